@@ -1,0 +1,30 @@
+"""Bayesian differentiable adaptive scientific layers.
+
+A model is a pytree; put a distribution wherever you would put a number.
+"""
+
+from ._devices import configure as _configure
+
+_configure()
+
+from ._errors import BayesDaslError as BayesDaslError  # noqa: E402
+from ._types import Scalar as Scalar  # noqa: E402
+from .data import inputs as inputs  # noqa: E402
+from .data import split as split  # noqa: E402
+from .data import standardise as standardise  # noqa: E402
+from .hybrid import Residual as Residual  # noqa: E402
+from .inference import NUTS as NUTS  # noqa: E402
+from .inference import fit as fit  # noqa: E402
+from .layers import ODE as ODE  # noqa: E402
+from .model import Model as Model  # noqa: E402
+from .networks import Network as Network  # noqa: E402
+from .noise import LogNormalNoise as LogNormalNoise  # noqa: E402
+from .noise import NegativeBinomialNoise as NegativeBinomialNoise  # noqa: E402
+from .noise import NormalNoise as NormalNoise  # noqa: E402
+from .noise import PoissonNoise as PoissonNoise  # noqa: E402
+from .noise import StudentTNoise as StudentTNoise  # noqa: E402
+from .posterior import load as load  # noqa: E402
+from .posterior import save as save  # noqa: E402
+from .random import Module as Module  # noqa: E402
+from .random import between as between  # noqa: E402
+from .random import field as field  # noqa: E402

@@ -1,0 +1,38 @@
+"""JAX's set-up: double precision, and one CPU device for each core, one thread of chains for each device."""
+
+import os
+
+import jax
+
+from ._errors import BayesDaslError
+
+
+def configure() -> None:
+    """Ask for double precision and a CPU device for each core, unless the user has chosen otherwise.
+
+    Both must be set before JAX computes anything; if it already has, the devices stay as they are.
+    """
+    if "JAX_ENABLE_X64" not in os.environ:
+        jax.config.update("jax_enable_x64", True)
+    chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
+    if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
+        try:
+            jax.config.update("jax_num_cpu_devices", _cores())
+        except RuntimeError:  # JAX has computed already: chains then share the one device
+            pass
+
+
+def _cores() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def require_double_precision() -> None:
+    """Refuse to sample in single precision, which is too coarse for the posterior of an ODE.
+
+    Raises: BayesDaslError that says how to switch double precision on.
+    """
+    if not jax.config.jax_enable_x64:
+        raise BayesDaslError(
+            "JAX computes in single precision, which is too coarse for an ODE's posterior: import bayes_dasl before "
+            "other JAX code, unset JAX_ENABLE_X64, or call jax.config.update('jax_enable_x64', True)"
+        )

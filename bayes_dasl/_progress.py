@@ -1,0 +1,44 @@
+"""A progress bar with the time left, on the terminal's error stream."""
+
+import sys
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+
+class ProgressBar:
+    """`with ProgressBar(shown) as bar: bar.start("sampling", 1000); bar.advance(50)`.
+
+    `shown=None` shows the bar where the error stream is a terminal.
+    """
+
+    def __init__(self, shown: bool | None = None):
+        columns = (
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+        )  # fmt: skip
+        shown = sys.stderr.isatty() if shown is None else shown
+        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
+        self._task = None
+
+    def __enter__(self) -> Self:
+        self._progress.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._progress.__exit__(kind, error, trace)
+
+    def start(self, what: str, total: int) -> None:
+        """Begin a phase of `total` units of work."""
+        if self._task is not None:
+            self._progress.remove_task(self._task)
+        self._task = self._progress.add_task(what, total=total, note="")
+
+    def advance(self, done: int, note: str = "") -> None:
+        """So much more is done; `note` stands behind the time left."""
+        if self._task is not None:
+            self._progress.update(self._task, advance=done, note=note)

@@ -1,0 +1,71 @@
+"""Paths into a pytree: dotted names, and the nodes that a path runs through."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import jax.tree_util as jtu
+
+Path = tuple[Any, ...]
+
+
+def key_name(key: Any) -> str:
+    """The name of one step of a path: an attribute, a dictionary's key or an index."""
+    for attribute in ("name", "key", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    raise TypeError(f"a path cannot run through {type(key).__name__}")
+
+
+def dotted(path: Path) -> str:
+    """`layer.initial.hare`, from a JAX key path."""
+    return ".".join(key_name(key) for key in path)
+
+
+def child(node: Any, key: Any) -> Any:
+    """The child of `node` that one step of a path leads to."""
+    if isinstance(key, jtu.GetAttrKey):
+        return getattr(node, key.name)
+    if isinstance(key, jtu.DictKey):
+        return node[key.key]
+    if isinstance(key, jtu.SequenceKey):
+        return node[key.idx]
+    raise TypeError(f"a path cannot run through {type(key).__name__}")
+
+
+def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
+    """Pairs (node, key of its child) from the root down to the leaf's parent."""
+    node = tree
+    for key in path:
+        yield node, key
+        node = child(node, key)
+
+
+def short_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
+    """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with a word.
+
+    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say).
+    """
+    names, taken = list(names), set(reserved)
+    suffixes = {name: list(_suffixes(name)) for name in names}
+    counts: dict[str, int] = {}
+    for candidates in suffixes.values():
+        for suffix in candidates:
+            counts[suffix] = counts.get(suffix, 0) + 1
+    return {
+        name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name)
+        for name in names
+    }
+
+
+def _suffixes(name: str) -> Iterator[str]:
+    parts = name.split(".")
+    for start in range(len(parts) - 1, -1, -1):
+        if not parts[start].isdigit():
+            yield ".".join(parts[start:])
+
+
+class FrozenDict(dict):
+    """A mapping that can be a static field: JAX compares and hashes those."""
+
+    def __hash__(self) -> int:  # type: ignore[override]
+        return hash(tuple(self.items()))

@@ -1,0 +1,379 @@
+"""Whether a fit can be trusted: a verdict with reasons, and a remedy for each fault."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+from typing import Literal, NamedTuple
+
+import numpy as np
+import xarray as xr
+from arviz_stats.base.array import array_stats
+
+type Level = Literal["good", "warning", "bad"]
+
+LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
+MOST_COLUMNS = 200  # trajectory points, and network weights, that are looked at
+FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
+FAILURES = "solver failures"
+SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; a remedy in words unless it is good."""
+
+    level: Level
+    subject: str
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"[{self.level}] {self.subject}: {self.message}"
+        return f"{line}; remedy: {self.remedy}" if self.remedy else line
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings about a fit, the worst level among them, and a verdict in one sentence."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> Level:
+        return LEVELS[max((LEVELS.index(f.level) for f in self.findings), default=0)]
+
+    @property
+    def verdict(self) -> str:
+        blamed = [f.subject for f in self.findings if f.level == self.level]
+        blamed = ", ".join(dict.fromkeys(blamed))
+        failures = [f.message for f in self.findings if f.subject == FAILURES]
+        sentence = {
+            "good": "The fit can be used: every check passed",
+            "warning": f"The fit can be used with care: see {blamed}",
+            "bad": f"Do not rely on this fit yet: {blamed}",
+        }[self.level]
+        return "; ".join([sentence, *(m for m in failures if not m.startswith("none"))]) + "."
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *map(str, self.findings)])
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the level, the verdict and the findings as plain values, ready for JSON."""
+        findings = [asdict(finding) for finding in self.findings]
+        return {"level": self.level, "verdict": self.verdict, "findings": findings}
+
+
+def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
+    """Judge a fit, and the forecast made from it: mixing, energy, divergences, failures.
+
+    Convergence is judged on the science parameters and on the trajectories (the conditional means
+    at the training times). The weights of a network are not identified one by one: where the
+    trajectories mix well, poor weights only warn. Of more than 200 trajectory points or weights,
+    200 evenly spaced ones are looked at. Draws that are not finite are left out.
+
+    Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
+    """
+    science = _columns(post, "posterior", "science")
+    trajectories = _columns(post, "conditional_mean")
+    network = _columns(post, "posterior", "network")
+    return Diagnosis(
+        (
+            *_run_findings(post),
+            *_mixing_findings(science, trajectories, network),
+            *_chain_findings(post, [science, trajectories]),
+            *_energy_findings(post),
+            *_divergence_findings(post),
+            *_failure_findings(post, fc),
+        )
+    )
+
+
+class _Columns(NamedTuple):
+    """Named scalar quantities: `values` is `(chain, draw, quantity)`, all finite."""
+
+    subject: str
+    names: list[str]
+    values: np.ndarray
+    left_out: int
+
+    @property
+    def moving(self) -> np.ndarray:
+        return np.any(self.values != self.values[:1, :1], axis=(0, 1))
+
+
+def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
+    """Collect the quantities of a group; in `posterior`, those of the kind science or network."""
+    subject = {"science": "science parameters", "network": "network weights"}.get(
+        kind, "trajectories"
+    )
+    names, blocks = [], []
+    for name, variable in _variables(post, group):
+        if not kind or variable.attrs.get("group", "science") == kind:
+            values = variable.transpose("chain", "draw", ...)
+            names += _element_names(name, values)
+            blocks.append(values.values.reshape(*values.shape[:2], -1))
+    if not blocks:
+        return _Columns(subject, [], np.empty((0, 0, 0)), 0)
+    values = np.concatenate(blocks, axis=2).astype(float)
+    if kind != "science" and len(names) > MOST_COLUMNS:
+        chosen = np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)
+        names, values = [names[i] for i in chosen], values[..., chosen]
+    return _Columns(subject, names, *_finite_draws(values))
+
+
+def _variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray]]:
+    if group in post.children:
+        for name, variable in post[group].to_dataset().data_vars.items():
+            yield str(name), variable
+
+
+def _element_names(name: str, variable: xr.DataArray) -> list[str]:
+    inner = variable.dims[2:]
+    if inner == ("time",):
+        return [f"{name} at time {t:g}" for t in variable["time"].values]
+    indices = np.ndindex(variable.shape[2:])
+    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
+
+
+def _finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Drop the draws that are not finite, and cut every chain to the length of the shortest."""
+    ok = np.all(np.isfinite(values), axis=2)
+    length = int(ok.sum(axis=1).min()) if ok.size else 0
+    kept = [chain[flags][:length] for chain, flags in zip(values, ok, strict=True)]
+    return np.stack(kept), int((~ok).sum())
+
+
+def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
+    sizes = post["posterior"].sizes
+    chains, draws = sizes.get("chain", 1), sizes.get("draw", 0)
+    if post.attrs.get("interrupted", 0):
+        requested = post.attrs.get("draws_requested", "the requested")
+        yield Finding(
+            "warning",
+            "interrupted run",
+            f"stopped after {draws} of {requested} draws in each chain",
+            "resume the run from its checkpoint to get the rest of the draws",
+        )
+    if chains == 1:
+        yield Finding(
+            "warning",
+            "single chain",
+            "with one chain nothing shows whether others would end elsewhere; "
+            "its halves are compared instead",
+            "run four chains",
+        )
+
+
+def _mixing_findings(
+    science: _Columns, trajectories: _Columns, network: _Columns
+) -> Iterator[Finding]:
+    judged = [*_mixing(science), *_mixing(trajectories)]
+    yield from judged
+    fine = bool(trajectories.names) and all(
+        finding.level == "good" for finding in judged if trajectories.subject in finding.subject
+    )
+    for finding in _mixing(network):
+        if fine and finding.level != "good":
+            yield Finding(
+                "warning",
+                finding.subject,
+                f"{finding.message}, while the trajectories agree: the weights of a network are "
+                "not identified one by one",
+                "judge by the trajectories and do not interpret single weights",
+            )
+        else:
+            yield finding
+
+
+def _mixing(columns: _Columns) -> Iterator[Finding]:
+    """R-hat and effective sample size of a set of quantities; nothing for an empty set."""
+    subject, values, moving = columns.subject, columns.values, columns.moving
+    if not columns.names:
+        return
+    if columns.left_out and subject != "trajectories":
+        yield Finding(
+            "bad",
+            subject,
+            f"{columns.left_out} draws are not finite",
+            "look at the priors: a value that overflows points to one that is far too wide",
+        )
+    if values.shape[1] < FEWEST_DRAWS:
+        yield Finding(
+            "bad",
+            f"mixing of {subject}",
+            f"{values.shape[1]} usable draws in each chain are too few to judge convergence",
+            f"draw at least {FEWEST_DRAWS}, better 1000, in each chain",
+        )
+        return
+    fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
+    # A known initial value is a trajectory point that rightly never moves.
+    if fixed and (subject != "trajectories" or not moving.any()):
+        yield Finding(
+            "bad",
+            f"mixing of {subject}",
+            f"{_listed(fixed)} never moved: every draw is the same",
+            "start again with another key; if it stays, check the prior and the gradient",
+        )
+    if moving.any():
+        names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
+        rhat = _rhat(values[..., moving])
+        yield _rhat_finding(subject, names, rhat)
+        yield _ess_finding(subject, names, values[..., moving], apart=bool(rhat.max() > 1.05))
+
+
+def _rhat(values: np.ndarray) -> np.ndarray:
+    """Rank-normalised split R-hat of `(chain, draw, quantity)`; of the halves of a single chain."""
+    if values.shape[0] == 1:
+        half = values.shape[1] // 2
+        values = np.concatenate([values[:, :half], values[:, -half:]])
+    # A chain that stands still has no variance: its R-hat is infinite, as it should be.
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rhat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
+    return np.where(np.isnan(rhat), np.inf, rhat)
+
+
+def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
+    worst = int(rhat.argmax())
+    level = _grade(-rhat[worst], good=-1.01, warning=-1.05)
+    message = f"highest {rhat[worst]:.3f} ({names[worst]}), good below 1.01"
+    remedies = {
+        "science parameters": SPEED_UP,
+        "trajectories": "run more chains from more starts; several modes call for a tighter prior",
+        "network weights": "use a smaller scale of the network's prior, or a smaller network",
+    }
+    return Finding(
+        level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject]
+    )
+
+
+def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:
+    chains, draws = values.shape[:2]
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
+        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
+    bulk, tail = np.nan_to_num(bulk), np.nan_to_num(tail)
+    low = min(bulk.min(), tail.min())
+    level = _grade(low, good=100 * chains, warning=50 * chains)
+    message = (
+        f"lowest bulk {bulk.min():.0f} ({names[int(bulk.argmin())]}) and tail {tail.min():.0f} "
+        f"({names[int(tail.argmin())]}) of {chains * draws} draws, good from {100 * chains}"
+    )
+    # Chains that disagree are not cured by length; else, what brings the worst one to the mark.
+    needed = int(np.ceil(draws * chains / max(low, 1.0))) * 100
+    longer = f"draw about {needed} in each chain, or find what makes the chains slow"
+    remedy = "see why the chains disagree first (R-hat)" if apart else longer
+    return Finding(
+        level, f"effective sample size of {subject}", message, "" if level == "good" else remedy
+    )
+
+
+def _chain_findings(post: xr.DataTree, groups: Iterable[_Columns]) -> Iterator[Finding]:
+    """Name the chains that sit, or stand still, apart from the others."""
+    blocks = [columns.values for columns in groups if columns.names]
+    for name, variable in _variables(post, "sample_stats"):
+        if name == "lp":
+            lp = variable.transpose("chain", "draw").values.astype(float)
+            blocks.append(_finite_draws(lp[..., None])[0])
+    apart = np.any([_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0)
+    stuck = post["posterior"].to_dataset()["chain"].values[np.flatnonzero(apart)]
+    if stuck.size == 0:
+        return
+    chains = ("chain " if stuck.size == 1 else "chains ") + ", ".join(map(str, stuck))
+    where = "away from the others" if 2 * stuck.size < apart.size else "in different places"
+    yield Finding(
+        "bad",
+        "stuck chain" if stuck.size == 1 else "stuck chains",
+        f"{chains} sit{'s' if stuck.size == 1 else ''} {where}",
+        "run again with more starts or another key; if it comes back, the posterior has several "
+        "modes: tighten the prior, or report them",
+    )
+
+
+def _apart(values: np.ndarray) -> np.ndarray:
+    r"""Flag chains whose median is a spread away from the others' in a quantity that mixes badly.
+
+    $|\mathrm{median}_c - \mathrm{median}_{c'}\,\mathrm{median}_{c'}| > s$, with $s$ the median
+    standard deviation within a chain; a chain that moves less than a tenth of $s$ stands still.
+    """
+    chains = values.shape[0]
+    # Poor mixing is asked for first: over few draws, good chains differ by chance.
+    mixed_badly = _rhat(values) > 1.05
+    if chains == 1 or not mixed_badly.any():
+        return np.zeros(chains, bool)
+    medians, spreads = np.median(values, axis=1), values.std(axis=1)
+    spread = np.median(spreads, axis=0)
+    away = np.abs(medians - np.median(medians, axis=0)) > spread
+    still = spreads < 0.1 * spread
+    return ((away | still) & mixed_badly).any(axis=1)
+
+
+def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
+    energy = dict(_variables(post, "sample_stats")).get("energy")
+    if energy is None:
+        return
+    values, _ = _finite_draws(energy.transpose("chain", "draw").values.astype(float)[..., None])
+    values = values[..., 0]
+    if values.shape[1] < FEWEST_DRAWS or np.any(np.ptp(values, axis=1) == 0):
+        return
+    bfmi = np.asarray(array_stats.bfmi(values, chain_axis=0, draw_axis=1))
+    chain = energy["chain"].values[bfmi.argmin()]
+    level = _grade(bfmi.min(), good=0.3, warning=0.2)
+    message = f"lowest {bfmi.min():.2f} (chain {chain}), good from 0.3"
+    remedy = "the tails are explored slowly: use a tighter or non-centred prior"
+    yield Finding(level, "BFMI", message, "" if level == "good" else remedy)
+
+
+def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
+    diverging = dict(_variables(post, "sample_stats")).get("diverging")
+    if diverging is None:
+        return
+    count, size = int(diverging.sum()), diverging.size
+    if count == 0:
+        yield Finding("good", "divergences", f"none in {size} draws")
+        return
+    yield Finding(
+        "bad" if count > 0.01 * size else "warning",
+        "divergences",
+        f"{count} of {size} draws ({100 * count / size:.3g} %)",
+        "raise the target acceptance rate (0.95), or tighten the prior where the draws diverge",
+    )
+
+
+def _failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
+    """Count the solver failures of the prior draws, the posterior draws and the forecast."""
+    prior = dict(_variables(post, "sample_stats_prior")).get("ok")
+    posterior = dict(_variables(post, "sample_stats")).get("solver_failure")
+    forecast = None if fc is None else dict(_variables(fc, "sample_stats_predictions")).get("ok")
+    solver = "raise the solver's max_steps, loosen its tolerances or use a stiff solver"
+    if prior is not None:
+        remedy = "narrow the priors that give trajectories nobody believes in; else " + solver
+        yield _failures("prior", "sample_stats_prior", ~prior.values.astype(bool), remedy)
+    if posterior is not None:
+        yield _failures("posterior", "sample_stats", posterior.values.astype(bool), solver)
+    if forecast is not None:
+        remedy = (
+            "the failed draws are left out, so the forecast is conditional on success: " + solver
+        )
+        yield _failures(
+            "forecast", "sample_stats_predictions", ~forecast.values.astype(bool), remedy
+        )
+
+
+def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Finding:
+    count, size = int(failed.sum()), failed.size
+    if count == 0:
+        return Finding("good", FAILURES, f"none in {size} {draws} draws ({group})")
+    # A wide prior may fail often and the posterior be sound; draws of the posterior may not.
+    level: Level = "bad" if draws != "prior" and count > 0.05 * size else "warning"
+    share = f"{100 * count / size:.3g} %"
+    message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
+    return Finding(level, FAILURES, message, remedy)
+
+
+def _grade(value: float, *, good: float, warning: float) -> Level:
+    return "good" if value >= good else "warning" if value >= warning else "bad"
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

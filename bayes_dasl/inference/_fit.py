@@ -1,0 +1,146 @@
+"""Fit a model to data: one verb, whatever the engine."""
+
+import datetime
+import importlib.metadata
+import platform
+import time
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._devices import require_double_precision
+from .._errors import ModelError
+from .._predictive import push
+from .._progress import ProgressBar
+from ..data import fingerprint
+from ..model import Model
+from ..posterior import draws_dataset, series_dataset, signature, with_coordinates
+from ..random import draw_prior
+from ._problem import Problem, pose
+from ._samples import Samples
+from .nuts import NUTS
+
+_PRIOR_DRAWS = 500
+
+
+class Engine(Protocol):
+    """Draws from the posterior of a problem."""
+
+    draws: int
+
+    def run(self, problem: Problem, *, key: Array, bar: ProgressBar) -> Samples: ...
+
+
+def fit(
+    model: Model,
+    data: xr.Dataset,
+    engine: Engine | None = None,
+    *,
+    progress: bool | None = None,
+    key: int | Array = 0,
+) -> xr.DataTree:
+    """Draw from the posterior of a model given data.
+
+    Data, model and shapes are checked before anything is compiled. The engine is `NUTS()` unless given.
+    Ctrl-C while sampling keeps the draws so far and marks the result with the attribute `interrupted`.
+    `progress` shows a bar (default: on a terminal). The same key gives the same draws.
+
+    Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
+    `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
+    given each draw).
+    Raises: DataError, ModelError.
+    """
+    began = time.perf_counter()
+    require_double_precision()
+    engine = NUTS() if engine is None else engine
+    problem = pose(model, data)
+    key_run, key_prior = jax.random.split(as_key(key))
+    with ProgressBar(progress) as bar:
+        samples = engine.run(problem, key=key_run, bar=bar)
+        sampled = time.perf_counter()
+    draws = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
+    posterior = draws_dataset(model, {path: np.asarray(v) for path, v in draws.items()})
+    prior_draws = {p: np.asarray(v) for p, v in draw_prior(model, _PRIOR_DRAWS, key=key_prior).items()}
+    tree = xr.DataTree.from_dict(
+        {"posterior": posterior, "sample_stats": _stats(samples), **_prior_groups(model, problem, prior_draws)}
+        | _predictive_groups(model, problem, data, draws)
+        | _data_groups(model, problem, data)
+    )
+    tree.attrs = {
+        **_provenance(),
+        "engine": repr(engine),
+        "key": _printable(key),
+        "draws_requested": engine.draws,
+        "interrupted": int(samples.interrupted),
+        "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
+        "signature": signature(model),
+        "sampling_time_s": sampled - began,
+        "wall_time_s": time.perf_counter() - began,
+        **samples.facts,
+    }
+    return tree
+
+
+def as_key(key: int | Array) -> Array:
+    """A JAX key from a whole number or a key.
+
+    Raises: ModelError for anything else.
+    """
+    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
+        return jax.random.key(int(key))
+    if isinstance(key, jax.Array) and (jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
+        return key
+    raise ModelError(f"key must be a whole number or a jax.random.key, not {key!r}")
+
+
+def _printable(key: int | Array) -> int | str:
+    return int(key) if isinstance(key, (int, np.integer)) else str(jax.random.key_data(key).tolist())
+
+
+def _stats(samples: Samples) -> xr.Dataset:
+    return with_coordinates(xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()}))
+
+
+def _prior_groups(model: Model, problem: Problem, draws: Mapping[str, np.ndarray]) -> dict[str, xr.Dataset]:
+    pushed = push(model, problem.inputs, draws, observed=problem.observed)
+    health = {"ok": pushed.ok[None], "steps": pushed.steps[None]}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+    prior = draws_dataset(model, {path: v[None] for path, v in draws.items()})
+    return {"prior": prior, "sample_stats_prior": with_coordinates(stats)}
+
+
+def _predictive_groups(
+    model: Model, problem: Problem, data: xr.Dataset, draws: Mapping[str, Any]
+) -> dict[str, xr.Dataset]:
+    shape = next(iter(draws.values())).shape[:2]
+    flat = {path: np.asarray(v).reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+    pushed = push(model, problem.inputs, flat, observed=problem.observed)
+    groups = {"log_likelihood": pushed.log_likelihood, "conditional_mean": pushed.mean}
+    return {
+        group: series_dataset({n: v.reshape(*shape, -1) for n, v in values.items()}, data["time"], data)
+        for group, values in groups.items()
+    }
+
+
+def _data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
+    known = data[list(model.layer.forcings)]
+    known.attrs = {"start": float(problem.inputs.start)}
+    observed = data[list(model.observables)].astype(float)
+    observed.attrs = {}
+    return {"observed_data": observed, "constant_data": known}
+
+
+def _provenance() -> dict[str, str]:
+    packages = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "created": now,
+        "inference_library": "bayes_dasl",
+        "version_python": platform.python_version(),
+        "platform": platform.platform(),
+        **{f"version_{name}": importlib.metadata.version(name) for name in packages},
+    }

@@ -1,0 +1,117 @@
+"""The narrow waist: a model and data become one flat, unconstrained log density.
+
+Every engine uses this and nothing else of the model: the log density, prior draws in the same space, and the
+way back to named values.
+"""
+
+import math
+from collections.abc import Callable
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import xarray as xr
+from jaxtyping import Array, Float
+from numpyro.distributions.transforms import Transform, biject_to
+from numpyro.handlers import substitute
+from numpyro.infer.util import log_density
+
+from ..data import Inputs
+from ..model import Model, Observed, check_data
+from ..random import draw_prior, paths
+
+
+class _Site(eqx.Module):
+    """Where one random leaf lies in the flat vector, and how it gets there."""
+
+    start: int
+    shape: tuple[int, ...]
+    bijector: Transform
+
+    @property
+    def size(self) -> int:
+        return math.prod(self.shape)
+
+
+class Problem(eqx.Module):
+    """The posterior of a model given data, as a function of one flat vector of length `dimension`."""
+
+    model: Model
+    inputs: Inputs
+    observed: Observed
+    sites: dict[str, _Site]
+    dimension: int = eqx.field(static=True)
+
+    def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
+        """Log density in the unconstrained space, up to a constant; −inf where the solver fails."""
+        values, log_jacobian = self._constrain(position)
+        log_joint, _ = log_density(
+            substitute(self.model, data=values), (self.inputs, self.observed), {}, {}
+        )
+        value = log_joint + log_jacobian
+        return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def constrain(self, position: Float[Array, " dimension"]) -> dict[str, Array]:
+        """Named values (path → array) from a flat position."""
+        return self._constrain(position)[0]
+
+    def _constrain(self, position: Array) -> tuple[dict[str, Array], Array]:
+        values, log_jacobian = {}, jnp.zeros(())
+        for path, site in self.sites.items():
+            flat = position[site.start : site.start + site.size]
+            x = flat.reshape(site.bijector.inverse_shape(site.shape))
+            values[path] = site.bijector(x)
+            log_jacobian += jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
+        return values, log_jacobian
+
+    def unconstrain(self, values: dict[str, Array]) -> Float[Array, " dimension"]:
+        """The flat position of named values."""
+        parts = [site.bijector.inv(values[path]).reshape(-1) for path, site in self.sites.items()]
+        return jnp.concatenate(parts)
+
+    def prior(self, draws: int, *, key: Array) -> Float[Array, "draws dimension"]:
+        """Independent prior draws in the unconstrained space; no solver runs."""
+        return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
+
+    def labels(self) -> list[str]:
+        """A name for each coordinate, to say where something went wrong."""
+        return [
+            path if site.size == 1 else f"{path}[{i}]"
+            for path, site in self.sites.items()
+            for i in range(site.size)
+        ]
+
+
+def pose(model: Model, data: xr.Dataset) -> Problem:
+    """Check the data and flatten the model's random leaves.
+
+    Raises: DataError or ModelError, before anything is compiled.
+    """
+    observed = check_data(model, data)
+    sites, start = {}, 0
+    for path, leaf in paths(model).items():
+        bijector = biject_to(leaf.distribution.support)
+        site = _Site(start, leaf.shape, bijector)
+        sites[path], start = site, start + math.prod(bijector.inverse_shape(leaf.shape))
+    return Problem(model, model.inputs(data), observed, sites, start)
+
+
+type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
+type ValueAndGradient = Callable[
+    [Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]
+]
+
+
+def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
+    """Value and gradient of the log density, and the log density itself, from one shared trace.
+
+    Tracing a solver takes longer than compiling it, so every program of an engine is built from these two.
+    """
+    value_and_gradient = jax.jit(jax.value_and_grad(problem.log_density))
+
+    @jax.custom_vjp
+    def log_density_of(position):
+        return value_and_gradient(position)[0]
+
+    log_density_of.defvjp(value_and_gradient, lambda gradient, scale: (scale * gradient,))
+    return value_and_gradient, log_density_of

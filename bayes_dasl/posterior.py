@@ -1,0 +1,149 @@
+"""Draws to and from an xarray.DataTree with ArviZ's groups, and to and from a file."""
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from ._errors import MismatchError, ReadError, WriteError
+from ._tree import short_names
+from .model import Model
+from .random import RandomLeaf, describe_distribution, paths
+
+
+def names(model: Model) -> dict[str, str]:
+    """The name in results of every random leaf, by its path: the shortest suffix that is unambiguous."""
+    return short_names(paths(model), reserved=(*model.observables, "time", "chain", "draw"))
+
+
+def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """A dataset of draws, path → `(chain, draw, …)`, with units, group and prior of each variable."""
+    short = names(model)
+    variables = {}
+    for path, leaf in paths(model).items():
+        values = np.asarray(draws[path])
+        own = [f"{short[path]}_dim_{i}" for i in range(values.ndim - 2)]
+        variables[short[path]] = (("chain", "draw", *own), values, _attributes(leaf))
+    return with_coordinates(xr.Dataset(variables))
+
+
+def _attributes(leaf: RandomLeaf) -> dict[str, str]:
+    prior = describe_distribution(leaf.distribution)
+    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+
+
+def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:
+    """Whole-number coordinates for chain and draw, as ArviZ expects them."""
+    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in ("chain", "draw") if d in dataset.sizes})
+
+
+def series_dataset(
+    values: Mapping[str, np.ndarray], times: xr.DataArray, data: xr.Dataset, dims: tuple[str, ...] = ("chain", "draw")
+) -> xr.Dataset:
+    """A dataset of observables over time, with the units of the data."""
+    attributes = {name: dict(data[name].attrs) if name in data else {} for name in values}
+    variables = {name: ((*dims, "time"), v, attributes[name]) for name, v in values.items()}
+    return with_coordinates(xr.Dataset(variables, coords={"time": times}))
+
+
+def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
+    """Draws of every random leaf, path → `(chain · draw, …)`.
+
+    Raises: MismatchError if the posterior belongs to another model.
+    """
+    check_belongs(model, post)
+    dataset = post[group].to_dataset()
+    by_path = {v.attrs["path"]: v for v in dataset.data_vars.values()}
+    return {path: by_path[path].values.reshape(-1, *by_path[path].shape[2:]) for path in paths(model)}
+
+
+def signature(model: Model) -> str:
+    """What a posterior must share with a model: random leaves, their shapes and owners, and observables."""
+    leaves = {path: [list(leaf.shape), leaf.owners] for path, leaf in paths(model).items()}
+    return json.dumps({"leaves": leaves, "observables": list(model.observables)}, sort_keys=True)
+
+
+def check_belongs(model: Model, post: xr.DataTree) -> None:
+    """Refuse a posterior of another model.
+
+    Raises: MismatchError that names the random leaves that differ.
+    """
+    if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
+        raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
+    theirs, ours = json.loads(post.attrs.get("signature", "{}")), json.loads(signature(model))
+    if theirs == ours:
+        return
+    a, b = theirs.get("leaves", {}), ours["leaves"]
+    parts = [
+        f"only the posterior has {', '.join(sorted(set(a) - set(b)))}" if set(a) - set(b) else "",
+        f"only the model has {', '.join(sorted(set(b) - set(a)))}" if set(b) - set(a) else "",
+        *(f"{p} is {a[p]} in the posterior and {b[p]} in the model" for p in a if p in b and a[p] != b[p]),
+        "" if theirs.get("observables") == ours["observables"] else
+        f"the posterior's observables are {theirs.get('observables')}, the model's {ours['observables']}",
+    ]
+    raise MismatchError(f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}")
+
+
+def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
+    """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
+
+    Raises: WriteError if it cannot be written; a file that was there before is untouched.
+    """
+    path = Path(path)
+    with atomic(path) as temporary:
+        tree.to_netcdf(temporary, engine="h5netcdf")
+    return path
+
+
+def load(path: str | os.PathLike) -> xr.DataTree:
+    """Read a posterior or a forecast into memory.
+
+    Raises: ReadError if the file is missing, torn, or not netCDF.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ReadError(f"there is no file {path}")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error
+
+
+class atomic:
+    """Write to a temporary file beside `path`, then rename; on failure remove it and say why.
+
+    Raises: WriteError if the folder cannot be written or the disk is full.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self.path = Path(path)
+
+    def __enter__(self) -> Path:
+        try:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
+            os.close(handle)
+        except OSError as error:
+            raise self._error(error) from error
+        self.temporary = Path(name)
+        return self.temporary
+
+    def __exit__(self, kind, error, trace) -> None:
+        if error is None:
+            try:
+                os.replace(self.temporary, self.path)
+                return
+            except OSError as cause:
+                error = cause
+        self.temporary.unlink(missing_ok=True)
+        if isinstance(error, (OSError, RuntimeError)):
+            raise self._error(error) from error
+
+    def _error(self, error: BaseException) -> WriteError:
+        reason = getattr(error, "strerror", None) or error
+        return WriteError(f"cannot write {self.path}: {reason}; nothing was left half-written")

@@ -1,0 +1,189 @@
+"""The core: a model is a pytree, and a distribution may stand wherever a number could.
+
+A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces every random leaf by a draw
+inside a NumPyro model, `realise` by a given draw; both are the same walk over the tree.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, get_type_hints
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpyro
+import numpyro.distributions as dist
+from jaxtyping import Array
+from scipy.stats import norm
+
+from . import _types
+from ._errors import MismatchError, ModelError
+from ._tree import dotted, key_name, nodes_along
+
+
+class Module(eqx.Module):
+    """A frozen dataclass that is a pytree; its fields may hold numbers or distributions.
+
+    A field annotated `Scalar` must hold one number, or a distribution over one number: this is checked
+    when the module is built.
+
+    Raises: ModelError if such a field holds an array or a distribution of another shape.
+    """
+
+    def __check_init__(self):
+        for name in _scalar_fields(type(self)):
+            check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")
+
+
+def field(*, units: str, **kwargs: Any) -> Any:
+    """A dataclass field with units, which the parameter table of a report shows.
+
+    `birth: bd.Scalar = bd.field(units="1/year")`
+    """
+    return eqx.field(metadata={"units": units}, **kwargs)
+
+
+def _scalar_fields(cls: type) -> list[str]:
+    try:
+        hints = get_type_hints(cls)
+    except NameError:  # an annotation that is only known to the type checker
+        return []
+    return [f.name for f in dataclasses.fields(cls) if hints.get(f.name) is _types.Scalar]
+
+
+def check_scalar(value: Any, where: str) -> None:
+    """Refuse anything that is not one number or a distribution over one number."""
+    if is_random(value):
+        shape = value.batch_shape + value.event_shape
+        if shape:
+            raise ModelError(
+                f"{where} must be a distribution over one number, but this {type(value).__name__} has shape "
+                f"{shape}: give each number a field of its own"
+            )
+    elif not isinstance(value, (int, float)) and not (eqx.is_array_like(value) and jnp.ndim(value) == 0):
+        what = f"an array of shape {jnp.shape(value)}" if eqx.is_array_like(value) else repr(value)
+        raise ModelError(f"{where} must be a number or a distribution over one number, not {what}")
+
+
+def is_random(leaf: Any) -> bool:
+    """Whether a leaf is inferred (a distribution) rather than known (a number)."""
+    return isinstance(leaf, dist.Distribution)
+
+
+@dataclasses.dataclass(frozen=True)
+class RandomLeaf:
+    """What is known of one random leaf without drawing it; `owners` are the classes from the root to it."""
+
+    path: str
+    distribution: dist.Distribution
+    group: str
+    units: str
+    owners: str
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.distribution.batch_shape + self.distribution.event_shape
+
+
+def paths(tree: Any) -> dict[str, RandomLeaf]:
+    """Every random leaf of a tree by its dotted path, in the order of the tree."""
+    leaves = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
+    return {leaf.path: leaf for leaf in (_describe(tree, p, x) for p, x in leaves if is_random(x))}
+
+
+def _describe(tree: Any, path: tuple, leaf: dist.Distribution) -> RandomLeaf:
+    group, units, owners = "science", "", []
+    for depth, (node, _) in enumerate(nodes_along(tree, path)):
+        group = getattr(node, "random_group", group)
+        units = _units(node, path[depth:]) or units
+        owners.append(type(node).__name__)
+    return RandomLeaf(dotted(path), leaf, group, units, "/".join(owners))
+
+
+def _units(node: Any, path: tuple) -> str:
+    """Units that a node states for the leaf that `path` leads to: by its fields, or by `leaf_units`."""
+    if hasattr(node, "leaf_units"):
+        return node.leaf_units(tuple(key_name(key) for key in path))
+    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+    stated = {f.name: f.metadata.get("units", "") for f in fields}
+    return stated.get(key_name(path[0]), "")
+
+
+def _replace(tree: Any, value_of: Callable[[str, dist.Distribution], Array]) -> Any:
+    def swap(path, leaf):
+        return value_of(dotted(path), leaf) if is_random(leaf) else leaf
+
+    return jtu.tree_map_with_path(swap, tree, is_leaf=is_random)
+
+
+def sample(tree: Any) -> Any:
+    """The tree with every random leaf drawn by `numpyro.sample`; the site's name is the leaf's path."""
+    return _replace(tree, numpyro.sample)
+
+
+def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
+    """The tree with every random leaf replaced by `draw[path]`.
+
+    Raises: MismatchError if the draw lacks a random leaf of the tree.
+    """
+    missing = [path for path in paths(tree) if path not in draw]
+    if missing:
+        raise MismatchError(f"the draw has no value for {', '.join(missing)}; it has {', '.join(draw)}")
+    return _replace(tree, lambda path, _: draw[path])
+
+
+def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
+    """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
+    leaves = paths(tree)
+
+    @jax.jit
+    def draw_all(keys):
+        return {
+            path: leaf.distribution.sample(k, (draws,))
+            for k, (path, leaf) in zip(keys, leaves.items(), strict=True)
+        }
+
+    return draw_all(jax.random.split(key, max(len(leaves), 1))[: len(leaves)])
+
+
+def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
+    """An informed prior from a plausible range: the central `mass` of it lies between `low` and `high`.
+
+    A range of positive numbers gives a log-normal prior (the number stays positive), a range that holds
+    negative numbers a normal one.
+
+    Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
+    """
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ModelError(f"between({low}, {high}) is no range: low must be less than high, both finite")
+    if not 0 < mass < 1:
+        raise ModelError(f"mass must lie between 0 and 1, not {mass}")
+    if low == 0:
+        raise ModelError(
+            "a range that starts at 0 does not say how small the number may be: give a small positive low for a "
+            "positive number, or a distribution such as numpyro's HalfNormal"
+        )
+    half_width = float(norm.ppf(0.5 + mass / 2))
+    family, (a, b) = (
+        (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
+    )
+    return family((a + b) / 2, (b - a) / (2 * half_width))
+
+
+def describe_distribution(distribution: dist.Distribution) -> str:
+    """`LogNormal(-0.6, 0.51)`, to print beside a posterior."""
+    return f"{type(distribution).__name__}({', '.join(_parameters(distribution))})"
+
+
+def _parameters(distribution: Any) -> Iterator[str]:
+    inner = distribution
+    while hasattr(inner, "base_dist"):
+        inner = inner.base_dist
+    named = distribution if distribution.arg_constraints and inner is distribution else inner
+    names = [name for name in named.arg_constraints if jnp.size(getattr(named, name, ())) > 0]
+    for name in names:
+        value = jnp.asarray(getattr(named, name))
+        low, high = float(value.min()), float(value.max())
+        yield f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -1,0 +1,71 @@
+"""A study on one page: verdict, forecast, uncertainty, parameters, calibration, scores, origin.
+
+The page is one HTML file that loads nothing, runs no script, and reads on a phone and on paper.
+This package holds no statistics: it calls the modules that do and lays out what they say.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from bayes_dasl._errors import WriteError
+from bayes_dasl.report._page import render
+
+__all__ = ["Report", "report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as one self-contained HTML page."""
+
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page to `path`: the whole of it, or nothing.
+
+        Raises: WriteError if it cannot be written; an older file at `path` is then left as it was.
+        """
+        target = Path(path)
+        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
+        try:
+            partial.write_text(self.html, encoding="utf-8")
+            os.replace(partial, target)
+        except OSError as error:
+            _discard(partial)
+            cause = error.strerror or str(error)
+            raise WriteError(f"the report could not be written to {target}: {cause}") from error
+        return target
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def report(
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    test: xr.Dataset | None,
+    *,
+    title: str = "Forecast report",
+    name: str = "model",
+    rivals: Mapping[str, xr.DataTree] | None = None,
+) -> Report:
+    """Report on one fit and its forecast.
+
+    `test` holds the data that the fit has not seen; without it the page has no scores. `rivals`
+    are the forecasts of other models by name, to be scored on the same data beside `name`.
+
+    Raises: MismatchError if the test data and a forecast share no observable or no time.
+    """
+    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))
+
+
+def _discard(path: Path) -> None:
+    try:
+        path.unlink(missing_ok=True)
+    except OSError:
+        pass  # the first error is the one to tell

@@ -1,0 +1,70 @@
+"""Numbers and lists as words."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Sequence
+
+MISSING = "–"
+_SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_MINUS = str.maketrans("-", "−")
+
+
+def number(value: object, digits: int = 3) -> str:
+    """Write a number with `digits` significant digits; NaN is a dash."""
+    x = _as_float(value)
+    if math.isnan(x):
+        return MISSING
+    if math.isinf(x):
+        return "∞" if x > 0 else "−∞"
+    if x != 0 and not 1e-4 <= abs(x) < 1e6:
+        mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
+        power = str(int(exponent)).translate(_SUPERSCRIPT)
+        return f"{mantissa.translate(_MINUS)} × 10{power}"
+    decimals = max(0, digits - 1 - math.floor(math.log10(abs(x)))) if x else 0
+    return f"{x:.{decimals}f}".translate(_MINUS)
+
+
+def fixed(value: object, decimals: int) -> str:
+    """Write a number with a fixed count of decimals; NaN is a dash."""
+    x = _as_float(value)
+    return f"{x:.{decimals}f}".translate(_MINUS) if math.isfinite(x) else number(x)
+
+
+def percent(value: object) -> str:
+    """Write a share as a whole percentage."""
+    x = _as_float(value)
+    return f"{round(100 * x)} %".translate(_MINUS) if math.isfinite(x) else MISSING
+
+
+def count(n: int, noun: str, plural: str | None = None) -> str:
+    """Write `1 draw`, `2 draws`."""
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}".replace(",", " ")
+
+
+def listed(words: Sequence[str]) -> str:
+    """Write `a`, `a and b`, `a, b and c`."""
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
+
+
+def slug(text: str) -> str:
+    """Return `text` as an HTML id."""
+    return re.sub(r"[^A-Za-z0-9]+", "-", text).strip("-").lower() or "x"
+
+
+def seconds(value: object) -> str:
+    """Write a duration."""
+    x = _as_float(value)
+    if not math.isfinite(x):
+        return MISSING
+    if x < 120:
+        return f"{x:.1f} s"
+    return f"{x / 60:.1f} min" if x < 7200 else f"{x / 3600:.1f} h"
+
+
+def _as_float(value: object) -> float:
+    try:
+        return float(value)  # type: ignore[arg-type]
+    except (TypeError, ValueError):
+        return math.nan

@@ -1,0 +1,199 @@
+"""How good a forecast is: errors, proper scores, coverage and probability integral transforms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import scoringrules
+import xarray as xr
+from jaxtyping import Float
+from scipy.special import logsumexp
+
+from bayes_dasl._errors import MismatchError
+
+LEVELS = (50, 80, 90, 95)
+COLUMNS = (
+    *("mse", "rmse", "mae", "crps", "interval_score_90", "log_score"),
+    *(f"coverage_{level}" for level in LEVELS),
+    "n",
+)
+POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
+
+type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+
+def score(fc: xr.DataTree, data: xr.Dataset) -> pd.DataFrame:
+    """Score a forecast against the data, one row for each observable and one for `all`.
+
+    Only times that the forecast and the data share count. Missing observations are left out, and
+    so are draws that are not finite (a failed solve); `attrs["failed_draws"]` counts those. Row
+    `all` is the mean over the observables that have data (and the sum, for `n`).
+
+    Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
+    units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
+    Raises: MismatchError if an observable is not in the data, or no time is shared.
+    """
+    ensembles, _ = matched(fc, data)
+    table = score_table(ensembles)
+    failed = [~_finite(draws) for draws, _ in ensembles.values()]
+    table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum())
+    return table
+
+
+def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    r"""Return the probability integral transform of each observation; NaN where it is missing.
+
+    $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
+
+    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed.
+
+    Shapes: each observable is `(time,)`, over the times that the forecast and the data share.
+    Raises: MismatchError as for `score`.
+    """
+    ensembles, time = matched(fc, data)
+    rng = np.random.default_rng(0)
+    values = {
+        name: ("time", _ranks(draws[_finite(draws)], observed, rng), {"units": ""})
+        for name, (draws, observed) in ensembles.items()
+    }
+    return xr.Dataset(values, coords={"time": time})
+
+
+def score_ensemble(
+    draws: Float[np.ndarray, "draw time"], observed: Float[np.ndarray, " time"]
+) -> dict[str, float]:
+    """Score draws against observations; each score is the mean over the observed times.
+
+    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that
+    of a Gaussian kernel density (Silverman's bandwidth); it is NaN where all draws are equal.
+    At each time the draws that are not finite are left out; where none is left, or without an
+    observation, every score is NaN.
+
+    Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
+    Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
+    """
+    draws, observed = np.asarray(draws, float), np.asarray(observed, float)
+    seen = np.isfinite(observed)
+    at_times = np.full((len(POINTWISE), observed.size), np.nan)
+    finite = np.isfinite(draws)
+    for pattern in np.unique(finite[:, seen], axis=1).T:
+        times = seen & (finite == pattern[:, None]).all(axis=0)
+        if pattern.any():
+            at_times[:, times] = _pointwise(observed[times], draws[pattern][:, times].T)
+    # NumPy warns at the mean of nothing.
+    means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
+    scores = dict(zip(POINTWISE, map(float, means), strict=True))
+    scores["rmse"] = float(np.sqrt(scores["mse"]))
+    return {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
+
+
+def score_table(ensembles: Ensembles) -> pd.DataFrame:
+    """Tabulate `score_ensemble` of named (draws, observed) pairs, and their mean as `all`."""
+    rows = {name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()}
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    overall = table[table["n"] > 0].mean()
+    overall["n"] = table["n"].sum()
+    table.loc["all"] = overall
+    table.index.name = "observable"
+    return table.astype({"n": int})
+
+
+def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.DataArray]:
+    """Pair each observable's draws with its observations at the times that both have.
+
+    Shapes: draws `(draw, time)` with chains merged, observed `(time,)`.
+    Raises: MismatchError if an observable is not in the data, or no time is shared.
+    """
+    predictions = fc["predictions"].to_dataset()
+    absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
+    if absent:
+        raise MismatchError(
+            f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
+            f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+        )
+    rows, columns = _shared_times(predictions["time"].values, data["time"].values)
+    ensembles = {}
+    for name, variable in predictions.data_vars.items():
+        draws = variable.transpose("chain", "draw", "time").values
+        draws = draws.reshape(-1, draws.shape[-1])[:, columns]
+        ensembles[str(name)] = draws, np.asarray(data[name].values, float)[rows]
+    return ensembles, data["time"][rows]
+
+
+def _shared_times(forecast: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Indices into `data` and into `forecast` of the times that both have, up to rounding."""
+    index = pd.Index(forecast)
+    tolerance = 1e-9 * max(1.0, float(np.abs(forecast).max()))
+    columns = index.get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    rows = np.flatnonzero(columns >= 0)
+    if rows.size == 0:
+        raise MismatchError(
+            f"no time of the data (from {data.min():g} to {data.max():g}) is in the forecast "
+            f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
+        )
+    return rows, columns[rows]
+
+
+def _pointwise(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
+    scores = [
+        (fct.mean(axis=1) - obs) ** 2,
+        np.abs(np.median(fct, axis=1) - obs),
+        _crps(obs, fct),
+        _interval_score(obs, fct, 0.1),
+        _log_score(obs, fct),
+    ]
+    for level in LEVELS:
+        low, high = _central(fct, level / 100)
+        scores.append((low <= obs) & (obs <= high))
+    return np.array(scores, float)
+
+
+def _finite(draws: np.ndarray) -> np.ndarray:
+    return np.all(np.isfinite(draws), axis=1)
+
+
+def _central(fct: np.ndarray, mass: float) -> np.ndarray:
+    return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
+
+
+def _crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    # The fair (probability-weighted-moment) estimator divides by m - 1.
+    estimator = "pwm" if fct.shape[1] > 1 else "nrg"
+    return np.reshape(scoringrules.crps_ensemble(obs, fct, estimator=estimator), obs.shape)
+
+
+def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
+    low, high = _central(fct, 1 - alpha)
+    return np.reshape(scoringrules.interval_score(obs, low, high, alpha), obs.shape)
+
+
+def _log_score(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    width = _bandwidth(fct)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        scores = np.reshape(scoringrules.logs_ensemble(obs, fct, bw=width), obs.shape).copy()
+    # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
+    far = np.isinf(scores)
+    z = (obs[far, None] - fct[far]) / width[far, None]
+    normaliser = np.log(fct.shape[1] * width[far] * np.sqrt(2 * np.pi))
+    scores[far] = normaliser - logsumexp(-0.5 * z**2, axis=1)
+    return scores
+
+
+def _bandwidth(fct: np.ndarray) -> np.ndarray:
+    """Silverman's rule; the spread is the standard deviation where half the draws are equal."""
+    deviation = fct.std(axis=1)
+    quartiles = np.quantile(fct, [0.25, 0.75], axis=1)
+    robust = np.diff(quartiles, axis=0)[0] / 1.34
+    spread = np.where(robust > 0, np.minimum(deviation, robust), deviation)
+    return np.where(spread > 0, 1.06 * spread * fct.shape[1] ** -0.2, np.nan)
+
+
+def _ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    below = (draws < observed).sum(axis=0)
+    equal = (draws == observed).sum(axis=0)
+    uniform = rng.uniform(size=observed.size)
+    values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)
+    return np.where(np.isfinite(observed) & (draws.shape[0] > 0), values, np.nan)
