@@ -2,7 +2,6 @@
 
 import sys
 from types import TracebackType
-from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
@@ -23,7 +22,7 @@ class ProgressBar:
         self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
         self._task = None
 
-    def __enter__(self) -> Self:
+    def __enter__(self) -> "ProgressBar":
         self._progress.__enter__()
         return self
 

@@ -254,7 +254,7 @@ def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: b
         tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
     bulk, tail = np.nan_to_num(bulk), np.nan_to_num(tail)
     low = min(bulk.min(), tail.min())
-    level = _grade(low, good=100 * chains, warning=50 * chains)
+    level = _grade(low, good=100.0 * chains, warning=50.0 * chains)
     message = (
         f"lowest bulk {bulk.min():.0f} ({names[int(bulk.argmin())]}) and tail {tail.min():.0f} "
         f"({names[int(tail.argmin())]}) of {chains * draws} draws, good from {100 * chains}"
@@ -316,9 +316,9 @@ def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
     values = values[..., 0]
     if values.shape[1] < FEWEST_DRAWS or np.any(np.ptp(values, axis=1) == 0):
         return
-    bfmi = np.asarray(array_stats.bfmi(values, chain_axis=0, draw_axis=1))
+    bfmi = np.array(list(array_stats.bfmi(values, chain_axis=0, draw_axis=1)), float)
     chain = energy["chain"].values[bfmi.argmin()]
-    level = _grade(bfmi.min(), good=0.3, warning=0.2)
+    level = _grade(float(bfmi.min()), good=0.3, warning=0.2)
     message = f"lowest {bfmi.min():.2f} (chain {chain}), good from 0.3"
     remedy = "the tails are explored slowly: use a tighter or non-centred prior"
     yield Finding(level, "BFMI", message, "" if level == "good" else remedy)

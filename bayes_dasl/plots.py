@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
-from arviz_stats.base import array_stats
+from arviz_stats.base.array import array_stats
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -39,7 +39,8 @@ PARTS = {  # part of the variance: (colour, hatch)
 LEVELS = (50, 80, 90, 95)
 WIDTH = 5.2
 MOST_TIMES = 1000
-STYLE: dict[str, Any] = {
+FEWEST_WORTH = 50.0
+STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10,
@@ -72,9 +73,7 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
     Shapes: every value is `(chain, draw)`; an array parameter gives one entry an element.
     """
     posterior, source = post["posterior"].dataset, post[group].dataset
-    names = [
-        name for name, v in posterior.data_vars.items() if v.attrs.get("group") != "network"
-    ]
+    names = [name for name, v in posterior.data_vars.items() if v.attrs.get("group") != "network"]
     return {
         label: scalar.assign_attrs(posterior[name].attrs)
         for name in names
@@ -107,7 +106,9 @@ def plot_forecast(
         _draw_boundary(ax, fc.attrs.get("train_end"))
         ax.set_ylabel(_axis_label(predictions, observable))
         _time_axis(ax, predictions["time"])
-        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        handles, labels = ax.get_legend_handles_labels()
+        columns = 4 if len(labels) == 4 else 3
+        fig.legend(handles, labels, loc="outside upper left", ncols=columns)
     return fig
 
 
@@ -127,7 +128,8 @@ def plot_decomposition(
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
-        for ax, scale in ((upper, np.ones_like(total)), (lower, np.where(total > 0, total, np.nan))):
+        positive = np.where(total > 0, total, np.nan)
+        for ax, scale in ((upper, np.ones_like(total)), (lower, positive)):
             _draw_stack(ax, time, {name: chosen[name].values / scale for name in names})
             ax.plot(time, total / scale, color=BLACK, lw=1.6, label="total")
         upper.set_ylabel(_variance_label(chosen))
@@ -168,7 +170,7 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
     with mpl.rc_context(STYLE):
         fig, axes = _small_multiples(len(names), height=1.45, share=True)
         for ax, name in zip(axes, names, strict=True):
-            label = _draw_ranks(ax, posterior[name].values)
+            label = _draw_ranks(ax, posterior[name])
             ax.set_title(_plain(name))
         handles, labels = axes[0].get_legend_handles_labels()
         if len(handles) <= 9:
@@ -190,7 +192,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
         fig = Figure(figsize=(WIDTH, 3.6), layout="constrained")
         ax = fig.add_subplot()
         u = np.linspace(0, 1, 101)
-        half = _band(len(pooled), 0.95)
+        half = _band(float(len(pooled)), 0.95)
         lower, upper = np.clip(u - half, 0, 1), np.clip(u + half, 0, 1)
         ax.fill_between(u, lower, upper, color=FAINT, lw=0, label="95 % band")
         ax.plot(u, u, color=GREY, lw=0.8)
@@ -380,27 +382,35 @@ def _draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | Non
 def _density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     if np.ptp(draws) == 0:  # a constant has no density: draw a spike
         return np.array([draws[0], draws[0]]), np.array([0.0, 1.0])
-    grid, density, _ = array_stats.kde(draws, grid_len=200)
+    reach = 0.25 * np.ptp(draws)
+    low, high = draws.min() - reach, draws.max() + reach
+    if draws.min() > 0:
+        low = max(low, 0.0)  # a positive parameter has no density below zero
+    options = {"custom_lims": (low, high), "bound_correction": False}
+    grid, density, _ = array_stats.kde(draws, grid_len=300, **options)
     return np.asarray(grid), np.asarray(density)
 
 
-def _draw_ranks(ax: Axes, draws: np.ndarray) -> str:
-    label = "chain"
+def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
+    draws, label = parameter.transpose("chain", "draw").values, "chain"
+    numbers = parameter["chain"].values  # the numbers that `diagnose` gives the chains
     if len(draws) == 1:
         half = draws.shape[1] // 2
-        draws, label = draws[:, : 2 * half].reshape(2, half), "half"
+        draws, label, numbers = draws[:, : 2 * half].reshape(2, half), "half", np.array([1, 2])
     chains, count = draws.shape
     ranks = np.argsort(np.argsort(draws, axis=None)).reshape(draws.shape)
     u = np.linspace(0, 1, 101)
     ess = [_effective_size(chain) for chain in draws]
-    half_width = _band(float(np.median(ess)), 0.99) * math.sqrt(1 - 1 / chains)
+    # A chain that is worth fewer draws than this is at fault: it does not get a wider band for it.
+    worth = max(float(np.median(ess)), FEWEST_WORTH)
+    half_width = _band(worth, 0.99) * math.sqrt(1 - 1 / len(draws))
     envelope = half_width * np.ones_like(u)
     ax.fill_between(u, -np.minimum(envelope, u), np.minimum(envelope, 1 - u), color=FAINT, lw=0)
     for c in range(chains):
         share = np.searchsorted(np.sort(ranks[c]), u * chains * count) / count
         ax.plot(
             u, share - u, color=SERIES[c % len(SERIES)], ls=LINES[c % len(LINES)], lw=1.2,
-            label=f"{label} {c + 1}",
+            label=f"{label} {numbers[c]}",
         )  # fmt: skip
     ax.set_xlim(0, 1)
     ax.xaxis.set_major_locator(MaxNLocator(3))
@@ -412,7 +422,8 @@ def _effective_size(chain: np.ndarray) -> float:
     """Draws that one chain is worth by itself, so that a stuck chain cannot widen the band."""
     if len(chain) < 8 or np.ptp(chain) == 0:
         return float(len(chain))
-    ess = float(array_stats.ess(chain[None, :], chain_axis=0, draw_axis=1, method="mean"))
+    ess = array_stats.ess(chain[None, :], chain_axis=0, draw_axis=1, method="mean")
+    ess = float(np.asarray(ess))
     return min(ess, float(len(chain))) if ess > 1 else float(len(chain))
 
 

@@ -63,7 +63,7 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 def score_ensemble(
     draws: Float[np.ndarray, "draw time"], observed: Float[np.ndarray, " time"]
-) -> dict[str, float]:
+) -> dict[str, float | int]:
     """Score draws against observations; each score is the mean over the observed times.
 
     The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that
@@ -172,14 +172,13 @@ def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarra
 
 def _log_score(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
     width = _bandwidth(fct)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        scores = np.reshape(scoringrules.logs_ensemble(obs, fct, bw=width), obs.shape).copy()
-    # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
-    far = np.isinf(scores)
-    z = (obs[far, None] - fct[far]) / width[far, None]
-    normaliser = np.log(fct.shape[1] * width[far] * np.sqrt(2 * np.pi))
-    scores[far] = normaliser - logsumexp(-0.5 * z**2, axis=1)
-    return scores
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scores = scoringrules.logs_ensemble(obs, fct, bw=width)
+        # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
+        log_kernels = -0.5 * ((obs[:, None] - fct) / width[:, None]) ** 2
+    normaliser = np.log(fct.shape[1] * width * np.sqrt(2 * np.pi))
+    far = np.reshape(np.isinf(scores), obs.shape)
+    return np.where(far, normaliser - logsumexp(log_kernels, axis=1), scores)
 
 
 def _bandwidth(fct: np.ndarray) -> np.ndarray:

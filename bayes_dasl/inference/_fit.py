@@ -5,7 +5,7 @@ import importlib.metadata
 import platform
 import time
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._devices import require_double_precision
-from .._errors import ModelError
+from .._keys import as_key, printable
 from .._predictive import push
 from .._progress import ProgressBar
 from ..data import fingerprint
@@ -27,6 +27,7 @@ from .nuts import NUTS
 _PRIOR_DRAWS = 500
 
 
+@runtime_checkable
 class Engine(Protocol):
     """Draws from the posterior of a problem."""
 
@@ -73,7 +74,7 @@ def fit(
     tree.attrs = {
         **_provenance(),
         "engine": repr(engine),
-        "key": _printable(key),
+        "key": printable(key),
         "draws_requested": engine.draws,
         "interrupted": int(samples.interrupted),
         "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
@@ -83,22 +84,6 @@ def fit(
         **samples.facts,
     }
     return tree
-
-
-def as_key(key: int | Array) -> Array:
-    """A JAX key from a whole number or a key.
-
-    Raises: ModelError for anything else.
-    """
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return jax.random.key(int(key))
-    if isinstance(key, jax.Array) and (jax.dtypes.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0):
-        return key
-    raise ModelError(f"key must be a whole number or a jax.random.key, not {key!r}")
-
-
-def _printable(key: int | Array) -> int | str:
-    return int(key) if isinstance(key, (int, np.integer)) else str(jax.random.key_data(key).tolist())
 
 
 def _stats(samples: Samples) -> xr.Dataset:

@@ -6,6 +6,7 @@ This package holds no statistics: it calls the modules that do and lays out what
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -59,13 +60,12 @@ def report(
     `test` holds the data that the fit has not seen; without it the page has no scores. `rivals`
     are the forecasts of other models by name, to be scored on the same data beside `name`.
 
-    Raises: MismatchError if the test data and a forecast share no observable or no time.
+    Raises: MismatchError if the test data and a forecast share no observable or no time, or if a
+    rival has the name of the model or of a baseline.
     """
     return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))
 
 
 def _discard(path: Path) -> None:
-    try:
+    with contextlib.suppress(OSError):  # the first error is the one to tell
         path.unlink(missing_ok=True)
-    except OSError:
-        pass  # the first error is the one to tell

@@ -12,12 +12,13 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from bayes_dasl._errors import MismatchError
 from bayes_dasl.baselines import score_baselines
 from bayes_dasl.decompose import decompose
-from bayes_dasl.diagnostics import Diagnosis, diagnose
+from bayes_dasl.diagnostics import diagnose
 from bayes_dasl.plots import science_parameters
 from bayes_dasl.report import _figures, _tables
-from bayes_dasl.report._text import count, fixed, listed, number, percent, seconds
+from bayes_dasl.report._text import MISSING, count, fixed, listed, number, percent, seconds
 from bayes_dasl.scores import pit, score
 
 SYMBOLS = {"good": "✓", "warning": "!", "bad": "✕"}
@@ -54,7 +55,7 @@ def render(
     summary = _tables.summaries(post)
     scored = None if test is None else _scored(fc, train, test, name, rivals, observables)
     units = _units(fc, observables)
-    end = fc.attrs.get("train_end")
+    end = float(fc.attrs["train_end"]) if "train_end" in fc.attrs else None
     return _environment().get_template("template.html").render(
         title=title,
         name=name,
@@ -66,7 +67,7 @@ def render(
         passed=[f for f in diagnosis.findings if f.level == "good"],
         symbols=SYMBOLS,
         skill=_skill(scored, units) if scored else "",
-        facts=_facts(post, diagnosis, summary, scored, units),
+        facts=_facts(post, fc, summary, scored, units),
         forecast=_figures.forecast_cards(fc, train, test, shown),
         failed=_failed(fc),
         observables=observables,
@@ -110,6 +111,9 @@ def _scored(
 ) -> Scored:
     transform = pit(fc, test)
     common = test.sel(time=transform["time"])
+    taken = {name, "climatology", "persistence"} & set(rivals)
+    if taken:
+        raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
     tables = {name: score(fc, common)}
     tables |= {other: score(rival, common) for other, rival in rivals.items()}
     tables |= score_baselines(train, common, observables=observables)
@@ -127,7 +131,7 @@ def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> li
     fitted = train["time"]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
-    later = fc["predictions"]["time"].values
+    later = fc["predictions"].dataset["time"].values
     later = later[later > float(fc.attrs.get("train_end", fitted.values.max()))]
     if later.size:
         said.append(f"forecast over {_span(later)}")
@@ -139,7 +143,7 @@ def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> li
 
 def _span(time: np.ndarray) -> str:
     first, last = float(time.min()), float(time.max())
-    return f"{first:.10g}–{last:.10g}" if last > first else f"{first:.10g}"
+    return f"{first:.10g}\N{EN DASH}{last:.10g}" if last > first else f"{first:.10g}"
 
 
 def _skill(scored: Scored, units: Mapping[str, str]) -> str:
@@ -167,31 +171,28 @@ def _against(name: str, own: float, other: float) -> str:
 
 def _facts(
     post: xr.DataTree,
-    diagnosis: Diagnosis,
+    fc: xr.DataTree,
     summary: pd.DataFrame,
     scored: Scored | None,
     units: Mapping[str, str],
 ) -> list[tuple[str, str, str]]:
-    sizes = post["posterior"].sizes
-    draws = (
-        "posterior draws",
-        fixed(sizes["chain"] * sizes["draw"], 0),
-        count(sizes["chain"], "chain"),
-    )
-    facts = []
+    failed, draws = _failed(fc)
+    facts = [
+        ("forecast draws", fixed(draws, 0), count(post["posterior"].sizes["chain"], "chain")),
+        ("failed forecast draws", fixed(failed, 0), "left out"),
+    ]
     if scored:
         crps, cover = scored.own.loc["all", ["crps", "coverage_90"]]
         facts = [
             ("CRPS", number(crps), units["all"] or "mean over observables"),
             ("90 % coverage", percent(cover), "of test values inside"),
         ]
-    worst = fixed(summary["r_hat"].max(), 3) if len(summary) else "–"
-    lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else "–"
+    worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
+    lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
     return [
         *facts,
         ("largest R-hat", worst, "science parameters"),
         ("lowest bulk ESS", lowest, "science parameters"),
-        *([] if scored else [draws]),
     ]
 
 
@@ -210,8 +211,8 @@ def _densities(post: xr.DataTree) -> list[_figures.Card]:
 
 def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[_figures.Card]:
     """The parameters that mix worst are the ones to look at, in the order of the table."""
-    worst = summary["r_hat"].sort_values(ascending=False).index[: _figures.MOST_PANELS]
-    names = [str(name) for name in summary.index if name in set(worst)]
+    worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
+    names = [str(summary.index[i]) for i in sorted(worst)]
     chains = post["posterior"].sizes["chain"]
     return _figures.rank_cards(post, names, chains) if names else []
 
@@ -220,21 +221,24 @@ def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
     attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
     versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]
     sizes = post["posterior"].sizes
-    kept = f"{count(sizes['chain'], 'chain')} × {count(sizes['draw'], 'draw')}"
+    kept = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
     if int(attrs.get("interrupted", 0)):
         kept += f"; interrupted, {attrs.get('draws_requested', '?')} a chain were asked for"
     wall = f"{seconds(attrs.get('wall_time_s'))} in all"
     if "sampling_time_s" in attrs:
         wall += f", of which sampling {seconds(attrs['sampling_time_s'])}"
     rows = [
-        ("engine", attrs.get("engine", "–")),
+        ("engine", attrs.get("engine", MISSING)),
         ("draws kept", kept),
-        ("random key", f"{attrs.get('key', '–')} (fit), {fc.attrs.get('key', '–')} (forecast)"),
-        ("data SHA-256", attrs.get("data_sha256", "–")),
-        ("fitted", attrs.get("created", "–")),
-        ("forecast", fc.attrs.get("created", "–")),
+        (
+            "random key",
+            f"{attrs.get('key', MISSING)} (fit), {fc.attrs.get('key', MISSING)} (forecast)",
+        ),
+        ("data SHA-256", attrs.get("data_sha256", MISSING)),
+        ("fitted", attrs.get("created", MISSING)),
+        ("forecast", fc.attrs.get("created", MISSING)),
         ("wall time", f"{wall}; forecast {seconds(fc.attrs.get('wall_time_s'))}"),
-        ("machine", listed([str(attrs[k]) for k in ("platform", "devices") if k in attrs] or ["–"])),
-        ("versions", ", ".join(versions) or "–"),
+        ("machine", ", ".join(str(attrs[k]) for k in ("platform", "devices") if k in attrs)),
+        ("versions", ", ".join(versions)),
     ]
-    return [(label, str(value)) for label, value in rows]
+    return [(label, str(value) or MISSING) for label, value in rows]

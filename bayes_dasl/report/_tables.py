@@ -6,10 +6,11 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import arviz_stats
 import numpy as np
 import pandas as pd
 import xarray as xr
+from arviz_stats.sampling_diagnostics import ess, rhat
+from arviz_stats.summary import summary
 
 from bayes_dasl.plots import science_parameters
 from bayes_dasl.report._text import MISSING, fixed, number, percent
@@ -19,7 +20,7 @@ MOST_WEIGHTS = 100
 LOSSES = {
     "crps": "CRPS",
     "log_score": "log score",
-    "interval_score_90": "interval score 90\N{NARROW NO-BREAK SPACE}%",
+    "interval_score_90": "interval score",
     "rmse": "RMSE",
     "mae": "MAE",
 }
@@ -100,8 +101,8 @@ def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[Parameter
             path=str(scalar.attrs.get("path", name)),
             units=str(scalar.attrs.get("units", "")),
             distribution=str(scalar.attrs.get("prior", "")),
-            prior=_brief(prior.loc[name]) if name in prior.index else Summary(),
-            posterior=_brief(posterior.loc[name]),
+            prior=_brief(prior.loc[name].to_dict()) if name in prior.index else Summary(),
+            posterior=_brief(posterior.loc[name].to_dict()),
             r_hat=fixed(posterior.loc[name, "r_hat"], 3),
             ess_bulk=fixed(posterior.loc[name, "ess_bulk"], 0),
             ess_tail=fixed(posterior.loc[name, "ess_tail"], 0),
@@ -146,12 +147,12 @@ def _summary(scalars: Mapping[str, xr.DataArray], kind: str) -> pd.DataFrame:
         return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
     # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
     dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
-    return arviz_stats.summary(dataset, kind=kind, ci_prob=0.9, ci_kind="eti", round_to="none")
+    options = {"kind": kind, "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
+    return pd.DataFrame(summary(dataset, **options))
 
 
-def _brief(row: pd.Series) -> Summary:
-    mean, sd = float(row["mean"]), float(row["sd"])
-    low, high = float(row["eti90_lb"]), float(row["eti90_ub"])
+def _brief(row: dict[str, float]) -> Summary:
+    mean, sd, low, high = (row[column] for column in ("mean", "sd", "eti90_lb", "eti90_ub"))
     largest = max(abs(mean), abs(low), abs(high))
     if not (math.isfinite(sd) and sd > 1e-5 and largest < 1e6):
         return Summary(number(mean), number(sd), f"{number(low)} to {number(high)}")
@@ -171,13 +172,13 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
     return WeightRow(
         name=name,
         path=str(weights.attrs.get("path", name)),
-        shape=" × ".join(str(weights.sizes[dim]) for dim in inner) or "1",
+        shape=" \N{MULTIPLICATION SIGN} ".join(str(weights.sizes[dim]) for dim in inner) or "1",
         distribution=str(weights.attrs.get("prior", "")),
         prior_sd=MISSING if prior is None else number(prior.std(["chain", "draw"]).mean(), 2),
         posterior_sd=number(flat.std(axis=(0, 1)).mean(), 2),
         means=f"{number(means.min(), 2)} to {number(means.max(), 2)}",
-        r_hat=fixed(arviz_stats.rhat(checked)["weight"].max(), 3),
-        ess=fixed(arviz_stats.ess(checked)["weight"].min(), 0),
+        r_hat=fixed(rhat(checked)["weight"].max(), 3),
+        ess=fixed(ess(checked)["weight"].min(), 0),
         checked="" if len(chosen) == size else f"{len(chosen)} of {size} elements",
     )
 

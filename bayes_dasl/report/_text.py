@@ -6,9 +6,9 @@ import math
 import re
 from collections.abc import Sequence
 
-MISSING = "–"
+MISSING = "\N{EN DASH}"
 _SUPERSCRIPT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
-_MINUS = str.maketrans("-", "−")
+_MINUS = str.maketrans("-", "\N{MINUS SIGN}")
 
 
 def number(value: object, digits: int = 3) -> str:
@@ -17,11 +17,11 @@ def number(value: object, digits: int = 3) -> str:
     if math.isnan(x):
         return MISSING
     if math.isinf(x):
-        return "∞" if x > 0 else "−∞"
+        return "∞" if x > 0 else "\N{MINUS SIGN}∞"
     if x != 0 and not 1e-4 <= abs(x) < 1e6:
         mantissa, exponent = f"{x:.{digits - 1}e}".split("e")
         power = str(int(exponent)).translate(_SUPERSCRIPT)
-        return f"{mantissa.translate(_MINUS)} × 10{power}"
+        return f"{mantissa.translate(_MINUS)} \N{MULTIPLICATION SIGN} 10{power}"
     decimals = max(0, digits - 1 - math.floor(math.log10(abs(x)))) if x else 0
     return f"{x:.{decimals}f}".translate(_MINUS)
 

@@ -1,0 +1,149 @@
+"""A ladder of cheap checks before a long run."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from ._devices import require_double_precision
+from ._errors import BayesDaslError
+from ._keys import as_key
+from ._predictive import Pushed, push
+from .diagnostics import Diagnosis, Finding
+from .inference import NUTS
+from .inference._problem import Problem, pose, traced_once
+from .model import Model
+from .random import draw_prior
+
+_DRAWS = 256
+_GRADIENTS = 64
+# Leapfrog steps a draw that a NUTS run usually lies between; the cost of a run is a range, not a number.
+_LEAPFROGS = (7, 31)
+
+
+@dataclass(frozen=True)
+class Check(Diagnosis):
+    """The rungs of the ladder, each with a remedy where something is wrong."""
+
+    @property
+    def verdict(self) -> str:
+        blamed = ", ".join(dict.fromkeys(f.subject for f in self.findings if f.level == self.level))
+        return {
+            "good": "Ready to fit: every check passed.",
+            "warning": f"Ready to fit, with care: see {blamed}.",
+            "bad": f"Not ready to fit: {blamed}.",
+        }[self.level]
+
+
+def check(model: Model, data: xr.Dataset, engine: NUTS | None = None, *, key: int | Array = 0) -> Check:
+    """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
+
+    Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it
+    are not climbed.
+    """
+    try:
+        require_double_precision()
+        problem = pose(model, data)
+    except BayesDaslError as error:
+        return Check((Finding("bad", "data and model", str(error), "mend this first"),))
+    key_prior, key_gradient = jax.random.split(as_key(key))
+    draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
+    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_prior)
+    return Check(
+        (
+            _data(problem),
+            *_solver(pushed),
+            *_prior(problem, pushed),
+            *_gradient(problem, engine or NUTS(), key=key_gradient),
+        )
+    )
+
+
+def _data(problem: Problem) -> Finding:
+    times = problem.inputs.times
+    seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
+    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}"
+    return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+
+
+def _solver(pushed: Pushed) -> Iterator[Finding]:
+    failed, total = int((~pushed.ok).sum()), pushed.ok.size
+    steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
+    message = f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
+    if failed == 0:
+        yield Finding("good", "solver", f"all {total} prior draws were solved; {steps}")
+    elif failed < total / 2:
+        yield Finding(
+            "warning", "solver", message,
+            "such draws are rejected and counted; narrow the priors if they are not meant to be possible",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "bad", "solver", message,
+            "narrow the priors, allow more max_steps, or take a stiff solver such as 'kvaerno5'",
+        )  # fmt: skip
+
+
+def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
+    """Could the priors have made such data? A datum outside nearly all prior draws says no."""
+    for name, values in problem.observed.items():
+        predicted = pushed.predictions[name][pushed.ok]
+        if not len(predicted):
+            continue
+        y, predicted = np.asarray(values)[~np.isnan(values)], predicted[:, ~np.isnan(values)]
+        low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
+        outside = int(((y < low) | (y > high)).sum())
+        if outside <= 0.1 * y.size:
+            yield Finding("good", f"prior of {name}", f"{y.size - outside} of {y.size} data lie within the prior's range")
+        else:
+            yield Finding(
+                "warning", f"prior of {name}", f"{outside} of {y.size} data lie outside 99 % of the prior's draws",
+                "widen the priors, or check units and the start time",
+            )  # fmt: skip
+
+
+def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding]:
+    value_and_gradient, _ = traced_once(problem)
+    run = jax.jit(jax.vmap(value_and_gradient))
+    positions = problem.prior(_GRADIENTS, key=key)
+    began = time.perf_counter()
+    value, gradient = (np.asarray(a) for a in run(positions))
+    compiling = time.perf_counter() - began
+    finite = np.isfinite(value)
+    broken = finite & ~np.isfinite(gradient).all(axis=1)
+    if broken.any():
+        at = problem.labels()[int(np.argmin(np.isfinite(gradient[broken][0])))]
+        yield Finding(
+            "bad", "gradient", f"{int(broken.sum())} of {_GRADIENTS} gradients are not finite, first in {at}",
+            "mask before a singular function: log(where(ok, y, 1)), never where(ok, log(y), 0)",
+        )  # fmt: skip
+    elif not finite.any():
+        yield Finding(
+            "bad", "density", f"none of {_GRADIENTS} prior draws has a finite log density",
+            "narrow the priors until some draws can be solved",
+        )  # fmt: skip
+    else:
+        message = f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
+        yield Finding("good", "density and gradient", message)
+    yield _cost(run, positions, compiling, engine)
+
+
+def _cost(run, positions, compiling: float, engine: NUTS) -> Finding:
+    batch = positions[: engine.chains]
+    run(batch)[0].block_until_ready()
+    laps = []
+    for _ in range(5):
+        began = time.perf_counter()
+        run(batch)[0].block_until_ready()
+        laps.append(time.perf_counter() - began)
+    each = float(np.median(laps))
+    low, high = (each * n * (engine.warmup + engine.draws) + 4 * compiling for n in _LEAPFROGS)
+    message = (
+        f"one gradient for {engine.chains} chains takes {1e3 * each:.2g} ms; {engine!r} should take about "
+        f"{low:.0f} to {high:.0f} s, compilation included"
+    )
+    return Finding("good", "cost", message)

@@ -1,0 +1,127 @@
+"""The posterior predictive at any times."""
+
+import datetime
+import time
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from ._errors import DataError
+from ._keys import as_key, printable
+from ._predictive import push
+from .data import Inputs, check_units, checked_times
+from .model import Model, check_shapes
+from .posterior import check_belongs, draws_of, series_dataset, with_coordinates
+from .random import paths
+
+_CROSSED = 32
+
+
+def forecast(
+    model: Model,
+    post: xr.DataTree,
+    at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
+    *,
+    key: int | Array = 0,
+) -> xr.DataTree:
+    """Push every posterior draw through the model, to the times of `at`.
+
+    `at` is a dataset (its times and forcings are used, never its observations) or, for a model without forcings,
+    an array of times. The solve starts where the fitted data started, so the times may be past or future ones.
+    Draws go through in chunks: memory is bounded whatever their number.
+
+    Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
+    `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions`
+    (`ok`, `steps`), and `crossed_mean` if the model has science and network leaves: the conditional mean with
+    science from draw i and network from draw j, from which `decompose` splits the epistemic variance. A draw
+    whose solve fails is NaN and counted in `ok`.
+    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    """
+    began = time.perf_counter()
+    check_belongs(model, post)
+    data = _as_dataset(at)
+    given = _inputs(model, post, data)
+    check_shapes(model, given)
+    draws = draws_of(model, post)
+    key_predict, key_cross = jax.random.split(as_key(key))
+    pushed = push(model, given, draws, key=key_predict)
+    shape = (post["posterior"].sizes["chain"], post["posterior"].sizes["draw"])
+    units = post["observed_data"].to_dataset()
+    groups = {
+        name: series_dataset({n: v.reshape(*shape, -1) for n, v in values.items()}, data["time"], units)
+        for name, values in (
+            ("predictions", pushed.predictions),
+            ("conditional_mean", pushed.mean),
+            ("conditional_variance", pushed.variance),
+        )
+    }
+    groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
+    health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+    groups["sample_stats_predictions"] = with_coordinates(stats)
+    if len({leaf.group for leaf in paths(model).values()}) > 1:
+        crossed = _crossed(model, given, draws, key=key_cross)
+        groups["crossed_mean"] = series_dataset(
+            crossed, data["time"], units, dims=("science_draw", "network_draw")
+        )
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "key": printable(key),
+        "train_end": float(post["observed_data"]["time"].values[-1]),
+        "signature": post.attrs["signature"],
+        "wall_time_s": time.perf_counter() - began,
+    }
+    return tree
+
+
+def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
+    if isinstance(at, xr.Dataset):
+        return at
+    times = np.asarray(at, dtype=float)
+    if times.ndim != 1:
+        raise DataError(f"times must be a 1-D array or a dataset with a coordinate 'time', not shape {times.shape}")
+    return xr.Dataset(coords={"time": times})
+
+
+def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
+    """Inputs that start where the fitted data did, with the forcings of then and of now."""
+    start, times = float(post["constant_data"].attrs["start"]), checked_times(data)
+    if times[0] < start:
+        raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
+    if not model.layer.forcings:
+        return model.inputs(data, start=start)
+    for name in model.layer.forcings:
+        if name not in data:
+            raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
+        check_units(data, name, model.layer.units.get(name, ""))
+    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    past = known.isel(time=~np.isin(known["time"], times))
+    both = xr.concat([past, data[list(model.layer.forcings)]], "time", data_vars="all").sortby("time")
+    joined = model.inputs(both, start=start)
+    return Inputs(joined.start, jnp.asarray(times), joined.forcings)
+
+
+def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
+    for variable in dataset.data_vars.values():
+        if variable.attrs.get("units"):
+            variable.attrs["units"] = f"({variable.attrs['units']})²"
+    return dataset
+
+
+def _crossed(
+    model: Model, given: Inputs, draws: Mapping[str, np.ndarray], *, key: Array
+) -> dict[str, np.ndarray]:
+    """Conditional means on a square of draws: science leaves by row, network leaves by column."""
+    total = len(next(iter(draws.values())))
+    size = min(_CROSSED, total)
+    chosen = np.asarray(jax.random.choice(key, total, (2, size), replace=2 * size > total))
+    rows, columns = (i.ravel() for i in np.meshgrid(*chosen, indexing="ij"))
+    index = {"science": rows, "network": columns}
+    leaves = paths(model)
+    pushed = push(model, given, {path: v[index[leaves[path].group]] for path, v in draws.items()})
+    return {name: v.reshape(size, size, -1) for name, v in pushed.mean.items()}

@@ -1,0 +1,48 @@
+"""What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the project."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import jaxtyping
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+SHARED = ROOT.parent / "shared"
+
+os.environ.setdefault("MPLBACKEND", "Agg")
+# Compilation is most of a test's time; JAX reads these when it is first imported.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+
+# Shapes and types of public signatures are checked here only, so that users pay nothing.
+jaxtyping.install_import_hook("bayes_dasl", "typecheck.checked")
+
+
+def _absent(path: Path) -> None:
+    """Skip the test for want of `path`, or fail it where the shared files are said to be there."""
+    reason = f"{path.relative_to(SHARED.parent)} is not beside the project"
+    if os.environ.get("BAYES_DASL_REQUIRE_SHARED") == "1":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder `../shared`: reference results and data sets that the repository does not hold."""
+    if not SHARED.is_dir():
+        _absent(SHARED)
+    return SHARED
+
+
+@pytest.fixture
+def shared_file(shared: Path) -> Callable[[str], Path]:
+    """A file of `../shared`, by its path in there: `shared_file("reference/draws.csv")`."""
+
+    def find(name: str) -> Path:
+        path = shared / name
+        if not path.is_file():
+            _absent(path)
+        return path
+
+    return find

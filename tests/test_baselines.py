@@ -1,0 +1,129 @@
+"""Baselines: what they must repeat, and that they are calibrated where they should be."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from trees import make_data, make_fc
+
+from bayes_dasl._errors import MismatchError
+from bayes_dasl.baselines import climatology, persistence, score_baselines
+from bayes_dasl.scores import score, score_ensemble
+
+
+def series(values, time=None):
+    time = np.arange(float(len(values))) if time is None else time
+    return xr.Dataset({"y": ("time", np.asarray(values, float))}, {"time": time})
+
+
+def members(ensemble, column=0):
+    values = ensemble["y"].values[:, column]
+    return np.sort(values[np.isfinite(values)])
+
+
+def test_climatology_repeats_the_observed_training_values():
+    ensemble = climatology(series([3.0, np.nan, 1.0, 2.0]), [10.0, 20.0])
+    assert ensemble["y"].dims == ("draw", "time")
+    for column in range(2):
+        assert list(members(ensemble, column)) == [1.0, 2.0, 3.0]
+
+
+@given(st.floats(-5, 5), st.floats(-100, 100), st.floats(0.1, 30.0), st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=40)
+def test_persistence_continues_a_straight_line_at_any_lead_that_it_has_seen(
+    slope, start, step, seed
+):
+    time = step * np.arange(12.0)
+    lead = step * np.random.default_rng(seed).integers(1, 8)
+    forecast = members(persistence(series(start + slope * time, time), [time[-1] + lead]))
+    assert forecast == pytest.approx(start + slope * (time[-1] + lead), rel=1e-6, abs=1e-6)
+
+
+def test_persistence_takes_the_changes_at_the_same_lead():
+    values = np.array([1.0, 4.0, 2.0, 8.0, 5.0, 7.0, 6.0, 10.0])
+    ensemble = persistence(series(values), [8.0, 10.0])
+    assert list(members(ensemble, 0)) == sorted(10 + np.diff(values))
+    assert list(members(ensemble, 1)) == sorted(10 + values[3:] - values[:-3])
+
+
+def test_persistence_starts_from_the_last_observed_value():
+    ensemble = persistence(series([1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, np.nan]), [8.0])
+    assert members(ensemble) == pytest.approx(9.0)
+
+
+def test_persistence_beyond_the_longest_lead_takes_the_five_nearest_pairs_and_ties():
+    values = np.arange(6.0) ** 2
+    forecast = members(persistence(series(values), [100.0]))
+    changes = [25, 24, 16, 21, 15, 9]  # lead 5, leads 4, and all leads 3, which tie
+    assert list(forecast) == sorted(25.0 + np.array(changes))
+
+
+def test_few_values_give_what_there_is():
+    single = series([np.nan, 2.0])
+    assert list(members(persistence(single, [3.0]))) == [2.0]
+    assert list(members(climatology(single, [3.0]))) == [2.0]
+    nothing = series([np.nan, np.nan])
+    assert members(persistence(nothing, [3.0])).size == members(climatology(nothing, [3.0])).size
+    scores = score_baselines(nothing, series([1.0, 2.0], [2.0, 3.0]))
+    assert np.isnan(scores["persistence"].loc["all", "crps"])
+
+
+def coverage(baseline, make_series, n_train, replicates=300):
+    rng = np.random.default_rng(8)
+    covered = []
+    for _ in range(replicates):
+        values = make_series(rng.normal(size=n_train + 1))
+        ensemble = baseline(series(values[:-1]), [float(n_train)])["y"].values
+        covered.append(score_ensemble(ensemble, values[-1:])["coverage_80"])
+    return np.mean(covered)
+
+
+def restless(steps):
+    """A random walk whose steps grow: past changes are too small for the future."""
+    return np.cumsum(steps * np.linspace(0.2, 2.0, steps.size))
+
+
+@pytest.mark.parametrize(
+    ("baseline", "make_series", "other"),
+    [(climatology, np.array, np.cumsum), (persistence, np.cumsum, restless)],
+)
+def test_each_baseline_is_calibrated_for_its_own_world_only(baseline, make_series, other):
+    # Central quantiles of n exchangeable members cover (n - 1) / (n + 1) of the nominal share.
+    n = 30
+    expected = 0.8 * (n - 1) / (n + 1)
+    tolerance = 4 * np.sqrt(expected * (1 - expected) / 300)
+    assert abs(coverage(baseline, make_series, n) - expected) < tolerance
+    assert abs(coverage(baseline, other, n) - expected) > tolerance
+
+
+def test_scores_have_the_columns_and_rows_of_score():
+    train, test = make_data(missing=2)
+    tables = score_baselines(train, test)
+    expected = score(make_fc(), test)
+    assert list(tables) == ["climatology", "persistence"]
+    for table in tables.values():
+        assert list(table.columns) == list(expected.columns)
+        assert list(table.index) == list(expected.index)
+        assert table.notna().all(axis=None)
+        assert table["n"].equals(expected["n"])
+
+
+def test_a_good_forecast_beats_the_baselines():
+    train, test = make_data()
+    crps = score(make_fc(), test).loc["all", "crps"]
+    assert all(crps < table.loc["all", "crps"] for table in score_baselines(train, test).values())
+
+
+def test_forcings_are_not_scored_when_observables_are_named():
+    train, test = (part.assign(rain=part["hare"]) for part in make_data())
+    table = score_baselines(train, test, observables=("hare", "lynx"))["climatology"]
+    assert list(table.index) == ["hare", "lynx", "all"]
+
+
+def test_errors_name_what_is_missing_and_where():
+    train, test = make_data()
+    with pytest.raises(MismatchError, match="test data lack the observables lynx; they hold hare"):
+        score_baselines(train, test[["hare"]])
+    with pytest.raises(MismatchError, match="training data lack the observables hares"):
+        score_baselines(train, test, observables=["hares"])

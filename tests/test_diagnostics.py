@@ -1,0 +1,224 @@
+"""Each fault gives its finding with a remedy; a good run gives none."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+import xarray as xr
+from arviz_stats import bfmi, ess, rhat
+from trees import make_fc, make_post
+
+from bayes_dasl.diagnostics import Diagnosis, Finding, diagnose
+
+
+def levels(diagnosis, subject):
+    """Levels of the findings whose subject contains the words."""
+    return {finding.level for finding in diagnosis.findings if subject in finding.subject}
+
+
+def replaced(post, group, **arrays):
+    """The posterior with new values of some variables of a group."""
+    dataset = post[group].to_dataset()
+    for name, values in arrays.items():
+        dataset[name] = dataset[name].copy(data=values)
+    groups = {name: node.to_dataset() for name, node in post.children.items()}
+    return xr.DataTree.from_dict(groups | {group: dataset, "/": post.to_dataset()})
+
+
+def test_a_good_run_is_good():
+    diagnosis = diagnose(make_post(draws=500), make_fc())
+    assert diagnosis.level == "good", str(diagnosis)
+    assert not any(finding.remedy for finding in diagnosis.findings)
+    assert diagnosis.verdict == "The fit can be used: every check passed."
+    subjects = " ".join(finding.subject for finding in diagnosis.findings)
+    for word in ("R-hat", "effective sample size", "BFMI", "divergences", "solver failures"):
+        assert word in subjects
+
+
+FAULTS = [
+    ({"divergences": 3}, "divergences", {"warning"}),
+    ({"divergences": 30}, "divergences", {"bad"}),
+    ({"stuck_chain": 2}, "stuck chain", {"bad"}),
+    ({"stuck_chain": 2}, "R-hat of science parameters", {"bad"}),
+    ({"stuck_chain": 2}, "R-hat of trajectories", {"bad"}),
+    ({"autocorrelation": 0.8}, "effective sample size of science", {"bad"}),
+    ({"autocorrelation": 0.55}, "effective sample size of science", {"warning"}),
+    ({"split_weights": True}, "R-hat of network weights", {"warning"}),
+    ({"interrupted": True}, "interrupted run", {"warning"}),
+    ({"chains": 1}, "single chain", {"warning"}),
+    ({"draws": 6}, "mixing of science parameters", {"bad"}),
+    ({"failures": 3}, "solver failures", {"good", "warning"}),
+    ({"failures": 150}, "solver failures", {"good", "bad"}),
+    ({"prior_failures": 50}, "solver failures", {"good", "warning"}),
+]
+
+
+@pytest.mark.parametrize(("fault", "subject", "expected"), FAULTS)
+def test_each_fault_has_its_finding_and_a_remedy(fault, subject, expected):
+    diagnosis = diagnose(make_post(**({"draws": 300} | fault)))
+    assert levels(diagnosis, subject) == expected, str(diagnosis)
+    assert diagnosis.level != "good"
+    assert subject in diagnosis.verdict or diagnosis.level not in expected
+    for finding in diagnosis.findings:
+        assert bool(finding.remedy) == (finding.level != "good"), finding
+
+
+@pytest.mark.parametrize(("fault", "subject", "expected"), FAULTS)
+def test_the_same_finding_is_absent_or_good_without_the_fault(fault, subject, expected):
+    assert levels(diagnose(make_post(draws=400)), subject) <= {"good"}
+
+
+def test_figures_agree_with_arviz():
+    post = make_post(draws=500, network=False)
+    dataset = post["posterior"].to_dataset()
+    text = str(diagnose(post))
+    assert f"highest {float(rhat(dataset).to_array().max()):.3f} (" in text
+    bulk = min(float(value) for value in ess(dataset, method="bulk").data_vars.values())
+    tail = min(float(value) for value in ess(dataset, method="tail", prob=0.05).data_vars.values())
+    assert f"lowest bulk {bulk:.0f} (" in text
+    assert f"and tail {tail:.0f} (" in text
+    energy = bfmi(post["sample_stats"].to_dataset()[["energy"]])["energy"]
+    assert f"lowest {float(energy.min()):.2f} (chain" in text
+
+
+def test_the_stuck_chain_is_named():
+    for chain in range(4):
+        diagnosis = diagnose(make_post(stuck_chain=chain))
+        (finding,) = (f for f in diagnosis.findings if f.subject == "stuck chain")
+        assert f"chain {chain} sits away" in finding.message
+
+
+def test_a_chain_apart_in_its_density_alone_is_named():
+    post = make_post()
+    lp = post["sample_stats"]["lp"].values.copy()
+    lp[1] -= 50.0
+    diagnosis = diagnose(replaced(post, "sample_stats", lp=lp))
+    assert "chain 1 sits away" in str(diagnosis)
+
+
+def test_a_chain_that_stands_still_is_named():
+    post = make_post()
+    birth = post["posterior"]["birth"].values.copy()
+    birth[3] = np.median(birth)
+    diagnosis = diagnose(replaced(post, "posterior", birth=birth))
+    assert "chain 3" in str(diagnosis)
+
+
+def test_two_chains_that_disagree_are_both_named():
+    assert "chains 0, 1 sit in different places" in str(
+        diagnose(make_post(chains=2, stuck_chain=1))
+    )
+
+
+def test_slow_chains_are_not_called_stuck():
+    # Over few effective draws good chains differ by chance: they are short, not stuck.
+    for seed in range(10):
+        diagnosis = diagnose(make_post(seed, draws=60, autocorrelation=0.5, network=False))
+        assert not levels(diagnosis, "stuck"), str(diagnosis)
+
+
+def test_weights_alone_only_warn_and_say_why():
+    diagnosis = diagnose(make_post(draws=500, split_weights=True))
+    assert diagnosis.level == "warning"
+    assert "not identified one by one" in str(diagnosis)
+    both = diagnose(make_post(draws=500, split_weights=True, stuck_chain=0))
+    assert levels(both, "R-hat of network weights") == {"bad"}
+
+
+def test_low_energy_mixing_is_found():
+    post = make_post()
+    energy = np.cumsum(np.random.default_rng(1).normal(size=(4, 200)), axis=1)
+    diagnosis = diagnose(replaced(post, "sample_stats", energy=energy))
+    assert levels(diagnosis, "BFMI") == {"bad"}
+
+
+def test_solver_failures_are_counted_by_group_in_the_verdict():
+    post = make_post(draws=250, prior_failures=50, failures=10)
+    verdict = diagnose(post, make_fc(draws=250, failures=20)).verdict
+    assert "50 of 500 prior draws (10 %, sample_stats_prior)" in verdict
+    assert "10 of 1000 posterior draws (1 %, sample_stats)" in verdict
+    assert "20 of 1000 forecast draws (2 %, sample_stats_predictions)" in verdict
+    assert verdict.count(".") == 1
+    assert "forecast" not in diagnose(post).verdict
+    assert "solver" not in diagnose(make_post()).verdict
+
+
+def test_failures_of_the_prior_alone_do_not_condemn_the_posterior():
+    assert diagnose(make_post(draws=500, prior_failures=250)).level == "warning"
+    assert diagnose(make_post(draws=500), make_fc(failures=100)).level == "bad"
+
+
+def test_everything_failed():
+    diagnosis = diagnose(make_post(failures=800), make_fc(failures=800))
+    assert diagnosis.level == "bad"
+    assert "800 of 800 forecast draws (100 %" in diagnosis.verdict
+
+
+def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
+    post = make_post(draws=400)
+    still = replaced(post, "posterior", death=np.full((4, 400), 0.8))
+    assert "death never moved" in str(diagnose(still))
+    assert diagnose(still).level == "bad"
+    hare = post["conditional_mean"]["hare"].values.copy()
+    hare[..., 0] = 30.0
+    assert diagnose(replaced(post, "conditional_mean", hare=hare)).level == "good"
+
+
+def test_frozen_chains_are_bad():
+    post = make_post(network=False)
+    frozen = {
+        name: np.broadcast_to(values.values[:, :1], (4, 200))
+        for name, values in post["posterior"].data_vars.items()
+    }
+    diagnosis = diagnose(replaced(post, "posterior", **frozen))
+    assert levels(diagnosis, "R-hat of science") == {"bad"}
+    assert levels(diagnosis, "stuck") == {"bad"}
+
+
+def test_draws_that_are_not_finite_are_reported():
+    post = make_post(draws=400)
+    growth = post["posterior"]["growth"].values.copy()
+    growth[0, :7] = np.nan
+    diagnosis = diagnose(replaced(post, "posterior", growth=growth))
+    assert "7 draws are not finite" in str(diagnosis)
+    assert diagnosis.level == "bad"
+
+
+@pytest.mark.parametrize("absent", ["sample_stats", "sample_stats_prior", "conditional_mean"])
+def test_groups_that_an_engine_does_not_give_are_passed_over(absent):
+    post = make_post(draws=500)
+    del post[absent]
+    assert diagnose(post).level == "good"
+
+
+def test_interrupted_run_says_how_far_it_came():
+    text = str(diagnose(make_post(draws=120, interrupted=True, draws_requested=1000)))
+    assert "stopped after 120 of 1000 draws in each chain" in text
+    assert "resume" in text
+
+
+@pytest.mark.parametrize("draws", [1, 2, 3, 7, 8, 9])
+@pytest.mark.parametrize("chains", [1, 2, 4])
+def test_the_shortest_runs_get_a_verdict(chains, draws):
+    assert diagnose(make_post(chains=chains, draws=draws)).level == "bad"
+
+
+def test_text_and_dictionary_hold_every_finding():
+    findings = (Finding("good", "BFMI", "fine"), Finding("bad", "divergences", "many", "tighten"))
+    diagnosis = Diagnosis(findings)
+    lines = str(diagnosis).splitlines()
+    assert lines[0] == diagnosis.verdict == "Do not rely on this fit yet: divergences."
+    assert lines[2] == "[bad] divergences: many; remedy: tighten"
+    plain = json.loads(json.dumps(diagnose(make_post(divergences=2)).to_dict()))
+    assert plain["level"] == "warning"
+    assert diagnosis.to_dict()["findings"][1]["remedy"] == "tighten"
+    with pytest.raises(AttributeError):
+        findings[0].level = "bad"
+
+
+def test_a_usual_run_is_judged_in_two_seconds():
+    post = make_post(draws=1000)
+    start = time.process_time()
+    diagnose(post)
+    assert time.process_time() - start < 2.0

@@ -1,0 +1,108 @@
+"""pyproject.toml, environment.yml, README.md and .ci/run say the same thing."""
+
+import shutil
+import subprocess
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+ROOT = Path(__file__).resolve().parents[1]
+TEST_COMMAND = "pip install uv && uv run pytest"
+
+
+def bounds(requirements: Iterable[str]) -> dict[str, SpecifierSet]:
+    """Version bounds by package, extras left aside: conda has no word for them."""
+    parsed = [Requirement(line) for line in requirements]
+    return {canonicalize_name(r.name): r.specifier for r in parsed}
+
+
+def conda_requirements(environment: dict[str, Any]) -> list[str]:
+    """The packages of a conda environment and of its pip section, without pip and the project."""
+    entries = environment["dependencies"]
+    by_conda = [e for e in entries if isinstance(e, str) and e != "pip"]
+    by_pip = [line for e in entries if isinstance(e, dict) for line in e["pip"]]
+    return by_conda + [line for line in by_pip if line != "-e ."]
+
+
+def differences(pyproject: dict[str, Any], environment: dict[str, Any]) -> dict[str, tuple]:
+    """Packages whose bounds differ, with the bound in pyproject.toml and in environment.yml."""
+    project = pyproject["project"]
+    wanted = bounds([*project["dependencies"], *pyproject["dependency-groups"]["dev"]])
+    wanted["python"] = SpecifierSet(project["requires-python"])
+    found = bounds(conda_requirements(environment))
+    names = wanted.keys() | found.keys()
+    return {n: (wanted.get(n), found.get(n)) for n in names if wanted.get(n) != found.get(n)}
+
+
+@pytest.fixture
+def pyproject() -> dict[str, Any]:
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def environment() -> dict[str, Any]:
+    return yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))
+
+
+def test_environment_equals_pyproject(pyproject, environment):
+    assert differences(pyproject, environment) == {}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "package"),
+    [
+        ("jax>=0.11.2", "jax>=0.11.1", "jax"),
+        ("python>=3.12", "python>=3.11", "python"),
+        ("optax>=0.2.6", None, "optax"),
+        (None, "tensorflow>=2", "tensorflow"),
+    ],
+)
+def test_a_difference_is_seen(pyproject, environment, old, new, package):
+    lines = [e for e in environment["dependencies"] if e != old] + ([new] if new else [])
+    assert set(differences(pyproject, {"dependencies": lines})) == {package}
+
+
+def test_extras_and_dev_group_ask_for_the_same_documentation_tools(pyproject):
+    documentation = bounds(pyproject["project"]["optional-dependencies"]["docs"])
+    developer = bounds(pyproject["dependency-groups"]["dev"])
+    assert documentation.items() <= developer.items()
+
+
+def test_every_direct_package_is_pinned_within_its_bounds(pyproject):
+    project = pyproject["project"]
+    extras = [line for group in project["optional-dependencies"].values() for line in group]
+    direct = bounds([*project["dependencies"], *extras, *pyproject["dependency-groups"]["dev"]])
+    pins = bounds(pyproject["tool"]["uv"]["constraint-dependencies"])
+    assert direct.keys() <= pins.keys()
+    for name, allowed in direct.items():
+        (pin,) = pins[name]
+        assert pin.operator == "=="
+        assert allowed.contains(pin.version), f"{name}: {pin.version} is not {allowed}"
+
+
+def test_pins_name_packages_and_versions_only(pyproject):
+    pins = [Requirement(line) for line in pyproject["tool"]["uv"]["constraint-dependencies"]]
+    assert all(pin.url is None and len(pin.specifier) == 1 for pin in pins)
+
+
+def test_no_lock_file_is_tracked():
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("not a git checkout")
+    tracked = subprocess.run(
+        ["git", "ls-files", "*.lock"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert tracked.stdout == ""
+
+
+def test_readme_is_short_and_its_test_command_is_what_ci_runs():
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(readme.splitlines()) < 120
+    assert TEST_COMMAND in readme
+    assert f'test_command="{TEST_COMMAND}"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")

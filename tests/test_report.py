@@ -1,0 +1,348 @@
+"""The report as a reader meets it: in a browser, on a phone, on paper, and on a full disk."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from html import unescape
+from pathlib import Path
+
+import numpy as np
+import pytest
+import trees
+import xarray as xr
+
+from bayes_dasl._errors import MismatchError, WriteError
+from bayes_dasl.baselines import score_baselines
+from bayes_dasl.diagnostics import diagnose
+from bayes_dasl.report import Report, report
+from bayes_dasl.scores import score
+
+FLAGS = (
+    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync", "--no-first-run"),
+)
+FIGURES = (
+    *("figure-forecast-hare", "figure-forecast-lynx", "figure-pit", "figure-coverage"),
+    *("figure-decomposition-hare", "figure-decomposition-lynx"),
+    *("figure-prior-posterior-1", "figure-prior-posterior-2", "figure-ranks-1", "figure-ranks-2"),
+)
+WIDTHS = (390, 1280)
+
+
+def faults(browser, path: Path, *, width: int, scripts: bool = True, figures=FIGURES) -> list[str]:
+    """Open a page and list what is wrong with it: messages, requests, overflow, lost figures."""
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, java_script_enabled=scripts
+    )
+    page, found = context.new_page(), []
+    page.on("console", lambda m: found.append(f"console: {m.text}"))
+    page.on("pageerror", lambda e: found.append(f"error: {e}"))
+    page.on("request", lambda r: None if _own(r.url, path) else found.append(f"request: {r.url}"))
+    page.goto(path.as_uri(), wait_until="load")
+    overflow = page.evaluate("document.documentElement.scrollWidth")
+    if overflow > width:
+        found.append(f"overflow: {overflow} px at a width of {width} px")
+    verdict = page.locator("#verdict .sentence")
+    if not (verdict.is_visible() and verdict.inner_text().strip()):
+        found.append("no verdict")
+    for name in figures:
+        found += _figure_faults(page, name)
+    context.close()
+    return found
+
+
+def _own(url: str, path: Path) -> bool:
+    return url.startswith("data:") or url.split("#")[0] == path.as_uri()
+
+
+def _figure_faults(page, name: str) -> list[str]:
+    figure = page.locator(f"figure#{name}")
+    if figure.count() != 1:
+        return [f"figure {name}: {figure.count()} on the page"]
+    image = figure.locator("img")
+    box = image.bounding_box()
+    found = []
+    if not image.evaluate("i => i.complete && i.naturalWidth > 0"):
+        found.append(f"figure {name}: not drawn")
+    if box is None or box["width"] < 250 or box["height"] < 100:
+        found.append(f"figure {name}: too small ({box})")
+    if not image.get_attribute("alt") or not figure.locator("figcaption").inner_text().strip():
+        found.append(f"figure {name}: no text")
+    return found
+
+
+@pytest.fixture(scope="module")
+def browser():
+    program = shutil.which("chromium") or shutil.which("chromium-browser")
+    if program is None:
+        reason = "Chromium is not installed (Debian: apt-get install chromium)"
+        pytest.fail(reason) if os.environ.get("CI") else pytest.skip(reason)
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as driver:
+        chromium = driver.chromium.launch(executable_path=program, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+@pytest.fixture(scope="module")
+def study() -> dict:
+    train, test = trees.make_data()
+    rival = trees.make_fc(seed=5, network=False)
+    return {
+        "post": trees.make_post(),
+        "fc": trees.make_fc(),
+        "train": train,
+        "test": test,
+        "rivals": {"mechanistic": rival},
+    }
+
+
+@pytest.fixture(scope="module")
+def normal(study) -> Report:
+    return report(
+        study["post"],
+        study["fc"],
+        study["test"],
+        title="Lynx and hare",
+        name="hybrid",
+        rivals=study["rivals"],
+    )
+
+
+@pytest.fixture(scope="module")
+def page_path(normal, tmp_path_factory) -> Path:
+    return normal.save(tmp_path_factory.mktemp("report") / "report.html")
+
+
+@pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
+    assert faults(browser, page_path, width=width, scripts=scripts) == []
+
+
+def test_a_fit_that_went_wrong_has_a_whole_page(browser, tmp_path):
+    _, test = trees.make_data(missing=3)
+    post = trees.make_post(
+        failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True
+    )
+    fc = trees.make_fc(failures=20, crossed_failures=3, noise_scale=0.8)
+    title = "A title <b>with</b> marks & averylongwordwithoutanybreakwhatsoever" * 2
+    path = report(post, fc, test, title=title).save(tmp_path / "bad.html")
+    for width in WIDTHS:
+        assert faults(browser, path, width=width) == []
+
+
+MUTATIONS = {
+    "an image from elsewhere": (
+        "</header>",
+        '</header><img src="http://127.0.0.1:9/spy.png" alt="">',
+        "request|console",
+    ),
+    "a style sheet from elsewhere": (
+        "</head>",
+        '<link rel="stylesheet" href="http://127.0.0.1:9/spy.css"></head>',
+        "request|console",
+    ),
+    "a script": ("</head>", "<script>console.log(1)</script></head>", "console"),
+    "an overflow": ("</header>", '</header><div style="width:90rem">x</div>', "overflow"),
+    "a table that does not scroll": (".scroll {", ".unscroll {", "overflow"),
+    "a lost figure": ('id="figure-pit"', 'id="figure-pat"', "figure-pit"),
+    "a torn figure": ("data:image/svg+xml;base64,PD94", "data:image/svg+xml;base64,AAAA", "drawn"),
+    "no verdict": ('class="sentence"', 'class="sentence" hidden', "no verdict"),
+}
+
+
+@pytest.mark.parametrize("mutation", MUTATIONS)
+def test_the_browser_check_catches(browser, normal, tmp_path, mutation):
+    old, new, expected = MUTATIONS[mutation]
+    assert old in normal.html
+    path = Report(normal.html.replace(old, new)).save(tmp_path / "mutant.html")
+    found = faults(browser, path, width=390)
+    assert any(re.search(expected, fault) for fault in found), found
+
+
+def test_print_fits_on_paper(browser, page_path):
+    context = browser.new_context(viewport={"width": 680, "height": 1000})
+    page = context.new_page()
+    page.emulate_media(media="print")
+    page.goto(page_path.as_uri())
+    assert page.evaluate("document.documentElement.scrollWidth") <= 680
+    assert not page.locator("nav").is_visible()
+    assert page.locator("details li").first.bounding_box()["height"] > 5  # closed, yet printed
+    context.close()
+
+
+def test_the_page_loads_nothing_and_runs_nothing(normal):
+    assert "<script" not in normal.html
+    assert "javascript:" not in normal.html
+    assert not re.search(r"""(?:src|href|url\()\s*=?\s*["']?(?:https?:)?//""", normal.html)
+    policy = "default-src 'none'; style-src 'unsafe-inline'; img-src data:"
+    assert f'http-equiv="Content-Security-Policy" content="{policy}' in normal.html
+    assert len(normal.html.encode()) < 2_000_000
+
+
+def test_verdict_comes_first_and_names_the_skill(study, normal):
+    diagnosis = diagnose(study["post"], study["fc"])
+    text = unescape(normal.html)
+    assert text.index(diagnosis.verdict) < text.index("<figure")
+    own = score(study["fc"], study["test"]).loc["all", "crps"]
+    sentence = re.search(r'class="skill">([^<]+)<', text)[1]
+    assert f"{own:.3g}" in sentence.replace(",", "")
+    for other in ("mechanistic", "climatology", "persistence"):
+        assert other in sentence
+
+
+def test_solver_failures_are_named_in_the_verdict(study):
+    post = trees.make_post(prior_failures=50, failures=8)
+    text = unescape(report(post, trees.make_fc(failures=20), study["test"]).html)
+    sentence = re.search(r'class="sentence">([^<]+)<', text)[1]
+    assert all(count in sentence for count in ("50 of 500", "8 of 800", "20 of 800"))
+
+
+def test_the_star_marks_the_best_of_each_column(study, normal):
+    tables = {
+        "hybrid": score(study["fc"], study["test"]),
+        "mechanistic": score(study["rivals"]["mechanistic"], study["test"]),
+        **score_baselines(study["train"], study["test"]),
+    }
+    rows = re.findall(
+        r'<th scope="row">([^<]+)</th>((?:<td class="(?:best|plain)">.*?</td>)+)', normal.html
+    )
+    assert [name for name, _ in rows] == list(tables) * 3
+    for group, observable in enumerate(("all", "hare", "lynx")):
+        cells = {n: re.findall(r'class="(\w+)">([^<]*)', c) for n, c in rows[4 * group :][:4]}
+        for column, field in enumerate(("crps", "log_score", "interval_score_90", "rmse", "mae")):
+            best = min(tables, key=lambda n: tables[n].loc[observable, field])
+            assert [n for n in cells if cells[n][column][0] == "best"] == [best]
+            assert float(cells[best][column][1]) == pytest.approx(
+                tables[best].loc[observable, field], rel=5e-3
+            )
+
+
+def test_parameters_show_prior_and_posterior_and_weights_one_row_an_array(study, normal):
+    text = unescape(normal.html)
+    for name, (path, units, *_) in trees.SCIENCE.items():
+        row = re.search(rf'<th scope="row" title="{re.escape(path)}">.*?</tr>', text)[0]
+        assert name in row
+        assert units in row
+        assert "LogNormal" in row
+        mean = float(study["post"]["posterior"][name].mean())
+        low, high = np.quantile(study["post"]["posterior"][name], [0.05, 0.95])
+        shown = [float(x) for x in re.findall(r"-?\d+\.?\d*", re.sub(r"<t[hd].*?>", " ", row))]
+        for value in (mean, low, high):
+            assert np.isclose(shown, value, rtol=0.02).any()
+    for name in trees.WEIGHTS:
+        assert text.count(f'closure.module.{name}"') == 1
+
+
+def test_provenance(normal):
+    for fact in ("0.22.0", "0123456789abcdef" * 4, "21.5 s", "NUTS(chains=4", "2026-01-02T03:04"):
+        assert fact in normal.html
+
+
+def test_user_text_is_escaped(study):
+    spell, names = "<script>alert(1)</script>", {"hare": "<script>alert(2)"}
+
+    def rename(ds: xr.Dataset) -> xr.Dataset:
+        ds = ds.rename({old: new for old, new in names.items() if old in ds})
+        for v in ds.data_vars.values():
+            v.attrs |= {"units": '"><img src=x>', "long_name": spell}
+        return ds
+
+    def cursed(tree: xr.DataTree) -> xr.DataTree:
+        renamed = tree.map_over_datasets(rename)
+        renamed.attrs = tree.attrs | {"engine": spell}
+        return renamed
+
+    page = report(
+        cursed(study["post"]),
+        cursed(study["fc"]),
+        rename(study["test"]),
+        title=spell,
+        name=spell,
+        rivals={f"rival {spell}": cursed(study["rivals"]["mechanistic"])},
+    ).html
+    assert "<script" not in page
+    assert "<img src=x" not in page
+    assert "&lt;script&gt;alert(1)" in page
+
+
+def test_the_same_study_gives_the_same_page(study):
+    post = trees.make_post(draws=50, network=False, observables=("hare",))
+    fc = trees.make_fc(draws=50, network=False, observables=("hare",))
+    pages = {report(post, fc, study["test"]).html for _ in range(2)}
+    assert len(pages) == 1
+
+
+def test_without_test_data_nothing_is_scored(study):
+    page = report(study["post"], study["fc"], None).html
+    assert 'id="scores"' not in page
+    assert 'id="figure-pit"' not in page
+    assert "No held-out data" in page
+    assert 'id="figure-forecast-hare"' in page
+
+
+def test_without_a_network_there_is_no_split(study):
+    post, fc = trees.make_post(network=False, chains=1), trees.make_fc(network=False, chains=1)
+    page = report(post, fc, study["test"]).html
+    assert "<em>epistemic</em>" in page
+    assert "Network weights" not in page
+    assert "two halves of the one chain" in page
+
+
+def test_a_forecast_of_nothing_but_failures_still_reports():
+    _, test = trees.make_data()
+    fc = trees.make_fc(chains=1, draws=30, failures=30, network=False)
+    page = report(trees.make_post(network=False), fc, test).html
+    assert "30 of 30" in page
+    assert "No test value could be scored" in page
+
+
+def test_many_observables_and_parameters_are_capped_and_said_so(study):
+    def crowd(ds: xr.Dataset) -> xr.Dataset:
+        extra = {f"hare{i}": ds["hare"] for i in range(10)} if "hare" in ds else {}
+        extra |= {f"rate{i}": ds["birth"] for i in range(70)} if "birth" in ds else {}
+        return ds.assign(extra)
+
+    post, fc = (study[k].map_over_datasets(crowd) for k in ("post", "fc"))
+    page = report(post, fc, crowd(study["test"])).html
+    assert page.count('id="figure-forecast') == 8
+    assert "The first 8 of 12 observables" in page
+    assert "The first 60 of 78 science parameters" in page
+    assert len(page) < 4_000_000
+
+
+def test_a_rival_may_not_take_a_name_that_is_taken(study):
+    with pytest.raises(MismatchError, match="climatology"):
+        report(study["post"], study["fc"], study["test"], rivals={"climatology": study["fc"]})
+
+
+def test_test_data_of_other_times_are_refused(study):
+    later = study["test"].assign_coords(time=study["test"]["time"] + 1000)
+    with pytest.raises(MismatchError, match="time"):
+        report(study["post"], study["fc"], later)
+
+
+def test_save_is_all_or_nothing(tmp_path, monkeypatch):
+    path = tmp_path / "report.html"
+    path.write_text("old")
+
+    def full(self, text, **_):
+        with self.open("w") as file:
+            file.write(text[:3])
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(WriteError, match=r"report\.html.*No space left"):
+        Report("new").save(path)
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["report.html"]
+
+
+def test_save_into_no_folder_names_the_path(tmp_path):
+    with pytest.raises(WriteError, match=r"nowhere.report\.html"):
+        Report("new").save(tmp_path / "nowhere" / "report.html")
+    assert Report("new").save(str(tmp_path / "a.html")).read_text() == "new"
