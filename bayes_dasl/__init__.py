@@ -9,9 +9,13 @@ _configure()
 
 from ._errors import BayesDaslError as BayesDaslError  # noqa: E402
 from ._types import Scalar as Scalar  # noqa: E402
+from .check import check as check  # noqa: E402
 from .data import inputs as inputs  # noqa: E402
 from .data import split as split  # noqa: E402
 from .data import standardise as standardise  # noqa: E402
+from .decompose import decompose as decompose  # noqa: E402
+from .diagnostics import diagnose as diagnose  # noqa: E402
+from .forecast import forecast as forecast  # noqa: E402
 from .hybrid import Residual as Residual  # noqa: E402
 from .inference import NUTS as NUTS  # noqa: E402
 from .inference import fit as fit  # noqa: E402
@@ -28,3 +32,7 @@ from .posterior import save as save  # noqa: E402
 from .random import Module as Module  # noqa: E402
 from .random import between as between  # noqa: E402
 from .random import field as field  # noqa: E402
+from .report import report as report  # noqa: E402
+from .scores import pit as pit  # noqa: E402
+from .scores import score as score  # noqa: E402
+from .study import Study as Study  # noqa: E402

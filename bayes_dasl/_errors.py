@@ -23,3 +23,7 @@ class WriteError(BayesDaslError, OSError):
 
 class ReadError(BayesDaslError, OSError):
     """A file is missing, torn, or not one of ours."""
+
+
+class Interrupted(BayesDaslError, KeyboardInterrupt):
+    """Stopped by the user; the message says what was kept and how to go on."""

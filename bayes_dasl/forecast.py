@@ -2,9 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Mapping
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -16,9 +14,6 @@ from ._predictive import push
 from .data import Inputs, check_units, checked_times
 from .model import Model, check_shapes
 from .posterior import check_belongs, draws_of, series_dataset, with_coordinates
-from .random import paths
-
-_CROSSED = 32
 
 
 def forecast(
@@ -36,9 +31,8 @@ def forecast(
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions`
-    (`ok`, `steps`), and `crossed_mean` if the model has science and network leaves: the conditional mean with
-    science from draw i and network from draw j, from which `decompose` splits the epistemic variance. A draw
-    whose solve fails is NaN and counted in `ok`.
+    (`ok`, `steps`), and `posterior`, the draws that were pushed, from which `decompose` splits the epistemic
+    variance. A draw whose solve fails is NaN and counted in `ok`.
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     began = time.perf_counter()
@@ -47,8 +41,7 @@ def forecast(
     given = _inputs(model, post, data)
     check_shapes(model, given)
     draws = draws_of(model, post)
-    key_predict, key_cross = jax.random.split(as_key(key))
-    pushed = push(model, given, draws, key=key_predict)
+    pushed = push(model, given, draws, key=as_key(key))
     shape = (post["posterior"].sizes["chain"], post["posterior"].sizes["draw"])
     units = post["observed_data"].to_dataset()
     groups = {
@@ -63,11 +56,7 @@ def forecast(
     health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
     groups["sample_stats_predictions"] = with_coordinates(stats)
-    if len({leaf.group for leaf in paths(model).values()}) > 1:
-        crossed = _crossed(model, given, draws, key=key_cross)
-        groups["crossed_mean"] = series_dataset(
-            crossed, data["time"], units, dims=("science_draw", "network_draw")
-        )
+    groups["posterior"] = post["posterior"].to_dataset()
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
@@ -111,17 +100,3 @@ def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
         if variable.attrs.get("units"):
             variable.attrs["units"] = f"({variable.attrs['units']})²"
     return dataset
-
-
-def _crossed(
-    model: Model, given: Inputs, draws: Mapping[str, np.ndarray], *, key: Array
-) -> dict[str, np.ndarray]:
-    """Conditional means on a square of draws: science leaves by row, network leaves by column."""
-    total = len(next(iter(draws.values())))
-    size = min(_CROSSED, total)
-    chosen = np.asarray(jax.random.choice(key, total, (2, size), replace=2 * size > total))
-    rows, columns = (i.ravel() for i in np.meshgrid(*chosen, indexing="ij"))
-    index = {"science": rows, "network": columns}
-    leaves = paths(model)
-    pushed = push(model, given, {path: v[index[leaves[path].group]] for path, v in draws.items()})
-    return {name: v.reshape(size, size, -1) for name, v in pushed.mean.items()}

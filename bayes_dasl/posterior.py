@@ -2,14 +2,14 @@
 
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import xarray as xr
 
-from ._errors import MismatchError, ReadError, WriteError
+from ._errors import MismatchError, ReadError
+from ._files import replacing
 from ._tree import short_names
 from .model import Model
 from .random import RandomLeaf, describe_distribution, paths
@@ -94,7 +94,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     Raises: WriteError if it cannot be written; a file that was there before is untouched.
     """
     path = Path(path)
-    with atomic(path) as temporary:
+    with replacing(path) as temporary:
         tree.to_netcdf(temporary, engine="h5netcdf")
     return path
 
@@ -113,37 +113,3 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     except (OSError, ValueError, KeyError) as error:
         raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error
 
-
-class atomic:
-    """Write to a temporary file beside `path`, then rename; on failure remove it and say why.
-
-    Raises: WriteError if the folder cannot be written or the disk is full.
-    """
-
-    def __init__(self, path: str | os.PathLike):
-        self.path = Path(path)
-
-    def __enter__(self) -> Path:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            handle, name = tempfile.mkstemp(dir=self.path.parent, prefix=f".{self.path.name}.")
-            os.close(handle)
-        except OSError as error:
-            raise self._error(error) from error
-        self.temporary = Path(name)
-        return self.temporary
-
-    def __exit__(self, kind, error, trace) -> None:
-        if error is None:
-            try:
-                os.replace(self.temporary, self.path)
-                return
-            except OSError as cause:
-                error = cause
-        self.temporary.unlink(missing_ok=True)
-        if isinstance(error, (OSError, RuntimeError)):
-            raise self._error(error) from error
-
-    def _error(self, error: BaseException) -> WriteError:
-        reason = getattr(error, "strerror", None) or error
-        return WriteError(f"cannot write {self.path}: {reason}; nothing was left half-written")

@@ -6,7 +6,6 @@ This package holds no statistics: it calls the modules that do and lays out what
 
 from __future__ import annotations
 
-import contextlib
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +13,7 @@ from pathlib import Path
 
 import xarray as xr
 
-from bayes_dasl._errors import WriteError
+from bayes_dasl._files import write_text
 from bayes_dasl.report._page import render
 
 __all__ = ["Report", "report"]
@@ -31,16 +30,7 @@ class Report:
 
         Raises: WriteError if it cannot be written; an older file at `path` is then left as it was.
         """
-        target = Path(path)
-        partial = target.with_name(f".{target.name}.{os.getpid()}.partial")
-        try:
-            partial.write_text(self.html, encoding="utf-8")
-            os.replace(partial, target)
-        except OSError as error:
-            _discard(partial)
-            cause = error.strerror or str(error)
-            raise WriteError(f"the report could not be written to {target}: {cause}") from error
-        return target
+        return write_text(path, self.html)
 
     def _repr_html_(self) -> str:
         return self.html
@@ -65,7 +55,3 @@ def report(
     """
     return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))
 
-
-def _discard(path: Path) -> None:
-    with contextlib.suppress(OSError):  # the first error is the one to tell
-        path.unlink(missing_ok=True)

@@ -1,0 +1,169 @@
+"""The command `bayes-dasl`: list, check, run, diagnose, forecast and report."""
+
+import dataclasses
+import importlib.util
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from ._errors import BayesDaslError, Interrupted, ReadError
+from .diagnostics import Diagnosis
+from .study import Run, Study, future_times
+
+app = typer.Typer(
+    help="From a half-known equation and data to a calibrated forecast.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+console = Console(highlight=False)
+_SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
+
+StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
+RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+
+
+@contextmanager
+def _short_errors() -> Iterator[None]:
+    """One line for what the user can mend; a traceback only for what is our fault."""
+    try:
+        yield
+    except Interrupted as stop:
+        console.print(f"\n[yellow]{stop}[/]", soft_wrap=True)
+        raise typer.Exit(130) from None
+    except BayesDaslError as error:
+        Console(stderr=True, highlight=False).print(f"[red]error:[/] {error}", soft_wrap=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        console.print("\n[yellow]stopped before the first draw: nothing new was kept; run the same command again[/]")
+        raise typer.Exit(130) from None
+
+
+def _study_files() -> dict[str, Path]:
+    """Case studies by name: those of the working folder, then those that came with the package."""
+    here = Path(__file__).parent
+    found: dict[str, Path] = {}
+    for folder in (Path("case_studies"), here / "case_studies", here.parent / "case_studies"):
+        for path in sorted(folder.glob("[!_]*.py")):
+            found.setdefault(path.stem.replace("_", "-"), path)
+    return found
+
+
+def _load_study(name: str) -> Study:
+    path = Path(name) if name.endswith(".py") else _study_files().get(name)
+    if path is None or not path.is_file():
+        known = ", ".join(_study_files()) or "none"
+        raise ReadError(f"there is no study '{name}'; known are {known}, or give a Python file that defines study()")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    spec.loader.exec_module(module)
+    if not callable(getattr(module, "study", None)):
+        raise ReadError(f"{path} defines no function study() that returns a bd.Study")
+    source = str(path.resolve()) if name.endswith(".py") else name
+    return dataclasses.replace(module.study(), source=source)
+
+
+def _load_run(folder: Path) -> Run:
+    note = folder / "study.json"
+    if not note.is_file():
+        raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
+    return Run(_load_study(json.loads(note.read_text(encoding="utf-8"))["source"]), folder)
+
+
+@app.command(name="list")
+def list_studies() -> None:
+    """Name the case studies."""
+    for name, path in _study_files().items():
+        first = path.read_text(encoding="utf-8").lstrip().removeprefix('"""').split("\n", 1)[0]
+        console.print(f"[bold]{name}[/]  {first}")
+
+
+@app.command()
+def check(study: StudyName, key: int = 0) -> None:
+    """Check data, priors, gradients, solver and cost before a long run."""
+    with _short_errors():
+        checks = _load_study(study).check(key=key)
+        for name, result in checks.items():
+            _print_findings(name, result)
+        if any(result.level == "bad" for result in checks.values()):
+            raise typer.Exit(1)
+
+
+@app.command()
+def run(
+    study: StudyName,
+    out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
+    key: Annotated[int, typer.Option(help="The random key: the same key gives the same draws.")] = 0,
+) -> None:
+    """Fit, forecast, score and report."""
+    with _short_errors():
+        loaded = _load_study(study)
+        folder = out or Path("runs") / loaded.name
+        try:
+            done = loaded.run(folder, key=key, say=lambda text: console.print(text, soft_wrap=True))
+        except Interrupted as stop:
+            raise Interrupted(
+                f"{stop}\nGo on with one of\n  bayes-dasl report {folder}   # forecast and report from the draws so far\n"
+                f"  bayes-dasl run {study} --out {folder} --key {key}   # sample again; fits that are whole are kept"
+            ) from None
+        _print_verdict(done)
+
+
+@app.command()
+def diagnose(run: RunFolder) -> None:
+    """Say whether the fits of a run can be trusted, and what to do where not."""
+    with _short_errors():
+        for name, verdict in _load_run(run).diagnose().items():
+            _print_findings(name, verdict)
+
+
+@app.command()
+def forecast(
+    run: RunFolder,
+    until: Annotated[float, typer.Option(help="The last time to forecast.")],
+    step: Annotated[float, typer.Option(help="The time between two forecasts.")] = 1.0,
+) -> None:
+    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc."""
+    with _short_errors():
+        loaded = _load_run(run)
+        for name in loaded.forecast(future_times(loaded.study, until, step)):
+            console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", soft_wrap=True)
+
+
+@app.command()
+def report(run: RunFolder) -> None:
+    """Forecast over the data, score and write report.html anew from the posteriors of a run."""
+    with _short_errors():
+        loaded = _load_run(run)
+        loaded.finish()
+        _print_verdict(loaded)
+
+
+def _print_findings(name: str, result: Diagnosis) -> None:
+    console.print(f"[bold]{name}[/]: {result.verdict}", soft_wrap=True)
+    for finding in result.findings:
+        remedy = f" → {finding.remedy}" if finding.remedy else ""
+        console.print(f"  {_SYMBOLS[finding.level]} {finding.subject}: {finding.message}{remedy}", soft_wrap=True)
+
+
+def _print_verdict(done: Run) -> None:
+    found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
+    rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
+    best = min(row["crps"] for row in rows.values())
+    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {found['split']:g}", title_justify="left")
+    for name, row in rows.items():
+        crps = f"{row['crps']:.3g}" + (" ★" if row["crps"] == best else "")
+        table.add_row(name, crps, f"{row['rmse']:.3g}", f"{row['coverage_90']:.0%}")
+    console.print(table)
+    for name, verdict in found["diagnosis"].items():
+        console.print(f"{_SYMBOLS[verdict['level']]} {name}: {verdict['verdict']}", soft_wrap=True)
+    console.print(f"report: {done.folder / 'report.html'}", soft_wrap=True)

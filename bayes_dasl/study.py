@@ -1,0 +1,229 @@
+"""A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
+
+import dataclasses
+import json
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ._errors import DataError, Interrupted, MismatchError, ModelError, WriteError
+from ._files import write_text
+from .baselines import score_baselines
+from .check import Check, check
+from .data import fingerprint, split
+from .diagnostics import Diagnosis, diagnose
+from .forecast import forecast
+from .inference import NUTS, fit
+from .model import Model
+from .posterior import load, save, signature
+from .report import report
+from .scores import score
+
+_PLOTTED_TIMES = 100
+
+type Say = Callable[[str], None]
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A model and the rivals it is compared with, fitted to the data up to a time and scored after it.
+
+    `label` names the model in tables and figures, as the keys of `rivals` name the others; `source` says where
+    the command line finds the study again.
+    Raises: ModelError if two models have the same name; DataError if the split leaves one side empty.
+    """
+
+    name: str
+    model: Model
+    data: xr.Dataset
+    split: float
+    rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
+    engine: NUTS = dataclasses.field(default_factory=NUTS)
+    label: str = "model"
+    title: str = ""
+    source: str = ""
+
+    def __post_init__(self):
+        if self.label in self.rivals:
+            raise ModelError(f"two models are named '{self.label}': give the model another label")
+        split(self.data, time=self.split)
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """All models by name, the study's own first."""
+        return {self.label: self.model, **self.rivals}
+
+    @property
+    def train(self) -> xr.Dataset:
+        return split(self.data, time=self.split)[0]
+
+    @property
+    def test(self) -> xr.Dataset:
+        return split(self.data, time=self.split)[1]
+
+    def check(self, *, key: int = 0) -> dict[str, Check]:
+        """The ladder of cheap checks for each model."""
+        return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
+
+    def run(
+        self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
+    ) -> "Run":
+        """Fit every model, forecast, score and report; what is done is on disk at once.
+
+        A fit that the folder already holds whole, from the same model, data, engine and key, is kept. Ctrl-C
+        while sampling keeps the draws so far.
+        Raises: Interrupted, with how to go on; WriteError if the folder cannot be written; MismatchError if the
+        folder holds a run of something else.
+        """
+        run = Run(self, Path(folder))
+        run.claim(key)
+        for name in self.models:
+            run.fit(name, key=key, progress=progress, say=say)
+        run.finish(say=say)
+        return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each
+    rival, `scores.json`, `report.html`, and `study.json`, which says what made them."""
+
+    study: Study
+    folder: Path
+
+    def path(self, name: str, file: str) -> Path:
+        """Where a file of a model lies."""
+        return self.folder / file if name == self.study.label else self.folder / name / file
+
+    def claim(self, key: int) -> None:
+        """Make sure, before any work, that the folder can be written and holds no other run.
+
+        Raises: WriteError, MismatchError.
+        """
+        wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
+        wanted |= {"data_sha256": fingerprint(self.study.train), "source": self.study.source}
+        note = self.folder / "study.json"
+        if note.is_file():
+            held = json.loads(note.read_text(encoding="utf-8"))
+            other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
+            if other:
+                raise MismatchError(f"{self.folder} holds another run ({', '.join(other)}): choose another folder")
+        write_text(note, json.dumps(wanted, indent=2) + "\n")
+
+    def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
+        """Fit one model unless the folder holds its posterior, and save it.
+
+        Raises: Interrupted if the user stopped it; the draws so far are then saved.
+        """
+        model, path = self.study.models[name], self.path(name, "posterior.nc")
+        if path.is_file() and _whole(load(path), model):
+            say(f"{name}: already fitted, kept")
+            return
+        say(f"{name}: fitting by {self.study.engine!r}")
+        post = fit(model, self.study.train, self.study.engine, progress=progress, key=key)
+        saved = self._save(post, path, say)
+        if post.attrs["interrupted"]:
+            drawn = post["posterior"].sizes["draw"]
+            raise Interrupted(
+                f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; they are kept in {saved}"
+            )
+        say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
+
+    def _save(self, post: xr.DataTree, path: Path, say: Say) -> Path:
+        try:
+            return save(post, path)
+        except WriteError as error:
+            refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
+            save(post, refuge)
+            raise WriteError(f"{error}; the draws are safe in {refuge}") from error
+
+    def fitted(self) -> dict[str, xr.DataTree]:
+        """The posteriors that the folder holds, the study's own first.
+
+        Raises: ReadError if the study's own is missing.
+        """
+        found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
+        for name in self.study.rivals:
+            if self.path(name, "posterior.nc").is_file():
+                found[name] = load(self.path(name, "posterior.nc"))
+        return found
+
+    def forecast(self, at: xr.Dataset | np.ndarray | None = None) -> dict[str, xr.DataTree]:
+        """Forecast with every posterior of the folder, by default over all data, and save."""
+        at = forecast_times(self.study) if at is None else at
+        forecasts = {}
+        for name, post in self.fitted().items():
+            forecasts[name] = forecast(self.study.models[name], post, at, key=int(post.attrs["key"]))
+            save(forecasts[name], self.path(name, "forecast.nc"))
+        return forecasts
+
+    def finish(self, *, say: Say = lambda text: None) -> None:
+        """Forecast over all data, score and report, from the posteriors that the folder holds."""
+        posts, forecasts = self.fitted(), self.forecast()
+        say("forecasts made")
+        own = self.study.label
+        rivals = {name: fc for name, fc in forecasts.items() if name != own}
+        write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")
+        page = report(
+            posts[own], forecasts[own], self.study.test, title=self.study.title or self.study.name, name=own, rivals=rivals
+        )
+        page.save(self.folder / "report.html")
+
+    def _scores(self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]) -> dict[str, Any]:
+        observed = self.study.train[list(self.study.model.observables)]
+        tables = {name: score(fc, self.study.test) for name, fc in forecasts.items()}
+        return {
+            "study": self.study.name,
+            "split": self.study.split,
+            "scores": {name: _plain(table) for name, table in tables.items()},
+            "baselines": {n: _plain(t) for n, t in score_baselines(observed, self.study.test).items()},
+            "diagnosis": {name: diagnose(post, forecasts[name]).to_dict() for name, post in posts.items()},
+        }
+
+    def diagnose(self) -> dict[str, Diagnosis]:
+        """A verdict on each posterior of the folder, with its forecast where there is one."""
+        verdicts = {}
+        for name, post in self.fitted().items():
+            path = self.path(name, "forecast.nc")
+            verdicts[name] = diagnose(post, load(path) if path.is_file() else None)
+        return verdicts
+
+
+def _whole(post: xr.DataTree, model: Model) -> bool:
+    return not post.attrs["interrupted"] and post.attrs["signature"] == signature(model)
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """A table for JSON, which knows no NaN."""
+    return {
+        str(row): {str(k): float(v) if np.isfinite(v) else None for k, v in values.items()}
+        for row, values in table.iterrows()
+    }
+
+
+def forecast_times(study: Study) -> xr.Dataset:
+    """All times of the data and, where no forcing is needed, times between them for smooth curves."""
+    if study.model.layer.forcings:
+        return study.data
+    times = np.asarray(study.data["time"].values, dtype=float)
+    parts = max(1, round(_PLOTTED_TIMES / len(times)))
+    index = np.arange((len(times) - 1) * parts + 1) / parts
+    return xr.Dataset(coords={"time": np.interp(index, np.arange(len(times)), times)})
+
+
+def future_times(study: Study, until: float, step: float) -> np.ndarray:
+    """Times from the start of the data to `until`.
+
+    Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
+    """
+    start = float(study.data["time"].values[0])
+    if study.model.layer.forcings:
+        raise DataError("this model needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
+    if not (step > 0 and until > start):
+        raise DataError(f"until must lie after {start:g} and the step must be positive")
+    return np.arange(start, until + step / 2, step)
