@@ -1,8 +1,11 @@
 """JAX's set-up: double precision, and one CPU device for each core, one thread of chains for each device."""
 
+import contextlib
 import os
+import sys
 
 import jax
+import numpyro
 
 from ._errors import BayesDaslError
 
@@ -12,14 +15,27 @@ def configure() -> None:
 
     Both must be set before JAX computes anything; if it already has, the devices stay as they are.
     """
+    _load_whole("jax", "numpyro")
     if "JAX_ENABLE_X64" not in os.environ:
         jax.config.update("jax_enable_x64", True)
     chosen = "xla_force_host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and "JAX_NUM_CPU_DEVICES" not in os.environ:
-        try:
+        # If JAX has computed already, chains share the one device.
+        with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", _cores())
-        except RuntimeError:  # JAX has computed already: chains then share the one device
-            pass
+
+
+def _load_whole(*packages: str) -> None:
+    """Undo what a lazy stand-in leaves behind.
+
+    `import arviz` puts lazy modules in the place of jax and numpyro; a submodule that is imported through one
+    is then missing from its parent ("module 'numpyro.distributions' has no attribute 'distribution'").
+    """
+    _ = jax.__version__, numpyro.__version__
+    for name, module in list(sys.modules.items()):
+        parent, _, child = name.rpartition(".")
+        if name.startswith(tuple(f"{p}." for p in packages)) and child not in vars(sys.modules[parent]):
+            setattr(sys.modules[parent], child, module)
 
 
 def _cores() -> int:

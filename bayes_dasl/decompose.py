@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Hashable, Iterable
+
 import numpy as np
 import xarray as xr
+from scipy import linalg
 
+GROUPS = ("science", "network")
 MEANINGS = {
     "total": "total variance",
     "aleatoric": "variance of the observation given the draw",
     "epistemic": "variance of the conditional mean over draws",
-    "science": "epistemic variance from the science leaves alone",
-    "network": "epistemic variance from the network leaves alone",
-    "interaction": "epistemic variance from science and network together",
+    "science": "epistemic variance that knowing the science leaves would remove",
+    "network": "epistemic variance that knowing the network leaves would remove",
+    "interaction": "epistemic variance less science and network",
 }
+DRAWS_PER_FEATURE = 20
 
 
 def decompose(fc: xr.DataTree) -> xr.Dataset:
@@ -21,36 +26,40 @@ def decompose(fc: xr.DataTree) -> xr.Dataset:
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
     `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$.
 
-    With science and network leaves in the model, the crossed grid
-    $m_{ij} = E(y \mid \text{science}_i, \text{network}_j)$ splits the epistemic part:
-    `science` $= \mathrm{Var}_i E_j m_{ij}$ and `network` $= \mathrm{Var}_j E_i m_{ij}$, by the
-    unbiased mean-square estimators of the two-way analysis of variance, so an effect that is near
-    nothing may come out slightly negative. `interaction` is what is left of the epistemic part: the
-    true interaction, and the posterior correlation of the two groups. It is negative when they
-    compensate for each other, as a closure and a rate often do.
+    With science and network leaves in the model, the epistemic part, the variance of $m = E(y \mid \theta)$, is split
+    by first-order conditional variances under the joint posterior: `science` $= \mathrm{Var}[E(m \mid \text{science})]$
+    is what would vanish on average if the science leaves were known, `network` the same for the network's. Each lies
+    between 0 and `epistemic`. `interaction` is what is left of it. It is positive where only both groups together
+    determine the mean: a true interaction, or two groups that compensate each other, so that neither alone tells much.
+    It is negative where either group alone tells the same, so that both count it.
 
-    Failed draws are left out (`attrs["failed_draws"]`), and so are failed rows and columns of the
-    grid. NaN where fewer than two draws, rows or columns are left.
+    Both parts are regressions on the posterior's own draws; `explained_variance` says what those can miss.
+    Failed draws are left out (`attrs["failed_draws"]`). NaN where fewer than two draws are left, and in the split where
+    fewer than 20.
 
     Shapes: each variable is `(observable, time)`.
     Units: the square of the observable's, which the coordinate `units` names.
+    Source: Saltelli et al. (2008), Global Sensitivity Analysis; Kucherenko, Tarantola & Annoni (2012), for dependent
+    inputs.
     """
     means = fc["conditional_mean"].to_dataset()
-    variances = fc["conditional_variance"].to_dataset()
-    names = [str(name) for name in means.data_vars]
-    crossed = fc["crossed_mean"].to_dataset() if "crossed_mean" in fc.children else None
-    rows, failed = [], 0
-    for name in names:
-        mean, variance = _stacked(means[name]), _stacked(variances[name])
-        ok = np.all(np.isfinite(mean) & ~np.isnan(variance), axis=1)
-        failed = max(failed, int((~ok).sum()))
-        row = total_variance(mean[ok], variance[ok])
-        if crossed is not None:
-            grid = crossed[name].transpose("science_draw", "network_draw", "time").values
-            row |= crossed_variance(grid)
+    mean, variance = (_stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
+    leaves = _leaves(fc)
+    ok = np.all(np.isfinite(mean) & ~np.isnan(variance), axis=2)
+    names = [name for name in MEANINGS if leaves or name not in (*GROUPS, "interaction")]
+    parts = {name: np.full(mean.shape[1:], np.nan) for name in names}
+    # As a rule a draw fails for every observable: then this is one pass, and one regression a group.
+    for kept in np.unique(ok, axis=1).T:
+        same = (ok == kept[:, None]).all(axis=0)
+        shape = (kept.sum(), same.sum() * mean.shape[2])
+        flat, flat_variance = (values[kept][:, same].reshape(shape) for values in (mean, variance))
+        row = total_variance(flat, flat_variance)
+        row |= {group: explained_variance(features[kept], flat) for group, features in leaves.items()}
+        if leaves:
             row["interaction"] = row["epistemic"] - row["science"] - row["network"]
-        rows.append(row)
-    return _labelled(rows, names, means, failed)
+        for name, values in row.items():
+            parts[name][same] = values.reshape(-1, mean.shape[2])
+    return _labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)))
 
 
 def total_variance(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,65 +68,99 @@ def total_variance(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarr
     Shapes: NaN where there are fewer than two draws.
     """
     if mean.shape[0] < 2:
-        return {
-            name: np.full(mean.shape[1], np.nan) for name in ("total", "aleatoric", "epistemic")
-        }
+        return {name: np.full(mean.shape[1], np.nan) for name in ("total", "aleatoric", "epistemic")}
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
     return {
         "total": (variance + centred**2).mean(axis=0) - centred.mean(axis=0) ** 2,
         "aleatoric": variance.mean(axis=0),
-        "epistemic": mean.var(axis=0),
+        "epistemic": centred.var(axis=0),
     }
 
 
-def crossed_variance(grid: np.ndarray) -> dict[str, np.ndarray]:
-    r"""Return science and network `(time,)` from a crossed grid `(science, network, time)`.
+def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
+    r"""Estimate $\mathrm{Var}[E(m \mid x)]$ `(time,)` from draws of `x` and `m` (a given-data estimator).
 
-    $\hat\sigma^2_a = (MS_a - MS_{ab}) / J$ for the rows, and the same for the columns
+    $\bar R^2 \, \mathrm{Var}[m]$, with the adjusted $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$, clipped to $[0, 1]$,
+    of least squares on every scalar of `x`, standardised, then the squares and the pairwise products, in that order and
+    as many as keep $p \le n / 20$. More scalars than that are replaced by their leading principal components.
 
-    Rows and columns with failures (NaN) are dropped, the worst first.
+    What it cannot see: it is a lower bound as far as a quadratic misses how `x` determines `m` (weights of a network
+    with sign symmetry, or a network too large for its principal components to say what it does); `decompose` then shows
+    that share as interaction. The adjustment takes the draws as independent: chains that mix slowly in both `x` and `m`
+    inflate the share, the more so the more features there are.
 
-    Source: Searle, Casella & McCulloch (1992), Variance Components, section 4.3.
+    Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite; NaN for fewer than 20 draws.
+    Units: the square of those of `mean`; those of `features` do not matter.
+    Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
     """
-    grid = complete_block(grid)
-    n_rows, n_columns, n_times = grid.shape
-    if min(n_rows, n_columns) < 2:
-        return {name: np.full(n_times, np.nan) for name in ("science", "network")}
-    row, column = grid.mean(axis=1), grid.mean(axis=0)
-    centre = row.mean(axis=0)
-    residual = grid - row[:, None] - column[None] + centre
-    mean_square = (residual**2).sum(axis=(0, 1)) / ((n_rows - 1) * (n_columns - 1))
-    return {
-        "science": row.var(axis=0, ddof=1) - mean_square / n_columns,
-        "network": column.var(axis=0, ddof=1) - mean_square / n_rows,
-    }
+    draws = mean.shape[0]
+    if draws < DRAWS_PER_FEATURE:
+        return np.full(mean.shape[1], np.nan)
+    basis = _orthonormal(_design(features, draws // DRAWS_PER_FEATURE))
+    centred = mean - mean.mean(axis=0)
+    square = (centred**2).sum(axis=0)
+    left = square - ((basis.T @ centred) ** 2).sum(axis=0)
+    adjusted = square - left * (draws - 1) / (draws - 1 - basis.shape[1])
+    return np.clip(adjusted, 0.0, square) / draws
 
 
-def complete_block(grid: np.ndarray) -> np.ndarray:
-    """Drop rows and columns, the one with the largest share of failures first, until none fails."""
-    bad = np.any(~np.isfinite(grid), axis=2)
-    rows, columns = np.ones(grid.shape[0], bool), np.ones(grid.shape[1], bool)
-    while (left := bad[np.ix_(rows, columns)]).any():
-        row_share, column_share = left.mean(axis=1), left.mean(axis=0)
-        if row_share.max() >= column_share.max():
-            rows[np.flatnonzero(rows)[row_share.argmax()]] = False
-        else:
-            columns[np.flatnonzero(columns)[column_share.argmax()]] = False
-    return grid[np.ix_(rows, columns)]
+def _design(features: np.ndarray, most: int) -> np.ndarray:
+    """Centred columns, at most `most`: linear ones, or principal components, then quadratic ones."""
+    varying = features[:, np.ptp(features, axis=0) > 0]
+    scores = (varying - varying.mean(axis=0)) / varying.std(axis=0)
+    size = scores.shape[1]
+    if size > most:
+        return _principal_components(scores, most)
+    row, column = np.triu_indices(size, k=1)
+    first = np.concatenate([np.arange(size), row])[: most - size]
+    second = np.concatenate([np.arange(size), column])[: most - size]
+    quadratic = scores[:, first] * scores[:, second]
+    return np.concatenate([scores, quadratic - quadratic.mean(axis=0)], axis=1)
 
 
-def _stacked(variable: xr.DataArray) -> np.ndarray:
-    values = variable.transpose("chain", "draw", "time").values
-    return values.reshape(-1, values.shape[-1])
+def _principal_components(scores: np.ndarray, most: int) -> np.ndarray:
+    draws, size = scores.shape
+    wide = size > draws
+    gram = scores @ scores.T if wide else scores.T @ scores
+    values, vectors = linalg.eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))
+    return vectors * np.sqrt(values.clip(min=0)) if wide else scores @ vectors
 
 
-def _labelled(rows, names, means: xr.Dataset, failed: int) -> xr.Dataset:
+def _orthonormal(design: np.ndarray) -> np.ndarray:
+    """A basis of the columns, fewer where they depend on each other: the square of a two-valued leaf is no news."""
+    if not design.shape[1]:
+        return design
+    left, values, _ = np.linalg.svd(design, full_matrices=False)
+    return left[:, values > 1e-6 * values[0]]
+
+
+def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
+    """Features `(draw, feature)` of each group; none unless the model has both."""
+    posterior = fc["posterior"].to_dataset() if "posterior" in fc.children else xr.Dataset()
+    found = {}
+    for group in GROUPS:
+        scalars = [
+            leaf.transpose("chain", "draw", ...).values.reshape(leaf.sizes["chain"] * leaf.sizes["draw"], -1)
+            for leaf in posterior.data_vars.values()
+            if leaf.attrs.get("group") == group
+        ]
+        if scalars:
+            found[group] = np.concatenate(scalars, axis=1, dtype=float)
+    return found if len(found) == len(GROUPS) else {}
+
+
+def _stacked(moments: xr.Dataset, names: Iterable[Hashable]) -> np.ndarray:
+    """All observables as `(draw, observable, time)`."""
+    values = [moments[name].transpose("chain", "draw", "time").values for name in names]
+    return np.stack([value.reshape(-1, value.shape[-1]) for value in values], axis=1)
+
+
+def _labelled(parts: dict[str, np.ndarray], means: xr.Dataset, failed: int) -> xr.Dataset:
+    names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
     variables = {
-        part: (("observable", "time"), np.array([row[part] for row in rows]), {"long_name": text})
-        for part, text in MEANINGS.items()
-        if part in rows[0]
+        name: (("observable", "time"), values, {"long_name": MEANINGS[name]}) for name, values in parts.items()
     }
     coords = {
         "observable": names,

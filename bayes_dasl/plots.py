@@ -82,9 +82,7 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
     }
 
 
-def plot_forecast(
-    fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str
-) -> Figure:
+def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
     """Draw the posterior predictive with 50 and 90 % bands, the data and the train/test boundary.
 
     Draws whose solve failed are left out. Training data are filled, test data open.
@@ -112,13 +110,13 @@ def plot_forecast(
     return fig
 
 
-def plot_decomposition(
-    parts: xr.Dataset, observable: str, train_end: float | None = None
-) -> Figure:
+def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | None = None) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
-    `parts` is what `decompose` returns. Negative parts hang below zero, so that the total, drawn
-    as a line, is always the height of the stack less what hangs below it.
+    `parts` is what `decompose` returns: science and network would vanish on average if that group
+    were known, the interaction only if both were. Where the groups say the same it is negative and
+    hangs below zero, so that the total, drawn as a line, is always the height of the stack less
+    what hangs below it.
     """
     chosen = parts.sel(observable=observable)
     time = np.asarray(chosen["time"].values, float)
@@ -197,9 +195,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
         ax.fill_between(u, lower, upper, color=FAINT, lw=0, label="95 % band")
         ax.plot(u, u, color=GREY, lw=0.8)
         if 1 < len(values) <= len(SERIES):
-            for (name, v), color, line in zip(
-                values.items(), SERIES, itertools.cycle(LINES[1:]), strict=False
-            ):
+            for (name, v), color, line in zip(values.items(), SERIES, itertools.cycle(LINES[1:]), strict=False):
                 _draw_ecdf(ax, v, color=color, ls=line, lw=1.3, label=_plain(name))
         _draw_ecdf(ax, pooled, color=BLACK, lw=1.8, label="all" if len(values) > 1 else "observed")
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
@@ -263,9 +259,7 @@ def _finite_draws(array: xr.DataArray) -> np.ndarray:
 def _draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
     every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
     time = time[every]
-    q05, q25, q50, q75, q95 = bands = np.quantile(
-        draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0
-    )
+    q05, q25, q50, q75, q95 = bands = np.quantile(draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
     ax.fill_between(time, q05, q95, color=BLUE, alpha=0.18, lw=0, label="90 % band")
     ax.fill_between(time, q25, q75, color=BLUE, alpha=0.36, lw=0, label="50 % band")
     ax.plot(time, q50, color=BLUE, lw=1.8, label="median")
@@ -335,9 +329,7 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
         for edge, part in ((top, values.clip(min=0)), (bottom, values.clip(max=0))):
             if not part.any():
                 continue
-            ax.fill_between(
-                time, edge, edge + part, facecolor=color, hatch=hatch, lw=0, label=label
-            )
+            ax.fill_between(time, edge, edge + part, facecolor=color, hatch=hatch, lw=0, label=label)
             edge += part
             label = None
     if bottom.any():
@@ -346,9 +338,7 @@ def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> 
         ax.set_ylim(bottom=0)
 
 
-def _small_multiples(
-    count: int, height: float, *, share: bool = False
-) -> tuple[Figure, list[Axes]]:
+def _small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
     columns = min(2, max(count, 1))
     rows = max(1, math.ceil(count / columns))
     fig = Figure(figsize=(WIDTH, 0.5 + height * rows + 0.15), layout="constrained")

@@ -6,7 +6,7 @@ inside a NumPyro model, `realise` by a given draw; both are the same walk over t
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
 import equinox as eqx
@@ -172,18 +172,21 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     return family((a + b) / 2, (b - a) / (2 * half_width))
 
 
-def describe_distribution(distribution: dist.Distribution) -> str:
-    """`LogNormal(-0.6, 0.51)`, to print beside a posterior."""
-    return f"{type(distribution).__name__}({', '.join(_parameters(distribution))})"
-
-
-def _parameters(distribution: Any) -> Iterator[str]:
+def describe_distribution(distribution: Any) -> str:
+    """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of each parameter."""
     inner = distribution
-    while hasattr(inner, "base_dist"):
+    while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
         inner = inner.base_dist
-    named = distribution if distribution.arg_constraints and inner is distribution else inner
-    names = [name for name in named.arg_constraints if jnp.size(getattr(named, name, ())) > 0]
-    for name in names:
-        value = jnp.asarray(getattr(named, name))
-        low, high = float(value.min()), float(value.max())
-        yield f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"
+    name, support = type(inner).__name__, ""
+    if "Truncated" in name and hasattr(inner, "base_dist"):
+        low, high = (getattr(inner, side, None) for side in ("low", "high"))
+        bounds = [f"> {_range(low)}" if low is not None else "", f"< {_range(high)}" if high is not None else ""]
+        inner, support = inner.base_dist, ", " + " and ".join(b for b in bounds if b)
+        name = type(inner).__name__
+    values = [_range(getattr(inner, p)) for p in inner.arg_constraints if getattr(inner, p, None) is not None]
+    return f"{name}({', '.join(values)}){support}"
+
+
+def _range(value: Any) -> str:
+    low, high = float(jnp.min(value)), float(jnp.max(value))
+    return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -213,7 +213,8 @@ def forecast_times(study: Study) -> xr.Dataset:
     times = np.asarray(study.data["time"].values, dtype=float)
     parts = max(1, round(_PLOTTED_TIMES / len(times)))
     index = np.arange((len(times) - 1) * parts + 1) / parts
-    return xr.Dataset(coords={"time": np.interp(index, np.arange(len(times)), times)})
+    between = np.interp(index, np.arange(len(times)), times)
+    return xr.Dataset(coords={"time": ("time", between, study.data["time"].attrs)})
 
 
 def future_times(study: Study, until: float, step: float) -> np.ndarray:

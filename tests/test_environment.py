@@ -15,6 +15,7 @@ from packaging.utils import canonicalize_name
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "pip install uv && uv run pytest"
+CONDA_NAMES = {"playwright-python": "playwright"}  # conda-forge's name: PyPI's
 
 
 def bounds(requirements: Iterable[str]) -> dict[str, SpecifierSet]:
@@ -36,7 +37,7 @@ def differences(pyproject: dict[str, Any], environment: dict[str, Any]) -> dict[
     project = pyproject["project"]
     wanted = bounds([*project["dependencies"], *pyproject["dependency-groups"]["dev"]])
     wanted["python"] = SpecifierSet(project["requires-python"])
-    found = bounds(conda_requirements(environment))
+    found = {CONDA_NAMES.get(n, n): bound for n, bound in bounds(conda_requirements(environment)).items()}
     names = wanted.keys() | found.keys()
     return {n: (wanted.get(n), found.get(n)) for n in names if wanted.get(n) != found.get(n)}
 
@@ -95,9 +96,7 @@ def test_pins_name_packages_and_versions_only(pyproject):
 def test_no_lock_file_is_tracked():
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    tracked = subprocess.run(
-        ["git", "ls-files", "*.lock"], cwd=ROOT, capture_output=True, text=True, check=True
-    )
+    tracked = subprocess.run(["git", "ls-files", "*.lock"], cwd=ROOT, capture_output=True, text=True, check=True)
     assert tracked.stdout == ""
 
 

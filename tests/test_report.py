@@ -33,9 +33,7 @@ WIDTHS = (390, 1280)
 
 def faults(browser, path: Path, *, width: int, scripts: bool = True, figures=FIGURES) -> list[str]:
     """Open a page and list what is wrong with it: messages, requests, overflow, lost figures."""
-    context = browser.new_context(
-        viewport={"width": width, "height": 900}, java_script_enabled=scripts
-    )
+    context = browser.new_context(viewport={"width": width, "height": 900}, java_script_enabled=scripts)
     page, found = context.new_page(), []
     page.on("console", lambda m: found.append(f"console: {m.text}"))
     page.on("pageerror", lambda e: found.append(f"error: {e}"))
@@ -125,10 +123,8 @@ def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
 
 def test_a_fit_that_went_wrong_has_a_whole_page(browser, tmp_path):
     _, test = trees.make_data(missing=3)
-    post = trees.make_post(
-        failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True
-    )
-    fc = trees.make_fc(failures=20, crossed_failures=3, noise_scale=0.8)
+    post = trees.make_post(failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True)
+    fc = trees.make_fc(failures=20, noise_scale=0.8)
     title = "A title <b>with</b> marks & averylongwordwithoutanybreakwhatsoever" * 2
     path = report(post, fc, test, title=title).save(tmp_path / "bad.html")
     for width in WIDTHS:
@@ -208,18 +204,14 @@ def test_the_star_marks_the_best_of_each_column(study, normal):
         "mechanistic": score(study["rivals"]["mechanistic"], study["test"]),
         **score_baselines(study["train"], study["test"]),
     }
-    rows = re.findall(
-        r'<th scope="row">([^<]+)</th>((?:<td class="(?:best|plain)">.*?</td>)+)', normal.html
-    )
+    rows = re.findall(r'<th scope="row">([^<]+)</th>((?:<td class="(?:best|plain)">.*?</td>)+)', normal.html)
     assert [name for name, _ in rows] == list(tables) * 3
     for group, observable in enumerate(("all", "hare", "lynx")):
         cells = {n: re.findall(r'class="(\w+)">([^<]*)', c) for n, c in rows[4 * group :][:4]}
         for column, field in enumerate(("crps", "log_score", "interval_score_90", "rmse", "mae")):
             best = min(tables, key=lambda n: tables[n].loc[observable, field])
             assert [n for n in cells if cells[n][column][0] == "best"] == [best]
-            assert float(cells[best][column][1]) == pytest.approx(
-                tables[best].loc[observable, field], rel=5e-3
-            )
+            assert float(cells[best][column][1]) == pytest.approx(tables[best].loc[observable, field], rel=5e-3)
 
 
 def test_parameters_show_prior_and_posterior_and_weights_one_row_an_array(study, normal):
@@ -291,6 +283,17 @@ def test_without_a_network_there_is_no_split(study):
     assert "<em>epistemic</em>" in page
     assert "Network weights" not in page
     assert "two halves of the one chain" in page
+
+
+def test_groups_that_say_the_same_are_explained(study):
+    assert "vanish on average" in report(study["post"], study["fc"], study["test"]).html
+    fc = study["fc"].copy(deep=True)
+    fc["posterior"]["layers.0.bias"].values[..., 0] = fc["posterior"]["birth"].values
+    assert "both count it" in report(study["post"], fc, study["test"]).html
+    fc["posterior"] = fc["posterior"].to_dataset().drop_vars(trees.WEIGHTS)
+    page = report(study["post"], fc, study["test"]).html
+    assert "vanish on average" not in page
+    assert "both count it" not in page
 
 
 def test_a_forecast_of_nothing_but_failures_still_reports():

@@ -91,10 +91,7 @@ def make_post(
         if network
     }
     failed = _spread(rng, shape, failures)
-    mean = {
-        name: _ensemble(name, TRAIN_TIMES, science["birth"], science["death"], failed)
-        for name in observables
-    }
+    mean = {name: _ensemble(name, TRAIN_TIMES, science["birth"], science["death"], failed) for name in observables}
     train, _ = make_data(seed, missing=missing, observables=observables)
     prior_shape = (1, 500)
     groups = {
@@ -114,10 +111,7 @@ def make_post(
         ),
         "sample_stats": _sample_stats(rng, science, failed, divergences),
         "log_likelihood": _labelled(
-            {
-                name: (("chain", "draw", "time"), _log_density(train[name].values, mean[name]))
-                for name in observables
-            },
+            {name: (("chain", "draw", "time"), _log_density(train[name].values, mean[name])) for name in observables},
             TRAIN_TIMES,
             shape,
         ),
@@ -140,14 +134,13 @@ def make_fc(
     network: bool = True,
     observables: tuple[str, ...] = ("hare", "lynx"),
     failures: int = 0,
-    crossed_failures: int = 0,
-    crossed: tuple[int, int] = (40, 40),
     noise_scale: float = NOISE_SCALE,
     train: bool = True,
 ) -> xr.DataTree:
     """Return a forecast as from `forecast`, over the training times (if `train`) and test times.
 
-    Whole draws fail (`failures`); single cells of the crossed grid fail (`crossed_failures`).
+    The means follow from `birth` and, with a network, from the sum of its last bias: the other leaves of the group
+    `posterior` do nothing. Whole draws fail (`failures`).
     """
     rng = np.random.default_rng(seed + 1)
     time = np.concatenate([TRAIN_TIMES, TEST_TIMES]) if train else TEST_TIMES
@@ -157,13 +150,9 @@ def make_fc(
     median = {name: _ensemble(name, time, science, weights, failed) for name in observables}
     variance = noise_scale**2
     fields = {
-        "predictions": {
-            name: z * np.exp(noise_scale * rng.normal(size=z.shape)) for name, z in median.items()
-        },
+        "predictions": {name: z * np.exp(noise_scale * rng.normal(size=z.shape)) for name, z in median.items()},
         "conditional_mean": {name: z * np.exp(variance / 2) for name, z in median.items()},
-        "conditional_variance": {
-            name: z**2 * np.expm1(variance) * np.exp(variance) for name, z in median.items()
-        },
+        "conditional_variance": {name: z**2 * np.expm1(variance) * np.exp(variance) for name, z in median.items()},
     }
     groups = {
         "/": xr.Dataset(
@@ -185,8 +174,7 @@ def make_fc(
     for group, values in fields.items():
         variables = {name: (dims, y) for name, y in values.items()}
         groups[group] = _labelled(variables, time, shape)
-    if network:
-        groups["crossed_mean"] = _crossed(rng, observables, time, crossed, crossed_failures)
+    groups["posterior"] = _pushed(rng, science, weights if network else None)
     return xr.DataTree.from_dict(groups)
 
 
@@ -199,13 +187,15 @@ def _ensemble(name, time, science, weights, failed) -> np.ndarray:
     return np.where(failed[..., None], np.nan, curve(name, time) * np.exp(exponent))
 
 
-def _crossed(rng, observables, time, size, failures) -> xr.Dataset:
-    science, weights = rng.normal(size=size[0]), rng.normal(size=size[1])
-    failed = _spread(rng, size, failures)
-    rows, columns = np.meshgrid(science, weights, indexing="ij")
-    dims = ("science_draw", "network_draw", "time")
-    variables = {name: (dims, _ensemble(name, time, rows, columns, failed)) for name in observables}
-    return _labelled(variables, time)
+def _pushed(rng, science, weights) -> xr.Dataset:
+    """Leaves whose `birth` is `science` and whose last bias sums to `weights`, all standard normal underneath."""
+    leaves = {name: rng.normal(size=science.shape) for name in SCIENCE} | {"birth": science}
+    if weights is None:
+        return _parameters(leaves, {}, widen=1.0)
+    network = {name: rng.normal(size=(*science.shape, *size)) for name, size in WEIGHTS.items()}
+    other = network["layers.1.bias"][..., 0]
+    network["layers.1.bias"] = np.stack([weights + other, weights - other], axis=-1) / np.sqrt(2)
+    return _parameters(leaves, network, widen=1.0)
 
 
 def _labelled(variables, time, shape: tuple[int, int] | None = None) -> xr.Dataset:
@@ -268,9 +258,7 @@ def _sample_stats(rng, science, failed, divergences: int) -> xr.Dataset:
         "solver_failure": failed,
     }
     dims = ("chain", "draw")
-    return xr.Dataset(
-        {name: (dims, values) for name, values in variables.items()}, coords=_sample_coords(shape)
-    )
+    return xr.Dataset({name: (dims, values) for name, values in variables.items()}, coords=_sample_coords(shape))
 
 
 def _provenance(chains, draws, requested, interrupted) -> dict[str, str | int | float]:

@@ -131,7 +131,7 @@ def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> li
     fitted = train["time"]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
-    later = fc["predictions"].dataset["time"].values
+    later = (fc["predictions"].dataset if test is None else test)["time"].values
     later = later[later > float(fc.attrs.get("train_end", fitted.values.max()))]
     if later.size:
         said.append(f"forecast over {_span(later)}")
