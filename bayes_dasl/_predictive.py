@@ -22,12 +22,12 @@ type Draws = Mapping[str, np.ndarray]
 class Pushed(eqx.Module):
     """What draws predict; the leading axis is the draw. Values are NaN where the solver failed."""
 
-    mean: dict[str, np.ndarray]
-    variance: dict[str, np.ndarray]
-    ok: np.ndarray
-    steps: np.ndarray
-    log_likelihood: dict[str, np.ndarray]
-    predictions: dict[str, np.ndarray]
+    mean: dict[str, Any]
+    variance: dict[str, Any]
+    ok: Any
+    steps: Any
+    log_likelihood: dict[str, Any]
+    predictions: dict[str, Any]
 
 
 def push(

@@ -4,8 +4,7 @@ import datetime
 import importlib.metadata
 import platform
 import time
-from collections.abc import Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -14,7 +13,7 @@ from jaxtyping import Array
 
 from .._devices import require_double_precision
 from .._keys import as_key, printable
-from .._predictive import push
+from .._predictive import Draws, push
 from .._progress import ProgressBar
 from ..data import fingerprint
 from ..model import Model
@@ -31,7 +30,8 @@ _PRIOR_DRAWS = 500
 class Engine(Protocol):
     """Draws from the posterior of a problem."""
 
-    draws: int
+    @property
+    def draws(self) -> int: ...
 
     def run(self, problem: Problem, *, key: Array, bar: ProgressBar) -> Samples: ...
 
@@ -63,12 +63,12 @@ def fit(
     with ProgressBar(progress) as bar:
         samples = engine.run(problem, key=key_run, bar=bar)
         sampled = time.perf_counter()
-    draws = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
-    posterior = draws_dataset(model, {path: np.asarray(v) for path, v in draws.items()})
-    prior_draws = {p: np.asarray(v) for p, v in draw_prior(model, _PRIOR_DRAWS, key=key_prior).items()}
+    constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
+    draws = jax.tree.map(np.asarray, constrained)
+    prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
     tree = xr.DataTree.from_dict(
-        {"posterior": posterior, "sample_stats": _stats(samples), **_prior_groups(model, problem, prior_draws)}
-        | _predictive_groups(model, problem, data, draws)
+        {"posterior": draws_dataset(model, draws), "sample_stats": _stats(samples)}
+        | _predictive_groups(model, problem, data, draws, prior)
         | _data_groups(model, problem, data)
     )
     tree.attrs = {
@@ -90,24 +90,25 @@ def _stats(samples: Samples) -> xr.Dataset:
     return with_coordinates(xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()}))
 
 
-def _prior_groups(model: Model, problem: Problem, draws: Mapping[str, np.ndarray]) -> dict[str, xr.Dataset]:
-    pushed = push(model, problem.inputs, draws, observed=problem.observed)
-    health = {"ok": pushed.ok[None], "steps": pushed.steps[None]}
-    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
-    prior = draws_dataset(model, {path: v[None] for path, v in draws.items()})
-    return {"prior": prior, "sample_stats_prior": with_coordinates(stats)}
-
-
 def _predictive_groups(
-    model: Model, problem: Problem, data: xr.Dataset, draws: Mapping[str, Any]
+    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws
 ) -> dict[str, xr.Dataset]:
-    shape = next(iter(draws.values())).shape[:2]
-    flat = {path: np.asarray(v).reshape(-1, *v.shape[2:]) for path, v in draws.items()}
-    pushed = push(model, problem.inputs, flat, observed=problem.observed)
-    groups = {"log_likelihood": pushed.log_likelihood, "conditional_mean": pushed.mean}
+    """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
+    chains, length = next(iter(draws.values())).shape[:2]
+    both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
+    pushed = push(model, problem.inputs, both, observed=problem.observed)
+    health = {"ok": pushed.ok[None, :_PRIOR_DRAWS], "steps": pushed.steps[None, :_PRIOR_DRAWS]}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+
+    def over_time(values: Draws) -> xr.Dataset:
+        shaped = {name: v[_PRIOR_DRAWS:].reshape(chains, length, -1) for name, v in values.items()}
+        return series_dataset(shaped, data["time"], data)
+
     return {
-        group: series_dataset({n: v.reshape(*shape, -1) for n, v in values.items()}, data["time"], data)
-        for group, values in groups.items()
+        "log_likelihood": over_time(pushed.log_likelihood),
+        "conditional_mean": over_time(pushed.mean),
+        "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
+        "sample_stats_prior": with_coordinates(stats),
     }
 
 

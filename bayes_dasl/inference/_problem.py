@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import xarray as xr
+from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import Transform, biject_to
 from numpyro.handlers import substitute
@@ -105,9 +106,16 @@ type ValueAndGradient = Callable[
 def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
     """Value and gradient of the log density, and the log density itself, from one shared trace.
 
-    Tracing a solver takes longer than compiling it, so every program of an engine is built from these two.
+    Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
+    two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
     """
-    value_and_gradient = jax.jit(jax.value_and_grad(problem.log_density))
+    example = jnp.zeros(problem.dimension)
+    closed = jax.make_jaxpr(jax.value_and_grad(problem.log_density))(example)
+    evaluate = jax.jit(jaxpr_as_fun(closed))
+
+    def value_and_gradient(position):
+        value, gradient = evaluate(position)
+        return value, gradient
 
     @jax.custom_vjp
     def log_density_of(position):

@@ -3,7 +3,6 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
@@ -46,7 +45,6 @@ class NUTS:
         """
         key_start, key_place, key_chains = jax.random.split(key, 3)
         value_and_gradient, log_density = traced_once(problem)
-        jax.eval_shape(value_and_gradient, jnp.zeros(problem.dimension))  # trace before threads share it
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
         chains = Chains(kernel, self.chains, metric_shape(problem.dimension), problem.dimension)
         try:
