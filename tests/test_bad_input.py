@@ -1,0 +1,335 @@
+"""Bad input gets a clear error before anything is compiled: the table, and the counter that it is held to."""
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.monitoring
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl._errors import BayesDaslError, DataError, MismatchError, ModelError
+from bayes_dasl.noise import AbstractNoise
+from bayes_dasl.posterior import draws_dataset, signature
+
+ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
+COMPILED = "/jax/core/compile/backend_compile_duration"
+
+
+class Decay(bd.Module):
+    r"""$\dot y = -k\,y$."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+class Unchecked(eqx.Module):
+    """The same without `bd.Module`, so that nothing looks at its shapes when it is built."""
+
+    rate: Any
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+class PlainNoise(AbstractNoise):
+    """Noise whose scale is not declared to be one number."""
+
+    spread: Any
+
+    def __call__(self, prediction):
+        return dist.Normal(prediction, self.spread)
+
+
+def data() -> xr.Dataset:
+    times = np.arange(6.0)
+    dataset = xr.Dataset(
+        {"y": ("time", 2.0 * np.exp(-0.5 * times)), "u": ("time", np.ones(6))}, {"time": times}
+    )
+    dataset["y"].attrs["units"] = "mg/L"
+    return dataset
+
+
+def model(field=None, noise=None, initial=None, **ode) -> bd.Model:
+    field = Decay(dist.LogNormal(-1.0, 0.5)) if field is None else field
+    layer = bd.ODE(field, {"y": 2.0} if initial is None else initial, **ode)
+    return bd.Model(layer, bd.NormalNoise(0.1) if noise is None else noise)
+
+
+def series(name: str, values: Any, **attrs: Any) -> xr.Dataset:
+    """The data with other values of one variable, and other attributes."""
+    changed = data()
+    changed[name] = ("time", np.asarray(values), changed[name].attrs | attrs)
+    return changed
+
+
+def at_times(values: Any) -> xr.Dataset:
+    return data().assign_coords(time=np.asarray(values))
+
+
+def three() -> dist.Distribution:
+    """A distribution of the wrong shape."""
+    return dist.LogNormal(np.zeros(3), 1.0)
+
+
+def posterior(of: bd.Model) -> xr.DataTree:
+    """What `bd.fit` would return, as far as a forecast looks at it, without any compilation."""
+    known = data()[[]]
+    known.attrs["start"] = 0.0
+    draws = {"layer.vector_field.rate": np.full((1, 4), 0.5)}
+    groups = {"posterior": draws_dataset(of, draws), "observed_data": data()[["y"]], "constant_data": known}
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["signature"] = signature(of)
+    return tree
+
+
+def wrong_rates(t, y, u):
+    return {"x": y["y"]}
+
+
+def typing_error(t, y, u):
+    return {"y": y["z"]}
+
+
+class Row(NamedTuple):
+    """`broken` returns (model, data) to fit, the arguments of a forecast, or builds something itself."""
+
+    name: str
+    stage: str
+    broken: Callable[[], Any]
+    error: type[BayesDaslError]
+    message: str
+
+
+def fitted(name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str) -> Row:
+    return Row(name, "fit", broken, error, message)
+
+
+def built(name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str) -> Row:
+    return Row(name, "build", broken, error, message)
+
+
+def foretold(name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str) -> Row:
+    return Row(name, "forecast", broken, error, message)
+
+
+TABLE = [
+    # times
+    fitted("times unsorted", lambda: (model(), data().isel(time=[0, 2, 1, 3])), DataError,
+           r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
+    fitted("times duplicate", lambda: (model(), data().isel(time=[0, 1, 1, 2])), DataError,
+           r"time must increase: time\[2\]=1.0 is not after time\[1\]=1.0"),
+    fitted("time not finite", lambda: (model(), at_times([0, 1, np.nan, 3, 4, 5])), DataError, r"time\[2\] is not finite"),
+    fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])), DataError, r"time\[5\] is not finite"),
+    fitted("times dates", lambda: (model(), at_times(np.datetime64("2020-01-01", "ns") + np.arange(6))), DataError,
+           r"time must be numbers .* not datetime64.*convert dates first"),
+    fitted("times text", lambda: (model(), at_times([f"day {i}" for i in range(6)])), DataError, "time must be numbers"),
+    fitted("no time", lambda: (model(), data().drop_vars("time")), DataError, "need a 1-D coordinate 'time'"),
+    fitted("no data", lambda: (model(), data().isel(time=[])), DataError, "hold no time at all"),
+    fitted("data not a dataset", lambda: (model(), data()["y"]), DataError, "must be an xarray.Dataset .* not DataArray"),
+    fitted("data before the start", lambda: (model(start=1.0), data()), DataError, r"before the start of the model at 1"),
+    # observables
+    fitted("observable all missing", lambda: (model(), series("y", np.full(6, np.nan))), DataError,
+           "'y' has no value at all"),
+    fitted("observable unknown", lambda: (model(), data().rename(y="z")), DataError,
+           "observable 'y' is not in the data; they hold u, z"),
+    fitted("datum infinite", lambda: (model(), series("y", [1, 2, np.inf, 4, 5, 6])), DataError,
+           "'y' is infinite at time 2; a missing value is NaN"),
+    fitted("datum zero, log-normal", lambda: (model(noise=bd.LogNormalNoise(0.1)), series("y", [1.0, 2, 3, 0, 5, 6])),
+           DataError, "'y' is not positive at time 3, as LogNormalNoise needs"),
+    fitted("datum negative, log-normal",
+           lambda: (model(noise=bd.LogNormalNoise(0.1)), series("y", [1, np.nan, 3, 4, -5, 6])),
+           DataError, "'y' is not positive at time 4"),
+    fitted("counts broken, Poisson", lambda: (model(noise=bd.PoissonNoise()), series("y", [1, 2, 2.5, 3, 4, 5])),
+           DataError, r"'y' must be counts \(0, 1, 2"),
+    fitted("counts negative, Poisson", lambda: (model(noise=bd.PoissonNoise()), series("y", [1, 2, -1, 3, 4, 5])),
+           DataError, "'y' must be counts"),
+    fitted("counts broken, negative binomial",
+           lambda: (model(noise=bd.NegativeBinomialNoise(2.0)), series("y", [1, 2, 2.5, 3, 4, 5])),
+           DataError, "'y' must be counts"),
+    fitted("observable of two dimensions", lambda: (model(), data()[["y"]].expand_dims(site=2)), DataError,
+           "'y' must have the one dimension time"),
+    fitted("observable text", lambda: (model(), series("y", list("abcdef"))), DataError, "'y' must hold numbers"),
+    # forcings
+    fitted("forcing unknown", lambda: (model(forcings=("rain",)), data()), DataError,
+           "forcing 'rain' is not in the data; they hold u, y"),
+    fitted("forcing with a gap", lambda: (model(forcings=("u",)), series("u", [1, 1, np.nan, 1, 1, 1])), DataError,
+           "forcing 'u' is missing or not finite at time 2"),
+    fitted("forcing infinite", lambda: (model(forcings=("u",)), series("u", [1, 1, 1, np.inf, 1, 1])), DataError,
+           "forcing 'u' is missing or not finite at time 3"),
+    # units
+    fitted("units other", lambda: (model(units={"y": "mol/L"}), data()), DataError,
+           "'y' is in 'mg/L' but the model works in 'mol/L'"),
+    fitted("units not a text", lambda: (model(), series("y", np.ones(6), units=3)), DataError,
+           "units of 'y' must be text such as 'mg/L', not 3"),
+    fitted("units of a forcing", lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="m")),
+           DataError, "'u' is in 'm' but the model works in 'mm'"),
+    # models
+    fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
+           "model must be a bd.Model, not Decay"),
+    fitted("nothing random", lambda: (model(Decay(0.5)), data()), ModelError, "nothing in the model is random"),
+    fitted("discrete prior", lambda: (model(Decay(dist.Poisson(2.0))), data()), ModelError,
+           "'layer.vector_field.rate' has the discrete distribution Poisson"),
+    fitted("wrong shape in a plain module", lambda: (model(Unchecked(three())), data()), ModelError,
+           r"cannot be evaluated.*look at .*layer.vector_field.rate \(3,\)"),
+    fitted("wrong shape in plain noise", lambda: (model(noise=PlainNoise(three())), data()), ModelError,
+           r"noise.spread \(3,\)"),
+    fitted("wrong shape in an observed state",
+           lambda: (model(initial={"y": three()}, observe=lambda t, y, u: {"y": y["y"]}), data()), ModelError,
+           r"'y' the shape \(6, 3\), but one number for each time is needed: \(6,\).*layer.initial.y \(3,\)"),
+    fitted("rates of another state", lambda: (model(wrong_rates, bd.NormalNoise(dist.HalfNormal(1.0))), data()), ModelError,
+           "returns rates for x but the states are y"),
+    fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()), ModelError,
+           "cannot be evaluated: KeyError: 'z'"),
+    # what is refused when it is built
+    built("wrong shape in a Scalar", lambda: Decay(three()), ModelError,
+          r"Decay.rate must be a distribution over one number, but this LogNormal has shape \(3,\)"),
+    built("text in a Scalar", lambda: Decay("fast"), ModelError, "Decay.rate must be a number .* not 'fast'"),
+    built("array in a Scalar", lambda: Decay(np.ones(2)), ModelError, r"Decay.rate must be .* array of shape \(2,\)"),
+    built("wrong shape in the initial state", lambda: model(initial={"y": three()}), ModelError,
+          r"initial\['y'\] must be a distribution over one number"),
+    built("wrong shape in the noise", lambda: bd.NormalNoise(three()), ModelError, "NormalNoise.scale must be a distribution"),
+    built("noise for what is not predicted", lambda: model(noise={"z": bd.NormalNoise(0.1)}), ModelError,
+          "observable 'z' is not an output of the model; its outputs are y"),
+    built("noise that is none", lambda: model(noise=0.1), ModelError, "noise must be a noise model"),
+    built("layer that is none", lambda: bd.Model(Decay(0.5), bd.NormalNoise(0.1)), ModelError,
+          "layer must be a scientific layer such as bd.ODE, not Decay"),
+    built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be callable"),
+    built("no state", lambda: model(initial={}), ModelError, "initial must be a dict"),
+    built("solver unknown", lambda: model(solver="euler5"), ModelError,
+          "unknown solver 'euler5'.*tsit5.*for stiff equations"),
+    built("tolerance zero", lambda: model(rtol=0.0), ModelError, "rtol and atol must be positive"),
+    built("range reversed", lambda: bd.between(2.0, 1.0), ModelError, "low must be less than high"),
+    built("no draws", lambda: bd.NUTS(draws=0), ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
+    built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
+    built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at least 1"),
+    built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError, "warmup must be a whole number, at least 50"),
+    built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth must be"),
+    built("acceptance of one", lambda: bd.NUTS(target_acceptance=1.0), ModelError, "between 0 and 1, not 1.0"),
+    built("key of text", lambda: bd.fit(model(), data(), ENGINE, key="seven"), ModelError,
+          "key must be a whole number or a jax.random.key, not 'seven'"),
+    built("key broken", lambda: bd.fit(model(), data(), ENGINE, key=1.5), ModelError, "key must be a whole number"),
+    built("split before all data", lambda: bd.split(data(), time=-1.0), DataError,
+          "split at -1 leaves one side empty: the data run from 0 to 5"),
+    built("split after all data", lambda: bd.split(data(), time=5.0), DataError, "split at 5 leaves one side empty"),
+    built("study with an empty side", lambda: bd.Study("s", model(), data(), split=9.0), DataError, "leaves one side empty"),
+    built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"model": model()}), ModelError,
+          "two models are named 'model'"),
+    built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
+          ModelError, "'persistence' is the name of a baseline"),
+    # forecasts
+    foretold("posterior of another model",
+             lambda: (model(noise=bd.NormalNoise(dist.HalfNormal(1.0))), posterior(model()), data()), MismatchError,
+             "another model: only the model has noise.scale"),
+    foretold("posterior of a like-named model", lambda: (model(Unchecked(dist.HalfNormal(1.0))), posterior(model()), data()),
+             MismatchError, "layer.vector_field.rate is .*Decay.* in the posterior and .*Unchecked.* in the model"),
+    foretold("no posterior", lambda: (model(), xr.DataTree(), data()), MismatchError, "has no group 'posterior'"),
+    foretold("a forecast as posterior",
+             lambda: (model(), posterior(model()).filter(lambda n: n.name != "observed_data"), data()), MismatchError,
+             "has no group 'observed_data'; give the result of bd.fit"),
+    foretold("forecast before the start", lambda: (model(), posterior(model()), [-1.0, 2.0]), DataError,
+             "cannot go back before the start of the model: -1 < 0"),
+    foretold("forecast times unsorted", lambda: (model(), posterior(model()), np.array([2.0, 1.0])), DataError,
+             "time must increase"),
+    foretold("forecast times of two dimensions", lambda: (model(), posterior(model()), np.ones((2, 2))), DataError,
+             "times must be a 1-D array"),
+    foretold("forecast dates",
+             lambda: (model(), posterior(model()), np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]")), DataError,
+             "time must be numbers"),
+    foretold("forecast without its forcing", lambda: (model(forcings=("u",)), posterior(model()), np.array([6.0, 7.0])),
+             DataError, "forcing 'u' is not in the data; a forecast needs it up to 7"),
+]  # fmt: skip
+
+
+def call(row: Row) -> Callable[[], Any]:
+    """The call that must fail, its arguments made beforehand."""
+    if row.stage == "build":
+        return row.broken
+    verb = partial(bd.fit, engine=ENGINE) if row.stage == "fit" else bd.forecast
+    return partial(verb, *row.broken())
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_compiled_before():
+    """Programs that other tests have compiled would hide a compilation here."""
+    jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Without the type checker of the tests, which would refuse some of this input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.fixture
+def compiled():
+    """The names of the programs that XLA compiles while a test runs."""
+    programs = []
+
+    def listen(event: str, duration: float, **facts: Any) -> None:
+        if event == COMPILED:
+            programs.append(facts.get("fun_name"))
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield programs
+    jax.monitoring.unregister_event_duration_listener(listen)
+
+
+@pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
+def test_bad_input_is_refused_before_compilation(row, compiled):
+    failing = call(row)
+    compiled.clear()
+    with pytest.raises(row.error, match=row.message) as caught:
+        failing()
+    assert compiled == []
+    assert isinstance(caught.value, BayesDaslError)
+    assert isinstance(caught.value, ValueError)
+
+
+@pytest.mark.parametrize("row", [row for row in TABLE if row.stage == "fit"], ids=lambda row: row.name)
+def test_check_reports_the_same_fault(row, compiled):
+    broken = row.broken()
+    compiled.clear()
+    found = bd.check(*broken)
+    assert compiled == []
+    assert found.level == "bad"
+    assert found.verdict == "Not ready to fit: data and model."
+    [finding] = found.findings
+    with pytest.raises(row.error) as caught:
+        bd.fit(*broken, ENGINE)
+    assert finding.message == str(caught.value)
+    assert finding.remedy
+
+
+def test_the_table_names_each_case_once():
+    assert len({row.name for row in TABLE}) == len(TABLE)
+
+
+def test_compilations_are_counted(compiled):
+    """A good call compiles the solver, so that the counts of zero above mean something."""
+    fc = bd.forecast(model(), posterior(model()), data())
+    np.testing.assert_allclose(fc["conditional_mean"]["y"][0, 0], data()["y"], rtol=1e-5)
+    assert any("one" in str(name) for name in compiled), compiled
+
+
+def test_good_data_are_not_refused(compiled):
+    """What looks like a fault but is none: gaps in an observable, whole counts as floats, units spelt with spaces."""
+    ragged = series("y", [1, np.nan, 3, 4, np.nan, 6], units=" mg/L")
+    from bayes_dasl.model import check_data
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        observed = check_data(model(noise=bd.PoissonNoise(), units={"y": "mg/L"}), ragged)
+    assert int(jnp.isnan(observed["y"]).sum()) == 2

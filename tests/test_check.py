@@ -1,0 +1,152 @@
+"""The ladder of cheap checks, and priors of which a tenth blows the solver up."""
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from arviz_stats.base.array import array_stats
+from scipy.stats import norm
+
+import bayes_dasl as bd
+import small_study
+
+SIGMA = 0.1
+LOCATION, SPREAD = -0.64, 0.64 / norm.ppf(0.9)  # of log k: a tenth of the prior lies above k = 1
+HORIZON = 1.2
+
+
+class BlowUp(bd.Module):
+    r"""$\dot y = k\,y^2,\; y(0) = 1$, so that $y = 1 / (1 - k t)$ leaves the finite numbers at $t = 1 / k$."""
+
+    k: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.k * y["y"] ** 2}
+
+
+def blow_up(k=None, **ode) -> bd.Model:
+    """Observed as $1 / y = 1 - k t$, which the data can follow right up to the blow-up."""
+    k = dist.LogNormal(LOCATION, SPREAD) if k is None else k
+    layer = bd.ODE(BlowUp(k), {"y": 1.0}, lambda t, y, u: {"z": 1.0 / y["y"]}, max_steps=256, **ode)
+    return bd.Model(layer, bd.NormalNoise(SIGMA))
+
+
+def benign() -> xr.Dataset:
+    """Data of k = 0.85, which blows up only after their last time, 1."""
+    times = np.linspace(0.0, 1.0, 6)
+    noise = SIGMA * np.random.default_rng(5).normal(size=6)
+    return xr.Dataset({"z": ("time", 1.0 - 0.85 * times + noise)}, {"time": times})
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    model, data = blow_up(), benign()
+    checked = bd.check(model, data, key=1)
+    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=150, draws=400), key=2)
+    return checked, post, bd.forecast(model, post, np.linspace(0.0, HORIZON, 7))
+
+
+def test_failures_of_the_prior_are_counted(fitted):
+    _, post, _ = fitted
+    ok, k = post["sample_stats_prior"]["ok"].values, post["prior"]["k"].values
+    np.testing.assert_array_equal(ok, k < 1.0)
+    failed = 1.0 - ok.mean()
+    assert abs(failed - 0.1) < 4 * np.sqrt(0.1 * 0.9 / ok.size)
+
+
+def test_failures_of_the_posterior_are_counted(fitted):
+    """Trajectories that run into the blow-up are flagged and rejected: no draw lies beyond it."""
+    _, post, _ = fitted
+    failure = post["sample_stats"]["solver_failure"]
+    assert failure.dtype == bool
+    assert 0 < int(failure.sum()) < failure.size / 2
+    assert float(post["posterior"]["k"].max()) < 1.0
+    assert np.isfinite(post["log_likelihood"]["z"]).all()
+
+
+def test_rejected_draws_do_not_bias_the_posterior(fitted):
+    r"""The posterior is prior × likelihood on k < 1, cut off there: its mean by quadrature."""
+    _, post, _ = fitted
+    data, k = benign(), np.linspace(1e-4, 1.0, 20_001)[:-1]
+    likelihood = norm.logpdf(data["z"].values[:, None], 1.0 - np.outer(data["time"], k), SIGMA).sum(0)
+    log_density = likelihood + norm.logpdf(np.log(k), LOCATION, SPREAD) - np.log(k)
+    weight = np.exp(log_density - log_density.max())
+    mean = (weight * k).sum() / weight.sum()
+    sd = np.sqrt((weight * (k - mean) ** 2).sum() / weight.sum())
+    draws = post["posterior"]["k"].values
+    ess = float(array_stats.ess(draws, chain_axis=0, draw_axis=1, method="mean"))
+    assert abs(draws.mean() - mean) < 4 * sd / np.sqrt(ess)
+    beyond = (np.exp(norm.logpdf(np.log(1.0), LOCATION, SPREAD)) * weight[-1]) > 0
+    assert beyond, "the data must leave mass at the blow-up, or the test shows nothing"
+
+
+def test_failures_of_the_forecast_are_counted(fitted):
+    _, post, fc = fitted
+    ok, k = fc["sample_stats_predictions"]["ok"].values, post["posterior"]["k"].values
+    np.testing.assert_array_equal(ok, k * HORIZON < 1.0)
+    assert 0 < ok.sum() < ok.size
+    for group in ("predictions", "conditional_mean", "conditional_variance"):
+        np.testing.assert_array_equal(np.isfinite(fc[group]["z"].values).all(-1), ok)
+        np.testing.assert_array_equal(np.isnan(fc[group]["z"].values).all(-1), ~ok)
+
+
+def test_the_verdict_names_the_failures_of_each_group(fitted):
+    _, post, fc = fitted
+    verdict = bd.diagnose(post, fc).verdict
+    assert "solver failures" in verdict
+    for failed, draws, group in (
+        (~post["sample_stats_prior"]["ok"].values, "prior", "sample_stats_prior"),
+        (post["sample_stats"]["solver_failure"].values, "posterior", "sample_stats"),
+        (~fc["sample_stats_predictions"]["ok"].values, "forecast", "sample_stats_predictions"),
+    ):
+        assert f"the solver failed in {failed.sum()} of {failed.size} {draws} draws" in verdict
+        assert group in verdict
+
+
+def test_check_counts_the_failures_and_says_go_on_with_care(fitted):
+    checked, _, _ = fitted
+    assert checked.level == "warning"
+    assert checked.verdict == "Ready to fit, with care: see solver."
+    [solver] = [f for f in checked.findings if f.subject == "solver"]
+    failed, total = (int(word) for word in solver.message.split(" prior draws")[0].split(" of "))
+    assert abs(failed / total - 0.1) < 4 * np.sqrt(0.1 * 0.9 / total)
+    assert "failed in the solver" in solver.message
+    assert "rejected and counted" in solver.remedy
+
+
+def test_a_sound_model_is_ready():
+    found = bd.check(small_study.model(), small_study.load())
+    assert found.level == "good", str(found)
+    assert found.verdict == "Ready to fit: every check passed."
+    subjects = [f.subject for f in found.findings]
+    assert subjects == ["data and model", "solver", "prior of y", "density and gradient", "cost"]
+    assert "10 times from 0 to 9; observed: y (10); 3 unknown numbers" in found.findings[0].message
+    assert "compilation included" in found.findings[-1].message
+
+
+def test_a_prior_that_cannot_make_the_data_is_named():
+    data = small_study.load()
+    data["y"] = data["y"] * 1000.0
+    found = bd.check(small_study.model(), data)
+    assert found.level == "warning"
+    [prior] = [f for f in found.findings if f.subject == "prior of y"]
+    assert "outside 99 % of the prior's draws" in prior.message
+    assert "check units" in prior.remedy
+
+
+def test_a_model_that_always_fails_is_not_ready():
+    found = bd.check(blow_up(dist.Uniform(2.0, 3.0)), benign())
+    assert found.verdict == "Not ready to fit: solver, density."
+    assert any("256 of 256 prior draws failed" in f.message for f in found.findings)
+
+
+def test_a_gradient_that_is_not_finite_is_named():
+    """The root of a square has a value at 0 and no gradient."""
+
+    def root(t, y, u):
+        return {"z": (0.0 * y["y"]) ** 0.5 + 1.0}
+
+    layer = bd.ODE(BlowUp(dist.LogNormal(-2.0, 0.1)), {"y": 1.0}, root)
+    found = bd.check(bd.Model(layer, bd.NormalNoise(1.0)), benign())
+    [gradient] = [f for f in found.findings if f.level == "bad"]
+    assert "64 of 64 gradients are not finite, first in layer.vector_field.k" in gradient.message

@@ -1,0 +1,333 @@
+"""The command line: every command, its exit code, one line for an error, and Ctrl-C sent for real."""
+
+import json
+import os
+import pty
+import re
+import select
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from bayes_dasl.cli import _print_verdict, app
+from bayes_dasl.posterior import load
+from bayes_dasl.study import Run
+
+TESTS = Path(__file__).resolve().parent
+ROOT = TESTS.parent
+STUDY = TESTS / "small_study.py"
+LIMIT = 180.0  # seconds that a process may take before a test gives it up
+
+runner = CliRunner()
+
+
+def invoke(*arguments: object):
+    return runner.invoke(app, [str(argument) for argument in arguments])
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The small study, run once by the command line: its folder, and the result."""
+    folder = tmp_path_factory.mktemp("cli") / "a [run]"
+    return folder, invoke("run", STUDY, "--out", folder, "--key", 3)
+
+
+@pytest.fixture
+def copied(ran, tmp_path) -> Path:
+    return shutil.copytree(ran[0], tmp_path / "run")
+
+
+def assert_one_line(result, message: str) -> None:
+    """An error is one line on the error stream, without a traceback, and exit code 1."""
+    assert result.exit_code == 1, result.output
+    assert isinstance(result.exception, SystemExit)
+    assert re.fullmatch(rf"error: .*{message}.*\n", result.stderr), result.stderr
+    assert "Traceback" not in result.output
+
+
+# ---- commands
+
+
+def test_list_names_the_case_studies(monkeypatch, tmp_path):
+    (tmp_path / "case_studies").mkdir()
+    (tmp_path / "case_studies" / "my_pond.py").write_text('"""A pond [2024]."""\n')
+    (tmp_path / "case_studies" / "_hidden.py").write_text('"""No study."""\n')
+    monkeypatch.chdir(tmp_path)
+    result = invoke("list")
+    assert result.exit_code == 0
+    assert 'my-pond  A pond [2024]."""' in result.stdout or "my-pond  A pond [2024]." in result.stdout
+    assert "lynx-hare  Lynx and hare pelts" in result.stdout
+    assert "hidden" not in result.stdout
+
+
+def test_check_prints_every_rung_for_each_model():
+    result = invoke("check", STUDY)
+    assert result.exit_code == 0, result.output
+    assert "decay: Ready to fit" in result.stdout
+    assert "inflow: Ready to fit" in result.stdout
+    for rung in ("data and model", "solver", "prior of y", "density and gradient", "cost"):
+        assert result.stdout.count(f"{rung}: ") == 2, rung
+
+
+def test_check_of_what_cannot_be_fitted_exits_with_one(tmp_path):
+    study = written(tmp_path, "data=small.data.assign(y=small.data['y'] * float('nan'))")
+    result = invoke("check", study)
+    assert result.exit_code == 1
+    assert "decay: Not ready to fit: data and model." in result.stdout
+    assert "✕ data and model: observable 'y' has no value at all" in result.stdout
+    assert "Traceback" not in result.output
+
+
+def test_run_ends_with_scores_verdicts_and_the_report(ran):
+    folder, result = ran
+    assert result.exit_code == 0, result.output
+    for word in ("decay: fitting by NUTS", "inflow: fitting by NUTS", "CRPS", "climatology", "persistence", "after 6"):
+        assert word in result.stdout
+    assert result.stdout.count("★") == 1
+    assert f"report: {folder / 'report.html'}" in result.stdout
+    files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
+    assert files == {
+        "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
+        "scores.json", "report.html", "study.json",
+    }  # fmt: skip
+    assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
+
+
+def test_the_same_command_again_keeps_the_fits(ran):
+    folder, _ = ran
+    before = (folder / "posterior.nc").read_bytes()
+    result = invoke("run", STUDY, "--out", folder, "--key", 3)
+    assert result.exit_code == 0, result.output
+    assert "decay: already fitted, kept" in result.stdout
+    assert "inflow: already fitted, kept" in result.stdout
+    assert (folder / "posterior.nc").read_bytes() == before
+
+
+def test_another_key_in_the_same_folder_is_refused(ran):
+    folder, _ = ran
+    result = invoke("run", STUDY, "--out", folder, "--key", 4)
+    assert_one_line(result, r"a \[run\] holds another run \(key 3\): choose another folder")
+
+
+def test_diagnose_prints_the_findings_of_each_model(ran):
+    result = invoke("diagnose", ran[0])
+    assert result.exit_code == 0, result.output
+    for word in ("decay: ", "inflow: ", "R-hat of science parameters: ", "divergences: ", "forecast draws"):
+        assert word in result.stdout
+
+
+def test_forecast_goes_further_ahead_and_report_comes_back(copied):
+    result = invoke("forecast", copied, "--until", 20, "--step", 2.5)
+    assert result.exit_code == 0, result.output
+    assert f"decay: {copied / 'forecast.nc'}" in result.stdout
+    for path in (copied / "forecast.nc", copied / "inflow" / "forecast.nc"):
+        assert load(path)["predictions"]["time"].values.tolist() == [0, 2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20]
+    for name in ("scores.json", "report.html"):
+        (copied / name).unlink()
+    result = invoke("report", copied)
+    assert result.exit_code == 0, result.output
+    assert (copied / "report.html").stat().st_size > 10_000
+    assert "decay" in json.loads((copied / "scores.json").read_text())["scores"]
+    assert load(copied / "forecast.nc")["predictions"]["time"].values[-1] == 9.0
+
+
+def test_no_command_prints_help():
+    result = invoke()
+    assert "Usage" in result.output
+    for command in ("list", "check", "run", "diagnose", "forecast", "report"):
+        assert command in result.output
+
+
+def test_scores_that_are_missing_are_dashes(ran, tmp_path, capsys):
+    """Where every draw of a forecast failed there is no score, and still a table."""
+    found = json.loads((ran[0] / "scores.json").read_text())
+    found["scores"]["inflow"]["all"] = dict.fromkeys(found["scores"]["inflow"]["all"])
+    (tmp_path / "scores.json").write_text(json.dumps(found))
+    _print_verdict(Run(None, tmp_path))  # type: ignore[arg-type]
+    assert re.search(r"inflow\s+│\s+–\s+│\s+–\s+│\s+–", capsys.readouterr().out)
+
+
+# ---- errors
+
+
+def written(folder: Path, changes: str) -> Path:
+    """A study file that changes the small study."""
+    path = folder / "changed_study.py"
+    path.write_text(
+        "import dataclasses\nimport bayes_dasl as bd\nimport small_study\n\n"
+        f"def study():\n    small = small_study.study()\n    return dataclasses.replace(small, {changes})\n"
+    )
+    return path
+
+
+def test_an_unknown_study_is_one_line():
+    assert_one_line(invoke("run", "lynx-hares"), "there is no study 'lynx-hares'; known are .*lynx-hare")
+    assert_one_line(invoke("check", "absent.py"), r"there is no study 'absent\.py'")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\n", r"study_file\.py defines no function study\(\)"),
+        ("def study():\n    return 3\n", r"study\(\) of .*study_file\.py returns int, not a bd\.Study"),
+        ("import small_study, dataclasses\n\ndef study():\n    return dataclasses.replace(small_study.study(), split=99)\n",
+         "a split at 99 leaves one side empty"),
+    ],
+)  # fmt: skip
+def test_a_study_file_that_is_none_is_one_line(tmp_path, text, message):
+    (tmp_path / "study_file.py").write_text(text)
+    assert_one_line(invoke("run", tmp_path / "study_file.py", "--out", tmp_path / "run"), message)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0])
+def test_a_folder_without_a_run_is_one_line(tmp_path, command):
+    assert_one_line(invoke(*command, tmp_path), r"is no run folder: it has no study\.json; make one with")
+
+
+@pytest.mark.parametrize("command", [["diagnose"], ["report"], ["forecast", "--until", "20"]], ids=lambda c: c[0])
+def test_a_torn_posterior_is_one_line(copied, command):
+    whole = (copied / "posterior.nc").read_bytes()
+    (copied / "posterior.nc").write_bytes(whole[: len(whole) // 2])
+    assert_one_line(invoke(*command, copied), r"posterior\.nc is torn or not a netCDF file")
+
+
+def test_a_torn_note_is_one_line(copied):
+    (copied / "study.json").write_text("{")
+    assert_one_line(invoke("report", copied), r"study\.json is torn or not one of ours")
+
+
+def test_a_run_made_in_python_is_named(copied):
+    note = json.loads((copied / "study.json").read_text())
+    (copied / "study.json").write_text(json.dumps(note | {"source": ""}))
+    assert_one_line(invoke("report", copied), r"was made in Python, from no study file")
+
+
+def test_a_file_for_a_folder_is_one_line(tmp_path):
+    (tmp_path / "run").write_text("mine")
+    assert_one_line(invoke("run", STUDY, "--out", tmp_path / "run"), "is a file, not a folder")
+    assert (tmp_path / "run").read_text() == "mine"
+
+
+def test_a_forecast_to_the_past_is_one_line(ran):
+    assert_one_line(invoke("forecast", ran[0], "--until", -1), "until must lie after 0")
+
+
+def test_markup_in_a_message_is_printed_as_it_stands(tmp_path):
+    """Brackets are not taken for the terminal's colours."""
+    assert_one_line(invoke("diagnose", tmp_path / "[bold]x[/y]"), r"\[bold\]x\[/y\] is no run folder")
+
+
+# ---- Ctrl-C
+
+
+START = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from bayes_dasl.cli import app; app()"
+
+
+class Command:
+    """`bayes-dasl` in a process of its own; its progress bar goes to a terminal that the test can read."""
+
+    def __init__(self, *arguments: object):
+        self._screen, terminal = pty.openpty()
+        self._shown = b""
+        search = os.pathsep.join([str(ROOT), str(TESTS)])
+        self.process = subprocess.Popen(
+            [sys.executable, "-c", START, *map(str, arguments)],
+            stdout=subprocess.PIPE, stderr=terminal, text=True, cwd=ROOT,
+            env=os.environ | {"PYTHONPATH": search, "COLUMNS": "200", "TERM": "xterm"},
+        )  # fmt: skip
+        os.close(terminal)
+
+    def __enter__(self) -> "Command":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.process.kill()
+        self.process.communicate()
+        os.close(self._screen)
+
+    def wait_for(self, pattern: str) -> None:
+        """Read the screen until it shows `pattern`."""
+        end = time.monotonic() + LIMIT
+        while not re.search(pattern.encode(), self._shown):
+            assert time.monotonic() < end, self._shown[-2000:]
+            assert self.process.poll() is None, (self.process.communicate()[0], self._shown[-2000:])
+            self._read(0.2)
+
+    def _read(self, patience: float) -> None:
+        if select.select([self._screen], [], [], patience)[0]:
+            try:
+                self._shown += os.read(self._screen, 65536)
+            except OSError:  # the other end is closed
+                time.sleep(0.05)
+
+    def interrupt(self) -> str:
+        """Send Ctrl-C and return what stands on the output once the process has ended."""
+        self.process.send_signal(signal.SIGINT)
+        end = time.monotonic() + LIMIT
+        while self.process.poll() is None:
+            assert time.monotonic() < end, self._shown[-2000:]
+            self._read(0.2)
+        output, _ = self.process.communicate()
+        while select.select([self._screen], [], [], 0)[0]:
+            before = len(self._shown)
+            self._read(0)
+            if len(self._shown) == before:
+                break
+        assert b"Traceback" not in self._shown, self._shown[-4000:].decode()
+        return output
+
+
+LONG = "rivals={}, engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
+
+
+def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch):
+    study, folder = written(tmp_path, LONG % (100, 10_000_000)), tmp_path / "the run"
+    with Command("run", study, "--out", folder, "--key", 5) as command:
+        command.wait_for(r"sampling.*[1-9]\d*0/10000000")
+        output = command.interrupt()
+        assert command.process.returncode == 130, output
+    assert set(os.listdir(folder)) == {"study.json", "posterior.nc"}
+    post = load(folder / "posterior.nc")
+    drawn = post["posterior"].sizes["draw"]
+    assert post.attrs["interrupted"] == 1
+    assert 50 <= drawn < 10_000_000
+    assert drawn % 50 == 0
+    assert post["posterior"]["rate"].notnull().all()
+    assert f"stopped after {drawn} of 10000000 draws of each chain; they are kept in {folder / 'posterior.nc'}" in output
+    report, again = (shlex.split(line, comments=True) for line in re.findall(r"  (bayes-dasl .*)", output))
+    assert again == ["bayes-dasl", "run", str(study), "--out", str(folder), "--key", "5"]
+    result = invoke(*report[1:])
+    assert result.exit_code == 0, result.output
+    assert (folder / "report.html").is_file()
+    assert f"stopped after {drawn} of 10000000 draws" in invoke("diagnose", folder).stdout
+
+    began = []
+
+    def fit(*_, **__):
+        began.append(True)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    assert invoke(*again[1:]).exit_code == 130
+    assert began
+    assert load(folder / "posterior.nc")["posterior"].sizes["draw"] == drawn
+
+
+@pytest.mark.parametrize("phase", ["finding modes", r"warm-up.*[1-9]\d*0/100000000"], ids=["modes", "warm-up"])
+def test_ctrl_c_before_the_first_draw_leaves_nothing_half_written(tmp_path, phase):
+    study, folder = written(tmp_path, LONG % (100_000_000, 50)), tmp_path / "run"
+    with Command("run", study, "--out", folder) as command:
+        command.wait_for(phase)
+        output = command.interrupt()
+        assert command.process.returncode == 130, output
+    assert os.listdir(folder) == ["study.json"]
+    last = output.strip().splitlines()[-1]
+    assert last == "stopped: fits that were whole are kept, nothing is half-written; run the same command again"

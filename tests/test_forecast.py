@@ -1,0 +1,111 @@
+"""Forecasts: closed forms, chunks, forcings of then and of now, and files that lose nothing."""
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl import _predictive
+
+
+class Forced(bd.Module):
+    r"""$\dot y = a u(t) - k y$."""
+
+    gain: bd.Scalar
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.gain * u["u"] - self.rate * y["y"]}
+
+
+@pytest.fixture(scope="module")
+def forced():
+    rng = np.random.default_rng(0)
+    times = np.linspace(0.0, 6.0, 13)
+    data = xr.Dataset({"u": ("time", np.sin(times)), "y": ("time", np.zeros(13))}, {"time": times})
+    data["y"].attrs["units"] = "K"
+    data["y"].values = 1.0 + 0.3 * np.sin(times) + 0.05 * rng.normal(size=13)
+    model = bd.Model(
+        bd.ODE(
+            Forced(gain=bd.between(0.1, 2.0), rate=bd.between(0.05, 2.0)),
+            {"y": dist.Normal(1.0, 0.2)},
+            forcings=("u",),
+        ),
+        bd.NormalNoise(scale=dist.HalfNormal(0.2)),
+    )
+    train, _ = bd.split(data, time=4.0)
+    post = bd.fit(model, train, bd.NUTS(chains=2, warmup=100, draws=200), key=0)
+    return model, data, post
+
+
+def test_a_saved_fit_gives_identical_forecasts(forced, tmp_path):
+    model, data, post = forced
+    loaded = bd.load(bd.save(post, tmp_path / "posterior.nc"))
+    assert loaded.attrs == post.attrs
+    for group in post.children:
+        xr.testing.assert_identical(loaded[group].to_dataset(), post[group].to_dataset())
+    first, again = (bd.forecast(model, p, data, key=4) for p in (post, loaded))
+    for group in first.children:
+        xr.testing.assert_identical(first[group].to_dataset(), again[group].to_dataset())
+    saved = bd.load(bd.save(first, tmp_path / "forecast.nc"))
+    xr.testing.assert_identical(saved["predictions"].to_dataset(), first["predictions"].to_dataset())
+
+
+def test_moments_are_those_of_the_predictions(forced):
+    model, data, post = forced
+    fc = bd.forecast(model, post, data)
+    scale = post["posterior"]["scale"]
+    np.testing.assert_allclose(fc["conditional_variance"]["y"][..., 0], scale**2)
+    assert fc["predictions"]["y"].attrs["units"] == "K"
+    assert fc["conditional_variance"]["y"].attrs["units"] == "(K)²"
+    surprise = (fc["predictions"]["y"] - fc["conditional_mean"]["y"]) / np.sqrt(fc["conditional_variance"]["y"])
+    assert abs(float(surprise.mean())) < 4 / np.sqrt(surprise.size)
+    assert abs(float(surprise.std()) - 1) < 4 / np.sqrt(2 * surprise.size)
+    assert fc["sample_stats_predictions"]["ok"].values.all()
+    inside = post["conditional_mean"]["y"].values
+    np.testing.assert_allclose(fc["conditional_mean"]["y"].values[..., : inside.shape[-1]], inside, rtol=1e-4)
+
+
+def test_the_forecast_carries_on_from_the_start_of_the_fit(forced):
+    """Asked for the future alone, with forcings of the future alone, the answer is the same."""
+    model, data, post = forced
+    _, test = bd.split(data, time=4.0)
+    whole, future = bd.forecast(model, post, data), bd.forecast(model, post, test)
+    later = whole["conditional_mean"]["y"].sel(time=test["time"])
+    np.testing.assert_allclose(future["conditional_mean"]["y"], later, rtol=1e-5)
+    assert future.attrs["train_end"] == 4.0
+
+
+def test_chunks_change_nothing(forced, monkeypatch):
+    model, data, post = forced
+    whole = bd.forecast(model, post, data, key=1)
+    monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 150)  # 400 draws: the last chunk is padded
+    parts = bd.forecast(model, post, data, key=1)
+    for group in ("predictions", "conditional_mean", "conditional_variance"):
+        np.testing.assert_allclose(parts[group]["y"], whole[group]["y"], rtol=1e-9)
+
+
+def test_observations_are_never_used(forced):
+    model, data, post = forced
+    blind = bd.forecast(model, post, data[["u"]])
+    shifted = bd.forecast(model, post, data.assign(y=data["y"] + 100.0))
+    xr.testing.assert_identical(blind["predictions"].to_dataset(), shifted["predictions"].to_dataset())
+
+
+def test_a_forcing_must_be_known_ahead(forced):
+    model, data, post = forced
+    with pytest.raises(ValueError, match="forcing 'u' is not in the data; a forecast needs it up to 6"):
+        bd.forecast(model, post, data[["y"]])
+
+
+def test_scores_and_parts_of_a_real_forecast(forced):
+    model, data, post = forced
+    _, test = bd.split(data, time=4.0)
+    fc = bd.forecast(model, post, data)
+    table = bd.score(fc, test)
+    assert table.loc["all", "n"] == test.sizes["time"]
+    assert 0 < table.loc["y", "crps"] < 1
+    parts = bd.decompose(fc)
+    np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"], rtol=1e-6)
+    assert "network" not in parts

@@ -1,0 +1,291 @@
+"""NUTS against known posteriors: published reference draws, a conjugate model, NumPyro on the same model."""
+
+import arviz_stats as azs
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+import xarray as xr
+from numpyro.infer import MCMC, Predictive
+from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
+
+import bayes_dasl as bd
+from bayes_dasl._progress import ProgressBar
+from bayes_dasl.inference import _start, nuts
+from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl.posterior import draws_of, names
+
+
+class Constant(bd.Module):
+    """A state that does not move: y(t) = level + offset."""
+
+    level: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": 0.0 * y["y"]}
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+def series(values, times=None):
+    times = np.arange(float(len(values))) if times is None else times
+    return xr.Dataset({"y": ("time", np.asarray(values, float))}, {"time": times})
+
+
+@pytest.fixture(scope="module")
+def lynx_hare():
+    model, data = posteriordb_lynx_hare()
+    return model, data, bd.fit(model, data, bd.NUTS(chains=4, draws=1000), key=3)
+
+
+def test_reference_posterior(lynx_hare, shared_file):
+    reference = pd.read_csv(
+        shared_file("reference/lotka_volterra_posteriordb_summary.csv"), index_col="parameter"
+    )
+    _, _, post = lynx_hare
+    draws = post["posterior"].to_dataset()
+    for theirs, ours in POSTERIORDB_NAMES.items():
+        mean, sd = reference.loc[theirs, ["mean", "sd"]]
+        assert abs(float(draws[ours].mean()) - mean) < 0.1 * sd
+        assert 0.93 < float(draws[ours].std()) / sd < 1.07
+    assert max(float(v) for v in azs.rhat(draws).data_vars.values()) < 1.01
+    assert min(float(v) for v in azs.ess(draws).data_vars.values()) >= 2000
+
+
+def test_a_run_is_healthy_and_says_what_made_it(lynx_hare):
+    _, data, post = lynx_hare
+    stats = post["sample_stats"]
+    assert int(stats["diverging"].sum()) == 0
+    assert int(stats["solver_failure"].sum()) == 0
+    assert 0.6 < float(stats["acceptance_rate"].mean()) < 0.97
+    assert len(np.unique(stats["step_size"])) == 1
+    for attribute in ("key", "engine", "data_sha256", "version_jax", "wall_time_s", "created", "signature"):
+        assert attribute in post.attrs
+    assert post["posterior"]["birth"].attrs == {
+        "path": "layer.vector_field.birth",
+        "group": "science",
+        "units": "1/year",
+        "prior": "Normal(1, 0.5), > 0",
+    }
+    assert post["observed_data"]["hare"].attrs["units"] == data["hare"].attrs["units"]
+
+
+def test_the_groups_are_arviz_groups(lynx_hare):
+    _, _, post = lynx_hare
+    loo = azs.loo(post, var_name="hare")
+    assert np.isfinite(loo.elpd)
+    assert azs.summary(post).shape[0] == 8
+    assert set(post.children) >= {
+        "posterior", "sample_stats", "log_likelihood", "prior", "sample_stats_prior", "observed_data", "constant_data",
+    }  # fmt: skip
+
+
+def test_numpyro_runs_the_model_itself(lynx_hare):
+    """`model` under numpyro.infer.MCMC and Predictive gives the same posterior within Monte-Carlo error."""
+    model, data, post = lynx_hare
+    # From a good start: NumPyro's own start lets a chain get stuck now and then.
+    draw = {path: values[:2] for path, values in draws_of(model, post).items()}
+    kernel = numpyro.infer.NUTS(model, dense_mass=True)
+    mcmc = MCMC(
+        kernel, num_warmup=300, num_samples=700, num_chains=2, chain_method="vectorized", progress_bar=False
+    )
+    z = jax.vmap(lambda d: numpyro.infer.util.unconstrain_fn(model, (data,), {}, d))(draw)
+    mcmc.run(jax.random.key(0), data, init_params=z)
+    theirs = mcmc.get_samples(group_by_chain=True)
+    ours = post["posterior"].to_dataset()
+    for path, name in names(model).items():
+        a, b = ours[name], xr.DataArray(np.asarray(theirs[path]), dims=("chain", "draw"))
+        error = np.hypot(*(float(azs.mcse(v.to_dataset(name="x"))["x"]) for v in (a, b)))
+        assert abs(float(a.mean()) - float(b.mean())) < 4 * error
+        # The log of a standard deviation has an error of about 1/sqrt(2 ESS), more for heavy tails.
+        least = min(float(azs.ess(v.to_dataset(name="x"), method="sd")["x"]) for v in (a, b))
+        assert abs(np.log(float(a.std()) / float(b.std()))) < 4 * 1.5 / np.sqrt(2 * least)
+    predictive = Predictive(model, {p: np.asarray(v).reshape(-1) for p, v in theirs.items()})
+    drawn = predictive(jax.random.key(1), model.inputs(data))
+    forecast = bd.forecast(model, post, data)
+    for name in ("hare", "lynx"):
+        a, b = np.asarray(drawn[name]), forecast["predictions"][name].values.reshape(-1, 21)
+        error = np.hypot(a.std(0) / np.sqrt(300), b.std(0) / np.sqrt(1000))
+        assert (abs(a.mean(0) - b.mean(0)) < 4 * error).all()
+
+
+def test_conjugate_posterior():
+    """A constant seen with known noise: the posterior is normal, in closed form."""
+    rng = np.random.default_rng(0)
+    y = 2.0 + 0.5 * rng.normal(size=12)
+    y[3] = np.nan
+    model = bd.Model(
+        bd.ODE(Constant(level=0.0), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5)
+    )
+    post = bd.fit(model, series(y), bd.NUTS(chains=4, warmup=200, draws=1000), key=1)
+    seen = y[~np.isnan(y)]
+    precision = 1 / 3.0**2 + len(seen) / 0.5**2
+    mean, sd = seen.sum() / 0.5**2 / precision, precision**-0.5
+    draws = post["posterior"]["initial.y"]
+    error = float(azs.mcse(draws.to_dataset(name="x"))["x"])
+    ess = float(azs.ess(draws.to_dataset(name="x"), method="sd")["x"])
+    assert abs(float(draws.mean()) - mean) < 4 * error
+    assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(2 * ess)
+    # Were the missing datum counted, or noise 1.2 times as large, the test would see it.
+    assert abs(float(draws.std()) / (1.2 * sd) - 1) > 4 / np.sqrt(2 * ess)
+
+
+@pytest.fixture(scope="module")
+def decay():
+    rng = np.random.default_rng(1)
+    times = np.linspace(0.0, 3.0, 8)
+    data = series(5.0 * np.exp(-0.7 * times) + 0.2 * rng.normal(size=8), times)
+    model = bd.Model(
+        bd.ODE(Decay(rate=bd.between(0.1, 3.0)), {"y": bd.between(1.0, 20.0)}),
+        bd.NormalNoise(scale=dist.HalfNormal(1.0)),
+    )
+    return model, data
+
+
+def test_the_same_key_gives_the_same_draws(decay):
+    model, data = decay
+    engine = bd.NUTS(chains=2, warmup=50, draws=60)
+    first, again, other = (bd.fit(model, data, engine, key=k) for k in (5, jax.random.key(5), 6))
+    xr.testing.assert_identical(first["posterior"].to_dataset(), again["posterior"].to_dataset())
+    assert not np.array_equal(first["posterior"]["rate"], other["posterior"]["rate"])
+    assert first["posterior"].sizes["draw"] == 60  # not a whole number of segments
+
+
+def test_the_flat_density_is_the_models_own(decay):
+    model, data = decay
+    problem = pose(model, data)
+    x = np.asarray(problem.prior(5, key=jax.random.key(0)))
+    value_and_gradient, log_density = traced_once(problem)
+    for position in jnp.asarray(x):
+        values = problem.constrain(position)
+        joint, _ = numpyro.infer.util.log_density(model, (data,), {}, values)
+        # All three are positive: the unconstrained coordinate is the log.
+        assert float(log_density(position)) == pytest.approx(float(joint + position.sum()), rel=1e-9)
+        np.testing.assert_allclose(problem.unconstrain(values), position, rtol=1e-9)
+    value, gradient = value_and_gradient(jnp.asarray(x[0]))
+    step = 1e-5 * np.eye(3)
+    central = [(float(log_density(x[0] + s)) - float(log_density(x[0] - s))) / 2e-5 for s in step]
+    np.testing.assert_allclose(gradient, central, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(jax.grad(log_density)(jnp.asarray(x[0])), gradient)
+
+
+def test_starts_find_the_mode_and_the_laplace_metric(decay):
+    model, data = decay
+    problem = pose(model, data)
+    value_and_gradient, log_density = traced_once(problem)
+    optimiser = _start.Optimiser(value_and_gradient)
+    start = _start.find_start(problem, optimiser, key=jax.random.key(0))
+    assert np.abs(value_and_gradient(jnp.asarray(start.modes[0]))[1]).max() < 1e-2
+    position = _start.first_positions(start, optimiser, 4, key=jax.random.key(1))
+    assert np.isfinite(optimiser.evaluate(position)[0]).all()
+    precision = np.linalg.inv(start.metric)
+    curvature = -np.asarray(jax.jacfwd(jax.grad(problem_density(model, data)))(jnp.asarray(start.modes[0])))
+    np.testing.assert_allclose(precision, curvature, rtol=0.02, atol=0.02 * np.abs(curvature).max())
+
+
+def problem_density(model, data):
+    """The log density of the decay in closed form, in log coordinates (order of the tree: rate, y, scale)."""
+    times, y = jnp.asarray(data["time"].values), jnp.asarray(data["y"].values)
+    rate, initial = model.layer.vector_field.rate, model.layer.initial["y"]
+
+    def density(x):
+        k, y0, scale = jnp.exp(x)
+        likelihood = dist.Normal(y0 * jnp.exp(-k * times), scale).log_prob(y).sum()
+        prior = rate.log_prob(k) + initial.log_prob(y0) + dist.HalfNormal(1.0).log_prob(scale)
+        return likelihood + prior + x.sum()
+
+    return density
+
+
+def test_two_modes_are_both_started_from():
+    """y = a² + noise with a of either sign: two modes of the same height."""
+
+    class Square(bd.Module):
+        root: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": 0.0 * y["y"] + self.root**2}
+
+    model = bd.Model(
+        bd.ODE(Square(root=dist.Normal(0.0, 2.0)), {"y": 0.0}), bd.NormalNoise(scale=0.1)
+    )
+    problem = pose(model, series(2.25 * np.arange(6.0)))
+    value_and_gradient, _ = traced_once(problem)
+    start = _start.find_start(problem, _start.Optimiser(value_and_gradient), key=jax.random.key(0))
+    assert sorted(np.round(start.modes[:, 0], 1)) == [-1.5, 1.5]
+
+
+def test_nothing_finite_is_said_before_sampling():
+    model = bd.Model(
+        bd.ODE(Decay(rate=bd.between(0.1, 3.0)), {"y": 1.0}, max_steps=1), bd.NormalNoise(scale=0.1)
+    )
+    with pytest.raises(bd.BayesDaslError, match=r"none of 128 prior draws .* run bd\.check"):
+        bd.fit(model, series([1.0, 0.5, 0.2], np.array([0.0, 5.0, 10.0])))
+
+
+@pytest.mark.parametrize("segments", range(1, 25))
+def test_warm_up_windows_use_every_segment(segments):
+    windows = nuts.warmup_windows(segments)
+    assert sum(windows) == segments
+    assert min(windows) >= 1
+    assert windows[1:-1] == sorted(windows[1:-1])
+
+
+def test_the_refined_metric_is_the_covariance_within_chains():
+    rng = np.random.default_rng(0)
+    covariance = np.array([[2.0, 0.6], [0.6, 0.5]])
+    positions = rng.multivariate_normal(np.zeros(2), covariance, size=(4, 20_000))
+    positions += np.array([0.0, 50.0, -50.0, 9.0])[:, None, None]  # chains apart must not widen it
+    np.testing.assert_allclose(nuts.refine(np.eye(2), positions), covariance, rtol=0.05)
+    np.testing.assert_allclose(nuts.refine(np.ones(2), positions), np.diag(covariance), rtol=0.05)
+    few = nuts.refine(np.eye(2), positions[:, :2])
+    assert abs(few - np.eye(2)).max() < abs(covariance - np.eye(2)).max()
+
+
+def test_more_than_64_dimensions_sample_with_a_diagonal_metric():
+    rng = np.random.default_rng(2)
+    offsets = {f"s{i:02d}": dist.Normal(0.0, 1.0) for i in range(70)}
+
+    class Still(bd.Module):
+        def __call__(self, t, y, u):
+            return {name: 0.0 * value for name, value in y.items()}
+
+    model = bd.Model(bd.ODE(Still(), offsets), bd.NormalNoise(scale=1.0))
+    data = xr.Dataset({n: ("time", rng.normal(size=2)) for n in offsets}, {"time": [0.0, 1.0]})
+    post = bd.fit(model, data, bd.NUTS(chains=4, warmup=150, draws=300), key=0)
+    means = np.array([float(post["posterior"][f"initial.{n}"].mean()) for n in offsets])
+    exact = np.array([data[n].values.sum() / 3 for n in offsets])
+    z = (means - exact) / (3**-0.5 / np.sqrt(1200))
+    assert 0.4 < z.std() < 1.6
+
+
+def test_interrupted_sampling_keeps_the_draws_so_far(decay, monkeypatch):
+    model, data = decay
+    engine = bd.NUTS(chains=2, warmup=50, draws=1000)
+    whole = bd.fit(model, data, engine, key=2)
+    advance = ProgressBar.advance
+    calls = []
+
+    def stop_after_three(self, done, note=""):
+        calls.append(done)
+        if len(calls) == 4:  # one segment of warm-up, three of sampling
+            raise KeyboardInterrupt
+        advance(self, done, note)
+
+    monkeypatch.setattr(ProgressBar, "advance", stop_after_three)
+    part = bd.fit(model, data, engine, key=2)
+    assert part.attrs["interrupted"] == 1
+    assert part["posterior"].sizes["draw"] == 150
+    np.testing.assert_array_equal(part["posterior"]["rate"], whole["posterior"]["rate"][:, :150])
+    calls.clear()
+    monkeypatch.setattr(ProgressBar, "advance", lambda *a, **k: (_ for _ in ()).throw(KeyboardInterrupt))
+    with pytest.raises(KeyboardInterrupt):
+        bd.fit(model, data, engine, key=2)

@@ -1,0 +1,318 @@
+"""The ODE layer against closed forms and SciPy: values, gradients, stiffness, forcings and failure."""
+
+import inspect
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.integrate import solve_ivp
+from scipy.linalg import expm
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl.layers.ode import find_solver
+from bayes_dasl.random import paths
+
+RTOL = 1e-8
+# Local errors of RTOL add up over some tens of steps.
+GLOBAL = 100 * RTOL
+TIMES = np.array([0.0, 0.3, 1.0, 2.5, 4.0])
+RAMP = 0.7
+
+
+def given(times, start=None, **forcings):
+    """Inputs at `times` driven by the named series."""
+    data = xr.Dataset({name: ("time", v) for name, v in forcings.items()}, {"time": times})
+    return bd.inputs(data, start=start, forcings=list(forcings))
+
+
+@eqx.filter_jit
+def solve(layer, inputs):
+    return layer(inputs)
+
+
+class Three(bd.Module):
+    """Exponential decay, logistic growth, and a linear equation with a forcing: all have closed forms."""
+
+    rate: bd.Scalar
+    growth: bd.Scalar
+    capacity: bd.Scalar
+
+    def __call__(self, t, y, u):
+        grown = y["grown"]
+        return {
+            "forced": u["ramp"] - self.rate * y["forced"],
+            "decayed": -self.rate * y["decayed"],
+            "grown": self.growth * grown * (1 - grown / self.capacity),
+        }
+
+
+PARAMETERS = {"rate": 0.8, "growth": 1.3, "capacity": 2.0, "decayed": 1.5, "grown": 0.2, "forced": 0.4}
+STATES = ("decayed", "grown", "forced")
+
+
+def three(parameters, **options):
+    field = Three(*(parameters[name] for name in ("rate", "growth", "capacity")))
+    options = {"forcings": ("ramp",), "rtol": RTOL, "atol": RTOL} | options
+    return bd.ODE(field, {name: parameters[name] for name in STATES}, **options)
+
+
+def closed_form(p, t):
+    k, c = p["rate"], RAMP
+    return {
+        "decayed": p["decayed"] * jnp.exp(-k * t),
+        "grown": p["capacity"] / (1 + (p["capacity"] / p["grown"] - 1) * jnp.exp(-p["growth"] * t)),
+        "forced": (p["forced"] + c / k**2) * jnp.exp(-k * t) + c * t / k - c / k**2,
+    }
+
+
+def worst(values, expected):
+    return max(float(np.max(np.abs(values[name] - expected[name]))) for name in expected)
+
+
+class TestClosedForms:
+    inputs = given(TIMES, ramp=RAMP * TIMES)
+
+    def test_values(self):
+        prediction = solve(three(PARAMETERS), self.inputs)
+        assert bool(prediction.ok)
+        assert tuple(prediction.values) == STATES
+        assert worst(prediction.values, closed_form(PARAMETERS, TIMES)) < GLOBAL
+        wrong = closed_form(PARAMETERS | {"rate": 0.8 * (1 + 1e-4)}, TIMES)
+        assert worst(prediction.values, wrong) > GLOBAL
+
+    def test_start_before_the_first_datum(self):
+        inputs = given(TIMES + 1, ramp=RAMP * (TIMES + 1))
+        early = eqx.tree_at(lambda i: i.start, inputs, jnp.asarray(-0.5))
+        # The ramp is held at its first value, RAMP, before the first datum.
+        decayed = solve(three(PARAMETERS), early).values["decayed"]
+        np.testing.assert_allclose(decayed, PARAMETERS["decayed"] * np.exp(-0.8 * (TIMES + 1.5)), atol=GLOBAL)
+
+    def test_gradients_in_parameters_and_initial_values(self):
+        weights = dict(zip(STATES, np.random.default_rng(0).normal(size=(3, TIMES.size)), strict=True))
+
+        def loss(values):
+            return sum(jnp.sum(weights[name] * values[name]) for name in STATES)
+
+        ours = jax.jit(jax.grad(lambda p: loss(three(p)(self.inputs).values)))(PARAMETERS)
+        exact = jax.grad(lambda p: loss(closed_form(p, TIMES)))(PARAMETERS)
+        for name in PARAMETERS:
+            assert float(ours[name]) == pytest.approx(float(exact[name]), abs=10 * GLOBAL), name
+
+    @pytest.mark.parametrize("solver", ["tsit5", "Dopri8", "bosh3", "kvaerno3", diffrax.Kvaerno5()])
+    def test_every_kind_of_solver(self, solver):
+        prediction = solve(three(PARAMETERS, solver=solver, rtol=1e-6, atol=1e-6), self.inputs)
+        assert bool(prediction.ok)
+        assert worst(prediction.values, closed_form(PARAMETERS, TIMES)) < 100 * 1e-6
+
+    def test_one_time_only(self):
+        prediction = solve(three(PARAMETERS), given([0.0], ramp=[0.0]))
+        assert bool(prediction.ok)
+        assert {n: v.tolist() for n, v in prediction.values.items()} == {n: [PARAMETERS[n]] for n in STATES}
+
+
+class Robertson(bd.Module):
+    """Chemical kinetics with rates nine orders of magnitude apart (Robertson 1966)."""
+
+    def __call__(self, t, y, u):
+        slow, fast, pair = 0.04 * y["a"], 3e7 * y["b"] ** 2, 1e4 * y["b"] * y["c"]
+        return {"a": pair - slow, "b": slow - pair - fast, "c": fast}
+
+
+class TestStiff:
+    times = np.array([0.4, 40.0, 4000.0])
+
+    def layer(self, **options):
+        return bd.ODE(Robertson(), {"a": 1.0, "b": 0.0, "c": 0.0}, rtol=1e-7, atol=1e-11, **options)
+
+    @pytest.mark.parametrize("method", ["BDF", "Radau"])
+    def test_robertson_against_scipy(self, method):
+        def rates(t, y):
+            return list(Robertson()(t, dict(zip("abc", y, strict=True)), {}).values())
+
+        exact = solve_ivp(rates, (0, 4000), [1.0, 0, 0], method, self.times, rtol=1e-9, atol=1e-13).y
+        prediction = solve(self.layer(solver="kvaerno5"), given(self.times, start=0.0))
+        assert bool(prediction.ok)
+        for name, reference in zip("abc", exact, strict=True):
+            np.testing.assert_allclose(prediction.values[name], reference, rtol=100 * 1e-7)
+
+    def test_a_solver_for_easy_equations_reports_failure(self):
+        prediction = solve(self.layer(max_steps=500), given(self.times, start=0.0))
+        assert not bool(prediction.ok)
+        assert int(prediction.stats["steps"]) == 500
+
+
+class BlowUp(bd.Module):
+    """y' = k y² leaves every bound at t = 1 / (k y(0))."""
+
+    k: Any
+
+    def __call__(self, t, y, u):
+        return {"y": self.k * y["y"] ** 2}
+
+
+class TestFailure:
+    """One solve of three fails; all are batched."""
+
+    ks = jnp.asarray([0.1, 1.0, 0.3])
+    times = np.array([0.0, 1.0, 2.0])
+
+    @pytest.fixture(scope="class")
+    def batch(self):
+        inputs = given(self.times)
+
+        def density(k):
+            layer = bd.ODE(BlowUp(k), {"y": 1.0}, rtol=RTOL, atol=RTOL, max_steps=256)
+            prediction = layer(inputs)
+            return jnp.where(prediction.ok, -jnp.sum(jnp.log(prediction.values["y"])), -jnp.inf), prediction
+
+        (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(density, has_aux=True)))(self.ks)
+        return prediction, value, gradient
+
+    def test_is_flagged(self, batch):
+        assert batch[0].ok.tolist() == [True, False, True]
+
+    def test_everything_is_finite_but_the_density(self, batch):
+        prediction, value, gradient = batch
+        assert np.isfinite(prediction.values["y"]).all()
+        assert np.isfinite(gradient).all()
+        assert np.isfinite(value).tolist() == [True, False, True]
+        assert value[1] == -np.inf
+
+    def test_steps_are_counted(self, batch):
+        steps = batch[0].stats["steps"]
+        assert steps[1] == 256
+        assert 0 < steps[0] < steps[2] < 256
+
+    def test_the_others_are_right(self, batch):
+        prediction, _, gradient = batch
+        ks, times = np.asarray(self.ks)[[0, 2], None], self.times
+        np.testing.assert_allclose(prediction.values["y"][[0, 2]], 1 / (1 - ks * times), atol=GLOBAL)
+        np.testing.assert_allclose(gradient[jnp.asarray([0, 2])], -np.sum(times / (1 - ks * times), 1), atol=10 * GLOBAL)
+
+    def test_a_singular_vector_field_raises_nothing(self):
+        layer = bd.ODE(lambda t, y, u: {"y": -1 - jnp.sqrt(y["y"])}, {"y": 1.0}, max_steps=64)
+        prediction = solve(layer, given(self.times))
+        assert not bool(prediction.ok)
+        assert np.isfinite(prediction.values["y"]).all()
+
+    def test_an_observation_that_is_not_finite_is_flagged(self):
+        def observe(t, y, u):
+            return {"z": jnp.log(y["y"])}
+
+        layer = bd.ODE(lambda t, y, u: {"y": -jnp.ones(())}, {"y": 1.5}, observe=observe)
+        for times, ok in ((self.times[:2], True), (self.times, False)):
+            prediction = solve(layer, given(times))
+            assert bool(prediction.ok) is ok
+            assert np.isfinite(prediction.values["z"]).all()
+
+
+class Compartments(bd.Module):
+    exchange: Any
+
+    def __call__(self, t, y, u):
+        return {"x": self.exchange @ y["x"]}
+
+
+class Gauge(bd.Module):
+    gain: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"total": self.gain * y["x"].sum(), "first": y["x"][0] + u["shift"] + t}
+
+
+class TestObserve:
+    matrix = np.array([[-0.5, 0.2], [0.4, -0.3]])
+    start = np.array([2.0, 1.0])
+
+    def layer(self, gain):
+        initial = {"x": self.start}
+        options = {"observe": Gauge(gain), "forcings": ["shift"], "rtol": RTOL, "atol": RTOL}
+        return bd.ODE(Compartments(self.matrix), initial, **options)
+
+    def test_array_states(self):
+        shift = np.array([3.0, 1.0, 0.0, 2.0, 5.0])
+        prediction = solve(self.layer(1.5), given(TIMES, shift=shift))
+        x = np.array([expm(self.matrix * t) @ self.start for t in TIMES])
+        np.testing.assert_allclose(prediction.values["total"], 1.5 * x.sum(1), atol=GLOBAL)
+        np.testing.assert_allclose(prediction.values["first"], x[:, 0] + shift + TIMES, atol=GLOBAL)
+
+    @pytest.mark.parametrize("gain", [1.5, dist.LogNormal(0.0, 1.0)])
+    def test_outputs_are_what_is_observed(self, gain):
+        assert self.layer(gain).outputs == ("total", "first")
+
+    def test_array_states_need_it(self):
+        with pytest.raises(ModelError, match=r"initial\['x'\] must be a number"):
+            bd.ODE(Compartments(self.matrix), {"x": self.start})
+
+
+class TestUnits:
+    def test_of_random_leaves(self):
+        class Growth(bd.Module):
+            rate: bd.Scalar = bd.field(units="1/day")
+            shape: bd.Scalar = 1.0
+
+            def __call__(self, t, y, u):
+                return {"y": self.rate * y["y"]}
+
+        unknown = dist.LogNormal(0.0, 1.0)
+        layer = bd.ODE(Growth(unknown, unknown), {"y": unknown}, units={"y": "mg/L"})
+        units = {path: leaf.units for path, leaf in paths(layer).items()}
+        assert units == {"vector_field.rate": "1/day", "vector_field.shape": "", "initial.y": "mg/L"}
+
+
+class TestSolverNames:
+    def names(self):
+        with pytest.raises(ModelError) as error:
+            find_solver("rk4")
+        return str(error.value).split("one of the names ")[1].split(" (")[0].split(", ")
+
+    def test_in_any_case(self):
+        for name in ("kvaerno5", "Kvaerno5", "KVAERNO5"):
+            assert isinstance(find_solver(name), diffrax.Kvaerno5)
+
+    def test_a_solver_is_itself(self):
+        solver = diffrax.Dopri5()
+        assert find_solver(solver) is solver
+
+    def test_a_bad_name_lists_the_good_ones(self):
+        assert {"tsit5", "dopri8", "kvaerno3", "kvaerno5"} <= set(self.names())
+
+    def test_every_name_in_the_list_solves_an_ode(self):
+        term = diffrax.ODETerm(lambda t, y, args: -y)
+        for name in self.names():
+            solver = find_solver(name)
+            assert not inspect.isabstract(type(solver))
+            jax.eval_shape(lambda s=solver: s.init(term, 0.0, 0.1, jnp.ones(()), None))
+            assert isinstance(term, solver.term_structure), name
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"solver": "euler"}, "unknown solver 'euler'"),
+            ({"solver": 5}, "unknown solver 5"),
+            ({"rtol": 0.0}, "rtol and atol must be positive"),
+            ({"atol": -1.0}, "rtol and atol must be positive"),
+            ({"max_steps": 0}, "max_steps at least 1"),
+            ({"initial": {}}, "names every state"),
+            ({"initial": {"y": np.ones(2)}}, r"initial\['y'\] must be a number"),
+        ],
+    )
+    def test_when_built(self, options, message):
+        options = {"vector_field": BlowUp(1.0), "initial": {"y": 1.0}} | options
+        with pytest.raises(ModelError, match=message):
+            bd.ODE(**options)
+
+    @pytest.mark.parametrize("rates", [{"z": 1.0}, {"y": 1.0, "z": 1.0}, {}])
+    def test_rates_of_other_states(self, rates):
+        layer = bd.ODE(lambda t, y, u: rates, {"y": 1.0})
+        with pytest.raises(ModelError, match="the vector field returns rates for .* but the states are y"):
+            layer(given(TIMES))

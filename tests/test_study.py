@@ -1,0 +1,414 @@
+"""Studies and their run folders: whole files or none, nothing lost, the same run or a refusal."""
+
+import contextlib
+import dataclasses
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+import small_study
+from bayes_dasl import study as study_module
+from bayes_dasl._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
+from bayes_dasl._files import replacing, write_text
+from bayes_dasl.posterior import load
+from bayes_dasl.study import Run, forecast_times, future_times
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """The small study, run once in Python, and what it said."""
+    said = []
+    run = small_study.study().run(tmp_path_factory.mktemp("study") / "run", key=3, say=said.append)
+    return run, said
+
+
+@pytest.fixture(scope="module")
+def post(ran):
+    return load(ran[0].folder / "posterior.nc")
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def refuse_constants(name: str) -> None:
+    raise AssertionError(f"JSON knows no {name}")
+
+
+# ---- a run
+
+
+def test_a_run_fills_its_folder(ran):
+    run, said = ran
+    assert set(contents(run.folder)) == {
+        "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
+        "scores.json", "report.html", "study.json",
+    }  # fmt: skip
+    assert said[0] == "decay: fitting by NUTS(chains=2, warmup=100, draws=50, target_acceptance=0.8, max_tree_depth=10)"
+    assert said[-1] == "forecasts made"
+    html = (run.folder / "report.html").read_text(encoding="utf-8")
+    assert html.startswith("<!DOCTYPE html>") or html.lower().startswith("<!doctype html>")
+    assert "inflow" in html
+
+
+def test_scores_are_json_for_every_model_and_baseline(ran):
+    run, _ = ran
+    text = (run.folder / "scores.json").read_text(encoding="utf-8")
+    found = json.loads(text, parse_constant=refuse_constants)
+    assert found["study"] == "decay"
+    assert found["split"] == 6.0
+    assert set(found["scores"]) == {"decay", "inflow"}
+    assert set(found["baselines"]) == {"climatology", "persistence"}
+    assert set(found["diagnosis"]) == {"decay", "inflow"}
+    table = bd.score(load(run.folder / "forecast.nc"), run.study.test)
+    assert found["scores"]["decay"]["y"]["crps"] == table.loc["y", "crps"]
+    assert found["scores"]["decay"]["y"]["n"] == 3
+    assert found["scores"]["decay"]["y"]["crps"] < found["baselines"]["climatology"]["y"]["crps"]
+
+
+def test_the_note_says_what_made_the_run(ran):
+    run, _ = ran
+    note = json.loads((run.folder / "study.json").read_text(encoding="utf-8"))
+    assert note["study"] == "decay"
+    assert note["key"] == 3
+    assert note["engine"] == repr(run.study.engine)
+    assert note["data_sha256"] == load(run.folder / "posterior.nc").attrs["data_sha256"]
+
+
+def test_the_forecast_covers_training_and_test_times(ran):
+    run, _ = ran
+    fc = load(run.folder / "forecast.nc")
+    assert fc.attrs["train_end"] == 6.0
+    assert np.isin(run.study.data["time"].values, fc["predictions"]["time"].values).all()
+
+
+def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
+    run, _ = ran
+    before, said = contents(run.folder), []
+    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    run.study.run(run.folder, key=3, say=said.append)
+    assert said[:2] == ["decay: already fitted, kept", "inflow: already fitted, kept"]
+    after = contents(run.folder)
+    assert set(after) == set(before)
+    for name in ("posterior.nc", "inflow/posterior.nc", "scores.json", "study.json"):
+        assert after[name] == before[name], name
+
+
+def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch):
+    """The folder's posterior has the same random leaves, but it is another model's."""
+    run, _ = ran
+    folder = shutil.copytree(run.folder, tmp_path / "run")
+    layer = bd.ODE(small_study.Decay(bd.between(0.2, 0.5)), {"y": dist.Normal(10.0, 1.0)}, units={"y": "mg/L"})
+    other = dataclasses.replace(run.study, model=bd.Model(layer, run.study.model.noise))
+
+    class FittedAgain(Exception):
+        pass
+
+    def fit(*_, **__):
+        raise FittedAgain
+
+    monkeypatch.setattr(study_module, "fit", fit)
+    with pytest.raises(FittedAgain):
+        other.run(folder, key=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "named"),
+    [
+        (lambda s: s, 4, "key 3"),
+        (lambda s: dataclasses.replace(s, engine=bd.NUTS(draws=60)), 3, "engine NUTS"),
+        (lambda s: dataclasses.replace(s, name="growth"), 3, "study decay"),
+        (lambda s: dataclasses.replace(s, data=s.data * 1.01), 3, "data_sha256"),
+    ],
+)
+def test_another_run_in_the_same_folder_is_refused(ran, change, key, named):
+    run, _ = ran
+    before = contents(run.folder)
+    study = change(run.study)
+    with pytest.raises(MismatchError, match=f"holds another run .*{named}.*choose another folder"):
+        study.run(run.folder, key=key)
+    assert contents(run.folder) == before
+
+
+def test_data_that_no_model_looks_at_do_not_count(ran):
+    """A column of text, such as a station's name, neither stops a run nor makes it another one."""
+    run, _ = ran
+    wider = run.study.data.assign(station=("time", ["north"] * 10))
+    Run(dataclasses.replace(run.study, data=wider), run.folder).claim(3)
+
+
+def test_a_torn_note_is_named(ran, tmp_path):
+    (tmp_path / "study.json").write_text('{"study": "dec')
+    with pytest.raises(ReadError, match=r"study.json is torn"):
+        ran[0].study.run(tmp_path, key=3)
+
+
+def test_check_climbs_the_ladder_for_each_model():
+    found = small_study.study().check()
+    assert list(found) == ["decay", "inflow"]
+    assert all("4 unknown" in f["inflow"].findings[0].message for f in [found])
+    assert all(result.level != "bad" for result in found.values()), found
+
+
+# ---- bad input, before any work
+
+
+def no_fit(*_, **__):
+    pytest.fail("a fit began")
+
+
+def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "fit", no_fit)
+    rival = bd.Model(small_study.model().layer, bd.PoissonNoise())
+    study = dataclasses.replace(small_study.study(), rivals={"counts": rival})
+    with pytest.raises(DataError, match="must be counts"):
+        study.run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_gap_in_the_future_of_a_forcing_is_refused_before_any_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "fit", no_fit)
+    study = small_study.study()
+    data = study.data.assign(rain=("time", np.where(np.arange(10) == 8, np.nan, 1.0)))
+    layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
+    rival = bd.Model(layer, bd.NormalNoise(0.2))
+    forced = dataclasses.replace(study, data=data, rivals={"rain": rival})
+    with pytest.raises(DataError, match="forcing 'rain' is missing or not finite at time 8"):
+        forced.run(tmp_path / "run")
+
+
+def test_times_of_a_study_whose_rival_needs_forcings():
+    """Only the data say what the forcing was, so no time between them is forecast."""
+    study = small_study.study()
+    layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
+    rival = bd.Model(layer, bd.NormalNoise(0.2))
+    forced = dataclasses.replace(study, data=study.data.assign(rain=("time", np.ones(10))), rivals={"rain": rival})
+    assert forecast_times(forced).sizes["time"] == 10
+    assert forecast_times(study).sizes["time"] == 91
+    with pytest.raises(DataError, match="needs forcings"):
+        future_times(forced, 20.0, 1.0)
+
+
+@pytest.mark.parametrize(("until", "step"), [(0.0, 1.0), (20.0, 0.0), (20.0, -1.0), (np.inf, 1.0), (20.0, np.inf), (np.nan, 1.0)])
+def test_future_times_that_are_none_are_refused(until, step):
+    with pytest.raises(DataError, match="until must lie after 0 and the step must be positive"):
+        future_times(small_study.study(), until, step)
+
+
+def test_future_times():
+    np.testing.assert_array_equal(future_times(small_study.study(), 12.0, 4.0), [0.0, 4.0, 8.0, 12.0])
+
+
+# ---- files
+
+
+def test_replacing_takes_the_place_of_the_file_at_the_end(tmp_path):
+    path = tmp_path / "new" / "file"
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+        assert temporary.parent == path.parent
+        assert not path.exists()
+    assert path.read_text() == "new"
+    assert list(path.parent.iterdir()) == [path]
+    mask = os.umask(0)
+    os.umask(mask)
+    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
+
+
+@pytest.mark.parametrize(
+    ("error", "seen"),
+    [(OSError(errno.ENOSPC, "No space left on device"), WriteError), (RuntimeError("HDF5"), WriteError),
+     (KeyboardInterrupt(), KeyboardInterrupt), (ZeroDivisionError(), ZeroDivisionError)],
+    ids=lambda e: getattr(e, "__name__", type(e).__name__),
+)  # fmt: skip
+def test_replacing_leaves_the_older_file_where_writing_fails(tmp_path, error, seen):
+    path = write_text(tmp_path / "file", "old")
+    with pytest.raises(seen), replacing(path) as temporary:
+        temporary.write_text("half")
+        raise error
+    assert path.read_text() == "old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
+    (tmp_path / "taken").write_text("mine")
+    with pytest.raises(WriteError, match=r"cannot write .*taken/file: .*taken is a file, not a folder"):
+        write_text(tmp_path / "taken" / "file", "text")
+    with pytest.raises(WriteError, match="Not a directory"):
+        write_text(tmp_path / "taken" / "deeper" / "file", "text")
+    assert (tmp_path / "taken").read_text() == "mine"
+
+
+@pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
+def test_a_folder_that_cannot_be_written_is_refused_before_any_fit(monkeypatch):
+    monkeypatch.setattr(study_module, "fit", no_fit)
+    with pytest.raises(WriteError, match=r"cannot write /proc/run/study.json"):
+        small_study.study().run("/proc/run")
+
+
+@pytest.mark.parametrize("left", [0, 1, 100, 0.5, -1])
+def test_a_torn_posterior_is_named(ran, tmp_path, left):
+    whole = (ran[0].folder / "posterior.nc").read_bytes()
+    torn = tmp_path / "posterior.nc"
+    torn.write_bytes(whole[: int(left * len(whole)) if isinstance(left, float) else left])
+    with pytest.raises(ReadError, match=r"posterior.nc is torn or not a netCDF file"):
+        load(torn)
+
+
+def test_a_missing_posterior_is_named(ran, tmp_path):
+    with pytest.raises(ReadError, match="there is no file .*posterior.nc"):
+        Run(ran[0].study, tmp_path).fitted()
+
+
+def test_a_torn_posterior_stops_a_second_run(ran, tmp_path, monkeypatch):
+    """It may hold what somebody wants to rescue: it is not written over."""
+    monkeypatch.setattr(study_module, "fit", no_fit)
+    folder = shutil.copytree(ran[0].folder, tmp_path / "run")
+    whole = (folder / "posterior.nc").read_bytes()
+    (folder / "posterior.nc").write_bytes(whole[:5000])
+    with pytest.raises(ReadError, match="torn"):
+        ran[0].study.run(folder, key=3)
+    assert (folder / "posterior.nc").read_bytes() == whole[:5000]
+
+
+SAVE_UNDER_A_LIMIT = """
+import resource, sys
+import xarray as xr
+from bayes_dasl._errors import WriteError
+from bayes_dasl.posterior import load
+post = load(sys.argv[1])
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
+try:
+    save(post, sys.argv[2])
+except WriteError as error:
+    print("refused:", error)
+"""
+
+
+@pytest.mark.parametrize("limit", [1_000, 20_000, 60_000])
+def test_a_file_that_cannot_grow_leaves_nothing_behind(ran, tmp_path, limit):
+    """A limit on the size of files fails in the middle of writing, as a full disk does."""
+    source = ran[0].folder / "posterior.nc"
+    assert source.stat().st_size > limit
+    target = tmp_path / "posterior.nc"
+    target.write_bytes(b"older")
+    done = subprocess.run(
+        [sys.executable, "-c", SAVE_UNDER_A_LIMIT, source, target, str(limit)],
+        capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(f"refused: cannot write {target}"), done.stdout
+    assert done.stderr == ""
+    assert target.read_bytes() == b"older"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+@pytest.fixture
+def refuges(tmp_path, monkeypatch):
+    """The temporary folder, of which a test sees what is put there."""
+    folder = tmp_path / "temporary"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def assert_rescued(error: WriteError, refuges: Path, post: xr.DataTree, path: Path) -> None:
+    [refuge] = refuges.rglob("posterior.nc")
+    assert str(path) in str(error)
+    assert f"the draws are safe in {refuge}" in str(error)
+    rescued = load(refuge)
+    assert rescued.attrs == post.attrs
+    xr.testing.assert_identical(rescued["posterior"].to_dataset(), post["posterior"].to_dataset())
+
+
+def test_draws_find_a_refuge_where_the_folder_is_lost_during_the_fit(ran, post, tmp_path, refuges, monkeypatch):
+    folder = tmp_path / "run"
+
+    def fit_while_the_folder_is_lost(*_, **__):
+        shutil.rmtree(folder)
+        folder.write_text("a file in its place")
+        return post
+
+    monkeypatch.setattr(study_module, "fit", fit_while_the_folder_is_lost)
+    with pytest.raises(WriteError) as caught:
+        ran[0].study.run(folder, key=3)
+    assert_rescued(caught.value, refuges, post, folder / "posterior.nc")
+    assert folder.read_text() == "a file in its place"
+
+
+@contextlib.contextmanager
+def tiny_disk(folder: Path, size: str):
+    """A file system of its own with little room, or a skip where mounting is not possible."""
+    folder.mkdir()
+    mount = shutil.which("mount")
+    if mount is None or subprocess.run(
+        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
+    ).returncode:
+        pytest.skip("a small file system can only be mounted by root")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+def test_draws_find_a_refuge_where_the_disk_is_full(ran, post, tmp_path, refuges, monkeypatch):
+    monkeypatch.setattr(study_module, "fit", lambda *_, **__: post)
+    with tiny_disk(tmp_path / "disk", "32k") as disk:
+        with pytest.raises(WriteError, match="No space left on device|HDF5|write") as caught:
+            ran[0].study.run(disk / "run", key=3)
+        assert_rescued(caught.value, refuges, post, disk / "run" / "posterior.nc")
+        assert set(contents(disk)) == {"run/study.json"}
+
+
+def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
+    """The fits are whole, the new forecast is larger than what room there is."""
+    whole = contents(ran[0].folder)
+    room = sum(-(-len(data) // 4096) * 4096 for data in whole.values())
+    with tiny_disk(tmp_path / "disk", f"{room + 64 * 1024}") as disk:
+        folder = shutil.copytree(ran[0].folder, disk / "run")
+        with pytest.raises(WriteError, match="forecast.nc"):
+            Run(ran[0].study, folder).forecast(np.linspace(0.0, 20.0, 5000))
+        assert contents(folder) == whole
+
+
+# ---- interruption, as far as it needs no signal (the command line's tests send one)
+
+
+def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkeypatch):
+    partial = post.copy()
+    partial.attrs |= {"interrupted": 1, "draws_requested": 200}
+    monkeypatch.setattr(study_module, "fit", lambda *_, **__: partial)
+    study, folder = dataclasses.replace(ran[0].study, rivals={}), tmp_path / "run"
+    with pytest.raises(Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*posterior.nc"):
+        study.run(folder, key=3)
+    assert load(folder / "posterior.nc").attrs["interrupted"] == 1
+    assert set(contents(folder)) == {"posterior.nc", "study.json"}
+    begun = []
+
+    def fit(model, *_, **__):
+        begun.append(model)
+        return post
+
+    monkeypatch.setattr(study_module, "fit", fit)
+    study.run(folder, key=3)
+    assert begun == [study.model]
+    assert load(folder / "posterior.nc").attrs["interrupted"] == 0
+
+
+def test_names_of_models_are_checked():
+    with pytest.raises(ModelError, match="two models are named 'inflow'"):
+        dataclasses.replace(small_study.study(), label="inflow")
+
