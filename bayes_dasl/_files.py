@@ -16,6 +16,8 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
     Raises: WriteError if the folder cannot be written or the disk is full; what was at `path` is untouched.
     """
     path, temporary = Path(path), None
+    if path.parent.is_file():
+        raise WriteError(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
@@ -23,14 +25,21 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         temporary = Path(name)
         yield temporary
         temporary.chmod(0o666 & ~_umask())
+        _reach_the_disk(temporary)
         os.replace(temporary, path)
-    except (OSError, RuntimeError) as error:  # HDF5 reports a full disk as a RuntimeError
-        reason = getattr(error, "strerror", None) or str(error)
+    except OSError as error:
+        reason = error.strerror or str(error)
         raise WriteError(f"cannot write {path}: {reason}; nothing was left half-written") from error
     finally:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def _reach_the_disk(path: Path) -> None:
+    """Some file systems say only now that they are full."""
+    with path.open("rb+") as file:
+        os.fsync(file.fileno())
 
 
 def _umask() -> int:

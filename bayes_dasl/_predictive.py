@@ -75,15 +75,13 @@ def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: b
             for name, y in (observed or {}).items()
         }
         keys = jax.random.split(key, len(noise))
-        predictions = {
-            name: masked(d.sample(k)) for k, (name, d) in zip(keys, noise.items(), strict=True) if predict
-        }
+        predictions = {name: masked(d.sample(k)) for k, (name, d) in zip(keys, noise.items(), strict=True) if predict}
         return Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},
             ok,
             prediction.stats["steps"],
-            {name: jnp.where(ok, value, -jnp.inf) for name, value in likelihood.items()},
+            {name: jnp.where(ok | jnp.isnan(value), value, -jnp.inf) for name, value in likelihood.items()},
             predictions,
         )
 

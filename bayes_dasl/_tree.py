@@ -51,10 +51,7 @@ def short_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str,
     for candidates in suffixes.values():
         for suffix in candidates:
             counts[suffix] = counts.get(suffix, 0) + 1
-    return {
-        name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name)
-        for name in names
-    }
+    return {name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name) for name in names}
 
 
 def _suffixes(name: str) -> Iterator[str]:
@@ -65,7 +62,16 @@ def _suffixes(name: str) -> Iterator[str]:
 
 
 class FrozenDict(dict):
-    """A mapping that can be a static field: JAX compares and hashes those."""
+    """A mapping that can be a static field: JAX compares and hashes those.
+
+    The order counts: a network that takes its inputs in another order is another program.
+    """
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, dict) and list(self.items()) == list(other.items())
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))

@@ -92,10 +92,7 @@ def _forecast(
         seen = np.isfinite(values)
         members[name] = ensemble(np.asarray(train["time"].values, float)[seen], values[seen])
     draws = max((block.shape[0] for block in members.values()), default=0)
-    variables = {
-        name: (("draw", "time"), _padded(block, draws), train[name].attrs)
-        for name, block in members.items()
-    }
+    variables = {name: (("draw", "time"), _padded(block, draws), train[name].attrs) for name, block in members.items()}
     coords = {"draw": np.arange(draws), "time": ("time", time, train["time"].attrs)}
     return xr.Dataset(variables, coords=coords)
 

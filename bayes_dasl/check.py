@@ -98,7 +98,9 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
         low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
         outside = int(((y < low) | (y > high)).sum())
         if outside <= 0.1 * y.size:
-            yield Finding("good", f"prior of {name}", f"{y.size - outside} of {y.size} data lie within the prior's range")
+            yield Finding(
+                "good", f"prior of {name}", f"{y.size - outside} of {y.size} data lie within the prior's range"
+            )
         else:
             yield Finding(
                 "warning", f"prior of {name}", f"{outside} of {y.size} data lie outside 99 % of the prior's draws",
@@ -127,7 +129,9 @@ def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding
             "narrow the priors until some draws can be solved",
         )  # fmt: skip
     else:
-        message = f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
+        message = (
+            f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
+        )
         yield Finding("good", "density and gradient", message)
     yield _cost(run, positions, compiling, engine)
 

@@ -7,15 +7,17 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from shlex import quote
 from typing import Annotated
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from ._errors import BayesDaslError, Interrupted, ReadError
 from .diagnostics import Diagnosis
-from .study import Run, Study, future_times
+from .study import Run, Study, future_times, read_note
 
 app = typer.Typer(
     help="From a half-known equation and data to a calibrated forecast.",
@@ -36,13 +38,16 @@ def _short_errors() -> Iterator[None]:
     try:
         yield
     except Interrupted as stop:
-        console.print(f"\n[yellow]{stop}[/]", soft_wrap=True)
+        console.print(f"\n[yellow]{escape(str(stop))}[/]", soft_wrap=True)
         raise typer.Exit(130) from None
     except BayesDaslError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/] {error}", soft_wrap=True)
+        Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
-        console.print("\n[yellow]stopped before the first draw: nothing new was kept; run the same command again[/]")
+        console.print(
+            "\n[yellow]stopped: fits that were whole are kept, nothing is half-written; run the same command again[/]",
+            soft_wrap=True,
+        )
         raise typer.Exit(130) from None
 
 
@@ -68,23 +73,25 @@ def _load_study(name: str) -> Study:
     spec.loader.exec_module(module)
     if not callable(getattr(module, "study", None)):
         raise ReadError(f"{path} defines no function study() that returns a bd.Study")
-    source = str(path.resolve()) if name.endswith(".py") else name
-    return dataclasses.replace(module.study(), source=source)
+    made = module.study()
+    if not isinstance(made, Study):
+        raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
+    return dataclasses.replace(made, source=str(path.resolve()) if name.endswith(".py") else name)
 
 
 def _load_run(folder: Path) -> Run:
-    note = folder / "study.json"
-    if not note.is_file():
-        raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
-    return Run(_load_study(json.loads(note.read_text(encoding="utf-8"))["source"]), folder)
+    source = read_note(folder).get("source")
+    if not source:
+        raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
+    return Run(_load_study(source), folder)
 
 
 @app.command(name="list")
 def list_studies() -> None:
     """Name the case studies."""
     for name, path in _study_files().items():
-        first = path.read_text(encoding="utf-8").lstrip().removeprefix('"""').split("\n", 1)[0]
-        console.print(f"[bold]{name}[/]  {first}")
+        first = path.read_text(encoding="utf-8").lstrip().removeprefix('"""').split("\n", 1)[0].removesuffix('"""')
+        console.print(f"[bold]{name}[/]  {escape(first)}")
 
 
 @app.command()
@@ -109,11 +116,13 @@ def run(
         loaded = _load_study(study)
         folder = out or Path("runs") / loaded.name
         try:
-            done = loaded.run(folder, key=key, say=lambda text: console.print(text, soft_wrap=True))
+            done = loaded.run(folder, key=key, say=lambda text: console.print(text, markup=False, soft_wrap=True))
         except Interrupted as stop:
             raise Interrupted(
-                f"{stop}\nGo on with one of\n  bayes-dasl report {folder}   # forecast and report from the draws so far\n"
-                f"  bayes-dasl run {study} --out {folder} --key {key}   # sample again; fits that are whole are kept"
+                f"{stop}\nGo on with one of\n"
+                f"  bayes-dasl report {quote(str(folder))}   # forecast and report from the draws so far\n"
+                f"  bayes-dasl run {quote(study)} --out {quote(str(folder))} --key {key}"
+                "   # sample again; fits that are whole are kept"
             ) from None
         _print_verdict(done)
 
@@ -136,7 +145,7 @@ def forecast(
     with _short_errors():
         loaded = _load_run(run)
         for name in loaded.forecast(future_times(loaded.study, until, step)):
-            console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", soft_wrap=True)
+            console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
 
 
 @app.command()
@@ -149,21 +158,27 @@ def report(run: RunFolder) -> None:
 
 
 def _print_findings(name: str, result: Diagnosis) -> None:
-    console.print(f"[bold]{name}[/]: {result.verdict}", soft_wrap=True)
+    console.print(f"[bold]{escape(name)}[/]: {escape(result.verdict)}", soft_wrap=True)
     for finding in result.findings:
         remedy = f" → {finding.remedy}" if finding.remedy else ""
-        console.print(f"  {_SYMBOLS[finding.level]} {finding.subject}: {finding.message}{remedy}", soft_wrap=True)
+        text = escape(f"{finding.subject}: {finding.message}{remedy}")
+        console.print(f"  {_SYMBOLS[finding.level]} {text}", soft_wrap=True)
 
 
 def _print_verdict(done: Run) -> None:
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
-    best = min(row["crps"] for row in rows.values())
+    best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
     table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {found['split']:g}", title_justify="left")
     for name, row in rows.items():
-        crps = f"{row['crps']:.3g}" + (" ★" if row["crps"] == best else "")
-        table.add_row(name, crps, f"{row['rmse']:.3g}", f"{row['coverage_90']:.0%}")
+        star = " ★" if best is not None and row["crps"] == best else ""
+        crps, rmse, coverage = _shown(row["crps"], ".3g"), _shown(row["rmse"], ".3g"), _shown(row["coverage_90"], ".0%")
+        table.add_row(escape(name), crps + star, rmse, coverage)
     console.print(table)
     for name, verdict in found["diagnosis"].items():
-        console.print(f"{_SYMBOLS[verdict['level']]} {name}: {verdict['verdict']}", soft_wrap=True)
-    console.print(f"report: {done.folder / 'report.html'}", soft_wrap=True)
+        console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
+    console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
+
+
+def _shown(value: float | None, form: str) -> str:
+    return "–" if value is None else format(value, form)

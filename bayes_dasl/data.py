@@ -30,9 +30,7 @@ class Inputs(eqx.Module):
     forcings: dict[str, Forcing]
 
 
-def inputs(
-    data: xr.Dataset, *, start: float | None = None, forcings: Iterable[str] | None = None
-) -> Inputs:
+def inputs(data: xr.Dataset, *, start: float | None = None, forcings: Iterable[str] | None = None) -> Inputs:
     """Times and forcings of a dataset, without any observation.
 
     `start` is the time of the initial state, by default the first time of the data. `forcings` names the
@@ -84,9 +82,7 @@ def checked_times(data: xr.Dataset) -> np.ndarray:
     if not np.isfinite(times).all():
         raise DataError(f"time[{int(np.argmin(np.isfinite(times)))}] is not finite")
     for i in np.flatnonzero(np.diff(times) <= 0)[:1]:
-        raise DataError(
-            f"time must increase: time[{i + 1}]={times[i + 1]} is not after time[{i}]={times[i]}"
-        )
+        raise DataError(f"time must increase: time[{i + 1}]={times[i + 1]} is not after time[{i}]={times[i]}")
     return times
 
 
@@ -138,9 +134,7 @@ def split(data: xr.Dataset, *, time: float) -> tuple[xr.Dataset, xr.Dataset]:
     times = checked_times(data)
     train, test = data.isel(time=times <= time), data.isel(time=times > time)
     if train.sizes["time"] == 0 or test.sizes["time"] == 0:
-        raise DataError(
-            f"a split at {time:g} leaves one side empty: the data run from {times[0]:g} to {times[-1]:g}"
-        )
+        raise DataError(f"a split at {time:g} leaves one side empty: the data run from {times[0]:g} to {times[-1]:g}")
     return train, test
 
 

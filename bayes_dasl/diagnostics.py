@@ -104,9 +104,7 @@ class _Columns(NamedTuple):
 
 def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
     """Collect the quantities of a group; in `posterior`, those of the kind science or network."""
-    subject = {"science": "science parameters", "network": "network weights"}.get(
-        kind, "trajectories"
-    )
+    subject = {"science": "science parameters", "network": "network weights"}.get(kind, "trajectories")
     names, blocks = [], []
     for name, variable in _variables(post, group):
         if not kind or variable.attrs.get("group", "science") == kind:
@@ -159,15 +157,12 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
         yield Finding(
             "warning",
             "single chain",
-            "with one chain nothing shows whether others would end elsewhere; "
-            "its halves are compared instead",
+            "with one chain nothing shows whether others would end elsewhere; its halves are compared instead",
             "run four chains",
         )
 
 
-def _mixing_findings(
-    science: _Columns, trajectories: _Columns, network: _Columns
-) -> Iterator[Finding]:
+def _mixing_findings(science: _Columns, trajectories: _Columns, network: _Columns) -> Iterator[Finding]:
     judged = [*_mixing(science), *_mixing(trajectories)]
     yield from judged
     fine = bool(trajectories.names) and all(
@@ -242,9 +237,7 @@ def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
         "trajectories": "run more chains from more starts; several modes call for a tighter prior",
         "network weights": "use a smaller scale of the network's prior, or a smaller network",
     }
-    return Finding(
-        level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject]
-    )
+    return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
 
 
 def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:
@@ -263,9 +256,7 @@ def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: b
     needed = int(np.ceil(draws * chains / max(low, 1.0))) * 100
     longer = f"draw about {needed} in each chain, or find what makes the chains slow"
     remedy = "see why the chains disagree first (R-hat)" if apart else longer
-    return Finding(
-        level, f"effective sample size of {subject}", message, "" if level == "good" else remedy
-    )
+    return Finding(level, f"effective sample size of {subject}", message, "" if level == "good" else remedy)
 
 
 def _chain_findings(post: xr.DataTree, groups: Iterable[_Columns]) -> Iterator[Finding]:
@@ -352,12 +343,8 @@ def _failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Fin
     if posterior is not None:
         yield _failures("posterior", "sample_stats", posterior.values.astype(bool), solver)
     if forecast is not None:
-        remedy = (
-            "the failed draws are left out, so the forecast is conditional on success: " + solver
-        )
-        yield _failures(
-            "forecast", "sample_stats_predictions", ~forecast.values.astype(bool), remedy
-        )
+        remedy = "the failed draws are left out, so the forecast is conditional on success: " + solver
+        yield _failures("forecast", "sample_stats_predictions", ~forecast.values.astype(bool), remedy)
 
 
 def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Finding:

@@ -42,7 +42,7 @@ def forecast(
     check_shapes(model, given)
     draws = draws_of(model, post)
     pushed = push(model, given, draws, key=as_key(key))
-    shape = (post["posterior"].sizes["chain"], post["posterior"].sizes["draw"])
+    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     units = post["observed_data"].to_dataset()
     groups = {
         name: series_dataset({n: v.reshape(*shape, -1) for n, v in values.items()}, data["time"], units)
@@ -61,7 +61,7 @@ def forecast(
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
-        "train_end": float(post["observed_data"]["time"].values[-1]),
+        "train_end": float(post["observed_data"].to_dataset()["time"].values[-1]),
         "signature": post.attrs["signature"],
         "wall_time_s": time.perf_counter() - began,
     }
@@ -71,10 +71,11 @@ def forecast(
 def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
     if isinstance(at, xr.Dataset):
         return at
-    times = np.asarray(at, dtype=float)
+    times = np.asarray(at)
     if times.ndim != 1:
         raise DataError(f"times must be a 1-D array or a dataset with a coordinate 'time', not shape {times.shape}")
-    return xr.Dataset(coords={"time": times})
+    # Numbers become floats; dates stay what they are, to be refused with the other times.
+    return xr.Dataset(coords={"time": times.astype(float) if times.dtype.kind in "iu" else times})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:

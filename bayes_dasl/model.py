@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ._errors import DataError, ModelError
+from ._errors import BayesDaslError, DataError, ModelError
 from .data import Inputs, check_units, checked_times, inputs, observations
 from .layers import AbstractLayer, Prediction
 from .noise import AbstractNoise
@@ -31,11 +31,11 @@ class Model(Module):
     """
 
     layer: AbstractLayer
-    noise: AbstractNoise | dict[str, AbstractNoise]
+    noise: AbstractNoise | Mapping[str, AbstractNoise]
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
-            raise ModelError(f"layer must be a scientific layer such as bd.ODE, not {type(self.layer).__name__}")
+            raise ModelError(f"layer must be a layer such as bd.ODE, not {type(self.layer).__name__}")
         named = self.noise.values() if isinstance(self.noise, Mapping) else (self.noise,)
         for noise in named:
             if not isinstance(noise, AbstractNoise):
@@ -45,7 +45,8 @@ class Model(Module):
         for name in self.observables:
             if name not in self.layer.outputs:
                 raise ModelError(
-                    f"observable '{name}' is not an output of the model; its outputs are {', '.join(self.layer.outputs)}"
+                    f"observable '{name}' is not an output of the model; its outputs are "
+                    f"{', '.join(self.layer.outputs)}"
                 )
 
     @property
@@ -94,6 +95,12 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     checked_times(data)
     if not paths(model):
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
+    for leaf in paths(model).values():
+        if leaf.distribution.is_discrete:
+            kind = type(leaf.distribution).__name__
+            raise ModelError(
+                f"'{leaf.path}' has the discrete distribution {kind}: only continuous ones can be inferred"
+            )
     for name in (*model.observables, *model.layer.forcings):
         if name not in data:
             role = "observable" if name in model.observables else "forcing"
@@ -132,14 +139,13 @@ def check_shapes(model: Model, given: Inputs) -> None:
     shapes: dict = {}
     try:
         eqx.filter_eval_shape(lambda: shapes.update(evaluate()))
-    except (TypeError, ValueError) as error:
-        if isinstance(error, ModelError):
-            raise
-        raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
+    except BayesDaslError:
+        raise
+    except Exception as error:  # whatever a user's equation may raise
+        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
     want = given.times.shape
     for name, shape in shapes.items():
         if shape != want:
             raise ModelError(
                 f"the model gives '{name}' the shape {shape}, but one number for each time is needed: {want}{hint}"
             )
-

@@ -21,9 +21,7 @@ def bayesian(module: Any) -> Any:
         fan_in = weight.shape[-1] if weight.ndim > 1 else 1
         return dist.Normal(0.0, fan_in**-0.5).expand(weight.shape).to_event(weight.ndim)
 
-    return jax.tree.map(
-        lambda leaf: prior(leaf) if eqx.is_inexact_array(leaf) else leaf, module, is_leaf=is_random
-    )
+    return jax.tree.map(lambda leaf: prior(leaf) if eqx.is_inexact_array(leaf) else leaf, module, is_leaf=is_random)
 
 
 class Network(Module):
@@ -80,4 +78,3 @@ def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
         raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}") from error
     if shape != (outputs,):
         raise ModelError(f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)")
-

@@ -1,5 +1,6 @@
 """Draws to and from an xarray.DataTree with ArviZ's groups, and to and from a file."""
 
+import io
 import json
 import os
 from collections.abc import Mapping
@@ -64,7 +65,7 @@ def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[
 def signature(model: Model) -> str:
     """What a posterior must share with a model: random leaves, their shapes and owners, and observables."""
     leaves = {path: [list(leaf.shape), leaf.owners] for path, leaf in paths(model).items()}
-    return json.dumps({"leaves": leaves, "observables": list(model.observables)}, sort_keys=True)
+    return json.dumps({"leaves": leaves, "observables": sorted(model.observables)}, sort_keys=True)
 
 
 def check_belongs(model: Model, post: xr.DataTree) -> None:
@@ -72,8 +73,9 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
 
     Raises: MismatchError that names the random leaves that differ.
     """
-    if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
-        raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
+    for group in ("posterior", "observed_data", "constant_data"):
+        if not isinstance(post, xr.DataTree) or group not in post.children:
+            raise MismatchError(f"this is no posterior: it has no group '{group}'; give the result of bd.fit")
     theirs, ours = json.loads(post.attrs.get("signature", "{}")), json.loads(signature(model))
     if theirs == ours:
         return
@@ -82,8 +84,9 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
         f"only the posterior has {', '.join(sorted(set(a) - set(b)))}" if set(a) - set(b) else "",
         f"only the model has {', '.join(sorted(set(b) - set(a)))}" if set(b) - set(a) else "",
         *(f"{p} is {a[p]} in the posterior and {b[p]} in the model" for p in a if p in b and a[p] != b[p]),
-        "" if theirs.get("observables") == ours["observables"] else
-        f"the posterior's observables are {theirs.get('observables')}, the model's {ours['observables']}",
+        ""
+        if theirs.get("observables") == ours["observables"]
+        else f"the posterior's observables are {theirs.get('observables')}, the model's {ours['observables']}",
     ]
     raise MismatchError(f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}")
 
@@ -95,7 +98,10 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """
     path = Path(path)
     with replacing(path) as temporary:
-        tree.to_netcdf(temporary, engine="h5netcdf")
+        # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.
+        whole = io.BytesIO()
+        tree.to_netcdf(whole, engine="h5netcdf")
+        temporary.write_bytes(whole.getvalue())
     return path
 
 
@@ -112,4 +118,3 @@ def load(path: str | os.PathLike) -> xr.DataTree:
             return tree.load()
     except (OSError, ValueError, KeyError) as error:
         raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error
-

@@ -111,7 +111,7 @@ def _units(node: Any, path: tuple) -> str:
     return stated.get(key_name(path[0]), "")
 
 
-def _replace(tree: Any, value_of: Callable[[str, dist.Distribution], Array]) -> Any:
+def _replace(tree: Any, value_of: Callable[[str, dist.Distribution], Any]) -> Any:
     def swap(path, leaf):
         return value_of(dotted(path), leaf) if is_random(leaf) else leaf
 
@@ -141,8 +141,7 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     @jax.jit
     def draw_all(keys):
         return {
-            path: leaf.distribution.sample(k, (draws,))
-            for k, (path, leaf) in zip(keys, leaves.items(), strict=True)
+            path: leaf.distribution.sample(k, (draws,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=True)
         }
 
     return draw_all(jax.random.split(key, max(len(leaves), 1))[: len(leaves)])
@@ -166,15 +165,13 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
             "positive number, or a distribution such as numpyro's HalfNormal"
         )
     half_width = float(norm.ppf(0.5 + mass / 2))
-    family, (a, b) = (
-        (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
-    )
+    family, (a, b) = (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
     return family((a + b) / 2, (b - a) / (2 * half_width))
 
 
 def describe_distribution(distribution: Any) -> str:
     """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of each parameter."""
-    inner = distribution
+    inner: Any = distribution
     while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
         inner = inner.base_dist
     name, support = type(inner).__name__, ""

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._errors import DataError, Interrupted, MismatchError, ModelError, WriteError
+from ._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from ._files import write_text
 from .baselines import score_baselines
 from .check import Check, check
@@ -19,12 +19,14 @@ from .data import fingerprint, split
 from .diagnostics import Diagnosis, diagnose
 from .forecast import forecast
 from .inference import NUTS, fit
-from .model import Model
+from .model import Model, check_data
 from .posterior import load, save, signature
+from .random import describe_distribution, paths
 from .report import report
 from .scores import score
 
 _PLOTTED_TIMES = 100
+_BASELINES = {"climatology", "persistence"}
 
 type Say = Callable[[str], None]
 
@@ -35,7 +37,8 @@ class Study:
 
     `label` names the model in tables and figures, as the keys of `rivals` name the others; `source` says where
     the command line finds the study again.
-    Raises: ModelError if two models have the same name; DataError if the split leaves one side empty.
+    Raises: ModelError if two models, or a model and a baseline, have the same name; DataError if the split leaves
+    one side empty.
     """
 
     name: str
@@ -51,6 +54,8 @@ class Study:
     def __post_init__(self):
         if self.label in self.rivals:
             raise ModelError(f"two models are named '{self.label}': give the model another label")
+        for name in _BASELINES & {*self.models}:
+            raise ModelError(f"'{name}' is the name of a baseline: give the model another")
         split(self.data, time=self.split)
 
     @property
@@ -66,6 +71,20 @@ class Study:
     def test(self) -> xr.Dataset:
         return split(self.data, time=self.split)[1]
 
+    @property
+    def forced(self) -> bool:
+        """Whether any of the models is driven by forcings."""
+        return any(model.layer.forcings for model in self.models.values())
+
+    def refuse_bad_input(self) -> None:
+        """Check data and shapes for every model, up to the last time of the forecast, before anything is compiled.
+
+        Raises: DataError or ModelError.
+        """
+        for model in self.models.values():
+            check_data(model, self.train)
+            model.inputs(forecast_times(self))
+
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model."""
         return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
@@ -77,9 +96,10 @@ class Study:
 
         A fit that the folder already holds whole, from the same model, data, engine and key, is kept. Ctrl-C
         while sampling keeps the draws so far.
-        Raises: Interrupted, with how to go on; WriteError if the folder cannot be written; MismatchError if the
-        folder holds a run of something else.
+        Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
+        cannot be written; MismatchError if the folder holds a run of something else.
         """
+        self.refuse_bad_input()
         run = Run(self, Path(folder))
         run.claim(key)
         for name in self.models:
@@ -103,13 +123,13 @@ class Run:
     def claim(self, key: int) -> None:
         """Make sure, before any work, that the folder can be written and holds no other run.
 
-        Raises: WriteError, MismatchError.
+        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
         """
         wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
-        wanted |= {"data_sha256": fingerprint(self.study.train), "source": self.study.source}
+        wanted |= {"data_sha256": fingerprint(_used(self.study)), "source": self.study.source}
         note = self.folder / "study.json"
         if note.is_file():
-            held = json.loads(note.read_text(encoding="utf-8"))
+            held = read_note(self.folder)
             other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
             if other:
                 raise MismatchError(f"{self.folder} holds another run ({', '.join(other)}): choose another folder")
@@ -130,7 +150,8 @@ class Run:
         if post.attrs["interrupted"]:
             drawn = post["posterior"].sizes["draw"]
             raise Interrupted(
-                f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; they are kept in {saved}"
+                f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
+                f"they are kept in {saved}"
             )
         say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
 
@@ -140,7 +161,9 @@ class Run:
         except WriteError as error:
             refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
             save(post, refuge)
-            raise WriteError(f"{error}; the draws are safe in {refuge}") from error
+            raise WriteError(
+                f"{error}; the draws are safe in {refuge}: once {path} can be written, move them there and run again"
+            ) from error
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -170,7 +193,12 @@ class Run:
         rivals = {name: fc for name, fc in forecasts.items() if name != own}
         write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")
         page = report(
-            posts[own], forecasts[own], self.study.test, title=self.study.title or self.study.name, name=own, rivals=rivals
+            posts[own],
+            forecasts[own],
+            self.study.test,
+            title=self.study.title or self.study.name,
+            name=own,
+            rivals=rivals,
         )
         page.save(self.folder / "report.html")
 
@@ -194,8 +222,36 @@ class Run:
         return verdicts
 
 
+def read_note(folder: Path) -> dict[str, Any]:
+    """What `study.json` says of the run that a folder holds.
+
+    Raises: ReadError if it is missing, torn or not one of ours.
+    """
+    note = folder / "study.json"
+    if not note.is_file():
+        raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReadError(f"{note} is torn or not one of ours: {error}") from error
+    if not isinstance(held, dict) or "study" not in held:
+        raise ReadError(f"{note} is not one of ours: it names no study")
+    return held
+
+
+def _used(study: Study) -> xr.Dataset:
+    """The training data that a model of the study looks at."""
+    models = study.models.values()
+    names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
+    return study.train[sorted(names)]
+
+
 def _whole(post: xr.DataTree, model: Model) -> bool:
-    return not post.attrs["interrupted"] and post.attrs["signature"] == signature(model)
+    """Whether these are all the draws of this model, with these priors."""
+    if post.attrs.get("interrupted", 1) or post.attrs.get("signature") != signature(model):
+        return False
+    priors = {v.attrs["path"]: v.attrs["prior"] for v in post["posterior"].data_vars.values()}
+    return priors == {path: describe_distribution(leaf.distribution) for path, leaf in paths(model).items()}
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
@@ -208,7 +264,7 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 def forecast_times(study: Study) -> xr.Dataset:
     """All times of the data and, where no forcing is needed, times between them for smooth curves."""
-    if study.model.layer.forcings:
+    if study.forced:
         return study.data
     times = np.asarray(study.data["time"].values, dtype=float)
     parts = max(1, round(_PLOTTED_TIMES / len(times)))
@@ -223,8 +279,8 @@ def future_times(study: Study, until: float, step: float) -> np.ndarray:
     Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
     """
     start = float(study.data["time"].values[0])
-    if study.model.layer.forcings:
-        raise DataError("this model needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
-    if not (step > 0 and until > start):
-        raise DataError(f"until must lie after {start:g} and the step must be positive")
+    if study.forced:
+        raise DataError("this study needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
+    if not (0 < step < np.inf and start < until < np.inf):
+        raise DataError(f"until must lie after {start:g} and the step must be positive, both finite")
     return np.arange(start, until + step / 2, step)

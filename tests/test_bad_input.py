@@ -22,6 +22,8 @@ from bayes_dasl.posterior import draws_dataset, signature
 
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
+# What JAX compiles to convert or join single constants while it traces; nothing of a model is in them.
+TRIFLES = {"jit(stage)", "jit(convert_element_type)", "jit(broadcast_in_dim)", "jit(bitwise_or)"}
 
 
 class Decay(bd.Module):
@@ -53,9 +55,7 @@ class PlainNoise(AbstractNoise):
 
 def data() -> xr.Dataset:
     times = np.arange(6.0)
-    dataset = xr.Dataset(
-        {"y": ("time", 2.0 * np.exp(-0.5 * times)), "u": ("time", np.ones(6))}, {"time": times}
-    )
+    dataset = xr.Dataset({"y": ("time", 2.0 * np.exp(-0.5 * times)), "u": ("time", np.ones(6))}, {"time": times})
     dataset["y"].attrs["units"] = "mg/L"
     return dataset
 
@@ -129,15 +129,20 @@ TABLE = [
            r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
     fitted("times duplicate", lambda: (model(), data().isel(time=[0, 1, 1, 2])), DataError,
            r"time must increase: time\[2\]=1.0 is not after time\[1\]=1.0"),
-    fitted("time not finite", lambda: (model(), at_times([0, 1, np.nan, 3, 4, 5])), DataError, r"time\[2\] is not finite"),
-    fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])), DataError, r"time\[5\] is not finite"),
+    fitted("time not finite", lambda: (model(), at_times([0, 1, np.nan, 3, 4, 5])),
+           DataError, r"time\[2\] is not finite"),
+    fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])),
+           DataError, r"time\[5\] is not finite"),
     fitted("times dates", lambda: (model(), at_times(np.datetime64("2020-01-01", "ns") + np.arange(6))), DataError,
            r"time must be numbers .* not datetime64.*convert dates first"),
-    fitted("times text", lambda: (model(), at_times([f"day {i}" for i in range(6)])), DataError, "time must be numbers"),
+    fitted("times text", lambda: (model(), at_times([f"day {i}" for i in range(6)])),
+           DataError, "time must be numbers"),
     fitted("no time", lambda: (model(), data().drop_vars("time")), DataError, "need a 1-D coordinate 'time'"),
     fitted("no data", lambda: (model(), data().isel(time=[])), DataError, "hold no time at all"),
-    fitted("data not a dataset", lambda: (model(), data()["y"]), DataError, "must be an xarray.Dataset .* not DataArray"),
-    fitted("data before the start", lambda: (model(start=1.0), data()), DataError, r"before the start of the model at 1"),
+    fitted("data not a dataset", lambda: (model(), data()["y"]),
+           DataError, "must be an xarray.Dataset .* not DataArray"),
+    fitted("data before the start", lambda: (model(start=1.0), data()),
+           DataError, r"before the start of the model at 1"),
     # observables
     fitted("observable all missing", lambda: (model(), series("y", np.full(6, np.nan))), DataError,
            "'y' has no value at all"),
@@ -172,7 +177,8 @@ TABLE = [
            "'y' is in 'mg/L' but the model works in 'mol/L'"),
     fitted("units not a text", lambda: (model(), series("y", np.ones(6), units=3)), DataError,
            "units of 'y' must be text such as 'mg/L', not 3"),
-    fitted("units of a forcing", lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="m")),
+    fitted("units of a forcing",
+           lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="m")),
            DataError, "'u' is in 'm' but the model works in 'mm'"),
     # models
     fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
@@ -187,9 +193,11 @@ TABLE = [
     fitted("wrong shape in an observed state",
            lambda: (model(initial={"y": three()}, observe=lambda t, y, u: {"y": y["y"]}), data()), ModelError,
            r"'y' the shape \(6, 3\), but one number for each time is needed: \(6,\).*layer.initial.y \(3,\)"),
-    fitted("rates of another state", lambda: (model(wrong_rates, bd.NormalNoise(dist.HalfNormal(1.0))), data()), ModelError,
+    fitted("rates of another state", lambda: (model(wrong_rates, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
+           ModelError,
            "returns rates for x but the states are y"),
-    fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()), ModelError,
+    fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
+           ModelError,
            "cannot be evaluated: KeyError: 'z'"),
     # what is refused when it is built
     built("wrong shape in a Scalar", lambda: Decay(three()), ModelError,
@@ -198,19 +206,21 @@ TABLE = [
     built("array in a Scalar", lambda: Decay(np.ones(2)), ModelError, r"Decay.rate must be .* array of shape \(2,\)"),
     built("wrong shape in the initial state", lambda: model(initial={"y": three()}), ModelError,
           r"initial\['y'\] must be a distribution over one number"),
-    built("wrong shape in the noise", lambda: bd.NormalNoise(three()), ModelError, "NormalNoise.scale must be a distribution"),
+    built("wrong shape in the noise", lambda: bd.NormalNoise(three()),
+          ModelError, "NormalNoise.scale must be a distribution"),
     built("noise for what is not predicted", lambda: model(noise={"z": bd.NormalNoise(0.1)}), ModelError,
           "observable 'z' is not an output of the model; its outputs are y"),
     built("noise that is none", lambda: model(noise=0.1), ModelError, "noise must be a noise model"),
     built("layer that is none", lambda: bd.Model(Decay(0.5), bd.NormalNoise(0.1)), ModelError,
-          "layer must be a scientific layer such as bd.ODE, not Decay"),
+          "layer must be a layer such as bd.ODE, not Decay"),
     built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be callable"),
     built("no state", lambda: model(initial={}), ModelError, "initial must be a dict"),
     built("solver unknown", lambda: model(solver="euler5"), ModelError,
           "unknown solver 'euler5'.*tsit5.*for stiff equations"),
     built("tolerance zero", lambda: model(rtol=0.0), ModelError, "rtol and atol must be positive"),
     built("range reversed", lambda: bd.between(2.0, 1.0), ModelError, "low must be less than high"),
-    built("no draws", lambda: bd.NUTS(draws=0), ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
+    built("no draws", lambda: bd.NUTS(draws=0),
+          ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
     built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
     built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at least 1"),
     built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError, "warmup must be a whole number, at least 50"),
@@ -222,8 +232,10 @@ TABLE = [
     built("split before all data", lambda: bd.split(data(), time=-1.0), DataError,
           "split at -1 leaves one side empty: the data run from 0 to 5"),
     built("split after all data", lambda: bd.split(data(), time=5.0), DataError, "split at 5 leaves one side empty"),
-    built("study with an empty side", lambda: bd.Study("s", model(), data(), split=9.0), DataError, "leaves one side empty"),
-    built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"model": model()}), ModelError,
+    built("study with an empty side", lambda: bd.Study("s", model(), data(), split=9.0),
+          DataError, "leaves one side empty"),
+    built("study with two of a name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"model": model()}),
+          ModelError,
           "two models are named 'model'"),
     built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
           ModelError, "'persistence' is the name of a baseline"),
@@ -231,7 +243,8 @@ TABLE = [
     foretold("posterior of another model",
              lambda: (model(noise=bd.NormalNoise(dist.HalfNormal(1.0))), posterior(model()), data()), MismatchError,
              "another model: only the model has noise.scale"),
-    foretold("posterior of a like-named model", lambda: (model(Unchecked(dist.HalfNormal(1.0))), posterior(model()), data()),
+    foretold("posterior of a like-named model",
+             lambda: (model(Unchecked(dist.HalfNormal(1.0))), posterior(model()), data()),
              MismatchError, "layer.vector_field.rate is .*Decay.* in the posterior and .*Unchecked.* in the model"),
     foretold("no posterior", lambda: (model(), xr.DataTree(), data()), MismatchError, "has no group 'posterior'"),
     foretold("a forecast as posterior",
@@ -275,11 +288,11 @@ def as_users_have_it():
 
 @pytest.fixture
 def compiled():
-    """The names of the programs that XLA compiles while a test runs."""
+    """The names of the programs that XLA compiles while a test runs, single operations on constants left out."""
     programs = []
 
     def listen(event: str, duration: float, **facts: Any) -> None:
-        if event == COMPILED:
+        if event == COMPILED and facts.get("fun_name") not in TRIFLES:
             programs.append(facts.get("fun_name"))
 
     jax.monitoring.register_event_duration_secs_listener(listen)
@@ -321,7 +334,7 @@ def test_compilations_are_counted(compiled):
     """A good call compiles the solver, so that the counts of zero above mean something."""
     fc = bd.forecast(model(), posterior(model()), data())
     np.testing.assert_allclose(fc["conditional_mean"]["y"][0, 0], data()["y"], rtol=1e-5)
-    assert any("one" in str(name) for name in compiled), compiled
+    assert "jit(one)" in compiled, compiled  # _predictive.push's
 
 
 def test_good_data_are_not_refused(compiled):

@@ -31,9 +31,7 @@ def test_climatology_repeats_the_observed_training_values():
 
 @given(st.floats(-5, 5), st.floats(-100, 100), st.floats(0.1, 30.0), st.integers(0, 2**32 - 1))
 @settings(deadline=None, max_examples=40)
-def test_persistence_continues_a_straight_line_at_any_lead_that_it_has_seen(
-    slope, start, step, seed
-):
+def test_persistence_continues_a_straight_line_at_any_lead_that_it_has_seen(slope, start, step, seed):
     time = step * np.arange(12.0)
     lead = step * np.random.default_rng(seed).integers(1, 8)
     forecast = members(persistence(series(start + slope * time, time), [time[-1] + lead]))

@@ -3,12 +3,12 @@
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import small_study
 import xarray as xr
 from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
-import small_study
 
 SIGMA = 0.1
 LOCATION, SPREAD = -0.64, 0.64 / norm.ppf(0.9)  # of log k: a tenth of the prior lies above k = 1
@@ -114,23 +114,19 @@ def test_check_counts_the_failures_and_says_go_on_with_care(fitted):
     assert "rejected and counted" in solver.remedy
 
 
-def test_a_sound_model_is_ready():
-    found = bd.check(small_study.model(), small_study.load())
-    assert found.level == "good", str(found)
-    assert found.verdict == "Ready to fit: every check passed."
-    subjects = [f.subject for f in found.findings]
-    assert subjects == ["data and model", "solver", "prior of y", "density and gradient", "cost"]
-    assert "10 times from 0 to 9; observed: y (10); 3 unknown numbers" in found.findings[0].message
-    assert "compilation included" in found.findings[-1].message
-
-
 def test_a_prior_that_cannot_make_the_data_is_named():
+    """Of two observables of the same state, the one that is off by its units is blamed."""
     data = small_study.load()
-    data["y"] = data["y"] * 1000.0
-    found = bd.check(small_study.model(), data)
-    assert found.level == "warning"
-    [prior] = [f for f in found.findings if f.subject == "prior of y"]
-    assert "outside 99 % of the prior's draws" in prior.message
+    data["scaled"] = data["y"] * 1000.0
+    layer = bd.ODE(
+        small_study.Decay(bd.between(0.05, 1.0)), {"y": 10.0}, lambda t, y, u: {"y": y["y"], "scaled": y["y"]}
+    )
+    found = bd.check(bd.Model(layer, bd.NormalNoise(dist.LogNormal(-1.0, 0.5))), data)
+    assert found.verdict == "Ready to fit, with care: see prior of scaled."
+    levels = {f.subject: f.level for f in found.findings}
+    assert levels["prior of y"] == levels["solver"] == levels["density and gradient"] == "good"
+    [prior] = [f for f in found.findings if f.subject == "prior of scaled"]
+    assert prior.message == "10 of 10 data lie outside 99 % of the prior's draws"
     assert "check units" in prior.remedy
 
 

@@ -106,9 +106,7 @@ def test_a_chain_that_stands_still_is_named():
 
 
 def test_two_chains_that_disagree_are_both_named():
-    assert "chains 0, 1 sit in different places" in str(
-        diagnose(make_post(chains=2, stuck_chain=1))
-    )
+    assert "chains 0, 1 sit in different places" in str(diagnose(make_post(chains=2, stuck_chain=1)))
 
 
 def test_slow_chains_are_not_called_stuck():
@@ -168,8 +166,7 @@ def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
 def test_frozen_chains_are_bad():
     post = make_post(network=False)
     frozen = {
-        name: np.broadcast_to(values.values[:, :1], (4, 200))
-        for name, values in post["posterior"].data_vars.items()
+        name: np.broadcast_to(values.values[:, :1], (4, 200)) for name, values in post["posterior"].data_vars.items()
     }
     diagnosis = diagnose(replaced(post, "posterior", **frozen))
     assert levels(diagnosis, "R-hat of science") == {"bad"}

@@ -12,8 +12,8 @@ import bayes_dasl as bd
 from bayes_dasl._errors import ModelError
 from bayes_dasl.random import paths
 
-Y = {"prey": 2.0, "predator": 0.5}
-U = {"light": 3.0}
+Y = {"prey": jnp.asarray(2.0), "predator": jnp.asarray(0.5)}
+U = {"light": jnp.asarray(3.0)}
 
 
 def science(t, y, u):
@@ -41,14 +41,14 @@ def test_a_correction_of_nothing_changes_nothing(relative):
 
 
 def test_the_rates_of_the_science_are_left_alone():
-    rates = {"prey": 1.0, "predator": 2.0}
+    rates = {"prey": jnp.asarray(1.0), "predator": jnp.asarray(2.0)}
     bd.Residual(lambda t, y, u: rates, closure)(0.0, Y, U)
     assert rates == {"prey": 1.0, "predator": 2.0}
 
 
 def test_a_correction_of_an_unknown_state_is_refused():
     with pytest.raises(ModelError, match="the closure corrects 'wolf'; the science has prey, predator"):
-        bd.Residual(science, lambda t, y, u: {"wolf": 1.0})(0.0, Y, U)
+        bd.Residual(science, lambda t, y, u: {"wolf": jnp.asarray(1.0)})(0.0, Y, U)
 
 
 def test_only_the_closure_is_of_the_network():

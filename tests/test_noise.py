@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -12,7 +13,7 @@ from bayes_dasl._errors import ModelError
 from bayes_dasl.random import paths
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
-Z = np.array([0.7, 3.0, 12.0])
+Z = jnp.asarray([0.7, 3.0, 12.0])
 
 # A noise model, what SciPy calls it, and the same with a spread that is 1.2 times too wide.
 CASES = {
@@ -30,6 +31,14 @@ every_case = pytest.mark.parametrize(("noise", "law", "wider"), CASES.values(), 
 COUNTS = ("poisson", "negative binomial")
 
 
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 def log_density(law, y):
     return law.logpmf(y) if hasattr(law.dist, "pmf") else law.logpdf(y)
 
@@ -38,7 +47,9 @@ def log_density(law, y):
 def test_log_density(noise, law, wider):
     for shift in (0.0, 1.0, 4.0):
         y = np.round(Z + shift) if noise.counts else Z + shift
-        np.testing.assert_allclose(noise(Z).log_prob(y), log_density(law(Z), y), rtol=EXACT, atol=EXACT)
+        # JAX's betaln changes to a series that is good to 1e-6 only for counts of seven and more.
+        exact = 1e-5 if isinstance(noise, bd.NegativeBinomialNoise) else EXACT
+        np.testing.assert_allclose(noise(Z).log_prob(y), log_density(law(Z), y), rtol=EXACT, atol=exact)
         assert not np.allclose(wider(Z).log_prob(y), log_density(law(Z), y), rtol=1e-3)
 
 
@@ -52,7 +63,7 @@ def test_moments(noise, law, wider):
 @every_case
 def test_draws(noise, law, wider):
     """Each draw's distribution function, made continuous for counts, is uniform."""
-    draws, uniform = 2000, np.random.default_rng(0).uniform(size=(2000, 3))
+    draws, uniform = 4000, np.random.default_rng(0).uniform(size=(4000, 3))
 
     def p_value(model):
         y = np.asarray(model(Z).sample(jax.random.key(3), (draws,)))
@@ -67,7 +78,7 @@ def test_draws(noise, law, wider):
 @pytest.mark.parametrize("prediction", [0.0, -1e-9])
 def test_a_prediction_a_hair_below_zero(name, prediction):
     noise = CASES[name][0]
-    value, gradient = jax.value_and_grad(lambda z: noise(z).log_prob(2.0))(prediction)
+    value, gradient = jax.value_and_grad(lambda z: noise(z).log_prob(2.0).sum())(jnp.asarray([prediction]))
     assert np.isfinite(value)
     assert np.isfinite(gradient)
 
@@ -91,7 +102,7 @@ def test_student_tends_to_normal():
         (bd.NegativeBinomialNoise, "concentration"),
     ],
 )
-def test_its_parameter_may_be_random_but_is_one_number(build, name):
+def test_its_parameter_may_be_random_but_is_one_number(unchecked, build, name):
     assert list(paths(build(dist.HalfNormal(1.0)))) == [name]
     with pytest.raises(ModelError, match=f"{build.__name__}.{name}"):
         build(jnp.ones(2))

@@ -7,6 +7,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -30,6 +31,14 @@ def given(times, start=None, **forcings):
     """Inputs at `times` driven by the named series."""
     data = xr.Dataset({name: ("time", v) for name, v in forcings.items()}, {"time": times})
     return bd.inputs(data, start=start, forcings=list(forcings))
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @eqx.filter_jit
@@ -82,7 +91,7 @@ class TestClosedForms:
     def test_values(self):
         prediction = solve(three(PARAMETERS), self.inputs)
         assert bool(prediction.ok)
-        assert tuple(prediction.values) == STATES
+        assert set(prediction.values) == set(STATES)
         assert worst(prediction.values, closed_form(PARAMETERS, TIMES)) < GLOBAL
         wrong = closed_form(PARAMETERS | {"rate": 0.8 * (1 + 1e-4)}, TIMES)
         assert worst(prediction.values, wrong) > GLOBAL
@@ -157,23 +166,25 @@ class BlowUp(bd.Module):
         return {"y": self.k * y["y"] ** 2}
 
 
+@pytest.fixture(scope="module")
+def batch():
+    """Predictions, log densities and gradients of three solves, of which the second fails."""
+    inputs = given(TestFailure.times)
+
+    def density(k):
+        layer = bd.ODE(BlowUp(k), {"y": 1.0}, rtol=RTOL, atol=RTOL, max_steps=256)
+        prediction = layer(inputs)
+        return jnp.where(prediction.ok, -jnp.sum(jnp.log(prediction.values["y"])), -jnp.inf), prediction
+
+    (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(density, has_aux=True)))(TestFailure.ks)
+    return prediction, value, gradient
+
+
 class TestFailure:
     """One solve of three fails; all are batched."""
 
     ks = jnp.asarray([0.1, 1.0, 0.3])
     times = np.array([0.0, 1.0, 2.0])
-
-    @pytest.fixture(scope="class")
-    def batch(self):
-        inputs = given(self.times)
-
-        def density(k):
-            layer = bd.ODE(BlowUp(k), {"y": 1.0}, rtol=RTOL, atol=RTOL, max_steps=256)
-            prediction = layer(inputs)
-            return jnp.where(prediction.ok, -jnp.sum(jnp.log(prediction.values["y"])), -jnp.inf), prediction
-
-        (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(density, has_aux=True)))(self.ks)
-        return prediction, value, gradient
 
     def test_is_flagged(self, batch):
         assert batch[0].ok.tolist() == [True, False, True]
@@ -192,9 +203,9 @@ class TestFailure:
 
     def test_the_others_are_right(self, batch):
         prediction, _, gradient = batch
-        ks, times = np.asarray(self.ks)[[0, 2], None], self.times
-        np.testing.assert_allclose(prediction.values["y"][[0, 2]], 1 / (1 - ks * times), atol=GLOBAL)
-        np.testing.assert_allclose(gradient[jnp.asarray([0, 2])], -np.sum(times / (1 - ks * times), 1), atol=10 * GLOBAL)
+        kt = np.asarray(self.ks)[::2, None] * self.times
+        np.testing.assert_allclose(prediction.values["y"][::2], 1 / (1 - kt), atol=GLOBAL)
+        np.testing.assert_allclose(gradient[::2], -np.sum(self.times / (1 - kt), axis=1), atol=10 * GLOBAL)
 
     def test_a_singular_vector_field_raises_nothing(self):
         layer = bd.ODE(lambda t, y, u: {"y": -1 - jnp.sqrt(y["y"])}, {"y": 1.0}, max_steps=64)
@@ -243,9 +254,9 @@ class TestObserve:
         np.testing.assert_allclose(prediction.values["total"], 1.5 * x.sum(1), atol=GLOBAL)
         np.testing.assert_allclose(prediction.values["first"], x[:, 0] + shift + TIMES, atol=GLOBAL)
 
-    @pytest.mark.parametrize("gain", [1.5, dist.LogNormal(0.0, 1.0)])
+    @pytest.mark.parametrize("gain", [1.5, jnp.asarray(1.5), dist.LogNormal(0.0, 1.0)])
     def test_outputs_are_what_is_observed(self, gain):
-        assert self.layer(gain).outputs == ("total", "first")
+        assert self.layer(gain).outputs == ("first", "total")
 
     def test_array_states_need_it(self):
         with pytest.raises(ModelError, match=r"initial\['x'\] must be a number"):
@@ -284,13 +295,11 @@ class TestSolverNames:
     def test_a_bad_name_lists_the_good_ones(self):
         assert {"tsit5", "dopri8", "kvaerno3", "kvaerno5"} <= set(self.names())
 
-    def test_every_name_in_the_list_solves_an_ode(self):
-        term = diffrax.ODETerm(lambda t, y, args: -y)
+    def test_every_name_in_the_list_is_for_an_ode(self):
         for name in self.names():
             solver = find_solver(name)
             assert not inspect.isabstract(type(solver))
-            jax.eval_shape(lambda s=solver: s.init(term, 0.0, 0.1, jnp.ones(()), None))
-            assert isinstance(term, solver.term_structure), name
+            assert solver.term_structure is diffrax.AbstractTerm, name
 
 
 class TestRefusals:
@@ -306,7 +315,7 @@ class TestRefusals:
             ({"initial": {"y": np.ones(2)}}, r"initial\['y'\] must be a number"),
         ],
     )
-    def test_when_built(self, options, message):
+    def test_when_built(self, unchecked, options, message):
         options = {"vector_field": BlowUp(1.0), "initial": {"y": 1.0}} | options
         with pytest.raises(ModelError, match=message):
             bd.ODE(**options)
@@ -314,5 +323,5 @@ class TestRefusals:
     @pytest.mark.parametrize("rates", [{"z": 1.0}, {"y": 1.0, "z": 1.0}, {}])
     def test_rates_of_other_states(self, rates):
         layer = bd.ODE(lambda t, y, u: rates, {"y": 1.0})
-        with pytest.raises(ModelError, match="the vector field returns rates for .* but the states are y"):
+        with pytest.raises(ModelError, match=r"the vector field returns rates for .* but the states are y"):
             layer(given(TIMES))

@@ -189,9 +189,7 @@ def test_user_text_with_dollar_signs_is_text(post, fc):
 def test_figures_come_out_the_same_twice(fc):
     train, test = trees.make_data()
     first, second = (plots.plot_forecast(fc, train, test, "hare") for _ in range(2))
-    np.testing.assert_array_equal(
-        band(first.axes[0], "90 % band"), band(second.axes[0], "90 % band")
-    )
+    np.testing.assert_array_equal(band(first.axes[0], "90 % band"), band(second.axes[0], "90 % band"))
 
 
 def test_many_times_stay_small():

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 import equinox as eqx
-import h5py
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -46,7 +45,8 @@ def draws_by_path(of, chains=2, length=3):
 
 
 def posterior(of, draws):
-    tree = xr.DataTree.from_dict({"posterior": draws_dataset(of, draws)})
+    groups = {"posterior": draws_dataset(of, draws), "observed_data": xr.Dataset(), "constant_data": xr.Dataset()}
+    tree = xr.DataTree.from_dict(groups)
     tree.attrs["signature"] = signature(of)
     return tree
 
@@ -95,6 +95,9 @@ class TestDraws:
 class TestBelongs:
     post = posterior(model(), draws_by_path(model()))
 
+    def test_the_order_of_observables_does_not_count(self):
+        check_belongs(model(noise=("lynx", "hare")), self.post)
+
     def test_to_an_equal_model_whatever_its_priors(self):
         other = eqx.tree_at(lambda m: m.layer.initial["hare"], model(), dist.Gamma(2.0, 1.0))
         check_belongs(other, self.post)
@@ -131,25 +134,28 @@ class TestFile:
         path.unlink()  # the draws are in memory: the file is free
         assert [p.name for p in path.parent.iterdir()] == []
 
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), RuntimeError("HDF5"), KeyboardInterrupt()])
-    def test_a_failing_write_leaves_the_old_file(self, tmp_path, monkeypatch, error):
+    @pytest.mark.parametrize("step", [(Path, "write_bytes"), (os, "fsync"), (os, "replace")], ids=lambda step: step[1])
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=repr)
+    def test_a_failing_write_leaves_the_old_file(self, tmp_path, monkeypatch, step, error):
         path = bd.save(self.tree, tmp_path / "post.nc")
         before = path.read_bytes()
 
-        def tear(tree, target, **options):
-            Path(target).write_bytes(b"half")
+        def tear(target, *rest):
+            if step[0] is Path:
+                with open(target, "wb") as file:
+                    file.write(b"half")
             raise error
 
-        monkeypatch.setattr(xr.DataTree, "to_netcdf", tear)
-        with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else WriteError) as caught:
+        monkeypatch.setattr(*step, tear)
+        expected, reason = (KeyboardInterrupt, "") if isinstance(error, KeyboardInterrupt) else (WriteError, str(path))
+        with pytest.raises(expected, match=reason):
             bd.save(self.tree, path)
         assert path.read_bytes() == before
         assert list(tmp_path.iterdir()) == [path]
-        assert isinstance(caught.value, KeyboardInterrupt) or str(path) in str(caught.value)
 
     def test_a_folder_that_cannot_be_made(self, tmp_path):
         (tmp_path / "file").touch()
-        with pytest.raises(WriteError, match="cannot write .*post.nc"):
+        with pytest.raises(WriteError, match=r"cannot write .*post\.nc"):
             bd.save(self.tree, tmp_path / "file" / "post.nc")
 
     def test_a_missing_file(self, tmp_path):
@@ -165,19 +171,6 @@ class TestFile:
         with pytest.raises(ReadError, match=f"{path} is torn or not a netCDF file"):
             bd.load(path)
 
-    @pytest.mark.parametrize("block", range(8))
-    def test_a_damaged_file(self, tmp_path, block):
-        """Overwritten in one of eight places: read as it was saved, read otherwise, or refused by name."""
-        path = bd.save(self.tree, tmp_path / "post.nc")
-        whole = bytearray(path.read_bytes())
-        size = len(whole) // 8
-        whole[block * size : (block + 1) * size] = b"\xff" * size
-        path.write_bytes(whole)
-        try:
-            bd.load(path)
-        except ReadError as error:
-            assert str(path) in str(error)
-
     @pytest.mark.parametrize("content", [b"chain,draw\n0,1\n", b"CDF\x01" + bytes(64), b"PK\x03\x04" + bytes(64)])
     def test_a_foreign_file(self, tmp_path, content):
         path = tmp_path / "foreign.nc"
@@ -185,11 +178,10 @@ class TestFile:
         with pytest.raises(ReadError, match=f"{path} is torn or not a netCDF file"):
             bd.load(path)
 
-    def test_an_hdf5_file_that_is_not_ours(self, tmp_path):
+    def test_a_netcdf_file_that_is_not_ours(self, tmp_path):
         path = tmp_path / "foreign.nc"
-        with h5py.File(path, "w") as file:
-            file["x"] = np.arange(3.0)
-        with pytest.raises((ReadError, MismatchError)):
+        xr.Dataset({"x": ("time", np.arange(3.0))}).to_netcdf(path, engine="h5netcdf")
+        with pytest.raises(MismatchError, match="this is no posterior"):
             check_belongs(model(), bd.load(path))
 
 
@@ -199,47 +191,49 @@ field = lambda t, y, u: {"y": -y["y"]}
 model = bd.Model(bd.ODE(field, {"y": dist.LogNormal(0.0, 1.0)}), bd.NormalNoise(1.0))
 data = xr.Dataset({"y": ("time", [1.0, 0.5])}, {"time": [0.0, 1.0]})
 """
-CHECK = USE + "from bayes_dasl.model import check_data; print(check_data(model, data)['y'].dtype)"
+CHECK = """
+from bayes_dasl.model import check_data
+import jax
+print(check_data(model, data)["y"].dtype, jax.config.jax_num_cpu_devices)
+arviz.summary
+"""
 PROGRAMS = {
-    "arviz first": "import arviz, bayes_dasl as bd" + CHECK + "; arviz.summary",
-    "arviz last": "import bayes_dasl as bd, arviz" + CHECK + "; arviz.summary",
+    "arviz first": "import arviz, bayes_dasl as bd" + USE + CHECK,
+    "arviz last": "import bayes_dasl as bd, arviz" + USE + CHECK,
     "single precision": "import bayes_dasl as bd" + USE + "bd.fit(model, data)",
-    "double precision": "import jax, bayes_dasl as bd; print(jax.numpy.ones(1).dtype, jax.config.jax_num_cpu_devices)",
 }
+
+
+@pytest.fixture(scope="module")
+def results():
+    """Output, errors and exit status of each program; they run side by side."""
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_ENABLE")} | {"MPLBACKEND": "Agg"}
+    single = {"JAX_ENABLE_X64": "0"}
+    running = {
+        name: subprocess.Popen(
+            [sys.executable, "-W", "error::UserWarning:bayes_dasl", "-c", program],
+            cwd=ROOT,
+            env=environment | (single if name == "single precision" else {}),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+        )
+        for name, program in PROGRAMS.items()
+    }
+    return {name: (*process.communicate(timeout=120), process.returncode) for name, process in running.items()}
 
 
 class TestFreshProcess:
     """What depends on the order of imports or on the environment."""
 
-    @pytest.fixture(scope="class")
-    def results(self):
-        environment = {k: v for k, v in os.environ.items() if not k.startswith("JAX_ENABLE")} | {"MPLBACKEND": "Agg"}
-        single = {"JAX_ENABLE_X64": "0"}
-        running = {
-            name: subprocess.Popen(
-                [sys.executable, "-W", "error::UserWarning:bayes_dasl", "-c", program],
-                cwd=ROOT,
-                env=environment | (single if name == "single precision" else {}),
-                text=True,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.PIPE,
-            )
-            for name, program in PROGRAMS.items()
-        }
-        return {name: (*process.communicate(timeout=120), process.returncode) for name, process in running.items()}
-
     @pytest.mark.parametrize("name", ["arviz first", "arviz last"])
     def test_arviz_may_be_imported_before_or_after(self, results, name):
         out, err, code = results[name]
         assert code == 0, err
-        assert out.split() == ["float64"]
+        assert out.split() == ["float64", str(len(os.sched_getaffinity(0)))]
 
     def test_single_precision_is_refused(self, results):
         _, err, code = results["single precision"]
         assert code == 1
         assert "BayesDaslError: JAX computes in single precision" in err
         assert "jax.config.update('jax_enable_x64', True)" in err
-
-    def test_double_precision_and_a_device_for_each_core_are_the_default(self, results):
-        out, err, _ = results["double precision"]
-        assert out.split() == ["float64", str(len(os.sched_getaffinity(0)))], err

@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import small_study
 import xarray as xr
 
 import bayes_dasl as bd
-import small_study
 from bayes_dasl import study as study_module
 from bayes_dasl._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl._files import replacing, write_text
@@ -156,11 +156,14 @@ def test_a_torn_note_is_named(ran, tmp_path):
         ran[0].study.run(tmp_path, key=3)
 
 
-def test_check_climbs_the_ladder_for_each_model():
-    found = small_study.study().check()
+def test_check_reports_on_each_model():
+    """Here with data that neither suits; the command line's tests climb the whole ladder."""
+    study = small_study.study()
+    found = dataclasses.replace(study, data=study.data.rename(y="z")).check()
     assert list(found) == ["decay", "inflow"]
-    assert all("4 unknown" in f["inflow"].findings[0].message for f in [found])
-    assert all(result.level != "bad" for result in found.values()), found
+    for result in found.values():
+        assert result.verdict == "Not ready to fit: data and model."
+        assert "observable 'y' is not in the data; they hold z" in str(result)
 
 
 # ---- bad input, before any work
@@ -202,7 +205,9 @@ def test_times_of_a_study_whose_rival_needs_forcings():
         future_times(forced, 20.0, 1.0)
 
 
-@pytest.mark.parametrize(("until", "step"), [(0.0, 1.0), (20.0, 0.0), (20.0, -1.0), (np.inf, 1.0), (20.0, np.inf), (np.nan, 1.0)])
+@pytest.mark.parametrize(
+    ("until", "step"), [(0.0, 1.0), (20.0, 0.0), (20.0, -1.0), (np.inf, 1.0), (20.0, np.inf), (np.nan, 1.0)]
+)
 def test_future_times_that_are_none_are_refused(until, step):
     with pytest.raises(DataError, match="until must lie after 0 and the step must be positive"):
         future_times(small_study.study(), until, step)
@@ -230,9 +235,9 @@ def test_replacing_takes_the_place_of_the_file_at_the_end(tmp_path):
 
 @pytest.mark.parametrize(
     ("error", "seen"),
-    [(OSError(errno.ENOSPC, "No space left on device"), WriteError), (RuntimeError("HDF5"), WriteError),
+    [(OSError(errno.ENOSPC, "No space left on device"), WriteError), (OSError("no more"), WriteError),
      (KeyboardInterrupt(), KeyboardInterrupt), (ZeroDivisionError(), ZeroDivisionError)],
-    ids=lambda e: getattr(e, "__name__", type(e).__name__),
+    ids=["full", "without a number", "stopped", "our fault"],
 )  # fmt: skip
 def test_replacing_leaves_the_older_file_where_writing_fails(tmp_path, error, seen):
     path = write_text(tmp_path / "file", "old")
@@ -269,7 +274,7 @@ def test_a_torn_posterior_is_named(ran, tmp_path, left):
 
 
 def test_a_missing_posterior_is_named(ran, tmp_path):
-    with pytest.raises(ReadError, match="there is no file .*posterior.nc"):
+    with pytest.raises(ReadError, match=r"there is no file .*posterior\.nc"):
         Run(ran[0].study, tmp_path).fitted()
 
 
@@ -284,33 +289,33 @@ def test_a_torn_posterior_stops_a_second_run(ran, tmp_path, monkeypatch):
     assert (folder / "posterior.nc").read_bytes() == whole[:5000]
 
 
-SAVE_UNDER_A_LIMIT = """
+SAVE_UNDER_LIMITS = """
 import resource, sys
-import xarray as xr
 from bayes_dasl._errors import WriteError
-from bayes_dasl.posterior import load
+from bayes_dasl.posterior import load, save
 post = load(sys.argv[1])
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv[3]), resource.RLIM_INFINITY))
-try:
-    save(post, sys.argv[2])
-except WriteError as error:
-    print("refused:", error)
+for limit in map(int, sys.argv[3:]):
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
+    try:
+        save(post, sys.argv[2])
+    except WriteError as error:
+        print(limit, error)
 """
 
 
-@pytest.mark.parametrize("limit", [1_000, 20_000, 60_000])
-def test_a_file_that_cannot_grow_leaves_nothing_behind(ran, tmp_path, limit):
+def test_a_file_that_cannot_grow_leaves_nothing_behind(ran, tmp_path):
     """A limit on the size of files fails in the middle of writing, as a full disk does."""
-    source = ran[0].folder / "posterior.nc"
-    assert source.stat().st_size > limit
-    target = tmp_path / "posterior.nc"
+    source, target = ran[0].folder / "posterior.nc", tmp_path / "posterior.nc"
     target.write_bytes(b"older")
+    limits = ["1000", "20000", str(source.stat().st_size // 2)]
     done = subprocess.run(
-        [sys.executable, "-c", SAVE_UNDER_A_LIMIT, source, target, str(limit)],
+        [sys.executable, "-c", SAVE_UNDER_LIMITS, source, target, *limits],
         capture_output=True, text=True, cwd=ROOT, timeout=120, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith(f"refused: cannot write {target}"), done.stdout
+    said = done.stdout.splitlines()
+    assert [line.split(" ", 1)[0] for line in said] == limits
+    assert all(f"cannot write {target}: File too large; nothing was left half-written" in line for line in said)
     assert done.stderr == ""
     assert target.read_bytes() == b"older"
     assert list(tmp_path.iterdir()) == [target]
@@ -353,10 +358,9 @@ def test_draws_find_a_refuge_where_the_folder_is_lost_during_the_fit(ran, post, 
 def tiny_disk(folder: Path, size: str):
     """A file system of its own with little room, or a skip where mounting is not possible."""
     folder.mkdir()
-    mount = shutil.which("mount")
-    if mount is None or subprocess.run(
-        [mount, "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=False
-    ).returncode:
+    try:
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", folder], capture_output=True, check=True)
+    except (OSError, subprocess.CalledProcessError):
         pytest.skip("a small file system can only be mounted by root")
     try:
         yield folder
@@ -367,7 +371,7 @@ def tiny_disk(folder: Path, size: str):
 def test_draws_find_a_refuge_where_the_disk_is_full(ran, post, tmp_path, refuges, monkeypatch):
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: post)
     with tiny_disk(tmp_path / "disk", "32k") as disk:
-        with pytest.raises(WriteError, match="No space left on device|HDF5|write") as caught:
+        with pytest.raises(WriteError, match=r"cannot write .*posterior\.nc") as caught:
             ran[0].study.run(disk / "run", key=3)
         assert_rescued(caught.value, refuges, post, disk / "run" / "posterior.nc")
         assert set(contents(disk)) == {"run/study.json"}
@@ -379,7 +383,7 @@ def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
     room = sum(-(-len(data) // 4096) * 4096 for data in whole.values())
     with tiny_disk(tmp_path / "disk", f"{room + 64 * 1024}") as disk:
         folder = shutil.copytree(ran[0].folder, disk / "run")
-        with pytest.raises(WriteError, match="forecast.nc"):
+        with pytest.raises(WriteError, match=r"cannot write .*forecast\.nc"):
             Run(ran[0].study, folder).forecast(np.linspace(0.0, 20.0, 5000))
         assert contents(folder) == whole
 
@@ -392,7 +396,7 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
     partial.attrs |= {"interrupted": 1, "draws_requested": 200}
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: partial)
     study, folder = dataclasses.replace(ran[0].study, rivals={}), tmp_path / "run"
-    with pytest.raises(Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*posterior.nc"):
+    with pytest.raises(Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*\.nc"):
         study.run(folder, key=3)
     assert load(folder / "posterior.nc").attrs["interrupted"] == 1
     assert set(contents(folder)) == {"posterior.nc", "study.json"}
@@ -411,4 +415,3 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
 def test_names_of_models_are_checked():
     with pytest.raises(ModelError, match="two models are named 'inflow'"):
         dataclasses.replace(small_study.study(), label="inflow")
-

@@ -30,14 +30,14 @@ class Kernel:
     target_acceptance: float
     max_tree_depth: int
 
-    def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Array) -> tuple[Any, Any]:
+    def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Any) -> tuple[Any, Any]:
         """`SEGMENT` transitions of one chain; `state` is (NUTS state, step-size state)."""
         step_nuts = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
 
         def transition(state, iteration):
             chain, tuning = state
-            step_size = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
+            step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
             now = jax.random.fold_in(key, iteration)
             chain, info = step_nuts(now, chain, self.log_density, step_size, metric, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
@@ -63,7 +63,7 @@ def _kept(chain: Any, info: Any, step_size: Array) -> dict[str, Array]:
 
 
 @jax.jit
-def _first_state(position: Array, value: Array, gradient: Array, step_size: Array) -> tuple[Any, Any]:
+def _first_state(position: Any, value: Any, gradient: Any, step_size: Any) -> tuple[Any, Any]:
     init, _, _ = dual_averaging_adaptation(0.8)
     return nuts.hmc.HMCState(position, value, gradient), jax.vmap(init)(step_size)
 
@@ -99,9 +99,7 @@ class Chains:
         place = jax.ShapeDtypeStruct((self.chains, dimension), float)
         state = jax.eval_shape(_first_state, place, number, place, number)
         keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.chains))
-        chained = jax.tree.map(
-            lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._split), (state, keys)
-        )
+        chained = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._split), (state, keys))
         flag, iteration = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
         return jax.jit(program).lower(*chained, iteration, flag, metric).compile()
 

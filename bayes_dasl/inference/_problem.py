@@ -46,9 +46,7 @@ class Problem(eqx.Module):
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         """Log density in the unconstrained space, up to a constant; −inf where the solver fails."""
         values, log_jacobian = self._constrain(position)
-        log_joint, _ = log_density(
-            substitute(self.model, data=values), (self.inputs, self.observed), {}, {}
-        )
+        log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + log_jacobian
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -67,7 +65,7 @@ class Problem(eqx.Module):
 
     def unconstrain(self, values: dict[str, Array]) -> Float[Array, " dimension"]:
         """The flat position of named values."""
-        parts = [site.bijector.inv(values[path]).reshape(-1) for path, site in self.sites.items()]
+        parts = [jnp.ravel(site.bijector.inv(values[path])) for path, site in self.sites.items()]
         return jnp.concatenate(parts)
 
     def prior(self, draws: int, *, key: Array) -> Float[Array, "draws dimension"]:
@@ -77,9 +75,7 @@ class Problem(eqx.Module):
     def labels(self) -> list[str]:
         """A name for each coordinate, to say where something went wrong."""
         return [
-            path if site.size == 1 else f"{path}[{i}]"
-            for path, site in self.sites.items()
-            for i in range(site.size)
+            path if site.size == 1 else f"{path}[{i}]" for path, site in self.sites.items() for i in range(site.size)
         ]
 
 
@@ -98,9 +94,7 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
 
 
 type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
-type ValueAndGradient = Callable[
-    [Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]
-]
+type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
 
 
 def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:

@@ -89,8 +89,8 @@ def find_start(problem: Problem, optimiser: Optimiser, *, key: Array) -> Start:
     value = np.where(np.isfinite(value), value, -np.inf)
     if not np.isfinite(value).any():
         raise ModelError(
-            f"none of {_PRIOR_DRAWS} prior draws leads to a finite log density: run bd.check(model, data), which says how "
-            "prior draws fare in the solver, and narrow the priors or loosen the solver"
+            f"none of {_PRIOR_DRAWS} prior draws leads to a finite log density: run bd.check(model, data), which "
+            "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
         )
     order = np.argsort(-value)
     best = x[order[0]]

@@ -13,7 +13,7 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import check_scalar, is_random
+from ..random import check_scalar, is_random, paths, realise
 from ._prediction import AbstractLayer, Prediction
 
 
@@ -30,6 +30,8 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         if isinstance(value, type)
         and issubclass(value, diffrax.AbstractAdaptiveSolver)
         and not name.startswith(("Abstract", "HalfSolver"))
+        # Others are for equations in two parts: stochastic, or implicit and explicit.
+        and value.term_structure is diffrax.AbstractTerm
     }
     if not isinstance(solver, str) or solver.lower() not in adaptive:
         raise ModelError(
@@ -62,8 +64,8 @@ class ODE(AbstractLayer):
     vector_field: VectorField
     initial: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | None = eqx.field(default=None, static=True)
     rtol: float = eqx.field(default=1e-6, static=True)
@@ -87,7 +89,8 @@ class ODE(AbstractLayer):
     def outputs(self) -> tuple[str, ...]:
         if self.observe is None:
             return tuple(self.initial)
-        observed = jax.eval_shape(self.observe, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
+        known = realise(self.observe, {path: jnp.ones(leaf.shape) for path, leaf in paths(self.observe).items()})
+        observed = jax.eval_shape(known, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
         return tuple(observed)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
@@ -105,7 +108,7 @@ class ODE(AbstractLayer):
         ok = (solution.result == diffrax.RESULTS.successful) & _finite(solution.ys)
         # Masked before `observe`, so that a singular function there still has a finite gradient.
         states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), solution.ys)
-        values = states if self.observe is None else self._observe(inputs, states)
+        values = states if self.observe is None else self._observed(self.observe, inputs, states)
         ok = ok & _finite(values)
         stats = {"steps": jnp.asarray(solution.stats["num_steps"])}
         return Prediction(jax.tree.map(lambda v: jnp.where(ok, v, 1.0), values), ok, stats)
@@ -135,14 +138,13 @@ class ODE(AbstractLayer):
             throw=False,
         )
 
-    def _observe(self, inputs: Inputs, states: Values) -> Values:
+    def _observed(self, observe: Callable, inputs: Inputs, states: Any) -> Values:
         def at(t, y):
             u = {name: inputs.forcings[name](t) for name in self.forcings}
-            return dict(self.observe(t, y, u))
+            return dict(observe(t, y, u))
 
         return jax.vmap(at)(inputs.times, states)
 
 
-def _finite(values: Values) -> Bool[Array, ""]:
+def _finite(values: Any) -> Bool[Array, ""]:
     return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(values)]))
-

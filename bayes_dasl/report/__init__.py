@@ -54,4 +54,3 @@ def report(
     rival has the name of the model or of a baseline.
     """
     return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))
-

@@ -31,9 +31,7 @@ class Card:
     caption: str
 
 
-def forecast_cards(
-    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]
-) -> list[Card]:
+def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]) -> list[Card]:
     """Draw the forecast of each observable."""
     return [
         _card(
@@ -47,9 +45,7 @@ def forecast_cards(
     ]
 
 
-def decomposition_cards(
-    parts: xr.Dataset, names: Sequence[str], train_end: float | None
-) -> list[Card]:
+def decomposition_cards(parts: xr.Dataset, names: Sequence[str], train_end: float | None) -> list[Card]:
     """Draw the parts of the predictive variance of each observable."""
     return [
         _card(
@@ -108,8 +104,7 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame) -> list[Card]:
             "pit",
             "Where the truth falls in the forecast.",
             "A calibrated forecast follows the diagonal. A line that is flat in the middle means "
-            "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. "
-            + guide,
+            "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. " + guide,
             "Empirical distribution of the probability integral transform of the test data.",
         ),
         _card(

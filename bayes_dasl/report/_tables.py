@@ -183,9 +183,7 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
     )
 
 
-def _score_rows(
-    tables: Mapping[str, pd.DataFrame], observable: str
-) -> list[tuple[str, list[Cell]]]:
+def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tuple[str, list[Cell]]]:
     columns = [*LOSSES, *COVERAGES]
     values = np.array([[float(t.loc[observable, c]) for c in columns] for t in tables.values()])
     nominal = np.array([COVERAGES.get(c, 0.0) for c in columns])
