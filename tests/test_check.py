@@ -9,6 +9,9 @@ from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
+from bayes_dasl._predictive import Pushed
+from bayes_dasl.check import _prior
+from bayes_dasl.inference._problem import pose
 
 SIGMA = 0.1
 LOCATION, SPREAD = -0.64, 0.64 / norm.ppf(0.9)  # of log k: a tenth of the prior lies above k = 1
@@ -115,19 +118,24 @@ def test_check_counts_the_failures_and_says_go_on_with_care(fitted):
 
 
 def test_a_prior_that_cannot_make_the_data_is_named():
-    """Of two observables of the same state, the one that is off by its units is blamed."""
+    """Of two observables the one that is off is blamed, by the draws that were solved."""
     data = small_study.load()
-    data["scaled"] = data["y"] * 1000.0
+    data["scaled"] = 1000.0 * data["y"]
     layer = bd.ODE(
         small_study.Decay(bd.between(0.05, 1.0)), {"y": 10.0}, lambda t, y, u: {"y": y["y"], "scaled": y["y"]}
     )
-    found = bd.check(bd.Model(layer, bd.NormalNoise(dist.LogNormal(-1.0, 0.5))), data)
-    assert found.verdict == "Ready to fit, with care: see prior of scaled."
-    levels = {f.subject: f.level for f in found.findings}
-    assert levels["prior of y"] == levels["solver"] == levels["density and gradient"] == "good"
-    [prior] = [f for f in found.findings if f.subject == "prior of scaled"]
-    assert prior.message == "10 of 10 data lie outside 99 % of the prior's draws"
-    assert "check units" in prior.remedy
+    problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
+    rng = np.random.default_rng(0)
+    draws = {name: data["y"].values + rng.normal(size=(200, 10)) for name in ("y", "scaled")}
+    ok = np.arange(200) < 150
+    draws["scaled"][~ok] = 1e6
+    found = {f.subject: f for f in _prior(problem, Pushed({}, {}, ok, np.ones(200, int), {}, draws))}
+    good, bad = found["prior of y"], found["prior of scaled"]
+    assert good.level == "good"
+    assert good.message == "10 of 10 data lie within the prior's range"
+    assert bad.level == "warning"
+    assert bad.message == "10 of 10 data lie outside 99 % of the prior's draws"
+    assert "check units" in bad.remedy
 
 
 def test_a_model_that_always_fails_is_not_ready():

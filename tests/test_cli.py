@@ -106,16 +106,6 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
     assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
 
 
-def test_the_same_command_again_keeps_the_fits(ran):
-    folder, _ = ran
-    before = (folder / "posterior.nc").read_bytes()
-    result = invoke("run", STUDY, "--out", folder, "--key", 3)
-    assert result.exit_code == 0, result.output
-    assert "decay: already fitted, kept" in result.stdout
-    assert "inflow: already fitted, kept" in result.stdout
-    assert (folder / "posterior.nc").read_bytes() == before
-
-
 def test_another_key_in_the_same_folder_is_refused(ran):
     folder, _ = ran
     result = invoke("run", STUDY, "--out", folder, "--key", 4)

@@ -174,7 +174,7 @@ def test_the_flat_density_is_the_models_own(decay):
         # All three are positive: the unconstrained coordinate is the log.
         assert float(log_density(position)) == pytest.approx(float(joint + position.sum()), rel=1e-9)
         np.testing.assert_allclose(problem.unconstrain(values), position, rtol=1e-9)
-    value, gradient = value_and_gradient(jnp.asarray(x[0]))
+    _, gradient = value_and_gradient(jnp.asarray(x[0]))
     step = 1e-5 * np.eye(3)
     central = [(float(log_density(x[0] + s)) - float(log_density(x[0] - s))) / 2e-5 for s in step]
     np.testing.assert_allclose(gradient, central, rtol=1e-4, atol=1e-4)

@@ -109,7 +109,8 @@ def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
 
     def value_and_gradient(position):
         value, gradient = evaluate(position)
-        return value, gradient
+        # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw is lost anyway.
+        return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
 
     @jax.custom_vjp
     def log_density_of(position):

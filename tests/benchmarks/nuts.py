@@ -9,6 +9,7 @@ by turns. "Sampling" is warm-up and draws without tracing and compilation. A fit
 minutes (a stuck chain can) is stopped and counts as no effective draw in four minutes.
 """
 
+import itertools
 import json
 import subprocess
 import sys
@@ -129,7 +130,10 @@ def measure(who: str, key: int) -> dict[str, float]:
 def main() -> None:
     import pandas as pd
 
-    rows = [{"who": who, "key": key, **measure(who, key)} for key in KEYS for who in ("ours", "by_hand")]
+    rows = []
+    for key, who in itertools.product(KEYS, ("ours", "by_hand")):
+        rows.append({"who": who, "key": key, **measure(who, key)})
+        print(rows[-1], file=sys.stderr, flush=True)
     table = pd.DataFrame(rows)
     table["ESS/s with compilation"] = table["ess"] / table["total"]
     table["ESS/s of sampling"] = table["ess"] / table["sampling"]
