@@ -151,7 +151,7 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
             "warning",
             "interrupted run",
             f"stopped after {draws} of {requested} draws in each chain",
-            "resume the run from its checkpoint to get the rest of the draws",
+            "fit again for the rest of the draws, or go on with those there are",
         )
     if chains == 1:
         yield Finding(

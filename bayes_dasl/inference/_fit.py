@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._devices import require_double_precision
+from .._errors import ModelError
 from .._keys import as_key, printable
 from .._predictive import Draws, push
 from .._progress import ProgressBar
@@ -58,6 +59,8 @@ def fit(
     began = time.perf_counter()
     require_double_precision()
     engine = NUTS() if engine is None else engine
+    if isinstance(engine, type) or not isinstance(engine, Engine):
+        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
     with ProgressBar(progress) as bar:
