@@ -316,9 +316,12 @@ def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
-    diverging = dict(_variables(post, "sample_stats")).get("diverging")
+    stats = dict(_variables(post, "sample_stats"))
+    diverging, cut_short = stats.get("diverging"), stats.get("solver_failure")
     if diverging is None:
         return
+    if cut_short is not None:  # a trajectory that meets a failing solve diverges too: it is counted there
+        diverging = diverging & ~cut_short
     count, size = int(diverging.sum()), diverging.size
     if count == 0:
         yield Finding("good", "divergences", f"none in {size} draws")
@@ -341,17 +344,27 @@ def _failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Fin
         remedy = "narrow the priors that give trajectories nobody believes in; else " + solver
         yield _failures("prior", "sample_stats_prior", ~prior.values.astype(bool), remedy)
     if posterior is not None:
-        yield _failures("posterior", "sample_stats", posterior.values.astype(bool), solver)
+        yield _cut_short(posterior.values.astype(bool), solver)
     if forecast is not None:
         remedy = "the failed draws are left out, so the forecast is conditional on success: " + solver
         yield _failures("forecast", "sample_stats_predictions", ~forecast.values.astype(bool), remedy)
+
+
+def _cut_short(failed: np.ndarray, solver: str) -> Finding:
+    """Draws of the posterior are all solved; some transitions met a failing solve and turned back, exactly."""
+    count, size = int(failed.sum()), failed.size
+    if count == 0:
+        return Finding("good", FAILURES, f"none met in {size} posterior draws (sample_stats)")
+    message = f"a failing solve cut short {count} of {size} posterior draws ({100 * count / size:.3g} %, sample_stats)"
+    remedy = "the draws are valid: the posterior reaches to where the solver fails. If it should not, narrow the priors"
+    return Finding("warning", FAILURES, message, f"{remedy}; else {solver}")
 
 
 def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Finding:
     count, size = int(failed.sum()), failed.size
     if count == 0:
         return Finding("good", FAILURES, f"none in {size} {draws} draws ({group})")
-    # A wide prior may fail often and the posterior be sound; draws of the posterior may not.
+    # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
     level: Level = "bad" if draws != "prior" and count > 0.05 * size else "warning"
     share = f"{100 * count / size:.3g} %"
     message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"

@@ -101,6 +101,9 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
             raise ModelError(
                 f"'{leaf.path}' has the discrete distribution {kind}: only continuous ones can be inferred"
             )
+    for name in (*model.observables, *model.layer.forcings, *paths(model)):
+        if "/" in name:
+            raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
     for name in (*model.observables, *model.layer.forcings):
         if name not in data:
             role = "observable" if name in model.observables else "forcing"

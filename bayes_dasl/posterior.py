@@ -46,9 +46,19 @@ def series_dataset(
     values: Mapping[str, np.ndarray], times: xr.DataArray, data: xr.Dataset, dims: tuple[str, ...] = ("chain", "draw")
 ) -> xr.Dataset:
     """A dataset of observables over time, with the units of the data."""
-    attributes = {name: dict(data[name].attrs) if name in data else {} for name in values}
+    attributes = {name: plain_attributes(data[name].attrs) if name in data else {} for name in values}
+    times = times.assign_attrs(plain_attributes(times.attrs))
     variables = {name: ((*dims, "time"), v, attributes[name]) for name, v in values.items()}
     return with_coordinates(xr.Dataset(variables, coords={"time": times}))
+
+
+def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
+    """Attributes that netCDF can hold: anything but text and numbers becomes text."""
+    kept = {}
+    for name, value in attributes.items():
+        plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        kept[str(name)] = value if plain else str(value)
+    return kept
 
 
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:

@@ -12,6 +12,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from bayes_dasl._errors import MismatchError
+from bayes_dasl.data import checked_times
 
 LEVELS = (50, 80, 90, 95)
 COLUMNS = (
@@ -19,6 +20,7 @@ COLUMNS = (
     *(f"coverage_{level}" for level in LEVELS),
     "n",
 )
+_FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")  # what a narrow terminal shows
 POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
@@ -97,7 +99,7 @@ def score_table(ensembles: Ensembles) -> pd.DataFrame:
     overall["n"] = table["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    return table.astype({"n": int})
+    return table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)])
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.DataArray]:
@@ -106,6 +108,9 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.DataArray]
     Shapes: draws `(draw, time)` with chains merged, observed `(time,)`.
     Raises: MismatchError if an observable is not in the data, or no time is shared.
     """
+    if "predictions" not in fc.children:
+        raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
+    checked_times(data)
     predictions = fc["predictions"].to_dataset()
     absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
     if absent:

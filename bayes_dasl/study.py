@@ -18,10 +18,9 @@ from .check import Check, check
 from .data import fingerprint, split
 from .diagnostics import Diagnosis, diagnose
 from .forecast import forecast
-from .inference import NUTS, fit
+from .inference import NUTS, fit, pose
 from .model import Model, check_data
-from .posterior import load, save, signature
-from .random import describe_distribution, paths
+from .posterior import load, save
 from .report import report
 from .scores import score
 
@@ -141,7 +140,7 @@ class Run:
         Raises: Interrupted if the user stopped it; the draws so far are then saved.
         """
         model, path = self.study.models[name], self.path(name, "posterior.nc")
-        if path.is_file() and _whole(load(path), model):
+        if path.is_file() and _whole(load(path), model, self.study.train):
             say(f"{name}: already fitted, kept")
             return
         say(f"{name}: fitting by {self.study.engine!r}")
@@ -158,7 +157,7 @@ class Run:
     def _save(self, post: xr.DataTree, path: Path, say: Say) -> Path:
         try:
             return save(post, path)
-        except WriteError as error:
+        except Exception as error:  # whatever went wrong, hours of sampling must not be lost with it
             refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
             save(post, refuge)
             raise WriteError(
@@ -246,12 +245,10 @@ def _used(study: Study) -> xr.Dataset:
     return study.train[sorted(names)]
 
 
-def _whole(post: xr.DataTree, model: Model) -> bool:
-    """Whether these are all the draws of this model, with these priors."""
-    if post.attrs.get("interrupted", 1) or post.attrs.get("signature") != signature(model):
-        return False
-    priors = {v.attrs["path"]: v.attrs["prior"] for v in post["posterior"].data_vars.values()}
-    return priors == {path: describe_distribution(leaf.distribution) for path, leaf in paths(model).items()}
+def _whole(post: xr.DataTree, model: Model, train: xr.Dataset) -> bool:
+    """Whether these are all the draws of this model's posterior: the same equations, priors, solver and data."""
+    same = post.attrs.get("posterior_sha256") == pose(model, train).fingerprint()
+    return same and not post.attrs["interrupted"]
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -97,9 +97,11 @@ def test_the_verdict_names_the_failures_of_each_group(fitted):
     _, post, fc = fitted
     verdict = bd.diagnose(post, fc).verdict
     assert "solver failures" in verdict
+    cut_short = post["sample_stats"]["solver_failure"].values
+    assert f"a failing solve cut short {cut_short.sum()} of {cut_short.size} posterior draws" in verdict
+    assert "divergences" not in verdict  # a trajectory that meets a failing solve is counted once
     for failed, draws, group in (
         (~post["sample_stats_prior"]["ok"].values, "prior", "sample_stats_prior"),
-        (post["sample_stats"]["solver_failure"].values, "posterior", "sample_stats"),
         (~fc["sample_stats_predictions"]["ok"].values, "forecast", "sample_stats_predictions"),
     ):
         assert f"the solver failed in {failed.sum()} of {failed.size} {draws} draws" in verdict

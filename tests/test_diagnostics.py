@@ -147,6 +147,14 @@ def test_failures_of_the_prior_alone_do_not_condemn_the_posterior():
     assert diagnose(make_post(draws=500), make_fc(failures=100)).level == "bad"
 
 
+def test_a_trajectory_that_meets_a_failing_solve_is_counted_once():
+    post = make_post(failures=100)
+    diverging = post["sample_stats"]["solver_failure"].values
+    diagnosis = diagnose(replaced(post, "sample_stats", diverging=diverging))
+    assert levels(diagnosis, "divergences") == {"good"}
+    assert diagnosis.level == "warning"
+
+
 def test_everything_failed():
     diagnosis = diagnose(make_post(failures=800), make_fc(failures=800))
     assert diagnosis.level == "bad"
@@ -192,7 +200,7 @@ def test_groups_that_an_engine_does_not_give_are_passed_over(absent):
 def test_interrupted_run_says_how_far_it_came():
     text = str(diagnose(make_post(draws=120, interrupted=True, draws_requested=1000)))
     assert "stopped after 120 of 1000 draws in each chain" in text
-    assert "resume" in text
+    assert "fit again" in text
 
 
 @pytest.mark.parametrize("draws", [1, 2, 3, 7, 8, 9])

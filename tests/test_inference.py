@@ -10,6 +10,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from numpyro.distributions.transforms import biject_to
 from numpyro.infer import MCMC, Predictive
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
@@ -299,3 +300,49 @@ def test_an_interruption_before_the_first_draw_is_passed_on(decay, monkeypatch):
     monkeypatch.setattr(ProgressBar, "advance", stop)
     with pytest.raises(KeyboardInterrupt):
         bd.fit(model, data, SHORT, key=5)
+
+
+@pytest.mark.parametrize("first", [True, False])
+def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
+    """Dirichlet weights of three constants: the flat density is the model's own, with the Jacobian."""
+
+    class Still(eqx.Module):
+        def __call__(self, t, y, u):
+            return {name: 0.0 * value for name, value in y.items()}
+
+    def observe(t, y, u):
+        return {"y": y["w"] @ jnp.array([1.0, 2.0, 4.0])}
+
+    weights = {"w": dist.Dirichlet(jnp.array([1.0, 2.0, 3.0]))}
+    scale = dist.LogNormal(0.0, 1.0) if first else 0.5
+    model = bd.Model(bd.ODE(Still(), weights, observe=observe), bd.NormalNoise(scale=scale))
+    problem = pose(model, series([1.5, 2.5]))
+    assert problem.dimension == (3 if first else 2) == len(problem.labels())
+    position = jnp.asarray([0.3, -0.4, 0.2])[: problem.dimension]
+    values = problem.constrain(position)
+    joint, _ = numpyro.infer.util.log_density(model, (series([1.5, 2.5]),), {}, values)
+    stick = biject_to(dist.constraints.simplex)
+    jacobian = stick.log_abs_det_jacobian(position[:2], values["layer.initial.w"])
+    jacobian += position[2] if first else 0.0
+    assert float(problem.log_density(position)) == pytest.approx(float(joint + jacobian), rel=1e-9)
+
+
+def test_the_fingerprint_changes_with_the_model_and_the_data(decay):
+    model, data = decay
+    same = pose(model, data).fingerprint()
+    assert pose(model, data).fingerprint() == same
+    stricter = eqx.tree_at(lambda m: m.noise, model, bd.NormalNoise(scale=dist.HalfNormal(1.001)))
+    solver = bd.Model(bd.ODE(model.layer.vector_field, model.layer.initial, rtol=1e-7), model.noise)
+    for other, its_data in ((stricter, data), (solver, data), (model, data + 0.1)):
+        assert pose(other, its_data).fingerprint() != same
+
+
+def test_names_and_attributes_that_netcdf_cannot_hold_cost_no_draws(decay, tmp_path):
+    model, data = decay
+    odd = data.assign_attrs(made=None)
+    odd["y"].attrs = {"calibrated": True, "note": None, "units": "mg"}
+    post = bd.fit(model, odd, SHORT, key=5)
+    assert bd.load(bd.save(post, tmp_path / "post.nc"))["observed_data"]["y"].attrs["note"] == "None"
+    layer = bd.ODE(model.layer.vector_field, model.layer.initial, observe=lambda t, y, u: {"a/b": y["y"]})
+    with pytest.raises(bd.BayesDaslError, match="'a/b' has a slash"):
+        bd.fit(bd.Model(layer, model.noise), data.rename(y="a/b"))

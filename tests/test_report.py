@@ -346,6 +346,8 @@ def test_save_is_all_or_nothing(tmp_path, monkeypatch):
 
 
 def test_save_into_no_folder_names_the_path(tmp_path):
-    with pytest.raises(WriteError, match=r"nowhere.report\.html"):
-        Report("new").save(tmp_path / "nowhere" / "report.html")
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(WriteError, match=r"file.report\.html"):
+        Report("new").save(tmp_path / "file" / "report.html")
+    assert Report("new").save(tmp_path / "made" / "a.html").read_text() == "new"
     assert Report("new").save(str(tmp_path / "a.html")).read_text() == "new"

@@ -2,4 +2,5 @@
 
 from ._fit import Engine as Engine
 from ._fit import fit as fit
+from ._problem import pose as pose
 from .nuts import NUTS as NUTS

@@ -18,7 +18,7 @@ from .._predictive import Draws, push
 from .._progress import ProgressBar
 from ..data import fingerprint
 from ..model import Model
-from ..posterior import draws_dataset, series_dataset, signature, with_coordinates
+from ..posterior import draws_dataset, plain_attributes, series_dataset, signature, with_coordinates
 from ..random import draw_prior
 from ._problem import Problem, pose
 from ._samples import Samples
@@ -82,6 +82,7 @@ def fit(
         "interrupted": int(samples.interrupted),
         "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
         "signature": signature(model),
+        "posterior_sha256": problem.fingerprint(),
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
         **samples.facts,
@@ -120,6 +121,9 @@ def _data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, 
     known.attrs = {"start": float(problem.inputs.start)}
     observed = data[list(model.observables)].astype(float)
     observed.attrs = {}
+    for dataset in (known, observed):
+        for variable in dataset.variables.values():
+            variable.attrs = plain_attributes(variable.attrs)
     return {"observed_data": observed, "constant_data": known}
 
 

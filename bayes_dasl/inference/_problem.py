@@ -4,12 +4,15 @@ Every engine uses this and nothing else of the model: the log density, prior dra
 way back to named values.
 """
 
+import hashlib
 import math
+import re
 from collections.abc import Callable
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import xarray as xr
 from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float
@@ -31,7 +34,8 @@ class _Site(eqx.Module):
 
     @property
     def size(self) -> int:
-        return math.prod(self.shape)
+        """Unconstrained numbers: a point of the simplex of three has two."""
+        return math.prod(self.bijector.inverse_shape(self.shape))
 
 
 class Problem(eqx.Module):
@@ -72,6 +76,14 @@ class Problem(eqx.Module):
         """Independent prior draws in the unconstrained space; no solver runs."""
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
 
+    def fingerprint(self) -> str:
+        """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum."""
+        closed = jax.make_jaxpr(self.log_density)(jnp.zeros(self.dimension))
+        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
+        for constant in closed.consts:
+            digest.update(np.ascontiguousarray(constant).tobytes())
+        return digest.hexdigest()
+
     def labels(self) -> list[str]:
         """A name for each coordinate, to say where something went wrong."""
         return [
@@ -88,8 +100,8 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
     sites, start = {}, 0
     for path, leaf in paths(model).items():
         bijector = biject_to(leaf.distribution.support)
-        site = _Site(start, leaf.shape, bijector)
-        sites[path], start = site, start + math.prod(bijector.inverse_shape(leaf.shape))
+        sites[path] = _Site(start, leaf.shape, bijector)
+        start += sites[path].size
     return Problem(model, model.inputs(data), observed, sites, start)
 
 
