@@ -49,7 +49,7 @@ FAULTS = [
     ({"chains": 1}, "single chain", {"warning"}),
     ({"draws": 6}, "mixing of science parameters", {"bad"}),
     ({"failures": 3}, "solver failures", {"good", "warning"}),
-    ({"failures": 150}, "solver failures", {"good", "bad"}),
+    ({"failures": 150}, "solver failures", {"good", "warning"}),
     ({"prior_failures": 50}, "solver failures", {"good", "warning"}),
 ]
 
