@@ -50,9 +50,9 @@ def check(model: Model, data: xr.Dataset, engine: NUTS | None = None, *, key: in
         problem = pose(model, data)
     except BayesDaslError as error:
         return Check((Finding("bad", "data and model", str(error), "mend this first"),))
-    key_prior, key_gradient = jax.random.split(as_key(key))
+    key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
-    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_prior)
+    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
     return Check(
         (
             _data(problem),

@@ -66,10 +66,11 @@ def _load_study(name: str) -> Study:
     if path is None or not path.is_file():
         known = ", ".join(_study_files()) or "none"
         raise ReadError(f"there is no study '{name}'; known are {known}, or give a Python file that defines study()")
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module_name = f"bayes_dasl_study_{path.stem}"  # a study called random.py must not shadow another module
+    spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # dataclasses and pickles look their module up
+    sys.modules[module_name] = module  # dataclasses and pickles look their module up
     spec.loader.exec_module(module)
     if not callable(getattr(module, "study", None)):
         raise ReadError(f"{path} defines no function study() that returns a bd.Study")

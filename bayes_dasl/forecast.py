@@ -89,9 +89,10 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         if name not in data:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
         check_units(data, name, model.layer.units.get(name, ""))
-    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    forcings = list(model.layer.forcings)
+    known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)
     past = known.isel(time=~np.isin(known["time"], times))
-    both = xr.concat([past, data[list(model.layer.forcings)]], "time", data_vars="all").sortby("time")
+    both = xr.concat([past, data[forcings].reset_coords(drop=True)], "time", data_vars="all").sortby("time")
     joined = model.inputs(both, start=start)
     return Inputs(joined.start, jnp.asarray(times), joined.forcings)
 

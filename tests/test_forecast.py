@@ -110,3 +110,11 @@ def test_scores_and_parts_of_a_real_forecast(forced):
     parts = bd.decompose(fc)
     np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"], rtol=1e-6)
     assert "network" not in parts
+
+
+def test_coordinates_besides_time_do_no_harm(forced):
+    model, data, post = forced
+    season = data.assign_coords(season=("time", ["dry", "wet"] * 6 + ["dry"]))
+    plain = bd.forecast(model, post, data)
+    labelled = bd.forecast(model, post, season)
+    np.testing.assert_array_equal(plain["predictions"]["y"], labelled["predictions"]["y"])
