@@ -145,7 +145,7 @@ class Run:
             return
         say(f"{name}: fitting by {self.study.engine!r}")
         post = fit(model, self.study.train, self.study.engine, progress=progress, key=key)
-        saved = self._save(post, path, say)
+        saved = self._save(post, path)
         if post.attrs["interrupted"]:
             drawn = post["posterior"].sizes["draw"]
             raise Interrupted(
@@ -154,7 +154,7 @@ class Run:
             )
         say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
 
-    def _save(self, post: xr.DataTree, path: Path, say: Say) -> Path:
+    def _save(self, post: xr.DataTree, path: Path) -> Path:
         try:
             return save(post, path)
         except Exception as error:  # whatever went wrong, hours of sampling must not be lost with it
