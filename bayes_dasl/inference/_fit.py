@@ -2,6 +2,7 @@
 
 import datetime
 import importlib.metadata
+import os
 import platform
 import time
 from typing import Protocol, runtime_checkable
@@ -13,6 +14,7 @@ from jaxtyping import Array
 
 from .._devices import require_double_precision
 from .._errors import ModelError
+from .._journal import Journal
 from .._keys import as_key, printable
 from .._predictive import Draws, push
 from .._progress import ProgressBar
@@ -29,12 +31,15 @@ _PRIOR_DRAWS = 500
 
 @runtime_checkable
 class Engine(Protocol):
-    """Draws from the posterior of a problem."""
+    """Draws from the posterior of a problem; a frozen dataclass of plain numbers and words.
+
+    `draws` are those of each chain. Long work is done in steps of the journal, so that it can be resumed.
+    """
 
     @property
     def draws(self) -> int: ...
 
-    def run(self, problem: Problem, *, key: Array, bar: ProgressBar) -> Samples: ...
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples: ...
 
 
 def fit(
@@ -43,6 +48,7 @@ def fit(
     engine: Engine | None = None,
     *,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Draw from the posterior of a model given data.
@@ -51,10 +57,13 @@ def fit(
     Ctrl-C while sampling keeps the draws so far and marks the result with the attribute `interrupted`.
     `progress` shows a bar (default: on a terminal). The same key gives the same draws.
 
+    With a folder `checkpoint`, every step of the run is kept there as it is done. Called again after the process was
+    killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
+
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
     given each draw).
-    Raises: DataError, ModelError.
+    Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
     require_double_precision()
@@ -63,8 +72,10 @@ def fit(
         raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
+    sha256 = problem.fingerprint()
+    journal = Journal(checkpoint, {"posterior_sha256": sha256, "engine": repr(engine), "key": printable(key)})
     with ProgressBar(progress) as bar:
-        samples = engine.run(problem, key=key_run, bar=bar)
+        samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
         sampled = time.perf_counter()
     constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
     draws = jax.tree.map(np.asarray, constrained)
@@ -82,7 +93,7 @@ def fit(
         "interrupted": int(samples.interrupted),
         "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
         "signature": signature(model),
-        "posterior_sha256": problem.fingerprint(),
+        "posterior_sha256": sha256,
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
         **samples.facts,

@@ -14,12 +14,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jax.extend.core import jaxpr_as_fun
 from jaxtyping import Array, Float
 from numpyro.distributions.transforms import Transform, biject_to
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
+from .._trace import traced
 from ..data import Inputs
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
@@ -53,6 +53,13 @@ class Problem(eqx.Module):
         log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + log_jacobian
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+    def log_prior(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
+        """Log density of the prior alone in the unconstrained space; no solver runs."""
+        values, log_jacobian = self._constrain(position)
+        leaves = paths(self.model)
+        terms = [jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()]
+        return sum(terms, log_jacobian)
 
     def constrain(self, position: Float[Array, " dimension"]) -> dict[str, Array]:
         """Named values (path → array) from a flat position."""
@@ -115,9 +122,7 @@ def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
     Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
     two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
     """
-    example = jnp.zeros(problem.dimension)
-    closed = jax.make_jaxpr(jax.value_and_grad(problem.log_density))(example)
-    evaluate = jax.jit(jaxpr_as_fun(closed))
+    evaluate = jax.jit(traced(jax.value_and_grad(problem.log_density), jnp.zeros(problem.dimension)))
 
     def value_and_gradient(position):
         value, gradient = evaluate(position)

@@ -7,6 +7,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._errors import ModelError
+from .._journal import Journal
 from .._progress import ProgressBar
 from ._chains import SEGMENT, Chains, Kernel, Trace
 from ._problem import Problem, traced_once
@@ -38,7 +39,7 @@ class NUTS:
         if not 0 < self.target_acceptance < 1:
             raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
 
-    def run(self, problem: Problem, *, key: Array, bar: ProgressBar) -> Samples:
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
         Raises: ModelError if no start has a finite log density.

@@ -1,0 +1,54 @@
+"""Functions traced once, to be compiled into several programs and kept in JAX's cache on disk."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+
+
+def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
+    """`function` with its Python run once, here, for arguments like `examples`.
+
+    Runtime checks that call back into Python are left out: a program with one is never kept in JAX's cache on disk,
+    and the solver's own (the times of the output lie in order, and inside the solve) hold for checked data.
+    """
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
+    flat, tree = jaxpr_as_fun(_unchecked(closed)), jax.tree.structure(shape)
+    return lambda *arguments: jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
+
+
+def _unchecked(inner: Any) -> Any:
+    """A jaxpr in which each choice between a callback and none always takes none."""
+    if not _is_jaxpr(inner) or not calls_back(inner):
+        return inner
+    if not isinstance(inner, Jaxpr):  # before JAX 0.12 a closed jaxpr held an open one
+        return inner.replace(jaxpr=_unchecked(inner.jaxpr))
+    return inner.replace(eqns=[_unchecked_equation(e) for e in inner.eqns])
+
+
+def _unchecked_equation(equation: Any) -> Any:
+    if not any(map(calls_back, _inner(equation))):
+        return equation
+    parameters = dict(equation.params)
+    if equation.primitive.name == "cond":
+        sound = [branch for branch in parameters["branches"] if not calls_back(branch)]
+        if sound:
+            return equation.replace(params=parameters | {"branches": (sound[0],) * len(parameters["branches"])})
+    rewritten = jax.tree.map(_unchecked, parameters, is_leaf=_is_jaxpr)
+    return equation.replace(params=rewritten)
+
+
+def calls_back(inner: Any) -> bool:
+    """Whether a jaxpr calls back into Python."""
+    equations = getattr(inner, "jaxpr", inner).eqns
+    return any(e.primitive.name == "pure_callback" or any(map(calls_back, _inner(e))) for e in equations)
+
+
+def _is_jaxpr(x: Any) -> bool:
+    return isinstance(x, (ClosedJaxpr, Jaxpr))
+
+
+def _inner(equation: Any) -> list[Any]:
+    """The jaxprs inside an equation: branches, bodies, called functions."""
+    return [x for x in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(x)]
