@@ -18,7 +18,11 @@ from .diagnostics import diagnose as diagnose  # noqa: E402
 from .forecast import forecast as forecast  # noqa: E402
 from .hybrid import Residual as Residual  # noqa: E402
 from .inference import NUTS as NUTS  # noqa: E402
+from .inference import SMC as SMC  # noqa: E402
+from .inference import SVI as SVI  # noqa: E402
+from .inference import ManyChain as ManyChain  # noqa: E402
 from .inference import fit as fit  # noqa: E402
+from .inference import resume as resume  # noqa: E402
 from .layers import ODE as ODE  # noqa: E402
 from .model import Model as Model  # noqa: E402
 from .networks import Network as Network  # noqa: E402
@@ -35,4 +39,7 @@ from .random import field as field  # noqa: E402
 from .report import report as report  # noqa: E402
 from .scores import pit as pit  # noqa: E402
 from .scores import score as score  # noqa: E402
+from .solver_check import check_solver as check_solver  # noqa: E402
+from .solver_check import tightened as tightened  # noqa: E402
 from .study import Study as Study  # noqa: E402
+from .update import update as update  # noqa: E402

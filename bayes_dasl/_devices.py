@@ -1,11 +1,13 @@
-"""JAX's set-up: double precision, and one CPU device for each core, one thread of chains for each device."""
+"""JAX's set-up: double precision, a CPU device for each core, compiled programs kept in the user's cache folder."""
 
 import contextlib
 import os
 import sys
+from pathlib import Path
 
 import jax
 import numpyro
+import platformdirs
 
 from ._errors import BayesDaslError
 
@@ -23,6 +25,34 @@ def configure() -> None:
         # If JAX has computed already, chains share the one device.
         with contextlib.suppress(RuntimeError):
             jax.config.update("jax_num_cpu_devices", _cores())
+    _keep_compiled_programs()
+
+
+def _keep_compiled_programs() -> None:
+    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has chosen otherwise."""
+    folder = cache_folder()
+    if folder is None or jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
+        return
+    jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+    if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+def cache_folder() -> Path | None:
+    """Where things worth keeping between processes lie; nowhere if `BAYES_DASL_CACHE` is `off`.
+
+    `BAYES_DASL_CACHE` names another folder than the user's own cache folder.
+    """
+    chosen = os.environ.get("BAYES_DASL_CACHE", "")
+    if chosen.lower() == "off":
+        return None
+    return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
+
+
+def computing_devices() -> list[jax.Device]:
+    """The devices that chains are spread over: all of the kind that JAX computes on by default."""
+    default = jax.config.jax_default_device
+    return jax.devices() if default is None else jax.devices(default.platform)
 
 
 def _load_whole(*packages: str) -> None:

@@ -28,7 +28,7 @@ class Journal:
     """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there already.
 
     `identity` says what is computed; steps of anything else are refused. Without a folder nothing is kept.
-    A torn file is named in a warning and taken back, with those after it: the run goes on from the last good step.
+    A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step.
 
     Raises: MismatchError if the folder holds another run; ReadError if it holds something else than a run;
     WriteError if it cannot be written.
@@ -52,7 +52,9 @@ class Journal:
                 )
         else:
             if folder.is_dir() and any(folder.iterdir()):
-                raise ReadError(f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder")
+                raise ReadError(
+                    f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder"
+                )
             with replacing(folder / _NOTE) as temporary:
                 temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
 
@@ -67,7 +69,7 @@ class Journal:
                 return self._read(path, name)
             except ReadError as error:
                 warnings.warn(f"{error}: going on from the step before it", stacklevel=2)
-                self._forget_from(self._number)
+        self._forget_from(self._number)
         arrays = work()
         self._write(path, name, arrays)
         return arrays
@@ -109,7 +111,9 @@ def read_identity(folder: str | Path) -> dict[str, str | int]:
     """
     note = Path(folder) / _NOTE
     if not note.is_file():
-        raise ReadError(f"{folder} holds no checkpoint: it has no {_NOTE}; make one with bd.fit(…, checkpoint={str(folder)!r})")
+        raise ReadError(
+            f"{folder} holds no checkpoint: it has no {_NOTE}; make one with bd.fit(…, checkpoint={str(folder)!r})"
+        )
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
     except ValueError as error:

@@ -1,6 +1,7 @@
 """Push draws through a model, chunk by chunk, so that memory stays bounded whatever their number."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,12 +10,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from . import _memory
+from ._trace import traced
 from .data import Inputs
 from .model import Model, Observed
 from .random import realise
 
-_CHUNK_BYTES = 32 * 2**20
 _LARGEST_CHUNK = 500
+_SHARE = 0.25
+"""Of the memory at hand, for one chunk."""
 
 type Draws = Mapping[str, np.ndarray]
 
@@ -41,13 +45,13 @@ def push(
     """Conditional mean and variance of each observable for every draw.
 
     With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one
-    predictive draw. `draws` maps each random leaf's path to an array `(draws, …)`.
+    predictive draw. `draws` maps each random leaf's path to an array `(draws, …)`. A chunk is as large as a
+    quarter of the memory at hand allows: the compiled program itself says what it needs.
     """
     total = len(next(iter(draws.values())))
-    chunk = min(_chunk_size(model, given), total)
-    one = _one_draw(model, given, observed, key is not None)
-    run = jax.jit(jax.vmap(one))
+    draws = {path: np.asarray(values) for path, values in draws.items()}
     keys = jax.random.split(jax.random.key(0) if key is None else key, total)
+    run, chunk = _compiled(_one_draw(model, given, observed, key is not None), draws, keys)
     parts = []
     for start in range(0, total, chunk):
         # The last chunk repeats draws up to full length: one shape, one compilation.
@@ -58,9 +62,25 @@ def push(
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-def _chunk_size(model: Model, given: Inputs) -> int:
-    per_draw = 8 * 8 * given.times.size * max(len(model.layer.outputs), 1)
-    return int(np.clip(_CHUNK_BYTES // per_draw, 1, _LARGEST_CHUNK))
+def _compiled(function: Callable, draws: Draws, keys: Array) -> tuple[Callable, int]:
+    """A program for as many draws at once as a share of the memory allows, and their number."""
+    first = {path: jnp.asarray(values[0]) for path, values in draws.items()}
+    # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
+    flat = traced(function, first, keys[0])
+
+    def one(draw, key):
+        return flat(draw, key)
+
+    budget = _SHARE * _memory.available()
+    chunk = min(_LARGEST_CHUNK, len(keys))
+    while True:
+        shapes = jax.tree.map(lambda x, n=chunk: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), (first, keys[0]))
+        program = jax.jit(jax.vmap(one)).lower(*shapes).compile()
+        needed = _memory.needed(program)
+        if needed <= budget or chunk == 1:
+            return program, chunk
+        # A power of two: free memory is never twice the same, but a program on disk is found by its chunk.
+        chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
 
 
 def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: bool) -> Any:

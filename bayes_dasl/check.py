@@ -14,8 +14,10 @@ from ._errors import BayesDaslError
 from ._keys import as_key
 from ._predictive import Pushed, push
 from .diagnostics import Diagnosis, Finding
-from .inference import NUTS
-from .inference._problem import Problem, pose, traced_once
+from .inference import NUTS, pose
+from .inference._gradient import choose
+from .inference._problem import Problem, traced_once
+from .inference._spread import spread
 from .model import Model
 from .random import draw_prior
 
@@ -23,6 +25,7 @@ _DRAWS = 256
 _GRADIENTS = 64
 # Leapfrog steps a draw that a NUTS run usually lies between; the cost of a run is a range, not a number.
 _LEAPFROGS = (7, 31)
+_WARMUP = 300  # about what a warm-up takes that ends by itself
 
 
 @dataclass(frozen=True)
@@ -84,7 +87,7 @@ def _solver(pushed: Pushed) -> Iterator[Finding]:
     else:
         yield Finding(
             "bad", "solver", message,
-            "narrow the priors, allow more max_steps, or take a stiff solver such as 'kvaerno5'",
+            "narrow the priors, allow more max_steps, or take the stiff solver 'rodas5p'",
         )  # fmt: skip
 
 
@@ -109,9 +112,9 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
 
 
 def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding]:
-    value_and_gradient, _ = traced_once(problem)
-    run = jax.jit(jax.vmap(value_and_gradient))
-    positions = problem.prior(_GRADIENTS, key=key)
+    value_and_gradient, _ = traced_once(problem, choose(problem, engine.gradient))
+    over = spread(value_and_gradient, _GRADIENTS)
+    run, positions = jax.jit(over.function), jax.device_put(problem.prior(_GRADIENTS, key=key), over.sharding)
     began = time.perf_counter()
     value, gradient = (np.asarray(a) for a in run(positions))
     compiling = time.perf_counter() - began
@@ -137,15 +140,14 @@ def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding
 
 
 def _cost(run, positions, compiling: float, engine: NUTS) -> Finding:
-    batch = positions[: engine.chains]
-    run(batch)[0].block_until_ready()
     laps = []
     for _ in range(5):
         began = time.perf_counter()
-        run(batch)[0].block_until_ready()
+        run(positions)[0].block_until_ready()
         laps.append(time.perf_counter() - began)
-    each = float(np.median(laps))
-    low, high = (each * n * (engine.warmup + engine.draws) + 4 * compiling for n in _LEAPFROGS)
+    each = float(np.median(laps)) * engine.chains / _GRADIENTS
+    length = (engine.warmup or _WARMUP) + engine.draws
+    low, high = (each * n * length + 4 * compiling for n in _LEAPFROGS)
     message = (
         f"one gradient for {engine.chains} chains takes {1e3 * each:.2g} ms; {engine!r} should take about "
         f"{low:.0f} to {high:.0f} s, compilation included"

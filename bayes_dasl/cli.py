@@ -1,4 +1,4 @@
-"""The command `bayes-dasl`: list, check, run, diagnose, forecast and report."""
+"""The command `bayes-dasl`: list, check, run, resume, diagnose, forecast and report."""
 
 import dataclasses
 import importlib.util
@@ -45,7 +45,7 @@ def _short_errors() -> Iterator[None]:
         raise typer.Exit(1) from None
     except KeyboardInterrupt:
         console.print(
-            "\n[yellow]stopped: fits that were whole are kept, nothing is half-written; run the same command again[/]",
+            "\n[yellow]stopped: nothing is half-written; run the same command again, or bayes-dasl resume, to go on[/]",
             soft_wrap=True,
         )
         raise typer.Exit(130) from None
@@ -122,9 +122,18 @@ def run(
             raise Interrupted(
                 f"{stop}\nGo on with one of\n"
                 f"  bayes-dasl report {quote(str(folder))}   # forecast and report from the draws so far\n"
-                f"  bayes-dasl run {quote(study)} --out {quote(str(folder))} --key {key}"
-                "   # sample again; fits that are whole are kept"
+                f"  bayes-dasl resume {quote(str(folder))}   # the rest of the draws"
             ) from None
+        _print_verdict(done)
+
+
+@app.command()
+def resume(run: RunFolder) -> None:
+    """Go on with a run that was stopped or killed: it ends with the draws of an uninterrupted one."""
+    with _short_errors():
+        loaded = _load_run(run)
+        key = int(read_note(run)["key"])
+        done = loaded.study.run(run, key=key, say=lambda text: console.print(text, markup=False, soft_wrap=True))
         _print_verdict(done)
 
 

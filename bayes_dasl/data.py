@@ -55,7 +55,7 @@ def _complete_series(variable: xr.DataArray) -> bool:
 def _forcing(data: xr.Dataset, name: str) -> np.ndarray:
     if name not in data:
         raise DataError(f"forcing '{name}' is not in the data; they hold {_names(data)}")
-    values = _series(data, name, "forcing")
+    values = series(data, name, "forcing")
     if not np.isfinite(values).all():
         at = float(data["time"].values[~np.isfinite(values)][0])
         raise DataError(f"forcing '{name}' is missing or not finite at time {at:g}: fill the gap first")
@@ -94,7 +94,7 @@ def observations(data: xr.Dataset, name: str, *, integer: bool = False) -> np.nd
     """
     if name not in data:
         raise DataError(f"observable '{name}' is not in the data; they hold {_names(data)}")
-    values = _series(data, name, "observable")
+    values = series(data, name, "observable")
     if np.isinf(values).any():
         at = float(data["time"].values[np.isinf(values)][0])
         raise DataError(f"observable '{name}' is infinite at time {at:g}; a missing value is NaN")
@@ -106,7 +106,11 @@ def observations(data: xr.Dataset, name: str, *, integer: bool = False) -> np.nd
     return values
 
 
-def _series(data: xr.Dataset, name: str, role: str) -> np.ndarray:
+def series(data: xr.Dataset, name: str, role: str) -> np.ndarray:
+    """The numbers of a series over time, NaN where missing.
+
+    Raises: DataError for another dimension or for what is no number.
+    """
     variable = data[name]
     if variable.dims != ("time",):
         raise DataError(f"{role} '{name}' must have the one dimension time, not {variable.dims}")

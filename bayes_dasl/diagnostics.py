@@ -3,65 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-type Level = Literal["good", "warning", "bad"]
+from ._findings import FAILURES, Diagnosis, Finding, Level, grade
+from ._run_findings import run_findings
 
-LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
 MOST_COLUMNS = 200  # trajectory points, and network weights, that are looked at
 FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
-FAILURES = "solver failures"
 SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One thing that was looked at; a remedy in words unless it is good."""
-
-    level: Level
-    subject: str
-    message: str
-    remedy: str = ""
-
-    def __str__(self) -> str:
-        line = f"[{self.level}] {self.subject}: {self.message}"
-        return f"{line}; remedy: {self.remedy}" if self.remedy else line
-
-
-@dataclass(frozen=True)
-class Diagnosis:
-    """All findings about a fit, the worst level among them, and a verdict in one sentence."""
-
-    findings: tuple[Finding, ...]
-
-    @property
-    def level(self) -> Level:
-        return LEVELS[max((LEVELS.index(f.level) for f in self.findings), default=0)]
-
-    @property
-    def verdict(self) -> str:
-        blamed = [f.subject for f in self.findings if f.level == self.level]
-        blamed = ", ".join(dict.fromkeys(blamed))
-        failures = [f.message for f in self.findings if f.subject == FAILURES]
-        sentence = {
-            "good": "The fit can be used: every check passed",
-            "warning": f"The fit can be used with care: see {blamed}",
-            "bad": f"Do not rely on this fit yet: {blamed}",
-        }[self.level]
-        return "; ".join([sentence, *(m for m in failures if not m.startswith("none"))]) + "."
-
-    def __str__(self) -> str:
-        return "\n".join([self.verdict, *map(str, self.findings)])
-
-    def to_dict(self) -> dict[str, object]:
-        """Return the level, the verdict and the findings as plain values, ready for JSON."""
-        findings = [asdict(finding) for finding in self.findings]
-        return {"level": self.level, "verdict": self.verdict, "findings": findings}
 
 
 def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
@@ -80,7 +33,8 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     return Diagnosis(
         (
             *_run_findings(post),
-            *_mixing_findings(science, trajectories, network),
+            *run_findings(post),
+            *_mixing_findings(science, trajectories, network, nested="nested_rhat" in post.attrs),
             *_chain_findings(post, [science, trajectories]),
             *_energy_findings(post),
             *_divergence_findings(post),
@@ -162,13 +116,15 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
         )
 
 
-def _mixing_findings(science: _Columns, trajectories: _Columns, network: _Columns) -> Iterator[Finding]:
-    judged = [*_mixing(science), *_mixing(trajectories)]
+def _mixing_findings(
+    science: _Columns, trajectories: _Columns, network: _Columns, *, nested: bool
+) -> Iterator[Finding]:
+    judged = [*_mixing(science, nested=nested), *_mixing(trajectories, nested=nested)]
     yield from judged
     fine = bool(trajectories.names) and all(
         finding.level == "good" for finding in judged if trajectories.subject in finding.subject
     )
-    for finding in _mixing(network):
+    for finding in _mixing(network, nested=nested):
         if fine and finding.level != "good":
             yield Finding(
                 "warning",
@@ -181,8 +137,11 @@ def _mixing_findings(science: _Columns, trajectories: _Columns, network: _Column
             yield finding
 
 
-def _mixing(columns: _Columns) -> Iterator[Finding]:
-    """R-hat and effective sample size of a set of quantities; nothing for an empty set."""
+def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
+    """R-hat and effective sample size of a set of quantities; nothing for an empty set.
+
+    Of many short chains R-hat is above one whatever they do; their nested R-hat is judged elsewhere.
+    """
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
         return
@@ -213,7 +172,8 @@ def _mixing(columns: _Columns) -> Iterator[Finding]:
     if moving.any():
         names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
         rhat = _rhat(values[..., moving])
-        yield _rhat_finding(subject, names, rhat)
+        if not nested:
+            yield _rhat_finding(subject, names, rhat)
         yield _ess_finding(subject, names, values[..., moving], apart=bool(rhat.max() > 1.05))
 
 
@@ -230,7 +190,7 @@ def _rhat(values: np.ndarray) -> np.ndarray:
 
 def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
     worst = int(rhat.argmax())
-    level = _grade(-rhat[worst], good=-1.01, warning=-1.05)
+    level = grade(-rhat[worst], good=-1.01, warning=-1.05)
     message = f"highest {rhat[worst]:.3f} ({names[worst]}), good below 1.01"
     remedies = {
         "science parameters": SPEED_UP,
@@ -247,13 +207,14 @@ def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: b
         tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
     bulk, tail = np.nan_to_num(bulk), np.nan_to_num(tail)
     low = min(bulk.min(), tail.min())
-    level = _grade(low, good=100.0 * chains, warning=50.0 * chains)
+    wanted = 100.0 * min(chains, 4)
+    level = grade(low, good=wanted, warning=wanted / 2)
     message = (
         f"lowest bulk {bulk.min():.0f} ({names[int(bulk.argmin())]}) and tail {tail.min():.0f} "
-        f"({names[int(tail.argmin())]}) of {chains * draws} draws, good from {100 * chains}"
+        f"({names[int(tail.argmin())]}) of {chains * draws} draws, good from {wanted:.0f}"
     )
     # Chains that disagree are not cured by length; else, what brings the worst one to the mark.
-    needed = int(np.ceil(draws * chains / max(low, 1.0))) * 100
+    needed = int(np.ceil(draws * wanted / max(low, 1.0) / 100)) * 100
     longer = f"draw about {needed} in each chain, or find what makes the chains slow"
     remedy = "see why the chains disagree first (R-hat)" if apart else longer
     return Finding(level, f"effective sample size of {subject}", message, "" if level == "good" else remedy)
@@ -309,7 +270,7 @@ def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
         return
     bfmi = np.array(list(array_stats.bfmi(values, chain_axis=0, draw_axis=1)), float)
     chain = energy["chain"].values[bfmi.argmin()]
-    level = _grade(float(bfmi.min()), good=0.3, warning=0.2)
+    level = grade(float(bfmi.min()), good=0.3, warning=0.2)
     message = f"lowest {bfmi.min():.2f} (chain {chain}), good from 0.3"
     remedy = "the tails are explored slowly: use a tighter or non-centred prior"
     yield Finding(level, "BFMI", message, "" if level == "good" else remedy)
@@ -369,10 +330,6 @@ def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Findin
     share = f"{100 * count / size:.3g} %"
     message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
     return Finding(level, FAILURES, message, remedy)
-
-
-def _grade(value: float, *, good: float, warning: float) -> Level:
-    return "good" if value >= good else "warning" if value >= warning else "bad"
 
 
 def _listed(names: list[str]) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -93,8 +94,8 @@ class Study:
     ) -> "Run":
         """Fit every model, forecast, score and report; what is done is on disk at once.
 
-        A fit that the folder already holds whole, from the same model, data, engine and key, is kept. Ctrl-C
-        while sampling keeps the draws so far.
+        A fit that the folder already holds whole, from the same model, data, engine and key, is kept, and one that
+        was killed goes on from its last step. Ctrl-C while sampling keeps the draws so far.
         Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
         cannot be written; MismatchError if the folder holds a run of something else.
         """
@@ -143,8 +144,10 @@ class Run:
         if path.is_file() and _whole(load(path), model, self.study.train):
             say(f"{name}: already fitted, kept")
             return
-        say(f"{name}: fitting by {self.study.engine!r}")
-        post = fit(model, self.study.train, self.study.engine, progress=progress, key=key)
+        checkpoint = self.path(name, "checkpoint")
+        going_on = "going on with" if checkpoint.is_dir() else "fitting by"
+        say(f"{name}: {going_on} {self.study.engine!r}")
+        post = self._fit(model, checkpoint, key, progress)
         saved = self._save(post, path)
         if post.attrs["interrupted"]:
             drawn = post["posterior"].sizes["draw"]
@@ -152,7 +155,17 @@ class Run:
                 f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
                 f"they are kept in {saved}"
             )
+        shutil.rmtree(checkpoint)
         say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
+
+    def _fit(self, model: Model, checkpoint: Path, key: int, progress: bool | None) -> xr.DataTree:
+        """A fit whose steps are kept; steps of an older version of the model are dropped."""
+        engine, train = self.study.engine, self.study.train
+        try:
+            return fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
+        except (MismatchError, ReadError):
+            shutil.rmtree(checkpoint)
+            return fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
 
     def _save(self, post: xr.DataTree, path: Path) -> Path:
         try:

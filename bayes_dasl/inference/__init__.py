@@ -1,6 +1,12 @@
 """Engines that draw from the posterior, behind one verb: `fit`."""
 
 from ._fit import Engine as Engine
+from ._fit import data_groups as data_groups
 from ._fit import fit as fit
+from ._problem import Problem as Problem
 from ._problem import pose as pose
+from ._resume import resume as resume
+from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
+from .smc import SMC as SMC
+from .svi import SVI as SVI

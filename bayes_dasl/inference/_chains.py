@@ -1,6 +1,7 @@
-"""Run NUTS chains: one program for all devices, chains vmapped on each, in segments of fixed length."""
+"""Run NUTS chains: one program for all devices, in segments of fixed length, each a function of arrays."""
 
 import dataclasses
+import time
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 from blackjax.adaptation.step_size import dual_averaging_adaptation
 from blackjax.mcmc import nuts
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
+from .._journal import Arrays
+from ._metric import Metric
 from ._problem import LogDensity
+from ._spread import spread
 
-SEGMENT = 50
+SEGMENT = 25
 """Draws between two returns to Python: for progress, adaptation, and an interruption that loses nothing."""
 
 _FIRST_STEP_SIZE = 0.5
-
-type Trace = dict[str, np.ndarray]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,28 +31,38 @@ class Kernel:
     target_acceptance: float
     max_tree_depth: int
 
-    def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Any) -> tuple[Any, Any]:
-        """`SEGMENT` transitions of one chain; `state` is (NUTS state, step-size state)."""
+    def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Metric) -> tuple[Any, Any]:
+        """`SEGMENT` transitions of one chain, in the metric's coordinates."""
         step_nuts = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
+        unit = jnp.ones(state["position"].size)
 
-        def transition(state, iteration):
-            chain, tuning = state
+        def log_density(z):
+            return self.log_density(metric.position(z))
+
+        def transition(carry, iteration):
+            chain, tuning = carry
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
             now = jax.random.fold_in(key, iteration)
-            chain, info = step_nuts(now, chain, self.log_density, step_size, metric, self.max_tree_depth)
+            chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
             tuning = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), tuned, tuning)
-            return (chain, tuning), _kept(chain, info, step_size)
+            return (chain, tuning), _kept(chain, info, step_size, metric)
 
-        return jax.lax.scan(transition, state, begin + jnp.arange(SEGMENT))
+        chain = nuts.hmc.HMCState(
+            metric.whitened(state["position"]), state["lp"], metric.whitened_gradient(state["gradient"])
+        )
+        (chain, tuning), trace = jax.lax.scan(transition, (chain, _tuning(state)), begin + jnp.arange(SEGMENT))
+        last = {name: trace[name][-1] for name in ("position", "gradient", "lp")}
+        return {**last, **_tuning_arrays(tuning)}, trace
 
 
-def _kept(chain: Any, info: Any, step_size: Array) -> dict[str, Array]:
+def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
     ends = info.trajectory_leftmost_state, info.trajectory_rightmost_state
     failed = jnp.isneginf(ends[0].logdensity) | jnp.isneginf(ends[1].logdensity)
     return {
-        "position": chain.position,
+        "position": metric.position(chain.position),
+        "gradient": metric.gradient(chain.logdensity_grad),
         "lp": chain.logdensity,
         "energy": info.energy,
         "acceptance_rate": info.acceptance_rate,
@@ -62,78 +73,79 @@ def _kept(chain: Any, info: Any, step_size: Array) -> dict[str, Array]:
     }
 
 
-@jax.jit
-def _first_state(position: Any, value: Any, gradient: Any, step_size: Any) -> tuple[Any, Any]:
-    init, _, _ = dual_averaging_adaptation(0.8)
-    return nuts.hmc.HMCState(position, value, gradient), jax.vmap(init)(step_size)
+def _new_tuning(step_size: Any) -> Any:
+    return dual_averaging_adaptation(0.8)[0](step_size)
+
+
+def _tuning_arrays(tuning: Any) -> dict[str, Any]:
+    return {f"tuning_{name}": value for name, value in tuning._asdict().items()}
+
+
+def _tuning(state: Any) -> Any:
+    kind = type(jax.eval_shape(_new_tuning, 1.0))
+    return kind(**{name: state[f"tuning_{name}"] for name in kind._fields})
+
+
+def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
+    """The state with the adaptation of the step size begun anew."""
+    return state | {name: np.asarray(v) for name, v in _tuning_arrays(jax.vmap(_new_tuning)(step_size)).items()}
+
+
+def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
+    """The state of chains that begin at these positions."""
+    state = {"position": position, "lp": value, "gradient": gradient}
+    return _with_step_size(state, np.full(len(position), _FIRST_STEP_SIZE))
+
+
+def restart_step_size(state: Arrays) -> Arrays:
+    """Begin to adapt the step size anew, from the average so far."""
+    return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
+
+
+def share_step_size(state: Arrays) -> Arrays:
+    """Give every chain the median of the adapted step sizes."""
+    logs = state["tuning_log_step_size_avg"]
+    return state | {"tuning_log_step_size_avg": np.full_like(logs, np.median(logs))}
 
 
 class Chains:
-    """Chains spread evenly over as many devices as divide their number; compiles in the background.
+    """Chains spread over the devices; their program compiles in the background."""
 
-    The devices share one program without any communication (`shard_map`): one compilation, and each device
-    goes at its own pace through a segment.
-    """
+    def __init__(self, kernel: Kernel, chains: int, metric: Metric, dimension: int, *, key: Array):
+        def of_a_chain(chain, begin, adapting, metric):
+            return kernel.segment(*chain, begin, adapting, metric)
 
-    def __init__(self, kernel: Kernel, chains: int, metric: jax.ShapeDtypeStruct, dimension: int):
-        available = jax.devices()
-        count = max(n for n in range(1, len(available) + 1) if chains % n == 0)
-        self.devices, self.chains = available[:count], chains
-        self._split = NamedSharding(Mesh(np.array(self.devices), ("chains",)), PartitionSpec("chains"))
+        self._spread, self.chains = spread(of_a_chain, chains, shared=3), chains
+        self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
         self._thread = ThreadPoolExecutor(1)
-        self._program = self._thread.submit(self._compile, kernel, metric, dimension)
-        self._state: Any = None
-        self._keys: Any = None
+        self._program = self._thread.submit(self._compile, metric, dimension)
 
-    def _compile(self, kernel: Kernel, metric: jax.ShapeDtypeStruct, dimension: int) -> Any:
-        every, each = PartitionSpec(), PartitionSpec("chains")
-        over_chains = jax.vmap(kernel.segment, in_axes=(0, 0, None, None, None))
-        program = jax.shard_map(
-            over_chains,
-            mesh=self._split.mesh,
-            in_specs=(each, each, every, every, every),
-            out_specs=each,
-            check_vma=False,
-        )
-        number = jax.ShapeDtypeStruct((self.chains,), float)
-        place = jax.ShapeDtypeStruct((self.chains, dimension), float)
-        state = jax.eval_shape(_first_state, place, number, place, number)
-        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), self.chains))
-        chained = jax.tree.map(lambda s: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=self._split), (state, keys))
+    @property
+    def devices(self) -> list[jax.Device]:
+        return self._spread.devices
+
+    def _compile(self, metric: Metric, dimension: int) -> Any:
+        place, number = np.zeros((self.chains, dimension)), np.zeros(self.chains)
+        state = first_state(place, number, place)
+        sharding = self._spread.sharding
+        described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
         flag, iteration = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
-        return jax.jit(program).lower(*chained, iteration, flag, metric).compile()
+        program = jax.jit(self._spread.function)
+        return program.lower((described, self._keys), iteration, flag, metric).compile()
 
-    def begin(self, position: np.ndarray, value: np.ndarray, gradient: np.ndarray, *, key: Array) -> None:
-        """Place each chain at its first position."""
-        first = np.full(self.chains, _FIRST_STEP_SIZE)
-        self._state = jax.device_put(_first_state(position, value, gradient, first), self._split)
-        self._keys = jax.device_put(jax.random.split(key, self.chains), self._split)
-
-    def restart_step_size(self) -> None:
-        """Begin to adapt the step size anew, from the average so far."""
-        (position, value, gradient), tuning = self._state
-        average = np.exp(np.asarray(tuning.log_step_size_avg))
-        state = _first_state(*map(np.asarray, (position, value, gradient)), average)
-        self._state = jax.device_put(state, self._split)
-
-    def share_step_size(self) -> None:
-        """Give every chain the median of the adapted step sizes."""
-        chain, tuning = self._state
-        logs = np.asarray(tuning.log_step_size_avg)
-        shared = jax.device_put(np.full_like(logs, np.median(logs)), self._split)
-        self._state = chain, tuning._replace(log_step_size_avg=shared)
-
-    def run(self, begin: int, adapting: bool, metric: np.ndarray) -> Trace:
-        """One segment of every chain; arrays `(chain, draw, …)`."""
+    def segment(self, state: Arrays, begin: int, adapting: bool, metric: Metric) -> tuple[Arrays, Arrays]:
+        """One segment of every chain: the state after it and the trace, arrays `(chain, draw, …)`."""
         program = self._program.result()
 
         def work():
-            state, trace = program(self._state, self._keys, np.asarray(begin), np.asarray(adapting), metric)
-            return state, {name: np.asarray(values) for name, values in trace.items()}
+            placed = jax.device_put(state, self._spread.sharding)
+            began = time.perf_counter()
+            out = program((placed, self._keys), np.asarray(begin), np.asarray(adapting), metric)
+            after, trace = jax.tree.map(np.asarray, out)
+            return after, trace | {"seconds": np.asarray(time.perf_counter() - began)}
 
-        # In a thread, so that Ctrl-C is heard at once; the state moves on only when a segment is whole.
-        self._state, trace = self._thread.submit(work).result()
-        return trace
+        # In a thread, so that Ctrl-C is heard at once.
+        return self._thread.submit(work).result()
 
     def close(self) -> None:
         """Let go of the thread; what it still computes is dropped."""

@@ -22,8 +22,9 @@ from ..data import fingerprint
 from ..model import Model
 from ..posterior import draws_dataset, plain_attributes, series_dataset, signature, with_coordinates
 from ..random import draw_prior
+from ._device import check_device, computing_on
 from ._problem import Problem, pose
-from ._samples import Samples
+from ._samples import Modes, Samples
 from .nuts import NUTS
 
 _PRIOR_DRAWS = 500
@@ -49,6 +50,7 @@ def fit(
     *,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
+    device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Draw from the posterior of a model given data.
@@ -59,6 +61,7 @@ def fit(
 
     With a folder `checkpoint`, every step of the run is kept there as it is done. Called again after the process was
     killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
+    `device` is `cpu`, `gpu`, or `auto`: the kind with the most gradients a second, as the attribute `device` says.
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
@@ -68,26 +71,30 @@ def fit(
     began = time.perf_counter()
     require_double_precision()
     engine = NUTS() if engine is None else engine
+    check_device(device)
     if isinstance(engine, type) or not isinstance(engine, Engine):
         raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
     sha256 = problem.fingerprint()
     journal = Journal(checkpoint, {"posterior_sha256": sha256, "engine": repr(engine), "key": printable(key)})
-    with ProgressBar(progress) as bar:
+    chains = getattr(engine, "chains", 1)
+    with ProgressBar(progress) as bar, computing_on(device, problem, chains) as computed_on:
         samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
-        sampled = time.perf_counter()
+    sampled = time.perf_counter()
     constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
     draws = jax.tree.map(np.asarray, constrained)
     prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
     tree = xr.DataTree.from_dict(
         {"posterior": draws_dataset(model, draws), "sample_stats": _stats(samples)}
         | _predictive_groups(model, problem, data, draws, prior)
-        | _data_groups(model, problem, data)
+        | data_groups(model, problem, data)
+        | _modes_group(model, problem, samples.modes)
     )
     tree.attrs = {
         **_provenance(),
         "engine": repr(engine),
+        "device": computed_on,
         "key": printable(key),
         "draws_requested": engine.draws,
         "interrupted": int(samples.interrupted),
@@ -127,7 +134,17 @@ def _predictive_groups(
     }
 
 
-def _data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
+def _modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
+    """The modes by name, best first, with their log density in the unconstrained space."""
+    if modes is None:
+        return {}
+    values = jax.vmap(problem.constrain)(modes.positions)
+    dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
+    dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
+    return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
+
+
+def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
     known = data[list(model.layer.forcings)]
     known.attrs = {"start": float(problem.inputs.start)}
     observed = data[list(model.observables)].astype(float)

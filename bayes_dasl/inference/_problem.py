@@ -9,6 +9,7 @@ import math
 import re
 from collections.abc import Callable
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,12 @@ class Problem(eqx.Module):
             digest.update(np.ascontiguousarray(constant).tobytes())
         return digest.hexdigest()
 
+    def science(self) -> tuple[int, ...]:
+        """The coordinates that belong to no network."""
+        leaves = paths(self.model)
+        spans = [(site.start, site.size) for path, site in self.sites.items() if leaves[path].group == "science"]
+        return tuple(i for start, size in spans for i in range(start, start + size))
+
     def labels(self) -> list[str]:
         """A name for each coordinate, to say where something went wrong."""
         return [
@@ -116,13 +123,14 @@ type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
 type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
 
 
-def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
+def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
     """Value and gradient of the log density, and the log density itself, from one shared trace.
 
     Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
     two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
     """
-    evaluate = jax.jit(traced(jax.value_and_grad(problem.log_density), jnp.zeros(problem.dimension)))
+    both = _forward(problem) if strategy == "forward" else jax.value_and_grad(problem.log_density)
+    evaluate = jax.jit(traced(both, jnp.zeros(problem.dimension)))
 
     def value_and_gradient(position):
         value, gradient = evaluate(position)
@@ -135,3 +143,17 @@ def traced_once(problem: Problem) -> tuple[ValueAndGradient, LogDensity]:
 
     log_density_of.defvjp(value_and_gradient, lambda gradient, scale: (scale * gradient,))
     return value_and_gradient, log_density_of
+
+
+def _forward(problem: Problem) -> ValueAndGradient:
+    """One solve that carries the sensitivities to every unknown number along."""
+    is_adjoint = lambda node: isinstance(node, diffrax.AbstractAdjoint)  # noqa: E731
+    forward = jax.tree.map(
+        lambda node: diffrax.ForwardMode() if is_adjoint(node) else node, problem, is_leaf=is_adjoint
+    )
+
+    def value_and_gradient(position):
+        along = lambda direction: jax.jvp(forward.log_density, (position,), (direction,))  # noqa: E731
+        return jax.vmap(along, out_axes=(None, 0))(jnp.eye(position.size))
+
+    return value_and_gradient

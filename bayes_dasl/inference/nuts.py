@@ -1,129 +1,269 @@
-"""The No-U-Turn sampler with robust starts."""
+"""The No-U-Turn sampler with robust starts, a metric that adapts, and a warm-up as long as it needs to be."""
 
 import dataclasses
+import hashlib
+from collections.abc import Callable
+from typing import NamedTuple
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from arviz_stats.base.array import array_stats
+from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from .._journal import Journal
+from .._journal import Arrays, Journal
 from .._progress import ProgressBar
-from ._chains import SEGMENT, Chains, Kernel, Trace
+from ._chains import SEGMENT, Chains, Kernel, first_state, restart_step_size, share_step_size
+from ._gradient import check_strategy, choose
+from ._metric import Metric, laplace_metric, refine
 from ._problem import Problem, traced_once
-from ._samples import Samples
-from ._start import Optimiser, Start, find_start, first_positions, metric_shape
+from ._samples import Modes, Samples
+from ._start import Optimiser, Start, find_start, first_positions
+
+LONGEST_WARMUP = 2000
+# R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
+_AGREED, _FITTING = 1.1, 2.0
+_TRIES = 8
+_LAST = 2  # segments in which the step size settles
 
 
 @dataclasses.dataclass(frozen=True)
 class NUTS:
     """NUTS from the best modes of many prior draws, with the Laplace metric there.
 
-    `warmup` and `draws` are for each of the `chains`. The metric is dense up to 64 dimensions and diagonal
-    above, and is refined from the draws of the warm-up, pooled over chains.
-    Source: Hoffman & Gelman (2014); Betancourt (2017); kernel from BlackJAX.
+    `warmup` and `draws` are for each of the `chains`. Without `warmup` it lasts until the chains agree and the metric
+    has settled, at most 2000 draws. The metric is dense up to 64 unknown numbers; above that it is dense for the
+    science and low-rank for the rest. It is refined from the draws of the warm-up, pooled over chains. The gradient
+    is taken by `forward` or `reverse` mode through the solver; `auto` picks the faster by a short measurement.
+    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
 
     chains: int = 4
-    warmup: int = 300
+    warmup: int | None = None
     draws: int = 1000
     target_acceptance: float = 0.8
     max_tree_depth: int = 10
+    gradient: str = "auto"
 
     def __post_init__(self):
         for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1)):
             value = getattr(self, name)
-            if not isinstance(value, int) or value < least:
+            if value is None and name == "warmup":
+                continue
+            if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ModelError(f"NUTS({name}={value!r}): {name} must be a whole number, at least {least}")
         if not 0 < self.target_acceptance < 1:
             raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
+        check_strategy(self.gradient)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
         Raises: ModelError if no start has a finite log density.
         """
-        key_start, key_place, key_chains = jax.random.split(key, 3)
-        value_and_gradient, log_density = traced_once(problem)
+        return self._run(problem, self._from_modes, key, journal, bar)
+
+    def warmed(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
+        """This engine, but starting from draws of nearly the same posterior instead of from modes."""
+        return Warmed(self, positions)
+
+    def _run(
+        self, problem: Problem, first: Callable[..., Arrays], key: Array, journal: Journal, bar: ProgressBar
+    ) -> Samples:
+        bar.start("finding modes", 1)
+        key_start, key_chains = jax.random.split(key)
+        strategy = choose(problem, self.gradient)
+        strategy = str(journal.step("gradient", lambda: {"strategy": np.asarray(strategy)})["strategy"])
+        value_and_gradient, log_density = traced_once(problem, strategy)
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
-        chains = Chains(kernel, self.chains, metric_shape(problem.dimension), problem.dimension)
+        like = laplace_metric(problem, np.eye(problem.dimension))
+        chains = Chains(kernel, self.chains, like, problem.dimension, key=key_chains)
         try:
-            bar.start("finding modes", 1)
             optimiser = Optimiser(value_and_gradient)
-            start = find_start(problem, optimiser, key=key_start)
-            position = first_positions(start, optimiser, self.chains, key=key_place)
-            chains.begin(position, *optimiser.evaluate(position), key=key_chains)
-            metric = self._warm_up(chains, start, bar)
-            trace, interrupted = self._sample(chains, metric, bar)
+            begun = journal.step("start", lambda: first(problem, optimiser, self.chains, key_start))
+            state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
+            warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precision"]))
+            trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
-        return Samples(trace.pop("position"), trace, interrupted, self._facts(start, chains))
+        facts = {
+            "modes": len(begun["modes"]),
+            "starts": int(begun["starts"]),
+            "starts_failed": int(begun["starts_failed"]),
+            "gradient": strategy,
+            "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
+            "warmup_draws": warm.draws,
+            "warmup_settled": int(warm.settled),
+            "warmup_steps": warm.steps,
+            "warmup_time_s": warm.seconds,
+            "draws_time_s": float(trace.pop("seconds").sum()),
+        }
+        positions, modes = trace.pop("position"), begun["modes"]
+        if len(modes) > 1:
+            trace["mode"] = _nearest(positions, modes, begun["precision"])
+        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["mode_log_densities"]))
 
-    def _warm_up(self, chains: Chains, start: Start, bar: ProgressBar) -> np.ndarray:
-        bar.start("warm-up", self.warmup)
-        metric, begin = start.metric, 0
-        windows = warmup_windows(-(-self.warmup // SEGMENT))
-        for number, segments in enumerate(windows):
-            traces = []
-            for _ in range(segments):
-                traces.append(chains.run(begin, True, metric)["position"])
-                begin += SEGMENT
-                bar.advance(SEGMENT)
-            if 0 < number < len(windows) - 1:
-                metric = refine(metric, np.concatenate(traces, axis=1))
-                chains.restart_step_size()
-        chains.share_step_size()
-        return metric
+    @staticmethod
+    def _from_modes(problem: Problem, optimiser: Optimiser, chains: int, key: Array) -> Arrays:
+        key_start, key_place = jax.random.split(key)
+        start: Start = find_start(problem, optimiser, key=key_start)
+        position = first_positions(start, optimiser, chains, key=key_place)
+        value, gradient = optimiser.evaluate(position)
+        return {
+            "position": position,
+            "lp": value,
+            "gradient": gradient,
+            "precision": start.precision,
+            "modes": start.modes,
+            "mode_log_densities": start.log_densities,
+            "starts": np.asarray(start.prior_draws),
+            "starts_failed": np.asarray(start.prior_failures),
+        }
 
-    def _sample(self, chains: Chains, metric: np.ndarray, bar: ProgressBar) -> tuple[Trace, bool]:
+    def _sample(self, chains: Chains, warm: "_Warm", journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
         bar.start("sampling", self.draws)
-        traces: list[Trace] = []
-        divergences, interrupted = 0, False
-        # Iterations are numbered from the start of the warm-up: no random key is used twice.
-        first = SEGMENT * (-(-self.warmup // SEGMENT))
+        traces: list[Arrays] = []
+        state, divergences, interrupted = warm.state, 0, False
         try:
-            for begin in range(first, first + self.draws, SEGMENT):
-                traces.append(chains.run(begin, False, metric))
-                divergences += int(traces[-1]["diverging"].sum())
+            # Iterations are numbered from the start of the warm-up: no random key is used twice.
+            for begin in range(warm.draws, warm.draws + self.draws, SEGMENT):
+                state, trace = _segment(chains, journal, f"draws from {begin}", state, begin, False, warm.metric)
+                trace.pop("gradient")
+                traces.append(trace)
+                divergences += int(trace["diverging"].sum())
                 bar.advance(SEGMENT, f"{divergences} divergences" if divergences else "")
         except KeyboardInterrupt:
             if not traces:
                 raise
             interrupted = True
+        seconds = np.stack([trace.pop("seconds") for trace in traces])
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        return {name: values[:, : self.draws] for name, values in joined.items()}, interrupted
+        return {name: values[:, : self.draws] for name, values in joined.items()} | {"seconds": seconds}, interrupted
 
-    def _facts(self, start: Start, chains: Chains) -> dict[str, int | str]:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Warmed:
+    """NUTS that starts from draws of nearly the same posterior, with their covariance as the metric."""
+
+    engine: NUTS
+    positions: Float[np.ndarray, "draw dimension"]
+
+    @property
+    def draws(self) -> int:
+        return self.engine.draws
+
+    @property
+    def chains(self) -> int:
+        return self.engine.chains
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
+        return f"{self.engine!r} from draws {digest[:12]}"
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draw from the posterior, as `NUTS.run`."""
+        return self.engine._run(problem, self._from_draws, key, journal, bar)
+
+    def _from_draws(self, problem: Problem, optimiser: Optimiser, chains: int, key: Array) -> Arrays:
+        tried = np.asarray(jax.random.choice(key, jax.numpy.asarray(self.positions), (_TRIES * chains,)))
+        value, gradient = optimiser.evaluate(tried)
+        # Where the solver fails no chain can start: such a draw comes last.
+        best = np.argsort(~np.isfinite(value), kind="stable")[:chains]
+        spread = np.cov(self.positions.T).reshape(problem.dimension, problem.dimension)
+        jitter = 1e-9 * np.trace(spread) / problem.dimension * np.eye(problem.dimension)
+        highest = tried[[np.argmax(np.where(np.isfinite(value), value, -np.inf))]]
         return {
-            "modes": len(start.modes),
-            "starts": start.prior_draws,
-            "starts_failed": start.prior_failures,
-            "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
+            "position": tried[best],
+            "lp": value[best],
+            "gradient": gradient[best],
+            "precision": np.linalg.inv(spread + jitter),
+            "modes": highest,
+            "mode_log_densities": np.asarray([np.max(value)]),
+            "starts": np.asarray(len(tried)),
+            "starts_failed": np.asarray(np.sum(~np.isfinite(value))),
         }
 
 
-def warmup_windows(segments: int) -> list[int]:
-    """Segments in each window: the first finds the typical set, the last settles the step size.
+class _Warm(NamedTuple):
+    """Where the warm-up ended."""
 
-    Those between refine the metric and double in length.
+    state: Arrays
+    metric: Metric
+    draws: int
+    settled: bool
+    steps: int
+    seconds: float
+
+
+class _WarmUp:
+    """Windows of draws, each twice as long as the one before; after each the metric is refined.
+
+    The first window finds the typical set, the last settles the step size.
     """
-    if segments < 4:
-        return [segments]
-    last = max(1, segments // 3)
-    middle, length = [], 1
-    left = segments - 1 - last
-    while left > 0:
-        take = length if left - length >= 2 * length else left
-        middle.append(take)
-        left, length = left - take, 2 * length
-    return [1, *middle, last]
+
+    def __init__(self, engine: NUTS, chains: Chains, journal: Journal, bar: ProgressBar):
+        self._engine, self._chains, self._journal, self._bar = engine, chains, journal, bar
+        self._begin, self._steps, self._seconds = 0, 0, 0.0
+
+    def run(self, state: Arrays, metric: Metric) -> _Warm:
+        fixed = self._engine.warmup is not None
+        self._bar.start("warm-up", self._engine.warmup or 6 * SEGMENT)
+        length, settled = 1, False
+        while self._left() > _LAST and not settled:
+            first = self._begin == 0
+            state, trace = self._window(state, metric, min(length, self._left() - _LAST))
+            if first:  # on its way to the typical set
+                trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
+            before, metric = metric, refine(metric, trace["position"], trace["gradient"])
+            state = restart_step_size(state)
+            settled = not fixed and self._begin >= 4 * SEGMENT and _settled(trace, before, metric)
+            length = 1 if first else 2 * length
+        state, _ = self._window(state, metric, self._left() if fixed else _LAST)
+        return _Warm(share_step_size(state), metric, self._begin, settled, self._steps, self._seconds)
+
+    def _left(self) -> int:
+        """Segments that may still be run."""
+        return -(-((self._engine.warmup or LONGEST_WARMUP) - self._begin) // SEGMENT)
+
+    def _window(self, state: Arrays, metric: Metric, segments: int) -> tuple[Arrays, Arrays]:
+        traces = []
+        for _ in range(segments):
+            name = f"warm-up from {self._begin}"
+            state, trace = _segment(self._chains, self._journal, name, state, self._begin, True, metric)
+            traces.append(trace)
+            self._begin += SEGMENT
+            self._steps += int(trace["n_steps"].sum())
+            self._seconds += float(trace["seconds"])
+            self._bar.advance(SEGMENT)
+        return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
 
 
-def refine(metric: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """The covariance within chains, pooled, shrunk towards the metric so far."""
-    within = positions - positions.mean(axis=1, keepdims=True)
-    flat = within.reshape(-1, within.shape[-1])
-    scatter = flat.T @ flat if metric.ndim == 2 else (flat**2).sum(0)
-    weight = 10.0 + positions.shape[-1]
-    return (scatter + weight * metric) / (len(flat) + weight)
+def _nearest(positions: np.ndarray, modes: np.ndarray, precision: np.ndarray) -> np.ndarray:
+    """The number of the mode that each draw is nearest to, by the curvature at the best one."""
+    values, vectors = np.linalg.eigh(precision)
+    away = (positions[..., None, :] - modes) @ (vectors * np.sqrt(np.abs(values)))
+    return (away**2).sum(-1).argmin(-1)
+
+
+def _segment(
+    chains: Chains, journal: Journal, name: str, state: Arrays, begin: int, adapting: bool, metric: Metric
+) -> tuple[Arrays, Arrays]:
+    """A segment of every chain as a step of the journal."""
+
+    def work():
+        after, trace = chains.segment(state, begin, adapting, metric)
+        return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
+
+    arrays = journal.step(name, work)
+    after, trace = ({n.removeprefix(p): v for n, v in arrays.items() if n.startswith(p)} for p in ("state/", "trace/"))
+    return after, trace
+
+
+def _settled(trace: Arrays, before: Metric, after: Metric) -> bool:
+    """Whether the chains agree over a window and its draws call for the metric that there was."""
+    if trace["position"].shape[0] > 1:
+        looked_at = np.concatenate([trace["position"], trace["lp"][..., None]], axis=-1)
+        if not (array_stats.rhat(looked_at, chain_axis=0, draw_axis=1) < _AGREED).all():
+            return False
+    return after.differs_from(before) < _FITTING

@@ -15,10 +15,11 @@ from .._types import Values, VectorField
 from ..data import Inputs
 from ..random import check_scalar, is_random, paths, realise
 from ._prediction import AbstractLayer, Prediction
+from ._rosenbrock import Rodas5P
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
-    """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `kvaerno5`, …
+    """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `rodas5p`, …
 
     Raises: ModelError if Diffrax has no adaptive solver of that name.
     """
@@ -32,11 +33,11 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         and not name.startswith(("Abstract", "HalfSolver"))
         # Others are for equations in two parts: stochastic, or implicit and explicit.
         and value.term_structure is diffrax.AbstractTerm
-    }
+    } | {"rodas5p": Rodas5P}
     if not isinstance(solver, str) or solver.lower() not in adaptive:
         raise ModelError(
             f"unknown solver {solver!r}: give a Diffrax solver, or one of the names {', '.join(sorted(adaptive))} "
-            "(kvaerno3 and kvaerno5 are for stiff equations)"
+            "(rodas5p is for stiff equations)"
         )
     return adaptive[solver.lower()]()
 
@@ -53,7 +54,7 @@ class ODE(AbstractLayer):
     are interpolated linearly. `units` are the units of states, forcings and observed values: data in other
     units are refused.
 
-    The solver is a Diffrax solver or its name: `tsit5` (the default) for non-stiff, `kvaerno5` for stiff
+    The solver is a Diffrax solver or its name: `tsit5` (the default) for non-stiff, `rodas5p` for stiff
     equations. A solve that needs more than `max_steps` steps, or leaves the finite numbers, is reported by
     `ok=False`, never by an exception.
 

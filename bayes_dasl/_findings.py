@@ -1,0 +1,61 @@
+"""What was looked at, how it stands, and what to do about it: the parts that a verdict is made of."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Literal
+
+type Level = Literal["good", "warning", "bad"]
+
+LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
+FAILURES = "solver failures"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at; a remedy in words unless it is good."""
+
+    level: Level
+    subject: str
+    message: str
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        line = f"[{self.level}] {self.subject}: {self.message}"
+        return f"{line}; remedy: {self.remedy}" if self.remedy else line
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """All findings about a fit, the worst level among them, and a verdict in one sentence."""
+
+    findings: tuple[Finding, ...]
+
+    @property
+    def level(self) -> Level:
+        return LEVELS[max((LEVELS.index(f.level) for f in self.findings), default=0)]
+
+    @property
+    def verdict(self) -> str:
+        blamed = [f.subject for f in self.findings if f.level == self.level]
+        blamed = ", ".join(dict.fromkeys(blamed))
+        failures = [f.message for f in self.findings if f.subject == FAILURES]
+        sentence = {
+            "good": "The fit can be used: every check passed",
+            "warning": f"The fit can be used with care: see {blamed}",
+            "bad": f"Do not rely on this fit yet: {blamed}",
+        }[self.level]
+        return "; ".join([sentence, *(m for m in failures if not m.startswith("none"))]) + "."
+
+    def __str__(self) -> str:
+        return "\n".join([self.verdict, *map(str, self.findings)])
+
+    def to_dict(self) -> dict[str, object]:
+        """Return the level, the verdict and the findings as plain values, ready for JSON."""
+        findings = [asdict(finding) for finding in self.findings]
+        return {"level": self.level, "verdict": self.verdict, "findings": findings}
+
+
+def grade(value: float, *, good: float, warning: float) -> Level:
+    """`good` from one value upwards, `warning` from a lower one, else `bad`."""
+    return "good" if value >= good else "warning" if value >= warning else "bad"

@@ -1,0 +1,126 @@
+"""Pareto-smoothed importance weights of posterior draws, and resampling by them."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from arviz_stats.base.array import array_stats
+from jaxtyping import Array, Float, Int
+
+from ._errors import MismatchError
+
+LARGEST_PARETO_K = 0.7
+"""From here on an importance-weighted mean may be far from the truth, whatever the number of draws."""
+
+_EQUAL = 0.1
+"""Weights that differ by less than this share of the largest move no mean by more than 0.05 standard deviations."""
+_FEWEST = 25  # the tail that is smoothed is a fifth of them, and five are the least that a Pareto fit takes
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Smoothed weights, summing to one, of the distinct draws; `first` says where each stands among all draws.
+
+    A draw that stands several times in a row, as a chain that stood still or an earlier resampling leaves it, is
+    one draw with several times the weight: so the weights of many small steps are judged together.
+    """
+
+    first: Int[np.ndarray, " distinct"]
+    values: Float[np.ndarray, " distinct"]
+    pareto_k: float
+
+    @property
+    def effective(self) -> float:
+        """The number of equally weighted draws that are worth as much."""
+        return float(1 / np.sum(self.values**2))
+
+    def resample(self, draws: int, *, key: Array) -> Int[np.ndarray, " draws"]:
+        """Which draws make an equally weighted sample of a given size, in their order.
+
+        Systematic: a draw of weight w is taken the whole numbers next to `draws` · w times. Order is kept, so that
+        copies stand together and an effective sample size by autocorrelation counts them as what they are.
+        """
+        at = (np.arange(draws) + float(jax.random.uniform(key))) / draws
+        chosen = np.searchsorted(np.cumsum(self.values), at, side="right")
+        return self.first[np.minimum(chosen, len(self.first) - 1)]
+
+
+def weigh(log_weights: Float[np.ndarray, " draws"], draws: Float[np.ndarray, "draws numbers"]) -> Weights:
+    r"""Smooth the weights of draws by a Pareto distribution fitted to their tail.
+
+    A weight that is NaN counts as zero. $\hat k$ is 0 where all weights lie within ten per cent of the largest,
+    and infinite where nothing can be fitted: fewer than 25 distinct draws, or hardly any of positive weight.
+    Source: Vehtari et al. (2024), Pareto smoothed importance sampling.
+    """
+    starts = np.flatnonzero(np.concatenate([[True], np.any(draws[1:] != draws[:-1], axis=1)]))
+    repeats = np.diff(np.append(starts, len(draws)))
+    log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)[starts]
+    total = log_weights + np.log(repeats)
+    if not np.isfinite(total.max()):
+        return Weights(starts, repeats / repeats.sum(), np.inf)
+    # Bounded weights need no tail; its shape would be that of rounding errors.
+    if np.ptp(np.exp(log_weights - log_weights.max())) < _EQUAL:
+        return Weights(starts, _normalised(total), 0.0)
+    if len(total) < _FEWEST:
+        return Weights(starts, _normalised(total), np.inf)
+    with np.errstate(all="ignore"):
+        try:
+            smoothed, shape = array_stats.psislw(-total)
+        except ValueError:  # a tail of equal weights
+            return Weights(starts, _normalised(total), np.inf)
+    if not np.isfinite(shape):
+        return Weights(starts, _normalised(total), np.inf)
+    return Weights(starts, _normalised(smoothed), float(shape))
+
+
+def _normalised(log_weights: np.ndarray) -> np.ndarray:
+    weights = np.exp(log_weights - np.max(log_weights))
+    return weights / weights.sum()
+
+
+def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers"]:
+    """Draws of every random leaf, path → `(draws, …)`, as one row of numbers each."""
+    return np.column_stack([values.reshape(len(values), -1) for values in draws.values()])
+
+
+def total_log_likelihood(of_each: Mapping[str, np.ndarray], observed: Mapping[str, Any]) -> Float[np.ndarray, " draws"]:
+    """The log likelihood of all data from that of each datum, `(draws, time)`; a missing datum (NaN) does not count."""
+    return sum((v[:, ~np.isnan(np.asarray(observed[name]))].sum(axis=1) for name, v in of_each.items()), np.zeros(()))
+
+
+def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
+    """The log likelihood of all data that a posterior holds for each of its draws.
+
+    Raises: MismatchError if it holds none.
+    """
+    if "log_likelihood" not in post.children:
+        raise MismatchError(
+            "this posterior has no group 'log_likelihood', which its draws are weighed by; fit it again"
+        )
+    ordered = {str(n): v.transpose("chain", "draw", "time").values for n, v in post["log_likelihood"].data_vars.items()}
+    observed = {name: post["observed_data"][name].values for name in ordered}
+    return total_log_likelihood({n: v.reshape(-1, v.shape[-1]) for n, v in ordered.items()}, observed)
+
+
+def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Dataset:
+    """A group of posterior draws made of draws `index`, counted over all chains, in chains as before."""
+    taken = {}
+    for name, variable in group.data_vars.items():
+        ordered = variable.transpose("chain", "draw", ...)
+        flat = ordered.values.reshape(-1, *ordered.shape[2:])
+        taken[name] = (ordered.dims, flat[index].reshape(ordered.shape), variable.attrs)
+    return xr.Dataset(taken, group.coords, group.attrs)
+
+
+def resample_stats(
+    stats: xr.Dataset, log_weights: Float[np.ndarray, " draws"], index: Int[np.ndarray, " draws"]
+) -> xr.Dataset:
+    """The statistics of resampled draws: `lp` is that of the new density; `energy`, which is none of it, is dropped."""
+    if "lp" in stats:
+        shape = stats.sizes["chain"], stats.sizes["draw"]
+        shifted = stats["lp"].transpose("chain", "draw") + log_weights.reshape(shape)
+        stats = stats.assign(lp=shifted.assign_attrs(stats["lp"].attrs))
+    return resample_draws(stats.drop_vars("energy", errors="ignore"), index)

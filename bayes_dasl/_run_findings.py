@@ -1,0 +1,151 @@
+"""What an engine says of its own run: modes, warm-up, the quality of an approximation, the solver's accuracy."""
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from ._findings import Finding, grade
+from ._importance import LARGEST_PARETO_K
+
+_SHIFT = 0.05  # sd by which a finer solver may move a mean
+_CORRELATED = 0.3
+
+
+def run_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Findings that only some engines and treatments of a posterior give rise to."""
+    yield from _warm_up(post)
+    yield from _modes(post)
+    yield from _approximation(post)
+    yield from _evidence(post)
+    yield from _many_chains(post)
+    yield from _update(post)
+    yield from _solver(post)
+
+
+def _warm_up(post: xr.DataTree) -> Iterator[Finding]:
+    if "warmup_settled" in post.attrs and not post.attrs["warmup_settled"] and "warmup=None" in post.attrs["engine"]:
+        draws = post.attrs["warmup_draws"]
+        yield Finding(
+            "warning", "warm-up", f"the chains had not agreed, or the metric not settled, after {draws} draws",
+            "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
+        )  # fmt: skip
+
+
+def _modes(post: xr.DataTree) -> Iterator[Finding]:
+    """Where chains began from several modes: which they are, who sat there, and whether anyone moved."""
+    stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
+    if "mode" not in stats or "modes" not in post.children:
+        return
+    nearest = stats["mode"].transpose("chain", "draw").values
+    modes = post["modes"].to_dataset()
+    visited = np.unique(nearest)
+    described = "; ".join(_mode(modes, nearest, int(m)) for m in visited)
+    moved = (nearest != nearest[:, :1]).any(axis=1)
+    if visited.size == 1:
+        yield Finding(
+            "good", "modes", f"{modes.sizes['mode']} modes were started from; all draws are near one: {described}"
+        )
+    elif moved.all():
+        yield Finding("good", "modes", f"every chain moves between {visited.size} modes: {described}")
+    else:
+        yield Finding(
+            "bad", "modes",
+            f"chains stay in {visited.size} modes, so that their weights mean nothing: {described}",
+            "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
+        )  # fmt: skip
+
+
+def _mode(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
+    """`birth = 0.54 (log density -132.6, chains 0, 2)`, by the parameters of the science in which modes differ most."""
+    science = {n: v for n, v in modes.data_vars.items() if v.attrs.get("group") == "science" and v.dims == ("mode",)}
+    apart = {name: float(np.ptp(v) / (np.abs(v).max() or 1.0)) for name, v in science.items()}
+    shown = sorted(apart, key=lambda name: -apart[name])[:2]
+    where = ", ".join(f"{name} = {float(science[name][number]):.3g}" for name in shown) or f"mode {number}"
+    chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
+    held = f"chains {', '.join(map(str, chains))}" if chains.size else f"{(nearest == number).mean():.0%} of the draws"
+    return f"{where} (log density {float(modes['lp'][number]):.4g}, {held})"
+
+
+def _approximation(post: xr.DataTree) -> Iterator[Finding]:
+    """How far the draws of a variational guide may be trusted (Yao et al. 2018)."""
+    attrs = post.attrs
+    if "svi_steps" not in attrs:
+        return
+    k, good = float(attrs["pareto_k"]), bool(attrs["resampled"])
+    done = "its draws are resampled by their weights" if good else "its draws are left as they are"
+    yield Finding(
+        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {LARGEST_PARETO_K}; {done}",
+        "" if good else "take a richer guide (full_rank, flow), or bd.NUTS()",
+    )  # fmt: skip
+    if not attrs["converged"]:
+        yield Finding(
+            "warning", "variational guide", f"the ELBO still rose after {attrs['svi_steps']} steps", "allow more steps"
+        )
+    if int(attrs["modes"]) > 1:
+        yield Finding(
+            "warning", "modes", f"the guide covers one of {attrs['modes']} modes that were found",
+            "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
+        )  # fmt: skip
+
+
+def _evidence(post: xr.DataTree) -> Iterator[Finding]:
+    if "log_evidence" not in post.attrs:
+        return
+    value, error = float(post.attrs["log_evidence"]), float(post.attrs.get("log_evidence_se", np.nan))
+    if np.isnan(error):
+        yield Finding("warning", "log evidence", f"{value:.2f}, of one run", "take several runs for a standard error")
+    else:
+        level = grade(-error, good=-0.3, warning=-1.0)
+        remedy = "" if level == "good" else "take more particles, or a richer guide"
+        yield Finding(level, "log evidence", f"{value:.2f} with a standard error of {error:.2g}", remedy)
+    if float(post.attrs.get("correlation", 0.0)) > _CORRELATED:
+        yield Finding(
+            "warning", "moves of the particles",
+            f"after the moves of a temperature particles correlate up to {post.attrs['correlation']:.2f} with where "
+            "they came from", "allow more moves (most_moves), or moves='hamiltonian'",
+        )  # fmt: skip
+
+
+def _many_chains(post: xr.DataTree) -> Iterator[Finding]:
+    if "nested_rhat" in post.attrs:
+        value = float(post.attrs["nested_rhat"])
+        level = grade(-value, good=-1.01, warning=-1.05)
+        remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
+        yield Finding(level, "nested R-hat", f"highest {value:.3f}, good below 1.01", remedy)
+    if "energy_variance_per_dimension" in post.attrs:
+        value, bound = (float(post.attrs[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))
+        remedy = "" if value <= bound else "take an adjusted method, such as 'chees': these draws are biased"
+        message = f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance step"
+        yield Finding("good" if value <= bound else "bad", "energy variance", message, remedy)
+
+
+def _update(post: xr.DataTree) -> Iterator[Finding]:
+    if "updated_by" in post.attrs:
+        k, effective = (float(post.attrs[name]) for name in ("update_pareto_k", "effective_draws"))
+        message = (
+            f"new data were taken in by {post.attrs['updated_by']}: PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
+        )
+        yield Finding("good", "update", message)
+
+
+def _solver(post: xr.DataTree) -> Iterator[Finding]:
+    """The posterior under a solver that is much finer (Timonen et al. 2023)."""
+    if "solver_check" not in post.children:
+        return
+    found = post["solver_check"].attrs
+    k, shift, failures = float(found["pareto_k"]), float(found["largest_shift_sd"]), int(found["failures"])
+    message = (
+        f"at {found['factor']:g} times finer tolerances the posterior moves by at most {shift:.2g} sd "
+        f"({found['parameter']}), PSIS k-hat {k:.2f}"
+    )
+    if failures:
+        message += f"; the finer solve failed in {failures} of {found['draws']} draws"
+    if k >= LARGEST_PARETO_K:
+        yield Finding("bad", "solver accuracy", message, "fit again with tighter rtol and atol")
+    elif shift >= _SHIFT or failures:
+        yield Finding(
+            "warning", "solver accuracy", message, "bd.check_solver(model, post, correct=True), or tighter tolerances"
+        )
+    else:
+        yield Finding("good", "solver accuracy", message)

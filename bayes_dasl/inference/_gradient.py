@@ -1,0 +1,74 @@
+"""How the gradient of a posterior is taken: by reverse or by forward mode through the solver."""
+
+import contextlib
+import json
+import time
+
+import diffrax
+import jax
+
+from .._devices import cache_folder
+from .._errors import ModelError, WriteError
+from .._files import write_text
+from ._problem import Problem, traced_once
+
+STRATEGIES = ("auto", "forward", "reverse")
+# Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
+_FORWARD_UP_TO, _REVERSE_FROM = 8, 65
+# Reverse mode unless forward mode is clearly faster.
+_MARGIN = 0.8
+_POSITIONS, _LAPS = 16, 3
+
+
+def check_strategy(wanted: str) -> None:
+    """Raises: ModelError for a gradient strategy that there is not."""
+    if wanted not in STRATEGIES:
+        raise ModelError(f"gradient must be one of {', '.join(STRATEGIES)}, not {wanted!r}")
+
+
+def choose(problem: Problem, wanted: str) -> str:
+    """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable."""
+    if not _has(problem, diffrax.RecursiveCheckpointAdjoint):
+        return "reverse"  # there is no solver, or the user has chosen how its gradient is taken
+    if wanted != "auto":
+        return wanted
+    if problem.dimension <= _FORWARD_UP_TO:
+        return "forward"
+    if problem.dimension >= _REVERSE_FROM:
+        return "reverse"
+    return _remembered(problem)
+
+
+def _has(problem: Problem, kind: type) -> bool:
+    leaves = jax.tree.leaves(problem, is_leaf=lambda node: isinstance(node, diffrax.AbstractAdjoint))
+    return any(isinstance(node, kind) for node in leaves)
+
+
+def _remembered(problem: Problem) -> str:
+    """The choice measured on this machine for this posterior; the first measurement holds from then on."""
+    folder = cache_folder()
+    note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}.json"
+    if note is not None and note.is_file():
+        held = json.loads(note.read_text(encoding="utf-8"))
+        if held.get("strategy") in STRATEGIES:
+            return held["strategy"]
+    seconds = {strategy: _measure(problem, strategy) for strategy in ("forward", "reverse")}
+    strategy = "forward" if seconds["forward"] < _MARGIN * seconds["reverse"] else "reverse"
+    if note is not None:
+        with contextlib.suppress(WriteError):
+            write_text(note, json.dumps({"strategy": strategy, "seconds_per_gradient": seconds}) + "\n")
+    return strategy
+
+
+def _measure(problem: Problem, strategy: str) -> float:
+    """Seconds for one gradient, on average over prior draws that the solver can do."""
+    value_and_gradient, _ = traced_once(problem, strategy)
+    run = jax.jit(lambda x: jax.lax.map(value_and_gradient, x))
+    x = problem.prior(_POSITIONS, key=jax.random.key(0))
+    jax.block_until_ready(run(x))
+    laps = []
+    for _ in range(_LAPS):
+        began = time.perf_counter()
+        jax.block_until_ready(run(x))
+        laps.append(time.perf_counter() - began)
+    return min(laps) / _POSITIONS

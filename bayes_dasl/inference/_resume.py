@@ -1,0 +1,64 @@
+"""Go on with a fit that was killed."""
+
+import ast
+import json
+import os
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._errors import ReadError
+from .._journal import read_identity
+from ..model import Model
+from . import _fit
+from .many_chain import ManyChain
+from .nuts import NUTS
+from .smc import SMC
+from .svi import SVI
+
+_ENGINES = {engine.__name__: engine for engine in (NUTS, ManyChain, SVI, SMC)}
+
+
+def resume(
+    model: Model,
+    data: xr.Dataset,
+    checkpoint: str | os.PathLike,
+    *,
+    progress: bool | None = None,
+    device: str = "auto",
+) -> xr.DataTree:
+    """Go on with the fit whose checkpoint lies in a folder; engine and key are those that it was begun with.
+
+    The result is that of `fit` without the interruption, to the last bit on the same machine.
+    Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or other data;
+    DataError, ModelError as `fit`.
+    """
+    identity = read_identity(checkpoint)
+    engine, key = _engine(str(identity.get("engine"))), _key(identity.get("key"))
+    return _fit.fit(model, data, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
+
+
+def _engine(text: str) -> _fit.Engine:
+    """The engine from what it prints of itself, such as `NUTS(chains=4)`.
+
+    Raises: ReadError if it is none of ours.
+    """
+    try:
+        call = ast.parse(text, mode="eval").body
+        assert isinstance(call, ast.Call) and isinstance(call.func, ast.Name)
+        settings = {str(k.arg): ast.literal_eval(k.value) for k in call.keywords}
+        return _ENGINES[call.func.id](**settings)
+    except (SyntaxError, ValueError, AssertionError, KeyError, TypeError) as error:
+        known = ", ".join(_ENGINES)
+        raise ReadError(
+            f"the checkpoint was made by {text}, which is none of the engines {known}: call bd.fit with the same "
+            "engine, key and checkpoint instead"
+        ) from error
+
+
+def _key(held: int | str | None) -> int | Array:
+    if isinstance(held, int):
+        return held
+    return jax.random.wrap_key_data(np.asarray(json.loads(str(held)), np.uint32))

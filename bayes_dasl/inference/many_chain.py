@@ -1,0 +1,200 @@
+"""Hundreds to thousands of short chains, for a GPU or a cheap density."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from arviz_stats.base import array_stats
+from jaxtyping import Array, Float
+
+from .._errors import ModelError
+from .._journal import Arrays, Journal
+from .._progress import ProgressBar
+from ._many_chain_methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
+from ._metric import Metric, laplace_metric, refine
+from ._population import SEGMENT, Population, Trace
+from ._problem import Problem, traced_once
+from ._samples import Modes, Samples
+from ._start import Optimiser, find_start, first_positions
+
+ENERGY_VARIANCE = 5e-4
+"""Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
+
+_PLACES = ("position", "gradient")
+_TRIES = 5
+_FEWEST_DRAWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyChain:
+    """Many short chains that are tuned from one another.
+
+    `method` is "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
+    "unadjusted_mclmc" (biased: its step size is kept so small that the energy error per dimension stays below
+    `ENERGY_VARIANCE`, and the fact `energy_variance_per_dimension` says whether it did). The microcanonical ones
+    need at least two dimensions.
+
+    Chains come in `superchains` of equal size, one after the other; those of one superchain begin at the same point.
+    The fact `nested_rhat` compares the superchains: chains too short for R-hat can be judged by it.
+    `warmup` and `draws` are for each chain; a draw takes at most `max_steps` integration steps, since a batch is as
+    slow as its slowest chain. All draws are kept in memory: chains × draws × dimension × 8 bytes.
+
+    Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and nested R-hat;
+    kernels from BlackJAX.
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    method: str = "chees"
+    chains: int = 256
+    warmup: int = 96
+    draws: int = 64
+    superchains: int = 16
+    max_steps: int = 32
+
+    def __post_init__(self):
+        if self.method not in _METHODS:
+            raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
+        least = {"chains": 4, "warmup": 3 * SEGMENT, "draws": _FEWEST_DRAWS, "superchains": 2, "max_steps": 1}
+        for name, smallest in least.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
+                raise ModelError(f"ManyChain({name}={value!r}): {name} must be a whole number, at least {smallest}")
+        if self.chains % self.superchains:
+            raise ModelError(
+                f"{self.chains} chains do not make {self.superchains} superchains of equal size: "
+                f"take chains={-(-self.chains // self.superchains) * self.superchains}"
+            )
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+
+        Raises: ModelError if no start has a finite log density, or for a microcanonical method in one dimension.
+        """
+        if "mclmc" in self.method and problem.dimension < 2:
+            raise ModelError(
+                f"method '{self.method}' moves at constant speed and needs a posterior of at least 2 dimensions, not "
+                f"{problem.dimension}: take method='chees'"
+            )
+        key_start, key_place, key_chains = jax.random.split(key, 3)
+        # Reverse mode: for a batch it is cheaper than forward mode from few dimensions on.
+        value_and_gradient, log_density = traced_once(problem)
+        method = _METHODS[self.method](self.max_steps)
+        unit = laplace_metric(problem, np.eye(problem.dimension))
+        population = Population(method, log_density, self.chains, unit, problem.dimension)
+        try:
+            bar.start("finding modes", 1)
+            optimiser = Optimiser(value_and_gradient)
+            begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
+            population.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
+            laplace = laplace_metric(problem, begun["precision"])
+            metric, steps = self._warm_up(population, laplace, journal, bar)
+            if isinstance(method, UnadjustedMCLMC):
+                steps += _keep_energy(population, metric, journal, bar)
+            trace, interrupted = self._sample(population, metric, journal, bar)
+        finally:
+            population.close()
+        return self._samples(trace, interrupted, begun, population, method.gradients, steps)
+
+    def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
+        """Modes, the precision there, and the first position of every chain with its value and gradient."""
+        start = find_start(problem, optimiser, key=key)
+        places = first_positions(start, optimiser, self.superchains, key=key_place)
+        value, gradient = optimiser.evaluate(places)
+        each = self.chains // self.superchains
+        return {
+            "modes": start.modes,
+            "log_densities": start.log_densities,
+            "starts": np.asarray([start.prior_draws, start.prior_failures]),
+            "precision": start.precision,
+            "position": np.repeat(places, each, axis=0),
+            "value": np.repeat(value, each),
+            "gradient": np.repeat(gradient, each, axis=0),
+        }
+
+    def _warm_up(
+        self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar
+    ) -> tuple[Metric, int]:
+        """The metric in the end and the integration steps spent; it is refined after the first two thirds."""
+        bar.start("warm-up", self.warmup)
+        thirds, steps = np.array_split(np.arange(-(-self.warmup // SEGMENT)), 3), 0
+        for number, third in enumerate(thirds):
+            trace: Trace = {}
+            for _ in third:
+                trace = population.advance(journal, True, metric)
+                steps += int(trace["n_steps"].sum())
+                bar.advance(SEGMENT)
+            if number < 2:
+                # Within superchains, so that modes far apart do not widen it.
+                grouped = (trace[name].reshape(self.superchains, -1, population.dimension) for name in _PLACES)
+                metric = refine(metric, *grouped)
+                population.tune_anew()
+        return metric, steps
+
+    def _sample(self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Trace, bool]:
+        bar.start("sampling", self.draws)
+        traces: list[Trace] = []
+        divergences, interrupted = 0, False
+        try:
+            for _ in range(0, self.draws, SEGMENT):
+                traces.append(population.advance(journal, False, metric))
+                divergences += int(traces[-1]["diverging"].sum())
+                bar.advance(SEGMENT, f"{divergences} divergences" if divergences else "")
+        except KeyboardInterrupt:
+            if not traces:
+                raise
+            interrupted = True
+        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
+        return {name: values[:, : self.draws] for name, values in joined.items()}, interrupted
+
+    def _samples(
+        self, trace: Trace, interrupted: bool, begun: Arrays, population: Population, gradients: int, steps: int
+    ) -> Samples:
+        """Draws, statistics and facts; `steps` are those of the warm-up."""
+        position, error = trace.pop("position"), trace.pop("energy_variance", None)
+        facts: dict[str, int | float | str] = {
+            "modes": len(begun["modes"]),
+            "starts": int(begun["starts"][0]),
+            "starts_failed": int(begun["starts"][1]),
+            "devices": f"{len(population.devices)} × {population.devices[0].platform}",
+            "superchains": self.superchains,
+            "nested_rhat": nested_rhat(np.dstack([position, trace["lp"]]), self.superchains),
+            "gradients": gradients * (steps + int(trace["n_steps"].sum())),
+        }
+        if error is not None:
+            facts |= {"energy_variance_per_dimension": float(error.mean()), "energy_variance_bound": ENERGY_VARIANCE}
+        return Samples(position, trace, interrupted, facts, Modes(begun["modes"], begun["log_densities"]))
+
+
+_METHODS = {
+    "chees": ChEES,
+    "meads": MEADS,
+    "mclmc": MCLMC,
+    "unadjusted_mclmc": lambda limit: UnadjustedMCLMC(limit, ENERGY_VARIANCE),
+}
+
+
+def _keep_energy(population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
+    """Reduce the step size of unadjusted chains until their energy error is small enough; the steps spent on it."""
+    bar.start("checking the energy", _TRIES * SEGMENT)
+    steps = 0
+    for _ in range(_TRIES):
+        trace = population.advance(journal, False, metric)
+        steps += int(trace["n_steps"].sum())
+        bar.advance(SEGMENT)
+        error = float(trace["energy_variance"].mean())
+        if error <= ENERGY_VARIANCE:
+            break
+        # The squared error grows with the sixth power of the step size.
+        population.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
+    return steps
+
+
+def nested_rhat(draws: Float[np.ndarray, "chain draw quantity"], superchains: int) -> float:
+    """The worst rank-normalised nested R-hat of several quantities; infinite where it cannot be computed.
+
+    Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
+    """
+    numbers = np.arange(superchains).repeat(len(draws) // superchains)
+    with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
+        values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
+    return float(np.max(np.where(np.isfinite(values), values, np.inf)))

@@ -1,0 +1,108 @@
+"""Twenty keys on every problem of the suite: each fit mixes, or its diagnosis says that it did not.
+
+Run: `uv run python tests/benchmarks/keys.py --problems sir,pk --keys 20`
+
+A fit passes if every R-hat of the compared quantities is below 1.01; one above it must be named by
+`bd.diagnose(post)`: level "bad", or a warning about R-hat. All keys of a problem run in one process, with a compilation
+cache of their own. Each result is appended to `--out` as a line of JSON, and what is there already is not run again.
+Exits with 1 if a fit failed in silence.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(Path(__file__).with_name("suite")), str(ROOT), str(ROOT / "tests")]
+PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
+GOOD = 1.01
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="tests/benchmarks/keys.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--problems", default=",".join(PROBLEMS), help="names, separated by commas")
+    parser.add_argument("--keys", type=int, default=20, help="random keys 0, 1, …")
+    parser.add_argument("--out", type=Path, default=ROOT / ".benchmarks" / "keys.jsonl", help="results")
+    parser.add_argument("--here", action="store_true", help="run the problems in this process")
+    return parser.parse_args()
+
+
+def read(path: Path) -> list[dict]:
+    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+
+def fit(problem: str, key: int) -> dict:
+    """One fit, its worst figures and what the diagnosis says of it."""
+    import engines
+    from cases import load
+
+    import bayes_dasl as bd
+
+    case = load(problem)
+    began = time.perf_counter()
+    post = bd.fit(case.model, case.data, bd.NUTS(), progress=False, key=key)
+    seconds = time.perf_counter() - began
+    figures = engines.worst(case.ours(post))
+    diagnosis = bd.diagnose(post)
+    named = any("R-hat" in f.subject and f.level != "good" for f in diagnosis.findings)
+    return {
+        "problem": problem,
+        "key": key,
+        "seconds": seconds,
+        "divergences": int(post["sample_stats"]["diverging"].sum()),
+        "level": diagnosis.level,
+        "verdict": diagnosis.verdict,
+        "told": diagnosis.level == "bad" or named,
+        **figures,
+    }
+
+
+def run_here(problem: str, options: argparse.Namespace) -> None:
+    """The keys that the results lack."""
+    import jax
+
+    jax.config.update("jax_compilation_cache_dir", str(ROOT / ".benchmarks" / "compiled"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+    done = {(r["problem"], r["key"]) for r in read(options.out)}
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    for key in range(options.keys):
+        if (problem, key) not in done:
+            result = fit(problem, key)
+            jax.clear_caches()  # or every fit's programs stay in memory
+            with options.out.open("a") as file:
+                file.write(json.dumps(result) + "\n")
+            print(result, flush=True)
+
+
+def summary(results: list[dict], problems: list[str]) -> bool:
+    """Print one line a problem; whether no fit failed in silence."""
+    silent = 0
+    for problem in problems:
+        fits = [r for r in results if r["problem"] == problem]
+        passed = sum(r["rhat"] < GOOD for r in fits)
+        told = sum(r["rhat"] >= GOOD and r["told"] for r in fits)
+        silent += len(fits) - passed - told
+        worst = max((r["rhat"] for r in fits), default=float("nan"))
+        print(f"{problem}: {passed} of {len(fits)} keys mix, {told} more are told of, highest R-hat {worst:.3f}")
+    print(f"{silent} failed in silence")
+    return silent == 0
+
+
+def main() -> None:
+    options = arguments()
+    problems = options.problems.split(",")
+    for problem in problems:
+        if options.here:
+            run_here(problem, options)
+        else:
+            command = [sys.executable, __file__, "--here", "--problems", problem, "--keys", str(options.keys)]
+            subprocess.run([*command, "--out", str(options.out)], check=True)
+    if not options.here:
+        sys.exit(0 if summary(read(options.out), problems) else 1)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,177 @@
+"""The suite's section of docs/benchmarks.md, from its results: one table a problem, and the ratios to each peer."""
+
+import math
+import os
+import platform
+import statistics
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
+from pathlib import Path
+
+from cases import NAMES, load
+
+BEGIN, END = "<!-- suite: begin -->", "<!-- suite: end -->"
+ENGINES = ("ours", "numpyro", "blackjax", "stan")
+LABELS = {"ours": "ours", "numpyro": "NumPyro", "blackjax": "BlackJAX", "stan": "Stan"}
+STUCK, MIXED = 1.1, 1.01
+KINDS = ("mean", "sd")
+COLUMNS = {
+    "seconds": "seconds",
+    "sampling": "of which sampling",
+    "bulk_ess": "bulk ESS",
+    "tail_ess": "tail ESS",
+    "bulk_per_second": "bulk ESS/s, all",
+    "bulk_per_sampling": "bulk ESS/s, sampling",
+    "tail_per_second": "tail ESS/s, all",
+    "tail_per_sampling": "tail ESS/s, sampling",
+    "per_gradient": "bulk ESS per 1000 gradients, draws",
+    "per_all_gradients": "the same, warm-up and draws",
+    "rhat": "highest R-hat",
+    "shift": "largest shift of a mean, sd",
+    "divergences": "divergences",
+    "memory": "memory, MB",
+}
+RATIOS = {
+    "bulk_per_second": "bulk ESS/s, all",
+    "bulk_per_sampling": "bulk ESS/s, sampling",
+    "per_gradient": "bulk ESS per gradient, draws",
+    "per_all_gradients": "the same, warm-up and draws",
+}
+NOTE = """Each cell is the median over the keys, with the lowest and the highest in brackets. Times begin when data and
+model are there and end with the draws in memory: imports do not count. "Sampling" is warm-up and draws without
+compilation; for Stan, compilation is its C++ build, timed once a problem. ESS and R-hat are the worst over all
+parameters; in the hybrid, over the science parameters and the trajectories, not the weights. A gradient is one leapfrog
+step; NumPyro does not count those of its warm-up, and ours leaves out the search for modes. A fit over the limit is
+stopped and counts as no effective draw in that time; *stuck* counts fits with R-hat above 1.1. A shift is against the
+median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all chains for
+JAX, one of the four chains or their server for Stan."""
+
+type Result = dict
+type Figures = dict[str, float]
+
+
+def derived(result: Result) -> Figures:
+    """The columns of one fit; a stopped fit made no draw in the time of the limit."""
+    if result.get("stopped"):
+        none = dict.fromkeys(("bulk_ess", "tail_ess", *RATIOS, "tail_per_second", "tail_per_sampling"), 0.0)
+        return none | {"seconds": result["limit"], "sampling": result["limit"]}
+    figures = {name: float(result[name]) for name in ("seconds", "sampling", "bulk_ess", "tail_ess", "divergences")}
+    for kind in ("bulk", "tail"):
+        figures[f"{kind}_per_second"] = result[f"{kind}_ess"] / result["seconds"]
+        figures[f"{kind}_per_sampling"] = result[f"{kind}_ess"] / result["sampling"]
+    figures["per_gradient"] = 1000 * result["bulk_ess"] / result["leapfrogs"]
+    if result["warmup_leapfrogs"] is not None:
+        figures["per_all_gradients"] = 1000 * result["bulk_ess"] / (result["leapfrogs"] + result["warmup_leapfrogs"])
+    return figures | {"rhat": result["rhat"], "memory": result["memory_kb"] / 1024}
+
+
+def shifts(results: dict[str, list[Result]]) -> dict[int, float]:
+    """How far the means of each fit lie from those of all fits that mixed, in standard deviations; by identity."""
+    mixed = [fit for fits in results.values() for fit in fits if fit.get("rhat", math.inf) < MIXED]
+    if not mixed:
+        return {}
+    middle = {kind: {n: statistics.median(fit[kind][n] for fit in mixed) for n in mixed[0]["mean"]} for kind in KINDS}
+    return {
+        id(fit): max(abs(fit["mean"][name] - mean) / middle["sd"][name] for name, mean in middle["mean"].items())
+        for fits in results.values()
+        for fit in fits
+        if not fit.get("stopped")
+    }
+
+
+def number(x: float) -> str:
+    """Three digits that count, without an exponent."""
+    if x > 1e6:
+        return "∞"
+    if x == 0 or not math.isfinite(x):
+        return f"{x:.0f}"
+    return f"{x:.{max(0, 2 - math.floor(math.log10(abs(x))))}f}"
+
+
+def cell(values: list[float], form: Callable[[float], str] = number) -> str:
+    if not values:
+        return "–"
+    middle, low, high = form(statistics.median(values)), form(min(values)), form(max(values))
+    return middle if low == high else f"{middle} ({low}–{high})"
+
+
+def rows(lines: Iterable[Iterable[str]]) -> str:
+    """A GitHub table; the first line is the header."""
+    header, *body = [list(line) for line in lines]
+    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body])
+
+
+def problem_table(results: dict[str, list[Result]]) -> str:
+    lines, apart = [["engine", "keys", *COLUMNS.values(), "stuck", "stopped"]], shifts(results)
+    for engine, fits in results.items():
+        figures = [derived(fit) | ({"shift": apart[id(fit)]} if id(fit) in apart else {}) for fit in fits]
+        forms = {"rhat": "{:.3f}".format}
+        cells = [cell([f[c] for f in figures if c in f], forms.get(c, number)) for c in COLUMNS]
+        stuck = sum(f.get("rhat", 0.0) > STUCK for f in figures)
+        stopped = sum(bool(fit.get("stopped")) for fit in fits)
+        lines.append([LABELS[engine], str(len(fits)), *cells, str(stuck), str(stopped)])
+    return rows(lines)
+
+
+def ratio(ours: list[Figures], theirs: list[Figures], column: str) -> str:
+    """Median over median; in brackets, our median over the best of theirs."""
+    own, other = ([f[column] for f in figures if column in f] for figures in (ours, theirs))
+    if not own or not other:
+        return "–"
+    middle = statistics.median(own)
+    against = [middle / value if value > 0 else math.inf for value in (statistics.median(other), max(other))]
+    return "{} ({})".format(*(number(r) if math.isfinite(r) else "∞" for r in against))
+
+
+def summary(by_problem: dict[str, dict[str, list[Result]]]) -> str:
+    lines = [["problem", "peer", *RATIOS.values(), "stuck or stopped: ours", "peer"]]
+    for problem, results in by_problem.items():
+        figures = {engine: [derived(fit) for fit in fits] for engine, fits in results.items()}
+        failed = {engine: f"{sum(map(bad, fits))} of {len(fits)}" for engine, fits in results.items()}
+        for engine in figures:
+            if engine != "ours" and "ours" in figures:
+                cells = [ratio(figures["ours"], figures[engine], column) for column in RATIOS]
+                lines.append([f"`{problem}`", LABELS[engine], *cells, failed["ours"], failed[engine]])
+    return rows(lines)
+
+
+def bad(result: Result) -> bool:
+    return bool(result.get("stopped")) or result["rhat"] > STUCK
+
+
+def section(results: list[Result]) -> str:
+    """Everything between the two markers."""
+    latest = {(r["problem"], r["engine"], r["key"]): r for r in results}
+    fine = [r for r in latest.values() if "error" not in r]
+    by_problem: dict[str, dict[str, list[Result]]] = {}
+    for problem in NAMES:
+        for engine in ENGINES:
+            fits = [r for r in fine if (r["problem"], r["engine"]) == (problem, engine)]
+            if fits:
+                by_problem.setdefault(problem, {})[engine] = fits
+    if not by_problem:
+        return "No results yet."
+    names = ("jax", "numpyro", "diffrax", "blackjax")
+    versions = ", ".join(f"{name} {version(name)}" for name in names)
+    limits = ", ".join(sorted({f"{r['limit']:g}" for r in fine}))
+    head = (
+        f"{os.cpu_count()} cores, Python {platform.python_version()}, {versions}, pystan 3.10; limit {limits} s a fit."
+    )
+    parts = [head, NOTE, "### Ours over each peer"]
+    parts += ["Medians over medians; in brackets, our median over the best key of the peer.", summary(by_problem)]
+    for problem, results_of in by_problem.items():
+        parts += [f"### {load(problem).title} (`{problem}`)", problem_table(results_of)]
+    failed = [r for r in latest.values() if "error" in r]
+    if failed:
+        parts.append("Failed: " + ", ".join(f"{r['problem']} by {LABELS[r['engine']]}, key {r['key']}" for r in failed))
+    return "\n\n".join(parts)
+
+
+def write(path: Path, results: list[Result]) -> None:
+    """Put the section between the markers; a file without them gets them at its end."""
+    text = path.read_text() if path.exists() else ""
+    if BEGIN not in text or END not in text:
+        text = f"{text.rstrip()}\n\n## Side by side with the peers\n\n{BEGIN}\n{END}\n".lstrip()
+    before, rest = text.split(BEGIN, 1)
+    after = rest.split(END, 1)[1]
+    path.write_text(f"{before}{BEGIN}\n{section(results)}\n{END}{after}")

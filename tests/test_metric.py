@@ -1,0 +1,104 @@
+"""The metric of NUTS: a linear map, its inverse and transpose, and its estimate from draws and gradients."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl.inference import _metric, pose
+
+
+class Still(eqx.Module):
+    def __call__(self, t, y, u):
+        return {"many": 0.0 * y["many"]}
+
+
+def posed(size):
+    """A problem of so many unknown numbers."""
+    state = {"many": dist.Normal(jnp.zeros(size), 1.0).to_event(1)}
+    layer = bd.ODE(Still(), state, observe=lambda t, y, u: {"s": y["many"].sum()})
+    data = xr.Dataset({"s": ("time", [0.0, 1.0])}, {"time": [0.0, 1.0]})
+    return pose(bd.Model(layer, bd.NormalNoise(scale=1.0)), data)
+
+
+def covariance_of(rng, size):
+    root = rng.normal(size=(size, size)) / np.sqrt(size) + np.diag(np.exp(rng.normal(size=size)))
+    return root @ root.T
+
+
+@pytest.fixture(params=["dense", "block and low rank", "low rank"])
+def metric(request):
+    rng = np.random.default_rng(3)
+    block = {"dense": 7, "block and low rank": 3, "low rank": 0}[request.param]
+    order = rng.permutation(7)
+    vectors = np.linalg.qr(rng.normal(size=(7 - block, min(2, 7 - block))))[0]
+    factor = np.linalg.cholesky(covariance_of(rng, block)) if block else np.zeros((0, 0))
+    return _metric.Metric(
+        tuple(map(int, order[:block])),
+        tuple(map(int, order[block:])),
+        jnp.asarray(factor),
+        jnp.exp(rng.normal(size=7 - block)),
+        jnp.asarray(vectors),
+        jnp.exp(rng.normal(size=vectors.shape[1])),
+    )
+
+
+def test_the_maps_are_inverse_and_transposed(metric):
+    rng = np.random.default_rng(0)
+    x, y = jnp.asarray(rng.normal(size=(2, 7)))
+    np.testing.assert_allclose(metric.position(metric.whitened(x)), x, rtol=1e-10)
+    np.testing.assert_allclose(metric.gradient(metric.whitened_gradient(x)), x, rtol=1e-10)
+    # Aᵀ is the transpose of A: <A x, y> = <x, Aᵀ y>.
+    assert float(metric.position(x) @ y) == pytest.approx(float(x @ metric.whitened_gradient(y)), rel=1e-10)
+
+
+def test_gradients_follow_the_chain_rule(metric):
+    x = jnp.arange(1.0, 8.0)
+    density = lambda x: -jnp.sum(jnp.cosh(x / 3))  # noqa: E731
+    by_whitened = jax.grad(lambda z: density(metric.position(z)))(metric.whitened(x))
+    np.testing.assert_allclose(metric.whitened_gradient(jax.grad(density)(x)), by_whitened, rtol=1e-9)
+
+
+def test_a_normal_is_whitened_from_few_draws():
+    """Draws and gradients of a normal with 12 dimensions and scales from 1e-2 to 1e2; chains apart do not widen it."""
+    rng = np.random.default_rng(1)
+    covariance = covariance_of(rng, 12) * np.outer(s := np.logspace(-2, 2, 12), s)
+    draws = rng.multivariate_normal(np.zeros(12), covariance, size=(4, 100), method="cholesky")
+    gradients = -np.linalg.solve(covariance, draws[..., None])[..., 0]
+    draws = draws + np.array([0.0, 50.0, -50.0, 9.0])[:, None, None]
+    start = _metric.laplace_metric(posed(12), np.diag(1 / np.diag(covariance)))
+    metric = _metric.refine(start, draws, gradients)
+    exact = _metric.laplace_metric(posed(12), np.linalg.inv(covariance))
+    before, after = start.differs_from(exact), metric.differs_from(exact)
+    assert after < 1.5 < before
+    # The covariance of as many draws alone would be further off.
+    sample = np.cov(rng.multivariate_normal(np.zeros(12), covariance, size=400).T)
+    assert after < _metric.laplace_metric(posed(12), np.linalg.inv(sample)).differs_from(exact)
+
+
+def test_the_laplace_metric_is_the_inverse_of_the_curvature():
+    precision = np.linalg.inv(covariance_of(np.random.default_rng(2), 5))
+    metric = _metric.laplace_metric(posed(5), precision)
+    columns = jax.vmap(metric.position)(jnp.eye(5))
+    np.testing.assert_allclose(columns.T @ columns, np.linalg.inv(precision), rtol=1e-8)
+    assert metric.differs_from(metric) == pytest.approx(1.0)
+
+
+def test_many_dimensions_are_low_rank():
+    """A strong correlation of two of eighty coordinates is found; sixty-four are still dense."""
+    rng = np.random.default_rng(4)
+    covariance = np.diag(np.logspace(-1, 1, 80))
+    covariance[0, 1] = covariance[1, 0] = 0.99 * np.sqrt(covariance[0, 0] * covariance[1, 1])
+    draws = rng.multivariate_normal(np.zeros(80), covariance, size=(4, 100), method="cholesky")
+    gradients = -np.linalg.solve(covariance, draws[..., None])[..., 0]
+    start = _metric.laplace_metric(posed(80), np.eye(80))
+    assert start.rest == tuple(range(80))
+    assert _metric.laplace_metric(posed(64), np.eye(64)).rest == ()
+    metric = _metric.refine(start, draws, gradients)
+    spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 80)))
+    assert abs(np.corrcoef(spread[:, 0], spread[:, 1])[0, 1]) < 0.2
+    assert 0.5 < spread.std(0).min() < spread.std(0).max() < 2.0

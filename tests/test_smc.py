@@ -1,0 +1,162 @@
+"""Tempered particles against closed forms and quadrature: draws, evidence, the weights of two modes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from known_problems import Conjugate, Known, correlated
+from scipy.integrate import quad
+from scipy.stats import multivariate_normal, norm
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl._journal import Journal
+from bayes_dasl._progress import ProgressBar
+from bayes_dasl.inference import _tempering
+from bayes_dasl.inference.smc import SMC
+
+CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
+
+
+def run(problem, engine, *, key=0, journal=None):
+    return engine.run(problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False))
+
+
+def over_runs(values):
+    """Mean over independent runs and its standard error; `values` is `(run, …)`."""
+    return values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
+
+
+@pytest.mark.parametrize("moves", ["walk", "hamiltonian"])
+def test_a_conjugate_posterior_and_its_evidence(moves):
+    samples = run(CONJUGATE.problem, SMC(particles=500, runs=8, moves=moves))
+    assert samples.positions.shape == (8, 500, 3)
+    mean, error = over_runs(samples.positions.mean(1))
+    assert (abs(mean - CONJUGATE.mean) < 4 * error).all()
+    sd, error = over_runs(samples.positions.std(1))
+    assert (abs(sd - CONJUGATE.sd) < 4 * error).all()
+    assert (abs(sd - 1.2 * CONJUGATE.sd) > 4 * error).all()
+    evidence, error = samples.facts["log_evidence"], samples.facts["log_evidence_se"]
+    assert abs(evidence - CONJUGATE.log_evidence) < 4 * error < 0.5
+    other = Conjugate([1.0, -0.5, 2.0], [0.0, 0.5, 1.0], correlated(3, 0.9), noise=0.3 * 1.2)
+    assert abs(evidence - other.log_evidence) > 4 * error
+    lp = jax.vmap(jax.vmap(CONJUGATE.problem.log_density))(samples.positions)
+    np.testing.assert_allclose(samples.stats["lp"], lp, rtol=1e-9)
+    assert samples.facts["correlation"] < 0.2
+
+
+def two_modes():
+    """y = a² + noise, with an asymmetric prior of a: weights of the signs and log evidence by quadrature."""
+
+    def density(a):
+        return norm(0.5, 1.0).pdf(a) * norm(a**2, 0.2).pdf([2.0, 2.2, 1.9]).prod()
+
+    below, above = (quad(density, *sorted((0.0, side)), points=[side / 3])[0] for side in (-4.5, 4.5))
+    return above / (above + below), np.log(above + below)
+
+
+@pytest.mark.parametrize("moves", ["walk", "hamiltonian"])
+def test_two_modes_get_their_weights(moves):
+    y = jnp.array([2.0, 2.2, 1.9])
+    problem = Known(lambda a: jax.scipy.stats.norm.logpdf(y, a[0] ** 2, 0.2).sum(), [0.5], [[1.0]])
+    samples = run(problem, SMC(particles=500, runs=8, moves=moves))
+    exact, log_evidence = two_modes()
+    assert 0.6 < exact < 0.9
+    weight, error = over_runs((samples.positions[..., 0] > 0).mean(1))
+    assert abs(weight - exact) < 4 * error < 0.1
+    assert abs(weight - 0.5) > 4 * error
+    assert abs(samples.facts["log_evidence"] - log_evidence) < 4 * samples.facts["log_evidence_se"]
+
+
+def test_particles_where_the_solver_fails_have_no_weight():
+    """A normal cut at 1: three of twenty live, and the evidence is their share."""
+
+    def upper(x):
+        return jnp.where(x[0] > 1.0, 0.0, -jnp.inf)
+
+    samples = run(Known(upper, [0.0], [[1.0]]), SMC(particles=1000, runs=4))
+    assert samples.positions.min() > 1.0
+    assert abs(samples.facts["log_evidence"] - norm.logsf(1.0)) < 4 * samples.facts["log_evidence_se"]
+    mean, error = over_runs(samples.positions[..., 0].mean(1))
+    assert abs(mean - norm.pdf(1.0) / norm.sf(1.0)) < 4 * error
+
+
+def test_too_few_live_particles_are_refused():
+    nowhere = Known(lambda x: jnp.where(x[0] > 50.0, 0.0, -jnp.inf), [0.0], [[1.0]])
+    with pytest.raises(ModelError, match=r"only 0 of 100 prior draws .* bd\.check"):
+        run(nowhere, SMC(particles=100, runs=2))
+
+
+def test_the_increment_meets_the_effective_sample_size():
+    log_likelihood = -50.0 * jnp.asarray(np.random.default_rng(0).chisquare(3, size=1000))
+    log_likelihood = log_likelihood.at[:200].set(-jnp.inf)
+    increment = _tempering.next_increment(log_likelihood, 1.0, 0.5)
+    weight = np.exp(np.asarray(increment * log_likelihood[200:]))
+    assert weight.sum() ** 2 / (weight**2).sum() == pytest.approx(0.5 * 800, rel=1e-3)
+    assert _tempering.next_increment(1e-3 * log_likelihood, 0.25, 0.5) == 0.25
+
+
+def test_the_metric_is_the_weighted_covariance():
+    rng = np.random.default_rng(0)
+    covariance = np.array([[2.0, 0.6], [0.6, 0.5]])
+    position = jnp.asarray(rng.multivariate_normal([3.0, -2.0], covariance, size=20_000))
+    even = jnp.full(20_000, 1 / 20_000)
+    np.testing.assert_allclose(_tempering.weighted_metric(position, even), covariance, rtol=0.05)
+    # Weights that tilt a normal move it and leave its covariance.
+    tilted = jax.nn.softmax(0.5 * position[:, 0])
+    np.testing.assert_allclose(_tempering.weighted_metric(position, tilted), covariance, rtol=0.1)
+    many = jnp.asarray(rng.normal(size=(100, 70)))
+    assert _tempering.weighted_metric(many, jnp.full(100, 0.01)).shape == (70,)
+    few = _tempering.weighted_metric(position[:2], jnp.array([0.5, 0.5]))
+    assert np.linalg.eigvalsh(few).min() > 0
+
+
+def test_a_run_taken_up_again_gives_the_same_particles(tmp_path):
+    engine = SMC(particles=100, runs=2, moves="hamiltonian")
+    whole = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
+    steps = sorted(tmp_path.glob("*.step"))
+    assert len(steps) >= 4
+    for path in steps[len(steps) // 2 :]:
+        path.unlink()
+    again = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
+    np.testing.assert_array_equal(whole.positions, again.positions)
+    assert whole.facts == again.facts
+    assert not np.array_equal(whole.positions, run(CONJUGATE.problem, engine, key=1).positions)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"particles": 5}, "particles must be a whole number, at least 10"),
+        ({"runs": 0}, "runs must be a whole number, at least 1"),
+        ({"moves": "nuts"}, "moves must be one of automatic, walk, hamiltonian"),
+        ({"most_moves": 1}, "most_moves must be a whole number, at least 2"),
+        ({"target_ess": 1.0}, "target_ess must lie between 0 and 1"),
+    ],
+)
+def test_bad_arguments_are_refused(bad, words):
+    with pytest.raises(ModelError, match=words):
+        SMC(**bad)
+
+
+def test_a_constant_state_seen_with_known_noise():
+    """Through the solver and the DataTree."""
+
+    class Constant(bd.Module):
+        def __call__(self, t, y, u):
+            return {"y": 0.0 * y["y"]}
+
+    y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)
+    data = xr.Dataset({"y": ("time", y)}, {"time": np.arange(12.0)})
+    model = bd.Model(bd.ODE(Constant(), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
+    post = bd.fit(model, data, SMC(particles=200, runs=6), key=1)
+    precision = 1 / 3.0**2 + 12 / 0.5**2
+    draws = post["posterior"]["initial.y"].values
+    mean, error = over_runs(draws.mean(1))
+    assert abs(mean - y.sum() / 0.5**2 / precision) < 4 * error
+    sd, error = over_runs(draws.std(1))
+    assert abs(sd - precision**-0.5) < 4 * error
+    marginal = multivariate_normal(np.zeros(12), 0.5**2 * np.eye(12) + 3.0**2).logpdf(y)
+    assert abs(post.attrs["log_evidence"] - marginal) < 4 * post.attrs["log_evidence_se"]

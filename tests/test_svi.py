@@ -1,0 +1,152 @@
+"""Guides against posteriors in closed form; weights that tell a bad guide; runs that are taken up again."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from known_problems import Conjugate, Known, banana, correlated
+from scipy.stats import norm, truncnorm
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl._journal import Journal
+from bayes_dasl._progress import ProgressBar
+from bayes_dasl.inference import svi
+from bayes_dasl.inference._guides import GUIDES, build_family
+from bayes_dasl.inference._problem import traced_once
+from bayes_dasl.inference.svi import SVI
+
+CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.4), noise=0.8)
+
+
+def run(problem, engine, *, key=0, journal=None):
+    return engine.run(problem, key=jax.random.key(key), journal=journal or Journal(), bar=ProgressBar(False))
+
+
+def z_scores(samples, mean, sd):
+    """Errors of the means and of the log standard deviations of normal draws, in Monte-Carlo standard errors."""
+    flat = samples.positions.reshape(-1, samples.positions.shape[-1])
+    # Resampling adds its own noise to that of the weighted proposals.
+    relative = np.sqrt(1 / len(flat) + 1 / samples.facts["importance_ess"])
+    return (flat.mean(0) - mean) / (sd * relative), np.log(flat.std(0) / sd) / (relative / np.sqrt(2))
+
+
+@pytest.mark.parametrize("guide", GUIDES)
+def test_every_guide_agrees_with_a_conjugate_posterior(guide):
+    samples = run(CONJUGATE.problem, SVI(guide=guide, steps=1500))
+    assert samples.positions.shape == (4, 1000, 3)
+    facts = samples.facts
+    assert facts["pareto_k"] < 0.7
+    assert facts["resampled"] == facts["converged"] == 1
+    of_mean, of_sd = z_scores(samples, CONJUGATE.mean, CONJUGATE.sd)
+    assert abs(of_mean).max() < 4
+    assert abs(of_sd).max() < 4
+    assert abs(z_scores(samples, CONJUGATE.mean, 1.2 * CONJUGATE.sd)[1]).min() > 4
+    assert abs(facts["log_evidence"] - CONJUGATE.log_evidence) < 4 * facts["log_evidence_se"] + 1e-6
+    assert facts["elbo"] < CONJUGATE.log_evidence + 1e-6
+    lp = jax.vmap(CONJUGATE.problem.log_density)(samples.positions.reshape(-1, 3))
+    np.testing.assert_allclose(samples.stats["lp"].ravel(), lp)
+
+
+@pytest.mark.parametrize("guide", ["full_rank", "low_rank"])
+def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
+    """Without the help of weights: the gradient's noise vanishes as the guide comes close."""
+    _, log_density = traced_once(CONJUGATE.problem)
+    family = build_family(guide, 0.05 * np.eye(3), key=jax.random.key(0))
+    ascent = svi._Ascent(family, log_density, 32, (np.zeros(3), family.scale))
+    parameters, facts = SVI(guide=guide)._fit(ascent, jax.random.key(1), Journal(), ProgressBar(False))
+    assert facts["converged"] == 1
+    fitted = family.posterior(parameters)
+    covariance = family.scale @ np.asarray(fitted.covariance_matrix) @ family.scale.T
+    # A rank of two and a diagonal hold any covariance of three.
+    np.testing.assert_allclose(family.scale @ fitted.loc, CONJUGATE.mean, atol=0.03 * CONJUGATE.sd.max())
+    np.testing.assert_allclose(covariance, CONJUGATE.covariance, atol=0.03 * CONJUGATE.covariance.max())
+
+
+@pytest.mark.parametrize(
+    "problem",
+    [
+        Conjugate([0.0, 0.0], [0.0, 0.0], correlated(2, 0.995), noise=5.0).problem,
+        Known(banana, [0.0, 0.0], np.diag([1.0, 9.0])),
+    ],
+    ids=["correlated", "banana"],
+)
+def test_a_guide_too_narrow_is_told_by_its_weights(problem):
+    facts = run(problem, SVI(guide="mean_field", steps=1500, draws=500)).facts
+    assert facts["pareto_k"] > 0.7
+    assert facts["resampled"] == 0
+    assert "log_evidence" not in facts
+
+
+def test_draws_stay_where_the_solver_succeeds():
+    """A sixth of a normal fails: the rest is a truncated normal, of which the guide covers the whole."""
+
+    def below_one(x):
+        return jnp.where(x[0] < 1.0, 0.0, -jnp.inf)
+
+    samples = run(Known(below_one, [0.0], [[1.0]]), SVI(guide="full_rank", steps=1500))
+    facts = samples.facts
+    assert np.isfinite(facts["elbo"])
+    assert facts["proposals_failed"] > 0
+    assert np.isfinite(samples.stats["lp"]).all()
+    assert samples.positions.max() < 1.0
+    assert facts["resampled"] == 1
+    exact = truncnorm(-np.inf, 1.0)
+    error = exact.std() * np.sqrt(1 / 4000 + 1 / facts["importance_ess"])
+    assert abs(samples.positions.mean() - exact.mean()) < 4 * error
+    assert abs(facts["log_evidence"] - np.log(norm.cdf(1.0))) < 4 * facts["log_evidence_se"]
+
+
+def test_a_run_taken_up_again_gives_the_same_draws(tmp_path):
+    engine = SVI(guide="low_rank", steps=600, draws=100)
+    whole = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
+    steps = sorted(tmp_path.glob("*.step"))
+    assert len(steps) >= 4
+    for path in steps[len(steps) // 2 :]:
+        path.unlink()
+    again = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
+    np.testing.assert_array_equal(whole.positions, again.positions)
+    assert whole.facts == again.facts
+    other = run(CONJUGATE.problem, engine, key=1)
+    assert not np.array_equal(whole.positions, other.positions)
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        ({"guide": "normal"}, "laplace, mean_field, low_rank, full_rank, flow"),
+        ({"steps": 10}, "steps must be a whole number, at least 100"),
+        ({"draws": 0}, "draws must be a whole number, at least 1"),
+        ({"chains": 0}, "chains must be a whole number, at least 1"),
+        ({"particles": 1}, "particles must be a whole number, at least 2"),
+        ({"learning_rate": 1.5}, "learning_rate must lie between 0 and 1"),
+    ],
+)
+def test_bad_arguments_are_refused(bad, words):
+    with pytest.raises(ModelError, match=words):
+        SVI(**bad)
+
+
+def test_a_flow_of_one_dimension_is_refused():
+    with pytest.raises(ModelError, match="two dimensions or more"):
+        run(Known(lambda x: 0.0, [0.0], [[1.0]]), SVI(guide="flow"))
+
+
+def test_a_constant_state_seen_with_known_noise():
+    """Through the solver and the DataTree."""
+
+    class Constant(bd.Module):
+        def __call__(self, t, y, u):
+            return {"y": 0.0 * y["y"]}
+
+    y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)
+    data = xr.Dataset({"y": ("time", y)}, {"time": np.arange(12.0)})
+    model = bd.Model(bd.ODE(Constant(), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
+    post = bd.fit(model, data, SVI(steps=400), key=1)
+    precision = 1 / 3.0**2 + 12 / 0.5**2
+    draws = post["posterior"]["initial.y"]
+    assert abs(float(draws.mean()) - y.sum() / 0.5**2 / precision) < 4 * np.sqrt(2 / 4000 / precision)
+    assert abs(float(draws.std()) * np.sqrt(precision) - 1) < 4 / np.sqrt(4000)
+    assert post.attrs["pareto_k"] < 0.7

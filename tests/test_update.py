@@ -1,0 +1,292 @@
+"""Updates against a conjugate normal model: by weights, by a new fit, step by step; and data that are refused."""
+
+import dataclasses
+from itertools import pairwise
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from arviz_stats.base.array import array_stats
+
+import bayes_dasl as bd
+from bayes_dasl._errors import DataError, MismatchError, ModelError
+from bayes_dasl._importance import weigh
+from bayes_dasl.inference._samples import Samples
+from bayes_dasl.posterior import draws_dataset, signature
+from bayes_dasl.update import _joined, update
+
+CHAINS, DRAWS = 4, 1000
+PRIOR_SD, NOISE = 3.0, 0.5
+
+
+class Constant(bd.Module):
+    """A state that does not move."""
+
+    level: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": 0.0 * y["y"]}
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact:
+    """Independent draws of the conjugate posterior of whatever data the problem holds."""
+
+    draws: int = DRAWS
+
+    def run(self, problem, *, key, journal, bar):
+        mean, sd = truth(np.asarray(problem.observed["y"]))
+        z = np.asarray(jax.random.normal(key, (CHAINS, self.draws)))
+        lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))((mean + sd * z)[..., None]))
+        stats = {"lp": lp, "energy": -lp, "diverging": np.zeros(z.shape, bool)}
+        return Samples((mean + sd * z)[..., None], stats, False, {"log_evidence": -1.0})
+
+
+def truth(y):
+    """Mean and standard deviation of the level, in closed form."""
+    seen = y[~np.isnan(y)]
+    precision = PRIOR_SD**-2 + len(seen) / NOISE**2
+    return seen.sum() / NOISE**2 / precision, precision**-0.5
+
+
+def model():
+    return bd.Model(bd.ODE(Constant(level=0.0), {"y": dist.Normal(0.0, PRIOR_SD)}), bd.NormalNoise(scale=NOISE))
+
+
+def series(values, first=0):
+    times = first + np.arange(float(len(values)))
+    return xr.Dataset({"y": ("time", np.asarray(values, float), {"units": "m"})}, {"time": times})
+
+
+OLD = 2.0 + NOISE * np.random.default_rng(0).normal(size=12)
+
+
+@pytest.fixture(scope="module")
+def post():
+    return bd.fit(model(), series(OLD), Exact(), key=1)
+
+
+def assert_draws(updated, y, effective=None):
+    """Mean and standard deviation of the draws are those in closed form, within 4 Monte-Carlo errors."""
+    mean, sd = truth(np.asarray(y))
+    draws = updated["posterior"]["initial.y"]
+    assert draws.shape == (CHAINS, DRAWS)
+    effective = effective or updated.attrs["effective_draws"]
+    assert abs(float(draws.mean()) - mean) < 4 * sd / np.sqrt(effective)
+    assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(2 * effective)
+
+
+def test_a_few_data_are_taken_in_by_weights(post):
+    new = np.array([2.3, 1.4])
+    before = post.copy(deep=True)
+    updated = update(model(), post, series(new, 12), engine=Exact(), key=2)
+    xr.testing.assert_identical(post, before)
+    everything = np.concatenate([OLD, new])
+    assert updated.attrs["updated_by"] == "importance weights"
+    assert updated.attrs["update_pareto_k"] < 0.7
+    assert 400 < updated.attrs["effective_draws"] < CHAINS * DRAWS
+    assert len(np.unique(updated["posterior"]["initial.y"])) == updated.attrs["distinct_draws"]
+    assert_draws(updated, everything)
+    # The old posterior is elsewhere: the test sees whether the data were taken in.
+    with pytest.raises(AssertionError):
+        assert_draws(updated, OLD)
+
+
+def test_the_result_is_like_that_of_a_fit(post):
+    new = series([2.3, 1.4], 12)
+    updated = update(model(), post, new, key=2)
+    whole = bd.fit(model(), series(np.append(OLD, [2.3, 1.4])), Exact(), key=2)
+    assert set(updated.children) == set(whole.children)
+    for name in ("data_sha256", "posterior_sha256", "signature", "draws_requested", "interrupted"):
+        assert updated.attrs[name] == whole.attrs[name]
+    for group in ("observed_data", "constant_data", "prior"):
+        assert updated[group].to_dataset().sizes == whole[group].to_dataset().sizes
+    xr.testing.assert_identical(updated["observed_data"].to_dataset(), whole["observed_data"].to_dataset())
+    for group in ("posterior", "log_likelihood", "conditional_mean"):
+        for name, variable in whole[group].to_dataset().data_vars.items():
+            assert updated[group][name].dims == variable.dims
+            assert updated[group][name].attrs == variable.attrs
+    level = updated["posterior"]["initial.y"].values
+    likelihood = dist.Normal(level[..., None], NOISE).log_prob(np.append(OLD, [2.3, 1.4]))
+    np.testing.assert_allclose(updated["log_likelihood"]["y"], likelihood, rtol=1e-6)
+    prior = dist.Normal(0.0, PRIOR_SD).log_prob(level)
+    np.testing.assert_allclose(updated["sample_stats"]["lp"], prior + likelihood.sum(axis=-1), rtol=1e-6)
+    assert set(updated["sample_stats"].data_vars) == {"lp", "diverging"}
+    assert "log_evidence" not in updated.attrs
+    bd.forecast(model(), updated, np.linspace(0.0, 20.0, 5))
+
+
+@pytest.mark.parametrize("new", [np.array([12.0]), np.full(2000, 2.1)], ids=["surprising", "many"])
+def test_what_weights_cannot_carry_is_fitted_anew(post, new):
+    updated = update(model(), post, series(new, 12), engine=Exact(), key=2)
+    assert updated.attrs["updated_by"] == "refit"
+    assert updated.attrs["update_pareto_k"] >= 0.7 or updated.attrs["effective_draws"] < 0.1 * CHAINS * DRAWS
+    everything = np.concatenate([OLD, new])
+    assert_draws(updated, everything, effective=CHAINS * DRAWS)
+    assert updated["observed_data"].sizes["time"] == len(everything)
+
+
+def test_datum_by_datum_ends_in_the_same_posterior(post):
+    new = [1.6, 2.9, 1.9, 1.5]
+    updated, ways = post, []
+    for i, value in enumerate(new):
+        updated = update(model(), updated, series([value], 12 + i), engine=Exact(), key=10 + i)
+        ways.append(updated.attrs["updated_by"])
+    assert ways == ["importance weights"] * 4
+    assert updated.attrs["updates"] == 4
+    # Each resampling adds an error of its own to those of the distinct draws that are left.
+    assert_draws(updated, np.append(OLD, new), effective=updated.attrs["effective_draws"] / 2)
+
+
+def test_resampling_does_not_go_on_for_ever(post):
+    """Few distinct draws, each with a weight like the others': k-hat alone would never see it."""
+    worn = post.copy(deep=True)
+    values = worn["posterior"]["initial.y"].values
+    worn["posterior"]["initial.y"].values[:] = np.repeat(values[:, :25], 40, axis=1)
+    likelihood = worn["log_likelihood"]["y"].values
+    worn["log_likelihood"]["y"].values[:] = np.repeat(likelihood[:, :25], 40, axis=1)
+    updated = update(model(), worn, series([2.0], 12), engine=Exact())
+    assert updated.attrs["effective_draws"] < 101
+    assert updated.attrs["updated_by"] == "refit"
+
+
+def test_a_missing_datum_arrives():
+    y = OLD.copy()
+    y[3] = np.nan
+    post = bd.fit(model(), series(y), Exact(), key=4)
+    updated = update(model(), post, series([OLD[3]], 3), engine=Exact())
+    assert updated.attrs["updated_by"] == "importance weights"
+    np.testing.assert_array_equal(updated["observed_data"]["y"], OLD)
+    assert_draws(updated, OLD)
+    assert updated["posterior"].sizes == post["posterior"].sizes
+
+
+def test_weights_are_those_of_arviz_and_draws_keep_their_order():
+    rng = np.random.default_rng(0)
+    log_weights, draws = rng.normal(size=2000), rng.normal(size=(2000, 2))
+    weights = weigh(log_weights, draws)
+    smoothed, shape = array_stats.psislw(-log_weights)
+    assert weights.pareto_k == pytest.approx(float(shape))
+    np.testing.assert_allclose(weights.values, np.exp(smoothed))
+    index = weights.resample(1000, key=jax.random.key(0))
+    assert all(a <= b for a, b in pairwise(index))
+    counts = np.bincount(index, minlength=2000)
+    assert (np.abs(counts - 1000 * weights.values) < 1).all()
+    # Copies of a draw are one draw with more weight.
+    copies = 1 + np.arange(2000) % 3
+    copied = weigh(np.repeat(log_weights, copies), np.repeat(draws, copies, axis=0))
+    smoothed, shape = array_stats.psislw(-log_weights - np.log(copies))
+    assert copied.pareto_k == pytest.approx(float(shape))
+    np.testing.assert_allclose(copied.values, np.exp(smoothed))
+    np.testing.assert_array_equal(copied.first, np.cumsum(copies) - copies)
+
+
+@pytest.mark.parametrize(
+    ("log_weights", "pareto_k"),
+    [
+        (np.zeros(100), 0.0),
+        (1e-4 * np.random.default_rng(0).standard_t(1.0, 100), 0.0),
+        (np.full(100, -np.inf), np.inf),
+        (np.full(100, np.nan), np.inf),
+        (np.arange(10.0), np.inf),
+        (np.where(np.arange(100) < 97, -np.inf, np.arange(100.0)), np.inf),
+        (np.where(np.arange(100) < 20, -np.inf, 0.0), np.inf),
+    ],
+)
+def test_weights_that_have_no_tail(log_weights, pareto_k):
+    weights = weigh(log_weights, np.arange(float(len(log_weights)))[:, None])
+    assert weights.pareto_k == pareto_k
+    assert weights.values.sum() == pytest.approx(1.0)
+    assert weights.values[np.isneginf(log_weights)].sum() == pytest.approx(float(np.isneginf(log_weights).all()))
+
+
+def test_another_model_and_no_engine_are_refused(post):
+    other = bd.Model(bd.ODE(Constant(level=dist.Normal()), {"y": 0.0}), bd.NormalNoise(scale=NOISE))
+    with pytest.raises(MismatchError, match=r"belongs to another model: .*level"):
+        update(other, post, series([1.0], 12))
+    with pytest.raises(ModelError, match="engine must be an engine such as"):
+        update(model(), post, series([1.0], 12), engine=Exact)
+    bare = xr.DataTree.from_dict({n: g.to_dataset() for n, g in post.children.items() if n != "log_likelihood"})
+    bare.attrs = post.attrs
+    with pytest.raises(MismatchError, match="no group 'log_likelihood'"):
+        update(model(), bare, series([1.0], 12))
+
+
+@pytest.mark.parametrize(
+    ("new", "message"),
+    [
+        (
+            series([1.0, 2.0], 11),
+            r"the posterior knows 'y' at time 11 already \(\S+; the new data say 1\)",
+        ),
+        (series([np.nan], 12), "the new data hold no value of y: there is nothing to update by"),
+        (xr.Dataset(coords={"time": [12.0]}), "the new data hold no value of y"),
+        (series([1.0], -1), "new data cannot lie before the start of the model: -1 < 0"),
+        (series([np.inf], 12), "observable 'y' is infinite at time 12"),
+        (series([1.0], 12).assign(y=("time", [1.0], {"units": "km"})), "'y' is in 'km' but the model works in 'm'"),
+        (series([1.0], 12).expand_dims("site"), "observable 'y' must have the one dimension time"),
+        (xr.Dataset({"y": 1.0}), "coordinate 'time'"),
+    ],
+)
+def test_new_data_that_make_no_sense(post, new, message):
+    with pytest.raises(DataError, match=message):
+        update(model(), post, new)
+
+
+class Forced(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": u["u"] - self.rate * y["y"], "z": u["u"]}
+
+
+def forced():
+    layer = bd.ODE(Forced(rate=bd.between(0.1, 1.0)), {"y": 0.0, "z": 0.0}, forcings=("u",), units={"u": "W"})
+    return bd.Model(layer, bd.NormalNoise(0.1))
+
+
+def forced_post():
+    """The groups that say what data a posterior knows: two observables, one of which has gaps."""
+    times = {"time": ("time", [0.0, 1.0, 2.0], {"units": "h"})}
+    observed = xr.Dataset({"y": ("time", [0.0, 1.0, 2.0]), "z": ("time", [0.0, np.nan, 1.0])}, times)
+    known = xr.Dataset({"u": ("time", [1.0, 1.0, 2.0], {"units": "W"})}, times, {"start": 0.0})
+    draws = draws_dataset(forced(), {"layer.vector_field.rate": np.ones((1, 4))})
+    groups = {"posterior": draws, "observed_data": observed, "constant_data": known}
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs["signature"] = signature(forced())
+    return tree
+
+
+def test_data_are_joined_on_all_times():
+    new = xr.Dataset(
+        {"z": ("time", [0.5, np.nan, 3.0]), "u": ("time", [np.nan, 4.0, 5.0]), "w": ("time", [0.0, 0.0, 0.0])},
+        {"time": [1.0, 1.5, 3.0]},
+    )
+    joined = _joined(forced(), forced_post(), new)
+    np.testing.assert_array_equal(joined["time"], [0.0, 1.0, 1.5, 2.0, 3.0])
+    np.testing.assert_array_equal(joined["y"], [0.0, 1.0, np.nan, 2.0, np.nan])
+    np.testing.assert_array_equal(joined["z"], [0.0, 0.5, np.nan, 1.0, 3.0])
+    np.testing.assert_array_equal(joined["u"], [1.0, 1.0, 4.0, 2.0, 5.0])
+    assert joined["time"].attrs == {"units": "h"}
+    assert joined["u"].attrs == {"units": "W"}
+    assert set(joined.data_vars) == {"y", "z", "u"}
+
+
+@pytest.mark.parametrize(
+    ("u", "message"),
+    [
+        (None, "forcing 'u' is missing at the new time 3"),
+        ([1.0, np.nan], "forcing 'u' is missing at the new time 3"),
+        ([1.5, 2.0], r"forcing 'u' at time 1 was 1 in the fit and is 1\.5 in the new data"),
+        (("kW", [1.0, 2.0]), "'u' is in 'kW' but the model works in 'W'"),
+    ],
+)
+def test_forcings_must_be_known_and_the_same(u, message):
+    new = xr.Dataset({"z": ("time", [0.5, 3.0])}, {"time": [1.0, 3.0]})
+    if u is not None:
+        units, values = u if isinstance(u, tuple) else ("W", u)
+        new["u"] = ("time", values, {"units": units})
+    with pytest.raises(DataError, match=message):
+        update(forced(), forced_post(), new)
