@@ -4,6 +4,7 @@ import contextlib
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpyro
@@ -33,7 +34,14 @@ def _keep_compiled_programs() -> None:
     folder = cache_folder()
     if folder is None or jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return
-    jax.config.update("jax_compilation_cache_dir", str(folder / "jax"))
+    programs = folder / "jax"
+    try:
+        programs.mkdir(parents=True, exist_ok=True)
+    except OSError:
+        return
+    if not os.access(programs, os.W_OK):  # JAX would warn at every program
+        return
+    jax.config.update("jax_compilation_cache_dir", str(programs))
     if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
@@ -49,7 +57,7 @@ def cache_folder() -> Path | None:
     return Path(chosen) if chosen else Path(platformdirs.user_cache_dir("bayes_dasl", appauthor=False))
 
 
-def computing_devices() -> list[jax.Device]:
+def computing_devices() -> list[Any]:
     """The devices that chains are spread over: all of the kind that JAX computes on by default."""
     default = jax.config.jax_default_device
     return jax.devices() if default is None else jax.devices(default.platform)

@@ -8,6 +8,7 @@ ends with the same draws to the last bit.
 import hashlib
 import io
 import json
+import os
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,7 +35,7 @@ class Journal:
     WriteError if it cannot be written.
     """
 
-    def __init__(self, folder: str | Path | None = None, identity: Identity | None = None):
+    def __init__(self, folder: str | os.PathLike | None = None, identity: Identity | None = None):
         self.folder = None if folder is None else Path(folder)
         self._identity = dict(identity or {})
         self._number = 0
@@ -104,7 +105,7 @@ class Journal:
             return dict(arrays)
 
 
-def read_identity(folder: str | Path) -> dict[str, str | int]:
+def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
     """What the run is whose checkpoint lies in `folder`.
 
     Raises: ReadError if there is none, or it is torn.

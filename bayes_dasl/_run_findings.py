@@ -12,10 +12,13 @@ _SHIFT = 0.05  # sd by which a finer solver may move a mean
 _CORRELATED = 0.3
 
 
-def run_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Findings that only some engines and treatments of a posterior give rise to."""
+def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
+    """Findings that only some engines and treatments of a posterior give rise to.
+
+    `agreed`: whether the chains agree about the science and the trajectories.
+    """
     yield from _warm_up(post)
-    yield from _modes(post)
+    yield from _modes(post, agreed)
     yield from _approximation(post)
     yield from _evidence(post)
     yield from _many_chains(post)
@@ -32,7 +35,7 @@ def _warm_up(post: xr.DataTree) -> Iterator[Finding]:
         )  # fmt: skip
 
 
-def _modes(post: xr.DataTree) -> Iterator[Finding]:
+def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
     """Where chains began from several modes: which they are, who sat there, and whether anyone moved."""
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
     if "mode" not in stats or "modes" not in post.children:
@@ -48,6 +51,11 @@ def _modes(post: xr.DataTree) -> Iterator[Finding]:
         )
     elif moved.all():
         yield Finding("good", "modes", f"every chain moves between {visited.size} modes: {described}")
+    elif agreed:
+        yield Finding(
+            "good", "modes",
+            f"chains stay in {visited.size} modes that say the same of the science and the trajectories: {described}",
+        )  # fmt: skip
     else:
         yield Finding(
             "bad", "modes",
@@ -59,7 +67,7 @@ def _modes(post: xr.DataTree) -> Iterator[Finding]:
 def _mode(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
     """`birth = 0.54 (log density -132.6, chains 0, 2)`, by the parameters of the science in which modes differ most."""
     science = {n: v for n, v in modes.data_vars.items() if v.attrs.get("group") == "science" and v.dims == ("mode",)}
-    apart = {name: float(np.ptp(v) / (np.abs(v).max() or 1.0)) for name, v in science.items()}
+    apart = {name: float(np.ptp(v.values) / (np.abs(v.values).max() or 1.0)) for name, v in science.items()}
     shown = sorted(apart, key=lambda name: -apart[name])[:2]
     where = ", ".join(f"{name} = {float(science[name][number]):.3g}" for name in shown) or f"mode {number}"
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)

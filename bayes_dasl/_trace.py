@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+from equinox import error_if
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 
@@ -19,7 +20,7 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
 
 
 def _unchecked(inner: Any) -> Any:
-    """A jaxpr in which each choice between a callback and none always takes none."""
+    """A jaxpr without Equinox's checks: what they look at is passed on, whatever it is."""
     if not _is_jaxpr(inner) or not calls_back(inner):
         return inner
     if not isinstance(inner, Jaxpr):  # before JAX 0.12 a closed jaxpr held an open one
@@ -32,17 +33,27 @@ def _unchecked_equation(equation: Any) -> Any:
         return equation
     parameters = dict(equation.params)
     if equation.primitive.name == "cond":
-        sound = [branch for branch in parameters["branches"] if not calls_back(branch)]
-        if sound:
+        sound = [branch for branch in parameters["branches"] if not _reports(branch)]
+        if len(sound) < len(parameters["branches"]):
             return equation.replace(params=parameters | {"branches": (sound[0],) * len(parameters["branches"])})
     rewritten = jax.tree.map(_unchecked, parameters, is_leaf=_is_jaxpr)
     return equation.replace(params=rewritten)
 
 
+def _reports(branch: Any) -> bool:
+    """Whether a branch is the one of `eqx.error_if` that raises; a callback of anyone else may be part of a model."""
+    called = (e.params["callback"] for e in _equations(branch) if e.primitive.name == "pure_callback")
+    functions = (getattr(callback, "callback_func", callback) for callback in called)
+    return any(getattr(f, "__module__", None) == error_if.__module__ for f in functions)
+
+
 def calls_back(inner: Any) -> bool:
     """Whether a jaxpr calls back into Python."""
-    equations = getattr(inner, "jaxpr", inner).eqns
-    return any(e.primitive.name == "pure_callback" or any(map(calls_back, _inner(e))) for e in equations)
+    return any(e.primitive.name == "pure_callback" or any(map(calls_back, _inner(e))) for e in _equations(inner))
+
+
+def _equations(inner: Any) -> list[Any]:
+    return getattr(inner, "jaxpr", inner).eqns
 
 
 def _is_jaxpr(x: Any) -> bool:

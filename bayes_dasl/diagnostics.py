@@ -13,6 +13,7 @@ from ._findings import FAILURES, Diagnosis, Finding, Level, grade
 from ._run_findings import run_findings
 
 MOST_COLUMNS = 200  # trajectory points, and network weights, that are looked at
+_PASSABLE_RHAT = 1.05
 FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
 SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
 
@@ -33,7 +34,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     return Diagnosis(
         (
             *_run_findings(post),
-            *run_findings(post),
+            *run_findings(post, agreed=_agreed(science) and _agreed(trajectories)),
             *_mixing_findings(science, trajectories, network, nested="nested_rhat" in post.attrs),
             *_chain_findings(post, [science, trajectories]),
             *_energy_findings(post),
@@ -54,6 +55,14 @@ class _Columns(NamedTuple):
     @property
     def moving(self) -> np.ndarray:
         return np.any(self.values != self.values[:1, :1], axis=(0, 1))
+
+
+def _agreed(columns: _Columns) -> bool:
+    """Whether chains drew the same distribution, good or not."""
+    if columns.values.shape[1] < FEWEST_DRAWS:
+        return False
+    moving = columns.moving
+    return not moving.any() or bool((_rhat(columns.values[..., moving]) < _PASSABLE_RHAT).all())
 
 
 def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
@@ -174,7 +183,7 @@ def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
         rhat = _rhat(values[..., moving])
         if not nested:
             yield _rhat_finding(subject, names, rhat)
-        yield _ess_finding(subject, names, values[..., moving], apart=bool(rhat.max() > 1.05))
+        yield _ess_finding(subject, names, values[..., moving], apart=bool(rhat.max() > _PASSABLE_RHAT))
 
 
 def _rhat(values: np.ndarray) -> np.ndarray:
@@ -190,7 +199,7 @@ def _rhat(values: np.ndarray) -> np.ndarray:
 
 def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
     worst = int(rhat.argmax())
-    level = grade(-rhat[worst], good=-1.01, warning=-1.05)
+    level = grade(-rhat[worst], good=-1.01, warning=-_PASSABLE_RHAT)
     message = f"highest {rhat[worst]:.3f} ({names[worst]}), good below 1.01"
     remedies = {
         "science parameters": SPEED_UP,
@@ -250,7 +259,7 @@ def _apart(values: np.ndarray) -> np.ndarray:
     """
     chains = values.shape[0]
     # Poor mixing is asked for first: over few draws, good chains differ by chance.
-    mixed_badly = _rhat(values) > 1.05
+    mixed_badly = _rhat(values) > _PASSABLE_RHAT
     if chains == 1 or not mixed_badly.any():
         return np.zeros(chains, bool)
     medians, spreads = np.median(values, axis=1), values.std(axis=1)

@@ -97,13 +97,18 @@ def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray) -> _Aga
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws)))
 
 
+def has_tolerances(model: Any) -> bool:
+    """Whether a solver in the model has tolerances, so that it can be checked."""
+    return bool(_tolerances(model))
+
+
 def tightened(model: Any, factor: float = 100.0) -> Any:
     """The model with all tolerances `factor` times tighter, and as many more steps allowed as that may take.
 
     Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root finder in it.
     Raises: ModelError if there is none.
     """
-    if not _tolerances(model):
+    if not has_tolerances(model):
         raise ModelError("nothing in the model has tolerances (rtol, atol) to tighten: its solver cannot be checked")
     return _tighten(model, factor)
 

@@ -19,11 +19,12 @@ from .check import Check, check
 from .data import fingerprint, split
 from .diagnostics import Diagnosis, diagnose
 from .forecast import forecast
-from .inference import NUTS, fit, pose
+from .inference import NUTS, Engine, fit, pose
 from .model import Model, check_data
 from .posterior import load, save
 from .report import report
 from .scores import score
+from .solver_check import check_solver, has_tolerances
 
 _PLOTTED_TIMES = 100
 _BASELINES = {"climatology", "persistence"}
@@ -46,7 +47,7 @@ class Study:
     data: xr.Dataset
     split: float
     rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
-    engine: NUTS = dataclasses.field(default_factory=NUTS)
+    engine: Engine = dataclasses.field(default_factory=NUTS)
     label: str = "model"
     title: str = ""
     source: str = ""
@@ -87,7 +88,8 @@ class Study:
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model."""
-        return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
+        engine = self.engine if isinstance(self.engine, NUTS) else None
+        return {name: check(model, self.train, engine, key=key) for name, model in self.models.items()}
 
     def run(
         self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
@@ -141,13 +143,14 @@ class Run:
         Raises: Interrupted if the user stopped it; the draws so far are then saved.
         """
         model, path = self.study.models[name], self.path(name, "posterior.nc")
+        checkpoint = self.path(name, "checkpoint")
         if path.is_file() and _whole(load(path), model, self.study.train):
             say(f"{name}: already fitted, kept")
+            shutil.rmtree(checkpoint, ignore_errors=True)
             return
-        checkpoint = self.path(name, "checkpoint")
         going_on = "going on with" if checkpoint.is_dir() else "fitting by"
         say(f"{name}: {going_on} {self.study.engine!r}")
-        post = self._fit(model, checkpoint, key, progress)
+        post = self._fit(model, checkpoint, key, progress, say)
         saved = self._save(post, path)
         if post.attrs["interrupted"]:
             drawn = post["posterior"].sizes["draw"]
@@ -155,17 +158,19 @@ class Run:
                 f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
                 f"they are kept in {saved}"
             )
-        shutil.rmtree(checkpoint)
+        shutil.rmtree(checkpoint, ignore_errors=True)
         say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
 
-    def _fit(self, model: Model, checkpoint: Path, key: int, progress: bool | None) -> xr.DataTree:
-        """A fit whose steps are kept; steps of an older version of the model are dropped."""
+    def _fit(self, model: Model, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
+        """A fit whose steps are kept, with its solver checked; steps of an older version of the model are dropped."""
         engine, train = self.study.engine, self.study.train
         try:
-            return fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
-        except (MismatchError, ReadError):
+            post = fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
+        except MismatchError:
+            say(f"{checkpoint} belongs to another version of the model: dropped, and begun anew")
             shutil.rmtree(checkpoint)
-            return fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
+            post = fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
+        return check_solver(model, post) if has_tolerances(model) else post
 
     def _save(self, post: xr.DataTree, path: Path) -> Path:
         try:

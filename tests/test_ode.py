@@ -114,14 +114,15 @@ class TestClosedForms:
         for name in PARAMETERS:
             assert float(ours[name]) == pytest.approx(float(exact[name]), abs=10 * GLOBAL), name
 
-    @pytest.mark.parametrize("solver", ["tsit5", "Dopri8", "bosh3", "kvaerno3", diffrax.Kvaerno5()])
+    @pytest.mark.parametrize("solver", ["tsit5", "Dopri8", "bosh3", "rodas5p", "kvaerno3", diffrax.Kvaerno5()])
     def test_every_kind_of_solver(self, solver):
         prediction = solve(three(PARAMETERS, solver=solver, rtol=1e-6, atol=1e-6), self.inputs)
         assert bool(prediction.ok)
         assert worst(prediction.values, closed_form(PARAMETERS, TIMES)) < 100 * 1e-6
 
-    def test_one_time_only(self):
-        prediction = solve(three(PARAMETERS), given([0.0], ramp=[0.0]))
+    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
+    def test_one_time_only(self, solver):
+        prediction = solve(three(PARAMETERS, solver=solver), given([0.0], ramp=[0.0]))
         assert bool(prediction.ok)
         assert {n: v.tolist() for n, v in prediction.values.items()} == {n: [PARAMETERS[n]] for n in STATES}
 
@@ -293,7 +294,7 @@ class TestSolverNames:
         assert find_solver(solver) is solver
 
     def test_a_bad_name_lists_the_good_ones(self):
-        assert {"tsit5", "dopri8", "kvaerno3", "kvaerno5"} <= set(self.names())
+        assert {"tsit5", "dopri8", "kvaerno3", "kvaerno5", "rodas5p"} <= set(self.names())
 
     def test_every_name_in_the_list_is_for_an_ode(self):
         for name in self.names():

@@ -33,7 +33,7 @@ class Kernel:
 
     def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Metric) -> tuple[Any, Any]:
         """`SEGMENT` transitions of one chain, in the metric's coordinates."""
-        step_nuts = nuts.build_kernel()
+        step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
 
@@ -113,7 +113,8 @@ class Chains:
 
     def __init__(self, kernel: Kernel, chains: int, metric: Metric, dimension: int, *, key: Array):
         def of_a_chain(chain, begin, adapting, metric):
-            return kernel.segment(*chain, begin, adapting, metric)
+            state, key = chain
+            return kernel.segment(state, key, begin, adapting, metric)
 
         self._spread, self.chains = spread(of_a_chain, chains, shared=3), chains
         self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
@@ -121,7 +122,7 @@ class Chains:
         self._program = self._thread.submit(self._compile, metric, dimension)
 
     @property
-    def devices(self) -> list[jax.Device]:
+    def devices(self) -> list[Any]:
         return self._spread.devices
 
     def _compile(self, metric: Metric, dimension: int) -> Any:

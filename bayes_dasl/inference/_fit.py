@@ -8,6 +8,7 @@ import time
 from typing import Protocol, runtime_checkable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
@@ -138,7 +139,7 @@ def _modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[st
     """The modes by name, best first, with their log density in the unconstrained space."""
     if modes is None:
         return {}
-    values = jax.vmap(problem.constrain)(modes.positions)
+    values = jax.vmap(problem.constrain)(jnp.asarray(modes.positions))
     dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     return {"modes": dataset.assign(lp=("mode", modes.log_densities))}

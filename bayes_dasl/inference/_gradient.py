@@ -3,6 +3,7 @@
 import contextlib
 import json
 import time
+from pathlib import Path
 
 import diffrax
 import jax
@@ -48,16 +49,25 @@ def _remembered(problem: Problem) -> str:
     """The choice measured on this machine for this posterior; the first measurement holds from then on."""
     folder = cache_folder()
     note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}.json"
-    if note is not None and note.is_file():
-        held = json.loads(note.read_text(encoding="utf-8"))
-        if held.get("strategy") in STRATEGIES:
-            return held["strategy"]
+    noted = None if note is None else _noted(note)
+    if noted is not None:
+        return noted
     seconds = {strategy: _measure(problem, strategy) for strategy in ("forward", "reverse")}
     strategy = "forward" if seconds["forward"] < _MARGIN * seconds["reverse"] else "reverse"
     if note is not None:
         with contextlib.suppress(WriteError):
             write_text(note, json.dumps({"strategy": strategy, "seconds_per_gradient": seconds}) + "\n")
     return strategy
+
+
+def _noted(note: Path) -> str | None:
+    """The strategy in a note; none if there is no note, or a torn one."""
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    strategy = held.get("strategy") if isinstance(held, dict) else None
+    return strategy if strategy in STRATEGIES[1:] else None
 
 
 def _measure(problem: Problem, strategy: str) -> float:

@@ -120,7 +120,7 @@ class ChEES(AbstractMethod):
         state, info = hmc.build_kernel()(key, state, density, setting.step_size, unit, setting.steps)
         seen = info.proposal.position, info.proposal.momentum, chain.position, info.acceptance_rate, info.is_divergent
         # Of the trajectory at its start: BlackJAX's is that of the proposal, even if it was rejected.
-        energy = jnp.sum(info.momentum**2) / 2 - chain.value
+        energy = jnp.sum(jnp.asarray(info.momentum) ** 2) / 2 - chain.value
         return Chain(*state, chain.momentum, chain.slice), _hmc_stats(info, state[1]) | {"energy": energy}, seen
 
     def adapt(self, tuning: Any, seen: Any) -> Any:

@@ -5,7 +5,7 @@ import json
 import os
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 import xarray as xr
 from jaxtyping import Array
 
@@ -61,4 +61,4 @@ def _engine(text: str) -> _fit.Engine:
 def _key(held: int | str | None) -> int | Array:
     if isinstance(held, int):
         return held
-    return jax.random.wrap_key_data(np.asarray(json.loads(str(held)), np.uint32))
+    return jax.random.wrap_key_data(jnp.asarray(json.loads(str(held)), jnp.uint32))

@@ -14,7 +14,7 @@ class Spread(NamedTuple):
     """A function of arrays with a leading axis of items, the devices it runs on, and how items lie on them."""
 
     function: Callable[..., Any]
-    devices: list[jax.Device]
+    devices: list[Any]
     sharding: NamedSharding
 
 

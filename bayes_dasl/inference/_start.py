@@ -1,6 +1,7 @@
 """Robust starts: many prior draws, a short optimisation of the best, the modes, the curvature at the best one."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -76,15 +77,19 @@ class Optimiser:
         return np.concatenate(values), np.concatenate(gradients)
 
 
-def find_start(problem: Problem, optimiser: Optimiser, *, key: Array) -> Start:
-    """Modes worth having and the curvature at the best.
+type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, "batch dimension"]]
+"""A way from prior draws to where the posterior is high."""
+
+
+def find_start(problem: Problem, optimiser: Optimiser, *, climb: Climb | None = None, key: Array) -> Start:
+    """Modes worth having and the curvature at the best; by the optimiser, or another way to climb there.
 
     Raises: ModelError if no prior draw leads to a finite log density.
     """
     first = np.asarray(problem.prior(_PRIOR_DRAWS, key=key))
     at_first, _ = optimiser.evaluate(first)
     promising = first[np.argsort(-np.where(np.isfinite(at_first), at_first, -np.inf))[:_STARTS]]
-    x = optimiser.optimise(promising)
+    x = (climb or optimiser.optimise)(promising)
     value, _ = optimiser.evaluate(x)
     value = np.where(np.isfinite(value), value, -np.inf)
     if not np.isfinite(value).any():

@@ -16,13 +16,15 @@ from .._progress import ProgressBar
 from ._chains import SEGMENT, Chains, Kernel, first_state, restart_step_size, share_step_size
 from ._gradient import check_strategy, choose
 from ._metric import Metric, laplace_metric, refine
+from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Optimiser, Start, find_start, first_positions
+from ._start import Climb, Optimiser, Start, find_start, first_positions
 
 LONGEST_WARMUP = 2000
 # R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
 _AGREED, _FITTING = 1.1, 2.0
+_STARTS = ("modes", "pathfinder")
 _TRIES = 8
 _LAST = 2  # segments in which the step size settles
 
@@ -35,6 +37,7 @@ class NUTS:
     has settled, at most 2000 draws. The metric is dense up to 64 unknown numbers; above that it is dense for the
     science and low-rank for the rest. It is refined from the draws of the warm-up, pooled over chains. The gradient
     is taken by `forward` or `reverse` mode through the solver; `auto` picks the faster by a short measurement.
+    Modes are climbed to by Adam; with `start="pathfinder"` chains begin at points of the highest ELBO on L-BFGS paths.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
@@ -45,6 +48,7 @@ class NUTS:
     target_acceptance: float = 0.8
     max_tree_depth: int = 10
     gradient: str = "auto"
+    start: str = "modes"
 
     def __post_init__(self):
         for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1)):
@@ -56,6 +60,8 @@ class NUTS:
         if not 0 < self.target_acceptance < 1:
             raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
         check_strategy(self.gradient)
+        if self.start not in _STARTS:
+            raise ModelError(f"start must be one of {', '.join(_STARTS)}, not {self.start!r}")
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
@@ -81,14 +87,19 @@ class NUTS:
         chains = Chains(kernel, self.chains, like, problem.dimension, key=key_chains)
         try:
             optimiser = Optimiser(value_and_gradient)
-            begun = journal.step("start", lambda: first(problem, optimiser, self.chains, key_start))
+            climb = (
+                Pathfinder(log_density, key=key_start).optimise if self.start == "pathfinder" else optimiser.optimise
+            )
+            begun = journal.step("start", lambda: first(problem, optimiser, climb, self.chains, key_start))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precision"]))
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
+        # Pathfinder's points lie near modes, not at them.
+        modes = begun["modes"][: 1 if self.start == "pathfinder" else None]
         facts = {
-            "modes": len(begun["modes"]),
+            "modes": len(modes),
             "starts": int(begun["starts"]),
             "starts_failed": int(begun["starts_failed"]),
             "gradient": strategy,
@@ -99,15 +110,15 @@ class NUTS:
             "warmup_time_s": warm.seconds,
             "draws_time_s": float(trace.pop("seconds").sum()),
         }
-        positions, modes = trace.pop("position"), begun["modes"]
+        positions = trace.pop("position")
         if len(modes) > 1:
             trace["mode"] = _nearest(positions, modes, begun["precision"])
-        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["mode_log_densities"]))
+        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["mode_log_densities"][: len(modes)]))
 
     @staticmethod
-    def _from_modes(problem: Problem, optimiser: Optimiser, chains: int, key: Array) -> Arrays:
+    def _from_modes(problem: Problem, optimiser: Optimiser, climb: Climb, chains: int, key: Array) -> Arrays:
         key_start, key_place = jax.random.split(key)
-        start: Start = find_start(problem, optimiser, key=key_start)
+        start: Start = find_start(problem, optimiser, climb=climb, key=key_start)
         position = first_positions(start, optimiser, chains, key=key_place)
         value, gradient = optimiser.evaluate(position)
         return {
@@ -165,7 +176,7 @@ class Warmed:
         """Draw from the posterior, as `NUTS.run`."""
         return self.engine._run(problem, self._from_draws, key, journal, bar)
 
-    def _from_draws(self, problem: Problem, optimiser: Optimiser, chains: int, key: Array) -> Arrays:
+    def _from_draws(self, problem: Problem, optimiser: Optimiser, _: Climb, chains: int, key: Array) -> Arrays:
         tried = np.asarray(jax.random.choice(key, jax.numpy.asarray(self.positions), (_TRIES * chains,)))
         value, gradient = optimiser.evaluate(tried)
         # Where the solver fails no chain can start: such a draw comes last.
@@ -264,6 +275,6 @@ def _settled(trace: Arrays, before: Metric, after: Metric) -> bool:
     """Whether the chains agree over a window and its draws call for the metric that there was."""
     if trace["position"].shape[0] > 1:
         looked_at = np.concatenate([trace["position"], trace["lp"][..., None]], axis=-1)
-        if not (array_stats.rhat(looked_at, chain_axis=0, draw_axis=1) < _AGREED).all():
+        if not np.all(np.asarray(array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)) < _AGREED):
             return False
     return after.differs_from(before) < _FITTING

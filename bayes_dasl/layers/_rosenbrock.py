@@ -48,6 +48,7 @@ _H = np.array([
 # So few states are solved for by elimination written out, which compiles into a handful of operations; a call of
 # LAPACK costs more than the arithmetic.
 _WRITTEN_OUT_UP_TO = 8
+_NO_LENGTH = 1e-12
 
 
 class _Interpolation(diffrax.AbstractLocalInterpolation):
@@ -97,7 +98,8 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
         self, terms: Any, t0: Any, t1: Any, y0: Any, args: Any, solver_state: None, made_jump: Any
     ) -> tuple[Any, Any, dict[str, Any], None, diffrax.RESULTS]:
         flat, unravel = ravel_pytree(y0)
-        h = t1 - t0
+        # Of a batch, solves that have ended take steps of no length; their gradient is zero if it is finite.
+        h = jnp.where(t1 == t0, _NO_LENGTH, t1 - t0)
 
         def rates(t, y):
             return ravel_pytree(terms.vf(t, unravel(y), args))[0]

@@ -3,7 +3,8 @@
 Run: `uv run python tests/benchmarks/suite --problems lynx_hare,sir --engines ours,stan --keys 5 --limit 240`
 
 Each fit runs in a process of its own, without a compilation cache, the engines by turns, with every engine's defaults.
-A fit over the limit (seconds, compilation included) is stopped and counts as no effective draw in that time. Each
+A fit over the limit (seconds, compilation included) is stopped and counts as no effective draw in that time; once most
+keys of an engine are stopped its median is settled, and the others are not run. Each
 result is appended to `--out` as a line of JSON, and what is there already is not run again: interrupt and go on as you
 like. At the end, or with `--table` alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not
 with `--draws`). `--check` runs no fit but shows that all engines have the same posterior.
@@ -20,7 +21,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
-sys.path[:0] = [str(HERE), str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT), str(ROOT / "tests")]
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 
@@ -104,13 +105,19 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
     done = {(r["problem"], r["engine"], r["key"]) for r in whole}
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for key, problem, engine in itertools.product(range(options.keys), problems, engines):
-        if (problem, engine, key) in done:
+        if (problem, engine, key) in done or _settled(options, problem, engine):
             continue
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
         result |= measure(problem, engine, key, options.limit, options.draws)
         with options.out.open("a") as file:
             file.write(json.dumps(result) + "\n")
         print({name: v for name, v in result.items() if name not in ("mean", "sd")}, flush=True)
+
+
+def _settled(options: argparse.Namespace, problem: str, engine: str) -> bool:
+    """Whether most keys were stopped at the limit: the median is no effective draw, whatever the others do."""
+    fits = {r["key"]: r for r in read(options.out) if (r["problem"], r["engine"]) == (problem, engine)}
+    return sum(bool(r.get("stopped")) and r["limit"] >= options.limit for r in fits.values()) > options.keys / 2
 
 
 def chosen(text: str, known: tuple[str, ...]) -> list[str]:
@@ -136,8 +143,9 @@ def main() -> None:
         run(options, problems, engines)
     if options.table or options.draws is None:
         import tables
+        from docs_section import write_section
 
-        tables.write(options.docs, read(options.out))
+        write_section(options.docs, "suite", tables.section(read(options.out)))
 
 
 if __name__ == "__main__":

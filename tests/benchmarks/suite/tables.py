@@ -4,13 +4,12 @@ import math
 import os
 import platform
 import statistics
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib.metadata import version
-from pathlib import Path
 
 from cases import NAMES, load
+from docs_section import rows
 
-BEGIN, END = "<!-- suite: begin -->", "<!-- suite: end -->"
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 LABELS = {"ours": "ours", "numpyro": "NumPyro", "blackjax": "BlackJAX", "stan": "Stan"}
 STUCK, MIXED = 1.1, 1.01
@@ -42,7 +41,8 @@ model are there and end with the draws in memory: imports do not count. "Samplin
 compilation; for Stan, compilation is its C++ build, timed once a problem. ESS and R-hat are the worst over all
 parameters; in the hybrid, over the science parameters and the trajectories, not the weights. A gradient is one leapfrog
 step; NumPyro does not count those of its warm-up, and ours leaves out the search for modes. A fit over the limit is
-stopped and counts as no effective draw in that time; *stuck* counts fits with R-hat above 1.1. A shift is against the
+stopped and counts as no effective draw in that time; once most keys of an engine are stopped, its median is settled and
+the others are not run; *stuck* counts fits with R-hat above 1.1. A shift is against the
 median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all chains for
 JAX, one of the four chains or their server for Stan."""
 
@@ -95,12 +95,6 @@ def cell(values: list[float], form: Callable[[float], str] = number) -> str:
     return middle if low == high else f"{middle} ({low}–{high})"
 
 
-def rows(lines: Iterable[Iterable[str]]) -> str:
-    """A GitHub table; the first line is the header."""
-    header, *body = [list(line) for line in lines]
-    return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body])
-
-
 def problem_table(results: dict[str, list[Result]]) -> str:
     lines, apart = [["engine", "keys", *COLUMNS.values(), "stuck", "stopped"]], shifts(results)
     for engine, fits in results.items():
@@ -140,7 +134,7 @@ def bad(result: Result) -> bool:
 
 
 def section(results: list[Result]) -> str:
-    """Everything between the two markers."""
+    """What stands in the section."""
     latest = {(r["problem"], r["engine"], r["key"]): r for r in results}
     fine = [r for r in latest.values() if "error" not in r]
     by_problem: dict[str, dict[str, list[Result]]] = {}
@@ -165,13 +159,3 @@ def section(results: list[Result]) -> str:
     if failed:
         parts.append("Failed: " + ", ".join(f"{r['problem']} by {LABELS[r['engine']]}, key {r['key']}" for r in failed))
     return "\n\n".join(parts)
-
-
-def write(path: Path, results: list[Result]) -> None:
-    """Put the section between the markers; a file without them gets them at its end."""
-    text = path.read_text() if path.exists() else ""
-    if BEGIN not in text or END not in text:
-        text = f"{text.rstrip()}\n\n## Side by side with the peers\n\n{BEGIN}\n{END}\n".lstrip()
-    before, rest = text.split(BEGIN, 1)
-    after = rest.split(END, 1)[1]
-    path.write_text(f"{before}{BEGIN}\n{section(results)}\n{END}{after}")

@@ -64,7 +64,7 @@ def case(rtol: float, atol: float) -> Case:
     priors = {name: dist.LogNormal(np.log(value), 0.5) for name, value in TRUTH.items()}
     scale = dist.LogNormal(np.log(0.1), 0.5)
     initial = dict(zip(SPECIES, (1.0, 0.0, 0.0), strict=True))
-    layer = bd.ODE(Robertson(**priors), initial, solver="kvaerno3", start=0.0, rtol=rtol, atol=atol)
+    layer = bd.ODE(Robertson(**priors), initial, solver="rodas5p", start=0.0, rtol=rtol, atol=atol)
     data = xr.Dataset({name: ("time", y[:, i]) for i, name in enumerate(SPECIES)}, {"time": TIMES})
 
     def by_hand():
