@@ -9,6 +9,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,6 +24,8 @@ type Identity = Mapping[str, str | int]
 
 _MAGIC = b"bayes_dasl step 1\n"
 _NOTE = "run.json"
+# A process may be killed before its note is written, or once it is removed: the other files are then ours all the same.
+_OURS = re.compile(r"\d{6,}\.step|\.(run\.json|\d{6,}\.step)\.\w+")
 
 
 class Journal:
@@ -52,7 +55,7 @@ class Journal:
                     "delete this one"
                 )
         else:
-            if folder.is_dir() and any(folder.iterdir()):
+            if folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
                 raise ReadError(
                     f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder"
                 )
@@ -84,25 +87,30 @@ class Journal:
     def _write(self, path: Path, name: str, arrays: Arrays) -> None:
         payload = io.BytesIO()
         np.savez(payload, allow_pickle=False, **arrays)
-        content = payload.getvalue()
-        header = {"step": name, "identity": self._identity, "sha256": hashlib.sha256(content).hexdigest()}
+        header = json.dumps({"step": name, "identity": self._identity})
+        content = header.encode() + b"\n" + payload.getvalue()
         with replacing(path) as temporary:
-            temporary.write_bytes(_MAGIC + json.dumps(header).encode() + b"\n" + content)
+            temporary.write_bytes(_MAGIC + _digest(content) + b"\n" + content)
 
     def _read(self, path: Path, name: str) -> Arrays:
         """Raises: ReadError for a torn file; MismatchError for a step of another run."""
         magic, _, rest = path.read_bytes().partition(b"\n")
-        head, _, content = rest.partition(b"\n")
-        try:
-            header = json.loads(head) if magic + b"\n" == _MAGIC else None
-        except ValueError:
-            header = None
-        if not isinstance(header, dict) or header.get("sha256") != hashlib.sha256(content).hexdigest():
+        digest, _, content = rest.partition(b"\n")
+        if magic + b"\n" != _MAGIC or digest != _digest(content):
             raise ReadError(f"the checkpoint {path} is torn")
+        head, _, payload = content.partition(b"\n")
+        header = json.loads(head)
         if header["identity"] != self._identity or header["step"] != name:
-            raise MismatchError(f"the checkpoint {path} is the step '{header['step']}' of another run: delete it")
-        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            raise MismatchError(
+                f"the checkpoint {path} is the step '{header['step']}' of another run, not '{name}' of this one: "
+                "delete it"
+            )
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
             return dict(arrays)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
 
 
 def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:

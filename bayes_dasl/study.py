@@ -251,8 +251,8 @@ def read_note(folder: Path) -> dict[str, Any]:
         held = json.loads(note.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ReadError(f"{note} is torn or not one of ours: {error}") from error
-    if not isinstance(held, dict) or "study" not in held:
-        raise ReadError(f"{note} is not one of ours: it names no study")
+    if not isinstance(held, dict) or "study" not in held or not isinstance(held.get("key"), int):
+        raise ReadError(f"{note} is not one of ours: it names no study and key")
     return held
 
 

@@ -1,6 +1,7 @@
 """The ODE layer against closed forms and SciPy: values, gradients, stiffness, forcings and failure."""
 
 import inspect
+import itertools
 from typing import Any
 
 import diffrax
@@ -326,3 +327,32 @@ class TestRefusals:
         layer = bd.ODE(lambda t, y, u: rates, {"y": 1.0})
         with pytest.raises(ModelError, match=r"the vector field returns rates for .* but the states are y"):
             layer(given(TIMES))
+
+
+class Follower(bd.Module):
+    """A state that follows a forcing."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.rate * (u["u"] - y["y"])}
+
+
+@pytest.mark.parametrize("rate", [0.2, 1.0])
+def test_kinks_of_a_forcing_cost_no_accuracy(rate):
+    """A zigzag, whose exact answer is known piece by piece; steps that end at kinks do not count in max_steps."""
+    knots = np.arange(0.0, 41.0)
+    levels = np.where(np.arange(41) % 2, 1.0, -1.0)
+    exact = [0.0]
+    for left, right in itertools.pairwise(levels):
+        # y' = r (u - y) with u = left + slope t has the particular solution u - slope / r.
+        slope, decay = right - left, np.exp(-rate)
+        exact.append(right - slope / rate + (exact[-1] - left + slope / rate) * decay)
+    layer = bd.ODE(Follower(rate), {"y": 0.0}, forcings=("u",), max_steps=200)
+    prediction = solve(layer, given(knots, u=levels))
+    assert prediction.ok
+    assert prediction.stats["steps"] >= 40
+    np.testing.assert_allclose(prediction.values["y"], exact, atol=2e-5)
+    few = int(prediction.stats["steps"]) - 20
+    short = bd.ODE(Follower(rate), {"y": 0.0}, forcings=("u",), max_steps=few)
+    assert solve(short, given(knots, u=levels)).ok

@@ -60,6 +60,7 @@ def test_a_run_fills_its_folder(ran):
     assert said[0] == f"decay: fitting by {run.study.engine!r}"
     assert said[0].startswith("decay: fitting by NUTS(chains=2, warmup=100, draws=50, ")
     assert said[-1] == "forecasts made"
+    assert any(finding.subject == "solver accuracy" for finding in run.diagnose()["decay"].findings)
     html = (run.folder / "report.html").read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>") or html.lower().startswith("<!doctype html>")
     assert "inflow" in html

@@ -29,6 +29,8 @@ def check_strategy(wanted: str) -> None:
 
 def choose(problem: Problem, wanted: str) -> str:
     """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable."""
+    if _has(problem, diffrax.ForwardMode):
+        return "forward"  # it has no other
     if not _has(problem, diffrax.RecursiveCheckpointAdjoint):
         return "reverse"  # there is no solver, or the user has chosen how its gradient is taken
     if wanted != "auto":

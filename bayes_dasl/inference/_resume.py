@@ -59,6 +59,16 @@ def _engine(text: str) -> _fit.Engine:
 
 
 def _key(held: int | str | None) -> int | Array:
+    """The key from what a checkpoint says of it.
+
+    Raises: ReadError if it is none, or one of another kind than JAX's own: its numbers do not say which.
+    """
     if isinstance(held, int):
         return held
-    return jax.random.wrap_key_data(jnp.asarray(json.loads(str(held)), jnp.uint32))
+    try:
+        return jax.random.wrap_key_data(jnp.asarray(json.loads(str(held)), jnp.uint32))
+    except (ValueError, TypeError, OverflowError) as error:
+        raise ReadError(
+            f"the checkpoint was made with {held}, which is no key of jax.random.key(…): call bd.fit with the same "
+            "engine, key and checkpoint instead"
+        ) from error

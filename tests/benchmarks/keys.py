@@ -5,7 +5,7 @@ Run: `uv run python tests/benchmarks/keys.py --problems sir,pk --keys 20`
 A fit passes if every R-hat of the compared quantities is below 1.01; one above it must be named by
 `bd.diagnose(post)`: level "bad", or a warning about R-hat. All keys of a problem run in one process, with a compilation
 cache of their own. Each result is appended to `--out` as a line of JSON, and what is there already is not run again.
-Exits with 1 if a fit failed in silence.
+A table goes into docs/benchmarks.md. Exits with 1 if a fit failed in silence.
 """
 
 import argparse
@@ -16,7 +16,10 @@ import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(Path(__file__).with_name("suite")), str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(Path(__file__).with_name("suite")), str(Path(__file__).parent), str(ROOT), str(ROOT / "tests")]
+
+from docs_section import rows, write_section  # noqa: E402
+
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 GOOD = 1.01
 
@@ -77,18 +80,24 @@ def run_here(problem: str, options: argparse.Namespace) -> None:
             print(result, flush=True)
 
 
-def summary(results: list[dict], problems: list[str]) -> bool:
-    """Print one line a problem; whether no fit failed in silence."""
+def summary(results: list[dict], problems: list[str]) -> tuple[list[list[str]], int]:
+    """One line a problem, and how many fits failed in silence."""
+    lines = [
+        ["problem", "keys", "R-hat < 1.01", "above, and told of", "highest R-hat", "lowest bulk ESS", "divergences"]
+    ]
     silent = 0
     for problem in problems:
         fits = [r for r in results if r["problem"] == problem]
+        if not fits:
+            continue
         passed = sum(r["rhat"] < GOOD for r in fits)
         told = sum(r["rhat"] >= GOOD and r["told"] for r in fits)
         silent += len(fits) - passed - told
-        worst = max((r["rhat"] for r in fits), default=float("nan"))
-        print(f"{problem}: {passed} of {len(fits)} keys mix, {told} more are told of, highest R-hat {worst:.3f}")
-    print(f"{silent} failed in silence")
-    return silent == 0
+        worst, ess = max(r["rhat"] for r in fits), min(r["bulk_ess"] for r in fits)
+        diverging = sum(r["divergences"] for r in fits)
+        counts = [str(n) for n in (len(fits), passed, told)]
+        lines.append([f"`{problem}`", *counts, f"{worst:.3f}", f"{ess:.0f}", str(diverging)])
+    return lines, silent
 
 
 def main() -> None:
@@ -101,7 +110,11 @@ def main() -> None:
             command = [sys.executable, __file__, "--here", "--problems", problem, "--keys", str(options.keys)]
             subprocess.run([*command, "--out", str(options.out)], check=True)
     if not options.here:
-        sys.exit(0 if summary(read(options.out), problems) else 1)
+        lines, silent = summary(read(options.out), list(PROBLEMS))
+        said = f"{silent} fits failed in silence."
+        write_section(ROOT / "docs" / "benchmarks.md", "keys", f"{rows(lines)}\n\n{said}")
+        print(said)
+        sys.exit(1 if silent else 0)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,171 @@
+"""JAX as the package sets it up: where compiled programs are kept, and which device computes."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import matplotlib
+import numpy as np
+import pytest
+from known_problems import Known
+
+from bayes_dasl import _devices
+from bayes_dasl._errors import ModelError
+from bayes_dasl.inference import _device
+
+# A small fit, and what JAX did for it; without a solver it compiles quickly.
+FIT = """
+import json, sys
+import jax
+events = []
+jax.monitoring.register_event_listener(lambda event, **facts: events.append(event))
+import numpyro.distributions as dist
+import xarray as xr
+import bayes_dasl as bd
+from bayes_dasl.layers import AbstractLayer, Prediction
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+class Level(AbstractLayer):
+    level: bd.Scalar
+    forcings, units, outputs = (), {}, ("y",)
+    def __call__(self, inputs):
+        y = self.level + 0.0 * inputs.times
+        return Prediction({"y": y}, jax.numpy.asarray(True), {"steps": jax.numpy.asarray(0)})
+
+data = xr.Dataset({"y": ("time", [1.0, 0.6, 0.4])}, {"time": [0.0, 1.0, 2.0]})
+rate = dist.LogNormal(-1.0, 0.5)
+layer = Level(rate) if "no solver" in sys.argv else bd.ODE(Decay(rate), {"y": 1.0})
+post = bd.fit(bd.Model(layer, bd.NormalNoise(0.1)), data, bd.NUTS(chains=1, warmup=50, draws=1))
+names = {"hits": "cache_hits", "misses": "cache_misses"}
+counts = {name: events.count(f"/jax/compilation_cache/{event}") for name, event in names.items()}
+print(json.dumps(counts | {"folder": jax.config.jax_compilation_cache_dir, "device": post.attrs["device"]}))
+"""
+
+
+@pytest.fixture
+def run(tmp_path):
+    """Python in a process of its own, at home in `tmp_path`; returns what it prints, and what it complains of."""
+    chosen_here = ("JAX_", "XLA_", "XDG_CACHE", "BAYES_DASL_CACHE")
+    clean = {name: value for name, value in os.environ.items() if not name.startswith(chosen_here)}
+    # Matplotlib has a cache of its own, whose first use takes seconds and a line on stderr.
+    clean |= {
+        "JAX_PLATFORMS": "cpu",
+        "HOME": str(tmp_path),
+        "LOCALAPPDATA": str(tmp_path),
+        "MPLCONFIGDIR": matplotlib.get_cachedir(),
+    }
+
+    def run(code, *arguments, **variables):
+        command = [sys.executable, "-c", code, *arguments]
+        root = Path(__file__).resolve().parents[1]
+        done = subprocess.run(command, cwd=root, env=clean | variables, capture_output=True, text=True, timeout=300)
+        assert done.returncode == 0, done.stderr
+        return done.stdout.strip(), done.stderr.strip()
+
+    return run
+
+
+def test_a_second_process_reads_the_programs_of_the_first(run, tmp_path):
+    """The first in the user's cache folder, the second by its name. Kept are also those that compile in no time."""
+    every = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    first = json.loads(run(FIT, **every)[0])
+    folder = Path(first["folder"])
+    assert folder.is_relative_to(tmp_path)
+    assert folder.parts[-2:] == ("bayes_dasl", "jax")
+    kept = sorted(path.name for path in folder.iterdir())
+    assert first["misses"] > 10
+    second = json.loads(run(FIT, **every, BAYES_DASL_CACHE=str(folder.parent))[0])
+    assert second["folder"] == first["folder"]
+    assert sorted(path.name for path in folder.iterdir()) == kept
+    assert second["misses"] == 0
+    assert second["hits"] >= first["misses"]
+
+
+def test_a_cache_of_jax_that_the_user_has_chosen_is_used(run, tmp_path):
+    where = "import bayes_dasl, jax; print(jax.config.jax_compilation_cache_dir)"
+    assert run(where, JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine") == (f"{tmp_path}/mine", "")
+    assert not list(tmp_path.rglob("bayes_dasl"))
+
+
+def test_a_cache_folder_that_cannot_be_made_disturbs_nobody(run, tmp_path):
+    (tmp_path / "file").touch()
+    found, complaints = run(FIT, "no solver", BAYES_DASL_CACHE=str(tmp_path / "file"))
+    found = json.loads(found)
+    assert (found["folder"], found["hits"], found["misses"]) == (None, 0, 0)
+    assert complaints == ""
+    assert found["device"] == "cpu: the only kind of device here"
+
+
+@pytest.fixture
+def where(monkeypatch, tmp_path):
+    """Where programs are kept under these variables, if JAX has been told `before` to keep them there."""
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
+    configured = jax.config.jax_compilation_cache_dir
+
+    def where(before=None, **variables):
+        for name, value in variables.items():
+            monkeypatch.setenv(name, value)
+        jax.config.update("jax_compilation_cache_dir", before)
+        _devices._keep_compiled_programs()
+        return jax.config.jax_compilation_cache_dir
+
+    yield where
+    jax.config.update("jax_compilation_cache_dir", configured)
+
+
+def test_the_cache_can_be_chosen_and_switched_off(where, tmp_path):
+    assert where(BAYES_DASL_CACHE=str(tmp_path)) == str(tmp_path / "jax")
+    assert where("mine") == "mine"
+    assert where(BAYES_DASL_CACHE="Off") is None
+    assert _devices.cache_folder() is None
+    assert where(BAYES_DASL_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="") is None
+
+
+def test_a_cache_folder_that_cannot_be_written_is_left_alone(where, monkeypatch, tmp_path):
+    monkeypatch.setattr(os, "access", lambda path, how: how != os.W_OK)
+    assert where(BAYES_DASL_CACHE=str(tmp_path)) is None
+
+
+PROBLEM = Known(lambda x: -(x**2).sum(), np.zeros(3), np.eye(3))
+
+
+@pytest.fixture
+def only_a_cpu(monkeypatch):
+    monkeypatch.setattr(_device, "kinds", lambda: ["cpu"])
+
+
+def computed_on(device, chains=4):
+    with _device.computing_on(device, PROBLEM, chains) as said:
+        return said
+
+
+def test_a_device_says_why_it_was_taken(only_a_cpu, monkeypatch):
+    assert computed_on("cpu") == "cpu: as asked"
+    assert computed_on("auto") == "cpu: the only kind of device here"
+    rates, asked = {"gpu": 1500.0, "cpu": 2e4}, []
+    monkeypatch.setattr(_device, "kinds", lambda: ["gpu", "cpu"])
+    monkeypatch.setattr(_device, "_gradients_a_second", lambda _, *what: asked.append(what) or rates[what[1]])
+    assert computed_on("auto", 7) == "cpu: gradients a second for 7 chains: 1500 on gpu, 20000 on cpu"
+    assert asked == [(7, "gpu"), (7, "cpu")]
+    assert computed_on("cpu") == "cpu: as asked"
+    assert len(asked) == 2
+
+
+def test_gradients_are_counted():
+    assert 10 < _device._gradients_a_second(PROBLEM, 2, "cpu") < 1e8
+
+
+@pytest.mark.parametrize("device", ["gpu", "tpu", "CPU", "", 0])
+def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
+    with pytest.raises(ModelError, match=f"there is no device '{device}': give 'auto' or one of cpu") as caught:
+        _device.check_device(device)
+    assert ("bayes-dasl[cuda12] or bayes-dasl[cuda13]" in str(caught.value)) == (device == "gpu")
+    _device.check_device("auto")
+    _device.check_device("cpu")

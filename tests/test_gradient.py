@@ -1,0 +1,147 @@
+"""How gradients are taken: forward mode for few unknowns, reverse for many, in between what was measured once."""
+
+import json
+
+import arviz_stats as azs
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from known_problems import Known
+
+import bayes_dasl as bd
+from bayes_dasl.inference import _gradient, pose
+from bayes_dasl.inference._gradient import choose
+from bayes_dasl.inference._problem import traced_once
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {name: -self.rate * value for name, value in y.items()}
+
+
+def posed(unknowns, datum=1.0, **options):
+    """A decay of so many states of unknown size, of which the sum is seen."""
+    state = {"many": dist.Normal(jnp.ones(unknowns), 0.1).to_event(1)}
+    layer = bd.ODE(Decay(0.5), state, lambda t, y, u: {"sum": y["many"].sum()}, **options)
+    return pose(bd.Model(layer, bd.NormalNoise(0.5)), xr.Dataset({"sum": ("time", [datum, 1.0])}, {"time": [0.0, 1.0]}))
+
+
+class Measurement:
+    """Stands in for the clock."""
+
+    def __init__(self):
+        self.seconds, self.calls = {"forward": 1.0, "reverse": 2.0}, []
+
+    def __call__(self, problem, strategy):
+        self.calls.append(strategy)
+        return self.seconds[strategy]
+
+
+@pytest.fixture
+def measure(monkeypatch, tmp_path):
+    measure = Measurement()
+    monkeypatch.setenv("BAYES_DASL_CACHE", str(tmp_path))
+    monkeypatch.setattr(_gradient, "_measure", measure)
+    return measure
+
+
+@pytest.mark.parametrize(("unknowns", "strategy"), [(1, "forward"), (8, "forward"), (65, "reverse"), (200, "reverse")])
+def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
+    assert choose(posed(unknowns), "auto") == strategy
+    assert measure.calls == []
+
+
+@pytest.mark.parametrize("unknowns", [9, 64])
+@pytest.mark.parametrize(("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")])
+def test_a_number_in_between_is_measured_once(measure, unknowns, forward, strategy):
+    """Forward mode is taken if it needs less than 0.8 of the time; the choice holds whatever a later clock says."""
+    measure.seconds["forward"] = forward
+    assert choose(posed(unknowns), "auto") == strategy
+    assert measure.calls == ["forward", "reverse"]
+    measure.seconds = {"forward": 2.0 - forward, "reverse": forward}
+    assert choose(posed(unknowns), "auto") == strategy
+    assert len(measure.calls) == 2
+    assert choose(posed(unknowns, datum=1.1), "auto") in ("forward", "reverse")
+    assert len(measure.calls) == 4  # another posterior
+
+
+def test_nothing_is_remembered_without_a_cache(measure, monkeypatch, tmp_path):
+    (tmp_path / "file").touch()
+    for folder in ("off", str(tmp_path / "file")):
+        monkeypatch.setenv("BAYES_DASL_CACHE", folder)
+        for _ in range(2):
+            measure.calls.clear()
+            assert choose(posed(9), "auto") == "forward"
+            assert measure.calls == ["forward", "reverse"]
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+@pytest.mark.parametrize(
+    "torn", [b"", b'{"strategy": "rev', b"[]", b'{"strategy": "auto"}', b'{"strategy": []}', b"\xff"]
+)
+def test_a_torn_note_is_measured_again(measure, tmp_path, torn):
+    choose(posed(9), "auto")
+    (note,) = (tmp_path / "gradients").iterdir()
+    note.write_bytes(torn)
+    measure.calls.clear()
+    assert choose(posed(9), "auto") == "forward"
+    assert measure.calls == ["forward", "reverse"]
+    assert json.loads(note.read_text()) == {"strategy": "forward", "seconds_per_gradient": measure.seconds}
+
+
+def test_what_is_asked_for_is_done(measure):
+    for strategy in ("forward", "reverse"):
+        for unknowns in (1, 9, 65):
+            assert choose(posed(unknowns), strategy) == strategy
+    assert measure.calls == []
+
+
+@pytest.mark.parametrize("wanted", ["auto", "forward", "reverse"])
+def test_the_adjoint_of_the_user_is_respected(measure, wanted):
+    assert choose(posed(1, adjoint=diffrax.BacksolveAdjoint()), wanted) == "reverse"
+    assert choose(posed(65, adjoint=diffrax.ForwardMode()), wanted) == "forward"
+    assert choose(Known(lambda x: -(x**2).sum(), np.zeros(3), np.eye(3)), wanted) == "reverse"  # no solver at all
+    assert measure.calls == []
+
+
+def test_a_measurement_takes_the_time_of_one_gradient():
+    assert 0 < _gradient._measure(posed(9), "forward") < 0.1
+
+
+def test_both_give_the_same_density_and_gradient():
+    """Through a solver for stiff equations, with a forcing; tests/test_inference.py asks the default solver."""
+
+    class Competition(bd.Module):
+        growth: bd.Scalar
+        strength: bd.Scalar
+
+        def __call__(self, t, y, u):
+            a, b = y["a"], y["b"]
+            return {"a": a * (self.growth - a - self.strength * b), "b": b * (u["light"] - b - a)}
+
+    prior = dist.LogNormal(0.0, 0.3)
+    layer = bd.ODE(Competition(prior, prior), {"a": prior, "b": 0.3}, forcings=("light",), solver="rodas5p")
+    data = xr.Dataset({name: ("time", [0.3, 0.6, 0.5]) for name in ("a", "b", "light")}, {"time": [0.0, 1.0, 2.0]})
+    problem = pose(bd.Model(layer, bd.NormalNoise(scale=prior)), data)
+    forward, reverse = (jax.jit(jax.vmap(traced_once(problem, how)[0])) for how in ("forward", "reverse"))
+    x = problem.prior(5, key=jax.random.key(0))
+    for one, other in zip(forward(x), reverse(x), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
+
+
+def test_nuts_samples_the_conjugate_posterior_in_reverse_mode():
+    """As all tests of few unknowns do in forward mode."""
+    model = bd.Model(bd.ODE(Decay(0.0), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
+    data = xr.Dataset({"y": ("time", [2.0, 2.3, 1.9, 2.4])}, {"time": np.arange(4.0)})
+    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=100, draws=300, gradient="reverse"), key=1)
+    assert post.attrs["gradient"] == "reverse"
+    draws = post["posterior"]["initial.y"]
+    precision = 1 / 3.0**2 + 4 / 0.5**2
+    error = float(azs.mcse(draws.to_dataset(name="x"))["x"])
+    assert abs(float(draws.mean()) - 8.6 / 0.5**2 / precision) < 4 * error < 0.2

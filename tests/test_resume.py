@@ -1,0 +1,443 @@
+"""Fits that go on where they were: the draws of a run that was killed are those of one that was not, bit for bit."""
+
+import dataclasses
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke, written
+
+import bayes_dasl as bd
+from bayes_dasl import study as study_module
+from bayes_dasl._errors import MismatchError, ReadError
+from bayes_dasl._journal import Journal
+from bayes_dasl._progress import ProgressBar
+from bayes_dasl.cli import _load_run
+from bayes_dasl.inference._samples import Samples
+from bayes_dasl.layers import AbstractLayer, Prediction
+from bayes_dasl.posterior import load
+from bayes_dasl.study import Run
+
+KEY = 5
+TIMED = {"created", "sampling_time_s", "wall_time_s", "warmup_time_s", "draws_time_s"}
+
+
+class Square(AbstractLayer):
+    """y = level²: two modes, and no solver, so that compilation is short."""
+
+    level: bd.Scalar
+    forcings: tuple[str, ...] = eqx.field(static=True, default=())
+    units: dict[str, str] = eqx.field(static=True, default_factory=dict)
+
+    @property
+    def outputs(self):
+        return ("y",)
+
+    def __call__(self, inputs):
+        y = self.level**2 + 0.0 * inputs.times
+        return Prediction({"y": y}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+
+
+def model(sd=3.0):
+    return bd.Model(Square(dist.Normal(0.0, sd)), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
+
+
+DATA = xr.Dataset({"y": ("time", 2.0 + 0.5 * np.random.default_rng(0).normal(size=8))}, {"time": np.arange(8.0)})
+ENGINES = {
+    "nuts": bd.NUTS(chains=2, warmup=100, draws=60),
+    "nuts that ends its warm-up": bd.NUTS(chains=2, draws=30),
+    "chees": bd.ManyChain("chees", chains=8, warmup=48, draws=20, superchains=4),
+    "unadjusted": bd.ManyChain("unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4),
+    "smc": bd.SMC(particles=50, runs=2),
+    "svi": bd.SVI(steps=600, draws=25),
+}
+LEFT = {name: (0.5, 1.0) for name in ENGINES} | {"nuts": (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)}
+
+
+@functools.cache
+def whole(name):
+    """A fit without checkpoint: what every other must agree with."""
+    return bd.fit(model(), DATA, ENGINES[name], key=KEY)
+
+
+@pytest.fixture(scope="module")
+def checkpoint_of(tmp_path_factory):
+    """The checkpoint that a fit by an engine has left, and the fit; neither is to be changed."""
+
+    @functools.cache
+    def fitted(name):
+        folder = tmp_path_factory.mktemp("checkpoint") / "of it"
+        return folder, bd.fit(model(), DATA, ENGINES[name], checkpoint=folder, key=KEY)
+
+    return fitted
+
+
+def steps(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.step"))
+
+
+def times_written(folder: Path) -> dict[str, int]:
+    return {path.name: path.stat().st_mtime_ns for path in steps(folder)}
+
+
+def copied(folder: Path, to: Path, kept: int) -> Path:
+    """A copy of a checkpoint that holds its first steps only."""
+    shutil.copytree(folder, to)
+    for path in steps(to)[kept:]:
+        path.unlink()
+    return to
+
+
+def assert_same(post: xr.DataTree, expected: xr.DataTree) -> None:
+    """Every number of every group, to the last bit, and every attribute but times."""
+    assert post.groups == expected.groups
+    for group in expected.groups:
+        ours, theirs = (tree[group].to_dataset(inherit=False) for tree in (post, expected))
+        assert set(ours.variables) == set(theirs.variables)
+        assert ours.attrs.keys() == theirs.attrs.keys()
+        for name in theirs.variables:
+            a, b = np.asarray(ours[name]), np.asarray(theirs[name])
+            assert (a.dtype, a.shape, a.tobytes()) == (b.dtype, b.shape, b.tobytes()), f"{group}/{name}"
+            assert ours[name].attrs == theirs[name].attrs
+    untimed = [{k: v for k, v in tree.attrs.items() if k not in TIMED} for tree in (post, expected)]
+    assert untimed[0] == untimed[1]
+
+
+# ---- in one process
+
+
+@pytest.mark.parametrize("name", ENGINES)
+def test_a_checkpoint_changes_nothing(name, checkpoint_of):
+    folder, post = checkpoint_of(name)
+    assert len(steps(folder)) >= 4
+    assert ("modes" in post.children) == (name != "smc")
+    assert_same(post, whole(name))
+
+
+@pytest.mark.parametrize(("name", "share"), [(name, share) for name, shares in LEFT.items() for share in shares])
+def test_resume_gives_the_draws_of_an_uninterrupted_fit(name, share, checkpoint_of, tmp_path):
+    folder, _ = checkpoint_of(name)
+    kept = round(share * len(steps(folder)))
+    left = copied(folder, tmp_path / "left", kept)
+    before = times_written(left)
+    assert_same(bd.resume(model(), DATA, left), whole(name))
+    assert len(before) == kept
+    assert times_written(left).items() >= before.items()
+    assert [path.name for path in steps(left)] == [path.name for path in steps(folder)]
+
+
+@pytest.mark.parametrize("torn", [2, 4, -1])
+def test_a_torn_step_is_computed_again(torn, checkpoint_of, tmp_path):
+    folder, _ = checkpoint_of("nuts")
+    left = copied(folder, tmp_path / "left", len(steps(folder)))
+    path = steps(left)[torn]
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.warns(UserWarning, match=rf"{path.name} is torn: going on from the step before it"):
+        post = bd.resume(model(), DATA, left)
+    assert_same(post, whole("nuts"))
+
+
+@pytest.mark.parametrize("advances", [3, 6], ids=["in the warm-up", "while sampling"])
+def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
+    """Four advances are of the warm-up."""
+    advance, calls = ProgressBar.advance, []
+
+    def stop(self, done, note=""):
+        calls.append(done)
+        if len(calls) == advances:
+            raise KeyboardInterrupt
+        advance(self, done, note)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressBar, "advance", stop)
+        if advances <= 4:
+            with pytest.raises(KeyboardInterrupt):
+                bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
+        else:
+            post = bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
+            assert post.attrs["interrupted"] == 1
+            assert 0 < post["posterior"].sizes["draw"] < 60
+    assert_same(bd.resume(model(), DATA, tmp_path), whole("nuts"))
+
+
+def test_fit_goes_on_like_resume(checkpoint_of, tmp_path):
+    folder, _ = checkpoint_of("svi")
+    left = copied(folder, tmp_path / "left", 3)
+    before = times_written(left)
+    assert_same(bd.fit(model(), DATA, ENGINES["svi"], checkpoint=left, key=KEY), whole("svi"))
+    assert times_written(left).items() >= before.items()
+
+
+def test_a_jax_key_survives(tmp_path):
+    key = jax.random.fold_in(jax.random.key(2**40 + 1), 3)
+    post = bd.fit(model(), DATA, ENGINES["smc"], checkpoint=tmp_path, key=key)
+    steps(tmp_path)[-1].unlink()
+    again = bd.resume(model(), DATA, tmp_path)
+    assert_same(again, post)
+    assert not np.array_equal(post["posterior"]["level"], whole("smc")["posterior"]["level"])
+
+
+# ---- what cannot be resumed
+
+
+@pytest.mark.parametrize(
+    ("changed", "data"),
+    [
+        (model(sd=2.0), DATA),
+        (model(), DATA.assign(y=DATA["y"] + 1e-12)),
+        (model(), DATA.isel(time=slice(7))),
+        (bd.Model(model().layer, bd.NormalNoise(scale=0.5)), DATA),
+    ],
+    ids=["prior", "datum", "fewer data", "noise"],
+)
+def test_another_model_or_other_data_are_refused(changed, data, checkpoint_of):
+    folder, _ = checkpoint_of("nuts")
+    before = times_written(folder)
+    with pytest.raises(MismatchError, match=r"of it belongs to another run \(posterior_sha256 .* instead of .*\)"):
+        bd.resume(changed, data, folder)
+    assert times_written(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("engine", "key", "what"),
+    [(bd.NUTS(chains=2, warmup=100, draws=61), KEY, "engine .*60.*61"), (ENGINES["nuts"], 6, "key 5 instead of 6")],
+)
+def test_fit_refuses_the_checkpoint_of_another_engine_or_key(engine, key, what, checkpoint_of):
+    folder, _ = checkpoint_of("nuts")
+    with pytest.raises(MismatchError, match=rf"of it belongs to another run \({what}.*\): choose another folder"):
+        bd.fit(model(), DATA, engine, checkpoint=folder, key=key)
+
+
+def test_there_is_nothing_to_resume(tmp_path):
+    with pytest.raises(ReadError, match=r"holds no checkpoint: it has no run\.json; make one with bd\.fit"):
+        bd.resume(model(), DATA, tmp_path)
+    (tmp_path / "run.json").write_text('{"engine": "NUTS(cha')
+    with pytest.raises(ReadError, match=r"run\.json is torn"):
+        bd.resume(model(), DATA, tmp_path)
+
+
+def test_a_fit_does_not_write_into_a_folder_of_something_else(tmp_path):
+    (tmp_path / "thesis.tex").write_text("mine")
+    with pytest.raises(ReadError, match="is not empty and holds no checkpoint"):
+        bd.fit(model(), DATA, ENGINES["smc"], checkpoint=tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
+
+
+@dataclasses.dataclass(frozen=True)
+class FromThePrior:
+    """An engine that somebody else has written."""
+
+    draws: int = 10
+
+    def run(self, problem, *, key, journal, bar):
+        positions = journal.step("prior", lambda: {"x": np.asarray(problem.prior(2 * self.draws, key=key))})["x"]
+        stats = {"lp": np.zeros((2, self.draws))}
+        return Samples(positions.reshape(2, self.draws, -1), stats, False, {})
+
+
+def test_the_engine_of_a_third_party_is_refused_with_advice(tmp_path):
+    post = bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY)
+    with pytest.raises(ReadError) as caught:
+        bd.resume(model(), DATA, tmp_path)
+    assert str(caught.value) == (
+        "the checkpoint was made by FromThePrior(draws=10), which is none of the engines NUTS, ManyChain, SVI, SMC: "
+        "call bd.fit with the same engine, key and checkpoint instead"
+    )
+    before = times_written(tmp_path)
+    assert_same(bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY), post)
+    assert times_written(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    "engine",
+    ["NUTS", "NUTS(chains=2", "bd.NUTS()", "NUTS(steps=3)", "NUTS(chains=f())", "exit()", "", "NUTS(**{})"],
+)
+def test_a_note_whose_engine_cannot_be_read_is_refused(engine, tmp_path):
+    Journal(tmp_path, {"engine": engine, "key": 1})
+    with pytest.raises(ReadError, match="the checkpoint was made by"):
+        bd.resume(model(), DATA, tmp_path)
+
+
+@pytest.mark.parametrize("note", [{}, {"key": "none"}, {"key": "[-1, 2]"}, {"key": "[1]"}, {"key": "[1, 2, 3, 4]"}])
+def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
+    """Four numbers are a key of another kind, and do not say which."""
+    (tmp_path / "run.json").write_text(json.dumps({"engine": "SMC()"} | note))
+    with pytest.raises(ReadError, match="the checkpoint was made with"):
+        bd.resume(model(), DATA, tmp_path)
+
+
+# ---- studies
+
+
+def small_run(folder, sd=3.0):
+    study = bd.Study(name="square", model=model(sd), data=DATA, split=5.0, engine=ENGINES["nuts"], label="square")
+    return Run(study, folder)
+
+
+def test_a_study_drops_the_steps_of_an_older_model(tmp_path, monkeypatch):
+    said = []
+    with monkeypatch.context() as patched:
+        patched.setattr(study_module, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        with pytest.raises(KeyboardInterrupt):
+            small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
+    assert len(steps(tmp_path / "checkpoint")) > 4
+    small_run(tmp_path, sd=2.0).fit("square", key=KEY, progress=False, say=said.append)
+    assert said[1].startswith("square: going on with NUTS(")
+    assert said[2] == f"{tmp_path / 'checkpoint'} belongs to another version of the model: dropped, and begun anew"
+    study = small_run(tmp_path, sd=2.0).study
+    assert_same(load(tmp_path / "posterior.nc"), bd.fit(study.model, study.train, study.engine, key=KEY))
+    assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_study_does_not_delete_what_is_not_its_own(tmp_path):
+    (tmp_path / "checkpoint").mkdir()
+    (tmp_path / "checkpoint" / "thesis.tex").write_text("mine")
+    with pytest.raises(ReadError, match="checkpoint is not empty and holds no checkpoint"):
+        small_run(tmp_path).fit("square", key=KEY, progress=False, say=lambda text: None)
+    assert (tmp_path / "checkpoint" / "thesis.tex").read_text() == "mine"
+
+
+# ---- kill -9
+
+
+def start(programs: Path, *arguments: object, **environment: str) -> subprocess.Popen:
+    """`bayes-dasl` in a process of its own."""
+    search = os.pathsep.join([str(ROOT), str(TESTS)])
+    return subprocess.Popen(
+        [sys.executable, "-c", START, *map(str, arguments)],
+        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": search, "JAX_COMPILATION_CACHE_DIR": str(programs)} | environment,
+    )  # fmt: skip
+
+
+def kill_after(process: subprocess.Popen, folder: Path, count: int, pause: float) -> None:
+    """Kill it some time after there are so many steps."""
+    end = time.monotonic() + LIMIT
+    while not folder.is_dir() or len(steps(folder)) < count:
+        assert time.monotonic() < end
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.001)
+    time.sleep(pause)
+    process.kill()
+    _, said = process.communicate()
+    assert process.returncode == -signal.SIGKILL, said
+
+
+LONG = "rivals={}, engine=bd.NUTS(chains=2, warmup=500, draws=1500)"
+WARM, ALL = 2 + 20, 2 + 20 + 60  # steps when the warm-up is over, and in the end
+DIES = """
+
+import os, shutil, signal
+if "DIES_BEFORE_CLEANING" in os.environ:
+    shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture(scope="module")
+def killed(tmp_path_factory):
+    """An uninterrupted run, one that was killed five times, and the programs that their processes share."""
+    folder = tmp_path_factory.mktemp("killed")
+    study, run = written(folder, LONG), folder / "run"
+    study.write_text(study.read_text() + DIES)
+    result = invoke("run", study, "--out", folder / "whole", "--key", KEY)
+    assert result.exit_code == 0, result.output
+    # JAX does not write its cache atomically: no process that is killed may write to the one of all tests.
+    programs = folder / "programs"
+    shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], programs, copy_function=os.symlink)
+    moments = np.random.default_rng(KEY)
+    kill_after(start(programs, "run", study, "--out", run, "--key", KEY), run / "checkpoint", 0, moments.uniform(0, 1))
+    # Twice in the warm-up and twice while sampling; some twenty steps come after the last.
+    for count in np.sort([*moments.integers(2, WARM, 2), *moments.integers(WARM, ALL - 20, 2)]):
+        before = times_written(run / "checkpoint")
+        least = max(count, len(before) + 1)
+        kill_after(start(programs, "resume", run), run / "checkpoint", least, moments.uniform(0, 0.01))
+        after = times_written(run / "checkpoint")
+        assert least <= len(after) < ALL
+        assert after.items() >= before.items()
+        assert not (run / "posterior.nc").exists()
+    return folder / "whole", run, programs
+
+
+def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(killed, tmp_path):
+    whole, left, _ = killed
+    run = shutil.copytree(left, tmp_path / "run")
+    result = invoke("resume", run)
+    assert result.exit_code == 0, result.output
+    assert "decay: going on with NUTS(" in result.stdout
+    post = load(run / "posterior.nc")
+    assert {"posterior", "sample_stats", "log_likelihood", "prior", "modes"} <= set(post.children)
+    assert post["posterior"].sizes["draw"] == 1500
+    assert_same(post, load(whole / "posterior.nc"))
+    assert_same(load(run / "forecast.nc"), load(whole / "forecast.nc"))
+    assert (run / "scores.json").read_text() == (whole / "scores.json").read_text()
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_run_killed_between_the_posterior_and_the_end_keeps_it(killed, tmp_path, monkeypatch):
+    whole, left, programs = killed
+    run = shutil.copytree(left, tmp_path / "run")
+    process = start(programs, "resume", run, DIES_BEFORE_CLEANING="1")
+    _, said = process.communicate(timeout=LIMIT)
+    assert process.returncode == -signal.SIGKILL, said
+    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint"}
+    assert len(steps(run / "checkpoint")) == ALL
+    posterior = (run / "posterior.nc").read_bytes()
+    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    said = []
+    _load_run(run).fit("decay", key=KEY, progress=False, say=said.append)
+    assert said == ["decay: already fitted, kept"]
+    assert (run / "posterior.nc").read_bytes() == posterior
+    assert_same(load(run / "posterior.nc"), load(whole / "posterior.nc"))
+    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc"}
+
+
+# ---- folders that are no run
+
+
+NO_RUN = r"is no run folder: it has no study\.json; make one with 'bayes-dasl run'"
+NOTE = {"study": "decay", "key": 3, "source": str(TESTS / "small_study.py")}
+
+
+def test_resume_of_no_run_is_one_line(tmp_path):
+    (tmp_path / "file").write_text("mine")
+    (tmp_path / "empty").mkdir()
+    Journal(tmp_path / "checkpoint", {"engine": "NUTS()", "key": 3})
+    for name in ("absent", "file", "empty", "checkpoint"):
+        assert_one_line(invoke("resume", tmp_path / name), NO_RUN)
+    assert not (tmp_path / "absent").exists()
+    assert list((tmp_path / "empty").iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("note", "message"),
+    [
+        ("", r"study\.json is torn or not one of ours"),
+        ('{"study": "dec', r"study\.json is torn or not one of ours"),
+        ("[]", r"study\.json is not one of ours: it names no study and key"),
+        (json.dumps({"key": 3}), r"study\.json is not one of ours: it names no study and key"),
+        (json.dumps({name: NOTE[name] for name in ("study", "source")}), "it names no study and key"),
+        (json.dumps(NOTE | {"key": "three"}), "it names no study and key"),
+        (json.dumps(NOTE | {"source": ""}), r"was made in Python, from no study file: use bd\.Study\.run there"),
+        (json.dumps(NOTE | {"source": "/absent/study.py"}), r"there is no study '/absent/study\.py'"),
+        (json.dumps(NOTE | {"source": "lynx"}), "there is no study 'lynx'; known are"),
+        (json.dumps(NOTE | {"engine": "SMC()"}), r"holds another run \(engine SMC\(\).*\): choose another folder"),
+    ],
+)  # fmt: skip
+def test_resume_of_a_note_that_is_wrong_is_one_line(tmp_path, note, message):
+    (tmp_path / "study.json").write_text(note)
+    assert_one_line(invoke("resume", tmp_path), message)
+    assert (tmp_path / "study.json").read_text() == note
+    assert len(list(tmp_path.iterdir())) == 1

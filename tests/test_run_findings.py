@@ -1,0 +1,229 @@
+"""What an engine says of its own run becomes a finding: modes, warm-up, approximations, evidence, the solver."""
+
+import re
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from trees import make_post
+
+import bayes_dasl as bd
+from bayes_dasl.inference import pose
+from bayes_dasl.layers import AbstractLayer, Prediction
+
+
+class Square(AbstractLayer):
+    """y = root² + level: two modes of the same height. No solver, so that compilation is short."""
+
+    root: bd.Scalar
+    level: bd.Scalar
+    forcings: tuple[str, ...] = eqx.field(static=True, default=())
+    units: dict[str, str] = eqx.field(static=True, default_factory=dict)
+
+    @property
+    def outputs(self):
+        return ("y",)
+
+    def __call__(self, inputs):
+        y = self.root**2 + self.level + 0.0 * inputs.times
+        return Prediction({"y": y}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+
+
+DATA = xr.Dataset({"y": ("time", np.full(6, 2.25))}, {"time": np.arange(6.0)})
+ENGINE = bd.NUTS(draws=100)
+
+
+def square(root):
+    return bd.Model(Square(root, dist.Normal(0.0, 0.1)), bd.NormalNoise(scale=0.1))
+
+
+@pytest.fixture(scope="module")
+def two_modes():
+    return bd.fit(square(dist.Normal(0.0, 2.0)), DATA, ENGINE, key=1)
+
+
+@pytest.fixture(scope="module")
+def one_mode():
+    return bd.fit(square(dist.LogNormal(0.0, 1.0)), DATA, ENGINE, key=1)
+
+
+def found(post, subject):
+    return [finding for finding in bd.diagnose(post).findings if finding.subject == subject]
+
+
+def test_modes_are_kept_with_their_density(two_modes):
+    modes = two_modes["modes"].to_dataset()
+    assert dict(modes.sizes) == {"mode": 2} == {"mode": two_modes.attrs["modes"]}
+    assert sorted(np.sign(modes["root"].values)) == [-1, 1]
+    np.testing.assert_allclose(modes["root"] ** 2 + modes["level"], 2.25, atol=0.01)
+    flat = jnp.stack([jnp.asarray(modes[name].values) for name in ("root", "level")], axis=1)  # in the layer's order
+    density = pose(square(dist.Normal(0.0, 2.0)), DATA).log_density
+    np.testing.assert_allclose(jax.vmap(density)(flat), modes["lp"], rtol=1e-6)
+    assert modes["root"].attrs["path"] == "layer.root"
+
+
+def test_each_draw_has_the_number_of_its_mode(two_modes):
+    number = two_modes["sample_stats"]["mode"]
+    assert number.dims == ("chain", "draw")
+    root = two_modes["modes"]["root"].values[number.values]
+    np.testing.assert_array_equal(np.sign(root), np.sign(two_modes["posterior"]["root"]))
+    assert len(np.unique(number)) == 2
+
+
+def test_chains_in_several_modes_are_named(two_modes, tmp_path):
+    [finding] = found(two_modes, "modes")
+    assert finding.level == "bad" == bd.diagnose(two_modes).level
+    assert "chains stay in 2 modes, so that their weights mean nothing" in finding.message
+    assert "bd.SMC()" in finding.remedy
+    modes, number = two_modes["modes"], two_modes["sample_stats"]["mode"].values
+    for i in range(2):
+        root, lp = float(modes["root"][i]), float(modes["lp"][i])
+        chains = ", ".join(str(chain) for chain in range(4) if (number[chain] == i).all())
+        assert f"root = {root:.3g}, " in finding.message
+        assert f"(log density {lp:.4g}, chains {chains})" in finding.message
+    loaded = bd.load(bd.save(two_modes, tmp_path / "post.nc"))
+    assert found(loaded, "modes") == [finding]
+
+
+def test_a_warm_up_that_never_settled_is_a_finding(two_modes, one_mode):
+    [finding] = found(two_modes, "warm-up")
+    assert finding.level == "warning"
+    assert "after 2000 draws" in finding.message
+    assert two_modes.attrs["warmup_settled"] == 0
+    assert one_mode.attrs["warmup_settled"] == 1
+    assert found(one_mode, "warm-up") == []
+
+
+def test_one_mode_is_no_finding(one_mode):
+    assert found(one_mode, "modes") == []
+    assert "mode" not in one_mode["sample_stats"]
+    assert one_mode["modes"].sizes["mode"] == 1
+    assert bd.diagnose(one_mode).level != "bad", bd.diagnose(one_mode)
+
+
+def moded(number, post=None):
+    """A posterior whose draws are near modes of these numbers, for every chain and draw."""
+    post = make_post() if post is None else post
+    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
+    stats = post["sample_stats"].to_dataset().assign(mode=(("chain", "draw"), np.broadcast_to(number, shape)))
+    post["sample_stats"] = xr.DataTree(stats)
+    birth = ("mode", [0.5, 0.9, 0.7], {"group": "science"})
+    weight = ("mode", [0.0, 9.0, 0.0], {"group": "network"})
+    post["modes"] = xr.DataTree(xr.Dataset({"birth": birth, "w": weight, "lp": ("mode", [-10.0, -11.0, -12.0])}))
+    return post
+
+
+def test_all_draws_near_one_of_several_modes():
+    [finding] = found(moded(1), "modes")
+    assert finding.level == "good"
+    assert finding.message.startswith(
+        "3 modes were started from; all draws are near one: birth = 0.9 (log density -11,"
+    )
+
+
+def test_chains_that_all_move_between_modes():
+    [finding] = found(moded(np.arange(200) % 4 // 3), "modes")
+    assert finding.level == "good"
+    assert "every chain moves between 2 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)" in finding.message
+    assert "birth = 0.9 (log density -11, 25% of the draws)" in finding.message
+
+
+def test_chains_in_modes_of_the_weights_alone():
+    """They disagree neither on the science nor on the trajectories, as permuted hidden units do."""
+    [finding] = found(moded(np.array([[0], [1], [0], [2]])), "modes")
+    assert finding.level == "good"
+    assert "say the same of the science and the trajectories" in finding.message
+    apart = moded(np.array([[0], [1], [0], [0]]), make_post(stuck_chain=1))
+    assert found(apart, "modes")[0].level == "bad"
+
+
+GUIDE = {"svi_steps": 900, "pareto_k": 0.2, "resampled": 1, "converged": 1, "modes": 1}
+ENERGY = {"energy_variance_per_dimension": 1e-4, "energy_variance_bound": 5e-4}
+UPDATE = {"updated_by": "importance weights", "update_pareto_k": 0.31, "effective_draws": 612.0}
+EVIDENCE = {"log_evidence": -33.456, "log_evidence_se": 0.1}
+CASES = [
+    ({"warmup_settled": 0, "warmup_draws": 2000, "engine": "NUTS(warmup=None)"}, "warm-up", ["warning"], "2000 draws"),
+    ({"warmup_settled": 0, "warmup_draws": 300}, "warm-up", [], ""),  # as long as was asked for
+    ({"warmup_settled": 1, "warmup_draws": 300, "engine": "NUTS(warmup=None)"}, "warm-up", [], ""),
+    (GUIDE, "variational guide", ["good"], r"k-hat 0.20, good below 0.7; its draws are resampled"),
+    (GUIDE | {"pareto_k": 0.93, "resampled": 0}, "variational guide", ["bad"], "k-hat 0.93.*left as they are"),
+    (GUIDE | {"pareto_k": np.inf, "resampled": 0}, "variational guide", ["bad"], "k-hat inf"),
+    (GUIDE | {"converged": 0}, "variational guide", ["good", "warning"], "the ELBO still rose after 900 steps"),
+    (GUIDE, "modes", [], ""),
+    (GUIDE | {"modes": 3}, "modes", ["warning"], "the guide covers one of 3 modes.*bd.SMC"),
+    (EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
+    (EVIDENCE | {"log_evidence_se": 0.5}, "log evidence", ["warning"], "more particles"),
+    (EVIDENCE | {"log_evidence_se": 2.0}, "log evidence", ["bad"], "more particles"),
+    ({"log_evidence": -33.456}, "log evidence", ["warning"], "-33.46, of one run.*several runs"),
+    (EVIDENCE | {"correlation": 0.45}, "moves of the particles", ["warning"], "up to 0.45.*moves='hamiltonian'"),
+    (EVIDENCE | {"correlation": 0.1}, "moves of the particles", [], ""),
+    ({"nested_rhat": 1.004}, "nested R-hat", ["good"], "1.004, good below 1.01"),
+    ({"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),
+    ({"nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer warm-up"),
+    (ENERGY, "energy variance", ["good"], "0.0001 for each dimension, at most 0.0005"),
+    (ENERGY | {"energy_variance_per_dimension": 1e-2}, "energy variance", ["bad"], "0.01 .*'chees'"),
+    (UPDATE, "update", ["good"], "by importance weights: PSIS k-hat 0.31, 612 effective draws"),
+    (UPDATE | {"updated_by": "refit", "update_pareto_k": 1.2}, "update", ["good"], "by refit: PSIS k-hat 1.20"),
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def good():
+    return make_post(draws=500, network=False)
+
+
+def test_a_run_without_such_facts_has_no_such_findings(good):
+    subjects = {finding.subject for finding in bd.diagnose(good).findings}
+    assert not subjects & ({subject for _, subject, *_ in CASES} | {"solver accuracy"})
+
+
+@pytest.mark.parametrize(("attributes", "subject", "levels", "words"), CASES)
+def test_a_fact_of_the_run_is_a_finding(good, attributes, subject, levels, words):
+    post = good.copy()
+    post.attrs |= attributes
+    diagnosis = bd.diagnose(post)
+    findings = [finding for finding in diagnosis.findings if finding.subject == subject]
+    assert [finding.level for finding in findings] == levels
+    assert all(bool(finding.remedy) == (finding.level != "good") for finding in findings)
+    assert re.search(words, "; ".join(map(str, findings)))
+    assert diagnosis.level == next((level for level in ("bad", "warning") if level in levels), "good")
+
+
+def test_short_chains_are_judged_by_their_nested_rhat():
+    post = make_post(chains=64, draws=20)
+    assert any(finding.subject.startswith("R-hat") for finding in bd.diagnose(post).findings)
+    post.attrs["nested_rhat"] = 1.004
+    assert not any(finding.subject.startswith("R-hat") for finding in bd.diagnose(post).findings)
+
+
+CHECKED = {
+    "pareto_k": 0.1,
+    "largest_shift_sd": 0.01,
+    "parameter": "birth",
+    "factor": 100.0,
+    "failures": 0,
+    "draws": 200,
+}
+
+
+@pytest.mark.parametrize(
+    ("facts", "level", "words"),
+    [
+        ({}, "good", r"at 100 times finer tolerances .* at most 0\.01 sd \(birth\), PSIS k-hat 0\.10$"),
+        ({"largest_shift_sd": 0.06}, "warning", r"0\.06 sd.*check_solver\(model, post, correct=True\)"),
+        ({"failures": 3}, "warning", "the finer solve failed in 3 of 200 draws"),
+        ({"pareto_k": 0.7}, "bad", "k-hat 0.70; remedy: fit again with tighter rtol and atol"),
+        ({"pareto_k": np.inf, "largest_shift_sd": np.inf}, "bad", "fit again"),
+    ],
+)
+def test_the_check_of_the_solver_is_a_finding(good, facts, level, words):
+    post = good.copy()
+    post["solver_check"] = xr.DataTree(xr.Dataset(attrs=CHECKED | facts))
+    diagnosis = bd.diagnose(post)
+    [finding] = [finding for finding in diagnosis.findings if finding.subject == "solver accuracy"]
+    assert finding.level == level == diagnosis.level
+    assert re.search(words, str(finding))
