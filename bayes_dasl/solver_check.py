@@ -62,7 +62,7 @@ def check_solver(
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient inference in Bayesian
     ordinary differential equation models.
     """
-    if draws < 1 or not 1 < factor < math.inf:
+    if not isinstance(draws, int) or draws < 1 or not 1 < factor < math.inf:
         raise ModelError(f"draws must be at least 1 and factor more than 1, not {draws!r} and {factor!r}")
     check_belongs(model, post)
     problem = pose(tightened(model, factor), _fitted_data(post))
@@ -91,9 +91,9 @@ class _Again:
 
 def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray) -> _Again:
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
+    before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
-    now = total_log_likelihood(pushed.log_likelihood, problem.observed)
-    log_weights = now - stored_log_likelihood(post)[index]
+    log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws)))
 
 

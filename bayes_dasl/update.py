@@ -62,8 +62,9 @@ def update(
     check_belongs(model, post)
     joined = _joined(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
+    before = stored_log_likelihood(post)
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
-    log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - stored_log_likelihood(post)
+    log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
     weights = weigh(log_weights, as_rows(draws))
     taken = weights.resample(len(log_weights), key=as_key(key))
     if _enough(weights, len(log_weights)):

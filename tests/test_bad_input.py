@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import equinox as eqx
@@ -16,14 +17,17 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._errors import BayesDaslError, DataError, MismatchError, ModelError
+from bayes_dasl._errors import BayesDaslError, DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.noise import AbstractNoise
 from bayes_dasl.posterior import draws_dataset, signature
 
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
 COMPILED = "/jax/core/compile/backend_compile_duration"
-# What JAX compiles to convert or join single constants while it traces; nothing of a model is in them.
-TRIFLES = {"jit(stage)", "jit(convert_element_type)", "jit(broadcast_in_dim)", "jit(bitwise_or)"}
+# What JAX compiles to convert or join single constants while it traces, and to split keys: nothing of a model.
+TRIFLES = {
+    "jit(stage)", "jit(convert_element_type)", "jit(broadcast_in_dim)", "jit(bitwise_or)",
+    "jit(_threefry_seed)", "jit(_threefry_split)", "jit(unstack)",
+}  # fmt: skip
 
 
 class Decay(bd.Module):
@@ -73,6 +77,11 @@ def series(name: str, values: Any, **attrs: Any) -> xr.Dataset:
     return changed
 
 
+def later(values: Any) -> xr.Dataset:
+    """More data after the others."""
+    return xr.Dataset({"y": ("time", values)}, {"time": 6.0 + np.arange(len(values))})
+
+
 def at_times(values: Any) -> xr.Dataset:
     return data().assign_coords(time=np.asarray(values))
 
@@ -102,7 +111,7 @@ def typing_error(t, y, u):
 
 
 class Row(NamedTuple):
-    """`broken` returns (model, data) to fit, the arguments of a forecast, or builds something itself."""
+    """`broken` returns (model, data) to fit, the arguments of a forecast, another call, or builds something itself."""
 
     name: str
     stage: str
@@ -121,6 +130,14 @@ def built(name: str, broken: Callable[[], Any], error: type[BayesDaslError], mes
 
 def foretold(name: str, broken: Callable[[], Any], error: type[BayesDaslError], message: str) -> Row:
     return Row(name, "forecast", broken, error, message)
+
+
+def updated(name: str, new: Callable[[], xr.Dataset], error: type[BayesDaslError], message: str, **options: Any) -> Row:
+    return Row(name, "call", lambda: partial(bd.update, model(), posterior(model()), new(), **options), error, message)
+
+
+def checked(name: str, error: type[BayesDaslError], message: str, **options: Any) -> Row:
+    return Row(name, "call", lambda: partial(bd.check_solver, model(), posterior(model()), **options), error, message)
 
 
 TABLE = [
@@ -223,9 +240,39 @@ TABLE = [
           ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
     built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
     built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at least 1"),
-    built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError, "warmup must be a whole number, at least 50"),
+    built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError,
+          r"NUTS\(warmup=10\): warmup must be a whole number, at least 25"),
+    built("gradient unknown", lambda: bd.NUTS(gradient="backward"), ModelError,
+          "gradient must be one of auto, forward, reverse, not 'backward'"),
+    built("start unknown", lambda: bd.NUTS(start="prior"), ModelError,
+          "start must be one of modes, pathfinder, not 'prior'"),
     built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth must be"),
     built("acceptance of one", lambda: bd.NUTS(target_acceptance=1.0), ModelError, "between 0 and 1, not 1.0"),
+    built("method unknown", lambda: bd.ManyChain("nuts"), ModelError, "method='nuts'.*the methods are chees, meads"),
+    built("superchains uneven", lambda: bd.ManyChain(chains=100), ModelError,
+          "100 chains do not make 16 superchains of equal size: take chains=112"),
+    built("warm-up of many chains too short", lambda: bd.ManyChain(warmup=10), ModelError,
+          r"ManyChain\(warmup=10\): warmup must be a whole number, at least 48"),
+    built("microcanonical in one dimension", lambda: bd.fit(model(), data(), bd.ManyChain("mclmc")), ModelError,
+          "at least 2 dimensions, not 1: take method='chees'"),
+    built("guide unknown", lambda: bd.SVI("normal"), ModelError, "guide must be one of laplace, mean_field"),
+    built("guide too simple", lambda: bd.fit(model(), data(), bd.SVI("flow")), ModelError,
+          "two dimensions or more: take guide='full_rank'"),
+    built("learning rate of zero", lambda: bd.SVI(learning_rate=0.0), ModelError, "must lie between 0 and 1"),
+    built("half a step", lambda: bd.SVI(steps=1e3), ModelError, r"steps must be a whole number, at least 100"),
+    built("moves unknown", lambda: bd.SMC(moves="nuts"), ModelError, "moves must be one of automatic, walk"),
+    built("few particles", lambda: bd.SMC(particles=5), ModelError, "particles must be a whole number, at least 10"),
+    built("effective sample size of all", lambda: bd.SMC(target_ess=1.0), ModelError, "must lie between 0 and 1"),
+    built("engine a class", lambda: bd.fit(model(), data(), bd.NUTS), ModelError,
+          r"engine must be an engine such as bd.NUTS\(\), not <class"),
+    built("engine a name", lambda: bd.fit(model(), data(), "nuts"), ModelError, "engine must be an engine such as"),
+    built("device unknown", lambda: bd.fit(model(), data(), ENGINE, device="cuda"), ModelError,
+          "there is no device 'cuda': give 'auto' or one of .*cpu"),
+    built("checkpoint in a folder of other things",
+          lambda: bd.fit(model(), data(), ENGINE, checkpoint=Path(__file__).parent), ReadError,
+          "is not empty and holds no checkpoint.*choose another folder"),
+    built("resume without a checkpoint", lambda: bd.resume(model(), data(), "nowhere"), ReadError,
+          "nowhere holds no checkpoint.*make one with bd.fit"),
     built("key of text", lambda: bd.fit(model(), data(), ENGINE, key="seven"), ModelError,
           "key must be a whole number or a jax.random.key, not 'seven'"),
     built("key broken", lambda: bd.fit(model(), data(), ENGINE, key=1.5), ModelError, "key must be a whole number"),
@@ -239,6 +286,18 @@ TABLE = [
           "two models are named 'model'"),
     built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
           ModelError, "'persistence' is the name of a baseline"),
+    # updates, and the check of the solver
+    updated("update with nothing new", lambda: later([np.nan]), DataError,
+            "the new data hold no value of y: there is nothing to update by"),
+    updated("update with other observables", lambda: later([1.0]).rename(y="z"), DataError,
+            "the new data hold no value of y"),
+    updated("update with a datum that is known", data, DataError, "the posterior knows 'y' at time 0 already"),
+    updated("update without log likelihoods", lambda: later([1.0]), MismatchError, "no group 'log_likelihood'"),
+    updated("update by a class", lambda: later([1.0]), ModelError, "engine must be an engine such as", engine=bd.NUTS),
+    checked("solver checked by no draw", ModelError, "draws must be at least 1 and factor more than 1, not 0", draws=0),
+    checked("solver checked by half a draw", ModelError, "draws must be at least 1", draws=1.5),
+    checked("solver checked by a coarser one", ModelError, "factor more than 1, not 200 and 0.1", factor=0.1),
+    checked("solver checked without log likelihoods", MismatchError, "no group 'log_likelihood'"),
     # forecasts
     foretold("posterior of another model",
              lambda: (model(noise=bd.NormalNoise(dist.HalfNormal(1.0))), posterior(model()), data()), MismatchError,
@@ -268,6 +327,8 @@ def call(row: Row) -> Callable[[], Any]:
     """The call that must fail, its arguments made beforehand."""
     if row.stage == "build":
         return row.broken
+    if row.stage == "call":
+        return row.broken()
     verb = partial(bd.fit, engine=ENGINE) if row.stage == "fit" else bd.forecast
     return partial(verb, *row.broken())
 
@@ -308,7 +369,7 @@ def test_bad_input_is_refused_before_compilation(row, compiled):
         failing()
     assert compiled == []
     assert isinstance(caught.value, BayesDaslError)
-    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, (ValueError, OSError))
 
 
 @pytest.mark.parametrize("row", [row for row in TABLE if row.stage == "fit"], ids=lambda row: row.name)

@@ -83,7 +83,7 @@ def test_nothing_is_remembered_without_a_cache(measure, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "torn", [b"", b'{"strategy": "rev', b"[]", b'{"strategy": "auto"}', b'{"strategy": []}', b"\xff"]
+    "torn", [b"", b'{"strategy": "rev', b'["reverse"]', b'{"strategy": "auto"}', b'{"strategy": []}', b"\xff"]
 )
 def test_a_torn_note_is_measured_again(measure, tmp_path, torn):
     choose(posed(9), "auto")

@@ -137,8 +137,9 @@ def test_chains_in_modes_of_the_weights_alone():
     [finding] = found(moded(np.array([[0], [1], [0], [2]])), "modes")
     assert finding.level == "good"
     assert "say the same of the science and the trajectories" in finding.message
-    apart = moded(np.array([[0], [1], [0], [0]]), make_post(stuck_chain=1))
-    assert found(apart, "modes")[0].level == "bad"
+    number = np.zeros((4, 200), int)
+    number[1], number[2, ::2] = 1, 1  # one chain elsewhere, one that moves
+    assert found(moded(number, make_post(stuck_chain=1)), "modes")[0].level == "bad"
 
 
 GUIDE = {"svi_steps": 900, "pareto_k": 0.2, "resampled": 1, "converged": 1, "modes": 1}
