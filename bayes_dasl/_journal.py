@@ -66,7 +66,7 @@ class Journal:
         """The arrays of one step, by name."""
         self._number += 1
         if self.folder is None:
-            return work()
+            return _in_rows(work())
         path = self.folder / f"{self._number:06d}.step"
         if path.is_file():
             try:
@@ -74,7 +74,7 @@ class Journal:
             except ReadError as error:
                 warnings.warn(f"{error}: going on from the step before it", stacklevel=2)
         self._forget_from(self._number)
-        arrays = work()
+        arrays = _in_rows(work())
         self._write(path, name, arrays)
         return arrays
 
@@ -111,6 +111,11 @@ class Journal:
 
 def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode()
+
+
+def _in_rows(arrays: Arrays) -> Arrays:
+    """All in the order in which a file holds them: sums may depend on it in the last bit."""
+    return {name: np.asarray(values, order="C") for name, values in arrays.items()}
 
 
 def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:

@@ -17,6 +17,7 @@ from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 import bayes_dasl as bd
 from bayes_dasl._progress import ProgressBar
 from bayes_dasl.inference import _gradient, _start
+from bayes_dasl.inference._bijector import bijector
 from bayes_dasl.inference._pathfinder import Pathfinder
 from bayes_dasl.inference._problem import pose, traced_once
 from bayes_dasl.posterior import draws_of, names
@@ -339,6 +340,46 @@ def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
     jacobian = stick.log_abs_det_jacobian(position[:2], values["layer.initial.w"])
     jacobian += position[2] if first else 0.0
     assert float(problem.log_density(position)) == pytest.approx(float(joint + jacobian), rel=1e-9)
+
+
+@pytest.mark.parametrize(
+    "prior",
+    [dist.Uniform(2.0, 5.0), dist.TruncatedNormal(1.0, 0.5, low=0.0, high=1.5), dist.Beta(0.5, 2.0),
+     dist.Uniform(-1.0, 1.0).expand([3]).to_event(1), dist.LogNormal(0.0, 1.0), dist.VonMises(0.0, 1.0)],
+)  # fmt: skip
+def test_values_keep_their_support_and_their_volume(prior):
+    """There and back, the volume against a Jacobian by autodiff, and finite far out on both sides."""
+    transform = bijector(prior.support)
+    near = jnp.full(prior.event_shape, 0.3)
+    there = transform(near)
+    np.testing.assert_allclose(transform.inv(there), near, rtol=1e-9)
+    jacobian = jax.jacfwd(lambda x: jnp.ravel(transform(x)))(near).reshape(near.size, near.size)
+    volume = jnp.sum(transform.log_abs_det_jacobian(near, there))
+    np.testing.assert_allclose(volume, np.linalg.slogdet(jacobian)[1], rtol=1e-9)
+    for far in (-40.0, -9.0, 9.0, 40.0):
+        value = transform(near + far)
+        assert jnp.all(prior.support(value))
+        assert jnp.isfinite(jnp.sum(prior.log_prob(value)))
+
+
+def test_a_bound_that_the_posterior_leans_on():
+    """y = a + noise with a beyond its upper bound: the tail of the unconstrained a is a normal's."""
+
+    class Level(bd.Module):
+        level: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": 0.0 * y["y"] + self.level}
+
+    model = bd.Model(bd.ODE(Level(level=dist.Uniform(0.0, 1.0)), {"y": 0.0}), bd.NormalNoise(scale=1.0))
+    data = series(1.1 * np.arange(6.0))
+    post = bd.fit(model, data, bd.NUTS(draws=1000), key=0)
+    assert float(azs.ess(post["posterior"].to_dataset()[["level"]], method="bulk")["level"]) > 1000
+    x = np.linspace(0.0, 1.0, 10_001)
+    density = np.exp(-0.5 * ((data["y"].values - x[:, None] * np.arange(6.0)) ** 2).sum(1))
+    mean = float((x * density).sum() / density.sum())
+    draws = post["posterior"]["level"]
+    assert abs(float(draws.mean()) - mean) < 4 * float(draws.std()) / np.sqrt(1000)
 
 
 def test_the_fingerprint_changes_with_the_model_and_the_data(decay):

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
-from numpyro.distributions.transforms import Transform, biject_to
+from numpyro.distributions.transforms import Transform
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
@@ -24,6 +24,7 @@ from .._trace import traced
 from ..data import Inputs
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
+from ._bijector import bijector
 
 
 class _Site(eqx.Module):
@@ -50,23 +51,24 @@ class Problem(eqx.Module):
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         """Log density in the unconstrained space, up to a constant; −inf where the solver fails."""
-        values, log_jacobian = self._constrain(position)
+        values, log_jacobian = self.constrain_with_volume(position)
         log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + log_jacobian
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prior(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         """Log density of the prior alone in the unconstrained space; no solver runs."""
-        values, log_jacobian = self._constrain(position)
+        values, log_jacobian = self.constrain_with_volume(position)
         leaves = paths(self.model)
         terms = [jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()]
         return sum(terms, log_jacobian)
 
     def constrain(self, position: Float[Array, " dimension"]) -> dict[str, Array]:
         """Named values (path → array) from a flat position."""
-        return self._constrain(position)[0]
+        return self.constrain_with_volume(position)[0]
 
-    def _constrain(self, position: Array) -> tuple[dict[str, Array], Array]:
+    def constrain_with_volume(self, position: Array) -> tuple[dict[str, Array], Array]:
+        """Named values, and the log of the volume that the way there stretches."""
         values, log_jacobian = {}, jnp.zeros(())
         for path, site in self.sites.items():
             flat = position[site.start : site.start + site.size]
@@ -113,8 +115,7 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
     observed = check_data(model, data)
     sites, start = {}, 0
     for path, leaf in paths(model).items():
-        bijector = biject_to(leaf.distribution.support)
-        sites[path] = _Site(start, leaf.shape, bijector)
+        sites[path] = _Site(start, leaf.shape, bijector(leaf.distribution.support))
         start += sites[path].size
     return Problem(model, model.inputs(data), observed, sites, start)
 

@@ -6,6 +6,7 @@ errors vanish and what is left would be another model.
 """
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import stan_engine
@@ -32,10 +33,19 @@ def good_points(case: Case) -> list[dict[str, np.ndarray]]:
 def log_densities(case: Case, points: list[dict[str, np.ndarray]]) -> dict[str, np.ndarray]:
     """Log density at each point by our model, the model by hand and Stan."""
     problem = pose(case.model, case.data)
-    own = jax.jit(lambda point: problem.log_density(problem.unconstrain(point)))
     named = [{name: point[path] for name, path in case.parameters.items()} for point in points]
     trace = numpyro.handlers.trace(numpyro.handlers.seed(case.by_hand, 0)).get_trace()
-    inverse = {name: biject_to(trace[name]["fn"].support).inv for name in case.parameters}
+    theirs = {name: biject_to(trace[name]["fn"].support) for name in case.parameters}
+    inverse = {name: transform.inv for name, transform in theirs.items()}
+
+    @jax.jit
+    def own(point):
+        """Our log density, with the volume of the peers' transforms in the place of ours."""
+        position = problem.unconstrain(point)
+        value = problem.log_density(position) - problem.constrain_with_volume(position)[1]
+        places = ((theirs[name], point[path]) for name, path in case.parameters.items())
+        return value + sum(jnp.sum(t.log_abs_det_jacobian(t.inv(y), y)) for t, y in places)
+
     by_hand = jax.jit(lambda point: -potential_energy(case.by_hand, (), {}, transform_fn(inverse, point)))
     plain = [{name: v.tolist() for name, v in point.items()} for point in named]
     return {
