@@ -32,7 +32,7 @@ from bayes_dasl.posterior import load
 from bayes_dasl.study import Run
 
 KEY = 5
-TIMED = {"created", "sampling_time_s", "wall_time_s", "warmup_time_s", "draws_time_s"}
+TIMED = {"created", "sampling_time_s", "wall_time_s", "start_time_s", "warmup_time_s", "draws_time_s"}
 
 
 class Square(AbstractLayer):

@@ -90,7 +90,7 @@ class NUTS:
             climb = (
                 Pathfinder(log_density, key=key_start).optimise if self.start == "pathfinder" else optimiser.optimise
             )
-            begun = journal.step("start", lambda: first(problem, optimiser, climb, self.chains, key_start))
+            begun = journal.step("start", lambda: self._begin(first, problem, optimiser, climb, key_start))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precision"]))
             trace, interrupted = self._sample(chains, warm, journal, bar)
@@ -102,6 +102,8 @@ class NUTS:
             "modes": len(modes),
             "starts": int(begun["starts"]),
             "starts_failed": int(begun["starts_failed"]),
+            "start_steps": int(begun["steps"]),
+            "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
             "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
             "warmup_draws": warm.draws,
@@ -114,6 +116,12 @@ class NUTS:
         if len(modes) > 1:
             trace["mode"] = _nearest(positions, modes, begun["precision"])
         return Samples(positions, trace, interrupted, facts, Modes(modes, begun["mode_log_densities"][: len(modes)]))
+
+    def _begin(
+        self, first: Callable[..., Arrays], problem: Problem, optimiser: Optimiser, climb: Climb, key: Array
+    ) -> Arrays:
+        begun = first(problem, optimiser, climb, self.chains, key)
+        return begun | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
     @staticmethod
     def _from_modes(problem: Problem, optimiser: Optimiser, climb: Climb, chains: int, key: Array) -> Arrays:

@@ -64,26 +64,23 @@ def _memory_kb() -> int:
 def ours(case: Case, key: int, draws: int | None) -> Fit:
     """`bd.fit` with its defaults.
 
-    It compiles in threads while other work goes on, so its own times of warm-up and draws are used where the result
-    carries them; else what the clock leaves.
+    It compiles in threads while other work goes on, so "sampling" is by its own times of the search for modes, warm-up
+    and draws.
     """
     import bayes_dasl as bd
 
     engine = bd.NUTS() if draws is None else bd.NUTS(warmup=max(draws, 50), draws=draws)
     clock = Clock()
     post = bd.fit(case.model, case.data, engine, progress=False, key=key)
-    seconds, sampling = clock.read()
-    own = [post.attrs.get(name) for name in ("warmup_time_s", "draws_time_s")]
-    if None not in own:
-        sampling = sum(own)
+    seconds, _ = clock.read()
+    sampling = sum(post.attrs[f"{phase}_time_s"] for phase in ("start", "warmup", "draws"))
     stats = post["sample_stats"]
-    warmup = post.attrs.get("warmup_n_steps")
     return Fit(
         case.ours(post),
         seconds,
         float(sampling),
         int(stats["n_steps"].sum()),
-        None if warmup is None else int(warmup),
+        post.attrs["start_steps"] + post.attrs["warmup_steps"],
         int(stats["diverging"].sum()),
         _memory_kb(),
     )

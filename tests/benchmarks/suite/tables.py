@@ -38,12 +38,12 @@ RATIOS = {
 }
 NOTE = """Each cell is the median over the keys, with the lowest and the highest in brackets. Times begin when data and
 model are there and end with the draws in memory: imports do not count. "Sampling" is warm-up and draws without
-compilation; for Stan, compilation is its C++ build, timed once a problem. ESS and R-hat are the worst over all
-parameters; in the hybrid, over the science parameters and the trajectories, not the weights. A gradient is one leapfrog
-step; NumPyro does not count those of its warm-up, and ours leaves out the search for modes. A fit over the limit is
-stopped and counts as no effective draw in that time; once most keys of an engine are stopped, its median is settled and
-the others are not run; *stuck* counts fits with R-hat above 1.1. A shift is against the
-median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all chains for
+compilation, and for ours the search for modes too; for Stan, compilation is its C++ build, timed once a problem. ESS
+and R-hat are the worst over all parameters; in the hybrid, over the science parameters and the trajectories, not the
+weights. A gradient is one leapfrog step or one step of the search for modes; NumPyro does not count those of its
+warm-up. A fit over the limit is stopped and counts as no effective draw in that time; once most keys of an engine are
+stopped, its median is settled and the others are not run. *Stuck* counts fits with R-hat above 1.1. A shift is against
+the median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all chains for
 JAX, one of the four chains or their server for Stan."""
 
 type Result = dict
