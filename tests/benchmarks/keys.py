@@ -28,7 +28,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="tests/benchmarks/keys.py", description=__doc__.split("\n")[0])
     parser.add_argument("--problems", default=",".join(PROBLEMS), help="names, separated by commas")
     parser.add_argument("--keys", type=int, default=20, help="random keys 0, 1, …")
-    parser.add_argument("--out", type=Path, default=ROOT / ".benchmarks" / "keys.jsonl", help="results")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "keys.jsonl", help="results")
     parser.add_argument("--here", action="store_true", help="run the problems in this process")
     return parser.parse_args()
 

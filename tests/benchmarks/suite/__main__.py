@@ -33,7 +33,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keys", type=int, default=5, help="random keys 0, 1, … for each problem and engine")
     parser.add_argument("--limit", type=float, default=240.0, help="seconds that a fit may take")
     parser.add_argument("--draws", type=int, help="warm-up and draws of every engine, only to try the suite out")
-    parser.add_argument("--out", type=Path, default=ROOT / ".benchmarks" / "suite.jsonl", help="results")
+    parser.add_argument("--out", type=Path, default=HERE.parent / "results" / "suite.jsonl", help="results")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs" / "benchmarks.md", help="file with the tables")
     parser.add_argument("--table", action="store_true", help="only rewrite the tables")
     parser.add_argument("--check", action="store_true", help="only compare the log densities")
