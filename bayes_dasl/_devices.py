@@ -60,7 +60,7 @@ def cache_folder() -> Path | None:
 def computing_devices() -> list[Any]:
     """The devices that chains are spread over: all of the kind that JAX computes on by default."""
     default = jax.config.jax_default_device
-    return jax.devices() if default is None else jax.devices(default.platform)
+    return jax.devices() if default is None else jax.devices(getattr(default, "platform", default))
 
 
 def _load_whole(*packages: str) -> None:

@@ -12,12 +12,24 @@ from jaxtyping import Array, Float, Int
 
 from ._errors import MismatchError
 
-LARGEST_PARETO_K = 0.7
-"""From here on an importance-weighted mean may be far from the truth, whatever the number of draws."""
+_LARGEST_PARETO_K = 0.7
+
+
+def largest_pareto_k(draws: int) -> float:
+    """From here on an importance-weighted mean of so many draws may be far from the truth: at most 0.7.
+
+    Source: Vehtari et al. (2024), section 3.2.4.
+    """
+    return float(min(_LARGEST_PARETO_K, 1 - 1 / np.log10(max(draws, FEWEST))))
+
+
+SMALLEST_SHARE = 0.1
+"""The least part of the draws that weights may be worth: of 4 × 1000 it is 100 for each chain, the least with which the
+verdict on a fit is good."""
 
 _EQUAL = 0.1
 """Weights that differ by less than this share of the largest move no mean by more than 0.05 standard deviations."""
-_FEWEST = 25  # the tail that is smoothed is a fifth of them, and five are the least that a Pareto fit takes
+FEWEST = 25  # the tail that is smoothed is a fifth of them, and five are the least that a Pareto fit takes
 
 
 @dataclass(frozen=True)
@@ -25,7 +37,7 @@ class Weights:
     """Smoothed weights, summing to one, of the distinct draws; `first` says where each stands among all draws.
 
     A draw that stands several times in a row, as a chain that stood still or an earlier resampling leaves it, is
-    one draw with several times the weight: so the weights of many small steps are judged together.
+    one draw with several times the weight.
     """
 
     first: Int[np.ndarray, " distinct"]
@@ -36,6 +48,11 @@ class Weights:
     def effective(self) -> float:
         """The number of equally weighted draws that are worth as much."""
         return float(1 / np.sum(self.values**2))
+
+    @property
+    def trusted(self) -> bool:
+        """Whether means under the weights can be relied on."""
+        return self.pareto_k < largest_pareto_k(len(self.values))
 
     def resample(self, draws: int, *, key: Array) -> Int[np.ndarray, " draws"]:
         """Which draws make an equally weighted sample of a given size, in their order.
@@ -48,32 +65,46 @@ class Weights:
         return self.first[np.minimum(chosen, len(self.first) - 1)]
 
 
-def weigh(log_weights: Float[np.ndarray, " draws"], draws: Float[np.ndarray, "draws numbers"]) -> Weights:
+def weigh(
+    log_weights: Float[np.ndarray, " draws"],
+    draws: Float[np.ndarray, "draws numbers"],
+    earlier: Float[np.ndarray, " draws"] | None = None,
+) -> Weights:
     r"""Smooth the weights of draws by a Pareto distribution fitted to their tail.
 
     A weight that is NaN counts as zero. $\hat k$ is 0 where all weights lie within ten per cent of the largest,
     and infinite where nothing can be fitted: fewer than 25 distinct draws, or hardly any of positive weight.
+    `earlier` are the log weights by which the draws were resampled before: $\hat k$ is then that of both together, so
+    that many small steps are not taken for reliable because each of them is.
     Source: Vehtari et al. (2024), Pareto smoothed importance sampling.
     """
     starts = np.flatnonzero(np.concatenate([[True], np.any(draws[1:] != draws[:-1], axis=1)]))
     repeats = np.diff(np.append(starts, len(draws)))
     log_weights = np.where(np.isnan(log_weights), -np.inf, log_weights)[starts]
-    total = log_weights + np.log(repeats)
-    if not np.isfinite(total.max()):
-        return Weights(starts, repeats / repeats.sum(), np.inf)
+    smoothed, pareto_k = _smoothed(log_weights)
+    if earlier is not None:
+        pareto_k = max(pareto_k, _smoothed(log_weights + earlier[starts])[1])
+    if not np.isfinite(log_weights.max()):
+        return Weights(starts, repeats / repeats.sum(), pareto_k)
+    # How often a draw stands there is no part of the tail: it would clump.
+    return Weights(starts, _normalised(smoothed + np.log(repeats)), pareto_k)
+
+
+def _smoothed(log_weights: Float[np.ndarray, " distinct"]) -> tuple[Float[np.ndarray, " distinct"], float]:
+    """The log weights with their tail smoothed, and its shape."""
+    if not np.isfinite(log_weights.max()):
+        return log_weights, np.inf
     # Bounded weights need no tail; its shape would be that of rounding errors.
     if np.ptp(np.exp(log_weights - log_weights.max())) < _EQUAL:
-        return Weights(starts, _normalised(total), 0.0)
-    if len(total) < _FEWEST:
-        return Weights(starts, _normalised(total), np.inf)
+        return log_weights, 0.0
+    if len(log_weights) < FEWEST:
+        return log_weights, np.inf
     with np.errstate(all="ignore"):
         try:
-            smoothed, shape = array_stats.psislw(-total)
+            smoothed, shape = array_stats.psislw(-log_weights)
         except ValueError:  # a tail of equal weights
-            return Weights(starts, _normalised(total), np.inf)
-    if not np.isfinite(shape):
-        return Weights(starts, _normalised(total), np.inf)
-    return Weights(starts, _normalised(smoothed), float(shape))
+            return log_weights, np.inf
+    return (smoothed, float(shape)) if np.isfinite(shape) else (log_weights, np.inf)
 
 
 def _normalised(log_weights: np.ndarray) -> np.ndarray:
@@ -105,6 +136,13 @@ def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
     return total_log_likelihood({n: v.reshape(-1, v.shape[-1]) for n, v in ordered.items()}, observed)
 
 
+def earlier_log_weights(post: xr.DataTree) -> Float[np.ndarray, " draws"] | None:
+    """The log weights by which the draws of a posterior were resampled before; none if they were not."""
+    if "sample_stats" not in post.children or "log_weight" not in post["sample_stats"]:
+        return None
+    return post["sample_stats"]["log_weight"].transpose("chain", "draw").values.ravel()
+
+
 def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Dataset:
     """A group of posterior draws made of draws `index`, counted over all chains, in chains as before."""
     taken = {}
@@ -118,9 +156,14 @@ def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Da
 def resample_stats(
     stats: xr.Dataset, log_weights: Float[np.ndarray, " draws"], index: Int[np.ndarray, " draws"]
 ) -> xr.Dataset:
-    """The statistics of resampled draws: `lp` is that of the new density; `energy`, which is none of it, is dropped."""
-    if "lp" in stats:
-        shape = stats.sizes["chain"], stats.sizes["draw"]
-        shifted = stats["lp"].transpose("chain", "draw") + log_weights.reshape(shape)
-        stats = stats.assign(lp=shifted.assign_attrs(stats["lp"].attrs))
+    """The statistics of resampled draws.
+
+    `lp` is that of the new density; `log_weight` is added up over all times that the draws were resampled; `energy`,
+    which is none of the new density, is dropped.
+    """
+    if "log_weight" not in stats:
+        stats = stats.assign(log_weight=(("chain", "draw"), np.zeros(tuple(stats.sizes[d] for d in ("chain", "draw")))))
+    for name in {"lp", "log_weight"} & {*map(str, stats.data_vars)}:
+        before = stats[name].transpose("chain", "draw")
+        stats = stats.assign({name: (before + log_weights.reshape(before.shape)).assign_attrs(before.attrs)})
     return resample_draws(stats.drop_vars("energy", errors="ignore"), index)

@@ -82,7 +82,7 @@ class Journal:
         assert self.folder is not None
         for path in self.folder.glob("*.step"):
             if int(path.stem) >= number:
-                path.unlink()
+                path.unlink(missing_ok=True)
 
     def _write(self, path: Path, name: str, arrays: Arrays) -> None:
         payload = io.BytesIO()

@@ -6,10 +6,11 @@ import numpy as np
 import xarray as xr
 
 from ._findings import Finding, grade
-from ._importance import LARGEST_PARETO_K
+from ._importance import largest_pareto_k
 
 _SHIFT = 0.05  # sd by which a finer solver may move a mean
 _CORRELATED = 0.3
+_NAMED = 16  # more chains than these are not named one by one
 
 
 def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
@@ -71,7 +72,8 @@ def _mode(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
     shown = sorted(apart, key=lambda name: -apart[name])[:2]
     where = ", ".join(f"{name} = {float(science[name][number]):.3g}" for name in shown) or f"mode {number}"
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
-    held = f"chains {', '.join(map(str, chains))}" if chains.size else f"{(nearest == number).mean():.0%} of the draws"
+    share = f"{(nearest == number).mean():.0%} of the draws"
+    held = f"chains {', '.join(map(str, chains))}" if 0 < chains.size <= _NAMED else share
     return f"{where} (log density {float(modes['lp'][number]):.4g}, {held})"
 
 
@@ -81,9 +83,10 @@ def _approximation(post: xr.DataTree) -> Iterator[Finding]:
     if "svi_steps" not in attrs:
         return
     k, good = float(attrs["pareto_k"]), bool(attrs["resampled"])
+    bound = largest_pareto_k(int(attrs["proposals"]))
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"
     yield Finding(
-        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {LARGEST_PARETO_K}; {done}",
+        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
         "" if good else "take a richer guide (full_rank, flow), or bd.NUTS()",
     )  # fmt: skip
     if not attrs["converged"]:
@@ -143,14 +146,23 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
         return
     found = post["solver_check"].attrs
     k, shift, failures = float(found["pareto_k"]), float(found["largest_shift_sd"]), int(found["failures"])
-    message = (
-        f"at {found['factor']:g} times finer tolerances the posterior moves by at most {shift:.2g} sd "
-        f"({found['parameter']}), PSIS k-hat {k:.2f}"
-    )
+    bound = largest_pareto_k(int(found["draws"]))
+    moved = f"at most {shift:.2g} sd ({found['parameter']}), PSIS k-hat {k:.2f}"
+    if int(found.get("corrected", 0)):
+        worth = float(found["effective_draws"])
+        yield Finding(
+            "good", "solver accuracy",
+            f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was corrected by weights "
+            f"worth {worth:.0f} of {found['draws']} draws",
+        )  # fmt: skip
+        return
+    message = f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}"
     if failures:
         message += f"; the finer solve failed in {failures} of {found['draws']} draws"
-    if k >= LARGEST_PARETO_K:
-        yield Finding("bad", "solver accuracy", message, "fit again with tighter rtol and atol")
+    if k >= bound:
+        yield Finding(
+            "bad", "solver accuracy", f"{message}, good below {bound:.2f}", "fit again with tighter rtol and atol"
+        )
     elif shift >= _SHIFT or failures:
         yield Finding(
             "warning", "solver accuracy", message, "bd.check_solver(model, post, correct=True), or tighter tolerances"

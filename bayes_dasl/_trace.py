@@ -1,6 +1,6 @@
 """Functions traced once, to be compiled into several programs and kept in JAX's cache on disk."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -11,8 +11,9 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """`function` with its Python run once, here, for arguments like `examples`.
 
-    Runtime checks that call back into Python are left out: a program with one is never kept in JAX's cache on disk,
-    and the solver's own (the times of the output lie in order, and inside the solve) hold for checked data.
+    Runtime checks by `eqx.error_if`, the solver's as well as a model's own, are left out: a program with one is never
+    kept in JAX's cache on disk, and a sampler needs a value where they would raise. The solver's own (the times of the
+    output lie in order, and inside the solve) hold for checked data.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     flat, tree = jaxpr_as_fun(_unchecked(closed)), jax.tree.structure(shape)
@@ -50,6 +51,14 @@ def _reports(branch: Any) -> bool:
 def calls_back(inner: Any) -> bool:
     """Whether a jaxpr calls back into Python."""
     return any(e.primitive.name == "pure_callback" or any(map(calls_back, _inner(e))) for e in _equations(inner))
+
+
+def constants(inner: Any) -> Iterator[Any]:
+    """All arrays that a jaxpr holds, also those of functions that it calls, in a fixed order."""
+    yield from getattr(inner, "consts", ())
+    for equation in _equations(inner):
+        for called in _inner(equation):
+            yield from constants(called)
 
 
 def _equations(inner: Any) -> list[Any]:

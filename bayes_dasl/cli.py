@@ -84,7 +84,11 @@ def _load_run(folder: Path) -> Run:
     source = read_note(folder).get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
-    return Run(_load_study(source), folder)
+    try:
+        return Run(_load_study(source), folder)
+    except ReadError as error:
+        moved = f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on with this run"
+        raise ReadError(f"{error}; {moved}") from None
 
 
 @app.command(name="list")

@@ -19,7 +19,7 @@ from .check import Check, check
 from .data import fingerprint, split
 from .diagnostics import Diagnosis, diagnose
 from .forecast import forecast
-from .inference import NUTS, Engine, fit, pose
+from .inference import NUTS, Engine, belongs_to, fit, pose
 from .model import Model, check_data
 from .posterior import load, save
 from .report import report
@@ -146,31 +146,52 @@ class Run:
         checkpoint = self.path(name, "checkpoint")
         if path.is_file() and _whole(load(path), model, self.study.train):
             say(f"{name}: already fitted, kept")
-            shutil.rmtree(checkpoint, ignore_errors=True)
-            return
-        going_on = "going on with" if checkpoint.is_dir() else "fitting by"
-        say(f"{name}: {going_on} {self.study.engine!r}")
-        post = self._fit(model, checkpoint, key, progress, say)
-        saved = self._save(post, path)
-        if post.attrs["interrupted"]:
-            drawn = post["posterior"].sizes["draw"]
-            raise Interrupted(
-                f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
-                f"they are kept in {saved}"
-            )
+            post = load(path)
+        else:
+            post = self._fit(name, checkpoint, key, progress, say)
+            saved = self._save(post, path)
+            if post.attrs["interrupted"]:
+                drawn = post["posterior"].sizes["draw"]
+                raise Interrupted(
+                    f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
+                    f"they are kept in {saved}"
+                )
+            say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
+        if has_tolerances(model) and "solver_check" not in post.children:
+            self._save(self._with_solver_checked(name, post, say), path)
         shutil.rmtree(checkpoint, ignore_errors=True)
-        say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
 
-    def _fit(self, model: Model, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
-        """A fit whose steps are kept, with its solver checked; steps of an older version of the model are dropped."""
+    def _fit(self, name: str, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
+        """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
         engine, train = self.study.engine, self.study.train
+        if checkpoint.is_dir():
+            aside = checkpoint.with_name(f"{checkpoint.name}.old")
+            if self._goes_on(checkpoint, name, key):
+                say(f"{name}: going on with {engine!r}")
+            else:
+                shutil.rmtree(aside, ignore_errors=True)
+                checkpoint.rename(aside)
+                say(f"{name}: {checkpoint} belongs to another version of model, engine or libraries: moved to {aside}")
+        if not checkpoint.is_dir():
+            say(f"{name}: fitting by {engine!r}")
+        return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
+
+    def _goes_on(self, checkpoint: Path, name: str, key: int) -> bool:
         try:
-            post = fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
-        except MismatchError:
-            say(f"{checkpoint} belongs to another version of the model: dropped, and begun anew")
-            shutil.rmtree(checkpoint)
-            post = fit(model, train, engine, progress=progress, checkpoint=checkpoint, key=key)
-        return check_solver(model, post) if has_tolerances(model) else post
+            return belongs_to(checkpoint, self.study.models[name], self.study.train, self.study.engine, key=key)
+        except ReadError:  # `fit` will say what is wrong with it, if that matters
+            return True
+
+    def _with_solver_checked(self, name: str, post: xr.DataTree, say: Say) -> xr.DataTree:
+        try:
+            checked = check_solver(self.study.models[name], post)
+        except Exception as error:  # the fit is worth more than its check
+            say(f"{name}: the solver could not be checked: {error}")
+            return post
+        for finding in diagnose(checked).findings:
+            if finding.subject == "solver accuracy":
+                say(f"{name}: {finding.subject}: {finding.message}")
+        return checked
 
     def _save(self, post: xr.DataTree, path: Path) -> Path:
         try:

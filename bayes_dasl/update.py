@@ -1,6 +1,7 @@
 """Take new observations into a posterior: by importance weights where they are enough, else by a new fit."""
 
 import datetime
+import os
 import time
 from typing import Any
 
@@ -12,9 +13,9 @@ from jaxtyping import Array, Float
 from ._devices import require_double_precision
 from ._errors import DataError, ModelError
 from ._importance import (
-    LARGEST_PARETO_K,
-    Weights,
+    SMALLEST_SHARE,
     as_rows,
+    earlier_log_weights,
     resample_draws,
     resample_stats,
     stored_log_likelihood,
@@ -24,12 +25,9 @@ from ._importance import (
 from ._keys import as_key, printable
 from ._predictive import Pushed, push
 from .data import check_units, checked_times, fingerprint, series
-from .inference import NUTS, Engine, Problem, data_groups, fit, pose
+from .inference import NUTS, Engine, Problem, check_same_posterior, data_groups, fit, pose
 from .model import Model
-from .posterior import check_belongs, draws_of, series_dataset
-
-# A tenth of 4 × 1000 draws is 100 for each chain, the least with which the verdict on a fit is good.
-_SMALLEST_SHARE = 0.1
+from .posterior import draws_of, series_dataset
 
 
 def update(
@@ -39,19 +37,22 @@ def update(
     *,
     engine: Engine | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
     r"""The posterior given the data of the fit and new data.
 
     `new_data` hold observations at other times than the fit's, or of observables that were missing (NaN) at a time of
     the fit, and the forcings at the times that are new. Each posterior draw is weighed by the likelihood of the new
-    data. Where $\hat k$ of the weights is below 0.7 and they are worth at least a tenth of the draws, the draws are
-    resampled: no sampler runs, so this is as fast as a forecast. Else the model is fitted to all data by `engine`
-    (`NUTS()` unless given); NUTS starts from the weighted draws.
+    data. Where $\hat k$ of the weights is below 0.7 (a little less for fewer than 2200 draws) and they are worth at
+    least a tenth of the draws, the draws are resampled: no sampler runs, so this is as fast as a forecast. Else the
+    model is fitted to all data by `engine` (`NUTS()` unless given); NUTS looks for modes near the draws, too.
+    `checkpoint` and `device` are those of `fit`, for this case.
 
     Returns the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
-    `update_pareto_k` is that of the weights; `effective_draws` is what they are worth, in equally weighted draws, and
-    `distinct_draws` counts the different ones among those that were resampled.
+    `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
+    worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
     Raises: DataError for a datum that the posterior knows already, a missing forcing, other units, or nothing new;
     MismatchError for a posterior of another model.
     """
@@ -59,34 +60,29 @@ def update(
     require_double_precision()
     if engine is not None and (isinstance(engine, type) or not isinstance(engine, Engine)):
         raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
-    check_belongs(model, post)
+    check_same_posterior(model, post)
     joined = _joined(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
-    weights = weigh(log_weights, as_rows(draws))
-    taken = weights.resample(len(log_weights), key=as_key(key))
-    if _enough(weights, len(log_weights)):
+    weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
+    if weights.trusted and weights.effective >= SMALLEST_SHARE * len(log_weights):
+        taken = weights.resample(len(log_weights), key=as_key(key))
         groups = _resampled(post, pushed, log_weights, taken, joined) | data_groups(model, problem, joined)
         tree = xr.DataTree.from_dict(groups)
         tree.attrs = _attributes(post, problem, joined)
-        tree.attrs |= {"updated_by": "importance weights", "distinct_draws": len(np.unique(taken))}
+        tree.attrs |= {"updated_by": "importance weights"}
     else:
-        positions = jax.jit(jax.vmap(problem.unconstrain))({path: values[taken] for path, values in draws.items()})
         engine = NUTS() if engine is None else engine
-        started = engine.warmed(np.asarray(positions)) if isinstance(engine, NUTS) else engine
-        tree = fit(model, joined, started, progress=progress, key=key)
+        if isinstance(engine, NUTS):
+            engine = engine.warmed(np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)))
+        tree = fit(model, joined, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
         tree.attrs["updated_by"] = "refit"
     tree.attrs |= {"update_pareto_k": weights.pareto_k, "effective_draws": weights.effective}
     tree.attrs |= {"updates": int(post.attrs.get("updates", 0)) + 1, "update_key": printable(key)}
     tree.attrs["update_time_s"] = time.perf_counter() - began
     return tree
-
-
-def _enough(weights: Weights, draws: int) -> bool:
-    """Many updates in a row leave ever fewer distinct draws: in the end there are too few, whatever k-hat says."""
-    return weights.pareto_k < LARGEST_PARETO_K and weights.effective >= _SMALLEST_SHARE * draws
 
 
 def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:

@@ -13,8 +13,10 @@ import pytest
 from known_problems import Known
 
 from bayes_dasl import _devices
-from bayes_dasl._errors import ModelError
+from bayes_dasl._errors import MismatchError, ModelError
+from bayes_dasl._journal import Journal
 from bayes_dasl.inference import _device
+from bayes_dasl.inference._spread import spread
 
 # A small fit, and what JAX did for it; without a solver it compiles quickly.
 FIT = """
@@ -146,7 +148,7 @@ def only_a_cpu(monkeypatch):
 
 
 def computed_on(device, chains=4):
-    with _device.computing_on(device, PROBLEM, chains) as said:
+    with _device.computing_on(device, PROBLEM, chains, Journal()) as said:
         return said
 
 
@@ -156,7 +158,7 @@ def test_a_device_says_why_it_was_taken(only_a_cpu, monkeypatch):
     rates, asked = {"gpu": 1500.0, "cpu": 2e4}, []
     monkeypatch.setattr(_device, "kinds", lambda: ["gpu", "cpu"])
     monkeypatch.setattr(_device, "_gradients_a_second", lambda _, *what: asked.append(what) or rates[what[1]])
-    assert computed_on("auto", 7) == "cpu: gradients a second for 7 chains: 1500 on gpu, 20000 on cpu"
+    assert computed_on("auto", 7) == "cpu: gradients a second for a batch of 7: 1500 on gpu, 20000 on cpu"
     assert asked == [(7, "gpu"), (7, "cpu")]
     assert computed_on("cpu") == "cpu: as asked"
     assert len(asked) == 2
@@ -173,3 +175,35 @@ def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
     assert ("bayes-dasl[cuda12] or bayes-dasl[cuda13]" in str(caught.value)) == (device == "gpu")
     _device.check_device("auto")
     _device.check_device("cpu")
+
+
+@pytest.mark.parametrize(("count", "devices"), [(1, 1), (2, 2), (3, 2), (4, 2), (7, 2)])
+def test_items_are_spread_over_as_many_devices_as_help(count, devices):
+    """Also a number that the devices do not divide; each item is its own, whatever stands beside it."""
+    if len(jax.devices()) != 2:
+        pytest.skip("made for two devices")
+    over = spread(lambda item, factor: {"y": factor * item["x"], "bits": jax.random.bits(item["key"])}, count, shared=1)
+    assert len(over.devices) == devices
+    items = {"x": np.arange(float(count)), "key": jax.random.split(jax.random.key(0), count)}
+    out = jax.jit(over.function)(jax.device_put(items, over.sharding), 2.0)
+    np.testing.assert_array_equal(out["y"], 2.0 * np.arange(count))
+    np.testing.assert_array_equal(out["bits"], jax.vmap(jax.random.bits)(items["key"]))
+
+
+def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):
+    problem = Known(lambda x: -0.5 * x[0] ** 2, [0.0], [[1.0]])
+    with _device.computing_on("auto", problem, 4, Journal(tmp_path)) as first:
+        assert first == "cpu: the only kind of device here"
+    monkeypatch.setattr(_device, "kinds", lambda: ["gpu", "cpu"])
+    with _device.computing_on("auto", problem, 4, Journal(tmp_path)) as again:
+        assert again == first
+    with (
+        pytest.raises(MismatchError, match="computed on cpu: resume it there, not with device='gpu'"),
+        _device.computing_on("gpu", problem, 4, Journal(tmp_path)),
+    ):
+        pass
+
+
+def test_a_default_device_may_be_a_word():
+    with jax.default_device("cpu"):
+        assert _devices.computing_devices() == jax.devices("cpu")

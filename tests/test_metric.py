@@ -113,3 +113,22 @@ def test_many_dimensions_are_low_rank():
     spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 80)))
     assert abs(np.corrcoef(spread[:, 0], spread[:, 1])[0, 1]) < 0.2
     assert 0.5 < spread.std(0).min() < spread.std(0).max() < 2.0
+
+
+@pytest.mark.parametrize("stiffest", [1e8, 1e16])
+def test_a_mode_of_any_condition_has_a_metric(stiffest):
+    """A datum of known noise beside a direction that only the prior constrains."""
+    rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
+    curvature = np.array([stiffest, 1e2, 1.0, 1e-1])
+    metric = _metric.laplace_metric(posed(4), (rotation * curvature) @ rotation.T)
+    factor = np.asarray(metric.factor)
+    assert np.isfinite(factor).all() and (np.diag(factor) > 0).all()
+    if stiffest < 1e10:  # beyond, the curvature itself is lost in rounding
+        widths = np.linalg.svd(factor, compute_uv=False)
+        np.testing.assert_allclose(widths, np.sqrt(1 / curvature[::-1]), rtol=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+def test_a_lower_factor_is_that_of_cholesky(size):
+    root = np.random.default_rng(size).normal(size=(size, size + 2))
+    np.testing.assert_allclose(_metric.lower_factor(root), np.linalg.cholesky(root @ root.T), rtol=1e-8)

@@ -26,6 +26,7 @@ from bayes_dasl._errors import MismatchError, ReadError
 from bayes_dasl._journal import Journal
 from bayes_dasl._progress import ProgressBar
 from bayes_dasl.cli import _load_run
+from bayes_dasl.inference import _fit as fit_module
 from bayes_dasl.inference._samples import Samples
 from bayes_dasl.layers import AbstractLayer, Prediction
 from bayes_dasl.posterior import load
@@ -287,7 +288,7 @@ def small_run(folder, sd=3.0):
     return Run(study, folder)
 
 
-def test_a_study_drops_the_steps_of_an_older_model(tmp_path, monkeypatch):
+def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     said = []
     with monkeypatch.context() as patched:
         patched.setattr(study_module, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
@@ -295,11 +296,51 @@ def test_a_study_drops_the_steps_of_an_older_model(tmp_path, monkeypatch):
             small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert len(steps(tmp_path / "checkpoint")) > 4
     small_run(tmp_path, sd=2.0).fit("square", key=KEY, progress=False, say=said.append)
-    assert said[1].startswith("square: going on with NUTS(")
-    assert said[2] == f"{tmp_path / 'checkpoint'} belongs to another version of the model: dropped, and begun anew"
+    aside = tmp_path / "checkpoint.old"
+    assert said[1] == (
+        f"square: {tmp_path / 'checkpoint'} belongs to another version of model, engine or libraries: moved to {aside}"
+    )
+    assert said[2].startswith("square: fitting by NUTS(")
+    assert len(steps(aside)) > 4
     study = small_run(tmp_path, sd=2.0).study
     assert_same(load(tmp_path / "posterior.nc"), bd.fit(study.model, study.train, study.engine, key=KEY))
     assert not (tmp_path / "checkpoint").exists()
+
+
+def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
+    said = []
+
+    def broken(*_):
+        raise MemoryError("too fine")
+
+    monkeypatch.setattr(study_module, "has_tolerances", lambda model: True)
+    monkeypatch.setattr(study_module, "check_solver", broken)
+    small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
+    assert said[-1] == "square: the solver could not be checked: too fine"
+    fitted = load(tmp_path / "posterior.nc")
+    assert "solver_check" not in fitted.children
+    found = xr.DataTree(xr.Dataset(attrs={"pareto_k": 0.0}))
+    monkeypatch.setattr(study_module, "check_solver", lambda model, post: post.assign({"solver_check": found}))
+    monkeypatch.setattr(study_module, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check")))
+    small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
+    assert said[-1] == "square: already fitted, kept"
+    checked = load(tmp_path / "posterior.nc")
+    assert_same(checked.drop_nodes("solver_check"), fitted)
+    assert "solver_check" in checked.children
+
+
+def test_numbers_of_numpy_are_plain_in_the_note_of_a_checkpoint(tmp_path):
+    engine = bd.NUTS(chains=1, warmup=50, draws=10, target_acceptance=np.float64(0.9))
+    assert "target_acceptance=0.9," in repr(engine)
+
+
+def test_other_versions_are_named(tmp_path, monkeypatch):
+    engine = FromThePrior()
+    bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)
+    now = fit_module.versions()
+    monkeypatch.setattr(fit_module, "versions", lambda: now | {"blackjax": "99.0"})
+    with pytest.raises(MismatchError, match=r"versions 'bayes_dasl .*instead of .*blackjax 99\.0"):
+        bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)
 
 
 def test_a_study_does_not_delete_what_is_not_its_own(tmp_path):
@@ -339,7 +380,7 @@ def kill_after(process: subprocess.Popen, folder: Path, count: int, pause: float
 
 
 LONG = "rivals={}, engine=bd.NUTS(chains=2, warmup=500, draws=2500)"
-WARM, ALL = 2 + 20, 2 + 20 + 100  # steps when the warm-up is over, and in the end
+WARM, ALL = 3 + 20, 3 + 20 + 100  # steps when the warm-up is over, and in the end
 DIES = """
 
 import os, shutil, signal

@@ -131,7 +131,7 @@ def test_a_run_taken_up_again_gives_the_same_particles(tmp_path):
     [
         ({"particles": 5}, "particles must be a whole number, at least 10"),
         ({"runs": 0}, "runs must be a whole number, at least 1"),
-        ({"moves": "nuts"}, "moves must be one of automatic, walk, hamiltonian"),
+        ({"moves": "nuts"}, "moves must be one of auto, walk, hamiltonian"),
         ({"most_moves": 1}, "most_moves must be a whole number, at least 2"),
         ({"target_ess": 1.0}, "target_ess must lie between 0 and 1"),
     ],
@@ -160,3 +160,21 @@ def test_a_constant_state_seen_with_known_noise():
     assert abs(sd - precision**-0.5) < 4 * error
     marginal = multivariate_normal(np.zeros(12), 0.5**2 * np.eye(12) + 3.0**2).logpdf(y)
     assert abs(post.attrs["log_evidence"] - marginal) < 4 * post.attrs["log_evidence_se"]
+
+
+def test_log_likelihoods_over_many_powers_of_ten():
+    """The first increment of the temperature is far below what halving from one can reach."""
+    # A normal prior, and a likelihood so narrow that prior draws see a log likelihood of -1e40 and more.
+    known = Known(
+        lambda x: -0.5 * jnp.sum((x - 1.0) ** 2) * jnp.exp(100.0 * jnp.tanh(jnp.abs(x[0] - 1.0))), [0.0], [[1.0]]
+    )
+    samples = run(known, SMC(particles=200, runs=2))
+    x = samples.positions
+    assert np.isfinite(x).all() and np.isfinite(samples.facts["log_evidence"])
+    grid = jnp.linspace(0.0, 2.0, 20001)
+    lp = np.asarray(jax.vmap(known.log_density)(grid[:, None]))
+    mass = np.exp(lp - lp.max()) / np.exp(lp - lp.max()).sum()
+    mean = mass @ np.asarray(grid)
+    sd = np.sqrt(mass @ (np.asarray(grid) - mean) ** 2)
+    assert abs(x.mean() - mean) < 4 * sd / np.sqrt(100)
+    assert abs(x.std() / sd - 1) < 0.3

@@ -209,5 +209,5 @@ def test_what_cannot_be_checked_is_refused(coarse):
     with pytest.raises(MismatchError, match="belongs to another model"):
         check_solver(bd.Model(Line(slope=dist.Normal(0.0, 1.0)), bd.NormalNoise(1.0)), coarse)
     for wrong in ({"draws": 0}, {"factor": 1.0}, {"factor": np.inf}):
-        with pytest.raises(ModelError, match="draws must be at least 1 and factor more than 1"):
+        with pytest.raises(ModelError, match="draws must be at least 25 and factor more than 1"):
             check_solver(model(1e-2), coarse, **wrong)

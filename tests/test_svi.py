@@ -54,7 +54,7 @@ def test_every_guide_agrees_with_a_conjugate_posterior(guide):
 def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     """Without the help of weights: the gradient's noise vanishes as the guide comes close."""
     _, log_density = traced_once(CONJUGATE.problem)
-    family = build_family(guide, 0.05 * np.eye(3), key=jax.random.key(0))
+    family = build_family(guide, np.sqrt(0.05) * np.eye(3), key=jax.random.key(0))
     ascent = svi._Ascent(family, log_density, 32, (np.zeros(3), family.scale))
     parameters, facts = SVI(guide=guide)._fit(ascent, jax.random.key(1), Journal(), ProgressBar(False))
     assert facts["converged"] == 1
@@ -150,3 +150,11 @@ def test_a_constant_state_seen_with_known_noise():
     assert abs(float(draws.mean()) - y.sum() / 0.5**2 / precision) < 4 * np.sqrt(2 / 4000 / precision)
     assert abs(float(draws.std()) * np.sqrt(precision) - 1) < 4 / np.sqrt(4000)
     assert post.attrs["pareto_k"] < 0.7
+
+
+def test_a_step_at_which_everything_fails_is_no_plateau():
+    before, after = np.full(100, -3.0), np.full(100, -2.5)
+    after[7] = -np.inf
+    assert svi._rises(before, after)
+    assert not svi._rises(after, after)
+    assert svi._rises(before, np.full(100, -np.inf))

@@ -1,8 +1,11 @@
 """Engines that draw from the posterior, behind one verb: `fit`."""
 
 from ._fit import Engine as Engine
+from ._fit import belongs_to as belongs_to
+from ._fit import check_same_posterior as check_same_posterior
 from ._fit import data_groups as data_groups
 from ._fit import fit as fit
+from ._fit import fitted_data as fitted_data
 from ._problem import Problem as Problem
 from ._problem import pose as pose
 from ._resume import resume as resume

@@ -5,8 +5,10 @@ import time
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 
-from .._errors import ModelError
+from .._errors import MismatchError, ModelError
+from .._journal import Arrays, Journal
 from ._problem import Problem, traced_once
 from ._spread import spread
 
@@ -26,32 +28,44 @@ def check_device(device: str) -> None:
 
 
 @contextlib.contextmanager
-def computing_on(device: str, problem: Problem, chains: int) -> Iterator[str]:
+def computing_on(device: str, problem: Problem, batch: int, journal: Journal) -> Iterator[str]:
     """Compute on this kind of device; says which it is and why.
 
-    `auto` takes the kind with the most gradients a second for so many chains at once.
+    `auto` takes the kind with the most gradients a second for a batch of so many positions. The choice is a step of
+    the journal: the rest of a run is computed on what it was begun with.
+    Raises: ModelError if that is not here; MismatchError if another is asked for.
     """
+    chosen = journal.step("device", lambda: _choose(device, problem, batch))
+    kind, reason = str(chosen["kind"]), str(chosen["reason"])
+    if device not in ("auto", kind):
+        raise MismatchError(f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'")
+    check_device(kind)
+    untouched = jax.config.jax_default_device is None and kind == jax.default_backend()
+    with contextlib.nullcontext() if untouched else jax.default_device(jax.devices(kind)[0]):
+        yield f"{kind}: {reason}"
+
+
+def _choose(device: str, problem: Problem, batch: int) -> Arrays:
     if device != "auto":
         kind, reason = device, "as asked"
     elif len(kinds()) == 1:
         kind, reason = kinds()[0], "the only kind of device here"
     else:
-        rates = {kind: _gradients_a_second(problem, chains, kind) for kind in kinds()}
+        rates = {kind: _gradients_a_second(problem, batch, kind) for kind in kinds()}
         kind = max(rates, key=lambda k: rates[k])
         measured = ", ".join(f"{rate:.0f} on {name}" for name, rate in rates.items())
-        reason = f"gradients a second for {chains} chains: {measured}"
-    with jax.default_device(jax.devices(kind)[0]) if kind != jax.default_backend() else contextlib.nullcontext():
-        yield f"{kind}: {reason}"
+        reason = f"gradients a second for a batch of {batch}: {measured}"
+    return {"kind": np.asarray(kind), "reason": np.asarray(reason)}
 
 
-def _gradients_a_second(problem: Problem, chains: int, kind: str) -> float:
+def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
     with jax.default_device(jax.devices(kind)[0]):
         value_and_gradient, _ = traced_once(problem)
-        over = spread(value_and_gradient, chains)
+        over = spread(value_and_gradient, batch)
         run = jax.jit(over.function)
-        x = jax.device_put(problem.prior(chains, key=jax.random.key(0)), over.sharding)
+        x = jax.device_put(problem.prior(batch, key=jax.random.key(0)), over.sharding)
         jax.block_until_ready(run(x))
         began = time.perf_counter()
         for _ in range(_LAPS):
             jax.block_until_ready(run(x))
-        return _LAPS * chains / (time.perf_counter() - began)
+        return _LAPS * batch / (time.perf_counter() - began)

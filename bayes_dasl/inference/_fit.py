@@ -14,14 +14,14 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._devices import require_double_precision
-from .._errors import ModelError
-from .._journal import Journal
+from .._errors import MismatchError, ModelError
+from .._journal import Journal, read_identity
 from .._keys import as_key, printable
 from .._predictive import Draws, push
 from .._progress import ProgressBar
 from ..data import fingerprint
 from ..model import Model
-from ..posterior import draws_dataset, plain_attributes, series_dataset, signature, with_coordinates
+from ..posterior import check_belongs, draws_dataset, plain_attributes, series_dataset, signature, with_coordinates
 from ..random import draw_prior
 from ._device import check_device, computing_on
 from ._problem import Problem, pose
@@ -29,13 +29,15 @@ from ._samples import Modes, Samples
 from .nuts import NUTS
 
 _PRIOR_DRAWS = 500
+_PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
 
 
 @runtime_checkable
 class Engine(Protocol):
     """Draws from the posterior of a problem; a frozen dataclass of plain numbers and words.
 
-    `draws` are those of each chain. Long work is done in steps of the journal, so that it can be resumed.
+    `draws` are those of each chain. An engine may have a property `batch`, the number of positions that it looks at
+    together. Long work is done in steps of the journal, so that it can be resumed.
     """
 
     @property
@@ -57,12 +59,13 @@ def fit(
     """Draw from the posterior of a model given data.
 
     Data, model and shapes are checked before anything is compiled. The engine is `NUTS()` unless given.
-    Ctrl-C while sampling keeps the draws so far and marks the result with the attribute `interrupted`.
+    Ctrl-C while NUTS or ManyChain sample keeps the draws so far and marks the result with the attribute `interrupted`.
     `progress` shows a bar (default: on a terminal). The same key gives the same draws.
 
     With a folder `checkpoint`, every step of the run is kept there as it is done. Called again after the process was
     killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
     `device` is `cpu`, `gpu`, or `auto`: the kind with the most gradients a second, as the attribute `device` says.
+    A runtime check by `eqx.error_if` in the model does not raise here: return NaN, and the draw is rejected.
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
@@ -77,10 +80,10 @@ def fit(
         raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
-    sha256 = problem.fingerprint()
-    journal = Journal(checkpoint, {"posterior_sha256": sha256, "engine": repr(engine), "key": printable(key)})
-    chains = getattr(engine, "chains", 1)
-    with ProgressBar(progress) as bar, computing_on(device, problem, chains) as computed_on:
+    identity = _identity(problem, engine, key)
+    journal = Journal(checkpoint, identity)
+    batch = getattr(engine, "batch", 1)
+    with ProgressBar(progress) as bar, computing_on(device, problem, batch, journal) as computed_on:
         samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
     sampled = time.perf_counter()
     constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
@@ -101,7 +104,7 @@ def fit(
         "interrupted": int(samples.interrupted),
         "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
         "signature": signature(model),
-        "posterior_sha256": sha256,
+        "posterior_sha256": identity["posterior_sha256"],
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
         **samples.facts,
@@ -156,13 +159,57 @@ def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, x
     return {"observed_data": observed, "constant_data": known}
 
 
+def versions() -> dict[str, str]:
+    """The versions of what makes draws."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def check_same_posterior(model: Model, post: xr.DataTree) -> None:
+    """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
+
+    Of a posterior from other versions of the libraries only the random leaves can be compared.
+    Raises: MismatchError.
+    """
+    check_belongs(model, post)
+    same_versions = all(post.attrs.get(f"version_{name}") == version for name, version in versions().items())
+    if same_versions and post.attrs.get("posterior_sha256") != pose(model, fitted_data(post)).fingerprint():
+        raise MismatchError(
+            "this posterior belongs to another model with the same random leaves: an equation, a prior, a known number "
+            "or a solver setting differs; after a correction by bd.check_solver the model is bd.tightened(model)"
+        )
+
+
+def fitted_data(post: xr.DataTree) -> xr.Dataset:
+    """The data that a posterior was fitted to."""
+    return xr.merge([post[name].to_dataset() for name in ("observed_data", "constant_data")], combine_attrs="drop")
+
+
+def belongs_to(
+    checkpoint: str | os.PathLike, model: Model, data: xr.Dataset, engine: Engine, *, key: int | Array
+) -> bool:
+    """Whether a checkpoint is that of this fit, so that the fit can go on from it.
+
+    Raises: ReadError if there is none, or it is torn.
+    """
+    return read_identity(checkpoint) == _identity(pose(model, data), engine, key)
+
+
+def _identity(problem: Problem, engine: Engine, key: int | Array) -> dict[str, str | int]:
+    """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
+    return {
+        "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
+        "engine": repr(engine),
+        "key": printable(key),
+        "posterior_sha256": problem.fingerprint(),
+    }
+
+
 def _provenance() -> dict[str, str]:
-    packages = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "created": now,
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
         "platform": platform.platform(),
-        **{f"version_{name}": importlib.metadata.version(name) for name in packages},
+        **{f"version_{name}": version for name, version in versions().items()},
     }

@@ -2,16 +2,18 @@
 
 import contextlib
 import json
+import re
 import time
 from pathlib import Path
 
 import diffrax
 import jax
 
-from .._devices import cache_folder
+from .._devices import cache_folder, computing_devices
 from .._errors import ModelError, WriteError
 from .._files import write_text
 from ._problem import Problem, traced_once
+from ._spread import spread
 
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
@@ -48,9 +50,10 @@ def _has(problem: Problem, kind: type) -> bool:
 
 
 def _remembered(problem: Problem) -> str:
-    """The choice measured on this machine for this posterior; the first measurement holds from then on."""
+    """The choice measured on this kind of device for this posterior; the first measurement holds from then on."""
     folder = cache_folder()
-    note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}.json"
+    kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
+    note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}-{kind}.json"
     noted = None if note is None else _noted(note)
     if noted is not None:
         return noted
@@ -75,8 +78,9 @@ def _noted(note: Path) -> str | None:
 def _measure(problem: Problem, strategy: str) -> float:
     """Seconds for one gradient, on average over prior draws that the solver can do."""
     value_and_gradient, _ = traced_once(problem, strategy)
-    run = jax.jit(lambda x: jax.lax.map(value_and_gradient, x))
-    x = problem.prior(_POSITIONS, key=jax.random.key(0))
+    over = spread(value_and_gradient, _POSITIONS)
+    run = jax.jit(over.function)
+    x = jax.device_put(problem.prior(_POSITIONS, key=jax.random.key(0)), over.sharding)
     jax.block_until_ready(run(x))
     laps = []
     for _ in range(_LAPS):

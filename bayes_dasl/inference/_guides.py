@@ -13,6 +13,8 @@ import optax
 from jaxtyping import Array, Float
 from numpyro.infer import autoguide, init_to_value
 
+from ._metric import lower_factor
+
 GUIDES = ("laplace", "mean_field", "low_rank", "full_rank", "flow")
 
 _FLOW_WIDTH = 32
@@ -33,15 +35,15 @@ class Family:
     closed: bool = True
 
 
-def build_family(kind: str, covariance: np.ndarray, *, key: Array) -> Family:
-    """The guide in coordinates in which the Laplace approximation is about standard normal."""
-    dimension = len(covariance)
-    diagonal, dense = np.diag(np.sqrt(np.diag(covariance))), np.linalg.cholesky(covariance)
+def build_family(kind: str, root: Float[np.ndarray, "dimension dimension"], *, key: Array) -> Family:
+    """The guide in coordinates in which the Laplace approximation, of covariance R Rᵀ, is about standard normal."""
+    dimension, covariance = len(root), root @ root.T
+    diagonal, dense = np.diag(np.sqrt(np.diag(covariance))), lower_factor(root)
     if kind == "laplace":
         return Family({}, lambda _: dist.Normal(jnp.zeros(dimension), 1.0).to_event(1), dense)
     if kind == "mean_field":
         # The diagonal normal closest to a normal has its conditional scales, not its marginal ones.
-        conditional = np.diag(np.diag(np.linalg.inv(covariance)) ** -0.5)
+        conditional = np.diag(1 / np.linalg.norm(np.linalg.inv(root), axis=0))
         return _numpyro_family(autoguide.AutoDiagonalNormal, conditional, {"init_scale": 1.0}, key=key)
     if kind == "low_rank":
         family = _numpyro_family(autoguide.AutoLowRankMultivariateNormal, diagonal, {"init_scale": 1.0}, key=key)

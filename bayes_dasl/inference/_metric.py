@@ -9,6 +9,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
 from ._problem import Problem
+from ._start import root_of_inverse
 
 DENSE_UP_TO = 64
 RANK = 20
@@ -78,11 +79,10 @@ class Metric(eqx.Module):
 
 def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dimension"]) -> Metric:
     """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long."""
-    eigenvalues, vectors = np.linalg.eigh(precision)
-    covariance = (vectors / np.maximum(np.abs(eigenvalues), 1e-2)) @ vectors.T
+    root = root_of_inverse(precision)
     block, rest = _split(problem)
-    factor = np.linalg.cholesky(covariance[np.ix_(block, block)]) if block else np.zeros((0, 0))
-    remaining = covariance[np.ix_(rest, rest)]
+    factor = lower_factor(root[list(block)])
+    remaining = root[list(rest)] @ root[list(rest)].T
     scale = np.sqrt(np.diag(remaining))
     stretched, directions = np.linalg.eigh(remaining / np.outer(scale, scale)) if rest else (scale, remaining)
     rank = min(RANK, len(rest))
@@ -128,7 +128,13 @@ def _fisher(factor: np.ndarray, x: np.ndarray, g: np.ndarray) -> np.ndarray:
     spread, slopes = ((a.T @ a + weight * unit) / (len(a) + weight) for a in (z, whitened_g))
     root, inverse_root = _power(slopes, 0.5), _power(slopes, -0.5)
     mean = inverse_root @ _power(root @ spread @ root, 0.5) @ inverse_root
-    return factor @ np.linalg.cholesky(mean)
+    return factor @ lower_factor(_power(mean, 0.5))
+
+
+def lower_factor(root: Float[np.ndarray, "d n"]) -> Float[np.ndarray, "d d"]:
+    """The Cholesky factor of R Rᵀ from the root R; unlike R Rᵀ itself it may be of any condition."""
+    lower = np.linalg.qr(root.T, mode="r").T
+    return lower * np.where(np.diag(lower) < 0, -1.0, 1.0)
 
 
 def _power(matrix: np.ndarray, power: float) -> np.ndarray:

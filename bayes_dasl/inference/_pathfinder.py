@@ -30,4 +30,4 @@ class Pathfinder:
         over = spread(of_one, len(x))
         items = jax.device_put((jax.random.split(self._key, len(x)), x), over.sharding)
         points = np.asarray(jax.jit(over.function)(items))
-        return np.where(np.isfinite(points), points, x)
+        return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, x)

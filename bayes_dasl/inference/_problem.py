@@ -20,7 +20,7 @@ from numpyro.distributions.transforms import Transform
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from .._trace import traced
+from .._trace import constants, traced
 from ..data import Inputs
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
@@ -87,11 +87,14 @@ class Problem(eqx.Module):
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
 
     def fingerprint(self) -> str:
-        """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum."""
+        """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum.
+
+        It cannot see inside a function that JAX calls back in Python, and may change with the versions of libraries.
+        """
         closed = jax.make_jaxpr(self.log_density)(jnp.zeros(self.dimension))
         digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
-        for constant in closed.consts:
-            digest.update(np.ascontiguousarray(constant).tobytes())
+        for constant in map(np.asarray, constants(closed)):
+            digest.update(f"{constant.dtype}{constant.shape}".encode() + np.ascontiguousarray(constant).tobytes())
         return digest.hexdigest()
 
     def science(self) -> tuple[int, ...]:

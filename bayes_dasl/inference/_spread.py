@@ -19,15 +19,17 @@ class Spread(NamedTuple):
 
 
 def spread(one: Callable[..., Any], count: int, *, shared: int = 0) -> Spread:
-    """`one(item, *shared)` for `count` items, on as many devices as divide their number.
+    """`one(item, *shared)` for `count` items, on as many devices as finish them soonest.
 
     The devices share one program without any communication: one compilation, and each goes at its own pace. On a
     CPU the items of a device run one after another: in a batch each would wait for the hardest solve of all, at
     every step. `one` must be closed (`traced_once`): a solver itself cannot be used inside `shard_map` (diffrax#765).
     """
     available = computing_devices()
-    devices = available[: max(n for n in range(1, len(available) + 1) if count % n == 0)]
-    sharding = NamedSharding(Mesh(np.array(devices), ("items",)), PartitionSpec("items"))
+    each = -(-count // len(available))
+    devices = available[: -(-count // each)]
+    even = len(devices) * each == count
+    mesh = Mesh(np.array(devices), ("items",))
 
     def of_a_device(items, *arguments):
         if devices[0].platform == "cpu":
@@ -36,6 +38,15 @@ def spread(one: Callable[..., Any], count: int, *, shared: int = 0) -> Spread:
 
     in_specs = (PartitionSpec("items"), *[PartitionSpec()] * shared)
     function = jax.shard_map(
-        of_a_device, mesh=sharding.mesh, in_specs=in_specs, out_specs=PartitionSpec("items"), check_vma=False
+        of_a_device, mesh=mesh, in_specs=in_specs, out_specs=PartitionSpec("items"), check_vma=False
     )
-    return Spread(function, devices, sharding)
+
+    def padded(items, *arguments):
+        """Every device gets as many items; the last one fills up, and is dropped again."""
+        filled = np.minimum(np.arange(len(devices) * each), count - 1)
+        out = function(jax.tree.map(lambda a: a[filled], items), *arguments)
+        return jax.tree.map(lambda a: a[:count], out)
+
+    return Spread(
+        function if even else padded, devices, NamedSharding(mesh, PartitionSpec("items") if even else PartitionSpec())
+    )

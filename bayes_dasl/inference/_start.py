@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
+from .._journal import Arrays
 from ._problem import Problem, ValueAndGradient
 from ._spread import spread
 
@@ -19,21 +20,29 @@ _PRIOR_DRAWS = 128
 # Only promising draws are optimised: one of the others may need every step that the solver allows.
 _STARTS = 32
 _STEPS = 400
-# A mode so much lower in log density than the best holds little of the posterior.
+# A mode whose log mass is so much lower than the largest holds little of the posterior.
 _WORTH_HAVING = 5.0
+# A wide mode may lie below a narrow one and hold more, by about the number of dimensions; more are seldom worth a look.
+_MOST_MODES = 8
+_CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
+LEAST_PRECISION = 1e-2
 _TRIES = 16
 
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where chains begin: modes (best first), minus the Hessian at the best, and how prior draws fared."""
+    """Where chains begin: modes, that of the largest mass first, minus the Hessian at each, and how tries fared."""
 
     modes: Float[np.ndarray, "modes dimension"]
     log_densities: Float[np.ndarray, " modes"]
-    precision: Float[np.ndarray, "dimension dimension"]
-    prior_draws: int
-    prior_failures: int
+    precisions: Float[np.ndarray, "modes dimension dimension"]
+    tried: int
+    failed: int
+
+    def arrays(self) -> Arrays:
+        """For a step of the journal."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
 
 
 class Optimiser:
@@ -94,28 +103,45 @@ type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, 
 """A way from prior draws to where the posterior is high."""
 
 
-def find_start(problem: Problem, optimiser: Optimiser, *, climb: Climb | None = None, key: Array) -> Start:
-    """Modes worth having and the curvature at the best; by the optimiser, or another way to climb there.
+def find_start(
+    problem: Problem,
+    optimiser: Optimiser,
+    *,
+    climb: Climb | None = None,
+    near: Float[np.ndarray, "draw dimension"] | None = None,
+    key: Array,
+) -> Start:
+    """Modes worth having and the curvature there; by the optimiser, or another way to climb there.
 
-    Raises: ModelError if no prior draw leads to a finite log density.
+    Half of the climbs begin at draws `near` the modes, if they are given, the others at prior draws.
+    Raises: ModelError if none leads to a finite log density.
     """
-    first = np.asarray(problem.prior(_PRIOR_DRAWS, key=key))
-    at_first, _ = optimiser.evaluate(first)
-    promising = first[np.argsort(-np.where(np.isfinite(at_first), at_first, -np.inf))[:_STARTS]]
-    x = (climb or optimiser.optimise)(promising)
-    value, _ = optimiser.evaluate(x)
-    value = np.where(np.isfinite(value), value, -np.inf)
+    groups = [np.asarray(problem.prior(_PRIOR_DRAWS, key=key))]
+    if near is not None:
+        groups = [groups[0][: _PRIOR_DRAWS // 2], _evenly(near, _PRIOR_DRAWS // 2)]
+    values = [_or_lowest(optimiser.evaluate(group)[0]) for group in groups]
+    share = _STARTS // len(groups)
+    promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
+    x = (climb or optimiser.optimise)(np.concatenate(promising))
+    value = _or_lowest(optimiser.evaluate(x)[0])
     if not np.isfinite(value).any():
         raise ModelError(
             f"none of {_PRIOR_DRAWS} prior draws leads to a finite log density: run bd.check(model, data), which "
             "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
         )
     order = np.argsort(-value)
-    best = x[order[0]]
-    precision = _precision(optimiser, best)
-    modes = _distinct(x[order], value[order], precision)
-    failures = int((~np.isfinite(at_first)).sum())
-    return Start(x[order][modes], value[order][modes], precision, _PRIOR_DRAWS, failures)
+    modes, precisions = _modes(optimiser, x[order], value[order])
+    at_first = np.concatenate(values)
+    return Start(x[order][modes], value[order][modes], precisions, len(at_first), int(np.isinf(at_first).sum()))
+
+
+def _or_lowest(log_density: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(log_density), log_density, -np.inf)
+
+
+def _evenly(draws: np.ndarray, number: int) -> np.ndarray:
+    """So many of the draws, evenly spaced; some of them twice if there are fewer."""
+    return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
 
 def _precision(optimiser: Optimiser, mode: np.ndarray) -> np.ndarray:
@@ -127,25 +153,60 @@ def _precision(optimiser: Optimiser, mode: np.ndarray) -> np.ndarray:
     return (hessian + hessian.T) / 2
 
 
-def _distinct(x: np.ndarray, value: np.ndarray, precision: np.ndarray) -> list[int]:
-    """Indices of the modes worth having, of those that lie together only the best."""
+def _modes(
+    optimiser: Optimiser, x: np.ndarray, value: np.ndarray
+) -> tuple[list[int], Float[np.ndarray, "modes dimension dimension"]]:
+    """Indices of the modes worth having, by their mass; of those that lie together only the highest.
+
+    `x` are positions in the order of their log density.
+    """
     kept: list[int] = []
-    for i in np.flatnonzero(value > value[0] - _WORTH_HAVING):
-        apart = (abs((x[i] - x[j]) @ precision @ (x[i] - x[j])) > 9.0 for j in kept)
-        if all(apart):
+    precisions: list[np.ndarray] = []
+    for i in np.flatnonzero(value > value[0] - _WORTH_HAVING - x.shape[1]):
+        offsets = [x[i] - x[j] for j in kept]
+        if all(abs(d @ p @ d) > _CLOSE**2 for d, p in zip(offsets, precisions, strict=True)):
             kept.append(int(i))
-    return kept
+            precisions.append(_precision(optimiser, x[i]))
+        if len(kept) == _MOST_MODES:
+            break
+    mass = np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])
+    best = [i for i in np.argsort(-mass) if mass[i] > mass.max() - _WORTH_HAVING]
+    return [kept[i] for i in best], np.stack([precisions[i] for i in best])
+
+
+def root_of_inverse(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard deviation of ten."""
+    values, vectors = np.linalg.eigh(precision)
+    return vectors / np.sqrt(np.maximum(np.abs(values), LEAST_PRECISION))
+
+
+def log_volume(precision: Float[np.ndarray, "d d"]) -> float:
+    """Half the log determinant of the covariance at a mode."""
+    values = np.linalg.eigvalsh(precision)
+    return -0.5 * float(np.sum(np.log(np.maximum(np.abs(values), LEAST_PRECISION))))
+
+
+def nearest_mode(
+    positions: Float[np.ndarray, "chain draw dimension"],
+    modes: Float[np.ndarray, "modes dimension"],
+    precisions: Float[np.ndarray, "modes dimension dimension"],
+) -> np.ndarray:
+    """The number of the mode that each draw most likely belongs to, by the normal around each mode."""
+    scores = []
+    for mode, precision in zip(modes, precisions, strict=True):
+        away = (positions - mode) @ np.linalg.pinv(root_of_inverse(precision)).T
+        scores.append(-0.5 * (away**2).sum(-1) - log_volume(precision))
+    return np.stack(scores).argmax(0)
 
 
 def first_positions(
     start: Start, optimiser: Optimiser, chains: int, *, key: Array
 ) -> Float[np.ndarray, "chains dimension"]:
     """A dispersed start for each chain: a Laplace draw around one of the modes, where the density is finite."""
-    values, vectors = np.linalg.eigh(start.precision)
-    scale = (vectors / np.sqrt(np.maximum(np.abs(values), 1e-2))).T
-    modes = start.modes[np.arange(chains) % len(start.modes)]
+    turns = np.arange(chains) % len(start.modes)
+    modes, roots = start.modes[turns], np.stack([root_of_inverse(p) for p in start.precisions])[turns]
     noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
-    candidates = modes + noise @ scale
+    candidates = modes + np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
     finite = np.isfinite(value.reshape(_TRIES, chains))
     return np.where(finite.any(0)[:, None], candidates[finite.argmax(0), np.arange(chains)], modes)

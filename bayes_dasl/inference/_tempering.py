@@ -12,6 +12,7 @@ from jax.scipy.special import logsumexp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from .._devices import computing_devices
 from ._moves import Hamiltonian, Particle, Walk
 
 FEWEST_MOVES = 2
@@ -20,6 +21,7 @@ _DENSE_UP_TO = 64
 _MOVED = 0.1
 # A coordinate that no longer gets away from where it began is held by a mode, and further moves would not free it.
 _STUCK = 0.02
+_SMALLEST_LOG_INCREMENT = -600.0
 
 
 class Swarm(NamedTuple):
@@ -50,7 +52,7 @@ class Tempering:
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
         self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
-        available = jax.devices()
+        available = computing_devices()
         count = max(n for n in range(1, len(available) + 1) if runs % n == 0)
         self._mesh = Mesh(np.array(available[:count]), ("runs",))
         self._on_cpu = available[0].platform == "cpu"
@@ -177,10 +179,13 @@ def next_increment(log_likelihood: Float[Array, " particle"], most: Any, target_
     """
     live = jnp.isfinite(log_likelihood).sum()
 
-    def above_target(increment):
-        return log_ess(_tempered_weight(log_likelihood, increment)) - jnp.log(target_ess * live)
+    def above_target(log_increment):
+        return log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
 
-    return jnp.asarray(dichotomy(above_target, jnp.zeros(()), jnp.asarray(most)))
+    # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over many powers of ten.
+    log_most = jnp.log(jnp.asarray(most))
+    found = jnp.asarray(dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
+    return jnp.where(found >= log_most, most, jnp.exp(found))
 
 
 def weighted_metric(

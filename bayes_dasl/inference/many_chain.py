@@ -15,7 +15,7 @@ from ._metric import Metric, laplace_metric, refine
 from ._population import SEGMENT, Population, Trace
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Optimiser, find_start, first_positions
+from ._start import Optimiser, find_start, first_positions, nearest_mode
 
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
@@ -65,6 +65,11 @@ class ManyChain:
                 f"take chains={-(-self.chains // self.superchains) * self.superchains}"
             )
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all chains."""
+        return self.chains
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
@@ -86,7 +91,7 @@ class ManyChain:
             optimiser = Optimiser(value_and_gradient)
             begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
             population.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
-            laplace = laplace_metric(problem, begun["precision"])
+            laplace = laplace_metric(problem, begun["precisions"][0])
             metric, steps = self._warm_up(population, laplace, journal, bar)
             if isinstance(method, UnadjustedMCLMC):
                 steps += _keep_energy(population, metric, journal, bar)
@@ -96,16 +101,12 @@ class ManyChain:
         return self._samples(trace, interrupted, begun, population, method.gradients, steps)
 
     def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
-        """Modes, the precision there, and the first position of every chain with its value and gradient."""
+        """The modes, and the first position of every chain with its value and gradient."""
         start = find_start(problem, optimiser, key=key)
         places = first_positions(start, optimiser, self.superchains, key=key_place)
         value, gradient = optimiser.evaluate(places)
         each = self.chains // self.superchains
-        return {
-            "modes": start.modes,
-            "log_densities": start.log_densities,
-            "starts": np.asarray([start.prior_draws, start.prior_failures]),
-            "precision": start.precision,
+        return start.arrays() | {
             "position": np.repeat(places, each, axis=0),
             "value": np.repeat(value, each),
             "gradient": np.repeat(gradient, each, axis=0),
@@ -153,8 +154,8 @@ class ManyChain:
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts: dict[str, int | float | str] = {
             "modes": len(begun["modes"]),
-            "starts": int(begun["starts"][0]),
-            "starts_failed": int(begun["starts"][1]),
+            "starts": int(begun["tried"]),
+            "starts_failed": int(begun["failed"]),
             "devices": f"{len(population.devices)} × {population.devices[0].platform}",
             "superchains": self.superchains,
             "nested_rhat": nested_rhat(np.dstack([position, trace["lp"]]), self.superchains),
@@ -162,6 +163,8 @@ class ManyChain:
         }
         if error is not None:
             facts |= {"energy_variance_per_dimension": float(error.mean()), "energy_variance_bound": ENERGY_VARIANCE}
+        if len(begun["modes"]) > 1:
+            trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
         return Samples(position, trace, interrupted, facts, Modes(begun["modes"], begun["log_densities"]))
 
 

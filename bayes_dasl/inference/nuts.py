@@ -2,7 +2,6 @@
 
 import dataclasses
 import hashlib
-from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -19,13 +18,12 @@ from ._metric import Metric, laplace_metric, refine
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Climb, Optimiser, Start, find_start, first_positions
+from ._start import Climb, Optimiser, find_start, first_positions, nearest_mode
 
 LONGEST_WARMUP = 2000
 # R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
 _AGREED, _FITTING = 1.1, 2.0
 _STARTS = ("modes", "pathfinder")
-_TRIES = 8
 _LAST = 2  # segments in which the step size settles
 
 
@@ -33,11 +31,12 @@ _LAST = 2  # segments in which the step size settles
 class NUTS:
     """NUTS from the best modes of many prior draws, with the Laplace metric there.
 
-    `warmup` and `draws` are for each of the `chains`. Without `warmup` it lasts until the chains agree and the metric
-    has settled, at most 2000 draws. The metric is dense up to 64 unknown numbers; above that it is dense for the
-    science and low-rank for the rest. It is refined from the draws of the warm-up, pooled over chains. The gradient
-    is taken by `forward` or `reverse` mode through the solver; `auto` picks the faster by a short measurement.
-    Modes are climbed to by Adam; with `start="pathfinder"` chains begin at points of the highest ELBO on L-BFGS paths.
+    `warmup` and `draws` are for each of the `chains`. Warm-up is done in segments of 25 draws. Without `warmup` it
+    lasts until the chains agree and the metric has settled, at most 2000 draws. The metric is dense up to 64 unknown
+    numbers; above that it is dense for the science and low-rank for the rest. It is refined from the draws of the
+    warm-up, pooled over chains. The gradient is taken by `forward` or `reverse` mode through the solver; `auto` picks
+    the faster by a short measurement. Modes are climbed to by Adam; with `start="pathfinder"` chains begin at points of
+    the highest ELBO on L-BFGS paths.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
@@ -57,30 +56,37 @@ class NUTS:
                 continue
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ModelError(f"NUTS({name}={value!r}): {name} must be a whole number, at least {least}")
+        # A plain number: it stands in the engine's own words, which a checkpoint keeps.
+        object.__setattr__(self, "target_acceptance", float(self.target_acceptance))
         if not 0 < self.target_acceptance < 1:
             raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
         check_strategy(self.gradient)
         if self.start not in _STARTS:
             raise ModelError(f"start must be one of {', '.join(_STARTS)}, not {self.start!r}")
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all chains."""
+        return self.chains
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
 
         Raises: ModelError if no start has a finite log density.
         """
-        return self._run(problem, self._from_modes, key, journal, bar)
+        return self._run(problem, None, key, journal, bar)
 
     def warmed(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
-        """This engine, but starting from draws of nearly the same posterior instead of from modes."""
+        """This engine, but looking for modes near draws of a similar posterior too."""
         return Warmed(self, positions)
 
     def _run(
-        self, problem: Problem, first: Callable[..., Arrays], key: Array, journal: Journal, bar: ProgressBar
+        self, problem: Problem, near: np.ndarray | None, key: Array, journal: Journal, bar: ProgressBar
     ) -> Samples:
         bar.start("finding modes", 1)
-        key_start, key_chains = jax.random.split(key)
-        strategy = choose(problem, self.gradient)
-        strategy = str(journal.step("gradient", lambda: {"strategy": np.asarray(strategy)})["strategy"])
+        key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)
+        chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
+        strategy = str(chosen["strategy"])
         value_and_gradient, log_density = traced_once(problem, strategy)
         kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
         like = laplace_metric(problem, np.eye(problem.dimension))
@@ -88,11 +94,11 @@ class NUTS:
         try:
             optimiser = Optimiser(value_and_gradient)
             climb = (
-                Pathfinder(log_density, key=key_start).optimise if self.start == "pathfinder" else optimiser.optimise
+                Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
-            begun = journal.step("start", lambda: self._begin(first, problem, optimiser, climb, key_start))
+            begun = journal.step("start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precision"]))
+            warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precisions"][0]))
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -100,8 +106,8 @@ class NUTS:
         modes = begun["modes"][: 1 if self.start == "pathfinder" else None]
         facts = {
             "modes": len(modes),
-            "starts": int(begun["starts"]),
-            "starts_failed": int(begun["starts_failed"]),
+            "starts": int(begun["tried"]),
+            "starts_failed": int(begun["failed"]),
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
@@ -114,31 +120,18 @@ class NUTS:
         }
         positions = trace.pop("position")
         if len(modes) > 1:
-            trace["mode"] = _nearest(positions, modes, begun["precision"])
-        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["mode_log_densities"][: len(modes)]))
+            trace["mode"] = nearest_mode(positions, modes, begun["precisions"])
+        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["log_densities"][: len(modes)]))
 
     def _begin(
-        self, first: Callable[..., Arrays], problem: Problem, optimiser: Optimiser, climb: Climb, key: Array
+        self, problem: Problem, optimiser: Optimiser, climb: Climb, near: np.ndarray | None, key_find: Array, key: Array
     ) -> Arrays:
-        begun = first(problem, optimiser, climb, self.chains, key)
-        return begun | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
-
-    @staticmethod
-    def _from_modes(problem: Problem, optimiser: Optimiser, climb: Climb, chains: int, key: Array) -> Arrays:
-        key_start, key_place = jax.random.split(key)
-        start: Start = find_start(problem, optimiser, climb=climb, key=key_start)
-        position = first_positions(start, optimiser, chains, key=key_place)
+        """The modes, the first position of every chain with its value and gradient, and what that took."""
+        start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
+        position = first_positions(start, optimiser, self.chains, key=key)
         value, gradient = optimiser.evaluate(position)
-        return {
-            "position": position,
-            "lp": value,
-            "gradient": gradient,
-            "precision": start.precision,
-            "modes": start.modes,
-            "mode_log_densities": start.log_densities,
-            "starts": np.asarray(start.prior_draws),
-            "starts_failed": np.asarray(start.prior_failures),
-        }
+        found = start.arrays() | {"position": position, "lp": value, "gradient": gradient}
+        return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
     def _sample(self, chains: Chains, warm: "_Warm", journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
         bar.start("sampling", self.draws)
@@ -163,7 +156,7 @@ class NUTS:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Warmed:
-    """NUTS that starts from draws of nearly the same posterior, with their covariance as the metric."""
+    """NUTS whose search for modes begins at draws of a similar posterior as well as at prior draws."""
 
     engine: NUTS
     positions: Float[np.ndarray, "draw dimension"]
@@ -173,35 +166,16 @@ class Warmed:
         return self.engine.draws
 
     @property
-    def chains(self) -> int:
-        return self.engine.chains
+    def batch(self) -> int:
+        return self.engine.batch
 
     def __repr__(self) -> str:
         digest = hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
-        return f"{self.engine!r} from draws {digest[:12]}"
+        return f"{self.engine!r} near draws {digest[:12]}"
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior, as `NUTS.run`."""
-        return self.engine._run(problem, self._from_draws, key, journal, bar)
-
-    def _from_draws(self, problem: Problem, optimiser: Optimiser, _: Climb, chains: int, key: Array) -> Arrays:
-        tried = np.asarray(jax.random.choice(key, jax.numpy.asarray(self.positions), (_TRIES * chains,)))
-        value, gradient = optimiser.evaluate(tried)
-        # Where the solver fails no chain can start: such a draw comes last.
-        best = np.argsort(~np.isfinite(value), kind="stable")[:chains]
-        spread = np.cov(self.positions.T).reshape(problem.dimension, problem.dimension)
-        jitter = 1e-9 * np.trace(spread) / problem.dimension * np.eye(problem.dimension)
-        highest = tried[[np.argmax(np.where(np.isfinite(value), value, -np.inf))]]
-        return {
-            "position": tried[best],
-            "lp": value[best],
-            "gradient": gradient[best],
-            "precision": np.linalg.inv(spread + jitter),
-            "modes": highest,
-            "mode_log_densities": np.asarray([np.max(value)]),
-            "starts": np.asarray(len(tried)),
-            "starts_failed": np.asarray(np.sum(~np.isfinite(value))),
-        }
+        return self.engine._run(problem, self.positions, key, journal, bar)
 
 
 class _Warm(NamedTuple):
@@ -258,13 +232,6 @@ class _WarmUp:
         return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
 
 
-def _nearest(positions: np.ndarray, modes: np.ndarray, precision: np.ndarray) -> np.ndarray:
-    """The number of the mode that each draw is nearest to, by the curvature at the best one."""
-    values, vectors = np.linalg.eigh(precision)
-    away = (positions[..., None, :] - modes) @ (vectors * np.sqrt(np.abs(values)))
-    return (away**2).sum(-1).argmin(-1)
-
-
 def _segment(
     chains: Chains, journal: Journal, name: str, state: Arrays, begin: int, adapting: bool, metric: Metric
 ) -> tuple[Arrays, Arrays]:
@@ -281,8 +248,8 @@ def _segment(
 
 def _settled(trace: Arrays, before: Metric, after: Metric) -> bool:
     """Whether the chains agree over a window and its draws call for the metric that there was."""
-    if trace["position"].shape[0] > 1:
-        looked_at = np.concatenate([trace["position"], trace["lp"][..., None]], axis=-1)
-        if not np.all(np.asarray(array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)) < _AGREED):
-            return False
+    # R-hat splits every chain in two, so that it says something of one alone.
+    looked_at = np.concatenate([trace["position"], trace["lp"][..., None]], axis=-1)
+    if not np.all(np.asarray(array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)) < _AGREED):
+        return False
     return after.differs_from(before) < _FITTING

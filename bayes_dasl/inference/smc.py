@@ -15,7 +15,7 @@ from ._problem import Problem
 from ._samples import Samples
 from ._tempering import FEWEST_MOVES, Swarm, Tempering
 
-MOVES = ("automatic", "walk", "hamiltonian")
+MOVES = ("auto", "walk", "hamiltonian")
 
 # A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
 _WALK_UP_TO = 15
@@ -29,7 +29,7 @@ class SMC:
     Each of `runs` independent populations of `particles` begins with prior draws. The next inverse temperature
     $\beta$ is the one at which the weights have an effective sample size of `target_ess` of the particles. These are
     resampled and moved, their covariance being the metric, until no coordinate is correlated with where it was, or
-    gets no further, or `most_moves` are made. `moves` are a random `walk`, `hamiltonian`, or (`automatic`) a walk up
+    gets no further, or `most_moves` are made. `moves` are a random `walk`, `hamiltonian`, or (`auto`) a walk up
     to 15 dimensions. Finds the modes that prior draws see, with their weights. A run is a chain of the result, and
     the spread of the runs' evidences gives its error.
     Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
@@ -38,7 +38,7 @@ class SMC:
 
     particles: int = 1000
     runs: int = 4
-    moves: str = "automatic"
+    moves: str = "auto"
     target_ess: float = 0.5
     most_moves: int = 20
 
@@ -49,6 +49,7 @@ class SMC:
                 raise ModelError(f"SMC({name}={value!r}): {name} must be a whole number, at least {least}")
         if self.moves not in MOVES:
             raise ModelError(f"SMC(moves={self.moves!r}): moves must be one of {', '.join(MOVES)}")
+        object.__setattr__(self, "target_ess", float(self.target_ess))
         if not 0 < self.target_ess < 1:
             raise ModelError(f"SMC(target_ess={self.target_ess!r}): target_ess must lie between 0 and 1")
 
@@ -57,13 +58,18 @@ class SMC:
         """Draws of each chain: the particles of a run."""
         return self.particles
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all particles of all runs."""
+        return self.runs * self.particles
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
         Raises: ModelError if in some run hardly a particle has a finite log density.
         """
         key_prior, key_stages = jax.random.split(key)
-        walks = self.moves == "walk" or (self.moves == "automatic" and problem.dimension <= _WALK_UP_TO)
+        walks = self.moves == "walk" or (self.moves == "auto" and problem.dimension <= _WALK_UP_TO)
         moves = Walk(problem) if walks else Hamiltonian(problem)
         tempering = Tempering(moves, self.runs, self.target_ess, self.most_moves)
 

@@ -11,14 +11,15 @@ import optax
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
+from .._devices import computing_devices
 from .._errors import ModelError
-from .._importance import LARGEST_PARETO_K, weigh
+from .._importance import weigh
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from ._guides import GUIDES, Family, Parameters, build_family
 from ._problem import LogDensity, Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Optimiser, find_start
+from ._start import Optimiser, find_start, root_of_inverse
 
 WINDOW = 100
 """Steps between two looks at the ELBO."""
@@ -29,7 +30,6 @@ _SLOWER = 0.25
 _WORTH_HAVING = 1e-4
 _OVERSAMPLING = 4
 _FEWEST_PROPOSALS = 1000
-_LEAST_PRECISION = 1e-2
 _BATCH = 32
 
 
@@ -63,8 +63,14 @@ class SVI:
             value = getattr(self, name)
             if not isinstance(value, int) or isinstance(value, bool) or value < least:
                 raise ModelError(f"SVI({name}={value!r}): {name} must be a whole number, at least {least}")
+        object.__setattr__(self, "learning_rate", float(self.learning_rate))
         if not 0 < self.learning_rate < 1:
             raise ModelError(f"SVI(learning_rate={self.learning_rate!r}): learning_rate must lie between 0 and 1")
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: the particles of a step."""
+        return self.particles
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Independent draws, shared out among the chains.
@@ -76,9 +82,10 @@ class SVI:
         key_start, key_family, key_fit, key_draw, key_choose = jax.random.split(key, 5)
         value_and_gradient, log_density = traced_once(problem)
         bar.start("finding modes", 1)
-        found = journal.step("modes", lambda: _find_modes(problem, Optimiser(value_and_gradient), key_start))
-        centre, covariance = found["modes"][0], found["covariance"]
-        family = build_family(self.guide, covariance, key=key_family)
+        optimiser = Optimiser(value_and_gradient)
+        found = journal.step("modes", lambda: find_start(problem, optimiser, key=key_start).arrays())
+        centre = found["modes"][0]
+        family = build_family(self.guide, root_of_inverse(found["precisions"][0]), key=key_family)
         ascent = _Ascent(family, log_density, self.particles, (centre, family.scale))
         parameters, fitted = self._fit(ascent, key_fit, journal, bar)
         number = max(_OVERSAMPLING * self.chains * self.draws, _FEWEST_PROPOSALS)
@@ -87,14 +94,17 @@ class SVI:
             z, log_guide = _draw(family, parameters, number, key_draw)
             position = centre + z @ family.scale.T
             lp, log_volume = _evaluate(log_density, position), np.linalg.slogdet(family.scale)[1]
-            return {"position": position, "lp": lp, "log_weight": lp - log_guide + log_volume}
+            ratio = lp - log_guide + log_volume
+            return {"position": position, "lp": lp, "log_weight": np.where(np.isnan(ratio), -np.inf, ratio)}
 
         proposals = journal.step("draws", propose)
         chosen, judged = self._choose(proposals, key_choose)
         shape = self.chains, self.draws
+        # Draws that are left as they are were resampled by no weight.
+        kept = ("lp", "log_weight") if judged["resampled"] else ("lp",)
         return Samples(
             proposals["position"][chosen].reshape(*shape, -1),
-            {name: proposals[name][chosen].reshape(shape) for name in ("lp", "log_weight")},
+            {name: proposals[name][chosen].reshape(shape) for name in kept},
             False,
             judged | fitted | _fared(found),
             Modes(found["modes"], found["log_densities"]),
@@ -129,7 +139,7 @@ class SVI:
         ratio, wanted = proposals["log_weight"], self.chains * self.draws
         finite = np.isfinite(ratio)
         weights = weigh(ratio, proposals["position"])
-        trusted = weights.pareto_k < LARGEST_PARETO_K
+        trusted = weights.trusted
         facts: dict[str, int | float | str] = {
             "pareto_k": weights.pareto_k,
             "elbo": float(ratio[finite].mean() + np.log(finite.mean())) if finite.any() else -np.inf,
@@ -153,7 +163,8 @@ class _Ascent:
 
     def __init__(self, family: Family, log_density: LogDensity, particles: int, frame: tuple[np.ndarray, np.ndarray]):
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.scale_by_adam(b2=0.99))
-        self.first = family.initial, adam.init(family.initial)
+        # As the journal returns them, or the second window would be another program.
+        self.first = jax.tree.map(np.asarray, (family.initial, adam.init(family.initial)))
         self._tree = jax.tree.structure((self.first, family.initial))
         self._frame = frame
 
@@ -208,27 +219,9 @@ def elbo(
     return value, {"elbo": value, "failed": particles - finite.sum()}
 
 
-def _find_modes(problem: Problem, optimiser: Optimiser, key: Array) -> Arrays:
-    start = find_start(problem, optimiser, key=key)
-    return {
-        "modes": start.modes,
-        "log_densities": start.log_densities,
-        "covariance": _covariance(start.precision),
-        "starts": np.asarray(start.prior_draws),
-        "starts_failed": np.asarray(start.prior_failures),
-    }
-
-
 def _fared(found: Arrays) -> dict[str, int | float | str]:
     """How the prior draws fared on their way to the modes."""
-    starts, failed = int(found["starts"]), int(found["starts_failed"])
-    return {"modes": len(found["modes"]), "starts": starts, "starts_failed": failed}
-
-
-def _covariance(precision: np.ndarray) -> np.ndarray:
-    """Of the Laplace approximation; no direction is taken to be wider than a standard deviation of ten."""
-    values, vectors = np.linalg.eigh(precision)
-    return (vectors / np.maximum(np.abs(values), _LEAST_PRECISION)) @ vectors.T
+    return {"modes": len(found["modes"]), "starts": int(found["tried"]), "starts_failed": int(found["failed"])}
 
 
 def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
@@ -245,7 +238,7 @@ def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tu
 
 def _evaluate(log_density: LogDensity, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
     """The log density at many positions, spread over all devices."""
-    devices = jax.devices()
+    devices = computing_devices()
     short = -len(x) % (len(devices) * _BATCH)
     padded = np.concatenate([x, np.repeat(x[-1:], short, axis=0)])
     batch = _BATCH if devices[0].platform == "cpu" else len(padded) // len(devices)
@@ -262,6 +255,12 @@ def _evaluate(log_density: LogDensity, x: Float[np.ndarray, "n dimension"]) -> F
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:
-    """Whether the mean ELBO of a window is better than that of the one before by more than chance."""
-    error = np.sqrt((before.var() + after.var()) / WINDOW)
+    """Whether the mean ELBO of a window is better than that of the one before by more than chance.
+
+    Steps at which the solver failed for every particle do not count; with nothing to compare, it may still rise.
+    """
+    before, after = before[np.isfinite(before)], after[np.isfinite(after)]
+    if not before.size or not after.size:
+        return True
+    error = np.sqrt(before.var() / before.size + after.var() / after.size)
     return bool(after.mean() - before.mean() > max(error, _WORTH_HAVING))

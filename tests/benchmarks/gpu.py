@@ -5,7 +5,7 @@ Run: `uv run python tests/benchmarks/gpu.py --out .benchmarks/gpu` on a machine 
 
 For each problem (lynx–hare; 12 subjects, 43 parameters) and each number of chains: gradients and solves a second of
 one batch, and effective draws a second of `ManyChain` (warm-up and draws, compilation apart) against `NUTS` on the
-CPU. Every row is measured in a process of its own, which sees one kind of device; one that takes longer than `--limit`
+CPU. Every row is measured in a process of its own, on one kind of device; one that takes longer than `--limit`
 seconds is stopped. Rows are kept as JSON as they come, and in the end as a table in Markdown.
 """
 
@@ -59,7 +59,7 @@ def plan(quick: bool, gpu: bool) -> Iterator[Row]:
 
 
 def measured(row: Row, limit: float, quick: bool) -> Row:
-    """A row with its figures, from a process that sees only its device."""
+    """A row with its figures, from a process of its own."""
     seen = {"cpu": "cpu", "gpu": "cuda,cpu"}[row["device"]]
     command = [sys.executable, "-W", "ignore", __file__, "--row", json.dumps(row)] + ["--quick"] * quick
     environment = os.environ | {"JAX_PLATFORMS": seen}
@@ -167,7 +167,7 @@ def many(row: Row, quick: bool) -> Row:
     _population.Population.advance = timed
     model, data, _ = posed(row["problem"])
     short = {"warmup": 48, "draws": 16} if quick else {}
-    post = bd.fit(model, data, ManyChain(row["method"], chains=row["chains"], **short), key=0)
+    post = bd.fit(model, data, ManyChain(row["method"], chains=row["chains"], **short), device=row["device"], key=0)
     ess, seconds, count = lowest_bulk_ess(post), sum(spent), post.attrs["gradients"]
     return {
         "ESS": ess,
@@ -186,7 +186,7 @@ def nuts(row: Row, quick: bool) -> Row:
     import bayes_dasl as bd
 
     model, data, _ = posed(row["problem"])
-    post = bd.fit(model, data, bd.NUTS(draws=200) if quick else bd.NUTS(), key=0)
+    post = bd.fit(model, data, bd.NUTS(draws=200) if quick else bd.NUTS(), device="cpu", key=0)
     ess, count = lowest_bulk_ess(post), int(post["sample_stats"]["n_steps"].sum()) + post.attrs["warmup_steps"]
     seconds = post.attrs["warmup_time_s"] + post.attrs["draws_time_s"]
     return {

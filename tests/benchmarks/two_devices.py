@@ -1,8 +1,8 @@
-"""Warm-up and draws of lynx–hare on one CPU device and on two, by turns.
+"""Gradients a second of lynx–hare while NUTS draws, on one CPU device and on two, by turns.
 
 Run: `uv run python tests/benchmarks/two_devices.py`
 
-The draws are the same to rounding; times are without compilation. Medians go into docs/benchmarks.md.
+The draws are the same to rounding; compilation and warm-up do not count. Medians go into docs/benchmarks.md.
 """
 
 import json

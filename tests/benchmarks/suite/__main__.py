@@ -3,11 +3,11 @@
 Run: `uv run python tests/benchmarks/suite --problems lynx_hare,sir --engines ours,stan --keys 5 --limit 240`
 
 Each fit runs in a process of its own, without a compilation cache, the engines by turns, with every engine's defaults.
-A fit over the limit (seconds, compilation included) is stopped and counts as no effective draw in that time; once most
-keys of an engine are stopped its median is settled, and the others are not run. Each
-result is appended to `--out` as a line of JSON, and what is there already is not run again: interrupt and go on as you
-like. At the end, or with `--table` alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not
-with `--draws`). `--check` runs no fit but shows that all engines have the same posterior.
+A fit over the limit (seconds, compilation included) is stopped; once most keys of an engine are stopped its median is
+settled, and the others are not run. Each result is appended to `--out` as a line of JSON, and what is there already,
+from this machine and these engines, is not run again: interrupt and go on as you like. At the end, or with `--table`
+alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with `--draws`). `--check` runs no fit
+but shows that all engines have the same posterior.
 """
 
 import argparse
@@ -22,6 +22,10 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT), str(ROOT / "tests")]
+
+from provenance import engines as hash_of_engines  # noqa: E402
+from provenance import place  # noqa: E402
+
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 
@@ -66,7 +70,10 @@ def measure(problem: str, engine: str, key: int, limit: float, draws: int | None
             return {"error": str(error)[-1000:]}
     command = [sys.executable, "-W", "ignore", str(HERE), "--fit", problem, engine, str(key)]
     command += [] if draws is None else ["--draws", str(draws)]
-    child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True)
+    environment = {name: v for name, v in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
+    environment["BAYES_DASL_CACHE"] = "off"
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    child = subprocess.Popen(command, env=environment, start_new_session=True, **pipes)
     try:
         out, err = child.communicate(timeout=limit)
     except subprocess.TimeoutExpired:
@@ -99,15 +106,25 @@ def read(path: Path) -> list[dict]:
     return results
 
 
+def of_today(path: Path) -> list[dict]:
+    """The results from this machine and these versions, and for ours from these engines."""
+    here, now = place(), hash_of_engines()
+    return [r for r in read(path) if r["place"] == here and (r["engine"] != "ours" or r["engines"] == now)]
+
+
 def run(options: argparse.Namespace, problems: list[str], engines: list[str]) -> None:
     """Every fit that the results lack; one that failed, or was stopped at a lower limit, is tried again."""
-    whole = [r for r in read(options.out) if "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)]
-    done = {(r["problem"], r["engine"], r["key"]) for r in whole}
+    done = {
+        (r["problem"], r["engine"], r["key"])
+        for r in of_today(options.out)
+        if "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)
+    }
     options.out.parent.mkdir(parents=True, exist_ok=True)
     for key, problem, engine in itertools.product(range(options.keys), problems, engines):
         if (problem, engine, key) in done or _settled(options, problem, engine):
             continue
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
+        result |= {"place": place(), "engines": hash_of_engines()}
         result |= measure(problem, engine, key, options.limit, options.draws)
         with options.out.open("a") as file:
             file.write(json.dumps(result) + "\n")
@@ -116,7 +133,7 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
 
 def _settled(options: argparse.Namespace, problem: str, engine: str) -> bool:
     """Whether most keys were stopped at the limit: the median is no effective draw, whatever the others do."""
-    fits = {r["key"]: r for r in read(options.out) if (r["problem"], r["engine"]) == (problem, engine)}
+    fits = {r["key"]: r for r in of_today(options.out) if (r["problem"], r["engine"]) == (problem, engine)}
     return sum(bool(r.get("stopped")) and r["limit"] >= options.limit for r in fits.values()) > options.keys / 2
 
 
@@ -145,7 +162,7 @@ def main() -> None:
         import tables
         from docs_section import write_section
 
-        write_section(options.docs, "suite", tables.section(read(options.out)))
+        write_section(options.docs, "suite", tables.section(of_today(options.out)))
 
 
 if __name__ == "__main__":
