@@ -167,6 +167,7 @@ def draw(results: list[tuple[str, int, dict[str, Any]]], path: Path) -> None:
             sizes = [size for size, _ in mine]
             if what == "chains":
                 axes.loglog(sizes, [f["rate"] for _, f in mine], "o-", color=BLUE)
+                axes.set_ylim(1e4, 2e5)
                 axes.set_ylabel("gradients a second (1/s)")
             else:
                 axes.loglog(sizes, [1e6 * f["gradient"] for _, f in mine], "o-", color=BLUE, label="gradient")
