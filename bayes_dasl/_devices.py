@@ -63,6 +63,12 @@ def computing_devices() -> list[Any]:
     return jax.devices() if default is None else jax.devices(getattr(default, "platform", default))
 
 
+def evenly_loaded_devices(count: int) -> list[Any]:
+    """As many of them as divide a number of items that must lie evenly."""
+    available = computing_devices()
+    return available[: max(n for n in range(1, len(available) + 1) if count % n == 0)]
+
+
 def _load_whole(*packages: str) -> None:
     """Undo what a lazy stand-in leaves behind.
 

@@ -23,9 +23,8 @@ def largest_pareto_k(draws: int) -> float:
     return float(min(_LARGEST_PARETO_K, 1 - 1 / np.log10(max(draws, FEWEST))))
 
 
-SMALLEST_SHARE = 0.1
-"""The least part of the draws that weights may be worth: of 4 × 1000 it is 100 for each chain, the least with which the
-verdict on a fit is good."""
+# A tenth of 4 × 1000 draws is 100 for each chain, the least with which the verdict on a fit is good.
+_SMALLEST_SHARE = 0.1
 
 _EQUAL = 0.1
 """Weights that differ by less than this share of the largest move no mean by more than 0.05 standard deviations."""
@@ -53,6 +52,10 @@ class Weights:
     def trusted(self) -> bool:
         """Whether means under the weights can be relied on."""
         return self.pareto_k < largest_pareto_k(len(self.values))
+
+    def may_replace(self, draws: int) -> bool:
+        """Whether so many draws can be replaced by a sample by weight: trusted, and worth a tenth of the draws."""
+        return self.trusted and self.effective >= _SMALLEST_SHARE * draws
 
     def resample(self, draws: int, *, key: Array) -> Int[np.ndarray, " draws"]:
         """Which draws make an equally weighted sample of a given size, in their order.

@@ -14,7 +14,6 @@ from jaxtyping import Array, Int
 from ._errors import ModelError
 from ._importance import (
     FEWEST,
-    SMALLEST_SHARE,
     Weights,
     as_rows,
     earlier_log_weights,
@@ -189,7 +188,7 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     Raises: ModelError if the weights cannot be relied on.
     """
     weights, total = again.weights, len(again.index)
-    if not weights.trusted or weights.effective < SMALLEST_SHARE * total:
+    if not weights.may_replace(total):
         raise ModelError(
             f"the solver of the fit is too coarse to be corrected by weights: their k-hat is {weights.pareto_k:.2f}, "
             f"which must be below {largest_pareto_k(len(weights.values)):.2f}, and they are worth "

@@ -144,9 +144,9 @@ class Run:
         """
         model, path = self.study.models[name], self.path(name, "posterior.nc")
         checkpoint = self.path(name, "checkpoint")
-        if path.is_file() and _whole(load(path), model, self.study.train):
+        post = load(path) if path.is_file() else None
+        if post is not None and _whole(post, model, self.study.train):
             say(f"{name}: already fitted, kept")
-            post = load(path)
         else:
             post = self._fit(name, checkpoint, key, progress, say)
             saved = self._save(post, path)
@@ -164,16 +164,12 @@ class Run:
     def _fit(self, name: str, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
         """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
         engine, train = self.study.engine, self.study.train
-        if checkpoint.is_dir():
+        if checkpoint.is_dir() and not self._goes_on(checkpoint, name, key):
             aside = checkpoint.with_name(f"{checkpoint.name}.old")
-            if self._goes_on(checkpoint, name, key):
-                say(f"{name}: going on with {engine!r}")
-            else:
-                shutil.rmtree(aside, ignore_errors=True)
-                checkpoint.rename(aside)
-                say(f"{name}: {checkpoint} belongs to another version of model, engine or libraries: moved to {aside}")
-        if not checkpoint.is_dir():
-            say(f"{name}: fitting by {engine!r}")
+            shutil.rmtree(aside, ignore_errors=True)
+            checkpoint.rename(aside)
+            say(f"{name}: {checkpoint} belongs to another version of model, engine or libraries: moved to {aside}")
+        say(f"{name}: {'going on with' if checkpoint.is_dir() else 'fitting by'} {engine!r}")
         return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
 
     def _goes_on(self, checkpoint: Path, name: str, key: int) -> bool:

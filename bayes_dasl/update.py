@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 from ._devices import require_double_precision
 from ._errors import DataError, ModelError
 from ._importance import (
-    SMALLEST_SHARE,
     as_rows,
     earlier_log_weights,
     resample_draws,
@@ -67,7 +66,7 @@ def update(
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
     log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
-    if weights.trusted and weights.effective >= SMALLEST_SHARE * len(log_weights):
+    if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
         groups = _resampled(post, pushed, log_weights, taken, joined) | data_groups(model, problem, joined)
         tree = xr.DataTree.from_dict(groups)

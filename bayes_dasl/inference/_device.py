@@ -1,7 +1,6 @@
 """Which kind of device a fit computes on."""
 
 import contextlib
-import time
 from collections.abc import Iterator
 
 import jax
@@ -10,7 +9,7 @@ import numpy as np
 from .._errors import MismatchError, ModelError
 from .._journal import Arrays, Journal
 from ._problem import Problem, traced_once
-from ._spread import spread
+from ._spread import lap_times
 
 _LAPS = 5
 
@@ -61,11 +60,5 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:
     with jax.default_device(jax.devices(kind)[0]):
         value_and_gradient, _ = traced_once(problem)
-        over = spread(value_and_gradient, batch)
-        run = jax.jit(over.function)
-        x = jax.device_put(problem.prior(batch, key=jax.random.key(0)), over.sharding)
-        jax.block_until_ready(run(x))
-        began = time.perf_counter()
-        for _ in range(_LAPS):
-            jax.block_until_ready(run(x))
-        return _LAPS * batch / (time.perf_counter() - began)
+        times = lap_times(value_and_gradient, problem.prior(batch, key=jax.random.key(0)), batch, laps=_LAPS)
+    return batch * _LAPS / sum(times)

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import re
-import time
 from pathlib import Path
 
 import diffrax
@@ -13,7 +12,7 @@ from .._devices import cache_folder, computing_devices
 from .._errors import ModelError, WriteError
 from .._files import write_text
 from ._problem import Problem, traced_once
-from ._spread import spread
+from ._spread import lap_times
 
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
@@ -78,13 +77,5 @@ def _noted(note: Path) -> str | None:
 def _measure(problem: Problem, strategy: str) -> float:
     """Seconds for one gradient, on average over prior draws that the solver can do."""
     value_and_gradient, _ = traced_once(problem, strategy)
-    over = spread(value_and_gradient, _POSITIONS)
-    run = jax.jit(over.function)
-    x = jax.device_put(problem.prior(_POSITIONS, key=jax.random.key(0)), over.sharding)
-    jax.block_until_ready(run(x))
-    laps = []
-    for _ in range(_LAPS):
-        began = time.perf_counter()
-        jax.block_until_ready(run(x))
-        laps.append(time.perf_counter() - began)
-    return min(laps) / _POSITIONS
+    positions = problem.prior(_POSITIONS, key=jax.random.key(0))
+    return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS

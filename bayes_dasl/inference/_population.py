@@ -9,7 +9,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from .._devices import computing_devices
+from .._devices import evenly_loaded_devices
 from .._journal import Arrays, Journal
 from ._many_chain_methods import FIRST_STEP_SIZE, AbstractMethod, Chain
 from ._metric import Metric
@@ -29,9 +29,7 @@ class Population:
     """
 
     def __init__(self, method: AbstractMethod, density: LogDensity, chains: int, metric: Metric, dimension: int):
-        available = computing_devices()
-        count = max(n for n in range(1, len(available) + 1) if chains % n == 0)
-        self.devices, self.chains = available[:count], chains
+        self.devices, self.chains = evenly_loaded_devices(chains), chains
         self._method, self._density, self.dimension = method, density, dimension
         self._mesh = Mesh(np.array(self.devices), ("chains",))
         self._thread = ThreadPoolExecutor(1)

@@ -99,6 +99,11 @@ class Optimiser:
         return np.concatenate(values), np.concatenate(gradients)
 
 
+def fared(found: Arrays) -> dict[str, int | float | str]:
+    """What a result says of a search for modes, from `Start.arrays`."""
+    return {"modes": len(found["modes"]), "starts": int(found["tried"]), "starts_failed": int(found["failed"])}
+
+
 type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, "batch dimension"]]
 """A way from prior draws to where the posterior is high."""
 

@@ -12,7 +12,7 @@ from jax.scipy.special import logsumexp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from .._devices import computing_devices
+from .._devices import evenly_loaded_devices
 from ._moves import Hamiltonian, Particle, Walk
 
 FEWEST_MOVES = 2
@@ -52,10 +52,9 @@ class Tempering:
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
         self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
-        available = computing_devices()
-        count = max(n for n in range(1, len(available) + 1) if runs % n == 0)
-        self._mesh = Mesh(np.array(available[:count]), ("runs",))
-        self._on_cpu = available[0].platform == "cpu"
+        devices = evenly_loaded_devices(runs)
+        self._mesh = Mesh(np.array(devices), ("runs",))
+        self._on_cpu = devices[0].platform == "cpu"
         self._begin, self._advance = self._over_runs(self._begin_run), self._over_runs(self._advance_run)
 
     def _over_runs(self, work: Any) -> Any:

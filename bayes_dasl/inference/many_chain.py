@@ -15,7 +15,7 @@ from ._metric import Metric, laplace_metric, refine
 from ._population import SEGMENT, Population, Trace
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Optimiser, find_start, first_positions, nearest_mode
+from ._start import Optimiser, fared, find_start, first_positions, nearest_mode
 
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
@@ -152,10 +152,7 @@ class ManyChain:
     ) -> Samples:
         """Draws, statistics and facts; `steps` are those of the warm-up."""
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
-        facts: dict[str, int | float | str] = {
-            "modes": len(begun["modes"]),
-            "starts": int(begun["tried"]),
-            "starts_failed": int(begun["failed"]),
+        facts = fared(begun) | {
             "devices": f"{len(population.devices)} × {population.devices[0].platform}",
             "superchains": self.superchains,
             "nested_rhat": nested_rhat(np.dstack([position, trace["lp"]]), self.superchains),

@@ -18,7 +18,7 @@ from ._metric import Metric, laplace_metric, refine
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Climb, Optimiser, find_start, first_positions, nearest_mode
+from ._start import Climb, Optimiser, fared, find_start, first_positions, nearest_mode
 
 LONGEST_WARMUP = 2000
 # R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
@@ -104,10 +104,8 @@ class NUTS:
             chains.close()
         # Pathfinder's points lie near modes, not at them.
         modes = begun["modes"][: 1 if self.start == "pathfinder" else None]
-        facts = {
+        facts = fared(begun) | {
             "modes": len(modes),
-            "starts": int(begun["tried"]),
-            "starts_failed": int(begun["failed"]),
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,

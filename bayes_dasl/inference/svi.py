@@ -19,7 +19,7 @@ from .._progress import ProgressBar
 from ._guides import GUIDES, Family, Parameters, build_family
 from ._problem import LogDensity, Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Optimiser, find_start, root_of_inverse
+from ._start import Optimiser, fared, find_start, root_of_inverse
 
 WINDOW = 100
 """Steps between two looks at the ELBO."""
@@ -106,7 +106,7 @@ class SVI:
             proposals["position"][chosen].reshape(*shape, -1),
             {name: proposals[name][chosen].reshape(shape) for name in kept},
             False,
-            judged | fitted | _fared(found),
+            judged | fitted | fared(found),
             Modes(found["modes"], found["log_densities"]),
         )
 
@@ -217,11 +217,6 @@ def elbo(
     mean = jnp.where(finite, log_posterior - log_guide, 0.0).sum() / count
     value = mean + jnp.log(count / particles)
     return value, {"elbo": value, "failed": particles - finite.sum()}
-
-
-def _fared(found: Arrays) -> dict[str, int | float | str]:
-    """How the prior draws fared on their way to the modes."""
-    return {"modes": len(found["modes"]), "starts": int(found["tried"]), "starts_failed": int(found["failed"])}
 
 
 def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tuple[np.ndarray, np.ndarray]:
