@@ -10,7 +10,6 @@ silence.
 """
 
 import argparse
-import json
 import subprocess
 import sys
 import time
@@ -20,8 +19,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).with_name("suite")), str(Path(__file__).parent), str(ROOT), str(ROOT / "tests")]
 
 from docs_section import rows, write_section  # noqa: E402
-from provenance import engines as hash_of_engines  # noqa: E402
-from provenance import place  # noqa: E402
+from provenance import keep, of_today  # noqa: E402
 
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 GOOD = 1.01
@@ -35,15 +33,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "keys.jsonl", help="results")
     parser.add_argument("--here", action="store_true", help="run the problems in this process")
     return parser.parse_args()
-
-
-def read(path: Path) -> list[dict]:
-    return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
-
-
-def of_today(path: Path) -> list[dict]:
-    """The results of these engines and versions on this machine."""
-    return [r for r in read(path) if (r["place"], r["engines"]) == (place(), hash_of_engines())]
 
 
 def fit(problem: str, key: int) -> dict:
@@ -68,8 +57,6 @@ def fit(problem: str, key: int) -> dict:
         "level": diagnosis.level,
         "verdict": diagnosis.verdict,
         "told": named[0] if named else "",
-        "place": place(),
-        "engines": hash_of_engines(),
         **figures,
     }
 
@@ -81,13 +68,11 @@ def run_here(problem: str, options: argparse.Namespace) -> None:
     jax.config.update("jax_compilation_cache_dir", str(ROOT / ".benchmarks" / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
     done = {(r["problem"], r["key"]) for r in of_today(options.out)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     for key in range(options.keys):
         if (problem, key) not in done:
             result = fit(problem, key)
             jax.clear_caches()  # or every fit's programs stay in memory
-            with options.out.open("a") as file:
-                file.write(json.dumps(result) + "\n")
+            keep(options.out, result)
             print(result, flush=True)
 
 

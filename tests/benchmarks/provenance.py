@@ -1,10 +1,14 @@
-"""Where a result comes from, so that results of another machine or of other engines are not taken for today's."""
+"""Results as lines of JSON, with where they come from: those of another machine or other engines are not today's."""
 
 import hashlib
+import json
 import os
 import platform
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
+
+type Result = dict[str, Any]
 
 PACKAGE = Path(__file__).resolve().parents[2] / "bayes_dasl"
 
@@ -14,6 +18,29 @@ def place() -> str:
     names = ("jax", "numpyro", "diffrax", "blackjax")
     versions = ", ".join(f"{name} {version(name)}" for name in names)
     return f"{os.cpu_count()} cores ({_processor()}), Python {platform.python_version()}, {versions}"
+
+
+def keep(path: Path, result: Result) -> None:
+    """Append a result, with where it comes from."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a") as file:
+        file.write(json.dumps(result | {"place": place(), "engines": engines()}) + "\n")
+
+
+def of_today(path: Path) -> list[Result]:
+    """The results so far from this machine and these versions, and for ours from these engines.
+
+    A line that an interruption tore is dropped.
+    """
+    here, now, results = place(), engines(), []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            result = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if result["place"] == here and (result.get("engine", "ours") != "ours" or result["engines"] == now):
+            results.append(result)
+    return results
 
 
 def engines() -> str:

@@ -23,8 +23,7 @@ ROOT = Path(__file__).resolve().parents[3]
 HERE = Path(__file__).resolve().parent
 sys.path[:0] = [str(HERE), str(HERE.parent), str(ROOT), str(ROOT / "tests")]
 
-from provenance import engines as hash_of_engines  # noqa: E402
-from provenance import place  # noqa: E402
+from provenance import keep, of_today  # noqa: E402
 
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
@@ -94,24 +93,6 @@ def _stan_build(problem: str) -> float:
     return stan_engine.compile_seconds(load(problem))
 
 
-def read(path: Path) -> list[dict]:
-    """The results so far; a line that an interruption tore is dropped."""
-    lines = path.read_text().splitlines() if path.exists() else []
-    results = []
-    for line in lines:
-        try:
-            results.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return results
-
-
-def of_today(path: Path) -> list[dict]:
-    """The results from this machine and these versions, and for ours from these engines."""
-    here, now = place(), hash_of_engines()
-    return [r for r in read(path) if r["place"] == here and (r["engine"] != "ours" or r["engines"] == now)]
-
-
 def run(options: argparse.Namespace, problems: list[str], engines: list[str]) -> None:
     """Every fit that the results lack; one that failed, or was stopped at a lower limit, is tried again."""
     done = {
@@ -119,15 +100,12 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
         for r in of_today(options.out)
         if "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)
     }
-    options.out.parent.mkdir(parents=True, exist_ok=True)
     for key, problem, engine in itertools.product(range(options.keys), problems, engines):
         if (problem, engine, key) in done or _settled(options, problem, engine):
             continue
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
-        result |= {"place": place(), "engines": hash_of_engines()}
         result |= measure(problem, engine, key, options.limit, options.draws)
-        with options.out.open("a") as file:
-            file.write(json.dumps(result) + "\n")
+        keep(options.out, result)
         print({name: v for name, v in result.items() if name not in ("mean", "sd")}, flush=True)
 
 
