@@ -16,7 +16,6 @@ from bayes_dasl import _devices
 from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._journal import Journal
 from bayes_dasl.inference import _device
-from bayes_dasl.inference._spread import spread
 
 # A small fit, and what JAX did for it; without a solver it compiles quickly.
 FIT = """
@@ -177,17 +176,30 @@ def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
     _device.check_device("cpu")
 
 
-@pytest.mark.parametrize(("count", "devices"), [(1, 1), (2, 2), (3, 2), (4, 2), (7, 2)])
-def test_items_are_spread_over_as_many_devices_as_help(count, devices):
-    """Also a number that the devices do not divide; each item is its own, whatever stands beside it."""
-    if len(jax.devices()) != 2:
-        pytest.skip("made for two devices")
-    over = spread(lambda item, factor: {"y": factor * item["x"], "bits": jax.random.bits(item["key"])}, count, shared=1)
-    assert len(over.devices) == devices
+SPREAD = """
+import jax, numpy as np
+import bayes_dasl
+from bayes_dasl.inference._spread import spread
+
+def one(item, factor):
+    return {"y": factor * item["x"], "bits": jax.random.bits(item["key"])}
+
+for count in (1, 2, 3, 4, 7):
+    over = spread(one, count, shared=1)
     items = {"x": np.arange(float(count)), "key": jax.random.split(jax.random.key(0), count)}
     out = jax.jit(over.function)(jax.device_put(items, over.sharding), 2.0)
     np.testing.assert_array_equal(out["y"], 2.0 * np.arange(count))
     np.testing.assert_array_equal(out["bits"], jax.vmap(jax.random.bits)(items["key"]))
+    print(count, len(over.devices))
+"""
+
+
+def test_items_are_spread_over_as_many_devices_as_help(run):
+    """Also a number that the devices do not divide; each item is its own, whatever stands beside it."""
+    used, _ = run(SPREAD, JAX_NUM_CPU_DEVICES="2")
+    assert used.splitlines() == ["1 1", "2 2", "3 2", "4 2", "7 2"]
+    used, _ = run(SPREAD, JAX_NUM_CPU_DEVICES="4")
+    assert used.splitlines() == ["1 1", "2 2", "3 3", "4 4", "7 4"]
 
 
 def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):

@@ -3,7 +3,6 @@
 import shutil
 
 import arviz_stats as azs
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,6 +10,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from curves import Curve
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 from scipy import stats
 
@@ -21,36 +21,28 @@ from bayes_dasl.inference import _many_chain_methods, many_chain
 from bayes_dasl.inference._population import SEGMENT, Population
 from bayes_dasl.inference._problem import pose
 from bayes_dasl.inference.many_chain import ENERGY_VARIANCE, ManyChain, nested_rhat
-from bayes_dasl.layers import AbstractLayer, Prediction
+from bayes_dasl.layers import Prediction
 
 METHODS = ("chees", "meads", "mclmc", "unadjusted_mclmc")
 SMALL = {"chains": 64, "warmup": 48, "draws": 48, "superchains": 8}
 NOISE, PRIOR = 0.5, 3.0
 
 
-class Line(AbstractLayer):
+class Line(Curve):
     """y = level + slope · t: no solver, so that compilation is short."""
 
     level: bd.Scalar
     slope: bd.Scalar
-    forcings: tuple[str, ...] = eqx.field(static=True, default=())
-    units: dict[str, str] = eqx.field(static=True, default_factory=dict)
 
-    @property
-    def outputs(self):
-        return ("y",)
-
-    def __call__(self, inputs):
-        y = self.level + self.slope * inputs.times
-        return Prediction({"y": y}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+    def y(self, times):
+        return self.level + self.slope * times
 
 
 class Square(Line):
     """y = level²: two modes of the same height."""
 
-    def __call__(self, inputs):
-        y = self.level**2 + 0.0 * inputs.times
-        return Prediction({"y": y}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+    def y(self, times):
+        return self.level**2 + 0.0 * times
 
 
 class Cut(Line):

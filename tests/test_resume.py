@@ -11,13 +11,12 @@ import sys
 import time
 from pathlib import Path
 
-import equinox as eqx
 import jax
-import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from curves import Curve
 from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke, written
 
 import bayes_dasl as bd
@@ -28,7 +27,6 @@ from bayes_dasl._progress import ProgressBar
 from bayes_dasl.cli import _load_run
 from bayes_dasl.inference import _fit as fit_module
 from bayes_dasl.inference._samples import Samples
-from bayes_dasl.layers import AbstractLayer, Prediction
 from bayes_dasl.posterior import load
 from bayes_dasl.study import Run
 
@@ -36,20 +34,13 @@ KEY = 5
 TIMED = {"created", "sampling_time_s", "wall_time_s", "start_time_s", "warmup_time_s", "draws_time_s"}
 
 
-class Square(AbstractLayer):
+class Square(Curve):
     """y = level²: two modes, and no solver, so that compilation is short."""
 
     level: bd.Scalar
-    forcings: tuple[str, ...] = eqx.field(static=True, default=())
-    units: dict[str, str] = eqx.field(static=True, default_factory=dict)
 
-    @property
-    def outputs(self):
-        return ("y",)
-
-    def __call__(self, inputs):
-        y = self.level**2 + 0.0 * inputs.times
-        return Prediction({"y": y}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+    def y(self, times):
+        return self.level**2 + 0.0 * times
 
 
 def model(sd=3.0):

@@ -9,12 +9,13 @@ import numpyro.distributions as dist
 import optimistix
 import pytest
 import xarray as xr
+from curves import Curve
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference._samples import Samples
-from bayes_dasl.layers import AbstractLayer, Prediction
+from bayes_dasl.layers import AbstractLayer
 from bayes_dasl.solver_check import check_solver, tightened
 
 TIMES = np.linspace(0.0, 3.0, 8)
@@ -190,17 +191,11 @@ def test_every_tolerance_is_tightened_however_deep():
     assert tightened(inner, 100.0).rtol == pytest.approx(1e-5)
 
 
-class Line(AbstractLayer):
+class Line(Curve):
     slope: bd.Scalar
-    forcings = ()
-    units = {}  # noqa: RUF012
 
-    @property
-    def outputs(self):
-        return ("y",)
-
-    def __call__(self, inputs):
-        return Prediction({"y": self.slope * inputs.times}, jnp.asarray(True), {"steps": jnp.asarray(1)})
+    def y(self, times):
+        return self.slope * times
 
 
 def test_what_cannot_be_checked_is_refused(coarse):
