@@ -1,4 +1,4 @@
-"""Run NUTS chains: one program for all devices, in segments of fixed length, each a function of arrays."""
+"""Run NUTS chains: one program for all devices, in segments, each a function of arrays."""
 
 import dataclasses
 import time
@@ -19,6 +19,8 @@ from ._spread import spread
 
 SEGMENT = 25
 """Draws between two returns to Python: for progress, adaptation, and an interruption that loses nothing."""
+LONGEST_SEGMENT = 200
+"""The most draws of a segment; fewer returns to Python matter where a gradient takes microseconds."""
 
 _FIRST_STEP_SIZE = 0.5
 
@@ -31,8 +33,10 @@ class Kernel:
     target_acceptance: float
     max_tree_depth: int
 
-    def segment(self, state: Any, key: Array, begin: Array, adapting: Array, metric: Metric) -> tuple[Any, Any]:
-        """`SEGMENT` transitions of one chain, in the metric's coordinates."""
+    def segment(
+        self, state: Any, key: Array, begin: Array, number: Array, adapting: Array, metric: Metric
+    ) -> tuple[Any, Any]:
+        """So many transitions of one chain, in the metric's coordinates; the trace has `LONGEST_SEGMENT` rows."""
         step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
@@ -40,21 +44,36 @@ class Kernel:
         def log_density(z):
             return self.log_density(metric.position(z))
 
-        def transition(carry, iteration):
-            chain, tuning = carry
+        def transition(chain, tuning, iteration):
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
             now = jax.random.fold_in(key, iteration)
             chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
             tuning = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), tuned, tuning)
-            return (chain, tuning), _kept(chain, info, step_size, metric)
+            return chain, tuning, _kept(chain, info, step_size, metric)
 
-        chain = nuts.hmc.HMCState(
-            metric.whitened(state["position"]), state["lp"], metric.whitened_gradient(state["gradient"])
-        )
-        (chain, tuning), trace = jax.lax.scan(transition, (chain, _tuning(state)), begin + jnp.arange(SEGMENT))
-        last = {name: trace[name][-1] for name in ("position", "gradient", "lp")}
-        return {**last, **_tuning_arrays(tuning)}, trace
+        def advance(row, carry):
+            chain, tuning, trace = carry
+            chain, tuning, kept = transition(chain, tuning, begin + row)
+            return chain, tuning, jax.tree.map(lambda rows, one: rows.at[row].set(one), trace, kept)
+
+        # Whitening a position again would round it: draws would depend on where segments end.
+        place = jnp.where(state["in_new_metric"], metric.whitened(state["position"]), state["whitened"])
+        slope = metric.whitened_gradient(state["gradient"])
+        slope = jnp.where(state["in_new_metric"], slope, state["whitened_gradient"])
+        first = nuts.hmc.HMCState(place, state["lp"], slope), _tuning(state)
+        *_, kept = jax.eval_shape(transition, *first, begin)
+        empty = jax.tree.map(lambda one: jnp.zeros((LONGEST_SEGMENT, *one.shape), one.dtype), kept)
+        chain, tuning, trace = jax.lax.fori_loop(0, number, advance, (*first, empty))
+        last = {
+            "position": metric.position(chain.position),
+            "gradient": metric.gradient(chain.logdensity_grad),
+            "lp": chain.logdensity,
+            "whitened": chain.position,
+            "whitened_gradient": chain.logdensity_grad,
+            "in_new_metric": jnp.zeros((), bool),
+        }
+        return last | _tuning_arrays(tuning), trace
 
 
 def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
@@ -93,12 +112,15 @@ def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
     """The state of chains that begin at these positions."""
+    nowhere = np.full_like(position, np.nan)
     state = {"position": position, "lp": value, "gradient": gradient}
+    state |= {"whitened": nowhere, "whitened_gradient": nowhere, "in_new_metric": np.ones(len(position), bool)}
     return _with_step_size(state, np.full(len(position), _FIRST_STEP_SIZE))
 
 
-def restart_step_size(state: Arrays) -> Arrays:
-    """Begin to adapt the step size anew, from the average so far."""
+def in_new_metric(state: Arrays) -> Arrays:
+    """The state for segments in another metric: the step size is adapted anew, from its average so far."""
+    state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
 
 
@@ -112,11 +134,10 @@ class Chains:
     """Chains spread over the devices; their program compiles in the background."""
 
     def __init__(self, kernel: Kernel, chains: int, metric: Metric, dimension: int, *, key: Array):
-        def of_a_chain(chain, begin, adapting, metric):
-            state, key = chain
-            return kernel.segment(state, key, begin, adapting, metric)
+        def of_a_chain(chain, *shared):
+            return kernel.segment(*chain, *shared)
 
-        self._spread, self.chains = spread(of_a_chain, chains, shared=3), chains
+        self._spread, self.chains = spread(of_a_chain, chains, shared=4), chains
         self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
         self._thread = ThreadPoolExecutor(1)
         self._program = self._thread.submit(self._compile, metric, dimension)
@@ -130,20 +151,21 @@ class Chains:
         state = first_state(place, number, place)
         sharding = self._spread.sharding
         described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
-        flag, iteration = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
+        flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
         program = jax.jit(self._spread.function)
-        return program.lower((described, self._keys), iteration, flag, metric).compile()
+        return program.lower((described, self._keys), whole, whole, flag, metric).compile()
 
-    def segment(self, state: Arrays, begin: int, adapting: bool, metric: Metric) -> tuple[Arrays, Arrays]:
-        """One segment of every chain: the state after it and the trace, arrays `(chain, draw, …)`."""
+    def segment(self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric) -> tuple[Arrays, Arrays]:
+        """So many draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
         program = self._program.result()
 
         def work():
             placed = jax.device_put(state, self._spread.sharding)
             began = time.perf_counter()
-            out = program((placed, self._keys), np.asarray(begin), np.asarray(adapting), metric)
+            out = program((placed, self._keys), *map(np.asarray, (begin, number, adapting)), metric)
             after, trace = jax.tree.map(np.asarray, out)
-            return after, trace | {"seconds": np.asarray(time.perf_counter() - began)}
+            seconds = np.asarray(time.perf_counter() - began)
+            return after, {name: rows[:, :number] for name, rows in trace.items()} | {"seconds": seconds}
 
         # In a thread, so that Ctrl-C is heard at once.
         return self._thread.submit(work).result()

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import diffrax
 import jax
+import numpy as np
 
 from .._devices import cache_folder, computing_devices
 from .._errors import ModelError, WriteError
@@ -17,6 +18,8 @@ from ._spread import lap_times
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
 _FORWARD_UP_TO, _REVERSE_FROM = 8, 65
+# But with many states, forward mode is the slower one for two unknown numbers already.
+_MANY_STATES = 30
 # Reverse mode unless forward mode is clearly faster.
 _MARGIN = 0.8
 _POSITIONS, _LAPS = 16, 3
@@ -36,7 +39,7 @@ def choose(problem: Problem, wanted: str) -> str:
         return "reverse"  # there is no solver, or the user has chosen how its gradient is taken
     if wanted != "auto":
         return wanted
-    if problem.dimension <= _FORWARD_UP_TO:
+    if problem.dimension <= _FORWARD_UP_TO and _largest_array(problem) < _MANY_STATES:
         return "forward"
     if problem.dimension >= _REVERSE_FROM:
         return "reverse"
@@ -46,6 +49,11 @@ def choose(problem: Problem, wanted: str) -> str:
 def _has(problem: Problem, kind: type) -> bool:
     leaves = jax.tree.leaves(problem, is_leaf=lambda node: isinstance(node, diffrax.AbstractAdjoint))
     return any(isinstance(node, kind) for node in leaves)
+
+
+def _largest_array(problem: Problem) -> int:
+    """Numbers in the largest array of the model: where there are many states, their initial values are one."""
+    return max(np.size(leaf) for leaf in jax.tree.leaves(problem.model))
 
 
 def _remembered(problem: Problem) -> str:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
-from ._chains import SEGMENT, Chains, Kernel, first_state, restart_step_size, share_step_size
+from ._chains import LONGEST_SEGMENT, SEGMENT, Chains, Kernel, first_state, in_new_metric, share_step_size
 from ._gradient import check_strategy, choose
 from ._metric import Metric, laplace_metric, refine
 from ._pathfinder import Pathfinder
@@ -25,6 +25,7 @@ LONGEST_WARMUP = 2000
 _AGREED, _FITTING = 1.1, 2.0
 _STARTS = ("modes", "pathfinder")
 _LAST = 2  # segments in which the step size settles
+_PAUSE = 1.0  # seconds between two returns to Python that nobody minds
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,21 +136,27 @@ class NUTS:
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state, divergences, interrupted = warm.state, 0, False
+        length = LONGEST_SEGMENT if LONGEST_SEGMENT * warm.seconds / warm.draws < _PAUSE else SEGMENT
+        # Iterations are numbered from the start of the warm-up: no random key is used twice.
+        begin, end = warm.draws, warm.draws + self.draws
         try:
-            # Iterations are numbered from the start of the warm-up: no random key is used twice.
-            for begin in range(warm.draws, warm.draws + self.draws, SEGMENT):
-                state, trace = _segment(chains, journal, f"draws from {begin}", state, begin, False, warm.metric)
+            while begin < end:
+                name, number = f"draws from {begin}", min(length, end - begin)
+                state, trace = _segment(chains, journal, name, state, begin, number, False, warm.metric)
                 trace.pop("gradient")
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
-                bar.advance(SEGMENT, f"{divergences} divergences" if divergences else "")
+                # What a checkpoint holds may be of another length, which the draws do not depend on.
+                done = trace["lp"].shape[1]
+                begin += done
+                bar.advance(done, f"{divergences} divergences" if divergences else "")
         except KeyboardInterrupt:
             if not traces:
                 raise
             interrupted = True
         seconds = np.stack([trace.pop("seconds") for trace in traces])
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
-        return {name: values[:, : self.draws] for name, values in joined.items()} | {"seconds": seconds}, interrupted
+        return joined | {"seconds": seconds}, interrupted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -207,7 +214,7 @@ class _WarmUp:
             if first:  # on its way to the typical set
                 trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
             before, metric = metric, refine(metric, trace["position"], trace["gradient"])
-            state = restart_step_size(state)
+            state = in_new_metric(state)
             settled = not fixed and self._begin >= 4 * SEGMENT and _settled(trace, before, metric)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, self._left() if fixed else _LAST)
@@ -221,7 +228,7 @@ class _WarmUp:
         traces = []
         for _ in range(segments):
             name = f"warm-up from {self._begin}"
-            state, trace = _segment(self._chains, self._journal, name, state, self._begin, True, metric)
+            state, trace = _segment(self._chains, self._journal, name, state, self._begin, SEGMENT, True, metric)
             traces.append(trace)
             self._begin += SEGMENT
             self._steps += int(trace["n_steps"].sum())
@@ -231,12 +238,12 @@ class _WarmUp:
 
 
 def _segment(
-    chains: Chains, journal: Journal, name: str, state: Arrays, begin: int, adapting: bool, metric: Metric
+    chains: Chains, journal: Journal, name: str, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric
 ) -> tuple[Arrays, Arrays]:
     """A segment of every chain as a step of the journal."""
 
     def work():
-        after, trace = chains.segment(state, begin, adapting, metric)
+        after, trace = chains.segment(state, begin, number, adapting, metric)
         return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
 
     arrays = journal.step(name, work)
