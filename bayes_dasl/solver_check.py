@@ -26,8 +26,7 @@ from ._importance import (
 )
 from ._keys import as_key
 from ._predictive import Pushed, push
-from .inference import check_same_posterior, fitted_data, pose
-from .inference._problem import Problem
+from .inference import Problem, check_same_posterior, fitted_data, pose
 from .model import Model
 from .posterior import draws_of, series_dataset
 from .random import is_random
@@ -71,7 +70,7 @@ def check_solver(
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else _evenly_spaced(total, draws)
-    again = _solve_again(problem, post, index)
+    again = _solve_again(problem, post, index, earlier_log_weights(post) if correct else None)
     found = {"pareto_k": again.weights.pareto_k, **_largest_shift(post, again), **_tolerances(problem.model)}
     found |= {"failures": int((~again.pushed.ok).sum()), "draws": len(index), "factor": float(factor)}
     found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
@@ -93,11 +92,11 @@ class _Again:
     weights: Weights
 
 
-def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray) -> _Again:
+def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray, earlier: np.ndarray | None) -> _Again:
+    """`earlier` are log weights of all draws of the posterior, to be judged with those of the solver."""
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
-    earlier = earlier_log_weights(post)
     earlier = None if earlier is None else earlier[index]
     log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))

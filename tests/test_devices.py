@@ -219,3 +219,14 @@ def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):
 def test_a_default_device_may_be_a_word():
     with jax.default_device("cpu"):
         assert _devices.computing_devices() == jax.devices("cpu")
+
+
+def test_a_run_that_goes_on_with_other_devices_says_what_that_means(tmp_path, monkeypatch):
+    with _device.computing_on("auto", PROBLEM, 4, Journal(tmp_path)):
+        pass
+    monkeypatch.setattr(_device, "_number", lambda kind: 64)
+    with (
+        pytest.warns(UserWarning, match=r"begun on \d+ cpu devices and here are 64: .* to rounding only"),
+        _device.computing_on("auto", PROBLEM, 4, Journal(tmp_path)),
+    ):
+        pass

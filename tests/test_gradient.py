@@ -13,6 +13,7 @@ import xarray as xr
 from known_problems import Known
 
 import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
 from bayes_dasl.inference import _gradient, pose
 from bayes_dasl.inference._gradient import choose
 from bayes_dasl.inference._problem import traced_once
@@ -25,10 +26,14 @@ class Decay(bd.Module):
         return {name: -self.rate * value for name, value in y.items()}
 
 
+def sum_of_all(t, y, u):
+    return {"sum": sum(jnp.sum(value) for value in y.values())}
+
+
 def posed(unknowns, datum=1.0, **options):
     """A decay of so many states of unknown size, of which the sum is seen."""
     state = {"many": dist.Normal(jnp.ones(unknowns), 0.1).to_event(1)}
-    layer = bd.ODE(Decay(0.5), state, lambda t, y, u: {"sum": y["many"].sum()}, **options)
+    layer = bd.ODE(Decay(0.5), state, sum_of_all, **options)
     return pose(bd.Model(layer, bd.NormalNoise(0.5)), xr.Dataset({"sum": ("time", [datum, 1.0])}, {"time": [0.0, 1.0]}))
 
 
@@ -60,11 +65,13 @@ def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
 def test_few_unknowns_but_many_states_are_measured(measure):
     """Of 60 states and one unknown number, reverse mode takes half the time of forward mode."""
     measure.seconds["forward"] = 4.0
+    data = xr.Dataset({"sum": ("time", [1.0, 1.0])}, {"time": [0.0, 1.0]})
     for states, strategy in ((29, "forward"), (30, "reverse")):
-        layer = bd.ODE(Decay(dist.LogNormal(0.0, 0.1)), {"y": np.ones(states)}, lambda t, y, u: {"sum": y["y"].sum()})
-        data = xr.Dataset({"sum": ("time", [1.0, 1.0])}, {"time": [0.0, 1.0]})
-        assert choose(pose(bd.Model(layer, bd.NormalNoise(0.5)), data), "auto") == strategy
-    assert measure.calls == ["forward", "reverse"]
+        named = {f"y{i}": 1.0 for i in range(states)}
+        for initial in ({"y": np.ones(states)}, named):
+            layer = bd.ODE(Decay(dist.LogNormal(0.0, 0.1)), initial, sum_of_all)
+            assert choose(pose(bd.Model(layer, bd.NormalNoise(0.5)), data), "auto") == strategy
+    assert measure.calls == 2 * ["forward", "reverse"]
 
 
 @pytest.mark.parametrize("unknowns", [9, 64])
@@ -112,11 +119,21 @@ def test_what_is_asked_for_is_done(measure):
     assert measure.calls == []
 
 
-@pytest.mark.parametrize("wanted", ["auto", "forward", "reverse"])
-def test_the_adjoint_of_the_user_is_respected(measure, wanted):
-    assert choose(posed(1, adjoint=diffrax.BacksolveAdjoint()), wanted) == "reverse"
-    assert choose(posed(65, adjoint=diffrax.ForwardMode()), wanted) == "forward"
-    assert choose(Known(lambda x: -(x**2).sum(), np.zeros(3), np.eye(3)), wanted) == "reverse"  # no solver at all
+def test_the_adjoint_of_the_user_is_respected(measure):
+    backsolve, forward = posed(1, adjoint=diffrax.BacksolveAdjoint()), posed(65, adjoint=diffrax.ForwardMode())
+    assert choose(backsolve, "auto") == choose(backsolve, "reverse") == "reverse"
+    assert choose(forward, "auto") == choose(forward, "forward") == "forward"
+    with pytest.raises(ModelError, match=r"gradient='forward' cannot be had: .* adjoint=BacksolveAdjoint\(\)"):
+        choose(backsolve, "forward")
+    with pytest.raises(ModelError, match=r"gradient='reverse' cannot be had: .* adjoint=ForwardMode\(\)"):
+        choose(forward, "reverse")
+    assert measure.calls == []
+
+
+def test_without_a_solver_the_gradient_is_that_of_reverse_mode(measure):
+    no_solver = Known(lambda x: -(x**2).sum(), np.zeros(3), np.eye(3))
+    assert choose(no_solver, "auto") == choose(no_solver, "reverse") == "reverse"
+    assert choose(no_solver, "forward") == "forward"
     assert measure.calls == []
 
 

@@ -292,7 +292,7 @@ def test_more_than_64_dimensions_sample_with_a_diagonal_metric():
 def test_interrupted_sampling_keeps_the_draws_so_far(decay, decay_fit, monkeypatch):
     """Bit for bit those of the uninterrupted fit, which drew all of them in one segment."""
     model, data = decay
-    monkeypatch.setattr(nuts, "_PAUSE", 0.0)  # segments of 25 draws
+    monkeypatch.setattr(nuts, "_LONGEST_PAUSE", 0.0)  # segments of 25 draws
     advance = ProgressBar.advance
     calls = []
 

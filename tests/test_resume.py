@@ -156,7 +156,7 @@ def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(ProgressBar, "advance", stop)
-        patched.setattr(nuts, "_PAUSE", 0.0)  # segments of 25 draws
+        patched.setattr(nuts, "_LONGEST_PAUSE", 0.0)  # segments of 25 draws
         if advances <= 4:
             with pytest.raises(KeyboardInterrupt):
                 bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
@@ -349,7 +349,7 @@ def test_a_study_does_not_delete_what_is_not_its_own(tmp_path):
 
 def start(programs: Path, *arguments: object, **environment: str) -> subprocess.Popen:
     """`bayes-dasl` in a process of its own; it draws in segments of 25, so that there are many moments to kill it."""
-    short = "from bayes_dasl.inference import nuts; nuts._PAUSE = 0.0\n"
+    short = "from bayes_dasl.inference import nuts; nuts._LONGEST_PAUSE = 0.0\n"
     search = os.pathsep.join([str(ROOT), str(TESTS)])
     return subprocess.Popen(
         [sys.executable, "-c", short + START, *map(str, arguments)],

@@ -91,6 +91,15 @@ def test_a_good_solver_passes():
     assert abs(float(post["posterior"]["rate"].mean()) - mean) < 4 * sd / np.sqrt(CHAINS * DRAWS)
 
 
+def test_draws_that_were_resampled_before_say_nothing_against_the_solver():
+    """Resampled again, by a correction, they are judged by both weights: those of before have a k-hat of 0.6."""
+    post = bd.fit(model(), data(), Quadrature(), key=1)
+    before = -0.6 * np.log(np.random.default_rng(0).uniform(size=(CHAINS, DRAWS)))
+    post["sample_stats"] = xr.DataTree(post["sample_stats"].to_dataset().assign(log_weight=(("chain", "draw"), before)))
+    assert check_solver(model(), post)["solver_check"].attrs["pareto_k"] < 0.1
+    assert 0.45 < check_solver(model(), post, correct=True)["solver_check"].attrs["pareto_k"] < 0.7
+
+
 def test_a_coarse_solver_is_seen(coarse):
     before = coarse.copy(deep=True)
     checked = check_solver(model(1e-2), coarse, draws=150)

@@ -18,9 +18,9 @@ from ._problem import LogDensity
 from ._spread import spread
 
 SEGMENT = 25
-"""Draws between two returns to Python: for progress, adaptation, and an interruption that loses nothing."""
-LONGEST_SEGMENT = 200
-"""The most draws of a segment; fewer returns to Python matter where a gradient takes microseconds."""
+"""Draws of the warm-up between two returns to Python: for adaptation, progress and checkpoints."""
+_LONGEST_SEGMENT = 200  # fewer returns to Python matter where a gradient takes microseconds
+_TRACE_NUMBERS = 2**22  # in the positions of a trace, at most
 
 _FIRST_STEP_SIZE = 0.5
 
@@ -34,9 +34,9 @@ class Kernel:
     max_tree_depth: int
 
     def segment(
-        self, state: Any, key: Array, begin: Array, number: Array, adapting: Array, metric: Metric
+        self, rows: int, state: Any, key: Array, begin: Array, number: Array, adapting: Array, metric: Metric
     ) -> tuple[Any, Any]:
-        """So many transitions of one chain, in the metric's coordinates; the trace has `LONGEST_SEGMENT` rows."""
+        """`number` transitions of one chain, in the metric's coordinates; the trace has so many `rows`."""
         step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
@@ -55,7 +55,7 @@ class Kernel:
         def advance(row, carry):
             chain, tuning, trace = carry
             chain, tuning, kept = transition(chain, tuning, begin + row)
-            return chain, tuning, jax.tree.map(lambda rows, one: rows.at[row].set(one), trace, kept)
+            return chain, tuning, jax.tree.map(lambda held, one: held.at[row].set(one), trace, kept)
 
         # Whitening a position again would round it: draws would depend on where segments end.
         place = jnp.where(state["in_new_metric"], metric.whitened(state["position"]), state["whitened"])
@@ -63,7 +63,7 @@ class Kernel:
         slope = jnp.where(state["in_new_metric"], slope, state["whitened_gradient"])
         first = nuts.hmc.HMCState(place, state["lp"], slope), _tuning(state)
         *_, kept = jax.eval_shape(transition, *first, begin)
-        empty = jax.tree.map(lambda one: jnp.zeros((LONGEST_SEGMENT, *one.shape), one.dtype), kept)
+        empty = jax.tree.map(lambda one: jnp.zeros((rows, *one.shape), one.dtype), kept)
         chain, tuning, trace = jax.lax.fori_loop(0, number, advance, (*first, empty))
         last = {
             "position": metric.position(chain.position),
@@ -118,7 +118,7 @@ def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -
     return _with_step_size(state, np.full(len(position), _FIRST_STEP_SIZE))
 
 
-def in_new_metric(state: Arrays) -> Arrays:
+def enter_new_metric(state: Arrays) -> Arrays:
     """The state for segments in another metric: the step size is adapted anew, from its average so far."""
     state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
@@ -135,7 +135,10 @@ class Chains:
 
     def __init__(self, kernel: Kernel, chains: int, metric: Metric, dimension: int, *, key: Array):
         def of_a_chain(chain, *shared):
-            return kernel.segment(*chain, *shared)
+            return kernel.segment(self.longest_segment, *chain, *shared)
+
+        # Not so many draws that their trace fills the memory.
+        self.longest_segment = min(max(_TRACE_NUMBERS // (chains * dimension), SEGMENT), _LONGEST_SEGMENT)
 
         self._spread, self.chains = spread(of_a_chain, chains, shared=4), chains
         self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
@@ -156,7 +159,7 @@ class Chains:
         return program.lower((described, self._keys), whole, whole, flag, metric).compile()
 
     def segment(self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric) -> tuple[Arrays, Arrays]:
-        """So many draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
+        """`number` draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
         program = self._program.result()
 
         def work():
@@ -165,7 +168,8 @@ class Chains:
             out = program((placed, self._keys), *map(np.asarray, (begin, number, adapting)), metric)
             after, trace = jax.tree.map(np.asarray, out)
             seconds = np.asarray(time.perf_counter() - began)
-            return after, {name: rows[:, :number] for name, rows in trace.items()} | {"seconds": seconds}
+            # Copies: a part would keep all rows in memory.
+            return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {"seconds": seconds}
 
         # In a thread, so that Ctrl-C is heard at once.
         return self._thread.submit(work).result()

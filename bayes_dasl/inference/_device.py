@@ -1,6 +1,7 @@
 """Which kind of device a fit computes on."""
 
 import contextlib
+import warnings
 from collections.abc import Iterator
 
 import jax
@@ -16,6 +17,10 @@ _LAPS = 5
 
 def kinds() -> list[str]:
     """The kinds of device that JAX sees here, its default first."""
+    try:
+        jax.devices("cpu")
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return [jax.default_backend()]
     return list(dict.fromkeys([jax.default_backend(), "cpu"]))
 
 
@@ -39,6 +44,13 @@ def computing_on(device: str, problem: Problem, batch: int, journal: Journal) ->
     if device not in ("auto", kind):
         raise MismatchError(f"the checkpoint was computed on {kind}: resume it there, not with device='{device}'")
     check_device(kind)
+    begun_on, here = int(chosen["number"]), _number(kind)
+    if begun_on != here:
+        warnings.warn(
+            f"the checkpoint was begun on {begun_on} {kind} devices and here are {here}: the draws will be those of an "
+            "uninterrupted run to rounding only",
+            stacklevel=2,
+        )
     untouched = jax.config.jax_default_device is None and kind == jax.default_backend()
     with contextlib.nullcontext() if untouched else jax.default_device(jax.devices(kind)[0]):
         yield f"{kind}: {reason}"
@@ -54,7 +66,11 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
         kind = max(rates, key=lambda k: rates[k])
         measured = ", ".join(f"{rate:.0f} on {name}" for name, rate in rates.items())
         reason = f"gradients a second for a batch of {batch}: {measured}"
-    return {"kind": np.asarray(kind), "reason": np.asarray(reason)}
+    return {"kind": np.asarray(kind), "reason": np.asarray(reason), "number": np.asarray(_number(kind))}
+
+
+def _number(kind: str) -> int:
+    return len(jax.devices(kind))
 
 
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:

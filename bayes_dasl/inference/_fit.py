@@ -60,7 +60,8 @@ def fit(
 
     Data, model and shapes are checked before anything is compiled. The engine is `NUTS()` unless given.
     Ctrl-C while NUTS or ManyChain sample keeps the draws so far and marks the result with the attribute `interrupted`.
-    `progress` shows a bar (default: on a terminal). The same key gives the same draws.
+    `progress` shows a bar (default: on a terminal). The same key gives the same draws on the same machine, as long as
+    the cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
 
     With a folder `checkpoint`, every step of the run is kept there as it is done. Called again after the process was
     killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
@@ -69,7 +70,7 @@ def fit(
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
-    given each draw).
+    given each draw); NUTS, ManyChain and SVI add `modes`.
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
@@ -83,15 +84,17 @@ def fit(
     identity = _identity(problem, engine, key)
     journal = Journal(checkpoint, identity)
     batch = getattr(engine, "batch", 1)
-    with ProgressBar(progress) as bar, computing_on(device, problem, batch, journal) as computed_on:
-        samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
-    sampled = time.perf_counter()
-    constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
-    draws = jax.tree.map(np.asarray, constrained)
-    prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
+    with computing_on(device, problem, batch, journal) as computed_on:
+        with ProgressBar(progress) as bar:
+            samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
+        sampled = time.perf_counter()
+        constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
+        draws = jax.tree.map(np.asarray, constrained)
+        prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
+        predictive = _predictive_groups(model, problem, data, draws, prior)
     tree = xr.DataTree.from_dict(
         {"posterior": draws_dataset(model, draws), "sample_stats": _stats(samples)}
-        | _predictive_groups(model, problem, data, draws, prior)
+        | predictive
         | data_groups(model, problem, data)
         | _modes_group(model, problem, samples.modes)
     )

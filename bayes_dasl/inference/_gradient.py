@@ -7,7 +7,6 @@ from pathlib import Path
 
 import diffrax
 import jax
-import numpy as np
 
 from .._devices import cache_folder, computing_devices
 from .._errors import ModelError, WriteError
@@ -32,28 +31,30 @@ def check_strategy(wanted: str) -> None:
 
 
 def choose(problem: Problem, wanted: str) -> str:
-    """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable."""
-    if _has(problem, diffrax.ForwardMode):
-        return "forward"  # it has no other
-    if not _has(problem, diffrax.RecursiveCheckpointAdjoint):
-        return "reverse"  # there is no solver, or the user has chosen how its gradient is taken
+    """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable.
+
+    Raises: ModelError if the adjoint of the model's solver cannot do what is wanted.
+    """
+    adjoints = problem.adjoints()
+    # Every other adjoint than Diffrax's default is the user's choice of how the gradient is taken.
+    chosen = [a for a in adjoints if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
+    if chosen:
+        only = "forward" if any(isinstance(a, diffrax.ForwardMode) for a in chosen) else "reverse"
+        if wanted not in ("auto", only):
+            raise ModelError(
+                f"gradient='{wanted}' cannot be had: the model's solver has adjoint={type(chosen[0]).__name__}(), by "
+                f"which only {only} mode works; leave adjoint or gradient at its default"
+            )
+        return only
     if wanted != "auto":
         return wanted
-    if problem.dimension <= _FORWARD_UP_TO and _largest_array(problem) < _MANY_STATES:
+    if not adjoints:
+        return "reverse"  # there is no solver
+    if problem.dimension <= _FORWARD_UP_TO and problem.states() < _MANY_STATES:
         return "forward"
     if problem.dimension >= _REVERSE_FROM:
         return "reverse"
     return _remembered(problem)
-
-
-def _has(problem: Problem, kind: type) -> bool:
-    leaves = jax.tree.leaves(problem, is_leaf=lambda node: isinstance(node, diffrax.AbstractAdjoint))
-    return any(isinstance(node, kind) for node in leaves)
-
-
-def _largest_array(problem: Problem) -> int:
-    """Numbers in the largest array of the model: where there are many states, their initial values are one."""
-    return max(np.size(leaf) for leaf in jax.tree.leaves(problem.model))
 
 
 def _remembered(problem: Problem) -> str:
@@ -83,7 +84,7 @@ def _noted(note: Path) -> str | None:
 
 
 def _measure(problem: Problem, strategy: str) -> float:
-    """Seconds for one gradient, on average over prior draws that the solver can do."""
+    """Seconds for one gradient, on average over prior draws; all devices work side by side."""
     value_and_gradient, _ = traced_once(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS

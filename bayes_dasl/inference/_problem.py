@@ -1,7 +1,7 @@
 """The narrow waist: a model and data become one flat, unconstrained log density.
 
-Every engine uses this and nothing else of the model: the log density, prior draws in the same space, and the
-way back to named values.
+Every engine uses this and nothing else of the model: the log density, prior draws in the same space, the way back to
+named values, and what kind of solver there is.
 """
 
 import hashlib
@@ -22,6 +22,7 @@ from numpyro.infer.util import log_density
 
 from .._trace import constants, traced
 from ..data import Inputs
+from ..layers import ODE
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
 from ._bijector import bijector
@@ -96,6 +97,16 @@ class Problem(eqx.Module):
         for constant in map(np.asarray, constants(closed)):
             digest.update(f"{constant.dtype}{constant.shape}".encode() + np.ascontiguousarray(constant).tobytes())
         return digest.hexdigest()
+
+    def adjoints(self) -> list[diffrax.AbstractAdjoint]:
+        """How the solvers of the model are differentiated, in reverse mode."""
+        kind = diffrax.AbstractAdjoint
+        return [a for a in jax.tree.leaves(self, is_leaf=lambda a: isinstance(a, kind)) if isinstance(a, kind)]
+
+    def states(self) -> int:
+        """How many numbers the solvers of the model carry along, all of them together."""
+        layers = jax.tree.leaves(self.model, is_leaf=lambda a: isinstance(a, ODE))
+        return sum(layer.states for layer in layers if isinstance(layer, ODE))
 
     def science(self) -> tuple[int, ...]:
         """The coordinates that belong to no network."""

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
-from ._chains import LONGEST_SEGMENT, SEGMENT, Chains, Kernel, first_state, in_new_metric, share_step_size
+from ._chains import SEGMENT, Chains, Kernel, enter_new_metric, first_state, share_step_size
 from ._gradient import check_strategy, choose
 from ._metric import Metric, laplace_metric, refine
 from ._pathfinder import Pathfinder
@@ -25,7 +25,7 @@ LONGEST_WARMUP = 2000
 _AGREED, _FITTING = 1.1, 2.0
 _STARTS = ("modes", "pathfinder")
 _LAST = 2  # segments in which the step size settles
-_PAUSE = 1.0  # seconds between two returns to Python that nobody minds
+_LONGEST_PAUSE = 1.0  # seconds between two returns to Python
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,9 +35,10 @@ class NUTS:
     `warmup` and `draws` are for each of the `chains`. Warm-up is done in segments of 25 draws. Without `warmup` it
     lasts until the chains agree and the metric has settled, at most 2000 draws. The metric is dense up to 64 unknown
     numbers; above that it is dense for the science and low-rank for the rest. It is refined from the draws of the
-    warm-up, pooled over chains. The gradient is taken by `forward` or `reverse` mode through the solver; `auto` picks
-    the faster by a short measurement. Modes are climbed to by Adam; with `start="pathfinder"` chains begin at points of
-    the highest ELBO on L-BFGS paths.
+    warm-up, pooled over chains. The gradient is taken by `forward` or `reverse` mode through the solver; `auto` takes
+    forward mode for up to 8 unknown numbers (and fewer than 30 states), reverse mode from 65, and between them forward
+    mode if a short measurement finds it faster by a fifth. Modes are climbed to by Adam; with `start="pathfinder"` by
+    L-BFGS, to the points of the highest ELBO on its paths. Chains begin at draws of the normal around modes.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
@@ -136,14 +137,15 @@ class NUTS:
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state, divergences, interrupted = warm.state, 0, False
-        length = LONGEST_SEGMENT if LONGEST_SEGMENT * warm.seconds / warm.draws < _PAUSE else SEGMENT
+        length = chains.longest_segment
+        if length * warm.seconds / warm.draws > _LONGEST_PAUSE:
+            length = SEGMENT
         # Iterations are numbered from the start of the warm-up: no random key is used twice.
         begin, end = warm.draws, warm.draws + self.draws
         try:
             while begin < end:
                 name, number = f"draws from {begin}", min(length, end - begin)
                 state, trace = _segment(chains, journal, name, state, begin, number, False, warm.metric)
-                trace.pop("gradient")
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
                 # What a checkpoint holds may be of another length, which the draws do not depend on.
@@ -214,7 +216,7 @@ class _WarmUp:
             if first:  # on its way to the typical set
                 trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
             before, metric = metric, refine(metric, trace["position"], trace["gradient"])
-            state = in_new_metric(state)
+            state = enter_new_metric(state)
             settled = not fixed and self._begin >= 4 * SEGMENT and _settled(trace, before, metric)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, self._left() if fixed else _LAST)
@@ -244,6 +246,8 @@ def _segment(
 
     def work():
         after, trace = chains.segment(state, begin, number, adapting, metric)
+        if not adapting:
+            del trace["gradient"]  # for the metric alone
         return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
 
     arrays = journal.step(name, work)

@@ -94,6 +94,11 @@ class ODE(AbstractLayer):
         observed = jax.eval_shape(known, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
         return tuple(observed)
 
+    @property
+    def states(self) -> int:
+        """How many numbers the solver carries along."""
+        return sum(value.size for value in self._any_state().values())
+
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial`: those of its state."""
         return self.units.get(path[1], "") if path[0] == "initial" else ""

@@ -10,6 +10,7 @@ from typing import Any
 
 type Result = dict[str, Any]
 
+MODELS = ("model", "noise", "random", "networks", "hybrid", "_trace", "_devices")
 PACKAGE = Path(__file__).resolve().parents[2] / "bayes_dasl"
 
 
@@ -44,8 +45,9 @@ def of_today(path: Path) -> list[Result]:
 
 
 def engines() -> str:
-    """A hash of the package's engines and layers."""
+    """A hash of all of the package that makes draws: engines, layers, and what models are made of."""
     files = sorted(path for folder in ("inference", "layers") for path in (PACKAGE / folder).glob("*.py"))
+    files += [PACKAGE / f"{name}.py" for name in MODELS]
     return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:12]
 
 

@@ -41,6 +41,11 @@ def compare(key: int, reference: pd.DataFrame) -> dict[str, float]:
 
 
 if __name__ == "__main__":
+    if not REFERENCE.exists():
+        sys.exit(
+            "the summary of posteriordb's hudson_lynx_hare-lotka_volterra (columns parameter, mean, sd) is no part of "
+            f"the project: put it into shared/reference/{REFERENCE.name} beside the project"
+        )
     reference = pd.read_csv(REFERENCE, index_col="parameter")
     table = pd.DataFrame([compare(key, reference) for key in range(10)]).set_index("key")
     print(table.round(3).to_string())

@@ -23,6 +23,7 @@ COLUMNS = {
     "tail_per_sampling": "tail ESS/s, sampling",
     "per_gradient": "bulk ESS per 1000 gradients, draws",
     "per_all_gradients": "the same, warm-up and draws",
+    "tail_per_gradient": "tail ESS per 1000 gradients, draws",
     "rhat": "highest R-hat",
     "shift": "largest shift of a mean, sd",
     "divergences": "divergences",
@@ -49,6 +50,7 @@ run. Its table shows no effective draw; a ratio to it is a lower bound (>): as i
 and ready at the limit, and 80 s of it had been compilation. *Stuck* counts fits with R-hat above 1.1. A shift is
 against the median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all
 chains for JAX, one of the four chains or their server for Stan."""
+TAIL = ("tail_per_second", "tail_per_sampling", "tail_per_gradient")
 STOPPED_DRAWS, COMPILING = 4000, 80.0
 
 type Result = dict
@@ -58,13 +60,14 @@ type Figures = dict[str, float]
 def derived(result: Result) -> Figures:
     """The columns of one fit; one that was stopped or failed made no effective draw."""
     if result.get("stopped") or "error" in result:
-        none = dict.fromkeys(("bulk_ess", "tail_ess", *RATIOS, "tail_per_second", "tail_per_sampling"), 0.0)
+        none = dict.fromkeys(("bulk_ess", "tail_ess", *RATIOS, *TAIL), 0.0)
         return none | ({"seconds": result["limit"]} if result.get("stopped") else {})
     figures = {name: float(result[name]) for name in ("seconds", "sampling", "bulk_ess", "tail_ess", "divergences")}
     for kind in ("bulk", "tail"):
         figures[f"{kind}_per_second"] = result[f"{kind}_ess"] / result["seconds"]
         figures[f"{kind}_per_sampling"] = result[f"{kind}_ess"] / result["sampling"]
     figures["per_gradient"] = 1000 * result["bulk_ess"] / result["leapfrogs"]
+    figures["tail_per_gradient"] = 1000 * result["tail_ess"] / result["leapfrogs"]
     if result["warmup_leapfrogs"] is not None:
         figures["per_all_gradients"] = 1000 * result["bulk_ess"] / (result["leapfrogs"] + result["warmup_leapfrogs"])
     return figures | {"rhat": result["rhat"], "memory": result["memory_kb"] / 1024}
