@@ -161,7 +161,8 @@ def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
         else:
-            post = bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
+            with pytest.warns(UserWarning, match="stopped by Ctrl-C"):
+                post = bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
             assert post.attrs["interrupted"] == 1
             assert 0 < post["posterior"].sizes["draw"] < 60
     assert_same(bd.resume(model(), DATA, tmp_path), whole("nuts"))

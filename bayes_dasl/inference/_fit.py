@@ -5,6 +5,7 @@ import importlib.metadata
 import os
 import platform
 import time
+import warnings
 from typing import Protocol, runtime_checkable
 
 import jax
@@ -59,7 +60,8 @@ def fit(
     """Draw from the posterior of a model given data.
 
     Data, model and shapes are checked before anything is compiled. The engine is `NUTS()` unless given.
-    Ctrl-C while NUTS or ManyChain sample keeps the draws so far and marks the result with the attribute `interrupted`.
+    Ctrl-C while NUTS or ManyChain sample keeps the draws so far: a warning says so, and so does the attribute
+    `interrupted`.
     `progress` shows a bar (default: on a terminal). The same key gives the same draws on the same machine, as long as
     the cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
 
@@ -87,6 +89,9 @@ def fit(
     with computing_on(device, problem, batch, journal) as computed_on:
         with ProgressBar(progress) as bar:
             samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
+        if samples.interrupted:
+            drawn = samples.positions.shape[1]
+            warnings.warn(f"stopped by Ctrl-C: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
         sampled = time.perf_counter()
         constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
         draws = jax.tree.map(np.asarray, constrained)
