@@ -8,7 +8,7 @@ import xarray as xr
 from ._findings import Finding, grade
 from ._importance import largest_pareto_k
 
-_SHIFT = 0.05  # sd by which a finer solver may move a mean
+_SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
 _CORRELATED = 0.3
 _NAMED = 16  # more chains than these are not named one by one
 
@@ -134,9 +134,10 @@ def _many_chains(post: xr.DataTree) -> Iterator[Finding]:
 def _update(post: xr.DataTree) -> Iterator[Finding]:
     if "updated_by" in post.attrs:
         k, effective = (float(post.attrs[name]) for name in ("update_pareto_k", "effective_draws"))
-        message = (
-            f"new data were taken in by {post.attrs['updated_by']}: PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
-        )
+        weights = f"PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
+        message = f"new data were taken in by {post.attrs['updated_by']}: {weights}"
+        if post.attrs["updated_by"] == "refit":
+            message = f"new data were taken in by a refit, since weights of the old draws would not do ({weights})"
         yield Finding("good", "update", message)
 
 
@@ -159,10 +160,12 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     message = f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}"
     if failures:
         message += f"; the finer solve failed in {failures} of {found['draws']} draws"
-    if k >= bound:
+    if k >= bound or shift >= _FAR:
         yield Finding(
-            "bad", "solver accuracy", f"{message}, good below {bound:.2f}", "fit again with tighter rtol and atol"
-        )
+            "bad", "solver accuracy", f"{message}, good below {bound:.2f}",
+            "fit again with tighter rtol and atol; this comes first, for a coarse solver makes a rough posterior in which "
+            "chains stick",
+        )  # fmt: skip
     elif shift >= _SHIFT or failures:
         yield Finding(
             "warning", "solver accuracy", message, "bd.check_solver(model, post, correct=True), or tighter tolerances"

@@ -203,7 +203,7 @@ def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
     message = f"highest {rhat[worst]:.3f} ({names[worst]}), good below 1.01"
     remedies = {
         "science parameters": SPEED_UP,
-        "trajectories": "run more chains from more starts; several modes call for a tighter prior",
+        "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",
         "network weights": "use a smaller scale of the network's prior, or a smaller network",
     }
     return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])

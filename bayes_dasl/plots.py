@@ -160,7 +160,8 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
 
     The line is $F_c(u) - u$, where $F_c$ is the empirical distribution of the fractional ranks of
     chain $c$ among all draws. The band holds 99 % of such lines (as a whole) when the chains agree,
-    for as many independent draws as the chain is worth. A single chain is compared half with half.
+    for as many independent draws as the chain is worth. A single chain is compared half with half; more than 16 chains are
+    taken together in 16 groups.
     Source: Säilynoja, Bürkner & Vehtari (2022); band after Kolmogorov and Stephens (1970).
     """
     posterior = science_parameters(post)
@@ -381,16 +382,24 @@ def _density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(grid), np.asarray(density)
 
 
+_MOST_LINES = 16
+
+
 def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
     draws, label = parameter.transpose("chain", "draw").values, "chain"
     numbers = parameter["chain"].values  # the numbers that `diagnose` gives the chains
     if len(draws) == 1:
         half = draws.shape[1] // 2
         draws, label, numbers = draws[:, : 2 * half].reshape(2, half), "half", np.array([1, 2])
+    ess = np.array([_effective_size(chain) for chain in draws])
+    each = len(draws) // _MOST_LINES
+    if len(draws) > _MOST_LINES:
+        label, numbers = f"group of {each} chains", np.arange(_MOST_LINES)
+        draws = draws[: _MOST_LINES * each].reshape(_MOST_LINES, -1)
+        ess = ess[: _MOST_LINES * each].reshape(_MOST_LINES, each).sum(axis=1)
     chains, count = draws.shape
     ranks = np.argsort(np.argsort(draws, axis=None)).reshape(draws.shape)
     u = np.linspace(0, 1, 101)
-    ess = [_effective_size(chain) for chain in draws]
     # A chain that is worth fewer draws than this is at fault: it does not get a wider band for it.
     worth = max(float(np.median(ess)), FEWEST_WORTH)
     half_width = _band(worth, 0.99) * math.sqrt(1 - 1 / len(draws))

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
+from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Int
 
 from ._errors import ModelError
@@ -33,6 +34,7 @@ from .random import is_random
 
 # A step much finer than this is lost in rounding.
 _FINEST_RTOL = 1e-13
+_APART = 1.1  # R-hat of chains that weights of their draws cannot bring together
 
 
 def check_solver(
@@ -58,8 +60,8 @@ def check_solver(
     result is the posterior of `tightened(model, factor)`, which is to be used with it from then on.
 
     The post that is given is never changed.
-    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, or the
-    weights are worth less than a tenth of the draws;
+    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, the
+    weights are worth less than a tenth of the draws, or the chains disagree (R-hat above 1.1);
     MismatchError for a posterior of another model.
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient inference in Bayesian
     ordinary differential equation models.
@@ -181,10 +183,20 @@ def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
     return science or all_of_them
 
 
+def _largest_rhat(post: xr.DataTree) -> float:
+    """The largest R-hat of the scientific parameters; 1 of a single chain."""
+    if post["posterior"].sizes["chain"] == 1:
+        return 1.0
+    columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
+    by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
+    with np.errstate(all="ignore"):
+        return float(np.max(array_stats.rhat(by_chain, chain_axis=0, draw_axis=1)))
+
+
 def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     """Resample the groups of posterior draws; what the solver says of the data is what the tight one says.
 
-    Raises: ModelError if the weights cannot be relied on.
+    Raises: ModelError if the weights cannot be relied on, or the chains disagree.
     """
     weights, total = again.weights, len(again.index)
     if not weights.may_replace(total):
@@ -193,6 +205,12 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
             f"which must be below {largest_pareto_k(len(weights.values)):.2f}, and they are worth "
             f"{weights.effective:.0f} of {total} draws, which must be a tenth; fit again with rtol and atol ten times "
             "tighter"
+        )
+    chains_apart = _largest_rhat(tree)
+    if chains_apart > _APART:
+        raise ModelError(
+            f"the chains of this posterior disagree (R-hat {chains_apart:.2f}), which no weights can mend: fit again with "
+            "rtol and atol ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
     shape, observed = tuple(tree["posterior"].sizes[d] for d in ("chain", "draw")), tree["observed_data"].to_dataset()

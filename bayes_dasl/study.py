@@ -134,7 +134,8 @@ class Run:
             held = read_note(self.folder)
             other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
             if other:
-                raise MismatchError(f"{self.folder} holds another run ({', '.join(other)}): choose another folder")
+                differing = ", ".join(other)
+                raise MismatchError(f"{self.folder} holds another run ({differing}): choose another folder, by --out")
         write_text(note, json.dumps(wanted, indent=2) + "\n")
 
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
@@ -168,7 +169,7 @@ class Run:
             aside = checkpoint.with_name(f"{checkpoint.name}.old")
             shutil.rmtree(aside, ignore_errors=True)
             checkpoint.rename(aside)
-            say(f"{name}: {checkpoint} belongs to another version of model, engine or libraries: moved to {aside}")
+            say(f"{name}: {checkpoint} belongs to another version of the model or the libraries: moved to {aside}")
         say(f"{name}: {'going on with' if checkpoint.is_dir() else 'fitting by'} {engine!r}")
         return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
 
@@ -223,6 +224,9 @@ class Run:
         """Forecast over all data, score and report, from the posteriors that the folder holds."""
         posts, forecasts = self.fitted(), self.forecast()
         say("forecasts made")
+        missing = [name for name in self.study.models if name not in posts]
+        if missing:
+            say(f"left out, since not fitted yet: {', '.join(missing)}")
         own = self.study.label
         rivals = {name: fc for name, fc in forecasts.items() if name != own}
         write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")

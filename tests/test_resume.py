@@ -292,7 +292,7 @@ def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     small_run(tmp_path, sd=2.0).fit("square", key=KEY, progress=False, say=said.append)
     aside = tmp_path / "checkpoint.old"
     assert said[1] == (
-        f"square: {tmp_path / 'checkpoint'} belongs to another version of model, engine or libraries: moved to {aside}"
+        f"square: {tmp_path / 'checkpoint'} belongs to another version of the model or the libraries: moved to {aside}"
     )
     assert said[2].startswith("square: fitting by NUTS(")
     assert len(steps(aside)) > 4

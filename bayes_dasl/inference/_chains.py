@@ -63,10 +63,8 @@ class Kernel:
         place = jnp.where(state["in_new_metric"], metric.whitened(state["position"]), state["whitened"])
         slope = metric.whitened_gradient(state["gradient"])
         slope = jnp.where(state["in_new_metric"], slope, state["whitened_gradient"])
-        first = nuts.hmc.HMCState(place, state["lp"], slope), _tuning(state)
-        *_, kept = jax.eval_shape(transition, *first, begin)
-        empty = jax.tree.map(lambda one: jnp.zeros((rows, *one.shape), one.dtype), kept)
-        chain, tuning, trace = jax.lax.fori_loop(0, number, advance, (*first, empty))
+        first = nuts.hmc.HMCState(place, state["lp"], slope), _tuning(state), _empty_trace(rows, place.size)
+        chain, tuning, trace = jax.lax.fori_loop(0, number, advance, first)
         last = {
             "position": metric.position(chain.position),
             "gradient": metric.gradient(chain.logdensity_grad),
@@ -87,6 +85,17 @@ def _shortening(key: Array) -> Array:
     key_whether, key_how = jax.random.split(key)
     shorter = jnp.exp(jax.random.uniform(key_how, minval=jnp.log(_SHORTEST_STEP), maxval=0.0))
     return jnp.where(jax.random.bernoulli(key_whether, _SHORTER_DRAWS), shorter, 1.0)
+
+
+def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:
+    """Room for what is kept of so many draws; to ask JAX for the shapes would trace NUTS a second time, for seconds."""
+    vectors, numbers = ("position", "gradient"), ("lp", "energy", "acceptance_rate", "step_size")
+    return (
+        {name: jnp.zeros((rows, dimension)) for name in vectors}
+        | {name: jnp.zeros(rows) for name in numbers}
+        | {"n_steps": jnp.zeros(rows, int)}
+        | {name: jnp.zeros(rows, bool) for name in ("diverging", "solver_failure")}
+    )
 
 
 def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, Array]:
