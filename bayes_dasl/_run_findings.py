@@ -163,7 +163,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     if k >= bound or shift >= _FAR:
         yield Finding(
             "bad", "solver accuracy", f"{message}, good below {bound:.2f}",
-            "fit again with tighter rtol and atol; this comes first, for a coarse solver makes a rough posterior in which "
+            "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough posterior, in which "
             "chains stick",
         )  # fmt: skip
     elif shift >= _SHIFT or failures:

@@ -121,7 +121,7 @@ def run(
         loaded = _load_study(study)
         folder = out or Path("runs") / loaded.name
         try:
-            done = loaded.run(folder, key=key, say=lambda text: console.print(text, markup=False, soft_wrap=True))
+            done = loaded.run(folder, key=key, say=_say)
         except Interrupted as stop:
             raise Interrupted(
                 f"{stop}\nGo on with one of\n"
@@ -137,7 +137,7 @@ def resume(run: RunFolder) -> None:
     with _short_errors():
         loaded = _load_run(run)
         key = int(read_note(run)["key"])
-        done = loaded.study.run(run, key=key, say=lambda text: console.print(text, markup=False, soft_wrap=True))
+        done = loaded.study.run(run, key=key, say=_say)
         _print_verdict(done)
 
 
@@ -167,8 +167,12 @@ def report(run: RunFolder) -> None:
     """Forecast over the data, score and write report.html anew from the posteriors of a run."""
     with _short_errors():
         loaded = _load_run(run)
-        loaded.finish()
+        loaded.finish(say=_say)
         _print_verdict(loaded)
+
+
+def _say(text: str) -> None:
+    console.print(text, markup=False, soft_wrap=True)
 
 
 def _print_findings(name: str, result: Diagnosis) -> None:

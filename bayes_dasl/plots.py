@@ -160,8 +160,8 @@ def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
 
     The line is $F_c(u) - u$, where $F_c$ is the empirical distribution of the fractional ranks of
     chain $c$ among all draws. The band holds 99 % of such lines (as a whole) when the chains agree,
-    for as many independent draws as the chain is worth. A single chain is compared half with half; more than 16 chains are
-    taken together in 16 groups.
+    for as many independent draws as the chain is worth. A single chain is compared half with half; more
+    than 16 chains are taken together in 16 groups.
     Source: Säilynoja, Bürkner & Vehtari (2022); band after Kolmogorov and Stephens (1970).
     """
     posterior = science_parameters(post)

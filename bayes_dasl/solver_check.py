@@ -209,8 +209,8 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     chains_apart = _largest_rhat(tree)
     if chains_apart > _APART:
         raise ModelError(
-            f"the chains of this posterior disagree (R-hat {chains_apart:.2f}), which no weights can mend: fit again with "
-            "rtol and atol ten times tighter"
+            f"the chains of this posterior disagree (R-hat {chains_apart:.2f}), which no weights can mend: fit again "
+            "with rtol and atol ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
     shape, observed = tuple(tree["posterior"].sizes[d] for d in ("chain", "draw")), tree["observed_data"].to_dataset()

@@ -128,6 +128,17 @@ def test_ranks_of_one_chain_compare_its_halves():
     assert outside(plots.plot_ranks(drifting, ["birth"]).axes[0], "half 1")
 
 
+def test_ranks_of_many_chains_are_those_of_sixteen_groups():
+    names = [f"group of 4 chains {c}" for c in range(16)]
+    post = trees.make_post(chains=64, draws=30)
+    ax = plots.plot_ranks(post, ["birth"]).axes[0]
+    assert [drawn.get_label() for drawn in ax.lines] == names
+    assert not any(outside(ax, name) for name in names)
+    post["posterior"]["birth"].values[12:16] += 3.0
+    ax = plots.plot_ranks(post, ["birth"]).axes[0]
+    assert outside(ax, names[3])
+
+
 def test_densities_integrate_to_one(post):
     axes = plots.plot_prior_posterior(post).axes
     assert [ax.get_title(loc="left") for ax in axes] == list(trees.SCIENCE)

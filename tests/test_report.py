@@ -121,6 +121,15 @@ def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
     assert faults(browser, page_path, width=width, scripts=scripts) == []
 
 
+def test_many_short_chains_are_shown_by_their_nested_rhat():
+    post = trees.make_post(chains=64, draws=30)
+    post.attrs["nested_rhat"] = 1.0042
+    html = report(post, trees.make_fc(), trees.make_data()[1]).html
+    assert "nested R-hat" in html
+    assert "1.004" in html
+    assert "largest R-hat" not in html
+
+
 def test_a_fit_that_went_wrong_has_a_whole_page(browser, tmp_path):
     _, test = trees.make_data(missing=3)
     post = trees.make_post(failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True)

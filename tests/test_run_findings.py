@@ -160,7 +160,8 @@ CASES = [
     (ENERGY, "energy variance", ["good"], "0.0001 for each dimension, at most 0.0005"),
     (ENERGY | {"energy_variance_per_dimension": 1e-2}, "energy variance", ["bad"], "0.01 .*'chees'"),
     (UPDATE, "update", ["good"], "by importance weights: PSIS k-hat 0.31, 612 effective draws"),
-    (UPDATE | {"updated_by": "refit", "update_pareto_k": 1.2}, "update", ["good"], "by refit: PSIS k-hat 1.20"),
+    (UPDATE | {"updated_by": "refit", "update_pareto_k": 1.2}, "update", ["good"],
+     "by a refit, since weights of the old draws would not do (PSIS k-hat 1.20"),
 ]  # fmt: skip
 
 
@@ -208,6 +209,7 @@ CHECKED = {
     [
         ({}, "good", r"at 100 times finer tolerances .* at most 0\.01 sd \(birth\), PSIS k-hat 0\.10$"),
         ({"largest_shift_sd": 0.06}, "warning", r"0\.06 sd.*check_solver\(model, post, correct=True\)"),
+        ({"largest_shift_sd": 0.6}, "bad", "fit again with tighter rtol and atol, before all else"),
         ({"failures": 3}, "warning", "the finer solve failed in 3 of 200 draws"),
         ({"pareto_k": 0.6}, "bad", "k-hat 0.60, good below 0.57; remedy: fit again with tighter rtol and atol"),
         ({"pareto_k": np.inf, "largest_shift_sd": np.inf}, "bad", "fit again"),

@@ -13,6 +13,7 @@ from curves import Curve
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
+from bayes_dasl._importance import resample_draws
 from bayes_dasl.inference import pose
 from bayes_dasl.inference._samples import Samples
 from bayes_dasl.layers import AbstractLayer
@@ -163,6 +164,18 @@ def test_far_too_coarse_a_solver_is_not_corrected():
     post = bd.fit(far, data(1e-4), Quadrature(), key=1)
     with pytest.raises(ModelError, match=r"too coarse to be corrected by weights: their k-hat is \S+, which must be"):
         check_solver(far, post, correct=True)
+
+
+def test_chains_that_disagree_are_not_corrected(coarse):
+    """The same draws, but each chain has a quarter of the posterior."""
+    apart, order = coarse.copy(), np.argsort(coarse["posterior"]["rate"].values, axis=None)
+    for name in ("posterior", "sample_stats", "log_likelihood"):
+        apart[name] = xr.DataTree(resample_draws(coarse[name].to_dataset(), order))
+    with pytest.raises(
+        ModelError, match=r"chains of this posterior disagree \(R-hat \d\.\d+\), which no weights can mend"
+    ):
+        check_solver(model(1e-2), apart, correct=True)
+    assert "solver_check" in check_solver(model(1e-2), apart).children
 
 
 def with_noise(whole, scale):

@@ -393,6 +393,14 @@ def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
 # ---- interruption, as far as it needs no signal (the command line's tests send one)
 
 
+def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
+    folder, (rival,) = shutil.copytree(ran[0].folder, tmp_path / "run"), ran[0].study.rivals
+    (folder / rival / "posterior.nc").unlink()
+    said = []
+    study_module.Run(ran[0].study, folder).finish(say=said.append)
+    assert said == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+
+
 def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkeypatch):
     partial = post.copy()
     partial.attrs |= {"interrupted": 1, "draws_requested": 200}

@@ -23,7 +23,6 @@ _LONGEST_SEGMENT = 200  # fewer returns to Python matter where a gradient takes 
 _TRACE_NUMBERS = 2**22  # in the positions of a trace, at most
 
 _FIRST_STEP_SIZE = 0.5
-_SHORTER_DRAWS, _SHORTEST_STEP = 0.2, 0.4  # a share of the draws, and of the step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,9 +46,8 @@ class Kernel:
 
         def transition(chain, tuning, iteration):
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
-            key_length, key_move = jax.random.split(jax.random.fold_in(key, iteration))
-            step = step_size * _shortening(key_length)
-            chain, info = step_nuts(key_move, chain, log_density, step, unit, self.max_tree_depth)
+            now = jax.random.fold_in(key, iteration)
+            chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
             tuning = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), tuned, tuning)
             return chain, tuning, _kept(chain, info, step_size, metric)
@@ -74,17 +72,6 @@ class Kernel:
             "in_new_metric": jnp.zeros((), bool),
         }
         return last | _tuning_arrays(tuning), trace
-
-
-def _shortening(key: Array) -> Array:
-    """What a step is shortened by: nothing, for most draws.
-
-    With the same step always, a chain may stay for long where curvature is much higher than elsewhere.
-    Source: Neal (2011), MCMC using Hamiltonian dynamics, section 5.4.2.2, for random step sizes.
-    """
-    key_whether, key_how = jax.random.split(key)
-    shorter = jnp.exp(jax.random.uniform(key_how, minval=jnp.log(_SHORTEST_STEP), maxval=0.0))
-    return jnp.where(jax.random.bernoulli(key_whether, _SHORTER_DRAWS), shorter, 1.0)
 
 
 def _empty_trace(rows: int, dimension: int) -> dict[str, Array]:

@@ -46,7 +46,7 @@ class NUTS:
     chains: int = 4
     warmup: int | None = None
     draws: int = 1000
-    target_acceptance: float = 0.8
+    target_acceptance: float = 0.9
     max_tree_depth: int = 10
     gradient: str = "auto"
     start: str = "modes"
