@@ -161,7 +161,7 @@ CASES = [
     (ENERGY | {"energy_variance_per_dimension": 1e-2}, "energy variance", ["bad"], "0.01 .*'chees'"),
     (UPDATE, "update", ["good"], "by importance weights: PSIS k-hat 0.31, 612 effective draws"),
     (UPDATE | {"updated_by": "refit", "update_pareto_k": 1.2}, "update", ["good"],
-     "by a refit, since weights of the old draws would not do (PSIS k-hat 1.20"),
+     r"by a refit, since weights of the old draws would not do \(PSIS k-hat 1\.20"),
 ]  # fmt: skip
 
 
