@@ -135,10 +135,10 @@ def _update(post: xr.DataTree) -> Iterator[Finding]:
     if "updated_by" in post.attrs:
         k, effective = (float(post.attrs[name]) for name in ("update_pareto_k", "effective_draws"))
         weights = f"PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
-        message = f"new data were taken in by {post.attrs['updated_by']}: {weights}"
+        how = f"{post.attrs['updated_by']}: {weights}"
         if post.attrs["updated_by"] == "refit":
-            message = f"new data were taken in by a refit, since weights of the old draws would not do ({weights})"
-        yield Finding("good", "update", message)
+            how = f"a refit, since weights of the old draws would not do ({weights})"
+        yield Finding("good", "update", f"new data were taken in by {how}")
 
 
 def _solver(post: xr.DataTree) -> Iterator[Finding]:

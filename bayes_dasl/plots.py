@@ -40,6 +40,7 @@ LEVELS = (50, 80, 90, 95)
 WIDTH = 5.2
 MOST_TIMES = 1000
 FEWEST_WORTH = 50.0
+_MOST_LINES = 16  # of chains in one panel
 STYLE: Any = {
     "font.family": "DejaVu Sans",
     "font.size": 10,
@@ -382,9 +383,6 @@ def _density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.asarray(grid), np.asarray(density)
 
 
-_MOST_LINES = 16
-
-
 def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
     draws, label = parameter.transpose("chain", "draw").values, "chain"
     numbers = parameter["chain"].values  # the numbers that `diagnose` gives the chains
@@ -392,8 +390,8 @@ def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:
         half = draws.shape[1] // 2
         draws, label, numbers = draws[:, : 2 * half].reshape(2, half), "half", np.array([1, 2])
     ess = np.array([_effective_size(chain) for chain in draws])
-    each = len(draws) // _MOST_LINES
     if len(draws) > _MOST_LINES:
+        each = len(draws) // _MOST_LINES
         label, numbers = f"group of {each} chains", np.arange(_MOST_LINES)
         draws = draws[: _MOST_LINES * each].reshape(_MOST_LINES, -1)
         ess = ess[: _MOST_LINES * each].reshape(_MOST_LINES, each).sum(axis=1)
