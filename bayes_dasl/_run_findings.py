@@ -162,7 +162,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
         message += f"; the finer solve failed in {failures} of {found['draws']} draws"
     if k >= bound or shift >= _FAR:
         yield Finding(
-            "bad", "solver accuracy", f"{message}, good below {bound:.2f}",
+            "bad", "solver accuracy", f"{message}; good below {_SHIFT:g} sd and {bound:.2f}",
             "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough posterior, in which "
             "chains stick",
         )  # fmt: skip

@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
+from ._convergence import rhat
 from ._findings import FAILURES, Diagnosis, Finding, Level, grade
 from ._run_findings import run_findings
 
@@ -62,7 +63,7 @@ def _agreed(columns: _Columns) -> bool:
     if columns.values.shape[1] < FEWEST_DRAWS:
         return False
     moving = columns.moving
-    return not moving.any() or bool((_rhat(columns.values[..., moving]) < _PASSABLE_RHAT).all())
+    return not moving.any() or bool((rhat(columns.values[..., moving]) < _PASSABLE_RHAT).all())
 
 
 def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
@@ -180,27 +181,16 @@ def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
         )
     if moving.any():
         names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
-        rhat = _rhat(values[..., moving])
+        found = rhat(values[..., moving])
         if not nested:
-            yield _rhat_finding(subject, names, rhat)
-        yield _ess_finding(subject, names, values[..., moving], apart=bool(rhat.max() > _PASSABLE_RHAT))
+            yield _rhat_finding(subject, names, found)
+        yield _ess_finding(subject, names, values[..., moving], apart=bool(found.max() > _PASSABLE_RHAT))
 
 
-def _rhat(values: np.ndarray) -> np.ndarray:
-    """Rank-normalised split R-hat of `(chain, draw, quantity)`; of the halves of a single chain."""
-    if values.shape[0] == 1:
-        half = values.shape[1] // 2
-        values = np.concatenate([values[:, :half], values[:, -half:]])
-    # A chain that stands still has no variance: its R-hat is infinite, as it should be.
-    with np.errstate(divide="ignore", invalid="ignore"):
-        rhat = array_stats.rhat(values, chain_axis=0, draw_axis=1)
-    return np.where(np.isnan(rhat), np.inf, rhat)
-
-
-def _rhat_finding(subject: str, names: list[str], rhat: np.ndarray) -> Finding:
-    worst = int(rhat.argmax())
-    level = grade(-rhat[worst], good=-1.01, warning=-_PASSABLE_RHAT)
-    message = f"highest {rhat[worst]:.3f} ({names[worst]}), good below 1.01"
+def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
+    worst = int(found.argmax())
+    level = grade(-found[worst], good=-1.01, warning=-_PASSABLE_RHAT)
+    message = f"highest {found[worst]:.3f} ({names[worst]}), good below 1.01"
     remedies = {
         "science parameters": SPEED_UP,
         "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",
@@ -259,7 +249,7 @@ def _apart(values: np.ndarray) -> np.ndarray:
     """
     chains = values.shape[0]
     # Poor mixing is asked for first: over few draws, good chains differ by chance.
-    mixed_badly = _rhat(values) > _PASSABLE_RHAT
+    mixed_badly = rhat(values) > _PASSABLE_RHAT
     if chains == 1 or not mixed_badly.any():
         return np.zeros(chains, bool)
     medians, spreads = np.median(values, axis=1), values.std(axis=1)

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Int
 
+from ._convergence import rhat
 from ._errors import ModelError
 from ._importance import (
     FEWEST,
@@ -184,13 +184,10 @@ def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
 
 
 def _largest_rhat(post: xr.DataTree) -> float:
-    """The largest R-hat of the scientific parameters; 1 of a single chain."""
-    if post["posterior"].sizes["chain"] == 1:
-        return 1.0
+    """The largest R-hat of the scientific parameters."""
     columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
-    with np.errstate(all="ignore"):
-        return float(np.max(array_stats.rhat(by_chain, chain_axis=0, draw_axis=1)))
+    return float(rhat(by_chain).max())
 
 
 def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
