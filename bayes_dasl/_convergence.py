@@ -1,4 +1,4 @@
-"""R-hat, for whatever must know whether chains agree."""
+"""R-hat, for the diagnosis and the solver check."""
 
 import numpy as np
 from arviz_stats.base.array import array_stats
@@ -7,12 +7,11 @@ from arviz_stats.base.array import array_stats
 def rhat(values: np.ndarray) -> np.ndarray:
     """Rank-normalised split R-hat of `(chain, draw, quantity)`; of the halves of a single chain.
 
-    Infinite where chains stand still.
+    Infinite where it is not defined: all draws equal, one not a number, or fewer than four in a chain (or half).
     """
     if values.shape[0] == 1:
         half = values.shape[1] // 2
-        values = np.concatenate([values[:, :half], values[:, -half:]])
-    # A chain that stands still has no variance: its R-hat is infinite, as it should be.
+        values = np.concatenate([values[:, :half], values[:, values.shape[1] - half :]])
     with np.errstate(divide="ignore", invalid="ignore"):
         found = array_stats.rhat(values, chain_axis=0, draw_axis=1)
     return np.where(np.isnan(found), np.inf, found)

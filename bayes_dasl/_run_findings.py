@@ -157,15 +157,18 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
             f"worth {worth:.0f} of {found['draws']} draws",
         )  # fmt: skip
         return
-    message = f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}"
+    limits = f"good below {_SHIFT:g} sd and {bound:.2f}"
+    message = f"at {found['factor']:g} times finer tolerances the posterior moves by {moved}; {limits}"
     if failures:
         message += f"; the finer solve failed in {failures} of {found['draws']} draws"
     if k >= bound or shift >= _FAR:
         yield Finding(
-            "bad", "solver accuracy", f"{message}; good below {_SHIFT:g} sd and {bound:.2f}",
+            "bad",
+            "solver accuracy",
+            message,
             "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough posterior, in which "
             "chains stick",
-        )  # fmt: skip
+        )
     elif shift >= _SHIFT or failures:
         yield Finding(
             "warning", "solver accuracy", message, "bd.check_solver(model, post, correct=True), or tighter tolerances"

@@ -61,8 +61,8 @@ def check_solver(
 
     The post that is given is never changed.
     Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, the
-    weights are worth less than a tenth of the draws, or the chains disagree (R-hat above 1.1);
-    MismatchError for a posterior of another model.
+    weights are worth less than a tenth of the draws, or the chains (of one alone, its halves) disagree, with R-hat
+    above 1.1; MismatchError for a posterior of another model.
     Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient inference in Bayesian
     ordinary differential equation models.
     """
@@ -184,16 +184,17 @@ def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
 
 
 def _largest_rhat(post: xr.DataTree) -> float:
-    """The largest R-hat of the scientific parameters."""
+    """The largest R-hat of the scientific parameters that move; 1 if none does."""
     columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
-    return float(rhat(by_chain).max())
+    moving = np.any(by_chain != by_chain[:1, :1], axis=(0, 1))
+    return float(rhat(by_chain[..., moving]).max(initial=1.0))
 
 
 def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     """Resample the groups of posterior draws; what the solver says of the data is what the tight one says.
 
-    Raises: ModelError if the weights cannot be relied on, or the chains disagree.
+    Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one) disagree.
     """
     weights, total = again.weights, len(again.index)
     if not weights.may_replace(total):
@@ -206,8 +207,8 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     chains_apart = _largest_rhat(tree)
     if chains_apart > _APART:
         raise ModelError(
-            f"the chains of this posterior disagree (R-hat {chains_apart:.2f}), which no weights can mend: fit again "
-            "with rtol and atol ten times tighter"
+            "the chains of this posterior, or the halves of its only one, disagree "
+            f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
     shape, observed = tuple(tree["posterior"].sizes[d] for d in ("chain", "draw")), tree["observed_data"].to_dataset()

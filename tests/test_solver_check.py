@@ -17,7 +17,7 @@ from bayes_dasl._importance import resample_draws
 from bayes_dasl.inference import pose
 from bayes_dasl.inference._samples import Samples
 from bayes_dasl.layers import AbstractLayer
-from bayes_dasl.solver_check import check_solver, tightened
+from bayes_dasl.solver_check import _largest_rhat, check_solver, tightened
 
 TIMES = np.linspace(0.0, 3.0, 8)
 CHAINS, DRAWS = 4, 500
@@ -172,10 +172,28 @@ def test_chains_that_disagree_are_not_corrected(coarse):
     for name in ("posterior", "sample_stats", "log_likelihood"):
         apart[name] = xr.DataTree(resample_draws(coarse[name].to_dataset(), order))
     with pytest.raises(
-        ModelError, match=r"chains of this posterior disagree \(R-hat \d\.\d+\), which no weights can mend"
+        ModelError, match=r"chains of this posterior, .*, disagree \(R-hat \d\.\d+\), which no weights can mend"
     ):
         check_solver(model(1e-2), apart, correct=True)
     assert "solver_check" in check_solver(model(1e-2), apart).children
+
+
+def test_a_parameter_that_never_moves_says_nothing_of_agreement(coarse):
+    """As the corner of a Cholesky factor; R-hat is not defined there."""
+    still, apart = coarse.copy(), coarse.copy()
+    rate = coarse["posterior"]["rate"]
+    still["posterior"] = xr.DataTree(coarse["posterior"].to_dataset().assign(corner=xr.ones_like(rate)))
+    assert _largest_rhat(still) == _largest_rhat(coarse) < 1.1
+    moved = rate + xr.DataArray(np.arange(rate.sizes["chain"]), dims="chain")
+    apart["posterior"] = xr.DataTree(still["posterior"].to_dataset().assign(rate=moved))
+    assert _largest_rhat(apart) > 1.1
+
+
+def test_the_halves_of_a_single_chain_are_compared(coarse):
+    first = coarse["posterior"].to_dataset().isel(chain=[0])
+    ordered = first.isel(draw=np.argsort(first["rate"].values[0]))
+    assert _largest_rhat(xr.DataTree.from_dict({"posterior": first})) < 1.1
+    assert _largest_rhat(xr.DataTree.from_dict({"posterior": ordered})) > 1.1
 
 
 def with_noise(whole, scale):

@@ -46,10 +46,12 @@ does not work inside its `pmap`, diffrax#765), BlackJAX all four in one `vmap`. 
 in ours, by Kvaerno3 in NumPyro and BlackJAX, by BDF in Stan.
 
 A fit over the limit is stopped; once most keys of an engine are stopped, its median is settled and the others are not
-run. Its table shows no effective draw; a ratio to it is a lower bound (>): as if its 4000 draws had been independent
-and ready at the limit, and 80 s of it had been compilation. *Stuck* counts fits with R-hat above 1.1. A shift is
-against the median of all fits with R-hat below 1.01, whatever the engine. Memory is that of the largest process: all
-chains for JAX, one of the four chains or their server for Stan."""
+run. It counts as no effective draw; sampling time, R-hat, shift, divergences and memory are of the fits that ended. A
+ratio to a peer that never ended is a bound (>): as if its 4000 draws had been worth 4000 independent ones and ready at
+the limit, and 80 s of it had been compilation. A bound below one leaves open which is faster. Where at least half the
+keys of a peer were stopped, or *stuck* (R-hat above 1.1), no ratio of medians is given: that peer failed, and how fast
+is of no use. A shift is against the median of all fits with R-hat below 1.01, whatever the engine. Memory is that of
+the largest process: all chains for JAX, one of the four chains or their server for Stan."""
 TAIL = ("tail_per_second", "tail_per_sampling", "tail_per_gradient")
 STOPPED_DRAWS, COMPILING = 4000, 80.0
 
@@ -61,6 +63,8 @@ def derived(result: Result) -> Figures:
     """The columns of one fit; one that was stopped or failed made no effective draw."""
     if result.get("stopped") or "error" in result:
         none = dict.fromkeys(("bulk_ess", "tail_ess", *RATIOS, *TAIL), 0.0)
+        if result["engine"] == "numpyro":
+            del none["per_all_gradients"]
         return none | ({"seconds": result["limit"]} if result.get("stopped") else {})
     figures = {name: float(result[name]) for name in ("seconds", "sampling", "bulk_ess", "tail_ess", "divergences")}
     for kind in ("bulk", "tail"):
@@ -117,12 +121,14 @@ def problem_table(results: dict[str, list[Result]]) -> str:
 
 
 def ratio(ours: list[Figures], theirs: list[Figures], column: str) -> str:
-    """Median over median; in brackets, our median over the best of theirs; a bound where theirs did not end in time."""
+    """Median over median; in brackets, our median over the best of theirs; a bound where none of theirs ended."""
     own, other = ([f[column] for f in figures if column in f] for figures in (ours, theirs))
     if not own or not other:
         return "–"
     middle, typical = statistics.median(own), statistics.median(other)
     best = f" ({number(middle / max(other))})" if max(other) > 0 else ""
+    if best and 2 * sum(f.get("rhat", math.inf) > STUCK for f in theirs) >= len(theirs):
+        return "failed" + best
     if typical > 0:
         return number(middle / typical) + best
     limits = [f["seconds"] for f in theirs if f["bulk_ess"] == 0 and "seconds" in f]
@@ -159,10 +165,13 @@ def section(results: list[Result]) -> str:
                 by_problem.setdefault(problem, {})[engine] = fits
     if not by_problem:
         return "No results yet."
-    limits = ", ".join(sorted({f"{r['limit']:g}" for r in latest.values()}))
+    limits = ", ".join(f"{limit:g}" for limit in sorted({r["limit"] for r in latest.values()}))
     head = f"{place()}, pystan 3.10; limit {limits} s a fit."
     parts = [head, NOTE, "### Ours over each peer"]
-    parts += ["Medians over medians; in brackets, our median over the best key of the peer.", summary(by_problem)]
+    parts += [
+        "Medians over medians; in brackets, our median over the best that any key of the peer reached.",
+        summary(by_problem),
+    ]
     for problem, results_of in by_problem.items():
         parts += [f"### {load(problem).title} (`{problem}`)", problem_table(results_of)]
     return "\n\n".join(parts)
