@@ -210,12 +210,17 @@ CHECKED = {
         (
             {},
             "good",
-            r"at 100 times finer .* at most 0\.01 sd \(birth\), PSIS k-hat 0\.10; good below 0\.05 sd and 0\.57$",
+            r"at 100 times finer tolerances .* at most 0\.01 sd \(birth\), "
+            r"PSIS k-hat 0\.10; good below 0\.05 sd and 0\.57$",
         ),
         ({"largest_shift_sd": 0.06}, "warning", r"0\.06 sd.*check_solver\(model, post, correct=True\)"),
         ({"largest_shift_sd": 0.6}, "bad", "fit again with tighter rtol and atol, before all else"),
         ({"failures": 3}, "warning", "the finer solve failed in 3 of 200 draws"),
-        ({"pareto_k": 0.6}, "bad", "k-hat 0.60; good below 0.05 sd and 0.57; remedy: fit again"),
+        (
+            {"pareto_k": 0.6},
+            "bad",
+            "k-hat 0.60; good below 0.05 sd and 0.57; remedy: fit again with tighter rtol and atol",
+        ),
         ({"pareto_k": np.inf, "largest_shift_sd": np.inf}, "bad", "fit again"),
     ],
 )

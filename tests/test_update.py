@@ -346,7 +346,7 @@ def test_the_same_leaves_with_another_prior_are_another_model(post):
 
 def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path):
     new = series(np.full(300, 2.6), 12)
-    engine = bd.NUTS(chains=2, warmup=100, draws=400)
+    engine = bd.NUTS(chains=2, warmup=150, draws=400)
     updated = update(model(), post, new, engine=engine, checkpoint=tmp_path, key=2)
     assert updated.attrs["updated_by"] == "refit"
     mean, sd = truth(np.append(OLD, np.full(300, 2.6)))
@@ -355,7 +355,7 @@ def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path
     assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(400)
     assert updated.attrs["warmup_steps"] < 10 * 200  # a metric from a collapsed sample made each draw take 76
     kept = sorted(path.name for path in tmp_path.glob("*.step"))
-    assert len(kept) > 6
+    assert len(kept) > 10
     for path in kept[-3:]:
         (tmp_path / path).unlink()
     with pytest.raises(ReadError, match=r"made by bd\.update: call it again"):
