@@ -1,7 +1,12 @@
-"""R-hat, for the diagnosis and the solver check."""
+"""Which quantities move and their R-hat, for the diagnosis and the solver check."""
 
 import numpy as np
 from arviz_stats.base.array import array_stats
+
+
+def moving_quantities(values: np.ndarray) -> np.ndarray:
+    """Which quantities of `(chain, draw, quantity)` are not the same in every draw."""
+    return np.any(values != values[:1, :1], axis=(0, 1))
 
 
 def rhat(values: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-from ._convergence import rhat
+from ._convergence import moving_quantities, rhat
 from ._findings import FAILURES, Diagnosis, Finding, Level, grade
 from ._run_findings import run_findings
 
@@ -55,15 +55,14 @@ class _Columns(NamedTuple):
 
     @property
     def moving(self) -> np.ndarray:
-        return np.any(self.values != self.values[:1, :1], axis=(0, 1))
+        return moving_quantities(self.values)
 
 
 def _agreed(columns: _Columns) -> bool:
     """Whether chains drew the same distribution, good or not."""
     if columns.values.shape[1] < FEWEST_DRAWS:
         return False
-    moving = columns.moving
-    return not moving.any() or bool((rhat(columns.values[..., moving]) < _PASSABLE_RHAT).all())
+    return bool((rhat(columns.values[..., columns.moving]) < _PASSABLE_RHAT).all())
 
 
 def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:

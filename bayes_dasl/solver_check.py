@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Int
 
-from ._convergence import rhat
+from ._convergence import moving_quantities, rhat
 from ._errors import ModelError
 from ._importance import (
     FEWEST,
@@ -187,8 +187,7 @@ def _largest_rhat(post: xr.DataTree) -> float:
     """The largest R-hat of the scientific parameters that move; 1 if none does."""
     columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
     by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
-    moving = np.any(by_chain != by_chain[:1, :1], axis=(0, 1))
-    return float(rhat(by_chain[..., moving]).max(initial=1.0))
+    return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
 
 
 def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:

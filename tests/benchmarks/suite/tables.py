@@ -120,14 +120,14 @@ def problem_table(results: dict[str, list[Result]]) -> str:
     return rows(lines)
 
 
-def ratio(ours: list[Figures], theirs: list[Figures], column: str) -> str:
+def ratio(ours: list[Figures], theirs: list[Figures], column: str, *, failed: bool) -> str:
     """Median over median; in brackets, our median over the best of theirs; a bound where none of theirs ended."""
     own, other = ([f[column] for f in figures if column in f] for figures in (ours, theirs))
     if not own or not other:
         return "–"
     middle, typical = statistics.median(own), statistics.median(other)
     best = f" ({number(middle / max(other))})" if max(other) > 0 else ""
-    if best and 2 * sum(f.get("rhat", math.inf) > STUCK for f in theirs) >= len(theirs):
+    if failed and best:
         return "failed" + best
     if typical > 0:
         return number(middle / typical) + best
@@ -142,11 +142,13 @@ def summary(by_problem: dict[str, dict[str, list[Result]]]) -> str:
     lines = [["problem", "peer", *RATIOS.values(), "stuck, stopped or failed: ours", "peer"]]
     for problem, results in by_problem.items():
         figures = {engine: [derived(fit) for fit in fits] for engine, fits in results.items()}
-        failed = {engine: f"{sum(map(bad, fits))} of {len(fits)}" for engine, fits in results.items()}
+        failed = {engine: sum(map(bad, fits)) for engine, fits in results.items()}
+        counts = {engine: f"{failed[engine]} of {len(fits)}" for engine, fits in results.items()}
         for engine in figures:
             if engine != "ours" and "ours" in figures:
-                cells = [ratio(figures["ours"], figures[engine], column) for column in RATIOS]
-                lines.append([f"`{problem}`", LABELS[engine], *cells, failed["ours"], failed[engine]])
+                mostly = 2 * failed[engine] >= len(results[engine])
+                cells = [ratio(figures["ours"], figures[engine], column, failed=mostly) for column in RATIOS]
+                lines.append([f"`{problem}`", LABELS[engine], *cells, counts["ours"], counts[engine]])
     return rows(lines)
 
 
