@@ -171,7 +171,8 @@ def test_chains_that_disagree_are_not_corrected(coarse):
     apart, order = coarse.copy(), np.argsort(coarse["posterior"]["rate"].values, axis=None)
     for name in ("posterior", "sample_stats", "log_likelihood"):
         apart[name] = xr.DataTree(resample_draws(coarse[name].to_dataset(), order))
-    words = r"chains of this posterior, or the halves of its only one, disagree \(R-hat \d\.\d+\), which no weights can mend"
+    halves = "or the halves of its only one"
+    words = rf"chains of this posterior, {halves}, disagree \(R-hat \d\.\d+\), which no weights can mend"
     with pytest.raises(ModelError, match=words):
         check_solver(model(1e-2), apart, correct=True)
     assert "solver_check" in check_solver(model(1e-2), apart).children
