@@ -121,12 +121,12 @@ def as_rows(draws: Mapping[str, np.ndarray]) -> Float[np.ndarray, "draws numbers
 
 
 def total_log_likelihood(of_each: Mapping[str, np.ndarray], observed: Mapping[str, Any]) -> Float[np.ndarray, " draws"]:
-    """The log likelihood of all data from that of each datum, `(draws, time)`; a missing datum (NaN) does not count."""
+    """The log likelihood of all data from that of each, `(draws, time, …)`; a missing datum (NaN) does not count."""
     return sum((v[:, ~np.isnan(np.asarray(observed[name]))].sum(axis=1) for name, v in of_each.items()), np.zeros(()))
 
 
 def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
-    """The log likelihood of all data that a posterior holds for each of its draws.
+    """The log likelihood of all data, and of the constraints, that a posterior holds for each of its draws.
 
     Raises: MismatchError if it holds none.
     """
@@ -134,9 +134,12 @@ def stored_log_likelihood(post: xr.DataTree) -> Float[np.ndarray, " draws"]:
         raise MismatchError(
             "this posterior has no group 'log_likelihood', which its draws are weighed by; fit it again"
         )
-    ordered = {str(n): v.transpose("chain", "draw", "time").values for n, v in post["log_likelihood"].data_vars.items()}
-    observed = {name: post["observed_data"][name].values for name in ordered}
-    return total_log_likelihood({n: v.reshape(-1, v.shape[-1]) for n, v in ordered.items()}, observed)
+    ordered = {str(n): v.transpose("chain", "draw", ...) for n, v in post["log_likelihood"].data_vars.items()}
+    observed = {name: post["observed_data"][name].transpose(*v.dims[2:]).values for name, v in ordered.items()}
+    flat = {name: v.values.reshape(-1, *v.shape[2:]) for name, v in ordered.items()}
+    stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
+    of_constraints = stats["log_factor"].transpose("chain", "draw").values.ravel() if "log_factor" in stats else 0.0
+    return total_log_likelihood(flat, observed) + of_constraints
 
 
 def earlier_log_weights(post: xr.DataTree) -> Float[np.ndarray, " draws"] | None:

@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from . import _memory
+from ._importance import total_log_likelihood
 from ._trace import traced
 from .data import Inputs
 from .model import Model, Observed
@@ -24,7 +25,11 @@ type Draws = Mapping[str, np.ndarray]
 
 
 class Pushed(eqx.Module):
-    """What draws predict; the leading axis is the draw. Values are NaN where the solver failed."""
+    """What draws predict; the leading axis is the draw. Values are NaN where the solver failed.
+
+    `mismatch` is the root mean square of each standardised mismatch and broken constraint, `log_factor` what all of
+    them add to the log density.
+    """
 
     mean: dict[str, Any]
     variance: dict[str, Any]
@@ -32,6 +37,12 @@ class Pushed(eqx.Module):
     steps: Any
     log_likelihood: dict[str, Any]
     predictions: dict[str, Any]
+    mismatch: dict[str, Any] = eqx.field(default_factory=dict)
+    log_factor: Any = 0.0
+
+    def log_weight(self, observed: Observed) -> Any:
+        """What data and constraints together say of each draw."""
+        return total_log_likelihood(self.log_likelihood, observed) + self.log_factor
 
 
 def push(
@@ -86,7 +97,7 @@ def _compiled(function: Callable, draws: Draws, keys: Array) -> tuple[Callable, 
 def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: bool) -> Any:
     def one(draw, key):
         realised = realise(model, draw)
-        prediction = realised.layer(given)
+        prediction = realised.predict(given)
         ok = prediction.ok
         noise = realised.conditional(prediction)
         masked = lambda value: jnp.where(ok, value, jnp.nan)  # noqa: E731
@@ -100,9 +111,11 @@ def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: b
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},
             ok,
-            prediction.stats["steps"],
+            prediction.stats.get("steps", jnp.zeros((), int)),
             {name: jnp.where(ok | jnp.isnan(value), value, -jnp.inf) for name, value in likelihood.items()},
             predictions,
+            {name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in prediction.mismatches.items()},
+            prediction.log_factor,
         )
 
     return one

@@ -10,15 +10,16 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from bayes_dasl._errors import MismatchError
+from bayes_dasl.data import index_of
 from bayes_dasl.scores import score_table
 
 FEWEST_DIFFERENCES = 5
 
 
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    """Forecast, at every time, the ensemble of all training values.
+    """Forecast, at every time, the ensemble of all training values (of a field, at each place its own).
 
-    Shapes: each variable is `(draw, time)`, NaN in a draw where the training value is missing.
+    Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
     """
     time = np.atleast_1d(np.asarray(times, float))
 
@@ -37,7 +38,7 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     The pairs are those within half a typical time step of the lead, and at least the five nearest;
     a single training value is repeated as it is.
 
-    Shapes: each variable is `(draw, time)`, padded with NaN where a lead time has fewer pairs.
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
     time = np.atleast_1d(np.asarray(times, float))
 
@@ -75,9 +76,15 @@ def score_baselines(
             )
     tables = {}
     for baseline in (climatology, persistence):
-        members = baseline(train[names], test["time"].values)
+        members = baseline(train[names], test[index_of(test[names])].values)
         tables[baseline.__name__] = score_table(
-            {name: (members[name].values, np.asarray(test[name].values, float)) for name in names}
+            {
+                name: (
+                    members[name].values.reshape(members.sizes["draw"], test[name].size),
+                    test[name].transpose(*members[name].dims[1:]).values.astype(float).ravel(),
+                )
+                for name in names
+            }
         )
     return tables
 
@@ -86,15 +93,21 @@ def _forecast(
     train: xr.Dataset, time: np.ndarray, ensemble: Callable[[np.ndarray, np.ndarray], np.ndarray]
 ) -> xr.Dataset:
     """Apply `ensemble(times, values)` to the observed part of each variable."""
+    index = index_of(train)
+    known = np.asarray(train[index].values, float)
     members = {}
     for name, variable in train.data_vars.items():
-        values = np.asarray(variable.values, float)
-        seen = np.isfinite(values)
-        members[name] = ensemble(np.asarray(train["time"].values, float)[seen], values[seen])
-    draws = max((block.shape[0] for block in members.values()), default=0)
-    variables = {name: (("draw", "time"), _padded(block, draws), train[name].attrs) for name, block in members.items()}
-    coords = {"draw": np.arange(draws), "time": ("time", time, train["time"].attrs)}
-    return xr.Dataset(variables, coords=coords)
+        columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
+        members[name] = [ensemble(known[np.isfinite(y)], y[np.isfinite(y)]) for y in columns]
+    draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
+    variables = {}
+    for name, blocks in members.items():
+        places = train[name].transpose(index, ...).dims[1:]
+        values = np.stack([_padded(block, draws) for block in blocks], axis=-1)
+        shape = (draws, len(time), *(train.sizes[place] for place in places))
+        variables[name] = (("draw", index, *places), values.reshape(shape), train[name].attrs)
+    coords = {"draw": np.arange(draws), index: (index, time, train[index].attrs)}
+    return xr.Dataset(variables, coords={**train.coords, **coords})
 
 
 def _padded(block: np.ndarray, draws: int) -> np.ndarray:

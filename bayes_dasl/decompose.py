@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable
+from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
 from scipy import linalg
+
+from ._errors import MismatchError
 
 GROUPS = ("science", "network")
 MEANINGS = {
@@ -20,7 +22,7 @@ MEANINGS = {
 DRAWS_PER_FEATURE = 20
 
 
-def decompose(fc: xr.DataTree) -> xr.Dataset:
+def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
@@ -37,12 +39,13 @@ def decompose(fc: xr.DataTree) -> xr.Dataset:
     Failed draws are left out (`attrs["failed_draws"]`). NaN where fewer than two draws are left, and in the split where
     fewer than 20.
 
-    Shapes: each variable is `(observable, time)`.
+    Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
+    Raises: MismatchError for an unknown observable, or several that have different dimensions: name those of one kind.
     Source: Saltelli et al. (2008), Global Sensitivity Analysis; Kucherenko, Tarantola & Annoni (2012), for dependent
     inputs.
     """
-    means = fc["conditional_mean"].to_dataset()
+    means = _chosen(fc["conditional_mean"].to_dataset(), observables)
     mean, variance = (_stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
     leaves = _leaves(fc)
     ok = np.all(np.isfinite(mean) & ~np.isnan(variance), axis=2)
@@ -150,21 +153,41 @@ def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
     return found if len(found) == len(GROUPS) else {}
 
 
-def _stacked(moments: xr.Dataset, names: Iterable[Hashable]) -> np.ndarray:
-    """All observables as `(draw, observable, time)`."""
-    values = [moments[name].transpose("chain", "draw", "time").values for name in names]
-    return np.stack([value.reshape(-1, value.shape[-1]) for value in values], axis=1)
+def _chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
+    unknown = [name for name in observables or () if name not in means]
+    if unknown:
+        raise MismatchError(
+            f"the forecast has no observable {', '.join(unknown)}; it has {', '.join(map(str, means.data_vars))}"
+        )
+    chosen = means if observables is None else means[list(observables)]
+    if len({_dims(variable) for variable in chosen.data_vars.values()}) > 1:
+        kinds = "; ".join(f"{name} has {', '.join(_dims(v))}" for name, v in chosen.data_vars.items())
+        raise MismatchError(f"the observables have different dimensions ({kinds}): decompose(fc, [names of one kind])")
+    return chosen
+
+
+def _dims(variable: xr.DataArray) -> tuple[str, ...]:
+    return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
+
+
+def _stacked(moments: xr.Dataset, means: xr.Dataset) -> np.ndarray:
+    """All observables as `(draw, observable, datum)`, the places of a field one after the other."""
+    values = [moments[name].transpose("chain", "draw", *_dims(means[name])).values for name in means]
+    return np.stack([value.reshape(value.shape[0] * value.shape[1], -1) for value in values], axis=1)
 
 
 def _labelled(parts: dict[str, np.ndarray], means: xr.Dataset, failed: int) -> xr.Dataset:
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
+    dims = _dims(next(iter(means.data_vars.values())))
+    shape = (len(names), *(means.sizes[dim] for dim in dims))
     variables = {
-        name: (("observable", "time"), values, {"long_name": MEANINGS[name]}) for name, values in parts.items()
+        name: (("observable", *dims), values.reshape(shape), {"long_name": MEANINGS[name]})
+        for name, values in parts.items()
     }
     coords = {
         "observable": names,
         "units": ("observable", units),
-        "time": means["time"].variable,
+        **{dim: means[dim].variable for dim in dims if dim in means.coords},
     }
     return xr.Dataset(variables, coords=coords, attrs={"failed_draws": failed})

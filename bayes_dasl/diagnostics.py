@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -91,8 +92,9 @@ def _variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArra
 
 def _element_names(name: str, variable: xr.DataArray) -> list[str]:
     inner = variable.dims[2:]
-    if inner == ("time",):
-        return [f"{name} at time {t:g}" for t in variable["time"].values]
+    if inner and all(dim in variable.coords for dim in inner):
+        places = itertools.product(*(variable[dim].values for dim in inner))
+        return [f"{name} at {', '.join(f'{d} {v:g}' for d, v in zip(inner, at, strict=True))}" for at in places]
     indices = np.ndindex(variable.shape[2:])
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 

@@ -1,5 +1,6 @@
 """The posterior predictive at any times."""
 
+import dataclasses
 import datetime
 import time
 
@@ -13,7 +14,7 @@ from ._keys import as_key, printable
 from ._predictive import push
 from .data import Inputs, check_units, checked_times
 from .model import Model, check_shapes
-from .posterior import check_belongs, draws_of, series_dataset, with_coordinates
+from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 
 
 def forecast(
@@ -31,21 +32,21 @@ def forecast(
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions`
-    (`ok`, `steps`), and `posterior`, the draws that were pushed, from which `decompose` splits the epistemic
-    variance. A draw whose solve fails is NaN and counted in `ok`.
+    (`ok`, `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were
+    pushed, from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     began = time.perf_counter()
     check_belongs(model, post)
-    data = _as_dataset(at)
+    data = _as_dataset(at, post, model.index)
     given = _inputs(model, post, data)
     check_shapes(model, given)
     draws = draws_of(model, post)
     pushed = push(model, given, draws, key=as_key(key))
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
-    units = post["observed_data"].to_dataset()
+    observed = post["observed_data"].to_dataset()
     groups = {
-        name: series_dataset({n: v.reshape(*shape, -1) for n, v in values.items()}, data["time"], units)
+        name: over_data(values, post, observed, data)
         for name, values in (
             ("predictions", pushed.predictions),
             ("conditional_mean", pushed.mean),
@@ -57,44 +58,49 @@ def forecast(
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
     groups["sample_stats_predictions"] = with_coordinates(stats)
     groups["posterior"] = post["posterior"].to_dataset()
+    groups |= mismatch_group(pushed.mismatch, post)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
-        "train_end": float(post["observed_data"].to_dataset()["time"].values[-1]),
+        "train_end": float(observed[model.index].values[-1]),
         "signature": post.attrs["signature"],
         "wall_time_s": time.perf_counter() - began,
     }
     return tree
 
 
-def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
+def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:
+    """What is asked for, at the places of the fitted data where it names none."""
+    places = {n: c for n, c in post["observed_data"].to_dataset().coords.items() if n != index and c.dims == (n,)}
     if isinstance(at, xr.Dataset):
-        return at
+        return at.assign_coords({n: c for n, c in places.items() if n not in at.coords})
     times = np.asarray(at)
     if times.ndim != 1:
-        raise DataError(f"times must be a 1-D array or a dataset with a coordinate 'time', not shape {times.shape}")
+        raise DataError(f"times must be a 1-D array or a dataset with a coordinate '{index}', not shape {times.shape}")
     # Numbers become floats; dates stay what they are, to be refused with the other times.
-    return xr.Dataset(coords={"time": times.astype(float) if times.dtype.kind in "iu" else times})
+    return xr.Dataset(coords={index: times.astype(float) if times.dtype.kind in "iu" else times, **places})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
-    start, times = float(post["constant_data"].attrs["start"]), checked_times(data)
+    start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
     if times[0] < start:
         raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
+    past = model.past(post["observed_data"].to_dataset())
     if not model.layer.forcings:
-        return model.inputs(data, start=start)
+        return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
         check_units(data, name, model.layer.units.get(name, ""))
     forcings = list(model.layer.forcings)
+    index = model.index
     known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)
-    past = known.isel(time=~np.isin(known["time"], times))
-    both = xr.concat([past, data[forcings].reset_coords(drop=True)], "time", data_vars="all").sortby("time")
-    joined = model.inputs(both, start=start)
-    return Inputs(joined.start, jnp.asarray(times), joined.forcings)
+    before = known.isel({index: ~np.isin(known[index], times)})
+    both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
+    joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
+    return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,6 +1,6 @@
 """A layer and observation noise: together a NumPyro model."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -11,12 +11,14 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ._errors import BayesDaslError, DataError, ModelError
-from .data import Inputs, check_units, checked_times, inputs, observations
-from .layers import AbstractLayer, Prediction
+from ._types import Values
+from .data import Inputs, Past, check_units, checked_times, inputs, observations
+from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
 from .random import Module, paths, sample
 
-type Observed = dict[str, Float[Array, " time"]]
+type Observed = dict[str, Float[Array, "time ..."]]
+type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
 
 
 class Model(Module):
@@ -27,11 +29,16 @@ class Model(Module):
     the observables that the dataset holds, `model(inputs(data))` draws them. A draw at which the solver fails
     has log density −inf and a finite gradient.
 
+    `constraints` are soft: each is a function of the layer's values and its inputs, which returns by how much they
+    break a law, divided by how much of that is tolerated (any shape). Each number counts as a draw of the standard
+    normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
+
     Raises: ModelError if the noise names something that the layer does not predict, or nothing is random.
     """
 
     layer: AbstractLayer
     noise: AbstractNoise | Mapping[str, AbstractNoise]
+    constraints: Mapping[str, Constraint] = eqx.field(default_factory=dict)
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
@@ -48,10 +55,21 @@ class Model(Module):
                     f"observable '{name}' is not an output of the model; its outputs are "
                     f"{', '.join(self.layer.outputs)}"
                 )
+        if not isinstance(self.constraints, Mapping) or not all(map(callable, self.constraints.values())):
+            raise ModelError("constraints must be a dict of functions f(values, inputs), by the name of each law")
 
     @property
     def observables(self) -> tuple[str, ...]:
         return tuple(self.noise) if isinstance(self.noise, Mapping) else self.layer.outputs
+
+    @property
+    def index(self) -> str:
+        """The coordinate that the data run along."""
+        return self.layer.index
+
+    def dims(self, observable: str) -> tuple[str, ...]:
+        """The dimensions of an observable, the index first."""
+        return (self.index, *self.layer.dims.get(observable, ()))
 
     def noise_of(self, observable: str) -> AbstractNoise:
         return self.noise[observable] if isinstance(self.noise, Mapping) else self.noise
@@ -60,14 +78,15 @@ class Model(Module):
         """Run as a NumPyro model; give a dataset, or inputs and observed arrays (NaN = missing)."""
         if isinstance(data, xr.Dataset):
             held = [name for name in self.observables if name in data]
-            observed = {name: jnp.asarray(observations(data, name)) for name in held}
+            observed = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
             data = self.inputs(data)
         realised = sample(self)
-        prediction = realised.layer(data)
+        prediction = realised.predict(data)
         # NUTS may propose a corner where the solver fails: reject that draw, keep the chain alive.
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
-        for name in self.observables:
-            noise = realised.noise_of(name)(prediction.values[name])
+        if prediction.mismatches:
+            numpyro.factor("mismatches", prediction.log_factor)
+        for name, noise in realised.conditional(prediction).items():
             values = None if observed is None else observed.get(name)
             if values is None:
                 numpyro.sample(name, noise)
@@ -75,14 +94,48 @@ class Model(Module):
                 seen = ~jnp.isnan(values)
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
 
+    def predict(self, given: Inputs) -> Prediction:
+        """What the layer of a realised model predicts, and by how much that breaks the constraints."""
+        if isinstance(self.layer, AbstractFilter):
+            prediction = self.layer(given, {name: self.noise_of(name).variance for name in self.observables})
+        else:
+            prediction = self.layer(given)
+        broken = {name: jnp.asarray(law(prediction.values, given)) for name, law in self.constraints.items()}
+        # Masked as the values are: at the values of a failed solve a law may be singular.
+        broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
+        return eqx.tree_at(
+            lambda p: p.mismatches, prediction, prediction.mismatches | broken, is_leaf=lambda x: isinstance(x, dict)
+        )
+
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times and forcings for this model's layer."""
-        start = getattr(self.layer, "start", None) if start is None else start
-        return inputs(data, start=start, forcings=self.layer.forcings)
+        """Times, forcings and places for this model's layer."""
+        layer = self.layer
+        start = getattr(layer, "start", None) if start is None else start
+        places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
+        given = inputs(
+            data,
+            start=start,
+            forcings=layer.forcings,
+            interpolation=layer.interpolation,
+            index=self.index,
+            places=places,
+        )
+        return eqx.tree_at(lambda g: g.past, given, self.past(data), is_leaf=lambda x: x is None)
+
+    def past(self, data: xr.Dataset) -> Past | None:
+        """The observations that a filtering layer looks back at; none for other layers, or without observations."""
+        held = [name for name in self.observables if name in data]
+        if not isinstance(self.layer, AbstractFilter) or not held:
+            return None
+        values = {name: jnp.asarray(observations(data, name)) for name in held}
+        return Past(jnp.asarray(checked_times(data, self.index)), values)
 
     def conditional(self, prediction: Prediction) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model."""
-        return {name: self.noise_of(name)(prediction.values[name]) for name in self.observables}
+        return {
+            name: self.noise_of(name).around(prediction.values[name], prediction.variances.get(name))
+            for name in self.observables
+        }
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
@@ -92,7 +145,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
-    checked_times(data)
+    checked_times(data, model.index)
     if not paths(model):
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     for leaf in paths(model).values():
@@ -115,12 +168,12 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     return observed
 
 
-def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, " time"]:
-    noise = model.noise_of(name)
-    values = observations(data, name, integer=noise.counts)
+def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
+    noise, dims = model.noise_of(name), model.dims(name)
+    values = observations(data, name, integer=noise.counts, dims=dims)
     if noise.positive and (values[~np.isnan(values)] <= 0).any():
-        at = float(data["time"].values[np.nan_to_num(values, nan=1.0) <= 0][0])
-        raise DataError(f"observable '{name}' is not positive at time {at:g}, as {type(noise).__name__} needs")
+        at = float(data[dims[0]].values[np.nonzero(np.nan_to_num(values, nan=1.0) <= 0)[0][0]])
+        raise DataError(f"observable '{name}' is not positive at {dims[0]} {at:g}, as {type(noise).__name__} needs")
     return jnp.asarray(values)
 
 
@@ -134,7 +187,7 @@ def check_shapes(model: Model, given: Inputs) -> None:
     def evaluate():
         with numpyro.handlers.seed(rng_seed=0):
             realised = sample(model)
-            prediction = realised.layer(given)
+            prediction = realised.predict(given)
             return {name: d.batch_shape for name, d in realised.conditional(prediction).items()}
 
     odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
@@ -146,9 +199,9 @@ def check_shapes(model: Model, given: Inputs) -> None:
         raise
     except Exception as error:  # whatever a user's equation may raise
         raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
-    want = given.times.shape
     for name, shape in shapes.items():
+        places = model.dims(name)[1:]
+        want = given.times.shape + tuple(given.coordinates[place].size for place in places)
         if shape != want:
-            raise ModelError(
-                f"the model gives '{name}' the shape {shape}, but one number for each time is needed: {want}{hint}"
-            )
+            what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
+            raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")

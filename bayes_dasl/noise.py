@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from ._errors import ModelError
 from ._types import Scalar
 from .random import Module
 
@@ -23,8 +24,27 @@ class AbstractNoise(Module):
     """Whether data must be positive."""
 
     @abstractmethod
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
-        """The distribution of the data, with batch shape `(time,)`."""
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        """The distribution of the data, with the batch shape of the prediction."""
+
+    @property
+    def variance(self) -> Float[Array, ""]:
+        """The variance of the noise, where it does not depend on the prediction.
+
+        Raises: ModelError for a noise model that is not normal.
+        """
+        raise ModelError(f"a filtering layer needs bd.NormalNoise, not {type(self).__name__}")
+
+    def around(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> dist.Distribution:
+        """The distribution of the data around a prediction that is uncertain by `variance` itself.
+
+        Raises: ModelError for a variance where the noise is not normal.
+        """
+        if variance is None:
+            return self(prediction)
+        return dist.Normal(prediction, jnp.sqrt(variance + self.variance))
 
 
 class NormalNoise(AbstractNoise):
@@ -32,8 +52,12 @@ class NormalNoise(AbstractNoise):
 
     scale: Scalar
 
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.Normal(prediction, self.scale)
+
+    @property
+    def variance(self) -> Float[Array, ""]:
+        return jnp.square(self.scale)
 
 
 class LogNormalNoise(AbstractNoise):
@@ -42,7 +66,7 @@ class LogNormalNoise(AbstractNoise):
     positive: ClassVar[bool] = True
     scale: Scalar
 
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.LogNormal(jnp.log(jnp.maximum(prediction, _SMALLEST)), self.scale)
 
 
@@ -52,7 +76,7 @@ class StudentTNoise(AbstractNoise):
     scale: Scalar
     df: Scalar = 4.0
 
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.StudentT(self.df, prediction, self.scale)
 
 
@@ -61,7 +85,7 @@ class PoissonNoise(AbstractNoise):
 
     counts: ClassVar[bool] = True
 
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.Poisson(jnp.maximum(prediction, _SMALLEST))
 
 
@@ -71,5 +95,5 @@ class NegativeBinomialNoise(AbstractNoise):
     counts: ClassVar[bool] = True
     concentration: Scalar
 
-    def __call__(self, prediction: Float[Array, " time"]) -> dist.Distribution:
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.NegativeBinomial2(jnp.maximum(prediction, _SMALLEST), self.concentration)

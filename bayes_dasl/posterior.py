@@ -12,13 +12,14 @@ import xarray as xr
 from ._errors import MismatchError, ReadError
 from ._files import replacing
 from ._tree import short_names
+from .data import index_of
 from .model import Model
 from .random import RandomLeaf, describe_distribution, paths
 
 
 def names(model: Model) -> dict[str, str]:
     """The name in results of every random leaf, by its path: the shortest suffix that is unambiguous."""
-    return short_names(paths(model), reserved=(*model.observables, "time", "chain", "draw"))
+    return short_names(paths(model), reserved=(*model.observables, model.index, "chain", "draw"))
 
 
 def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
@@ -43,13 +44,55 @@ def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:
 
 
 def series_dataset(
-    values: Mapping[str, np.ndarray], times: xr.DataArray, data: xr.Dataset, dims: tuple[str, ...] = ("chain", "draw")
+    values: Mapping[str, np.ndarray],
+    times: xr.DataArray,
+    data: xr.Dataset,
+    places: Mapping[str, xr.DataArray] | None = None,
 ) -> xr.Dataset:
-    """A dataset of observables over time, with the units of the data."""
+    """Draws `(chain, draw, time, …)` of observables as a dataset, with the units of the data.
+
+    `places` are the coordinates of the dimensions beyond the index, in their order, of the observables in `data`.
+    """
     attributes = {name: plain_attributes(data[name].attrs) if name in data else {} for name in values}
-    times = times.assign_attrs(plain_attributes(times.attrs))
-    variables = {name: ((*dims, "time"), v, attributes[name]) for name, v in values.items()}
-    return with_coordinates(xr.Dataset(variables, coords={"time": times}))
+    coords = {str(c.name): c.assign_attrs(plain_attributes(c.attrs)) for c in (times, *(places or {}).values())}
+    variables = {
+        name: (("chain", "draw", times.name, *_beyond(data, name, v.ndim - 3)), v, attributes[name])
+        for name, v in values.items()
+    }
+    return with_coordinates(xr.Dataset(variables, coords=coords))
+
+
+def _beyond(data: xr.Dataset, name: str, number: int) -> tuple[str, ...]:
+    """The dimensions of an observable after the index."""
+    return tuple(map(str, data[name].dims[1:])) if number else ()
+
+
+def over_data(
+    values: Mapping[str, np.ndarray], post: Mapping, data: xr.Dataset, at: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Draws `(chain · draw, time, …)` of observables, in the chains of a posterior, over its data or at other times.
+
+    `data` are those of the fit, with their dimensions in the model's order; `at` has the times, and may have places.
+    """
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    at = data if at is None else at
+    index = index_of(data)
+    names = dict.fromkeys(str(d) for n in values if n in data for d in data[n].dims if d != index)
+    places = {name: at[name] if name in at.coords else data[name] for name in names}
+    return series_dataset({n: v.reshape(*shape, *v.shape[1:]) for n, v in values.items()}, at[index], data, places)
+
+
+def mismatch_group(mismatch: Mapping[str, np.ndarray], post: Mapping) -> dict[str, xr.Dataset]:
+    """The group `mismatch`: by how much each draw breaks each constraint; none where nothing is constrained."""
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    variables = {name: (("chain", "draw"), v.reshape(shape)) for name, v in mismatch.items()}
+    return {"mismatch": with_coordinates(xr.Dataset(variables))} if variables else {}
+
+
+def with_log_factor(stats: xr.Dataset, log_factor: np.ndarray) -> xr.Dataset:
+    """Sample statistics with what the constraints add to the log density of each draw, where there are any."""
+    shape = tuple(stats.sizes[d] for d in ("chain", "draw"))
+    return stats.assign(log_factor=(("chain", "draw"), log_factor.reshape(shape))) if np.any(log_factor) else stats
 
 
 def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from bayes_dasl._errors import MismatchError
-from bayes_dasl.data import checked_times
+from bayes_dasl.data import checked_times, index_of
 
 LEVELS = (50, 80, 90, 95)
 COLUMNS = (
@@ -51,16 +51,16 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
     For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed.
 
-    Shapes: each observable is `(time,)`, over the times that the forecast and the data share.
+    Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
-    ensembles, time = matched(fc, data)
+    ensembles, common = matched(fc, data)
     rng = np.random.default_rng(0)
-    values = {
-        name: ("time", _ranks(draws[_finite(draws)], observed, rng), {"units": ""})
+    ranks = {
+        name: _ranks(draws[_finite(draws)], observed, rng).reshape(common[name].shape)
         for name, (draws, observed) in ensembles.items()
     }
-    return xr.Dataset(values, coords={"time": time})
+    return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
 def score_ensemble(
@@ -102,15 +102,16 @@ def score_table(ensembles: Ensembles) -> pd.DataFrame:
     return table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)])
 
 
-def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.DataArray]:
-    """Pair each observable's draws with its observations at the times that both have.
+def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
+    """Pair each observable's draws with its observations at the times that both have; and those observations.
 
-    Shapes: draws `(draw, time)` with chains merged, observed `(time,)`.
-    Raises: MismatchError if an observable is not in the data, or no time is shared.
+    Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
+    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
     """
     if "predictions" not in fc.children:
         raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
-    checked_times(data)
+    index = index_of(fc["predictions"].to_dataset())
+    checked_times(data, index)
     predictions = fc["predictions"].to_dataset()
     absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
     if absent:
@@ -118,24 +119,31 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.DataArray]
             f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
-    rows, columns = _shared_times(predictions["time"].values, data["time"].values)
-    ensembles = {}
+    rows, columns = _shared_times(predictions[index].values, data[index].values, index)
+    ensembles, common = {}, {}
     for name, variable in predictions.data_vars.items():
-        draws = variable.transpose("chain", "draw", "time").values
-        draws = draws.reshape(-1, draws.shape[-1])[:, columns]
-        ensembles[str(name)] = draws, np.asarray(data[name].values, float)[rows]
-    return ensembles, data["time"][rows]
+        draws = variable.transpose("chain", "draw", index, ...).isel({index: columns})
+        _check_places(draws, data[name])
+        observed = data[name].isel({index: rows}).transpose(*draws.dims[2:]).astype(float)
+        flat = draws.values.reshape(draws.shape[0] * draws.shape[1], -1)
+        ensembles[str(name)], common[str(name)] = (flat, observed.values.ravel()), observed
+    return ensembles, xr.Dataset(common)
 
 
-def _shared_times(forecast: np.ndarray, data: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
+    for place in draws.dims[3:]:
+        if place not in data.dims or not np.array_equal(draws[place].values, data[place].values):
+            raise MismatchError(f"'{data.name}' is forecast at other places '{place}' than those of the data")
+
+
+def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices into `data` and into `forecast` of the times that both have, up to rounding."""
-    index = pd.Index(forecast)
     tolerance = 1e-9 * max(1.0, float(np.abs(forecast).max()))
-    columns = index.get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    columns = pd.Index(forecast).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
     rows = np.flatnonzero(columns >= 0)
     if rows.size == 0:
         raise MismatchError(
-            f"no time of the data (from {data.min():g} to {data.max():g}) is in the forecast "
+            f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
             f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
         )
     return rows, columns[rows]

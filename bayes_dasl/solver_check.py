@@ -22,14 +22,13 @@ from ._importance import (
     resample_draws,
     resample_stats,
     stored_log_likelihood,
-    total_log_likelihood,
     weigh,
 )
 from ._keys import as_key
 from ._predictive import Pushed, push
 from .inference import Problem, check_same_posterior, fitted_data, pose
 from .model import Model
-from .posterior import draws_of, series_dataset
+from .posterior import draws_of, mismatch_group, over_data, with_log_factor
 from .random import is_random
 
 # A step much finer than this is lost in rounding.
@@ -100,7 +99,7 @@ def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray, earlier
     before = stored_log_likelihood(post)[index]
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
     earlier = None if earlier is None else earlier[index]
-    log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
+    log_weights = pushed.log_weight(problem.observed) - before
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))
 
 
@@ -210,13 +209,14 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
             f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
-    shape, observed = tuple(tree["posterior"].sizes[d] for d in ("chain", "draw")), tree["observed_data"].to_dataset()
+    observed = tree["observed_data"].to_dataset()
     groups = {"posterior": resample_draws(tree["posterior"].to_dataset(), taken)}
     if "sample_stats" in tree.children:
-        groups["sample_stats"] = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
+        stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
+        groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])
     for name, values in (("log_likelihood", again.pushed.log_likelihood), ("conditional_mean", again.pushed.mean)):
-        over_time = {n: v[taken].reshape(*shape, -1) for n, v in values.items()}
-        groups[name] = series_dataset(over_time, observed["time"], observed)
+        groups[name] = over_data({n: v[taken] for n, v in values.items()}, tree, observed)
+    groups |= mismatch_group({name: v[taken] for name, v in again.pushed.mismatch.items()}, tree)
     for name, group in groups.items():
         tree[name] = xr.DataTree(group)
     tree.attrs |= {"corrected_by": "importance weights", "effective_draws": again.weights.effective}

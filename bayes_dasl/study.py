@@ -57,7 +57,16 @@ class Study:
             raise ModelError(f"two models are named '{self.label}': give the model another label")
         for name in _BASELINES & {*self.models}:
             raise ModelError(f"'{name}' is the name of a baseline: give the model another")
-        split(self.data, time=self.split)
+        _ = self._parts  # refuses a split that leaves one side empty
+
+    @property
+    def index(self) -> str:
+        """The coordinate that the data run along."""
+        return self.model.index
+
+    @property
+    def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
+        return split(self.data, **{self.index: self.split})
 
     @property
     def models(self) -> dict[str, Model]:
@@ -66,11 +75,11 @@ class Study:
 
     @property
     def train(self) -> xr.Dataset:
-        return split(self.data, time=self.split)[0]
+        return self._parts[0]
 
     @property
     def test(self) -> xr.Dataset:
-        return split(self.data, time=self.split)[1]
+        return self._parts[1]
 
     @property
     def forced(self) -> bool:
@@ -302,11 +311,12 @@ def forecast_times(study: Study) -> xr.Dataset:
     """All times of the data and, where no forcing is needed, times between them for smooth curves."""
     if study.forced:
         return study.data
-    times = np.asarray(study.data["time"].values, dtype=float)
+    index = study.data[study.index]
+    times = np.asarray(index.values, dtype=float)
     parts = max(1, round(_PLOTTED_TIMES / len(times)))
-    index = np.arange((len(times) - 1) * parts + 1) / parts
-    between = np.interp(index, np.arange(len(times)), times)
-    return xr.Dataset(coords={"time": ("time", between, study.data["time"].attrs)})
+    number = np.arange((len(times) - 1) * parts + 1) / parts
+    between = np.interp(number, np.arange(len(times)), times)
+    return xr.Dataset(coords={study.index: (study.index, between, index.attrs)})
 
 
 def future_times(study: Study, until: float, step: float) -> np.ndarray:
@@ -314,7 +324,7 @@ def future_times(study: Study, until: float, step: float) -> np.ndarray:
 
     Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
     """
-    start = float(study.data["time"].values[0])
+    start = float(study.data[study.index].values[0])
     if study.forced:
         raise DataError("this study needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
     if not (0 < step < np.inf and start < until < np.inf):

@@ -18,7 +18,6 @@ from ._importance import (
     resample_draws,
     resample_stats,
     stored_log_likelihood,
-    total_log_likelihood,
     weigh,
 )
 from ._keys import as_key, printable
@@ -26,7 +25,7 @@ from ._predictive import Pushed, push
 from .data import check_units, checked_times, fingerprint, series
 from .inference import NUTS, Engine, Problem, check_same_posterior, data_groups, fit, pose
 from .model import Model
-from .posterior import draws_of, series_dataset
+from .posterior import draws_of, mismatch_group, over_data, with_log_factor
 
 
 def update(
@@ -64,7 +63,7 @@ def update(
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
     pushed = push(model, problem.inputs, draws, observed=problem.observed)
-    log_weights = total_log_likelihood(pushed.log_likelihood, problem.observed) - before
+    log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
@@ -87,47 +86,58 @@ def update(
 def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new ones, on all their times."""
     observed, known = post["observed_data"].to_dataset(), post["constant_data"].to_dataset()
-    start, new_times = float(known.attrs["start"]), checked_times(new_data)
+    index = model.index
+    start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
     if new_times[0] < start:
         raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
-    times = np.union1d(observed["time"].values, new_times)
+    times = np.union1d(observed[index].values, new_times)
+    places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
+    _refuse_other_places(places, new_data)
     columns, gained = {}, 0
     for name in (*model.observables, *model.layer.forcings):
         before = (observed if name in observed else known)[name]
         now = _new_values(model, new_data, before, name, times)
-        held = _on(times, before["time"].values, before.values)
+        held = _on(times, before[index].values, before.values)
         if name in model.observables:
             _refuse_again(name, times, held, now)
             gained += int((~np.isnan(now)).sum())
         else:
             _refuse_other(name, times, held, now)
-        columns[name] = ("time", np.where(np.isnan(held), now, held), before.attrs)
+        columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
     if not gained:
         raise DataError(f"the new data hold no value of {', '.join(model.observables)}: there is nothing to update by")
-    return xr.Dataset(columns, {"time": ("time", times, observed["time"].attrs)})
+    return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
+
+
+def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:
+    for name, known in places.items():
+        if not (name in new_data.coords and np.array_equal(new_data[name].values, known.values)):
+            raise DataError(f"the new data must lie at the places '{name}' of the fit: put NaN where nothing was seen")
 
 
 def _new_values(
     model: Model, new_data: xr.Dataset, before: xr.DataArray, name: str, times: np.ndarray
-) -> Float[np.ndarray, " time"]:
+) -> Float[np.ndarray, "time ..."]:
+    dims = tuple(map(str, before.dims))
     if name not in new_data:
-        return np.full(len(times), np.nan)
+        return np.full((len(times), *before.shape[1:]), np.nan)
     check_units(new_data, name, model.layer.units.get(name, "") or before.attrs.get("units", ""))
     role = "observable" if name in model.observables else "forcing"
-    return _on(times, checked_times(new_data), series(new_data, name, role))
+    return _on(times, checked_times(new_data, dims[0]), series(new_data, name, role, dims))
 
 
-def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, " time"]:
+def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
     """Values at their own times, NaN at all others."""
-    whole = np.full(len(times), np.nan)
+    whole = np.full((len(times), *values.shape[1:]), np.nan)
     whole[np.searchsorted(times, own)] = values
     return whole
 
 
 def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
-    for i in np.flatnonzero(~np.isnan(held) & ~np.isnan(now))[:1]:
+    for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
         raise DataError(
-            f"the posterior knows '{name}' at time {times[i]:g} already ({held[i]:g}; the new data say {now[i]:g}): a "
+            f"the posterior knows '{name}' at time {times[at[0]]:g} already ({held[at]:g}; the new data say "
+            f"{now[at]:g}): a "
             "datum must not count twice, so leave it out of the new data"
         )
 
@@ -146,14 +156,14 @@ def _resampled(
     post: xr.DataTree, pushed: Pushed, log_weights: np.ndarray, taken: np.ndarray, joined: xr.Dataset
 ) -> dict[str, xr.Dataset]:
     """The groups of posterior draws, resampled; those of prior draws as they are."""
-    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
     groups["posterior"] = resample_draws(post["posterior"].to_dataset(), taken)
     if "sample_stats" in post.children:
-        groups["sample_stats"] = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
+        stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
+        groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
+    groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
     for group, values in (("log_likelihood", pushed.log_likelihood), ("conditional_mean", pushed.mean)):
-        over_time = {name: v[taken].reshape(*shape, -1) for name, v in values.items()}
-        groups[group] = series_dataset(over_time, joined["time"], joined)
+        groups[group] = over_data({name: v[taken] for name, v in values.items()}, post, joined)
     return groups
 
 

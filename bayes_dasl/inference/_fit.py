@@ -22,7 +22,16 @@ from .._predictive import Draws, push
 from .._progress import ProgressBar
 from ..data import fingerprint
 from ..model import Model
-from ..posterior import check_belongs, draws_dataset, plain_attributes, series_dataset, signature, with_coordinates
+from ..posterior import (
+    check_belongs,
+    draws_dataset,
+    mismatch_group,
+    over_data,
+    plain_attributes,
+    signature,
+    with_coordinates,
+    with_log_factor,
+)
 from ..random import draw_prior
 from ._device import check_device, computing_on
 from ._problem import Problem, pose
@@ -72,7 +81,8 @@ def fit(
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
-    given each draw); NUTS, ManyChain and SVI add `modes`.
+    given each draw); NUTS, ManyChain and SVI add `modes`; a model with constraints, or a layer with mismatches of its
+    own, adds `mismatch`, their root mean square, in units of what is tolerated.
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
@@ -96,12 +106,9 @@ def fit(
         constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
         draws = jax.tree.map(np.asarray, constrained)
         prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
-        predictive = _predictive_groups(model, problem, data, draws, prior)
+        predictive = _predictive_groups(model, problem, data, draws, prior, _stats(samples))
     tree = xr.DataTree.from_dict(
-        {"posterior": draws_dataset(model, draws), "sample_stats": _stats(samples)}
-        | predictive
-        | data_groups(model, problem, data)
-        | _modes_group(model, problem, samples.modes)
+        predictive | data_groups(model, problem, data) | _modes_group(model, problem, samples.modes)
     )
     tree.attrs = {
         **_provenance(),
@@ -125,20 +132,22 @@ def _stats(samples: Samples) -> xr.Dataset:
 
 
 def _predictive_groups(
-    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws
+    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, sampled: xr.Dataset
 ) -> dict[str, xr.Dataset]:
     """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
-    chains, length = next(iter(draws.values())).shape[:2]
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
     pushed = push(model, problem.inputs, both, observed=problem.observed)
     health = {"ok": pushed.ok[None, :_PRIOR_DRAWS], "steps": pushed.steps[None, :_PRIOR_DRAWS]}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
 
-    def over_time(values: Draws) -> xr.Dataset:
-        shaped = {name: v[_PRIOR_DRAWS:].reshape(chains, length, -1) for name, v in values.items()}
-        return series_dataset(shaped, data["time"], data)
+    groups = {"posterior": draws_dataset(model, draws)}
+    groups["sample_stats"] = with_log_factor(sampled, pushed.log_factor[_PRIOR_DRAWS:])
 
-    return {
+    def over_time(values: Draws) -> xr.Dataset:
+        return over_data({name: v[_PRIOR_DRAWS:] for name, v in values.items()}, groups, ordered(model, data))
+
+    groups |= mismatch_group({name: v[_PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
+    return groups | {
         "log_likelihood": over_time(pushed.log_likelihood),
         "conditional_mean": over_time(pushed.mean),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
@@ -159,12 +168,17 @@ def _modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[st
 def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
     known = data[list(model.layer.forcings)]
     known.attrs = {"start": float(problem.inputs.start)}
-    observed = data[list(model.observables)].astype(float)
+    observed = ordered(model, data).astype(float)
     observed.attrs = {}
     for dataset in (known, observed):
         for variable in dataset.variables.values():
             variable.attrs = plain_attributes(variable.attrs)
     return {"observed_data": observed, "constant_data": known}
+
+
+def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
+    """The observables of a dataset, their dimensions in the order of the model's."""
+    return xr.Dataset({name: data[name].transpose(*model.dims(name)) for name in model.observables})
 
 
 def versions() -> dict[str, str]:

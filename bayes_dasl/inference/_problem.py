@@ -22,7 +22,6 @@ from numpyro.infer.util import log_density
 
 from .._trace import constants, traced
 from ..data import Inputs
-from ..layers import ODE
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
 from ._bijector import bijector
@@ -105,8 +104,7 @@ class Problem(eqx.Module):
 
     def states(self) -> int:
         """How many numbers the solvers of the model carry along, all of them together."""
-        layers = jax.tree.leaves(self.model, is_leaf=lambda a: isinstance(a, ODE))
-        return sum(layer.states for layer in layers if isinstance(layer, ODE))
+        return self.model.layer.states
 
     def science(self) -> tuple[int, ...]:
         """The coordinates that belong to no network."""

@@ -2,8 +2,11 @@
 
 from abc import abstractmethod
 from collections.abc import Mapping
+from typing import Any
 
 import equinox as eqx
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from ..data import Inputs
@@ -14,22 +17,50 @@ class Prediction(eqx.Module):
     """Named arrays, the solver's health and its work.
 
     `values` are finite even where the solver failed (`ok` is false), so that gradients stay finite too;
-    they mean nothing there.
+    they mean nothing there. `mismatches` are standardised: the layer wants each of them to be a draw of the standard
+    normal, as the gap between two segments of a trajectory divided by the gap that is allowed. `variances` are those
+    of the values given the parameters, where a layer has integrated over a path that it does not know.
     """
 
     values: dict[str, Float[Array, "time ..."]]
     ok: Bool[Array, ""]
-    stats: dict[str, Int[Array, ""]]
+    stats: dict[str, Int[Array, ""]] = eqx.field(default_factory=dict)
+    mismatches: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
+    variances: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
+
+    @property
+    def log_factor(self) -> Float[Array, ""]:
+        """What the mismatches add to the log density."""
+        return -0.5 * sum((jnp.sum(jnp.square(v)) for v in self.mismatches.values()), jnp.zeros(()))
 
 
 class AbstractLayer(Module):
     """A differentiable scientific model: `layer(inputs) -> Prediction`.
 
     `forcings` names the data variables that drive it; `units` are those of outputs and forcings, where known.
+    `interpolation` says which forcings are not linear between their data, `index` is the coordinate that the data run
+    along, and `dims` are the dimensions beyond it of the outputs that have any.
     """
 
     forcings: eqx.AbstractVar[tuple[str, ...]]
     units: eqx.AbstractVar[Mapping[str, str]]
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return {}
+
+    @property
+    def index(self) -> str:
+        return "time"
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {}
+
+    @property
+    def states(self) -> int:
+        """How many numbers its solvers carry along; 0 if there is no solver."""
+        return 0
 
     @property
     @abstractmethod
@@ -39,3 +70,27 @@ class AbstractLayer(Module):
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`."""
+
+
+class AbstractFilter(AbstractLayer):
+    """A layer that looks back at observations: `layer(inputs, variances)` with the variance of each one's noise.
+
+    Its prediction at a time is what the observations before it (in `inputs.past`) say, so that the product of the
+    densities of all observations is the likelihood with the unknown path integrated out.
+    """
+
+    @abstractmethod
+    def __call__(self, inputs: Inputs, variances: Mapping[str, Any]) -> Prediction:
+        """Predict at `inputs.times`, with the variance of each value before its observation."""
+
+
+def finite(values: Any) -> Bool[Array, ""]:
+    """Whether every number in a tree is finite."""
+    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(values)]))
+
+
+def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
+    """A prediction whose values are 1 wherever the solve failed or left the finite numbers."""
+    ok = jnp.asarray(ok) & finite(values)
+    masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))
+    return Prediction(masked, ok, {} if stats is None else stats, **more)
