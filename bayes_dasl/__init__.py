@@ -16,7 +16,11 @@ from .data import standardise as standardise  # noqa: E402
 from .decompose import decompose as decompose  # noqa: E402
 from .diagnostics import diagnose as diagnose  # noqa: E402
 from .forecast import forecast as forecast  # noqa: E402
+from .hybrid import Conserve as Conserve  # noqa: E402
+from .hybrid import Hierarchical as Hierarchical  # noqa: E402
+from .hybrid import Parallel as Parallel  # noqa: E402
 from .hybrid import Residual as Residual  # noqa: E402
+from .hybrid import Series as Series  # noqa: E402
 from .inference import NUTS as NUTS  # noqa: E402
 from .inference import SMC as SMC  # noqa: E402
 from .inference import SVI as SVI  # noqa: E402

@@ -40,6 +40,17 @@ def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
         node = child(node, key)
 
 
+def prepared(tree: Any) -> Any:
+    """The tree in which every node that can work something out before a solve, by `node.prepared()`, has done so."""
+    return tree.prepared() if hasattr(tree, "prepared") else prepared_inside(tree)
+
+
+def prepared_inside(tree: Any) -> Any:
+    """The same of everything inside a node, but not of the node itself."""
+    inside = lambda node: node is not tree and hasattr(node, "prepared")  # noqa: E731
+    return jtu.tree_map(lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside)
+
+
 def short_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
     """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with a word.
 

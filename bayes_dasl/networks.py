@@ -7,6 +7,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jaxtyping import Array, Float
 
 from ._errors import ModelError
 from ._tree import FrozenDict
@@ -31,8 +32,9 @@ class Network(Module):
 
     `module` is any Equinox module from a vector to a vector, for example `eqx.nn.MLP`; its arrays become
     random leaves. `inputs` names states, forcings or `"t"`: a mapping name → (location m, width w) standardises
-    them (see `standardise`), a tuple of names takes them as they are. `scale` s is about the standard deviation
-    of the outputs under the prior: keep it small for a correction, or give a distribution to learn it.
+    them (see `standardise`), a tuple of names takes them as they are; of fields it is taken at every point. `scale` s
+    is about the standard deviation of the outputs under the prior: keep it small for a correction, or give a
+    distribution to learn it.
 
     Its random leaves form the group *network*; all others are *science*.
     Raises: ModelError if the sizes of `module` do not match the names.
@@ -66,9 +68,17 @@ class Network(Module):
         missing = [name for name in self.inputs if name not in known]
         if missing:
             raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
-        features = jnp.stack([(known[name] - m) / w for name, (m, w) in self.inputs.items()])
-        out = self.scale * self.module(features)
-        return {name: out[i] for i, name in enumerate(self.outputs)}
+        features = [(jnp.asarray(known[name]) - m) / w for name, (m, w) in self.inputs.items()]
+        features = jnp.stack(jnp.broadcast_arrays(*features), axis=-1)
+        out = self.scale * _pointwise(self.module, features)
+        return {name: out[..., i] for i, name in enumerate(self.outputs)}
+
+
+def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+    """The module at every point of a field."""
+    for _ in range(features.ndim - 1):
+        module = jax.vmap(module)
+    return module(features)
 
 
 def _check_sizes(module: Any, inputs: int, outputs: int) -> None:

@@ -77,3 +77,156 @@ def test_a_relative_correction_keeps_a_state_positive():
 
     assert end(True) == pytest.approx(np.exp(-10.0), rel=1e-6)
     assert end(False) == pytest.approx(-9.0)
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+TIMES = np.array([0.0, 0.5, 2.0])
+DATA = xr.Dataset({"rain": ("time", [1.0, 2.0, 4.0])}, {"time": TIMES})
+
+
+def decay(rate, **options):
+    return bd.ODE(Decay(rate), {"y": 2.0}, rtol=1e-10, atol=1e-10, **options)
+
+
+def exact(rate):
+    return 2.0 * np.exp(-rate * TIMES)
+
+
+class TestLayers:
+    """The same combinators, of whole layers; every value in closed form."""
+
+    def test_a_residual_on_the_output(self):
+        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, forcings=("rain",))
+        assert (hybrid.outputs, hybrid.forcings) == (("y",), ("rain",))
+        prediction = hybrid(bd.inputs(DATA))
+        assert bool(prediction.ok)
+        np.testing.assert_allclose(
+            prediction.values["y"], exact(0.7) * (1 + DATA["rain"].values) + 0.1 * TIMES, rtol=1e-8
+        )
+
+    def test_a_relative_residual_on_the_output(self):
+        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t}, relative=True)
+        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["y"], exact(0.7) * (1 + 0.1 * TIMES), rtol=1e-8)
+
+    def test_a_series(self):
+        hybrid = bd.Series(decay(0.7), lambda t, y, u: {"log": jnp.log(y["y"]) + y["science.y"]})
+        assert hybrid.outputs == ("log",)
+        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["log"], np.log(exact(0.7)) + exact(0.7), rtol=1e-8)
+
+    def test_side_by_side_with_a_function(self):
+        hybrid = bd.Parallel({"slow": decay(0.1), "line": lambda t, y, u: {"y": u["rain"]}}, jnp.array([0.25, 0.75]),
+                             forcings=("rain",))  # fmt: skip
+        values = hybrid(bd.inputs(DATA)).values["y"]
+        np.testing.assert_allclose(values, 0.25 * exact(0.1) + 0.75 * DATA["rain"].values, rtol=1e-8)
+
+    def test_a_gate_sees_time_and_what_the_models_say(self):
+        def gate(t, y, u):
+            return {"slow": t * y["slow.y"], "fast": jnp.zeros(())}
+
+        values = bd.Parallel({"slow": decay(0.1), "fast": decay(2.0)}, gate)(bd.inputs(DATA)).values["y"]
+        share = 1 / (1 + np.exp(-TIMES * exact(0.1)))
+        np.testing.assert_allclose(values, share * exact(0.1) + (1 - share) * exact(2.0), rtol=1e-7)
+
+    def test_a_hierarchy(self):
+        hybrid = bd.Hierarchical(
+            {"slow": decay(0.1), "fast": decay(2.0)}, lambda t, y, u: {"sum": y["slow.y"] + 3 * y["fast.y"]}
+        )
+        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["sum"], exact(0.1) + 3 * exact(2.0), rtol=1e-8)
+
+    def test_they_nest(self):
+        inner = bd.Parallel({"slow": decay(0.1), "fast": decay(2.0)}, jnp.array([0.5, 0.5]))
+        hybrid = bd.Series(bd.Residual(inner, lambda t, y, u: {"y": jnp.ones(())}), lambda t, y, u: {"z": 2 * y["y"]})
+        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["z"], exact(0.1) + exact(2.0) + 2.0, rtol=1e-8)
+
+    def test_health_and_work_are_those_of_all_parts(self):
+        sound, lost = decay(0.1), decay(1e9, max_steps=3)
+        both = bd.Parallel({"sound": sound, "lost": lost})
+        half = eqx.tree_at(lambda m: m.weights, both, jnp.array([0.5, 0.5]), is_leaf=lambda x: x is both.weights)
+        prediction = half(bd.inputs(DATA))
+        assert not bool(prediction.ok)
+        assert np.isfinite(prediction.values["y"]).all()
+        single = sound(bd.inputs(DATA)).stats["steps"] + lost(bd.inputs(DATA)).stats["steps"]
+        assert int(prediction.stats["steps"]) == int(single)
+
+    def test_a_fit_of_a_layer_hybrid(self):
+        """A decay seen with an offset that the science does not have."""
+        rng = np.random.default_rng(0)
+        times = np.linspace(0, 4, 40)
+        data = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * times) + 0.5 + rng.normal(0, 0.02, 40))}, {"time": times})
+
+        class Offset(bd.Module):
+            value: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": self.value}
+
+        layer = bd.Residual(decay(dist.LogNormal(0.0, 1.0)), Offset(dist.Normal(0.0, 1.0)))
+        post = bd.fit(bd.Model(layer, bd.NormalNoise(0.02)), data, bd.NUTS(chains=2, draws=200), progress=False)
+        for name, truth in (("rate", 0.7), ("value", 0.5)):
+            draws = post["posterior"][name]
+            assert abs(float(draws.mean()) - truth) < 4 * float(draws.std())
+            assert float(draws.std()) < 0.05
+
+
+class TestFields:
+    """The combinators of vector fields, point by point."""
+
+    def test_a_series_reads_states_and_rates(self):
+        hybrid = bd.Series(science, lambda t, y, u: {"prey": y["prey"] + y["science.prey"], "predator": t})
+        assert hybrid(7.0, Y, U) == {"prey": pytest.approx(2.0 + 2.2), "predator": 7.0}
+
+    def test_a_name_that_is_no_state_needs_no_prefix(self):
+        hybrid = bd.Series(lambda t, y, u: {"uptake": 3 * y["prey"]}, lambda t, y, u: {"prey": -y["uptake"]})
+        assert hybrid(0.0, Y, U) == {"prey": pytest.approx(-6.0)}
+
+    def test_shares(self):
+        other = lambda t, y, u: {"prey": 0.0, "predator": 1.0}  # noqa: E731
+        rates = bd.Parallel({"a": science, "b": other}, jnp.array([0.75, 0.25]))(7.0, Y, U)
+        assert rates == {"prey": pytest.approx(0.75 * 2.2), "predator": pytest.approx(0.75 * 6.8 + 0.25)}
+
+    def test_a_hierarchy_of_vector_fields(self):
+        hybrid = bd.Hierarchical({"a": science, "b": closure}, lambda t, y, u: {"prey": y["a.prey"] * y["b.prey"]})
+        assert hybrid(7.0, Y, U) == {"prey": pytest.approx(2.2 * 0.25)}
+
+    def test_uniform_shares_are_the_default(self):
+        parallel = bd.Parallel({"a": science, "b": science})
+        assert [leaf.shape for leaf in paths(parallel).values()] == [(2,)]
+
+    def test_totals_are_conserved_whatever_a_network_says(self):
+        wild = lambda t, y, u: {"a": 3.0 * y["b"], "b": jnp.sin(y["a"]), "c": y["a"] ** 2}  # noqa: E731
+        field = bd.Conserve(wild, {"mass": {"a": 1.0, "b": 1.0}, "charge": {"b": 2.0, "c": -1.0}})
+        rates = field(0.0, {name: jnp.asarray(v) for name, v in zip("abc", (1.3, 0.4, 2.0), strict=True)}, {})
+        assert float(rates["a"] + rates["b"]) == pytest.approx(0.0, abs=1e-14)
+        assert float(2 * rates["b"] - rates["c"]) == pytest.approx(0.0, abs=1e-14)
+        # What keeps the totals is left alone.
+        kept = bd.Conserve(lambda t, y, u: {"a": -1.0, "b": 1.0}, {"mass": {"a": 1.0, "b": 1.0}})
+        assert kept(0.0, {}, {}) == {"a": pytest.approx(-1.0), "b": pytest.approx(1.0)}
+
+
+class TestNonsense:
+    @pytest.mark.parametrize(
+        ("build", "message"),
+        [
+            (lambda: bd.Parallel({"a": science}), "at least two"),
+            (lambda: bd.Parallel({"a": science, "b": science}, jnp.ones(3)), "2 models, but weights of shape"),
+            (lambda: bd.Hierarchical({}, closure), "sciences must be a dict"),
+            (lambda: bd.Conserve(science, {}), "totals must name"),
+            (lambda: bd.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),
+            (lambda: bd.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
+            (lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)), "put it into a bd.ODE"),
+            (lambda: bd.Parallel({"a": science, "b": closure}, jnp.ones(2) / 2)(0.0, Y, U), "must return the same"),
+            (
+                lambda: bd.Parallel({"a": science, "b": science}, lambda t, y, u: {"a": 1.0})(0.0, Y, U),
+                "a logit for each of a, b",
+            ),
+        ],
+    )
+    def test_is_refused(self, build, message):
+        with pytest.raises(ModelError, match=message):
+            build()

@@ -1,0 +1,8 @@
+"""Ways to join scientific models and networks: the same combinators for vector fields and for whole layers."""
+
+from ._joined import AbstractHybrid as AbstractHybrid
+from .conserve import Conserve as Conserve
+from .hierarchical import Hierarchical as Hierarchical
+from .parallel import Parallel as Parallel
+from .residual import Residual as Residual
+from .series import Series as Series

@@ -1,0 +1,155 @@
+"""What all combinators share: parts that are vector fields make a vector field, layers make a layer."""
+
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from .._errors import ModelError
+from .._tree import prepared, prepared_inside
+from .._types import Values
+from ..data import Inputs
+from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._prediction import prediction
+from ..random import paths, realise
+
+type Part = Callable[..., Any]
+
+
+def is_layer(part: Any) -> bool:
+    """Whether a part is a whole layer, rather than a function of time, states and forcings."""
+    return part.layered if isinstance(part, AbstractHybrid) else isinstance(part, AbstractLayer)
+
+
+class AbstractHybrid(AbstractLayer):
+    """Parts joined point by point: `hybrid(t, y, u)` of functions, `hybrid(inputs)` where a part is a layer.
+
+    What a part returns is known to networks, closures and gates as `part.name`, and as `name` where that is no state
+    and no other part returns it. In a layer, functions see no states; `forcings` names those that they read (a vector
+    field sees the forcings of its `ODE`).
+    """
+
+    forcings: eqx.AbstractVar[tuple[str, ...]]
+
+    @property
+    @abstractmethod
+    def parts(self) -> Mapping[str, Part]:
+        """What is evaluated first, by name."""
+
+    @abstractmethod
+    def join(self, t: Any, y: Values, u: Values, found: Mapping[str, Values]) -> Values:
+        """The values at one point; `y` holds the states and what the parts say, `found` the parts' values."""
+
+    @property
+    def layered(self) -> bool:
+        """Whether a part is a layer, so that this is one too."""
+        return any(is_layer(part) for part in self.parts.values())
+
+    @property
+    def _layers(self) -> dict[str, AbstractLayer]:
+        if not self.layered:
+            raise ModelError(f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE")
+        return {name: part for name, part in self.parts.items() if is_layer(part)}
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        found = {name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()}
+        known = realise(self, {path: jnp.ones(leaf.shape) for path, leaf in paths(self).items()})
+        u = dict.fromkeys(self.every_forcing, jnp.zeros(()))
+        return tuple(jax.eval_shape(lambda: dict(known._at(jnp.zeros(()), {}, u, found))))
+
+    @property
+    def every_forcing(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys([f for part in self._layers.values() for f in _forcings(part)] + [*self.forcings]))
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        return {name: unit for part in self._layers.values() for name, unit in part.units.items()}
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return {name: kind for part in self._layers.values() for name, kind in part.interpolation.items()}
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        held = {name: dims for part in self._layers.values() for name, dims in part.dims.items()}
+        return {name: held[name] for name in self.outputs if name in held}
+
+    @property
+    def index(self) -> str:
+        return self._shared("index", "time")
+
+    @property
+    def start(self) -> float | None:
+        return self._shared("start", None)
+
+    @property
+    def states(self) -> int:
+        return sum(part.states for part in self._layers.values())
+
+    def _shared(self, name: str, default: Any) -> Any:
+        values = {getattr(part, name, default) for part in self._layers.values()}
+        if len(values) > 1:
+            raise ModelError(f"the layers of this {type(self).__name__} have different {name}: {values}")
+        return values.pop()
+
+    def prepared(self) -> "AbstractHybrid":
+        """Itself, with what its parts can work out before a solve worked out."""
+        return prepared_inside(self)
+
+    def __call__(self, t: Any, y: Values | None = None, u: Values | None = None) -> Any:
+        if y is None or u is None:
+            return self._predict(t)
+        found = {name: dict(part(t, y, u)) for name, part in self.parts.items()}
+        return self._at(t, y, u, found)
+
+    def _at(self, t: Any, y: Values, u: Values, found: dict[str, Any]) -> Values:
+        for name, part in self.parts.items():
+            if name not in found:  # a function beside layers
+                found = found | {name: dict(part(t, y, u))}
+        return self.join(t, self.known(y, found), u, found)
+
+    @staticmethod
+    def known(y: Values, found: Mapping[str, Values]) -> Values:
+        """States, what each part returns by `part.name`, and by `name` where that is unambiguous."""
+        returned = [name for values in found.values() for name in values]
+        plain = {n: v for values in found.values() for n, v in values.items() if returned.count(n) == 1}
+        full = {f"{part}.{name}": v for part, values in found.items() for name, v in values.items()}
+        return {**plain, **full, **y}
+
+    def _predict(self, inputs: Inputs) -> Prediction:
+        solved = {name: self._solved(part, inputs) for name, part in self._layers.items()}
+        values = self._over_times(inputs, {name: p.values for name, p in solved.items()})
+        ok = jnp.all(jnp.asarray([p.ok for p in solved.values()]))
+        joined = prediction(values, ok, _summed(solved))
+        mismatches = {key: v for p in solved.values() for key, v in p.mismatches.items()}
+        return eqx.tree_at(lambda p: p.mismatches, joined, mismatches, is_leaf=lambda x: isinstance(x, dict))
+
+    def _over_times(self, inputs: Inputs, found: Mapping[str, Values]) -> Values:
+        """The joined values at all times, from what the layers predict there."""
+        field = prepared(self)
+
+        def at(t, found):
+            return dict(field._at(t, {}, {name: inputs.forcings[name](t) for name in self.every_forcing}, found))
+
+        return jax.vmap(at)(inputs.times, dict(found))
+
+    def _solved(self, part: Any, inputs: Inputs) -> Prediction:
+        if isinstance(part, AbstractFilter):
+            raise ModelError(f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid")
+        return part(inputs)
+
+
+def _forcings(part: AbstractLayer) -> tuple[str, ...]:
+    return part.every_forcing if isinstance(part, AbstractHybrid) else part.forcings
+
+
+def _summed(solved: Mapping[str, Prediction]) -> dict[str, Any]:
+    stats: dict[str, Any] = {}
+    for part in solved.values():
+        for name, value in part.stats.items():
+            stats[name] = stats.get(name, 0) + value
+    return stats

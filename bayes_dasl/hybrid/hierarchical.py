@@ -1,0 +1,36 @@
+"""Several scientific models under one network."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+
+from .._errors import ModelError
+from .._types import Values, VectorField
+from ._joined import AbstractHybrid
+
+
+class Hierarchical(AbstractHybrid):
+    r"""A network over several scientific models of different parts or scales of one thing.
+
+    $n\big(t,\ y,\ s_1(t, y, u), \dots, s_k(t, y, u),\ u\big)$
+
+    `sciences` are vector fields or layers by name; the network reads what each returns as `name.value`. It returns all
+    that is to be returned. `forcings` names what it reads from the data, where the sciences are layers.
+    Raises: ModelError unless there are named sciences.
+    """
+
+    sciences: Mapping[str, Any]
+    network: VectorField
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+
+    def __check_init__(self):
+        if not isinstance(self.sciences, Mapping) or not self.sciences:
+            raise ModelError("sciences must be a dict of vector fields, or of layers, by name")
+
+    @property
+    def parts(self):
+        return self.sciences
+
+    def join(self, t, y, u, found) -> Values:
+        return dict(self.network(t, y, u))

@@ -1,0 +1,134 @@
+"""Keeping a learned correction off what the scientific parameters could do."""
+
+from collections.abc import Callable
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from .._errors import DataError, ModelError
+from .._types import Values
+from ..data import Inputs, checked_times, index_of, inputs
+from ..random import Module, paths
+from ._sensitivity import parameters, tangents
+
+# Of sensitivities that depend on each other one is as good as another: the smallest solution is stable.
+_RIDGE = 1e-10
+_SMALLEST = 1e-12
+
+
+def random_paths(science: Any) -> tuple[str, ...]:
+    """The random leaves that have a scientific meaning.
+
+    Raises: ModelError if there is none.
+    """
+    names = tuple(path for path, leaf in paths(science).items() if leaf.group == "science")
+    if not names:
+        raise ModelError("nothing in the science is random: there is nothing that a closure could be orthogonal to")
+    return names
+
+
+def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -> Float[Array, " k"]:
+    """The coefficients with which the columns come closest to the target."""
+    norms = jnp.sqrt(jnp.sum(matrix**2, axis=0))
+    scaled = matrix / jnp.where(norms > 0, norms, 1.0)
+    gram = scaled.T @ scaled + _RIDGE * jnp.eye(matrix.shape[1])
+    return jnp.linalg.solve(gram, scaled.T @ target) / jnp.where(norms > 0, norms, 1.0)
+
+
+class Projection(Module):
+    """A projection at points of the space that a vector field is a function of.
+
+    `shift` are the coefficients, once they are worked out for a draw.
+    """
+
+    points: dict[str, Float[Array, " point"]]
+    index: str = eqx.field(static=True)
+    names: tuple[str, ...] = eqx.field(static=True)
+    shift: Float[Array, " k"] | None = None
+
+    def __init__(self, science: Any, data: xr.Dataset, forcings: tuple[str, ...] = ()):
+        self.index, self.names, self.shift = index_of(data), random_paths(science), None
+        columns = {self.index: checked_times(data, self.index)}
+        columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
+        odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
+        if odd:
+            raise DataError(f"orthogonal needs series over {self.index}; {', '.join(odd)} have other dimensions")
+        whole = np.all([np.isfinite(v) for v in columns.values()], axis=0)
+        if not whole.any():
+            raise DataError("orthogonal needs data with at least one row without a gap")
+        self.points = {name: jnp.asarray(v[whole]) for name, v in columns.items()}
+
+    def coefficients(self, science: Any, correction: Callable[..., Values], relative: bool) -> Float[Array, " k"]:
+        """What of the correction the sensitivities can do, in units of the parameters."""
+        flat, rebuild = parameters(science, self.names)
+
+        def at(point):
+            t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
+            try:
+                added = correction(t, values, values)
+                tangents = _sensitivities(rebuild, flat, lambda s: s(t, values, values), added)
+            except KeyError as error:
+                raise ModelError(self._lack(str(error))) from error
+            return added, tangents
+
+        added, tangents = jax.vmap(at)(self.points)
+        weight = {name: self._weight(name, relative) for name in added}
+        rows = jnp.concatenate([tangents[name] * weight[name][:, None] for name in added])
+        return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
+
+    def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
+        if name not in self.points:
+            raise ModelError(self._lack(f"'{name}'"))
+        values = self.points[name]
+        spread = jnp.std(values)
+        return 1 / values if relative else jnp.full_like(values, 1.0) / jnp.where(spread > 0, spread, 1.0)
+
+    def _lack(self, what: str) -> str:
+        held = ", ".join([self.index, *sorted(set(self.points) - {self.index})])
+        return f"orthogonal needs {what} at every point, but its data hold {held}"
+
+    def removed(self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values) -> dict[str, Any]:
+        """The correction at a point, less what the parameters could do."""
+        flat, rebuild = parameters(science, self.names)
+        along = jax.jvp(lambda p: {n: rebuild(p)(t, y, u)[n] for n in added}, (flat,), (shift,))[1]
+        return {name: value - along[name] for name, value in added.items()}
+
+
+class LayerProjection(Module):
+    """A projection at the rows of the data that a layer's output is predicted at."""
+
+    given: Inputs
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, science: Any, data: xr.Dataset, forcings: tuple[str, ...] = ()):
+        self.names = random_paths(science)
+        self.given = inputs(
+            data,
+            start=getattr(science, "start", None),
+            forcings=dict.fromkeys([*science.forcings, *forcings]),
+            interpolation=science.interpolation,
+            index=science.index,
+        )
+
+    def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
+        """What of the correction at the rows of the data the sensitivities can do, in units of the parameters."""
+        each = jnp.eye(parameters(layer, self.names)[0].size)
+        values, moved = tangents(layer, self.names, each, self.given)
+        added = correct(self.given, values)
+        weight = {name: 1 / jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
+        rows = jnp.concatenate([moved[name].T * weight[name] for name in added])
+        return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
+
+    def along(self, layer: Any, given: Inputs, shift: Array) -> Values:
+        """What a shift of the parameters adds to the layer's values."""
+        moved = tangents(layer, self.names, shift[None], given)[1]
+        return {name: value[0] for name, value in moved.items()}
+
+
+def _sensitivities(rebuild: Callable, flat: Array, call: Callable[[Any], Values], of: Values) -> dict[str, Array]:
+    return jax.jacfwd(lambda p: {name: call(rebuild(p))[name] for name in of})(flat)

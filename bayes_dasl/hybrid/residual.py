@@ -1,0 +1,114 @@
+"""Science plus a learned correction."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import xarray as xr
+
+from .._errors import ModelError
+from .._types import Values, VectorField
+from ..data import Inputs
+from ..layers import AbstractLayer
+from ._joined import AbstractHybrid, is_layer
+from .orthogonal import LayerProjection, Projection
+
+
+class Residual(AbstractHybrid):
+    r"""A scientific model plus a learned correction, of the rates or of the output.
+
+    $s(t, y, u) + g(t, y, u)$, or $s(t, y, u) + y \odot g(t, y, u)$ if `relative`
+
+    The closure $g$ may correct some of the states, or outputs, only. With `relative` it corrects the rate per unit of
+    state, so that a state that starts positive stays positive; of a layer's output it corrects the share.
+
+    `orthogonal` takes data, and keeps the closure from doing what the scientific parameters could do:
+    $g_\perp = g - S c$ with $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the
+    sensitivities of the science to its random leaves, at the values that the draw has, and $x_j$ are the rows of the
+    data. Its target are then the parameters with which the science alone comes closest to the truth at these points,
+    in the norm of the weights $w_j$: one over the standard deviation of each state over the points, or one over the
+    state itself if `relative`. For a vector field the data name every state and forcing that the equations and the
+    closure read (rows with gaps are left out; the index counts as `t`); for a layer, its times and forcings. Which
+    leaves are random is looked up when the Residual is built.
+
+    `forcings` names what the closure reads from the data, where the science is a layer.
+    Raises: ModelError when called, if the closure corrects something that the science does not have, or if the data of
+    `orthogonal` lack something that is read.
+    Source: Plumlee (2017), Bayesian calibration of inexact computer models.
+    """
+
+    science: VectorField | AbstractLayer
+    closure: VectorField
+    relative: bool = eqx.field(default=False, static=True)
+    orthogonal: Projection | LayerProjection | None = None
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+
+    def __init__(
+        self,
+        science: VectorField | AbstractLayer,
+        closure: VectorField,
+        relative: bool = False,
+        *,
+        orthogonal: xr.Dataset | None = None,
+        forcings: tuple[str, ...] = (),
+    ):
+        self.science, self.closure, self.relative, self.forcings = science, closure, relative, tuple(forcings)
+        self.orthogonal = None
+        if orthogonal is not None:
+            made = LayerProjection if is_layer(science) else Projection
+            self.orthogonal = made(science, orthogonal, self.forcings)
+
+    @property
+    def parts(self):
+        return {"science": self.science}
+
+    def prepared(self) -> Any:
+        """Itself with the projection worked out: it is the same at every point of a solve."""
+        inside = super().prepared()
+        if not isinstance(inside.orthogonal, Projection):
+            return inside
+        return eqx.tree_at(lambda r: r.orthogonal.shift, inside, inside._shift(), is_leaf=lambda x: x is None)
+
+    def join(self, t, y: Values, u: Values, found) -> Values:
+        added = self._correction(t, y, u)
+        if isinstance(self.orthogonal, Projection):
+            added = self.orthogonal.removed(self.science, added, self._shift(), t, y, u)
+        return self._corrected(found["science"], added)
+
+    def _shift(self) -> Any:
+        if self.orthogonal.shift is not None:
+            return self.orthogonal.shift
+        return self.orthogonal.coefficients(self.science, self._correction, self.relative)
+
+    def _correction(self, t, y: Values, u: Values) -> Values:
+        added = {name: jnp.asarray(value) for name, value in self.closure(t, y, u).items()}
+        if not self.relative:
+            return added
+        return {name: y[name] * value if name in y else value for name, value in added.items()}
+
+    def _corrected(self, values: Values, added: Values) -> Values:
+        corrected = dict(values)
+        for name, value in added.items():
+            if name not in corrected:
+                raise ModelError(f"the closure corrects '{name}'; the science has {', '.join(corrected)}")
+            corrected[name] = corrected[name] + value
+        return corrected
+
+    def _over_times(self, inputs: Inputs, found) -> Values:
+        joined = super()._over_times(inputs, found)
+        if not isinstance(self.orthogonal, LayerProjection):
+            return joined
+        shift = self.orthogonal.shift(self.science, self._added)
+        removed = self.orthogonal.along(self.science, inputs, shift)
+        changed = self._added(inputs, found["science"])
+        return {name: value - removed[name] if name in changed else value for name, value in joined.items()}
+
+    def _added(self, inputs: Inputs, values: Values) -> Values:
+        """What the closure adds to the values of a layer, at each of its rows."""
+
+        def at(t, values):
+            u = {name: inputs.forcings[name](t) for name in self.every_forcing}
+            return self._correction(t, self.known({}, {"science": values}), u)
+
+        return jax.vmap(at)(inputs.times, dict(values))

@@ -1,0 +1,29 @@
+"""Science, then a network."""
+
+import equinox as eqx
+
+from .._types import Values, VectorField
+from ..layers import AbstractLayer
+from ._joined import AbstractHybrid
+
+
+class Series(AbstractHybrid):
+    r"""A network of what the science says.
+
+    $n\big(t,\ y,\ s(t, y, u),\ u\big)$
+
+    The network returns all that is to be returned: the rates of every state in a vector field, the outputs of a layer.
+    It reads what the science returns as `science.name` (and as `name`, where that is no state), beside time, states and
+    forcings. `forcings` names what the network reads from the data, where the science is a layer.
+    """
+
+    science: VectorField | AbstractLayer
+    network: VectorField
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+
+    @property
+    def parts(self):
+        return {"science": self.science}
+
+    def join(self, t, y, u, found) -> Values:
+        return dict(self.network(t, y, u))

@@ -1,0 +1,138 @@
+"""A closure that is kept off what the scientific parameters could do."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.hybrid.orthogonal import least_squares
+from bayes_dasl.random import realise
+
+RNG = np.random.default_rng(0)
+STATES = RNG.uniform(0.5, 2.0, size=(2, 30))
+POINTS = xr.Dataset({"a": ("time", STATES[0]), "b": ("time", STATES[1])}, {"time": np.arange(30.0)})
+
+
+class Science(bd.Module):
+    growth: bd.Scalar
+    loss: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"a": self.growth * y["a"] - self.loss * y["a"] * y["b"], "b": -0.3 * y["b"]}
+
+
+def closure(t, y, u):
+    return {"a": 0.4 * y["a"] + 0.1 * y["a"] ** 2 + jnp.sin(3 * y["b"])}
+
+
+def hybrid(relative=False):
+    made = bd.Residual(Science(dist.Normal(0.0, 1.0), dist.Normal(0.0, 1.0)), closure, relative, orthogonal=POINTS)
+    return realise(made, {"science.growth": jnp.asarray(0.7), "science.loss": jnp.asarray(0.2)})
+
+
+def corrections(field):
+    """What the residual adds at each of the points, of the rate of `a`."""
+    plain = jax.vmap(lambda a, b: Science(0.7, 0.2)(0.0, {"a": a, "b": b}, {})["a"])(*STATES)
+    return np.asarray(jax.vmap(lambda a, b: field(0.0, {"a": a, "b": b}, {})["a"])(*STATES) - plain)
+
+
+def test_what_is_left_has_no_share_of_the_sensitivities():
+    left = corrections(hybrid())
+    sensitivities = np.stack([STATES[0], -STATES[0] * STATES[1]], axis=1)
+    assert np.abs(sensitivities.T @ left).max() < 1e-7
+    # It is the residual of ordinary least squares.
+    full = np.asarray(closure(0.0, {"a": STATES[0], "b": STATES[1]}, {})["a"])
+    expected = full - sensitivities @ np.linalg.lstsq(sensitivities, full, rcond=None)[0]
+    np.testing.assert_allclose(left, expected, atol=1e-7)
+    assert np.abs(left).max() > 0.1
+
+
+def test_a_relative_correction_is_weighed_by_the_state():
+    left = corrections(hybrid(relative=True)) / STATES[0]
+    assert np.abs(np.stack([np.ones(30), -STATES[1]]) @ left).max() < 1e-7
+
+
+def test_preparing_changes_nothing_but_the_cost():
+    field = hybrid()
+    point = {"a": jnp.asarray(1.1), "b": jnp.asarray(0.3)}
+    prepared = field.prepared()
+    assert prepared.orthogonal.shift is not None
+    assert float(prepared(0.0, point, {})["a"]) == pytest.approx(float(field(0.0, point, {})["a"]), abs=1e-12)
+
+
+def test_in_a_solve_and_its_gradient():
+    data = xr.Dataset(coords={"time": np.linspace(0.0, 2.0, 5)})
+    layer = bd.ODE(hybrid(), {"a": 1.0, "b": 0.5}, rtol=1e-9, atol=1e-9)
+
+    def total(growth):
+        moved = eqx.tree_at(lambda m: m.vector_field.science.growth, layer, growth)
+        return jnp.sum(moved(bd.inputs(data)).values["a"])
+
+    step = 1e-4
+    slope = (total(0.7 + step) - total(0.7 - step)) / (2 * step)
+    assert float(jax.jit(jax.grad(total))(0.7)) == pytest.approx(float(slope), rel=1e-6)
+
+
+def test_sensitivities_that_depend_on_each_other_do_no_harm():
+    matrix = jnp.stack([jnp.arange(5.0), 2 * jnp.arange(5.0), jnp.zeros(5)], axis=1)
+    coefficients = least_squares(matrix, 3 * jnp.arange(5.0))
+    np.testing.assert_allclose(matrix @ coefficients, 3 * np.arange(5.0), rtol=1e-8)
+
+
+class TestLayer:
+    data = xr.Dataset({"y": ("time", np.zeros(9))}, {"time": np.linspace(0.0, 2.0, 9)})
+
+    def layer(self):
+        class Decay(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": -self.rate * y["y"]}
+
+        science = bd.ODE(Decay(dist.Normal(0.0, 1.0)), {"y": dist.Normal(0.0, 1.0)}, rtol=1e-10, atol=1e-10, max_steps=64)
+        made = bd.Residual(science, lambda t, y, u: {"y": jnp.cos(t)}, orthogonal=self.data)
+        draw = {"science.vector_field.rate": jnp.asarray(0.7), "science.initial.y": jnp.asarray(2.0)}
+        return realise(made, draw)
+
+    def test_what_is_left_on_the_output(self):
+        times = self.data["time"].values
+        left = np.asarray(self.layer()(bd.inputs(self.data)).values["y"]) - 2 * np.exp(-0.7 * times)
+        sensitivities = np.stack([-2 * times * np.exp(-0.7 * times), np.exp(-0.7 * times)])
+        assert np.abs(sensitivities @ left).max() < 1e-6
+        assert np.abs(left).max() > 0.1
+
+    def test_at_other_times_it_is_the_same_function(self):
+        later = xr.Dataset(coords={"time": np.linspace(0.0, 2.0, 17)})
+        fine = self.layer()(bd.inputs(later, start=0.0)).values["y"]
+        np.testing.assert_allclose(fine[::2], self.layer()(bd.inputs(self.data)).values["y"], atol=1e-7)
+
+    def test_reverse_and_forward_gradients_agree(self):
+        layer = self.layer()
+
+        def total(rate):
+            moved = eqx.tree_at(lambda m: m.science.vector_field.rate, layer, rate)
+            return jnp.sum(moved(bd.inputs(self.data)).values["y"][1:] * jnp.arange(8.0))
+
+        slope = (total(0.7 + 1e-4) - total(0.7 - 1e-4)) / 2e-4
+        assert float(jax.jit(jax.grad(total))(0.7)) == pytest.approx(float(slope), rel=1e-5)
+
+
+class TestNonsense:
+    def test_nothing_random(self):
+        with pytest.raises(ModelError, match="nothing in the science is random"):
+            bd.Residual(Science(1.0, 2.0), closure, orthogonal=POINTS)
+
+    def test_a_state_that_the_data_lack(self):
+        made = bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS[["a"]])
+        field = realise(made, {"science.growth": jnp.asarray(1.0)})
+        with pytest.raises(ModelError, match=r"orthogonal needs 'b' at every point, but its data hold time, a"):
+            field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {})
+
+    def test_data_without_a_whole_row(self):
+        with pytest.raises(DataError, match="at least one row without a gap"):
+            bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS * np.nan)
