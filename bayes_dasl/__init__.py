@@ -14,6 +14,7 @@ from .data import inputs as inputs  # noqa: E402
 from .data import split as split  # noqa: E402
 from .data import standardise as standardise  # noqa: E402
 from .decompose import decompose as decompose  # noqa: E402
+from .describe import describe as describe  # noqa: E402
 from .diagnostics import diagnose as diagnose  # noqa: E402
 from .forecast import forecast as forecast  # noqa: E402
 from .hybrid import Conserve as Conserve  # noqa: E402
@@ -41,6 +42,7 @@ from .random import Module as Module  # noqa: E402
 from .random import between as between  # noqa: E402
 from .random import field as field  # noqa: E402
 from .report import report as report  # noqa: E402
+from .scores import consistency as consistency  # noqa: E402
 from .scores import pit as pit  # noqa: E402
 from .scores import score as score  # noqa: E402
 from .solver_check import check_solver as check_solver  # noqa: E402

@@ -1,5 +1,6 @@
 """What an engine says of its own run: modes, warm-up, the quality of an approximation, the solver's accuracy."""
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -10,6 +11,11 @@ from ._importance import largest_pareto_k
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
 _CORRELATED = 0.3
+# From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.
+_CONFOUNDED, _SHARE = 0.7, 0.3
+# A posterior that a bound cuts off at its mode has a tenth of its draws so near to it, a flat one seven per cent.
+_NEXT_TO, _LEANING = 0.25, 0.05
+_BROKEN = 2.0  # times what is tolerated
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -25,6 +31,9 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     yield from _many_chains(post)
     yield from _update(post)
     yield from _solver(post)
+    yield from _confounding(post)
+    yield from _bounds(post)
+    yield from _constraints(post)
 
 
 def _warm_up(post: xr.DataTree) -> Iterator[Finding]:
@@ -175,3 +184,56 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
         )
     else:
         yield Finding("good", "solver accuracy", message)
+
+
+def _confounding(post: xr.DataTree) -> Iterator[Finding]:
+    """Whether a learned correction does what a scientific parameter could do (Plumlee 2017)."""
+    if "confounding" not in post.children:
+        return
+    found = post["confounding"].to_dataset()
+    correlation, share = found["correlation"].values, found["shift_sd"].values
+    strong = (np.abs(correlation) >= _CONFOUNDED) & (share >= _SHARE)
+    worst = int(np.abs(np.where(strong.any() & ~strong, 0.0, correlation)).argmax())
+    said = ", ".join(
+        f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
+    )
+    message = (
+        f"the correction moves most with {found['parameter'].values[worst]} (correlation {correlation[worst]:+.2f}"
+        f"{'; also ' + said if said else ''}); the parameters could do {found.attrs['explained']:.0%} of what it does"
+    )
+    remedy = "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the parameter"
+    level, remedy = ("warning", remedy) if strong.any() else ("good", "")
+    yield Finding(level, "confounding", message, remedy)
+
+
+def _bounds(post: xr.DataTree) -> Iterator[Finding]:
+    """Scientific parameters whose posterior leans on a bound of the prior: the bound speaks there, not the data."""
+    for name, variable in post["posterior"].to_dataset().data_vars.items():
+        if variable.attrs.get("group", "science") != "science":
+            continue
+        draws = variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
+        for side in ("lower", "upper"):
+            if side not in variable.attrs:
+                continue
+            share = float(np.max(np.mean(np.abs(draws - variable.attrs[side]) < _NEXT_TO * draws.std(axis=0), axis=0)))
+            if share >= _LEANING:
+                yield Finding(
+                    "warning", f"{side} bound of {name}",
+                    f"{share:.0%} of the draws lie within a quarter of their standard deviation of "
+                    f"{variable.attrs[side]:g}",
+                    "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
+                )  # fmt: skip
+
+
+def _constraints(post: xr.DataTree) -> Iterator[Finding]:
+    """Whether the posterior keeps the laws that it was asked to keep."""
+    for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
+        typical = float(np.nanmedian(variable.values))
+        message = f"broken by {typical:.2g} times what is tolerated (root mean square, median of the draws)"
+        if typical < _BROKEN:
+            yield Finding("good", f"constraint {name}", message)
+        else:
+            yield Finding(
+                "warning", f"constraint {name}", message,
+                "the data and the law disagree: look for what the law leaves out, or tolerate more",
+            )  # fmt: skip

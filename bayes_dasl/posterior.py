@@ -14,7 +14,7 @@ from ._files import replacing
 from ._tree import short_names
 from .data import index_of
 from .model import Model
-from .random import RandomLeaf, describe_distribution, paths
+from .random import RandomLeaf, bounds, describe_distribution, paths
 
 
 def names(model: Model) -> dict[str, str]:
@@ -33,9 +33,9 @@ def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
     return with_coordinates(xr.Dataset(variables))
 
 
-def _attributes(leaf: RandomLeaf) -> dict[str, str]:
+def _attributes(leaf: RandomLeaf) -> dict[str, str | float]:
     prior = describe_distribution(leaf.distribution)
-    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior, **bounds(leaf.distribution)}
 
 
 def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:

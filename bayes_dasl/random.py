@@ -169,6 +169,20 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     return family((a + b) / 2, (b - a) / (2 * half_width))
 
 
+def bounds(distribution: dist.Distribution) -> dict[str, float]:
+    """`lower` and `upper` of a distribution's support, as far as they are finite and the same for every element."""
+    support = distribution.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    found = {}
+    for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
+        value = getattr(support, other, None)
+        value = jnp.asarray(math.nan if value is None else value)
+        if bool(jnp.isfinite(value).all()) and float(jnp.ptp(value)) == 0:
+            found[side] = float(value.ravel()[0])
+    return found
+
+
 def describe_distribution(distribution: Any) -> str:
     """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of each parameter."""
     inner: Any = distribution

@@ -63,6 +63,26 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
+def consistency(tree: xr.DataTree) -> pd.DataFrame:
+    """How far a posterior or a forecast breaks each constraint, one row for each law.
+
+    `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 % quantile of the draws,
+    `within` the share of draws with less than one, all in units of what the constraint tolerates. A posterior is judged
+    at the times of its data, a forecast at its own.
+    Raises: MismatchError if nothing was constrained.
+    """
+    if "mismatch" not in tree.children:
+        raise MismatchError("nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, inputs)})")
+    rows = {}
+    for name, variable in tree["mismatch"].data_vars.items():
+        rms = variable.values[np.isfinite(variable.values)]
+        median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
+        rows[str(name)] = {"rms": median, "rms_95": high, "within": np.mean(rms < 1) if rms.size else np.nan}
+    table = pd.DataFrame.from_dict(rows, orient="index")
+    table.index.name = "law"
+    return table
+
+
 def score_ensemble(
     draws: Float[np.ndarray, "draw time"], observed: Float[np.ndarray, " time"]
 ) -> dict[str, float | int]:

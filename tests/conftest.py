@@ -50,3 +50,11 @@ def shared_file(shared: Path) -> Callable[[str], Path]:
         return path
 
     return find
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)

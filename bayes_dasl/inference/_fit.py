@@ -14,6 +14,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from .._confounding import confounding
 from .._devices import require_double_precision
 from .._errors import MismatchError, ModelError
 from .._journal import Journal, read_identity
@@ -147,6 +148,8 @@ def _predictive_groups(
         return over_data({name: v[_PRIOR_DRAWS:] for name, v in values.items()}, groups, ordered(model, data))
 
     groups |= mismatch_group({name: v[_PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
+    found = confounding(model, problem.inputs, {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()})
+    groups |= {} if found is None else {"confounding": found}
     return groups | {
         "log_likelihood": over_time(pushed.log_likelihood),
         "conditional_mean": over_time(pushed.mean),

@@ -1,0 +1,121 @@
+"""Whether a learned correction does what a scientific parameter could do."""
+
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from ._predictive import Draws
+from ._trace import traced
+from .data import Inputs
+from .hybrid import Residual
+from .hybrid._sensitivity import parameters
+from .hybrid.orthogonal import least_squares
+from .model import Model
+from .posterior import names
+from .random import Module, is_random, paths, realise
+
+_DRAWS = 128
+
+
+class _Amplified(Module):
+    """A closure times a factor."""
+
+    closure: Any
+    factor: Array
+
+    def __call__(self, t, y, u):
+        return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
+
+
+def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+    r"""How each scientific parameter correlates with what the closures do in its place; none without a `Residual`.
+
+    At each of 128 draws the effect of the closures on the predicted data, $\partial \eta / \partial s$ for a factor
+    $s = 1$ on all of them, is projected on the sensitivities to the parameters, each datum weighed by its noise:
+    $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$. So
+    $c_k$ is by how much the parameter would move to do what the closures do.
+
+    Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one does not
+    move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is the mean
+    share of the closures' effect that the parameters could do.
+    """
+    leaves = {path: leaf for path, leaf in paths(model.layer).items() if leaf.group == "science"}
+    if not leaves or not _residuals(model):
+        return None
+    total = len(next(iter(draws.values())))
+    index = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
+    some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
+    one = traced(_one_draw(model, given, tuple(leaves)), {path: v[0] for path, v in some.items()})
+    theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
+    finite = np.isfinite(shift).all(axis=1)
+    return _table(model, tuple(leaves), theta[finite], shift[finite], explained[finite])
+
+
+def _residuals(model: Model) -> list[Residual]:
+    nodes = jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, Residual) or is_random(n))
+    return [node for node in nodes if isinstance(node, Residual)]
+
+
+def _one_draw(model: Model, given: Inputs, leaves: tuple[str, ...]) -> Any:
+    adjoint = lambda node: isinstance(node, diffrax.AbstractAdjoint)  # noqa: E731
+    forward = jax.tree.map(lambda n: diffrax.ForwardMode() if adjoint(n) else n, model, is_leaf=adjoint)
+
+    def one(draw):
+        realised = realise(forward, draw)
+        flat, rebuild = parameters(realised.layer, leaves)
+
+        def predicted(numbers_and_factor):
+            numbers, factor = numbers_and_factor[:-1], numbers_and_factor[-1]
+            layer = _amplified(rebuild(numbers), factor)
+            prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(given)
+            return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
+
+        at = jnp.append(flat, 1.0)
+        jacobian, prediction = jax.jacfwd(predicted, has_aux=True)(at)
+        noise = realised.conditional(prediction)
+        weight = jnp.concatenate([(1 / jnp.sqrt(noise[n].variance)).ravel() for n in model.observables])
+        sensitivities, effect = jacobian[:, :-1] * weight[:, None], jacobian[:, -1] * weight
+        shift = least_squares(sensitivities, effect)
+        left = jnp.sum((effect - sensitivities @ shift) ** 2)
+        size = jnp.sum(effect**2)
+        return flat, jnp.where(prediction.ok, shift, jnp.nan), 1 - left / jnp.where(size > 0, size, 1.0)
+
+    return one
+
+
+def _amplified(layer: Any, factor: Array) -> Any:
+    def within(node):
+        if not isinstance(node, Residual):
+            return node
+        return eqx.tree_at(lambda r: r.closure, node, _Amplified(node.closure, factor))
+
+    return jax.tree.map(within, layer, is_leaf=lambda node: isinstance(node, Residual))
+
+
+def _table(
+    model: Model, leaves: tuple[str, ...], theta: np.ndarray, shift: np.ndarray, explained: np.ndarray
+) -> xr.Dataset:
+    short, labels = names(model), []
+    for path in leaves:
+        size = paths(model.layer)[path].distribution.shape()
+        inside = [""] if not size else [f"[{', '.join(map(str, i))}]" for i in np.ndindex(size)]
+        labels += [short[f"layer.{path}"] + tag for tag in inside]
+    spread = theta.std(axis=0), shift.std(axis=0)
+    moving = (spread[0] > 0) & (spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300))
+    covariance = ((theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))).mean(axis=0)
+    safe = np.where(moving, spread[0] * spread[1], 1.0)
+    columns = {
+        "correlation": np.where(moving, covariance / safe, 0.0),
+        "shift_sd": np.where(moving, spread[1] / np.where(moving, spread[0], 1.0), 0.0),
+    }
+    return xr.Dataset(
+        {name: ("parameter", values) for name, values in columns.items()},
+        {"parameter": labels},
+        {"explained": float(np.mean(explained)) if len(explained) else float("nan"), "draws": len(theta)},
+    )

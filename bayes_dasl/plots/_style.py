@@ -1,0 +1,98 @@
+"""Colours, type and axes that all figures share. Colours are those of Okabe & Ito (2008)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
+ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
+VERMILION, PURPLE = "#D55E00", "#CC79A7"
+SERIES = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY)
+LINES = ("-", "--", "-.", ":")
+MARKERS = ("s", "^", "D", "v", "P", "X")
+LEVELS = (50, 80, 90, 95)
+WIDTH = 5.2
+STYLE: Any = {
+    "font.family": "DejaVu Sans",
+    "font.size": 10,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "axes.edgecolor": GREY,
+    "axes.labelcolor": BLACK,
+    "axes.linewidth": 0.8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.formatter.useoffset": False,
+    "axes.unicode_minus": True,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "xtick.labelcolor": BLACK,
+    "ytick.labelcolor": BLACK,
+    "hatch.linewidth": 0.8,
+    "hatch.color": PURPLE,
+    "legend.frameon": False,
+    "legend.fontsize": 9,
+    "legend.handlelength": 1.5,
+    "legend.columnspacing": 1.2,
+    "svg.fonttype": "path",
+    "svg.hashsalt": "bayes_dasl",
+}
+
+
+def note(ax: Axes, text: str) -> None:
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+
+
+def plain(text: object) -> str:
+    """Keep dollar signs in user text from being read as mathematics."""
+    return str(text).replace("$", r"\$")
+
+
+def axis_label(array: xr.DataArray, name: str) -> str:
+    label, units = array.attrs.get("long_name") or name, array.attrs.get("units")
+    return plain(f"{label} ({units})" if units else label)
+
+
+def percent() -> PercentFormatter:
+    return PercentFormatter(1.0, symbol="\N{NARROW NO-BREAK SPACE}%")
+
+
+def time_axis(ax: Axes, time: xr.DataArray) -> None:
+    values = np.asarray(time.values, float)
+    ax.set_xlabel(axis_label(time, "time"))
+    whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
+    ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    if values.size > 1:
+        pad = 0.02 * np.ptp(values)
+        low, high = ax.dataLim.intervalx
+        ax.set_xlim(min(low, values.min()) - pad, max(high, values.max()) + pad)
+
+
+def small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
+    columns = min(2, max(count, 1))
+    rows = max(1, math.ceil(count / columns))
+    fig = Figure(figsize=(WIDTH, 0.5 + height * rows + 0.15), layout="constrained")
+    fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
+    axes = fig.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel().tolist()
+    for ax in axes[max(count, 1) :]:
+        ax.set_axis_off()
+    return fig, axes[:count]
+
+
+def sorted_finite(values: np.ndarray) -> np.ndarray:
+    flat = np.ravel(np.asarray(values, float))
+    return np.sort(flat[np.isfinite(flat)])
+
+
+def band(count: float, probability: float) -> float:
+    """Half-width of the simultaneous band of an empirical distribution of `count` values."""
+    critical = {0.95: 1.358, 0.99: 1.628}[probability]
+    root = math.sqrt(max(count, 1.0))
+    return critical / (root + 0.12 + 0.11 / root)

@@ -1,0 +1,174 @@
+"""Figures of a forecast over time and of the parts of its variance."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
+
+MOST_TIMES = 1000
+PARTS = {  # part of the variance: (colour, hatch)
+    "aleatoric": ("#BFD7EA", None),
+    "epistemic": (BLUE, None),
+    "science": (BLUE, None),
+    "network": (ORANGE, None),
+    "interaction": ("#F3D5E4", "////"),
+}
+
+
+def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
+    """Draw the posterior predictive with 50 and 90 % bands, the data and the train/test boundary.
+
+    Draws whose solve failed are left out. Training data are filled, test data open.
+    """
+    predictions = fc["predictions"].dataset[observable]
+    time = np.asarray(predictions["time"].values, float)
+    draws = _finite_draws(predictions)
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
+        ax = fig.add_subplot()
+        bands = _draw_bands(ax, time, draws) if len(draws) else None
+        if bands is None:
+            note(ax, "every draw of this forecast failed")
+        seen = [
+            *_draw_observations(ax, train, observable, "training data", BLACK, BLACK),
+            *_draw_observations(ax, test, observable, "test data", "white", VERMILION),
+        ]
+        _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
+        _draw_boundary(ax, fc.attrs.get("train_end"))
+        ax.set_ylabel(axis_label(predictions, observable))
+        time_axis(ax, predictions["time"])
+        handles, labels = ax.get_legend_handles_labels()
+        columns = 4 if len(labels) == 4 else 3
+        fig.legend(handles, labels, loc="outside upper left", ncols=columns)
+    return fig
+
+
+def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | None = None) -> Figure:
+    """Stack the parts of the predictive variance, above as they are and below as shares.
+
+    `parts` is what `decompose` returns: science and network would vanish on average if that group
+    were known, the interaction only if both were. Where the groups say the same it is negative and
+    hangs below zero, so that the total, drawn as a line, is always the height of the stack less
+    what hangs below it.
+    """
+    chosen = parts.sel(observable=observable)
+    time = np.asarray(chosen["time"].values, float)
+    split = ("science", "network", "interaction") if "network" in chosen else ("epistemic",)
+    names = ("aleatoric", *split)
+    total = chosen["total"].values
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
+        upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
+        positive = np.where(total > 0, total, np.nan)
+        for ax, scale in ((upper, np.ones_like(total)), (lower, positive)):
+            _draw_stack(ax, time, {name: chosen[name].values / scale for name in names})
+            ax.plot(time, total / scale, color=BLACK, lw=1.6, label="total")
+        upper.set_ylabel(_variance_label(chosen))
+        lower.set_ylabel("share of total")
+        lower.yaxis.set_major_formatter(percent())
+        _draw_boundary(upper, train_end)
+        _draw_boundary(lower, train_end, label=False)
+        time_axis(lower, chosen["time"])
+        fig.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return fig
+
+
+def _finite_draws(array: xr.DataArray) -> np.ndarray:
+    draws = array.transpose("chain", "draw", "time").values.reshape(-1, array.sizes["time"])
+    return draws[np.isfinite(draws).all(axis=1)]
+
+
+def _draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
+    time = time[every]
+    q05, q25, q50, q75, q95 = bands = np.quantile(draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
+    ax.fill_between(time, q05, q95, color=BLUE, alpha=0.18, lw=0, label="90 % band")
+    ax.fill_between(time, q25, q75, color=BLUE, alpha=0.36, lw=0, label="50 % band")
+    ax.plot(time, q50, color=BLUE, lw=1.8, label="median")
+    return bands
+
+
+def _draw_observations(
+    ax: Axes, data: xr.Dataset | None, observable: str, label: str, face: str, edge: str
+) -> list[np.ndarray]:
+    if data is None or observable not in data:
+        return []
+    values = np.asarray(data[observable].values, float)
+    time = np.asarray(data["time"].values, float)
+    seen = np.isfinite(values)
+    size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
+    ax.plot(
+        time[seen], values[seen], "o", ms=size, mfc=face, mec=edge, mew=1.3, label=label, zorder=5,
+        rasterized=seen.sum() > 2000,
+    )  # fmt: skip
+    return [values[seen]]
+
+
+def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
+    """Keep data and median readable when the outer band runs away, and say that it does."""
+    if bands is None or not np.isfinite(bands).all():
+        return
+    core = np.concatenate([bands[2], seen])
+    spread = max(np.ptp(core), np.ptp(bands[[1, 3]]) / 4, 1e-12)
+    low, high = bands[0].min(), bands[4].max()
+    floor, ceiling = core.min() - 3 * spread, core.max() + 3 * spread
+    margin = 0.05 * (min(high, ceiling) - max(low, floor))
+    if high > ceiling:
+        ax.set_ylim(top=ceiling)
+        ax.text(
+            0.02, 0.97, f"the 90 % band goes on up to {high:.3g}", transform=ax.transAxes,
+            va="top", fontsize=9, color=GREY,
+        )  # fmt: skip
+    if low < floor:
+        ax.set_ylim(bottom=floor)
+        ax.text(
+            0.02, 0.03, f"the 90 % band goes on down to {low:.3g}", transform=ax.transAxes,
+            fontsize=9, color=GREY,
+        )  # fmt: skip
+    if low >= 0 and core.min() >= 0 and low - margin < 0.1 * high:
+        ax.set_ylim(bottom=0)
+
+
+def _draw_boundary(ax: Axes, train_end: float | None, *, label: bool = True) -> None:
+    if train_end is None or not np.isfinite(train_end):
+        return
+    ax.axvline(train_end, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    if label:
+        at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+        for text, side, align in (("fitted", -4, "right"), ("forecast", 4, "left")):
+            ax.annotate(
+                text, (train_end, 1.0), (side, 1), **at, ha=align, va="bottom", fontsize=9,
+                color=GREY, annotation_clip=False,
+            )  # fmt: skip
+
+
+def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:
+    top, bottom = np.zeros(len(time)), np.zeros(len(time))
+    for name, values in parts.items():
+        color, hatch = PARTS[name]
+        values = np.nan_to_num(values)
+        label: str | None = name
+        for edge, part in ((top, values.clip(min=0)), (bottom, values.clip(max=0))):
+            if not part.any():
+                continue
+            ax.fill_between(time, edge, edge + part, facecolor=color, hatch=hatch, lw=0, label=label)
+            edge += part
+            label = None
+    if bottom.any():
+        ax.axhline(0, color=GREY, lw=0.8)
+    else:
+        ax.set_ylim(bottom=0)
+
+
+def _variance_label(parts: xr.Dataset) -> str:
+    units = str(parts.coords["units"].item()) if "units" in parts.coords else ""
+    base = units if units.isalpha() else f"({units})"
+    return plain(f"variance, {base}²" if units else "variance")

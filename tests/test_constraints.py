@@ -1,0 +1,112 @@
+"""Soft laws: what they add to the density, how they are reported, scored and weighed."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from numpyro.infer.util import log_density
+
+import bayes_dasl as bd
+from bayes_dasl._errors import MismatchError, ModelError
+from bayes_dasl.inference import pose
+
+TIMES = np.linspace(0.0, 2.0, 6)
+
+
+class Exchange(bd.Module):
+    """Two boxes that exchange, with a leak that should not be there."""
+
+    rate: bd.Scalar
+    leak: bd.Scalar
+
+    def __call__(self, t, y, u):
+        flow = self.rate * y["a"]
+        return {"a": -flow - self.leak, "b": flow}
+
+
+def total(values, inputs):
+    return (values["a"] + values["b"] - 1.0) / 0.01
+
+
+def model(leak, constraints=None, noise=0.05):
+    layer = bd.ODE(Exchange(dist.LogNormal(0.0, 0.5), leak), {"a": 1.0, "b": 0.0})
+    return bd.Model(layer, bd.NormalNoise(noise), constraints or {})
+
+
+def data(leak=0.0, seed=0):
+    rng = np.random.default_rng(seed)
+    a = np.exp(-TIMES) - leak * (1 - np.exp(-TIMES))
+    b = 1 - np.exp(-TIMES) - leak * (TIMES - 1 + np.exp(-TIMES))
+    noisy = {"a": a, "b": b}
+    return xr.Dataset({n: ("time", v + rng.normal(0, 0.05, TIMES.size)) for n, v in noisy.items()}, {"time": TIMES})
+
+
+def test_a_law_adds_half_its_sum_of_squares():
+    values = {"layer.vector_field.leak": 0.1, "layer.vector_field.rate": 1.0}
+    loose, lawful = (model(dist.Normal(0.0, 1.0), laws) for laws in ({}, {"mass": total}))
+    substituted = lambda m: jax.tree.map(jnp.asarray, values)  # noqa: E731
+    at = [float(log_density(m, (data(),), {}, substituted(m))[0]) for m in (loose, lawful)]
+    broken = 0.1 * TIMES / 0.01
+    assert at[1] - at[0] == pytest.approx(-0.5 * np.sum(broken**2), rel=1e-5)
+
+
+@pytest.fixture(scope="module")
+def fits():
+    laws = {"mass": total}
+    engine = bd.NUTS(chains=2, draws=300)
+    return {
+        "free": bd.fit(model(dist.Normal(0.0, 1.0)), data(0.1), engine, progress=False),
+        "lawful": bd.fit(model(dist.Normal(0.0, 1.0), laws), data(), engine, progress=False),
+        "against": bd.fit(model(dist.Normal(0.0, 1.0), laws, noise=0.005), data(0.3), engine, progress=False),
+    }
+
+
+def test_a_law_narrows_what_it_speaks_of(fits):
+    free, lawful = (float(fits[name]["posterior"]["leak"].std()) for name in ("free", "lawful"))
+    assert lawful < 0.3 * free
+
+
+def test_it_is_reported_and_scored(fits):
+    assert "mismatch" not in fits["free"].children
+    with pytest.raises(MismatchError, match="nothing was constrained"):
+        bd.consistency(fits["free"])
+    leak = fits["lawful"]["posterior"]["leak"].values
+    rms = np.sqrt(np.mean((leak[..., None] * TIMES / 0.01) ** 2, axis=-1))
+    np.testing.assert_allclose(fits["lawful"]["mismatch"]["mass"].values, rms, rtol=1e-3)
+    table = bd.consistency(fits["lawful"])
+    assert table.loc["mass", "rms"] == pytest.approx(np.median(rms), rel=1e-3)
+    assert table.loc["mass", "within"] == pytest.approx(np.mean(rms < 1), abs=0.01)
+    assert "[good] constraint mass" in str(bd.diagnose(fits["lawful"]))
+
+
+def test_data_against_the_law_are_said_to_be(fits):
+    assert "[warning] constraint mass" in str(bd.diagnose(fits["against"]))
+
+
+def test_a_forecast_is_scored_at_its_own_times(fits):
+    lawful = model(dist.Normal(0.0, 1.0), {"mass": total})
+    later = bd.forecast(lawful, fits["lawful"], np.array([2.0, 4.0]))
+    assert bd.consistency(later).loc["mass", "rms"] > bd.consistency(fits["lawful"]).loc["mass", "rms"]
+
+
+def test_an_update_weighs_the_law_too(fits):
+    """Weights of draws are those of the whole density: with data that say nothing they are the law's at new times."""
+    lawful = model(dist.Normal(0.0, 1.0), {"mass": total})
+    new = xr.Dataset({"a": ("time", [np.exp(-2.2)])}, {"time": [2.2]})
+    updated = bd.update(lawful, fits["lawful"], new)
+    problem = pose(lawful, xr.merge([data(), new], join="outer", compat="no_conflicts"))
+    draws = {n: updated["posterior"][n].values[0, :3] for n in ("leak", "rate")}
+    for i in range(3):
+        values = {f"layer.vector_field.{n}": jnp.asarray(v[i]) for n, v in draws.items()}
+        position = problem.unconstrain(values)
+        held = float(updated["log_likelihood"].to_dataset().isel(chain=0, draw=i).to_dataarray().sum(skipna=True))
+        held += float(updated["sample_stats"]["log_factor"][0, i])
+        want = float(problem.log_density(position) - problem.log_prior(position))
+        assert held == pytest.approx(want, rel=1e-6)
+
+
+def test_what_is_no_law_is_refused(unchecked):
+    with pytest.raises(ModelError, match="constraints must be a dict of functions"):
+        model(0.1, {"mass": 3.0})

@@ -1,0 +1,68 @@
+"""A model as a tree: everything that is inferred stands in it, with prior, shape, units and group."""
+
+import equinox as eqx
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl.random import paths
+from case_studies import lynx_hare
+
+MODEL = lynx_hare.study().model
+
+
+def entries(node, path=""):
+    for entry in node.entries:
+        yield f"{path}{entry.name}", entry
+    for child in node.children:
+        yield from entries(child, f"{path}{child.name}.")
+
+
+def test_every_random_leaf_is_there_with_its_prior_shape_units_and_group():
+    said = {path: e for path, e in entries(bd.describe(MODEL).root) if e.random}
+    leaves = paths(MODEL)
+    assert set(said) == set(leaves)
+    for path, leaf in leaves.items():
+        assert (said[path].shape, said[path].units, said[path].group) == (leaf.shape, leaf.units, leaf.group), path
+    assert said["layer.vector_field.science.birth"].what == "LogNormal(-0.602, 0.514)"
+
+
+def test_the_number_of_unknowns_is_that_of_the_problem():
+    assert bd.describe(MODEL).unknowns == sum(int(np.prod(leaf.shape, dtype=int)) for leaf in paths(MODEL).values())
+
+
+def test_the_text_shows_the_tree():
+    text = str(bd.describe(MODEL))
+    assert "vector_field: Residual  relative=True" in text
+    assert "birth ~ LogNormal(-0.602, 0.514)  [1/year]  science" in text
+    assert "weight ~ Normal(0, 0.707)  shape (4, 2)  network" in text
+    assert "solver=Tsit5" in text
+    assert text.endswith("30 unknown numbers")
+
+
+def test_a_known_number_shows_its_value():
+    known = eqx.tree_at(lambda m: m.layer.vector_field.science.birth, MODEL, 0.55, is_leaf=lambda x: False)
+    assert "birth = 0.55  [1/year]" in str(bd.describe(known))
+    assert bd.describe(known).unknowns == 29
+
+
+def test_the_diagram_names_every_part():
+    figure = bd.describe(MODEL).draw()
+    drawn = {text.get_text() for text in figure.axes[0].texts}
+    assert "22 weights in 4 arrays" in drawn
+    assert {"Model", "layer: ODE", "closure: Network", "noise"} <= {text.strip(": ") for text in drawn}
+    boxes = [patch.get_bbox() for patch in figure.axes[0].patches]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[i + 1 :])
+
+
+def test_a_part_can_be_described():
+    network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("t",), ("y",), scale=dist.HalfNormal(1.0))
+    assert bd.describe(network).unknowns == 11
+
+
+def test_what_is_no_model_is_refused(unchecked):
+    with pytest.raises(ModelError, match=r"describe takes a bd\.Model or a part of one, not dict"):
+        bd.describe({})  # type: ignore[arg-type]
