@@ -178,10 +178,11 @@ def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time .
 
 
 def check_shapes(model: Model, given: Inputs) -> None:
-    """Trace the model once, without compiling it, and refuse a wrong shape.
+    """Refuse inputs that the layer cannot be asked for; then trace the model once, without compiling it, for shapes.
 
     Raises: ModelError that names the random leaves whose shape is not that of one number.
     """
+    model.layer.check_inputs(given)
     leaves = paths(model)
 
     def evaluate():

@@ -97,6 +97,8 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution) -> RandomLeaf:
     group, units, owners = "science", "", []
     for depth, (node, _) in enumerate(nodes_along(tree, path)):
         group = getattr(node, "random_group", group)
+        if key_name(path[depth]) in getattr(node, "latent_fields", ()):
+            group = "latent"
         units = _units(node, path[depth:]) or units
         owners.append(type(node).__name__)
     return RandomLeaf(dotted(path), leaf, group, units, "/".join(owners))

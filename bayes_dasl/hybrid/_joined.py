@@ -90,6 +90,10 @@ class AbstractHybrid(AbstractLayer):
     def states(self) -> int:
         return sum(part.states for part in self._layers.values())
 
+    def check_inputs(self, inputs: Inputs) -> None:
+        for part in self._layers.values():
+            part.check_inputs(inputs)
+
     def _shared(self, name: str, default: Any) -> Any:
         values = {getattr(part, name, default) for part in self._layers.values()}
         if len(values) > 1:

@@ -3,4 +3,16 @@
 from ._prediction import AbstractFilter as AbstractFilter
 from ._prediction import AbstractLayer as AbstractLayer
 from ._prediction import Prediction as Prediction
+from .algebraic import Algebraic as Algebraic
+from .boundary_value import BoundaryValue as BoundaryValue
+from .implicit import Implicit as Implicit
+from .jump import Jump as Jump
+from .kalman import Kalman as Kalman
 from .ode import ODE as ODE
+from .pde import PDE as PDE
+from .quadrature import integrate as integrate
+from .quadrature import integrate_between as integrate_between
+from .sde import SDE as SDE
+from .shooting import MultipleShooting as MultipleShooting
+from .shooting import segment_states as segment_states
+from .steady_state import SteadyState as SteadyState

@@ -67,6 +67,12 @@ class AbstractLayer(Module):
     def outputs(self) -> tuple[str, ...]:
         """Names of the values that the layer predicts."""
 
+    def check_inputs(self, inputs: Inputs) -> None:
+        """Refuse inputs that the layer cannot be asked for; called with known numbers, before anything is traced.
+
+        Raises: DataError, for instance for places outside the domain.
+        """
+
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`."""

@@ -7,15 +7,20 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool
 
 from .._errors import ModelError
-from .._tree import FrozenDict
+from .._tree import FrozenDict, prepared
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import check_scalar, is_random, paths, realise
-from ._prediction import AbstractLayer, Prediction
+from ..forcing import KINDS, AbstractForcing, Linear, Step
+from ..random import Module, check_scalar, is_random, paths, realise
+from ._prediction import AbstractLayer, Prediction, finite, prediction
 from ._rosenbrock import Rodas5P
+from ._steps import RetryingController, safe_rates
+from .jump import Jump, JumpingSolver, as_jumps, jumped
+
+# Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
+_LAST_PART = 1e-12
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
@@ -50,22 +55,29 @@ class ODE(AbstractLayer):
     `vector_field(t, y, u)` takes time, a dict of states and a dict of forcings, and returns a dict with the
     rate of change of every state. `initial` holds the states at `start` (default: the first time of the data
     that the model is fitted to). `observe(t, y, u)`, if given, turns states into the values that are predicted;
-    without it the states themselves are. `forcings` names the data variables that drive the equation, which
-    are interpolated linearly; the solver ends a step at each of their times, and these do not count in `max_steps`.
+    without it the states themselves are. `forcings` names the data variables that drive the equation. They run
+    linearly between their data, unless `interpolation` says otherwise: `{"rain": "step"}` holds each datum until the
+    next one, `"cubic"` is a smooth spline. The solver ends a step at each time of a linear forcing, starts anew at each
+    time of a step forcing and at each of the `jumps`; none of these count in `max_steps`. `jumps` is a `bd.Jump`, or
+    several of them: sudden changes of the states, as by a dose or a harvest.
     `units` are the units of states, forcings and observed values: data in other units are refused.
 
     The solver is a Diffrax solver or its name: `tsit5` (the default) for non-stiff, `rodas5p` for stiff
-    equations. A solve that needs more than `max_steps` steps, or leaves the finite numbers, is reported by
-    `ok=False`, never by an exception.
+    equations. A step that leaves the finite numbers, or the states for which the equation makes sense, is tried again
+    with a fifth of its length. A solve that needs more than `max_steps` steps is reported by `ok=False`, never by an
+    exception.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
-    Raises: ModelError if built with an unknown solver, a state of the wrong shape, or bad tolerances.
+    Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
+    an unknown kind, a jump of an unknown state, or bad tolerances; when called, for rates of other states or shapes.
     """
 
     vector_field: VectorField
     initial: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | None = eqx.field(default=None, static=True)
@@ -85,6 +97,9 @@ class ODE(AbstractLayer):
         if self.observe is None:
             for name, value in self.initial.items():
                 check_scalar(value, f"initial['{name}']")
+        check_interpolation(self.interpolation, self.forcings)
+        for jump in self.jumps:
+            jump.check_states(self.initial)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -100,8 +115,9 @@ class ODE(AbstractLayer):
         return sum(value.size for value in self._any_state().values())
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: those of its state."""
-        return self.units.get(path[1], "") if path[0] == "initial" else ""
+        """Units of a random leaf of `initial` or of an amount: those of its state."""
+        state = path[1] if path[0] == "initial" else path[3] if path[0] == "jumps" and path[2] == "change" else ""
+        return self.units.get(state, "")
 
     def _any_state(self) -> dict[str, Any]:
         return {
@@ -110,54 +126,139 @@ class ODE(AbstractLayer):
         }
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        solution = self._solve(inputs)
-        ok = (solution.result == diffrax.RESULTS.successful) & _finite(solution.ys)
-        # Masked before `observe`, so that a singular function there still has a finite gradient.
-        states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), solution.ys)
-        values = states if self.observe is None else self._observed(self.observe, inputs, states)
-        ok = ok & _finite(values)
-        stats = {"steps": jnp.asarray(solution.stats["num_steps"])}
-        return Prediction(jax.tree.map(lambda v: jnp.where(ok, v, 1.0), values), ok, stats)
+        return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
 
-    def _solve(self, inputs: Inputs) -> diffrax.Solution:
-        def rates(t, y, forcings):
-            rate = self.vector_field(t, y, {name: force(t) for name, force in forcings.items()})
-            if set(rate) != set(y):
-                raise ModelError(
-                    f"the vector field returns rates for {', '.join(rate)} but the states are {', '.join(y)}"
-                )
-            return {name: jnp.asarray(rate[name], y[name].dtype) for name in y}
-
+    def begin(self, inputs: Inputs) -> dict[str, Any]:
+        """The states at the start, after the jumps at that time."""
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
-        controller: Any = diffrax.PIDController(rtol=self.rtol, atol=self.atol)
-        max_steps = self.max_steps
-        if self.forcings:
-            # A step over a kink of a forcing is far less exact than its error estimate says: end steps there.
-            kinks = inputs.forcings[self.forcings[0]].times
-            controller = diffrax.ClipStepSizeController(controller, step_ts=kinks)
-            max_steps += len(kinks)
-        return diffrax.diffeqsolve(
-            diffrax.ODETerm(rates),
-            self.solver,
+        return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
+
+    def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+        """The states at all times from those at the start, whether the solve succeeded, and its steps."""
+        end = inputs.times[-1]
+        kinks, breaks = self._discontinuities(inputs)
+        controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
+        if kinks is not None or breaks is not None:
+            controller = diffrax.ClipStepSizeController(controller, step_ts=kinks, jump_ts=breaks)
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(self._rates(inputs, initial)),
+            JumpingSolver(self.solver) if self.jumps else self.solver,
             inputs.start,
-            inputs.times[-1],
+            end,
             None,
             initial,
-            args={name: inputs.forcings[name] for name in self.forcings},
+            args=(self._forced(inputs), self.jumps),
             saveat=diffrax.SaveAt(ts=inputs.times),
             stepsize_controller=controller,
-            max_steps=max_steps,
+            max_steps=self.max_steps + sum(len(times) for times in (kinks, breaks) if times is not None),
             adjoint=self.adjoint,
             throw=False,
         )
+        ok = (solution.result == diffrax.RESULTS.successful) & finite(solution.ys)
+        # Masked before jumps and `observe`, so that a singular function there still has a finite gradient.
+        states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), solution.ys)
+        if self.jumps:
+            last = jax.tree.map(lambda y: y[-1], states)
+            after = self._jumped(inputs, end, last, lambda times: (times > _last_part(inputs)) & (times <= end))
+            at_end = inputs.times == end
+            states = jax.tree.map(lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after)
+        return states, ok, jnp.asarray(solution.stats["num_steps"])
 
-    def _observed(self, observe: Callable, inputs: Inputs, states: Any) -> Values:
-        def at(t, y):
-            u = {name: inputs.forcings[name](t) for name in self.forcings}
-            return dict(observe(t, y, u))
+    def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any) -> Prediction:
+        """What is observed of the states at all times."""
+        if self.observe is None:
+            values: Any = states
+        else:
+            observe, forced = self.observe, self._forced(inputs)
+            values = jax.vmap(lambda t, y: dict(observe(t, y, forced(t))))(inputs.times, states)
+        return prediction(values, ok, {"steps": steps}, **more)
 
-        return jax.vmap(at)(inputs.times, states)
+    def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
+        """The states after the jumps that are due at a time; outside the solve, those at its ends."""
+        if not self.jumps:
+            return y
+        rates = self._rates(inputs, y)
+        return jumped(self.jumps, due, t, y, self._forced(inputs)(t), lambda t, y: rates(t, y, None))
+
+    def _forced(self, inputs: Inputs) -> "_Forced":
+        return _Forced({name: inputs.forcings[name] for name in self.forcings})
+
+    def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
+        """Times at which steps must end, and those at which they must start anew; none if there are no such times."""
+        used = [inputs.forcings[name] for name in self.forcings]
+        kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
+        breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
+        breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self.jumps)]
+        inside = lambda t: jnp.where((t > inputs.start) & (t <= _last_part(inputs)), t, jnp.inf)  # noqa: E731
+        return (
+            jnp.concatenate([*kinks]) if kinks else None,
+            inside(jnp.concatenate([*breaks])) if breaks else None,
+        )
+
+    def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
+        """The vector field as Diffrax calls it."""
+        field, forced = prepared(self.vector_field), _up_to_the_end(self._forced(inputs), _last_part(inputs))
+
+        def rates(t, y):
+            return _checked_rates(field(t, y, forced(t)), y)
+
+        # Forward mode through an explicit solver needs no protection: no step that is rejected is multiplied by zero.
+        if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
+            self.solver, diffrax.AbstractImplicitSolver
+        ):
+            return lambda t, y, args: rates(t, y)
+        known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
+        closed = eqx.filter_closure_convert(rates, *known)
+        return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
 
 
-def _finite(values: Any) -> Bool[Array, ""]:
-    return jnp.all(jnp.asarray([jnp.all(jnp.isfinite(v)) for v in jax.tree.leaves(values)]))
+class _Forced(Module):
+    """The forcings as one function of time: the `u` of a vector field."""
+
+    forcings: dict[str, AbstractForcing]
+
+    def __call__(self, t: Any) -> dict[str, Any]:
+        return {name: force(t) for name, force in self.forcings.items()}
+
+
+def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
+    """Forcings without the steps at the end of the solve, which the last stage of the last step would see."""
+
+    def held(force):
+        return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
+
+    return _Forced({name: held(f) if isinstance(f, Step) else f for name, f in forced.forcings.items()})
+
+
+def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+    if set(rates) != set(y):
+        raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+    for name, state in y.items():
+        if jnp.shape(rates[name]) != state.shape:
+            raise ModelError(
+                f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
+                f"{state.shape}"
+            )
+    return {name: jnp.asarray(rates[name], state.dtype) for name, state in y.items()}
+
+
+def _strong(tree: Any) -> Any:
+    """Arrays of a tree with types of their own, not those of Python's numbers: a closed function insists on them."""
+    return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
+
+
+def _last_part(inputs: Inputs) -> Any:
+    start, end = inputs.start, inputs.times[-1]
+    return end - _LAST_PART * (jnp.abs(start) + jnp.abs(end))
+
+
+def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
+    """Raises: ModelError for the interpolation of no forcing, or of an unknown kind."""
+    for name, kind in interpolation.items():
+        if name not in forcings:
+            raise ModelError(
+                f"interpolation is given for '{name}', which is no forcing; the forcings are "
+                f"{', '.join(forcings) or 'none'}"
+            )
+        if kind not in KINDS:
+            raise ModelError(f"'{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}")

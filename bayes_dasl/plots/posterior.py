@@ -26,7 +26,7 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
     Shapes: every value is `(chain, draw)`; an array parameter gives one entry an element.
     """
     posterior, source = post["posterior"].dataset, post[group].dataset
-    names = [name for name, v in posterior.data_vars.items() if v.attrs.get("group") != "network"]
+    names = [name for name, v in posterior.data_vars.items() if v.attrs.get("group", "science") == "science"]
     return {
         label: scalar.assign_attrs(posterior[name].attrs)
         for name in names

@@ -1,0 +1,117 @@
+"""Unknown functions that are linear in their weights."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+from numpyro.distributions import constraints
+
+from .._errors import ModelError
+from .._types import Scalar, Values
+from ..random import Module, is_random
+from .families import AbstractFamily, BSpline
+from .hilbert import HilbertGP
+from .weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
+
+_MONOTONE = (None, "increasing", "decreasing")
+
+
+class Basis(Module):
+    r"""An unknown function of one state, forcing or time.
+
+    $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
+
+    or, with `positive`, $\text{level} + \text{scale} \cdot e^{f(x)}$; or, with `monotone` (B-splines only), integrated
+    splines with positive weights, $\text{level} + \text{scale} \cdot \sum_i e^{w_i} I_i(x)$, for `decreasing` with
+    $I_i(high) - I_i(x)$. With zero weights the latter is a straight line that rises by `scale` from `low` to `high`, or
+    falls. Neither is below `level` anywhere.
+
+    `family` gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`, `Product`), each on its own
+    range; `input` names a state, a forcing or `"t"` (for a `Product` one for each family), `output` the value that is
+    returned. `weights` are a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
+    distribution of shape (size,). By default they are `NormalShrinkage` with an unknown scale, so that under the prior
+    `scale` times that is about the standard deviation of g all over the range; a `HilbertGP` has an amplitude for that,
+    so there they are standard normal.
+
+    Its random leaves form the group *network*, hyperparameters included: it is what is learned, as a network is, apart
+    from parameters that have a meaning; so `decompose` and `diagnose` treat it as they do a network.
+    Shapes: any shape of x, and the same of g.
+    Raises: ModelError if names, weights and features differ in number, if a positive or monotone function could change
+    its sign by `scale`, or if it is called and nobody gives its input.
+    """
+
+    random_group: ClassVar[str] = "network"
+
+    family: AbstractFamily
+    input: tuple[str, ...] = eqx.field(static=True)
+    output: str = eqx.field(static=True)
+    weights: Any
+    level: Scalar
+    scale: Scalar
+    positive: bool = eqx.field(static=True)
+    monotone: str | None = eqx.field(static=True)
+
+    def __init__(
+        self,
+        family: AbstractFamily,
+        input: str | tuple[str, ...],
+        output: str,
+        weights: Any = None,
+        level: Scalar = 0.0,
+        scale: Scalar = 1.0,
+        *,
+        positive: bool = False,
+        monotone: str | None = None,
+    ):
+        self.family, self.output, self.level, self.scale = family, output, level, scale
+        self.input = (input,) if isinstance(input, str) else tuple(input)
+        self.positive, self.monotone = positive, monotone
+        self.weights = _default_weights(family) if weights is None else weights
+
+    def __check_init__(self):
+        if len(self.input) != self.family.inputs:
+            raise ModelError(f"the family takes {self.family.inputs} inputs, not {', '.join(self.input) or 'none'}")
+        if not isinstance(self.output, str):
+            raise ModelError(f"output must be one name, not {self.output!r}")
+        check_weights(self.weights, self.family.size)
+        self._check_shape()
+
+    def _check_shape(self):
+        if self.monotone not in _MONOTONE:
+            raise ModelError(f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}")
+        if self.monotone and (self.positive or not isinstance(self.family, BSpline)):
+            raise ModelError(
+                "a monotone function needs a BSpline family, and not `positive` too: it is never below its level"
+            )
+        if self.monotone or self.positive:
+            scale: Any = self.scale
+            signed = scale.support is constraints.real if is_random(scale) else _not_positive(scale)
+            if signed:
+                raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        known = {"t": t, **u, **y}
+        missing = [name for name in self.input if name not in known]
+        if missing:
+            raise ModelError(f"basis input {', '.join(missing)} is none of {', '.join(known)}")
+        weights = self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
+        shape = self._shape([known[name] for name in self.input], weights)
+        return {self.output: self.level + self.scale * shape}
+
+    def _shape(self, x: list, weights: Any) -> Any:
+        """The function without its level and scale."""
+        if self.monotone and isinstance(self.family, BSpline):
+            integrals = self.family.integrals(x[0])
+            if self.monotone == "decreasing":
+                integrals = self.family.integrals(self.family.high) - integrals
+            return integrals @ jnp.exp(weights) / self.family.intervals
+        shape = self.family(*x) @ weights
+        return jnp.exp(shape) if self.positive else shape
+
+
+def _not_positive(scale: Any) -> bool:
+    return isinstance(scale, (int, float)) and scale <= 0
+
+
+def _default_weights(family: AbstractFamily) -> Any:
+    return standard_normal(family.size) if isinstance(family, HilbertGP) else NormalShrinkage(family.size)

@@ -1,0 +1,124 @@
+"""A cheap and a costly model of one thing."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+
+from .._errors import ModelError
+from .._tree import FrozenDict
+from .._types import Scalar, Values, VectorField
+from ..data import Inputs
+from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._prediction import prediction
+from ..random import check_scalar, is_random
+
+
+class MultiFidelity(AbstractLayer):
+    r"""A costly model that is a cheap one, scaled and corrected; both are predicted.
+
+    $\text{costly}(t) = \rho(t) \cdot \text{cheap}(t) + \delta(t, \text{cheap values}, u)$
+
+    `low` is the cheap layer, and `costly` names what is predicted beside its outputs: `{"costly name": "cheap name"}`.
+    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. `ratio` ρ is a number or a
+    function of `(t, y, u)` that returns one for each costly name; `discrepancy` δ is a function of `(t, y, u)`, such as
+    a `Basis` or a `Network`, that returns a correction for some or all of them. There y are the values of the cheap
+    layer at that time. `extra` names data variables that ρ or δ look at and the cheap layer does not.
+
+    Units: costly values have those of the cheap ones.
+    Raises: ModelError if a name is unknown or taken, or ρ or δ return a name that is not costly.
+    Source: Kennedy & O'Hagan (2000), Predicting the output from a complex computer code when fast approximations are
+    available.
+    """
+
+    low: AbstractLayer
+    costly: Mapping[str, str] = eqx.field(static=True, converter=FrozenDict)
+    ratio: Scalar | Callable
+    discrepancy: VectorField
+    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)
+
+    def __check_init__(self):
+        if not isinstance(self.low, AbstractLayer) or isinstance(self.low, AbstractFilter):
+            raise ModelError(f"low must be a layer that needs no observations, not {type(self.low).__name__}")
+        if not self.costly:
+            raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
+        for name, cheap in self.costly.items():
+            if cheap not in self.low.outputs:
+                raise ModelError(f"'{name}' builds on '{cheap}'; the cheap layer has {', '.join(self.low.outputs)}")
+            if name in self.low.outputs:
+                raise ModelError(f"'{name}' is an output of the cheap layer: give the costly one another name")
+        if not callable(self.discrepancy):
+            raise ModelError(f"discrepancy must be callable as f(t, y, u), not {self.discrepancy!r}")
+        if not _is_function(self.ratio):
+            check_scalar(self.ratio, "MultiFidelity.ratio")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return (*self.low.outputs, *self.costly)
+
+    @property
+    def forcings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys((*self.low.forcings, *self.extra)))
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        known = self.low.units
+        return {**known, **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known}}
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self.low.interpolation
+
+    @property
+    def index(self) -> str:
+        return self.low.index
+
+    @property
+    def start(self) -> float | None:
+        return getattr(self.low, "start", None)
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        known = self.low.dims
+        return {**known, **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known}}
+
+    @property
+    def states(self) -> int:
+        return self.low.states
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        low = self.low(inputs)
+        given = {name: inputs.forcings[name] for name in self.forcings}
+
+        def at(t, y):
+            u = {name: force(t) for name, force in given.items()}
+            return self._costly(t, y, u)
+
+        values = {**low.values, **jax.vmap(at)(inputs.times, low.values)}
+        return prediction(values, low.ok, low.stats, mismatches=low.mismatches, variances=low.variances)
+
+    def _costly(self, t: Any, y: Values, u: Values) -> Values:
+        ratio = self._ratio(t, y, u)
+        correction = self._named(self.discrepancy(t, y, u), "discrepancy")
+        return {name: ratio[name] * y[cheap] + correction.get(name, 0.0) for name, cheap in self.costly.items()}
+
+    def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
+        given: Any = self.ratio
+        if not _is_function(given):
+            return dict.fromkeys(self.costly, given)
+        ratio = self._named(given(t, y, u), "ratio")
+        missing = [name for name in self.costly if name not in ratio]
+        if missing:
+            raise ModelError(f"the ratio has no value for {', '.join(missing)}")
+        return ratio
+
+    def _named(self, values: Mapping[str, Any], what: str) -> Mapping[str, Any]:
+        for name in values:
+            if name not in self.costly:
+                raise ModelError(f"the {what} returns '{name}'; the costly names are {', '.join(self.costly)}")
+        return values
+
+
+def _is_function(ratio: Any) -> bool:
+    return callable(ratio) and not is_random(ratio)

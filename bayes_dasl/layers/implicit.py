@@ -1,0 +1,265 @@
+"""Values that are defined by equations: roots and fixed points, solved for at each row of the data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jax import lax
+from jax.flatten_util import ravel_pytree
+from jax.scipy.linalg import lu_factor, lu_solve
+from jaxtyping import Array, Bool, Float, Int
+
+from .._errors import ModelError
+from .._tree import FrozenDict
+from .._types import Values, VectorField
+from ..data import Inputs
+from ..random import is_random, paths
+from ._prediction import AbstractLayer, Prediction
+from .algebraic import at_rows, forced_rows, frozen, named, predict_rows, shapes_of
+
+type Flat = Float[Array, " unknown"]
+type System = Callable[[Flat], Flat]
+
+_SHORTEST = 2.0**-20
+
+
+class DampedNewton(optx.AbstractRootFinder):
+    r"""Newton's method for a vector, with steps that are halved until the next correction is shorter.
+
+    $y \leftarrow y - \lambda J(y)^{-1} f(y)$ with $\lambda \in \{1, \tfrac12, \tfrac14, \dots\}$
+
+    It ends when the correction, which has the units of the unknowns, is below `atol + rtol * abs(y)`: so the scale of
+    the equations does not matter, and the root is far more exact than the tolerance, since the order is two. It fails
+    where no step is short enough, where the Jacobian is singular, or where numbers are not finite. Dense algebra.
+    Source: Deuflhard (2011), Newton Methods for Nonlinear Problems, section 3.3.
+    """
+
+    rtol: float
+    atol: float
+    norm: Callable = optx.max_norm
+
+    def init(self, fn, y, args, options, f_struct, aux_struct, tags):
+        return jnp.asarray(jnp.inf), jnp.asarray(1.0)
+
+    def step(self, fn, y, args, options, state, tags):
+        value, aux = fn(y, args)
+        factors = lu_factor(jax.jacfwd(lambda at: fn(at, args)[0])(y))
+        correction = lu_solve(factors, value)
+        scale = self.atol + self.rtol * jnp.abs(y)
+        size = self.norm(correction / scale)
+
+        def too_long(damping):
+            following = lu_solve(factors, fn(y - damping * correction, args)[0])
+            shorter = self.norm(following / scale) <= (1 - damping / 4) * size
+            return ~shorter & ~(size < 1) & (damping > _SHORTEST)
+
+        damping = lax.while_loop(too_long, lambda damping: damping / 2, jnp.ones_like(size))
+        return y - damping * correction, (size, damping), aux
+
+    def terminate(self, fn, y, args, options, state, tags):
+        size, damping = state
+        stuck = optx.RESULTS.where(damping > _SHORTEST, optx.RESULTS.successful, optx.RESULTS.nonlinear_divergence)
+        return size < 1, stuck
+
+    def postprocess(self, fn, y, aux, args, options, state, tags, result):
+        return y, aux, {}
+
+
+def search(
+    system: System, guess: Flat, rtol: float, atol: float, max_steps: int
+) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
+    """A root of a system near a guess, whether it is one, and the steps; no gradient flows through the search."""
+    closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
+    solver = DampedNewton(rtol, atol)
+    solution = optx.root_find(lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False)
+    ok = (solution.result == optx.RESULTS.successful) & jnp.all(jnp.isfinite(solution.value))
+    return jnp.where(ok, solution.value, guess), ok, solution.stats["num_steps"]
+
+
+def iterate(
+    system: System, guess: Flat, rtol: float, atol: float, max_steps: int
+) -> tuple[Flat, Bool[Array, ""], Int[Array, ""]]:
+    """Where a system leads that is applied again and again, whether it settles, and the steps; without a gradient."""
+    closed, guess = frozen((eqx.filter_closure_convert(system, guess), guess))
+    solver = optx.FixedPointIteration(rtol, atol)
+    solution = optx.fixed_point(lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False)
+    return solution.value, solution.result == optx.RESULTS.successful, solution.stats["num_steps"]
+
+
+def differentiable(system: System, root: Flat) -> Flat:
+    """A root that `search` has found, as a differentiable function of all that the system is closed over."""
+    return _implicit(eqx.filter_closure_convert(system, root), lax.stop_gradient(root))
+
+
+@eqx.filter_custom_jvp
+def _implicit(closed: Any, root: Any) -> Any:
+    return root
+
+
+# As Optimistix's ImplicitAdjoint, which raises at a singular Jacobian even with throw=False.
+@_implicit.def_jvp
+def _implicit_jvp(primals, tangents):
+    closed, root = primals
+    root = _implicit(closed, root)
+    _, along = eqx.filter_jvp(lambda system: system(root), (closed,), tangents[:1])
+    return root, -jnp.linalg.solve(jax.jacfwd(closed)(root), along)
+
+
+class Implicit(AbstractLayer):
+    r"""Unknowns that are defined by equations, at each row of the data.
+
+    $f(t_i, y_i, u_i) = 0$, or $f(t_i, y_i, u_i) = y_i$ if `kind="fixed_point"`
+
+    `equations(t, y, u)` takes the value of the index at one row, a dict of unknowns and a dict of the forcings at that
+    row. It returns a dict with the residual of one equation, or the next value, under the name of each unknown.
+    `guess` says where the search starts: a dict of numbers, or a function `(t, {}, u)` that returns one. Where
+    several roots exist, the guess selects the branch; with `follow` the guess is for the first row only and each other
+    row starts from the root of the row before it. `observe(t, y, u)`, if given, turns unknowns into the values that are
+    predicted. An unknown that must be positive is best replaced by its logarithm.
+
+    `method="newton"` is a damped Newton method for both kinds; `"iteration"` puts a fixed point in its own equation
+    again and again before Newton's method confirms it, and so finds the one that attracts. Derivatives follow from the
+    implicit-function theorem, whatever the steps of the search were. A row whose search fails within `max_steps` is
+    reported by `ok=False`, never by an exception; its derivatives are zero.
+
+    Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
+    Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances; when called, for
+    equations of other names or shapes than those of the unknowns.
+    """
+
+    equations: VectorField
+    guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
+    observe: Callable[[Any, Values, Values], Values] | None = None
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    index: str = eqx.field(default="time", static=True, kw_only=True)
+    kind: str = eqx.field(default="root", static=True, kw_only=True)
+    method: str = eqx.field(default="newton", static=True, kw_only=True)
+    follow: bool = eqx.field(default=False, static=True, kw_only=True)
+    rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
+    atol: float = eqx.field(default=1e-12, static=True, kw_only=True)
+    max_steps: int = eqx.field(default=64, static=True, kw_only=True)
+
+    def __check_init__(self):
+        if not callable(self.equations):
+            raise ModelError(f"equations must be callable as f(t, y, u), not {self.equations!r}")
+        if self.kind not in ("root", "fixed_point"):
+            raise ModelError(f"kind must be 'root' or 'fixed_point', not {self.kind!r}")
+        if self.method not in ("newton", "iteration") or (self.method == "iteration" and self.kind == "root"):
+            raise ModelError(
+                f"method must be 'newton', or 'iteration' for a fixed point, not {self.method!r} for a {self.kind}"
+            )
+        check_tolerances(self)
+        check_guess(self.guess, self.forcings, self.observe is None)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return output_names(self.observe, self._unknowns, self.forcings)
+
+    @property
+    def states(self) -> int:
+        """How many unknowns a row has."""
+        return sum(shape.size for shape in self._unknowns.values())
+
+    @property
+    def _unknowns(self) -> dict[str, Any]:
+        return shapes_of(guess_function(self.guess), "the guess", {}, self.forcings)
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        u = forced_rows(inputs, self.forcings)
+        guesses = jax.vmap(lambda t, u: named(guess_function(self.guess)(t, {}, u), "the guess"))(inputs.times, u)
+        unravel = ravel_pytree(jax.tree.map(lambda x: x[0], guesses))[1]
+        roots, found, steps = self._search((inputs.times, u), guesses, unravel)
+
+        def values(times):
+            def unknowns(t, u, root):
+                return unravel(differentiable(self._residuals(t, u, unravel), root))
+
+            y = jax.vmap(unknowns)(times, u, roots)
+            return y if self.observe is None else at_rows(self.observe, "observe", times, y, u)
+
+        return predict_rows(values, inputs.times, jnp.all(found), {"steps": jnp.max(steps)})
+
+    def _equations(self, t: Any, u: Any, unravel: Callable) -> System:
+        """What the equations of one row return for a vector of its unknowns."""
+
+        def values(flat):
+            y = unravel(flat)
+            returned = named(self.equations(t, y, u), "the equations")
+            return ravel_pytree(matching(returned, y, "the equations return"))[0]
+
+        return values
+
+    def _residuals(self, t: Any, u: Any, unravel: Callable) -> System:
+        values = self._equations(t, u, unravel)
+        return values if self.kind == "root" else lambda flat: values(flat) - flat
+
+    def _search(
+        self, rows: Any, guesses: Values, unravel: Callable
+    ) -> tuple[Float[Array, "row unknown"], Array, Array]:
+        """A root at each row, whether it is one, and the steps."""
+
+        def near(guess, row):
+            t, u = row
+            return self._search_row(t, u, guess, unravel)
+
+        def following(guess, row):
+            found = near(guess, row)
+            return found[0], found
+
+        flat = lax.stop_gradient(jax.vmap(lambda y: ravel_pytree(y)[0])(guesses))
+        return lax.scan(following, flat[0], rows)[1] if self.follow else jax.vmap(near)(flat, rows)
+
+    def _search_row(self, t: Any, u: Any, guess: Flat, unravel: Callable) -> tuple[Flat, Array, Array]:
+        residuals, options = self._residuals(t, u, unravel), (self.rtol, self.atol, self.max_steps)
+        if self.method == "newton":
+            return search(residuals, guess, *options)
+        end, settled, iterations = iterate(self._equations(t, u, unravel), guess, *options)
+        root, ok, steps = search(residuals, end, *options)
+        return jnp.where(settled & ok, root, guess), settled & ok, iterations + steps
+
+
+def guess_function(guess: Any) -> Callable[..., Any]:
+    """A guess as a function, whether it is one or a dict of numbers."""
+    return guess if callable(guess) else lambda t, y, u: guess
+
+
+def output_names(observe: Any, unknowns: dict[str, Any], forcings: tuple[str, ...]) -> tuple[str, ...]:
+    """Names of what is predicted: of the unknowns, or of what `observe` makes of them."""
+    return tuple(unknowns if observe is None else shapes_of(observe, "observe", unknowns, forcings))
+
+
+def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
+    """Refuse a guess that is no dict of numbers by name, nor a function that gives one.
+
+    Raises: ModelError.
+    """
+    if not callable(guess) and (not isinstance(guess, dict) or not guess):
+        raise ModelError("guess must be a dict that names every unknown and says where its search starts")
+    if paths(guess) or (isinstance(guess, dict) and any(map(is_random, guess.values()))):
+        raise ModelError("guess only says where the search starts, so nothing in it can be inferred: give numbers")
+    for name, value in shapes_of(guess_function(guess), "the guess", {}, forcings).items():
+        if scalar and value.shape:
+            raise ModelError(f"guess['{name}'] must be a number, not an array of shape {value.shape}, without observe")
+
+
+def check_tolerances(layer: Any) -> None:
+    """Raises: ModelError for tolerances that are not positive, or no step at all."""
+    if min(layer.rtol, layer.atol) <= 0 or layer.max_steps < 1:
+        raise ModelError("rtol and atol must be positive and max_steps at least 1")
+
+
+def matching(values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns") -> dict[str, Any]:
+    """The values, which must be those of the unknowns; `what` says whose they are, for the error.
+
+    Raises: ModelError if their names or shapes differ from those of the unknowns.
+    """
+    if set(values) != set(like):
+        raise ModelError(f"{what} {', '.join(values) or 'nothing'} but the {unknowns} are {', '.join(like)}")
+    for name, value in values.items():
+        if value.shape != like[name].shape:
+            raise ModelError(f"{what} '{name}' with shape {value.shape}, but its own shape is {like[name].shape}")
+    return values

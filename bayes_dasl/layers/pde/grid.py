@@ -1,0 +1,138 @@
+"""The uniform grid on which a partial differential equation is solved."""
+
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from ..._errors import DataError, ModelError
+from ..._tree import FrozenDict
+from ...random import Module
+
+_LEAST_CELLS = 4
+
+
+class Grid(Module):
+    r"""A uniform grid of cells in one or two dimensions: `Grid(x=(low, high, cells), y=(low, high, cells))`.
+
+    $x_i = \text{low} + (i + \tfrac12)\,h, \quad h = (\text{high} - \text{low}) / \text{cells}$
+
+    The names are those of the data's coordinates. They are in the order in which they are given, and so are the axes
+    of every array over the cells.
+    Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
+    Raises: ModelError for no or more than two axes, an empty range, or fewer than four cells.
+    """
+
+    axes: FrozenDict = eqx.field(static=True)
+
+    def __init__(self, **axes: tuple[float, float, int]):
+        self.axes = FrozenDict({name: _axis(name, axis) for name, axis in axes.items()})
+        if len(axes) not in (1, 2):
+            raise ModelError(f"a grid has one or two axes, such as Grid(x=(0.0, 1.0, 64)), not {len(axes)}")
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return tuple(self.axes)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(cells for _, _, cells in self.axes.values())
+
+    def length(self, name: str) -> float:
+        low, high, _ = self.axes[name]
+        return high - low
+
+    def width(self, name: str) -> float:
+        """The width of a cell along one axis."""
+        return self.length(name) / self.axes[name][2]
+
+    @property
+    def cell_volume(self) -> float:
+        return float(np.prod([self.width(name) for name in self.names]))
+
+    def centres(self, name: str) -> Float[np.ndarray, " cells"]:
+        """Where the cells lie along one axis."""
+        low, _, cells = self.axes[name]
+        return low + (np.arange(cells) + 0.5) * self.width(name)
+
+    def faces(self, name: str) -> Float[np.ndarray, " faces"]:
+        """Where cells meet along one axis, and its two ends."""
+        low, high, cells = self.axes[name]
+        return np.linspace(low, high, cells + 1)
+
+    @property
+    def places(self) -> dict[str, Float[Array, "..."]]:
+        """The coordinates of every cell, each an array over the cells."""
+        mesh = np.meshgrid(*(self.centres(name) for name in self.names), indexing="ij")
+        return dict(zip(self.names, map(jnp.asarray, mesh), strict=True))
+
+    def integral(self, values: Float[Array, "..."]) -> Float[Array, ""]:
+        """The sum over cells, each times its volume."""
+        return jnp.sum(values) * self.cell_volume
+
+    def mean(self, values: Float[Array, "..."]) -> Float[Array, ""]:
+        return jnp.mean(values)
+
+    def interpolate(self, values: Float[Array, "..."], degree: int = 1, **at: Any) -> Float[Array, "..."]:
+        """Values over cells at other coordinates, by a polynomial through the nearest cells: `interpolate(v, x=0.3)`.
+
+        Of degree 1 (straight lines, second order) or 3 (fourth order). Beyond the outermost cell centres the polynomial
+        goes on. An axis that is not named keeps its cells; one that is given a single number is dropped.
+        Raises: DataError for a known coordinate outside the grid or of an unknown axis.
+        """
+        for name, coordinate in at.items():
+            self.check_inside(name, coordinate)
+        for axis, name in reversed(list(enumerate(self.names))):
+            if name in at:
+                values = self._along(values, axis, name, jnp.asarray(at[name], float), degree)
+        return values
+
+    def _along(self, values: Array, axis: int, name: str, at: Array, degree: int) -> Array:
+        position = (at - self.centres(name)[0]) / self.width(name)
+        last = self.axes[name][2] - 1 - degree
+        first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, last)
+        moved = jnp.moveaxis(values, axis, 0)
+        weights = _lagrange(position - first, degree)
+        total = sum(w.reshape(w.shape + (1,) * (moved.ndim - 1)) * moved[first + k] for k, w in enumerate(weights))
+        return jnp.moveaxis(jnp.asarray(total), 0, axis) if at.ndim else jnp.asarray(total)
+
+    def check_inside(self, name: str, coordinate: Any) -> None:
+        """Refuse coordinates outside the grid, where they are known numbers.
+
+        Raises: DataError that names the coordinate and the grid's range.
+        """
+        if name not in self.axes:
+            raise DataError(f"'{name}' is no axis of the grid, which has {', '.join(self.names)}")
+        if isinstance(coordinate, Tracer):
+            return
+        low, high, _ = self.axes[name]
+        values = np.atleast_1d(np.asarray(coordinate, float))
+        outside = values[(values < low) | (values > high)]
+        if outside.size:
+            raise DataError(f"{name}={outside[0]:g} lies outside the grid, which runs from {low:g} to {high:g}")
+
+
+def _axis(name: str, axis: Any) -> tuple[float, float, int]:
+    try:
+        low, high, cells = axis
+        low, high = float(low), float(high)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"axis '{name}' must be (low, high, cells), not {axis!r}") from error
+    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+        raise ModelError(f"axis '{name}' must run from a low to a higher number, not from {low:g} to {high:g}")
+    if int(cells) != cells or cells < _LEAST_CELLS:
+        raise ModelError(f"axis '{name}' needs a whole number of cells, at least {_LEAST_CELLS}, not {cells!r}")
+    return low, high, int(cells)
+
+
+def _lagrange(position: Float[Array, "..."], degree: int) -> list[Array]:
+    """Weights of the values at 0, 1, …, degree in the polynomial through them."""
+    nodes = range(degree + 1)
+    return [
+        jnp.asarray(np.prod([1.0 / (k - m) for m in nodes if m != k]))
+        * jnp.prod(jnp.stack([position - m for m in nodes if m != k]), axis=0)
+        for k in nodes
+    ]

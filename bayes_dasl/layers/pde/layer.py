@@ -1,0 +1,149 @@
+"""The layer that solves a partial differential equation by the method of lines."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+
+from ..._errors import ModelError
+from ..._tree import FrozenDict
+from ..._types import Values, VectorField
+from ...data import Inputs
+from ...random import paths, realise
+from .._prediction import AbstractLayer, Prediction
+from ..jump import Jump, as_jumps
+from ..ode import ODE, check_interpolation, find_solver
+from .grid import Grid
+from .pointwise import check_value, evaluate
+
+_OF_ODE = ("forcings", "interpolation", "jumps", "units", "solver", "start", "rtol", "atol", "max_steps", "adjoint")
+
+
+class PDE(AbstractLayer):
+    r"""Fields over a grid that start from a known or unknown state: the method of lines.
+
+    $\dot y_i = f(t, y, u)_i$ in every cell i, $y(t_0) = y_0$
+
+    `vector_field(t, y, u)` gives the rate of every field, as `FiniteVolume`, `Spectral` and `Vorticity` do, alone or in
+    a `Residual`; its grid is the one that lies in it. `initial` holds each field at `start`: a number, a distribution,
+    an array over the cells, or a function `(t, {}, u)` that is called in every cell with its coordinates in `u`, such
+    as a `Basis` in x. `observe(t, y, u)` turns the fields into the values that are predicted; without it the fields
+    themselves are. It sees in `u` the forcings, the coordinates of the cells and, of a `FiniteVolume`, what leaves
+    through each side (`heat_outflow_x_low`, …). Of its values, arrays over the cells are predicted at the coordinates
+    of the data, by a polynomial of `degree` 1 or 3 between cell centres; the others must be single numbers.
+
+    All other fields are those of `ODE`. Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in
+    one dimension, half of that in two. `rodas5p` suits up to about a hundred cells, `Chebyshev(stages)` any number.
+
+    Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
+    Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad tolerances;
+    DataError when called, if the data lie outside the grid.
+    """
+
+    vector_field: VectorField
+    initial: dict[str, Any]
+    observe: Callable[[Any, Values, Values], Values] | None = None
+    degree: int = eqx.field(default=1, static=True, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver, kw_only=True)
+    start: float | None = eqx.field(default=None, static=True, kw_only=True)
+    rtol: float = eqx.field(default=1e-6, static=True, kw_only=True)
+    atol: float = eqx.field(default=1e-6, static=True, kw_only=True)
+    max_steps: int = eqx.field(default=4096, static=True, kw_only=True)
+    adjoint: diffrax.AbstractAdjoint = eqx.field(
+        default=diffrax.RecursiveCheckpointAdjoint(checkpoints=32), kw_only=True
+    )
+
+    def __check_init__(self):
+        if not callable(self.vector_field):
+            raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
+        if not isinstance(self.initial, dict) or not self.initial:
+            raise ModelError("initial must be a dict that names every field and gives its initial value")
+        if min(self.rtol, self.atol) <= 0 or self.max_steps < 1:
+            raise ModelError("rtol and atol must be positive and max_steps at least 1")
+        if self.degree not in (1, 3):
+            raise ModelError(f"degree must be 1 or 3, not {self.degree!r}")
+        for name, value in self.initial.items():
+            check_value(value, ((), self.grid.shape), f"initial['{name}']")
+        check_interpolation(self.interpolation, self.forcings)
+        for jump in self.jumps:
+            jump.check_states(self.initial)
+        for name in self.forcings:
+            if name in self.grid.names:
+                raise ModelError(f"forcing '{name}' has the name of an axis of the grid: rename one of them")
+
+    @property
+    def grid(self) -> Grid:
+        """The grid of the vector field."""
+        is_grid = lambda node: isinstance(node, Grid)  # noqa: E731
+        grids = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_grid) if is_grid(node)]
+        if not grids or any(grid != grids[0] for grid in grids):
+            raise ModelError("the vector field must hold one grid, as FiniteVolume(Grid(x=(0.0, 1.0, 64)), …) does")
+        return grids[0]
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.initial) if self.observe is None else tuple(self._observed_shapes())
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        """The coordinates over which each field among the outputs runs."""
+        if self.observe is None:
+            return dict.fromkeys(self.initial, self.grid.names)
+        return {name: self.grid.names for name, shape in self._observed_shapes().items() if shape}
+
+    @property
+    def states(self) -> int:
+        cells = 1
+        for count in self.grid.shape:
+            cells *= count
+        return cells * len(self.initial)
+
+    def leaf_units(self, path: tuple[str, ...]) -> str:
+        """Units of a random leaf of `initial` or of an amount: those of its field."""
+        if path[0] == "jumps" and path[2] == "change":
+            return self.units.get(path[3], "")
+        return self.units.get(path[1], "") if path[0] == "initial" and len(path) == 2 else ""
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        grid = self.grid
+        at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
+
+        def observe(t, y, u):
+            values = self._observed(t, y, u)
+            return {k: grid.interpolate(v, self.degree, **at) if jnp.ndim(v) else v for k, v in values.items()}
+
+        initial = {name: self._start(name, value, inputs) for name, value in self.initial.items()}
+        return ODE(self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE})(inputs)
+
+    def _start(self, name: str, value: Any, inputs: Inputs) -> jax.Array:
+        values = evaluate(value, inputs.start, {}, self.grid.places, self.grid.shape, name, f"initial['{name}']")
+        return jnp.broadcast_to(values, self.grid.shape)
+
+    def _observed(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
+        if self.observe is None:
+            return dict(y)
+        known: dict[str, Any] = {**u, **self.grid.places}
+        outflow = getattr(self.vector_field, "outflow", None)
+        if outflow is not None:
+            known |= outflow(t, y, u)
+        values = {name: jnp.asarray(value, float) for name, value in self.observe(t, y, known).items()}
+        for name, value in values.items():
+            if value.shape not in ((), self.grid.shape):
+                raise ModelError(
+                    f"observe gives '{name}' the shape {value.shape}: want one number, or a field of {self.grid.shape}"
+                )
+        return values
+
+    def _observed_shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shapes of what is observed, whatever the random leaves are."""
+        known = realise(self, {path: jnp.ones(leaf.shape) for path, leaf in paths(self).items()})
+        fields = {name: jnp.ones(self.grid.shape) for name in self.initial}
+        shapes = jax.eval_shape(known._observed, 0.0, fields, dict.fromkeys(self.forcings, 0.0))
+        return {name: value.shape for name, value in shapes.items()}

@@ -1,0 +1,288 @@
+"""Stochastic differential equations, with their Brownian path as a latent variable."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jax.core import Tracer
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from .._errors import DataError, ModelError
+from .._tree import FrozenDict
+from .._types import Values, VectorField
+from ..data import Inputs
+from ..random import check_scalar, is_random, paths, realise
+from ._prediction import AbstractLayer, Prediction, finite, prediction
+
+# A time this far beyond the grid, in steps of it, is on its end but for rounding.
+_ROUNDING = 1e-6
+# A state this many times its start (or 1) is lost: well before derivatives overflow, which would turn gradients NaN.
+_LARGEST = 1e30
+
+
+class StochasticEquation(AbstractLayer):
+    """What the layers of stochastic equations share: the equation, its states, and what may be asked of it."""
+
+    drift: VectorField
+    diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
+    initial: dict[str, Any]
+    observe: Callable[[Any, Values, Values], Values] | None = eqx.field(default=None, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    # A default that is a value, not a factory: it must hide the property of the base class.
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+
+    def __post_init__(self):
+        if not callable(self.drift):
+            raise ModelError(f"drift must be callable as f(t, y, u), not {self.drift!r}")
+        if not isinstance(self.initial, dict) or not self.initial:
+            raise ModelError("initial must be a dict that names every state and gives its initial value")
+        if not callable(self.diffusion) and not isinstance(self.diffusion, Mapping):
+            raise ModelError(
+                f"diffusion must be a dict of numbers by state, or callable as g(t, y, u), not {self.diffusion!r}"
+            )
+        if self.observe is None:
+            for name, value in self.initial.items():
+                check_scalar(value, f"initial['{name}']")
+        if not self.noisy:
+            raise ModelError("the diffusion names no state: use bd.ODE for an equation without noise")
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """The states that the diffusion names."""
+        given = self.diffusion if isinstance(self.diffusion, Mapping) else self._shapes(self.diffusion)
+        self._refuse_unknown(given)
+        return tuple(given)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(self.initial) if self.observe is None else tuple(self._shapes(self.observe))
+
+    @property
+    def states(self) -> int:
+        return sum(value.size for value in self._any_state().values())
+
+    def leaf_units(self, path: tuple[str, ...]) -> str:
+        """Units of a random leaf of `initial`: those of its state."""
+        return self.units.get(path[1], "") if path[0] == "initial" else ""
+
+    def _any_state(self) -> dict[str, Any]:
+        return {
+            name: jnp.ones(v.batch_shape + v.event_shape) if is_random(v) else jnp.asarray(v, float)
+            for name, v in self.initial.items()
+        }
+
+    def _shapes(self, function: Callable) -> Mapping[str, jax.ShapeDtypeStruct]:
+        """What a function of time, states and forcings returns, without calling it."""
+        known = realise(function, {path: jnp.ones(leaf.shape) for path, leaf in paths(function).items()})
+        return jax.eval_shape(known, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
+
+    def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
+        unknown = [name for name in amplitudes if name not in self.initial]
+        if unknown:
+            raise ModelError(f"the diffusion names {', '.join(unknown)} but the states are {', '.join(self.initial)}")
+
+    def _initial(self, dtype: Any) -> tuple[Float[Array, " state"], Callable]:
+        """The initial states as one vector, and the way from such a vector back to names."""
+        return ravel_pytree({name: jnp.asarray(value, dtype) for name, value in self.initial.items()})
+
+    def _rates(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
+        rates = self.drift(t, y, u)
+        if set(rates) != set(y):
+            raise ModelError(f"the drift returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+        return _vector(rates, y)
+
+    def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
+        """The diffusion of every state; 0 for those that it does not name."""
+        given = self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
+        self._refuse_unknown(given)
+        return _vector({name: given.get(name, 0.0) for name in y}, y)
+
+    def _forced(self, inputs: Inputs, t: Any) -> Values:
+        return {name: inputs.forcings[name](t) for name in self.forcings}
+
+    @abstractmethod
+    def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
+        """Predict at `inputs.times`."""
+
+
+def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
+    shaped = {name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape) for name, y in like.items()}
+    return ravel_pytree(shaped)[0]
+
+
+def known(values: Any) -> np.ndarray | None:
+    """Values as NumPy's, unless they are traced."""
+    return None if isinstance(values, Tracer) else np.asarray(values)
+
+
+def _checked_grid(grid: Any) -> tuple[float, float, int]:
+    try:
+        start, end, steps = grid
+        checked = float(start), float(end), int(steps)
+    except (TypeError, ValueError):
+        checked = None
+    if checked is None or not -math.inf < checked[0] < checked[1] < math.inf or checked[2] < 1 or checked[2] != steps:
+        raise ModelError(f"grid must be (start, end, steps) with start < end and at least one step, not {grid!r}")
+    return checked
+
+
+class SDE(StochasticEquation):
+    r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent variable.
+
+    $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
+
+    `drift(t, y, u)` takes time, a dict of states and a dict of forcings, and returns the drift of every state.
+    `diffusion` is a dict of numbers (additive noise), or a function of the same signature that returns such a dict
+    (diagonal noise: each state has a Brownian motion of its own). States that it does not name have no noise.
+    `initial`, `observe`, `forcings`, `interpolation` and `units` are those of `ODE`; `initial` holds at the start of
+    the grid.
+
+    `grid` is (start, end, steps): the times of the steps, evenly spaced. **It must cover the times of forecasts too**:
+    the increments after the data keep their prior, and so a forecast spreads as it must; a time beyond the grid is
+    refused. `path` holds the standard normal increments $z_k$ of each state with noise,
+    $W_{k+1} - W_k = \sqrt{h}\, z_k$; by default all of them are random leaves Normal(0, 1), one for each step of the
+    grid. Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of their
+    variance: put the times of the data on the grid.
+
+    Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is additive, its
+    `ItoMilstein` where there is no drift), in one scan over the grid, so that the gradient in $n$ increments costs
+    $n$ steps. A state that blows up is reported by `ok=False`. The scheme is of strong order 1 if the noise is
+    additive or each g depends on its own state alone, else 1/2; with additive noise it is of weak order 2. An equation
+    in the sense of Stratonovich becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations
+    need steps shorter than their fastest time.
+
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is `(steps,)` followed by
+    the shape of the state; predictions are `(time,)`.
+    Raises: ModelError if built with a bad grid, a path of the wrong shape or a diffusion of unknown states; DataError
+    for times outside the grid.
+    Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3 and 14.1.
+    """
+
+    latent_fields: ClassVar[tuple[str, ...]] = ("path",)
+
+    grid: tuple[float, float, int] = eqx.field(static=True)
+    path: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.grid = _checked_grid(self.grid)
+        shapes = {name: (self.grid[2], *self._any_state()[name].shape) for name in self.noisy}
+        self.path = _checked_path(self.path, shapes)
+
+    @property
+    def start(self) -> float:
+        """Where the grid starts, which is where the model does."""
+        return self.grid[0]
+
+    @property
+    def step(self) -> float:
+        start, end, steps = self.grid
+        return (end - start) / steps
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        steps = self._steps_up_to(inputs.times)
+        vectors, alive, unravel = self._solve(inputs, steps)
+        states, covered = self._between(vectors, inputs.times)
+        ok = alive & covered & finite(states)
+        # Masked before `observe`, so that a singular function there still has a finite gradient.
+        named = jax.vmap(unravel)(jnp.where(ok, states, 1.0))
+        values = named if self.observe is None else self._observed(self.observe, inputs, named)
+        return prediction(values, ok, {"steps": jnp.asarray(steps)})
+
+    def _steps_up_to(self, times: Array) -> int:
+        """As many steps of the grid as the last time needs; all, where it is not known yet."""
+        start, end, steps = self.grid
+        fixed = known(times)
+        if fixed is None:
+            return steps
+        last = (fixed[-1] - start) / self.step
+        if fixed[0] < start or last > steps + _ROUNDING:
+            at = fixed[0] if fixed[0] < start else fixed[-1]
+            raise DataError(
+                f"time {at:g} lies outside the grid of the path, from {start:g} to {end:g}: build the layer with a "
+                "grid that covers data and forecasts"
+            )
+        return min(max(math.ceil(last - _ROUNDING), 1), steps)
+
+    def _solve(self, inputs: Inputs, steps: int) -> tuple[Float[Array, "grid state"], Array, Callable]:
+        """The states at the first times of the grid; they stand still from where they blow up."""
+        h = self.step
+        first, unravel = self._initial(inputs.times.dtype)
+
+        def drift(t, y):
+            return self._rates(t, unravel(y), self._forced(inputs, t))
+
+        def diffusion(t, y):
+            return self._amplitudes(t, unravel(y), self._forced(inputs, t))
+
+        largest = _LARGEST * jnp.maximum(jnp.max(jnp.abs(first)), 1.0)
+
+        def step(before, at):
+            y, alive = before
+            k, normals = at
+            after = _step(drift, diffusion, self.start + k * h, h, y, math.sqrt(h) * normals)
+            alive = alive & jnp.all(jnp.abs(after) < largest)
+            y = jnp.where(alive, after, y)
+            return (y, alive), y
+
+        normals = self._normals(first.dtype)[:steps]
+        (_, alive), vectors = jax.lax.scan(step, (first, finite(first)), (jnp.arange(steps), normals))
+        return jnp.concatenate([first[None], vectors]), alive, unravel
+
+    def _normals(self, dtype: Any) -> Float[Array, "steps state"]:
+        """Increments of every state; 0 for those without noise."""
+        steps = self.grid[2]
+        every = {
+            name: jnp.asarray(self.path[name], dtype) if name in self.path else jnp.zeros((steps, *y.shape), dtype)
+            for name, y in self._any_state().items()
+        }
+        return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
+
+    def _between(self, vectors: Float[Array, "grid state"], times: Array) -> tuple[Array, Array]:
+        """The states at any times, and whether all of these lie on the grid."""
+        position = (times - self.start) / self.step
+        left = jnp.clip(jnp.floor(position).astype(int), 0, len(vectors) - 2)
+        weight = (position - left)[:, None]
+        covered = (position[0] >= 0) & (position[-1] <= len(vectors) - 1 + _ROUNDING)
+        return (1 - weight) * vectors[left] + weight * vectors[left + 1], covered
+
+    def _observed(self, observe: Callable, inputs: Inputs, states: Values) -> Values:
+        return jax.vmap(lambda t, y: dict(observe(t, y, self._forced(inputs, t))))(inputs.times, states)
+
+
+def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:
+    """One step of Milstein's scheme with the drift of Heun's method."""
+    rate = drift(t, y)
+    amplitude = diffusion(t, y)
+    # The derivative of each amplitude along its own noise: g_i ∂g_i/∂y_i.
+    _, slope = jax.jvp(lambda state: diffusion(t, state), (y,), (amplitude,))
+    noise = amplitude * dw + 0.5 * slope * (dw**2 - h)
+    return y + 0.5 * h * (rate + drift(t + h, y + h * rate + noise)) + noise
+
+
+def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The increments of each state: those that are given, or standard normal leaves."""
+    if path is None:
+        return {name: dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)) for name, shape in shapes.items()}
+    if not isinstance(path, Mapping):
+        if len(shapes) > 1:
+            raise ModelError(f"path must be a dict of increments for each of {', '.join(shapes)}")
+        path = dict.fromkeys(shapes, path)
+    if set(path) != set(shapes):
+        raise ModelError(
+            f"path names {', '.join(path) or 'nothing'}, but the states with noise are {', '.join(shapes)}"
+        )
+    for name, shape in shapes.items():
+        leaf = path[name]
+        found = leaf.batch_shape + leaf.event_shape if is_random(leaf) else jnp.shape(leaf)
+        if found != shape:
+            raise ModelError(f"path['{name}'] has shape {found}, but the grid and the state need {shape}")
+    return dict(path)

@@ -1,0 +1,136 @@
+"""The state in which a dynamical system comes to rest, at each row of the data."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import optimistix as optx
+from jax.flatten_util import ravel_pytree
+
+from .._errors import ModelError
+from .._tree import FrozenDict, prepared
+from .._types import Values, VectorField
+from ..data import Inputs
+from ..random import is_random
+from ._prediction import AbstractLayer, Prediction
+from ._rosenbrock import Rodas5P
+from ._steps import RetryingController
+from .algebraic import at_rows, forced_rows, frozen, named, predict_rows
+from .implicit import check_tolerances, differentiable, matching, output_names, search
+
+# Longer than any transient, whatever the unit of time, while its square is still a number.
+_FOR_EVER = 1e100
+# The transient need not be solved more exactly than it takes to stay on its way.
+_ON_THE_WAY = 1e-4
+_NEWTON_STEPS = 32
+
+
+class SteadyState(AbstractLayer):
+    r"""The state at which all rates vanish, for each row of the data.
+
+    $f(t_i, y_i, u_i) = 0$, where $\dot y = f(t_i, y, u_i)$ leads from `guess`
+
+    `vector_field(t, y, u)` takes the value of the index at one row, a dict of states and a dict of the forcings at that
+    row, both held fixed, and returns the rate of every state. From the numbers in `guess` the system is followed,
+    however long it takes, until Newton's correction is small; so the state is one that attracts (unless the guess is at
+    rest itself), and the guess selects it where there are several. Newton's method then makes it exact. Derivatives follow from the implicit-function
+    theorem, whatever the way there was. `observe(t, y, u)`, if given, turns states into the values that are predicted.
+    `index` names the coordinate that the data run along; `forcings` and `units` are as in `bd.ODE`.
+
+    A row that does not come to rest within `max_steps` steps (it oscillates, or grows without bound) is reported by
+    `ok=False`, never by an exception. So is one where the rates of all states do not determine the states, as those of
+    a closed system do not: leave out a state whose amount follows from a conserved total.
+
+    Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
+    Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for rates of other names
+    or shapes than those of the states.
+    """
+
+    vector_field: VectorField
+    guess: dict[str, Any]
+    observe: Callable[[Any, Values, Values], Values] | None = None
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    index: str = eqx.field(default="time", static=True, kw_only=True)
+    rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
+    atol: float = eqx.field(default=1e-12, static=True, kw_only=True)
+    max_steps: int = eqx.field(default=1024, static=True, kw_only=True)
+
+    def __check_init__(self):
+        if not callable(self.vector_field):
+            raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
+        if not isinstance(self.guess, dict) or not self.guess:
+            raise ModelError("guess must be a dict that names every state and says where the system starts")
+        for name, value in self.guess.items():
+            if is_random(value):
+                raise ModelError(f"guess['{name}'] only says where the system starts, so it must be a number")
+            if self.observe is None and jnp.ndim(value):
+                raise ModelError(f"guess['{name}'] must be a number, not an array, without observe")
+        check_tolerances(self)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return output_names(self.observe, self._begin, self.forcings)
+
+    @property
+    def states(self) -> int:
+        """How many numbers the solver carries along."""
+        return sum(value.size for value in self._begin.values())
+
+    @property
+    def _begin(self) -> dict[str, Any]:
+        return {name: jnp.asarray(value, float) for name, value in self.guess.items()}
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        u = forced_rows(inputs, self.forcings)
+        start, unravel = ravel_pytree(self._begin)
+        field = prepared(self.vector_field)
+
+        def rates(t, u):
+            def flat(y):
+                states = unravel(y)
+                return ravel_pytree(matching(named(field(t, states, u), "the vector field"), states, _RATES, "states"))[
+                    0
+                ]
+
+            return flat
+
+        roots, ok, steps = jax.vmap(lambda t, u: self._follow(rates(t, u), start))(inputs.times, u)
+
+        def values(times):
+            y = jax.vmap(lambda t, u, root: unravel(differentiable(rates(t, u), root)))(times, u, roots)
+            return y if self.observe is None else at_rows(self.observe, "observe", times, y, u)
+
+        return predict_rows(values, inputs.times, jnp.all(ok), {"steps": jnp.max(steps)})
+
+    def _follow(self, rates: Callable, start: Any) -> tuple[Any, Any, Any]:
+        """Where the system comes to rest, whether it does, and the steps; no gradient flows through the way."""
+        closed = frozen(eqx.filter_closure_convert(rates, start))
+
+        def at_rest(t, y, args, **_):
+            correction = jnp.linalg.solve(jax.jacfwd(closed)(y), closed(y))
+            return optx.max_norm(correction / (self.atol + self.rtol**0.5 * jnp.abs(y))) < 1
+
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(lambda t, y, args: closed(y)),
+            Rodas5P(),
+            0.0,
+            _FOR_EVER,
+            None,
+            start,
+            stepsize_controller=RetryingController(diffrax.PIDController(rtol=_ON_THE_WAY, atol=self.atol)),
+            event=diffrax.Event(at_rest),
+            max_steps=self.max_steps,
+            adjoint=diffrax.ForwardMode(),
+            throw=False,
+        )
+        rested = solution.result == diffrax.RESULTS.event_occurred
+        end = jnp.where(rested, solution.ys[0], start)
+        root, found, more = search(closed, end, self.rtol, self.atol, _NEWTON_STEPS)
+        return root, rested & found, solution.stats["num_steps"] + more
+
+
+_RATES = "the vector field returns rates for"

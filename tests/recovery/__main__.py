@@ -1,0 +1,91 @@
+"""Fit replicated data sets of every case, each in turn, and tabulate coverage; what is done is kept."""
+
+import argparse
+import collections
+import json
+import os
+import time
+from pathlib import Path
+
+# The same program serves every replicate of a case: data are arguments of it, not constants inside.
+os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
+
+import numpy as np
+
+import bayes_dasl as bd
+
+from .cases import CASES
+
+RESULTS = Path(__file__).parent / "results.jsonl"
+REPLICATES = 50
+
+
+def fit(case, replicate: int) -> dict:
+    """Which 90 % intervals cover, and how well the chains mixed."""
+    began = time.perf_counter()
+    post = bd.fit(case.model, case.data(replicate), case.engine, progress=False, key=replicate)
+    by_path = {v.attrs["path"]: v for v in post["posterior"].data_vars.values()}
+    covered, rhat = {}, 1.0
+    for path, truth in case.judged.items():
+        draws = by_path[path].values
+        low, high = np.quantile(draws, [0.05, 0.95])
+        covered[path] = bool(low <= truth <= high)
+        rhat = max(rhat, float(bd.diagnostics.rhat(draws[..., None]).max()))
+    return {
+        "case": case.name,
+        "replicate": replicate,
+        "covered": covered,
+        "rhat": round(rhat, 4),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
+
+
+def held() -> list[dict]:
+    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
+
+
+def table(cases) -> str:
+    by_case = collections.defaultdict(list)
+    for row in held():
+        by_case[row["case"]].append(row)
+    lines = [
+        "| kind | case | parameters | replicates | covered by 90 % intervals | lowest of a parameter | R-hat ≥ 1.02 |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for case in cases:
+        rows = by_case[case.name]
+        if not rows:
+            continue
+        each = {path: np.mean([row["covered"][path] for row in rows]) for path in case.judged}
+        worst = min(each, key=lambda path: each[path])
+        late = sum(row["rhat"] >= 1.02 for row in rows)
+        lines.append(
+            f"| {case.kind} | {case.name} | {len(each)} | {len(rows)} | {np.mean([*each.values()]):.0%} | "
+            f"{each[worst]:.0%} ({worst.rsplit('.', 1)[-1]}) | {late} |"
+        )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="", help="cases whose name has this in it")
+    parser.add_argument("--replicates", type=int, default=REPLICATES)
+    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
+    parser.add_argument("--part", default="0/1", help="the k-th of n shares of the cases, as k/n")
+    asked = parser.parse_args()
+    part, parts = map(int, asked.part.split("/"))
+    chosen = [case for i, case in enumerate(CASES) if asked.only in case.name and i % parts == part]
+    done = {(row["case"], row["replicate"]) for row in held()}
+    for case in [] if asked.table else chosen:
+        for replicate in range(asked.replicates):
+            if (case.name, replicate) in done:
+                continue
+            row = fit(case, replicate)
+            with RESULTS.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+            print(row, flush=True)
+    print(table(CASES))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,6 @@
+"""All cases of the suite."""
+
+from .layers import LAYERS
+from .structures import STRUCTURES
+
+CASES = (*LAYERS, *STRUCTURES)

@@ -1,0 +1,382 @@
+"""Finite volumes against closed forms: order, conservation, no new extremes, and functions as coefficients."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from pdes import differences, given, order, solve
+from scipy.optimize import brentq
+from scipy.special import erfc
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl.layers.pde import PDE, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
+from bayes_dasl.random import draw_prior, realise
+
+ROUND_OFF = 1e-12
+FINE = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 20_000}
+END = 0.05
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+def errors_at_end(law_of, exact, cells, end=END):
+    """The largest error of each field for every number of cells."""
+    found: dict[str, list[float]] = {}
+    for count in cells:
+        law = law_of(count)
+        x = law.grid.centres("x")
+        prediction = solve(PDE(law, {k: v(x, 0.0) for k, v in exact.items()}, **FINE), given([end]))
+        assert prediction.ok
+        for name, form in exact.items():
+            found.setdefault(name, []).append(float(np.abs(prediction.values[name][0] - form(x, end)).max()))
+    return found
+
+
+# The slab of Carslaw & Jaeger: insulated at 0, losing heat at 1; z tan z is the Biot number.
+BIOT = 2.0
+Z = brentq(lambda z: z * np.tan(z) - BIOT, 0.1, 1.5)
+
+SLOW = 0.2
+CLOSED_FORMS = {
+    "sine": lambda x, t: np.sin(np.pi * x) * np.exp(-(np.pi**2) * t),
+    "cosine": lambda x, t: np.cos(np.pi * x) * np.exp(-(np.pi**2) * t),
+    "slab": lambda x, t: np.cos(Z * x) * np.exp(-(Z**2) * t),
+    "driven": lambda x, t: np.exp(x + t),
+    "fluxes": lambda x, t: np.exp(-x + t),
+    "step": lambda x, t: erfc(x / np.sqrt(4 * SLOW * t)) if t else np.zeros_like(x),
+}
+BOUNDARIES = {
+    "sine": {"x": Dirichlet(0.0)},
+    "cosine": {"x": Neumann(0.0)},
+    "slab": {"x_low": Flux(0.0), "x_high": Robin(BIOT, 1.0, 0.0)},
+    # The outward derivative is −∂u/∂x at the low end.
+    "driven": {"x_low": Neumann(lambda t, y, u: -jnp.exp(t)), "x_high": Dirichlet(lambda t, y, u: jnp.exp(u["x"] + t))},
+    # The outward flux −∂u/∂n is −exp(t) at 0, where the field falls inwards, and exp(t − 1) at 1.
+    "fluxes": {"x_low": Flux(lambda t, y, u: -jnp.exp(t)), "x_high": Flux(lambda t, y, u: jnp.exp(t - 1))},
+    "step": {"x_low": Dirichlet(1.0), "x_high": Neumann(0.0)},
+}
+DIFFUSION = {name: SLOW if name == "step" else 1.0 for name in BOUNDARIES}
+
+
+@pytest.fixture(scope="module")
+def errors():
+    law_of = lambda n: FiniteVolume(Grid(x=(0.0, 1.0, n)), DIFFUSION, boundary=BOUNDARIES)  # noqa: E731
+    return errors_at_end(law_of, CLOSED_FORMS, (16, 32, 64))
+
+
+class TestDiffusion:
+    @pytest.mark.parametrize("name", CLOSED_FORMS)
+    def test_is_of_second_order_with_every_boundary(self, errors, name):
+        assert order(errors[name])[-1] == pytest.approx(2.0, abs=0.15)
+        assert errors[name][-1] < 1e-3
+
+    def test_varying_in_place_and_state(self):
+        """u = exp(−t) (1 + x) solves ∂u/∂t = ∂/∂x(D ∂u/∂x) − u − exp(−t) D' with any D(x); here D = u too."""
+
+        def source(t, y, u):
+            # D = x + u: D' = 1 + exp(−t), so that the flux's divergence is exp(−t) (1 + exp(−t)).
+            return {"c": -y["c"] - jnp.exp(-t) * (1 + jnp.exp(-t))}
+
+        def law_of(count):
+            sides = {"x_low": Dirichlet(lambda t, y, u: jnp.exp(-t)), "x_high": Neumann(lambda t, y, u: jnp.exp(-t))}
+            conductivity = lambda t, y, u: {"conductivity": u["x"] + y["c"]}  # noqa: E731
+            return FiniteVolume(Grid(x=(0.0, 1.0, count)), conductivity, reaction=source, boundary=sides)
+
+        errors = errors_at_end(law_of, {"c": lambda x, t: np.exp(-t) * (1 + x)}, (8,))
+        # The exact solution is a straight line, for which every difference here is exact.
+        assert errors["c"][0] < 100 * FINE["rtol"]
+
+    def test_varying_smoothly(self):
+        """Eigenfunction of an exponential medium: D = exp(x), u = exp(−x) (1 − x)…, by a manufactured source."""
+
+        def law_of(count):
+            def source(t, y, u):
+                x = u["x"]
+                # u = exp(t) sin x, D = 1 + x²: ∂/∂x(D ∂u/∂x) = exp(t) (2 x cos x − (1 + x²) sin x).
+                return {"c": jnp.exp(t) * (jnp.sin(x) - 2 * x * jnp.cos(x) + (1 + x**2) * jnp.sin(x))}
+
+            sides = {"x_low": Neumann(lambda t, y, u: -jnp.exp(t)),
+                     "x_high": Neumann(lambda t, y, u: jnp.exp(t) * jnp.cos(1.0))}  # fmt: skip
+            spread = lambda t, y, u: 1 + u["x"] ** 2  # noqa: E731
+            return FiniteVolume(Grid(x=(0.0, 1.0, count)), spread, reaction=source, boundary=sides)
+
+        errors = errors_at_end(law_of, {"c": lambda x, t: np.exp(t) * np.sin(x)}, (16, 32))
+        assert order(errors["c"])[-1] == pytest.approx(2.0, abs=0.1)
+
+    def test_layers_of_material(self):
+        """With the harmonic mean the steady flux through two materials is exact, wherever the cells are."""
+        grid = Grid(x=(0.0, 1.0, 8))
+        conductivity = np.where(grid.centres("x") < 0.5, 1.0, 10.0)
+        law = FiniteVolume(grid, conductivity, boundary={"x_low": Dirichlet(1.0), "x_high": Dirichlet(0.0)})
+        flux = 1 / (0.5 / 1.0 + 0.5 / 10.0)
+        x = grid.centres("x")
+        steady = np.where(x < 0.5, 1 - flux * x, flux * (1 - x) / 10)
+        np.testing.assert_allclose(law.fluxes(0.0, {"c": jnp.asarray(steady)}, {})["c"]["x"], flux, rtol=ROUND_OFF)
+
+    def test_two_dimensions_separate(self):
+        """The product of two decaying modes, with another boundary along each axis and unequal sides."""
+
+        def error(count):
+            grid = Grid(x=(0.0, 1.0, count), y=(0.0, 2.0, count))
+            law = FiniteVolume(grid, 0.5, boundary={"x": Dirichlet(0.0), "y_low": Neumann(0.0), "y_high": Flux(0.0)})
+            start = np.sin(np.pi * grid.places["x"]) * np.cos(np.pi * grid.places["y"] / 2)
+            prediction = solve(PDE(law, {"c": start}, **FINE), given([0.1]))
+            exact = start * np.exp(-0.5 * (np.pi**2 + (np.pi / 2) ** 2) * 0.1)
+            return np.abs(prediction.values["c"][0] - exact).max()
+
+        assert order([error(8), error(16)])[0] == pytest.approx(2.0, abs=0.1)
+
+
+class TestAdvection:
+    def wave(self, limiter, count, shape, end, velocity=1.0):
+        grid = Grid(x=(0.0, 1.0, count))
+        law = FiniteVolume(grid, velocity=velocity, boundary=Periodic(), limiter=limiter)
+        layer = PDE(law, {"c": shape(grid.centres("x"))}, rtol=1e-7, atol=1e-7)
+        return grid, solve(layer, given(np.linspace(0.0, end, 9))).values["c"]
+
+    # Measured in the mean: a limiter is of first order at the two crests, whatever it is elsewhere.
+    @pytest.mark.parametrize(("limiter", "expected"), [("upwind", 1.0), ("van_leer", 2.0), ("minmod", 2.0)])
+    @pytest.mark.parametrize("velocity", [1.0, -1.0])
+    def test_order(self, limiter, expected, velocity):
+        def error(count):
+            grid, values = self.wave(limiter, count, lambda x: np.sin(2 * np.pi * x), 0.5, velocity)
+            return np.abs(values[-1] - np.sin(2 * np.pi * (grid.centres("x") - 0.5 * velocity))).mean()
+
+        assert order([error(64), error(128)])[0] == pytest.approx(expected, abs=0.2)
+
+    @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
+    def test_a_square_wave_gets_no_new_extremes(self, limiter):
+        _, values = self.wave(limiter, 64, lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0), 1.0)
+        variation = np.abs(np.diff(values, axis=1, append=values[:, :1])).sum(axis=1)
+        assert variation[0] == 2
+        assert np.diff(variation).max() < 1e-6
+        assert values.min() > -1e-6
+        assert values.max() < 1 + 1e-6
+
+    def test_a_limiter_keeps_more_of_a_square_wave(self):
+        square = lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0)  # noqa: E731
+        lost = {k: np.abs(self.wave(k, 64, square, 1.0)[1][-1] - square((np.arange(64) + 0.5) / 64)).mean()
+                for k in ("upwind", "minmod", "van_leer")}  # fmt: skip
+        assert lost["van_leer"] < lost["minmod"] < lost["upwind"]
+
+    @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
+    def test_derivatives_away_from_kinks(self, limiter):
+        law = lambda v: FiniteVolume(Grid(x=(0.0, 1.0, 6)), 0.1, v, boundary=Dirichlet(0.3), limiter=limiter)  # noqa: E731
+        rate = lambda p: law(p[0])(0.0, {"c": p[1:]}, {})["c"]  # noqa: E731
+        at = jnp.asarray([0.7, *np.random.default_rng(1).normal(size=6)])
+        np.testing.assert_allclose(jax.jit(jax.jacfwd(rate))(at), differences(rate, at), atol=1e-6)
+        np.testing.assert_allclose(jax.jit(jax.jacrev(rate))(at), jax.jacfwd(rate)(at), atol=1e-12)
+
+    @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
+    @pytest.mark.parametrize("velocity", [1.0, -1.0])
+    def test_no_place_of_a_periodic_line_is_special(self, limiter, velocity):
+        law = FiniteVolume(Grid(x=(0.0, 1.0, 9)), 0.1, velocity, boundary=Periodic(), limiter=limiter)
+        field = random_fields(law.grid, "c")["c"]
+        rolled = law(0.0, {"c": jnp.roll(field, 4)}, {})["c"]
+        np.testing.assert_allclose(rolled, jnp.roll(law(0.0, {"c": field}, {})["c"], 4), rtol=ROUND_OFF)
+
+    @pytest.mark.parametrize("velocity", [2.0, -2.0])
+    def test_inflow_and_outflow(self, velocity):
+        """What flows in is the boundary's value; what flows out leaves without a trace."""
+        grid = Grid(x=(0.0, 1.0, 64))
+        inside, outside = ("x_low", "x_high") if velocity > 0 else ("x_high", "x_low")
+        sides = {inside: Dirichlet(lambda t, y, u: 1 + 0.5 * jnp.sin(5 * t)), outside: Neumann(0.0)}
+        law = FiniteVolume(grid, velocity=velocity, boundary=sides)
+        found = solve(PDE(law, {"c": 1.0}, **FINE), given([2.0])).values["c"][0]
+        far = grid.centres("x") if velocity > 0 else 1 - grid.centres("x")
+        np.testing.assert_allclose(found, 1 + 0.5 * np.sin(5 * (2 - far / 2)), atol=0.01)
+
+    def test_burgers_moves_its_shock_with_the_mean_speed(self):
+        """A velocity that depends on the field: flux u²/2, whose shock between 1 and 0 moves with 1/2."""
+        grid = Grid(x=(0.0, 1.0, 64))
+        law = FiniteVolume(grid, velocity=lambda t, y, u: y["c"] / 2, boundary={"x_low": Dirichlet(1.0),
+                                                                                "x_high": Neumann(0.0)})  # fmt: skip
+        start = np.where(grid.centres("x") < 0.25, 1.0, 0.0)
+        found = solve(PDE(law, {"c": start}, **FINE), given([1.0])).values["c"][0]
+        assert grid.integral(found) == pytest.approx(0.25 + 0.5, abs=1e-6)
+        assert grid.interpolate(found, x=0.65) > 0.99
+        assert grid.interpolate(found, x=0.85) < 0.01
+
+    def test_rotation_in_two_dimensions(self):
+        """A solid rotation turns a hill by a quarter; one function returns both components."""
+        grid = Grid(x=(-1.0, 1.0, 32), y=(-1.0, 1.0, 32))
+        turn = lambda t, y, u: {"x": -u["y"], "y": u["x"]}  # noqa: E731
+        hill = lambda x, y: np.exp(-20 * ((x - 0.4) ** 2 + y**2))  # noqa: E731
+        start = hill(grid.places["x"], grid.places["y"])
+        law = FiniteVolume(grid, velocity=turn, boundary=Neumann(0.0))
+        found = solve(PDE(law, {"c": start}, rtol=1e-5, atol=1e-5), given([np.pi / 2])).values["c"][0]
+        turned = hill(grid.places["y"], -grid.places["x"])
+        assert np.abs(found - turned).mean() < 0.01 < np.abs(found - start).mean()
+
+
+def random_fields(grid, *names):
+    rng = np.random.default_rng(3)
+    return {name: jnp.asarray(1 + rng.random(grid.shape)) for name in names}
+
+
+class TestConservation:
+    plane = Grid(x=(0.0, 1.0, 9), y=(-1.0, 1.0, 7))
+
+    def law(self, boundary, **options):
+        diffusion = lambda t, y, u: 0.1 + y["c"] ** 2 * u["x"]  # noqa: E731
+        velocity = {"x": lambda t, y, u: 1.5 + u["y"] + y["c"], "y": -0.7}
+        return FiniteVolume(self.plane, diffusion, velocity, boundary=boundary, **options)
+
+    @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
+    @pytest.mark.parametrize("boundary", [Periodic(), Flux(0.0), {"x": Periodic(), "y": Flux(0.0)}])
+    def test_nothing_is_lost(self, limiter, boundary):
+        fields = random_fields(self.plane, "c")
+        rate = eqx.filter_jit(self.law(boundary, limiter=limiter))(0.3, fields, {})["c"]
+        assert abs(rate.sum()) < ROUND_OFF * np.abs(rate).sum()
+
+    @pytest.mark.parametrize("boundary", [Dirichlet(2.0), Neumann(0.3), Robin(1.0, 0.5, 2.0), Flux(0.7)])
+    def test_what_is_lost_flows_out(self, boundary):
+        fields, law = random_fields(self.plane, "c"), self.law(boundary)
+        rate = law(0.3, fields, {})["c"]
+        outflow = law.outflow(0.3, fields, {})
+        assert set(outflow) == {f"c_outflow_{side}" for side in ("x_low", "x_high", "y_low", "y_high")}
+        lost = float(sum(outflow.values()))
+        assert abs(lost) > 0.1
+        assert float(self.plane.integral(rate)) == pytest.approx(-lost, rel=ROUND_OFF)
+
+    def test_over_a_solve(self):
+        grid = Grid(x=(0.0, 1.0, 16))
+        law = FiniteVolume(grid, 0.02, 1.0, boundary=Periodic())
+        values = solve(PDE(law, random_fields(grid, "c")), given([0.0, 0.5, 2.0])).values["c"]
+        np.testing.assert_allclose(values.sum(axis=1), values[0].sum(), rtol=ROUND_OFF)
+
+    def test_a_given_flux_is_what_flows_out(self):
+        outflow = self.law({"x_low": Flux(0.7), "x_high": Flux(-0.2), "y": Periodic()}).outflow(
+            0.0, random_fields(self.plane, "c"), {}
+        )
+        # The side of the x axis is 2 long.
+        assert outflow["c_outflow_x_low"] == pytest.approx(1.4)
+        assert outflow["c_outflow_x_high"] == pytest.approx(-0.4)
+        assert outflow["c_outflow_y_low"] == pytest.approx(-outflow["c_outflow_y_high"])
+
+    def test_the_flux_into_a_closed_form(self):
+        """At a Neumann side what flows out by diffusion is −D times the outward derivative."""
+        grid = Grid(x=(0.0, 1.0, 8))
+        sides = {"x_low": Neumann(2.0), "x_high": Neumann(dist.Normal(0.0, 1.0))}
+        law = realise(FiniteVolume(grid, 3.0, boundary=sides), {"boundary.x_high.gradient": jnp.asarray(-1.0)})
+        outflow = law.outflow(0.0, random_fields(grid, "c"), {})
+        assert outflow == {"c_outflow_x_low": pytest.approx(-6.0), "c_outflow_x_high": pytest.approx(3.0)}
+
+
+class TestReaction:
+    grid = Grid(x=(0.0, 1.0, 6))
+
+    def test_a_vector_field_of_scalars(self):
+        class Competition(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                assert jnp.shape(y["a"]) == ()
+                return {"a": self.rate * y["a"] * y["b"] * u["rain"], "b": -self.rate * y["a"] * y["b"] + t}
+
+        fields = random_fields(self.grid, "a", "b")
+        law = FiniteVolume(self.grid, reaction=Competition(0.3), boundary=Flux(0.0))
+        rates = law(2.0, fields, {"rain": jnp.asarray(5.0)})
+        np.testing.assert_allclose(rates["a"], 1.5 * fields["a"] * fields["b"])
+        np.testing.assert_allclose(rates["b"], 2 - 0.3 * fields["a"] * fields["b"])
+
+    @pytest.mark.parametrize("wrap", [lambda network: network, lambda network: bd.Residual(lambda t, y, u: {
+        "c": -y["c"]}, network)])  # fmt: skip
+    def test_networks(self, wrap):
+        network = bd.Network(eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), ("c", "x"), ("c",))
+        law = FiniteVolume(self.grid, reaction=wrap(network), boundary=Flux(0.0))
+        draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
+        known, fields = realise(law, draw), random_fields(self.grid, "c")
+        cells = [known.reaction(0.0, {"c": c}, {"x": x})["c"] for c, x in
+                 zip(fields["c"], jnp.asarray(self.grid.centres("x")), strict=True)]  # fmt: skip
+        np.testing.assert_allclose(known(0.0, fields, {})["c"], cells, rtol=1e-12)
+
+    def test_a_network_as_conductivity(self):
+        network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("c",), ("conductivity",))
+        law = FiniteVolume(self.grid, network, boundary=Flux(0.0))
+        draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
+        known, fields = realise(law, draw), random_fields(self.grid, "c")
+        c = np.asarray(fields["c"])
+        middle = [known.diffusion(0.0, {"c": v}, {})["conductivity"] for v in jnp.asarray((c[1:] + c[:-1]) / 2)]
+        flux = known.fluxes(0.0, fields, {})["c"]["x"]
+        np.testing.assert_allclose(flux[1:-1], -np.array(middle) * np.diff(c) / self.grid.width("x"), rtol=1e-12)
+
+    def test_sources_by_field(self):
+        along = np.arange(6.0)
+        law = FiniteVolume(self.grid, reaction={"a": 2.0, "b": along}, boundary=Flux(0.0))
+        rates = law(0.0, random_fields(self.grid, "a", "b", "c"), {})
+        np.testing.assert_array_equal(rates["a"], np.full(6, 2.0))
+        np.testing.assert_array_equal(rates["b"], along)
+        np.testing.assert_array_equal(rates["c"], np.zeros(6))
+
+
+class TestBoundaryFunctions:
+    def test_see_the_cell_and_the_place(self):
+        grid = Grid(x=(0.0, 1.0, 8), y=(0.0, 2.0, 5))
+        fields = random_fields(grid, "c")
+        loss = lambda t, y, u: t * y["c"] + u["y"] + 10 * u["x"] + u["rain"]  # noqa: E731
+        law = FiniteVolume(grid, boundary={"x_low": Flux(0.0), "x_high": Flux(loss), "y": Periodic()})
+        flux = law.fluxes(2.0, fields, {"rain": jnp.asarray(0.5)})["c"]["x"]
+        np.testing.assert_allclose(flux[-1], 2 * fields["c"][-1] + grid.centres("y") + 10.5)
+
+    def test_by_field(self):
+        both = lambda t, y, u: {"a": 1.0, "b": 2.0}  # noqa: E731
+        law = FiniteVolume(Grid(x=(0.0, 1.0, 8)), boundary=Flux(both))
+        outflow = law.outflow(0.0, random_fields(law.grid, "a", "b"), {})
+        assert {name: float(v) for name, v in outflow.items() if name.endswith("low")} == {
+            "a_outflow_x_low": 1.0,
+            "b_outflow_x_low": 2.0,
+        }
+
+
+LINE, PLANE = Grid(x=(0.0, 1.0, 8)), Grid(x=(0.0, 1.0, 8), y=(0.0, 1.0, 5))
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"limiter": "superbee"}, "limiter must be one of van_leer, minmod, upwind, not 'superbee'"),
+            ({"diffusion": np.ones(3)}, r"diffusion has the shape \(3,\), but \(\) or \(8,\) is needed"),
+            ({"diffusion": {"c": dist.Normal(jnp.zeros(2), 1)}}, r"diffusion\.c has the shape \(2,\)"),
+            ({"velocity": "fast"}, "velocity must be a number, an array, a distribution or a function"),
+            ({"reaction": 3.0}, "reaction must be a function"),
+            ({"reaction": {"c": np.ones(2)}}, r"reaction\.c has the shape \(2,\)"),
+            ({"grid": PLANE, "velocity": 1.0}, "velocity must say which axis it follows"),
+            ({"grid": PLANE, "velocity": {"c": 1.0}}, r"velocity\.c must say which axis it follows"),
+        ],
+    )
+    def test_when_built(self, unchecked, options, message):
+        with pytest.raises(ModelError, match=message):
+            FiniteVolume(**{"grid": LINE, "boundary": Flux(0.0)} | options)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"diffusion": {"d": 1.0}}, "diffusion is given for d but not for the field 'c'"),
+            ({"velocity": {"d": 1.0}}, "velocity is given for d but not for the field 'c'"),
+            ({"boundary": {"d": {"x": Flux(0.0)}}}, "field 'c' has no boundary conditions"),
+            ({"reaction": lambda t, y, u: {"d": 1.0}}, "the reaction has a rate for 'd'; the fields are c"),
+            ({"reaction": lambda t, y, u: {"c": jnp.ones(3)}}, "must give one number for 'c' in each cell"),
+            ({"diffusion": lambda t, y, u: jnp.ones(8)}, "diffusion must give one number at each point"),
+            ({"diffusion": lambda t, y, u: {"a": 1.0, "b": 1.0}}, "one entry or one named 'c' is needed"),
+        ],
+    )
+    def test_when_called(self, options, message):
+        law = FiniteVolume(**{"grid": LINE, "boundary": Flux(0.0)} | options)
+        with pytest.raises(ModelError, match=message):
+            law(0.0, random_fields(LINE, "c"), {})
+
+    def test_fields_of_another_shape(self):
+        with pytest.raises(ModelError, match=r"field 'c' has the shape \(5,\), not the grid's \(8,\)"):
+            FiniteVolume(LINE, boundary=Flux(0.0))(0.0, {"c": jnp.ones(5)}, {})

@@ -1,0 +1,319 @@
+"""Jumps of an ODE against closed forms and SciPy: values, times and amounts that are learned, edges, refusals."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.integrate import solve_ivp
+
+import bayes_dasl as bd
+from bayes_dasl._errors import ModelError
+from bayes_dasl.inference import pose
+from bayes_dasl.layers.jump import Jump
+from bayes_dasl.random import paths
+
+TOLERANCE = 1e-9
+GLOBAL = 1000 * TOLERANCE
+FORWARD = diffrax.ForwardMode()
+TIMES = np.array([0.0, 1.0, 2.0, 3.0, 3.5, 4.0, 6.0, 7.0])
+
+
+def given(times=TIMES, start=None):
+    return bd.inputs(xr.Dataset({}, {"time": times}), start=start)
+
+
+class Elimination(bd.Module):
+    """One compartment, first order: c' = -k c."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"c": -self.rate * y["c"]}
+
+
+PARAMETERS = {
+    "rate": 0.7,
+    "first": 0.4,
+    "doses": jnp.asarray([5.0, 1.0, 2.0, 3.0, 4.0, 0.5, 9.0]),
+    "times": jnp.asarray([-1.0, 0.1, 1.3, 2.9, 3.2, 6.9, 9.0]),
+}
+
+
+def doses(p, **options):
+    """Repeated doses; the first lies before the start and the last one after the end."""
+    options = {"rtol": TOLERANCE, "atol": TOLERANCE} | options
+    return bd.ODE(Elimination(p["rate"]), {"c": p["first"]}, jumps=Jump(p["times"], {"c": p["doses"]}), **options)
+
+
+def superposed(p, t=TIMES):
+    """Each dose decays on its own."""
+    since = jnp.asarray(t)[:, None] - p["times"]
+    given = (since >= 0) & (p["times"] >= 0)
+    left = jnp.where(given, p["doses"] * jnp.exp(-p["rate"] * jnp.where(given, since, 0.0)), 0.0)
+    return p["first"] * jnp.exp(-p["rate"] * t) + left.sum(1)
+
+
+class TestDoses:
+    @pytest.mark.parametrize("solver", ["tsit5", "dopri8", "rodas5p", "kvaerno5"])
+    def test_closed_form(self, solver):
+        prediction = jax.jit(lambda: doses(PARAMETERS, solver=solver)(given()))()
+        assert bool(prediction.ok)
+        np.testing.assert_allclose(prediction.values["c"], superposed(PARAMETERS), atol=GLOBAL)
+
+    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p", "kvaerno5"])
+    def test_gradients_in_amounts_and_times(self, solver):
+        weights = np.random.default_rng(0).normal(size=TIMES.size)
+
+        def loss(p, **options):
+            return jnp.sum(weights * doses(p, solver=solver, **options)(given()).values["c"])
+
+        exact = jax.grad(lambda p: jnp.sum(weights * superposed(p)))(PARAMETERS)
+        reverse = jax.jit(jax.grad(loss))(PARAMETERS)
+        forward = jax.jit(jax.jacfwd(lambda p: loss(p, adjoint=FORWARD)))(PARAMETERS)
+        for name in PARAMETERS:
+            np.testing.assert_allclose(reverse[name], exact[name], atol=GLOBAL, err_msg=name)
+            np.testing.assert_allclose(forward[name], exact[name], atol=GLOBAL, err_msg=name)
+        assert abs(exact["times"][3]) > 0.1
+
+    def test_a_batch_whose_doses_come_at_different_times(self):
+        shifts = jnp.asarray([0.0, 0.15, -0.3])
+        moved = lambda s: PARAMETERS | {"times": PARAMETERS["times"] + s * (PARAMETERS["times"] > 1)}  # noqa: E731
+        got = jax.jit(jax.vmap(lambda s: doses(moved(s))(given()).values["c"]))(shifts)
+        for shift, values in zip(shifts, got, strict=True):
+            np.testing.assert_allclose(values, superposed(moved(shift)), atol=GLOBAL)
+
+    def test_finite_differences_of_a_time(self):
+        """Of a nonlinear equation, where the way back is not the way there."""
+
+        def last(time, **options):
+            grow = lambda t, y, u: {"c": y["c"] * (1 - y["c"]) + 0.1 * jnp.sin(t)}  # noqa: E731
+            options = {"rtol": 1e-10, "atol": 1e-10} | options
+            return bd.ODE(grow, {"c": 0.1}, jumps=Jump(time, {"c": 0.7}), **options)(given()).values["c"][5]
+
+        step = 1e-4
+        finite = (last(2.3 + step) - last(2.3 - step)) / (2 * step)
+        assert float(jax.grad(last)(2.3)) == pytest.approx(float(finite), abs=1e-6)
+        assert float(jax.jacfwd(lambda t: last(t, adjoint=FORWARD))(2.3)) == pytest.approx(float(finite), abs=1e-6)
+
+
+class TestEdges:
+    def solved(self, jumps, times=TIMES, start=None):
+        ode = bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps, rtol=TOLERANCE, atol=TOLERANCE)
+        prediction = ode(given(times, start))
+        assert bool(prediction.ok)
+        return np.asarray(prediction.values["c"])
+
+    free = np.exp(-0.7 * TIMES)
+
+    def test_the_value_at_a_jump_is_the_one_after_it(self):
+        values = self.solved(Jump(3.0, {"c": 2.0}))
+        np.testing.assert_allclose(values[:3], self.free[:3], atol=GLOBAL)
+        np.testing.assert_allclose(values[3:], (self.free + 2 * np.exp(-0.7 * (TIMES - 3)))[3:], atol=GLOBAL)
+
+    def test_at_the_start_and_at_the_end(self):
+        values = self.solved((Jump(0.0, {"c": 2.0}), Jump(7.0, {"c": 0.3})))
+        expected = 3 * self.free
+        expected[-1] += 0.3
+        np.testing.assert_allclose(values, expected, atol=GLOBAL)
+
+    def test_so_near_the_end_that_no_step_fits_between(self):
+        for time in (np.nextafter(7.0, 0), 7.0 - 1e-14, 7.0 - 1e-13, 7 - 1e-12, 7 - 1e-11):
+            assert self.solved(Jump(time, {"c": 2.0}))[-1] == pytest.approx(2 + self.free[-1], abs=GLOBAL)
+
+    def test_outside_the_solve(self):
+        values = self.solved((Jump(-0.1, {"c": 2.0}), Jump(7.1, {"c": 2.0})))
+        np.testing.assert_allclose(values, self.free, atol=GLOBAL)
+
+    def test_at_zero_within_a_solve(self):
+        values = self.solved(Jump(0.0, {"c": 2.0}), start=-1.0)
+        np.testing.assert_allclose(values, (np.exp(-0.7) + 2) * self.free, atol=GLOBAL)
+
+    def test_one_time_only(self):
+        assert self.solved(Jump(0.0, {"c": 2.0}), np.array([0.0])).tolist() == [3.0]
+
+    def test_two_that_rounding_tells_apart(self):
+        first, second = 0.3, 0.1 * 3
+        assert first != second
+        jumps = (Jump(first, {"c": 2.0}), Jump(second, {"c": 1.0}))
+        expected = self.free[1] + 3 * np.exp(-0.7 * 0.7)
+        assert self.solved(jumps)[1] == pytest.approx(expected, abs=GLOBAL)
+        both = Jump(np.array([first, second]), {"c": np.array([2.0, 1.0])})
+        assert self.solved(both)[1] == pytest.approx(expected, abs=GLOBAL)
+
+    def test_at_one_time_in_their_order(self):
+        double = lambda t, y, u: {"c": 2 * y["c"]}  # noqa: E731
+        added, doubled = Jump(3.0, {"c": 2.0}), Jump(3.0, double)
+        assert self.solved((added, doubled))[3] == pytest.approx(2 * (self.free[3] + 2), abs=GLOBAL)
+        assert self.solved((doubled, added))[3] == pytest.approx(2 * self.free[3] + 2, abs=GLOBAL)
+
+    def test_they_do_not_count_in_max_steps(self):
+        jump = Jump(np.linspace(0.5, 6.5, 13), {"c": 0.0})
+        ode = bd.ODE(Elimination(0.01), {"c": 1.0}, jumps=jump, max_steps=13)
+        prediction = ode(given())
+        assert prediction.ok and prediction.stats["steps"] > 13
+
+
+class Predation(bd.Module):
+    birth: bd.Scalar
+
+    def __call__(self, t, y, u):
+        prey, predator = y["prey"], y["predator"]
+        return {"prey": prey * (self.birth - predator) + u["fed"], "predator": predator * (0.5 * prey - 0.8)}
+
+
+class Harvest(bd.Module):
+    share: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"prey": y["prey"] * (1 - self.share) + 0.1 * u["fed"] * t}
+
+
+class TestAgainstRestarts:
+    """Multiplicative and additive jumps of a nonlinear system with a step forcing: SciPy is restarted at each."""
+
+    fed = np.array([0.0, 0.4, 0.1, 0.3, 0.0, 0.2, 0.5, 0.0])
+    harvests = np.array([0.5, 2.0, 3.3])
+    released = (2.0, 0.25)
+
+    def restarted(self, share):
+        states, values = {"prey": 1.0, "predator": 0.5}, []
+        cuts = np.unique(np.concatenate([TIMES, self.harvests]))
+        held = lambda t: self.fed[np.searchsorted(TIMES, t, side="right") - 1]  # noqa: E731
+        for start, end in zip(cuts, [*cuts[1:], None], strict=True):
+            if start in self.harvests:
+                states["prey"] = states["prey"] * (1 - share) + 0.1 * held(start) * start
+            if start == self.released[0]:
+                states["predator"] += self.released[1]
+            if start in TIMES:
+                values.append(dict(states))
+            if end is None:
+                return values
+
+            fed = held(start)
+
+            def rates(t, y, fed=fed):
+                return list(Predation(1.1)(t, dict(zip(("prey", "predator"), y, strict=True)), {"fed": fed}).values())
+
+            end_state = solve_ivp(rates, (start, end), list(states.values()), rtol=1e-11, atol=1e-11).y[:, -1]
+            states = dict(zip(states, end_state, strict=True))
+
+    def layer(self, share, **options):
+        time, amount = self.released
+        jumps = (Jump(self.harvests, Harvest(share)), Jump(time, {"predator": amount}))
+        options = {"rtol": TOLERANCE, "atol": TOLERANCE} | options
+        options |= {"jumps": jumps, "forcings": ("fed",), "interpolation": {"fed": "step"}}
+        return bd.ODE(Predation(1.1), {"prey": 1.0, "predator": 0.5}, **options)
+
+    def inputs(self):
+        data = xr.Dataset({"fed": ("time", self.fed)}, {"time": TIMES})
+        return bd.inputs(data, interpolation={"fed": "step"})
+
+    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
+    def test_values(self, solver):
+        prediction = jax.jit(lambda: self.layer(0.3, solver=solver)(self.inputs()))()
+        assert bool(prediction.ok)
+        for name in ("prey", "predator"):
+            expected = [states[name] for states in self.restarted(0.3)]
+            np.testing.assert_allclose(prediction.values[name], expected, atol=GLOBAL, err_msg=name)
+
+    def test_gradient_of_a_share(self):
+        last = lambda share, **options: self.layer(share, **options)(self.inputs()).values["predator"][-1]  # noqa: E731
+        finite = (self.restarted(0.301)[-1]["predator"] - self.restarted(0.299)[-1]["predator"]) / 0.002
+        # Central differences of length 1e-3 are exact to about its square.
+        assert float(jax.grad(last)(0.3)) == pytest.approx(finite, abs=1e-5)
+        forward = jax.jacfwd(lambda share: last(share, adjoint=FORWARD))(0.3)
+        assert float(jax.grad(last)(0.3)) == pytest.approx(float(forward), abs=1e-6)
+
+
+def test_a_function_that_is_singular_where_nothing_jumps():
+    """The logarithm of a state that starts negative: the jump comes after it has turned positive."""
+
+    def last(rate, **options):
+        jump = Jump(2.0, lambda t, y, u: {"y": jnp.log(y["y"])})
+        return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -1.0}, jumps=jump, **options)(given()).values["y"][-1]
+
+    # y = log(2 r - 1) + 5 r at the end.
+    assert float(last(1.5)) == pytest.approx(np.log(2.0) + 7.5, abs=1e-6)
+    assert float(jax.grad(last)(1.5)) == pytest.approx(2 / 2.0 + 5, abs=1e-6)
+    assert float(jax.jacfwd(lambda r: last(r, adjoint=FORWARD))(1.5)) == pytest.approx(6.0, abs=1e-6)
+
+
+def test_array_states():
+    jump = Jump(np.array([1.5, 3.0]), {"x": np.array([[1.0, 2.0], [3.0, 4.0]])})
+    ode = bd.ODE(
+        lambda t, y, u: {"x": jnp.zeros(2)},
+        {"x": np.zeros(2)},
+        jumps=jump,
+        observe=lambda t, y, u: {"a": y["x"][0], "b": y["x"][1]},
+    )
+    values = ode(given()).values
+    assert values["a"].tolist() == [0, 0, 1, 4, 4, 4, 4, 4]
+    assert values["b"].tolist() == [0, 0, 2, 6, 6, 6, 6, 6]
+
+
+class TestLearned:
+    model = bd.Model(
+        bd.ODE(
+            Elimination(bd.between(0.3, 1.5)),
+            {"c": 0.4},
+            jumps=(Jump(dist.Uniform(1.1, 1.9), {"c": dist.LogNormal(0.0, 0.5)}), Jump([3.0, 5.0], {"c": [1.0, 2.0]})),
+            units={"c": "mg/L"},
+        ),
+        noise=bd.NormalNoise(0.05),
+    )
+    data = xr.Dataset({"c": ("time", np.asarray(superposed(PARAMETERS)))}, {"time": TIMES})
+
+    def test_names_and_units(self):
+        leaves = paths(self.model)
+        assert set(leaves) == {"layer.vector_field.rate", "layer.jumps.0.time", "layer.jumps.0.change.c"}
+        assert leaves["layer.jumps.0.change.c"].units == "mg/L"
+
+    def test_gradient_of_the_posterior(self):
+        problem = pose(self.model, self.data)
+        positions = problem.prior(3, key=jax.random.key(1))
+        _, gradient = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))(positions)
+        step = 1e-5 * jnp.eye(3)
+        density = jax.jit(jax.vmap(problem.log_density))
+        for position, ours in zip(positions, gradient, strict=True):
+            finite = (density(position + step) - density(position - step)) / 2e-5
+            # The solver's tolerance is 1e-6, relative to log densities of some hundreds.
+            np.testing.assert_allclose(ours, finite, rtol=1e-3, atol=1e-2)
+
+    def test_nuts(self):
+        post = bd.fit(self.model, self.data, bd.NUTS(chains=2, warmup=100, draws=100), key=0)
+        times = post["posterior"]["jumps.0.time"]
+        assert float(times.std()) > 0
+        assert float(times.min()) > 1.1 and float(times.max()) < 1.9
+
+
+class TestRefusals:
+    @pytest.mark.parametrize(
+        ("time", "change", "message"),
+        [
+            (np.zeros((2, 2)), {"c": 1.0}, "time of a jump must be"),
+            ("noon", {"c": 1.0}, "time of a jump must be"),
+            ([], {"c": 1.0}, "time of a jump must be"),
+            (1.0, {}, "change of a jump must be a dict"),
+            (1.0, 3.0, "change of a jump must be a dict"),
+            (1.0, {"c": "much"}, "amount of 'c' in a jump"),
+            (np.zeros(3), {"c": np.zeros(2)}, "3 times but 2 amounts of 'c'"),
+            (np.zeros(3), {"c": dist.Normal(jnp.zeros(2), 1.0)}, "3 times but 2 amounts of 'c'"),
+        ],
+    )
+    def test_when_built(self, time, change, message):
+        with pytest.raises(ModelError, match=message):
+            Jump(time, change)
+
+    def test_an_unknown_state(self):
+        with pytest.raises(ModelError, match="a jump changes 'd', but the states are c"):
+            bd.ODE(Elimination(1.0), {"c": 1.0}, jumps=Jump(1.0, {"d": 1.0}))
+        ode = bd.ODE(Elimination(1.0), {"c": 1.0}, jumps=Jump(1.0, lambda t, y, u: {"d": 1.0}))
+        with pytest.raises(ModelError, match="a jump returns 'd', but the states are c"):
+            ode(given())
+
+    def test_what_is_no_jump(self):
+        with pytest.raises(ModelError, match=r"jumps must be bd.Jump\(time, change\), not 3.0"):
+            bd.ODE(Elimination(1.0), {"c": 1.0}, jumps=(3.0,))
