@@ -3,6 +3,7 @@
 import re
 
 import jax.numpy as jnp
+import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -117,6 +118,14 @@ def test_every_ode_gets_it():
     assert not isinstance(tree["one"].solver, Rodas5P)
 
 
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
 class TestRefusals:
     def test_a_model_without_an_ode(self):
         class Line(bd.Module):
@@ -129,6 +138,6 @@ class TestRefusals:
         with pytest.raises(ModelError, match="the model has no ODE, so there is no solver to choose"):
             choose_solver(model, series([0.0, 1.0], y=0.0))
 
-    def test_what_is_no_model(self):
+    def test_what_is_no_model(self, unchecked):
         with pytest.raises(ModelError, match=r"must be a bd.Model, not Robertson"):
             choose_solver(Robertson(1.0), series([0.0, 1.0], a=0.0))

@@ -70,7 +70,7 @@ class MultipleShooting(AbstractLayer):
                 raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
 
     def _check_start(self, start: Any) -> None:
-        if start is not None and not isinstance(start, jax.core.Tracer) and self.knots[0] <= start:
+        if start is not None and not isinstance(start, jax.core.Tracer) and self.knots[0] <= float(start):
             raise ModelError(f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}")
 
     def _check_segments(self) -> None:

@@ -66,7 +66,7 @@ def percent() -> PercentFormatter:
 
 def time_axis(ax: Axes, time: xr.DataArray) -> None:
     values = np.asarray(time.values, float)
-    ax.set_xlabel(axis_label(time, "time"))
+    ax.set_xlabel(axis_label(time, str(time.name)))
     whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
     ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
     if values.size > 1:

@@ -13,6 +13,8 @@ from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
 
 _TIMES = 4
 _ERRORS = "Purples"
+_SIGNED = 0.2
+"""Of the largest value, so much on the other side of zero."""
 
 
 def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
@@ -33,9 +35,9 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
             return fig
         low, median, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
         like = predictions.isel(chain=0, draw=0, drop=True).transpose(index, *places)
-        maps = {"median": like.copy(data=median), "width of the 90 % interval": like.copy(data=high - low)}
+        maps = {"median": [like.copy(data=median)], "width of the 90 % interval": [like.copy(data=high - low)]}
         data = _data(train, test, observable, index, places)
-        maps = ({} if data is None else {"data": data}) | maps
+        maps = ({"data": data} if data else {}) | maps
         if len(places) == 1:
             return _over_time(maps, predictions, index, places[0], fc.attrs.get("train_end"))
         return _at_times(maps, predictions, index, places)
@@ -43,38 +45,46 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
 
 def _data(
     train: xr.Dataset | None, test: xr.Dataset | None, observable: str, index: str, places: list
-) -> xr.DataArray | None:
-    held = [d[observable] for d in (train, test) if d is not None and observable in d]
-    if not held:
-        return None
-    joined = held[0] if len(held) == 1 else xr.concat(held, index)
-    return joined.sortby(index).drop_duplicates(index).transpose(index, *places).astype(float)
+) -> list[xr.DataArray]:
+    """The data as one array, or as two where they lie at other places."""
+    held = [d[observable].transpose(index, *places) for d in (train, test) if d is not None and observable in d]
+    if len(held) == 2 and all(held[0][place].equals(held[1][place]) for place in places):
+        held = [xr.concat(held, index, join="exact")]
+    return [values.sortby(index).drop_duplicates(index).astype(float) for values in held]
 
 
-def _limits(maps: dict[str, xr.DataArray]) -> tuple[float, float]:
-    values = np.concatenate([v.values.ravel() for name, v in maps.items() if "width" not in name])
+def _limits(maps: dict[str, list[xr.DataArray]]) -> tuple[float, float]:
+    values = np.concatenate(
+        [part.values.ravel() for name, parts in maps.items() if "width" not in name for part in parts]
+    )
     return float(np.nanmin(values)), float(np.nanmax(values))
 
 
 def _colours(name: str, limits: tuple[float, float]) -> dict:
-    return (
-        {"cmap": _ERRORS, "vmin": 0} if "width" in name else {"cmap": "viridis", "vmin": limits[0], "vmax": limits[1]}
-    )
+    """Shades of two colours that meet at zero, for values of which many are positive and many negative."""
+    if "width" in name:
+        return {"cmap": _ERRORS, "vmin": 0}
+    low, high = limits
+    if low < 0 < high and min(-low, high) > _SIGNED * max(-low, high):
+        return {"cmap": "RdBu_r", "vmin": -max(-low, high), "vmax": max(-low, high)}
+    return {"cmap": "viridis", "vmin": low, "vmax": high}
 
 
 def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, train_end: float | None) -> Figure:
     limits = _limits(maps)
     fig = Figure(figsize=(WIDTH, 1.75 * len(maps) + 0.4), layout="constrained")
     axes = np.atleast_1d(fig.subplots(len(maps), 1, sharex=True, sharey=True))
-    for ax, (name, values) in zip(axes, maps.items(), strict=True):
-        mesh = ax.pcolormesh(
-            values[index].values, values[place].values, values.values.T, shading="nearest", rasterized=True,
-            **_colours(name, limits),
-        )  # fmt: skip
+    for ax, (name, parts) in zip(axes, maps.items(), strict=True):
+        for values in parts:
+            mesh = ax.pcolormesh(
+                values[index].values, values[place].values, values.values.T, shading="nearest", rasterized=True,
+                **_colours(name, limits),
+            )  # fmt: skip
         fig.colorbar(mesh, ax=ax, label=axis_label(predictions, predictions.name))
         ax.set_title(name)
         ax.set_ylabel(axis_label(predictions[place], place))
-        if train_end is not None and values[index].values[0] < train_end < values[index].values[-1]:
+        times = np.concatenate([values[index].values for values in parts])
+        if train_end is not None and times.min() < train_end < times.max():
             ax.axvline(train_end, color=VERMILION, lw=1.2, ls=(0, (4, 3)))
     axes[-1].set_xlabel(axis_label(predictions[index], index))
     axes[-1].xaxis.set_major_locator(MaxNLocator(6))
@@ -87,27 +97,34 @@ def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list) -
     chosen = times[np.unique(np.linspace(0, len(times) - 1, min(_TIMES, len(times))).astype(int))]
     fig = Figure(figsize=(1.75 * len(chosen) + 1.1, 1.75 * len(maps) + 0.5), layout="constrained")
     axes = fig.subplots(len(maps), len(chosen), sharex=True, sharey=True, squeeze=False)
-    for row, (name, values) in zip(axes, maps.items(), strict=True):
+    for row, (name, parts) in zip(axes, maps.items(), strict=True):
         colours = _colours(name, limits)
-        colours = colours | {"vmax": max(float(np.nanmax(values.values)), 1e-300)} if "width" in name else colours
+        colours = colours | {"vmax": max(float(np.nanmax(parts[0].values)), 1e-300)} if "width" in name else colours
         mesh = None
         for ax, time in zip(row, chosen, strict=True):
-            mesh = _map(ax, values, index, places, float(time), colours) or mesh
-            ax.set_title(plain(f"{name}, {index} {time:g}") if ax is row[0] else plain(f"{index} {time:g}"), fontsize=9)
+            mesh = _map(ax, parts, index, places, float(time), colours) or mesh
+            if name == next(iter(maps)):
+                ax.set_title(plain(f"{index} {time:g}"))
         if mesh is not None:
-            fig.colorbar(mesh, ax=list(row), label=axis_label(predictions, predictions.name))
+            fig.colorbar(mesh, ax=list(row), label=f"{name}\n{axis_label(predictions, predictions.name)}")
         row[0].set_ylabel(axis_label(predictions[places[1]], places[1]))
     for ax in axes[-1]:
         ax.set_xlabel(axis_label(predictions[places[0]], places[0]))
     return fig
 
 
-def _map(ax: Axes, values: xr.DataArray, index: str, places: list, time: float, colours: dict):
-    at = values.sel({index: time}, method="nearest")
-    if not np.isclose(float(at[index]), time) or np.isnan(at.values).all():
+def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: float, colours: dict):
+    at = next((found for part in parts if (found := _at(part, index, time)) is not None), None)
+    if at is None:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color=GREY)
         return None
     x, y = (at[place].values for place in places)
     mesh = ax.pcolormesh(x, y, at.values.T, shading="nearest", rasterized=True, **colours)
     ax.set_aspect("equal")
     return mesh
+
+
+def _at(values: xr.DataArray, index: str, time: float) -> xr.DataArray | None:
+    """The values at a time, if there are any."""
+    at = values.sel({index: time}, method="nearest")
+    return at if np.isclose(float(at[index]), time) and np.isfinite(at.values).any() else None

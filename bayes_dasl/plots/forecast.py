@@ -11,6 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data import index_of
 from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
 
 MOST_TIMES = 1000
@@ -29,7 +30,8 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     Draws whose solve failed are left out. Training data are filled, test data open.
     """
     predictions = fc["predictions"].dataset[observable]
-    time = np.asarray(predictions["time"].values, float)
+    index = index_of(predictions)
+    time = np.asarray(predictions[index].values, float)
     draws = _finite_draws(predictions)
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
@@ -44,7 +46,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
         _draw_boundary(ax, fc.attrs.get("train_end"))
         ax.set_ylabel(axis_label(predictions, observable))
-        time_axis(ax, predictions["time"])
+        time_axis(ax, predictions[index])
         handles, labels = ax.get_legend_handles_labels()
         columns = 4 if len(labels) == 4 else 3
         fig.legend(handles, labels, loc="outside upper left", ncols=columns)
@@ -60,7 +62,8 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | No
     what hangs below it.
     """
     chosen = parts.sel(observable=observable)
-    time = np.asarray(chosen["time"].values, float)
+    index = index_of(chosen["total"])
+    time = np.asarray(chosen[index].values, float)
     split = ("science", "network", "interaction") if "network" in chosen else ("epistemic",)
     names = ("aleatoric", *split)
     total = chosen["total"].values
@@ -76,13 +79,13 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | No
         lower.yaxis.set_major_formatter(percent())
         _draw_boundary(upper, train_end)
         _draw_boundary(lower, train_end, label=False)
-        time_axis(lower, chosen["time"])
+        time_axis(lower, chosen[index])
         fig.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
 
 
 def _finite_draws(array: xr.DataArray) -> np.ndarray:
-    draws = array.transpose("chain", "draw", "time").values.reshape(-1, array.sizes["time"])
+    draws = array.transpose("chain", "draw", ...).values.reshape(-1, array.shape[-1])
     return draws[np.isfinite(draws).all(axis=1)]
 
 
@@ -102,7 +105,7 @@ def _draw_observations(
     if data is None or observable not in data:
         return []
     values = np.asarray(data[observable].values, float)
-    time = np.asarray(data["time"].values, float)
+    time = np.asarray(data[index_of(data[observable])].values, float)
     seen = np.isfinite(values)
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
     ax.plot(

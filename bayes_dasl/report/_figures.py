@@ -35,14 +35,22 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
     """Draw the forecast of each observable."""
     return [
         _card(
-            plots.plot_forecast(fc, train, test, name),
+            (plots.plot_field if _is_field(fc, name) else plots.plot_forecast)(fc, train, test, name),
             f"forecast-{slug(name)}",
             str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
             _data_words(train, test, name),
-            f"Forecast of {name} over time: median, 50 and 90 % bands, and the data.",
+            f"Forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
         )
         for name in names
     ]
+
+
+def _is_field(fc: xr.DataTree, name: str) -> bool:
+    return fc["predictions"].dataset[name].ndim > 3
+
+
+def _spread_words(fc: xr.DataTree, name: str) -> str:
+    return "width of the 90 % interval" if _is_field(fc, name) else "50 and 90 % bands"
 
 
 def decomposition_cards(parts: xr.Dataset, names: Sequence[str], train_end: float | None) -> list[Card]:
@@ -147,9 +155,10 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
 
 
 def _share_words(parts: xr.Dataset, train_end: float | None) -> str:
-    ahead = parts if train_end is None else parts.where(parts["time"] > train_end, drop=True)
+    index = next(str(dim) for dim in parts.dims if dim != "observable")
+    ahead = parts if train_end is None else parts.where(parts[index] > train_end, drop=True)
     where = "after the training data"
-    if train_end is None or ahead.sizes["time"] == 0:
+    if train_end is None or ahead.sizes[index] == 0:
         ahead, where = parts, "over all times"
     total = float(ahead["total"].mean())
     if not total > 0:

@@ -14,6 +14,7 @@ import xarray as xr
 
 from bayes_dasl._errors import MismatchError
 from bayes_dasl.baselines import score_baselines
+from bayes_dasl.data import index_of
 from bayes_dasl.decompose import decompose
 from bayes_dasl.diagnostics import diagnose
 from bayes_dasl.plots import science_parameters
@@ -77,9 +78,10 @@ def render(
         losses=_tables.LOSSES,
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
-        split="network" in (parts := decompose(fc)),
+        split="network" in (parts := _parts(fc, shown)),
         negative=bool((parts["interaction"] < 0).any()) if "interaction" in parts else False,
-        decomposition=_figures.decomposition_cards(parts, shown, end),
+        decomposition=_figures.decomposition_cards(parts, list(map(str, parts["observable"].values)), end),
+        laws=_tables.law_rows(fc),
         parameters=_tables.parameter_rows(post, summary),
         parameter_total=len(summary),
         weights=_tables.weight_rows(post),
@@ -110,7 +112,8 @@ def _scored(
     observables: list[str],
 ) -> Scored:
     transform = pit(fc, test)
-    common = test.sel(time=transform["time"])
+    index = index_of(transform)
+    common = test.sel({index: transform[index]})
     taken = {name, "climatology", "persistence"} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
@@ -118,6 +121,16 @@ def _scored(
     tables |= {other: score(rival, common) for other, rival in rivals.items()}
     tables |= score_baselines(train, common, observables=observables)
     return Scored(tables, transform, name)
+
+
+def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
+    """The parts of the variance over time; those of a field are means over its places."""
+    alike: dict[tuple, list[str]] = {}
+    for name in shown:
+        alike.setdefault(fc["predictions"][name].dims, []).append(name)
+    parts = [decompose(fc, names) for names in alike.values()]
+    index = index_of(fc["predictions"][shown[0]])
+    return xr.concat([p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable")
 
 
 def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
@@ -128,10 +141,11 @@ def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
 
 
 def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> list[str]:
-    fitted = train["time"]
+    index = index_of(train)
+    fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
-    later = (fc["predictions"].dataset if test is None else test)["time"].values
+    later = (fc["predictions"].dataset if test is None else test)[index].values
     later = later[later > float(fc.attrs.get("train_end", fitted.values.max()))]
     if later.size:
         said.append(f"forecast over {_span(later)}")

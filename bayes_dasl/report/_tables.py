@@ -14,6 +14,7 @@ from arviz_stats.summary import summary
 
 from bayes_dasl.plots import science_parameters
 from bayes_dasl.report._text import MISSING, fixed, number, percent
+from bayes_dasl.scores import consistency
 
 MOST_PARAMETERS = 60
 MOST_WEIGHTS = 100
@@ -49,6 +50,16 @@ class ParameterRow:
     r_hat: str
     ess_bulk: str
     ess_tail: str
+
+
+@dataclass(frozen=True)
+class LawRow:
+    """How far the forecast breaks one constraint, in units of what is tolerated."""
+
+    name: str
+    rms: str
+    rms_95: str
+    within: str
 
 
 @dataclass(frozen=True)
@@ -202,4 +213,15 @@ def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tup
             ],
         )
         for i, name in enumerate(tables)
+    ]
+
+
+def law_rows(fc: xr.DataTree) -> list[LawRow]:
+    """Return one row for each constraint of the model; none where nothing was constrained."""
+    if "mismatch" not in fc.children:
+        return []
+    table = consistency(fc)
+    return [
+        LawRow(str(name), number(row["rms"]), number(row["rms_95"]), percent(row["within"]))
+        for name, row in table.iterrows()
     ]

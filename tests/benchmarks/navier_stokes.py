@@ -87,7 +87,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--train", type=float, default=1.0, help="length of the window that is fitted")
     parser.add_argument("--until", type=float, default=3.5, help="where the forecasts end")
     parser.add_argument("--warmup", type=int, default=75)
-    parser.add_argument("--draws", type=int, default=100, help="of each of two chains")
+    parser.add_argument("--draws", type=int, default=150, help="of each of two chains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets", help="folder of the figures")
     parser.add_argument("--quick", action="store_true", help="grids of 64 and 32 cells, few draws")
@@ -160,7 +160,7 @@ class Run:
     def __init__(self, name: str, eddy: Any, fields: xr.Dataset, options: argparse.Namespace):
         self.name, self.fields, self.grid = name, fields, box(options.coarse)
         start = fields["vorticity"].values[0]
-        self.model = bd.Model(layer(self.grid, start, eddy, 3e-4), bd.NormalNoise(dist.LogNormal(-1.0, 1.0)))
+        self.model = bd.Model(layer(self.grid, start, eddy, 1e-3), bd.NormalNoise(dist.LogNormal(-1.0, 1.0)))
         self.train = seen(fields, options)
         engine = NUTS(
             chains=2,
@@ -297,7 +297,7 @@ def maps(runs: list[Run], fields: xr.Dataset, options: argparse.Namespace) -> An
             )
             axes.set_aspect("equal")
             axes.set(xticks=[], yticks=[])
-            if line is grid[0]:
+            if at == times[0]:
                 axes.set_title(name)
         line[0].set_ylabel(f"time {fields['time'].values[i]:g}")
     figure.colorbar(mesh, ax=grid, label="vorticity", shrink=0.6)
@@ -305,7 +305,7 @@ def maps(runs: list[Run], fields: xr.Dataset, options: argparse.Namespace) -> An
 
 
 def viscosities(runs: list[Run], fields: xr.Dataset, options: argparse.Namespace) -> Any:
-    """Eddy viscosities as functions of the strain rate, above the strain rates that there are."""
+    """Eddy viscosities as functions of the strain rate, before how often each occurs."""
     from matplotlib.figure import Figure
 
     grid = box(options.coarse)
@@ -313,7 +313,11 @@ def viscosities(runs: list[Run], fields: xr.Dataset, options: argparse.Namespace
     strain = jnp.linspace(0.0, STRONGEST, 100)
     figure = Figure(figsize=(5.2, 3.2), layout="constrained")
     axes = figure.subplots()
-    axes.hist(there, 60, (0, STRONGEST), color=FAINT, weights=np.full(there.size, 2e-2 / there.size))
+    occurring = axes.twinx()
+    occurring.hist(there, 60, range=(0, STRONGEST), color=FAINT)
+    occurring.set_axis_off()
+    axes.set_zorder(occurring.get_zorder() + 1)
+    axes.patch.set_visible(False)
     for run in runs:
         if run.name != "none":
             low, middle, high = np.quantile(run.viscosity(strain), (0.05, 0.5, 0.95), axis=0)
@@ -346,7 +350,9 @@ def main() -> None:
     for name, eddy in closures(width).items():
         runs.append(Run(name, eddy, fields, options))
         facts = runs[-1].post.attrs
-        counts = f"{facts['start_steps']} + {facts['warmup_steps']} + {int(runs[-1].post['sample_stats']['n_steps'].sum())}"
+        counts = (
+            f"{facts['start_steps']} + {facts['warmup_steps']} + {int(runs[-1].post['sample_stats']['n_steps'].sum())}"
+        )
         print(f"{name}: fit {runs[-1].seconds:.0f} s, gradients {counts}; {runs[-1].diagnosis.verdict}", flush=True)
         print(runs[-1].diagnosis, flush=True)
     scores = ["RMSE", "CRPS", "90 %"]

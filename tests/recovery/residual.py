@@ -53,10 +53,10 @@ def model(orthogonal: bool, relative: bool = False) -> bd.Model:
     """Science and a network for what it misses, projected or not."""
     science = LotkaVolterra(*(bd.between(0.1, 3.0) for _ in NAMES))
     network = bd.Network(
-        eqx.nn.MLP(2, 2, 5, 1, jax.nn.tanh, key=jax.random.key(0)),
+        eqx.nn.MLP(2, 2, 3, 1, jax.nn.tanh, key=jax.random.key(0)),
         bd.standardise(points(), "hare", "lynx"),
         ("hare", "lynx"),
-        scale=0.5,
+        scale=0.15,
     )
     field = bd.Residual(science, network, relative, orthogonal=points() if orthogonal else None)
     initial = {name: dist.LogNormal(np.log(value), 0.3) for name, value in START.items()}

@@ -38,7 +38,7 @@ class FiniteVolume(Module):
 
     `boundary` is one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both ends), or a dict of
     such dicts by field. `limiter` is `van_leer` or `minmod` (second order where smooth, no new extremes), or
-    `upwind` (first order). A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-5
+    `upwind` (first order). A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4
     of their size; with `upwind`, to the solver's tolerance. A half-cell difference is used at a Dirichlet side, so that
     the field is of second order but the flux through that side of first.
 

@@ -1,0 +1,101 @@
+"""A closure of turbulence is found from data, and keeps what the equation keeps.
+
+The evidence on 64 × 64 cells, from filtered fine solutions, is tests/benchmarks/navier_stokes.py.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from pdes import given, solve
+
+import bayes_dasl as bd
+from bayes_dasl.inference import _start
+from bayes_dasl.random import draw_prior, realise
+
+GRID = bd.Grid(x=(0.0, 2 * np.pi, 16), y=(0.0, 2 * np.pi, 16))
+X = GRID.centres("x")
+VISCOSITY, WIDTH, TRUTH, NOISE = 1e-3, 1.5 * GRID.width("x"), 0.17, 0.05
+TIMES = np.array([0.25, 0.5])
+# Sums over 256 cells of numbers of order 10, through some tens of steps.
+ROUND_OFF = 1e-12
+
+
+def start():
+    drawn = bd.pde.random_vorticity(GRID, lambda k: k**4 / (1 + (k / 2) ** 2) ** 5, key=jax.random.key(0))
+    return drawn * jnp.sqrt(0.5 / bd.pde.energy(GRID, drawn))
+
+
+def layer(eddy):
+    return bd.PDE(bd.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4)
+
+
+def unknown_function():
+    family = bd.BSpline(0.0, 12.0, 4, degree=2)
+    weights = dist.Normal(0.0, 1.0).expand((4,)).to_event(1)
+    return bd.Basis(family, "strain", "eddy", weights, scale=0.01, positive=True)
+
+
+@pytest.fixture
+def few_climbs(monkeypatch):
+    """The posterior has one mode: the search for others would take most of the time."""
+    for name, few in (("_PRIOR_DRAWS", 16), ("_STARTS", 4), ("_STEPS", 40)):
+        monkeypatch.setattr(_start, name, few)
+
+
+def observed():
+    clean = solve(layer(bd.Smagorinsky(TRUTH, WIDTH)), given(TIMES, x=X, y=X)).values["vorticity"]
+    seen = np.asarray(clean) + NOISE * np.random.default_rng(1).normal(size=clean.shape)
+    data = xr.Dataset({"vorticity": (("time", "x", "y"), seen)}, {"time": TIMES, "x": X, "y": X})
+    return data.isel(x=slice(0, None, 2), y=slice(1, None, 2))
+
+
+def test_the_coefficient_is_found_and_forecasts_keep_the_total(few_climbs):
+    unknown = layer(bd.Smagorinsky(dist.HalfNormal(0.3), WIDTH))
+    model = bd.Model(unknown, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
+    engine = bd.NUTS(chains=2, warmup=50, draws=75, max_tree_depth=5, gradient="forward")
+    post = bd.fit(model, observed(), engine, key=0, progress=False)
+    for name, truth in (("coefficient", TRUTH), ("scale", NOISE)):
+        found = post["posterior"][name].values.ravel()
+        assert abs(found.mean() - truth) < 4 * found.std()
+        assert found.std() < 0.1 * truth
+    later = xr.Dataset(coords={"time": [0.5, 1.5], "x": X, "y": X})
+    means = bd.forecast(model, post, later)["conditional_mean"]["vorticity"]
+    assert means.sizes["x"] == means.sizes["y"] == 16
+    assert float(np.abs(means.sum(("x", "y"))).max()) < ROUND_OFF * float(np.abs(means).sum(("x", "y")).max())
+    assert float(means.std(("chain", "draw")).mean()) > 0
+
+
+@pytest.mark.parametrize("eddy", [bd.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()])
+def test_a_closure_takes_energy(eddy):
+    r"""As much as $\nu_e |S|^2$ in the mean, whatever the draw; so it never adds any."""
+    field, nothing = start(), jnp.zeros(())
+    strain = bd.pde.strain_rate(GRID, field)
+
+    def of_one(draw):
+        known = realise(eddy, draw)
+        viscosity = jax.vmap(lambda s: known(nothing, {"strain": s}, {})["eddy"])(strain.ravel()).reshape(GRID.shape)
+        with_it, without = (
+            bd.Vorticity(GRID, VISCOSITY, eddy=e)(nothing, {"vorticity": field}, {})["vorticity"] for e in (known, None)
+        )
+        flow, change = bd.pde.velocity(GRID, field), bd.pde.velocity(GRID, with_it - without)
+        added = sum(jnp.mean(flow[name] * change[name]) for name in GRID.names)
+        return added, -jnp.mean(viscosity * jnp.square(strain))
+
+    added, wanted = jax.jit(jax.vmap(of_one))(draw_prior(eddy, 20, key=jax.random.key(1)))
+    np.testing.assert_allclose(added, wanted, rtol=10 * np.sqrt(np.finfo(float).eps))
+    assert (added < 0).all()
+
+
+def test_a_sharp_filter_leaves_what_the_coarse_grid_transports():
+    """Cut by `coarsen` and `truncated`, a finer field has the same waves and none beyond."""
+    fine = bd.Grid(x=(0.0, 2 * np.pi, 32), y=(0.0, 2 * np.pi, 32))
+    drawn = bd.pde.random_vorticity(fine, lambda k: 1 / (1 + k**2), key=jax.random.key(0))
+    cut = bd.pde.truncated(GRID, bd.pde.coarsen(drawn, fine, GRID))
+    k, before = bd.pde.energy_spectrum(fine, drawn)
+    _, after = bd.pde.energy_spectrum(GRID, cut)
+    kept = 3 * k[: len(after)] < 16
+    np.testing.assert_allclose(after[kept], before[: len(after)][kept], rtol=1e-12)
+    assert bd.pde.energy(GRID, cut) < bd.pde.energy(fine, drawn)

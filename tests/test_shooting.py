@@ -1,0 +1,310 @@
+"""Multiple shooting: segments against SciPy, mismatches, gradients that stay bounded, forecasts, refusals, a fit."""
+
+import time
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jaxtyping
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.integrate import solve_ivp
+
+import bayes_dasl as bd
+from bayes_dasl._convergence import rhat
+from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.inference import pose
+from bayes_dasl.layers.jump import Jump
+from bayes_dasl.layers.shooting import MultipleShooting, segment_states
+from bayes_dasl.random import paths
+
+STATES = ("x", "y", "z")
+START = {"x": 1.0, "y": 0.0, "z": 0.0}
+TRUTH = {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3}
+END = 30.0
+KNOTS = np.arange(0.5, END, 0.5)
+SPARSE, DENSE = np.arange(1.0, END + 0.5), np.round(np.arange(0.1, END + 0.05, 0.1), 6)
+
+
+class Lorenz(bd.Module):
+    sigma: bd.Scalar
+    rho: bd.Scalar
+    beta: bd.Scalar
+
+    def __call__(self, t, s, u):
+        x, y, z = (s[name] for name in STATES)
+        return {"x": self.sigma * (y - x), "y": x * (self.rho - z) - y, "z": x * y - self.beta * z}
+
+
+def lorenz(t, y):
+    return list(Lorenz(**TRUTH)(t, dict(zip(STATES, y, strict=True)), {}).values())
+
+
+@pytest.fixture(scope="module")
+def truth():
+    """States at any times, by name."""
+    solved = solve_ivp(lorenz, (0, END), list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
+    return lambda times: dict(zip(STATES, solved.sol(np.asarray(times)), strict=True))
+
+
+def ode(parameters=TRUTH, **options):
+    options = {"start": 0.0, "rtol": 1e-8, "atol": 1e-8} | options
+    return bd.ODE(Lorenz(**parameters), START, **options)
+
+
+def given(times):
+    return bd.inputs(xr.Dataset({}, {"time": times}), start=0.0)
+
+
+class TestSegments:
+    @pytest.mark.parametrize("times", [SPARSE, DENSE], ids=["sparse", "dense"])
+    def test_true_states_give_the_true_solution(self, truth, times):
+        layer = MultipleShooting(ode(), KNOTS, truth(KNOTS), 0.1)
+        prediction = jax.jit(lambda: layer(given(times)))()
+        assert bool(prediction.ok)
+        # Errors of a segment grow by exp(0.9 · 0.5) and more, where the flow stretches: a hundred times the tolerance.
+        for name in STATES:
+            np.testing.assert_allclose(prediction.values[name], truth(times)[name], atol=40 * 100 * 1e-8)
+            gap = prediction.mismatches[f"{name} at knots"]
+            assert gap.shape == KNOTS.shape
+            assert float(jnp.max(jnp.abs(gap))) < 40 * 100 * 1e-8 / 0.1
+
+    def test_other_states_give_segments_of_their_own(self, truth):
+        knots = np.array([0.7, 1.5, 2.0])
+        times = np.array([0.0, 0.35, 0.7, 1.0, 1.5, 1.9, 2.0, 3.0])
+        rng = np.random.default_rng(0)
+        states = {name: rng.normal(size=3) * 5 + 10 for name in STATES}
+        layer = MultipleShooting(ode(), knots, states, {"x": 0.1, "y": 0.2, "z": 0.5})
+        prediction = layer(given(times))
+        bounds = [0.0, *knots, 3.0]
+        begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
+        for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
+            own = [t for t in times if low <= t < high or t == high == 3.0]
+            solved = solve_ivp(lorenz, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12).y
+            at = np.searchsorted(times, own)
+            for name, exact in zip(STATES, solved, strict=True):
+                np.testing.assert_allclose(prediction.values[name][at], exact[:-1], atol=40 * 100 * 1e-8)
+                if k < 3:
+                    gap = (exact[-1] - states[name][k]) / {"x": 0.1, "y": 0.2, "z": 0.5}[name]
+                    assert float(prediction.mismatches[f"{name} at knots"][k]) == pytest.approx(gap, abs=1e-3)
+
+    def test_times_that_are_traced_give_the_same(self, truth):
+        layer = MultipleShooting(ode(), KNOTS, truth(KNOTS), 0.1)
+        known = layer(given(SPARSE))
+        traced = eqx.filter_jit(lambda inputs: layer(inputs))(given(SPARSE))
+        for name in STATES:
+            np.testing.assert_allclose(known.values[name], traced.values[name], atol=1e-12)
+
+    def test_a_knot_at_a_time_starts_the_later_segment(self):
+        still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": 1.0}, start=0.0)
+        layer = MultipleShooting(still, (1.0, 2.0), {"y": np.array([5.0, 7.0])}, 0.5)
+        prediction = layer(given(np.array([0.0, 0.9, 1.0, 1.9, 2.0, 9.0])))
+        assert prediction.values["y"].tolist() == [1, 1, 5, 5, 7, 7]
+        assert prediction.mismatches["y at knots"].tolist() == [-8.0, -4.0]
+
+    def test_a_knot_at_or_after_the_end_has_no_say(self):
+        still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": 1.0}, start=0.0)
+        layer = MultipleShooting(still, (1.0, 2.0, 3.0), {"y": np.array([5.0, 7.0, 9.0])}, 0.5)
+        prediction = layer(given(np.array([0.5, 1.5])))
+        assert prediction.values["y"].tolist() == [1, 5]
+        assert prediction.mismatches["y at knots"].tolist() == [-8.0, 0.0, 0.0]
+
+    def test_times_in_some_segments_only(self):
+        steady = bd.ODE(lambda t, y, u: {"y": jnp.ones(())}, {"y": 0.0}, start=0.0)
+        layer = MultipleShooting(steady, (1.0, 2.0, 3.0), {"y": np.array([10.0, 20.0, 30.0])}, 1.0)
+        prediction = layer(given(np.array([2.25, 2.5])))
+        np.testing.assert_allclose(prediction.values["y"], [20.25, 20.5], atol=1e-6)
+
+    def test_a_failed_segment_fails_all(self):
+        blows_up = bd.ODE(lambda t, y, u: {"y": y["y"] ** 2}, {"y": 0.1}, start=0.0, max_steps=64)
+
+        def solve(state):
+            layer = MultipleShooting(blows_up, (1.0,), {"y": jnp.asarray([state])}, 0.1)
+            prediction = layer(given(np.array([0.5, 2.0])))
+            return jnp.sum(prediction.values["y"]) + jnp.sum(prediction.mismatches["y at knots"]), prediction.ok
+
+        for state, expected in ((0.2, True), (2.0, False)):
+            gradient, ok = jax.grad(solve, has_aux=True)(state)
+            assert bool(ok) is expected
+            assert np.isfinite(gradient)
+
+
+class TestGradients:
+    def test_bounded_where_one_solve_explodes(self, truth):
+        inputs, states = given(DENSE), truth(KNOTS)
+
+        def loss(sigma, shooting):
+            layer = ode(TRUTH | {"sigma": sigma})
+            layer = MultipleShooting(layer, KNOTS, states, 0.1) if shooting else layer
+            return jnp.sum(layer(inputs).values["x"] ** 2)
+
+        bounded = float(jax.jit(jax.grad(lambda s: loss(s, True)))(10.0))
+        exploded = float(jax.jit(jax.grad(lambda s: loss(s, False)))(10.0))
+        # Perturbations grow by exp(0.9 · 30), so the single solve's gradient has nothing to do with the data.
+        assert abs(bounded) < 1e4
+        assert abs(exploded) > 1e6
+
+    def test_against_differences_and_forward_mode(self, truth):
+        inputs, states = given(SPARSE[:3]), truth(KNOTS[:5])
+        weights = np.random.default_rng(0).normal(size=(2, 3, 5))
+
+        def loss(sigma, moved, **options):
+            layer = MultipleShooting(
+                ode(TRUTH | {"sigma": sigma}, rtol=1e-10, atol=1e-10, **options),
+                KNOTS[:5],
+                {name: states[name] + moved * weights[0, i] for i, name in enumerate(STATES)},
+                0.1,
+            )
+            prediction = layer(inputs)
+            gaps = jnp.stack(list(prediction.mismatches.values()))
+            return jnp.sum(prediction.values["z"]) + jnp.sum(weights[1] * gaps)
+
+        at = (10.3, 0.1)
+        reverse = jax.jit(jax.grad(loss, argnums=(0, 1)))(*at)
+        forward = jax.jit(jax.jacfwd(lambda *p: loss(*p, adjoint=diffrax.ForwardMode()), argnums=(0, 1)))(*at)
+        np.testing.assert_allclose(reverse, forward, rtol=1e-6)
+        h = 1e-5
+        finite = [
+            (loss(10.3 + h, 0.1) - loss(10.3 - h, 0.1)) / (2 * h),
+            (loss(10.3, 0.1 + h) - loss(10.3, 0.1 - h)) / (2 * h),
+        ]
+        np.testing.assert_allclose(reverse, finite, rtol=1e-6)
+
+
+class TestWhatTheOdeHas:
+    def test_forcings_jumps_and_observe(self):
+        """y' = u with a step forcing: everything is a sum."""
+        times = np.array([0.0, 1.0, 2.0, 3.0])
+        data = xr.Dataset({"u": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": times})
+        inner = bd.ODE(
+            lambda t, y, u: {"y": u["u"]},
+            {"y": 0.0},
+            lambda t, y, u: {"seen": y["y"] + 100 * u["u"]},
+            forcings=("u",),
+            interpolation={"u": "step"},
+            jumps=(Jump(0.0, {"y": 0.5}), Jump(1.5, {"y": 10.0}), Jump(2.5, {"y": 20.0})),
+            units={"y": "mg"},
+            start=0.0,
+        )
+        layer = MultipleShooting(inner, (1.5,), {"y": dist.Normal(jnp.zeros(1), 1.0)}, 1.0)
+        assert layer.outputs == ("seen",) and layer.forcings == ("u",) and layer.interpolation == {"u": "step"}
+        assert layer.start == 0.0 and layer.states == 2
+        assert paths(layer)["segments.y"].units == "mg"
+        known = MultipleShooting(inner, (1.5,), {"y": np.array([50.0])}, 1.0)
+        prediction = known(bd.inputs(data, interpolation=layer.interpolation))
+        expected = np.array([0.5, 1.5, 51.0, 51.0 + 3 + 20]) + 100 * data["u"].values
+        np.testing.assert_allclose(prediction.values["seen"], expected, atol=1e-4)
+        # The jump at the knot belongs to the earlier segment: 0.5 + 1 + 1 + 10.
+        np.testing.assert_allclose(prediction.mismatches["y at knots"], [12.5 - 50], atol=1e-4)
+
+    def test_array_states(self):
+        inner = bd.ODE(
+            lambda t, y, u: {"v": jnp.ones(2)}, {"v": np.zeros(2)}, lambda t, y, u: {"a": y["v"][1]}, start=0.0
+        )
+        layer = MultipleShooting(inner, (1.0, 2.0), {"v": np.array([[1.0, 5.0], [2.0, 9.0]])}, 2.0)
+        prediction = layer(given(np.array([0.5, 1.5, 2.5])))
+        np.testing.assert_allclose(prediction.values["a"], [0.5, 5.5, 9.5], atol=1e-6)
+        np.testing.assert_allclose(prediction.mismatches["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5)
+
+    def test_a_forecast_goes_on(self):
+        grow = bd.ODE(lambda t, y, u: {"y": y["y"]}, {"y": 1.0}, start=0.0, rtol=1e-8, atol=1e-8)
+        layer = MultipleShooting(grow, (1.0,), {"y": np.array([2.0])}, 0.1)
+        np.testing.assert_allclose(layer(given(np.array([3.0, 5.0]))).values["y"], 2 * np.exp([2.0, 4.0]), rtol=1e-5)
+
+
+class TestSegmentStates:
+    data = xr.Dataset({"x": ("time", [0.0, np.nan, 4.0]), "y": ("time", [1.0, 2.0, 3.0])}, {"time": [0.0, 1.0, 2.0]})
+
+    def test_around_the_observations(self):
+        priors = segment_states(self.data, ("x", "y"), (0.5, 1.5), {"x": 2.0, "y": 3.0})
+        np.testing.assert_allclose(priors["x"].mean, [1.0, 3.0])
+        np.testing.assert_allclose(priors["y"].mean, [1.5, 2.5])
+        assert priors["x"].batch_shape == (2,)
+        assert float(priors["y"].scale) == 3.0 or priors["y"].scale.tolist() == [3.0, 3.0]
+
+    def test_refusals(self):
+        with pytest.raises(DataError, match="'z' is not in the data"):
+            segment_states(self.data, ("z",), (0.5,), 1.0)
+        with pytest.raises(ModelError, match="the scale of 'x' must be positive"):
+            segment_states(self.data, ("x",), (0.5,), 0.0)
+
+
+class TestInAModel:
+    def test_the_density_counts_the_gaps(self):
+        """A still state with a step at the knot: the posterior is normal, and known."""
+        still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": dist.Normal(0.0, 1.0)}, start=0.0)
+        layer = MultipleShooting(still, (1.0,), {"y": dist.Normal(jnp.zeros(1), 5.0)}, 0.3)
+        data = xr.Dataset({"y": ("time", [0.4, 1.1])}, {"time": [0.5, 1.5]})
+        problem = pose(bd.Model(layer, noise=bd.NormalNoise(0.5)), data)
+        order = list(problem.sites)
+
+        def exact(first, second):
+            terms = [(first, 0, 1), (second, 0, 5), (first - second, 0, 0.3), (0.4, first, 0.5), (1.1, second, 0.5)]
+            return sum(-0.5 * ((x - m) / s) ** 2 for x, m, s in terms)
+
+        def ours(first, second):
+            values = {"layer.ode.initial.y": first, "layer.segments.y": second}
+            return float(problem.log_density(jnp.asarray([values[name] for name in order])))
+
+        assert ours(0.2, 1.0) - ours(0.9, -0.5) == pytest.approx(exact(0.2, 1.0) - exact(0.9, -0.5), abs=1e-9)
+
+    def test_a_short_fit(self):
+        """Logistic growth with few data: the fit runs through the engine and finds the rate."""
+        times = np.linspace(0, 6, 13)
+        exact = 1 / (1 + 9 * np.exp(-1.0 * times))
+        noisy = exact + np.random.default_rng(0).normal(0, 0.02, times.size)
+        data = xr.Dataset({"y": ("time", noisy)}, {"time": times})
+
+        class Growth(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": self.rate * y["y"] * (1 - y["y"])}
+
+        inner = bd.ODE(Growth(bd.between(0.3, 3.0)), {"y": 0.1}, start=0.0)
+        layer = MultipleShooting(inner, (2.0, 4.0), segment_states(data, ("y",), (2.0, 4.0), 0.2), 0.02)
+        model = bd.Model(layer, noise=bd.NormalNoise(0.02))
+        post = bd.fit(model, data, bd.NUTS(chains=2, warmup=150, draws=150), key=0)
+        low, high = np.quantile(post["posterior"]["rate"], [0.005, 0.995])
+        assert low < 1.0 < high
+
+
+@pytest.fixture
+def unchecked():
+    """Without the type checker of the tests, which would refuse such input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+class TestRefusals:
+    three = {name: np.zeros(2) for name in STATES}
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"ode": 1.0}, "multiple shooting needs a bd.ODE"),
+            ({"knots": ()}, "knots must be finite times that increase"),
+            ({"knots": (2.0, 1.0)}, "knots must be finite times that increase"),
+            ({"knots": (0.0, 1.0)}, "first knot at 0 must lie after the start at 0"),
+            ({"segments": {"x": np.zeros(2)}}, "segments are given for x, but the states are x, y, z"),
+            ({"segments": three | {"y": np.zeros(3)}}, r"segments\['y'\] must have the shape \(2,\).*not \(3,\)"),
+            ({"segments": three | {"y": dist.Normal(0.0, 1.0)}}, r"segments\['y'\] must have the shape \(2,\)"),
+            ({"gap": 0.0}, "gap of 'x' must be a known positive number"),
+            ({"gap": dist.HalfNormal(1.0)}, "gap of 'x' must be a known positive number"),
+            ({"gap": {"x": 1.0}}, "gaps are given for x, but the states are x, y, z"),
+        ],
+    )
+    def test_when_built(self, unchecked, options, message):
+        options = {"ode": ode(), "knots": (1.0, 2.0), "segments": self.three, "gap": 0.1} | options
+        with pytest.raises(ModelError, match=message):
+            MultipleShooting(**options)
+
+    def test_a_start_after_the_first_knot(self):
+        late = bd.ODE(lambda t, y, u: {"y": 0.0}, {"y": 1.0})
+        layer = MultipleShooting(late, (1.0,), {"y": np.zeros(1)}, 0.1)
+        with pytest.raises(ModelError, match="first knot at 1 must lie after the start at 1"):
+            layer(bd.inputs(xr.Dataset({}, {"time": [1.0, 2.0]})))
