@@ -1,7 +1,5 @@
 """Multiple shooting: segments against SciPy, mismatches, gradients that stay bounded, forecasts, refusals, a fit."""
 
-import time
-
 import diffrax
 import equinox as eqx
 import jax
@@ -14,7 +12,6 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl._convergence import rhat
 from bayes_dasl._errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
@@ -74,15 +71,15 @@ class TestSegments:
 
     def test_other_states_give_segments_of_their_own(self, truth):
         knots = np.array([0.7, 1.5, 2.0])
-        times = np.array([0.0, 0.35, 0.7, 1.0, 1.5, 1.9, 2.0, 3.0])
+        times = np.array([0.0, 0.35, 0.7, 1.0, 1.5, 1.9, 2.0, 2.9])
         rng = np.random.default_rng(0)
         states = {name: rng.normal(size=3) * 5 + 10 for name in STATES}
         layer = MultipleShooting(ode(), knots, states, {"x": 0.1, "y": 0.2, "z": 0.5})
         prediction = layer(given(times))
-        bounds = [0.0, *knots, 3.0]
+        bounds = [0.0, *knots, 3.0]  # the last segment ends at 2.9, which no mismatch looks at
         begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
         for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
-            own = [t for t in times if low <= t < high or t == high == 3.0]
+            own = [t for t in times if low <= t < high]
             solved = solve_ivp(lorenz, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12).y
             at = np.searchsorted(times, own)
             for name, exact in zip(STATES, solved, strict=True):
@@ -223,7 +220,8 @@ class TestSegmentStates:
         np.testing.assert_allclose(priors["x"].mean, [1.0, 3.0])
         np.testing.assert_allclose(priors["y"].mean, [1.5, 2.5])
         assert priors["x"].batch_shape == (2,)
-        assert float(priors["y"].scale) == 3.0 or priors["y"].scale.tolist() == [3.0, 3.0]
+        np.testing.assert_allclose(priors["x"].variance, 4.0)
+        np.testing.assert_allclose(priors["y"].variance, 9.0)
 
     def test_refusals(self):
         with pytest.raises(DataError, match="'z' is not in the data"):
@@ -280,9 +278,10 @@ def unchecked():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
-class TestRefusals:
-    three = {name: np.zeros(2) for name in STATES}
+THREE = {name: np.zeros(2) for name in STATES}
 
+
+class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
         [
@@ -291,15 +290,15 @@ class TestRefusals:
             ({"knots": (2.0, 1.0)}, "knots must be finite times that increase"),
             ({"knots": (0.0, 1.0)}, "first knot at 0 must lie after the start at 0"),
             ({"segments": {"x": np.zeros(2)}}, "segments are given for x, but the states are x, y, z"),
-            ({"segments": three | {"y": np.zeros(3)}}, r"segments\['y'\] must have the shape \(2,\).*not \(3,\)"),
-            ({"segments": three | {"y": dist.Normal(0.0, 1.0)}}, r"segments\['y'\] must have the shape \(2,\)"),
+            ({"segments": THREE | {"y": np.zeros(3)}}, r"segments\['y'\] must have the shape \(2,\).*not \(3,\)"),
+            ({"segments": THREE | {"y": dist.Normal(0.0, 1.0)}}, r"segments\['y'\] must have the shape \(2,\)"),
             ({"gap": 0.0}, "gap of 'x' must be a known positive number"),
             ({"gap": dist.HalfNormal(1.0)}, "gap of 'x' must be a known positive number"),
             ({"gap": {"x": 1.0}}, "gaps are given for x, but the states are x, y, z"),
         ],
     )
     def test_when_built(self, unchecked, options, message):
-        options = {"ode": ode(), "knots": (1.0, 2.0), "segments": self.three, "gap": 0.1} | options
+        options = {"ode": ode(), "knots": (1.0, 2.0), "segments": THREE, "gap": 0.1} | options
         with pytest.raises(ModelError, match=message):
             MultipleShooting(**options)
 

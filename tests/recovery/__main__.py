@@ -4,17 +4,19 @@ import argparse
 import collections
 import json
 import os
+import sys
 import time
 from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 # The same program serves every replicate of a case: data are arguments of it, not constants inside.
 os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
 
-import numpy as np
+import numpy as np  # noqa: E402
 
-import bayes_dasl as bd
-
-from .cases import CASES
+import bayes_dasl as bd  # noqa: E402
+from recovery.cases import CASES  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 REPLICATES = 50

@@ -1,6 +1,6 @@
 """All cases of the suite."""
 
-from .layers import LAYERS
-from .structures import STRUCTURES
+from recovery.layers import LAYERS
+from recovery.structures import STRUCTURES
 
 CASES = (*LAYERS, *STRUCTURES)

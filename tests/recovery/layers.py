@@ -7,8 +7,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from case_studies.lynx_hare import LotkaVolterra
-
-from .case import Case
+from recovery.case import Case
 
 SCALE = dist.LogNormal(-2.5, 1.0)
 

@@ -8,9 +8,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from case_studies.lynx_hare import LotkaVolterra
-
-from .case import Case
-from .layers import SCALE, axis
+from recovery.case import Case
+from recovery.layers import SCALE, axis
 
 NAMES = ("birth", "predation", "death", "growth")
 TRUE = (1.0, 0.5, 0.8, 0.4)

@@ -7,9 +7,8 @@ import numpy as np
 import numpyro.distributions as dist
 
 import bayes_dasl as bd
-
-from .case import Case
-from .layers import SCALE, Decay, axis
+from recovery.case import Case
+from recovery.layers import SCALE, Decay, axis
 
 
 class Logistic(bd.Module):

@@ -1,0 +1,99 @@
+"""What a gradient of each layer costs against its solve, and what memory a long solve takes.
+
+Run: `uv run python tests/benchmarks/layer_cost.py`
+
+The layers are those of the recovery suite. Each program takes 16 prior draws at once; the gradient is that of the log
+density in all random leaves, in reverse and in forward mode. Times are medians of `--laps`. The memory is the scratch
+space that the compiled gradient of a long ODE asks for, with the default adjoint. Two tables in Markdown.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+
+import diffrax  # noqa: E402
+import jax  # noqa: E402
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+import numpyro.distributions as dist  # noqa: E402
+import xarray as xr  # noqa: E402
+from recovery.layers import LAYERS  # noqa: E402
+
+import bayes_dasl as bd  # noqa: E402
+from bayes_dasl.inference import pose  # noqa: E402
+from bayes_dasl.random import realise  # noqa: E402
+
+BATCH = 16
+LENGTHS = (100, 400, 1600, 6400, 25600)
+
+
+def median_ms(program, positions, laps: int) -> float:
+    jax.block_until_ready(program(positions))
+    taken = []
+    for _ in range(laps):
+        began = time.perf_counter()
+        jax.block_until_ready(program(positions))
+        taken.append(time.perf_counter() - began)
+    return 1e3 * float(np.median(taken))
+
+
+def forward(problem):
+    kind = diffrax.AbstractAdjoint
+    is_adjoint = lambda node: isinstance(node, kind)  # noqa: E731
+    return jax.tree.map(lambda n: diffrax.ForwardMode() if is_adjoint(n) else n, problem, is_leaf=is_adjoint)
+
+
+def costs(case, laps: int) -> tuple[int, float, float, float]:
+    """Unknown numbers, and milliseconds of the solve, the reverse and the forward gradient, for 16 draws."""
+    problem = pose(case.model, case.data(0))
+    positions = problem.prior(BATCH, key=jax.random.key(0))
+    solve = jax.jit(jax.vmap(problem.log_density))
+    reverse = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))
+    tangents = jax.jit(jax.vmap(jax.jacfwd(forward(problem).log_density)))
+    return problem.dimension, *(median_ms(p, positions, laps) for p in (solve, reverse, tangents))
+
+
+class Oscillator(bd.Module):
+    frequency: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"x": y["v"], "v": -(self.frequency**2) * y["x"]}
+
+
+def memory(end: float, max_steps: int) -> tuple[int, int]:
+    """Steps taken, and bytes of scratch space of the compiled gradient."""
+    data = xr.Dataset({"x": ("time", [0.0])}, {"time": [end]})
+    layer = bd.ODE(
+        Oscillator(dist.LogNormal(0.0, 0.1)), {"x": 1.0, "v": 0.0}, lambda t, y, u: {"x": y["x"]}, start=0.0,
+        max_steps=max_steps,
+    )  # fmt: skip
+    problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
+    program = jax.jit(jax.grad(problem.log_density)).lower(jnp.zeros(1)).compile()
+    known = realise(layer, {"vector_field.frequency": jnp.ones(())})
+    return int(known(problem.inputs).stats["steps"]), int(program.memory_analysis().temp_size_in_bytes)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="tests/benchmarks/layer_cost.py", description=__doc__.split("\n")[0])
+    parser.add_argument("--laps", type=int, default=9)
+    parser.add_argument("--only", default="", help="layers whose name has this in it")
+    asked = parser.parse_args()
+    print("| layer | unknown | solve, ms | reverse | forward | the better one |")
+    print("|---|---|---|---|---|---|")
+    for case in LAYERS:
+        if asked.only in case.name:
+            unknown, solve, back, ahead = costs(case, asked.laps)
+            print(f"| {case.name} | {unknown} | {solve:.2f} | {back / solve:.1f} | {ahead / solve:.1f} | "
+                  f"{min(back, ahead) / solve:.1f} |", flush=True)  # fmt: skip
+    print("\n| steps | scratch memory, KiB |\n|---|---|")
+    for end in LENGTHS:
+        steps, size = memory(end / 4.0, 4 * end)
+        print(f"| {steps} | {size / 1024:.0f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
