@@ -70,7 +70,7 @@ class Network(Module):
             raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
         features = [(jnp.asarray(known[name]) - m) / w for name, (m, w) in self.inputs.items()]
         features = jnp.stack(jnp.broadcast_arrays(*features), axis=-1)
-        out = self.scale * _pointwise(self.module, features)
+        out = jnp.asarray(self.scale) * _pointwise(self.module, features)
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
 
 

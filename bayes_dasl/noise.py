@@ -57,7 +57,7 @@ class NormalNoise(AbstractNoise):
 
     @property
     def variance(self) -> Float[Array, ""]:
-        return jnp.square(self.scale)
+        return jnp.asarray(self.scale) ** 2
 
 
 class LogNormalNoise(AbstractNoise):

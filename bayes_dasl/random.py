@@ -173,7 +173,7 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
 
 def bounds(distribution: dist.Distribution) -> dict[str, float]:
     """`lower` and `upper` of a distribution's support, as far as they are finite and the same for every element."""
-    support = distribution.support
+    support: Any = distribution.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     found = {}

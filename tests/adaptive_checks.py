@@ -3,7 +3,6 @@
 import diffrax
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 
@@ -12,14 +11,6 @@ from bayes_dasl.posterior import draws_of
 from bayes_dasl.random import draw_prior, paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def realised(tree, key=1):

@@ -5,7 +5,6 @@ import math
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -173,14 +172,8 @@ def test_an_integral_as_a_closed_form():
         assert float(ours[0]) == pytest.approx(float(jax.grad(density)(at)), rel=ALGEBRA, abs=ALGEBRA)
 
 
+@pytest.mark.usefixtures("unchecked")
 class TestRefusals:
-    @pytest.fixture(autouse=True)
-    def unchecked(self):
-        """Without the type checker of the tests, which would refuse such input itself."""
-        jaxtyping.config.update("jaxtyping_disable", True)
-        yield
-        jaxtyping.config.update("jaxtyping_disable", False)
-
     def test_no_function(self):
         with pytest.raises(ModelError, match=r"function must be callable as f\(t, y, u\), not 3"):
             Algebraic(3)

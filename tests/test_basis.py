@@ -13,7 +13,6 @@ from adaptive_checks import (
     over_prior,
     realised,
     share_in_band,
-    unchecked,  # noqa: F401
 )
 from numpy.polynomial import chebyshev, legendre
 from scipy import interpolate
@@ -368,7 +367,7 @@ class TestRefusals:
             (lambda: Product(BSpline(0, 1, 5), Product(BSpline(0, 1, 5), BSpline(0, 1, 5))), "of one number each"),
         ],
     )
-    def test_families(self, unchecked, build, message):  # noqa: F811
+    def test_families(self, unchecked, build, message):
         with pytest.raises(ModelError, match=message):
             build()
 
@@ -389,6 +388,6 @@ class TestRefusals:
             ({"level": np.ones(2)}, "Basis.level must be a number"),
         ],
     )
-    def test_bases(self, unchecked, options, message):  # noqa: F811
+    def test_bases(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Basis(**({"family": BSpline(0, 1, 5), "input": "x", "output": "g"} | options))

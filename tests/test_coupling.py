@@ -10,7 +10,6 @@ from adaptive_checks import (
     check_gradients,
     check_log_density,
     share_in_band,
-    unchecked,  # noqa: F401
 )
 from scipy.integrate import solve_ivp
 
@@ -213,7 +212,7 @@ class TestCoupling:
             ({"timescales": {"p": np.ones(2)}}, r"timescales\['p'\] must be a number"),
         ],
     )
-    def test_refusals(self, unchecked, options, message):  # noqa: F811
+    def test_refusals(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Coupling(**(PARTS | options))
 
@@ -411,7 +410,7 @@ LINK = Link("a.x", "b.inflow")
         ({"a": one("x"), "b": B}, (LINK,), "'a' must be a layer that needs no observations, not function"),
     ],
 )
-def test_layers_that_do_not_fit(unchecked, layers, links, message):  # noqa: F811
+def test_layers_that_do_not_fit(unchecked, layers, links, message):
     with pytest.raises(ModelError, match=message):
         LayerCoupling(layers, links)
 

@@ -7,7 +7,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from adaptive_checks import EXACT, check_gradients, check_log_density, share_in_band, unchecked  # noqa: F401
+from adaptive_checks import EXACT, check_gradients, check_log_density, share_in_band
 
 import bayes_dasl as bd
 from bayes_dasl._errors import ModelError
@@ -187,7 +187,7 @@ def no_correction(t, y, u):
         ({"ratio": dist.Normal(jnp.zeros(2), 1.0)}, "MultiFidelity.ratio must be a distribution over one number"),
     ],
 )
-def test_refused_when_built(unchecked, options, message):  # noqa: F811
+def test_refused_when_built(unchecked, options, message):
     with pytest.raises(ModelError, match=message):
         MultiFidelity(**({"low": LOW, "costly": {"fine": "a"}, "ratio": 1.0, "discrepancy": no_correction} | options))
 

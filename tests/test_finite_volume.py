@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -19,14 +18,6 @@ from bayes_dasl.random import draw_prior, realise
 ROUND_OFF = 1e-12
 FINE = {"rtol": 1e-9, "atol": 1e-9, "max_steps": 20_000}
 END = 0.05
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def errors_at_end(law_of, exact, cells, end=END):

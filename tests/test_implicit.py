@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -408,14 +407,8 @@ class TestFailure:
         assert float(jax.grad(value)(1.0)) == 0.0
 
 
+@pytest.mark.usefixtures("unchecked")
 class TestRefusals:
-    @pytest.fixture(autouse=True)
-    def unchecked(self):
-        """Without the type checker of the tests, which would refuse such input itself."""
-        jaxtyping.config.update("jaxtyping_disable", True)
-        yield
-        jaxtyping.config.update("jaxtyping_disable", False)
-
     @pytest.mark.parametrize(
         ("options", "message"),
         [

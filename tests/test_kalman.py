@@ -7,7 +7,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -27,14 +26,6 @@ from bayes_dasl.random import paths
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}
 # Errors of the solver add up over some tens of intervals and steps.
 GLOBAL = 100 * TIGHT["rtol"]
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def given(times, past=None, start=0.0, forcings=None, **values):

@@ -5,7 +5,6 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -82,14 +81,6 @@ def density_by_hand(params, spread=0.3, swap=False):
         + stats.lognorm(scale, scale=a).logpdf(data["a"])[seen["a"]].sum()
         + stats.norm(start - a, spread).logpdf(data["b"])[seen["b"]].sum()
     )
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @pytest.fixture(scope="module")

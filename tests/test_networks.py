@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -14,14 +13,6 @@ from bayes_dasl.random import draw_prior, paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 PRIOR = dist.LogNormal(-2.0, 0.5)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def mlp(inputs=2, outputs=2, width=4, depth=1):

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -29,14 +28,6 @@ CASES = {
 }
 every_case = pytest.mark.parametrize(("noise", "law", "wider"), CASES.values(), ids=CASES)
 COUNTS = ("poisson", "negative binomial")
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def log_density(law, y):

@@ -18,6 +18,7 @@ from scipy.linalg import expm
 
 import bayes_dasl as bd
 from bayes_dasl._errors import ModelError
+from bayes_dasl.layers._steps import RetryingController
 from bayes_dasl.layers.ode import find_solver
 from bayes_dasl.random import paths
 
@@ -356,3 +357,112 @@ def test_kinks_of_a_forcing_cost_no_accuracy(rate):
     few = int(prediction.stats["steps"]) - 20
     short = bd.ODE(Follower(rate), {"y": 0.0}, forcings=("u",), max_steps=few)
     assert solve(short, given(knots, u=levels)).ok
+
+
+class Bounded(bd.Module):
+    """y' = -k (y - 1) sqrt(y - b), which is NaN below b: a step that is too long ends there."""
+
+    rate: bd.Scalar
+    bound: float = 0.99
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * (y["y"] - 1) * jnp.sqrt(y["y"] - self.bound)}
+
+    def exact(self, t):
+        # With w = sqrt(y - b) and a = sqrt(1 - b) the equation is w' = -k (w² - a²) / 2.
+        a = np.sqrt(1 - self.bound)
+        return self.bound + (a / jnp.tanh(a * self.rate * t / 2 + np.arctanh(a / np.sqrt(3 - self.bound)))) ** 2
+
+
+class Switched(bd.Module):
+    """y' = -k(t) sinh(y), where k grows by nine orders at t = 1: a step across that overflows."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * jnp.where(t < 1, 1e-3, 1e6) * jnp.sinh(y["y"])}
+
+    def exact(self, t):
+        passed = self.rate * (1e-3 * jnp.minimum(t, 1) + 1e6 * jnp.maximum(t - 1, 0))
+        return 2 * jnp.arctanh(np.tanh(1.5) * jnp.exp(-passed))
+
+
+class TestRetries:
+    """Steps that leave the finite numbers are tried again, and have no say in the gradient (diffrax#752)."""
+
+    cases = pytest.mark.parametrize(
+        ("field", "rate", "times"),
+        [(Bounded, 1000.0, [0.0, 0.002, 0.01, 0.1, 5.0]), (Switched, 1.0, [0.0, 0.5, 1.0, 1.0 + 1e-6, 2.0])],
+    )
+
+    def layer(self, field, rate, solver, **options):
+        options = {"solver": solver, "rtol": 1e-7, "atol": 1e-7, "max_steps": 8192} | options
+        return bd.ODE(field(rate), {"y": 3.0}, **options)
+
+    @cases
+    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p", "kvaerno5"])
+    def test_values_and_gradients(self, field, rate, times, solver):
+        if solver == "tsit5" and field is Switched:
+            times = times[:-1]  # far too stiff for the last unit of time
+        weights = np.random.default_rng(0).normal(size=len(times))
+
+        def loss(rate, **options):
+            prediction = self.layer(field, rate, solver, **options)(given(times))
+            return jnp.sum(weights * prediction.values["y"]), prediction.ok
+
+        exact, slope = jax.value_and_grad(lambda r: jnp.sum(weights * field(r).exact(jnp.asarray(times))))(rate)
+        (value, ok), reverse = jax.jit(jax.value_and_grad(loss, has_aux=True))(rate)
+        forward = jax.jit(jax.jacfwd(lambda r: loss(r, adjoint=diffrax.ForwardMode())[0]))(rate)
+        assert bool(ok)
+        # Local errors of 1e-7 add up over hundreds of steps.
+        assert float(value) == pytest.approx(float(exact), abs=1000 * 1e-7)
+        assert float(reverse) == pytest.approx(float(slope), abs=1e-3 * abs(float(slope)) + 1e-7)
+        assert float(reverse) == pytest.approx(float(forward), rel=1e-6)
+
+    def test_a_batch_in_which_one_solve_has_bad_steps(self):
+        rates = jnp.asarray([1.0, 1000.0])
+        solve = jax.value_and_grad(lambda r: jnp.sum(self.layer(Bounded, r, "tsit5")(given([0.0, 0.01])).values["y"]))
+        values, slopes = jax.jit(jax.vmap(solve))(rates)
+        exact = jax.vmap(jax.value_and_grad(lambda r: jnp.sum(Bounded(r).exact(jnp.asarray([0.0, 0.01])))))(rates)
+        np.testing.assert_allclose(values, exact[0], atol=GLOBAL * 100)
+        np.testing.assert_allclose(slopes, exact[1], rtol=1e-3)
+
+    controller = RetryingController(diffrax.PIDController(rtol=1e-6, atol=1e-6))
+
+    @pytest.mark.parametrize(
+        ("end", "error"), [(np.inf, 1e-9), (np.nan, 1e-9), (1.0, np.nan), (1.0, np.inf), (1e90, 0)]
+    )
+    def test_a_bad_step_is_rejected(self, end, error):
+        state = (jnp.asarray(1.0), jnp.asarray(1.0), False)
+        keep, start, stop, _, after, result = self.controller.adapt_step_size(
+            jnp.asarray(2.0), jnp.asarray(3.0), {"y": 1.0}, {"y": jnp.asarray(end)}, None, {"y": jnp.asarray(error)}, 5,
+            state,
+        )  # fmt: skip
+        assert not bool(keep)
+        assert (float(start), float(stop)) == (2.0, pytest.approx(2.2))
+        assert [float(value) for value in after] == [1.0, 1.0, 0.0]
+        assert result == diffrax.RESULTS.successful
+
+    def test_a_first_step_that_cannot_be_chosen(self):
+        term = diffrax.ODETerm(lambda t, y, args: jnp.where(t > 0, jnp.nan, 1.0) + y)
+        func = lambda terms, t, y, args: terms.vf(t, y, args)  # noqa: E731
+        zero = jnp.asarray(0.0)
+        first, _ = self.controller.init(term, zero, jnp.asarray(10.0), jnp.asarray(1.0), None, None, func, 5)
+        assert float(first) == pytest.approx(1e-5)
+
+
+class TestRates:
+    def test_of_another_shape_are_refused(self):
+        layer = bd.ODE(lambda t, y, u: {"y": jnp.zeros(2)}, {"y": 1.0})
+        with pytest.raises(ModelError, match=r"rate of shape \(2,\) for 'y', which has the shape \(\)"):
+            layer(given(TIMES))
+
+    def test_a_field_that_holds_what_is_differentiated(self):
+        """A plain function closed over a traced number, as a user may write it."""
+
+        def last(rate):
+            return bd.ODE(lambda t, y, u: {"y": -rate * y["y"]}, {"y": 1.0}, rtol=RTOL, atol=RTOL)(given(TIMES)).values[
+                "y"
+            ][-1]
+
+        assert float(jax.jit(jax.grad(last))(0.5)) == pytest.approx(-4 * np.exp(-2), abs=GLOBAL)

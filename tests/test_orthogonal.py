@@ -94,7 +94,9 @@ class TestLayer:
             def __call__(self, t, y, u):
                 return {"y": -self.rate * y["y"]}
 
-        science = bd.ODE(Decay(dist.Normal(0.0, 1.0)), {"y": dist.Normal(0.0, 1.0)}, rtol=1e-10, atol=1e-10, max_steps=64)
+        science = bd.ODE(
+            Decay(dist.Normal(0.0, 1.0)), {"y": dist.Normal(0.0, 1.0)}, rtol=1e-10, atol=1e-10, max_steps=64
+        )
         made = bd.Residual(science, lambda t, y, u: {"y": jnp.cos(t)}, orthogonal=self.data)
         draw = {"science.vector_field.rate": jnp.asarray(0.7), "science.initial.y": jnp.asarray(2.0)}
         return realise(made, draw)

@@ -3,7 +3,6 @@
 import diffrax
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -26,14 +25,6 @@ TIMES = np.array([0.0, 0.02, 0.1])
 FINE = {"rtol": 1e-9, "atol": 1e-9}
 # Local errors of the tolerance add up over some tens of steps.
 GLOBAL = 100 * 1e-9
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def heat(diffusion=0.5, boundary=None, grid=LINE, **options):

@@ -2,7 +2,6 @@
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -16,14 +15,6 @@ from bayes_dasl.random import paths
 
 ROUND_OFF = 10 * np.sqrt(np.finfo(float).eps)
 PLANE = Grid(depth=(-1.0, 3.0, 8), east=(0.0, 1.0, 5))
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class TestGrid:

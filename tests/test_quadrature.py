@@ -5,7 +5,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import pytest
 from scipy.special import gamma
@@ -15,14 +14,6 @@ from bayes_dasl.layers.quadrature import integrate, integrate_between
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
 ROUNDING = 100 * np.finfo(float).eps
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class TestRule:

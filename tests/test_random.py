@@ -5,7 +5,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -52,14 +51,6 @@ def grow(node):
     if isinstance(node, dict):
         return {name: grow(child) for name, child in node.items()}
     return [grow(child) for child in node] if isinstance(node, list) else node
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def flat(tree):

@@ -7,7 +7,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import lineax as lx
 import numpy as np
 import numpyro.distributions as dist
@@ -22,14 +21,6 @@ from bayes_dasl.layers.sde import SDE
 from bayes_dasl.random import paths, realise
 
 ALGEBRA = 10 * math.sqrt(np.finfo(float).eps)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class Reversion(bd.Module):

@@ -3,7 +3,6 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -38,14 +37,6 @@ BOX = Grid(x=(-1.0, LAP - 1, 24), y=(0.0, LAP / 2, 32))
 # Sums of some hundred terms, times wavenumbers up to 32.
 ROUND_OFF = 1e-11
 FINE = {"rtol": 1e-10, "atol": 1e-10, "max_steps": 20_000}
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 def wave(x, y):

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from adaptive_checks import EXACT, check_gradients, over_prior, realised, unchecked  # noqa: F401
+from adaptive_checks import EXACT, check_gradients, over_prior, realised
 
 from bayes_dasl._errors import ModelError
 from bayes_dasl.adaptive import Horseshoe, NormalShrinkage, RandomWalk
@@ -92,7 +92,7 @@ def test_gradients(kind):
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5])
-def test_sizes(unchecked, size):  # noqa: F811
+def test_sizes(unchecked, size):
     with pytest.raises(ModelError, match="whole number"):
         NormalShrinkage(size)
 

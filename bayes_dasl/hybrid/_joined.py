@@ -49,7 +49,7 @@ class AbstractHybrid(AbstractLayer):
         return any(is_layer(part) for part in self.parts.values())
 
     @property
-    def _layers(self) -> dict[str, AbstractLayer]:
+    def _layers(self) -> dict[str, Any]:
         if not self.layered:
             raise ModelError(f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE")
         return {name: part for name, part in self.parts.items() if is_layer(part)}
@@ -100,7 +100,7 @@ class AbstractHybrid(AbstractLayer):
             raise ModelError(f"the layers of this {type(self).__name__} have different {name}: {values}")
         return values.pop()
 
-    def prepared(self) -> "AbstractHybrid":
+    def prepared(self) -> Any:
         """Itself, with what its parts can work out before a solve worked out."""
         return prepared_inside(self)
 

@@ -39,7 +39,7 @@ class Parallel(AbstractHybrid):
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
         if callable(self.weights) and not is_random(self.weights):
             return
-        held = self.weights
+        held: Any = self.weights
         shape = held.batch_shape + held.event_shape if is_random(held) else jnp.shape(held)
         if shape != (len(models),):
             raise ModelError(f"there are {len(models)} models, but weights of shape {shape}: give one for each")
@@ -57,12 +57,15 @@ class Parallel(AbstractHybrid):
                     "side by side must return the same"
                 )
         shares = self._shares(t, y, u)
-        return {name: sum(share * found[model][name] for model, share in shares.items()) for name in first[1]}
+        return {
+            name: sum((share * found[model][name] for model, share in shares.items()), jnp.zeros(()))
+            for name in first[1]
+        }
 
     def _shares(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
         if not callable(self.weights):
             return dict(zip(self.names, jnp.asarray(self.weights), strict=True))
-        logits = self.weights(t, y, u)
+        logits: Values = self.weights(t, y, u)  # type: ignore[operator]
         if set(logits) != set(self.models):
             raise ModelError(
                 f"the gate returns {', '.join(logits)}: it must return a logit for each of {', '.join(self.models)}"

@@ -68,18 +68,20 @@ class Residual(AbstractHybrid):
         inside = super().prepared()
         if not isinstance(inside.orthogonal, Projection):
             return inside
-        return eqx.tree_at(lambda r: r.orthogonal.shift, inside, inside._shift(), is_leaf=lambda x: x is None)
+        return eqx.tree_at(
+            lambda r: r.orthogonal.shift, inside, inside._shift(inside.orthogonal), is_leaf=lambda x: x is None
+        )
 
     def join(self, t, y: Values, u: Values, found) -> Values:
         added = self._correction(t, y, u)
         if isinstance(self.orthogonal, Projection):
-            added = self.orthogonal.removed(self.science, added, self._shift(), t, y, u)
+            added = self.orthogonal.removed(self.science, added, self._shift(self.orthogonal), t, y, u)
         return self._corrected(found["science"], added)
 
-    def _shift(self) -> Any:
-        if self.orthogonal.shift is not None:
-            return self.orthogonal.shift
-        return self.orthogonal.coefficients(self.science, self._correction, self.relative)
+    def _shift(self, projection: Projection) -> Any:
+        if projection.shift is not None:
+            return projection.shift
+        return projection.coefficients(self.science, self._correction, self.relative)
 
     def _correction(self, t, y: Values, u: Values) -> Values:
         added = {name: jnp.asarray(value) for name, value in self.closure(t, y, u).items()}

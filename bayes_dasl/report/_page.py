@@ -125,11 +125,12 @@ def _scored(
 
 def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
     """The parts of the variance over time; those of a field are means over its places."""
+    predictions = fc["predictions"].to_dataset()
     alike: dict[tuple, list[str]] = {}
     for name in shown:
-        alike.setdefault(fc["predictions"][name].dims, []).append(name)
+        alike.setdefault(predictions[name].dims, []).append(name)
     parts = [decompose(fc, names) for names in alike.values()]
-    index = index_of(fc["predictions"][shown[0]])
+    index = index_of(predictions)
     return xr.concat([p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable")
 
 
