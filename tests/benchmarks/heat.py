@@ -82,7 +82,7 @@ def arguments() -> argparse.Namespace:
 def rod(diffusion: Any, source: Any, flux: Any) -> bd.PDE:
     boundary = {"x_low": bd.Flux(flux), "x_high": bd.Dirichlet(0.0)}
     law = bd.FiniteVolume(GRID, diffusion, reaction=source, boundary=boundary)
-    return bd.PDE(law, {"heat": 0.0}, solver="rodas5p", start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.PDE(law, {"heat": 0.0}, solver=bd.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
 
 
 def unknown() -> bd.Model:
@@ -114,7 +114,7 @@ def functions(layer: bd.PDE) -> dict[str, Any]:
 def imbalance(layer: bd.PDE) -> Any:
     """The largest difference between the heat that is there and what was given, as a share of it."""
     asked = bd.inputs(xr.Dataset(coords={"time": np.linspace(0.0, END, 21)}), start=0.0)
-    account = bd.PDE(Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver="rodas5p", start=0.0)
+    account = bd.PDE(Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.Chebyshev(8), start=0.0)
     values = account(asked).values
     there = jax.vmap(GRID.integral)(values["heat"])
     return jnp.max(jnp.abs(there - values["given"][:, 0])) / jnp.max(jnp.abs(there))
