@@ -174,8 +174,3 @@ class TestRefusals:
     def test_unknown_kind(self):
         with pytest.raises(ModelError, match="'u' is interpolated by one of linear, step, cubic, not 'nearest'"):
             follower(1.0, "nearest")
-
-    def test_rates_of_another_shape(self):
-        ode = bd.ODE(lambda t, y, u: {"y": jnp.ones(2)}, {"y": 1.0})
-        with pytest.raises(ModelError, match=r"rate of shape \(2,\) for 'y', which has the shape \(\)"):
-            ode(given({}, u=LEVELS))

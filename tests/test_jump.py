@@ -93,10 +93,12 @@ class TestDoses:
             options = {"rtol": 1e-10, "atol": 1e-10} | options
             return bd.ODE(grow, {"c": 0.1}, jumps=Jump(time, {"c": 0.7}), **options)(given()).values["c"][5]
 
-        step = 1e-4
-        finite = (last(2.3 + step) - last(2.3 - step)) / (2 * step)
-        assert float(jax.grad(last)(2.3)) == pytest.approx(float(finite), abs=1e-6)
-        assert float(jax.jacfwd(lambda t: last(t, adjoint=FORWARD))(2.3)) == pytest.approx(float(finite), abs=1e-6)
+        step, value = 1e-4, jax.jit(last)
+        finite = (value(2.3 + step) - value(2.3 - step)) / (2 * step)
+        assert float(jax.jit(jax.grad(last))(2.3)) == pytest.approx(float(finite), abs=1e-6)
+        assert float(jax.jit(jax.jacfwd(lambda t: last(t, adjoint=FORWARD)))(2.3)) == pytest.approx(
+            float(finite), abs=1e-6
+        )
 
 
 class TestEdges:
@@ -223,22 +225,26 @@ class TestAgainstRestarts:
         last = lambda share, **options: self.layer(share, **options)(self.inputs()).values["predator"][-1]  # noqa: E731
         finite = (self.restarted(0.301)[-1]["predator"] - self.restarted(0.299)[-1]["predator"]) / 0.002
         # Central differences of length 1e-3 are exact to about its square.
-        assert float(jax.grad(last)(0.3)) == pytest.approx(finite, abs=1e-5)
-        forward = jax.jacfwd(lambda share: last(share, adjoint=FORWARD))(0.3)
-        assert float(jax.grad(last)(0.3)) == pytest.approx(float(forward), abs=1e-6)
+        reverse = jax.jit(jax.grad(last))(0.3)
+        forward = jax.jit(jax.jacfwd(lambda share: last(share, adjoint=FORWARD)))(0.3)
+        assert float(reverse) == pytest.approx(finite, abs=1e-5)
+        assert float(reverse) == pytest.approx(float(forward), abs=1e-6)
 
 
 def test_a_function_that_is_singular_where_nothing_jumps():
-    """The logarithm of a state that starts negative: the jump comes after it has turned positive."""
+    """The root of a state that starts negative: the jump comes after it has turned positive."""
 
     def last(rate, **options):
-        jump = Jump(2.0, lambda t, y, u: {"y": jnp.log(y["y"])})
-        return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -1.0}, jumps=jump, **options)(given()).values["y"][-1]
+        jump = Jump(2.0, lambda t, y, u: {"y": jnp.sqrt(y["y"])})
+        return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -rate}, jumps=jump, **options)(given()).values["y"][-1]
 
-    # y = log(2 r - 1) + 5 r at the end.
-    assert float(last(1.5)) == pytest.approx(np.log(2.0) + 7.5, abs=1e-6)
-    assert float(jax.grad(last)(1.5)) == pytest.approx(2 / 2.0 + 5, abs=1e-6)
-    assert float(jax.jacfwd(lambda r: last(r, adjoint=FORWARD))(1.5)) == pytest.approx(6.0, abs=1e-6)
+    # y = sqrt(2 r - r) + 5 r at the end.
+    rates = jnp.asarray([1.5, 4.0])
+    np.testing.assert_allclose(jax.jit(jax.vmap(last))(rates), jnp.sqrt(rates) + 5 * rates, atol=1e-6)
+    slopes = 0.5 / jnp.sqrt(rates) + 5
+    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(last)))(rates), slopes, atol=1e-6)
+    forward = jax.jacfwd(lambda r: last(r, adjoint=FORWARD))
+    np.testing.assert_allclose(jax.jit(jax.vmap(forward))(rates), slopes, atol=1e-6)
 
 
 def test_array_states():

@@ -61,6 +61,9 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
 
     controller: diffrax.PIDController
 
+    def __init__(self, controller: diffrax.PIDController):
+        self.controller = controller
+
     @property
     def rtol(self) -> Any:
         return self.controller.rtol

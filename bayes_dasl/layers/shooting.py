@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
+from jax.core import Tracer
 
 from .._errors import ModelError
 from .._tree import FrozenDict
@@ -70,7 +71,7 @@ class MultipleShooting(AbstractLayer):
                 raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
 
     def _check_start(self, start: Any) -> None:
-        if start is not None and not isinstance(start, jax.core.Tracer) and self.knots[0] <= float(start):
+        if start is not None and not isinstance(start, Tracer) and self.knots[0] <= float(start):
             raise ModelError(f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}")
 
     def _check_segments(self) -> None:
@@ -143,7 +144,7 @@ class MultipleShooting(AbstractLayer):
 
     def _width(self, times: Any) -> int:
         """How many times a segment has at most; all of them if the times are not known yet."""
-        if isinstance(times, jax.core.Tracer):
+        if isinstance(times, Tracer):
             return len(times)
         return int(np.bincount(np.searchsorted(self.knots, np.asarray(times), side="right")).max())
 

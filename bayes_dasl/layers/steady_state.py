@@ -36,9 +36,10 @@ class SteadyState(AbstractLayer):
     `vector_field(t, y, u)` takes the value of the index at one row, a dict of states and a dict of the forcings at that
     row, both held fixed, and returns the rate of every state. From the numbers in `guess` the system is followed,
     however long it takes, until Newton's correction is small; so the state is one that attracts (unless the guess is at
-    rest itself), and the guess selects it where there are several. Newton's method then makes it exact. Derivatives follow from the implicit-function
-    theorem, whatever the way there was. `observe(t, y, u)`, if given, turns states into the values that are predicted.
-    `index` names the coordinate that the data run along; `forcings` and `units` are as in `bd.ODE`.
+    rest itself), and the guess selects it where there are several. Newton's method then makes it exact. Derivatives
+    follow from the implicit-function theorem, whatever the way there was. `observe(t, y, u)`, if given, turns states
+    into the values that are predicted. `index` names the coordinate that the data run along; `forcings` and `units` are
+    as in `bd.ODE`.
 
     A row that does not come to rest within `max_steps` steps (it oscillates, or grows without bound) is reported by
     `ok=False`, never by an exception. So is one where the rates of all states do not determine the states, as those of
@@ -128,7 +129,8 @@ class SteadyState(AbstractLayer):
             throw=False,
         )
         rested = solution.result == diffrax.RESULTS.event_occurred
-        end = jnp.where(rested, solution.ys[0], start)
+        states: Any = solution.ys
+        end = jnp.where(rested, states[0], start)
         root, found, more = search(closed, end, self.rtol, self.atol, _NEWTON_STEPS)
         return root, rested & found, solution.stats["num_steps"] + more
 
