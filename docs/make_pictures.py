@@ -20,6 +20,7 @@ def main(folder: Path) -> None:
     pictures = {
         "forecast-hare": plot_forecast(fc, train, test, "hare"),
         "decomposition-hare": plot_decomposition(parts, "hare", fc.attrs["train_end"]),
+        "describe": bd.describe(lynx_hare.study().model).draw(),
     }
     ASSETS.mkdir(exist_ok=True)
     for name, figure in pictures.items():

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from textwrap import fill
+
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -24,7 +26,7 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
     coordinates is drawn at up to four times. Draws whose solve failed are left out.
     """
     predictions = fc["predictions"].dataset[observable]
-    index, *places = predictions.dims[2:]
+    index, *places = map(str, predictions.dims[2:])
     draws = predictions.transpose("chain", "draw", index, *places).values
     draws = draws.reshape(-1, *draws.shape[2:])
     draws = draws[np.isfinite(draws.reshape(len(draws), -1)).all(axis=1)]
@@ -80,7 +82,7 @@ def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, tr
                 values[index].values, values[place].values, values.values.T, shading="nearest", rasterized=True,
                 **_colours(name, limits),
             )  # fmt: skip
-        fig.colorbar(mesh, ax=ax, label=axis_label(predictions, predictions.name))
+        fig.colorbar(mesh, ax=ax, label=axis_label(predictions, str(predictions.name)))
         ax.set_title(name)
         ax.set_ylabel(axis_label(predictions[place], place))
         times = np.concatenate([values[index].values for values in parts])
@@ -106,7 +108,9 @@ def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list) -
             if name == next(iter(maps)):
                 ax.set_title(plain(f"{index} {time:g}"))
         if mesh is not None:
-            fig.colorbar(mesh, ax=list(row), label=f"{name}\n{axis_label(predictions, predictions.name)}")
+            fig.colorbar(
+                mesh, ax=list(row), label=f"{fill(name, 13)}\n{axis_label(predictions, str(predictions.name))}"
+            )
         row[0].set_ylabel(axis_label(predictions[places[1]], places[1]))
     for ax in axes[-1]:
         ax.set_xlabel(axis_label(predictions[places[0]], places[0]))
