@@ -1,5 +1,6 @@
 """What an engine says of its own run: modes, warm-up, the quality of an approximation, the solver's accuracy."""
 
+import json
 import math
 from collections.abc import Iterator
 
@@ -208,19 +209,18 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
 
 def _bounds(post: xr.DataTree) -> Iterator[Finding]:
     """Scientific parameters whose posterior leans on a bound of the prior: the bound speaks there, not the data."""
+    bounds = json.loads(post.attrs.get("bounds", "{}"))
     for name, variable in post["posterior"].to_dataset().data_vars.items():
-        if variable.attrs.get("group", "science") != "science":
+        if name not in bounds or variable.attrs.get("group", "science") != "science":
             continue
         draws = variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
-        for side in ("lower", "upper"):
-            if side not in variable.attrs:
-                continue
-            share = float(np.max(np.mean(np.abs(draws - variable.attrs[side]) < _NEXT_TO * draws.std(axis=0), axis=0)))
+        for side, bound in bounds[name].items():
+            share = float(np.max(np.mean(np.abs(draws - bound) < _NEXT_TO * draws.std(axis=0), axis=0)))
             if share >= _LEANING:
                 yield Finding(
                     "warning", f"{side} bound of {name}",
                     f"{share:.0%} of the draws lie within a quarter of their standard deviation of "
-                    f"{variable.attrs[side]:g}",
+                    f"{bound:g}",
                     "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
                 )  # fmt: skip
 

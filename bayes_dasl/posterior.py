@@ -33,9 +33,16 @@ def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
     return with_coordinates(xr.Dataset(variables))
 
 
-def _attributes(leaf: RandomLeaf) -> dict[str, str | float]:
+def _attributes(leaf: RandomLeaf) -> dict[str, str]:
     prior = describe_distribution(leaf.distribution)
-    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior, **bounds(leaf.distribution)}
+    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+
+
+def known_bounds(model: Model) -> str:
+    """The finite bounds of every random leaf that has some, by its name in results: as text, for an attribute."""
+    short = names(model)
+    found = {short[path]: bounds(leaf.distribution) for path, leaf in paths(model).items()}
+    return json.dumps({name: sides for name, sides in found.items() if sides})
 
 
 def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:

@@ -26,6 +26,7 @@ from ..model import Model
 from ..posterior import (
     check_belongs,
     draws_dataset,
+    known_bounds,
     mismatch_group,
     over_data,
     plain_attributes,
@@ -120,6 +121,7 @@ def fit(
         "interrupted": int(samples.interrupted),
         "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
         "signature": signature(model),
+        "bounds": known_bounds(model),
         "posterior_sha256": identity["posterior_sha256"],
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,

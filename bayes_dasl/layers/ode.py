@@ -235,7 +235,8 @@ def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
         raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
     for name, state in y.items():
         if jnp.shape(rates[name]) != state.shape:
-            raise ModelError(
+            # Not an error of ours: of a model, `check_shapes` says which random leaves may be to blame.
+            raise ValueError(
                 f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
                 f"{state.shape}"
             )
