@@ -1,5 +1,6 @@
 """Whether a learned correction does what a scientific parameter could do."""
 
+from collections.abc import Callable
 from typing import Any
 
 import diffrax
@@ -45,7 +46,7 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is the mean
     share of the closures' effect that the parameters could do.
     """
-    leaves = {path: leaf for path, leaf in paths(model.layer).items() if leaf.group == "science"}
+    leaves = {path: leaf for path, leaf in paths(_without_closures(model.layer)).items() if leaf.group == "science"}
     if not leaves or not _residuals(model):
         return None
     total = len(next(iter(draws.values())))
@@ -89,13 +90,18 @@ def _one_draw(model: Model, given: Inputs, leaves: tuple[str, ...]) -> Any:
     return one
 
 
-def _amplified(layer: Any, factor: Array) -> Any:
-    def within(node):
-        if not isinstance(node, Residual):
-            return node
-        return eqx.tree_at(lambda r: r.closure, node, _Amplified(node.closure, factor))
+def _without_closures(layer: Any) -> Any:
+    """The science alone: what a closure consists of cannot be confounded with it."""
+    return _at_residuals(layer, lambda node: eqx.tree_at(lambda r: r.closure, node, None))
 
-    return jax.tree.map(within, layer, is_leaf=lambda node: isinstance(node, Residual))
+
+def _amplified(layer: Any, factor: Array) -> Any:
+    return _at_residuals(layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor)))
+
+
+def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
+    is_residual = lambda node: isinstance(node, Residual)  # noqa: E731
+    return jax.tree.map(lambda node: change(node) if is_residual(node) else node, layer, is_leaf=is_residual)
 
 
 def _table(

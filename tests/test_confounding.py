@@ -1,0 +1,69 @@
+"""The verdict on a closure that does what a parameter could do, and on posteriors that lean on a bound."""
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+
+TIMES = np.linspace(0.0, 3.0, 25)
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+class Offset(bd.Module):
+    """A correction of the rate per unit of y: what a change of the rate would do too."""
+
+    value: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.value}
+
+
+def data(seed=0):
+    noise = np.random.default_rng(seed).normal(0, 0.02, TIMES.size)
+    return xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * TIMES) + noise)}, {"time": TIMES})
+
+
+def fitted(field):
+    return bd.fit(
+        bd.Model(bd.ODE(field, {"y": 2.0}), bd.NormalNoise(0.02)), data(), bd.NUTS(chains=2, draws=300), progress=False
+    )
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return fitted(bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True))
+
+
+def test_a_correction_that_could_be_the_parameter_is_named(plain):
+    found = plain["confounding"].to_dataset().sel(parameter="rate")
+    # The offset o adds o·y to the rate of y, which is what taking o from the decay rate does.
+    assert float(found["correlation"]) < -0.95
+    assert plain["confounding"].attrs["explained"] == pytest.approx(1.0, abs=1e-6)
+    said = str(bd.diagnose(plain))
+    assert "[warning] confounding: the correction moves most with rate" in said
+
+
+def test_an_orthogonal_one_is_not():
+    points = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * TIMES))}, {"time": TIMES})
+    science = Decay(bd.between(0.2, 2.0))
+    post = fitted(bd.Residual(science, Offset(dist.Normal(0.0, 0.5)), relative=True, orthogonal=points))
+    assert "[good] confounding" in str(bd.diagnose(post))
+    assert float(post["posterior"]["rate"].std()) < 0.02
+
+
+def test_science_alone_is_not_asked():
+    assert "confounding" not in fitted(Decay(bd.between(0.2, 2.0))).children
+
+
+@pytest.mark.parametrize(("high", "leans"), [(0.695, True), (2.0, False)])
+def test_a_posterior_that_leans_on_a_bound_is_named(high, leans):
+    post = fitted(Decay(dist.Uniform(0.1, high)))
+    assert ("[warning] upper bound of rate" in str(bd.diagnose(post))) == leans
