@@ -84,10 +84,10 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--fine", type=int, default=256, help="cells of the fine grid along an axis")
     parser.add_argument("--coarse", type=int, default=64, help="cells of the coarse grid along an axis")
-    parser.add_argument("--train", type=float, default=1.0, help="length of the window that is fitted")
+    parser.add_argument("--train", type=float, default=0.75, help="length of the window that is fitted")
     parser.add_argument("--until", type=float, default=3.5, help="where the forecasts end")
     parser.add_argument("--warmup", type=int, default=75)
-    parser.add_argument("--draws", type=int, default=150, help="of each of two chains")
+    parser.add_argument("--draws", type=int, default=125, help="of each of two chains")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=ROOT / "docs" / "assets", help="folder of the figures")
     parser.add_argument("--quick", action="store_true", help="grids of 64 and 32 cells, few draws")
@@ -135,7 +135,7 @@ def seen(fields: xr.Dataset, options: argparse.Namespace) -> xr.Dataset:
 def closures(width: float) -> dict[str, Any]:
     """Closures by name; the width is that of the filter, half of the shortest wave that is transported."""
     weights = dist.Normal(0.0, 1.0).expand((4,)).to_event(1)
-    family = bd.BSpline(0.0, STRONGEST, 4, degree=2)
+    family = bd.Polynomial(0.0, STRONGEST, 3)
     return {
         "none": None,
         "textbook": bd.Smagorinsky(TEXTBOOK, width),
