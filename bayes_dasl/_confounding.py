@@ -1,6 +1,6 @@
 """Whether a learned correction does what a scientific parameter could do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffrax
@@ -17,9 +17,10 @@ from .data import Inputs
 from .hybrid import Residual
 from .hybrid._sensitivity import parameters
 from .hybrid.orthogonal import least_squares
+from .layers import with_adjoint
 from .model import Model
 from .posterior import names
-from .random import Module, is_random, paths, realise
+from .random import Module, RandomLeaf, paths, realise
 
 _DRAWS = 128
 
@@ -47,7 +48,7 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     share of the closures' effect that the parameters could do.
     """
     leaves = {path: leaf for path, leaf in paths(_without_closures(model.layer)).items() if leaf.group == "science"}
-    if not leaves or not _residuals(model):
+    if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
         return None
     total = len(next(iter(draws.values())))
     index = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
@@ -55,17 +56,15 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     one = traced(_one_draw(model, given, tuple(leaves)), {path: v[0] for path, v in some.items()})
     theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
     finite = np.isfinite(shift).all(axis=1)
-    return _table(model, tuple(leaves), theta[finite], shift[finite], explained[finite])
+    return _table(model, leaves, theta[finite], shift[finite], explained[finite])
 
 
-def _residuals(model: Model) -> list[Residual]:
-    nodes = jax.tree.leaves(model, is_leaf=lambda n: isinstance(n, Residual) or is_random(n))
-    return [node for node in nodes if isinstance(node, Residual)]
+def _is_residual(node: Any) -> bool:
+    return isinstance(node, Residual)
 
 
 def _one_draw(model: Model, given: Inputs, leaves: tuple[str, ...]) -> Any:
-    adjoint = lambda node: isinstance(node, diffrax.AbstractAdjoint)  # noqa: E731
-    forward = jax.tree.map(lambda n: diffrax.ForwardMode() if adjoint(n) else n, model, is_leaf=adjoint)
+    forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
         realised = realise(forward, draw)
@@ -100,17 +99,15 @@ def _amplified(layer: Any, factor: Array) -> Any:
 
 
 def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
-    is_residual = lambda node: isinstance(node, Residual)  # noqa: E731
-    return jax.tree.map(lambda node: change(node) if is_residual(node) else node, layer, is_leaf=is_residual)
+    return jax.tree.map(lambda node: change(node) if _is_residual(node) else node, layer, is_leaf=_is_residual)
 
 
 def _table(
-    model: Model, leaves: tuple[str, ...], theta: np.ndarray, shift: np.ndarray, explained: np.ndarray
+    model: Model, leaves: Mapping[str, RandomLeaf], theta: np.ndarray, shift: np.ndarray, explained: np.ndarray
 ) -> xr.Dataset:
     short, labels = names(model), []
-    for path in leaves:
-        size = paths(model.layer)[path].distribution.shape()
-        inside = [""] if not size else [f"[{', '.join(map(str, i))}]" for i in np.ndindex(size)]
+    for path, leaf in leaves.items():
+        inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(leaf.shape)] if leaf.shape else [""]
         labels += [short[f"layer.{path}"] + tag for tag in inside]
     spread = theta.std(axis=0), shift.std(axis=0)
     moving = (spread[0] > 0) & (spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300))

@@ -13,6 +13,10 @@ class ModelError(BayesDaslError, ValueError):
     """The model is not well formed, or does not fit the data."""
 
 
+class ShapeError(ModelError):
+    """Something in the model has a shape that it must not have."""
+
+
 class MismatchError(BayesDaslError, ValueError):
     """A posterior or forecast belongs to another model or other data."""
 

@@ -58,6 +58,12 @@ class Node:
     entries: tuple[Entry, ...]
     children: tuple[Node, ...]
 
+    def all_entries(self) -> Iterator[Entry]:
+        """Its numbers and those of all parts inside it."""
+        yield from self.entries
+        for child in self.children:
+            yield from child.all_entries()
+
     @property
     def title(self) -> str:
         return ": ".join(part for part in (self.name, self.kind) if part)
@@ -72,7 +78,7 @@ class Description:
     @property
     def unknowns(self) -> int:
         """How many numbers are inferred."""
-        return sum(entry.size for entry in _entries(self.root) if entry.random)
+        return sum(entry.size for entry in self.root.all_entries() if entry.random)
 
     def __rich__(self) -> Tree:
         return _rich(self.root)
@@ -98,12 +104,6 @@ def describe(model: Module) -> Description:
     return Description(_node("", "", model, "science", paths(model)))
 
 
-def _entries(node: Node) -> Iterator[Entry]:
-    yield from node.entries
-    for child in node.children:
-        yield from _entries(child)
-
-
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
     group = getattr(value, "random_group", group)
     settings, entries, children = {}, [], []
@@ -112,8 +112,7 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
         if metadata.get("static", False) or not _is_part(part):
             settings |= {field: said} if (said := _setting(part)) else {}
         elif _is_number(part):
-            units = leaves[at].units if at in leaves else metadata.get("units", "")
-            entries.append(_entry(field, part, units, group))
+            entries.append(_inferred(field, leaves[at]) if at in leaves else _known(field, part, metadata, group))
         else:
             children.append(_node(field, at, part, group, leaves))
     return Node(name, _kind(value), group, settings, tuple(entries), tuple(children))
@@ -158,13 +157,14 @@ def _setting(value: Any) -> str:
     return (getattr(value, "__name__", "") if callable(value) else str(value)).replace("<lambda>", "")
 
 
-def _entry(name: str, value: Any, units: str, group: str) -> Entry:
-    if is_random(value):
-        shape = value.batch_shape + value.event_shape
-        return Entry(name, True, describe_distribution(value), shape, units, group)
+def _inferred(name: str, leaf: RandomLeaf) -> Entry:
+    return Entry(name, True, describe_distribution(leaf.distribution), leaf.shape, leaf.units, leaf.group)
+
+
+def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
     shape = np.shape(value)
     what = f"{float(value):.4g}" if not shape else f"known numbers, {np.min(value):.3g}…{np.max(value):.3g}"
-    return Entry(name, False, what, shape, units, group)
+    return Entry(name, False, what, shape, metadata.get("units", ""), group)
 
 
 def _kind(value: Any) -> str:

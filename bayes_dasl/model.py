@@ -1,5 +1,6 @@
 """A layer and observation noise: together a NumPyro model."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
@@ -10,7 +11,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ._errors import BayesDaslError, DataError, ModelError
+from ._errors import BayesDaslError, DataError, ModelError, ShapeError
 from ._types import Values
 from .data import Inputs, Past, check_units, checked_times, inputs, observations
 from .layers import AbstractFilter, AbstractLayer, Prediction
@@ -103,9 +104,7 @@ class Model(Module):
         broken = {name: jnp.asarray(law(prediction.values, given)) for name, law in self.constraints.items()}
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
-        return eqx.tree_at(
-            lambda p: p.mismatches, prediction, prediction.mismatches | broken, is_leaf=lambda x: isinstance(x, dict)
-        )
+        return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
         """Times, forcings and places for this model's layer."""
@@ -120,7 +119,7 @@ class Model(Module):
             index=self.index,
             places=places,
         )
-        return eqx.tree_at(lambda g: g.past, given, self.past(data), is_leaf=lambda x: x is None)
+        return dataclasses.replace(given, past=self.past(data))
 
     def past(self, data: xr.Dataset) -> Past | None:
         """The observations that a filtering layer looks back at; none for other layers, or without observations."""
@@ -178,11 +177,10 @@ def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time .
 
 
 def check_shapes(model: Model, given: Inputs) -> None:
-    """Refuse inputs that the layer cannot be asked for; then trace the model once, without compiling it, for shapes.
+    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
 
     Raises: ModelError that names the random leaves whose shape is not that of one number.
     """
-    model.layer.check_inputs(given)
     leaves = paths(model)
 
     def evaluate():
@@ -196,6 +194,8 @@ def check_shapes(model: Model, given: Inputs) -> None:
     shapes: dict = {}
     try:
         eqx.filter_eval_shape(lambda: shapes.update(evaluate()))
+    except ShapeError as error:
+        raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's equation may raise

@@ -56,7 +56,7 @@ def _scalar_fields(cls: type) -> list[str]:
 def check_scalar(value: Any, where: str) -> None:
     """Refuse anything that is not one number or a distribution over one number."""
     if is_random(value):
-        shape = value.batch_shape + value.event_shape
+        shape = shape_of(value)
         if shape:
             raise ModelError(
                 f"{where} must be a distribution over one number, but this {type(value).__name__} has shape "
@@ -72,6 +72,16 @@ def is_random(leaf: Any) -> bool:
     return isinstance(leaf, dist.Distribution)
 
 
+def is_function(value: Any) -> bool:
+    """Whether something is a function; a NumPyro distribution can be called too, but stands for a number."""
+    return callable(value) and not is_random(value)
+
+
+def shape_of(value: Any) -> tuple[int, ...]:
+    """The shape of a number, an array or a random leaf."""
+    return value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
+
+
 @dataclasses.dataclass(frozen=True)
 class RandomLeaf:
     """What is known of one random leaf without drawing it; `owners` are the classes from the root to it."""
@@ -84,7 +94,7 @@ class RandomLeaf:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.distribution.batch_shape + self.distribution.event_shape
+        return shape_of(self.distribution)
 
 
 def paths(tree: Any) -> dict[str, RandomLeaf]:
@@ -134,6 +144,11 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
     if missing:
         raise MismatchError(f"the draw has no value for {', '.join(missing)}; it has {', '.join(draw)}")
     return _replace(tree, lambda path, _: draw[path])
+
+
+def with_ones(tree: Any) -> Any:
+    """The tree with ones for every random leaf, to find out shapes that do not depend on their values."""
+    return _replace(tree, lambda _, leaf: jnp.ones(shape_of(leaf)))
 
 
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:

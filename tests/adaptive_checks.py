@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from bayes_dasl.inference._problem import pose
+from bayes_dasl.layers import with_adjoint
 from bayes_dasl.posterior import draws_of
 from bayes_dasl.random import draw_prior, paths, realise
 
@@ -34,19 +35,13 @@ def share_in_band(model, post, run, truth):
     return np.mean((low <= truth) & (truth <= high)), high - low
 
 
-def forward(tree):
-    """The tree with solvers that can be differentiated in forward mode."""
-    is_adjoint = lambda node: isinstance(node, diffrax.AbstractAdjoint)  # noqa: E731
-    return jax.tree.map(lambda node: diffrax.ForwardMode() if is_adjoint(node) else node, tree, is_leaf=is_adjoint)
-
-
 def check_gradients(tree, run, width=1e-2, batch=3):
     """Reverse mode, forward mode and differences of `run` in all random leaves agree to 1e-6, jitted and batched."""
     draws = draw_prior(tree, batch, key=jax.random.key(5))
     weights = jnp.asarray(np.random.default_rng(0).normal(size=jax.eval_shape(lambda: run(realised(tree))).shape))
     loss = lambda t, draw: jnp.vdot(weights, run(realise(t, draw)))  # noqa: E731
     reverse = jax.jit(jax.vmap(jax.grad(lambda d: loss(tree, d))))(draws)
-    ahead = jax.jit(jax.vmap(jax.jacfwd(lambda d: loss(forward(tree), d))))(draws)
+    ahead = jax.jit(jax.vmap(jax.jacfwd(lambda d: loss(with_adjoint(tree, diffrax.ForwardMode()), d))))(draws)
     direction = {path: jax.random.normal(jax.random.key(i), v.shape) for i, (path, v) in enumerate(draws.items())}
 
     def moved(by):

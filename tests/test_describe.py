@@ -66,3 +66,10 @@ def test_a_part_can_be_described():
 def test_what_is_no_model_is_refused(unchecked):
     with pytest.raises(ModelError, match=r"describe takes a bd\.Model or a part of one, not dict"):
         bd.describe({})  # type: ignore[arg-type]
+
+
+def test_a_latent_path_is_said_to_be_one():
+    layer = bd.SDE(lambda t, y, u: {"x": -y["x"]}, {"x": dist.HalfNormal(1.0)}, {"x": 1.0}, grid=(0.0, 1.0, 4))
+    text = str(bd.describe(layer))
+    assert "x ~ Normal(0, 1)  shape (4,)  latent" in text
+    assert "x ~ HalfNormal(1)  science" in text

@@ -102,7 +102,7 @@ class TestLayers:
     """The same combinators, of whole layers; every value in closed form."""
 
     def test_a_residual_on_the_output(self):
-        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, forcings=("rain",))
+        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, extra=("rain",))
         assert (hybrid.outputs, hybrid.forcings) == (("y",), ("rain",))
         prediction = hybrid(bd.inputs(DATA))
         assert bool(prediction.ok)
@@ -121,7 +121,7 @@ class TestLayers:
 
     def test_side_by_side_with_a_function(self):
         hybrid = bd.Parallel({"slow": decay(0.1), "line": lambda t, y, u: {"y": u["rain"]}}, jnp.array([0.25, 0.75]),
-                             forcings=("rain",))  # fmt: skip
+                             extra=("rain",))  # fmt: skip
         values = hybrid(bd.inputs(DATA)).values["y"]
         np.testing.assert_allclose(values, 0.25 * exact(0.1) + 0.75 * DATA["rain"].values, rtol=1e-8)
 
@@ -230,3 +230,29 @@ class TestNonsense:
     def test_is_refused(self, build, message):
         with pytest.raises(ModelError, match=message):
             build()
+
+
+class TestInAModel:
+    """What a hybrid of layers needs from the data, and what it passes on."""
+
+    def driven(self, rate):
+        return bd.ODE(
+            lambda t, y, u: {"y": u["rain"] - rate * y["y"]}, {"y": 2.0}, forcings=("rain",), rtol=1e-9, atol=1e-9
+        )
+
+    def test_forcings_of_the_science_come_from_the_data(self):
+        hybrid = bd.Residual(self.driven(0.7), lambda t, y, u: {"y": u["sun"]}, extra=("sun",))
+        assert hybrid.forcings == ("rain", "sun")
+        data = DATA.assign(sun=("time", [0.1, 0.2, 0.3]), y=("time", [2.0, 2.0, 2.0]))
+        model = bd.Model(hybrid, bd.NormalNoise(dist.HalfNormal(1.0)))
+        values = model.layer(model.inputs(data)).values["y"]
+        alone = self.driven(0.7)(bd.inputs(data, forcings=["rain"])).values["y"]
+        np.testing.assert_allclose(values, alone + data["sun"].values, rtol=1e-8)
+
+    def test_mismatches_of_all_parts_count(self):
+        def shot(start):
+            return bd.MultipleShooting(decay(0.7), (1.0,), {"y": jnp.array([start])}, gap=0.1)
+
+        both = bd.Parallel({"near": shot(1.0), "far": shot(3.0)}, jnp.array([0.5, 0.5]))(bd.inputs(DATA))
+        each = [shot(start)(bd.inputs(DATA)).log_factor for start in (1.0, 3.0)]
+        assert float(both.log_factor) == pytest.approx(float(sum(each)))

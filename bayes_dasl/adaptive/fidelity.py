@@ -12,7 +12,7 @@ from .._types import Scalar, Values, VectorField
 from ..data import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._prediction import prediction
-from ..random import check_scalar, is_random
+from ..random import check_scalar, is_function
 
 
 class MultiFidelity(AbstractLayer):
@@ -50,7 +50,7 @@ class MultiFidelity(AbstractLayer):
                 raise ModelError(f"'{name}' is an output of the cheap layer: give the costly one another name")
         if not callable(self.discrepancy):
             raise ModelError(f"discrepancy must be callable as f(t, y, u), not {self.discrepancy!r}")
-        if not _is_function(self.ratio):
+        if not is_function(self.ratio):
             check_scalar(self.ratio, "MultiFidelity.ratio")
 
     @property
@@ -89,13 +89,8 @@ class MultiFidelity(AbstractLayer):
 
     def __call__(self, inputs: Inputs) -> Prediction:
         low = self.low(inputs)
-        given = {name: inputs.forcings[name] for name in self.forcings}
-
-        def at(t, y):
-            u = {name: force(t) for name, force in given.items()}
-            return self._costly(t, y, u)
-
-        values = {**low.values, **jax.vmap(at)(inputs.times, low.values)}
+        costly = jax.vmap(lambda t, y: self._costly(t, y, inputs.forced(t)))(inputs.times, low.values)
+        values = {**low.values, **costly}
         return prediction(values, low.ok, low.stats, mismatches=low.mismatches, variances=low.variances)
 
     def _costly(self, t: Any, y: Values, u: Values) -> Values:
@@ -105,7 +100,7 @@ class MultiFidelity(AbstractLayer):
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
         given: Any = self.ratio
-        if not _is_function(given):
+        if not is_function(given):
             return dict.fromkeys(self.costly, given)
         ratio = self._named(given(t, y, u), "ratio")
         missing = [name for name in self.costly if name not in ratio]
@@ -118,7 +113,3 @@ class MultiFidelity(AbstractLayer):
             if name not in self.costly:
                 raise ModelError(f"the {what} returns '{name}'; the costly names are {', '.join(self.costly)}")
         return values
-
-
-def _is_function(ratio: Any) -> bool:
-    return callable(ratio) and not is_random(ratio)

@@ -12,6 +12,7 @@ from .._errors import ModelError
 from ..data import Inputs
 from ..forcing import Linear
 from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._prediction import joined
 from .coupling import Link, check_links, linked, listed, refuse_twice
 
 
@@ -123,7 +124,9 @@ class LayerCoupling(AbstractLayer):
                 predictions[name] = _at(finer, jnp.searchsorted(both, inputs.times))
             else:
                 predictions[name] = self.layers[name](given)
-        return _joined(predictions)
+        values = {name: v for p in predictions.values() for name, v in p.values.items()}
+        variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
+        return joined(predictions, values, variances=variances)
 
     def _inputs_of(self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping) -> Inputs:
         arriving = linked(self.links, name, lambda link: passed[link.origin])
@@ -136,15 +139,3 @@ def _at(prediction: Prediction, places: Any) -> Prediction:
     """The prediction at some of its times."""
     values, variances = ({k: v[places] for k, v in d.items()} for d in (prediction.values, prediction.variances))
     return Prediction(values, prediction.ok, prediction.stats, prediction.mismatches, variances)
-
-
-def _joined(predictions: Mapping[str, Prediction]) -> Prediction:
-    """One prediction of several: all values, added work, and good only if all are."""
-    ok = jnp.all(jnp.asarray([p.ok for p in predictions.values()]))
-    stats: dict[str, Any] = {}
-    for p in predictions.values():
-        stats |= {name: stats.get(name, 0) + value for name, value in p.stats.items()}
-    mismatches = {f"{part}.{name}": v for part, p in predictions.items() for name, v in p.mismatches.items()}
-    values = {name: v for p in predictions.values() for name, v in p.values.items()}
-    variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
-    return Prediction(values, ok, stats, mismatches, variances)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._types import Scalar
-from ..random import Module, is_random
+from ..random import Module, is_random, shape_of
 
 
 class AbstractWeights(Module):
@@ -116,10 +116,8 @@ def check_weights(weights: Any, size: int) -> None:
     """Refuse weights of another number than there are features."""
     if isinstance(weights, AbstractWeights):
         shape = (weights.size,)
-    elif is_random(weights):
-        shape = weights.batch_shape + weights.event_shape
-    elif eqx.is_array_like(weights):
-        shape = jnp.shape(weights)
+    elif is_random(weights) or eqx.is_array_like(weights):
+        shape = shape_of(weights)
     else:
         raise ModelError(f"weights must be NormalShrinkage, Horseshoe, an array or a distribution, not {weights!r}")
     if shape != (size,):

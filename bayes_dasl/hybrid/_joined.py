@@ -13,8 +13,8 @@ from .._tree import prepared, prepared_inside
 from .._types import Values
 from ..data import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers._prediction import prediction
-from ..random import paths, realise
+from ..layers._prediction import joined
+from ..random import with_ones
 
 type Part = Callable[..., Any]
 
@@ -28,11 +28,11 @@ class AbstractHybrid(AbstractLayer):
     """Parts joined point by point: `hybrid(t, y, u)` of functions, `hybrid(inputs)` where a part is a layer.
 
     What a part returns is known to networks, closures and gates as `part.name`, and as `name` where that is no state
-    and no other part returns it. In a layer, functions see no states; `forcings` names those that they read (a vector
-    field sees the forcings of its `ODE`).
+    and no other part returns it. In a layer, functions see no states; `extra` names the data variables that they read
+    and the layers do not (a vector field sees the forcings of its `ODE`).
     """
 
-    forcings: eqx.AbstractVar[tuple[str, ...]]
+    extra: eqx.AbstractVar[tuple[str, ...]]
 
     @property
     @abstractmethod
@@ -57,13 +57,13 @@ class AbstractHybrid(AbstractLayer):
     @property
     def outputs(self) -> tuple[str, ...]:
         found = {name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()}
-        known = realise(self, {path: jnp.ones(leaf.shape) for path, leaf in paths(self).items()})
-        u = dict.fromkeys(self.every_forcing, jnp.zeros(()))
+        known, u = with_ones(self), dict.fromkeys(self.forcings, jnp.zeros(()))
         return tuple(jax.eval_shape(lambda: dict(known._at(jnp.zeros(()), {}, u, found))))
 
     @property
-    def every_forcing(self) -> tuple[str, ...]:
-        return tuple(dict.fromkeys([f for part in self._layers.values() for f in _forcings(part)] + [*self.forcings]))
+    def forcings(self) -> tuple[str, ...]:
+        """All that the layers read, and what the functions read beside that."""
+        return tuple(dict.fromkeys([f for part in self._layers.values() for f in part.forcings] + [*self.extra]))
 
     @property
     def units(self) -> Mapping[str, str]:
@@ -89,10 +89,6 @@ class AbstractHybrid(AbstractLayer):
     @property
     def states(self) -> int:
         return sum(part.states for part in self._layers.values())
-
-    def check_inputs(self, inputs: Inputs) -> None:
-        for part in self._layers.values():
-            part.check_inputs(inputs)
 
     def _shared(self, name: str, default: Any) -> Any:
         values = {getattr(part, name, default) for part in self._layers.values()}
@@ -127,17 +123,14 @@ class AbstractHybrid(AbstractLayer):
     def _predict(self, inputs: Inputs) -> Prediction:
         solved = {name: self._solved(part, inputs) for name, part in self._layers.items()}
         values = self._over_times(inputs, {name: p.values for name, p in solved.items()})
-        ok = jnp.all(jnp.asarray([p.ok for p in solved.values()]))
-        joined = prediction(values, ok, _summed(solved))
-        mismatches = {key: v for p in solved.values() for key, v in p.mismatches.items()}
-        return eqx.tree_at(lambda p: p.mismatches, joined, mismatches, is_leaf=lambda x: isinstance(x, dict))
+        return joined(solved, values)
 
     def _over_times(self, inputs: Inputs, found: Mapping[str, Values]) -> Values:
         """The joined values at all times, from what the layers predict there."""
         field = prepared(self)
 
         def at(t, found):
-            return dict(field._at(t, {}, {name: inputs.forcings[name](t) for name in self.every_forcing}, found))
+            return dict(field._at(t, {}, inputs.forced(t), found))
 
         return jax.vmap(at)(inputs.times, dict(found))
 
@@ -145,15 +138,3 @@ class AbstractHybrid(AbstractLayer):
         if isinstance(part, AbstractFilter):
             raise ModelError(f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid")
         return part(inputs)
-
-
-def _forcings(part: AbstractLayer) -> tuple[str, ...]:
-    return part.every_forcing if isinstance(part, AbstractHybrid) else part.forcings
-
-
-def _summed(solved: Mapping[str, Prediction]) -> dict[str, Any]:
-    stats: dict[str, Any] = {}
-    for part in solved.values():
-        for name, value in part.stats.items():
-            stats[name] = stats.get(name, 0) + value
-    return stats

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from .._tree import dotted, prepared
 from .._types import Values
 from ..data import Inputs
-from ..layers import ODE
+from ..layers import ODE, with_adjoint
 from ..random import Module
 
 
@@ -42,11 +42,13 @@ def tangents(
     checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, names)
-    if type(layer) is ODE and not getattr(layer, "jumps", ()):
+    if type(layer) is ODE and not layer.jumps:
         return _along(layer, rebuild, flat, directions, given)
 
     def predict(numbers):
-        return dict(_twice_differentiable(rebuild(numbers))(given).values)
+        # Can be differentiated forwards and then backwards.
+        twice = with_adjoint(rebuild(numbers), diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint)
+        return dict(twice(given).values)
 
     one = lambda direction: jax.jvp(predict, (flat,), (direction,))  # noqa: E731
     return jax.vmap(one, out_axes=(None, 0))(directions)
@@ -103,13 +105,3 @@ def _along(layer: ODE, rebuild: Callable, flat: Array, directions: Array, given:
     )
     values, along = _parted(both(given).values)
     return values, {name: jnp.moveaxis(v, 1, 0) for name, v in along.items()}
-
-
-def _twice_differentiable(layer: Any) -> Any:
-    """The layer with solvers that can be differentiated forwards and then backwards."""
-    kind = diffrax.AbstractAdjoint
-    return jax.tree.map(
-        lambda a: diffrax.DirectAdjoint() if isinstance(a, diffrax.RecursiveCheckpointAdjoint) else a,
-        layer,
-        is_leaf=lambda a: isinstance(a, kind),
-    )

@@ -16,13 +16,13 @@ class Hierarchical(AbstractHybrid):
     $n\big(t,\ y,\ s_1(t, y, u), \dots, s_k(t, y, u),\ u\big)$
 
     `sciences` are vector fields or layers by name; the network reads what each returns as `name.value`. It returns all
-    that is to be returned. `forcings` names what it reads from the data, where the sciences are layers.
+    that is to be returned. `extra` names what it reads from the data and the sciences do not, where they are layers.
     Raises: ModelError unless there are named sciences.
     """
 
     sciences: Mapping[str, Any]
     network: VectorField
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __check_init__(self):
         if not isinstance(self.sciences, Mapping) or not self.sciences:

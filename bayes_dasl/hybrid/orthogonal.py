@@ -1,6 +1,6 @@
 """Keeping a learned correction off what the scientific parameters could do."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -40,6 +40,14 @@ def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -
     return jnp.linalg.solve(gram, scaled.T @ target) / jnp.where(norms > 0, norms, 1.0)
 
 
+def _weighted(
+    moved: Mapping[str, Float[Array, "row k"]], added: Values, weight: Mapping[str, Float[Array, " row"]]
+) -> Float[Array, " k"]:
+    """The coefficients with which the sensitivities of all values together come closest to what is added to them."""
+    rows = jnp.concatenate([moved[name] * weight[name][:, None] for name in added])
+    return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
+
+
 class Projection(Module):
     """A projection at points of the space that a vector field is a function of.
 
@@ -51,7 +59,7 @@ class Projection(Module):
     names: tuple[str, ...] = eqx.field(static=True)
     shift: Float[Array, " k"] | None = None
 
-    def __init__(self, science: Any, data: xr.Dataset, forcings: tuple[str, ...] = ()):
+    def __init__(self, science: Any, data: xr.Dataset):
         self.index, self.names, self.shift = index_of(data), random_paths(science), None
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
@@ -71,22 +79,20 @@ class Projection(Module):
             t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
             try:
                 added = correction(t, values, values)
-                tangents = _sensitivities(rebuild, flat, lambda s: s(t, values, values), added)
+                moved = jax.jacfwd(lambda p: {n: rebuild(p)(t, values, values)[n] for n in added})(flat)
             except KeyError as error:
                 raise ModelError(self._lack(str(error))) from error
-            return added, tangents
+            return added, moved
 
-        added, tangents = jax.vmap(at)(self.points)
-        weight = {name: self._weight(name, relative) for name in added}
-        rows = jnp.concatenate([tangents[name] * weight[name][:, None] for name in added])
-        return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
+        added, moved = jax.vmap(at)(self.points)
+        return _weighted(moved, added, {name: self._weight(name, relative) for name in added})
 
     def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
         if name not in self.points:
             raise ModelError(self._lack(f"'{name}'"))
         values = self.points[name]
         spread = jnp.std(values)
-        return 1 / values if relative else jnp.full_like(values, 1.0) / jnp.where(spread > 0, spread, 1.0)
+        return 1 / values if relative else jnp.ones_like(values) / jnp.where(spread > 0, spread, 1.0)
 
     def _lack(self, what: str) -> str:
         held = ", ".join([self.index, *sorted(set(self.points) - {self.index})])
@@ -105,12 +111,12 @@ class LayerProjection(Module):
     given: Inputs
     names: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, science: Any, data: xr.Dataset, forcings: tuple[str, ...] = ()):
+    def __init__(self, science: Any, data: xr.Dataset, extra: tuple[str, ...]):
         self.names = random_paths(science)
         self.given = inputs(
             data,
             start=getattr(science, "start", None),
-            forcings=dict.fromkeys([*science.forcings, *forcings]),
+            forcings=dict.fromkeys([*science.forcings, *extra]),
             interpolation=science.interpolation,
             index=science.index,
         )
@@ -120,15 +126,11 @@ class LayerProjection(Module):
         each = jnp.eye(parameters(layer, self.names)[0].size)
         values, moved = tangents(layer, self.names, each, self.given)
         added = correct(self.given, values)
-        weight = {name: 1 / jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
-        rows = jnp.concatenate([moved[name].T * weight[name] for name in added])
-        return least_squares(rows, jnp.concatenate([added[name] * weight[name] for name in added]))
+        spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
+        weight = {name: jnp.ones_like(values[name]) / spread[name] for name in added}
+        return _weighted({name: moved[name].T for name in added}, added, weight)
 
     def along(self, layer: Any, given: Inputs, shift: Array) -> Values:
         """What a shift of the parameters adds to the layer's values."""
         moved = tangents(layer, self.names, shift[None], given)[1]
         return {name: value[0] for name, value in moved.items()}
-
-
-def _sensitivities(rebuild: Callable, flat: Array, call: Callable[[Any], Values], of: Values) -> dict[str, Array]:
-    return jax.jacfwd(lambda p: {name: call(rebuild(p))[name] for name in of})(flat)

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 
 from .._errors import ModelError
 from .._types import Values
-from ..random import is_random
+from ..random import is_function, shape_of
 from ._joined import AbstractHybrid
 
 
@@ -22,7 +22,7 @@ class Parallel(AbstractHybrid):
     `models` are vector fields or layers by name. `weights` are their shares: an array that sums to one or a
     distribution over the simplex (default: uniform), in the order of the models; or a gate, a function `(t, y, u)`
     such as a `Network` that returns a logit for each model by its name, so that the shares vary with what it reads.
-    `forcings` names what functions read from the data, where a model is a layer.
+    `extra` names what functions read from the data and the layers do not.
     Raises: ModelError for fewer than two models, weights of another number, or models that predict other values.
     """
 
@@ -30,17 +30,16 @@ class Parallel(AbstractHybrid):
     weights: Any
     # JAX sorts the names of a dict, the weights do not move with them.
     names: tuple[str, ...] = eqx.field(static=True)
-    forcings: tuple[str, ...] = eqx.field(static=True)
+    extra: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, models: Mapping[str, Any], weights: Any = None, *, forcings: tuple[str, ...] = ()):
+    def __init__(self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()):
         if not isinstance(models, Mapping) or len(models) < 2:
             raise ModelError("models must be a dict of at least two vector fields or layers, by name")
-        self.models, self.names, self.forcings = models, tuple(models), tuple(forcings)
+        self.models, self.names, self.extra = models, tuple(models), tuple(extra)
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
-        if callable(self.weights) and not is_random(self.weights):
+        if is_function(self.weights):
             return
-        held: Any = self.weights
-        shape = held.batch_shape + held.event_shape if is_random(held) else jnp.shape(held)
+        shape = shape_of(self.weights)
         if shape != (len(models),):
             raise ModelError(f"there are {len(models)} models, but weights of shape {shape}: give one for each")
 

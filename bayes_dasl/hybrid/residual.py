@@ -32,7 +32,7 @@ class Residual(AbstractHybrid):
     closure read (rows with gaps are left out; the index counts as `t`); for a layer, its times and forcings. Which
     leaves are random is looked up when the Residual is built.
 
-    `forcings` names what the closure reads from the data, where the science is a layer.
+    `extra` names what the closure reads from the data and the science does not, where that is a layer.
     Raises: ModelError when called, if the closure corrects something that the science does not have, or if the data of
     `orthogonal` lack something that is read.
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
@@ -42,7 +42,7 @@ class Residual(AbstractHybrid):
     closure: VectorField
     relative: bool = eqx.field(default=False, static=True)
     orthogonal: Projection | LayerProjection | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     def __init__(
         self,
@@ -51,13 +51,14 @@ class Residual(AbstractHybrid):
         relative: bool = False,
         *,
         orthogonal: xr.Dataset | None = None,
-        forcings: tuple[str, ...] = (),
+        extra: tuple[str, ...] = (),
     ):
-        self.science, self.closure, self.relative, self.forcings = science, closure, relative, tuple(forcings)
+        self.science, self.closure, self.relative, self.extra = science, closure, relative, tuple(extra)
         self.orthogonal = None
-        if orthogonal is not None:
-            made = LayerProjection if is_layer(science) else Projection
-            self.orthogonal = made(science, orthogonal, self.forcings)
+        if orthogonal is not None and is_layer(science):
+            self.orthogonal = LayerProjection(science, orthogonal, self.extra)
+        elif orthogonal is not None:
+            self.orthogonal = Projection(science, orthogonal)
 
     @property
     def parts(self):
@@ -110,7 +111,6 @@ class Residual(AbstractHybrid):
         """What the closure adds to the values of a layer, at each of its rows."""
 
         def at(t, values):
-            u = {name: inputs.forcings[name](t) for name in self.every_forcing}
-            return self._correction(t, self.known({}, {"science": values}), u)
+            return self._correction(t, self.known({}, {"science": values}), inputs.forced(t))
 
         return jax.vmap(at)(inputs.times, dict(values))

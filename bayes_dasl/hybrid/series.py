@@ -14,12 +14,12 @@ class Series(AbstractHybrid):
 
     The network returns all that is to be returned: the rates of every state in a vector field, the outputs of a layer.
     It reads what the science returns as `science.name` (and as `name`, where that is no state), beside time, states and
-    forcings. `forcings` names what the network reads from the data, where the science is a layer.
+    forcings. `extra` names what the network reads from the data and the science does not, where that is a layer.
     """
 
     science: VectorField | AbstractLayer
     network: VectorField
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
 
     @property
     def parts(self):

@@ -22,6 +22,7 @@ from numpyro.infer.util import log_density
 
 from .._trace import constants, traced
 from ..data import Inputs
+from ..layers import with_adjoint
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
 from ._bijector import bijector
@@ -160,10 +161,7 @@ def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGr
 
 def _forward(problem: Problem) -> ValueAndGradient:
     """One solve that carries the sensitivities to every unknown number along."""
-    is_adjoint = lambda node: isinstance(node, diffrax.AbstractAdjoint)  # noqa: E731
-    forward = jax.tree.map(
-        lambda node: diffrax.ForwardMode() if is_adjoint(node) else node, problem, is_leaf=is_adjoint
-    )
+    forward = with_adjoint(problem, diffrax.ForwardMode())
 
     def value_and_gradient(position):
         along = lambda direction: jax.jvp(forward.log_density, (position,), (direction,))  # noqa: E731

@@ -1,5 +1,6 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
+from ._adjoint import with_adjoint as with_adjoint
 from ._prediction import AbstractFilter as AbstractFilter
 from ._prediction import AbstractLayer as AbstractLayer
 from ._prediction import Prediction as Prediction

@@ -67,12 +67,6 @@ class AbstractLayer(Module):
     def outputs(self) -> tuple[str, ...]:
         """Names of the values that the layer predicts."""
 
-    def check_inputs(self, inputs: Inputs) -> None:
-        """Refuse inputs that the layer cannot be asked for; called with known numbers, before anything is traced.
-
-        Raises: DataError, for instance for places outside the domain.
-        """
-
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`."""
@@ -100,3 +94,13 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
     ok = jnp.asarray(ok) & finite(values)
     masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))
     return Prediction(masked, ok, {} if stats is None else stats, **more)
+
+
+def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: Any) -> Prediction:
+    """A prediction made of several: good only if all are, with the work and the mismatches of all."""
+    ok = jnp.all(jnp.asarray([part.ok for part in parts.values()]))
+    stats: dict[str, Any] = {}
+    for part in parts.values():
+        stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
+    mismatches = {f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()}
+    return prediction(values, ok, stats, mismatches=mismatches, **more)

@@ -12,7 +12,7 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import paths, realise
+from ._functions import named, shapes_of
 from ._prediction import AbstractLayer, Prediction, finite, prediction
 
 
@@ -67,23 +67,6 @@ def at_rows(function: VectorField, what: str, times: Any, states: Values, forced
 def forced_rows(inputs: Inputs, forcings: Iterable[str]) -> dict[str, Any]:
     """Each forcing at the rows of the inputs, where it is the datum itself."""
     return {name: jax.vmap(inputs.forcings[name])(inputs.times) for name in forcings}
-
-
-def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
-    """Shapes of the values that a function returns, by name; its random leaves may be anything."""
-    known = realise(function, {path: jnp.ones(leaf.shape) for path, leaf in paths(function).items()})
-    u = dict.fromkeys(forcings, jnp.zeros(()))
-    return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
-
-
-def named(values: Any, what: str) -> dict[str, Any]:
-    """Arrays by name, from what a function returns.
-
-    Raises: ModelError if that is no dict.
-    """
-    if not isinstance(values, Mapping):
-        raise ModelError(f"{what} must return a dict of named values, not {type(values).__name__}")
-    return {name: jnp.asarray(value, float) for name, value in values.items()}
 
 
 def guarded(closed: Any, ok: Any) -> Any:

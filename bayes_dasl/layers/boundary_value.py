@@ -15,9 +15,10 @@ from .._errors import DataError, ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
+from ._functions import check_tolerances, named, output_names, shapes_of
 from ._prediction import AbstractLayer, Prediction
-from .algebraic import at_rows, forced_rows, named, predict_rows, shapes_of
-from .implicit import check_guess, check_tolerances, differentiable, guess_function, matching, output_names, search
+from .algebraic import at_rows, forced_rows, predict_rows
+from .implicit import check_guess, differentiable, guess_function, matching, search
 
 type Boundary = Callable[[Values, Values, Values], Values]
 
@@ -89,7 +90,7 @@ class BoundaryValue(AbstractLayer):
     def _unknowns(self) -> dict[str, Any]:
         return shapes_of(guess_function(self.guess), "the guess", {}, self.forcings)
 
-    def check_inputs(self, inputs: Inputs) -> None:
+    def _refuse_outside(self, inputs: Inputs) -> None:
         """Refuse rows outside the domain, as far as they are known.
 
         Raises: DataError.
@@ -101,7 +102,7 @@ class BoundaryValue(AbstractLayer):
             raise DataError(f"{self.index} {x:g} lies outside the domain of the model, which is from {a:g} to {b:g}")
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        self.check_inputs(inputs)
+        self._refuse_outside(inputs)
         x = jnp.linspace(self.domain[0], self.domain[1], self.nodes)
         rates = jax.vmap(lambda at, y: self._rates(inputs, at, y))
         guesses, unravel = ravel_pytree(jax.vmap(lambda at: self._guess(inputs, at))(x))

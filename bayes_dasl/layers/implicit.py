@@ -17,8 +17,9 @@ from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..random import is_random, paths
+from ._functions import check_tolerances, named, output_names, shapes_of
 from ._prediction import AbstractLayer, Prediction
-from .algebraic import at_rows, forced_rows, frozen, named, predict_rows, shapes_of
+from .algebraic import at_rows, forced_rows, frozen, predict_rows
 
 type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]
@@ -227,11 +228,6 @@ def guess_function(guess: Any) -> Callable[..., Any]:
     return guess if callable(guess) else lambda t, y, u: guess
 
 
-def output_names(observe: Any, unknowns: dict[str, Any], forcings: tuple[str, ...]) -> tuple[str, ...]:
-    """Names of what is predicted: of the unknowns, or of what `observe` makes of them."""
-    return tuple(unknowns if observe is None else shapes_of(observe, "observe", unknowns, forcings))
-
-
 def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
     """Refuse a guess that is no dict of numbers by name, nor a function that gives one.
 
@@ -244,12 +240,6 @@ def check_guess(guess: Any, forcings: tuple[str, ...], scalar: bool) -> None:
     for name, value in shapes_of(guess_function(guess), "the guess", {}, forcings).items():
         if scalar and value.shape:
             raise ModelError(f"guess['{name}'] must be a number, not an array of shape {value.shape}, without observe")
-
-
-def check_tolerances(layer: Any) -> None:
-    """Raises: ModelError for tolerances that are not positive, or no step at all."""
-    if min(layer.rtol, layer.atol) <= 0 or layer.max_steps < 1:
-        raise ModelError("rtol and atol must be positive and max_steps at least 1")
 
 
 def matching(values: dict[str, Any], like: Values, what: str, unknowns: str = "unknowns") -> dict[str, Any]:

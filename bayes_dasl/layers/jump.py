@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from .._errors import ModelError
 from .._types import Values
-from ..random import Module, is_random
+from ..random import Module, is_random, shape_of
 
 
 def _plain(change: Any) -> Any:
@@ -98,7 +98,7 @@ class Jump(Module):
 def _shape(value: Any) -> tuple[int, ...] | None:
     """The shape of numbers or of a random leaf; none for anything else."""
     if is_random(value):
-        return value.batch_shape + value.event_shape
+        return shape_of(value)
     try:
         return jnp.shape(jnp.asarray(value, float))
     except (TypeError, ValueError):

@@ -14,6 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 from .._errors import DataError, ModelError
 from ..data import Inputs, Past
 from ..random import check_scalar, is_random
+from ._functions import any_state, check_tolerances
 from ._prediction import AbstractFilter, Prediction, finite, prediction
 from .ode import find_solver
 from .sde import StochasticEquation, known
@@ -74,8 +75,7 @@ class Kalman(StochasticEquation, AbstractFilter):
             fixed = None if is_random(value) else known(value)
             if fixed is not None and (fixed < 0).any():
                 raise ModelError(f"initial_sd['{name}'] must not be negative, and is {value}")
-        if min(self.rtol, self.atol) <= 0 or self.max_steps < 1:
-            raise ModelError("rtol and atol must be positive and max_steps at least 1")
+        check_tolerances(self)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or `initial_sd`: those of its state."""
@@ -119,7 +119,7 @@ class Kalman(StochasticEquation, AbstractFilter):
     def _initial_covariance(self, dtype: Any) -> Float[Array, "state state"]:
         deviations = {
             name: jnp.broadcast_to(jnp.asarray(self.initial_sd.get(name, 0.0), dtype), y.shape)
-            for name, y in self._any_state().items()
+            for name, y in any_state(self.initial).items()
         }
         return jnp.diag(jnp.square(ravel_pytree(deviations)[0]))
 

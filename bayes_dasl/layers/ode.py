@@ -8,12 +8,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import ModelError
+from .._errors import ModelError, ShapeError
 from .._tree import FrozenDict, prepared
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..forcing import KINDS, AbstractForcing, Linear, Step
-from ..random import Module, check_scalar, is_random, paths, realise
+from ..random import Module
+from ._functions import any_state, check_initial, check_tolerances, output_names
 from ._prediction import AbstractLayer, Prediction, finite, prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
@@ -90,40 +91,25 @@ class ODE(AbstractLayer):
     def __check_init__(self):
         if not callable(self.vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
-        if not isinstance(self.initial, dict) or not self.initial:
-            raise ModelError("initial must be a dict that names every state and gives its initial value")
-        if min(self.rtol, self.atol) <= 0 or self.max_steps < 1:
-            raise ModelError("rtol and atol must be positive and max_steps at least 1")
-        if self.observe is None:
-            for name, value in self.initial.items():
-                check_scalar(value, f"initial['{name}']")
+        check_tolerances(self)
+        check_initial(self.initial, self.observe)
         check_interpolation(self.interpolation, self.forcings)
         for jump in self.jumps:
             jump.check_states(self.initial)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        if self.observe is None:
-            return tuple(self.initial)
-        known = realise(self.observe, {path: jnp.ones(leaf.shape) for path, leaf in paths(self.observe).items()})
-        observed = jax.eval_shape(known, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
-        return tuple(observed)
+        return output_names(self.observe, any_state(self.initial), self.forcings)
 
     @property
     def states(self) -> int:
         """How many numbers the solver carries along."""
-        return sum(value.size for value in self._any_state().values())
+        return sum(value.size for value in any_state(self.initial).values())
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its state."""
         state = path[1] if path[0] == "initial" else path[3] if path[0] == "jumps" and path[2] == "change" else ""
         return self.units.get(state, "")
-
-    def _any_state(self) -> dict[str, Any]:
-        return {
-            name: jnp.ones(v.batch_shape + v.event_shape) if is_random(v) else jnp.asarray(v, float)
-            for name, v in self.initial.items()
-        }
 
     def __call__(self, inputs: Inputs) -> Prediction:
         return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
@@ -235,8 +221,7 @@ def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
         raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
     for name, state in y.items():
         if jnp.shape(rates[name]) != state.shape:
-            # Not an error of ours: of a model, `check_shapes` says which random leaves may be to blame.
-            raise ValueError(
+            raise ShapeError(
                 f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
                 f"{state.shape}"
             )

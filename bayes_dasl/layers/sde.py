@@ -18,7 +18,8 @@ from .._errors import DataError, ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import check_scalar, is_random, paths, realise
+from ..random import shape_of
+from ._functions import any_state, check_initial, output_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, finite, prediction
 
 # A time this far beyond the grid, in steps of it, is on its end but for rounding.
@@ -42,47 +43,36 @@ class StochasticEquation(AbstractLayer):
     def __post_init__(self):
         if not callable(self.drift):
             raise ModelError(f"drift must be callable as f(t, y, u), not {self.drift!r}")
-        if not isinstance(self.initial, dict) or not self.initial:
-            raise ModelError("initial must be a dict that names every state and gives its initial value")
+        check_initial(self.initial, self.observe)
         if not callable(self.diffusion) and not isinstance(self.diffusion, Mapping):
             raise ModelError(
                 f"diffusion must be a dict of numbers by state, or callable as g(t, y, u), not {self.diffusion!r}"
             )
-        if self.observe is None:
-            for name, value in self.initial.items():
-                check_scalar(value, f"initial['{name}']")
         if not self.noisy:
             raise ModelError("the diffusion names no state: use bd.ODE for an equation without noise")
 
     @property
     def noisy(self) -> tuple[str, ...]:
         """The states that the diffusion names."""
-        given = self.diffusion if isinstance(self.diffusion, Mapping) else self._shapes(self.diffusion)
+        given = (
+            self.diffusion
+            if isinstance(self.diffusion, Mapping)
+            else shapes_of(self.diffusion, "the diffusion", any_state(self.initial), self.forcings)
+        )
         self._refuse_unknown(given)
         return tuple(given)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return tuple(self.initial) if self.observe is None else tuple(self._shapes(self.observe))
+        return output_names(self.observe, any_state(self.initial), self.forcings)
 
     @property
     def states(self) -> int:
-        return sum(value.size for value in self._any_state().values())
+        return sum(value.size for value in any_state(self.initial).values())
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial`: those of its state."""
         return self.units.get(path[1], "") if path[0] == "initial" else ""
-
-    def _any_state(self) -> dict[str, Any]:
-        return {
-            name: jnp.ones(v.batch_shape + v.event_shape) if is_random(v) else jnp.asarray(v, float)
-            for name, v in self.initial.items()
-        }
-
-    def _shapes(self, function: Callable) -> Mapping[str, jax.ShapeDtypeStruct]:
-        """What a function of time, states and forcings returns, without calling it."""
-        known = realise(function, {path: jnp.ones(leaf.shape) for path, leaf in paths(function).items()})
-        return jax.eval_shape(known, 0.0, self._any_state(), dict.fromkeys(self.forcings, 0.0))
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
         unknown = [name for name in amplitudes if name not in self.initial]
@@ -174,7 +164,7 @@ class SDE(StochasticEquation):
     def __post_init__(self):
         super().__post_init__()
         self.grid = _checked_grid(self.grid)
-        shapes = {name: (self.grid[2], *self._any_state()[name].shape) for name in self.noisy}
+        shapes = {name: (self.grid[2], *any_state(self.initial)[name].shape) for name in self.noisy}
         self.path = _checked_path(self.path, shapes)
 
     @property
@@ -242,7 +232,7 @@ class SDE(StochasticEquation):
         steps = self.grid[2]
         every = {
             name: jnp.asarray(self.path[name], dtype) if name in self.path else jnp.zeros((steps, *y.shape), dtype)
-            for name, y in self._any_state().items()
+            for name, y in any_state(self.initial).items()
         }
         return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
 
@@ -281,8 +271,7 @@ def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str,
             f"path names {', '.join(path) or 'nothing'}, but the states with noise are {', '.join(shapes)}"
         )
     for name, shape in shapes.items():
-        leaf = path[name]
-        found = leaf.batch_shape + leaf.event_shape if is_random(leaf) else jnp.shape(leaf)
+        found = shape_of(path[name])
         if found != shape:
             raise ModelError(f"path['{name}'] has shape {found}, but the grid and the state need {shape}")
     return dict(path)

@@ -14,7 +14,7 @@ from jax.core import Tracer
 from .._errors import ModelError
 from .._tree import FrozenDict
 from ..data import Inputs, checked_times, observations
-from ..random import is_random
+from ..random import shape_of
 from ._prediction import AbstractLayer, Prediction
 from .ode import ODE
 
@@ -79,10 +79,10 @@ class MultipleShooting(AbstractLayer):
             named = ", ".join(self.segments) if isinstance(self.segments, Mapping) else repr(self.segments)
             raise ModelError(f"segments are given for {named}, but the states are {', '.join(self.ode.initial)}")
         for name, value in self.segments.items():
-            want = (len(self.knots), *_shape(self.ode.initial[name]))
-            if _shape(value) != want:
+            want = (len(self.knots), *shape_of(self.ode.initial[name]))
+            if shape_of(value) != want:
                 raise ModelError(
-                    f"segments['{name}'] must have the shape {want}, one state a knot, not {_shape(value)}"
+                    f"segments['{name}'] must have the shape {want}, one state a knot, not {shape_of(value)}"
                 )
         if isinstance(self.gap, Mapping) and set(self.gap) != set(self.ode.initial):
             raise ModelError(f"gaps are given for {', '.join(self.gap)}, but the states are {', '.join(self.segments)}")
@@ -161,10 +161,6 @@ class MultipleShooting(AbstractLayer):
             return jax.vmap(lambda held, gap: jnp.where(held & ok, gap, 0.0))(inside, each)
 
         return {f"{name} at knots": gaps(name) for name in ended}
-
-
-def _shape(value: Any) -> tuple[int, ...]:
-    return value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
 
 
 def segment_states(

@@ -15,11 +15,12 @@ from .._tree import FrozenDict, prepared
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..random import is_random
+from ._functions import check_tolerances, named, output_names
 from ._prediction import AbstractLayer, Prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController
-from .algebraic import at_rows, forced_rows, frozen, named, predict_rows
-from .implicit import check_tolerances, differentiable, matching, output_names, search
+from .algebraic import at_rows, forced_rows, frozen, predict_rows
+from .implicit import differentiable, matching, search
 
 # Longer than any transient, whatever the unit of time, while its square is still a number.
 _FOR_EVER = 1e100

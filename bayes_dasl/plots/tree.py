@@ -58,14 +58,8 @@ def _is_learned_structure(node: Any) -> bool:
 
 
 def _counted(node: Any) -> str:
-    arrays = [entry for child in node.children for entry in _all(child) if entry.random]
+    arrays = [entry for child in node.children for entry in child.all_entries() if entry.random]
     return f"{sum(entry.size for entry in arrays)} weights in {len(arrays)} arrays"
-
-
-def _all(node: Any) -> Iterator[Any]:
-    yield from node.entries
-    for child in node.children:
-        yield from _all(child)
 
 
 def _row(entry: Any) -> str:

@@ -9,7 +9,6 @@ docs/assets/growth.png.
 """
 
 import sys
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(ROOT), str(ROOT / "tests"), str(Path(__file__).parent)]
 
 from docs_section import rows, write_section  # noqa: E402
+from laps import lap_times  # noqa: E402
 from problems import posteriordb_lynx_hare  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
@@ -89,14 +89,7 @@ def hybrid(width: int) -> Problem:
 
 def seconds(function: Callable[[Any], Any], x: jax.Array) -> float:
     """Seconds for one of the positions."""
-    run = jax.jit(lambda x: jax.lax.map(function, x))
-    jax.block_until_ready(run(x))
-    laps = []
-    for _ in range(LAPS):
-        began = time.perf_counter()
-        jax.block_until_ready(run(x))
-        laps.append(time.perf_counter() - began)
-    return min(laps) / len(x)
+    return min(lap_times(jax.jit(lambda x: jax.lax.map(function, x)), x, LAPS)) / len(x)
 
 
 def cost(problem: Problem) -> dict[str, Any]:

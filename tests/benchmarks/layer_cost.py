@@ -9,11 +9,10 @@ space that the compiled gradient of a long ODE asks for, with the default adjoin
 
 import argparse
 import sys
-import time
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
+sys.path[:0] = [str(Path(__file__).parent), str(ROOT), str(ROOT / "tests")]
 
 import diffrax  # noqa: E402
 import jax  # noqa: E402
@@ -21,10 +20,12 @@ import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
 import xarray as xr  # noqa: E402
+from laps import lap_times  # noqa: E402
 from recovery.layers import LAYERS  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from bayes_dasl.inference import pose  # noqa: E402
+from bayes_dasl.layers import with_adjoint  # noqa: E402
 from bayes_dasl.random import realise  # noqa: E402
 
 BATCH = 16
@@ -32,19 +33,7 @@ LENGTHS = (100, 400, 1600, 6400, 25600)
 
 
 def median_ms(program, positions, laps: int) -> float:
-    jax.block_until_ready(program(positions))
-    taken = []
-    for _ in range(laps):
-        began = time.perf_counter()
-        jax.block_until_ready(program(positions))
-        taken.append(time.perf_counter() - began)
-    return 1e3 * float(np.median(taken))
-
-
-def forward(problem):
-    kind = diffrax.AbstractAdjoint
-    is_adjoint = lambda node: isinstance(node, kind)  # noqa: E731
-    return jax.tree.map(lambda n: diffrax.ForwardMode() if is_adjoint(n) else n, problem, is_leaf=is_adjoint)
+    return 1e3 * float(np.median(lap_times(program, positions, laps)))
 
 
 def costs(case, laps: int) -> tuple[int, float, float, float]:
@@ -53,7 +42,7 @@ def costs(case, laps: int) -> tuple[int, float, float, float]:
     positions = problem.prior(BATCH, key=jax.random.key(0))
     solve = jax.jit(jax.vmap(problem.log_density))
     reverse = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))
-    tangents = jax.jit(jax.vmap(jax.jacfwd(forward(problem).log_density)))
+    tangents = jax.jit(jax.vmap(jax.jacfwd(with_adjoint(problem, diffrax.ForwardMode()).log_density)))
     return problem.dimension, *(median_ms(p, positions, laps) for p in (solve, reverse, tangents))
 
 

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from ..._errors import ModelError
 from ..._types import Values
-from ...random import Module
+from ...random import Module, is_function
 from .boundary import (
     ENDS,
     AbstractCondition,
@@ -20,7 +20,7 @@ from .boundary import (
     condition,
 )
 from .grid import Grid
-from .pointwise import check_value, each, evaluate, is_function, of_field
+from .pointwise import check_value, each, evaluate, of_field
 
 
 class FiniteVolume(Module):

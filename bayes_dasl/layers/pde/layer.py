@@ -1,5 +1,6 @@
 """The layer that solves a partial differential equation by the method of lines."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -12,7 +13,8 @@ from ..._errors import ModelError
 from ..._tree import FrozenDict
 from ..._types import Values, VectorField
 from ...data import Inputs
-from ...random import paths, realise
+from ...random import with_ones
+from .._functions import check_tolerances
 from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps
 from ..ode import ODE, check_interpolation, find_solver
@@ -36,7 +38,8 @@ class PDE(AbstractLayer):
     of the data, by a polynomial of `degree` 1 or 3 between cell centres; the others must be single numbers.
 
     All other fields are those of `ODE`. Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in
-    one dimension, half of that in two. `rodas5p` suits up to about a hundred cells, `Chebyshev(stages)` any number.
+    one dimension, half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but
+    its gradients are slow.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
     Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad tolerances;
@@ -65,8 +68,7 @@ class PDE(AbstractLayer):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
         if not isinstance(self.initial, dict) or not self.initial:
             raise ModelError("initial must be a dict that names every field and gives its initial value")
-        if min(self.rtol, self.atol) <= 0 or self.max_steps < 1:
-            raise ModelError("rtol and atol must be positive and max_steps at least 1")
+        check_tolerances(self)
         if self.degree not in (1, 3):
             raise ModelError(f"degree must be 1 or 3, not {self.degree!r}")
         for name, value in self.initial.items():
@@ -100,10 +102,7 @@ class PDE(AbstractLayer):
 
     @property
     def states(self) -> int:
-        cells = 1
-        for count in self.grid.shape:
-            cells *= count
-        return cells * len(self.initial)
+        return math.prod(self.grid.shape) * len(self.initial)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its field."""
@@ -143,7 +142,7 @@ class PDE(AbstractLayer):
 
     def _observed_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what is observed, whatever the random leaves are."""
-        known = realise(self, {path: jnp.ones(leaf.shape) for path, leaf in paths(self).items()})
+        known = with_ones(self)
         fields = {name: jnp.ones(self.grid.shape) for name in self.initial}
         shapes = jax.eval_shape(known._observed, 0.0, fields, dict.fromkeys(self.forcings, 0.0))
         return {name: value.shape for name, value in shapes.items()}

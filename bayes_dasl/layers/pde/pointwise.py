@@ -11,12 +11,7 @@ from jaxtyping import Array
 
 from ..._errors import ModelError
 from ..._types import Values
-from ...random import is_random
-
-
-def is_function(value: Any) -> bool:
-    # A NumPyro distribution is callable, but stands for a number.
-    return callable(value) and not is_random(value)
+from ...random import is_function, is_random, shape_of
 
 
 def each(function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]) -> Any:
@@ -77,7 +72,7 @@ def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> 
         return
     if not is_random(value) and not eqx.is_array_like(value):
         raise ModelError(f"{where} must be a number, an array, a distribution or a function (t, y, u), not {value!r}")
-    shape = value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
+    shape = shape_of(value)
     if shape not in shapes:
         wanted = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise ModelError(f"{where} has the shape {shape}, but {wanted} is needed")

@@ -9,9 +9,9 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from ..._errors import ModelError
 from ..._types import Values
-from ...random import Module
+from ...random import Module, is_function
 from .grid import Grid
-from .pointwise import check_value, each, is_function, of_field
+from .pointwise import check_value, each, of_field
 
 
 def to_spectrum(values: Float[Array, "..."]) -> Complex[Array, "..."]:

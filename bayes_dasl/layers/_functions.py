@@ -1,0 +1,54 @@
+"""The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from .._errors import ModelError
+from ..random import check_scalar, is_random, shape_of, with_ones
+
+
+def named(values: Any, what: str) -> dict[str, Any]:
+    """Arrays by name, from what a function returns.
+
+    Raises: ModelError if that is no dict.
+    """
+    if not isinstance(values, Mapping):
+        raise ModelError(f"{what} must return a dict of named values, not {type(values).__name__}")
+    return {name: jnp.asarray(value, float) for name, value in values.items()}
+
+
+def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
+    """Shapes of the values that a function returns, by name; its random leaves may be anything."""
+    known, u = with_ones(function), dict.fromkeys(forcings, jnp.zeros(()))
+    return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
+
+
+def output_names(observe: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
+    """Names of what is predicted: of the states, or of what `observe` makes of them."""
+    return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
+
+
+def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:
+    """States of the shapes that initial values give, random or not."""
+    return {name: jnp.ones(shape_of(v)) if is_random(v) else jnp.asarray(v, float) for name, v in initial.items()}
+
+
+def check_initial(initial: Any, observe: Any) -> None:
+    """Refuse initial values that do not name states, or are no numbers where the states are what is observed.
+
+    Raises: ModelError.
+    """
+    if not isinstance(initial, dict) or not initial:
+        raise ModelError("initial must be a dict that names every state and gives its initial value")
+    if observe is None:
+        for name, value in initial.items():
+            check_scalar(value, f"initial['{name}']")
+
+
+def check_tolerances(layer: Any) -> None:
+    """Raises: ModelError for tolerances that are not positive, or no step at all."""
+    if min(layer.rtol, layer.atol) <= 0 or layer.max_steps < 1:
+        raise ModelError("rtol and atol must be positive and max_steps at least 1")
