@@ -3,7 +3,6 @@
 import re
 
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -116,14 +115,6 @@ def test_every_ode_gets_it():
     changed = with_solver(tree, "rodas5p")
     assert isinstance(changed["one"].solver, Rodas5P) and isinstance(changed["two"][0].solver, Rodas5P)
     assert not isinstance(tree["one"].solver, Rodas5P)
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 class TestRefusals:

@@ -8,7 +8,6 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -33,14 +32,6 @@ def given(times, start=None, **forcings):
     """Inputs at `times` driven by the named series."""
     data = xr.Dataset({name: ("time", v) for name, v in forcings.items()}, {"time": times})
     return bd.inputs(data, start=start, forcings=list(forcings))
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
 
 
 @eqx.filter_jit

@@ -4,48 +4,28 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from scipy.integrate import solve_ivp
+from recovery import lorenz
+from recovery.lorenz import START, STATES, TRUTH, Lorenz
 
 import bayes_dasl as bd
-from bayes_dasl._convergence import rhat
 from bayes_dasl._errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.layers.shooting import MultipleShooting, segment_states
 from bayes_dasl.random import paths
 
-STATES = ("x", "y", "z")
-START = {"x": 1.0, "y": 0.0, "z": 0.0}
-TRUTH = {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3}
 END = 30.0
 KNOTS = np.arange(0.5, END, 0.5)
-SPARSE, DENSE = np.arange(1.0, END + 0.5), np.round(np.arange(0.1, END + 0.05, 0.1), 6)
-
-
-class Lorenz(bd.Module):
-    sigma: bd.Scalar
-    rho: bd.Scalar
-    beta: bd.Scalar
-
-    def __call__(self, t, s, u):
-        x, y, z = (s[name] for name in STATES)
-        return {"x": self.sigma * (y - x), "y": x * (self.rho - z) - y, "z": x * y - self.beta * z}
-
-
-def lorenz(t, y):
-    return list(Lorenz(**TRUTH)(t, dict(zip(STATES, y, strict=True)), {}).values())
+SPARSE, DENSE = lorenz.TIMES, np.round(np.arange(0.1, END + 0.05, 0.1), 6)
 
 
 @pytest.fixture(scope="module")
 def truth():
-    """States at any times, by name."""
-    solved = solve_ivp(lorenz, (0, END), list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
-    return lambda times: dict(zip(STATES, solved.sol(np.asarray(times)), strict=True))
+    return lorenz.true_states
 
 
 def ode(parameters=TRUTH, **options):
@@ -270,33 +250,13 @@ class TestInAModel:
 
 
 @pytest.mark.slow
-def test_lorenz_over_thirty_units_of_time(truth):
-    """Thirty noisy observations, a knot at each: Stan's single shooting takes hours and does not converge.
-
-    The kicks that the gap allows are not in the truth; with 0.3 they are half the noise. A gap of 0.1 takes 2.4 times
-    as many leapfrog steps.
-    """
-    rng = np.random.default_rng(0)
-    noisy = {name: ("time", values + rng.normal(0, 0.5, SPARSE.size)) for name, values in truth(SPARSE).items()}
-    data, knots = xr.Dataset(noisy, {"time": SPARSE}), SPARSE[:-1]
-    priors = {"sigma": bd.between(5.0, 20.0), "rho": bd.between(15.0, 45.0), "beta": bd.between(1.0, 6.0)}
-    inner = ode(priors, rtol=1e-6, atol=1e-6, max_steps=256)
-    layer = MultipleShooting(inner, knots, segment_states(data, STATES, knots, 2.0), 0.3)
-    post = bd.fit(bd.Model(layer, noise=bd.NormalNoise(0.5)), data, bd.NUTS(chains=4, warmup=300, draws=1000), key=0)
-    draws = post["posterior"]
-    by_chain = np.concatenate([v.values.reshape(*v.shape[:2], -1) for v in draws.data_vars.values()], axis=-1)
-    assert rhat(by_chain).max() < 1.01
-    for name, value in TRUTH.items():
-        low, high = np.quantile(draws[name], [0.025, 0.975])
-        assert low < value < high, name
-
-
-@pytest.fixture
-def unchecked():
-    """Without the type checker of the tests, which would refuse such input itself."""
-    jaxtyping.config.update("jaxtyping_disable", True)
-    yield
-    jaxtyping.config.update("jaxtyping_disable", False)
+def test_lorenz_over_thirty_units_of_time():
+    """Stan's single shooting takes hours and does not converge."""
+    found = lorenz.fit(0)
+    assert found["rhat"] < 1.01
+    assert found["seconds"] < 1800
+    for name in TRUTH:
+        assert found[name]["covered"], name
 
 
 THREE = {name: np.zeros(2) for name in STATES}
