@@ -12,8 +12,8 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 os.environ.setdefault("MPLBACKEND", "Agg")
-# Compilation is most of a test's time; JAX reads these when it is first imported. Each process of the tests has a folder
-# of its own, since JAX does not write a program at once.
+# Compilation is most of a test's time; JAX reads these when it is first imported. Each process of the tests has a
+# folder of its own, since JAX does not write a program in one go.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax" / WORKER))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
