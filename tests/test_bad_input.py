@@ -240,6 +240,7 @@ TABLE = [
           ModelError, r"NUTS\(draws=0\): draws must be a whole number, at least 1"),
     built("half a draw", lambda: bd.NUTS(draws=1.5), ModelError, "draws must be a whole number"),
     built("no chains", lambda: bd.NUTS(chains=0), ModelError, "chains must be a whole number, at least 1"),
+    built("one climb", lambda: bd.NUTS(climbs=1), ModelError, "climbs must be a whole number, at least 2"),
     built("warm-up too short", lambda: bd.NUTS(warmup=10), ModelError,
           r"NUTS\(warmup=10\): warmup must be a whole number, at least 25"),
     built("gradient unknown", lambda: bd.NUTS(gradient="backward"), ModelError,

@@ -198,6 +198,17 @@ def test_starts_find_the_mode_and_its_curvature(decay):
     np.testing.assert_allclose(start.precisions[0], curvature, rtol=0.02, atol=0.02 * np.abs(curvature).max())
 
 
+@pytest.mark.parametrize("near", [None, np.zeros((5, 3))])
+@pytest.mark.parametrize("climbs", [2, 3])
+def test_few_climbs_find_a_single_mode_too(decay, climbs, near):
+    problem = pose(*decay)
+    optimiser = _start.Optimiser(traced_once(problem)[0], climbs)
+    start = _start.find_start(problem, optimiser, near=near, key=jax.random.key(0))
+    assert np.abs(traced_once(problem)[0](jnp.asarray(start.modes[0]))[1]).max() < 1e-2
+    assert start.tried == (4 * climbs if near is None else 2 * (2 * climbs))
+    assert optimiser.gradients < 500 * climbs
+
+
 def problem_density(model, data):
     """The log density of the decay in closed form, in log coordinates (order of the tree: rate, y, scale)."""
     times, y = jnp.asarray(data["time"].values), jnp.asarray(data["y"].values)

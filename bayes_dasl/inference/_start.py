@@ -16,9 +16,9 @@ from .._journal import Arrays
 from ._problem import Problem, ValueAndGradient
 from ._spread import spread
 
-_PRIOR_DRAWS = 128
+CLIMBS = 32
 # Only promising draws are optimised: one of the others may need every step that the solver allows.
-_STARTS = 32
+_DRAWS_A_CLIMB = 4
 _STEPS = 400
 # A mode whose log mass is so much lower than the largest holds little of the posterior.
 _WORTH_HAVING = 5.0
@@ -46,12 +46,13 @@ class Start:
 
 
 class Optimiser:
-    """Adam from `_STARTS` positions; one compiled program serves to optimise and to evaluate.
+    """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
 
     `seconds` and `gradients` count what it has computed so far.
     """
 
-    def __init__(self, value_and_gradient: ValueAndGradient):
+    def __init__(self, value_and_gradient: ValueAndGradient, climbs: int = CLIMBS):
+        self.climbs = climbs
         schedule = optax.cosine_decay_schedule(0.1, _STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
@@ -69,16 +70,17 @@ class Optimiser:
             _, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
             return best, highest, gradient
 
-        over = spread(descend, _STARTS, shared=1)
+        over = spread(descend, climbs, shared=1)
         self._sharding, self._descend = over.sharding, jax.jit(over.function)
         self._program: Any = None
         self.seconds, self.gradients = 0.0, 0
 
     def _run(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        given = jax.device_put(x, self._sharding), np.asarray(steps)
+        filled = np.concatenate([x, np.repeat(x[-1:], self.climbs - len(x), axis=0)])
+        given = jax.device_put(filled, self._sharding), np.asarray(steps)
         self._program = self._program or self._descend.lower(*given).compile()
         began = time.perf_counter()
-        found = jax.tree.map(np.asarray, self._program(*given))
+        found = jax.tree.map(lambda a: np.asarray(a)[: len(x)], self._program(*given))
         self.seconds += time.perf_counter() - began
         self.gradients += steps * len(x)
         return found
@@ -90,12 +92,10 @@ class Optimiser:
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""
         values, gradients = [], []
-        for begin in range(0, len(x), _STARTS):
-            part = x[begin : begin + _STARTS]
-            padded = np.concatenate([part, np.repeat(part[-1:], _STARTS - len(part), axis=0)])
-            _, value, gradient = self._run(padded, 1)
-            values.append(value[: len(part)])
-            gradients.append(gradient[: len(part)])
+        for begin in range(0, len(x), self.climbs):
+            _, value, gradient = self._run(x[begin : begin + self.climbs], 1)
+            values.append(value)
+            gradients.append(gradient)
         return np.concatenate(values), np.concatenate(gradients)
 
 
@@ -121,17 +121,18 @@ def find_start(
     Half of the climbs begin at draws `near` the modes, if they are given, the others at prior draws.
     Raises: ModelError if none leads to a finite log density.
     """
-    groups = [np.asarray(problem.prior(_PRIOR_DRAWS, key=key))]
+    draws = _DRAWS_A_CLIMB * optimiser.climbs
+    groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
-        groups = [groups[0][: _PRIOR_DRAWS // 2], _evenly(near, _PRIOR_DRAWS // 2)]
+        groups = [groups[0][: draws // 2], _evenly(near, draws // 2)]
     values = [_or_lowest(optimiser.evaluate(group)[0]) for group in groups]
-    share = _STARTS // len(groups)
+    share = optimiser.climbs // len(groups)
     promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
     x = (climb or optimiser.optimise)(np.concatenate(promising))
     value = _or_lowest(optimiser.evaluate(x)[0])
     if not np.isfinite(value).any():
         raise ModelError(
-            f"none of {_PRIOR_DRAWS} prior draws leads to a finite log density: run bd.check(model, data), which "
+            f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
             "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
         )
     order = np.argsort(-value)

@@ -18,7 +18,7 @@ from ._metric import Metric, laplace_metric, refine
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
-from ._start import Climb, Optimiser, fared, find_start, first_positions, nearest_mode
+from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
 
 LONGEST_WARMUP = 2000
 # R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
@@ -38,7 +38,9 @@ class NUTS:
     warm-up, pooled over chains. The gradient is taken by `forward` or `reverse` mode through the solver; `auto` takes
     forward mode for up to 8 unknown numbers (and fewer than 30 states), reverse mode from 65, and between them forward
     mode if a short measurement finds it faster by a fifth. Modes are climbed to by Adam; with `start="pathfinder"` by
-    L-BFGS, to the points of the highest ELBO on its paths. Chains begin at draws of the normal around modes.
+    L-BFGS, to the points of the highest ELBO on its paths. There are `climbs` of them, of 400 gradients each, from the
+    best of four times as many prior draws: a few suffice where a solve is dear and the posterior has one mode. Chains
+    begin at draws of the normal around modes.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
@@ -50,9 +52,10 @@ class NUTS:
     max_tree_depth: int = 10
     gradient: str = "auto"
     start: str = "modes"
+    climbs: int = CLIMBS
 
     def __post_init__(self):
-        for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1)):
+        for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1), ("climbs", 2)):
             value = getattr(self, name)
             if value is None and name == "warmup":
                 continue
@@ -94,7 +97,7 @@ class NUTS:
         like = laplace_metric(problem, np.eye(problem.dimension))
         chains = Chains(kernel, self.chains, like, problem.dimension, key=key_chains)
         try:
-            optimiser = Optimiser(value_and_gradient)
+            optimiser = Optimiser(value_and_gradient, self.climbs)
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )

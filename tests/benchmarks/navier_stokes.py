@@ -31,8 +31,6 @@ sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
 from docs_section import rows  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
-from bayes_dasl.inference._problem import Problem  # noqa: E402
-from bayes_dasl.inference._start import Climb, Optimiser, Start, _precision, first_positions  # noqa: E402
 from bayes_dasl.plots import STYLE, plot_field  # noqa: E402
 from bayes_dasl.plots._style import BLACK, BLUE, FAINT, GREEN, GREY, ORANGE, VERMILION  # noqa: E402
 from bayes_dasl.posterior import draws_of  # noqa: E402
@@ -41,41 +39,7 @@ from bayes_dasl.random import realise  # noqa: E402
 BOX, VISCOSITY, NOISE, TEXTBOOK = 2 * np.pi, 4e-4, 0.05, 0.17
 SPIN_UP, STEP = 1.5, 0.25
 STRONGEST = 12.0  # strain rate up to which the unknown function has shape
-NEWTON_STEPS = 8
 COLOURS = dict(zip(("none", "textbook", "Smagorinsky", "basis"), (GREY, ORANGE, BLUE, VERMILION), strict=True))
-
-
-class NUTS(bd.NUTS):
-    """NUTS from one mode, found by Newton's method from the best of 32 prior draws, as every gradient is dear here.
-
-    The search of `bd.NUTS` takes 400 steps from each of 32 draws: more than ten thousand gradients.
-    """
-
-    def _begin(
-        self, problem: Problem, optimiser: Optimiser, climb: Climb, near: Any, key_find: Any, key: Any
-    ) -> dict[str, Any]:
-        tried = np.asarray(problem.prior(32, key=key_find))
-        value, gradient = optimiser.evaluate(tried)
-        at, failed = int(np.nanargmax(value)), int(np.isinf(value).sum())
-        x, height, slope = tried[at], value[at], gradient[at]
-        precision = _precision(optimiser, x)
-        for _ in range(NEWTON_STEPS):
-            size, vectors = np.linalg.eigh(precision)
-            step = vectors @ (vectors.T @ slope / np.maximum(np.abs(size), 1.0))
-            candidates = x + np.outer(2.0 ** -np.arange(16.0), step)
-            value, gradient = optimiser.evaluate(candidates)
-            at = int(np.nanargmax(value))
-            rise = value[at] - height
-            if rise > 0:
-                x, height, slope = candidates[at], value[at], gradient[at]
-                precision = _precision(optimiser, x)
-            if rise < 0.01:
-                break
-        start = Start(x[None], np.asarray([height]), precision[None], len(tried), failed)
-        position = first_positions(start, optimiser, self.chains, key=key)
-        value, gradient = optimiser.evaluate(position)
-        found = start.arrays() | {"position": position, "lp": value, "gradient": gradient}
-        return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
 
 def arguments() -> argparse.Namespace:
@@ -164,8 +128,10 @@ class Run:
         law = layer(self.grid, start, eddy, 1e-3, 256)
         self.model = bd.Model(law, bd.NormalNoise(dist.LogNormal(-1.0, 1.0)))
         self.train = seen(fields, options)
-        engine = NUTS(
+        # Every gradient is dear, and the posterior has one mode.
+        engine = bd.NUTS(
             chains=2,
+            climbs=2,
             warmup=options.warmup,
             draws=options.draws,
             target_acceptance=0.8,
