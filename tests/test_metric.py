@@ -100,17 +100,17 @@ def test_directions_of_no_curvature_are_long_and_no_longer():
 
 
 def test_many_dimensions_are_low_rank():
-    """A strong correlation of two of eighty coordinates is found; sixty-four are still dense."""
+    """A strong correlation of two of 160 coordinates is found; of the science, 128 are still dense."""
     rng = np.random.default_rng(4)
-    covariance = np.diag(np.logspace(-1, 1, 80))
+    covariance = np.diag(np.logspace(-1, 1, 160))
     covariance[0, 1] = covariance[1, 0] = 0.99 * np.sqrt(covariance[0, 0] * covariance[1, 1])
-    draws = rng.multivariate_normal(np.zeros(80), covariance, size=(4, 100), method="cholesky")
+    draws = rng.multivariate_normal(np.zeros(160), covariance, size=(4, 100), method="cholesky")
     gradients = -np.linalg.solve(covariance, draws[..., None])[..., 0]
-    start = _metric.laplace_metric(posed(80), np.eye(80))
-    assert start.rest == tuple(range(80))
-    assert _metric.laplace_metric(posed(64), np.eye(64)).rest == ()
+    start = _metric.laplace_metric(posed(160), np.eye(160))
+    assert start.rest == tuple(range(160))
+    assert _metric.laplace_metric(posed(128), np.eye(128)).rest == ()
     metric = _metric.refine(start, draws, gradients)
-    spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 80)))
+    spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 160)))
     assert abs(np.corrcoef(spread[:, 0], spread[:, 1])[0, 1]) < 0.2
     assert 0.5 < spread.std(0).min() < spread.std(0).max() < 2.0
 
@@ -132,3 +132,16 @@ def test_a_mode_of_any_condition_has_a_metric(stiffest):
 def test_a_lower_factor_is_that_of_cholesky(size):
     root = np.random.default_rng(size).normal(size=(size, size + 2))
     np.testing.assert_allclose(_metric.lower_factor(root), np.linalg.cholesky(root @ root.T), rtol=1e-8)
+
+
+@pytest.mark.parametrize(("knots", "dense", "rest"), [(40, 41, 0), (100, 101, 0), (127, 128, 0), (128, 1, 128)])
+def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
+    """Beside the initial value, one state of a single name at each knot."""
+    ode = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 1.0)})
+    times = np.arange(knots + 1.0)
+    segments = {"y": dist.Normal(jnp.zeros(knots), 1.0)}
+    layer = bd.MultipleShooting(ode, times[1:], segments, 0.1)
+    data = xr.Dataset({"y": ("time", np.ones(knots + 1))}, {"time": times})
+    problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
+    metric = _metric.laplace_metric(problem, np.eye(problem.dimension))
+    assert (len(metric.block), len(metric.rest)) == (dense, rest)

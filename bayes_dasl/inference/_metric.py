@@ -12,6 +12,9 @@ from ._problem import Problem
 from ._start import root_of_inverse
 
 DENSE_UP_TO = 64
+# States at the knots of a chaotic system hang together in more directions than a low rank has; their posterior is close
+# to a normal, so that few draws give its covariance.
+DENSE_OF_SCIENCE = 128
 RANK = 20
 
 # So many draws, and a tenth for each dimension, is the metric so far worth.
@@ -92,14 +95,15 @@ def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dim
 
 
 def _split(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which coordinates are dense: all of them if they are few, else those of the science if these are few."""
+    """Which coordinates are dense: all of them if they are few, else those of no network, or of the science alone."""
     everything = tuple(range(problem.dimension))
     if problem.dimension <= DENSE_UP_TO:
         return everything, ()
-    science = problem.science()
-    if len(science) > DENSE_UP_TO:
-        return (), everything
-    return science, tuple(i for i in everything if i not in set(science))
+    for groups in (("science", "latent"), ("science",)):
+        block = problem.of_groups(*groups)
+        if len(block) <= DENSE_OF_SCIENCE:
+            return block, tuple(i for i in everything if i not in set(block))
+    return (), everything
 
 
 def refine(

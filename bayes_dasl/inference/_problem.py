@@ -107,10 +107,10 @@ class Problem(eqx.Module):
         """How many numbers the solvers of the model carry along, all of them together."""
         return self.model.layer.states
 
-    def science(self) -> tuple[int, ...]:
-        """The coordinates that belong to no network."""
+    def of_groups(self, *groups: str) -> tuple[int, ...]:
+        """The coordinates of some groups of random leaves."""
         leaves = paths(self.model)
-        spans = [(site.start, site.size) for path, site in self.sites.items() if leaves[path].group == "science"]
+        spans = [(site.start, site.size) for path, site in self.sites.items() if leaves[path].group in groups]
         return tuple(i for start, size in spans for i in range(start, start + size))
 
     def labels(self) -> list[str]:

@@ -34,13 +34,13 @@ class NUTS:
 
     `warmup` and `draws` are for each of the `chains`. Warm-up is done in segments of 25 draws. Without `warmup` it
     lasts until the chains agree and the metric has settled, at most 2000 draws. The metric is dense up to 64 unknown
-    numbers; above that it is dense for the science and low-rank for the rest. It is refined from the draws of the
-    warm-up, pooled over chains. The gradient is taken by `forward` or `reverse` mode through the solver; `auto` takes
-    forward mode for up to 8 unknown numbers (and fewer than 30 states), reverse mode from 65, and between them forward
-    mode if a short measurement finds it faster by a fifth. Modes are climbed to by Adam; with `start="pathfinder"` by
-    L-BFGS, to the points of the highest ELBO on its paths. There are `climbs` of them, of 400 gradients each, from the
-    best of four times as many prior draws: a few suffice where a solve is dear and the posterior has one mode. Chains
-    begin at draws of the normal around modes.
+    numbers; above that it is dense for up to 128 numbers of the science and its latent states, and low-rank for the
+    rest. It is refined from the draws of the warm-up, pooled over chains. The gradient is taken by `forward` or
+    `reverse` mode through the solver; `auto` takes forward mode for up to 8 unknown numbers (and fewer than 30 states),
+    reverse mode from 65, and between them forward mode if a short measurement finds it faster by a fifth. Modes are
+    climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
+    `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
+    solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """

@@ -58,7 +58,7 @@ def fit(seed: int) -> dict:
     priors = {"sigma": bd.between(5.0, 20.0), "rho": bd.between(15.0, 45.0), "beta": bd.between(1.0, 6.0)}
     ode = bd.ODE(Lorenz(**priors), START, start=0.0, rtol=1e-6, atol=1e-6, max_steps=256)
     layer = bd.MultipleShooting(ode, TIMES[:-1], bd.segment_states(data, STATES, TIMES[:-1], 2.0), GAP)
-    engine = bd.NUTS(chains=4, warmup=300, draws=1000)
+    engine = bd.NUTS(chains=4, warmup=300, draws=2000)
     post = bd.fit(bd.Model(layer, noise=bd.NormalNoise(NOISE)), data, engine, key=seed, progress=False)
     draws = post["posterior"].data_vars
     rhat = max(float(bd.diagnostics.rhat(v.values.reshape(*v.shape[:2], -1)).max()) for v in draws.values())
