@@ -5,7 +5,6 @@ import collections
 import json
 import os
 import sys
-import time
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
@@ -15,31 +14,10 @@ os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
 
 import numpy as np  # noqa: E402
 
-import bayes_dasl as bd  # noqa: E402
+from recovery.case import REPLICATES, fit  # noqa: E402
 from recovery.cases import CASES  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results.jsonl"
-REPLICATES = 50
-
-
-def fit(case, replicate: int) -> dict:
-    """Which 90 % intervals cover, and how well the chains mixed."""
-    began = time.perf_counter()
-    post = bd.fit(case.model, case.data(replicate), case.engine, progress=False, key=replicate)
-    by_path = {v.attrs["path"]: v for v in post["posterior"].data_vars.values()}
-    covered, rhat = {}, 1.0
-    for path, truth in case.judged.items():
-        draws = by_path[path].values
-        low, high = np.quantile(draws, [0.05, 0.95])
-        covered[path] = bool(low <= truth <= high)
-        rhat = max(rhat, float(bd.diagnostics.rhat(draws[..., None]).max()))
-    return {
-        "case": case.name,
-        "replicate": replicate,
-        "covered": covered,
-        "rhat": round(rhat, 4),
-        "seconds": round(time.perf_counter() - began, 1),
-    }
 
 
 def held() -> list[dict]:

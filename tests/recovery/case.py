@@ -1,6 +1,7 @@
 """What a case of the suite is: a model, a truth, and data that the truth makes."""
 
 import dataclasses
+import time
 from collections.abc import Mapping
 
 import numpy as np
@@ -8,6 +9,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.layers import AbstractLayer
+
+REPLICATES = 50
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,3 +53,23 @@ class Case:
             for name, value in self.predicted().items()
         }
         return self.template.assign(noisy)
+
+
+def fit(case: Case, replicate: int) -> dict:
+    """Which 90 % intervals cover, and how well the chains mixed."""
+    began = time.perf_counter()
+    post = bd.fit(case.model, case.data(replicate), case.engine, progress=False, key=replicate)
+    by_path = {v.attrs["path"]: v for v in post["posterior"].data_vars.values()}
+    covered, rhat = {}, 1.0
+    for path, truth in case.judged.items():
+        draws = by_path[path].values
+        low, high = np.quantile(draws, [0.05, 0.95])
+        covered[path] = bool(low <= truth <= high)
+        rhat = max(rhat, float(bd.diagnostics.rhat(draws[..., None]).max()))
+    return {
+        "case": case.name,
+        "replicate": replicate,
+        "covered": covered,
+        "rhat": round(rhat, 4),
+        "seconds": round(time.perf_counter() - began, 1),
+    }
