@@ -14,16 +14,18 @@ from matplotlib.ticker import MaxNLocator
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
 
 _TIMES = 4
-_ERRORS = "Purples"
+_WIDTHS = "Purples"
+_ERROR, _SPREAD = "median less data", "width of the 90 % interval"
+# Of the largest value, so much on the other side of zero.
 _SIGNED = 0.2
-"""Of the largest value, so much on the other side of zero."""
 
 
 def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
-    """Draw the forecast of a field: its median, and the width of its 90 % interval, with the data beside them.
+    """Draw the forecast of a field: its median, the width of its 90 % interval, the data and how far the median is off.
 
     A field over one coordinate is a map over time and place; where data were fitted ends at a dashed line. One over two
-    coordinates is drawn at up to four times. Draws whose solve failed are left out.
+    coordinates is drawn at up to four times, of which those within the fitted data say so. Draws whose solve failed are
+    left out.
     """
     predictions = fc["predictions"].dataset[observable]
     index, *places = map(str, predictions.dims[2:])
@@ -37,12 +39,15 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
             return fig
         low, median, high = np.quantile(draws, (0.05, 0.5, 0.95), axis=0)
         like = predictions.isel(chain=0, draw=0, drop=True).transpose(index, *places)
-        maps = {"median": [like.copy(data=median)], "width of the 90 % interval": [like.copy(data=high - low)]}
-        data = _data(train, test, observable, index, places)
-        maps = ({"data": data} if data else {}) | maps
+        middle, data = like.copy(data=median), _data(train, test, observable, index, places)
+        # Data where nothing is forecast have no error; those of the fit may lie before the forecast.
+        errors = [found for part in data if (found := middle - part).size]
+        maps = {"data": data, "median": [middle], _ERROR: errors, _SPREAD: [like.copy(data=high - low)]}
+        maps = {name: parts for name, parts in maps.items() if parts}
+        train_end = fc.attrs.get("train_end")
         if len(places) == 1:
-            return _over_time(maps, predictions, index, places[0], fc.attrs.get("train_end"))
-        return _at_times(maps, predictions, index, places)
+            return _over_time(maps, predictions, index, places[0], train_end)
+        return _at_times(maps, predictions, index, places, train_end)
 
 
 def _data(
@@ -55,20 +60,25 @@ def _data(
     return [values.sortby(index).drop_duplicates(index).astype(float) for values in held]
 
 
-def _limits(maps: dict[str, list[xr.DataArray]]) -> tuple[float, float]:
-    values = np.concatenate(
-        [part.values.ravel() for name, parts in maps.items() if "width" not in name for part in parts]
-    )
-    return float(np.nanmin(values)), float(np.nanmax(values))
+def _limits(maps: dict[str, list[xr.DataArray]]) -> dict[str, tuple[float, float]]:
+    """The lowest and highest value of each row; the data and the median share theirs."""
+
+    def ends(*names):
+        values = np.concatenate([part.values.ravel() for name in names for part in maps.get(name, ())])
+        return (float(np.nanmin(values)), float(np.nanmax(values))) if np.isfinite(values).any() else (0.0, 1.0)
+
+    shared = ends("data", "median")
+    return {name: shared if name in ("data", "median") else ends(name) for name in maps}
 
 
 def _colours(name: str, limits: tuple[float, float]) -> dict:
-    """Shades of two colours that meet at zero, for values of which many are positive and many negative."""
-    if "width" in name:
-        return {"cmap": _ERRORS, "vmin": 0}
+    """Shades of two colours that meet at zero, for errors and for values of either sign."""
     low, high = limits
-    if low < 0 < high and min(-low, high) > _SIGNED * max(-low, high):
-        return {"cmap": "RdBu_r", "vmin": -max(-low, high), "vmax": max(-low, high)}
+    largest = max(-low, high, 1e-300)
+    if name == _SPREAD:
+        return {"cmap": _WIDTHS, "vmin": 0, "vmax": largest}
+    if name == _ERROR or (low < 0 < high and min(-low, high) > _SIGNED * largest):
+        return {"cmap": "RdBu_r", "vmin": -largest, "vmax": largest}
     return {"cmap": "viridis", "vmin": low, "vmax": high}
 
 
@@ -80,7 +90,7 @@ def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, tr
         for values in parts:
             mesh = ax.pcolormesh(
                 values[index].values, values[place].values, values.values.T, shading="nearest", rasterized=True,
-                **_colours(name, limits),
+                **_colours(name, limits[name]),
             )  # fmt: skip
         fig.colorbar(mesh, ax=ax, label=axis_label(predictions, str(predictions.name)))
         ax.set_title(name)
@@ -93,20 +103,16 @@ def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, tr
     return fig
 
 
-def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list) -> Figure:
-    limits = _limits(maps)
-    times = predictions[index].values
-    chosen = times[np.unique(np.linspace(0, len(times) - 1, min(_TIMES, len(times))).astype(int))]
+def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list, train_end: float | None) -> Figure:
+    limits, chosen = _limits(maps), _chosen(maps, predictions[index].values, index)
     fig = Figure(figsize=(1.75 * len(chosen) + 1.1, 1.75 * len(maps) + 0.5), layout="constrained")
     axes = fig.subplots(len(maps), len(chosen), sharex=True, sharey=True, squeeze=False)
+    for ax, time in zip(axes[0], chosen, strict=True):
+        ax.set_title(plain(f"{index} {time:g}") + (", fitted" if train_end is not None and time <= train_end else ""))
     for row, (name, parts) in zip(axes, maps.items(), strict=True):
-        colours = _colours(name, limits)
-        colours = colours | {"vmax": max(float(np.nanmax(parts[0].values)), 1e-300)} if "width" in name else colours
-        mesh = None
+        colours, mesh = _colours(name, limits[name]), None
         for ax, time in zip(row, chosen, strict=True):
             mesh = _map(ax, parts, index, places, float(time), colours) or mesh
-            if name == next(iter(maps)):
-                ax.set_title(plain(f"{index} {time:g}"))
         if mesh is not None:
             fig.colorbar(
                 mesh, ax=list(row), label=f"{fill(name, 13)}\n{axis_label(predictions, str(predictions.name))}"
@@ -115,6 +121,13 @@ def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list) -
     for ax in axes[-1]:
         ax.set_xlabel(axis_label(predictions[places[0]], places[0]))
     return fig
+
+
+def _chosen(maps: dict, times: np.ndarray, index: str) -> np.ndarray:
+    """Up to four times, spread over those that have data, or over all if none has."""
+    with_data = [t for t in times if any(_at(part, index, float(t)) is not None for part in maps.get("data", ()))]
+    times = np.asarray(with_data) if with_data else times
+    return times[np.unique(np.linspace(0, len(times) - 1, min(_TIMES, len(times))).astype(int))]
 
 
 def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: float, colours: dict):

@@ -35,7 +35,7 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
     """Draw the forecast of each observable."""
     return [
         _card(
-            (plots.plot_field if _is_field(fc, name) else plots.plot_forecast)(fc, train, test, name),
+            (plots.plot_field if is_field(fc, name) else plots.plot_forecast)(fc, train, test, name),
             f"forecast-{slug(name)}",
             str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
             _data_words(train, test, name),
@@ -45,12 +45,12 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
     ]
 
 
-def _is_field(fc: xr.DataTree, name: str) -> bool:
+def is_field(fc: xr.DataTree, name: str) -> bool:
     return fc["predictions"].dataset[name].ndim > 3
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:
-    return "width of the 90 % interval" if _is_field(fc, name) else "50 and 90 % bands"
+    return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
 def decomposition_cards(parts: xr.Dataset, names: Sequence[str], train_end: float | None) -> list[Card]:

@@ -70,6 +70,8 @@ def render(
         skill=_skill(scored, units) if scored else "",
         facts=_facts(post, fc, summary, scored, units),
         forecast=_figures.forecast_cards(fc, train, test, shown),
+        fields=any(_figures.is_field(fc, name) for name in shown),
+        curves=not all(_figures.is_field(fc, name) for name in shown),
         failed=_failed(fc),
         observables=observables,
         shown=shown,

@@ -39,7 +39,8 @@ class PDE(AbstractLayer):
 
     All other fields are those of `ODE`. Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in
     one dimension, half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but
-    its gradients are slow.
+    its gradients are slow. Draws that make the equation stiff use up `max_steps` and are rejected: some hundred steps,
+    if that is enough where the truth may lie, keep them cheap.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
     Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad tolerances;

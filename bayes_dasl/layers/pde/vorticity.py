@@ -161,6 +161,7 @@ def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
 def coarsen(values: Float[Array, "x y"], fine: Grid, coarse: Grid) -> Float[Array, "coarse_x coarse_y"]:
     """A periodic field on a coarser grid of the same box, without the waves that grid cannot hold.
 
+    `Vorticity` transports fewer waves than its grid holds: compare it with `truncated(coarse, coarsen(...))`.
     Raises: ModelError if the grids are not of the same box or the other is no coarser.
     """
     same = fine.names == coarse.names and all(fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names)
