@@ -12,6 +12,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 # The same program serves every replicate of a case: data are arguments of it, not constants inside.
 os.environ.setdefault("JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS", "1")
 
+import jax  # noqa: E402
 import numpy as np  # noqa: E402
 
 from recovery.case import REPLICATES, fit  # noqa: E402
@@ -64,6 +65,7 @@ def main() -> None:
             with RESULTS.open("a") as file:
                 file.write(json.dumps(row) + "\n")
             print(row, flush=True)
+        jax.clear_caches()  # compiled programs of a case are of no use to the next, and large
     print(table(CASES))
 
 
