@@ -15,7 +15,7 @@ from ._predictive import Draws
 from ._trace import traced
 from .data import Inputs
 from .hybrid import Residual
-from .hybrid._sensitivity import parameters
+from .hybrid._sensitivity import Coordinates, coordinates, parameters
 from .hybrid.orthogonal import least_squares
 from .layers import with_adjoint
 from .model import Model
@@ -43,9 +43,10 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$. So
     $c_k$ is by how much the parameter would move to do what the closures do.
 
-    Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one does not
-    move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is the mean
-    share of the closures' effect that the parameters could do.
+    Shares that sum to 1, and others that can move in fewer directions than they are numbers, count in NumPyro's free
+    coordinates. Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one
+    does not move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is
+    the mean share of the closures' effect that the parameters could do.
     """
     leaves = {path: leaf for path, leaf in paths(_without_closures(model.layer)).items() if leaf.group == "science"}
     if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
@@ -53,7 +54,7 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     total = len(next(iter(draws.values())))
     index = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
     some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
-    one = traced(_one_draw(model, given, tuple(leaves)), {path: v[0] for path, v in some.items()})
+    one = traced(_one_draw(model, given, coordinates(leaves)), {path: v[0] for path, v in some.items()})
     theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
     finite = np.isfinite(shift).all(axis=1)
     return _table(model, leaves, theta[finite], shift[finite], explained[finite])
@@ -63,7 +64,7 @@ def _is_residual(node: Any) -> bool:
     return isinstance(node, Residual)
 
 
-def _one_draw(model: Model, given: Inputs, leaves: tuple[str, ...]) -> Any:
+def _one_draw(model: Model, given: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
     forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
@@ -106,8 +107,8 @@ def _table(
     model: Model, leaves: Mapping[str, RandomLeaf], theta: np.ndarray, shift: np.ndarray, explained: np.ndarray
 ) -> xr.Dataset:
     short, labels = names(model), []
-    for path, leaf in leaves.items():
-        inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(leaf.shape)] if leaf.shape else [""]
+    for path, how in coordinates(leaves).items():
+        inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
         labels += [short[f"layer.{path}"] + tag for tag in inside]
     spread = theta.std(axis=0), shift.std(axis=0)
     moving = (spread[0] > 0) & (spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300))

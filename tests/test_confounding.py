@@ -1,11 +1,14 @@
 """The verdict on a closure that does what a parameter could do, and on posteriors that lean on a bound."""
 
+import jax
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl._confounding import confounding
+from bayes_dasl.random import draw_prior
 
 TIMES = np.linspace(0.0, 3.0, 25)
 
@@ -67,3 +70,13 @@ def test_science_alone_is_not_asked():
 def test_a_posterior_that_leans_on_a_bound_is_named(high, leans):
     post = fitted(Decay(dist.Uniform(0.1, high)))
     assert ("[warning] upper bound of rate" in str(bd.diagnose(post))) == leans
+
+
+def test_shares_are_judged_by_what_they_can_do():
+    """Between equal models the weights change nothing, so they cannot stand for the correction."""
+    field = bd.Residual(bd.Parallel({"a": Decay(0.5), "b": Decay(0.5)}), Offset(dist.Normal(0.0, 0.1)), relative=True)
+    model = bd.Model(bd.ODE(field, {"y": 2.0}), bd.NormalNoise(0.02))
+    draws = {path: np.asarray(v) for path, v in draw_prior(model, 16, key=jax.random.key(0)).items()}
+    found = confounding(model, model.inputs(data()), draws)
+    assert list(found["parameter"].values) == ["weights[0]"]
+    assert found.attrs["explained"] == pytest.approx(0.0, abs=1e-6)

@@ -138,3 +138,26 @@ class TestNonsense:
     def test_data_without_a_whole_row(self):
         with pytest.raises(DataError, match="at least one row without a gap"):
             bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS * np.nan)
+
+
+class TestShares:
+    """Weights that sum to 1 cannot do what a change of their sum would do."""
+
+    def field(self, rates):
+        class Decay(bd.Module):
+            rate: float
+
+            def __call__(self, t, y, u):
+                return {"a": -self.rate * y["a"]}
+
+        models = bd.Parallel({"one": Decay(rates[0]), "other": Decay(rates[1])})
+        made = bd.Residual(models, lambda t, y, u: {"a": -0.2 * y["a"]}, orthogonal=POINTS[["a"]])
+        return realise(made, {"science.weights": jnp.array([0.3, 0.7])})
+
+    def test_equal_models_leave_the_closure_alone(self):
+        found = self.field((0.5, 0.5))(0.0, {"a": jnp.asarray(2.0)}, {})
+        assert float(found["a"]) == pytest.approx(-0.7 * 2.0, abs=1e-9)
+
+    def test_what_shares_can_do_is_removed(self):
+        found = self.field((0.5, 0.9))(0.0, {"a": jnp.asarray(2.0)}, {})
+        assert float(found["a"]) == pytest.approx(-(0.3 * 0.5 + 0.7 * 0.9) * 2.0, abs=1e-7)

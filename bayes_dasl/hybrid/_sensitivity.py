@@ -1,6 +1,7 @@
 """A layer's values and what a small change of its parameters does to them, differentiable in their turn."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffrax
@@ -10,38 +11,72 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
+from numpyro.distributions import biject_to
 
-from .._tree import dotted, prepared
+from .._tree import FrozenDict, dotted, prepared
 from .._types import Values
 from ..data import Inputs
 from ..layers import ODE, with_adjoint
-from ..random import Module
+from ..random import Module, RandomLeaf
 
 
-def parameters(tree: Any, names: tuple[str, ...]) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
-    """The numbers at some paths of a realised tree as one vector, and the tree for another such vector."""
-    leaves, structure = jtu.tree_flatten_with_path(tree)
-    at = [i for i, (path, _) in enumerate(leaves) if dotted(path) in names]
-    flat, unravel = ravel_pytree([jnp.asarray(leaves[i][1], float) for i in at])
+@dataclasses.dataclass(frozen=True)
+class Coordinates:
+    """How far a leaf can move: in its own numbers, or in those of a support of another dimension, as of shares."""
+
+    shape: tuple[int, ...]
+    support: Any = None
+
+    def __hash__(self) -> int:  # NumPyro's constraints have none
+        return hash((self.shape, type(self.support)))
+
+    def free(self, value: Any) -> Array:
+        """The coordinates of a value."""
+        value = jnp.asarray(value, float)
+        return value if self.support is None else biject_to(self.support).inv(value)
+
+    def value(self, free: Array) -> Array:
+        return free if self.support is None else jnp.asarray(biject_to(self.support)(free))
+
+
+def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
+    """The coordinates of random leaves, by path."""
+    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items())
+
+
+def _coordinates(leaf: RandomLeaf) -> Coordinates:
+    support = leaf.distribution.support
+    try:
+        shape = tuple(biject_to(support).inverse_shape(leaf.shape))
+    except NotImplementedError:  # a support without coordinates, such as a sphere
+        return Coordinates(leaf.shape)
+    return Coordinates(leaf.shape) if shape == leaf.shape else Coordinates(shape, support)
+
+
+def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
+    """The coordinates of some leaves of a realised tree as one vector, and the tree for another such vector."""
+    held, structure = jtu.tree_flatten_with_path(tree)
+    at = {i: leaves[dotted(path)] for i, (path, _) in enumerate(held) if dotted(path) in leaves}
+    flat, unravel = ravel_pytree([how.free(held[i][1]) for i, how in at.items()])
 
     def rebuild(numbers: Array) -> Any:
-        changed = [leaf for _, leaf in leaves]
-        for i, value in zip(at, unravel(numbers), strict=True):
-            changed[i] = value
+        changed = [leaf for _, leaf in held]
+        for (i, how), free in zip(at.items(), unravel(numbers), strict=True):
+            changed[i] = how.value(free)
         return structure.unflatten(changed)
 
     return flat, rebuild
 
 
 def tangents(
-    layer: Any, names: tuple[str, ...], directions: Float[Array, "n k"], given: Inputs
+    layer: Any, leaves: Mapping[str, Coordinates], directions: Float[Array, "n k"], given: Inputs
 ) -> tuple[Values, dict[str, Float[Array, "n time"]]]:
-    """The values of a layer, and their derivatives along directions of the parameters at `names`.
+    """The values of a layer, and their derivatives along directions of the parameters at `leaves`.
 
     Of an ODE these are solved for along with the states: a solver that can be differentiated backwards through its
     checkpoints cannot be differentiated forwards as well.
     """
-    flat, rebuild = parameters(layer, names)
+    flat, rebuild = parameters(layer, leaves)
     if type(layer) is ODE and not layer.jumps:
         return _along(layer, rebuild, flat, directions, given)
 

@@ -11,25 +11,26 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
+from .._tree import FrozenDict
 from .._types import Values
 from ..data import Inputs, checked_times, index_of, inputs
 from ..random import Module, paths
-from ._sensitivity import parameters, tangents
+from ._sensitivity import coordinates, parameters, tangents
 
 # Of sensitivities that depend on each other one is as good as another: the smallest solution is stable.
 _RIDGE = 1e-10
 _SMALLEST = 1e-12
 
 
-def random_paths(science: Any) -> tuple[str, ...]:
-    """The random leaves that have a scientific meaning.
+def scientific(science: Any) -> FrozenDict:
+    """The coordinates of the random leaves that have a scientific meaning, by path.
 
     Raises: ModelError if there is none.
     """
-    names = tuple(path for path, leaf in paths(science).items() if leaf.group == "science")
-    if not names:
+    leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
+    if not leaves:
         raise ModelError("nothing in the science is random: there is nothing that a closure could be orthogonal to")
-    return names
+    return coordinates(leaves)
 
 
 def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -> Float[Array, " k"]:
@@ -56,11 +57,11 @@ class Projection(Module):
 
     points: dict[str, Float[Array, " point"]]
     index: str = eqx.field(static=True)
-    names: tuple[str, ...] = eqx.field(static=True)
+    leaves: FrozenDict = eqx.field(static=True)
     shift: Float[Array, " k"] | None = None
 
     def __init__(self, science: Any, data: xr.Dataset):
-        self.index, self.names, self.shift = index_of(data), random_paths(science), None
+        self.index, self.leaves, self.shift = index_of(data), scientific(science), None
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
         odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
@@ -73,7 +74,7 @@ class Projection(Module):
 
     def coefficients(self, science: Any, correction: Callable[..., Values], relative: bool) -> Float[Array, " k"]:
         """What of the correction the sensitivities can do, in units of the parameters."""
-        flat, rebuild = parameters(science, self.names)
+        flat, rebuild = parameters(science, self.leaves)
 
         def at(point):
             t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
@@ -100,7 +101,7 @@ class Projection(Module):
 
     def removed(self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values) -> dict[str, Any]:
         """The correction at a point, less what the parameters could do."""
-        flat, rebuild = parameters(science, self.names)
+        flat, rebuild = parameters(science, self.leaves)
         along = jax.jvp(lambda p: {n: rebuild(p)(t, y, u)[n] for n in added}, (flat,), (shift,))[1]
         return {name: value - along[name] for name, value in added.items()}
 
@@ -109,10 +110,10 @@ class LayerProjection(Module):
     """A projection at the rows of the data that a layer's output is predicted at."""
 
     given: Inputs
-    names: tuple[str, ...] = eqx.field(static=True)
+    leaves: FrozenDict = eqx.field(static=True)
 
     def __init__(self, science: Any, data: xr.Dataset, extra: tuple[str, ...]):
-        self.names = random_paths(science)
+        self.leaves = scientific(science)
         self.given = inputs(
             data,
             start=getattr(science, "start", None),
@@ -123,8 +124,8 @@ class LayerProjection(Module):
 
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
         """What of the correction at the rows of the data the sensitivities can do, in units of the parameters."""
-        each = jnp.eye(parameters(layer, self.names)[0].size)
-        values, moved = tangents(layer, self.names, each, self.given)
+        each = jnp.eye(parameters(layer, self.leaves)[0].size)
+        values, moved = tangents(layer, self.leaves, each, self.given)
         added = correct(self.given, values)
         spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
         weight = {name: jnp.ones_like(values[name]) / spread[name] for name in added}
@@ -132,5 +133,5 @@ class LayerProjection(Module):
 
     def along(self, layer: Any, given: Inputs, shift: Array) -> Values:
         """What a shift of the parameters adds to the layer's values."""
-        moved = tangents(layer, self.names, shift[None], given)[1]
+        moved = tangents(layer, self.leaves, shift[None], given)[1]
         return {name: value[0] for name, value in moved.items()}
