@@ -100,7 +100,12 @@ def _amplified(layer: Any, factor: Array) -> Any:
 
 
 def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
-    return jax.tree.map(lambda node: change(node) if _is_residual(node) else node, layer, is_leaf=_is_residual)
+    def at(node):
+        if not _is_residual(node):
+            return node
+        return change(eqx.tree_at(lambda r: r.science, node, _at_residuals(node.science, change)))
+
+    return jax.tree.map(at, layer, is_leaf=_is_residual)
 
 
 def _table(

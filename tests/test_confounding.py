@@ -1,6 +1,7 @@
 """The verdict on a closure that does what a parameter could do, and on posteriors that lean on a bound."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -8,7 +9,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl._confounding import confounding
-from bayes_dasl.random import draw_prior
+from bayes_dasl.random import draw_prior, paths
 
 TIMES = np.linspace(0.0, 3.0, 25)
 
@@ -80,3 +81,31 @@ def test_shares_are_judged_by_what_they_can_do():
     found = confounding(model, model.inputs(data()), draws)
     assert list(found["parameter"].values) == ["weights[0]"]
     assert found.attrs["explained"] == pytest.approx(0.0, abs=1e-6)
+
+
+class Swing(Offset):
+    """A correction of the output."""
+
+    def __call__(self, t, y, u):
+        return {"y": self.value * jnp.sin(20 * t)}
+
+
+def test_the_correction_inside_another_is_judged_too():
+    inner = bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True)
+    alone = bd.ODE(inner, {"y": 2.0})
+
+    def found(layer):
+        model = bd.Model(layer, bd.NormalNoise(0.02))
+        # As a fit would leave it: the rate less the correction is known.
+        rate = np.linspace(0.5, 1.0, 16)
+        values = {"rate": rate, "value": rate - 0.7}
+        draws = {
+            path: values[path.rsplit(".", 1)[1]] if "vector_field" in path else np.full(16, 0.01)
+            for path in paths(model)
+        }
+        return confounding(model, model.inputs(data()), draws)
+
+    joined = found(bd.Residual(alone, Swing(dist.Normal(0.0, 0.1))))
+    assert list(joined["parameter"].values) == ["rate"]
+    np.testing.assert_allclose(joined["correlation"], found(alone)["correlation"], atol=0.02)
+    np.testing.assert_allclose(joined["shift_sd"], found(alone)["shift_sd"], rtol=0.1)
