@@ -210,6 +210,14 @@ class TestAdvection:
         assert np.abs(found - turned).mean() < 0.01 < np.abs(found - start).mean()
 
 
+@pytest.mark.parametrize("velocity", [lambda t, y, u: {"x": 1.0}, {"c": lambda t, y, u: {"x": 1.0}}, {"x": 1.0}])
+def test_a_velocity_along_one_axis_moves_nothing_along_the_other(velocity):
+    """A field that varies along y alone does not change when it moves along x."""
+    law = FiniteVolume(PLANE, velocity=velocity, boundary=Periodic())
+    rate = law(0.0, {"c": jnp.broadcast_to(jnp.sin(jnp.arange(5.0)), (8, 5))}, {})["c"]
+    assert np.abs(rate).max() < ROUND_OFF
+
+
 def random_fields(grid, *names):
     rng = np.random.default_rng(3)
     return {name: jnp.asarray(1 + rng.random(grid.shape)) for name in names}
@@ -333,6 +341,38 @@ class TestBoundaryFunctions:
 LINE, PLANE = Grid(x=(0.0, 1.0, 8)), Grid(x=(0.0, 1.0, 8), y=(0.0, 1.0, 5))
 
 
+@pytest.mark.parametrize("grid", [LINE, PLANE])
+@pytest.mark.parametrize("axis", [0, 1])
+@pytest.mark.parametrize("outer", [Neumann(0.0), Periodic()])
+class TestLinkedFields:
+    """Functions see a field of another part as they see their own."""
+
+    def coupled(self, grid, **options):
+        parts = {"source": FiniteVolume(grid, boundary=Flux(0.0)), "sink": FiniteVolume(grid, **options)}
+        return bd.Coupling(parts, [bd.Link("source.a", "sink.a")], {"source": "a", "sink": "b"})
+
+    def test_as_a_coefficient(self, grid, axis, outer):
+        fields = random_fields(grid, "a", "b")
+        boundary = dict.fromkeys(grid.names, Neumann(0.0)) | {grid.names[min(axis, len(grid.names) - 1)]: outer}
+        law = self.coupled(grid, diffusion=lambda t, y, u: 1.0 + u["a"] ** 2, boundary=boundary)
+        alone = FiniteVolume(
+            grid,
+            diffusion={"a": 0.0, "b": lambda t, y, u: 1.0 + y["a"] ** 2},
+            boundary=boundary,
+        )
+        found, wanted = law(0.0, fields, {})["b"], alone(0.0, fields, {})["b"]
+        np.testing.assert_allclose(found, wanted, atol=ROUND_OFF)
+
+    def test_at_a_side(self, grid, axis, outer):
+        name = grid.names[min(axis, len(grid.names) - 1)]
+        boundary = dict.fromkeys(grid.names, outer) | {name: Dirichlet(lambda t, y, u: u["a"])}
+        fields = random_fields(grid, "a") | {"b": jnp.zeros(grid.shape)}
+        rates = self.coupled(grid, diffusion=1.0, boundary=boundary)(0.0, fields, {})
+        rate, wall = (np.moveaxis(np.asarray(v), grid.names.index(name), 0) for v in (rates["b"], fields["a"]))
+        for end in (0, -1):
+            np.testing.assert_allclose(rate[end], 2 * wall[end] / grid.width(name) ** 2, rtol=1e-12)
+
+
 class TestRefusals:
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -361,12 +401,14 @@ class TestRefusals:
             ({"reaction": lambda t, y, u: {"c": jnp.ones(3)}}, "must give one number for 'c' in each cell"),
             ({"diffusion": lambda t, y, u: jnp.ones(8)}, "diffusion must give one number at each point"),
             ({"diffusion": lambda t, y, u: {"a": 1.0, "b": 1.0}}, "one entry or one named 'c' is needed"),
+            ({"grid": PLANE, "velocity": lambda t, y, u: 1.0}, r"must return a dict by axis \(x, y\), not float"),
+            ({"grid": PLANE, "velocity": lambda t, y, u: {"x": 1.0, "z": 1.0}}, "by axis .*, not x, z"),
         ],
     )
     def test_when_called(self, options, message):
         law = FiniteVolume(**{"grid": LINE, "boundary": Flux(0.0)} | options)
         with pytest.raises(ModelError, match=message):
-            law(0.0, random_fields(LINE, "c"), {})
+            law(0.0, random_fields(law.grid, "c"), {})
 
     def test_fields_of_another_shape(self):
         with pytest.raises(ModelError, match=r"field 'c' has the shape \(5,\), not the grid's \(8,\)"):

@@ -30,11 +30,12 @@ class FiniteVolume(Module):
 
     `diffusion` D and `velocity` v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of
     several fields may be given as dicts by field; one value serves all. In two dimensions `velocity` is a dict by axis
-    (of each field, perhaps), or a function that returns one. `reaction` is a function that returns rates by field, such
-    as a `Network` or a `Residual` of scalars, or a dict of sources by field: numbers, distributions, arrays over the
-    cells or functions. Every function is called at each point with single numbers: `y` holds the fields there, `u` the
-    forcings and the coordinates of the point by the names of the grid's axes. Coefficients are evaluated on faces, at
-    the mean of the two cells; of an array over cells, a face takes the harmonic mean of D and the mean of v.
+    (of each field, perhaps), or a function that returns one; along an axis that is not in it nothing moves. `reaction`
+    is a function that returns rates by field, such as a `Network` or a `Residual` of scalars, or a dict of sources by
+    field: numbers, distributions, arrays over the cells or functions. Every function is called at each point with
+    single numbers: `y` holds the fields there, `u` the forcings (and fields that a `Coupling` links) and the
+    coordinates of the point by the names of the grid's axes. Coefficients are evaluated on faces, at the mean of the
+    two cells; of an array over cells, a face takes the harmonic mean of D and the mean of v.
 
     `boundary` is one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both ends), or a dict of
     such dicts by field. `limiter` is `van_leer` or `minmod` (second order where smooth, no new extremes), or
@@ -121,6 +122,7 @@ class _Axis:
         self.cells = {field: jnp.moveaxis(values, axis, 0) for field, values in y.items()}
         across = law.grid.shape[:axis] + law.grid.shape[axis + 1 :]
         self.side, self.shape = across, (law.grid.axes[name][2] + 1, *across)
+        self.linked = {k: jnp.moveaxis(v, axis, 0) for k, v in u.items() if jnp.shape(v) == law.grid.shape}
         self.place = self._places(u)
         self.padded = {field: self._padded(field) for field in y}
         self.faces = {field: (v[1:] + v[:-1]) / 2 for field, v in self.padded.items()}
@@ -130,17 +132,21 @@ class _Axis:
         return {field: jnp.moveaxis(flux, 0, self.axis) for field, flux in found.items()}
 
     def _places(self, u: Values) -> dict[str, Any]:
-        """The forcings, and the coordinates of every face."""
+        """The forcings, those that are fields as the mean of two cells, and the coordinates of every face."""
         grid, along = self.law.grid, jnp.asarray(self.law.grid.faces(self.name))
         others = {name: jnp.broadcast_to(grid.centres(name), self.shape) for name in grid.names if name != self.name}
-        return {**u, **others, self.name: jnp.broadcast_to(along.reshape((-1,) + (1,) * len(self.side)), self.shape)}
+        padded = {name: self._extended(values) for name, values in self.linked.items()}
+        linked = {name: (v[1:] + v[:-1]) / 2 for name, v in padded.items()}
+        here = jnp.broadcast_to(along.reshape((-1,) + (1,) * len(self.side)), self.shape)
+        return {**u, **linked, **others, self.name: here}
 
     def _condition(self, field: str, end: str) -> AbstractCondition:
         return condition(self.law.boundary, field, self.name, end)
 
     def _at_side(self, value: Any, field: str, end: str) -> Array:
         at = 0 if end == "low" else -1
-        here = {k: v[at] if jnp.ndim(v) else v for k, v in self.place.items()}
+        here = {k: v[at] if jnp.shape(v) == self.shape else v for k, v in self.place.items()}
+        here |= {k: v[at] for k, v in self.linked.items()}
         cell = {k: v[at] for k, v in self.cells.items()}
         where = f"the boundary value of {field} at {self.name}_{end}"
         return evaluate(value, self.t, cell, here, self.side, field, where)
@@ -164,9 +170,13 @@ class _Axis:
         """A coefficient on the faces."""
         if is_function(value) or jnp.ndim(value) == 0:
             return evaluate(value, self.t, self.faces, self.place, self.shape, name, where)
-        mode = "wrap" if isinstance(self._condition(field, "low"), Periodic) else "edge"
-        padded = jnp.pad(jnp.moveaxis(value, self.axis, 0), [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
+        padded = self._extended(jnp.moveaxis(value, self.axis, 0))
         return mean(padded[1:], padded[:-1])
+
+    def _extended(self, values: Array) -> Array:
+        """Values over cells with one more at each end, of which nothing is known but whether the axis is periodic."""
+        mode = "wrap" if isinstance(self._condition(next(iter(self.cells)), "low"), Periodic) else "edge"
+        return jnp.pad(values, [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
 
     def _diffused(self, field: str) -> Array | float:
         value = of_field(self.law.diffusion, field, "diffusion")
@@ -179,13 +189,31 @@ class _Axis:
         value = self.law.velocity
         if isinstance(value, Mapping) and not set(value) <= set(self.law.grid.names):
             value = of_field(value, field, "velocity")
-        if isinstance(value, Mapping):
+        along = isinstance(value, Mapping)
+        if along:
             value = value.get(self.name)
         if value is None:
             return jnp.zeros(self.shape)
+        if is_function(value) and not along:
+            value = self._of_axis(value)
         velocity = self._coefficient(value, field, self.name, "velocity", lambda a, b: (a + b) / 2)
         below, above = self._states(field)
         return velocity * jnp.where(velocity > 0, below, above)
+
+    def _of_axis(self, velocity: Any) -> Any:
+        """The part along this axis of a function that gives the velocity along all of them."""
+        names, name = self.law.grid.names, self.name
+        if len(names) == 1:
+            return velocity
+
+        def part(t, y, u):
+            found = velocity(t, y, u)
+            if not isinstance(found, Mapping) or not set(found) <= set(names):
+                got = ", ".join(map(str, found)) if isinstance(found, Mapping) else type(found).__name__
+                raise ModelError(f"velocity must return a dict by axis ({', '.join(names)}), not {got}")
+            return jnp.asarray(found.get(name, 0.0), float)
+
+        return part
 
     def _states(self, field: str) -> tuple[Array, Array]:
         """The field on both hands of every face."""
