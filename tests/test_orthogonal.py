@@ -161,3 +161,26 @@ class TestShares:
     def test_what_shares_can_do_is_removed(self):
         found = self.field((0.5, 0.9))(0.0, {"a": jnp.asarray(2.0)}, {})
         assert float(found["a"]) == pytest.approx(-(0.3 * 0.5 + 0.7 * 0.9) * 2.0, abs=1e-7)
+
+
+class TestFields:
+    """The output of an equation in place: every time and place is a row."""
+
+    times, places = np.linspace(0.0, 0.5, 5), np.array([0.2, 0.5, 0.9])
+    data = xr.Dataset({"heat": (("time", "x"), np.zeros((5, 3)))}, {"time": times, "x": places})
+
+    def test_what_is_left_on_the_output(self):
+        grid = bd.Grid(x=(0.0, 1.0, 8))
+        law = bd.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.Dirichlet(0.0))
+        initial = {"heat": jnp.sin(jnp.pi * grid.centres("x"))}
+        science = bd.PDE(law, initial, rtol=1e-8, atol=1e-8, max_steps=256)
+        made = bd.Residual(science, lambda t, y, u: {"heat": y["heat"] ** 2 + t}, orthogonal=self.data)
+        given = bd.inputs(self.data, places=("x",))
+        heat = lambda d: eqx.tree_at(lambda s: s.vector_field.diffusion, science, d)(given).values["heat"]  # noqa: E731
+        whole = realise(made, {"science.vector_field.diffusion": jnp.asarray(0.3)})
+        left = np.asarray(whole(given).values["heat"] - heat(0.3))
+        slope = np.asarray(heat(0.3 + 1e-4) - heat(0.3 - 1e-4)) / 2e-4
+        assert left.shape == (5, 3)
+        assert whole(given).ok
+        assert abs(np.vdot(left, slope)) < 1e-4 * np.linalg.norm(left) * np.linalg.norm(slope)
+        assert np.abs(left).max() > 0.1

@@ -70,7 +70,7 @@ def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Arra
 
 def tangents(
     layer: Any, leaves: Mapping[str, Coordinates], directions: Float[Array, "n k"], given: Inputs
-) -> tuple[Values, dict[str, Float[Array, "n time"]]]:
+) -> tuple[Values, dict[str, Float[Array, "n time ..."]]]:
     """The values of a layer, and their derivatives along directions of the parameters at `leaves`.
 
     Of an ODE these are solved for along with the states: a solver that can be differentiated backwards through its

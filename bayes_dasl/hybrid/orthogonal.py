@@ -120,6 +120,7 @@ class LayerProjection(Module):
             forcings=dict.fromkeys([*science.forcings, *extra]),
             interpolation=science.interpolation,
             index=science.index,
+            places=dict.fromkeys(place for places in science.dims.values() for place in places),
         )
 
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
@@ -128,8 +129,9 @@ class LayerProjection(Module):
         values, moved = tangents(layer, self.leaves, each, self.given)
         added = correct(self.given, values)
         spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
-        weight = {name: jnp.ones_like(values[name]) / spread[name] for name in added}
-        return _weighted({name: moved[name].T for name in added}, added, weight)
+        weight = {name: jnp.ones(values[name].size) / spread[name] for name in added}
+        rows = {name: moved[name].reshape(len(each), -1).T for name in added}
+        return _weighted(rows, {name: jnp.ravel(value) for name, value in added.items()}, weight)
 
     def along(self, layer: Any, given: Inputs, shift: Array) -> Values:
         """What a shift of the parameters adds to the layer's values."""

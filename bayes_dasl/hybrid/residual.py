@@ -29,8 +29,8 @@ class Residual(AbstractHybrid):
     data. Its target are then the parameters with which the science alone comes closest to the truth at these points,
     in the norm of the weights $w_j$: one over the standard deviation of each state over the points, or one over the
     state itself if `relative`. For a vector field the data name every state and forcing that the equations and the
-    closure read (rows with gaps are left out; the index counts as `t`); for a layer, its times and forcings. Which
-    leaves are random is looked up when the Residual is built.
+    closure read (rows with gaps are left out; the index counts as `t`); for a layer, its times, forcings and places.
+    Which leaves are random is looked up when the Residual is built.
 
     `extra` names what the closure reads from the data and the science does not, where that is a layer.
     Raises: ModelError when called, if the closure corrects something that the science does not have, or if the data of
