@@ -369,9 +369,11 @@ class Filter(Plain, AbstractFilter):
 class Told(Plain):
     """A layer with all that a prediction can hold: its values are its times."""
 
+    kind: str = eqx.field(static=True, default="step")
+
     @property
     def interpolation(self):
-        return dict.fromkeys(self.forcings, "step")
+        return {name: self.kind for name in self.forcings if name != "inflow"}
 
     def __call__(self, inputs):
         values, gap = {self.names[0]: inputs.times}, {"gap": jnp.ones(2) * len(inputs.times)}
@@ -413,6 +415,29 @@ LINK = Link("a.x", "b.inflow")
 def test_layers_that_do_not_fit(unchecked, layers, links, message):
     with pytest.raises(ModelError, match=message):
         LayerCoupling(layers, links)
+
+
+STEPS, LINES = Told(("x",), ("rain",)), Told(("z",), ("inflow", "rain"), kind="linear")
+
+
+@pytest.mark.parametrize(
+    ("layers", "link", "message"),
+    [
+        ({"a": STEPS, "b": LINES}, LINK, "interpolation of 'rain': 'step' in 'a' but 'linear' in 'b'"),
+        ({"a": A, "b": Told(("z",), ("flow",))}, Link("a.x", "b.flow"), "'b.flow' is linked, so it is linear"),
+        (
+            {
+                "a": Plain(("x",), ("rain",), units={"rain": "mm"}),
+                "b": Told(("z",), ("inflow", "rain"), units={"rain": "m"}),
+            },
+            LINK,
+            "units of 'rain': 'mm' in 'a' but 'm' in 'b'",
+        ),
+    ],
+)
+def test_one_forcing_is_read_in_one_way(unchecked, layers, link, message):
+    with pytest.raises(ModelError, match=message):
+        LayerCoupling(layers, (link,))
 
 
 def test_too_few_points():

@@ -209,6 +209,10 @@ class TestFields:
         assert kept(0.0, {}, {}) == {"a": pytest.approx(-1.0), "b": pytest.approx(1.0)}
 
 
+def driven(**options):
+    return bd.ODE(lambda t, y, u: {"y": u["rain"] - y["y"]}, {"y": 2.0}, forcings=("rain",), **options)
+
+
 class TestNonsense:
     @pytest.mark.parametrize(
         ("build", "message"),
@@ -221,6 +225,14 @@ class TestNonsense:
             (lambda: bd.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
             (lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)), "put it into a bd.ODE"),
             (lambda: bd.Parallel({"a": science, "b": closure}, jnp.ones(2) / 2)(0.0, Y, U), "must return the same"),
+            (
+                lambda: bd.Parallel({"a": driven(interpolation={"rain": "step"}), "b": driven()}),
+                "interpolation of 'rain': 'step' in 'a' but 'linear' in 'b'; choose one",
+            ),
+            (
+                lambda: bd.Hierarchical({"a": driven(units={"rain": "mm"}), "b": driven(units={"rain": "m"})}, closure),
+                "units of 'rain': 'mm' in 'a' but 'm' in 'b'; choose one",
+            ),
             (
                 lambda: bd.Parallel({"a": science, "b": science}, lambda t, y, u: {"a": 1.0})(0.0, Y, U),
                 "a logit for each of a, b",

@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from ..data import Inputs
 from ..forcing import Linear
+from ..hybrid._joined import agreed, agreed_interpolation
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._prediction import joined
 from .coupling import Link, check_links, linked, listed, refuse_twice
@@ -28,7 +29,8 @@ class LayerCoupling(AbstractLayer):
 
     Shapes: linked values are `(time,)`.
     Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle, two layers predict
-    the same name, start at different times or run along different coordinates, or one of them is a filter.
+    the same name, start at different times, run along different coordinates, read one forcing by different
+    interpolation or in different units, or want a linked one as steps or a spline, or if one of them is a filter.
     """
 
     layers: dict[str, AbstractLayer]
@@ -49,13 +51,16 @@ class LayerCoupling(AbstractLayer):
         for what in ("index", "start"):
             if len(found := self._own(what)) > 1:
                 raise ModelError(f"coupled layers must have the same {what}, not {listed(map(str, found))}")
-        _ = self.order
+        _ = self.order, self.units, self.interpolation
 
     def _check_link(self, link: Link) -> None:
         (source, value), (target, forcing) = link.origin, link.goal
         if forcing not in self.layers[target].forcings:
             known = listed(self.layers[target].forcings)
             raise ModelError(f"'{link.target}' is linked, but the forcings of '{target}' are {known}")
+        kind = self.layers[target].interpolation.get(forcing, "linear")
+        if kind != "linear":
+            raise ModelError(f"'{link.target}' is linked, so it is linear between points: it cannot be '{kind}'")
         if self.layers[source].dims.get(value):
             raise ModelError(f"'{link.source}' is a field; only a series of numbers can be linked")
 
@@ -86,13 +91,13 @@ class LayerCoupling(AbstractLayer):
 
     @property
     def units(self) -> Mapping[str, str]:
-        known = {name: unit for layer in self.layers.values() for name, unit in layer.units.items()}
-        return {name: unit for name, unit in known.items() if name in (*self.outputs, *self.forcings)}
+        own = {part: (*layer.outputs, *self._external(part)) for part, layer in self.layers.items()}
+        stated = ((part, n, u) for part, layer in self.layers.items() for n, u in layer.units.items() if n in own[part])
+        return agreed("units", stated)
 
     @property
     def interpolation(self) -> Mapping[str, str]:
-        kinds = {name: kind for layer in self.layers.values() for name, kind in layer.interpolation.items()}
-        return {name: kind for name, kind in kinds.items() if name in self.forcings}
+        return agreed_interpolation(self.layers, {name: self._external(name) for name in self.layers})
 
     @property
     def index(self) -> str:

@@ -1,7 +1,7 @@
 """What all combinators share: parts that are vector fields make a vector field, layers make a layer."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -24,12 +24,35 @@ def is_layer(part: Any) -> bool:
     return part.layered if isinstance(part, AbstractHybrid) else isinstance(part, AbstractLayer)
 
 
+def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """What parts state of names, from (part, name, value).
+
+    Raises: ModelError if two of them state different things of one name.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    for part, name, value in stated:
+        first, other = owner.setdefault(name, (part, value))
+        if other != value:
+            raise ModelError(f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one")
+    return {name: value for name, (_, value) in owner.items()}
+
+
+def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """How the forcings that layers read run between their data, as far as not linearly; `read` names them by layer."""
+    kinds = agreed(
+        "interpolation",
+        ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
+    )
+    return {name: kind for name, kind in kinds.items() if kind != "linear"}
+
+
 class AbstractHybrid(AbstractLayer):
     """Parts joined point by point: `hybrid(t, y, u)` of functions, `hybrid(inputs)` where a part is a layer.
 
     What a part returns is known to networks, closures and gates as `part.name`, and as `name` where that is no state
     and no other part returns it. In a layer, functions see no states; `extra` names the data variables that they read
     and the layers do not (a vector field sees the forcings of its `ODE`).
+    Raises: ModelError if layers state different units of one name, or read one forcing by different interpolation.
     """
 
     extra: eqx.AbstractVar[tuple[str, ...]]
@@ -54,6 +77,10 @@ class AbstractHybrid(AbstractLayer):
             raise ModelError(f"this {type(self).__name__} joins vector fields, not layers: put it into a bd.ODE")
         return {name: part for name, part in self.parts.items() if is_layer(part)}
 
+    def __check_init__(self):
+        if self.layered:
+            _ = self.units, self.interpolation
+
     @property
     def outputs(self) -> tuple[str, ...]:
         found = {name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()}
@@ -67,11 +94,12 @@ class AbstractHybrid(AbstractLayer):
 
     @property
     def units(self) -> Mapping[str, str]:
-        return {name: unit for part in self._layers.values() for name, unit in part.units.items()}
+        layers = self._layers.items()
+        return agreed("units", ((part, name, unit) for part, layer in layers for name, unit in layer.units.items()))
 
     @property
     def interpolation(self) -> Mapping[str, str]:
-        return {name: kind for part in self._layers.values() for name, kind in part.interpolation.items()}
+        return agreed_interpolation(self._layers, {part: layer.forcings for part, layer in self._layers.items()})
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
