@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.monitoring
@@ -213,6 +214,9 @@ TABLE = [
     fitted("rates of another state", lambda: (model(wrong_rates, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
            "returns rates for x but the states are y"),
+    fitted("no rates", lambda: (model(lambda t, y, u: None, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
+           ModelError,
+           "the vector field must return a dict of rates by state, not NoneType"),
     fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
            "cannot be evaluated: KeyError: 'z'"),
@@ -231,6 +235,17 @@ TABLE = [
     built("layer that is none", lambda: bd.Model(Decay(0.5), bd.NormalNoise(0.1)), ModelError,
           "layer must be a layer such as bd.ODE, not Decay"),
     built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be callable"),
+    built("vector field that is random", lambda: model(dist.Normal(0.0, 1.0)), ModelError,
+          "vector_field must be callable"),
+    built("observe that is none", lambda: model(observe={"z": 1}), ModelError, "observe must be a function"),
+    built("forcings that are no names", lambda: model(forcings=5), ModelError, "give the names of forcings"),
+    built("jumps that are none", lambda: model(jumps=5), ModelError, r"jumps must be bd.Jump\(time, change\)"),
+    built("jump of another shape", lambda: model(jumps=bd.Jump(1.0, {"y": [1.0, 2.0]})), ModelError,
+          r"an amount of 'y' in a jump has the shape \(2,\), but the state has \(\)"),
+    built("solver of fixed steps", lambda: model(solver=diffrax.Euler()), ModelError,
+          "Euler does not choose its steps for one vector field"),
+    built("tolerance that is no number", lambda: model(rtol=np.nan), ModelError, "rtol and atol must be positive"),
+    built("steps that are not whole", lambda: model(max_steps=10.5), ModelError, "max_steps at least 1, whole"),
     built("no state", lambda: model(initial={}), ModelError, "initial must be a dict"),
     built("solver unknown", lambda: model(solver="euler5"), ModelError,
           "unknown solver 'euler5'.*tsit5.*for stiff equations"),

@@ -136,6 +136,24 @@ class TestEdges:
     def test_one_time_only(self):
         assert self.solved(Jump(0.0, {"c": 2.0}), np.array([0.0])).tolist() == [3.0]
 
+    @pytest.mark.parametrize("later", [0.0, 1e-9])
+    def test_a_solve_of_hardly_any_length(self, later):
+        layer = bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=Jump(2000.0, {"c": 2.0}))
+        times = np.unique([2000.0, 2000.0 + later])
+        assert layer(given(times)).values["c"].tolist() == pytest.approx([3.0] * times.size)
+
+    def test_the_gradient_knows_that_forcings_move_on(self):
+        data = xr.Dataset({"w": ("time", [0.0, 3.0, 1.0, 5.0])}, {"time": [0.0, 1.0, 2.0, 4.0]})
+
+        def last(time):
+            jump = Jump(time, lambda t, y, u: {"c": y["c"] + u["w"]})
+            layer = bd.ODE(Elimination(0.5), {"c": 1.0}, forcings="w", jumps=jump, rtol=TOLERANCE, atol=TOLERANCE)
+            return layer(bd.inputs(data)).values["c"][-1]
+
+        # The jump adds 3 - 2 (t - 1), which then decays.
+        exact = (-2 + 0.5 * (3 - 2 * 0.4)) * np.exp(-0.5 * 2.6)
+        assert float(jax.grad(last)(1.4)) == pytest.approx(exact, abs=GLOBAL)
+
     def test_two_that_rounding_tells_apart(self):
         first, second = 0.3, 0.1 * 3
         assert first != second
@@ -305,6 +323,8 @@ class TestRefusals:
             (1.0, {}, "change of a jump must be a dict"),
             (1.0, 3.0, "change of a jump must be a dict"),
             (1.0, {"c": "much"}, "amount of 'c' in a jump"),
+            (np.nan, {"c": 1.0}, "time of a jump must be finite, not nan"),
+            (1.0, dist.Normal(0.0, 1.0), "must be a dict of amounts by state, or a function"),
             (np.zeros(3), {"c": np.zeros(2)}, "3 times but 2 amounts of 'c'"),
             (np.zeros(3), {"c": dist.Normal(jnp.zeros(2), 1.0)}, "3 times but 2 amounts of 'c'"),
         ],

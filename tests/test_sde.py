@@ -461,3 +461,15 @@ class TestInsideAModel:
         assert np.log(draws).std() < 0.7 * 0.7
         beyond = post["posterior"]["path.x"].values[..., 40:]
         assert beyond.var() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize("steps", [3, 30])
+def test_a_step_forcing_changes_between_steps(steps):
+    """The integral of a forcing that is constant between its data, in whole steps of the grid, is exact."""
+    data = xr.Dataset({"w": ("time", [1.0, 5.0, 2.0, 7.0])}, {"time": np.arange(4.0)})
+    layer = SDE(
+        lambda t, y, u: {"x": u["w"]}, {"x": 0.1}, {"x": 0.0}, grid=(0.0, 3.0, steps), path=jnp.zeros(steps),
+        forcings="w", interpolation={"w": "step"},
+    )  # fmt: skip
+    found = layer(bd.inputs(data, interpolation={"w": "step"})).values["x"]
+    np.testing.assert_allclose(found, [0.0, 1.0, 6.0, 8.0], atol=1e-12)

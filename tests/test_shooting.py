@@ -207,6 +207,30 @@ class TestSegmentStates:
             segment_states(self.data, ("z",), (0.5,), 1.0)
         with pytest.raises(ModelError, match="the scale of 'x' must be positive"):
             segment_states(self.data, ("x",), (0.5,), 0.0)
+        with pytest.raises(ModelError, match="the scale of 'y' must be positive, not None"):
+            segment_states(self.data, ("x", "y"), (0.5,), {"x": 1.0})
+        with pytest.raises(ModelError, match=r"the knot at 2\.5 lies after the data, which end at 2"):
+            segment_states(self.data, ("x",), (0.5, 2.5), 1.0)
+
+
+class TestAKnotAtTheEnd:
+    """Its state is what is predicted there, and the segment before must end near it."""
+
+    def decay(self, **options):
+        return bd.ODE(lambda t, y, u: {"y": -0.5 * y["y"]}, {"y": 1.0}, start=0.0, **options)
+
+    def test_counts_its_gap(self):
+        layer = MultipleShooting(self.decay(), (1.0, 2.0), {"y": jnp.asarray([10.0, 77.0])}, 0.1)
+        prediction = layer(given(np.array([0.0, 1.0, 1.5, 2.0])))
+        np.testing.assert_allclose(prediction.values["y"], [1.0, 10.0, 10 * np.exp(-0.25), 77.0], rtol=1e-5)
+        gaps = (np.exp(-0.5) - 10) / 0.1, (10 * np.exp(-0.5) - 77) / 0.1
+        np.testing.assert_allclose(prediction.mismatches["y at knots"], gaps, rtol=1e-5)
+
+    def test_a_jump_there_acts_before_it(self):
+        ode = self.decay(jumps=Jump(2.0, {"y": 1.0}))
+        prediction = MultipleShooting(ode, (2.0,), {"y": jnp.asarray([5.0])}, 1.0)(given(np.array([1.0, 2.0])))
+        assert float(prediction.values["y"][-1]) == 5.0
+        assert float(prediction.mismatches["y at knots"][0]) == pytest.approx(np.exp(-1.0) + 1 - 5, abs=1e-5)
 
 
 class TestInAModel:
@@ -268,6 +292,8 @@ class TestRefusals:
         [
             ({"ode": 1.0}, "multiple shooting needs a bd.ODE"),
             ({"knots": ()}, "knots must be finite times that increase"),
+            ({"knots": 1.0}, "knots must be finite times that increase, not 1.0"),
+            ({"gap": True}, "gap of 'x' must be a known positive number, not True"),
             ({"knots": (2.0, 1.0)}, "knots must be finite times that increase"),
             ({"knots": (0.0, 1.0)}, "first knot at 0 must lie after the start at 0"),
             ({"segments": {"x": np.zeros(2)}}, "segments are given for x, but the states are x, y, z"),

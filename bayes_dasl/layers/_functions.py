@@ -1,13 +1,15 @@
 """The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
 
+import math
 from collections.abc import Iterable, Mapping
+from numbers import Integral, Real
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from .._errors import ModelError
-from ..random import check_scalar, is_random, shape_of, with_ones
+from ..random import check_scalar, is_function, is_random, shape_of, with_ones
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
@@ -43,12 +45,29 @@ def check_initial(initial: Any, observe: Any) -> None:
     """
     if not isinstance(initial, dict) or not initial:
         raise ModelError("initial must be a dict that names every state and gives its initial value")
+    if observe is not None and not is_function(observe):
+        raise ModelError(f"observe must be a function (t, y, u) that returns named values, not {observe!r}")
     if observe is None:
         for name, value in initial.items():
             check_scalar(value, f"initial['{name}']")
 
 
 def check_tolerances(layer: Any) -> None:
-    """Raises: ModelError for tolerances that are not positive, or no step at all."""
-    if min(layer.rtol, layer.atol) <= 0 or layer.max_steps < 1:
-        raise ModelError("rtol and atol must be positive and max_steps at least 1")
+    """Raises: ModelError for tolerances that are no positive numbers, or no whole number of steps."""
+    positive = all(isinstance(v, Real) and 0 < float(v) < math.inf for v in (layer.rtol, layer.atol))
+    if not positive or not isinstance(layer.max_steps, Integral) or layer.max_steps < 1:
+        raise ModelError(
+            "rtol and atol must be positive and max_steps at least 1, whole: not "
+            f"rtol={layer.rtol!r}, atol={layer.atol!r}, max_steps={layer.max_steps!r}"
+        )
+
+
+def several_names(names: Any) -> tuple[str, ...]:
+    """One name or several as a tuple.
+
+    Raises: ModelError for what are no names.
+    """
+    names = (names,) if isinstance(names, str) else names
+    if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
+        raise ModelError(f"give the names of forcings, such as ('rain', 'sun'), not {names!r}")
+    return tuple(names)

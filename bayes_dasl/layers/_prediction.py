@@ -1,12 +1,13 @@
 """What every layer returns."""
 
 from abc import abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from ..data import Inputs
@@ -94,6 +95,28 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
     ok = jnp.asarray(ok) & finite(values)
     masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))
     return Prediction(masked, ok, {} if stats is None else stats, **more)
+
+
+def shielded(function: Callable, fine: Callable[[Any], Any], *args: Any) -> tuple[Any, Bool[Array, ""]]:
+    """`function(*args)`, and whether that is `fine`; where it is not, no gradient flows through the function.
+
+    Masking what it returns is not enough: where it is singular its derivative is infinite, and zero times that is NaN.
+    """
+    closed = eqx.filter_closure_convert(function, *args)
+    ok = jnp.asarray(fine(frozen(closed)(*frozen(args))))
+    through = jax.tree.map(lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args))
+    return through[0](*through[1]), ok
+
+
+def frozen(tree: Any) -> Any:
+    """A tree through which no gradient flows."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
+
+
+def predict_rows(rows: Callable, times: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
+    """The prediction of a function of all rows; where it fails its gradient is zero, even if it is singular there."""
+    values, ok = shielded(rows, lambda values: ok & finite(values), times)
+    return prediction(values, ok, stats, **more)
 
 
 def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: Any) -> Prediction:

@@ -8,18 +8,26 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool
 
-# A rate beyond this is no rate. The square of a number this large is still finite, and so are sums of some of them.
-_HUGE = 1e100
-# No step that had a huge rate in it ends with numbers smaller than this, unless it was shorter than 1e-40.
-_TOO_LARGE = 1e60
+# A rate beyond the first is no rate: its square is still finite, and so are sums of some of them. No step that had such
+# a rate in it ends with numbers smaller than the second, unless it was very short.
+_DOUBLE, _SINGLE = (1e100, 1e60), (1e18, 1e14)
 # As Diffrax shortens a step whose error is far too large; a tenth costs Kvaerno5 three times as many steps.
 _SHORTER = 0.2
 # The first step, as a share of the whole solve, where the usual choice meets a number that is not finite.
 _FIRST = 1e-6
 
 
-def _within(values: Any, bound: float) -> Bool[Array, ""]:
-    return jnp.all(jnp.asarray([jnp.all(jnp.abs(v) < bound) for v in jax.tree.leaves(values)]))
+def limits(dtype: Any) -> tuple[float, float]:
+    """The largest rate that is taken for one, and the largest state."""
+    return _DOUBLE if jnp.finfo(dtype).bits > 32 else _SINGLE
+
+
+def _all(fine: Any, values: Any) -> Bool[Array, ""]:
+    return jnp.all(jnp.asarray([jnp.all(fine(v)) for v in jax.tree.leaves(values)]))
+
+
+def _are_rates(values: Any) -> Bool[Array, ""]:
+    return _all(lambda v: jnp.abs(v) < limits(v.dtype)[0], values)
 
 
 def _choose(which: Bool[Array, ""], these: Any, those: Any) -> Any:
@@ -27,7 +35,7 @@ def _choose(which: Bool[Array, ""], these: Any, those: Any) -> Any:
 
 
 def _huge(rates: Any) -> Any:
-    return jax.tree.map(lambda rate: jnp.full_like(rate, _HUGE), rates)
+    return jax.tree.map(lambda rate: jnp.full_like(rate, limits(rate.dtype)[0]), rates)
 
 
 @eqx.filter_custom_jvp
@@ -39,13 +47,13 @@ def safe_rates(rates: Any, t: Any, y: Any, known: Any) -> Any:
     It is taken at `known`, a time and states at which the rates are finite.
     """
     found = rates(t, y)
-    return _choose(_within(found, _HUGE), found, _huge(found))
+    return _choose(_are_rates(found), found, _huge(found))
 
 
 @safe_rates.def_jvp
 def _safe_rates_jvp(primals: tuple, tangents: tuple) -> tuple[Any, Any]:
     rates, t, y, known = primals
-    fine = _within(rates(t, y), _HUGE)
+    fine = _are_rates(rates(t, y))
     t, y = _choose(fine, (t, y), known)
     found, tangent = eqx.filter_jvp(lambda *p: p[0](*p[1:]), (rates, t, y), tangents[:3])
     return _choose(fine, found, _huge(found)), jax.tree.map(lambda d: jnp.where(fine, d, 0.0), tangent)
@@ -84,7 +92,7 @@ class RetryingController(diffrax.AbstractAdaptiveStepSizeController):
         return jnp.where(jnp.isfinite(first) & (first > t0), first, t0 + _FIRST * (t1 - t0)), state
 
     def adapt_step_size(self, t0, t1, y0, y1_candidate, args, y_error, error_order, controller_state):
-        fine = _within((y1_candidate, y_error), _TOO_LARGE)
+        fine = _all(lambda v: jnp.abs(v) < limits(v.dtype)[1], (y1_candidate, y_error))
         y1, error = _choose(fine, (y1_candidate, y_error), (y0, jax.tree.map(jnp.zeros_like, y_error)))
         keep, next_t0, next_t1, made_jump, state, result = self.controller.adapt_step_size(
             t0, t1, y0, y1, args, error, error_order, controller_state

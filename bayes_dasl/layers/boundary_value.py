@@ -15,16 +15,20 @@ from .._errors import DataError, ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ._functions import check_tolerances, named, output_names, shapes_of
-from ._prediction import AbstractLayer, Prediction
-from .algebraic import at_rows, forced_rows, predict_rows
+from ..random import is_function
+from ._functions import check_tolerances, named, output_names, several_names, shapes_of
+from ._prediction import AbstractLayer, Prediction, predict_rows
+from .algebraic import at_rows, forced_rows
 from .implicit import check_guess, differentiable, guess_function, matching, search
 
 type Boundary = Callable[[Values, Values, Values], Values]
 
 
 def _domain(ends: Any) -> tuple[float, ...]:
-    return tuple(map(float, ends))
+    try:
+        return tuple(map(float, ends))
+    except (TypeError, ValueError):
+        raise ModelError(f"domain must be two finite numbers (a, b) with a less than b, not {ends!r}") from None
 
 
 class BoundaryValue(AbstractLayer):
@@ -59,7 +63,7 @@ class BoundaryValue(AbstractLayer):
     observe: Callable[[Any, Values, Values], Values] | None = None
     domain: tuple[float, ...] = eqx.field(static=True, converter=_domain, kw_only=True)
     nodes: int = eqx.field(default=50, static=True, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="x", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
@@ -68,7 +72,7 @@ class BoundaryValue(AbstractLayer):
 
     def __check_init__(self):
         for name in ("vector_field", "boundary"):
-            if not callable(getattr(self, name)):
+            if not is_function(getattr(self, name)):
                 raise ModelError(f"{name} must be a function, not {getattr(self, name)!r}")
         if len(self.domain) != 2 or not -np.inf < self.domain[0] < self.domain[1] < np.inf:
             raise ModelError(f"domain must be two finite numbers (a, b) with a less than b, not {self.domain}")

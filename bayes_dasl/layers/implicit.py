@@ -16,15 +16,18 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import is_random, paths
-from ._functions import check_tolerances, named, output_names, shapes_of
-from ._prediction import AbstractLayer, Prediction
-from .algebraic import at_rows, forced_rows, frozen, predict_rows
+from ..random import is_function, is_random, paths
+from ._functions import check_tolerances, named, output_names, several_names, shapes_of
+from ._prediction import AbstractLayer, Prediction, frozen, predict_rows
+from .algebraic import at_rows, forced_rows
 
 type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]
 
 _SHORTEST = 2.0**-20
+# In units of the rounding of a number: no correction is smaller than the first, no equations that determine their
+# unknowns have a condition (once they are scaled) worse than the second allows.
+_ROUNDING, _WORST_CONDITION = 10.0, 1e3
 
 
 class DampedNewton(optx.AbstractRootFinder):
@@ -49,7 +52,7 @@ class DampedNewton(optx.AbstractRootFinder):
         value, aux = fn(y, args)
         factors = lu_factor(jax.jacfwd(lambda at: fn(at, args)[0])(y))
         correction = lu_solve(factors, value)
-        scale = self.atol + self.rtol * jnp.abs(y)
+        scale = self.atol + jnp.maximum(self.rtol, _ROUNDING * jnp.finfo(y.dtype).eps) * jnp.abs(y)
         size = self.norm(correction / scale)
 
         def too_long(damping):
@@ -77,7 +80,18 @@ def search(
     solver = DampedNewton(rtol, atol)
     solution = optx.root_find(lambda y, _: closed(y), solver, guess, max_steps=max_steps, throw=False)
     ok = (solution.result == optx.RESULTS.successful) & jnp.all(jnp.isfinite(solution.value))
+    ok = ok & _determined(jax.jacfwd(closed)(solution.value))
     return jnp.where(ok, solution.value, guess), ok, solution.stats["num_steps"]
+
+
+def _determined(jacobian: Float[Array, "equation unknown"]) -> Bool[Array, ""]:
+    """Whether equations determine their unknowns, whatever the scale of either."""
+    scaled = jacobian / jnp.max(jnp.abs(jacobian), axis=1, keepdims=True)
+    scaled = scaled / jnp.max(jnp.abs(scaled), axis=0, keepdims=True)
+    norm = lambda matrix: jnp.max(jnp.sum(jnp.abs(matrix), axis=0))  # noqa: E731
+    condition = norm(scaled) * norm(jnp.linalg.inv(scaled))
+    # Of a singular matrix it is not a number.
+    return condition < 1 / (_WORST_CONDITION * jnp.finfo(jacobian.dtype).eps)
 
 
 def iterate(
@@ -134,7 +148,7 @@ class Implicit(AbstractLayer):
     equations: VectorField
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
     observe: Callable[[Any, Values, Values], Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     kind: str = eqx.field(default="root", static=True, kw_only=True)
@@ -145,7 +159,7 @@ class Implicit(AbstractLayer):
     max_steps: int = eqx.field(default=64, static=True, kw_only=True)
 
     def __check_init__(self):
-        if not callable(self.equations):
+        if not is_function(self.equations):
             raise ModelError(f"equations must be callable as f(t, y, u), not {self.equations!r}")
         if self.kind not in ("root", "fixed_point"):
             raise ModelError(f"kind must be 'root' or 'fixed_point', not {self.kind!r}")

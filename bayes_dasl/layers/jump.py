@@ -7,12 +7,15 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 from equinox.internal import unvmap_any
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from .._errors import ModelError
 from .._types import Values
-from ..random import Module, is_random, shape_of
+from ..random import Module, is_function, is_random, shape_of
+from ._functions import named
 
 
 def _plain(change: Any) -> Any:
@@ -34,7 +37,7 @@ class Jump(Module):
     y["fish"]}` harvests a fifth. The solution is continuous from the right: its value at the time of a jump is the one
     after it. A jump at the start of the solve acts, one before the start or after the last time does not. Jumps at one
     time act in their order, those of one `Jump` all at once: of amounts the sum, of a function a single call.
-    Derivatives with respect to times and amounts follow from those of the solution.
+    First derivatives with respect to times and amounts follow from those of the solution; second ones by times do not.
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a state that is an array,
     the amount has its shape after that of `time`.
@@ -48,7 +51,9 @@ class Jump(Module):
         shape = _shape(self.time)
         if shape is None or len(shape) > 1 or 0 in shape:
             raise ModelError(f"the time of a jump must be a number, some in a row, or random: not {self.time!r}")
-        if not callable(self.change) and not (isinstance(self.change, dict) and self.change):
+        if not is_random(self.time) and not isinstance(self.time, Tracer) and not np.isfinite(self.time).all():
+            raise ModelError(f"the time of a jump must be finite, not {self.time}")
+        if not is_function(self.change) and not (isinstance(self.change, dict) and self.change):
             raise ModelError(
                 "the change of a jump must be a dict of amounts by state, or a function (t, y, u) that returns new "
                 f"values: not {self.change!r}"
@@ -64,12 +69,16 @@ class Jump(Module):
     def _amounts(self) -> dict[str, Any]:
         return {} if callable(self.change) else self.change
 
-    def check_states(self, states: Iterable[str]) -> None:
-        """Raises: ModelError if amounts are for a state that there is not."""
-        states = tuple(states)
-        for name in self._amounts:
-            if name not in states:
-                raise ModelError(f"a jump changes '{name}', but the states are {', '.join(states)}")
+    def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raises: ModelError if amounts are for a state that there is not, or of another shape than the state."""
+        for name, amount in self._amounts.items():
+            if name not in shapes:
+                raise ModelError(f"a jump changes '{name}', but the states are {', '.join(shapes)}")
+            times, held = _shape(self.time) or (), _shape(amount)
+            if held not in ((), times, shapes[name], times + shapes[name]):
+                raise ModelError(
+                    f"an amount of '{name}' in a jump has the shape {held}, but the state has {shapes[name]}"
+                )
 
     @property
     def times(self) -> Float[Array, " jumps"]:
@@ -82,9 +91,11 @@ class Jump(Module):
         some = jnp.any(acting)
         # Where nothing acts the states may be anything: the function must not be singular there.
         new = self.change(t, {name: jnp.where(some, value, 1.0) for name, value in y.items()}, u)
-        for name in new:
+        for name, value in named(new, "the function of a jump").items():
             if name not in y:
                 raise ModelError(f"a jump returns '{name}', but the states are {', '.join(y)}")
+            if value.shape != jnp.shape(y[name]):
+                raise ModelError(f"a jump gives '{name}' the shape {value.shape}, but the state has {y[name].shape}")
         return {name: jnp.where(some, new.get(name, value), value) for name, value in y.items()}
 
     def _added(self, name: str, acting: Bool[Array, " jumps"]) -> Any:
@@ -110,7 +121,10 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
 
     Raises: ModelError for anything else than jumps.
     """
-    jumps = (jumps,) if isinstance(jumps, Jump) else tuple(jumps)
+    jumps = (jumps,) if isinstance(jumps, Jump) else jumps
+    if not isinstance(jumps, Iterable):
+        raise ModelError(f"jumps must be bd.Jump(time, change), or several of them, not {jumps!r}")
+    jumps = tuple(jumps)
     for jump in jumps:
         if not isinstance(jump, Jump):
             raise ModelError(f"jumps must be bd.Jump(time, change), not {jump!r}")
@@ -118,9 +132,11 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
 
 
 def jumped(
-    jumps: tuple[Jump, ...], due: Callable[[Array], Array], t: Any, y: Values, u: Values, rates: Callable
+    jumps: tuple[Jump, ...], due: Callable[[Array], Array], t: Any, y: Values, forced: Callable, rates: Callable
 ) -> dict[str, Any]:
-    """The states at `t` after the jumps that are `due`, a function of their times; `rates(t, y)` are those of the ODE.
+    """The states at `t` after the jumps that are `due`, a function of their times.
+
+    `forced(t)` are the forcings, and `rates(t, y)` the rates of the ODE.
 
     Whoever solves the ODE may hold all times fixed: a jump that comes later by an amount too small to see adds that
     much of the rates before it, and takes as much of the rates after it away. Both are zero but for their derivatives.
@@ -129,7 +145,7 @@ def jumped(
         times = jump.times
         acting = due(times)
         late = jnp.sum(jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0))
-        y = jump(acting, t + late, _moved(y, late, rates(t, y)), u)
+        y = jump(acting, t + late, _moved(y, late, rates(t, y)), forced(t + late))
         y = _moved(y, -late, rates(t, y))
     return dict(y)
 
@@ -191,7 +207,7 @@ class JumpingSolver(diffrax.AbstractAdaptiveSolver, diffrax.AbstractWrappedSolve
         some = jnp.any(jnp.concatenate([due(jump.times) for jump in jumps]))
 
         def act(y):
-            return jumped(jumps, due, t0, y, forced(t0), lambda t, y: self.func(terms, t, y, args))
+            return jumped(jumps, due, t0, y, forced, lambda t, y: self.func(terms, t, y, args))
 
         # Of a batch, all solves look for jumps when one of them has one; most steps have none at all.
         y0 = jax.lax.cond(unvmap_any(some), act, dict, y0)

@@ -1,6 +1,7 @@
 """The likelihood of a stochastic differential equation without its path: a Kalman filter."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, NamedTuple
 
 import diffrax
@@ -15,7 +16,8 @@ from .._errors import DataError, ModelError
 from ..data import Inputs, Past
 from ..random import check_scalar, is_random
 from ._functions import any_state, check_tolerances
-from ._prediction import AbstractFilter, Prediction, finite, prediction
+from ._prediction import AbstractFilter, Prediction, finite, prediction, shielded
+from ._steps import RetryingController, safe_rates
 from .ode import find_solver
 from .sde import StochasticEquation, known
 
@@ -93,7 +95,10 @@ class Kalman(StochasticEquation, AbstractFilter):
         def event(belief, at):
             t0, t1, data = at
             before = self._propagate(inputs, unravel, belief, t0, t1)
-            seen = self._linearised(inputs, unravel, before.mean, t1)
+            linearised = partial(self._linearised, inputs, unravel)
+            seen, fine = shielded(linearised, lambda seen: before.ok & finite(seen), before.mean, t1)
+            before = before._replace(ok=fine)
+            seen = jax.tree.map(lambda part: jnp.where(fine, part, 0.0), seen)
             (after, _), predicted = jax.lax.scan(_update, (before, before.mean), (*seen, data, noise))
             return after, predicted
 
@@ -129,32 +134,35 @@ class Kalman(StochasticEquation, AbstractFilter):
         before = jax.lax.stop_gradient(jnp.nextafter(t1, t0))
 
         def drift(y, t):
-            rate = self._rates(t, unravel(y), self._forced(inputs, jnp.minimum(t, before)))
+            rate = self._rates(t, unravel(y), inputs.forced(jnp.minimum(t, before)))
             return rate, rate
 
         def amplitudes(y, t):
-            return self._amplitudes(t, unravel(y), self._forced(inputs, jnp.minimum(t, before)))
+            return self._amplitudes(t, unravel(y), inputs.forced(jnp.minimum(t, before)))
 
         # The solver sees covariances relative to the spread of their states, whose tolerance is then rtol.
         spread = jnp.diag(belief.covariance) + jnp.square(amplitudes(belief.mean, t0)) * (t1 - t0) + self.atol**2
         spread = jnp.sqrt(jax.lax.stop_gradient(jnp.where(jnp.isfinite(spread), spread, 1.0)))
         unit = jnp.outer(spread, spread) * self.rtol / self.atol
 
-        def rates(t, y, args):
+        def rates(t, y):
             mean, covariance = y
             slope, rate = jax.jacfwd(drift, has_aux=True)(mean, t)
             flow = slope @ (covariance * unit)
             return rate, (flow + flow.T + jnp.diag(jnp.square(amplitudes(mean, t)))) / unit
 
+        first = belief.mean, belief.covariance / unit
+        safe = jax.lax.stop_gradient((t0, first))
+        closed = eqx.filter_closure_convert(rates, *safe)
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(rates),
+            diffrax.ODETerm(lambda t, y, args: safe_rates(closed, t, y, safe)),
             self.solver,
             t0,
             jnp.where(belief.ok, t1, t0),
             None,
-            (belief.mean, belief.covariance / unit),
+            first,
             saveat=diffrax.SaveAt(t1=True),
-            stepsize_controller=diffrax.PIDController(rtol=self.rtol, atol=self.atol),
+            stepsize_controller=RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol)),
             max_steps=self.max_steps,
             adjoint=self.adjoint,
             throw=False,
@@ -169,7 +177,7 @@ class Kalman(StochasticEquation, AbstractFilter):
 
         def observed(y):
             states = unravel(y)
-            seen = states if self.observe is None else self.observe(t, states, self._forced(inputs, t))
+            seen = states if self.observe is None else self.observe(t, states, inputs.forced(t))
             values = jnp.stack([jnp.asarray(seen[name], y.dtype) for name in self.outputs])
             return values, values
 

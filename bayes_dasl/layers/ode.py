@@ -13,9 +13,9 @@ from .._tree import FrozenDict, prepared
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..forcing import KINDS, AbstractForcing, Linear, Step
-from ..random import Module
-from ._functions import any_state, check_initial, check_tolerances, output_names
-from ._prediction import AbstractLayer, Prediction, finite, prediction
+from ..random import Module, is_function
+from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
+from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .jump import Jump, JumpingSolver, as_jumps, jumped
@@ -27,9 +27,12 @@ _LAST_PART = 1e-12
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     """A Diffrax solver from itself or from its name, in any case: `tsit5`, `dopri8`, `rodas5p`, …
 
-    Raises: ModelError if Diffrax has no adaptive solver of that name.
+    Raises: ModelError if Diffrax has no adaptive solver of that name, or for one of fixed steps or of other equations.
     """
     if isinstance(solver, diffrax.AbstractSolver):
+        # Others are for equations in two parts: stochastic, or implicit and explicit.
+        if not isinstance(solver, diffrax.AbstractAdaptiveSolver) or solver.term_structure is not diffrax.AbstractTerm:
+            raise ModelError(f"{type(solver).__name__} does not choose its steps for one vector field: take tsit5")
         return solver
     adaptive = {
         name.lower(): value
@@ -37,7 +40,6 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
         if isinstance(value, type)
         and issubclass(value, diffrax.AbstractAdaptiveSolver)
         and not name.startswith(("Abstract", "HalfSolver"))
-        # Others are for equations in two parts: stochastic, or implicit and explicit.
         and value.term_structure is diffrax.AbstractTerm
     } | {"rodas5p": Rodas5P}
     if not isinstance(solver, str) or solver.lower() not in adaptive:
@@ -76,7 +78,7 @@ class ODE(AbstractLayer):
     vector_field: VectorField
     initial: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
@@ -89,13 +91,13 @@ class ODE(AbstractLayer):
     adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=32)
 
     def __check_init__(self):
-        if not callable(self.vector_field):
+        if not is_function(self.vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
         check_tolerances(self)
         check_initial(self.initial, self.observe)
         check_interpolation(self.interpolation, self.forcings)
         for jump in self.jumps:
-            jump.check_states(self.initial)
+            jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -145,7 +147,9 @@ class ODE(AbstractLayer):
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), solution.ys)
         if self.jumps:
             last = jax.tree.map(lambda y: y[-1], states)
-            after = self._jumped(inputs, end, last, lambda times: (times > _last_part(inputs)) & (times <= end))
+            # Those at the start have acted already, however short the solve.
+            begun = jnp.maximum(_last_part(inputs), inputs.start)
+            after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
             states = jax.tree.map(lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after)
         return states, ok, jnp.asarray(solution.stats["num_steps"])
@@ -153,18 +157,20 @@ class ODE(AbstractLayer):
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any) -> Prediction:
         """What is observed of the states at all times."""
         if self.observe is None:
-            values: Any = states
-        else:
-            observe, forced = self.observe, self._forced(inputs)
-            values = jax.vmap(lambda t, y: dict(observe(t, y, forced(t))))(inputs.times, states)
-        return prediction(values, ok, {"steps": steps}, **more)
+            return prediction(states, ok, {"steps": steps}, **more)
+        observe, forced = self.observe, self._forced(inputs)
+
+        def rows(times):
+            return jax.vmap(lambda t, y: dict(observe(t, y, forced(t))))(times, states)
+
+        return predict_rows(rows, inputs.times, ok, {"steps": steps}, **more)
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
         """The states after the jumps that are due at a time; outside the solve, those at its ends."""
         if not self.jumps:
             return y
         rates = self._rates(inputs, y)
-        return jumped(self.jumps, due, t, y, self._forced(inputs)(t), lambda t, y: rates(t, y, None))
+        return jumped(self.jumps, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
 
     def _forced(self, inputs: Inputs) -> "_Forced":
         return _Forced({name: inputs.forcings[name] for name in self.forcings})
@@ -217,6 +223,8 @@ def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
 
 
 def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+    if not isinstance(rates, Mapping):
+        raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
     if set(rates) != set(y):
         raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
     for name, state in y.items():

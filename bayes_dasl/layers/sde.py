@@ -18,9 +18,10 @@ from .._errors import DataError, ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import shape_of
-from ._functions import any_state, check_initial, output_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, finite, prediction
+from ..forcing import Step
+from ..random import is_function, shape_of
+from ._functions import any_state, check_initial, output_names, several_names, shapes_of
+from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
 
 # A time this far beyond the grid, in steps of it, is on its end but for rounding.
 _ROUNDING = 1e-6
@@ -35,16 +36,16 @@ class StochasticEquation(AbstractLayer):
     diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
     initial: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = eqx.field(default=None, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     # A default that is a value, not a factory: it must hide the property of the base class.
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
 
     def __post_init__(self):
-        if not callable(self.drift):
+        if not is_function(self.drift):
             raise ModelError(f"drift must be callable as f(t, y, u), not {self.drift!r}")
         check_initial(self.initial, self.observe)
-        if not callable(self.diffusion) and not isinstance(self.diffusion, Mapping):
+        if not is_function(self.diffusion) and not isinstance(self.diffusion, Mapping):
             raise ModelError(
                 f"diffusion must be a dict of numbers by state, or callable as g(t, y, u), not {self.diffusion!r}"
             )
@@ -95,9 +96,6 @@ class StochasticEquation(AbstractLayer):
         self._refuse_unknown(given)
         return _vector({name: given.get(name, 0.0) for name in y}, y)
 
-    def _forced(self, inputs: Inputs, t: Any) -> Values:
-        return {name: inputs.forcings[name](t) for name in self.forcings}
-
     @abstractmethod
     def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
         """Predict at `inputs.times`."""
@@ -133,7 +131,7 @@ class SDE(StochasticEquation):
     `diffusion` is a dict of numbers (additive noise), or a function of the same signature that returns such a dict
     (diagonal noise: each state has a Brownian motion of its own). States that it does not name have no noise.
     `initial`, `observe`, `forcings`, `interpolation` and `units` are those of `ODE`; `initial` holds at the start of
-    the grid.
+    the grid. A step forcing is best changed at times of the grid.
 
     `grid` is (start, end, steps): the times of the steps, evenly spaced. **It must cover the times of forecasts too**:
     the increments after the data keep their prior, and so a forecast spreads as it must; a time beyond the grid is
@@ -182,10 +180,15 @@ class SDE(StochasticEquation):
         vectors, alive, unravel = self._solve(inputs, steps)
         states, covered = self._between(vectors, inputs.times)
         ok = alive & covered & finite(states)
-        # Masked before `observe`, so that a singular function there still has a finite gradient.
-        named = jax.vmap(unravel)(jnp.where(ok, states, 1.0))
-        values = named if self.observe is None else self._observed(self.observe, inputs, named)
-        return prediction(values, ok, {"steps": jnp.asarray(steps)})
+        named, stats = jax.vmap(unravel)(states), {"steps": jnp.asarray(steps)}
+        if self.observe is None:
+            return prediction(named, ok, stats)
+        observe = self.observe
+
+        def rows(times):
+            return jax.vmap(lambda t, y: dict(observe(t, y, inputs.forced(t))))(times, named)
+
+        return predict_rows(rows, inputs.times, ok, stats)
 
     def _steps_up_to(self, times: Array) -> int:
         """As many steps of the grid as the last time needs; all, where it is not known yet."""
@@ -207,20 +210,27 @@ class SDE(StochasticEquation):
         h = self.step
         first, unravel = self._initial(inputs.times.dtype)
 
-        def drift(t, y):
-            return self._rates(t, unravel(y), self._forced(inputs, t))
+        def after(y, k, normals):
+            begin = self.start + k * h
+            # A step forcing may change at an end of the step, within which it is what it is inside.
+            inside = begin + _ROUNDING * h, begin + (1 - _ROUNDING) * h
 
-        def diffusion(t, y):
-            return self._amplitudes(t, unravel(y), self._forced(inputs, t))
+            def forced(t):
+                within = jnp.clip(t, *inside)
+                return {name: f(within if isinstance(f, Step) else t) for name, f in inputs.forcings.items()}
+
+            return _step(
+                lambda t, y: self._rates(t, unravel(y), forced(t)),
+                lambda t, y: self._amplitudes(t, unravel(y), forced(t)),
+                begin, h, y, math.sqrt(h) * normals,
+            )  # fmt: skip
 
         largest = _LARGEST * jnp.maximum(jnp.max(jnp.abs(first)), 1.0)
 
         def step(before, at):
             y, alive = before
-            k, normals = at
-            after = _step(drift, diffusion, self.start + k * h, h, y, math.sqrt(h) * normals)
-            alive = alive & jnp.all(jnp.abs(after) < largest)
-            y = jnp.where(alive, after, y)
+            new, alive = shielded(after, lambda new: alive & jnp.all(jnp.abs(new) < largest), y, *at)
+            y = jnp.where(alive, new, y)
             return (y, alive), y
 
         normals = self._normals(first.dtype)[:steps]
@@ -243,9 +253,6 @@ class SDE(StochasticEquation):
         weight = (position - left)[:, None]
         covered = (position[0] >= 0) & (position[-1] <= len(vectors) - 1 + _ROUNDING)
         return (1 - weight) * vectors[left] + weight * vectors[left + 1], covered
-
-    def _observed(self, observe: Callable, inputs: Inputs, states: Values) -> Values:
-        return jax.vmap(lambda t, y: dict(observe(t, y, self._forced(inputs, t))))(inputs.times, states)
 
 
 def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:

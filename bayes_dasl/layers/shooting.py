@@ -1,6 +1,7 @@
 """Long or chaotic series of an ODE, solved in short segments that start from states of their own."""
 
 from collections.abc import Iterable, Mapping
+from numbers import Real
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -20,7 +21,10 @@ from .ode import ODE
 
 
 def _floats(knots: Any) -> tuple[float, ...]:
-    return tuple(float(knot) for knot in knots)
+    try:
+        return tuple(float(knot) for knot in knots)
+    except (TypeError, ValueError):
+        raise ModelError(f"knots must be finite times that increase, not {knots!r}") from None
 
 
 def _gap(gap: Any) -> Any:
@@ -41,8 +45,9 @@ class MultipleShooting(AbstractLayer):
     of that standard deviation at each knot. It must be known: the density of the gaps counts up to a constant only.
 
     A time before a knot belongs to the segment that ends there, a time at a knot to the one that starts there. After
-    the last knot the last segment goes on. A knot at or after the last time has no say. A jump at a knot acts at the
-    end of the earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
+    the last knot the last segment goes on. A knot after the last time has no say: put none after the data, as a later
+    forecast would start anew from a state there that nothing is known of. A jump at a knot acts at the end of the
+    earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
 
     Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is an array;
     predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
@@ -67,7 +72,7 @@ class MultipleShooting(AbstractLayer):
         self._check_start(self.ode.start)
         self._check_segments()
         for name, gap in self._gaps.items():
-            if not isinstance(gap, (int, float)) or not 0 < gap < np.inf:
+            if not isinstance(gap, Real) or isinstance(gap, bool) or not 0 < float(gap) < np.inf:
                 raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
 
     def _check_start(self, start: Any) -> None:
@@ -139,7 +144,7 @@ class MultipleShooting(AbstractLayer):
         segment = jnp.searchsorted(knots, times, side="right")
         found = {name: y[segment, jnp.arange(len(times)) - first[segment]] for name, y in states.items()}
         ended = {name: y[:-1, -1] for name, y in states.items()}
-        mismatches = self._mismatches(ended, begins, knots < times[-1], jnp.all(ok))
+        mismatches = self._mismatches(ended, begins, knots <= times[-1], jnp.all(ok))
         return self.ode.predict(inputs, found, jnp.all(ok), jnp.sum(steps), mismatches=mismatches)
 
     def _width(self, times: Any) -> int:
@@ -154,7 +159,7 @@ class MultipleShooting(AbstractLayer):
         return {name: jnp.concatenate([y[None], later[name]]) for name, y in first.items()}
 
     def _mismatches(self, ended: Any, begins: Any, inside: Any, ok: Any) -> dict[str, Any]:
-        """How far each segment ends from the start of the next one, in units of the gap; zero for knots that end it."""
+        """How far each segment ends from the start of the next, in units of the gap; zero for knots after the end."""
 
         def gaps(name):
             each = (ended[name] - begins[name][1:]) / self._gaps[name]
@@ -173,15 +178,18 @@ def segment_states(
     They look at the data, so they are no priors in the strict sense: to say little, `scale` must be several times the
     noise of the data and what a state changes between two of them. It is a number, or a dict of them by name.
 
-    Raises: DataError for a name that the data do not hold; ModelError for a scale that is not positive.
+    Raises: DataError for a name that the data do not hold; ModelError for knots after the data and for a scale that is
+    missing or not positive.
     """
-    times, priors = checked_times(data), {}
+    times, priors, knots = checked_times(data), {}, np.asarray([*knots], float)
+    if (knots > times[-1]).any():
+        raise ModelError(f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}")
     for name in names:
-        spread = scale[name] if isinstance(scale, Mapping) else scale
-        if not spread > 0:
+        spread = scale.get(name) if isinstance(scale, Mapping) else scale
+        if not isinstance(spread, Real) or not spread > 0:
             raise ModelError(f"the scale of '{name}' must be positive, not {spread!r}")
         values = observations(data, name)
         seen = ~np.isnan(values)
-        centre = np.interp(np.asarray([*knots], float), times[seen], values[seen])
+        centre = np.interp(knots, times[seen], values[seen])
         priors[name] = dist.Normal(jnp.asarray(centre), float(spread))
     return priors

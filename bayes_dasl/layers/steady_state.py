@@ -14,16 +14,14 @@ from .._errors import ModelError
 from .._tree import FrozenDict, prepared
 from .._types import Values, VectorField
 from ..data import Inputs
-from ..random import is_random
-from ._functions import check_tolerances, named, output_names
-from ._prediction import AbstractLayer, Prediction
+from ..random import is_function, is_random
+from ._functions import check_tolerances, named, output_names, several_names
+from ._prediction import AbstractLayer, Prediction, frozen, predict_rows
 from ._rosenbrock import Rodas5P
-from ._steps import RetryingController
-from .algebraic import at_rows, forced_rows, frozen, predict_rows
+from ._steps import RetryingController, limits
+from .algebraic import at_rows, forced_rows
 from .implicit import differentiable, matching, search
 
-# Longer than any transient, whatever the unit of time, while its square is still a number.
-_FOR_EVER = 1e100
 # The transient need not be solved more exactly than it takes to stay on its way.
 _ON_THE_WAY = 1e-4
 _NEWTON_STEPS = 32
@@ -37,10 +35,10 @@ class SteadyState(AbstractLayer):
     `vector_field(t, y, u)` takes the value of the index at one row, a dict of states and a dict of the forcings at that
     row, both held fixed, and returns the rate of every state. From the numbers in `guess` the system is followed,
     however long it takes, until Newton's correction is small; so the state is one that attracts (unless the guess is at
-    rest itself), and the guess selects it where there are several. Newton's method then makes it exact. Derivatives
-    follow from the implicit-function theorem, whatever the way there was. `observe(t, y, u)`, if given, turns states
-    into the values that are predicted. `index` names the coordinate that the data run along; `forcings` and `units` are
-    as in `bd.ODE`.
+    rest itself, or within `atol` of it), and the guess selects it where there are several. Newton's method then makes
+    it exact. Derivatives follow from the implicit-function theorem, whatever the way there was. `observe(t, y, u)`, if
+    given, turns states into the values that are predicted. `index` names the coordinate that the data run along;
+    `forcings` and `units` are as in `bd.ODE`.
 
     A row that does not come to rest within `max_steps` steps (it oscillates, or grows without bound) is reported by
     `ok=False`, never by an exception. So is one where the rates of all states do not determine the states, as those of
@@ -54,7 +52,7 @@ class SteadyState(AbstractLayer):
     vector_field: VectorField
     guess: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = None
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
@@ -62,11 +60,13 @@ class SteadyState(AbstractLayer):
     max_steps: int = eqx.field(default=1024, static=True, kw_only=True)
 
     def __check_init__(self):
-        if not callable(self.vector_field):
+        if not is_function(self.vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
         if not isinstance(self.guess, dict) or not self.guess:
             raise ModelError("guess must be a dict that names every state and says where the system starts")
         for name, value in self.guess.items():
+            if not is_random(value) and not eqx.is_array_like(value):
+                raise ModelError(f"guess['{name}'] must be a number, not {value!r}")
             if is_random(value):
                 raise ModelError(f"guess['{name}'] only says where the system starts, so it must be a number")
             if self.observe is None and jnp.ndim(value):
@@ -120,7 +120,8 @@ class SteadyState(AbstractLayer):
             diffrax.ODETerm(lambda t, y, args: closed(y)),
             Rodas5P(),
             0.0,
-            _FOR_EVER,
+            # Longer than any transient, whatever the unit of time, while its square is still a number.
+            limits(start.dtype)[0],
             None,
             start,
             stepsize_controller=RetryingController(diffrax.PIDController(rtol=_ON_THE_WAY, atol=self.atol)),

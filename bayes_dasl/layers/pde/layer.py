@@ -14,7 +14,7 @@ from ..._tree import FrozenDict
 from ..._types import Values, VectorField
 from ...data import Inputs
 from ...random import with_ones
-from .._functions import check_tolerances
+from .._functions import check_tolerances, several_names
 from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps
 from ..ode import ODE, check_interpolation, find_solver
@@ -51,7 +51,7 @@ class PDE(AbstractLayer):
     initial: dict[str, Any]
     observe: Callable[[Any, Values, Values], Values] | None = None
     degree: int = eqx.field(default=1, static=True, kw_only=True)
-    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
@@ -76,7 +76,7 @@ class PDE(AbstractLayer):
             check_value(value, ((), self.grid.shape), f"initial['{name}']")
         check_interpolation(self.interpolation, self.forcings)
         for jump in self.jumps:
-            jump.check_states(self.initial)
+            jump.check_states(dict.fromkeys(self.initial, self.grid.shape))
         for name in self.forcings:
             if name in self.grid.names:
                 raise ModelError(f"forcing '{name}' has the name of an axis of the grid: rename one of them")
