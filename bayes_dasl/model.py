@@ -16,7 +16,7 @@ from ._types import Values
 from .data import Inputs, Past, check_units, checked_times, inputs, observations
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
-from .random import Module, paths, sample
+from .random import Module, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
@@ -34,7 +34,8 @@ class Model(Module):
     break a law, divided by how much of that is tolerated (any shape). Each number counts as a draw of the standard
     normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
 
-    Raises: ModelError if the noise names something that the layer does not predict, or nothing is random.
+    Raises: ModelError if the noise names something that the layer does not predict, nothing is random, or a constraint
+    is no function or has a name that is taken.
     """
 
     layer: AbstractLayer
@@ -56,8 +57,11 @@ class Model(Module):
                     f"observable '{name}' is not an output of the model; its outputs are "
                     f"{', '.join(self.layer.outputs)}"
                 )
-        if not isinstance(self.constraints, Mapping) or not all(map(callable, self.constraints.values())):
+        if not isinstance(self.constraints, Mapping) or not all(map(is_function, self.constraints.values())):
             raise ModelError("constraints must be a dict of functions f(values, inputs), by the name of each law")
+        for name in self.constraints:
+            if not isinstance(name, str) or "/" in name or name in ("chain", "draw"):
+                raise ModelError(f"a constraint cannot have the name {name!r}: no slash, and neither chain nor draw")
 
     @property
     def observables(self) -> tuple[str, ...]:
@@ -102,6 +106,9 @@ class Model(Module):
         else:
             prediction = self.layer(given)
         broken = {name: jnp.asarray(law(prediction.values, given)) for name, law in self.constraints.items()}
+        for name in broken:
+            if name in prediction.mismatches:
+                raise ModelError(f"constraint '{name}' has the name of a mismatch of the layer itself: rename it")
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)

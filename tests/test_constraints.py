@@ -11,6 +11,7 @@ from numpyro.infer.util import log_density
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.random import with_ones
 
 TIMES = np.linspace(0.0, 2.0, 6)
 
@@ -107,6 +108,24 @@ def test_an_update_weighs_the_law_too(fits):
         assert held == pytest.approx(want, rel=1e-6)
 
 
-def test_what_is_no_law_is_refused(unchecked):
+@pytest.mark.parametrize("law", [3.0, dist.Normal(0.0, 1.0)])
+def test_what_is_no_law_is_refused(unchecked, law):
     with pytest.raises(ModelError, match="constraints must be a dict of functions"):
-        model(0.1, {"mass": 3.0})
+        model(0.1, {"mass": law})
+
+
+@pytest.mark.parametrize("name", ["a/b", "chain", "draw", 3])
+def test_a_name_that_a_posterior_cannot_hold_is_refused(unchecked, name):
+    with pytest.raises(ModelError, match="a constraint cannot have the name"):
+        model(0.1, {name: total})
+
+
+def test_the_name_of_a_gap_is_refused():
+    knots = (1.0,)
+    starts = bd.segment_states(data(), ("a", "b"), knots, scale=1.0)
+    layer = bd.MultipleShooting(bd.ODE(Exchange(1.0, 0.0), {"a": 1.0, "b": 0.0}), knots, starts, gap=0.3)
+    free = bd.Model(layer, bd.NormalNoise(0.05))
+    name = next(iter(with_ones(free).predict(free.inputs(data())).mismatches))
+    taken = bd.Model(layer, bd.NormalNoise(0.05), {name: total})
+    with pytest.raises(ModelError, match=f"constraint '{name}' has the name of a mismatch"):
+        with_ones(taken).predict(taken.inputs(data()))
