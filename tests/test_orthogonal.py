@@ -135,6 +135,15 @@ class TestNonsense:
         with pytest.raises(ModelError, match=r"orthogonal needs 'b' at every point, but its data hold time, a"):
             field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {})
 
+    def test_a_zero_that_is_corrected_relative_to_itself(self):
+        science = Science(dist.Normal(0.0, 1.0), 2.0)
+        zeros = {name: POINTS[name].where(POINTS["time"] != 3.0, 0.0) for name in ("a", "b")}
+        with pytest.raises(DataError, match=r"'a' is 0 at time 3: a relative correction needs data other than 0"):
+            bd.Residual(science, closure, relative=True, orthogonal=POINTS.assign(a=zeros["a"]))
+        # What is not corrected may be zero, and so may what is corrected by an amount.
+        bd.Residual(science, closure, relative=True, orthogonal=POINTS.assign(b=zeros["b"]))
+        bd.Residual(science, closure, orthogonal=POINTS.assign(zeros))
+
     def test_data_without_a_whole_row(self):
         with pytest.raises(DataError, match="at least one row without a gap"):
             bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS * np.nan)

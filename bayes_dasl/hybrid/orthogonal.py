@@ -88,6 +88,22 @@ class Projection(Module):
         added, moved = jax.vmap(at)(self.points)
         return _weighted(moved, added, {name: self._weight(name, relative) for name in added})
 
+    def refuse_zeros(self, correction: Callable[..., Values]) -> None:
+        """Refuse data in which something that is corrected relative to itself is zero.
+
+        Raises: DataError that names it.
+        """
+        point = {name: values[0] for name, values in self.points.items()}
+        try:
+            added = jax.eval_shape(lambda p: dict(correction(p[self.index], p, p)), point)
+        except (KeyError, ModelError):  # what the data lack is said when the field is called
+            return
+        for name in added:
+            at = np.flatnonzero(np.asarray(self.points.get(name, 1.0)) == 0)
+            if at.size:
+                where = f"{self.index} {float(self.points[self.index][at[0]]):g}"
+                raise DataError(f"'{name}' is 0 at {where}: a relative correction needs data other than 0")
+
     def _weight(self, name: str, relative: bool) -> Float[Array, " point"]:
         if name not in self.points:
             raise ModelError(self._lack(f"'{name}'"))

@@ -11,6 +11,7 @@ from .._errors import ModelError
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..layers import AbstractLayer
+from ..random import with_ones
 from ._joined import AbstractHybrid, is_layer
 from .orthogonal import LayerProjection, Projection
 
@@ -27,14 +28,15 @@ class Residual(AbstractHybrid):
     $g_\perp = g - S c$ with $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the
     sensitivities of the science to its random leaves, at the values that the draw has, and $x_j$ are the rows of the
     data. Its target are then the parameters with which the science alone comes closest to the truth at these points,
-    in the norm of the weights $w_j$: one over the standard deviation of each state over the points, or one over the
-    state itself if `relative`. For a vector field the data name every state and forcing that the equations and the
-    closure read (rows with gaps are left out; the index counts as `t`); for a layer, its times, forcings and places.
-    Which leaves are random is looked up when the Residual is built.
+    in the norm of the weights $w_j$: one over the standard deviation of each state or output over the points, or, for
+    a vector field that is `relative`, one over the state itself. For a vector field the data name every state and
+    forcing that the equations and the closure read (rows with gaps are left out; the index counts as `t`); for a layer,
+    its times, forcings and places. Which leaves are random is looked up when the Residual is built.
 
     `extra` names what the closure reads from the data and the science does not, where that is a layer.
-    Raises: ModelError when called, if the closure corrects something that the science does not have, or if the data of
-    `orthogonal` lack something that is read.
+    Raises: DataError if a state that is corrected `relative` to itself is zero in the data of `orthogonal`; ModelError
+    when called, if the closure corrects something that the science does not have, or if the data of `orthogonal` lack
+    something that is read.
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
     """
 
@@ -59,6 +61,8 @@ class Residual(AbstractHybrid):
             self.orthogonal = LayerProjection(science, orthogonal, self.extra)
         elif orthogonal is not None:
             self.orthogonal = Projection(science, orthogonal)
+            if relative:
+                self.orthogonal.refuse_zeros(with_ones(closure))
 
     @property
     def parts(self):
