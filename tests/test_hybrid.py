@@ -261,6 +261,13 @@ class TestInAModel:
         alone = self.driven(0.7)(bd.inputs(data, forcings=["rain"])).values["y"]
         np.testing.assert_allclose(values, alone + data["sun"].values, rtol=1e-8)
 
+    def test_a_layer_without_a_start_takes_that_of_the_others(self):
+        curve = bd.Algebraic(lambda t, y, u: {"y": t})
+        for models in ({"a": decay(0.7, start=-1.0), "b": curve}, {"a": curve, "b": decay(0.7, start=-1.0)}):
+            model = bd.Model(bd.Parallel(models, jnp.array([0.5, 0.5])), bd.NormalNoise(1.0))
+            assert model.layer.start == -1.0
+            assert float(model.inputs(DATA.assign(y=DATA["rain"])).start) == -1.0
+
     def test_mismatches_of_all_parts_count(self):
         def shot(start):
             return bd.MultipleShooting(decay(0.7), (1.0,), {"y": jnp.array([start])}, gap=0.1)

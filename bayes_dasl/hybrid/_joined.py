@@ -119,10 +119,10 @@ class AbstractHybrid(AbstractLayer):
         return sum(part.states for part in self._layers.values())
 
     def _shared(self, name: str, default: Any) -> Any:
-        values = {getattr(part, name, default) for part in self._layers.values()}
+        values = {getattr(part, name, default) for part in self._layers.values()} - {None}
         if len(values) > 1:
             raise ModelError(f"the layers of this {type(self).__name__} have different {name}: {values}")
-        return values.pop()
+        return values.pop() if values else default
 
     def prepared(self) -> Any:
         """Itself, with what its parts can work out before a solve worked out."""
