@@ -219,6 +219,10 @@ class TestNonsense:
         [
             (lambda: bd.Parallel({"a": science}), "at least two"),
             (lambda: bd.Parallel({"a": science, "b": science}, jnp.ones(3)), "2 models, but weights of shape"),
+            (lambda: bd.Parallel({"a": science, "b": science}, jnp.array([1.0, 1.0])), "not negative and sum to 1"),
+            (lambda: bd.Parallel({"a": science, "b": science}, [-1.0, 2.0]), "not negative and sum to 1"),
+            (lambda: bd.Parallel({"a": science, "b": science}, dist.Normal(0, 1).expand([2])), "as Dirichlet is, not"),
+            (lambda: bd.Parallel({"a": science, "b": science}, "half"), "must be an array, a distribution or a gate"),
             (lambda: bd.Hierarchical({}, closure), "sciences must be a dict"),
             (lambda: bd.Conserve(science, {}), "totals must name"),
             (lambda: bd.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),

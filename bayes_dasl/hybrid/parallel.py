@@ -6,12 +6,18 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
+from numpyro.distributions import constraints
 
 from .._errors import ModelError
 from .._types import Values
-from ..random import is_function, shape_of
+from ..random import is_function, is_random, shape_of
 from ._joined import AbstractHybrid
+
+# Shares may have been worked out in single precision.
+_ROUND_OFF = 1e-6
 
 
 class Parallel(AbstractHybrid):
@@ -23,7 +29,8 @@ class Parallel(AbstractHybrid):
     distribution over the simplex (default: uniform), in the order of the models; or a gate, a function `(t, y, u)`
     such as a `Network` that returns a logit for each model by its name, so that the shares vary with what it reads.
     `extra` names what functions read from the data and the layers do not.
-    Raises: ModelError for fewer than two models, weights of another number, or models that predict other values.
+    Raises: ModelError for fewer than two models, weights of another number or that are no shares, or models that
+    predict other values.
     """
 
     models: Mapping[str, Any]
@@ -39,9 +46,12 @@ class Parallel(AbstractHybrid):
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
         if is_function(self.weights):
             return
+        if not is_random(self.weights):
+            self.weights = _numbers(self.weights)
         shape = shape_of(self.weights)
         if shape != (len(models),):
             raise ModelError(f"there are {len(models)} models, but weights of shape {shape}: give one for each")
+        _check_shares(self.weights)
 
     @property
     def parts(self):
@@ -71,3 +81,22 @@ class Parallel(AbstractHybrid):
             )
         stacked = jnp.stack(jnp.broadcast_arrays(*(logits[model] for model in self.names)))
         return dict(zip(self.names, jax.nn.softmax(stacked, axis=0), strict=True))
+
+
+def _numbers(weights: Any) -> Any:
+    try:
+        return jnp.asarray(weights, float)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"weights must be an array, a distribution or a gate (t, y, u), not {weights!r}") from error
+
+
+def _check_shares(weights: Any) -> None:
+    """Refuse weights that are not sure to be positive and to sum to 1."""
+    if is_random(weights):
+        if weights.support != constraints.simplex:
+            kind = type(weights).__name__
+            raise ModelError(f"weights must be a distribution over shares that sum to 1, as Dirichlet is, not {kind}")
+    elif not isinstance(weights, Tracer):
+        shares = np.asarray(weights, float)
+        if not (np.all(shares >= 0) and abs(shares.sum() - 1) <= _ROUND_OFF):
+            raise ModelError(f"weights must be shares that are not negative and sum to 1, not {shares}")
