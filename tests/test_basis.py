@@ -385,9 +385,19 @@ class TestRefusals:
             ({"monotone": "increasing", "positive": True}, "not `positive` too"),
             ({"positive": True, "scale": -1.0}, "must be positive"),
             ({"monotone": "decreasing", "scale": dist.Normal(0.0, 1.0)}, "must be positive"),
+            ({"monotone": "decreasing", "scale": dist.Uniform(-1.0, 1.0)}, "must be positive"),
+            ({"positive": True, "scale": dist.TruncatedNormal(0.0, 1.0, low=-2.0)}, "must be positive"),
+            ({"positive": True, "scale": jnp.asarray(-1.0)}, "must be positive"),
+            ({"positive": True, "scale": np.float32(0.0)}, "must be positive"),
             ({"level": np.ones(2)}, "Basis.level must be a number"),
         ],
     )
     def test_bases(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Basis(**({"family": BSpline(0, 1, 5), "input": "x", "output": "g"} | options))
+
+    @pytest.mark.parametrize(
+        "scale", [dist.Uniform(0.0, 1.0), dist.LogNormal(0.0, 1.0), dist.Gamma(2.0), np.float32(2)]
+    )
+    def test_a_scale_that_cannot_be_negative(self, scale):
+        Basis(BSpline(0, 1, 5), "x", "g", scale=scale, positive=True)

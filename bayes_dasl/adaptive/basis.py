@@ -1,14 +1,16 @@
 """Unknown functions that are linear in their weights."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-from numpyro.distributions import constraints
+import numpy as np
+from jax.core import Tracer
 
 from .._errors import ModelError
 from .._types import Scalar, Values
-from ..random import Module, is_random
+from ..random import Module, bounds, is_random
 from .families import AbstractFamily, BSpline
 from .hilbert import HilbertGP
 from .weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
@@ -83,11 +85,8 @@ class Basis(Module):
             raise ModelError(
                 "a monotone function needs a BSpline family, and not `positive` too: it is never below its level"
             )
-        if self.monotone or self.positive:
-            scale: Any = self.scale
-            signed = scale.support is constraints.real if is_random(scale) else _not_positive(scale)
-            if signed:
-                raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
+        if (self.monotone or self.positive) and _may_be_negative(self.scale):
+            raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         known = {"t": t, **u, **y}
@@ -109,8 +108,10 @@ class Basis(Module):
         return jnp.exp(shape) if self.positive else shape
 
 
-def _not_positive(scale: Any) -> bool:
-    return isinstance(scale, (int, float)) and scale <= 0
+def _may_be_negative(scale: Any) -> bool:
+    if is_random(scale):
+        return bounds(scale).get("lower", -math.inf) < 0
+    return eqx.is_array_like(scale) and not isinstance(scale, Tracer) and bool(np.any(np.asarray(scale) <= 0))
 
 
 def _default_weights(family: AbstractFamily) -> Any:
