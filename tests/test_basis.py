@@ -210,6 +210,13 @@ class TestCall:
         one = basis(0.0, {"a": jnp.asarray(a[1, 2])}, {"b": jnp.asarray(b[1, 2])})["g"]
         assert float(out[1, 2]) == pytest.approx(float(one))
 
+    @pytest.mark.parametrize("input", [("t", "x"), ("x", "t")])
+    def test_a_product_of_a_number_and_a_field(self, input):
+        basis = Basis(Product(BSpline(0, 1, 5), BSpline(0, 1, 6)), input, "g", np.sin(np.arange(30.0)))
+        x = jnp.linspace(0.1, 0.9, 4)
+        each = [float(basis(0.3, {"x": value}, {})["g"]) for value in x]
+        np.testing.assert_allclose(basis(0.3, {"x": x}, {})["g"], each, rtol=1e-12)
+
     def test_a_product_by_hand(self):
         first, second = FAMILIES["spline"], FAMILIES["legendre"]
         weights = np.random.default_rng(0).normal(size=(first.size, second.size))

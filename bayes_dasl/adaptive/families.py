@@ -187,7 +187,8 @@ class Product(AbstractFamily):
         return math.prod(family.size for family in self.families)
 
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
-        product, *others = (family(value) for family, value in zip(self.families, x, strict=True))
+        points = jnp.broadcast_arrays(*map(jnp.asarray, x))
+        product, *others = (family(value) for family, value in zip(self.families, points, strict=True))
         for features in others:
             product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
         return product
