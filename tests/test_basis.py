@@ -404,7 +404,7 @@ class TestRefusals:
             Basis(**({"family": BSpline(0, 1, 5), "input": "x", "output": "g"} | options))
 
     @pytest.mark.parametrize(
-        "scale", [dist.Uniform(0.0, 1.0), dist.LogNormal(0.0, 1.0), dist.Gamma(2.0), np.float32(2)]
+        "scale", [dist.Uniform(0.0, 1.0), dist.LogNormal(0.0, 1.0), dist.Gamma(2.0), jnp.asarray(2.0)]
     )
     def test_a_scale_that_cannot_be_negative(self, scale):
         Basis(BSpline(0, 1, 5), "x", "g", scale=scale, positive=True)
