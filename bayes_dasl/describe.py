@@ -9,6 +9,7 @@ from typing import Any
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 from matplotlib.figure import Figure
 from rich.console import Console
@@ -123,7 +124,8 @@ def _parts(value: Any) -> Iterator[tuple[str, Any, Mapping]]:
     if isinstance(value, Mapping):
         yield from ((str(key), item, {}) for key, item in value.items())
     elif isinstance(value, (tuple, list)):
-        yield from ((str(i), item, {}) for i, item in enumerate(value))
+        names = getattr(value, "_fields", None) or map(str, range(len(value)))
+        yield from ((name, item, {}) for name, item in zip(names, value, strict=True))
     elif dataclasses.is_dataclass(value):
         yield from ((f.name, getattr(value, f.name, None), f.metadata) for f in dataclasses.fields(value))
 
@@ -139,7 +141,10 @@ def _is_part(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return is_random(value) or (eqx.is_array_like(value) and not isinstance(value, bool))
+    if is_random(value) or not eqx.is_array_like(value) or isinstance(value, bool):
+        return is_random(value)
+    # An array may also hold a key of random numbers, or text.
+    return any(jnp.issubdtype(getattr(value, "dtype", float), kind) for kind in (np.number, np.bool_))
 
 
 def _setting(value: Any) -> str:
@@ -162,9 +167,16 @@ def _inferred(name: str, leaf: RandomLeaf) -> Entry:
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
-    shape = np.shape(value)
-    what = f"{float(value):.4g}" if not shape else f"known numbers, {np.min(value):.3g}…{np.max(value):.3g}"
-    return Entry(name, False, what, shape, metadata.get("units", ""), group)
+    return Entry(name, False, _value(value), np.shape(value), metadata.get("units", ""), group)
+
+
+def _value(value: Any) -> str:
+    """A known number, or the range of an array of them."""
+    if not np.size(value):
+        return "no numbers"
+    if np.iscomplexobj(value):
+        return f"{complex(value):.4g}" if not np.shape(value) else "known complex numbers"
+    return f"{float(value):.4g}" if not np.shape(value) else f"known numbers, {np.min(value):.3g}…{np.max(value):.3g}"
 
 
 def _kind(value: Any) -> str:

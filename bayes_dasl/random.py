@@ -105,13 +105,23 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
 
 def _describe(tree: Any, path: tuple, leaf: dist.Distribution) -> RandomLeaf:
     group, units, owners = "science", "", []
-    for depth, (node, _) in enumerate(nodes_along(tree, path)):
+    for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
             group = "latent"
         units = _units(node, path[depth:]) or units
         owners.append(type(node).__name__)
     return RandomLeaf(dotted(path), leaf, group, units, "/".join(owners))
+
+
+def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
+    try:
+        return list(nodes_along(tree, path))
+    except TypeError as error:
+        raise ModelError(
+            f"a distribution lies at {jtu.keystr(path)}, inside an object whose parts have no names (such as JAX's "
+            "Partial): put it into a field of a bd.Module"
+        ) from error
 
 
 def _units(node: Any, path: tuple) -> str:

@@ -1,7 +1,10 @@
 """A model as a tree: everything that is inferred stands in it, with prior, shape, units and group."""
 
+from typing import Any, NamedTuple
+
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -73,3 +76,39 @@ def test_a_latent_path_is_said_to_be_one():
     text = str(bd.describe(layer))
     assert "x ~ Normal(0, 1)  shape (4,)  latent" in text
     assert "x ~ HalfNormal(1)  science" in text
+
+
+class Pair(NamedTuple):
+    first: Any
+    second: Any
+
+
+class Holder(bd.Module):
+    held: Any
+
+
+@pytest.mark.parametrize(
+    ("held", "unknowns", "line"),
+    [
+        (Pair(dist.HalfNormal(1.0), 2.0), 1, "first ~ HalfNormal(1)"),
+        (jnp.zeros(0), 0, "held = no numbers  shape (0,)"),
+        (jax.random.key(0), 0, "held="),
+        (np.array(["a"]), 0, "held="),
+        (1 + 2j, 0, "held = 1+2j"),
+        (jnp.ones(3) * 1j, 0, "held = known complex numbers  shape (3,)"),
+        (jnp.asarray([True, False]), 0, "held = known numbers"),
+    ],
+)
+def test_odd_values_are_shown_too(held, unknowns, line):
+    found = bd.describe(Holder(held))
+    assert found.unknowns == unknowns
+    assert line in str(found)
+    found.draw()
+
+
+def test_a_distribution_without_a_name_is_refused():
+    hidden = Holder(jax.tree_util.Partial(max, dist.HalfNormal(1.0)))
+    with pytest.raises(
+        ModelError, match=r"a distribution lies at \.held.*, inside an object whose parts have no names"
+    ):
+        bd.describe(hidden)
