@@ -207,6 +207,10 @@ class TestCoupling:
             ({"links": (Link("p.z", "q.seen"),)}, "a link comes from 'p.z'; 'p' has x"),
             ({"states": {"p": ("x",)}}, "states are given for p, but the parts are p, q"),
             ({"states": {"p": ("x",), "q": ("x",)}}, "state 'x' is in 'p' and in 'q'"),
+            ({"links": ("p.x",)}, "links must be such as"),
+            ({"links": None}, "links must be such as"),
+            ({"parts": PARTS["parts"] | {"p": dist.Normal(0.0, 1.0)}}, r"parts\['p'\] must be a function"),
+            ({"parts": PARTS["parts"] | {"p": bd.ODE(one("x"), {"x": 1.0})}}, "a function .*, not the layer ODE"),
             ({"timescales": {"r": 1.0}}, "a time scale is given for 'r'"),
             ({"timescales": {"p": 0.0}}, "must be positive, not 0.0"),
             ({"timescales": {"p": np.ones(2)}}, r"timescales\['p'\] must be a number"),
@@ -215,6 +219,9 @@ class TestCoupling:
     def test_refusals(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Coupling(**(PARTS | options))
+
+    def test_one_link_needs_no_tuple(self, unchecked):
+        assert Coupling(**(PARTS | {"links": PARTS["links"][0]})).links == PARTS["links"]
 
     def test_rates_of_other_states(self):
         with pytest.raises(ModelError, match="part 'p' returns rates for z, but has states x"):

@@ -225,6 +225,25 @@ class TestNonsense:
             (lambda: bd.Parallel({"a": science, "b": science}, "half"), "must be an array, a distribution or a gate"),
             (lambda: bd.Hierarchical({}, closure), "sciences must be a dict"),
             (lambda: bd.Conserve(science, {}), "totals must name"),
+            (lambda: bd.Conserve(science, {"a": 1.0}), "totals must be a dict of dicts"),
+            (
+                lambda: bd.Conserve(decay(1.0), {"m": {"a": 1.0}}),
+                "vector_field must be a function .*, not the layer ODE",
+            ),
+            (lambda: bd.Residual(science, None), "closure must be a function"),
+            (lambda: bd.Residual(science, dist.Normal(0.0, 1.0)), "closure must be a function"),
+            (lambda: bd.Residual(science, decay(1.0)), "closure must be a function .*, not the layer ODE"),
+            (lambda: bd.Residual(1.0, closure), "science must be a function"),
+            (lambda: bd.Residual(science, closure, orthogonal=True), "orthogonal takes the data"),
+            (lambda: bd.Series(decay(1.0), decay(2.0)), "network must be a function .*, not the layer ODE"),
+            (lambda: bd.Hierarchical({"a": decay(1.0)}, None), "network must be a function"),
+            (lambda: bd.Hierarchical({"a": None}, closure), r"sciences\['a'\] must be a function"),
+            (lambda: bd.Parallel({"a": science, "b": 2.0}), r"models\['b'\] must be a function"),
+            (lambda: bd.Parallel({"a": science, "b": science}, decay(1.0)), "a gate must be a function"),
+            (
+                lambda: bd.ODE(bd.Residual(decay(1.0), closure), {"y": 1.0})(bd.inputs(DATA)),
+                "this Residual joins layers, so it is a layer itself",
+            ),
             (lambda: bd.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),
             (lambda: bd.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
             (lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)), "put it into a bd.ODE"),
@@ -243,7 +262,7 @@ class TestNonsense:
             ),
         ],
     )
-    def test_is_refused(self, build, message):
+    def test_is_refused(self, unchecked, build, message):
         with pytest.raises(ModelError, match=message):
             build()
 

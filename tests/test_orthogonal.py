@@ -144,6 +144,13 @@ class TestNonsense:
         bd.Residual(science, closure, relative=True, orthogonal=POINTS.assign(b=zeros["b"]))
         bd.Residual(science, closure, orthogonal=POINTS.assign(zeros))
 
+    def test_a_correction_of_what_is_not_there(self):
+        made = bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), lambda t, y, u: {"c": y["a"]}, orthogonal=POINTS)
+        field = realise(made, {"science.growth": jnp.asarray(1.0)})
+        for call in (field.prepared, lambda: field(0.0, {"a": jnp.ones(()), "b": jnp.ones(())}, {})):
+            with pytest.raises(ModelError, match="the closure corrects 'c'; the science has a, b"):
+                call()
+
     def test_data_without_a_whole_row(self):
         with pytest.raises(DataError, match="at least one row without a gap"):
             bd.Residual(Science(dist.Normal(0.0, 1.0), 2.0), closure, orthogonal=POINTS * np.nan)

@@ -8,6 +8,7 @@ import equinox as eqx
 from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Scalar, Values, VectorField
+from ..hybrid._joined import check_function
 from ..random import Module, check_scalar
 
 
@@ -41,6 +42,17 @@ class Link(Module):
         return part, name
 
 
+def as_links(links: Any) -> tuple[Link, ...]:
+    """One link or several as a tuple.
+
+    Raises: ModelError for what is no link.
+    """
+    found = (links,) if isinstance(links, Link) else tuple(links) if isinstance(links, Iterable) else (links,)
+    if not all(isinstance(link, Link) for link in found):
+        raise ModelError(f"links must be such as (bd.Link('slow.x', 'fast.drive'),), not {links!r}")
+    return found
+
+
 class Coupling(Module):
     r"""A vector field of parts that run at different speeds and see each other through links.
 
@@ -52,18 +64,21 @@ class Coupling(Module):
 
     Shapes: states of any shape; a link passes a state on as it is.
     Units: τ that of time, if f has none; else none.
-    Raises: ModelError if a link or a time scale names an unknown part or state, if two parts have a state of the same
-    name, or, when called, if a part returns rates of other states or a forcing has the name of a link's target.
+    Raises: ModelError if a part is no function, if a link or a time scale names an unknown part or state, if two parts
+    have a state of the same name, or, when called, if a part returns rates of other states or a forcing has the name of
+    a link's target.
     """
 
     parts: dict[str, VectorField]
-    links: tuple[Link, ...] = eqx.field(converter=tuple)
+    links: tuple[Link, ...] = eqx.field(converter=as_links)
     states: Mapping[str, tuple[str, ...]] = eqx.field(
         static=True, converter=lambda states: FrozenDict((part, _names(names)) for part, names in states.items())
     )
     timescales: dict[str, Scalar] = eqx.field(default_factory=dict)
 
     def __check_init__(self):
+        for part, field in self.parts.items():
+            check_function(field, f"parts['{part}']")
         if set(self.states) != set(self.parts):
             raise ModelError(f"states are given for {listed(self.states)}, but the parts are {listed(self.parts)}")
         refuse_twice(self.states, "state")

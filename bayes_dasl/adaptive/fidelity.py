@@ -10,6 +10,7 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Scalar, Values, VectorField
 from ..data import Inputs
+from ..hybrid._joined import check_function
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._prediction import prediction
 from ..random import check_scalar, is_function
@@ -48,9 +49,10 @@ class MultiFidelity(AbstractLayer):
                 raise ModelError(f"'{name}' builds on '{cheap}'; the cheap layer has {', '.join(self.low.outputs)}")
             if name in self.low.outputs:
                 raise ModelError(f"'{name}' is an output of the cheap layer: give the costly one another name")
-        if not callable(self.discrepancy):
-            raise ModelError(f"discrepancy must be callable as f(t, y, u), not {self.discrepancy!r}")
-        if not is_function(self.ratio):
+        check_function(self.discrepancy, "discrepancy")
+        if is_function(self.ratio):
+            check_function(self.ratio, "ratio")
+        else:
             check_scalar(self.ratio, "MultiFidelity.ratio")
 
     @property

@@ -14,7 +14,7 @@ from ..forcing import Linear
 from ..hybrid._joined import agreed, agreed_interpolation
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._prediction import joined
-from .coupling import Link, check_links, linked, listed, refuse_twice
+from .coupling import Link, as_links, check_links, linked, listed, refuse_twice
 
 
 class LayerCoupling(AbstractLayer):
@@ -34,7 +34,7 @@ class LayerCoupling(AbstractLayer):
     """
 
     layers: dict[str, AbstractLayer]
-    links: tuple[Link, ...] = eqx.field(converter=tuple)
+    links: tuple[Link, ...] = eqx.field(converter=as_links)
     points: int = eqx.field(default=129, static=True)
 
     def __check_init__(self):

@@ -14,7 +14,7 @@ from .._types import Values
 from ..data import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._prediction import joined
-from ..random import with_ones
+from ..random import is_function, with_ones
 
 type Part = Callable[..., Any]
 
@@ -22,6 +22,19 @@ type Part = Callable[..., Any]
 def is_layer(part: Any) -> bool:
     """Whether a part is a whole layer, rather than a function of time, states and forcings."""
     return part.layered if isinstance(part, AbstractHybrid) else isinstance(part, AbstractLayer)
+
+
+def check_function(value: Any, where: str) -> None:
+    """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
+    if not is_function(value) or is_layer(value):
+        kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
+        raise ModelError(f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}")
+
+
+def check_part(value: Any, where: str) -> None:
+    """Refuse what is neither a layer nor a function of time, states and forcings."""
+    if not is_layer(value):
+        check_function(value, where)
 
 
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
@@ -131,6 +144,11 @@ class AbstractHybrid(AbstractLayer):
     def __call__(self, t: Any, y: Values | None = None, u: Values | None = None) -> Any:
         if y is None or u is None:
             return self._predict(t)
+        if self.layered:
+            kind = type(self).__name__
+            raise ModelError(
+                f"this {kind} joins layers, so it is a layer itself: it cannot be a vector field, as in ODE"
+            )
         found = {name: dict(part(t, y, u)) for name, part in self.parts.items()}
         return self._at(t, y, u, found)
 

@@ -10,6 +10,14 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
 from ..random import Module
+from ._joined import check_function
+
+
+def _frozen(totals: Any) -> FrozenDict:
+    groups = totals.values() if isinstance(totals, Mapping) else (None,)
+    if not all(isinstance(weights, Mapping) for weights in groups):
+        raise ModelError(f"totals must be a dict of dicts, such as {{'mass': {{'a': 1, 'b': 1}}}}, not {totals!r}")
+    return FrozenDict((name, FrozenDict(weights)) for name, weights in totals.items())
 
 
 class Conserve(Module):
@@ -19,15 +27,15 @@ class Conserve(Module):
 
     `totals` names each conserved total and gives the weight of every state in it:
     `{"mass": {"substrate": 1, "product": 1}}`. A hard constraint: it holds to round-off.
-    Raises: ModelError for no totals, totals that depend on each other, or, when called, a state that there is not.
+    Raises: ModelError for what is no function, no totals, totals that depend on each other, or, when called, a state
+    that there is not.
     """
 
     vector_field: VectorField
-    totals: Mapping[str, Mapping[str, float]] = eqx.field(
-        static=True, converter=lambda totals: FrozenDict((k, FrozenDict(v)) for k, v in totals.items())
-    )
+    totals: Mapping[str, Mapping[str, float]] = eqx.field(static=True, converter=_frozen)
 
     def __check_init__(self):
+        check_function(self.vector_field, "vector_field")
         states = dict.fromkeys(state for total in self.totals.values() for state in total)
         if not states:
             raise ModelError("totals must name what is conserved and give the weight of each state in it")

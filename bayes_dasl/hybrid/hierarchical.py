@@ -7,7 +7,7 @@ import equinox as eqx
 
 from .._errors import ModelError
 from .._types import Values, VectorField
-from ._joined import AbstractHybrid
+from ._joined import AbstractHybrid, check_function, check_part
 
 
 class Hierarchical(AbstractHybrid):
@@ -17,7 +17,7 @@ class Hierarchical(AbstractHybrid):
 
     `sciences` are vector fields or layers by name; the network reads what each returns as `name.value`. It returns all
     that is to be returned. `extra` names what it reads from the data and the sciences do not, where they are layers.
-    Raises: ModelError unless there are named sciences.
+    Raises: ModelError unless there are named sciences and the network is a function.
     """
 
     sciences: Mapping[str, Any]
@@ -27,6 +27,9 @@ class Hierarchical(AbstractHybrid):
     def __check_init__(self):
         if not isinstance(self.sciences, Mapping) or not self.sciences:
             raise ModelError("sciences must be a dict of vector fields, or of layers, by name")
+        for name, science in self.sciences.items():
+            check_part(science, f"sciences['{name}']")
+        check_function(self.network, "network")
 
     @property
     def parts(self):

@@ -41,6 +41,18 @@ def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -
     return jnp.linalg.solve(gram, scaled.T @ target) / jnp.where(norms > 0, norms, 1.0)
 
 
+def check_corrected(added: Values, values: Values) -> None:
+    """Refuse a correction of something that the science does not have."""
+    for name in added:
+        if name not in values:
+            raise ModelError(f"the closure corrects '{name}'; the science has {', '.join(values)}")
+
+
+def _of(values: Values, added: Values) -> dict[str, Any]:
+    check_corrected(added, values)
+    return {name: values[name] for name in added}
+
+
 def _weighted(
     moved: Mapping[str, Float[Array, "row k"]], added: Values, weight: Mapping[str, Float[Array, " row"]]
 ) -> Float[Array, " k"]:
@@ -80,7 +92,7 @@ class Projection(Module):
             t, values = point[self.index], {n: v for n, v in point.items() if n != self.index}
             try:
                 added = correction(t, values, values)
-                moved = jax.jacfwd(lambda p: {n: rebuild(p)(t, values, values)[n] for n in added})(flat)
+                moved = jax.jacfwd(lambda p: _of(rebuild(p)(t, values, values), added))(flat)
             except KeyError as error:
                 raise ModelError(self._lack(str(error))) from error
             return added, moved
@@ -118,7 +130,7 @@ class Projection(Module):
     def removed(self, science: Any, added: Values, shift: Array, t: Any, y: Values, u: Values) -> dict[str, Any]:
         """The correction at a point, less what the parameters could do."""
         flat, rebuild = parameters(science, self.leaves)
-        along = jax.jvp(lambda p: {n: rebuild(p)(t, y, u)[n] for n in added}, (flat,), (shift,))[1]
+        along = jax.jvp(lambda p: _of(rebuild(p)(t, y, u), added), (flat,), (shift,))[1]
         return {name: value - along[name] for name, value in added.items()}
 
 

@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 from .._errors import ModelError
 from .._types import Values
 from ..random import is_function, is_random, shape_of
-from ._joined import AbstractHybrid
+from ._joined import AbstractHybrid, check_function, check_part
 
 # Shares may have been worked out in single precision.
 _ROUND_OFF = 1e-6
@@ -42,9 +42,12 @@ class Parallel(AbstractHybrid):
     def __init__(self, models: Mapping[str, Any], weights: Any = None, *, extra: tuple[str, ...] = ()):
         if not isinstance(models, Mapping) or len(models) < 2:
             raise ModelError("models must be a dict of at least two vector fields or layers, by name")
+        for name, model in models.items():
+            check_part(model, f"models['{name}']")
         self.models, self.names, self.extra = models, tuple(models), tuple(extra)
         self.weights = dist.Dirichlet(jnp.ones(len(models))) if weights is None else weights
         if is_function(self.weights):
+            check_function(self.weights, "a gate")
             return
         if not is_random(self.weights):
             self.weights = _numbers(self.weights)

@@ -12,8 +12,8 @@ from .._types import Values, VectorField
 from ..data import Inputs
 from ..layers import AbstractLayer
 from ..random import with_ones
-from ._joined import AbstractHybrid, is_layer
-from .orthogonal import LayerProjection, Projection
+from ._joined import AbstractHybrid, check_function, check_part, is_layer
+from .orthogonal import LayerProjection, Projection, check_corrected
 
 
 class Residual(AbstractHybrid):
@@ -34,9 +34,9 @@ class Residual(AbstractHybrid):
     its times, forcings and places. Which leaves are random is looked up when the Residual is built.
 
     `extra` names what the closure reads from the data and the science does not, where that is a layer.
-    Raises: DataError if a state that is corrected `relative` to itself is zero in the data of `orthogonal`; ModelError
-    when called, if the closure corrects something that the science does not have, or if the data of `orthogonal` lack
-    something that is read.
+    Raises: ModelError if the closure is no function; DataError if a state that is corrected `relative` to itself is
+    zero in the data of `orthogonal`; ModelError when called, if the closure corrects something that the science does
+    not have, or if the data of `orthogonal` lack something that is read.
     Source: Plumlee (2017), Bayesian calibration of inexact computer models.
     """
 
@@ -55,6 +55,10 @@ class Residual(AbstractHybrid):
         orthogonal: xr.Dataset | None = None,
         extra: tuple[str, ...] = (),
     ):
+        check_part(science, "science")
+        check_function(closure, "closure")
+        if orthogonal is not None and not isinstance(orthogonal, xr.Dataset):
+            raise ModelError(f"orthogonal takes the data, an xarray.Dataset, not {orthogonal!r}")
         self.science, self.closure, self.relative, self.extra = science, closure, relative, tuple(extra)
         self.orthogonal = None
         if orthogonal is not None and is_layer(science):
@@ -95,10 +99,9 @@ class Residual(AbstractHybrid):
         return {name: y[name] * value if name in y else value for name, value in added.items()}
 
     def _corrected(self, values: Values, added: Values) -> Values:
+        check_corrected(added, values)
         corrected = dict(values)
         for name, value in added.items():
-            if name not in corrected:
-                raise ModelError(f"the closure corrects '{name}'; the science has {', '.join(corrected)}")
             corrected[name] = corrected[name] + value
         return corrected
 

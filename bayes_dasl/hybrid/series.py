@@ -4,7 +4,7 @@ import equinox as eqx
 
 from .._types import Values, VectorField
 from ..layers import AbstractLayer
-from ._joined import AbstractHybrid
+from ._joined import AbstractHybrid, check_function, check_part
 
 
 class Series(AbstractHybrid):
@@ -15,11 +15,16 @@ class Series(AbstractHybrid):
     The network returns all that is to be returned: the rates of every state in a vector field, the outputs of a layer.
     It reads what the science returns as `science.name` (and as `name`, where that is no state), beside time, states and
     forcings. `extra` names what the network reads from the data and the science does not, where that is a layer.
+    Raises: ModelError if the network is no function.
     """
 
     science: VectorField | AbstractLayer
     network: VectorField
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple, kw_only=True)
+
+    def __check_init__(self):
+        check_part(self.science, "science")
+        check_function(self.network, "network")
 
     @property
     def parts(self):
