@@ -293,6 +293,8 @@ class TestRefusals:
             ({"vector_field": bd.Residual(heat(), heat(grid=Grid(x=(0.0, 1.0, 8))))}, "must hold one grid"),
             ({"vector_field": 3.0}, "vector_field must be callable"),
             ({"forcings": ("x",)}, "forcing 'x' has the name of an axis"),
+            ({"initial": {"x": 0.0}}, "field 'x' has the name of an axis"),
+            ({"initial": {"c": float("nan")}}, r"initial\['c'\] must be finite"),
         ],
     )
     def test_when_built(self, unchecked, options, message):

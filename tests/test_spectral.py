@@ -127,6 +127,7 @@ class TestSpectral:
         [
             ({"grid": BOX, "flux": lambda t, y, u: {}}, "flux must be a dict of functions by axis"),
             ({"flux": {"z": lambda t, y, u: {}}}, "flux along 'z': the axes of the grid are x"),
+            ({"flux": 3.0}, "flux must be a function"),
             ({"reaction": 1.0}, "reaction must be a function"),
             ({"diffusion": np.ones(32)}, r"diffusion has the shape \(32,\)"),
         ],
@@ -134,6 +135,11 @@ class TestSpectral:
     def test_refusals(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Spectral(**{"grid": LINE} | options)
+
+    @pytest.mark.parametrize("term", ["flux", "reaction"])
+    def test_a_number_instead_of_a_dict(self, term):
+        with pytest.raises(ModelError, match=r"a flux or reaction must return a dict by field, such as \{'a': …\}"):
+            Spectral(LINE, **{term: lambda t, y, u: y["a"] ** 2})(0.0, {"a": jnp.ones(32)}, {})
 
     def test_rates_of_unknown_fields(self):
         for law in (Spectral(LINE, reaction=lambda t, y, u: {"b": 1.0}), Spectral(LINE, diffusion={"b": 1.0})):

@@ -114,7 +114,9 @@ def check_boundary(boundary: Any, grid: Grid) -> None:
     for group in groups:
         _check_sides(group, grid)
     for name in grid.names:
-        kinds = {isinstance(condition(boundary, field, name, "low"), Periodic) for field in _fields(boundary)}
+        kinds = {
+            isinstance(condition(boundary, field, name, "low"), Periodic) for field in fields_of(boundary) or ("",)
+        }
         if len(kinds) > 1:
             raise ModelError(f"{name} is periodic for one field but not for another")
 
@@ -130,8 +132,9 @@ def _by_field(boundary: Any) -> bool:
     return isinstance(boundary, Mapping) and bool(boundary) and all(isinstance(v, Mapping) for v in boundary.values())
 
 
-def _fields(boundary: Any) -> tuple[str, ...]:
-    return tuple(boundary) if _by_field(boundary) else ("",)
+def fields_of(boundary: Any) -> tuple[str, ...]:
+    """The fields that have conditions of their own; none if one group of conditions holds for all."""
+    return tuple(boundary) if _by_field(boundary) else ()
 
 
 def _check_sides(group: Any, grid: Grid) -> None:
@@ -157,7 +160,11 @@ def _check_names(group: Any, grid: Grid) -> None:
     ends = {f"{name}_{end}" for name in grid.names for end in ENDS}
     for key in group:
         if key not in ends and key not in grid.names:
-            raise ModelError(f"'{key}' is no side of the grid; its sides are {', '.join(sorted(ends))}")
+            by_field = f"{{'{key}': {{'{grid.names[0]}': …}}}}"
+            raise ModelError(
+                f"'{key}' is no side of the grid; its sides are {', '.join(sorted(ends))}. If it is a field, its "
+                f"conditions are a dict by side: {by_field}"
+            )
     for name in grid.names:
         twice = [key for key in (f"{name}_low", f"{name}_high") if name in group and key in group]
         if twice:

@@ -5,6 +5,7 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
@@ -18,9 +19,10 @@ from .boundary import (
     Periodic,
     check_boundary,
     condition,
+    fields_of,
 )
 from .grid import Grid
-from .pointwise import check_value, each, evaluate, of_field
+from .pointwise import by_field, check_value, each, evaluate, known, of_field
 
 
 class FiniteVolume(Module):
@@ -44,8 +46,9 @@ class FiniteVolume(Module):
     the field is of second order but the flux through that side of first.
 
     Shapes: fields are arrays over the cells.
-    Raises: ModelError for boundary conditions that contradict or are missing, coefficients of another shape, an unknown
-    limiter, or when called, for a field that has no coefficient or an unknown one that has a rate.
+    Raises: ModelError for boundary conditions that contradict or are missing, coefficients of another shape, a known
+    diffusion below 0, an unknown limiter, or when called, for a field that has no coefficient or an unknown one that
+    has one or a rate.
     Source: LeVeque (2002), Finite Volume Methods for Hyperbolic Problems.
     """
 
@@ -64,6 +67,9 @@ class FiniteVolume(Module):
         for what in ("diffusion", "velocity", "reaction"):
             for where, value in _leaves(getattr(self, what), what):
                 check_value(value, shapes, where)
+        for where, value in _leaves(self.diffusion, "diffusion"):
+            if known(value) and np.any(np.asarray(value) < 0):
+                raise ModelError(f"{where} must not be negative: such an equation has no solution")
         for where, value in _leaves(self.velocity, "velocity"):
             by_axis = where.rsplit(".", 1)[-1] in self.grid.names
             if len(self.grid.names) > 1 and not by_axis and not is_function(value):
@@ -78,8 +84,6 @@ class FiniteVolume(Module):
             for field in y:
                 rates[field] -= jnp.diff(fluxes[field][name], axis=axis) / self.grid.width(name)
         for field, rate in self._reactions(t, y, u).items():
-            if field not in rates:
-                raise ModelError(f"the reaction has a rate for '{field}'; the fields are {', '.join(y)}")
             if jnp.shape(rate) not in ((), self.grid.shape):
                 raise ModelError(f"the reaction must give one number for '{field}' in each cell, not an array")
             rates[field] += rate
@@ -91,7 +95,19 @@ class FiniteVolume(Module):
             if jnp.shape(values) != self.grid.shape:
                 raise ModelError(f"field '{field}' has the shape {jnp.shape(values)}, not the grid's {self.grid.shape}")
         by_axis = {name: _Axis(self, axis, name, t, y, u).fluxes() for axis, name in enumerate(self.grid.names)}
+        self._check_fields(y)
         return {field: {name: by_axis[name][field] for name in self.grid.names} for field in y}
+
+    def _check_fields(self, y: Values) -> None:
+        """Refuse what is given by field, for a field that there is not."""
+        axes = self.grid.names
+        velocity = self.velocity if isinstance(self.velocity, Mapping) and not set(self.velocity) <= set(axes) else {}
+        diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else {}
+        given = {"diffusion": diffusion, "velocity": velocity, "boundary": dict.fromkeys(fields_of(self.boundary))}
+        for what, named in given.items():
+            for field in named:
+                if field not in y:
+                    raise ModelError(f"{what} is given for '{field}'; the fields are {', '.join(y)}")
 
     def outflow(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per area."""
@@ -105,12 +121,13 @@ class FiniteVolume(Module):
         return flows
 
     def _reactions(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        known, shape = {**u, **self.grid.places}, self.grid.shape
+        here, shape = {**u, **self.grid.places}, self.grid.shape
         if self.reaction is None:
             return {}
         if isinstance(self.reaction, Mapping):
-            return {f: evaluate(r, t, y, known, shape, f, f"reaction['{f}']") for f, r in self.reaction.items()}
-        return dict(each(self.reaction, t, y, known, shape))
+            sources = by_field(self.reaction, y, "the reaction")
+            return {f: evaluate(r, t, y, here, shape, f, f"reaction['{f}']") for f, r in sources.items()}
+        return by_field(each(self.reaction, t, y, here, shape), y, "the reaction")
 
 
 class _Axis:

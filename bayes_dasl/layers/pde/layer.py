@@ -77,9 +77,10 @@ class PDE(AbstractLayer):
         check_interpolation(self.interpolation, self.forcings)
         for jump in self.jumps:
             jump.check_states(dict.fromkeys(self.initial, self.grid.shape))
-        for name in self.forcings:
-            if name in self.grid.names:
-                raise ModelError(f"forcing '{name}' has the name of an axis of the grid: rename one of them")
+        for what, names in (("forcing", self.forcings), ("field", self.initial)):
+            for name in names:
+                if name in self.grid.names:
+                    raise ModelError(f"{what} '{name}' has the name of an axis of the grid: rename one of them")
 
     @property
     def grid(self) -> Grid:

@@ -7,6 +7,8 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array
 
 from ..._errors import ModelError
@@ -36,6 +38,19 @@ def entry(result: Any, name: str, where: str) -> Any:
     if name not in result and len(result) != 1:
         raise ModelError(f"{where} returns {', '.join(result) or 'nothing'}: one entry or one named '{name}' is needed")
     return result.get(name, next(iter(result.values())))
+
+
+def by_field(result: Any, fields: Mapping[str, Any], what: str) -> dict[str, Any]:
+    """What a function gives of each field.
+
+    Raises: ModelError if that is no dict, or holds what is no field.
+    """
+    if not isinstance(result, Mapping):
+        raise ModelError(f"{what} must return a dict by field, such as {{'{next(iter(fields))}': …}}, not a number")
+    for name in result:
+        if name not in fields:
+            raise ModelError(f"{what} has a rate for '{name}'; the fields are {', '.join(fields)}")
+    return dict(result)
 
 
 def of_field(value: Any, field: str, what: str) -> Any:
@@ -76,3 +91,10 @@ def check_value(value: Any, shapes: tuple[tuple[int, ...], ...], where: str) -> 
     if shape not in shapes:
         wanted = " or ".join(str(s) for s in dict.fromkeys(shapes))
         raise ModelError(f"{where} has the shape {shape}, but {wanted} is needed")
+    if known(value) and not np.all(np.isfinite(np.asarray(value))):
+        raise ModelError(f"{where} must be finite, not {value!r}")
+
+
+def known(value: Any) -> bool:
+    """Whether a value is a number or an array that can be looked at."""
+    return not is_function(value) and not is_random(value) and not isinstance(value, Tracer)

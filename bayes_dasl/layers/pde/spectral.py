@@ -11,7 +11,7 @@ from ..._errors import ModelError
 from ..._types import Values
 from ...random import Module, is_function
 from .grid import Grid
-from .pointwise import check_value, each, of_field
+from .pointwise import by_field, check_value, each, of_field
 
 
 def to_spectrum(values: Float[Array, "..."]) -> Complex[Array, "..."]:
@@ -110,9 +110,11 @@ class Spectral(Module):
             for name, number in named.items():
                 check_value(number, ((),), f"{what} {name}".strip())
         if self.flux is not None:
-            for name in self._fluxes():
+            for name, flux in self._fluxes().items():
                 if name not in self.grid.names:
                     raise ModelError(f"flux along '{name}': the axes of the grid are {', '.join(self.grid.names)}")
+                if not is_function(flux):
+                    raise ModelError(f"flux must be a function (t, y, u) that returns the flux by field, not {flux!r}")
         if self.reaction is not None and not is_function(self.reaction):
             raise ModelError(f"reaction must be a function (t, y, u), not {self.reaction!r}")
 
@@ -129,9 +131,8 @@ class Spectral(Module):
         smooth = {name: to_field(grid, kept * spectrum) for name, spectrum in spectra.items()}
         rates = {name: self._damping(name) * spectrum for name, spectrum in spectra.items()}
         for factor, function in self._nonlinear():
-            for name, value in each(function, t, smooth, {**u, **grid.places}, grid.shape).items():
-                if name not in rates:
-                    raise ModelError(f"there is a flux or reaction of '{name}'; the fields are {', '.join(y)}")
+            found = each(function, t, smooth, {**u, **grid.places}, grid.shape)
+            for name, value in by_field(found, y, "a flux or reaction").items():
                 rates[name] += factor * kept * to_spectrum(value)
         return {name: to_field(grid, spectrum) for name, spectrum in rates.items()}
 
