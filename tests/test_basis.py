@@ -224,6 +224,10 @@ class TestCall:
         exact = np.asarray(first(0.3)) @ weights @ np.asarray(second(1.7))
         assert float(basis(0.0, self.y, self.u)["g"]) == pytest.approx(float(exact))
 
+    def test_a_product_with_a_process_has_its_scale_already(self):
+        leaves = paths(Basis(Product(HilbertGP(0, 1, 8), BSpline(0, 1, 5)), ("a", "b"), "g"))
+        assert set(leaves) == {"weights", "family.families.0.length", "family.families.0.amplitude"}
+
     def test_an_input_that_nobody_gives(self):
         with pytest.raises(ModelError, match="basis input rain is none of t, b, a"):
             realised(Basis(FAMILIES["spline"], "rain", "g"))(0.0, self.y, self.u)

@@ -11,7 +11,7 @@ from jax.core import Tracer
 from .._errors import ModelError
 from .._types import Scalar, Values
 from ..random import Module, bounds, is_random
-from .families import AbstractFamily, BSpline
+from .families import AbstractFamily, BSpline, Product
 from .hilbert import HilbertGP
 from .weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 
@@ -32,8 +32,8 @@ class Basis(Module):
     range; `input` names a state, a forcing or `"t"` (for a `Product` one for each family), `output` the value that is
     returned. `weights` are a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
     distribution of shape (size,). By default they are `NormalShrinkage` with an unknown scale, so that under the prior
-    `scale` times that is about the standard deviation of g all over the range; a `HilbertGP` has an amplitude for that,
-    so there they are standard normal.
+    `scale` times that is about the standard deviation of g all over the range; a `HilbertGP`, or a `Product` with one,
+    has an amplitude for that, so there they are standard normal; `NormalShrinkage` would add a second scale.
 
     Its random leaves form the group *network*, hyperparameters included: it is what is learned, as a network is, apart
     from parameters that have a meaning; so `decompose` and `diagnose` treat it as they do a network.
@@ -115,4 +115,6 @@ def _may_be_negative(scale: Any) -> bool:
 
 
 def _default_weights(family: AbstractFamily) -> Any:
-    return standard_normal(family.size) if isinstance(family, HilbertGP) else NormalShrinkage(family.size)
+    factors = family.families if isinstance(family, Product) else (family,)
+    with_amplitude = any(isinstance(factor, HilbertGP) for factor in factors)
+    return standard_normal(family.size) if with_amplitude else NormalShrinkage(family.size)
