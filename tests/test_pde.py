@@ -14,7 +14,7 @@ import bayes_dasl as bd
 from bayes_dasl._errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
-from bayes_dasl.layers.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Robin
+from bayes_dasl.layers.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
 from bayes_dasl.random import paths
 from bayes_dasl.solver_check import tightened
 
@@ -71,6 +71,25 @@ class TestFields:
         assert found.shape == (1, 6, 3)
         np.testing.assert_allclose(found[0, :, 0], start[:, 0], atol=1e-12)
         np.testing.assert_allclose(found[0, :, 2], (start[:, 1] + start[:, 2]) / 2, atol=1e-12)
+
+    @pytest.mark.parametrize(
+        "law",
+        [
+            heat(boundary=Periodic()),
+            heat(boundary={"c": {"x": Periodic()}}),
+            bd.Spectral(LINE, diffusion=0.5),
+            bd.Residual(heat(boundary=Periodic()), lambda t, y, u: {"c": 0.0 * y["c"]}),
+        ],
+    )
+    def test_both_ends_of_a_periodic_axis_are_one(self, law):
+        start = np.random.default_rng(0).normal(size=LINE.shape)
+        ends = solve(PDE(law, {"c": start}), given([0.0], x=[0.0, 1.0])).values["c"][0]
+        np.testing.assert_allclose(ends, (start[0] + start[-1]) / 2, rtol=1e-12)
+
+    def test_what_is_observed_is_not_taken_to_be_periodic(self):
+        layer = PDE(heat(boundary=Periodic()), {"c": 1.0}, lambda t, y, u: {"seen": y["c"] * u["x"]})
+        found = solve(layer, given([0.0], x=[0.0, 1.0])).values["seen"][0]
+        np.testing.assert_allclose(found, [0.0, 1.0], atol=1e-12)
 
     @pytest.mark.parametrize("at", [[-0.01, 0.5], [0.5, 1.5]])
     def test_data_outside_the_grid_are_refused(self, at):

@@ -87,6 +87,15 @@ class TestInterpolation:
         np.testing.assert_allclose(grid.interpolate(values, degree, x=at), mirrored, atol=1e-12)
 
     @pytest.mark.parametrize("degree", [1, 3])
+    @pytest.mark.parametrize("at", [0.0, 0.999, 1.0])
+    def test_across_the_ends_of_a_periodic_axis(self, degree, at):
+        """As well as anywhere inside: shifted by four cells, the same values give the same."""
+        grid = Grid(x=(0.0, 1.0, 8))
+        values = jnp.sin(2 * np.pi * grid.centres("x") + 0.5)
+        inside = grid.interpolate(jnp.roll(values, 4), degree, x=(at + 0.5) % 1.0)
+        assert float(grid.interpolate(values, degree, ("x",), x=at)) == pytest.approx(float(inside), abs=1e-12)
+
+    @pytest.mark.parametrize("degree", [1, 3])
     def test_order(self, degree):
         at, errors = np.linspace(0, 1, 2001), []
         for cells in (16, 32, 64):

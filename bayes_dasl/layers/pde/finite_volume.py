@@ -77,6 +77,12 @@ class FiniteVolume(Module):
         if self.reaction is not None and not isinstance(self.reaction, Mapping) and not is_function(self.reaction):
             raise ModelError(f"reaction must be a function (t, y, u) or a dict by field, not {self.reaction!r}")
 
+    @property
+    def periodic(self) -> tuple[str, ...]:
+        """The axes at whose ends a field meets itself."""
+        field = next(iter(fields_of(self.boundary)), "")
+        return tuple(n for n in self.grid.names if isinstance(condition(self.boundary, field, n, "low"), Periodic))
+
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         fluxes = self.fluxes(t, y, u)
         rates = {field: jnp.zeros(self.grid.shape) for field in y}
@@ -192,7 +198,7 @@ class _Axis:
 
     def _extended(self, values: Array) -> Array:
         """Values over cells with one more at each end, of which nothing is known but whether the axis is periodic."""
-        mode = "wrap" if isinstance(self._condition(next(iter(self.cells)), "low"), Periodic) else "edge"
+        mode = "wrap" if self.name in self.law.periodic else "edge"
         return jnp.pad(values, [(1, 1)] + [(0, 0)] * len(self.side), mode=mode)
 
     def _diffused(self, field: str) -> Array | float:

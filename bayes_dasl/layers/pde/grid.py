@@ -76,25 +76,29 @@ class Grid(Module):
     def mean(self, values: Float[Array, "..."]) -> Float[Array, ""]:
         return jnp.mean(values)
 
-    def interpolate(self, values: Float[Array, "..."], degree: int = 1, **at: Any) -> Float[Array, "..."]:
+    def interpolate(
+        self, values: Float[Array, "..."], degree: int = 1, periodic: tuple[str, ...] = (), **at: Any
+    ) -> Float[Array, "..."]:
         """Values over cells at other coordinates, by a polynomial through the nearest cells: `interpolate(v, x=0.3)`.
 
         Of degree 1 (straight lines, second order) or 3 (fourth order). Beyond the outermost cell centres the polynomial
-        goes on. An axis that is not named keeps its cells; one that is given a single number is dropped.
+        goes on; along a `periodic` axis the cell after the last one is the first. An axis that is not named keeps its
+        cells; one that is given a single number is dropped.
         Raises: DataError for a known coordinate outside the grid or of an unknown axis.
         """
         for name, coordinate in at.items():
             self.check_inside(name, coordinate)
         for axis, name in reversed(list(enumerate(self.names))):
             if name in at:
-                values = self._along(values, axis, name, jnp.asarray(at[name], float), degree)
+                beyond = degree if name in periodic else 0
+                values = self._along(values, axis, name, jnp.asarray(at[name], float), degree, beyond)
         return values
 
-    def _along(self, values: Array, axis: int, name: str, at: Array, degree: int) -> Array:
-        position = (at - self.centres(name)[0]) / self.width(name)
-        last = self.axes[name][2] - 1 - degree
-        first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, last)
+    def _along(self, values: Array, axis: int, name: str, at: Array, degree: int, beyond: int) -> Array:
         moved = jnp.moveaxis(values, axis, 0)
+        moved = jnp.pad(moved, [(beyond, beyond)] + [(0, 0)] * (moved.ndim - 1), mode="wrap")
+        position = (at - self.centres(name)[0]) / self.width(name) + beyond
+        first = jnp.clip(jnp.floor(position).astype(int) - degree // 2, 0, len(moved) - 1 - degree)
         weights = _lagrange(position - first, degree)
         total = sum(w.reshape(w.shape + (1,) * (moved.ndim - 1)) * moved[first + k] for k, w in enumerate(weights))
         return jnp.moveaxis(jnp.asarray(total), 0, axis) if at.ndim else jnp.asarray(total)

@@ -35,7 +35,8 @@ class PDE(AbstractLayer):
     as a `Basis` in x. `observe(t, y, u)` turns the fields into the values that are predicted; without it the fields
     themselves are. It sees in `u` the forcings, the coordinates of the cells and, of a `FiniteVolume`, what leaves
     through each side (`heat_outflow_x_low`, …). Of its values, arrays over the cells are predicted at the coordinates
-    of the data, by a polynomial of `degree` 1 or 3 between cell centres; the others must be single numbers.
+    of the data, by a polynomial of `degree` 1 or 3 between cell centres (without `observe`, across the ends of a
+    periodic axis too); the others must be single numbers.
 
     All other fields are those of `ODE`. Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in
     one dimension, half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but
@@ -92,6 +93,13 @@ class PDE(AbstractLayer):
         return grids[0]
 
     @property
+    def _periodic(self) -> tuple[str, ...]:
+        """The axes at whose ends all laws in the vector field meet again."""
+        is_law = lambda node: hasattr(node, "periodic")  # noqa: E731
+        laws = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_law) if is_law(node)]
+        return tuple(name for name in self.grid.names if laws and all(name in law.periodic for law in laws))
+
+    @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(self.initial) if self.observe is None else tuple(self._observed_shapes())
 
@@ -116,9 +124,14 @@ class PDE(AbstractLayer):
         grid = self.grid
         at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
 
+        # What is observed may vary with the place too: only the fields themselves are known to be periodic.
+        periodic = self._periodic if self.observe is None else ()
+
         def observe(t, y, u):
             values = self._observed(t, y, u)
-            return {k: grid.interpolate(v, self.degree, **at) if jnp.ndim(v) else v for k, v in values.items()}
+            return {
+                k: grid.interpolate(v, self.degree, periodic, **at) if jnp.ndim(v) else v for k, v in values.items()
+            }
 
         initial = {name: self._start(name, value, inputs) for name, value in self.initial.items()}
         return ODE(self.vector_field, initial, observe, **{name: getattr(self, name) for name in _OF_ODE})(inputs)

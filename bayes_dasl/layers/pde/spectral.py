@@ -125,6 +125,11 @@ class Spectral(Module):
             raise ModelError("flux must be a dict of functions by axis on a grid of two dimensions")
         return dict.fromkeys(self.grid.names, self.flux)
 
+    @property
+    def periodic(self) -> tuple[str, ...]:
+        """The axes at whose ends a field meets itself."""
+        return self.grid.names
+
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         grid, kept = self.grid, resolved(self.grid)
         spectra = {name: to_spectrum(values) for name, values in y.items()}

@@ -47,6 +47,11 @@ class Vorticity(Module):
             if getattr(self, name) is not None:
                 check_value(getattr(self, name), shapes, name)
 
+    @property
+    def periodic(self) -> tuple[str, ...]:
+        """The axes at whose ends a field meets itself."""
+        return self.grid.names
+
     def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
         grid, known = self.grid, {**u, **self.grid.places}
         full = to_spectrum(y["vorticity"])
