@@ -82,7 +82,7 @@ def test_a_normal_is_whitened_from_few_draws():
     assert after < 1.5 < 50 < before
     # Refined again, as after each window of a warm-up, it leaves behind what was worth a few draws. The covariance of
     # as many draws alone would be far further off.
-    sample = dense(np.cov(rng.multivariate_normal(np.zeros(12), covariance, size=400).T))
+    sample = dense(np.cov(rng.multivariate_normal(np.zeros(12), covariance, size=400, method="cholesky").T))
     assert _metric.refine(first, draws, gradients).differs_from(exact) < 1.01 < 1.2 < sample.differs_from(exact)
 
 

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from recovery import lorenz
 from recovery.lorenz import START, STATES, TRUTH, Lorenz
+from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
 from bayes_dasl._errors import DataError, ModelError
@@ -61,7 +62,7 @@ class TestSegments:
         begins = [list(START.values()), *np.stack([states[name] for name in STATES], axis=1)]
         for k, (begin, low, high) in enumerate(zip(begins, bounds[:-1], bounds[1:], strict=True)):
             own = [t for t in times if low <= t < high]
-            solved = solve_ivp(lorenz, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12).y
+            solved = solve_ivp(lorenz.true_rates, (low, high), begin, "DOP853", [*own, high], rtol=1e-12, atol=1e-12).y
             at = np.searchsorted(times, own)
             for name, exact in zip(STATES, solved, strict=True):
                 np.testing.assert_allclose(prediction.values[name][at], exact[:-1], atol=40 * 100 * 1e-8)
@@ -83,7 +84,7 @@ class TestSegments:
         assert prediction.values["y"].tolist() == [1, 1, 5, 5, 7, 7]
         assert prediction.mismatches["y at knots"].tolist() == [-8.0, -4.0]
 
-    def test_a_knot_at_or_after_the_end_has_no_say(self):
+    def test_a_knot_after_the_end_has_no_say(self):
         still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": 1.0}, start=0.0)
         layer = MultipleShooting(still, (1.0, 2.0, 3.0), {"y": np.array([5.0, 7.0, 9.0])}, 0.5)
         prediction = layer(given(np.array([0.5, 1.5])))

@@ -101,7 +101,7 @@ def test_the_increment_meets_the_effective_sample_size():
 def test_the_metric_is_the_weighted_covariance():
     rng = np.random.default_rng(0)
     covariance = np.array([[2.0, 0.6], [0.6, 0.5]])
-    position = jnp.asarray(rng.multivariate_normal([3.0, -2.0], covariance, size=20_000))
+    position = jnp.asarray(rng.multivariate_normal([3.0, -2.0], covariance, size=20_000, method="cholesky"))
     even = jnp.full(20_000, 1 / 20_000)
     np.testing.assert_allclose(_tempering.weighted_metric(position, even), covariance, rtol=0.05)
     # Weights that tilt a normal move it and leave its covariance.

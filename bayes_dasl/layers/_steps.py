@@ -19,7 +19,7 @@ _FIRST = 1e-6
 
 def limits(dtype: Any) -> tuple[float, float]:
     """The largest rate that is taken for one, and the largest state."""
-    return _DOUBLE if jnp.finfo(dtype).bits > 32 else _SINGLE
+    return _DOUBLE if jnp.finfo(jnp.result_type(dtype, float)).bits > 32 else _SINGLE
 
 
 def _all(fine: Any, values: Any) -> Bool[Array, ""]:

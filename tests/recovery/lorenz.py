@@ -38,11 +38,15 @@ class Lorenz(bd.Module):
         return {"x": self.sigma * (y - x), "y": x * (self.rho - z) - y, "z": x * y - self.beta * z}
 
 
+def true_rates(t, y):
+    """The vector field as SciPy calls it."""
+    return list(Lorenz(**TRUTH)(t, dict(zip(STATES, y, strict=True)), {}).values())
+
+
 def true_states(times):
     """States at any times, by name."""
-    field = lambda t, y: list(Lorenz(**TRUTH)(t, dict(zip(STATES, y, strict=True)), {}).values())  # noqa: E731
     end = (0, float(np.max(times)))
-    solved = solve_ivp(field, end, list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
+    solved = solve_ivp(true_rates, end, list(START.values()), "DOP853", rtol=1e-13, atol=1e-13, dense_output=True)
     return dict(zip(STATES, solved.sol(np.asarray(times)), strict=True))
 
 
