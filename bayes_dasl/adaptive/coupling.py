@@ -8,7 +8,7 @@ import equinox as eqx
 from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Scalar, Values, VectorField
-from ..hybrid._joined import check_function
+from ..layers._parts import check_function
 from ..random import Module, check_scalar
 
 

@@ -10,8 +10,8 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Scalar, Values, VectorField
 from ..data import Inputs
-from ..hybrid._joined import check_function
 from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._parts import check_function
 from ..layers._prediction import prediction
 from ..random import check_scalar, is_function
 

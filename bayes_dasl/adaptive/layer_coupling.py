@@ -11,8 +11,8 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from ..data import Inputs
 from ..forcing import Linear
-from ..hybrid._joined import agreed, agreed_interpolation
 from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._parts import agreed, agreed_interpolation
 from ..layers._prediction import joined
 from .coupling import Link, as_links, check_links, linked, listed, refuse_twice
 

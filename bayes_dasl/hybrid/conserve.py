@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from .._errors import ModelError
 from .._tree import FrozenDict
 from .._types import Values, VectorField
+from ..layers._parts import check_function
 from ..random import Module
-from ._joined import check_function
 
 
 def _frozen(totals: Any) -> FrozenDict:

@@ -7,7 +7,8 @@ import equinox as eqx
 
 from .._errors import ModelError
 from .._types import Values, VectorField
-from ._joined import AbstractHybrid, check_function, check_part
+from ..layers._parts import check_function, check_part
+from ._joined import AbstractHybrid
 
 
 class Hierarchical(AbstractHybrid):

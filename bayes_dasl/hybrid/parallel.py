@@ -13,8 +13,9 @@ from numpyro.distributions import constraints
 
 from .._errors import ModelError
 from .._types import Values
+from ..layers._parts import check_function, check_part
 from ..random import is_function, is_random, shape_of
-from ._joined import AbstractHybrid, check_function, check_part
+from ._joined import AbstractHybrid
 
 # Shares may have been worked out in single precision.
 _ROUND_OFF = 1e-6

@@ -11,8 +11,9 @@ from .._errors import ModelError
 from .._types import Values, VectorField
 from ..data import Inputs
 from ..layers import AbstractLayer
+from ..layers._parts import check_function, check_part, is_layer
 from ..random import with_ones
-from ._joined import AbstractHybrid, check_function, check_part, is_layer
+from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected
 
 

@@ -4,7 +4,8 @@ import equinox as eqx
 
 from .._types import Values, VectorField
 from ..layers import AbstractLayer
-from ._joined import AbstractHybrid, check_function, check_part
+from ..layers._parts import check_function, check_part
+from ._joined import AbstractHybrid
 
 
 class Series(AbstractHybrid):

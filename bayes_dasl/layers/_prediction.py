@@ -64,6 +64,11 @@ class AbstractLayer(Module):
         return 0
 
     @property
+    def layered(self) -> bool:
+        """Whether it is called with inputs; a hybrid of functions is called as they are."""
+        return True
+
+    @property
     @abstractmethod
     def outputs(self) -> tuple[str, ...]:
         """Names of the values that the layer predicts."""
