@@ -2,12 +2,14 @@
 
 Run: `uv run python tests/benchmarks/layer_cost.py`
 
-The layers are those of the recovery suite. Each program takes 16 prior draws at once; the gradient is that of the log
-density in all random leaves, in reverse and in forward mode. Times are medians of `--laps`. The memory is the scratch
-space that the compiled gradient of a long ODE asks for, with the default adjoint. Two tables in Markdown.
+The layers are those of the recovery suite, and its finite volumes also with the solver that the docs advise. Each
+program takes 16 prior draws at once; the gradient is that of the log density in all random leaves, in reverse and in
+forward mode. Times are medians of `--laps`. The memory is the scratch space that the compiled gradient of a long ODE
+asks for, with the default adjoint. Two tables in Markdown.
 """
 
 import argparse
+import dataclasses
 import sys
 from pathlib import Path
 
@@ -15,12 +17,14 @@ ROOT = Path(__file__).resolve().parents[2]
 sys.path[:0] = [str(Path(__file__).parent), str(ROOT), str(ROOT / "tests")]
 
 import diffrax  # noqa: E402
+import equinox as eqx  # noqa: E402
 import jax  # noqa: E402
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
 import xarray as xr  # noqa: E402
 from laps import lap_times  # noqa: E402
+from recovery.case import Case  # noqa: E402
 from recovery.layers import LAYERS  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
@@ -66,6 +70,19 @@ def memory(end: float, max_steps: int) -> tuple[int, int]:
     return int(known(problem.inputs).stats["steps"]), int(program.memory_analysis().temp_size_in_bytes)
 
 
+def with_chebyshev() -> list[Case]:
+    """The cases of finite volumes with stabilised steps."""
+    return [
+        dataclasses.replace(
+            case,
+            name=f"{case.name}, Chebyshev(8)",
+            model=eqx.tree_at(lambda model: model.layer.solver, case.model, bd.Chebyshev(8)),
+        )
+        for case in LAYERS
+        if "finite volume" in case.name
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="tests/benchmarks/layer_cost.py", description=__doc__.split("\n")[0])
     parser.add_argument("--laps", type=int, default=9)
@@ -73,7 +90,7 @@ def main() -> None:
     asked = parser.parse_args()
     print("| layer | unknown | solve, ms | reverse | forward | the better one |")
     print("|---|---|---|---|---|---|")
-    for case in LAYERS:
+    for case in (*LAYERS, *with_chebyshev()):
         if asked.only in case.name:
             unknown, solve, back, ahead = costs(case, asked.laps)
             print(f"| {case.name} | {unknown} | {solve:.2f} | {back / solve:.1f} | {ahead / solve:.1f} | "
