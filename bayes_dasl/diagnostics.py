@@ -31,7 +31,8 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     science = _columns(post, "posterior", "science")
-    trajectories = _columns(post, "conditional_mean")
+    # Where only the noise is unknown, the trajectories rightly never move.
+    trajectories = _columns(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
     network = _columns(post, "posterior", "network")
     return Diagnosis(
         (
@@ -44,6 +45,11 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
             *_failure_findings(post, fc),
         )
     )
+
+
+def _layer_is_inferred(post: xr.DataTree) -> bool:
+    found = [variable for group in ("posterior", "latent") for _, variable in _variables(post, group)]
+    return any(not str(variable.attrs.get("path", "")).startswith("noise.") for variable in found)
 
 
 class _Columns(NamedTuple):
@@ -59,8 +65,14 @@ class _Columns(NamedTuple):
         return moving_quantities(self.values)
 
 
+def _none(subject: str) -> _Columns:
+    return _Columns(subject, [], np.empty((0, 0, 0)), 0)
+
+
 def _agreed(columns: _Columns) -> bool:
     """Whether chains drew the same distribution, good or not."""
+    if not columns.names:
+        return True
     if columns.values.shape[1] < FEWEST_DRAWS:
         return False
     return bool((rhat(columns.values[..., columns.moving]) < _PASSABLE_RHAT).all())
@@ -76,7 +88,7 @@ def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
             names += _element_names(name, values)
             blocks.append(values.values.reshape(*values.shape[:2], -1))
     if not blocks:
-        return _Columns(subject, [], np.empty((0, 0, 0)), 0)
+        return _none(subject)
     values = np.concatenate(blocks, axis=2).astype(float)
     if kind != "science" and len(names) > MOST_COLUMNS:
         chosen = np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)

@@ -161,6 +161,18 @@ def test_everything_failed():
     assert "800 of 800 forecast draws (100 %" in diagnosis.verdict
 
 
+def test_where_only_the_noise_is_unknown_the_trajectories_need_not_move():
+    post = make_post(draws=400)
+    means = {name: np.broadcast_to(v[:1, :1], v.shape) for name, v in post["conditional_mean"].data_vars.items()}
+    still = replaced(post, "conditional_mean", **means)
+    assert "every draw is the same" in str(diagnose(still))
+    layer = [name for name, v in still["posterior"].data_vars.items() if v.attrs["path"].startswith("layer.")]
+    still["posterior"] = still["posterior"].to_dataset().drop_vars(layer)
+    diagnosis = diagnose(still)
+    assert "trajectories" not in str(diagnosis)
+    assert diagnosis.level == "good"
+
+
 def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
     post = make_post(draws=400)
     still = replaced(post, "posterior", death=np.full((4, 400), 0.8))
