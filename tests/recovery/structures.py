@@ -185,7 +185,7 @@ class SensorNet(bd.Module):
 
 
 def series():
-    network = bd.Network(mlp(1, 1), {"y": (1.0, 0.5)}, ("seen",), scale=0.2)
+    network = bd.Network(mlp(1, 1), {"y": (1.0, 0.5)}, ("seen",), scale=0.5)
     layer = lambda rate, sensor: bd.Series(bd.ODE(Decay(rate), {"y": 2.0}), sensor)  # noqa: E731
     return Case(
         "Series, a decay behind a sensor", "architecture",
