@@ -185,11 +185,13 @@ class SensorNet(bd.Module):
 
 
 def series():
-    network = bd.Network(mlp(1, 1), {"y": (1.0, 0.5)}, ("seen",), scale=0.5)
+    network = bd.Network(mlp(1, 1), {"y": (1.0, 0.5)}, ("seen",), scale=0.2)
     layer = lambda rate, sensor: bd.Series(bd.ODE(Decay(rate), {"y": 2.0}), sensor)  # noqa: E731
     return Case(
         "Series, a decay behind a sensor", "architecture",
-        bd.Model(layer(bd.between(0.1, 2), SensorNet(network)), bd.NormalNoise(SCALE)),
+        bd.Model(
+            layer(bd.between(0.1, 2), SensorNet(network)), {name: bd.NormalNoise(SCALE) for name in ("seen", "y")}
+        ),
         layer(0.6, Quadratic()), axis(0, 5, 26), {"seen": 0.02, "y": 0.05},
         {"layer.science.vector_field.rate": 0.6},
     )  # fmt: skip
@@ -247,7 +249,10 @@ def hierarchical():
 
     return Case(
         "Hierarchical, two layers under a network", "architecture",
-        bd.Model(layer(bd.between(0.05, 1), bd.between(0.3, 5), 0.4, network), bd.NormalNoise(SCALE)),
+        bd.Model(
+            layer(bd.between(0.05, 1), bd.between(0.3, 5), 0.4, network),
+            {name: bd.NormalNoise(SCALE) for name in ("sum", "slow", "fast")},
+        ),
         layer(0.2, 1.5, 0.4, None), axis(0, 5, 26), {"sum": 0.02, "slow": 0.05, "fast": 0.05},
         {"layer.sciences.slow.vector_field.rate": 0.2, "layer.sciences.fast.vector_field.rate": 1.5},
     )  # fmt: skip
