@@ -131,18 +131,15 @@ class BoundaryValue(AbstractLayer):
         return (x >= self.domain[0]) & (x <= self.domain[1])
 
     def _guess(self, inputs: Inputs, x: Any) -> dict[str, Any]:
-        return named(guess_function(self.guess)(x, {}, self._forced(inputs, x)), "the guess")
-
-    def _forced(self, inputs: Inputs, x: Any) -> dict[str, Any]:
-        return {name: inputs.forcings[name](x) for name in self.forcings}
+        return named(guess_function(self.guess)(x, {}, inputs.forced(x)), "the guess")
 
     def _rates(self, inputs: Inputs, x: Any, y: Values) -> Values:
-        returned = named(self.vector_field(x, y, self._forced(inputs, x)), "the vector field")
+        returned = named(self.vector_field(x, y, inputs.forced(x)), "the vector field")
         return matching(returned, y, "the vector field returns derivatives of", "states")
 
     def _boundary_residuals(self, inputs: Inputs, y: Values) -> Float[Array, " residual"]:
         left, right = jax.tree.map(lambda v: v[0], y), jax.tree.map(lambda v: v[-1], y)
-        u = jax.vmap(lambda x: self._forced(inputs, x))(jnp.asarray(self.domain))
+        u = jax.vmap(inputs.forced)(jnp.asarray(self.domain))
         flat = ravel_pytree(named(self.boundary(left, right, u), "the boundary"))[0]
         wanted = ravel_pytree(left)[0].size
         if flat.size != wanted:

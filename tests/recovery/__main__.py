@@ -2,7 +2,6 @@
 
 import argparse
 import collections
-import json
 import os
 import sys
 from pathlib import Path
@@ -17,17 +16,14 @@ import numpy as np  # noqa: E402
 
 from recovery.case import REPLICATES, fit  # noqa: E402
 from recovery.cases import CASES  # noqa: E402
+from recovery.rows import held, keep  # noqa: E402
 
 RESULTS = Path(__file__).parent / "results.jsonl"
 
 
-def held() -> list[dict]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
 def table(cases) -> str:
     by_case = collections.defaultdict(list)
-    for row in held():
+    for row in held(RESULTS):
         by_case[row["case"]].append(row)
     lines = [
         "| kind | case | parameters | replicates | covered by 90 % intervals | lowest of a parameter | R-hat ≥ 1.02 |",
@@ -56,15 +52,12 @@ def main() -> None:
     asked = parser.parse_args()
     part, parts = map(int, asked.part.split("/"))
     chosen = [case for i, case in enumerate(CASES) if asked.only in case.name and i % parts == part]
-    done = {(row["case"], row["replicate"]) for row in held()}
+    done = {(row["case"], row["replicate"]) for row in held(RESULTS)}
     for case in [] if asked.table else chosen:
         for replicate in range(asked.replicates):
             if (case.name, replicate) in done:
                 continue
-            row = fit(case, replicate)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+            keep(RESULTS, fit(case, replicate))
         jax.clear_caches()  # compiled programs of a case are of no use to the next, and large
     print(table(CASES))
 

@@ -7,7 +7,6 @@ knot at each observation. The kicks that the gap allows are not in the truth: wi
 """
 
 import argparse
-import json
 import sys
 import time
 from pathlib import Path
@@ -19,6 +18,7 @@ import xarray as xr  # noqa: E402
 from scipy.integrate import solve_ivp  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
+from recovery.rows import held, keep  # noqa: E402
 
 RESULTS = Path(__file__).parent / "lorenz.jsonl"
 START = {"x": 1.0, "y": 0.0, "z": 0.0}
@@ -73,13 +73,9 @@ def fit(seed: int) -> dict:
     return row
 
 
-def held() -> list[dict]:
-    return [json.loads(line) for line in RESULTS.read_text().splitlines()] if RESULTS.is_file() else []
-
-
 def table() -> str:
     lines = ["| seed | σ | ρ | β | highest R-hat | seconds |", "|---|---|---|---|---|---|"]
-    for row in sorted(held(), key=lambda row: row["seed"]):
+    for row in sorted(held(RESULTS), key=lambda row: row["seed"]):
         each = [row[name] for name in TRUTH]
         spans = " | ".join(f"{e['low']:.3f} – {e['high']:.3f}{'' if e['covered'] else ' (not covered)'}" for e in each)
         lines.append(f"| {row['seed']} | {spans} | {row['rhat']:.4f} | {row['seconds']} |")
@@ -90,13 +86,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=10)
     asked = parser.parse_args()
-    done = {row["seed"] for row in held()}
+    done = {row["seed"] for row in held(RESULTS)}
     for seed in range(asked.seeds):
         if seed not in done:
-            row = fit(seed)
-            with RESULTS.open("a") as file:
-                file.write(json.dumps(row) + "\n")
-            print(row, flush=True)
+            keep(RESULTS, fit(seed))
     print(table())
 
 
