@@ -445,3 +445,19 @@ def test_a_wide_mode_below_a_narrow_one_is_kept():
     for mode, precision in zip(start.modes, start.precisions, strict=True):
         away = position[number == list(map(tuple, start.modes)).index(tuple(mode))] - mode
         assert 0.5 < np.sqrt((away @ precision * away).sum(1).mean() / 10) < 1.5
+
+
+def test_no_chain_begins_on_a_cliff():
+    """In a bent valley draws of the normal at the mode lie up the walls, millions of nats lower."""
+
+    def log_likelihood(x):
+        return -0.5 * jnp.sum(((x[1:] - x[0] ** 2) / 1e-3) ** 2)
+
+    problem = Known(log_likelihood, np.zeros(5), np.eye(5))
+    optimiser = _start.Optimiser(traced_once(problem)[0])
+    mode, precision = np.zeros(5), np.diag([1.0, 1e6, 1e6, 1e6, 1e6])
+    start = _start.Start(mode[None], optimiser.evaluate(mode[None])[0], precision[None], 1, 0)
+    position = _start.first_positions(start, optimiser, 8, key=jax.random.key(0))
+    assert (optimiser.evaluate(position)[0] > start.log_densities - 20).all()
+    assert (position != mode).all()
+    assert len(np.unique(position[:, 0])) == 8

@@ -28,6 +28,8 @@ _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
 LEAST_PRECISION = 1e-2
 _TRIES = 16
+# How far below its mode a chain may begin, and 2 for each dimension: a draw of a normal lies 0.5 a dimension lower.
+_DEEPEST_START = 10.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -208,11 +210,17 @@ def nearest_mode(
 def first_positions(
     start: Start, optimiser: Optimiser, chains: int, *, key: Array
 ) -> Float[np.ndarray, "chains dimension"]:
-    """A dispersed start for each chain: a Laplace draw around one of the modes, where the density is finite."""
+    """A dispersed start for each chain: a Laplace draw around one of the modes.
+
+    Where the posterior falls off far faster than the normal does, as along a bent valley, each further try lies closer
+    to the mode, so that no chain begins on a cliff that it cannot leave.
+    """
     turns = np.arange(chains) % len(start.modes)
     modes, roots = start.modes[turns], np.stack([root_of_inverse(p) for p in start.precisions])[turns]
     noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
-    candidates = modes + np.einsum("cij,tcj->tci", roots, noise)
+    closer = 2.0 ** (-0.5 * np.arange(_TRIES))
+    candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
-    finite = np.isfinite(value.reshape(_TRIES, chains))
-    return np.where(finite.any(0)[:, None], candidates[finite.argmax(0), np.arange(chains)], modes)
+    lowest = start.log_densities[turns] - _DEEPEST_START - 2 * modes.shape[1]
+    near = _or_lowest(value).reshape(_TRIES, chains) > lowest
+    return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)
