@@ -40,7 +40,12 @@ from .hybrid import Series as Series  # noqa: E402
 from .inference import NUTS as NUTS  # noqa: E402
 from .inference import SMC as SMC  # noqa: E402
 from .inference import SVI as SVI  # noqa: E402
+from .inference import SWAG as SWAG  # noqa: E402
+from .inference import DeepEnsemble as DeepEnsemble  # noqa: E402
+from .inference import Joint as Joint  # noqa: E402
+from .inference import Laplace as Laplace  # noqa: E402
 from .inference import ManyChain as ManyChain  # noqa: E402
+from .inference import MCDropout as MCDropout  # noqa: E402
 from .inference import fit as fit  # noqa: E402
 from .inference import resume as resume  # noqa: E402
 from .layers import ODE as ODE  # noqa: E402
@@ -75,6 +80,7 @@ from .noise import NegativeBinomialNoise as NegativeBinomialNoise  # noqa: E402
 from .noise import NormalNoise as NormalNoise  # noqa: E402
 from .noise import PoissonNoise as PoissonNoise  # noqa: E402
 from .noise import StudentTNoise as StudentTNoise  # noqa: E402
+from .noise import VaryingScale as VaryingScale  # noqa: E402
 from .posterior import load as load  # noqa: E402
 from .posterior import save as save  # noqa: E402
 from .random import Module as Module  # noqa: E402

@@ -79,7 +79,7 @@ def _one_draw(model: Model, given: Inputs, leaves: Mapping[str, Coordinates]) ->
 
         at = jnp.append(flat, 1.0)
         jacobian, prediction = jax.jacfwd(predicted, has_aux=True)(at)
-        noise = realised.conditional(prediction)
+        noise = realised.conditional(prediction, given)
         weight = jnp.concatenate([(1 / jnp.sqrt(noise[n].variance)).ravel() for n in model.observables])
         sensitivities, effect = jacobian[:, :-1] * weight[:, None], jacobian[:, -1] * weight
         shift = least_squares(sensitivities, effect)

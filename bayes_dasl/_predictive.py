@@ -99,7 +99,7 @@ def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: b
         realised = realise(model, draw)
         prediction = realised.predict(given)
         ok = prediction.ok
-        noise = realised.conditional(prediction)
+        noise = realised.conditional(prediction, given)
         masked = lambda value: jnp.where(ok, value, jnp.nan)  # noqa: E731
         likelihood = {
             name: jnp.where(jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y)))

@@ -17,6 +17,7 @@ _CONFOUNDED, _SHARE = 0.7, 0.3
 # A posterior that a bound cuts off at its mode has a tenth of its draws so near to it, a flat one seven per cent.
 _NEXT_TO, _LEANING = 0.25, 0.05
 _BROKEN = 2.0  # times what is tolerated
+_LOST = 0.2  # share of the members
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -25,6 +26,8 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
     `agreed`: whether the chains agree about the science and the trajectories.
     """
+    yield from _point(post)
+    yield from _members(post)
     yield from _warm_up(post)
     yield from _modes(post, agreed)
     yield from _approximation(post)
@@ -35,6 +38,34 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     yield from _confounding(post)
     yield from _bounds(post)
     yield from _constraints(post)
+
+
+def _point(post: xr.DataTree) -> Iterator[Finding]:
+    if post.attrs.get("draws_are") == "point":
+        yield Finding(
+            "warning", "point estimate", "one draw says nothing of how uncertain it is",
+            "take bd.NUTS(), or bd.DeepEnsemble(), where uncertainty matters",
+        )  # fmt: skip
+    if "descent_stopped" in post.attrs and not post.attrs["descent_stopped"]:
+        yield Finding(
+            "warning", "descent", f"the loss still fell after {post.attrs['descent_steps']} steps", "allow more steps"
+        )
+
+
+def _members(post: xr.DataTree) -> Iterator[Finding]:
+    """What is left of an ensemble."""
+    if "members" not in post.attrs:
+        return
+    members, failed, stuck = (int(post.attrs[name]) for name in ("members", "members_failed", "members_stuck"))
+    message = f"{members - failed - stuck} of {members} members"
+    message += f"; {failed} failed" if failed else ""
+    message += f"; to {stuck} the data are far less likely than to the others" if stuck else ""
+    lost = failed + stuck > _LOST * members
+    yield Finding(
+        "warning" if lost else "good", "ensemble",
+        f"{message}; their spread is no posterior: judge it by the coverage of forecasts",
+        "allow more steps, or narrow the priors" if lost else "",
+    )  # fmt: skip
 
 
 def _warm_up(post: xr.DataTree) -> Iterator[Finding]:

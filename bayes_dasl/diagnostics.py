@@ -14,8 +14,9 @@ from ._convergence import moving_quantities, rhat
 from ._findings import FAILURES, Diagnosis, Finding, Level, grade
 from ._run_findings import run_findings
 
-MOST_COLUMNS = 200  # trajectory points, and network weights, that are looked at
+MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
+_SUBJECTS = {"conditional_mean": "trajectories", "vector_field": "vector field"}
 FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
 SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
 
@@ -23,23 +24,27 @@ SPEED_UP = "run longer, or give the parameters that move together a stronger pri
 def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     """Judge a fit, and the forecast made from it: mixing, energy, divergences, failures.
 
-    Convergence is judged on the science parameters and on the trajectories (the conditional means
-    at the training times). The weights of a network are not identified one by one: where the
-    trajectories mix well, poor weights only warn. Of more than 200 trajectory points or weights,
-    200 evenly spaced ones are looked at. Draws that are not finite are left out.
+    Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
+    and, where a network is part of it, on the vector field (at the mean states at these times); never on the weights of
+    a network, of which several sets say the same. Of more than 200 points 200 evenly spaced ones are looked at. Draws
+    that are not finite are left out. Members of an ensemble and other draws that are no chains are judged by how they
+    were made.
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
+    if post.attrs.get("draws_are", "chains") != "chains":
+        return Diagnosis((*run_findings(post, agreed=True), *_failure_findings(post, fc)))
     science = _columns(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
     trajectories = _columns(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
-    network = _columns(post, "posterior", "network")
+    field = _columns(post, "vector_field")
+    judged = (science, trajectories, field)
     return Diagnosis(
         (
             *_run_findings(post),
-            *run_findings(post, agreed=_agreed(science) and _agreed(trajectories)),
-            *_mixing_findings(science, trajectories, network, nested="nested_rhat" in post.attrs),
-            *_chain_findings(post, [science, trajectories]),
+            *run_findings(post, agreed=all(map(_agreed, judged))),
+            *_mixing_findings(judged, nested="nested_rhat" in post.attrs),
+            *_chain_findings(post, judged),
             *_energy_findings(post),
             *_divergence_findings(post),
             *_failure_findings(post, fc),
@@ -79,8 +84,8 @@ def _agreed(columns: _Columns) -> bool:
 
 
 def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
-    """Collect the quantities of a group; in `posterior`, those of the kind science or network."""
-    subject = {"science": "science parameters", "network": "network weights"}.get(kind, "trajectories")
+    """Collect the quantities of a group; in `posterior`, those of a kind."""
+    subject = "science parameters" if kind else _SUBJECTS[group]
     names, blocks = [], []
     for name, variable in _variables(post, group):
         if not kind or variable.attrs.get("group", "science") == kind:
@@ -90,7 +95,7 @@ def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
     if not blocks:
         return _none(subject)
     values = np.concatenate(blocks, axis=2).astype(float)
-    if kind != "science" and len(names) > MOST_COLUMNS:
+    if not kind and len(names) > MOST_COLUMNS:
         chosen = np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)
         names, values = [names[i] for i in chosen], values[..., chosen]
     return _Columns(subject, names, *_finite_draws(values))
@@ -139,25 +144,9 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
         )
 
 
-def _mixing_findings(
-    science: _Columns, trajectories: _Columns, network: _Columns, *, nested: bool
-) -> Iterator[Finding]:
-    judged = [*_mixing(science, nested=nested), *_mixing(trajectories, nested=nested)]
-    yield from judged
-    fine = bool(trajectories.names) and all(
-        finding.level == "good" for finding in judged if trajectories.subject in finding.subject
-    )
-    for finding in _mixing(network, nested=nested):
-        if fine and finding.level != "good":
-            yield Finding(
-                "warning",
-                finding.subject,
-                f"{finding.message}, while the trajectories agree: the weights of a network are "
-                "not identified one by one",
-                "judge by the trajectories and do not interpret single weights",
-            )
-        else:
-            yield finding
+def _mixing_findings(judged: Iterable[_Columns], *, nested: bool) -> Iterator[Finding]:
+    for columns in judged:
+        yield from _mixing(columns, nested=nested)
 
 
 def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
@@ -168,7 +157,7 @@ def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
         return
-    if columns.left_out and subject != "trajectories":
+    if columns.left_out and subject == "science parameters":
         yield Finding(
             "bad",
             subject,
@@ -185,7 +174,7 @@ def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
         return
     fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
     # A known initial value is a trajectory point that rightly never moves.
-    if fixed and (subject != "trajectories" or not moving.any()):
+    if fixed and (subject == "science parameters" or not moving.any()):
         yield Finding(
             "bad",
             f"mixing of {subject}",
@@ -207,7 +196,7 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
     remedies = {
         "science parameters": SPEED_UP,
         "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",
-        "network weights": "use a smaller scale of the network's prior, or a smaller network",
+        "vector field": "draw more; if chains stay apart, a smaller network or a smaller scale of its prior",
     }
     return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
 

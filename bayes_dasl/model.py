@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Callable, Mapping
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -51,6 +52,8 @@ class Model(Module):
                 raise ModelError(
                     f"noise must be a noise model such as bd.NormalNoise, or a dict of them, not {noise!r}"
                 )
+            if noise.varies and isinstance(self.layer, AbstractFilter):
+                raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
         for name in self.observables:
             if name not in self.layer.outputs:
                 raise ModelError(
@@ -91,7 +94,7 @@ class Model(Module):
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
         if prediction.mismatches:
             numpyro.factor("mismatches", prediction.log_factor)
-        for name, noise in realised.conditional(prediction).items():
+        for name, noise in realised.conditional(prediction, data).items():
             values = None if observed is None else observed.get(name)
             if values is None:
                 numpyro.sample(name, noise)
@@ -136,12 +139,25 @@ class Model(Module):
         values = {name: jnp.asarray(observations(data, name)) for name in held}
         return Past(jnp.asarray(checked_times(data, self.index)), values)
 
-    def conditional(self, prediction: Prediction) -> dict[str, dist.Distribution]:
-        """The distribution of each observable, given a prediction of a realised model."""
+    def conditional(self, prediction: Prediction, given: Inputs) -> dict[str, dist.Distribution]:
+        """The distribution of each observable, given a prediction of a realised model and its inputs."""
         return {
-            name: self.noise_of(name).around(prediction.values[name], prediction.variances.get(name))
+            name: self.noise_at(name, prediction.values, given).around(
+                prediction.values[name], prediction.variances.get(name)
+            )
             for name in self.observables
         }
+
+    def noise_at(self, name: str, values: Values, given: Inputs) -> AbstractNoise:
+        """The noise of an observable at all times, given what the layer of a realised model predicts."""
+        noise = self.noise_of(name)
+        if not noise.varies:
+            return noise
+        forced = jax.vmap(given.forced)(given.times)
+        beyond = (1,) * (values[name].ndim - 1)
+        over_places = lambda series: jnp.reshape(series, series.shape + beyond)  # noqa: E731
+        alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
+        return noise.at(over_places(given.times), alike, {n: over_places(v) for n, v in forced.items()})
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
@@ -194,7 +210,7 @@ def check_shapes(model: Model, given: Inputs) -> None:
         with numpyro.handlers.seed(rng_seed=0):
             realised = sample(model)
             prediction = realised.predict(given)
-            return {name: d.batch_shape for name, d in realised.conditional(prediction).items()}
+            return {name: d.batch_shape for name, d in realised.conditional(prediction, given).items()}
 
     odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
     hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""

@@ -6,11 +6,12 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ._errors import ModelError
-from ._tree import FrozenDict
+from ._tree import FrozenDict, dotted
 from ._types import Scalar, Values
 from .random import Module, is_random
 
@@ -72,6 +73,12 @@ class Network(Module):
         features = jnp.stack(jnp.broadcast_arrays(*features), axis=-1)
         out = jnp.asarray(self.scale) * _pointwise(self.module, features)
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
+
+
+def networks(tree: Any) -> list[tuple[str, Network]]:
+    """The networks inside a tree, with their dotted paths."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Network))[0]
+    return [(dotted(path), node) for path, node in found if isinstance(node, Network)]
 
 
 def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:

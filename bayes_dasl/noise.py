@@ -1,22 +1,54 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
 from abc import abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ._errors import ModelError
-from ._types import Scalar
-from .random import Module
+from ._types import Scalar, Values, VectorField
+from .random import Module, check_scalar, is_function
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 _SMALLEST = 1e-12
+_FAR = 30.0  # logarithms of the factor of a scale: beyond it nothing is noise
+
+
+class VaryingScale(Module):
+    r"""A scale of noise that depends on time, predictions and forcings: heteroscedastic noise.
+
+    $\sigma(t, y, u) = \text{typical} \cdot e^{h(t, y, u)}$
+
+    `head` h is a function with one value, as a `bd.Network` with one output (a small scale of it, such as 0.5, keeps the
+    noise near what is typical); y are the predicted values of the model's layer. `typical` has the units of the scale.
+    Raises: ModelError if the head is no function, or, when called, returns more than one value.
+    """
+
+    typical: Scalar
+    head: VectorField
+
+    def __check_init__(self):
+        if not is_function(self.head):
+            raise ModelError(f"head must be a function (t, y, u) with one value, such as bd.Network, not {self.head!r}")
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "time ..."]:
+        """The scale at many times at once."""
+        found = dict(self.head(t, y, u))
+        if len(found) != 1:
+            raise ModelError(f"the head of a VaryingScale has one value, not {len(found)}: {', '.join(found)}")
+        return self.typical * jnp.exp(jnp.clip(*found.values(), -_FAR, _FAR))
 
 
 class AbstractNoise(Module):
     """The distribution of a datum, given its prediction; its parameters may be random leaves."""
+
+    def __check_init__(self):
+        scale = getattr(self, "scale", 1.0)
+        if not _varies(scale):
+            check_scalar(scale, f"{type(self).__name__}.scale")
 
     counts: ClassVar[bool] = False
     """Whether data are counts 0, 1, 2, …"""
@@ -28,12 +60,29 @@ class AbstractNoise(Module):
         """The distribution of the data, with the batch shape of the prediction."""
 
     @property
+    def varies(self) -> bool:
+        """Whether one of its parameters depends on time, predictions or forcings."""
+        return any(map(_varies, jax.tree.leaves(self, is_leaf=_varies)))
+
+    def at(self, t: Any, y: Values, u: Values) -> "AbstractNoise":
+        """Itself at some times, where its parameters that vary are numbers."""
+        return jax.tree.map(lambda leaf: leaf(t, y, u) if _varies(leaf) else leaf, self, is_leaf=_varies)
+
+    @property
     def variance(self) -> Float[Array, ""]:
         """The variance of the noise, where it does not depend on the prediction.
 
         Raises: ModelError for a noise model that is not normal.
         """
         raise ModelError(f"a filtering layer needs bd.NormalNoise, not {type(self).__name__}")
+
+    def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """Data or predictions on the scale on which the noise is nearly normal."""
+        return values
+
+    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """About the standard deviation of the noise on the scale of `link`: what a datum tells of its prediction."""
+        return jnp.sqrt(self(prediction).variance)
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
@@ -47,10 +96,14 @@ class AbstractNoise(Module):
         return dist.Normal(prediction, jnp.sqrt(variance + self.variance))
 
 
+def _varies(node: Any) -> bool:
+    return isinstance(node, VaryingScale)
+
+
 class NormalNoise(AbstractNoise):
     r"""$y \sim N(z, \sigma)$; `scale` σ in the units of the observable."""
 
-    scale: Scalar
+    scale: Scalar | VaryingScale
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.Normal(prediction, self.scale)
@@ -64,20 +117,30 @@ class LogNormalNoise(AbstractNoise):
     r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z; `scale` σ has no unit."""
 
     positive: ClassVar[bool] = True
-    scale: Scalar
+    scale: Scalar | VaryingScale
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        return dist.LogNormal(jnp.log(jnp.maximum(prediction, _SMALLEST)), self.scale)
+        return dist.LogNormal(self.link(prediction), self.scale)
+
+    def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        return jnp.log(jnp.maximum(values, _SMALLEST))
+
+    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        return jnp.full_like(prediction, self.scale)
 
 
 class StudentTNoise(AbstractNoise):
     r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless `df` ν > 2."""
 
-    scale: Scalar
+    scale: Scalar | VaryingScale
     df: Scalar = 4.0
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.StudentT(self.df, prediction, self.scale)
+
+    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        # By the Fisher information of the location.
+        return jnp.full_like(prediction, self.scale * jnp.sqrt((self.df + 3) / (self.df + 1)))
 
 
 class PoissonNoise(AbstractNoise):

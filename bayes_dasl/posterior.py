@@ -89,6 +89,15 @@ def over_data(
     return series_dataset({n: v.reshape(*shape, *v.shape[1:]) for n, v in values.items()}, at[index], data, places)
 
 
+def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
+    """A dataset over `draw`, all chains one after the other, as one over `chain` and `draw`."""
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    parted = {
+        name: (("chain", *v.dims), v.values.reshape(*shape, *v.shape[1:]), v.attrs) for name, v in draws.items()
+    }
+    return with_coordinates(xr.Dataset(parted, coords=draws.coords))
+
+
 def mismatch_group(mismatch: Mapping[str, np.ndarray], post: Mapping) -> dict[str, xr.Dataset]:
     """The group `mismatch`: by how much each draw breaks each constraint; none where nothing is constrained."""
     shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))

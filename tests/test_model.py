@@ -199,7 +199,7 @@ class TestNoise:
 
     def test_conditional_distribution(self):
         model = realise(line(noise={"a": bd.NormalNoise(0.3), "b": bd.LogNormalNoise(SCALE)}), DRAW)
-        given = model.conditional(model.layer(model.inputs(DATA)))
+        given = model.conditional(model.layer(model.inputs(DATA)), model.inputs(DATA))
         np.testing.assert_allclose(given["a"].mean, 2 * TIMES)
         np.testing.assert_allclose(given["b"].mean, stats.lognorm(0.5, scale=1 + TIMES).mean())
 

@@ -9,7 +9,12 @@ from ._fit import fitted_data as fitted_data
 from ._problem import Problem as Problem
 from ._problem import pose as pose
 from ._resume import resume as resume
+from .dropout import MCDropout as MCDropout
+from .ensemble import DeepEnsemble as DeepEnsemble
+from .joint import Joint as Joint
+from .laplace import Laplace as Laplace
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
 from .smc import SMC as SMC
 from .svi import SVI as SVI
+from .swag import SWAG as SWAG

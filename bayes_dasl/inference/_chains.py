@@ -13,6 +13,7 @@ from blackjax.mcmc import nuts
 from jaxtyping import Array
 
 from .._journal import Arrays
+from ._frame import Frame, moved
 from ._metric import Metric
 from ._problem import LogDensity
 from ._spread import spread
@@ -23,33 +24,55 @@ _LONGEST_SEGMENT = 200  # fewer returns to Python matter where a gradient takes 
 _TRACE_NUMBERS = 2**22  # in the positions of a trace, at most
 
 _FIRST_STEP_SIZE = 0.5
+_CAUTIOUS = 0.125  # of the step size
 
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What a segment needs to know of NUTS."""
+    """What a segment needs to know of NUTS.
+
+    With probability `cautious` a draw takes steps of an eighth: a chain in a pocket of the posterior that is much more
+    bent than elsewhere gets out of it. The choice does not depend on where the chain is, so the draws are exact.
+    """
 
     log_density: LogDensity
     target_acceptance: float
     max_tree_depth: int
+    cautious: float = 0.0
 
     def segment(
-        self, rows: int, state: Any, key: Array, begin: Array, number: Array, adapting: Array, metric: Metric
+        self,
+        rows: int,
+        state: Any,
+        key: Array,
+        begin: Array,
+        number: Array,
+        adapting: Array,
+        metric: Metric,
+        frame: Frame,
     ) -> tuple[Any, Any]:
-        """`number` transitions of one chain, in the metric's coordinates; the trace has so many `rows`."""
+        """`number` transitions of one chain, in the metric's coordinates; the trace has so many `rows`.
+
+        Positions, gradients and log densities of state and trace are those in the frame.
+        """
         step_nuts: Any = nuts.build_kernel()
         _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
 
         def log_density(z):
-            return self.log_density(metric.position(z))
+            return moved(self.log_density, frame, metric.position(z))
 
         def transition(chain, tuning, iteration):
             step_size: Any = jnp.where(adapting, jnp.exp(tuning.log_step_size), average(tuning))
             now = jax.random.fold_in(key, iteration)
+            adapts = adapting
+            if self.cautious:
+                now, key_cautious = jax.random.split(now)
+                small = jax.random.bernoulli(key_cautious, self.cautious)
+                step_size, adapts = jnp.where(small, _CAUTIOUS * step_size, step_size), adapting & ~small
             chain, info = step_nuts(now, chain, log_density, step_size, unit, self.max_tree_depth)
             tuned = adapt(tuning, info.acceptance_rate)
-            tuning = jax.tree.map(lambda new, old: jnp.where(adapting, new, old), tuned, tuning)
+            tuning = jax.tree.map(lambda new, old: jnp.where(adapts, new, old), tuned, tuning)
             return chain, tuning, _kept(chain, info, step_size, metric)
 
         def advance(row, carry):
@@ -142,39 +165,41 @@ def share_step_size(state: Arrays) -> Arrays:
 class Chains:
     """Chains spread over the devices; their program compiles in the background."""
 
-    def __init__(self, kernel: Kernel, chains: int, metric: Metric, dimension: int, *, key: Array):
+    def __init__(self, kernel: Kernel, chains: int, metric: Metric, frame: Frame, dimension: int, *, key: Array):
         def of_a_chain(chain, *shared):
             return kernel.segment(self.longest_segment, *chain, *shared)
 
         # Not so many draws that their trace fills the memory.
         self.longest_segment = min(max(_TRACE_NUMBERS // (chains * dimension), SEGMENT), _LONGEST_SEGMENT)
 
-        self._spread, self.chains = spread(of_a_chain, chains, shared=4), chains
+        self._spread, self.chains = spread(of_a_chain, chains, shared=5), chains
         self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
         self._thread = ThreadPoolExecutor(1)
-        self._program = self._thread.submit(self._compile, metric, dimension)
+        self._program = self._thread.submit(self._compile, metric, frame, dimension)
 
     @property
     def devices(self) -> list[Any]:
         return self._spread.devices
 
-    def _compile(self, metric: Metric, dimension: int) -> Any:
+    def _compile(self, metric: Metric, frame: Frame, dimension: int) -> Any:
         place, number = np.zeros((self.chains, dimension)), np.zeros(self.chains)
         state = first_state(place, number, place)
         sharding = self._spread.sharding
         described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
         flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
         program = jax.jit(self._spread.function)
-        return program.lower((described, self._keys), whole, whole, flag, metric).compile()
+        return program.lower((described, self._keys), whole, whole, flag, metric, frame).compile()
 
-    def segment(self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric) -> tuple[Arrays, Arrays]:
+    def segment(
+        self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric, frame: Frame
+    ) -> tuple[Arrays, Arrays]:
         """`number` draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
         program = self._program.result()
 
         def work():
             placed = jax.device_put(state, self._spread.sharding)
             began = time.perf_counter()
-            out = program((placed, self._keys), *map(np.asarray, (begin, number, adapting)), metric)
+            out = program((placed, self._keys), *map(np.asarray, (begin, number, adapting)), metric, frame)
             after, trace = jax.tree.map(np.asarray, out)
             seconds = np.asarray(time.perf_counter() - began)
             # Copies: a part would keep all rows in memory.

@@ -21,9 +21,11 @@ from .._journal import Journal, read_identity
 from .._keys import as_key, printable
 from .._predictive import Draws, push
 from .._progress import ProgressBar
+from .._rates import rates_on_mean_path
 from ..data import fingerprint
 from ..model import Model
 from ..posterior import (
+    by_chain,
     check_belongs,
     draws_dataset,
     known_bounds,
@@ -83,7 +85,8 @@ def fit(
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
-    given each draw); NUTS, ManyChain and SVI add `modes`; a model with constraints, or a layer with mismatches of its
+    given each draw); NUTS, ManyChain and SVI add `modes`; a network in the vector field of an `ODE` adds `vector_field`, the
+    rates of each draw at the mean states of all draws; a model with constraints, or a layer with mismatches of its
     own, adds `mismatch`, their root mean square, in units of what is tolerated.
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
@@ -110,7 +113,10 @@ def fit(
         prior = jax.tree.map(np.asarray, draw_prior(model, _PRIOR_DRAWS, key=key_prior))
         predictive = _predictive_groups(model, problem, data, draws, prior, _stats(samples))
     tree = xr.DataTree.from_dict(
-        predictive | data_groups(model, problem, data) | _modes_group(model, problem, samples.modes)
+        predictive
+        | data_groups(model, problem, data)
+        | _modes_group(model, problem, samples.modes)
+        | _training_group(samples.curves)
     )
     tree.attrs = {
         **_provenance(),
@@ -150,8 +156,11 @@ def _predictive_groups(
         return over_data({name: v[_PRIOR_DRAWS:] for name, v in values.items()}, groups, ordered(model, data))
 
     groups |= mismatch_group({name: v[_PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
-    found = confounding(model, problem.inputs, {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()})
+    flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+    found = confounding(model, problem.inputs, flat)
     groups |= {} if found is None else {"confounding": found}
+    rates = rates_on_mean_path(model, problem.inputs, flat)
+    groups |= {} if rates is None else {"vector_field": by_chain(rates, groups)}
     return groups | {
         "log_likelihood": over_time(pushed.log_likelihood),
         "conditional_mean": over_time(pushed.mean),
@@ -168,6 +177,21 @@ def _modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[st
     dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
+
+
+def _training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset]:
+    """What a descent went through: the loss and its terms, by member and step."""
+    if curves is None:
+        return {}
+    every = {name: values.shape[1] for name, values in curves.items()}
+    last = max(every.values())
+    variables = {}
+    for name, values in curves.items():
+        dim = "step" if every[name] == last else "look"
+        variables[name] = (("member", dim), values)
+    dataset = xr.Dataset(variables).assign_coords(step=np.arange(1, last + 1))
+    looks = dataset.sizes.get("look", 0)
+    return {"training": dataset.assign_coords(look=np.arange(1, looks + 1) * (last // looks)) if looks else dataset}
 
 
 def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:

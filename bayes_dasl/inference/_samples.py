@@ -16,10 +16,14 @@ class Modes:
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Draws in the unconstrained space, statistics `(chain, draw)` of each, and facts of the run."""
+    """Draws in the unconstrained space, statistics `(chain, draw)` of each, and facts of the run.
+
+    `curves` are what a descent went through, `(member, step)` by name.
+    """
 
     positions: Float[np.ndarray, "chain draw dimension"]
     stats: dict[str, np.ndarray]
     interrupted: bool
     facts: dict[str, int | float | str]
     modes: Modes | None = None
+    curves: dict[str, np.ndarray] | None = None

@@ -126,28 +126,33 @@ def find_start(
     draws = _DRAWS_A_CLIMB * optimiser.climbs
     groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
-        groups = [groups[0][: draws // 2], _evenly(near, draws // 2)]
-    values = [_or_lowest(optimiser.evaluate(group)[0]) for group in groups]
+        groups = [groups[0][: draws // 2], evenly(near, draws // 2)]
+    values = [or_lowest(optimiser.evaluate(group)[0]) for group in groups]
     share = optimiser.climbs // len(groups)
     promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
     x = (climb or optimiser.optimise)(np.concatenate(promising))
-    value = _or_lowest(optimiser.evaluate(x)[0])
+    value = or_lowest(optimiser.evaluate(x)[0])
     if not np.isfinite(value).any():
-        raise ModelError(
-            f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
-            "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
-        )
+        raise no_start(draws)
     order = np.argsort(-value)
     modes, precisions = _modes(optimiser, x[order], value[order])
     at_first = np.concatenate(values)
     return Start(x[order][modes], value[order][modes], precisions, len(at_first), int(np.isinf(at_first).sum()))
 
 
-def _or_lowest(log_density: np.ndarray) -> np.ndarray:
+def no_start(draws: int) -> ModelError:
+    """To be raised where no start leads anywhere."""
+    return ModelError(
+        f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
+        "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+    )
+
+
+def or_lowest(log_density: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(log_density), log_density, -np.inf)
 
 
-def _evenly(draws: np.ndarray, number: int) -> np.ndarray:
+def evenly(draws: np.ndarray, number: int) -> np.ndarray:
     """So many of the draws, evenly spaced; some of them twice if there are fewer."""
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
@@ -222,5 +227,5 @@ def first_positions(
     candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
     lowest = start.log_densities[turns] - _DEEPEST_START - 2 * modes.shape[1]
-    near = _or_lowest(value).reshape(_TRIES, chains) > lowest
+    near = or_lowest(value).reshape(_TRIES, chains) > lowest
     return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)

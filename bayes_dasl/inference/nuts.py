@@ -2,29 +2,33 @@
 
 import dataclasses
 import hashlib
-from typing import NamedTuple
 
 import jax
 import numpy as np
-from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
-from ._chains import SEGMENT, Chains, Kernel, enter_new_metric, first_state, share_step_size
+from ._chains import SEGMENT, Chains, Kernel, first_state
+from ._frame import Frame, LinearModel, Plain, positions
 from ._gradient import check_strategy, choose
-from ._metric import Metric, laplace_metric, refine
+from ._last_layer import last_layer
+from ._matching import matched_start
+from ._metric import laplace_metric
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
+from ._reference import References
 from ._samples import Modes, Samples
+from .._solved import can_be_given
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
+from ._warmup import Warm, WarmUp, in_frame, segment
 
-LONGEST_WARMUP = 2000
-# R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
-_AGREED, _FITTING = 1.1, 2.0
 _STARTS = ("modes", "pathfinder")
-_LAST = 2  # segments in which the step size settles
+_COORDINATES = ("auto", "plain")
+# Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
+_DEEPEST = 7
+_CAUTIOUS = 0.2
 _LONGEST_PAUSE = 1.0  # seconds between two returns to Python
 
 
@@ -53,6 +57,7 @@ class NUTS:
     gradient: str = "auto"
     start: str = "modes"
     climbs: int = CLIMBS
+    coordinates: str = "auto"
 
     def __post_init__(self):
         for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1), ("climbs", 2)):
@@ -68,6 +73,8 @@ class NUTS:
         check_strategy(self.gradient)
         if self.start not in _STARTS:
             raise ModelError(f"start must be one of {', '.join(_STARTS)}, not {self.start!r}")
+        if self.coordinates not in _COORDINATES:
+            raise ModelError(f"coordinates must be one of {', '.join(_COORDINATES)}, not {self.coordinates!r}")
 
     @property
     def batch(self) -> int:
@@ -93,17 +100,33 @@ class NUTS:
         chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
         strategy = str(chosen["strategy"])
         value_and_gradient, log_density = traced_once(problem, strategy)
-        kernel = Kernel(log_density, self.target_acceptance, self.max_tree_depth)
-        like = laplace_metric(problem, np.eye(problem.dimension))
-        chains = Chains(kernel, self.chains, like, problem.dimension, key=key_chains)
+        references = self._references(problem)
+        depth = min(self.max_tree_depth, _DEEPEST) if references else self.max_tree_depth
+        kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
+        chains = Chains(
+            kernel,
+            self.chains,
+            laplace_metric(problem, np.eye(problem.dimension)),
+            Plain() if references is None else references.like(),
+            problem.dimension,
+            key=key_chains,
+        )
         try:
             optimiser = Optimiser(value_and_gradient, self.climbs)
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
-            begun = journal.step("start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place))
+            begun = journal.step(
+                "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
+            )
+            frame = Plain()
+            if references:
+                frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            warm = _WarmUp(self, chains, journal, bar).run(state, laplace_metric(problem, begun["precisions"][0]))
+            state |= in_frame(Plain(), frame, state) if references else {}
+            judged = problem.of_groups("science", "latent") if references else tuple(range(problem.dimension))
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
+            warm = warm_up.run(state, laplace_metric(problem, begun["precisions"][0]), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -114,6 +137,7 @@ class NUTS:
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
+            "coordinates": "conditional" if references else "plain",
             "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
@@ -121,22 +145,40 @@ class NUTS:
             "warmup_time_s": warm.seconds,
             "draws_time_s": float(trace.pop("seconds").sum()),
         }
-        positions = trace.pop("position")
+        reached = _in_own_coordinates(trace, warm.frame)
         if len(modes) > 1:
-            trace["mode"] = nearest_mode(positions, modes, begun["precisions"])
-        return Samples(positions, trace, interrupted, facts, Modes(modes, begun["log_densities"][: len(modes)]))
+            trace["mode"] = nearest_mode(reached, modes, begun["precisions"])
+        return Samples(reached, trace, interrupted, facts, Modes(modes, begun["log_densities"][: len(modes)]))
+
+    def _references(self, problem: Problem) -> References | None:
+        """What makes frames for networks inside of solvers; none where there is no such network."""
+        if self.coordinates == "plain" or not can_be_given(problem.model.layer):
+            return None
+        last = last_layer(problem)
+        return References(LinearModel(problem, last)) if last.coordinates else None
 
     def _begin(
-        self, problem: Problem, optimiser: Optimiser, climb: Climb, near: np.ndarray | None, key_find: Array, key: Array
+        self,
+        problem: Problem,
+        optimiser: Optimiser,
+        climb: Climb,
+        near: np.ndarray | None,
+        key_find: Array,
+        key: Array,
+        references: References | None,
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
-        start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
-        position = first_positions(start, optimiser, self.chains, key=key)
+        if references:
+            found = matched_start(problem, references, optimiser, near, key=key_find)
+            position = found["reached"][np.arange(self.chains) % len(found["reached"])]
+        else:
+            start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
+            found, position = start.arrays(), first_positions(start, optimiser, self.chains, key=key)
         value, gradient = optimiser.evaluate(position)
-        found = start.arrays() | {"position": position, "lp": value, "gradient": gradient}
+        found |= {"position": position, "lp": value, "gradient": gradient}
         return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
-    def _sample(self, chains: Chains, warm: "_Warm", journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
+    def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state, divergences, interrupted = warm.state, 0, False
@@ -148,7 +190,7 @@ class NUTS:
         try:
             while begin < end:
                 name, number = f"draws from {begin}", min(length, end - begin)
-                state, trace = _segment(chains, journal, name, state, begin, number, False, warm.metric)
+                state, trace = segment(chains, journal, name, state, begin, number, False, warm.metric, warm.frame)
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
                 # What a checkpoint holds may be of another length, which the draws do not depend on.
@@ -188,80 +230,11 @@ class Warmed:
         return self.engine._run(problem, self.positions, key, journal, bar)
 
 
-class _Warm(NamedTuple):
-    """Where the warm-up ended."""
-
-    state: Arrays
-    metric: Metric
-    draws: int
-    settled: bool
-    steps: int
-    seconds: float
-
-
-class _WarmUp:
-    """Windows of draws, each twice as long as the one before; after each the metric is refined.
-
-    The first window finds the typical set, the last settles the step size.
-    """
-
-    def __init__(self, engine: NUTS, chains: Chains, journal: Journal, bar: ProgressBar):
-        self._engine, self._chains, self._journal, self._bar = engine, chains, journal, bar
-        self._begin, self._steps, self._seconds = 0, 0, 0.0
-
-    def run(self, state: Arrays, metric: Metric) -> _Warm:
-        fixed = self._engine.warmup is not None
-        self._bar.start("warm-up", self._engine.warmup or 6 * SEGMENT)
-        length, settled = 1, False
-        while self._left() > _LAST and not settled:
-            first = self._begin == 0
-            state, trace = self._window(state, metric, min(length, self._left() - _LAST))
-            if first:  # on its way to the typical set
-                trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
-            before, metric = metric, refine(metric, trace["position"], trace["gradient"])
-            state = enter_new_metric(state)
-            settled = not fixed and self._begin >= 4 * SEGMENT and _settled(trace, before, metric)
-            length = 1 if first else 2 * length
-        state, _ = self._window(state, metric, self._left() if fixed else _LAST)
-        return _Warm(share_step_size(state), metric, self._begin, settled, self._steps, self._seconds)
-
-    def _left(self) -> int:
-        """Segments that may still be run."""
-        return -(-((self._engine.warmup or LONGEST_WARMUP) - self._begin) // SEGMENT)
-
-    def _window(self, state: Arrays, metric: Metric, segments: int) -> tuple[Arrays, Arrays]:
-        traces = []
-        for _ in range(segments):
-            name = f"warm-up from {self._begin}"
-            state, trace = _segment(self._chains, self._journal, name, state, self._begin, SEGMENT, True, metric)
-            traces.append(trace)
-            self._begin += SEGMENT
-            self._steps += int(trace["n_steps"].sum())
-            self._seconds += float(trace["seconds"])
-            self._bar.advance(SEGMENT)
-        return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
-
-
-def _segment(
-    chains: Chains, journal: Journal, name: str, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric
-) -> tuple[Arrays, Arrays]:
-    """A segment of every chain as a step of the journal."""
-
-    def work():
-        after, trace = chains.segment(state, begin, number, adapting, metric)
-        if not adapting:
-            del trace["gradient"]  # for the metric alone
-        return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
-
-    arrays = journal.step(name, work)
-    after, trace = ({n.removeprefix(p): v for n, v in arrays.items() if n.startswith(p)} for p in ("state/", "trace/"))
-    return after, trace
-
-
-def _settled(trace: Arrays, before: Metric, after: Metric) -> bool:
-    """Whether the chains agree over a window and its draws call for the metric that there was."""
-    # R-hat splits every chain in two, so that it says something of one alone.
-    looked_at = np.concatenate([trace["position"], trace["lp"][..., None]], axis=-1)
-    if not np.all(np.asarray(array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)) < _AGREED):
-        return False
-    return after.differs_from(before) < _FITTING
+def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain draw dimension"]:
+    """The positions of a trace whose chains moved in a frame; its log densities become those of the positions."""
+    xi = trace.pop("position")
+    if isinstance(frame, Plain):
+        return xi
+    of_chains = [positions(frame, chain) for chain in xi]
+    trace["lp"] = trace["lp"] - np.stack([np.asarray(log_volume) for _, log_volume in of_chains])
+    return np.stack([np.asarray(x) for x, _ in of_chains])

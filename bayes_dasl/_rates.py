@@ -1,0 +1,72 @@
+"""Vector fields with networks in them, at points where all draws can be compared."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+import xarray as xr
+
+from ._predictive import Draws
+from ._solved import can_be_given, odes
+from ._trace import traced
+from ._tree import dotted, prepared, short_names
+from .data import Inputs
+from .layers import ODE
+from .model import Model
+from .random import paths, realise
+
+_DRAWS = 128
+_BATCH = 16
+
+
+def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+    """The rates of every state for each draw, at the mean states of the draws at the times of the data.
+
+    What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
+    compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is part
+    of the vector field of an ODE.
+    """
+    if not can_be_given(model.layer) or not any(_has_network(ode) for ode in odes(model.layer)):
+        return None
+    draws = {path: jnp.asarray(values) for path, values in draws.items()}
+    total = len(next(iter(draws.values())))
+    chosen = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
+    first = {path: values[0] for path, values in draws.items()}
+
+    def states(draw):
+        solved = [ode.solve(given, ode.begin(given)) for ode in odes(realise(model, draw).layer)]
+        return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
+
+    one = traced(states, first)
+    of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in draws.items()})
+    mean = jax.tree.map(lambda y: np.nanmean(np.asarray(y), axis=0), of_some)
+
+    def rates(draw):
+        found = []
+        for ode, path in zip(odes(realise(model, draw).layer), mean, strict=True):
+            field = prepared(ode.vector_field)
+            u = {name: jax.vmap(given.forcings[name])(given.times) for name in ode.forcings}
+            found.append(jax.vmap(lambda t, y, u, field=field: dict(field(t, y, u)))(given.times, path, u))
+        return found
+
+    found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(draws)
+    variables = {}
+    for prefix, of_ode in zip(_prefixes(model), found, strict=True):
+        for state, values in of_ode.items():
+            inner = [f"{state}_dim_{i}" for i in range(values.ndim - 2)]
+            variables[prefix + state] = (("draw", model.index, *inner), np.asarray(values))
+    return xr.Dataset(variables, coords={model.index: np.asarray(given.times)})
+
+
+def _has_network(ode: ODE) -> bool:
+    return any(leaf.group == "network" for leaf in paths(ode.vector_field).values())
+
+
+def _prefixes(model: Model) -> list[str]:
+    """What tells the states of several ODEs apart."""
+    is_ode: Any = lambda node: type(node) is ODE  # noqa: E731
+    found = [dotted(p) for p, node in jtu.tree_flatten_with_path(model.layer, is_leaf=is_ode)[0] if is_ode(node)]
+    short = short_names(found)
+    return [f"{short[name]}." if len(found) > 1 else "" for name in found]

@@ -1,0 +1,189 @@
+"""Descent of several members at once, with a transform and a rate of its own for each group of random leaves."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from .._journal import Arrays, Journal
+from .._progress import ProgressBar
+from .._trace import traced
+from ._problem import Problem
+from ._spread import spread
+from ._terms import Terms
+
+WINDOW = 50
+"""Steps between two looks at the held-out data and at the rates."""
+
+GROUPS = ("science", "network")
+
+# Over a window a group that goes straight on gets a higher rate, one that goes to and fro a lower one.
+_STRAIGHT, _TO_AND_FRO = 0.5, 0.2
+_FASTER, _SLOWER = 1.5, 0.5
+_HIGHEST, _LOWEST = 30.0, 1e-3  # of a rate, as multiples of the first one
+_WORTH_HAVING = 0.05  # nats
+_LARGEST_GRADIENT = 10.0  # norm, per group
+
+type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
+"""From a position, what is a member's own, and a random key: what to lower, and the terms of the log density."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Descended:
+    """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
+
+    `visited` is where they were after each window.
+    """
+
+    positions: Float[np.ndarray, "member dimension"]
+    visited: Float[np.ndarray, "member window dimension"]
+    curves: dict[str, np.ndarray]
+    steps: int
+    stopped_early: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Descent:
+    """Adam on an objective, clipped, by group.
+
+    `rates` are the first learning rates of science and network; with `adaptive` each follows how straight the path of its
+    own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has done
+    when none was better by a twentieth of a nat for `patience` windows.
+    """
+
+    objective: Objective
+    judge: Callable[[Array, Any], Array]
+    rates: tuple[float, float]
+    adaptive: bool
+    steps: int
+    patience: int
+
+    def run(
+        self,
+        problem: Problem,
+        x: Float[np.ndarray, "member dimension"],
+        own: Any,
+        *,
+        key: Array,
+        journal: Journal,
+        bar: ProgressBar,
+    ) -> Descended:
+        """Descend from these positions; `own` is a tree with a leading axis of members."""
+        program = _Program(self, problem, x, own)
+        state, done, curves, visited = program.first(x), 0, [], []
+        windows = -(-self.steps // WINDOW)
+        bar.start("descending", windows * WINDOW)
+        while done < windows and not np.all(state["stopped"]):
+            work = functools.partial(program.window, state, own, jax.random.fold_in(key, done))
+            arrays = journal.step(f"window {done + 1}", work)
+            state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
+            curves.append({n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")})
+            visited.append(state["position"])
+            done += 1
+            bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
+        joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
+        stopped = bool(np.all(state["stopped"]))
+        return Descended(state["best"], np.stack(visited, axis=1), joined, done * WINDOW, stopped)
+
+
+class _Program:
+    """A window of steps for every member, compiled once."""
+
+    def __init__(self, descent: Descent, problem: Problem, x: np.ndarray, own: Any):
+        self._descent = descent
+        network = problem.of_groups("network")
+        everything = range(problem.dimension)
+        self._of = {
+            "science": np.asarray([i for i in everything if i not in set(network)], int),
+            "network": np.asarray(network, int),
+        }
+        clipped = optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
+        self._transform = optax.multi_transform(dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS})
+        example = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
+        slope = jax.value_and_grad(descent.objective, has_aux=True)
+        self._slope = traced(slope, *example, jax.random.key(0))
+        self._judge = traced(descent.judge, *example)
+        self._structure = jax.tree.structure(self._transform.init(self._parted(example[0])))
+        self._run = jax.jit(spread(self._of_a_member, len(x)).function)
+
+    def _parted(self, x: Array) -> dict[str, Array]:
+        return {group: x[at] for group, at in self._of.items()}
+
+    def _joined(self, parts: dict[str, Array]) -> Array:
+        return jnp.zeros(sum(len(at) for at in self._of.values())).at[np.concatenate([*self._of.values()])].set(
+            jnp.concatenate([parts[group] for group in self._of])
+        )
+
+    def first(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
+        """The state of members that begin here."""
+        memory = jax.vmap(lambda x: self._transform.init(self._parted(x)))(jnp.asarray(x))
+        members = len(x)
+        return self._with_memory(memory) | {
+            "position": x,
+            "best": x,
+            "lowest": np.full(members, np.inf),
+            "rates": np.tile(np.asarray(self._descent.rates), (members, 1)),
+            "since_best": np.zeros(members, int),
+            "stopped": np.zeros(members, bool),
+        }
+
+    def _with_memory(self, memory: Any) -> Arrays:
+        return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(memory))}
+
+    def window(self, state: Arrays, own: Any, key: Array) -> Arrays:
+        """The state of all members after a window, and their curves."""
+        keys = jax.random.split(key, len(state["position"]))
+        return {name: np.asarray(values) for name, values in self._run((state, own, keys)).items()}
+
+    def _of_a_member(self, item: Any) -> Any:
+        state, own, key = item
+        still = self._still(state)
+        return jax.lax.cond(state["stopped"], lambda: still, lambda: self._advanced(state, own, key))
+
+    def _still(self, state: Any) -> Any:
+        nothing = jnp.full(WINDOW, jnp.nan)
+        return state | {f"curve/{name}": nothing for name in ("loss", *Terms._fields)} | {"curve/held_out": nothing[:1]}
+
+    def _advanced(self, state: Any, own: Any, key: Array) -> Any:
+        memory = jax.tree.unflatten(self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)])
+
+        def step(carry, number):
+            x, memory, length = carry
+            (loss, found), slope = self._slope(x, own, jax.random.fold_in(key, number))
+            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+            update, memory = self._transform.update(self._parted(slope), memory)
+            moved = {g: -state["rates"][i] * update[g] for i, g in enumerate(GROUPS)}
+            length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])
+            return (x + self._joined(moved), memory, length), {"loss": loss, **found._asdict()}
+
+        begun = state["position"], memory, jnp.zeros(len(GROUPS))
+        (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
+        held_out = self._judge(x, own)
+        better = held_out < state["lowest"]
+        since = jnp.where(held_out < state["lowest"] - _WORTH_HAVING, 0, state["since_best"] + 1)
+        after = {
+            "position": x,
+            "best": jnp.where(better, x, state["best"]),
+            "lowest": jnp.where(better, held_out, state["lowest"]),
+            "rates": self._new_rates(state, x, length),
+            "since_best": since,
+            "stopped": since >= self._descent.patience,
+        }
+        leaves = {f"memory/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(memory))}
+        curves = {f"curve/{name}": values for name, values in curve.items()} | {"curve/held_out": held_out[None]}
+        return after | leaves | curves
+
+    def _new_rates(self, state: Any, x: Array, length: Array) -> Array:
+        if not self._descent.adaptive:
+            return state["rates"]
+        away = self._parted(x - state["position"])
+        straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(length > 0, length, 1.0)
+        factor = jnp.where(straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0))
+        first = jnp.asarray(self._descent.rates)
+        return jnp.clip(state["rates"] * factor, _LOWEST * first, _HIGHEST * first)

@@ -1,0 +1,129 @@
+"""Reference paths: where several positions, taken together, say that the ODEs of a model run."""
+
+import dataclasses
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+from scipy.interpolate import CubicSpline
+
+from .._journal import Arrays
+from .._tree import prepared
+from .._types import Values
+from ..data import Inputs
+from ..layers import ODE
+from ..random import Module
+from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
+from .._solved import odes
+
+POSITIONS = 32
+"""How many positions a reference is made of."""
+_FEWEST, _MOST = 31, 121  # times of a grid
+_FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
+# A datum counts with so much more spread, as a share of its noise: for what is not linear.
+_SLACK = 1.5
+
+
+class _MeanField(Module):
+    """The mean of several vector fields, and rates of its own that run linearly between the times of a grid."""
+
+    fields: Any
+    grid: Float[Array, " grid"]
+    added: Values
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        several = eqx.filter_vmap(lambda field: field(t, y, u), in_axes=(eqx.if_array(0),))(self.fields)
+        return {name: jnp.mean(rates, axis=0) + self._added(t, name) for name, rates in several.items()}
+
+    def _added(self, t: Any, name: str) -> Array:
+        value = self.added[name]
+        column = lambda v: jnp.interp(t, self.grid, v)  # noqa: E731
+        return jax.vmap(column, in_axes=1)(value.reshape(len(value), -1)).reshape(value.shape[1:])
+
+
+class References:
+    """Makes frames from positions; one compiled program, whatever the positions."""
+
+    def __init__(self, linear: LinearModel):
+        self.linear = linear
+        self._program = jax.jit(self._frame)
+
+    def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays:
+        """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
+        chosen = positions[np.linspace(0, len(positions) - 1, POSITIONS).astype(int)]
+        leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
+        return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+
+    def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> Float[Array, "n dimension"]:
+        """Positions whose last layers have the weights that are most likely to first order, given all else."""
+        return positions(frame, jnp.asarray(x).at[:, self.linear.weights].set(0.0))[0]
+
+    def restored(self, arrays: Arrays) -> Conditional:
+        """The frame of such arrays."""
+        structure = jax.tree.structure(self.like())
+        return jax.tree.unflatten(structure, [arrays[f"leaf {i}"] for i in range(structure.num_leaves)])
+
+    def like(self) -> Conditional:
+        """The shapes of a frame."""
+        return eqx.filter_eval_shape(self._frame, jnp.zeros((POSITIONS, self.linear.problem.dimension)))
+
+    def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
+        linear, model = self.linear, self.linear.problem.model
+        number = len(odes(model.layer))
+        paths = tuple(self._path(chosen, i) for i in range(number))
+
+        def at(x):
+            realised = linear.realised(x)
+            centre = linear.predicted(realised, paths)[0]
+            given = linear.problem.inputs
+            return centre, {n: realised.noise_at(n, centre, given).spread(centre[n]) for n in model.observables}
+
+        centre, spread = jax.tree.map(lambda v: v.mean(0), jax.vmap(at)(chosen))
+        return Conditional(paths, centre, {name: _SLACK * value for name, value in spread.items()}, linear)
+
+    def _path(self, chosen: Array, number: int) -> Path:
+        """The path of one of the ODEs under the mean of its vector fields and starts."""
+        inputs = self.linear.problem.inputs
+        ode = lambda x: odes(self.linear.realised(x).layer)[number]  # noqa: E731
+        fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(chosen)
+        start = jax.tree.map(lambda y: y.mean(0), jax.vmap(lambda x: ode(x).begin(inputs))(chosen))
+        first = ode(chosen[0])
+        grid, fine, spline = self._grids(inputs)
+        no_rates = jax.tree.map(lambda y: jnp.zeros((fine.size, *y.shape)), start)
+
+        def solved(times: Inputs, rates: Array, at_start: Array) -> tuple[Any, Any]:
+            pushed: ODE = eqx.tree_at(
+                lambda o: o.vector_field, first, _MeanField(fields, fine, from_rows(rates, no_rates))
+            )
+            begun = {name: value[0] for name, value in from_rows(at_start[None], _as_row(start)).items()}
+            states, ok, _ = pushed.solve(times, begun)
+            return states, ok
+
+        still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
+        along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
+        states, ok = solved(inputs, still, at_start)
+        by_rates, by_start = jax.jacrev(lambda r, s: in_rows(solved(inputs, r, s)[0]).ravel(), argnums=(0, 1))(
+            still, at_start
+        )
+        by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
+        field = _MeanField(fields, fine, no_rates)
+        forced = lambda t: {name: inputs.forcings[name](t) for name in first.forcings}  # noqa: E731
+        rates = in_rows(jax.vmap(lambda t, y: field(t, y, forced(t)))(grid, along))
+        # Where the mean cannot be solved nothing is known of the weights but their prior.
+        by_rates, by_start = (jnp.where(ok & jnp.isfinite(v), v, 0.0) for v in (by_rates, by_start))
+        return Path(grid, along, rates, at_start, states, by_rates, by_start)
+
+    def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
+        """A grid, a finer one, and the cubic spline from values on the one to values on the other."""
+        times = np.asarray(inputs.times)
+        size = int(np.clip(times.size, _FEWEST, _MOST))
+        grid = np.linspace(float(inputs.start), times[-1], size)
+        fine = np.linspace(grid[0], grid[-1], _FINER * (size - 1) + 1)
+        return jnp.asarray(grid), jnp.asarray(fine), jnp.asarray(CubicSpline(grid, np.eye(size))(fine))
+
+
+def _as_row(values: Any) -> Any:
+    return jax.tree.map(lambda y: y[None], values)

@@ -1,0 +1,92 @@
+"""Monte-Carlo dropout: one set of weights, whose hidden units are left out at random."""
+
+import dataclasses
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+from jaxtyping import Array, Int
+
+from .._errors import ModelError
+from .._journal import Journal
+from .._progress import ProgressBar
+from .._tree import dotted
+from ..networks import networks
+from ._descent import WINDOW, Descent
+from ._members import begin, check_numbers, check_shares, counts, solvable, weighted_loss
+from ._problem import Problem
+from ._samples import Samples
+
+# Some masks may be lost where the solver fails.
+_SPARE = 1.25
+
+
+@dataclasses.dataclass(frozen=True)
+class MCDropout:
+    """Draws are masks: each hidden unit of a network is left out with probability `rate`, the others count for more.
+
+    The weights, and the scientific parameters, are a point estimate by the descent of `Joint` under masks drawn anew at
+    each step; the priors see the weights without a mask. A mask holds for a whole trajectory, inside a vector field as
+    well as outside. To leave a unit out is to make the weights that it feeds zero, so that a draw is a set of weights
+    like that of any other engine. The best of `starts` descents is taken.
+    Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
+    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden layer of `eqx.nn.Linear`.
+    """
+
+    rate: float = 0.1
+    draws: int = 1000
+    steps: int = 5000
+    starts: int = 4
+    science_rate: float = 0.02
+    network_rate: float = 0.02
+
+    def __post_init__(self):
+        check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
+        check_shares(self, ("rate", "science_rate", "network_rate"))
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Masked positions.
+
+        Raises: ModelError if no start has a finite log density, or there is nothing to leave out.
+        """
+        unit = _units(problem)
+        key_start, key_rows, key_steps, key_masks = jax.random.split(key, 4)
+        x = journal.step("start", lambda: {"position": begin(problem, self.starts, key=key_start)})["position"]
+        own = counts(problem, self.starts, key=key_rows)
+
+        def masked(position: Array, key: Array) -> Array:
+            kept = jax.random.bernoulli(key, 1 - self.rate, (unit.max() + 1,)) / (1 - self.rate)
+            return position * jnp.where(unit >= 0, kept[unit], 1.0)
+
+        objective, judge = weighted_loss(problem, altered=masked)
+        rates = (self.science_rate, self.network_rate)
+        descent = Descent(objective, judge, rates, adaptive=True, steps=self.steps, patience=self.steps)
+        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
+        # Single losses depend on their masks; their mean over the last windows does not.
+        best = int(np.nanargmin(np.nanmean(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
+        last = jnp.asarray(found.visited[best, -1])
+        keys = jax.random.split(key_masks, round(_SPARE * self.draws) + 1)
+        proposed = np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys))
+        chosen, value, lost = solvable(problem, proposed, self.draws)
+        facts = {"draws_are": "masks", "descent_steps": found.steps, "proposals": len(keys), "proposals_failed": lost}
+        curves = {name: values[best : best + 1] for name, values in found.curves.items()}
+        return Samples(chosen[None], {"lp": value[None]}, False, facts, curves=curves)
+
+
+def _units(problem: Problem) -> Int[np.ndarray, " dimension"]:
+    """For each coordinate the hidden unit that its weight is fed by; −1 for all that is no such weight."""
+    unit, number = np.full(problem.dimension, -1), 0
+    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
+    for where, network in networks(problem.model):
+        layers = [path for path, node in jtu.tree_flatten_with_path(network, is_leaf=is_linear)[0] if is_linear(node)]
+        for path in layers[1:]:
+            site = problem.sites.get(f"{where}.{dotted(path)}.weight")
+            if site is not None:
+                outputs, inputs = site.shape
+                unit[site.start : site.start + site.size] = number + np.tile(np.arange(inputs), outputs)
+                number += inputs
+    if not number:
+        raise ModelError("MCDropout needs a bd.Network with a hidden layer (eqx.nn.Linear) whose weights are random")
+    return unit

@@ -1,0 +1,76 @@
+"""Deep ensembles: members over scientific parameters and weights, each from a prior draw of its own."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from .._journal import Journal
+from .._progress import ProgressBar
+from ._descent import WINDOW, Descent
+from ._members import begin, check_numbers, check_shares, counts, log_densities, usable, weighted_loss
+from ._problem import Problem
+from ._samples import Samples
+
+
+@dataclasses.dataclass(frozen=True)
+class DeepEnsemble:
+    r"""Point estimates from several starts, over science and networks alike; their spread is the epistemic uncertainty.
+
+    Each of the `members` begins at a prior draw. With `anchored` its prior is centred there rather than where the prior
+    is, in the unconstrained space (randomised MAP sampling), so that members differ by as much as the prior allows
+    wherever the data say nothing; without, only their starts tell members apart. With `bootstrap` each sees the times
+    of the data as often as they were drawn with replacement.
+
+    Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times (of each member's own) and
+    `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
+    for each datum), are dropped and counted: `members_failed`, `members_stuck`. A draw is a member. For noise that
+    varies give the model a `VaryingScale`.
+    Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    members: int = 20
+    steps: int = 5000
+    anchored: bool = True
+    bootstrap: bool = False
+    science_rate: float = 0.02
+    network_rate: float = 0.02
+    adaptive: bool = True
+    held_out: float = 0.0
+    patience: int = 10
+
+    def __post_init__(self):
+        check_numbers(self, {"members": 2, "steps": WINDOW, "patience": 1})
+        check_shares(self, ("science_rate", "network_rate"))
+        check_shares(self, ("held_out",), zero=True)
+
+    @property
+    def draws(self) -> int:
+        return self.members
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """The members that came to an end.
+
+        Raises: ModelError if no member has a finite log density.
+        """
+        key_start, key_anchor, key_rows, key_steps = jax.random.split(key, 4)
+        x = journal.step("start", lambda: {"position": begin(problem, self.members, key=key_start)})["position"]
+        own = counts(problem, self.members, held_out=self.held_out, bootstrap=self.bootstrap, key=key_rows)
+        own |= {"anchor": np.asarray(problem.prior(self.members, key=key_anchor))}
+        objective, judge = weighted_loss(problem, anchored=self.anchored)
+        rates = (self.science_rate, self.network_rate)
+        descent = Descent(objective, judge, rates, self.adaptive, self.steps, self.patience)
+        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
+        kept, failed, stuck = usable(problem, found.positions)
+        facts = {
+            "draws_are": "members",
+            "descent_steps": found.steps,
+            "descent_stopped": int(found.stopped_early),
+            "members": self.members,
+            "members_failed": failed,
+            "members_stuck": stuck,
+        }
+        members = found.positions[kept]
+        return Samples(members[None], {"lp": log_densities(problem, members)[None]}, False, facts, curves=found.curves)

@@ -1,0 +1,87 @@
+"""SWAG: a normal around each of several descents, from where they wander at the end."""
+
+import dataclasses
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from .._journal import Journal
+from .._progress import ProgressBar
+from ._descent import WINDOW, Descent
+from ._members import begin, check_numbers, check_shares, counts, solvable, usable, weighted_loss
+from ._problem import Problem
+from ._samples import Samples
+
+_RANK = 20
+_SPARE = 1.25
+
+
+@dataclasses.dataclass(frozen=True)
+class SWAG:
+    r"""Stochastic weight averaging, Gaussian, of an ensemble: draws of $N(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2)$.
+
+    Each of the `members` descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a
+    constant `rate`, each step at `batch` times of the data drawn anew (half of them unless given). Their mean, their
+    variances and the last 20 deviations D from the mean make a normal; `draws` are shared out among the members.
+    Members are dropped as in `DeepEnsemble`.
+    Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    members: int = 5
+    draws: int = 1000
+    steps: int = 3000
+    collected: int = 40
+    rate: float = 0.005
+    batch: int | None = None
+    science_rate: float = 0.02
+    network_rate: float = 0.02
+
+    def __post_init__(self):
+        check_numbers(self, {"members": 1, "draws": 1, "steps": WINDOW, "collected": 3})
+        if self.batch is not None:
+            check_numbers(self, {"batch": 1})
+        check_shares(self, ("rate", "science_rate", "network_rate"))
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draws of the members' normals.
+
+        Raises: ModelError if no member has a finite log density.
+        """
+        key_start, key_rows, key_steps, key_collect, key_draw = jax.random.split(key, 5)
+        x = journal.step("start", lambda: {"position": begin(problem, self.members, key=key_start)})["position"]
+        own = counts(problem, self.members, key=key_rows)
+        rates = (self.science_rate, self.network_rate)
+        down = Descent(*weighted_loss(problem), rates, adaptive=True, steps=self.steps, patience=self.steps)
+        found = down.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
+        batch = max(problem.inputs.times.size // 2, 1) if self.batch is None else self.batch
+        steps = self.collected * WINDOW
+        wander = Descent(
+            *weighted_loss(problem, batch=batch), (self.rate, self.rate), adaptive=False, steps=steps, patience=steps
+        )
+        visited = wander.run(problem, found.positions, own, key=key_collect, journal=journal, bar=bar).visited
+        kept, failed, stuck = usable(problem, visited.mean(axis=1))
+        rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
+        each = -(-round(_SPARE * self.draws) // int(kept.sum()))
+        # Member by member in turn, so that any number of them has its share of each.
+        proposed = np.stack([_draws(places, each, rng) for places in visited[kept]], axis=1).reshape(-1, x.shape[1])
+        chosen, value, lost = solvable(problem, proposed, self.draws)
+        facts = {
+            "draws_are": "members",
+            "descent_steps": found.steps + steps,
+            "members": self.members,
+            "members_failed": failed,
+            "members_stuck": stuck,
+            "proposals": len(proposed),
+            "proposals_failed": lost,
+        }
+        return Samples(chosen[None], {"lp": value[None]}, False, facts, curves=found.curves)
+
+
+def _draws(
+    places: Float[np.ndarray, "window dimension"], number: int, rng: np.random.Generator
+) -> Float[np.ndarray, "number dimension"]:
+    mean, deviations = places.mean(axis=0), (places - places.mean(axis=0))[-_RANK:]
+    along = rng.normal(size=(number, len(deviations))) @ deviations / np.sqrt(len(deviations) - 1)
+    return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / np.sqrt(2)

@@ -1,0 +1,91 @@
+"""How well chains mix, in the space of functions, where a network stands for a wholly unknown part of an ODE.
+
+Run: `uv run python tests/uncertainty/mixing.py`; what is done is kept, `--table` prints it.
+
+A probe is a point of a trajectory, or a rate of the vector field at a place near the data. It is good if its R-hat is
+below 1.01 and its bulk ESS at least 400.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
+
+import numpy as np  # noqa: E402
+from arviz_stats.base.array import array_stats  # noqa: E402
+from recovery.rows import held, keep  # noqa: E402
+from uncertainty.problems import PROBLEMS  # noqa: E402
+
+import bayes_dasl as bd  # noqa: E402
+
+RESULTS = Path(__file__).parent / "mixing.jsonl"
+SEEDS = 20
+
+
+def fit(name: str, seed: int) -> dict:
+    problem = PROBLEMS[name](seed)
+    began = time.perf_counter()
+    post = bd.fit(problem.model, problem.data, bd.NUTS(), key=seed, progress=False)
+    seconds = time.perf_counter() - began
+    points, near = problem.points()
+    places = {n: values[near] for n, values in points.items()}
+    rates, true = problem.drawn_rates(post, places), np.asarray(problem.rates(problem.truth, places))
+    trajectories = np.concatenate([v.values for v in post["conditional_mean"].data_vars.values()], axis=-1)
+    probes = np.concatenate([trajectories, rates], axis=-1)
+    rhat = np.asarray(array_stats.rhat(probes, chain_axis=0, draw_axis=1))
+    ess = np.asarray(array_stats.ess(probes, chain_axis=0, draw_axis=1))
+    low, high = np.quantile(rates.reshape(-1, rates.shape[-1]), [0.025, 0.975], axis=0)
+    steps = post["sample_stats"]["n_steps"].values
+    return {
+        "problem": name,
+        "seed": seed,
+        "seconds": round(seconds),
+        "good": round(float(np.mean((rhat < 1.01) & (ess >= 400))), 4),
+        "rhat": round(float(rhat.max()), 4),
+        "ess": [round(float(ess.min())), round(float(np.median(ess)))],
+        "covered": round(float(np.mean((low <= true) & (true <= high))), 4),
+        "warmup": [int(post.attrs["warmup_draws"]), round(float(post.attrs["warmup_time_s"]))],
+        "draws_s": round(float(post.attrs["draws_time_s"])),
+        "steps": round(float(steps.mean())),
+        "divergences": int(post["sample_stats"]["diverging"].values.sum()),
+        "verdict": bd.diagnose(post).level,
+    }
+
+
+def table() -> str:
+    lines = [
+        "| problem | data sets | of them with ≥ 95 % of probes good, in ≤ 240 s | share of good probes, median (lowest) | "
+        "highest R-hat, median (worst) | ESS of a probe, median | seconds, median (most) | covered by 95 % bands |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in PROBLEMS:
+        rows = [row for row in held(RESULTS) if row["problem"] == name]
+        if rows:
+            of = {key: np.array([row[key] for row in rows]) for key in ("good", "rhat", "seconds", "covered")}
+            reached = int(np.sum((of["good"] >= 0.95) & (of["seconds"] <= 240)))
+            ess = np.median([row["ess"][1] for row in rows])
+            lines.append(
+                f"| {name} | {len(rows)} | {reached} | {np.median(of['good']):.1%} ({of['good'].min():.1%}) | "
+                f"{np.median(of['rhat']):.3f} ({of['rhat'].max():.3f}) | {ess:.0f} | "
+                f"{np.median(of['seconds']):.0f} ({of['seconds'].max()}) | {of['covered'].mean():.1%} |"
+            )
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
+    asked = parser.parse_args()
+    done = {(row["problem"], row["seed"]) for row in held(RESULTS)}
+    for seed in range(0 if asked.table else asked.seeds):
+        for name in PROBLEMS:
+            if (name, seed) not in done:
+                keep(RESULTS, fit(name, seed))
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
