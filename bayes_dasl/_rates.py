@@ -25,22 +25,22 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     """The rates of every state for each draw, at the mean states of the draws at the times of the data.
 
     What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
-    compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is part
-    of the vector field of an ODE.
+    compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is
+    part of the vector field of an ODE.
     """
     if not can_be_given(model.layer) or not any(_has_network(ode) for ode in odes(model.layer)):
         return None
-    draws = {path: jnp.asarray(values) for path, values in draws.items()}
-    total = len(next(iter(draws.values())))
+    held = {path: jnp.asarray(values) for path, values in draws.items()}
+    total = len(next(iter(held.values())))
     chosen = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
-    first = {path: values[0] for path, values in draws.items()}
+    first = {path: values[0] for path, values in held.items()}
 
     def states(draw):
         solved = [ode.solve(given, ode.begin(given)) for ode in odes(realise(model, draw).layer)]
         return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
 
     one = traced(states, first)
-    of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in draws.items()})
+    of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in held.items()})
     mean = jax.tree.map(lambda y: np.nanmean(np.asarray(y), axis=0), of_some)
 
     def rates(draw):
@@ -51,7 +51,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
             found.append(jax.vmap(lambda t, y, u, field=field: dict(field(t, y, u)))(given.times, path, u))
         return found
 
-    found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(draws)
+    found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
     variables = {}
     for prefix, of_ode in zip(_prefixes(model), found, strict=True):
         for state, values in of_ode.items():

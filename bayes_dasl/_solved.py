@@ -65,4 +65,4 @@ def odes(layer: Any) -> list[ODE]:
 def given(model: Model, states: Sequence[States]) -> Model:
     """A model with the states of its ODEs in place of their solves."""
     left = list(states)
-    return jax.tree.map(lambda node: Solved(node, left.pop(0)) if _is_ode(node) else node, model, is_leaf=_is_ode)
+    return jax.tree.map(lambda node: Solved(ode=node, known=left.pop(0)) if _is_ode(node) else node, model, is_leaf=_is_ode)

@@ -22,8 +22,9 @@ class VaryingScale(Module):
 
     $\sigma(t, y, u) = \text{typical} \cdot e^{h(t, y, u)}$
 
-    `head` h is a function with one value, as a `bd.Network` with one output (a small scale of it, such as 0.5, keeps the
-    noise near what is typical); y are the predicted values of the model's layer. `typical` has the units of the scale.
+    `head` h is a function with one value, such as a `bd.Network` with one output; a small scale of it, such as 0.5,
+    keeps the noise near what is typical. y are the predicted values of the model's layer. `typical` has the units of
+    the scale.
     Raises: ModelError if the head is no function, or, when called, returns more than one value.
     """
 
@@ -39,7 +40,8 @@ class VaryingScale(Module):
         found = dict(self.head(t, y, u))
         if len(found) != 1:
             raise ModelError(f"the head of a VaryingScale has one value, not {len(found)}: {', '.join(found)}")
-        return self.typical * jnp.exp(jnp.clip(*found.values(), -_FAR, _FAR))
+        (logarithm,) = found.values()
+        return jnp.asarray(self.typical) * jnp.exp(jnp.clip(jnp.asarray(logarithm), -_FAR, _FAR))
 
 
 class AbstractNoise(Module):
@@ -126,7 +128,7 @@ class LogNormalNoise(AbstractNoise):
         return jnp.log(jnp.maximum(values, _SMALLEST))
 
     def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        return jnp.full_like(prediction, self.scale)
+        return jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
 
 
 class StudentTNoise(AbstractNoise):
@@ -140,7 +142,8 @@ class StudentTNoise(AbstractNoise):
 
     def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         # By the Fisher information of the location.
-        return jnp.full_like(prediction, self.scale * jnp.sqrt((self.df + 3) / (self.df + 1)))
+        df = jnp.asarray(self.df)
+        return jnp.broadcast_to(jnp.asarray(self.scale) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape)
 
 
 class PoissonNoise(AbstractNoise):

@@ -92,9 +92,7 @@ def over_data(
 def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
     """A dataset over `draw`, all chains one after the other, as one over `chain` and `draw`."""
     shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
-    parted = {
-        name: (("chain", *v.dims), v.values.reshape(*shape, *v.shape[1:]), v.attrs) for name, v in draws.items()
-    }
+    parted = {name: (("chain", *v.dims), v.values.reshape(*shape, *v.shape[1:]), v.attrs) for name, v in draws.items()}
     return with_coordinates(xr.Dataset(parted, coords=draws.coords))
 
 

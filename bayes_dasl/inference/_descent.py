@@ -52,9 +52,9 @@ class Descended:
 class Descent:
     """Adam on an objective, clipped, by group.
 
-    `rates` are the first learning rates of science and network; with `adaptive` each follows how straight the path of its
-    own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has done
-    when none was better by a twentieth of a nat for `patience` windows.
+    `rates` are the first learning rates of science and network; with `adaptive` each follows how straight the path of
+    its own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has
+    done when none was better by a twentieth of a nat for `patience` windows.
     """
 
     objective: Objective
@@ -116,8 +116,10 @@ class _Program:
         return {group: x[at] for group, at in self._of.items()}
 
     def _joined(self, parts: dict[str, Array]) -> Array:
-        return jnp.zeros(sum(len(at) for at in self._of.values())).at[np.concatenate([*self._of.values()])].set(
-            jnp.concatenate([parts[group] for group in self._of])
+        return (
+            jnp.zeros(sum(len(at) for at in self._of.values()))
+            .at[np.concatenate([*self._of.values()])]
+            .set(jnp.concatenate([parts[group] for group in self._of]))
         )
 
     def first(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
@@ -157,6 +159,7 @@ class _Program:
             x, memory, length = carry
             (loss, found), slope = self._slope(x, own, jax.random.fold_in(key, number))
             slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+            update: Any
             update, memory = self._transform.update(self._parted(slope), memory)
             moved = {g: -state["rates"][i] * update[g] for i, g in enumerate(GROUPS)}
             length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])

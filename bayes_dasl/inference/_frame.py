@@ -9,13 +9,13 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
+from .._solved import States, given, odes
 from .._tree import prepared
 from ..layers import ODE
 from ..model import Model
 from ..random import realise
 from ._last_layer import LastLayer
 from ._problem import LogDensity, Problem
-from .._solved import States, given, odes
 
 
 class Plain(eqx.Module):
@@ -100,11 +100,11 @@ class Conditional(eqx.Module):
     r"""Non-centred coordinates of the last layers of networks, given everything else.
 
     To first order around reference paths the data are linear in the weights $w$ of the last layers, so that given all
-    other numbers $h$ they are nearly normal, with a precision $\Lambda(h) = L L^\top$ and a mean $m(h)$. The coordinates
-    are $h$ and $\xi = L^\top (w - m)$. The posterior stays exactly what it is; only the coordinates change.
+    other numbers $h$ they are nearly normal, with a precision $\Lambda(h) = L L^\top$ and a mean $m(h)$. The
+    coordinates are $h$ and $\xi = L^\top (w - m)$. The posterior stays exactly what it is; only the coordinates change.
 
-    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread for the purpose of these
-    coordinates beyond its noise, for what the first order misses: both by observable, the latter on the scale of
+    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread beyond its noise,
+    for the purpose of these coordinates, because of what the first order misses: by observable, on the scale of
     `AbstractNoise.link`.
     """
 
@@ -187,7 +187,11 @@ def positions(frame: Frame, xi: Float[Array, "n dimension"]) -> tuple[Float[Arra
 
 @jax.jit
 def translated(
-    old: Frame, new: Frame, xi: Float[Array, "n dimension"], lp: Float[Array, " n"], gradient: Float[Array, "n dimension"]
+    old: Frame,
+    new: Frame,
+    xi: Float[Array, "n dimension"],
+    lp: Float[Array, " n"],
+    gradient: Float[Array, "n dimension"],
 ) -> tuple[Array, Array, Array]:
     """Coordinates, log densities and their gradients in another frame; no solver runs."""
 

@@ -1,6 +1,7 @@
 """Starts without a solve: vector fields that agree with smooth paths, and these with the data."""
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -12,12 +13,12 @@ from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_smoothing_spline
 
 from .._journal import Arrays
+from .._solved import States, given, odes
 from .._tree import prepared
 from ..layers import ODE
 from ..random import bounds, is_random, realise
 from ._problem import Problem
 from ._reference import References
-from .._solved import States, given, odes
 from ._start import Optimiser, evenly, no_start, or_lowest
 
 _STEPS, _RATE = 1000, 0.05
@@ -45,7 +46,7 @@ class _Paths:
         begun = ode.begin(inputs)
         first = {name: self._first(problem, ode, name, np.asarray(value)) for name, value in begun.items()}
         self.shapes = {name: np.shape(value) for name, value in begun.items()}
-        self.first = {name: value for name, (value, *_) in first.items()}
+        self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
         self.scale = {name: scale for name, (_, scale, _) in first.items()}
         # A path through data that could also move would come as close to them as it liked.
         self.free = {name: float(free) for name, (*_, free) in first.items()}
@@ -55,7 +56,7 @@ class _Paths:
         return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
 
     def _first(self, problem: Problem, ode: ODE, name: str, start: np.ndarray) -> tuple[np.ndarray, float, bool]:
-        """Coefficients `(knot, …)` of a spline through the data of a state; how much it varies; whether it is but a guess."""
+        """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if it is a guess."""
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
         seen = problem.observed.get(name) if ode.observe is None else None
@@ -70,7 +71,7 @@ class _Paths:
         smooth = np.where(outside, np.interp(self.grid, times[kept], link(values[kept])), smooth)
         return np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0], max(float(np.std(smooth)), 1e-3), False
 
-    def along(self, coefficients: States, features: np.ndarray) -> States:
+    def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:
         rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
@@ -117,7 +118,9 @@ class Matching:
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
         for paths, ode, offset in zip(self._paths, odes(realised.layer), away, strict=True):
-            c = {name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()}
+            c = {
+                name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()
+            }
             states.append(paths.along(c, paths.at_times))
             value += self._rates_agree(paths, ode, c)
         # Noise that could shrink while paths move would end at nothing.
@@ -128,7 +131,7 @@ class Matching:
             value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0))
         return value
 
-    def _rates_agree(self, paths: _Paths, ode: ODE, c: States) -> Float[Array, ""]:
+    def _rates_agree(self, paths: _Paths, ode: ODE, c: Mapping[str, Any]) -> Float[Array, ""]:
         inputs = self._problem.inputs
         field, along = prepared(ode.vector_field), paths.along(c, paths.at_grid)
 

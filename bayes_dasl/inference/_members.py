@@ -48,7 +48,7 @@ def check_shares(engine: Any, names: tuple[str, ...], below: float = 1.0, zero: 
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
-    """A position of finite log density for each member, as far as there are any, each from draws of the prior of its own.
+    """A position of finite log density for each member, as far as there are any, from prior draws of its own.
 
     Where the states of the data are known a network is first matched to them, which takes no solve.
     """
@@ -70,14 +70,14 @@ def weighted_loss(
     anchored: bool = False,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Objective, Callable[[Array, Any], Array]]:
-    r"""Minus the log posterior with weights, $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$, and its judge.
+    r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
 
     A member's own are `weights`, how often each datum counts, `held_out`, the same for the data that it is judged by,
     and `anchor`: a position about which the priors of an `anchored` one are normal, as wide as the prior. With `batch`
     each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. The data see the
     position `altered` by a random key, if that is given; the judge does not.
     """
-    size, everything = problem.inputs.times.size, np.arange(problem.inputs.times.size)
+    size, everything = problem.inputs.times.size, jnp.arange(problem.inputs.times.size)
     spread = jnp.asarray(np.std(np.asarray(problem.prior(500, key=jax.random.key(0))), axis=0))
     of_network = np.asarray(problem.of_groups("network"), int)
 
@@ -117,7 +117,9 @@ def counts(
     left_out = np.zeros((members, number))
     for row in left_out:
         row[rng.permutation(number)[: round(held_out * number)]] = 1.0
-    times = rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones((members, number))
+    times = (
+        rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones((members, number))
+    )
 
     def over(rows: np.ndarray) -> dict[str, np.ndarray]:
         return {

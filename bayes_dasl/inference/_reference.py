@@ -11,13 +11,13 @@ from jaxtyping import Array, Float
 from scipy.interpolate import CubicSpline
 
 from .._journal import Arrays
+from .._solved import odes
 from .._tree import prepared
 from .._types import Values
 from ..data import Inputs
 from ..layers import ODE
 from ..random import Module
 from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
-from .._solved import odes
 
 POSITIONS = 32
 """How many positions a reference is made of."""

@@ -32,7 +32,7 @@ class MCDropout:
     well as outside. To leave a unit out is to make the weights that it feeds zero, so that a draw is a set of weights
     like that of any other engine. The best of `starts` descents is taken.
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
-    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden layer of `eqx.nn.Linear`.
+    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden `eqx.nn.Linear`.
     """
 
     rate: float = 0.1

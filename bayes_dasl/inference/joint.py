@@ -23,9 +23,9 @@ class Joint:
     `science_weight` $\lambda_s$ and `network_weight` $\lambda_n$ of 1 it is the mode of the posterior.
 
     Adam with a clipped gradient and a rate for each group. With `adaptive` a rate grows while its own group goes
-    straight on, and falls while it goes to and fro. `held_out` is the share of the times that the descent does not see:
-    of the positions that it looks at every 50 steps that is kept at which these are most likely, and it stops when there
-    was none better for `patience` looks; without any, the same of the loss. `batch` is the number of times that a step
+    straight on, and falls while it goes to and fro. `held_out` is the share of the times that the descent does not
+    see: every 50 steps it looks how likely they are, keeps the position at which they were most likely, and stops when
+    none was better for `patience` looks; without any, it looks at the loss. `batch` is the number of times that a step
     looks at, drawn anew each time. The best of `starts` descents is the result: one draw, and no epistemic uncertainty.
     The group `training` holds the loss and its terms at every step.
     Raises: ModelError for numbers that make no sense.

@@ -62,7 +62,9 @@ class Laplace:
         value = log_densities(problem, found.positions)
         best = int(np.nanargmax(np.where(np.isfinite(value), value, -np.inf)))
         mode = found.positions[best]
-        precision = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})["precision"]
+        precision = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})[
+            "precision"
+        ]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)])
         root = vectors / np.sqrt(np.maximum(values, _LEAST))
         noise = np.asarray(jax.random.normal(key_draw, (round(_SPARE * self.draws) + 1, len(free))))
@@ -86,7 +88,9 @@ class Laplace:
             return np.arange(problem.dimension)
         last = last_layer(problem).coordinates
         if not last:
-            raise ModelError("Laplace(subset='last') needs a bd.Network that is linear in the weights of its last layer")
+            raise ModelError(
+                "Laplace(subset='last') needs a bd.Network that is linear in the weights of its last layer"
+            )
         hidden = set(problem.of_groups("network")) - set(last)
         return np.asarray([i for i in range(problem.dimension) if i not in hidden])
 

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
+from .._solved import can_be_given
 from ._chains import SEGMENT, Chains, Kernel, first_state
 from ._frame import Frame, LinearModel, Plain, positions
 from ._gradient import check_strategy, choose
@@ -20,7 +21,6 @@ from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._reference import References
 from ._samples import Modes, Samples
-from .._solved import can_be_given
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
 from ._warmup import Warm, WarmUp, in_frame, segment
 

@@ -19,11 +19,12 @@ _SPARE = 1.25
 
 @dataclasses.dataclass(frozen=True)
 class SWAG:
-    r"""Stochastic weight averaging, Gaussian, of an ensemble: draws of $N(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2)$.
+    r"""Stochastic weight averaging, Gaussian, of an ensemble.
 
-    Each of the `members` descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a
-    constant `rate`, each step at `batch` times of the data drawn anew (half of them unless given). Their mean, their
-    variances and the last 20 deviations D from the mean make a normal; `draws` are shared out among the members.
+    Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each of the `members`
+    descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a constant `rate`,
+    each step at `batch` times of the data drawn anew (half of them unless given). Their mean, their variances and the
+    last K = 20 deviations D from the mean make the normal; `draws` are shared out among the members.
     Members are dropped as in `DeepEnsemble`.
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.

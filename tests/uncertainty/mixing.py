@@ -16,9 +16,9 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 import numpy as np  # noqa: E402
 from arviz_stats.base.array import array_stats  # noqa: E402
 from recovery.rows import held, keep  # noqa: E402
-from uncertainty.problems import PROBLEMS  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
+from uncertainty.problems import PROBLEMS  # noqa: E402
 
 RESULTS = Path(__file__).parent / "mixing.jsonl"
 SEEDS = 20
@@ -56,7 +56,7 @@ def fit(name: str, seed: int) -> dict:
 
 def table() -> str:
     lines = [
-        "| problem | data sets | of them with ≥ 95 % of probes good, in ≤ 240 s | share of good probes, median (lowest) | "
+        "| problem | data sets | of them with ≥ 95 % of probes good in ≤ 240 s | good probes, median (lowest) | "
         "highest R-hat, median (worst) | ESS of a probe, median | seconds, median (most) | covered by 95 % bands |",
         "|---|---|---|---|---|---|---|---|",
     ]
