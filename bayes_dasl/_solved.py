@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array
 
 from .data import Inputs
@@ -21,6 +22,9 @@ class Solved(AbstractLayer):
 
     ode: ODE
     known: States
+
+    def __init__(self, ode: ODE, known: States):
+        self.ode, self.known = ode, known
 
     @property
     def forcings(self) -> tuple[str, ...]:
@@ -43,7 +47,7 @@ class Solved(AbstractLayer):
         return self.ode.outputs
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        return self.ode.predict(inputs, self.known, True, 0)
+        return self.ode.predict(inputs, self.known, True, jnp.zeros((), int))
 
 
 def can_be_given(layer: Any) -> bool:
@@ -65,4 +69,4 @@ def odes(layer: Any) -> list[ODE]:
 def given(model: Model, states: Sequence[States]) -> Model:
     """A model with the states of its ODEs in place of their solves."""
     left = list(states)
-    return jax.tree.map(lambda node: Solved(ode=node, known=left.pop(0)) if _is_ode(node) else node, model, is_leaf=_is_ode)
+    return jax.tree.map(lambda node: Solved(node, left.pop(0)) if _is_ode(node) else node, model, is_leaf=_is_ode)

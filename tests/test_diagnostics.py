@@ -44,7 +44,6 @@ FAULTS = [
     ({"stuck_chain": 2}, "R-hat of trajectories", {"bad"}),
     ({"autocorrelation": 0.8}, "effective sample size of science", {"bad"}),
     ({"autocorrelation": 0.55}, "effective sample size of science", {"warning"}),
-    ({"split_weights": True}, "R-hat of network weights", {"warning"}),
     ({"interrupted": True}, "interrupted run", {"warning"}),
     ({"chains": 1}, "single chain", {"warning"}),
     ({"draws": 6}, "mixing of science parameters", {"bad"}),
@@ -116,12 +115,41 @@ def test_slow_chains_are_not_called_stuck():
         assert not levels(diagnosis, "stuck"), str(diagnosis)
 
 
-def test_weights_alone_only_warn_and_say_why():
-    diagnosis = diagnose(make_post(draws=500, split_weights=True))
-    assert diagnosis.level == "warning"
-    assert "not identified one by one" in str(diagnosis)
-    both = diagnose(make_post(draws=500, split_weights=True, stuck_chain=0))
-    assert levels(both, "R-hat of network weights") == {"bad"}
+def test_weights_of_a_network_are_never_judged():
+    # Several sets of them say the same.
+    apart, alike = (diagnose(make_post(draws=500, split_weights=split)) for split in (True, False))
+    assert str(apart) == str(alike)
+    assert apart.level == "good"
+
+
+def test_a_vector_field_with_a_network_is_judged():
+    post = make_post(draws=500)
+    rates = np.random.default_rng(0).normal(size=(4, 500, 3))
+    rates[1, :, 2] += 4.0
+    field = xr.Dataset({"hare": (("chain", "draw", "time"), rates)}, coords={"time": [0.0, 1.0, 2.0]})
+    groups = {name: node.to_dataset() for name, node in post.children.items()}
+    both = xr.DataTree.from_dict(groups | {"vector_field": field, "/": post.to_dataset()})
+    diagnosis = diagnose(both)
+    assert levels(diagnosis, "R-hat of vector field") == {"bad"}
+    assert "hare at time 2" in str(diagnosis)
+    assert levels(diagnosis, "stuck chain") == {"bad"}
+
+
+@pytest.mark.parametrize(
+    ("attrs", "subject", "level"),
+    [
+        ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 1}, "point estimate", "warning"),
+        ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 0}, "descent", "warning"),
+        ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 0}, "ensemble", "good"),
+        ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 2}, "ensemble", "warning"),
+    ],
+)
+def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(attrs, subject, level):
+    post = make_post(draws=5, chains=1, network=False)
+    post.attrs |= attrs
+    diagnosis = diagnose(post)
+    assert levels(diagnosis, subject) == {level}
+    assert "R-hat" not in str(diagnosis)
 
 
 def test_low_energy_mixing_is_found():

@@ -16,6 +16,7 @@ from .._journal import Arrays
 from .._solved import States, given, odes
 from .._tree import prepared
 from ..layers import ODE
+from ..layers._prediction import frozen
 from ..random import bounds, is_random, realise
 from ._problem import Problem
 from ._reference import References
@@ -124,7 +125,7 @@ class Matching:
             states.append(paths.along(c, paths.at_times))
             value += self._rates_agree(paths, ode, c)
         # Noise that could shrink while paths move would end at nothing.
-        realised = eqx.tree_at(lambda m: m.noise, given(realised, states), jax.lax.stop_gradient(realised.noise))
+        realised = eqx.tree_at(lambda m: m.noise, given(realised, states), frozen(realised.noise))
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
             seen = ~jnp.isnan(problem.observed[name])

@@ -66,16 +66,16 @@ def weighted_loss(
     *,
     science: float = 1.0,
     network: float = 1.0,
-    batch: int | None = None,
+    minibatch: int | None = None,
     anchored: bool = False,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Objective, Callable[[Array, Any], Array]]:
     r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
 
     A member's own are `weights`, how often each datum counts, `held_out`, the same for the data that it is judged by,
-    and `anchor`: a position about which the priors of an `anchored` one are normal, as wide as the prior. With `batch`
-    each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. The data see the
-    position `altered` by a random key, if that is given; the judge does not.
+    and `anchor`: a position about which the priors of an `anchored` one are normal, as wide as the prior. With
+    `minibatch` each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. The
+    data see the position `altered` by a random key, if that is given; the judge does not.
     """
     size, everything = problem.inputs.times.size, jnp.arange(problem.inputs.times.size)
     spread = jnp.asarray(np.std(np.asarray(problem.prior(500, key=jax.random.key(0))), axis=0))
@@ -93,10 +93,10 @@ def weighted_loss(
     def objective(position: Array, own: Any, key: Array) -> tuple[Array, Terms]:
         key_rows, key_altered = jax.random.split(key)
         seen = None if altered is None else altered(position, key_altered)
-        if batch is None or batch >= size:
+        if minibatch is None or minibatch >= size:
             return loss(position, own, everything, own["weights"], seen)
-        index = jnp.sort(jax.random.choice(key_rows, size, (batch,), replace=False))
-        return loss(position, own, index, {n: w[index] * size / batch for n, w in own["weights"].items()}, seen)
+        index = jnp.sort(jax.random.choice(key_rows, size, (minibatch,), replace=False))
+        return loss(position, own, index, {n: w[index] * size / minibatch for n, w in own["weights"].items()}, seen)
 
     def judge(position: Array, own: Any) -> Array:
         held_out = sum(jnp.sum(w) for w in own["held_out"].values())

@@ -64,7 +64,7 @@ class References:
     def restored(self, arrays: Arrays) -> Conditional:
         """The frame of such arrays."""
         structure = jax.tree.structure(self.like())
-        return jax.tree.unflatten(structure, [arrays[f"leaf {i}"] for i in range(structure.num_leaves)])
+        return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
 
     def like(self) -> Conditional:
         """The shapes of a frame."""

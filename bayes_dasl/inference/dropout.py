@@ -46,6 +46,11 @@ class MCDropout:
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
         check_shares(self, ("rate", "science_rate", "network_rate"))
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
+        return self.starts
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Masked positions.
 

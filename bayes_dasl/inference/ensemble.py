@@ -50,6 +50,11 @@ class DeepEnsemble:
     def draws(self) -> int:
         return self.members
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all members."""
+        return self.members
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The members that came to an end.
 

@@ -25,8 +25,9 @@ class Joint:
     Adam with a clipped gradient and a rate for each group. With `adaptive` a rate grows while its own group goes
     straight on, and falls while it goes to and fro. `held_out` is the share of the times that the descent does not
     see: every 50 steps it looks how likely they are, keeps the position at which they were most likely, and stops when
-    none was better for `patience` looks; without any, it looks at the loss. `batch` is the number of times that a step
-    looks at, drawn anew each time. The best of `starts` descents is the result: one draw, and no epistemic uncertainty.
+    none was better for `patience` looks; without any, it looks at the loss. `minibatch` is the number of times that a
+    step looks at, drawn anew each time. The best of `starts` descents is the result: one draw, without epistemic
+    uncertainty.
     The group `training` holds the loss and its terms at every step.
     Raises: ModelError for numbers that make no sense.
     """
@@ -40,12 +41,12 @@ class Joint:
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10
-    batch: int | None = None
+    minibatch: int | None = None
 
     def __post_init__(self):
         check_numbers(self, {"steps": WINDOW, "starts": 1, "patience": 1})
-        if self.batch is not None:
-            check_numbers(self, {"batch": 1})
+        if self.minibatch is not None:
+            check_numbers(self, {"minibatch": 1})
         check_shares(self, ("science_rate", "network_rate"))
         check_shares(self, ("held_out",), zero=True)
         check_shares(self, ("science_weight", "network_weight"), below=float("inf"), zero=True)
@@ -55,7 +56,8 @@ class Joint:
         return 1
 
     @property
-    def batch_size(self) -> int:
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
         return self.starts
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
@@ -69,7 +71,7 @@ class Joint:
         own = counts(problem, 1, held_out=self.held_out, key=key_rows)
         own = jax.tree.map(lambda a: np.repeat(a, self.starts, axis=0), own)
         objective, judge = weighted_loss(
-            problem, science=self.science_weight, network=self.network_weight, batch=self.batch
+            problem, science=self.science_weight, network=self.network_weight, minibatch=self.minibatch
         )
         rates = (self.science_rate, self.network_rate)
         descent = Descent(objective, judge, rates, self.adaptive, self.steps, self.patience)

@@ -47,6 +47,11 @@ class Laplace:
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
         check_shares(self, ("science_rate", "network_rate"))
 
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all starts."""
+        return self.starts
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws around the best mode.
 

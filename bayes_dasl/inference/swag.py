@@ -23,8 +23,8 @@ class SWAG:
 
     Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each of the `members`
     descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a constant `rate`,
-    each step at `batch` times of the data drawn anew (half of them unless given). Their mean, their variances and the
-    last K = 20 deviations D from the mean make the normal; `draws` are shared out among the members.
+    each step at `minibatch` times of the data drawn anew (half of them unless given). Their mean, their variances and
+    the last K = 20 deviations D from the mean make the normal; `draws` are shared out among the members.
     Members are dropped as in `DeepEnsemble`.
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.
@@ -35,15 +35,20 @@ class SWAG:
     steps: int = 3000
     collected: int = 40
     rate: float = 0.005
-    batch: int | None = None
+    minibatch: int | None = None
     science_rate: float = 0.02
     network_rate: float = 0.02
 
     def __post_init__(self):
         check_numbers(self, {"members": 1, "draws": 1, "steps": WINDOW, "collected": 3})
-        if self.batch is not None:
-            check_numbers(self, {"batch": 1})
+        if self.minibatch is not None:
+            check_numbers(self, {"minibatch": 1})
         check_shares(self, ("rate", "science_rate", "network_rate"))
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all members."""
+        return self.members
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws of the members' normals.
@@ -56,10 +61,10 @@ class SWAG:
         rates = (self.science_rate, self.network_rate)
         down = Descent(*weighted_loss(problem), rates, adaptive=True, steps=self.steps, patience=self.steps)
         found = down.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
-        batch = max(problem.inputs.times.size // 2, 1) if self.batch is None else self.batch
+        rows = max(problem.inputs.times.size // 2, 1) if self.minibatch is None else self.minibatch
         steps = self.collected * WINDOW
         wander = Descent(
-            *weighted_loss(problem, batch=batch), (self.rate, self.rate), adaptive=False, steps=steps, patience=steps
+            *weighted_loss(problem, minibatch=rows), (self.rate, self.rate), adaptive=False, steps=steps, patience=steps
         )
         visited = wander.run(problem, found.positions, own, key=key_collect, journal=journal, bar=bar).visited
         kept, failed, stuck = usable(problem, visited.mean(axis=1))

@@ -1,0 +1,144 @@
+"""Coordinates in which the last layers of networks are nearly normal: the posterior stays what it is."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import networks_in_solvers as small
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl._solved import can_be_given, given, odes
+from bayes_dasl.inference import _frame, _last_layer, _matching, _reference
+from bayes_dasl.inference._problem import pose, traced_once
+
+
+@pytest.fixture(scope="module")
+def posed():
+    problem = pose(small.model(), small.data())
+    linear = _frame.LinearModel(problem, _last_layer.last_layer(problem))
+    references = _reference.References(linear)
+    x = np.asarray(problem.prior(40, key=jax.random.key(1)))
+    matched = _matching.Matching(problem).climb(x)
+    frame = references.restored(references.frame(matched[:8]))
+    return problem, references, frame, matched
+
+
+def test_a_position_comes_back_from_its_coordinates(posed):
+    _, _, frame, x = posed
+    xi = jax.vmap(frame.coordinates)(jnp.asarray(x))
+    back, _ = jax.vmap(frame.position)(xi)
+    np.testing.assert_allclose(back, x, atol=1e-9)
+    assert np.abs(np.asarray(xi) - x).max() > 0.1  # they are no longer the same
+
+
+def test_the_log_volume_is_that_of_the_jacobian(posed):
+    _, _, frame, x = posed
+    for xi in x[:4]:
+        jacobian = jax.jacfwd(lambda q: frame.position(q)[0])(jnp.asarray(xi))
+        assert float(frame.position(jnp.asarray(xi))[1]) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
+
+
+def test_gradients_change_with_the_frame_as_the_density_does(posed):
+    problem, references, frame, x = posed
+    _, log_density = traced_once(problem)
+    other = references.restored(references.frame(x[8:20]))
+    xi = jnp.asarray(x[:3])
+    of = lambda frame: jax.vmap(jax.value_and_grad(lambda q: _frame.moved(log_density, frame, q)))  # noqa: E731
+    lp, slope = of(frame)(xi)
+    moved, new_lp, new_slope = _frame.translated(frame, other, xi, lp, slope)
+    expected = of(other)(moved)
+    np.testing.assert_allclose(new_lp, expected[0], rtol=1e-8)
+    np.testing.assert_allclose(new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max())
+
+
+def test_predictions_without_a_solve_are_right_to_first_order(posed):
+    problem, _, frame, x = posed
+    linear, at = frame.linear, jnp.asarray(x[0])
+    away = jax.random.normal(jax.random.key(2), at.shape)
+
+    def error(size):
+        """Of the first order, where the reference itself is the path of the position."""
+        references = _reference.References(linear)
+        own = references.restored(references.frame(np.asarray(at)[None]))
+        realised = linear.realised(at + size * away)
+        values, changes = linear.predicted(realised, own.paths)
+        true = realised.predict(problem.inputs).values["y"]
+        return float(jnp.abs(values["y"] + changes["y"] - true).max()), float(jnp.abs(changes["y"]).max())
+
+    (wide, change), (narrow, _) = error(0.1), error(0.05)
+    assert wide < 0.2 * change
+    assert narrow < 0.35 * wide  # a quarter, if what is left out is of second order
+
+
+def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_normal():
+    """A network without a solve: nothing but the slack is left out."""
+    net = bd.Network(eqx.nn.MLP(1, 1, 4, 1, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",))
+    model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(0.1))
+    x = np.linspace(-2, 2, 20)
+    y = np.sin(x) + 0.1 * np.random.default_rng(0).normal(size=20)
+    problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", y)}, coords={"time": np.arange(20.0)}))
+    last = _last_layer.last_layer(problem)
+    references = _reference.References(_frame.LinearModel(problem, last))
+    frame = references.restored(references.frame(np.asarray(problem.prior(8, key=jax.random.key(0)))))
+    exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
+    _, log_density = traced_once(problem)
+    for xi in np.asarray(problem.prior(3, key=jax.random.key(1))):
+        slope = jax.grad(lambda q: _frame.moved(log_density, exact, q))(jnp.asarray(xi))
+        np.testing.assert_allclose(slope[references.linear.weights], -xi[references.linear.weights], atol=1e-6)
+
+
+def test_last_layers_are_found_where_the_output_is_linear_in_them():
+    problem = pose(small.model(), small.data())
+    last = _last_layer.last_layer(problem)
+    names = [problem.labels()[i] for i in last.coordinates]
+    path = "layer.vector_field.closure.module.layers.1"
+    assert names == [f"{path}.weight[{i}]" for i in range(3)] + [f"{path}.bias"]
+    np.testing.assert_allclose(last.sd, [3**-0.5] * 3 + [1.0])
+    bent = small.network(final_activation=jnp.tanh)
+    assert _last_layer.last_layer(pose(small.model(bent), small.data())).coordinates == ()
+    known = eqx.tree_at(lambda n: n.module.layers[1].bias, small.network(), jnp.zeros(1))
+    assert len(_last_layer.last_layer(pose(small.model(known), small.data())).coordinates) == 3
+    positive = eqx.tree_at(
+        lambda n: n.module.layers[1].weight, small.network(), dist.HalfNormal(1.0).expand((1, 3)).to_event(2)
+    )
+    assert len(_last_layer.last_layer(pose(small.model(positive), small.data())).coordinates) == 1
+
+
+def test_a_noise_head_is_no_part_of_the_frame():
+    head = small.network(("log_scale",))
+    noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
+    problem = pose(small.model(noise=noise), small.data())
+    assert all("noise" not in problem.labels()[i] for i in _last_layer.last_layer(problem).coordinates)
+
+
+def test_which_layers_can_be_given_their_states():
+    layer = small.model().layer
+    assert can_be_given(layer)
+    assert can_be_given(bd.Residual(layer, small.network()))
+    knots = dist.Normal(0.0, 1.0).expand((1,)).to_event(1)
+    assert not can_be_given(bd.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1))
+
+
+def test_given_the_states_nothing_is_solved():
+    layer = small.model().layer
+    realised = bd.ODE(small.Decay(0.5), {"y": 2.0})
+    model = bd.Model(realised, bd.NormalNoise(dist.HalfNormal(1.0)))
+    assert len(odes(layer)) == 1
+    states = {"y": jnp.arange(3.0)}
+    inputs = bd.inputs(xr.Dataset(coords={"time": [0.0, 1.0, 2.0]}))
+    prediction = given(model, [states]).layer(inputs)
+    np.testing.assert_array_equal(prediction.values["y"], states["y"])
+    assert int(prediction.stats["steps"]) == 0
+
+
+def test_matched_fields_agree_with_the_data_before_any_solve(posed):
+    problem, _, _, matched = posed
+    value, _ = traced_once(problem)
+    before = np.asarray(jax.vmap(lambda x: value(x)[0])(problem.prior(40, key=jax.random.key(1))))
+    after = np.asarray(jax.vmap(lambda x: value(x)[0])(jnp.asarray(matched)))
+    assert np.median(after) > 0
+    assert np.median(after) > np.median(before) + 20
+    assert np.isfinite(after).mean() > 0.9

@@ -1,0 +1,97 @@
+"""NUTS for networks inside solvers: the same posterior as in the weights themselves, in better coordinates."""
+
+import jax
+import jax.numpy as jnp
+import networks_in_solvers as small
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+from arviz_stats.base.array import array_stats
+
+import bayes_dasl as bd
+from bayes_dasl.inference._fit import _identity
+from bayes_dasl.inference._problem import pose
+
+
+@pytest.fixture(scope="module")
+def conditional():
+    return bd.fit(small.model(), small.data(), bd.NUTS(draws=600), key=0)
+
+
+@pytest.fixture(scope="module")
+def plain():
+    return bd.fit(small.model(), small.data(), bd.NUTS(draws=600, coordinates="plain"), key=1)
+
+
+def functions(post):
+    """What can be compared: the parameters, the trajectories and the vector field, `(chain, draw, quantity)`."""
+    science = [post["posterior"][name].values[..., None] for name in ("rate", "initial.y", "scale")]
+    return np.concatenate([*science, post["conditional_mean"]["y"].values, post["vector_field"]["y"].values], axis=-1)
+
+
+def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional, plain):
+    assert conditional.attrs["coordinates"] == "conditional"
+    assert plain.attrs["coordinates"] == "plain"
+
+
+def test_both_coordinates_give_the_same_posterior(conditional, plain):
+    """Means and standard deviations agree within four Monte-Carlo errors, whose sizes both runs say."""
+    found = {}
+    for name, post in (("conditional", conditional), ("plain", plain)):
+        values = functions(post)
+        centred = (values - values.mean((0, 1))) ** 2
+        found[name] = [
+            (v.mean((0, 1)), v.std((0, 1)) / np.sqrt(array_stats.ess(v, chain_axis=0, draw_axis=1, method="mean")))
+            for v in (values, centred)
+        ]
+    for (one, one_error), (other, other_error) in zip(*found.values(), strict=True):
+        assert (np.abs(one - other) < 4 * np.hypot(one_error, other_error)).all()
+
+
+def test_functions_mix(conditional):
+    values = functions(conditional)
+    assert np.max(array_stats.rhat(values, chain_axis=0, draw_axis=1)) < 1.02
+    assert np.min(array_stats.ess(values, chain_axis=0, draw_axis=1)) > 400
+    verdict = str(bd.diagnose(conditional))
+    assert "R-hat of vector field" in verdict
+    assert "weights" not in verdict
+
+
+def test_log_densities_are_those_of_the_weights(conditional):
+    problem = pose(small.model(), small.data())
+    posterior = {v.attrs["path"]: v.values for v in conditional["posterior"].data_vars.values()}
+    for chain, draw in ((0, 0), (3, 599)):
+        x = problem.unconstrain({path: jnp.asarray(values[chain, draw]) for path, values in posterior.items()})
+        lp = float(conditional["sample_stats"]["lp"][chain, draw])
+        assert float(problem.log_density(x)) == pytest.approx(lp, abs=1e-6)
+
+
+def test_a_resumed_run_has_the_draws_of_a_whole_one(tmp_path):
+    engine = bd.NUTS(chains=2, warmup=100, draws=50)
+    whole = bd.fit(small.model(), small.data(), engine, checkpoint=tmp_path / "run", key=5)
+    steps = sorted((tmp_path / "run").glob("*.step"))
+    for path in steps[len(steps) // 2 :]:
+        path.unlink()
+    again = bd.fit(small.model(), small.data(), engine, checkpoint=tmp_path / "run", key=5)
+    np.testing.assert_array_equal(functions(whole), functions(again))
+
+
+def test_a_network_whose_last_layer_is_bent_is_sampled_in_its_weights():
+    bent = small.model(small.network(final_activation=jax.nn.softplus))
+    post = bd.fit(bent, small.data(), bd.NUTS(chains=2, warmup=100, draws=50), key=0)
+    assert post.attrs["coordinates"] == "plain"
+
+
+def test_noise_heads_work_beside_a_network_in_the_solver():
+    head = small.network(("log_scale",))
+    noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
+    post = bd.fit(small.model(noise=noise), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
+    assert post.attrs["coordinates"] == "conditional"
+    assert np.isfinite(post["log_likelihood"]["y"].values).all()
+
+
+def test_coordinates_are_part_of_what_a_run_is():
+    problem = pose(small.model(), small.data())
+    assert _identity(problem, bd.NUTS(), 0) != _identity(problem, bd.NUTS(coordinates="plain"), 0)
+    with pytest.raises(bd.BayesDaslError, match="coordinates must be one of auto, plain"):
+        bd.NUTS(coordinates="weights")
