@@ -227,4 +227,3 @@ def test_uncertainty_of_members_reaches_the_forecast(line):
     copies = post.isel(draw=[0] * 12)
     alike = bd.decompose(bd.forecast(model, copies, xr.Dataset(coords={"time": [5.0]})))
     assert float(alike["epistemic"].max()) < 1e-12
-    )
