@@ -75,6 +75,8 @@ from .layers.pde import Spectral as Spectral  # noqa: E402
 from .layers.pde import Vorticity as Vorticity  # noqa: E402
 from .model import Model as Model  # noqa: E402
 from .networks import Network as Network  # noqa: E402
+from .networks import fan_in as fan_in  # noqa: E402
+from .networks import sparse as sparse  # noqa: E402
 from .noise import LogNormalNoise as LogNormalNoise  # noqa: E402
 from .noise import NegativeBinomialNoise as NegativeBinomialNoise  # noqa: E402
 from .noise import NormalNoise as NormalNoise  # noqa: E402

@@ -48,8 +48,8 @@ def test_gradients_change_with_the_frame_as_the_density_does(posed):
     xi = jnp.asarray(x[:3])
     of = lambda frame: jax.vmap(jax.value_and_grad(lambda q: _frame.moved(log_density, frame, q)))  # noqa: E731
     lp, slope = of(frame)(xi)
-    moved, new_lp, new_slope = _frame.translated(frame, other, xi, lp, slope)
-    expected = of(other)(moved)
+    moved, new_lp, new_slope = _frame.entered(other, *_frame.left(frame, *map(np.asarray, (xi, lp, slope))))
+    expected = of(other)(jnp.asarray(moved))
     np.testing.assert_allclose(new_lp, expected[0], rtol=1e-8)
     np.testing.assert_allclose(new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max())
 

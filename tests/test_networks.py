@@ -113,3 +113,58 @@ class TestSizes:
     def test_refused(self, unchecked, inputs, outputs, message):
         with pytest.raises(ModelError, match=message):
             bd.Network(mlp(), inputs, outputs)
+
+
+class TestPriors:
+    def test_scales_by_layer(self):
+        wide = bd.Network(mlp(), ("a", "b"), ("f", "g"), prior=bd.fan_in(2.0, bias=0.5))
+        spread = {p: float(leaf.distribution.variance.max()) ** 0.5 for p, leaf in paths(wide).items()}
+        assert spread["module.layers.0.weight"] == pytest.approx(2.0 / np.sqrt(2))
+        assert spread["module.layers.1.weight"] == pytest.approx(2.0 / np.sqrt(4))
+        assert spread["module.layers.0.bias"] == 0.5
+
+    def test_of_ones_own(self):
+        def prior(name, weight):
+            scale = 3.0 if name.startswith("layers.1") else 1.0
+            return dist.Laplace(0.0, scale).expand(weight.shape).to_event(weight.ndim)
+
+        leaves = paths(bd.Network(mlp(), ("a", "b"), ("f", "g"), prior=prior))
+        assert float(leaves["module.layers.1.bias"].distribution.variance[0]) == pytest.approx(18.0)
+        with pytest.raises(ModelError, match=r"'layers\.0\.weight' must be a distribution of shape \(4, 2\)"):
+            bd.Network(mlp(), ("a", "b"), ("f", "g"), prior=lambda name, weight: dist.Normal(0, 1))
+
+    @pytest.mark.parametrize(("random", "left"), [("last", "1"), (("layers.0",), "0"), ("layers.1", "1")])
+    def test_some_layers_are_known(self, random, left):
+        module = mlp()
+        network = bd.Network(module, ("a", "b"), ("f", "g"), random=random)
+        assert set(paths(network)) == {f"module.layers.{left}.{part}" for part in ("weight", "bias")}
+        other = 1 - int(left)
+        np.testing.assert_array_equal(network.module.layers[other].weight, module.layers[other].weight)
+
+    @pytest.mark.parametrize("random", ["first", ("layers.0", "layers.7"), ()])
+    def test_layers_that_there_are_not(self, random):
+        with pytest.raises(ModelError, match=r"random must be 'all', 'last' or some of layers\.0, layers\.1"):
+            bd.Network(mlp(), ("a", "b"), ("f", "g"), random=random)
+
+    def test_sparse_weights_are_a_horseshoe(self):
+        network = bd.Network(mlp(width=30), ("a", "b"), ("f", "g"), prior=bd.sparse(2.0))
+        leaves = paths(network)
+        assert leaves["module.layers.1.weight.weights.z"].shape == (60,)
+        assert {leaf.group for leaf in leaves.values()} == {"network"}
+        draws = draw_prior(network, 2000, key=jax.random.key(0))
+        weights = np.stack(
+            [
+                np.asarray(realise(network, {p: v[i] for p, v in draws.items()}).module.layers[1].weight())
+                for i in range(200)
+            ]
+        )
+        assert weights.shape == (200, 2, 30)
+        share = (np.abs(weights) > 0.3).mean()
+        assert 0.01 < share < 0.2  # few matter, and some do
+        out = realised(network)(0.0, {"a": jnp.array(0.3), "b": jnp.array(-0.2)}, {})
+        assert set(out) == {"f", "g"}
+
+    def test_a_perceptron_from_names(self):
+        network = bd.Network.mlp(("a", "b", "t"), ("f",), 0.1, width=5, depth=2, random="last")
+        assert set(paths(network)) == {"module.layers.2.weight", "module.layers.2.bias"}
+        assert network.module.activation is jnp.tanh

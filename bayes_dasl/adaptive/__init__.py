@@ -1,5 +1,8 @@
 """Structural adaptation (unknown functions), and bridges between scales and fidelities."""
 
+from ..weights import Horseshoe as Horseshoe
+from ..weights import NormalShrinkage as NormalShrinkage
+from ..weights import RandomWalk as RandomWalk
 from .basis import Basis as Basis
 from .coupling import Coupling as Coupling
 from .coupling import Link as Link
@@ -11,6 +14,3 @@ from .families import Product as Product
 from .fidelity import MultiFidelity as MultiFidelity
 from .hilbert import HilbertGP as HilbertGP
 from .layer_coupling import LayerCoupling as LayerCoupling
-from .weights import Horseshoe as Horseshoe
-from .weights import NormalShrinkage as NormalShrinkage
-from .weights import RandomWalk as RandomWalk

@@ -17,6 +17,8 @@ from ..random import realise
 from ._last_layer import LastLayer
 from ._problem import LogDensity, Problem
 
+_BATCH = 100
+
 
 class Plain(eqx.Module):
     """The unconstrained coordinates themselves."""
@@ -179,28 +181,56 @@ def moved(log_density: LogDensity, frame: Frame, xi: Float[Array, " dimension"])
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
-@jax.jit
-def positions(frame: Frame, xi: Float[Array, "n dimension"]) -> tuple[Float[Array, "n dimension"], Float[Array, " n"]]:
+def positions(frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of many coordinates, and the log volumes."""
+    x, log_volume = _in_batches(_positions, (frame,), (xi,))
+    return x, log_volume
+
+
+def entered(
+    frame: Frame, x: Float[np.ndarray, "n dimension"], lp: Float[np.ndarray, " n"], gradient: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Coordinates of positions in a frame, with log densities and gradients there; no solver runs."""
+    return _in_batches(_entered, (frame,), (x, lp, gradient))
+
+
+def left(
+    frame: Frame, xi: Float[np.ndarray, "n dimension"], lp: Float[np.ndarray, " n"], gradient: np.ndarray
+) -> tuple[np.ndarray, ...]:
+    """Positions of coordinates in a frame, with log densities and gradients of their own; no solver runs."""
+    return _in_batches(_left, (frame,), (xi, lp, gradient))
+
+
+@jax.jit
+def _positions(frame, xi):
     return jax.vmap(frame.position)(xi)
 
 
 @jax.jit
-def translated(
-    old: Frame,
-    new: Frame,
-    xi: Float[Array, "n dimension"],
-    lp: Float[Array, " n"],
-    gradient: Float[Array, "n dimension"],
-) -> tuple[Array, Array, Array]:
-    """Coordinates, log densities and their gradients in another frame; no solver runs."""
+def _entered(frame, x, lp, gradient):
+    def one(x, lp, gradient):
+        xi = frame.coordinates(x)
+        (_, log_volume), pull = jax.vjp(frame.position, xi)
+        return xi, lp + log_volume, pull((gradient, jnp.ones(())))[0]
 
+    return jax.vmap(one)(x, lp, gradient)
+
+
+@jax.jit
+def _left(frame, xi, lp, gradient):
     def one(xi, lp, gradient):
-        x, log_volume = old.position(xi)
-        slope = jax.grad(lambda q: old.position(q)[1])(xi)
-        (by_position,) = jax.vjp(old.coordinates, x)[1](gradient - slope)
-        other = new.coordinates(x)
-        (_, new_volume), pull = jax.vjp(new.position, other)
-        return other, lp - log_volume + new_volume, pull((by_position, jnp.ones(())))[0]
+        x, log_volume = frame.position(xi)
+        slope = jax.grad(lambda q: frame.position(q)[1])(xi)
+        (by_position,) = jax.vjp(frame.coordinates, x)[1](gradient - slope)
+        return x, lp - log_volume, by_position
 
     return jax.vmap(one)(xi, lp, gradient)
+
+
+def _in_batches(program: Any, shared: tuple, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
+    """Results for any number of rows; always so many at once that one compiled program serves."""
+    number, parts = len(arrays[0]), []
+    for begin in range(0, number, _BATCH):
+        index = np.minimum(np.arange(begin, begin + _BATCH), number - 1)
+        parts.append(program(*shared, *(np.asarray(a)[index] for a in arrays)))
+    return tuple(np.concatenate([np.asarray(p) for p in column])[:number] for column in zip(*parts, strict=True))

@@ -48,7 +48,8 @@ def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -
     layers = [p for p, node in jtu.tree_flatten_with_path(network, is_leaf=is_linear)[0] if is_linear(node)]
     if not layers:
         return []
-    named = [f"{dotted(layers[-1])}.{part}" for part in ("weight", "bias")]
+    # Of weights under a horseshoe it is the standard normal factor that is linear.
+    named = [f"{dotted(layers[-1])}.{part}" for part in ("weight", "weight.weights.z", "bias")]
     inside = [name for name in named if _is_normal(leaves.get(f"{where}.{name}"))]
     return [f"{where}.{name}" for name in inside] if inside and _is_affine(network, inside) else []
 

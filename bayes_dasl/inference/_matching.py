@@ -180,7 +180,7 @@ def matched_start(
     for _ in range(_ROUNDS):
         best = np.argsort(-value)[: max(number // 4, 1)]
         frame = references.restored(references.frame(x[best]))
-        likely = np.asarray(references.most_likely(frame, x))
+        likely = references.most_likely(frame, x)
         reached = or_lowest(optimiser.evaluate(likely)[0])
         x = np.where((reached > value)[:, None], likely, x)
         value = np.maximum(value, reached)

@@ -1,6 +1,7 @@
 """Reference paths: where several positions, taken together, say that the ODEs of a model run."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import equinox as eqx
@@ -57,15 +58,18 @@ class References:
         leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
-    def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> Float[Array, "n dimension"]:
+    def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
         """Positions whose last layers have the weights that are most likely to first order, given all else."""
-        return positions(frame, jnp.asarray(x).at[:, self.linear.weights].set(0.0))[0]
+        xi = np.array(x)
+        xi[:, self.linear.weights] = 0.0
+        return positions(frame, xi)[0]
 
     def restored(self, arrays: Arrays) -> Conditional:
         """The frame of such arrays."""
-        structure = jax.tree.structure(self.like())
+        structure = jax.tree.structure(self.like)
         return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
 
+    @functools.cached_property
     def like(self) -> Conditional:
         """The shapes of a frame."""
         return eqx.filter_eval_shape(self._frame, jnp.zeros((POSITIONS, self.linear.problem.dimension)))

@@ -8,7 +8,7 @@ from arviz_stats.base.array import array_stats
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from ._chains import SEGMENT, Chains, enter_new_metric, share_step_size
-from ._frame import Frame, positions, translated
+from ._frame import Frame, entered, left, positions
 from ._metric import Metric, refine
 from ._reference import References
 
@@ -94,11 +94,9 @@ class WarmUp:
         assert self._references is not None
         references, later = self._references, trace["position"][:, trace["position"].shape[1] // 2 :]
         reached = later.reshape(-1, later.shape[-1])
-        arrays = self._journal.step(
-            f"frame at {self._begin}", lambda: references.frame(np.asarray(positions(old, reached)[0]))
-        )
+        arrays = self._journal.step(f"frame at {self._begin}", lambda: references.frame(positions(old, reached)[0]))
         new = references.restored(arrays)
-        return new, state | in_frame(old, new, state), trace | in_frame(old, new, trace)
+        return new, state | into_frame(new, state, old), trace | into_frame(new, trace, old)
 
     def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
         """Whether the chains agree over a window and its draws call for the metric that there was."""
@@ -110,11 +108,11 @@ class WarmUp:
         return self._references is not None or after.differs_from(before) < _FITTING
 
 
-def in_frame(old: Frame, new: Frame, arrays: Arrays) -> Arrays:
-    """Positions, log densities and gradients in another frame."""
+def into_frame(frame: Frame, arrays: Arrays, out_of: Frame | None = None) -> Arrays:
+    """Positions, log densities and gradients in a frame; those that there are, are in another one if that is given."""
     shape = arrays["lp"].shape
-    flat = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
-    moved = (np.asarray(values) for values in translated(old, new, *flat))
+    flat = tuple(arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
+    moved = entered(frame, *(flat if out_of is None else left(out_of, *flat)))
     return {n: v.reshape(*shape, *v.shape[1:]) for n, v in zip(("position", "lp", "gradient"), moved, strict=True)}
 
 

@@ -22,7 +22,7 @@ from ._problem import Problem, traced_once
 from ._reference import References
 from ._samples import Modes, Samples
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
-from ._warmup import Warm, WarmUp, in_frame, segment
+from ._warmup import Warm, WarmUp, into_frame, segment
 
 _STARTS = ("modes", "pathfinder")
 _COORDINATES = ("auto", "plain")
@@ -107,7 +107,7 @@ class NUTS:
             kernel,
             self.chains,
             laplace_metric(problem, np.eye(problem.dimension)),
-            Plain() if references is None else references.like(),
+            Plain() if references is None else references.like,
             problem.dimension,
             key=key_chains,
         )
@@ -123,7 +123,7 @@ class NUTS:
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            state |= in_frame(Plain(), frame, state) if references else {}
+            state |= into_frame(frame, state) if references else {}
             judged = problem.of_groups("science", "latent") if references else tuple(range(problem.dimension))
             warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
             warm = warm_up.run(state, laplace_metric(problem, begun["precisions"][0]), frame)
@@ -235,6 +235,6 @@ def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain
     xi = trace.pop("position")
     if isinstance(frame, Plain):
         return xi
-    of_chains = [positions(frame, chain) for chain in xi]
-    trace["lp"] = trace["lp"] - np.stack([np.asarray(log_volume) for _, log_volume in of_chains])
-    return np.stack([np.asarray(x) for x, _ in of_chains])
+    x, log_volume = positions(frame, xi.reshape(-1, xi.shape[-1]))
+    trace["lp"] = trace["lp"] - log_volume.reshape(trace["lp"].shape)
+    return x.reshape(xi.shape)

@@ -9,9 +9,9 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
-from .._types import Scalar
-from ..random import Module, is_random, shape_of
+from ._errors import ModelError
+from ._types import Scalar
+from .random import Module, is_random, shape_of
 
 
 class AbstractWeights(Module):
