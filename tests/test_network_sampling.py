@@ -30,8 +30,8 @@ def functions(post):
 
 
 def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional, plain):
-    assert conditional.attrs["coordinates"] == "conditional"
-    assert plain.attrs["coordinates"] == "plain"
+    assert conditional.attrs["sampled_in"] == "conditional coordinates"
+    assert plain.attrs["sampled_in"] == "plain coordinates"
 
 
 def test_both_coordinates_give_the_same_posterior(conditional, plain):
@@ -79,14 +79,14 @@ def test_a_resumed_run_has_the_draws_of_a_whole_one(tmp_path):
 def test_a_network_whose_last_layer_is_bent_is_sampled_in_its_weights():
     bent = small.model(small.network(final_activation=jax.nn.softplus))
     post = bd.fit(bent, small.data(), bd.NUTS(chains=2, warmup=100, draws=50), key=0)
-    assert post.attrs["coordinates"] == "plain"
+    assert post.attrs["sampled_in"] == "plain coordinates"
 
 
 def test_noise_heads_work_beside_a_network_in_the_solver():
     head = small.network(("log_scale",))
     noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
     post = bd.fit(small.model(noise=noise), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
-    assert post.attrs["coordinates"] == "conditional"
+    assert post.attrs["sampled_in"] == "conditional coordinates"
     assert np.isfinite(post["log_likelihood"]["y"].values).all()
 
 

@@ -137,7 +137,7 @@ class NUTS:
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "coordinates": "conditional" if references else "plain",
+            "sampled_in": "conditional coordinates" if references else "plain coordinates",
             "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
