@@ -94,5 +94,6 @@ from .scores import pit as pit  # noqa: E402
 from .scores import score as score  # noqa: E402
 from .solver_check import check_solver as check_solver  # noqa: E402
 from .solver_check import tightened as tightened  # noqa: E402
+from .stacking import stack as stack  # noqa: E402
 from .study import Study as Study  # noqa: E402
 from .update import update as update  # noqa: E402

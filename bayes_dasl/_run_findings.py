@@ -28,6 +28,7 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     """
     yield from _point(post)
     yield from _members(post)
+    yield from _stacked(post)
     yield from _warm_up(post)
     yield from _modes(post, agreed)
     yield from _approximation(post)
@@ -50,6 +51,16 @@ def _point(post: xr.DataTree) -> Iterator[Finding]:
         yield Finding(
             "warning", "descent", f"the loss still fell after {post.attrs['descent_steps']} steps", "allow more steps"
         )
+
+
+def _stacked(post: xr.DataTree) -> Iterator[Finding]:
+    if post.attrs.get("draws_are") == "stacked":
+        weights = ", ".join(f"{w:.2g}" for w in json.loads(post.attrs["stacking_weights"]))
+        yield Finding(
+            "warning", "stacked chains",
+            f"chains are weighed by how well they predict ({weights}): a mixture, no draws of the posterior",
+            "read forecasts, not parameters; a stronger prior may make the chains agree",
+        )  # fmt: skip
 
 
 def _members(post: xr.DataTree) -> Iterator[Finding]:

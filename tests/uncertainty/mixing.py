@@ -27,7 +27,7 @@ SEEDS = 20
 def fit(name: str, seed: int) -> dict:
     problem = PROBLEMS[name](seed)
     began = time.perf_counter()
-    post = bd.fit(problem.model, problem.data, bd.NUTS(), key=seed, progress=False)
+    post = bd.fit(problem.model, problem.data, bd.NUTS(draws=2000), key=seed, progress=False)
     seconds = time.perf_counter() - began
     points, near = problem.points()
     places = {n: values[near] for n, values in points.items()}
