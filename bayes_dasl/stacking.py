@@ -22,10 +22,10 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     each chain $c$ by Pareto-smoothed leave-one-out.
 
     Chains that stay in different modes, as those of a network may, say nothing of how much each mode holds. Their
-    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` is then `stacked`, the
-    verdict says so, and `stacking_weights` are those of the chains, `stacking_pareto_k` the highest k-hat of a datum in a
-    chain that has any weight (good below 0.7). A chain gives as many draws as its weight says,
-    evenly spaced; they lie in random order, so that chains of the result mean nothing.
+    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` is then `stacked`
+    and the verdict says so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
+    datum in a chain that has any weight (good below 0.7). A chain gives as many draws as its weight says, evenly
+    spaced; they lie in random order, so that chains of the result mean nothing.
     Raises: MismatchError for a posterior of one chain, or without its log likelihood.
     Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and weights by ArviZ.
     """
