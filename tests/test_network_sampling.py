@@ -95,3 +95,83 @@ def test_coordinates_are_part_of_what_a_run_is():
     assert _identity(problem, bd.NUTS(), 0) != _identity(problem, bd.NUTS(coordinates="plain"), 0)
     with pytest.raises(bd.BayesDaslError, match="coordinates must be one of auto, plain"):
         bd.NUTS(coordinates="weights")
+
+
+class Pair(bd.Module):
+    """A reaction whose second species nobody sees."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"a": -self.rate * y["a"], "b": self.rate * y["a"] - 0.3 * y["b"]}
+
+
+class Doubled(bd.Module):
+    """A state that is an array."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"v": -self.rate * y["v"] * jnp.array([1.0, 2.0])}
+
+
+class FromArray(bd.Module):
+    closure: bd.Network
+
+    def __call__(self, t, y, u):
+        return {"v": y["v"] * self.closure(t, {"y": y["v"][0]}, u)["y"]}
+
+
+RATE = dist.LogNormal(np.log(small.RATE), 0.3)
+START = dist.Normal(2.0, 0.2)
+
+
+def driven():
+    """Data with a forcing that jumps."""
+    return small.data().assign(light=("time", (small.TIMES > 2).astype(float)))
+
+
+def with_forcing():
+    net = bd.Network.mlp(("y", "light"), ("y",), 0.5, width=3, depth=1)
+    field = bd.Residual(small.Decay(RATE), net)
+    return bd.ODE(
+        field, {"y": START}, forcings=("light",), interpolation={"light": "step"}, jumps=bd.Jump(1.1, {"y": 0.2})
+    )
+
+
+VARIANTS = {
+    "observed through a function": lambda: bd.ODE(
+        bd.Residual(small.Decay(RATE), small.network()), {"y": START}, observe=lambda t, y, u: {"y": y["y"] ** 2 / 2}
+    ),
+    "a state that nobody sees": lambda: bd.ODE(
+        bd.Residual(Pair(RATE), bd.Network.mlp(("a", "b"), ("b",), 0.3, width=3, depth=1)),
+        {"a": START, "b": dist.HalfNormal(0.2)},
+        observe=lambda t, y, u: {"y": y["a"]},
+    ),
+    "a network on the output": lambda: bd.Residual(bd.ODE(small.Decay(RATE), {"y": START}), small.network()),
+    "two networks, in the field and on the output": lambda: bd.Residual(
+        bd.ODE(bd.Residual(small.Decay(RATE), small.network()), {"y": START}), small.network(scale=0.1)
+    ),
+    "a state that is an array": lambda: bd.ODE(
+        bd.Residual(Doubled(RATE), FromArray(small.network())),
+        {"v": jnp.array([2.0, 1.0])},
+        observe=lambda t, y, u: {"y": y["v"][0]},
+    ),
+    "forcings and jumps": with_forcing,
+}
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_any_states_observables_and_places_of_a_network(variant):
+    model = bd.Model(VARIANTS[variant](), bd.NormalNoise(dist.LogNormal(-3.0, 0.5)))
+    post = bd.fit(model, driven(), bd.NUTS(chains=2, warmup=100, draws=25), key=0)
+    assert post.attrs["sampled_in"] == "conditional coordinates"
+    assert post["sample_stats"]["diverging"].values.mean() < 0.2
+    assert np.ptp(post["sample_stats"]["lp"].values, axis=1).min() > 0
+    residual = post["conditional_mean"]["y"].mean(("chain", "draw")) - driven()["y"]
+    assert float(np.sqrt((residual**2).mean())) < 0.5
+
+
+def test_two_times_are_too_few_for_a_path():
+    post = bd.fit(small.model(), small.data().isel(time=[0, 7]), bd.NUTS(chains=2, warmup=50, draws=25), key=0)
+    assert post.attrs["sampled_in"] == "plain coordinates"

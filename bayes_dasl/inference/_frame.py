@@ -10,6 +10,7 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from .._solved import States, given, odes
+from .._trace import traced
 from .._tree import prepared
 from ..layers import ODE
 from ..model import Model
@@ -79,6 +80,16 @@ class LinearModel:
     def __init__(self, problem: Problem, last: LastLayer):
         self.problem, self.last = problem, last
         self.weights = np.asarray(last.coordinates, int)
+        self._moments: Any = None
+
+    def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
+        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
+        return self._moments(frame, x)
+
+    def trace(self, like: "Conditional") -> None:
+        """Trace the moments once, for all frames: what a model closes over is of no use in `shard_map`."""
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        self._moments = traced(Conditional.normal, blank, jnp.zeros(self.problem.dimension))
 
     def realised(self, x: Float[Array, " dimension"]) -> Model:
         return realise(self.problem.model, self.problem.constrain(x))
@@ -117,18 +128,18 @@ class Conditional(eqx.Module):
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
         """The position that coordinates stand for, and the log of the volume that the way there stretches."""
-        mean, factor = self._normal(xi)
+        mean, factor = self.linear.moments(self, xi)
         at = self.linear.weights
         weights = mean + solve_triangular(factor, xi[at], lower=True, trans=1)
         return xi.at[at].set(weights), -jnp.sum(jnp.log(jnp.diag(factor)))
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
         """The coordinates of a position."""
-        mean, factor = self._normal(x)
+        mean, factor = self.linear.moments(self, x)
         at = self.linear.weights
         return x.at[at].set(factor.T @ (x[at] - mean))
 
-    def _normal(self, x: Float[Array, " dimension"]) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
+    def normal(self, x: Float[Array, " dimension"]) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
         """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
         linear, at = self.linear, self.linear.weights
 

@@ -43,10 +43,11 @@ class _Paths:
         self.grid = np.linspace(start, times[-1], _GRID * size)
         self.at_times, self.at_grid = self._features(times), self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
-        self.positive = {name: _is_positive(problem, known, name) for name in known.initial}
         begun = ode.begin(inputs)
+        self.positive = {
+            name: _is_positive(problem, known, name) and bool(jnp.all(value > 0)) for name, value in begun.items()
+        }
         first = {name: self._first(problem, ode, name, np.asarray(value)) for name, value in begun.items()}
-        self.shapes = {name: np.shape(value) for name, value in begun.items()}
         self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
         self.scale = {name: scale for name, (_, scale, _) in first.items()}
         # A path through data that could also move would come as close to them as it liked.

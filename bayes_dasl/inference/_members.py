@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from .._solved import can_be_given
 from ._descent import Objective
 from ._matching import Matching
 from ._problem import Problem
+from ._reference import has_reference
 from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
@@ -53,7 +53,7 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
     Where the states of the data are known a network is first matched to them, which takes no solve.
     """
     draws = np.array(problem.prior(_DRAWS_A_MEMBER * members, key=key))
-    if problem.of_groups("network") and can_be_given(problem.model.layer):
+    if problem.of_groups("network") and has_reference(problem):
         draws[:members] = Matching(problem).climb(draws[:members])
     value = or_lowest(log_densities(problem, draws)).reshape(_DRAWS_A_MEMBER, members)
     if not np.isfinite(value).any():

@@ -12,17 +12,21 @@ from jaxtyping import Array, Float
 from scipy.interpolate import CubicSpline
 
 from .._journal import Arrays
-from .._solved import odes
+from .._solved import can_be_given, odes
 from .._tree import prepared
 from .._types import Values
 from ..data import Inputs
 from ..layers import ODE
 from ..random import Module
 from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
+from ._problem import Problem
 
 POSITIONS = 32
 """How many positions a reference is made of."""
 _FEWEST, _MOST = 31, 121  # times of a grid
+_BATCH = 64
+# Numbers in the derivatives of the states by the rates of an ODE, at most.
+_LARGEST = 4_000_000
 _FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
 # A datum counts with so much more spread, as a share of its noise: for what is not linear.
 _SLACK = 1.5
@@ -45,12 +49,22 @@ class _MeanField(Module):
         return jax.vmap(column, in_axes=1)(value.reshape(len(value), -1)).reshape(value.shape[1:])
 
 
+def has_reference(problem: Problem) -> bool:
+    """Whether all that is solved are ODEs, over more than two times, and not too many of them."""
+    times = problem.inputs.times.size
+    if not can_be_given(problem.model.layer) or times < 3:
+        return False
+    columns = int(np.clip(times, _FEWEST, _MOST))
+    return all(times * ode.states * columns * ode.states <= _LARGEST for ode in odes(problem.model.layer))
+
+
 class References:
     """Makes frames from positions; one compiled program, whatever the positions."""
 
     def __init__(self, linear: LinearModel):
         self.linear = linear
         self._program = jax.jit(self._frame)
+        linear.trace(self.like)
 
     def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
@@ -109,9 +123,9 @@ class References:
         still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
         along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
         states, ok = solved(inputs, still, at_start)
-        by_rates, by_start = jax.jacrev(lambda r, s: in_rows(solved(inputs, r, s)[0]).ravel(), argnums=(0, 1))(
-            still, at_start
-        )
+        flat, pull = jax.vjp(lambda r, s: in_rows(solved(inputs, r, s)[0]).ravel(), still, at_start)
+        each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
+        by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
         field = _MeanField(fields, fine, no_rates)
         forced = lambda t: {name: inputs.forcings[name](t) for name in first.forcings}  # noqa: E731

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
-from .._solved import can_be_given
 from ._chains import SEGMENT, Chains, Kernel, first_state
 from ._frame import Frame, LinearModel, Plain, positions
 from ._gradient import check_strategy, choose
@@ -19,7 +18,7 @@ from ._matching import matched_start
 from ._metric import laplace_metric
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
-from ._reference import References
+from ._reference import References, has_reference
 from ._samples import Modes, Samples
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
 from ._warmup import Warm, WarmUp, into_frame, segment
@@ -152,7 +151,7 @@ class NUTS:
 
     def _references(self, problem: Problem) -> References | None:
         """What makes frames for networks inside of solvers; none where there is no such network."""
-        if self.coordinates == "plain" or not can_be_given(problem.model.layer):
+        if self.coordinates == "plain" or not has_reference(problem):
             return None
         last = last_layer(problem)
         return References(LinearModel(problem, last)) if last.coordinates else None
