@@ -1,17 +1,14 @@
 """Vector fields with networks in them, at points where all draws can be compared."""
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import numpy as np
 import xarray as xr
 
 from ._predictive import Draws
-from ._solved import can_be_given, odes
+from ._solved import can_be_given, named_odes, odes
 from ._trace import traced
-from ._tree import dotted, prepared, short_names
+from ._tree import short_names
 from .data import Inputs
 from .layers import ODE
 from .model import Model
@@ -41,15 +38,11 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
 
     one = traced(states, first)
     of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in held.items()})
-    mean = jax.tree.map(lambda y: np.nanmean(np.asarray(y), axis=0), of_some)
+    mean = jax.tree.map(lambda y: jnp.nanmean(y, axis=0), of_some)
 
     def rates(draw):
-        found = []
-        for ode, path in zip(odes(realise(model, draw).layer), mean, strict=True):
-            field = prepared(ode.vector_field)
-            u = {name: jax.vmap(given.forcings[name])(given.times) for name in ode.forcings}
-            found.append(jax.vmap(lambda t, y, u, field=field: dict(field(t, y, u)))(given.times, path, u))
-        return found
+        pairs = zip(odes(realise(model, draw).layer), mean, strict=True)
+        return [ode.rates_along(given, given.times, path) for ode, path in pairs]
 
     found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
     variables = {}
@@ -66,7 +59,6 @@ def _has_network(ode: ODE) -> bool:
 
 def _prefixes(model: Model) -> list[str]:
     """What tells the states of several ODEs apart."""
-    is_ode: Any = lambda node: type(node) is ODE  # noqa: E731
-    found = [dotted(p) for p, node in jtu.tree_flatten_with_path(model.layer, is_leaf=is_ode)[0] if is_ode(node)]
+    found = [name for name, _ in named_odes(model.layer)]
     short = short_names(found)
     return [f"{short[name]}." if len(found) > 1 else "" for name in found]

@@ -1,23 +1,26 @@
 """A model without its solves: what it says once the states of its ODEs are given."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 from jaxtyping import Array
 
+from ._tree import dotted
 from .data import Inputs
 from .hybrid import AbstractHybrid
-from .layers import ODE, AbstractLayer, Algebraic, Prediction
+from .layers import ODE, Algebraic, Prediction
 from .layers._parts import is_layer
+from .layers.ode import AroundODE
 from .model import Model
 
 type States = dict[str, Array]
 """States of one ODE by name, `(time, …)`."""
 
 
-class Solved(AbstractLayer):
+class Solved(AroundODE):
     """An ODE whose states at the times of the data are known."""
 
     ode: ODE
@@ -25,26 +28,6 @@ class Solved(AbstractLayer):
 
     def __init__(self, ode: ODE, known: States):
         self.ode, self.known = ode, known
-
-    @property
-    def forcings(self) -> tuple[str, ...]:
-        return self.ode.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:
-        return self.ode.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.ode.interpolation
-
-    @property
-    def start(self) -> float | None:
-        return self.ode.start
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.ode.outputs
 
     def __call__(self, inputs: Inputs) -> Prediction:
         return self.ode.predict(inputs, self.known, True, jnp.zeros((), int))
@@ -61,9 +44,15 @@ def _is_ode(node: Any) -> bool:
     return type(node) is ODE
 
 
+def named_odes(layer: Any) -> list[tuple[str, ODE]]:
+    """The ODEs of a layer by their dotted paths, in the order of its tree."""
+    found = jtu.tree_flatten_with_path(layer, is_leaf=_is_ode)[0]
+    return [(dotted(path), node) for path, node in found if _is_ode(node)]
+
+
 def odes(layer: Any) -> list[ODE]:
     """The ODEs of a layer, in the order of its tree."""
-    return [node for node in jax.tree.leaves(layer, is_leaf=_is_ode) if _is_ode(node)]
+    return [ode for _, ode in named_odes(layer)]
 
 
 def given(model: Model, states: Sequence[States]) -> Model:

@@ -92,8 +92,7 @@ def _is_weight(leaf: Any) -> bool:
 def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> list[str]:
     if random == "all":
         return arrays
-    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
-    layers = [dotted(p) for p, node in jtu.tree_flatten_with_path(module, is_leaf=is_linear)[0] if is_linear(node)]
+    layers = linear_layers(module)
     wanted = tuple(layers[-1:]) if random == "last" else (random,) if isinstance(random, str) else tuple(random)
     chosen = [name for name in arrays if any(name == w or name.startswith(f"{w}.") for w in wanted)]
     if not chosen or not all(any(n == w or n.startswith(f"{w}.") for n in arrays) for w in wanted):
@@ -176,6 +175,12 @@ class Network(Module):
         module = jax.tree.map(lambda node: node() if _is_shaped(node) else node, self.module, is_leaf=_is_shaped)
         out = jnp.asarray(self.scale) * _pointwise(module, features)
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
+
+
+def linear_layers(tree: Any) -> list[str]:
+    """The dotted paths of the linear layers inside a tree, in their order."""
+    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
+    return [dotted(p) for p, node in jtu.tree_flatten_with_path(tree, is_leaf=is_linear)[0] if is_linear(node)]
 
 
 def networks(tree: Any) -> list[tuple[str, Network]]:

@@ -47,6 +47,10 @@ class Descended:
     steps: int
     stopped_early: bool
 
+    def curves_of(self, member: int) -> dict[str, np.ndarray]:
+        """The curves of one member."""
+        return {name: values[member : member + 1] for name, values in self.curves.items()}
+
 
 @dataclasses.dataclass(frozen=True)
 class Descent:

@@ -184,15 +184,11 @@ def _training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Datase
     """What a descent went through: the loss and its terms, by member and step."""
     if curves is None:
         return {}
-    every = {name: values.shape[1] for name, values in curves.items()}
-    last = max(every.values())
-    variables = {}
-    for name, values in curves.items():
-        dim = "step" if every[name] == last else "look"
-        variables[name] = (("member", dim), values)
-    dataset = xr.Dataset(variables).assign_coords(step=np.arange(1, last + 1))
-    looks = dataset.sizes.get("look", 0)
-    return {"training": dataset.assign_coords(look=np.arange(1, looks + 1) * (last // looks)) if looks else dataset}
+    steps, looks = curves["loss"].shape[1], curves["held_out"].shape[1]
+    dims = {name: "look" if name == "held_out" else "step" for name in curves}
+    dataset = xr.Dataset({name: (("member", dims[name]), values) for name, values in curves.items()})
+    at = {"step": np.arange(1, steps + 1), "look": np.arange(1, looks + 1) * (steps // looks)}
+    return {"training": dataset.assign_coords(at)}
 
 
 def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:

@@ -11,7 +11,6 @@ from jaxtyping import Array, Float
 
 from .._solved import States, given, odes
 from .._trace import traced
-from .._tree import prepared
 from ..layers import ODE
 from ..model import Model
 from ..random import realise
@@ -51,12 +50,7 @@ class Path(eqx.Module):
 
     def change(self, ode: ODE, inputs: Any) -> States:
         """To first order, how far the states at the times of the data are from the path if the ODE is this one."""
-        field = prepared(ode.vector_field)
-
-        def rates(t, y):
-            return field(t, y, {name: inputs.forcings[name](t) for name in ode.forcings})
-
-        faster = in_rows(jax.vmap(rates)(self.grid, self.along)) - self.rates
+        faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
         away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
         moved = self.by_rates @ faster.ravel() + self.by_start @ away
         return from_rows(moved.reshape(inputs.times.size, -1), self.states)

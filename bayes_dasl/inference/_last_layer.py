@@ -2,16 +2,13 @@
 
 from typing import Any, NamedTuple
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Float
 
-from .._tree import dotted
-from ..networks import Network, networks
+from ..networks import Network, linear_layers, networks
 from ..random import RandomLeaf, draw_prior, paths, realise
 from ._problem import Problem
 
@@ -44,12 +41,11 @@ def last_layer(problem: Problem) -> LastLayer:
 
 def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -> list[str]:
     """The paths of weight and bias of its last layer, if the network is linear in them and their prior is normal."""
-    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
-    layers = [p for p, node in jtu.tree_flatten_with_path(network, is_leaf=is_linear)[0] if is_linear(node)]
+    layers = linear_layers(network)
     if not layers:
         return []
     # Of weights under a horseshoe it is the standard normal factor that is linear.
-    named = [f"{dotted(layers[-1])}.{part}" for part in ("weight", "weight.weights.z", "bias")]
+    named = [f"{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")]
     inside = [name for name in named if _is_normal(leaves.get(f"{where}.{name}"))]
     return [f"{where}.{name}" for name in inside] if inside and _is_affine(network, inside) else []
 

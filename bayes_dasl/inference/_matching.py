@@ -14,7 +14,6 @@ from scipy.interpolate import BSpline, make_smoothing_spline
 
 from .._journal import Arrays
 from .._solved import States, given, odes
-from .._tree import prepared
 from ..layers import ODE
 from ..layers._prediction import frozen
 from ..random import bounds, is_random, realise
@@ -135,12 +134,8 @@ class Matching:
 
     def _rates_agree(self, paths: _Paths, ode: ODE, c: Mapping[str, Any]) -> Float[Array, ""]:
         inputs = self._problem.inputs
-        field, along = prepared(ode.vector_field), paths.along(c, paths.at_grid)
-
-        def rates(t, y):
-            return field(t, y, {name: inputs.forcings[name](t) for name in ode.forcings})
-
-        found, value = jax.vmap(rates)(jnp.asarray(paths.grid), along), jnp.zeros(())
+        along = paths.along(c, paths.at_grid)
+        found, value = ode.rates_along(inputs, jnp.asarray(paths.grid), along), jnp.zeros(())
         begun, share = ode.begin(inputs), len(paths.at_times) / len(paths.grid)
         duration = paths.grid[-1] - paths.grid[0]
         for name, rate in found.items():

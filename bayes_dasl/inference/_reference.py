@@ -112,12 +112,12 @@ class References:
         grid, fine, spline = self._grids(inputs)
         no_rates = jax.tree.map(lambda y: jnp.zeros((fine.size, *y.shape)), start)
 
+        def pushed(rates: Array) -> ODE:
+            return eqx.tree_at(lambda o: o.vector_field, first, _MeanField(fields, fine, from_rows(rates, no_rates)))
+
         def solved(times: Inputs, rates: Array, at_start: Array) -> tuple[Any, Any]:
-            pushed: ODE = eqx.tree_at(
-                lambda o: o.vector_field, first, _MeanField(fields, fine, from_rows(rates, no_rates))
-            )
             begun = {name: value[0] for name, value in from_rows(at_start[None], _as_row(start)).items()}
-            states, ok, _ = pushed.solve(times, begun)
+            states, ok, _ = pushed(rates).solve(times, begun)
             return states, ok
 
         still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
@@ -127,9 +127,7 @@ class References:
         each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
         by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
-        field = _MeanField(fields, fine, no_rates)
-        forced = lambda t: {name: inputs.forcings[name](t) for name in first.forcings}  # noqa: E731
-        rates = in_rows(jax.vmap(lambda t, y: field(t, y, forced(t)))(grid, along))
+        rates = in_rows(pushed(still).rates_along(inputs, grid, along))
         # Where the mean cannot be solved nothing is known of the weights but their prior.
         by_rates, by_start = (jnp.where(ok & jnp.isfinite(v), v, 0.0) for v in (by_rates, by_start))
         return Path(grid, along, rates, at_start, states, by_rates, by_start)

@@ -2,22 +2,20 @@
 
 import dataclasses
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import numpy as np
 from jaxtyping import Array, Int
 
 from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
-from .._tree import dotted
-from ..networks import networks
+from ..networks import linear_layers, networks
 from ._descent import WINDOW, Descent
-from ._members import begin, check_numbers, check_shares, counts, solvable, weighted_loss
+from ._members import begin, counts, solvable, weighted_loss
 from ._problem import Problem
 from ._samples import Samples
+from ._settings import check_numbers, check_shares
 
 # Some masks may be lost where the solver fails.
 _SPARE = 1.25
@@ -76,18 +74,16 @@ class MCDropout:
         proposed = np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys))
         chosen, value, lost = solvable(problem, proposed, self.draws)
         facts = {"draws_are": "masks", "descent_steps": found.steps, "proposals": len(keys), "proposals_failed": lost}
-        curves = {name: values[best : best + 1] for name, values in found.curves.items()}
+        curves = found.curves_of(best)
         return Samples(chosen[None], {"lp": value[None]}, False, facts, curves=curves)
 
 
 def _units(problem: Problem) -> Int[np.ndarray, " dimension"]:
     """For each coordinate the hidden unit that its weight is fed by; −1 for all that is no such weight."""
     unit, number = np.full(problem.dimension, -1), 0
-    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
     for where, network in networks(problem.model):
-        layers = [path for path, node in jtu.tree_flatten_with_path(network, is_leaf=is_linear)[0] if is_linear(node)]
-        for path in layers[1:]:
-            site = problem.sites.get(f"{where}.{dotted(path)}.weight")
+        for path in linear_layers(network)[1:]:
+            site = problem.sites.get(f"{where}.{path}.weight")
             if site is not None:
                 outputs, inputs = site.shape
                 unit[site.start : site.start + site.size] = number + np.tile(np.arange(inputs), outputs)

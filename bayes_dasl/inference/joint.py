@@ -9,9 +9,10 @@ from jaxtyping import Array
 from .._journal import Journal
 from .._progress import ProgressBar
 from ._descent import WINDOW, Descent
-from ._members import begin, check_numbers, check_shares, counts, log_densities, weighted_loss
+from ._members import begin, counts, log_densities, weighted_loss
 from ._problem import Problem
 from ._samples import Samples
+from ._settings import check_numbers, check_shares
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,6 +85,6 @@ class Joint:
             "descent_stopped": int(found.stopped_early),
             "lowest_loss": float(lowest[best]),
         }
-        curves = {name: values[best : best + 1] for name, values in found.curves.items()}
+        curves = found.curves_of(best)
         chosen = found.positions[best : best + 1]
         return Samples(chosen[None], {"lp": log_densities(problem, chosen)[None]}, False, facts, curves=curves)

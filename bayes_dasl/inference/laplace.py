@@ -13,9 +13,10 @@ from .._progress import ProgressBar
 from ..random import realise
 from ._descent import WINDOW, Descent
 from ._last_layer import last_layer
-from ._members import begin, check_numbers, check_shares, counts, log_densities, solvable, weighted_loss
+from ._members import begin, counts, log_densities, solvable, weighted_loss
 from ._problem import Problem
 from ._samples import Modes, Samples
+from ._settings import check_numbers, check_shares
 
 SUBSETS = ("all", "last")
 _SPARE = 1.25
@@ -84,7 +85,7 @@ class Laplace:
             "proposals_failed": lost,
         }
         modes = Modes(mode[None], value[best : best + 1])
-        curves = {name: values[best : best + 1] for name, values in found.curves.items()}
+        curves = found.curves_of(best)
         return Samples(chosen[None], {"lp": lp[None]}, False, facts, modes, curves)
 
     def _free(self, problem: Problem) -> np.ndarray:

@@ -15,6 +15,7 @@ from ._metric import Metric, laplace_metric, refine
 from ._population import SEGMENT, Population, Trace
 from ._problem import Problem, traced_once
 from ._samples import Modes, Samples
+from ._settings import check_numbers
 from ._start import Optimiser, fared, find_start, first_positions, nearest_mode
 
 ENERGY_VARIANCE = 5e-4
@@ -55,10 +56,7 @@ class ManyChain:
         if self.method not in _METHODS:
             raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
         least = {"chains": 4, "warmup": 3 * SEGMENT, "draws": _FEWEST_DRAWS, "superchains": 2, "max_steps": 1}
-        for name, smallest in least.items():
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
-                raise ModelError(f"ManyChain({name}={value!r}): {name} must be a whole number, at least {smallest}")
+        check_numbers(self, least)
         if self.chains % self.superchains:
             raise ModelError(
                 f"{self.chains} chains do not make {self.superchains} superchains of equal size: "

@@ -20,6 +20,7 @@ from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._reference import References, has_reference
 from ._samples import Modes, Samples
+from ._settings import check_numbers
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
 from ._warmup import Warm, WarmUp, into_frame, segment
 
@@ -44,6 +45,11 @@ class NUTS:
     climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
     `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
     solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes.
+
+    Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
+    last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
+    the data without a solve, whatever `start` says, and with at most 127 steps a draw. With `coordinates="plain"` they
+    move in the weights themselves.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """
@@ -59,12 +65,8 @@ class NUTS:
     coordinates: str = "auto"
 
     def __post_init__(self):
-        for name, least in (("chains", 1), ("warmup", SEGMENT), ("draws", 1), ("max_tree_depth", 1), ("climbs", 2)):
-            value = getattr(self, name)
-            if value is None and name == "warmup":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ModelError(f"NUTS({name}={value!r}): {name} must be a whole number, at least {least}")
+        least = {"chains": 1, "draws": 1, "max_tree_depth": 1, "climbs": 2}
+        check_numbers(self, least if self.warmup is None else least | {"warmup": SEGMENT})
         # A plain number: it stands in the engine's own words, which a checkpoint keeps.
         object.__setattr__(self, "target_acceptance", float(self.target_acceptance))
         if not 0 < self.target_acceptance < 1:

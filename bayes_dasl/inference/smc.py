@@ -13,6 +13,7 @@ from .._progress import ProgressBar
 from ._moves import Hamiltonian, Walk
 from ._problem import Problem
 from ._samples import Samples
+from ._settings import check_numbers, check_shares
 from ._tempering import FEWEST_MOVES, Swarm, Tempering
 
 MOVES = ("auto", "walk", "hamiltonian")
@@ -43,15 +44,10 @@ class SMC:
     most_moves: int = 20
 
     def __post_init__(self):
-        for name, least in (("particles", _FEWEST_LIVE), ("runs", 1), ("most_moves", FEWEST_MOVES)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ModelError(f"SMC({name}={value!r}): {name} must be a whole number, at least {least}")
+        check_numbers(self, {"particles": _FEWEST_LIVE, "runs": 1, "most_moves": FEWEST_MOVES})
         if self.moves not in MOVES:
             raise ModelError(f"SMC(moves={self.moves!r}): moves must be one of {', '.join(MOVES)}")
-        object.__setattr__(self, "target_ess", float(self.target_ess))
-        if not 0 < self.target_ess < 1:
-            raise ModelError(f"SMC(target_ess={self.target_ess!r}): target_ess must lie between 0 and 1")
+        check_shares(self, ("target_ess",))
 
     @property
     def draws(self) -> int:

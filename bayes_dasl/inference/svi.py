@@ -19,6 +19,7 @@ from .._progress import ProgressBar
 from ._guides import GUIDES, Family, Parameters, build_family
 from ._problem import LogDensity, Problem, traced_once
 from ._samples import Modes, Samples
+from ._settings import check_numbers, check_shares
 from ._start import Optimiser, fared, find_start, root_of_inverse
 
 WINDOW = 100
@@ -59,13 +60,8 @@ class SVI:
     def __post_init__(self):
         if self.guide not in GUIDES:
             raise ModelError(f"SVI(guide={self.guide!r}): guide must be one of {', '.join(GUIDES)}")
-        for name, least in (("steps", WINDOW), ("chains", 1), ("draws", 1), ("particles", 2)):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ModelError(f"SVI({name}={value!r}): {name} must be a whole number, at least {least}")
-        object.__setattr__(self, "learning_rate", float(self.learning_rate))
-        if not 0 < self.learning_rate < 1:
-            raise ModelError(f"SVI(learning_rate={self.learning_rate!r}): learning_rate must lie between 0 and 1")
+        check_numbers(self, {"steps": WINDOW, "chains": 1, "draws": 1, "particles": 2})
+        check_shares(self, ("learning_rate",))
 
     @property
     def batch(self) -> int:

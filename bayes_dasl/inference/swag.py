@@ -9,9 +9,10 @@ from jaxtyping import Array, Float
 from .._journal import Journal
 from .._progress import ProgressBar
 from ._descent import WINDOW, Descent
-from ._members import begin, check_numbers, check_shares, counts, solvable, usable, weighted_loss
+from ._members import begin, counts, solvable, usable, weighted_loss
 from ._problem import Problem
 from ._samples import Samples
+from ._settings import check_numbers, check_shares
 
 _RANK = 20
 _SPARE = 1.25

@@ -165,6 +165,11 @@ class ODE(AbstractLayer):
 
         return predict_rows(rows, inputs.times, ok, {"steps": steps}, **more)
 
+    def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
+        """What the vector field says at some times and states, `(time, …)` each."""
+        field, forced = prepared(self.vector_field), self._forced(inputs)
+        return jax.vmap(lambda t, y: dict(field(t, y, forced(t))))(times, states)
+
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
         """The states after the jumps that are due at a time; outside the solve, those at its ends."""
         if not self.jumps:
@@ -202,6 +207,32 @@ class ODE(AbstractLayer):
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
+
+
+class AroundODE(AbstractLayer):
+    """A layer around one ODE: what drives it and what it predicts are those of the ODE."""
+
+    ode: eqx.AbstractVar[ODE]
+
+    @property
+    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
+        return self.ode.forcings
+
+    @property
+    def units(self) -> Mapping[str, str]:  # pyright: ignore
+        return self.ode.units
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self.ode.interpolation
+
+    @property
+    def start(self) -> float | None:
+        return self.ode.start
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.ode.outputs
 
 
 class _Forced(Module):

@@ -16,8 +16,8 @@ from .._errors import ModelError
 from .._tree import FrozenDict
 from ..data import Inputs, checked_times, observations
 from ..random import shape_of
-from ._prediction import AbstractLayer, Prediction
-from .ode import ODE
+from ._prediction import Prediction
+from .ode import ODE, AroundODE
 
 
 def _floats(knots: Any) -> tuple[float, ...]:
@@ -31,7 +31,7 @@ def _gap(gap: Any) -> Any:
     return FrozenDict(gap) if isinstance(gap, Mapping) else gap
 
 
-class MultipleShooting(AbstractLayer):
+class MultipleShooting(AroundODE):
     r"""An ODE solved from knot to knot, with the states at each knot as unknowns of their own.
 
     $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
@@ -95,26 +95,6 @@ class MultipleShooting(AbstractLayer):
     @property
     def _gaps(self) -> dict[str, Any]:
         return dict(self.gap) if isinstance(self.gap, Mapping) else dict.fromkeys(self.ode.initial, self.gap)
-
-    @property
-    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
-        return self.ode.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:  # pyright: ignore
-        return self.ode.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.ode.interpolation
-
-    @property
-    def start(self) -> float | None:
-        return self.ode.start
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.ode.outputs
 
     @property
     def states(self) -> int:
