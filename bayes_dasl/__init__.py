@@ -37,6 +37,8 @@ from .hybrid import Hierarchical as Hierarchical  # noqa: E402
 from .hybrid import Parallel as Parallel  # noqa: E402
 from .hybrid import Residual as Residual  # noqa: E402
 from .hybrid import Series as Series  # noqa: E402
+from .hybrid import Unscented as Unscented  # noqa: E402
+from .hybrid import VarianceHead as VarianceHead  # noqa: E402
 from .inference import NUTS as NUTS  # noqa: E402
 from .inference import SMC as SMC  # noqa: E402
 from .inference import SVI as SVI  # noqa: E402

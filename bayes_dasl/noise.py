@@ -35,8 +35,8 @@ class VaryingScale(Module):
         if not is_function(self.head):
             raise ModelError(f"head must be a function (t, y, u) with one value, such as bd.Network, not {self.head!r}")
 
-    def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "time ..."]:
-        """The scale at many times at once."""
+    def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
+        """The scale at one time or at many at once."""
         found = dict(self.head(t, y, u))
         if len(found) != 1:
             raise ModelError(f"the head of a VaryingScale has one value, not {len(found)}: {', '.join(found)}")
@@ -76,7 +76,7 @@ class AbstractNoise(Module):
 
         Raises: ModelError for a noise model that is not normal.
         """
-        raise ModelError(f"a filtering layer needs bd.NormalNoise, not {type(self).__name__}")
+        raise ModelError(f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}")
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         """Data or predictions on the scale on which the noise is nearly normal."""
@@ -129,6 +129,16 @@ class LogNormalNoise(AbstractNoise):
 
     def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
+
+    def around(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> dist.Distribution:
+        """The distribution of the data around a prediction that is itself log-normal, with this mean and `variance`."""
+        if variance is None:
+            return self(prediction)
+        mean = jnp.maximum(prediction, _SMALLEST)
+        own = jnp.log1p(variance / jnp.square(mean))
+        return dist.LogNormal(jnp.log(mean) - own / 2, jnp.sqrt(own + jnp.square(jnp.asarray(self.scale))))
 
 
 class StudentTNoise(AbstractNoise):

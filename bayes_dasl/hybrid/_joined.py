@@ -144,4 +144,8 @@ class AbstractHybrid(AbstractLayer):
     def _solved(self, part: Any, inputs: Inputs) -> Prediction:
         if isinstance(part, AbstractFilter):
             raise ModelError(f"{type(part).__name__} looks back at observations: it cannot be part of a hybrid")
-        return part(inputs)
+        found = part(inputs)
+        if found.variances:
+            kind = type(part).__name__
+            raise ModelError(f"{kind} predicts a variance too, which a hybrid would lose: put the hybrid inside of it")
+        return found

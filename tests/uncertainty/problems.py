@@ -27,14 +27,16 @@ class Problem:
     corrected: tuple[str, ...]
     relative: bool = False
 
-    def points(self, wider: float = 0.0, per_axis: int = 16) -> tuple[dict[str, jax.Array], np.ndarray]:
+    per_axis: int = 16
+
+    def points(self, wider: float = 0.0) -> tuple[dict[str, jax.Array], np.ndarray]:
         """A grid over the box of the data, `wider` by a share on each side, and which of it lies near the data."""
         names = [str(name) for name in self.data.data_vars]
         seen = np.stack([self.data[name].values for name in names], 1)
         low, high = seen.min(0), seen.max(0)
         margin = wider * (high - low)
         low = np.maximum(low - margin, 0.5 * low) if self.relative else low - margin
-        axes = [np.linspace(a, b, per_axis) for a, b in zip(low, high + margin, strict=True)]
+        axes = [np.linspace(a, b, self.per_axis) for a, b in zip(low, high + margin, strict=True)]
         grid = np.stack(np.meshgrid(*axes, indexing="ij"), -1).reshape(-1, len(names))
         apart = np.sqrt((((grid[:, None] - seen[None]) / seen.std(0)) ** 2).sum(-1)).min(1)
         return {name: jnp.asarray(grid[:, i]) for i, name in enumerate(names)}, apart < _NEAR
@@ -89,6 +91,24 @@ class Damped(bd.Module):
         return {"place": y["speed"], "speed": -2.0 * y["place"] - friction}
 
 
+class Convection(bd.Module):
+    """What is known of Lorenz's equations: all but how z slows y."""
+
+    sigma: bd.Scalar
+    rho: bd.Scalar
+    beta: bd.Scalar
+
+    def __call__(self, t, s, u):
+        x, y, z = s["x"], s["y"], s["z"]
+        return {"x": self.sigma * (y - x), "y": self.rho * x - y, "z": x * y - self.beta * z}
+
+
+class Lorenz(bd.Module):
+    def __call__(self, t, s, u):
+        x, y, z = s["x"], s["y"], s["z"]
+        return {"x": 10.0 * (y - x), "y": x * (28.0 - z) - y, "z": x * y - 8 / 3 * z}
+
+
 def _network(data: xr.Dataset, outputs: tuple[str, ...], width: int, depth: int, scale) -> bd.Network:
     inputs = tuple(map(str, data.data_vars))
     mlp = eqx.nn.MLP(len(inputs), len(outputs), width, depth, jnp.tanh, key=jax.random.key(0))
@@ -127,4 +147,18 @@ def oscillator(seed: int, width: int = 8, depth: int = 2) -> Problem:
     return Problem("damped oscillator", model, data, Damped(), ("speed",))
 
 
-PROBLEMS = {"lotka_volterra": lotka_volterra, "oscillator": oscillator}
+def lorenz(seed: int, width: int = 8, depth: int = 2) -> Problem:
+    """61 times of three units with noise of 0.5; of the rate of y the term −xz is unknown."""
+    start, times = {"x": 1.0, "y": 0.0, "z": 15.0}, np.linspace(0.0, 3.0, 61)
+    rng = np.random.default_rng(seed)
+    noisy = {n: v + 0.5 * rng.standard_normal(61) for n, v in _clean(Lorenz(), start, times).items()}
+    data = xr.Dataset({name: ("time", values) for name, values in noisy.items()}, coords={"time": times})
+    science = Convection(*(dist.LogNormal(np.log(value), 0.2) for value in (10.0, 28.0, 8 / 3)))
+    network = _network(data, ("y",), width, depth, dist.LogNormal(np.log(200.0), 0.5))
+    initial = {name: dist.Normal(value, 1.0) for name, value in start.items()}
+    layer = bd.ODE(bd.Residual(science, network), initial)
+    model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(np.log(1.0), 1.0)))
+    return Problem("Lorenz", model, data, Lorenz(), ("y",), per_axis=10)
+
+
+PROBLEMS = {"lotka_volterra": lotka_volterra, "oscillator": oscillator, "lorenz": lorenz}
