@@ -9,6 +9,8 @@ _configure()
 
 from ._errors import BayesDaslError as BayesDaslError  # noqa: E402
 from ._types import Scalar as Scalar  # noqa: E402
+from .adapters import from_flax as from_flax  # noqa: E402
+from .adapters import from_haiku as from_haiku  # noqa: E402
 from .adaptive import RBF as RBF  # noqa: E402
 from .adaptive import Basis as Basis  # noqa: E402
 from .adaptive import BSpline as BSpline  # noqa: E402
@@ -31,6 +33,7 @@ from .data import standardise as standardise  # noqa: E402
 from .decompose import decompose as decompose  # noqa: E402
 from .describe import describe as describe  # noqa: E402
 from .diagnostics import diagnose as diagnose  # noqa: E402
+from .entropy import decompose_entropy as decompose_entropy  # noqa: E402
 from .forecast import forecast as forecast  # noqa: E402
 from .hybrid import Conserve as Conserve  # noqa: E402
 from .hybrid import Hierarchical as Hierarchical  # noqa: E402

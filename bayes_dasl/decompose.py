@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import xarray as xr
@@ -45,8 +45,8 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     Source: Saltelli et al. (2008), Global Sensitivity Analysis; Kucherenko, Tarantola & Annoni (2012), for dependent
     inputs.
     """
-    means = _chosen(fc["conditional_mean"].to_dataset(), observables)
-    mean, variance = (_stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
+    means = chosen(fc["conditional_mean"].to_dataset(), observables)
+    mean, variance = (stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
     leaves = _leaves(fc)
     ok = np.all(np.isfinite(mean) & ~np.isnan(variance), axis=2)
     names = [name for name in MEANINGS if leaves or name not in (*GROUPS, "interaction")]
@@ -62,7 +62,8 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
             row["interaction"] = row["epistemic"] - row["science"] - row["network"]
         for name, values in row.items():
             parts[name][same] = values.reshape(-1, mean.shape[2])
-    return _labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)))
+    attrs = {name: {"long_name": MEANINGS[name]} for name in names}
+    return labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)), attrs)
 
 
 def total_variance(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
@@ -153,37 +154,43 @@ def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
     return found if len(found) == len(GROUPS) else {}
 
 
-def _chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
+def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:
+    """The observables that are asked for, all of one kind.
+
+    Raises: MismatchError for an unknown one, or several that have different dimensions.
+    """
     unknown = [name for name in observables or () if name not in means]
     if unknown:
         raise MismatchError(
             f"the forecast has no observable {', '.join(unknown)}; it has {', '.join(map(str, means.data_vars))}"
         )
-    chosen = means if observables is None else means[list(observables)]
-    if len({_dims(variable) for variable in chosen.data_vars.values()}) > 1:
-        kinds = "; ".join(f"{name} has {', '.join(_dims(v))}" for name, v in chosen.data_vars.items())
+    found = means if observables is None else means[list(observables)]
+    if len({_dims(variable) for variable in found.data_vars.values()}) > 1:
+        kinds = "; ".join(f"{name} has {', '.join(_dims(v))}" for name, v in found.data_vars.items())
         raise MismatchError(f"the observables have different dimensions ({kinds}): decompose(fc, [names of one kind])")
-    return chosen
+    return found
 
 
 def _dims(variable: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
 
 
-def _stacked(moments: xr.Dataset, means: xr.Dataset) -> np.ndarray:
+def stacked(moments: xr.Dataset, means: xr.Dataset) -> np.ndarray:
     """All observables as `(draw, observable, datum)`, the places of a field one after the other."""
     values = [moments[name].transpose("chain", "draw", *_dims(means[name])).values for name in means]
     return np.stack([value.reshape(value.shape[0] * value.shape[1], -1) for value in values], axis=1)
 
 
-def _labelled(parts: dict[str, np.ndarray], means: xr.Dataset, failed: int) -> xr.Dataset:
+def labelled(
+    parts: dict[str, np.ndarray], means: xr.Dataset, failed: int, attrs: Mapping[str, Mapping[str, str]]
+) -> xr.Dataset:
+    """Parts of each observable `(observable, datum)` as a dataset, with the attributes of each part."""
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
     dims = _dims(next(iter(means.data_vars.values())))
     shape = (len(names), *(means.sizes[dim] for dim in dims))
     variables = {
-        name: (("observable", *dims), values.reshape(shape), {"long_name": MEANINGS[name]})
-        for name, values in parts.items()
+        name: (("observable", *dims), values.reshape(shape), dict(attrs[name])) for name, values in parts.items()
     }
     coords = {
         "observable": names,

@@ -53,6 +53,8 @@ def forecast(
             ("conditional_variance", pushed.variance),
         )
     }
+    for name, variable in groups["conditional_mean"].data_vars.items():
+        variable.attrs["noise"] = type(model.noise_of(str(name))).__name__
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})

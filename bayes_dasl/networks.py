@@ -29,7 +29,7 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
         raise ModelError(f"fan_in(scale={scale}, bias={bias}): both must be positive")
 
     def prior(name: str, weight: Array) -> dist.Distribution:
-        sd = scale * weight.shape[-1] ** -0.5 if weight.ndim > 1 else bias
+        sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias
         return dist.Normal(0.0, sd).expand(weight.shape).to_event(weight.ndim)
 
     return prior
@@ -105,11 +105,12 @@ class Network(Module):
 
     $g(x) = s\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
-    `module` is any Equinox module from a vector to a vector, for example `eqx.nn.MLP`; its arrays become
-    random leaves. `inputs` names states, forcings or `"t"`: a mapping name → (location m, width w) standardises
-    them (see `standardise`), a tuple of names takes them as they are; of fields it is taken at every point. `scale` s
-    is about the standard deviation of the outputs under the prior: keep it small for a correction, or give a
-    distribution to learn it (weights are then drawn for a scale of one and multiplied by it).
+    `module` is any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what `from_flax` and
+    `from_haiku` make of theirs; its arrays become random leaves. `inputs` names states, forcings or `"t"`: a mapping
+    name → (location m, width w) standardises them (see `standardise`), a tuple of names takes them as they are; of
+    fields it is taken at every point. `scale` s is about the standard deviation of the outputs under the prior: keep it
+    small for a correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied
+    by it).
 
     `prior` gives the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
     `random` says which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as

@@ -127,6 +127,6 @@ def test_refusals():
         uncertain({"height": 1.0})(GIVEN)
     with pytest.raises(ModelError, match="put the hybrid inside"):
         bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN)
-    with pytest.raises(ModelError, match="needs bd.NormalNoise"):
+    with pytest.raises(ModelError, match="needs bd"):
         model = bd.Model(uncertain({"speed": 1.0}), bd.StudentTNoise(1.0))
         model.conditional(model.predict(GIVEN), GIVEN)

@@ -1,0 +1,79 @@
+"""The split of a forecast's entropy for counts."""
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy import stats
+
+import bayes_dasl as bd
+from bayes_dasl._errors import MismatchError
+from bayes_dasl.entropy import split
+
+
+def test_one_rate_is_all_chance():
+    total, aleatoric, epistemic = split(np.full(5, 3.0), np.full(5, 3.0))
+    assert aleatoric == pytest.approx(stats.poisson(3.0).entropy(), abs=1e-6)
+    assert epistemic == pytest.approx(0.0, abs=1e-9) and total == pytest.approx(aleatoric)
+
+
+def test_gamma_mixed_rates_make_a_negative_binomial():
+    """Poisson rates from a gamma distribution mix to a negative binomial, whose entropy is known."""
+    shape, rate = 2.0, 0.5
+    rates = stats.gamma(shape, scale=1 / rate).ppf((np.arange(4000) + 0.5) / 4000)
+    total, aleatoric, epistemic = split(rates, rates)
+    counts = np.arange(200)
+    assert total == pytest.approx(stats.entropy(stats.nbinom.pmf(counts, shape, rate / (1 + rate))), abs=1e-3)
+    assert aleatoric == pytest.approx(np.mean([stats.poisson(r).entropy() for r in rates[::20]]), abs=0.01)
+    assert epistemic == pytest.approx(total - aleatoric) and epistemic > 0.3
+
+
+def test_two_rates_far_apart_are_worth_one_bit():
+    _, _, epistemic = split(np.array([1.0, 400.0]), np.array([1.0, 400.0]))
+    assert epistemic == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_large_counts_are_summed_block_by_block():
+    mean = np.full(3, 2e4)
+    total, _, _ = split(mean, mean + mean**2 / 50)
+    assert total == pytest.approx(stats.gamma(50, scale=2e4 / 50).entropy(), abs=0.01)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    class Decay(bd.Module):
+        rate: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"cases": -self.rate * y["cases"], "mass": -self.rate * y["mass"]}
+
+    times = np.linspace(0.0, 4.0, 9)
+    rng = np.random.default_rng(0)
+    truth = np.exp(-0.6 * times)
+    data = xr.Dataset(
+        {"cases": ("time", rng.poisson(20 * truth)), "mass": ("time", truth + 0.01 * rng.normal(size=9))},
+        {"time": times},
+    )
+    initial = {"cases": dist.LogNormal(3.0, 0.3), "mass": 1.0}
+    model = bd.Model(
+        bd.ODE(Decay(dist.LogNormal(-0.5, 0.5)), initial), {"cases": bd.PoissonNoise(), "mass": bd.NormalNoise(0.01)}
+    )
+    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=200, draws=300), key=0, progress=False)
+    return bd.forecast(model, post, np.linspace(0.0, 8.0, 5))
+
+
+def test_of_a_forecast(fitted):
+    parts = bd.decompose_entropy(fitted)
+    assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == ("observable", "time")
+    np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"])
+    assert (parts["epistemic"] >= 0).all() and parts["total"].attrs["units"] == "nat"
+    drawn = fitted["predictions"]["cases"].sel(time=4.0).values.ravel().astype(int)
+    counted = stats.entropy(np.bincount(drawn))
+    assert float(parts["total"].sel(time=4.0).squeeze()) == pytest.approx(counted, abs=0.15)
+
+
+def test_refusals(fitted):
+    with pytest.raises(MismatchError, match="'mass' is no count"):
+        bd.decompose_entropy(fitted, ["mass"])
+    with pytest.raises(MismatchError, match="no observable lynx"):
+        bd.decompose_entropy(fitted, ["lynx"])
