@@ -240,9 +240,13 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     said = ", ".join(
         f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
     )
+    could = f"the parameters could do {found.attrs['explained']:.0%} of what the correction does"
+    if post.attrs.get("draws_are") == "point":  # one draw correlates with nothing
+        yield Finding("good", "confounding", could)
+        return
     message = (
         f"the correction moves most with {found['parameter'].values[worst]} (correlation {correlation[worst]:+.2f}"
-        f"{'; also ' + said if said else ''}); the parameters could do {found.attrs['explained']:.0%} of what it does"
+        f"{'; also ' + said if said else ''}); {could}"
     )
     remedy = "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the parameter"
     level, remedy = ("warning", remedy) if strong.any() else ("good", "")

@@ -53,6 +53,12 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     return fig
 
 
+def epistemic_parts(parts: xr.Dataset) -> tuple[str, ...]:
+    """The parts of the epistemic variance that are known: one only, where there were too few draws to split it."""
+    known = "network" in parts and bool(np.isfinite(parts["network"]).any())
+    return ("science", "network", "interaction") if known else ("epistemic",)
+
+
 def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | None = None) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
@@ -64,8 +70,7 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | No
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
     time = np.asarray(chosen[index].values, float)
-    split = ("science", "network", "interaction") if "network" in chosen else ("epistemic",)
-    names = ("aleatoric", *split)
+    names = ("aleatoric", *epistemic_parts(chosen))
     total = chosen["total"].values
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")

@@ -102,6 +102,24 @@ def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Car
     ]
 
 
+def training_cards(post: xr.DataTree) -> list[Card]:
+    """Draw what a descent went through; nothing for engines that do not descend."""
+    if "training" not in post.children:
+        return []
+    members = post["training"].sizes["member"]
+    return [
+        _card(
+            plots.plot_training(post),
+            "training",
+            "How it was learned.",
+            "The loss and its terms, step by step"
+            + (f", one line for each of {members} members." if members > 1 else ".")
+            + " A loss that still falls at the end asks for more steps.",
+            "Loss of the descent and its terms against the step.",
+        )
+    ]
+
+
 def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame) -> list[Card]:
     """Draw the distribution of the PIT and the coverage of intervals."""
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
@@ -163,8 +181,7 @@ def _share_words(parts: xr.Dataset, train_end: float | None) -> str:
     total = float(ahead["total"].mean())
     if not total > 0:
         return f"No predictive variance {where}."
-    names = ("aleatoric", "science", "network", "interaction")
-    names = names if "network" in parts else ("aleatoric", "epistemic")
+    names = ("aleatoric", *plots.epistemic_parts(parts))
     shares = [f"{n} {percent(float(ahead[n].mean()) / total)}" for n in names]
     return f"Mean variance {where}: {listed(shares)}."
 

@@ -17,7 +17,7 @@ from bayes_dasl.baselines import score_baselines
 from bayes_dasl.data import index_of
 from bayes_dasl.decompose import decompose
 from bayes_dasl.diagnostics import diagnose
-from bayes_dasl.plots import science_parameters
+from bayes_dasl.plots import epistemic_parts, science_parameters
 from bayes_dasl.report import _figures, _tables
 from bayes_dasl.report._text import MISSING, count, fixed, listed, number, percent, seconds
 from bayes_dasl.scores import pit, score
@@ -80,7 +80,7 @@ def render(
         losses=_tables.LOSSES,
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
-        split="network" in (parts := _parts(fc, shown)),
+        split="network" in epistemic_parts(parts := _parts(fc, shown)),
         negative=bool((parts["interaction"] < 0).any()) if "interaction" in parts else False,
         decomposition=_figures.decomposition_cards(parts, list(map(str, parts["observable"].values)), end),
         laws=_tables.law_rows(fc),
@@ -88,7 +88,9 @@ def render(
         parameter_total=len(summary),
         weights=_tables.weight_rows(post),
         densities=_densities(post),
-        ranks=_ranks(post, summary),
+        chains=_are_chains(post),
+        ranks=_ranks(post, summary) if _are_chains(post) else [],
+        training=_figures.training_cards(post),
         most_panels=_figures.MOST_PANELS,
         provenance=_provenance(post, fc),
         percent=percent,
@@ -204,6 +206,8 @@ def _facts(
             ("CRPS", number(crps), units["all"] or "mean over observables"),
             ("90 % coverage", percent(cover), "of test values inside"),
         ]
+    if not _are_chains(post):
+        return [*facts, _origin(post)]
     worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
     lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
     mixing = ("largest R-hat", worst, "science parameters")
@@ -214,6 +218,19 @@ def _facts(
         mixing,
         ("lowest bulk ESS", lowest, "science parameters"),
     ]
+
+
+def _are_chains(post: xr.DataTree) -> bool:
+    return post.attrs.get("draws_are", "chains") == "chains"
+
+
+def _origin(post: xr.DataTree) -> tuple[str, str, str]:
+    """What the draws of an engine without chains are."""
+    attrs, draws = post.attrs, post["posterior"].sizes["draw"]
+    if "members" in attrs:
+        lost = int(attrs["members_failed"]) + int(attrs["members_stuck"])
+        return "members", fixed(int(attrs["members"]) - lost, 0), f"kept of {attrs['members']}"
+    return "draws", fixed(draws, 0), {"point": "a point estimate"}.get(attrs["draws_are"], attrs["draws_are"])
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:

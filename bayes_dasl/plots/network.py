@@ -1,0 +1,163 @@
+"""Figures of what networks say as functions, before and after data, and of how they learned it."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from .._errors import MismatchError, ModelError
+from .._keys import as_key
+from .._tree import short_names
+from ..model import Model
+from ..networks import Network, networks
+from ..posterior import check_belongs, draws_of
+from ..random import draw_prior, realise
+from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
+
+_REACH = 2.5  # widths of an input to either side of its middle
+_GRID = 81
+_MOST_DRAWS = 400
+_LINES_SHOWN = 8
+_MOST_PANELS = 12
+
+
+def plot_network(
+    model: Model, post: xr.DataTree | None = None, network: str | None = None, *, key: int | Array = 0
+) -> Figure:
+    """Draw what a network says over each of its inputs, the other inputs held in their middle.
+
+    Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
+    on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
+    would believe. An input runs 2.5 of its widths to either side of its middle (see `Network`). `network` is the dotted
+    path, or an unambiguous end of it, of the one to be drawn where there are several.
+
+    Raises: ModelError for a model without networks, or several where none is named; MismatchError for an unknown name,
+    or a posterior of another model.
+    """
+    path, found = _only(model, network)
+    draws = {path: np.asarray(values) for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()}
+    drawn = {"prior": draws}
+    if post is not None:
+        check_belongs(model, post)
+        drawn["posterior"] = _some(draws_of(model, post))
+    said = {which: {name: _along(model, path, name, draws) for name in found.inputs} for which, draws in drawn.items()}
+    panels = [(output, name) for output in found.outputs for name in found.inputs][:_MOST_PANELS]
+    with mpl.rc_context(STYLE):
+        fig, axes = small_multiples(len(panels), height=1.75)
+        for ax, (output, name) in zip(axes, panels, strict=True):
+            grid = _grid(found, name)
+            for which, values in said.items():
+                _draw_functions(ax, grid, values[name][output], which)
+            ax.set_title(plain(output))
+            units = model.layer.units.get(name)
+            ax.set_xlabel(plain(f"{name} ({units})" if units else name), fontsize=9)
+            ax.set_xlim(grid[0], grid[-1])
+            ax.xaxis.set_major_locator(MaxNLocator(5))
+            ax.yaxis.set_major_locator(MaxNLocator(5))
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return fig
+
+
+def plot_training(post: xr.DataTree) -> Figure:
+    """Draw the loss of a descent and each of its terms, step by step, one line a member.
+
+    What the descent gained in its first twentieth is cut off, or it would hide the rest.
+    Raises: MismatchError for a result of an engine that does not descend.
+    """
+    if "training" not in post.children:
+        raise MismatchError("there are no training curves: only engines that descend, such as bd.Joint, have them")
+    curves = post["training"].to_dataset()
+    panels = ["loss", *(name for name in curves.data_vars if name not in ("loss", "held_out"))]
+    titles = {"loss": "loss (nats)"} | {name: f"log density: {name} (nats)" for name in panels[1:]}
+    with mpl.rc_context(STYLE):
+        fig, axes = small_multiples(len(panels), height=1.75)
+        for ax, name in zip(axes, panels, strict=True):
+            values, steps = curves[name].transpose("member", "step").values, curves["step"].values
+            for member, line in enumerate(values):
+                label = name if member == 0 else None
+                ax.plot(steps, line, color=BLUE, lw=0.9 if len(values) > 1 else 1.4, alpha=0.7, label=label)
+            if name == "loss" and np.isfinite(curves["held_out"]).any():
+                held_out = curves["held_out"].transpose("member", "look").values
+                for member, line in enumerate(held_out):
+                    label = "as judged, on held-out data if any" if member == 0 else None
+                    ax.plot(curves["look"], line, color=VERMILION, lw=0, marker=".", ms=3, label=label)
+            ax.set_ylim(*_limits(values))
+            ax.set_title(titles[name])
+            ax.set_xlabel("step", fontsize=9)
+            ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+    return fig
+
+
+def _only(model: Model, name: str | None) -> tuple[str, Network]:
+    found = dict(networks(model))
+    if not found:
+        raise ModelError("there is no bd.Network in the model")
+    if name is None:
+        if len(found) > 1:
+            raise ModelError(f"there are several networks: name one of {', '.join(short_names(found).values())}")
+        return next(iter(found.items()))
+    chosen = [path for path in found if path == name or path.endswith(f".{name}")]
+    if len(chosen) != 1:
+        raise MismatchError(f"no one network is named '{name}'; there are {', '.join(found)}")
+    return chosen[0], found[chosen[0]]
+
+
+def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    total = len(next(iter(draws.values())))
+    at = np.unique(np.linspace(0, total - 1, min(total, _MOST_DRAWS)).astype(int))
+    return {path: values[at] for path, values in draws.items()}
+
+
+def _grid(network: Network, name: str) -> np.ndarray:
+    middle, width = network.inputs[name]
+    return np.linspace(middle - _REACH * width, middle + _REACH * width, _GRID)
+
+
+def _along(model: Model, path: str, name: str, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """What each draw of a network says along one input: `(draw, input)` by output."""
+    network = dict(networks(model))[path]
+    known = {other: jnp.full(_GRID, m) for other, (m, _) in network.inputs.items()}
+    known |= {name: jnp.asarray(_grid(network, name))}
+
+    def one(draw):
+        drawn = dict(networks(realise(model, draw)))[path]
+        return dict(jax.vmap(lambda u: drawn(u.get("t", 0.0), {}, u))(known))
+
+    values = jax.jit(jax.vmap(one))({path: jnp.asarray(v) for path, v in draws.items()})
+    return {output: np.asarray(v) for output, v in values.items()}
+
+
+def _draw_functions(ax: Axes, grid: np.ndarray, values: np.ndarray, which: str) -> None:
+    low, middle, high = np.nanquantile(values, [0.05, 0.5, 0.95], axis=0)
+    if which == "prior":
+        ax.fill_between(grid, low, high, color=FAINT, lw=0, label="prior, 90 %")
+        for i, line in enumerate(values[:_LINES_SHOWN]):
+            ax.plot(grid, line, color=GREY, lw=0.7, ls=LINES[i % len(LINES)], label="prior draws" if i == 0 else None)
+        ax.set_ylim(*_around(values, 1.1))
+    else:
+        # The prior may be so wide that nothing could be seen of the posterior.
+        (low_prior, high_prior), (low_seen, high_seen) = ax.get_ylim(), _around(values, 3.0)
+        ax.set_ylim(max(low_prior, low_seen), min(high_prior, high_seen))
+        ax.fill_between(grid, low, high, color=BLUE, alpha=0.35, lw=0, label="posterior, 90 %")
+        ax.plot(grid, middle, color=SERIES[0], lw=1.8, label="posterior median")
+
+
+def _around(values: np.ndarray, room: float) -> tuple[float, float]:
+    low, high = np.nanquantile(values, [0.01, 0.99])
+    middle, half = (low + high) / 2, room * (high - low) / 2 + 1e-9
+    return float(middle - half), float(middle + half)
+
+
+def _limits(values: np.ndarray) -> tuple[float, float]:
+    settled = values[:, values.shape[1] // 20 :]
+    low, high = np.nanmin(settled), np.nanmax(np.where(np.isfinite(settled), settled, np.nan))
+    pad = 0.05 * (high - low) + 1e-9
+    return float(low - pad), float(high + pad)
