@@ -261,7 +261,7 @@ TABLE = [
     built("gradient unknown", lambda: bd.NUTS(gradient="backward"), ModelError,
           "gradient must be one of auto, forward, reverse, not 'backward'"),
     built("start unknown", lambda: bd.NUTS(start="prior"), ModelError,
-          "start must be one of modes, pathfinder, not 'prior'"),
+          "start must be one of modes, pathfinder, ensemble, not 'prior'"),
     built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth must be"),
     built("acceptance of one", lambda: bd.NUTS(target_acceptance=1.0), ModelError, "between 0 and 1, not 1.0"),
     built("method unknown", lambda: bd.ManyChain("nuts"), ModelError, "method='nuts'.*the methods are chees, meads"),

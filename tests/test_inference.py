@@ -223,14 +223,15 @@ def problem_density(model, data):
     return density
 
 
+class Square(bd.Module):
+    root: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": 0.0 * y["y"] + self.root**2}
+
+
 def test_two_modes_are_both_started_from():
     """y = a² + noise with a of either sign: two modes of the same height."""
-
-    class Square(bd.Module):
-        root: bd.Scalar
-
-        def __call__(self, t, y, u):
-            return {"y": 0.0 * y["y"] + self.root**2}
 
     model = bd.Model(bd.ODE(Square(root=dist.Normal(0.0, 2.0)), {"y": 0.0}), bd.NormalNoise(scale=0.1))
     problem = pose(model, series(2.25 * np.arange(6.0)))
@@ -253,6 +254,23 @@ def test_pathfinder_gives_points_near_the_mode(decay):
     post = bd.fit(model, data, bd.NUTS(chains=2, warmup=100, draws=100, start="pathfinder"))
     assert post.attrs["modes"] == 1
     assert post["posterior"]["rate"].notnull().all()
+
+
+def test_chains_that_begin_at_members_of_an_ensemble(decay):
+    model, data = decay
+    post = bd.fit(model, data, bd.NUTS(chains=3, warmup=100, draws=300, start="ensemble"), key=0)
+    usual = bd.fit(model, data, bd.NUTS(chains=3, warmup=100, draws=300), key=1)
+    assert post.attrs["starts"] == 3 and post.attrs["modes"] == 1
+    found, wanted = post["posterior"]["rate"], usual["posterior"]["rate"]
+    assert abs(float(found.mean() - wanted.mean())) < 0.25 * float(wanted.std())
+    assert float(found.std()) == pytest.approx(float(wanted.std()), rel=0.25)
+
+
+def test_members_of_an_ensemble_end_in_several_modes():
+    model = bd.Model(bd.ODE(Square(root=dist.Normal(0.0, 2.0)), {"y": 0.0}), bd.NormalNoise(scale=0.1))
+    engine = bd.NUTS(chains=6, warmup=50, draws=50, start="ensemble")
+    post = bd.fit(model, series(2.25 * np.arange(6.0)), engine, key=0)
+    assert set(np.round(post["posterior"]["root"].mean("draw").values, 1)) == {-1.5, 1.5}
 
 
 def test_nothing_finite_is_said_before_sampling():

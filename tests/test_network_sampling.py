@@ -90,6 +90,12 @@ def test_noise_heads_work_beside_a_network_in_the_solver():
     assert np.isfinite(post["log_likelihood"]["y"].values).all()
 
 
+def test_another_start_moves_in_the_weights():
+    problem = pose(small.model(), small.data())
+    assert bd.NUTS()._references(problem) is not None
+    assert bd.NUTS(start="ensemble")._references(problem) is None
+
+
 def test_coordinates_are_part_of_what_a_run_is():
     problem = pose(small.model(), small.data())
     assert _identity(problem, bd.NUTS(), 0) != _identity(problem, bd.NUTS(coordinates="plain"), 0)

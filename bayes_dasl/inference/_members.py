@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ._descent import Objective
+from .._journal import Journal
+from .._progress import ProgressBar
+from ._descent import Descent, Objective
 from ._matching import Matching
 from ._problem import Problem
 from ._reference import has_reference
@@ -16,6 +18,8 @@ from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
 _DRAWS_A_MEMBER = 4
+# For chains that begin at members: how long these descend, and at which rate.
+_STEPS, _RATE = 2000, 0.02
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
 
@@ -101,6 +105,18 @@ def counts(
         }
 
     return {"weights": over(times * (1 - left_out)), "held_out": over(left_out)}
+
+
+def descended(
+    problem: Problem, members: int, *, key: Array, journal: Journal, bar: ProgressBar
+) -> Float[np.ndarray, "member dimension"]:
+    """Members of a plain ensemble that can be used, at most so many, for chains to begin at."""
+    key_start, key_rows, key_steps = jax.random.split(key, 3)
+    x = journal.step("members", lambda: {"position": begin(problem, members, key=key_start)})["position"]
+    descent = Descent(*weighted_loss(problem), (_RATE, _RATE), adaptive=True, steps=_STEPS, patience=_STEPS)
+    own = counts(problem, members, key=key_rows)
+    found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar).positions
+    return found[usable(problem, found)[0]]
 
 
 def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:

@@ -140,6 +140,14 @@ def find_start(
     return Start(x[order][modes], value[order][modes], precisions, len(at_first), int(np.isinf(at_first).sum()))
 
 
+def start_at(members: Float[np.ndarray, "member dimension"], optimiser: Optimiser) -> Start:
+    """The best of some positions as the only mode."""
+    value = or_lowest(optimiser.evaluate(members)[0])
+    best = int(value.argmax())
+    precision = _precision(optimiser, members[best])
+    return Start(members[best : best + 1], value[best : best + 1], precision[None], len(members), 0)
+
+
 def no_start(draws: int) -> ModelError:
     """To be raised where no start leads anywhere."""
     return ModelError(

@@ -15,16 +15,17 @@ from ._frame import Frame, LinearModel, Plain, positions
 from ._gradient import check_strategy, choose
 from ._last_layer import last_layer
 from ._matching import matched_start
+from ._members import descended
 from ._metric import laplace_metric
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
 from ._reference import References, has_reference
 from ._samples import Modes, Samples
 from ._settings import check_numbers
-from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode
+from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode, start_at
 from ._warmup import Warm, WarmUp, into_frame, segment
 
-_STARTS = ("modes", "pathfinder")
+_STARTS = ("modes", "pathfinder", "ensemble")
 _COORDINATES = ("auto", "plain")
 # Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
 _DEEPEST = 7
@@ -44,13 +45,15 @@ class NUTS:
     reverse mode from 65, and between them forward mode if a short measurement finds it faster by a fifth. Modes are
     climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
     `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
-    solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes.
+    solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes. With
+    `start="ensemble"` each begins at a member of a deep ensemble of its own instead.
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, whatever `start` says, and with at most 127 steps a draw. With `coordinates="plain"` they
-    move in the weights themselves.
-    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX.
+    the data without a solve, and with at most 127 steps a draw. With `coordinates="plain"`, or another start than
+    "modes", they move in the weights themselves.
+    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
+    Sommer et al. (2024) for chains from an ensemble.
     Raises: ModelError for numbers that make no sense.
     """
 
@@ -117,6 +120,8 @@ class NUTS:
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
+            if self.start == "ensemble":
+                near = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar)
             begun = journal.step(
                 "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
             )
@@ -153,7 +158,7 @@ class NUTS:
 
     def _references(self, problem: Problem) -> References | None:
         """What makes frames for networks inside of solvers; none where there is no such network."""
-        if self.coordinates == "plain" or not has_reference(problem):
+        if self.coordinates == "plain" or self.start != "modes" or not has_reference(problem):
             return None
         last = last_layer(problem)
         return References(LinearModel(problem, last)) if last.coordinates else None
@@ -172,6 +177,8 @@ class NUTS:
         if references:
             found = matched_start(problem, references, optimiser, near, key=key_find)
             position = found["reached"][np.arange(self.chains) % len(found["reached"])]
+        elif self.start == "ensemble" and near is not None:
+            found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
         else:
             start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
             found, position = start.arrays(), first_positions(start, optimiser, self.chains, key=key)
