@@ -20,3 +20,14 @@ def rhat(values: np.ndarray) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         found = array_stats.rhat(values, chain_axis=0, draw_axis=1)
     return np.where(np.isnan(found), np.inf, found)
+
+
+def nested_rhat(draws: np.ndarray, superchains: int) -> float:
+    """The worst rank-normalised nested R-hat of `(chain, draw, quantity)`; infinite where it cannot be computed.
+
+    Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
+    """
+    numbers = np.arange(superchains).repeat(len(draws) // superchains)
+    with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
+        values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
+    return float(np.max(np.where(np.isfinite(values), values, np.inf)))

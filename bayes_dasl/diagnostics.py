@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-from ._convergence import moving_quantities, rhat
+from ._convergence import moving_quantities, nested_rhat, rhat
 from ._findings import FAILURES, Diagnosis, Finding, Level, grade
 from ._run_findings import run_findings
 
@@ -43,7 +43,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
         (
             *_run_findings(post),
             *run_findings(post, agreed=all(map(_agreed, judged))),
-            *_mixing_findings(judged, nested="nested_rhat" in post.attrs),
+            *_mixing_findings(judged, int(post.attrs["superchains"]) if "nested_rhat" in post.attrs else 0),
             *_chain_findings(post, judged),
             *_energy_findings(post),
             *_divergence_findings(post),
@@ -144,15 +144,16 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
         )
 
 
-def _mixing_findings(judged: Iterable[_Columns], *, nested: bool) -> Iterator[Finding]:
+def _mixing_findings(judged: Iterable[_Columns], superchains: int) -> Iterator[Finding]:
     for columns in judged:
-        yield from _mixing(columns, nested=nested)
+        yield from _mixing(columns, superchains)
 
 
-def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
+def _mixing(columns: _Columns, superchains: int) -> Iterator[Finding]:
     """R-hat and effective sample size of a set of quantities; nothing for an empty set.
 
-    Of many short chains R-hat is above one whatever they do; their nested R-hat is judged elsewhere.
+    Of many short chains R-hat is above one whatever they do: there it is the nested one, of `superchains`, which for
+    the parameters themselves the run has found already.
     """
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
@@ -184,8 +185,10 @@ def _mixing(columns: _Columns, *, nested: bool) -> Iterator[Finding]:
     if moving.any():
         names = [name for name, moves in zip(columns.names, moving, strict=True) if moves]
         found = rhat(values[..., moving])
-        if not nested:
+        if not superchains:
             yield _rhat_finding(subject, names, found)
+        elif subject != "science parameters":
+            yield _nested_finding(subject, nested_rhat(values[..., moving], superchains))
         yield _ess_finding(subject, names, values[..., moving], apart=bool(found.max() > _PASSABLE_RHAT))
 
 
@@ -199,6 +202,12 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
         "vector field": "draw more; if chains stay apart, a smaller network or a smaller scale of its prior",
     }
     return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
+
+
+def _nested_finding(subject: str, found: float) -> Finding:
+    level = grade(-found, good=-1.01, warning=-_PASSABLE_RHAT)
+    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
+    return Finding(level, f"nested R-hat of {subject}", f"highest {found:.3f}, good below 1.01", remedy)
 
 
 def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:

@@ -154,9 +154,9 @@ CASES = [
     ({"log_evidence": -33.456}, "log evidence", ["warning"], "-33.46, of one run.*several runs"),
     (EVIDENCE | {"correlation": 0.45}, "moves of the particles", ["warning"], "up to 0.45.*moves='hamiltonian'"),
     (EVIDENCE | {"correlation": 0.1}, "moves of the particles", [], ""),
-    ({"nested_rhat": 1.004}, "nested R-hat", ["good"], "1.004, good below 1.01"),
-    ({"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),
-    ({"nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer warm-up"),
+    ({"superchains": 2, "nested_rhat": 1.004}, "nested R-hat", ["good"], "1.004, good below 1.01"),
+    ({"superchains": 2, "nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),
+    ({"superchains": 2, "nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer warm-up"),
     (ENERGY, "energy variance", ["good"], "0.0001 for each dimension, at most 0.0005"),
     (ENERGY | {"energy_variance_per_dimension": 1e-2}, "energy variance", ["bad"], "0.01 .*'chees'"),
     (UPDATE, "update", ["good"], "by importance weights: PSIS k-hat 0.31, 612 effective draws"),
@@ -190,8 +190,19 @@ def test_a_fact_of_the_run_is_a_finding(good, attributes, subject, levels, words
 def test_short_chains_are_judged_by_their_nested_rhat():
     post = make_post(chains=64, draws=20)
     assert any(finding.subject.startswith("R-hat") for finding in bd.diagnose(post).findings)
-    post.attrs["nested_rhat"] = 1.004
-    assert not any(finding.subject.startswith("R-hat") for finding in bd.diagnose(post).findings)
+    post.attrs |= {"nested_rhat": 1.004, "superchains": 8}
+    found = {finding.subject: finding.level for finding in bd.diagnose(post).findings}
+    assert not any(subject.startswith("R-hat") for subject in found)
+    assert found["nested R-hat of trajectories"] == "good"
+
+
+def test_superchains_apart_in_a_trajectory_are_bad():
+    post = make_post(chains=64, draws=20)
+    post.attrs |= {"nested_rhat": 1.004, "superchains": 8}
+    mean = post["conditional_mean"]["hare"]
+    post["conditional_mean"]["hare"] = mean + 10 * mean.std() * (mean["chain"] < 8)
+    found = {finding.subject: finding.level for finding in bd.diagnose(post).findings}
+    assert found["nested R-hat of trajectories"] == "bad"
 
 
 CHECKED = {

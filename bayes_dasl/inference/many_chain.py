@@ -1,12 +1,13 @@
 """Hundreds to thousands of short chains, for a GPU or a cheap density."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 import numpy as np
-from arviz_stats.base import array_stats
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
+from .._convergence import nested_rhat
 from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
@@ -36,7 +37,8 @@ class ManyChain:
     need at least two dimensions.
 
     Chains come in `superchains` of equal size, one after the other; those of one superchain begin at the same point.
-    The fact `nested_rhat` compares the superchains: chains too short for R-hat can be judged by it.
+    The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks: chains too short for
+    R-hat can be judged by it. `diagnose` does the same for trajectories and vector fields.
     `warmup` and `draws` are for each chain; a draw takes at most `max_steps` integration steps, since a batch is as
     slow as its slowest chain. All draws are kept in memory: chains × draws × dimension × 8 bytes.
 
@@ -96,7 +98,8 @@ class ManyChain:
             trace, interrupted = self._sample(population, metric, journal, bar)
         finally:
             population.close()
-        return self._samples(trace, interrupted, begun, population, method.gradients, steps)
+        judged = problem.of_groups("science", "latent")
+        return self._samples(trace, interrupted, begun, population, method.gradients, steps, judged)
 
     def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
         """The modes, and the first position of every chain with its value and gradient."""
@@ -146,14 +149,21 @@ class ManyChain:
         return {name: values[:, : self.draws] for name, values in joined.items()}, interrupted
 
     def _samples(
-        self, trace: Trace, interrupted: bool, begun: Arrays, population: Population, gradients: int, steps: int
+        self,
+        trace: Trace,
+        interrupted: bool,
+        begun: Arrays,
+        population: Population,
+        gradients: int,
+        steps: int,
+        judged: Sequence[int],
     ) -> Samples:
-        """Draws, statistics and facts; `steps` are those of the warm-up."""
+        """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that chains agree on."""
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts = fared(begun) | {
             "devices": f"{len(population.devices)} × {population.devices[0].platform}",
             "superchains": self.superchains,
-            "nested_rhat": nested_rhat(np.dstack([position, trace["lp"]]), self.superchains),
+            "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),
         }
         if error is not None:
@@ -185,14 +195,3 @@ def _keep_energy(population: Population, metric: Metric, journal: Journal, bar: 
         # The squared error grows with the sixth power of the step size.
         population.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
     return steps
-
-
-def nested_rhat(draws: Float[np.ndarray, "chain draw quantity"], superchains: int) -> float:
-    """The worst rank-normalised nested R-hat of several quantities; infinite where it cannot be computed.
-
-    Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
-    """
-    numbers = np.arange(superchains).repeat(len(draws) // superchains)
-    with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
-        values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
-    return float(np.max(np.where(np.isfinite(values), values, np.inf)))
