@@ -1,5 +1,7 @@
 """Engines that descend: point estimates, ensembles, dropout, SWAG and Laplace."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import networks_in_solvers as small
@@ -10,6 +12,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import _members, _terms
+from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, traced_once
 
 PATH = "layer.vector_field.closure.module.layers"
@@ -125,6 +128,38 @@ def test_bootstrapped_members_see_other_data(line):
         precision = (features.T * counts) @ features / 0.09 + np.diag([1.0, 0.25])
         ends.append(np.linalg.solve(precision, (features.T * counts) @ y / 0.09))
     np.testing.assert_allclose(lines(post).std(0), np.std(ends, axis=0), rtol=0.35)
+
+
+def test_adversarial_members_see_inputs_moved_to_where_data_are_less_likely(line):
+    model, data, _, _ = line
+    problem = pose(model, data)
+    whole = {"y": jnp.ones(12)}
+    x = jnp.asarray([0.4, -0.7])
+
+    def said(given):
+        return _terms.terms(problem, x, given, problem.observed, whole).data
+
+    moved = Adversary(problem, 0.01).moved(problem.inputs, said)
+    np.testing.assert_allclose(np.abs(moved.times - problem.inputs.times), 0.02, rtol=1e-9)
+    # To first order the data lose |slope| by so much at each row; the second order is small here.
+    slopes = jax.grad(lambda t: said(dataclasses.replace(problem.inputs, times=t)))(problem.inputs.times)
+    assert float(said(problem.inputs) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
+
+
+def test_adversarial_training_makes_a_line_flatter(line):
+    """Inputs in error by d in the worst direction are as residuals larger by d |slope|: the slope shrinks."""
+    model, data, mean, _ = line
+    plain, moved = (
+        lines(bd.fit(model, data, bd.DeepEnsemble(3, 1500, anchored=False, adversarial=a), key=0, progress=False))
+        for a in (0.0, 0.05)
+    )
+    np.testing.assert_allclose(plain[:, 1], mean[1], rtol=0.02)
+    assert np.all(np.abs(moved[:, 1]) < 0.98 * np.abs(plain[:, 1]))
+
+
+def test_a_solver_without_forcings_has_no_inputs_to_move():
+    with pytest.raises(bd.BayesDaslError, match="inputs that can be moved"):
+        bd.fit(small.model(), small.data(), bd.DeepEnsemble(2, 50, adversarial=0.01), progress=False)
 
 
 def test_members_that_end_elsewhere_are_dropped_and_counted():

@@ -10,6 +10,8 @@ from jaxtyping import Array, Float
 
 from .._journal import Journal
 from .._progress import ProgressBar
+from ..layers._prediction import frozen
+from ._adversarial import Adversary
 from ._descent import Descent, Objective
 from ._matching import Matching
 from ._problem import Problem
@@ -45,21 +47,38 @@ def weighted_loss(
     network: float = 1.0,
     minibatch: int | None = None,
     anchored: bool = False,
+    adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
 ) -> tuple[Objective, Callable[[Array, Any], Array]]:
     r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
 
     A member's own are `weights`, how often each datum counts, `held_out`, the same for the data that it is judged by,
     and `anchor`: a position about which the priors of an `anchored` one are normal, as wide as the prior. With
-    `minibatch` each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. The
-    data see the position `altered` by a random key, if that is given; the judge does not.
+    `minibatch` each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. An
+    `adversary` moves the inputs: half of what the data say is then said there. The data see the position `altered` by a
+    random key, if that is given; the judge sees neither.
     """
     size, everything = problem.inputs.times.size, jnp.arange(problem.inputs.times.size)
     spread = jnp.asarray(np.std(np.asarray(problem.prior(500, key=jax.random.key(0))), axis=0))
     of_network = np.asarray(problem.of_groups("network"), int)
 
-    def loss(position: Array, own: Any, index: Array, weights: Any, seen: Array | None = None) -> tuple[Array, Terms]:
-        found = terms(problem, position, *rows(problem, index), weights, data_at=seen)
+    def loss(
+        position: Array,
+        own: Any,
+        index: Array,
+        weights: Any,
+        seen: Array | None = None,
+        adversary: Adversary | None = None,
+    ) -> tuple[Array, Terms]:
+        given, observed = rows(problem, index)
+        found = terms(problem, position, given, observed, weights, data_at=seen)
+        if adversary is not None:
+
+            def data(given):
+                return terms(problem, frozen(position), given, observed, weights, data_at=frozen(seen)).data
+
+            there = terms(problem, position, adversary.moved(given, data), observed, weights, data_at=seen)
+            found = found._replace(data=(found.data + there.data) / 2)
         if anchored:
             each = -0.5 * ((position - own["anchor"]) / spread) ** 2
             prior = jnp.sum(each[of_network])
@@ -71,9 +90,10 @@ def weighted_loss(
         key_rows, key_altered = jax.random.split(key)
         seen = None if altered is None else altered(position, key_altered)
         if minibatch is None or minibatch >= size:
-            return loss(position, own, everything, own["weights"], seen)
+            return loss(position, own, everything, own["weights"], seen, adversary)
         index = jnp.sort(jax.random.choice(key_rows, size, (minibatch,), replace=False))
-        return loss(position, own, index, {n: w[index] * size / minibatch for n, w in own["weights"].items()}, seen)
+        some = {n: w[index] * size / minibatch for n, w in own["weights"].items()}
+        return loss(position, own, index, some, seen, adversary)
 
     def judge(position: Array, own: Any) -> Array:
         held_out = sum(jnp.sum(w) for w in own["held_out"].values())

@@ -8,6 +8,7 @@ from jaxtyping import Array
 
 from .._journal import Journal
 from .._progress import ProgressBar
+from ._adversarial import Adversary
 from ._descent import WINDOW, Descent
 from ._members import begin, counts, log_densities, usable, weighted_loss
 from ._problem import Problem
@@ -22,7 +23,9 @@ class DeepEnsemble:
     Each of the `members` begins at a prior draw. With `anchored` its prior is centred there rather than where the prior
     is, in the unconstrained space (randomised MAP sampling), so that members differ by as much as the prior allows
     wherever the data say nothing; without, only their starts tell members apart. With `bootstrap` each sees the times
-    of the data as often as they were drawn with replacement.
+    of the data as often as they were drawn with replacement. With `adversarial`, a share of the range of each forcing
+    (0.01 in the source), half of what the data say at each step is said at forcings moved by so much to where the data
+    are least likely, which makes members smooth; of a layer that solves nothing and has no forcings the index is moved.
 
     Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times (of each member's own) and
     `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
@@ -36,6 +39,7 @@ class DeepEnsemble:
     steps: int = 5000
     anchored: bool = True
     bootstrap: bool = False
+    adversarial: float = 0.0
     science_rate: float = 0.02
     network_rate: float = 0.02
     adaptive: bool = True
@@ -45,7 +49,7 @@ class DeepEnsemble:
     def __post_init__(self):
         check_numbers(self, {"members": 2, "steps": WINDOW, "patience": 1})
         check_shares(self, ("science_rate", "network_rate"))
-        check_shares(self, ("held_out",), zero=True)
+        check_shares(self, ("adversarial", "held_out"), zero=True)
 
     @property
     def draws(self) -> int:
@@ -59,13 +63,14 @@ class DeepEnsemble:
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The members that came to an end.
 
-        Raises: ModelError if no member has a finite log density.
+        Raises: ModelError if no member has a finite log density, or there are no inputs for `adversarial` to move.
         """
+        adversary = Adversary(problem, self.adversarial) if self.adversarial else None
         key_start, key_anchor, key_rows, key_steps = jax.random.split(key, 4)
         x = journal.step("start", lambda: {"position": begin(problem, self.members, key=key_start)})["position"]
         own = counts(problem, self.members, held_out=self.held_out, bootstrap=self.bootstrap, key=key_rows)
         own |= {"anchor": np.asarray(problem.prior(self.members, key=key_anchor))}
-        objective, judge = weighted_loss(problem, anchored=self.anchored)
+        objective, judge = weighted_loss(problem, anchored=self.anchored, adversary=adversary)
         rates = (self.science_rate, self.network_rate)
         descent = Descent(objective, judge, rates, self.adaptive, self.steps, self.patience)
         found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
