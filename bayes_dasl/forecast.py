@@ -87,6 +87,8 @@ def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, i
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
+    if not model.layer.begins:
+        start = min(start, float(times[0]))
     if times[0] < start:
         raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
     past = model.past(post["observed_data"].to_dataset())

@@ -187,3 +187,19 @@ class TestRefusals:
         data = xr.Dataset({"z": ("temperature", TEMPERATURES)}, {"temperature": TEMPERATURES})
         with pytest.raises(ModelError, match=r"'z' the shape \(4, 2\)"):
             pose(bd.Model(layer, noise=bd.NormalNoise(scale=dist.LogNormal(0.0, 1.0))), data)
+
+
+def test_a_layer_that_knows_no_start_forecasts_to_both_sides():
+    x = np.linspace(1.0, 2.0, 6)
+    data = xr.Dataset({"y": ("x", 2.0 * x)}, {"x": x})
+
+    class Through(bd.Module):
+        slope: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": self.slope * t}
+
+    model = bd.Model(bd.Algebraic(Through(dist.Normal(2.0, 1.0)), index="x"), bd.NormalNoise(0.1))
+    post = bd.fit(model, data, bd.Joint(steps=300, starts=2), progress=False)
+    fc = bd.forecast(model, post, np.array([-1.0, 0.5, 3.0]))
+    np.testing.assert_allclose(fc["conditional_mean"]["y"].squeeze(), [-2.0, 1.0, 6.0], rtol=0.02)

@@ -86,6 +86,10 @@ class MultiFidelity(AbstractLayer):
         return {**known, **{name: known[cheap] for name, cheap in self.costly.items() if cheap in known}}
 
     @property
+    def begins(self) -> bool:
+        return self.low.begins
+
+    @property
     def states(self) -> int:
         return self.low.states
 

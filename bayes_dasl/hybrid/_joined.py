@@ -89,6 +89,10 @@ class AbstractHybrid(AbstractLayer):
         return self._shared("start", None)
 
     @property
+    def begins(self) -> bool:
+        return any(part.begins for part in self._layers.values())
+
+    @property
     def states(self) -> int:
         return sum(part.states for part in self._layers.values())
 

@@ -102,6 +102,10 @@ class Unscented(AbstractLayer):
         return self.layer.dims
 
     @property
+    def begins(self) -> bool:
+        return self.layer.begins
+
+    @property
     def states(self) -> int:
         return self.layer.states
 

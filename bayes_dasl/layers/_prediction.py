@@ -64,6 +64,11 @@ class AbstractLayer(Module):
         return 0
 
     @property
+    def begins(self) -> bool:
+        """Whether it goes on from a start, and so knows nothing of what was before."""
+        return hasattr(self, "start")
+
+    @property
     def layered(self) -> bool:
         """Whether it is called with inputs; a hybrid of functions is called as they are."""
         return True
