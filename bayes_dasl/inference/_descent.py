@@ -24,9 +24,9 @@ WINDOW = 50
 GROUPS = ("science", "network")
 
 # Over a window a group that goes straight on gets a higher rate, one that goes to and fro a lower one.
-_STRAIGHT, _TO_AND_FRO = 0.5, 0.2
-_FASTER, _SLOWER = 1.5, 0.5
-_HIGHEST, _LOWEST = 30.0, 1e-3  # of a rate, as multiples of the first one
+_STRAIGHT, _TO_AND_FRO = 0.4, 0.2
+_FASTER, _SLOWER = 1.3, 0.6
+_HIGHEST, _LOWEST = 100.0, 1e-3  # of a rate, as multiples of the first one
 _WORTH_HAVING = 0.05  # nats
 _LARGEST_GRADIENT = 10.0  # norm, per group
 

@@ -20,8 +20,8 @@ from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
 _DRAWS_A_MEMBER = 4
-# For chains that begin at members: how long these descend, and at which rate.
-_STEPS, _RATE = 2000, 0.02
+# For chains that begin at members: how long these descend, and at which rates of science and network.
+_STEPS, _RATES = 2000, (0.01, 0.001)
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
 
@@ -133,7 +133,7 @@ def descended(
     """Members of a plain ensemble that can be used, at most so many, for chains to begin at."""
     key_start, key_rows, key_steps = jax.random.split(key, 3)
     x = journal.step("members", lambda: {"position": begin(problem, members, key=key_start)})["position"]
-    descent = Descent(*weighted_loss(problem), (_RATE, _RATE), adaptive=True, steps=_STEPS, patience=_STEPS)
+    descent = Descent(*weighted_loss(problem), _RATES, adaptive=True, steps=_STEPS, patience=_STEPS)
     own = counts(problem, members, key=key_rows)
     found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar).positions
     return found[usable(problem, found)[0]]

@@ -37,8 +37,8 @@ class MCDropout:
     draws: int = 1000
     steps: int = 5000
     starts: int = 4
-    science_rate: float = 0.02
-    network_rate: float = 0.02
+    science_rate: float = 0.01
+    network_rate: float = 0.001
 
     def __post_init__(self):
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})

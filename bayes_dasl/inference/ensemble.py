@@ -40,8 +40,8 @@ class DeepEnsemble:
     anchored: bool = True
     bootstrap: bool = False
     adversarial: float = 0.0
-    science_rate: float = 0.02
-    network_rate: float = 0.02
+    science_rate: float = 0.01
+    network_rate: float = 0.001
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10

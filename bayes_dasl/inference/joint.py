@@ -37,8 +37,8 @@ class Joint:
     starts: int = 4
     science_weight: float = 1.0
     network_weight: float = 1.0
-    science_rate: float = 0.02
-    network_rate: float = 0.02
+    science_rate: float = 0.01
+    network_rate: float = 0.001
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10

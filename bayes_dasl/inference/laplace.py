@@ -39,8 +39,8 @@ class Laplace:
     draws: int = 1000
     steps: int = 5000
     starts: int = 4
-    science_rate: float = 0.02
-    network_rate: float = 0.02
+    science_rate: float = 0.01
+    network_rate: float = 0.001
 
     def __post_init__(self):
         if self.subset not in SUBSETS:

@@ -37,8 +37,8 @@ class SWAG:
     collected: int = 40
     rate: float = 0.005
     minibatch: int | None = None
-    science_rate: float = 0.02
-    network_rate: float = 0.02
+    science_rate: float = 0.01
+    network_rate: float = 0.001
 
     def __post_init__(self):
         check_numbers(self, {"members": 1, "draws": 1, "steps": WINDOW, "collected": 3})
