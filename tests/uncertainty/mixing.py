@@ -69,9 +69,9 @@ def table() -> str:
     everything = held(RESULTS)
     for name, draws in sorted({(row["problem"], row["draws"]) for row in everything}):
         rows = [row for row in everything if (row["problem"], row["draws"]) == (name, draws)]
-        of = {key: np.array([row[key] for row in rows]) for key in ("good", "rhat", "seconds", "load")}
+        of = {key: np.array([row[key] for row in rows]) for key in ("good", "rhat")}
         ess = np.median([row["ess"][1] for row in rows])
-        quiet = of["seconds"][of["load"] < _ALONE]
+        quiet = np.array([row["seconds"] for row in rows if row.get("load", np.inf) < _ALONE])
         seconds = f"{quiet.size}: {np.median(quiet):.0f} ({quiet.max()})" if quiet.size else "–"
         lines.append(
             f"| {name} | {draws} | {len(rows)} | {np.sum(of['good'] >= 0.95)} | {np.median(of['good']):.1%} "
