@@ -24,8 +24,9 @@ RESULTS = Path(__file__).parent / "noise.jsonl"
 SD = 0.2
 SIZES, SEEDS, VARYING_SIZE = (30, 500, 3000), 5, 500
 ENGINES = {
-    "NUTS": bd.NUTS(),
+    "NUTS": bd.NUTS(draws=500),
     "anchored ensemble": bd.DeepEnsemble(20, steps=3000),
+    "anchored, bootstrapped": bd.DeepEnsemble(20, steps=3000, bootstrap=True),
     "plain ensemble": bd.DeepEnsemble(20, steps=3000, anchored=False),
     "MC dropout": bd.MCDropout(steps=3000),
     "SWAG": bd.SWAG(),
@@ -47,7 +48,9 @@ def drawn(rng: np.random.Generator, x: np.ndarray, sd) -> xr.Dataset:
 
 
 def model(varying: bool) -> bd.Model:
-    layer = bd.Algebraic(bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), dist.LogNormal(0.0, 0.5), width=16), index="x")
+    layer = bd.Algebraic(
+        bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), dist.LogNormal(0.0, 0.5), width=10, depth=1), index="x"
+    )
     typical = dist.LogNormal(np.log(0.3), 1.0)
     head = bd.Network.mlp({"t": (0.0, 0.6)}, ("log_scale",), 1.0, width=8, depth=1)
     return bd.Model(layer, bd.NormalNoise(bd.VaryingScale(typical, head) if varying else typical))

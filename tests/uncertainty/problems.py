@@ -13,6 +13,7 @@ import xarray as xr
 import bayes_dasl as bd
 
 NOISE = 0.05
+_UNCERTAIN = 0.1  # of the scale of a network: about how far a variance head may reach
 _NEAR = 0.35  # standard deviations of the data
 
 
@@ -55,9 +56,22 @@ class Problem:
         flat = {v.attrs["path"]: jnp.asarray(v.values.reshape(-1, *v.shape[2:])) for v in variables}
 
         def one(draw):
-            return self.rates(realise(self.model, draw).layer.vector_field, points)
+            layer = realise(self.model, draw).layer
+            ode = layer.layer if isinstance(layer, bd.Unscented) else layer
+            return self.rates(ode.vector_field, points)
 
         return np.asarray(jax.jit(lambda d: jax.lax.map(one, d, batch_size=64))(flat)).reshape(chains, draws, -1)
+
+    def with_variance_heads(self) -> "Problem":
+        """The same with a standard deviation of what the network says, a network too, as in DiffHybrid-UQ."""
+        closure = self.model.layer.vector_field.closure
+        head = bd.Network.mlp(closure.inputs, ("log_scale",), 0.5, width=4, depth=1)
+        scales = {
+            name: bd.VaryingScale(dist.HalfNormal(_UNCERTAIN * float(jnp.exp(closure.scale.loc))), head)
+            for name in self.corrected
+        }
+        at = eqx.tree_at(lambda ode: ode.vector_field.closure, self.model.layer, bd.VarianceHead(closure, scales))
+        return dataclasses.replace(self, model=bd.Model(bd.Unscented(at), self.model.noise))
 
 
 class Linear(bd.Module):

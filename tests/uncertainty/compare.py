@@ -1,0 +1,88 @@
+"""Engines side by side: how well they know the vector field of which a part is unknown.
+
+Run: `uv run python tests/uncertainty/compare.py`; what is done is kept, `--table` prints it. NUTS of Lotka–Volterra and
+of the oscillator is that of `mixing.py`.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
+
+import numpy as np  # noqa: E402
+from recovery.rows import held, keep  # noqa: E402
+
+import bayes_dasl as bd  # noqa: E402
+from uncertainty import mixing  # noqa: E402
+from uncertainty.judged import judged  # noqa: E402
+from uncertainty.problems import PROBLEMS  # noqa: E402
+
+RESULTS = Path(__file__).parent / "compare.jsonl"
+SEEDS, MEMBERS, STEPS = 10, 10, 3000
+ENGINES = {
+    "NUTS": bd.NUTS(),
+    "anchored ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
+    "anchored, bootstrapped": bd.DeepEnsemble(MEMBERS, STEPS, bootstrap=True),
+    "plain ensemble": bd.DeepEnsemble(MEMBERS, STEPS, anchored=False),
+    "MC dropout": bd.MCDropout(steps=STEPS),
+    "SWAG + unscented": bd.SWAG(steps=STEPS),
+    "Laplace, all weights": bd.Laplace("all", steps=STEPS),
+    "Laplace, last layer": bd.Laplace("last", steps=STEPS),
+}
+JUDGED = ("near", "box", "wider", "crps", "energy", "width", "rmse", "seconds")
+
+
+def run(name: str, engine: str, seed: int) -> dict:
+    problem = PROBLEMS[name](seed)
+    if engine == "SWAG + unscented":
+        problem = problem.with_variance_heads()
+    began = time.perf_counter()
+    post = bd.fit(problem.model, problem.data, ENGINES[engine], key=seed, progress=False)
+    row = {"problem": name, "engine": engine, "seed": seed, "seconds": round(time.perf_counter() - began)}
+    kept = {"draws": post["posterior"].sizes["draw"], "verdict": bd.diagnose(post).level}
+    return row | judged(problem, post) | kept
+
+
+def everything() -> list[dict]:
+    """Rows of this study, and those of NUTS that `mixing.py` holds."""
+    borrowed = [row | {"engine": "NUTS"} for row in held(mixing.RESULTS) if row["seed"] < SEEDS]
+    return held(RESULTS) + borrowed
+
+
+def table() -> str:
+    lines = [
+        "| system | engine | data sets | covered near the data | in their box | in the wider box | CRPS | "
+        "energy score | width of 95 % | RMSE | seconds |",
+        "|---" * 11 + "|",
+    ]
+    rows = everything()
+    for name in PROBLEMS:
+        for engine in ENGINES:
+            of = [row for row in rows if (row["problem"], row["engine"]) == (name, engine)]
+            if of:
+                near, box, wider, *scores, seconds = (np.array([row[key] for row in of]) for key in JUDGED)
+                said = [f"{np.mean(share):.1%}" for share in (near, box, wider)]
+                said += [f"{np.median(score):.3g}" for score in scores] + [f"{np.median(seconds):.0f}"]
+                lines.append(f"| {name} | {engine} | {len(of)} | {' | '.join(said)} |")
+    return "\n".join(lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=SEEDS)
+    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
+    asked = parser.parse_args()
+    done = {(row["problem"], row["engine"], row["seed"]) for row in held(RESULTS)}
+    for seed in range(0 if asked.table else asked.seeds):
+        for name in PROBLEMS:
+            for engine in ENGINES:
+                borrowed = engine == "NUTS" and name in mixing.PROBLEMS
+                if not borrowed and (name, engine, seed) not in done:
+                    keep(RESULTS, run(name, engine, seed))
+    print(table())
+
+
+if __name__ == "__main__":
+    main()
