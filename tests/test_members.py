@@ -105,16 +105,31 @@ def test_groups_have_rates_of_their_own():
     assert np.abs(by_path(slow)[weight] - by_path(start)[weight]).max() > 0.01
 
 
-def test_members_of_an_anchored_ensemble_are_draws_of_a_normal_posterior_with_noise_in_the_data(line):
+def test_anchored_and_bootstrapped_members_are_draws_of_a_normal_posterior():
+    """Where residuals are as large as the noise is said to be; a third of what is known of the slope is its prior."""
+    times, noise = np.linspace(-1.0, 1.0, 40), 3.0
+    residuals = np.random.default_rng(0).normal(size=40)
+    residuals *= noise / residuals.std()
+    data = xr.Dataset({"y": ("time", 0.4 - 0.7 * times + residuals)}, {"time": times})
+    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 1))), bd.NormalNoise(noise))
+    features = np.stack([np.ones(40), times], 1)
+    covariance = np.linalg.inv(features.T @ features / noise**2 + np.eye(2))
+    mean = covariance @ features.T @ data["y"].values / noise**2
+    found = lines(bd.fit(model, data, bd.DeepEnsemble(members=100, steps=1500), key=1))
+    np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 100).max())
+    np.testing.assert_allclose(found.std(0), np.sqrt(np.diag(covariance)), rtol=0.25)
+
+
+def test_anchored_members_spread_as_far_as_the_prior_and_no_further(line):
     """Randomised MAP: the spread of the members is that of the anchors, as far as the data leave it."""
     model, data, mean, covariance = line
-    post = bd.fit(model, data, bd.DeepEnsemble(members=60, steps=1500), key=0)
+    post = bd.fit(model, data, bd.DeepEnsemble(members=60, steps=1500, bootstrap=False), key=0)
     found = lines(post)
     np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 60).max())
-    # Of an anchored member the variance is Σ Λ₀ Σ; noise in the data would add the rest of Σ.
+    # Of an anchored member the variance is Σ Λ₀ Σ; the noise of the data would add the rest of Σ.
     expected = np.sqrt(np.diag(covariance @ np.diag([1.0, 0.25]) @ covariance))
     np.testing.assert_allclose(found.std(0), expected, rtol=0.35)
-    plain = bd.fit(model, data, bd.DeepEnsemble(members=5, steps=1500, anchored=False), key=0)
+    plain = bd.fit(model, data, bd.DeepEnsemble(5, 1500, anchored=False, bootstrap=False), key=0)
     assert lines(plain).std(0).max() < 0.05 * expected.min()
 
 
@@ -150,7 +165,15 @@ def test_adversarial_training_makes_a_line_flatter(line):
     """Inputs in error by d in the worst direction are as residuals larger by d |slope|: the slope shrinks."""
     model, data, mean, _ = line
     plain, moved = (
-        lines(bd.fit(model, data, bd.DeepEnsemble(3, 1500, anchored=False, adversarial=a), key=0, progress=False))
+        lines(
+            bd.fit(
+                model,
+                data,
+                bd.DeepEnsemble(3, 1500, anchored=False, bootstrap=False, adversarial=a),
+                key=0,
+                progress=False,
+            )
+        )
         for a in (0.0, 0.05)
     )
     np.testing.assert_allclose(plain[:, 1], mean[1], rtol=0.02)

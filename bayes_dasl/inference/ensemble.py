@@ -21,11 +21,13 @@ class DeepEnsemble:
     r"""Point estimates from several starts, over science and networks alike; their spread is the epistemic uncertainty.
 
     Each of the `members` begins at a prior draw. With `anchored` its prior is centred there rather than where the prior
-    is, in the unconstrained space (randomised MAP sampling), so that members differ by as much as the prior allows
-    wherever the data say nothing; without, only their starts tell members apart. With `bootstrap` each sees the times
-    of the data as often as they were drawn with replacement. With `adversarial`, a share of the range of each forcing
-    (0.01 in the source), half of what the data say at each step is said at forcings moved by so much to where the data
-    are least likely, which makes members smooth; of a layer that solves nothing and has no forcings the index is moved.
+    is, in the unconstrained space, so that members differ by as much as the prior allows wherever the data say nothing.
+    With `bootstrap` each sees the times of the data as often as they were drawn with replacement, so that members
+    differ by what the noise of the data leaves open. For a normal posterior the two variances add up to that of the
+    posterior, which either alone falls short of; with neither, only their starts tell members apart. With
+    `adversarial`, a share of the range of each forcing (0.01 in the source), half of what the data say at each step is
+    said at forcings moved by so much to where the data are least likely, which makes members smooth; of a layer that
+    solves nothing and has no forcings the index is moved.
 
     Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times (of each member's own) and
     `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
@@ -38,7 +40,7 @@ class DeepEnsemble:
     members: int = 20
     steps: int = 5000
     anchored: bool = True
-    bootstrap: bool = False
+    bootstrap: bool = True
     adversarial: float = 0.0
     science_rate: float = 0.01
     network_rate: float = 0.001

@@ -23,9 +23,9 @@ RESULTS = Path(__file__).parent / "compare.jsonl"
 SEEDS, MEMBERS, STEPS = 10, 10, 3000
 ENGINES = {
     "NUTS": bd.NUTS(),
-    "anchored ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
-    "anchored, bootstrapped": bd.DeepEnsemble(MEMBERS, STEPS, bootstrap=True),
-    "plain ensemble": bd.DeepEnsemble(MEMBERS, STEPS, anchored=False),
+    "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
+    "anchored ensemble": bd.DeepEnsemble(MEMBERS, STEPS, bootstrap=False),
+    "plain ensemble": bd.DeepEnsemble(MEMBERS, STEPS, anchored=False, bootstrap=False),
     "MC dropout": bd.MCDropout(steps=STEPS),
     "SWAG + unscented": bd.SWAG(steps=STEPS),
     "Laplace, all weights": bd.Laplace("all", steps=STEPS),

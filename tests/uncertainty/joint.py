@@ -20,7 +20,7 @@ import bayes_dasl as bd  # noqa: E402
 from uncertainty.problems import PROBLEMS  # noqa: E402
 
 RESULTS = Path(__file__).parent / "joint.jsonl"
-SEEDS, STEPS, STARTS = 3, 5000, 4
+SEEDS, STEPS, STARTS = 3, 3000, 4
 NEAR = 1.0  # nats
 EVERY = 10
 WAYS = {"separate, adapted": {"adaptive": True}} | {

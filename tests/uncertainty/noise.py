@@ -24,10 +24,10 @@ RESULTS = Path(__file__).parent / "noise.jsonl"
 SD = 0.2
 SIZES, SEEDS, VARYING_SIZE = (30, 500, 3000), 5, 500
 ENGINES = {
-    "NUTS": bd.NUTS(draws=500),
-    "anchored ensemble": bd.DeepEnsemble(20, steps=3000),
-    "anchored, bootstrapped": bd.DeepEnsemble(20, steps=3000, bootstrap=True),
-    "plain ensemble": bd.DeepEnsemble(20, steps=3000, anchored=False),
+    "NUTS": bd.NUTS(draws=300),
+    "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, steps=3000),
+    "anchored ensemble": bd.DeepEnsemble(20, steps=3000, bootstrap=False),
+    "plain ensemble": bd.DeepEnsemble(20, steps=3000, anchored=False, bootstrap=False),
     "MC dropout": bd.MCDropout(steps=3000),
     "SWAG": bd.SWAG(),
     "Laplace, last layer": bd.Laplace("last", steps=3000),
