@@ -363,3 +363,16 @@ def test_save_into_no_folder_names_the_path(tmp_path):
         Report("new").save(tmp_path / "file" / "report.html")
     assert Report("new").save(tmp_path / "made" / "a.html").read_text() == "new"
     assert Report("new").save(str(tmp_path / "a.html")).read_text() == "new"
+
+
+def test_engines_without_chains_show_their_members_and_no_rhat():
+    post = trees.make_post()
+    post.attrs |= {"draws_are": "members", "members": 20, "members_failed": 1, "members_stuck": 2}
+    steps = {"step": np.arange(1, 101), "look": [50, 100]}
+    curve = np.linspace(0.0, -5.0, 100)[None]
+    terms = {name: (("member", "step"), curve) for name in ("loss", "data", "science", "network")}
+    looks = {"held_out": (("member", "look"), curve[:, 49::50])}
+    post["training"] = xr.DataTree(xr.Dataset(terms | looks, steps))
+    page = report(post, trees.make_fc(), trees.make_data()[1]).html
+    assert "kept of 20" in page and "figure-training" in page
+    assert "R-hat" not in page and 'id="chains"' not in page

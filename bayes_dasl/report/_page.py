@@ -230,7 +230,8 @@ def _origin(post: xr.DataTree) -> tuple[str, str, str]:
     if "members" in attrs:
         lost = int(attrs["members_failed"]) + int(attrs["members_stuck"])
         return "members", fixed(int(attrs["members"]) - lost, 0), f"kept of {attrs['members']}"
-    return "draws", fixed(draws, 0), {"point": "a point estimate"}.get(attrs["draws_are"], attrs["draws_are"])
+    what = str(attrs["draws_are"])
+    return "draws", fixed(draws, 0), "a point estimate" if what == "point" else what
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:
