@@ -9,9 +9,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _members, _terms
+from bayes_dasl.inference import _descent, _members, _terms
 from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, traced_once
 
@@ -285,3 +286,15 @@ def test_uncertainty_of_members_reaches_the_forecast(line):
     copies = post.isel(draw=[0] * 12)
     alike = bd.decompose(bd.forecast(model, copies, xr.Dataset(coords={"time": [5.0]})))
     assert float(alike["epistemic"].max()) < 1e-12
+
+
+def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer(monkeypatch):
+    problem = lotka_volterra(0)
+    model, data, engine = problem.model, problem.data, bd.Joint(steps=200, starts=2)
+    found = bd.fit(model, data, engine, key=0, progress=False)
+    monkeypatch.setattr(_descent, "has_reference", lambda problem: False)
+    plain = bd.fit(model, data, engine, key=0, progress=False)
+    lowest = [float(np.nanmin(post["training"]["loss"])) for post in (found, plain)]
+    assert lowest[0] < lowest[1] - 5.0
+    # What is called the loss is that of the weights: minus the log density of the draw, but for its last few steps.
+    assert -float(found["sample_stats"]["lp"].squeeze()) == pytest.approx(lowest[0], abs=1.0)

@@ -1,4 +1,8 @@
-"""Descent of several members at once, with a transform and a rate of its own for each group of random leaves."""
+"""Descent of several members at once, with a transform and a rate of its own for each group of random leaves.
+
+Where networks sit inside solvers each member moves in conditional coordinates of its own (`_frame.py`): their last
+layers then follow what moves, and a step is as good as twenty in the weights themselves.
+"""
 
 import dataclasses
 import functools
@@ -14,7 +18,10 @@ from jaxtyping import Array, Float
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from .._trace import traced
+from ._frame import Frame, LinearModel, Plain
+from ._last_layer import last_layer
 from ._problem import Problem
+from ._reference import References, has_reference
 from ._spread import spread
 from ._terms import Terms
 
@@ -29,6 +36,7 @@ _FASTER, _SLOWER = 1.3, 0.6
 _HIGHEST, _LOWEST = 100.0, 1e-3  # of a rate, as multiples of the first one
 _WORTH_HAVING = 0.05  # nats
 _LARGEST_GRADIENT = 10.0  # norm, per group
+_NEW_FRAMES = (0, 2, 6, 14, 30, 62)  # windows before which members get frames around where they are
 
 type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
 """From a position, what is a member's own, and a random key: what to lower, and the terms of the log density."""
@@ -79,16 +87,21 @@ class Descent:
         bar: ProgressBar,
     ) -> Descended:
         """Descend from these positions; `own` is a tree with a leading axis of members."""
-        program = _Program(self, problem, x, own)
+        frames = _Frames(problem)
+        program = _Program(self, problem, frames, x, own)
         state, done, curves, visited = program.first(x), 0, [], []
         windows = -(-self.steps // WINDOW)
         bar.start("descending", windows * WINDOW)
+        held: Arrays = {}
         while done < windows and not np.all(state["stopped"]):
-            work = functools.partial(program.window, state, own, jax.random.fold_in(key, done))
+            if done in _NEW_FRAMES:
+                held = journal.step(f"frames {done + 1}", functools.partial(frames.around, state["at"], held))
+                state = program.entered(state, held)
+            work = functools.partial(program.window, state, held, own, jax.random.fold_in(key, done))
             arrays = journal.step(f"window {done + 1}", work)
             state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
             curves.append({n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")})
-            visited.append(state["position"])
+            visited.append(state["at"])
             done += 1
             bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
         joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
@@ -96,11 +109,36 @@ class Descent:
         return Descended(state["best"], np.stack(visited, axis=1), joined, done * WINDOW, stopped)
 
 
+class _Frames:
+    """The coordinates in which members move: conditional ones of each, or the plain ones of all."""
+
+    def __init__(self, problem: Problem):
+        last = last_layer(problem) if has_reference(problem) else None
+        self._references = References(LinearModel(problem, last)) if last is not None and last.coordinates else None
+
+    def of(self, held: Any) -> Frame:
+        """The frame of one member."""
+        return Plain() if self._references is None else self._references.restored(held)
+
+    def around(self, x: Float[np.ndarray, "member dimension"], before: Arrays) -> Arrays:
+        """Frames around where members are; where one has none, it keeps that from before, or takes another's."""
+        if self._references is None:
+            return {}
+        found = [self._references.frame(row[None]) for row in x]
+        good = [all(np.isfinite(leaf).all() for leaf in frame.values()) for frame in found]
+        spare = next((frame for frame, fine in zip(found, good, strict=True) if fine), found[0])
+        kept = []
+        for i, (frame, fine) in enumerate(zip(found, good, strict=True)):
+            own = {name: leaf[i] for name, leaf in before.items()} or spare
+            kept.append(frame if fine else own)
+        return {name: np.stack([frame[name] for frame in kept]) for name in spare}
+
+
 class _Program:
     """A window of steps for every member, compiled once."""
 
-    def __init__(self, descent: Descent, problem: Problem, x: np.ndarray, own: Any):
-        self._descent = descent
+    def __init__(self, descent: Descent, problem: Problem, frames: _Frames, x: np.ndarray, own: Any):
+        self._descent, self._frames = descent, frames
         network = problem.of_groups("network")
         everything = range(problem.dimension)
         self._of = {
@@ -109,11 +147,16 @@ class _Program:
         }
         clipped = optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
         self._transform = optax.multi_transform(dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS})
-        example = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
-        slope = jax.value_and_grad(descent.objective, has_aux=True)
-        self._slope = traced(slope, *example, jax.random.key(0))
-        self._judge = traced(descent.judge, *example)
-        self._structure = jax.tree.structure(self._transform.init(self._parted(example[0])))
+        at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
+        held = {name: jnp.asarray(leaf[0]) for name, leaf in frames.around(x[:1], {}).items()}
+
+        def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
+            return descent.objective(frames.of(held).position(xi)[0], own, key)
+
+        self._slope = traced(jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0))
+        self._judge = traced(descent.judge, at, mine)
+        self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
+        self._structure = jax.tree.structure(self._transform.init(self._parted(at)))
         self._run = jax.jit(spread(self._of_a_member, len(x)).function)
 
     def _parted(self, x: Array) -> dict[str, Array]:
@@ -132,6 +175,7 @@ class _Program:
         members = len(x)
         return self._with_memory(memory) | {
             "position": x,
+            "at": x,
             "best": x,
             "lowest": np.full(members, np.inf),
             "rates": np.tile(np.asarray(self._descent.rates), (members, 1)),
@@ -139,29 +183,37 @@ class _Program:
             "stopped": np.zeros(members, bool),
         }
 
+    def entered(self, state: Arrays, held: Arrays) -> Arrays:
+        """The state in new frames: the same places, and nothing remembered of slopes in the old ones."""
+        if not held:
+            return state
+        fresh = self.first(state["at"])
+        xi = np.asarray(self._enter(jnp.asarray(state["at"]), {n: jnp.asarray(v) for n, v in held.items()}))
+        return state | {n: v for n, v in fresh.items() if n.startswith("memory/")} | {"position": xi}
+
     def _with_memory(self, memory: Any) -> Arrays:
         return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(memory))}
 
-    def window(self, state: Arrays, own: Any, key: Array) -> Arrays:
+    def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
         """The state of all members after a window, and their curves."""
         keys = jax.random.split(key, len(state["position"]))
-        return {name: np.asarray(values) for name, values in self._run((state, own, keys)).items()}
+        return {name: np.asarray(values) for name, values in self._run((state, held, own, keys)).items()}
 
     def _of_a_member(self, item: Any) -> Any:
-        state, own, key = item
+        state, held, own, key = item
         still = self._still(state)
-        return jax.lax.cond(state["stopped"], lambda: still, lambda: self._advanced(state, own, key))
+        return jax.lax.cond(state["stopped"], lambda: still, lambda: self._advanced(state, held, own, key))
 
     def _still(self, state: Any) -> Any:
         nothing = jnp.full(WINDOW, jnp.nan)
         return state | {f"curve/{name}": nothing for name in ("loss", *Terms._fields)} | {"curve/held_out": nothing[:1]}
 
-    def _advanced(self, state: Any, own: Any, key: Array) -> Any:
+    def _advanced(self, state: Any, held: Any, own: Any, key: Array) -> Any:
         memory = jax.tree.unflatten(self._structure, [state[f"memory/{i}"] for i in range(self._structure.num_leaves)])
 
         def step(carry, number):
             x, memory, length = carry
-            (loss, found), slope = self._slope(x, own, jax.random.fold_in(key, number))
+            (loss, found), slope = self._slope(x, held, own, jax.random.fold_in(key, number))
             slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
             update: Any
             update, memory = self._transform.update(self._parted(slope), memory)
@@ -171,12 +223,14 @@ class _Program:
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
-        held_out = self._judge(x, own)
+        at = self._frames.of(held).position(x)[0]
+        held_out = self._judge(at, own)
         better = held_out < state["lowest"]
         since = jnp.where(held_out < state["lowest"] - _WORTH_HAVING, 0, state["since_best"] + 1)
         after = {
             "position": x,
-            "best": jnp.where(better, x, state["best"]),
+            "at": at,
+            "best": jnp.where(better, at, state["best"]),
             "lowest": jnp.where(better, held_out, state["lowest"]),
             "rates": self._new_rates(state, x, length),
             "since_best": since,

@@ -21,7 +21,7 @@ from ._terms import Terms, rows, terms
 
 _DRAWS_A_MEMBER = 4
 # For chains that begin at members: how long these descend, and at which rates of science and network.
-_STEPS, _RATES = 2000, (0.01, 0.001)
+_STEPS, _RATES = 2000, (0.01, 0.003)
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
 

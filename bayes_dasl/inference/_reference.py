@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -78,7 +79,7 @@ class References:
         xi[:, self.linear.weights] = 0.0
         return positions(frame, xi)[0]
 
-    def restored(self, arrays: Arrays) -> Conditional:
+    def restored(self, arrays: Mapping[str, Any]) -> Conditional:
         """The frame of such arrays."""
         structure = jax.tree.structure(self.like)
         return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])

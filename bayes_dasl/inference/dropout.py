@@ -38,7 +38,7 @@ class MCDropout:
     steps: int = 5000
     starts: int = 4
     science_rate: float = 0.01
-    network_rate: float = 0.001
+    network_rate: float = 0.003
 
     def __post_init__(self):
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})

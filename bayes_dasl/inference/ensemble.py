@@ -43,7 +43,7 @@ class DeepEnsemble:
     bootstrap: bool = True
     adversarial: float = 0.0
     science_rate: float = 0.01
-    network_rate: float = 0.001
+    network_rate: float = 0.003
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10

@@ -38,7 +38,7 @@ class Joint:
     science_weight: float = 1.0
     network_weight: float = 1.0
     science_rate: float = 0.01
-    network_rate: float = 0.001
+    network_rate: float = 0.003
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10

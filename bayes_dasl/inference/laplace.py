@@ -40,7 +40,7 @@ class Laplace:
     steps: int = 5000
     starts: int = 4
     science_rate: float = 0.01
-    network_rate: float = 0.001
+    network_rate: float = 0.003
 
     def __post_init__(self):
         if self.subset not in SUBSETS:

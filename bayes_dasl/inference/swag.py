@@ -38,7 +38,7 @@ class SWAG:
     rate: float = 0.005
     minibatch: int | None = None
     science_rate: float = 0.01
-    network_rate: float = 0.001
+    network_rate: float = 0.003
 
     def __post_init__(self):
         check_numbers(self, {"members": 1, "draws": 1, "steps": WINDOW, "collected": 3})
