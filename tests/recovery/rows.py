@@ -1,6 +1,8 @@
 """What a long run has found so far: rows of JSON, one for each fit."""
 
+import argparse
 import json
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 
@@ -13,3 +15,28 @@ def keep(path: Path, row: dict) -> None:
     with path.open("a") as file:
         file.write(json.dumps(row) + "\n")
     print(row, flush=True)
+
+
+def go_on(
+    about: str,
+    path: Path,
+    seeds: int,
+    names: tuple[str, ...],
+    tasks: Callable[[int], Iterable[tuple]],
+    run: Callable[..., dict],
+    table: Callable[[], str],
+) -> None:
+    """Do what is not done yet, seed by seed, and print the table.
+
+    `tasks(seed)` are the arguments of `run`, and `names` what a row calls them.
+    """
+    parser = argparse.ArgumentParser(description=about.splitlines()[0])
+    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--table", action="store_true", help="print what is held, and run nothing")
+    asked = parser.parse_args()
+    done = {tuple(row.get(name) for name in names) for row in held(path)}
+    for seed in range(0 if asked.table else asked.seeds):
+        for task in tasks(seed):
+            if task not in done:
+                keep(path, run(*task))
+    print(table())

@@ -4,7 +4,6 @@ Run: `uv run python tests/uncertainty/compare.py`; what is done is kept, `--tabl
 of the oscillator is that of `mixing.py`.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 import numpy as np  # noqa: E402
-from recovery.rows import held, keep  # noqa: E402
+from recovery.rows import go_on, held  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from uncertainty import mixing  # noqa: E402
@@ -45,6 +44,12 @@ def run(name: str, engine: str, seed: int) -> dict:
     return row | judged(problem, post) | kept
 
 
+def tasks(seed: int) -> list[tuple[str, str, int]]:
+    """All but what `mixing.py` does."""
+    every = ((name, engine, seed) for name in PROBLEMS for engine in ENGINES)
+    return [task for task in every if not (task[1] == "NUTS" and task[0] in mixing.PROBLEMS)]
+
+
 def everything() -> list[dict]:
     """Rows of this study, and those of NUTS that `mixing.py` holds."""
     borrowed = [row | {"engine": "NUTS"} for row in held(mixing.RESULTS) if row["seed"] < SEEDS]
@@ -69,20 +74,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
-    asked = parser.parse_args()
-    done = {(row["problem"], row["engine"], row["seed"]) for row in held(RESULTS)}
-    for seed in range(0 if asked.table else asked.seeds):
-        for name in PROBLEMS:
-            for engine in ENGINES:
-                borrowed = engine == "NUTS" and name in mixing.PROBLEMS
-                if not borrowed and (name, engine, seed) not in done:
-                    keep(RESULTS, run(name, engine, seed))
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    go_on(__doc__, RESULTS, SEEDS, ("problem", "engine", "seed"), tasks, run, table)

@@ -6,7 +6,6 @@ Three hybrids, several data sets each. The loss to be reached is the lowest that
 rate is tried at several values, of which the best for each hybrid counts.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -14,7 +13,7 @@ from pathlib import Path
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 import numpy as np  # noqa: E402
-from recovery.rows import held, keep  # noqa: E402
+from recovery.rows import go_on, held  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from uncertainty.problems import PROBLEMS  # noqa: E402
@@ -71,18 +70,6 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
-    asked = parser.parse_args()
-    done = {(row["problem"], row["seed"], row["way"]) for row in held(RESULTS)}
-    for seed in range(0 if asked.table else SEEDS):
-        for name in PROBLEMS:
-            for way in WAYS:
-                if (name, seed, way) not in done:
-                    keep(RESULTS, run(name, seed, way))
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    every = lambda seed: [(name, seed, way) for name in PROBLEMS for way in WAYS]  # noqa: E731
+    go_on(__doc__, RESULTS, SEEDS, ("problem", "seed", "way"), every, run, table)

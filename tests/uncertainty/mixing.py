@@ -6,7 +6,6 @@ A probe is a point of a trajectory, or a rate of the vector field at a place nea
 below 1.01 and its bulk ESS at least 400.
 """
 
-import argparse
 import os
 import sys
 import time
@@ -16,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 
 import numpy as np  # noqa: E402
 from arviz_stats.base.array import array_stats  # noqa: E402
-from recovery.rows import held, keep  # noqa: E402
+from recovery.rows import go_on, held  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from uncertainty.judged import judged  # noqa: E402
@@ -29,10 +28,10 @@ SEEDS = 20
 _ALONE = 2.5  # load of the machine, of five minutes, above which something else ran beside a fit
 
 
-def fit(name: str, seed: int) -> dict:
+def fit(name: str, seed: int, draws: int) -> dict:
     problem = PROBLEMS[name](seed)
     began = time.perf_counter()
-    post = bd.fit(problem.model, problem.data, bd.NUTS(draws=DRAWS[name]), key=seed, progress=False)
+    post = bd.fit(problem.model, problem.data, bd.NUTS(draws=draws), key=seed, progress=False)
     seconds = time.perf_counter() - began
     points, near = problem.points()
     places = {n: values[near] for n, values in points.items()}
@@ -45,7 +44,7 @@ def fit(name: str, seed: int) -> dict:
     return {
         "problem": name,
         "seed": seed,
-        "draws": DRAWS[name],
+        "draws": draws,
         "load": round(os.getloadavg()[1], 2),
         "seconds": round(seconds),
         "good": round(float(np.mean((rhat < 1.01) & (ess >= 400))), 4),
@@ -80,18 +79,13 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=SEEDS)
-    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
-    asked = parser.parse_args()
-    done = {(row["problem"], row["seed"], row["draws"]) for row in held(RESULTS)}
-    for seed in range(0 if asked.table else asked.seeds):
-        for name in PROBLEMS:
-            if (name, seed, DRAWS[name]) not in done:
-                keep(RESULTS, fit(name, seed))
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    go_on(
+        __doc__,
+        RESULTS,
+        SEEDS,
+        ("problem", "seed", "draws"),
+        lambda seed: [(name, seed, DRAWS[name]) for name in PROBLEMS],
+        fit,
+        table,
+    )

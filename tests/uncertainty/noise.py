@@ -6,7 +6,6 @@ A smooth curve, seen with noise of a known sd of 0.2 (`known`), or of one that g
 (`varying`). The inside are 101 places among the data, the outside 20 places beyond them by up to half of their range.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -16,7 +15,7 @@ sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
 import numpy as np  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
 import xarray as xr  # noqa: E402
-from recovery.rows import held, keep  # noqa: E402
+from recovery.rows import go_on, held  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 
@@ -75,10 +74,10 @@ def known(engine: str, size: int, seed: int) -> dict:
     return row | {"rmse": round(float(np.sqrt(np.mean((mean - curve(places))[inside] ** 2))), 4)}
 
 
-def varying(engine: str, seed: int) -> dict:
+def varying(engine: str, size: int, seed: int) -> dict:
     """Coverage of new data by 90 % intervals in each third of the places by their noise."""
     rng = np.random.default_rng([seed, 1])
-    x, at = (np.sort(rng.uniform(-1, 1, size)) for size in (VARYING_SIZE, 3000))
+    x, at = (np.sort(rng.uniform(-1, 1, number)) for number in (size, 3000))
     truth, fitted = varying_sd(at), model(varying=True)
     data, test = drawn(rng, x, varying_sd(x)), drawn(rng, at, truth)
     began = time.perf_counter()
@@ -97,11 +96,16 @@ def varying(engine: str, seed: int) -> dict:
     return {
         "study": "varying",
         "engine": engine,
+        "size": size,
         "seed": seed,
         "seconds": seconds,
         "covered": [round(float(hit[third == i].mean()), 4) for i in range(3)],
         "sd_ratio": [round(float((found / truth)[third == i].mean()), 4) for i in range(3)],
     }
+
+
+def run(study: str, engine: str, size: int, seed: int) -> dict:
+    return {"known": known, "varying": varying}[study](engine, size, seed)
 
 
 def tables() -> str:
@@ -134,20 +138,7 @@ def tables() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
-    asked = parser.parse_args()
-    done = {(r["study"], r["engine"], r.get("size"), r["seed"]) for r in held(RESULTS)}
-    for seed in range(0 if asked.table else SEEDS):
-        for engine in ENGINES:
-            for size in SIZES:
-                if ("known", engine, size, seed) not in done:
-                    keep(RESULTS, known(engine, size, seed))
-            if ("varying", engine, None, seed) not in done:
-                keep(RESULTS, varying(engine, seed))
-    print(tables())
-
-
 if __name__ == "__main__":
-    main()
+    sizes = [("known", size) for size in SIZES] + [("varying", VARYING_SIZE)]
+    every = lambda seed: [(study, engine, size, seed) for engine in ENGINES for study, size in sizes]  # noqa: E731
+    go_on(__doc__, RESULTS, SEEDS, ("study", "engine", "size", "seed"), every, run, tables)

@@ -11,6 +11,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.posterior import draws_of
+from bayes_dasl.random import realise
 
 NOISE = 0.05
 _UNCERTAIN = 0.1  # of the scale of a network: about how far a variance head may reach
@@ -49,18 +51,16 @@ class Problem:
 
     def drawn_rates(self, post: xr.DataTree, points: dict[str, jax.Array]) -> np.ndarray:
         """The same of each draw of a posterior: `(chain, draw, rate)`."""
-        from bayes_dasl.random import realise
-
-        variables = [v for v in post["posterior"].data_vars.values()]
-        chains, draws = variables[0].shape[:2]
-        flat = {v.attrs["path"]: jnp.asarray(v.values.reshape(-1, *v.shape[2:])) for v in variables}
+        sizes = post["posterior"].sizes
+        flat = {path: jnp.asarray(values) for path, values in draws_of(self.model, post).items()}
 
         def one(draw):
             layer = realise(self.model, draw).layer
             ode = layer.layer if isinstance(layer, bd.Unscented) else layer
             return self.rates(ode.vector_field, points)
 
-        return np.asarray(jax.jit(lambda d: jax.lax.map(one, d, batch_size=64))(flat)).reshape(chains, draws, -1)
+        found = jax.jit(lambda d: jax.lax.map(one, d, batch_size=64))(flat)
+        return np.asarray(found).reshape(sizes["chain"], sizes["draw"], -1)
 
     def with_variance_heads(self) -> "Problem":
         """The same with a standard deviation of what the network says, a network too, as in DiffHybrid-UQ."""

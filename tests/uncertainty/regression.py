@@ -9,7 +9,6 @@ deviation. Everything is normalised; nine tenths are for training. `scikit-learn
 an NLL of −0.91 and an RMSE of 0.1215; here the noise alone gives an NLL of −0.88 and an RMSE of 0.1000.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
@@ -20,7 +19,7 @@ import numpy as np  # noqa: E402
 import numpyro.distributions as dist  # noqa: E402
 import scipy.stats  # noqa: E402
 import xarray as xr  # noqa: E402
-from recovery.rows import held, keep  # noqa: E402
+from recovery.rows import go_on, held  # noqa: E402
 from scipy.special import logsumexp  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
@@ -118,17 +117,5 @@ def table() -> str:
     return "\n".join(lines)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--table", action="store_true", help="print what is held, and fit nothing")
-    asked = parser.parse_args()
-    done = {(row["engine"], row["seed"]) for row in held(RESULTS)}
-    for seed in range(0 if asked.table else SEEDS):
-        for engine in ENGINES:
-            if (engine, seed) not in done:
-                keep(RESULTS, run(engine, seed))
-    print(table())
-
-
 if __name__ == "__main__":
-    main()
+    go_on(__doc__, RESULTS, SEEDS, ("engine", "seed"), lambda seed: [(engine, seed) for engine in ENGINES], run, table)
