@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from ._predictive import Draws
+from ._thinning import thinned
 from ._trace import traced
 from .data import Inputs
 from .hybrid import Residual
@@ -52,7 +53,7 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
         return None
     total = len(next(iter(draws.values())))
-    index = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
+    index = thinned(total, _DRAWS)
     some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
     one = traced(_one_draw(model, given, coordinates(leaves)), {path: v[0] for path, v in some.items()})
     theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))

@@ -7,6 +7,7 @@ import xarray as xr
 
 from ._predictive import Draws
 from ._solved import can_be_given, named_odes, odes
+from ._thinning import thinned
 from ._trace import traced
 from ._tree import short_names
 from .data import Inputs
@@ -29,7 +30,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
         return None
     held = {path: jnp.asarray(values) for path, values in draws.items()}
     total = len(next(iter(held.values())))
-    chosen = np.unique(np.linspace(0, total - 1, min(_DRAWS, total)).astype(int))
+    chosen = thinned(total, _DRAWS)
     first = {path: values[0] for path, values in held.items()}
 
     def states(draw):

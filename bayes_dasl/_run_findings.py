@@ -170,12 +170,16 @@ def _evidence(post: xr.DataTree) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def nested_finding(found: float, of: str = "") -> Finding:
+    """Whether superchains agree; of the parameters, unless it is said of what."""
+    level = grade(-found, good=-1.01, warning=-1.05)
+    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
+    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below 1.01", remedy)
+
+
 def _many_chains(post: xr.DataTree) -> Iterator[Finding]:
     if "nested_rhat" in post.attrs:
-        value = float(post.attrs["nested_rhat"])
-        level = grade(-value, good=-1.01, warning=-1.05)
-        remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-        yield Finding(level, "nested R-hat", f"highest {value:.3f}, good below 1.01", remedy)
+        yield nested_finding(float(post.attrs["nested_rhat"]))
     if "energy_variance_per_dimension" in post.attrs:
         value, bound = (float(post.attrs[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))
         remedy = "" if value <= bound else "take an adjusted method, such as 'chees': these draws are biased"

@@ -12,7 +12,8 @@ from arviz_stats.base.array import array_stats
 
 from ._convergence import moving_quantities, nested_rhat, rhat
 from ._findings import FAILURES, Diagnosis, Finding, Level, grade
-from ._run_findings import run_findings
+from ._run_findings import nested_finding, run_findings
+from ._thinning import thinned
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -32,7 +33,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
-    if post.attrs.get("draws_are", "chains") != "chains":
+    if not are_chains(post):
         return Diagnosis((*run_findings(post, agreed=True), *_failure_findings(post, fc)))
     science = _columns(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
@@ -50,6 +51,11 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
             *_failure_findings(post, fc),
         )
     )
+
+
+def are_chains(post: xr.DataTree) -> bool:
+    """Whether the draws are those of chains, rather than members, masks or a point."""
+    return post.attrs.get("draws_are", "chains") == "chains"
 
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:
@@ -96,7 +102,7 @@ def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
         return _none(subject)
     values = np.concatenate(blocks, axis=2).astype(float)
     if not kind and len(names) > MOST_COLUMNS:
-        chosen = np.linspace(0, len(names) - 1, MOST_COLUMNS).astype(int)
+        chosen = thinned(len(names), MOST_COLUMNS)
         names, values = [names[i] for i in chosen], values[..., chosen]
     return _Columns(subject, names, *_finite_draws(values))
 
@@ -188,7 +194,7 @@ def _mixing(columns: _Columns, superchains: int) -> Iterator[Finding]:
         if not superchains:
             yield _rhat_finding(subject, names, found)
         elif subject != "science parameters":
-            yield _nested_finding(subject, nested_rhat(values[..., moving], superchains))
+            yield nested_finding(nested_rhat(values[..., moving], superchains), f" of {subject}")
         yield _ess_finding(subject, names, values[..., moving], apart=bool(found.max() > _PASSABLE_RHAT))
 
 
@@ -202,12 +208,6 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
         "vector field": "draw more; if chains stay apart, a smaller network or a smaller scale of its prior",
     }
     return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
-
-
-def _nested_finding(subject: str, found: float) -> Finding:
-    level = grade(-found, good=-1.01, warning=-_PASSABLE_RHAT)
-    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-    return Finding(level, f"nested R-hat of {subject}", f"highest {found:.3f}, good below 1.01", remedy)
 
 
 def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:

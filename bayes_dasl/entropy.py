@@ -9,6 +9,7 @@ import xarray as xr
 from scipy import special, stats
 
 from ._errors import MismatchError
+from ._thinning import thinned
 from .decompose import chosen, labelled, stacked
 from .noise import NegativeBinomialNoise, PoissonNoise
 
@@ -52,7 +53,7 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     ok = np.all(np.isfinite(mean) & np.isfinite(variance), axis=2)
     parts = {part: np.empty(mean.shape[1:]) for part in MEANINGS}
     for row, kept in enumerate(ok.T):
-        some = np.flatnonzero(kept)[_evenly(int(kept.sum()))]
+        some = np.flatnonzero(kept)[thinned(int(kept.sum()), _MOST_DRAWS)]
         for datum, moments in enumerate(zip(mean[some, row].T, variance[some, row].T, strict=True)):
             for part, value in zip(MEANINGS, split(*moments), strict=True):
                 parts[part][row, datum] = value
@@ -81,8 +82,3 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
         each += special.entr(p).sum(axis=0)
         total += float(special.entr(p.mean(axis=1)).sum())
     return total, float(each.mean()), total - float(each.mean())
-
-
-def _evenly(number: int) -> np.ndarray:
-    """At most so many places of a list, evenly spaced."""
-    return np.unique(np.linspace(0, number - 1, min(number, _MOST_DRAWS)).astype(int))

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from ._convergence import moving_quantities, rhat
 from ._errors import ModelError
@@ -26,6 +26,7 @@ from ._importance import (
 )
 from ._keys import as_key
 from ._predictive import Pushed, push
+from ._thinning import thinned
 from .inference import Problem, check_same_posterior, fitted_data, pose
 from .model import Model
 from .posterior import draws_of, mismatch_group, over_data, with_log_factor
@@ -70,7 +71,7 @@ def check_solver(
     check_same_posterior(model, post)
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
-    index = np.arange(total) if correct else _evenly_spaced(total, draws)
+    index = np.arange(total) if correct else thinned(total, draws)
     again = _solve_again(problem, post, index, earlier_log_weights(post) if correct else None)
     found = {"pareto_k": again.weights.pareto_k, **_largest_shift(post, again), **_tolerances(problem.model)}
     found |= {"failures": int((~again.pushed.ok).sum()), "draws": len(index), "factor": float(factor)}
@@ -153,10 +154,6 @@ def _tighten(node: Any, factor: float) -> Any:
         # Not by the constructor: it may take other arguments than there are fields.
         object.__setattr__(tight, name, value)
     return tight
-
-
-def _evenly_spaced(total: int, draws: int) -> Int[np.ndarray, " check_draw"]:
-    return np.unique(np.linspace(0, total - 1, min(draws, total)).astype(int))
 
 
 def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:

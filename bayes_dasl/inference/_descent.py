@@ -18,10 +18,9 @@ from jaxtyping import Array, Float
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from .._trace import traced
-from ._frame import Frame, LinearModel, Plain
-from ._last_layer import last_layer
+from ._frame import Frame, Plain
 from ._problem import Problem
-from ._reference import References, has_reference
+from ._reference import references_of
 from ._spread import spread
 from ._terms import Terms
 
@@ -113,12 +112,16 @@ class _Frames:
     """The coordinates in which members move: conditional ones of each, or the plain ones of all."""
 
     def __init__(self, problem: Problem):
-        last = last_layer(problem) if has_reference(problem) else None
-        self._references = References(LinearModel(problem, last)) if last is not None and last.coordinates else None
+        self._references = references_of(problem)
 
     def of(self, held: Any) -> Frame:
         """The frame of one member."""
         return Plain() if self._references is None else self._references.restored(held)
+
+    def blank(self) -> dict[str, Array]:
+        """The arrays of a frame, by their shapes only."""
+        leaves = [] if self._references is None else jax.tree.leaves(self._references.like)
+        return {f"leaf {i}": jnp.zeros(leaf.shape, leaf.dtype) for i, leaf in enumerate(leaves)}
 
     def around(self, x: Float[np.ndarray, "member dimension"], before: Arrays) -> Arrays:
         """Frames around where members are; where one has none, it keeps that from before, or takes another's."""
@@ -148,7 +151,7 @@ class _Program:
         clipped = optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
         self._transform = optax.multi_transform(dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS})
         at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
-        held = {name: jnp.asarray(leaf[0]) for name, leaf in frames.around(x[:1], {}).items()}
+        held = frames.blank()
 
         def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
             return descent.objective(frames.of(held).position(xi)[0], own, key)
@@ -171,9 +174,8 @@ class _Program:
 
     def first(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
         """The state of members that begin here."""
-        memory = jax.vmap(lambda x: self._transform.init(self._parted(x)))(jnp.asarray(x))
         members = len(x)
-        return self._with_memory(memory) | {
+        return self._no_memory(x) | {
             "position": x,
             "at": x,
             "best": x,
@@ -187,11 +189,12 @@ class _Program:
         """The state in new frames: the same places, and nothing remembered of slopes in the old ones."""
         if not held:
             return state
-        fresh = self.first(state["at"])
         xi = np.asarray(self._enter(jnp.asarray(state["at"]), {n: jnp.asarray(v) for n, v in held.items()}))
-        return state | {n: v for n, v in fresh.items() if n.startswith("memory/")} | {"position": xi}
+        return state | self._no_memory(xi) | {"position": xi}
 
-    def _with_memory(self, memory: Any) -> Arrays:
+    def _no_memory(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
+        """What the transforms remember of slopes before the first one."""
+        memory = jax.vmap(lambda x: self._transform.init(self._parted(x)))(jnp.asarray(x))
         return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(memory))}
 
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:

@@ -20,6 +20,7 @@ from ..data import Inputs
 from ..layers import ODE
 from ..random import Module
 from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
+from ._last_layer import last_layer
 from ._problem import Problem
 
 POSITIONS = 32
@@ -59,6 +60,12 @@ def has_reference(problem: Problem) -> bool:
     return all(times * ode.states * columns * ode.states <= _LARGEST for ode in odes(problem.model.layer))
 
 
+def references_of(problem: Problem) -> "References | None":
+    """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
+    last = last_layer(problem) if has_reference(problem) else None
+    return References(LinearModel(problem, last)) if last is not None and last.coordinates else None
+
+
 class References:
     """Makes frames from positions; one compiled program, whatever the positions."""
 
@@ -69,7 +76,8 @@ class References:
 
     def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
-        chosen = positions[np.linspace(0, len(positions) - 1, POSITIONS).astype(int)]
+        number = POSITIONS if len(positions) > 1 else 1
+        chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
         leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 

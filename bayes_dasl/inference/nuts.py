@@ -11,15 +11,14 @@ from .._errors import ModelError
 from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from ._chains import SEGMENT, Chains, Kernel, first_state
-from ._frame import Frame, LinearModel, Plain, positions
+from ._frame import Frame, Plain, positions
 from ._gradient import check_strategy, choose
-from ._last_layer import last_layer
 from ._matching import matched_start
 from ._members import descended
 from ._metric import laplace_metric
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
-from ._reference import References, has_reference
+from ._reference import References, references_of
 from ._samples import Modes, Samples
 from ._settings import check_numbers
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode, start_at
@@ -158,10 +157,8 @@ class NUTS:
 
     def _references(self, problem: Problem) -> References | None:
         """What makes frames for networks inside of solvers; none where there is no such network."""
-        if self.coordinates == "plain" or self.start != "modes" or not has_reference(problem):
-            return None
-        last = last_layer(problem)
-        return References(LinearModel(problem, last)) if last.coordinates else None
+        plain = self.coordinates == "plain" or self.start != "modes"
+        return None if plain else references_of(problem)
 
     def _begin(
         self,

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from .._thinning import thinned
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
 
 _TIMES = 4
@@ -127,7 +128,7 @@ def _chosen(maps: dict, times: np.ndarray, index: str) -> np.ndarray:
     """Up to four times, spread over those that have data, or over all if none has."""
     with_data = [t for t in times if any(_at(part, index, float(t)) is not None for part in maps.get("data", ()))]
     times = np.asarray(with_data) if with_data else times
-    return times[np.unique(np.linspace(0, len(times) - 1, min(_TIMES, len(times))).astype(int))]
+    return times[thinned(len(times), _TIMES)]
 
 
 def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: float, colours: dict):

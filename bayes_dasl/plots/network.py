@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .._errors import MismatchError, ModelError
 from .._keys import as_key
+from .._thinning import thinned
 from .._tree import short_names
 from ..model import Model
 from ..networks import Network, networks
@@ -112,7 +113,7 @@ def _only(model: Model, name: str | None) -> tuple[str, Network]:
 
 def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     total = len(next(iter(draws.values())))
-    at = np.unique(np.linspace(0, total - 1, min(total, _MOST_DRAWS)).astype(int))
+    at = thinned(total, _MOST_DRAWS)
     return {path: values[at] for path, values in draws.items()}
 
 

@@ -16,7 +16,7 @@ from bayes_dasl._errors import MismatchError
 from bayes_dasl.baselines import score_baselines
 from bayes_dasl.data import index_of
 from bayes_dasl.decompose import decompose
-from bayes_dasl.diagnostics import diagnose
+from bayes_dasl.diagnostics import are_chains, diagnose
 from bayes_dasl.plots import epistemic_parts, science_parameters
 from bayes_dasl.report import _figures, _tables
 from bayes_dasl.report._text import MISSING, count, fixed, listed, number, percent, seconds
@@ -88,8 +88,8 @@ def render(
         parameter_total=len(summary),
         weights=_tables.weight_rows(post),
         densities=_densities(post),
-        chains=_are_chains(post),
-        ranks=_ranks(post, summary) if _are_chains(post) else [],
+        chains=are_chains(post),
+        ranks=_ranks(post, summary) if are_chains(post) else [],
         training=_figures.training_cards(post),
         most_panels=_figures.MOST_PANELS,
         provenance=_provenance(post, fc),
@@ -206,7 +206,7 @@ def _facts(
             ("CRPS", number(crps), units["all"] or "mean over observables"),
             ("90 % coverage", percent(cover), "of test values inside"),
         ]
-    if not _are_chains(post):
+    if not are_chains(post):
         return [*facts, _origin(post)]
     worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
     lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
@@ -218,10 +218,6 @@ def _facts(
         mixing,
         ("lowest bulk ESS", lowest, "science parameters"),
     ]
-
-
-def _are_chains(post: xr.DataTree) -> bool:
-    return post.attrs.get("draws_are", "chains") == "chains"
 
 
 def _origin(post: xr.DataTree) -> tuple[str, str, str]:

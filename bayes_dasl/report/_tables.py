@@ -12,6 +12,7 @@ import xarray as xr
 from arviz_stats.sampling_diagnostics import ess, rhat
 from arviz_stats.summary import summary
 
+from bayes_dasl._thinning import thinned
 from bayes_dasl.plots import science_parameters
 from bayes_dasl.report._text import MISSING, fixed, number, percent
 from bayes_dasl.scores import consistency
@@ -177,7 +178,7 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
     flat = weights.transpose("chain", "draw", *inner).values
     flat = flat.reshape(*flat.shape[:2], -1)
     size = flat.shape[2]
-    chosen = np.unique(np.linspace(0, size - 1, min(size, MOST_WEIGHTS)).astype(int))
+    chosen = thinned(size, MOST_WEIGHTS)
     checked = xr.Dataset({"weight": (("chain", "draw", "element"), flat[:, :, chosen])})
     means = flat.mean(axis=(0, 1))
     return WeightRow(
