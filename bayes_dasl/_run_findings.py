@@ -28,6 +28,7 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     """
     yield from _point(post)
     yield from _members(post)
+    yield from _proposals(post)
     yield from _stacked(post)
     yield from _warm_up(post)
     yield from _modes(post, agreed)
@@ -77,6 +78,18 @@ def _members(post: xr.DataTree) -> Iterator[Finding]:
         f"{message}; their spread is no posterior: judge it by the coverage of forecasts",
         "allow more steps, or narrow the priors" if lost else "",
     )  # fmt: skip
+
+
+def _proposals(post: xr.DataTree) -> Iterator[Finding]:
+    """Draws of masks and of normals that the solver refused."""
+    lost, all_of_them = (int(post.attrs.get(name, 0)) for name in ("proposals_failed", "proposals"))
+    if lost:
+        much = lost > _LOST * all_of_them
+        yield Finding(
+            "warning" if much else "good", "lost draws",
+            f"{lost} of {all_of_them} draws have no finite log density and were left out",
+            "what is left is narrower than the approximation: take bd.NUTS()" if much else "",
+        )  # fmt: skip
 
 
 def _warm_up(post: xr.DataTree) -> Iterator[Finding]:

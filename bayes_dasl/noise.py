@@ -82,9 +82,14 @@ class AbstractNoise(Module):
         """Data or predictions on the scale on which the noise is nearly normal."""
         return values
 
-    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """About the standard deviation of the noise on the scale of `link`: what a datum tells of its prediction."""
-        return jnp.sqrt(self(prediction).variance)
+    def spread(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> Float[Array, "time ..."]:
+        """About the standard deviation of the noise on the scale of `link`: what a datum tells of its prediction.
+
+        `variance` is that of the prediction itself, as for `around`.
+        """
+        return jnp.sqrt(self.around(prediction, variance).variance)
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
@@ -127,8 +132,11 @@ class LogNormalNoise(AbstractNoise):
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return jnp.log(jnp.maximum(values, _SMALLEST))
 
-    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        return jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
+    def spread(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> Float[Array, "time ..."]:
+        scale = jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
+        return scale if variance is None else jnp.sqrt(scale**2 + _log_variance(prediction, variance))
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
@@ -136,9 +144,13 @@ class LogNormalNoise(AbstractNoise):
         """The distribution of the data around a prediction that is itself log-normal, with this mean and `variance`."""
         if variance is None:
             return self(prediction)
-        mean = jnp.maximum(prediction, _SMALLEST)
-        own = jnp.log1p(variance / jnp.square(mean))
-        return dist.LogNormal(jnp.log(mean) - own / 2, jnp.sqrt(own + jnp.square(jnp.asarray(self.scale))))
+        middle = self.link(prediction) - _log_variance(prediction, variance) / 2
+        return dist.LogNormal(middle, self.spread(prediction, variance))
+
+
+def _log_variance(mean: Float[Array, "time ..."], variance: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+    """The variance of the logarithm of a log-normal number with this mean and variance."""
+    return jnp.log1p(variance / jnp.square(jnp.maximum(mean, _SMALLEST)))
 
 
 class StudentTNoise(AbstractNoise):
@@ -150,7 +162,9 @@ class StudentTNoise(AbstractNoise):
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.StudentT(self.df, prediction, self.scale)
 
-    def spread(self, prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+    def spread(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> Float[Array, "time ..."]:
         # By the Fisher information of the location.
         df = jnp.asarray(self.df)
         return jnp.broadcast_to(jnp.asarray(self.scale) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape)

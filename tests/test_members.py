@@ -12,9 +12,10 @@ import xarray as xr
 from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _descent, _members, _terms
+from bayes_dasl.inference import _members, _terms, laplace
 from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl.inference.laplace import gauss_newton
 
 PATH = "layer.vector_field.closure.module.layers"
 
@@ -79,14 +80,36 @@ def test_the_weights_of_the_terms_count(line):
     np.testing.assert_allclose(lines(strong)[0], 0.0, atol=0.02)
     problem = pose(small.model(), small.data())
     loss, _ = _members.weighted_loss(problem, science=2.0, network=3.0)
-    own = {"weights": {"y": jnp.full(15, 0.5)}, "held_out": {"y": jnp.zeros(15)}}
+    own = {"weights": {"y": jnp.full(15, 0.5)}}
     x = problem.prior(1, key=jax.random.key(1))[0]
     value, found = loss(x, own, jax.random.key(0))
     assert float(value) == pytest.approx(-float(found.data + 2 * found.science + 3 * found.network))
 
 
+def test_a_descent_knows_nothing_of_data_held_out():
+    """Neither where it begins, nor its loss, nor its coordinates; only the judge sees them."""
+    problem = pose(small.model(), small.data())
+    training, judged = _members.held_back(problem, 0.3, key=jax.random.key(0))
+    assert judged is not None
+    seen, unseen = (np.isfinite(np.asarray(p.observed["y"])) for p in (training, judged))
+    assert not (seen & unseen).any() and (seen | unseen).all() and unseen.sum() == round(0.3 * 15)
+    other = dataclasses.replace(problem, observed={"y": problem.observed["y"] + jnp.where(unseen, 5.0, 0.0)})
+    again, judged_again = _members.held_back(other, 0.3, key=jax.random.key(0))
+    begun, same = (_members.begin(p, 2, key=jax.random.key(1)) for p in (training, again))
+    np.testing.assert_array_equal(begun, same)
+    own, key = {"weights": {"y": jnp.ones(15)}}, jax.random.key(2)
+    one, two = (_members.weighted_loss(*p) for p in ((training, judged), (again, judged_again)))
+    x = jnp.asarray(begun[0])
+    assert float(one[0](x, own, key)[0]) == float(two[0](x, own, key)[0])
+    assert float(one[1](x, own)) < float(two[1](x, own))
+    for share in (0.01, 0.99):
+        with pytest.raises(bd.BayesDaslError, match=f"held_out={share} of 15 times leaves one side without data"):
+            _members.held_back(problem, share, key=key)
+
+
 def test_data_held_out_stop_a_descent():
-    post = bd.fit(small.model(), small.data(), bd.Joint(steps=5000, starts=2, held_out=0.3, patience=3), key=0)
+    engine = bd.Joint(steps=5000, starts=2, held_out=0.3, patience=3, coordinates="plain")
+    post = bd.fit(small.model(), small.data(), engine, key=0)
     assert post.attrs["descent_stopped"] == 1
     assert post.attrs["descent_steps"] < 5000
     assert "point estimate" in str(bd.diagnose(post))
@@ -98,9 +121,36 @@ def test_batches_of_rows_lead_to_the_same_place(line):
     assert (np.abs(lines(post)[0] - mean) < np.sqrt(np.diag(covariance))).all()
 
 
+def test_a_step_on_some_rows_is_on_average_one_on_all(line):
+    model, data, *_ = line
+    problem = pose(model, data)
+    own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray([0.2, 0.3])
+    some, every = (_members.weighted_loss(problem, minibatch=number)[0] for number in (3, None))
+    found = jax.vmap(lambda key: some(x, own, key)[0])(jax.random.split(jax.random.key(0), 2000))
+    mean, error = float(found.mean()), float(found.std()) / np.sqrt(2000)
+    assert abs(mean - float(every(x, own, jax.random.key(0))[0])) < 4 * error < 0.2 * abs(mean)
+    lawful = bd.Model(model.layer, model.noise, constraints={"flat": lambda values, given: values["y"]})
+    with pytest.raises(
+        bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"
+    ):
+        bd.fit(lawful, data, bd.Joint(steps=50, minibatch=3))
+
+
+def test_laws_hold_for_every_member(line):
+    """Anchors stand in for the priors, not for what constraints say."""
+    model, data, *_ = line
+    law = {"level": lambda values, given: jnp.mean(values["y"]) / 1e-3}
+    lawful = bd.Model(model.layer, model.noise, constraints=law)
+    found = lines(bd.fit(lawful, data, bd.DeepEnsemble(5, 2000), key=0))
+    assert np.abs(found[:, 0]).max() < 0.02
+    drawn = lines(bd.fit(lawful, data, bd.Laplace(draws=500, steps=2000, starts=1), key=0))
+    assert drawn[:, 0].std() == pytest.approx(1e-3, rel=0.15)
+
+
 def test_groups_have_rates_of_their_own():
-    slow = bd.fit(small.model(), small.data(), bd.Joint(200, 1, science_rate=1e-9, adaptive=False), key=0)
-    start = bd.fit(small.model(), small.data(), bd.Joint(50, 1, science_rate=1e-9, network_rate=1e-9, adaptive=False))
+    still = bd.Joint(200, 1, science_rate=1e-9, adaptive=False, coordinates="plain")
+    slow = bd.fit(small.model(), small.data(), still, key=0)
+    start = bd.fit(small.model(), small.data(), dataclasses.replace(still, steps=50, network_rate=1e-9), key=0)
     rate, weight = f"{'layer.vector_field.science'}.rate", f"{PATH}.0.weight"
     np.testing.assert_allclose(by_path(slow)[rate], by_path(start)[rate], rtol=1e-4)
     assert np.abs(by_path(slow)[weight] - by_path(start)[weight]).max() > 0.01
@@ -178,7 +228,12 @@ def test_adversarial_training_makes_a_line_flatter(line):
         for a in (0.0, 0.05)
     )
     np.testing.assert_allclose(plain[:, 1], mean[1], rtol=0.02)
+    # By the loss at inputs moved half of the time: with |slope| s the residuals grow by 0.1 s in each wrong direction.
     assert np.all(np.abs(moved[:, 1]) < 0.98 * np.abs(plain[:, 1]))
+    problem = pose(model, data)
+    objective, judge = _members.weighted_loss(problem, adversary=Adversary(problem, 0.05))
+    own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray(mean)
+    assert float(judge(x, own)) == pytest.approx(float(objective(x, own, jax.random.key(0))[0]))
 
 
 def test_a_solver_without_forcings_has_no_inputs_to_move():
@@ -188,7 +243,7 @@ def test_a_solver_without_forcings_has_no_inputs_to_move():
 
 def test_members_that_end_elsewhere_are_dropped_and_counted():
     problem = pose(small.model(), small.data())
-    best = bd.fit(small.model(), small.data(), bd.Joint(steps=500, starts=1), key=0)
+    best = bd.fit(small.model(), small.data(), bd.Joint(steps=500, starts=1, coordinates="plain"), key=0)
     values = {path: jnp.asarray(v[0, 0]) for path, v in by_path(best).items()}
     good = np.asarray(problem.unconstrain(values))
     elsewhere, lost = good.copy(), np.full_like(good, np.nan)
@@ -211,6 +266,10 @@ def test_dropout_leaves_units_out():
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
         bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, steps=50))
+    for prior in (bd.sparse(2), lambda name, weight: dist.HalfNormal(1.0).expand(weight.shape).to_event(weight.ndim)):
+        with pytest.raises(bd.BayesDaslError, match=r"layers.1.weight' forbids"):
+            positive = bd.Network.mlp({"y": (1.0, 0.6)}, ("y",), 0.5, width=3, depth=1, prior=prior)
+            bd.fit(small.model(positive), small.data(), bd.MCDropout(draws=10, steps=50))
 
 
 def test_laplace_is_exact_for_a_normal_posterior(line):
@@ -231,6 +290,37 @@ def test_laplace_of_the_last_layer_keeps_the_others():
         bd.fit(bent, small.data(), bd.Laplace("last", draws=10, steps=50, starts=1))
 
 
+def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
+    """A level, its noise and the variance of what is added to it, against the Fisher information by hand."""
+
+    class Level(bd.Module):
+        level: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": self.level + 0.0 * t}
+
+    times, known = np.linspace(0.0, 1.0, 30), 0.4
+    data = xr.Dataset({"y": ("time", known * np.random.default_rng(0).normal(size=30))}, {"time": times})
+    noise = bd.NormalNoise(dist.LogNormal(np.log(known), 1.0))
+    problem = pose(bd.Model(bd.Algebraic(Level(dist.Normal(0, 2))), noise), data)
+    names = problem.labels()
+    x = np.zeros(2)
+    x[names.index("noise.scale")] = np.log(known)
+    found = np.asarray(gauss_newton(problem, x))
+    expected = np.diag([30 / known**2 + 1 / 4, 2 * 30 + 1.0])[:: 1 if names[0].startswith("layer") else -1]
+    np.testing.assert_allclose(found, expected[:, :: 1 if names[0].startswith("layer") else -1], rtol=1e-6, atol=1e-6)
+    # A rate known to 0.3 makes the place at the time t uncertain by 0.3 t.
+    head = bd.VarianceHead(lambda t, y, u: {"place": 0.0 * y["place"]}, {"place": dist.LogNormal(np.log(0.3), 1.0)})
+    field = bd.Residual(lambda t, y, u: {"place": 0.0 * y["place"]}, head)
+    layer = bd.Unscented(bd.ODE(field, {"place": 0.0}, rtol=1e-8, atol=1e-8))
+    data = data.rename(y="place").isel(time=slice(1, None))
+    problem = pose(bd.Model(layer, bd.NormalNoise(known)), data)
+    found = float(gauss_newton(problem, np.full(1, np.log(0.3))).squeeze())
+    moved = (0.3 * (times[1:] - times[1])) ** 2
+    share = moved / (moved + known**2)
+    assert found == pytest.approx(float(2 * np.sum(share**2)) + 1.0, rel=1e-3)
+
+
 def test_swag_wanders_around_the_mode(line):
     model, data, mean, covariance = line
     post = bd.fit(model, data, bd.SWAG(members=2, draws=300, steps=1000, collected=20), key=0)
@@ -247,7 +337,7 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
     whole = bd.fit(model, data, engine, checkpoint=tmp_path / "run", key=3)
     for path in sorted((tmp_path / "run").glob("*.step"))[-2:]:
         path.unlink()
-    again = bd.fit(model, data, engine, checkpoint=tmp_path / "run", key=3)
+    again = bd.resume(model, data, tmp_path / "run")
     np.testing.assert_array_equal(lines(whole), lines(again))
     other = bd.fit(model, data, engine, key=4)
     assert not np.array_equal(lines(whole), lines(other))
@@ -288,13 +378,29 @@ def test_uncertainty_of_members_reaches_the_forecast(line):
     assert float(alike["epistemic"].max()) < 1e-12
 
 
-def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer(monkeypatch):
+def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer():
     problem = lotka_volterra(0)
-    model, data, engine = problem.model, problem.data, bd.Joint(steps=200, starts=2)
-    found = bd.fit(model, data, engine, key=0, progress=False)
-    monkeypatch.setattr(_descent, "references_of", lambda problem: None)
-    plain = bd.fit(model, data, engine, key=0, progress=False)
+    engine = bd.Joint(steps=200, starts=2)
+    found, plain = (
+        bd.fit(problem.model, problem.data, dataclasses.replace(engine, coordinates=c), key=0)
+        for c in ("auto", "plain")
+    )
     lowest = [float(np.nanmin(post["training"]["loss"])) for post in (found, plain)]
     assert lowest[0] < lowest[1] - 5.0
     # What is called the loss is that of the weights: minus the log density of the draw, but for its last few steps.
     assert -float(found["sample_stats"]["lp"].squeeze()) == pytest.approx(lowest[0], abs=1.0)
+
+
+def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data(monkeypatch):
+    """In the weights themselves hidden ones move as far as the prior lets them, and last ones do not follow."""
+    engine = bd.Laplace(draws=200, steps=500, starts=1)
+
+    def misfit():
+        post = bd.fit(small.model(), small.data(), engine, key=0)
+        away = post["conditional_mean"]["y"].values[0] - small.data()["y"].values
+        return float(np.median(np.sqrt((away**2).mean(-1))))
+
+    found = misfit()
+    assert found < 2 * small.NOISE
+    monkeypatch.setattr(laplace, "references_of", lambda problem: None)
+    assert misfit() > 1.5 * found

@@ -20,7 +20,7 @@ from .._progress import ProgressBar
 from .._trace import traced
 from ._frame import Frame, Plain
 from ._problem import Problem
-from ._reference import references_of
+from ._reference import References, references_of
 from ._spread import spread
 from ._terms import Terms
 
@@ -65,7 +65,8 @@ class Descent:
 
     `rates` are the first learning rates of science and network; with `adaptive` each follows how straight the path of
     its own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has
-    done when none was better by a twentieth of a nat for `patience` windows.
+    done when none was better by a twentieth of a nat for `patience` windows. With `coordinates` "plain" members move in
+    the weights themselves.
     """
 
     objective: Objective
@@ -74,6 +75,7 @@ class Descent:
     adaptive: bool
     steps: int
     patience: int
+    coordinates: str = "auto"
 
     def run(
         self,
@@ -86,7 +88,7 @@ class Descent:
         bar: ProgressBar,
     ) -> Descended:
         """Descend from these positions; `own` is a tree with a leading axis of members."""
-        frames = _Frames(problem)
+        frames = _Frames(None if self.coordinates == "plain" else references_of(problem))
         program = _Program(self, problem, frames, x, own)
         state, done, curves, visited = program.first(x), 0, [], []
         windows = -(-self.steps // WINDOW)
@@ -111,8 +113,8 @@ class Descent:
 class _Frames:
     """The coordinates in which members move: conditional ones of each, or the plain ones of all."""
 
-    def __init__(self, problem: Problem):
-        self._references = references_of(problem)
+    def __init__(self, references: References | None):
+        self._references = references
 
     def of(self, held: Any) -> Frame:
         """The frame of one member."""

@@ -85,10 +85,10 @@ def fit(
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
-    given each draw); NUTS, ManyChain and SVI add `modes`; engines that descend add `training`, the loss and its terms;
-    a network in the vector field of an `ODE` adds `vector_field`, the rates of each draw at the mean states of all
-    draws; a model with constraints, or a layer with mismatches of its own, adds `mismatch`, their root mean square, in
-    units of what is tolerated.
+    given each draw); NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and
+    its terms; a network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates
+    of each draw at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds
+    `mismatch`, their root mean square, in units of what is tolerated.
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()

@@ -24,12 +24,6 @@ _MARGIN = 0.8
 _POSITIONS, _LAPS = 16, 3
 
 
-def check_strategy(wanted: str) -> None:
-    """Raises: ModelError for a gradient strategy that there is not."""
-    if wanted not in STRATEGIES:
-        raise ModelError(f"gradient must be one of {', '.join(STRATEGIES)}, not {wanted!r}")
-
-
 def choose(problem: Problem, wanted: str) -> str:
     """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable.
 

@@ -79,9 +79,11 @@ class _Paths:
 
 def _is_positive(problem: Problem, ode: ODE, state: str) -> bool:
     """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
-    observed = ode.observe is None and state in problem.model.observables
-    if observed and problem.model.noise_of(state).positive:
-        return True
+    if ode.observe is None and state in problem.model.observables:
+        if problem.model.noise_of(state).positive:
+            return True
+        if (np.asarray(problem.observed[state]) <= 0).any():
+            return False
     initial = ode.initial[state]
     return is_random(initial) and bounds(initial).get("lower", -math.inf) >= 0
 
@@ -157,9 +159,11 @@ def matched_start(
     optimiser: Optimiser,
     near: Float[np.ndarray, "draw dimension"] | None,
     *,
+    chains: int,
     key: Array,
 ) -> Arrays:
-    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached.
+    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
+    least one a chain.
 
     Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
     given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
@@ -170,20 +174,22 @@ def matched_start(
     x = np.array(problem.prior(number, key=key))
     if near is not None:
         x[: number // 2] = evenly(near, number // 2)
-    x = Matching(problem).climb(x)
     value = or_lowest(optimiser.evaluate(x)[0])
     failed = np.isinf(value).sum()
+    x, value = _better(optimiser, x, value, Matching(problem).climb(x))
     for _ in range(_ROUNDS):
         best = np.argsort(-value)[: max(number // 4, 1)]
         frame = references.restored(references.frame(x[best]))
-        likely = references.most_likely(frame, x)
-        reached = or_lowest(optimiser.evaluate(likely)[0])
-        x = np.where((reached > value)[:, None], likely, x)
-        value = np.maximum(value, reached)
+        x, value = _better(optimiser, x, value, references.most_likely(frame, x))
     if not np.isfinite(value).any():
         raise no_start(number)
     order = np.argsort(-value)
-    best = order[: min(max(number // 4, 1), int(np.isfinite(value).sum()))]
+    reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
+    if len(reached) < chains:
+        again = np.resize(reached, (chains - len(reached), reached.shape[1]))
+        anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
+        fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
+        reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
     spread = np.var(np.asarray(problem.prior(_PRIOR_DRAWS, key=key)), axis=0)
     spread[references.linear.weights] = 1.0
     return {
@@ -192,5 +198,11 @@ def matched_start(
         "precisions": np.diag(1 / spread)[None],
         "tried": np.asarray(number),
         "failed": np.asarray(failed),
-        "reached": x[best],
+        "reached": reached,
     }
+
+
+def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair of positions the one of the higher log density, and that."""
+    there = or_lowest(optimiser.evaluate(other)[0])
+    return np.where((there > value)[:, None], other, x), np.maximum(value, there)

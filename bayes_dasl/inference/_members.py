@@ -1,29 +1,73 @@
 """What engines of several members share: what they lower, where they begin, and what is kept of them."""
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from typing import Any
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
+from ..layers import with_adjoint
 from ..layers._prediction import frozen
 from ._adversarial import Adversary
-from ._descent import Descent, Objective
+from ._descent import Descended, Descent, Objective
 from ._matching import Matching
 from ._problem import Problem
 from ._reference import has_reference
 from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
-_DRAWS_A_MEMBER = 4
-# For chains that begin at members: how long these descend, and at which rates of science and network.
-_STEPS, _RATES = 2000, (0.01, 0.003)
+RATES = (0.01, 0.003)
+"""First learning rates of science and network."""
+
+_DRAWS_A_MEMBER, _PRIOR_DRAWS = 4, 500
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
+
+type Judge = Callable[[Array, Any], Array]
+
+
+def descended(
+    problem: Problem,
+    members: int,
+    *,
+    key: Array,
+    journal: Journal,
+    bar: ProgressBar,
+    steps: int,
+    begin_at: Float[np.ndarray, "member dimension"] | None = None,
+    patience: int | None = None,
+    rates: tuple[float, float] = RATES,
+    adaptive: bool = True,
+    coordinates: str = "auto",
+    held_out: float = 0.0,
+    bootstrap: bool = False,
+    **loss: Any,
+) -> Descended:
+    """Where members end that begin at prior draws of their own, or `begin_at` these; `loss` is as in `weighted_loss`.
+
+    `held_out` is the share of the times that only the judge sees, the same for all members, as they could not be
+    compared otherwise. Without `patience` all steps are taken.
+    Raises: ModelError if no start has a finite log density, or nothing would be held out, or nothing left.
+    """
+    # The gradient is that of many numbers, whatever is the best for a sampler of few.
+    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+    key_start, key_rows, key_anchor, key_boot, key_steps = jax.random.split(key, 5)
+    training, judged = held_back(problem, held_out, key=key_rows)
+    x = begin_at
+    if x is None:
+        x = journal.step("start", lambda: {"position": begin(training, members, key=key_start)})["position"]
+    own = {"weights": counts(training, members, bootstrap=bootstrap, key=key_boot)}
+    own |= {"anchor": np.asarray(problem.prior(members, key=key_anchor))}
+    objective, judge = weighted_loss(training, judged, **loss)
+    descent = Descent(objective, judge, rates, adaptive, steps, steps if patience is None else patience, coordinates)
+    return descent.run(training, x, own, key=key_steps, journal=journal, bar=bar)
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
@@ -40,8 +84,41 @@ def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "m
     return draws.reshape(_DRAWS_A_MEMBER, members, -1)[value.argmax(0), np.arange(members)]
 
 
+def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, Problem | None]:
+    """The problem without the data of a share of its times, and the one of these data alone.
+
+    Raises: ModelError if no datum is left on one side.
+    """
+    if not share:
+        return problem, None
+    number = problem.inputs.times.size
+    at = np.isin(np.arange(number), np.asarray(jax.random.permutation(key, number))[: round(share * number)])
+    training, judged = _seeing(problem, ~at), _seeing(problem, at)
+    for side in (training, judged):
+        if not any(np.isfinite(np.asarray(v)).any() for v in side.observed.values()):
+            raise ModelError(f"held_out={share:g} of {number} times leaves one side without data: take another share")
+    past = problem.inputs.past  # what is judged are forecasts from all that was before
+    return training, judged if past is None else _replaced(judged, past=past)
+
+
+def _seeing(problem: Problem, at: np.ndarray) -> Problem:
+    """The problem with data at some of its times only."""
+
+    def some(values: Mapping[str, Array]) -> dict[str, Array]:
+        return {n: jnp.where(at.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.nan) for n, v in values.items()}
+
+    past = problem.inputs.past
+    seen = dataclasses.replace(problem, observed=some(problem.observed))
+    return seen if past is None else _replaced(seen, past=dataclasses.replace(past, values=some(past.values)))
+
+
+def _replaced(problem: Problem, **inputs: Any) -> Problem:
+    return dataclasses.replace(problem, inputs=dataclasses.replace(problem.inputs, **inputs))
+
+
 def weighted_loss(
     problem: Problem,
+    judged: Problem | None = None,
     *,
     science: float = 1.0,
     network: float = 1.0,
@@ -49,40 +126,35 @@ def weighted_loss(
     anchored: bool = False,
     adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
-) -> tuple[Objective, Callable[[Array, Any], Array]]:
+) -> tuple[Objective, Judge]:
     r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
 
-    A member's own are `weights`, how often each datum counts, `held_out`, the same for the data that it is judged by,
-    and `anchor`: a position about which the priors of an `anchored` one are normal, as wide as the prior. With
-    `minibatch` each step looks at so many rows, drawn anew. Without held-out data a member is judged by its loss. An
+    A member's own are `weights`, how often each datum counts, and `anchor`: a position about which the priors of an
+    `anchored` one are normal, as wide as the prior. With `minibatch` each step looks at so many rows, drawn anew. An
     `adversary` moves the inputs: half of what the data say is then said there. The data see the position `altered` by a
-    random key, if that is given; the judge sees neither.
+    random key, if that is given. A member is judged by how likely the data of `judged` are, or by its loss on all rows,
+    unaltered.
     """
-    size, everything = problem.inputs.times.size, jnp.arange(problem.inputs.times.size)
-    spread = jnp.asarray(np.std(np.asarray(problem.prior(500, key=jax.random.key(0))), axis=0))
+    inputs, observed, size = problem.inputs, problem.observed, problem.inputs.times.size
+    spread = jnp.asarray(prior_spread(problem))
     of_network = np.asarray(problem.of_groups("network"), int)
 
-    def loss(
-        position: Array,
-        own: Any,
-        index: Array,
-        weights: Any,
-        seen: Array | None = None,
-        adversary: Adversary | None = None,
-    ) -> tuple[Array, Terms]:
-        given, observed = rows(problem, index)
-        found = terms(problem, position, given, observed, weights, data_at=seen)
+    def anchors(position: Array, anchor: Array) -> dict[str, Array]:
+        each = -0.5 * ((position - anchor) / spread) ** 2
+        learned = jnp.sum(each[of_network])
+        return {"science": jnp.sum(each) - learned, "latent": jnp.zeros(()), "network": learned}
+
+    def loss(position: Array, own: Any, given: Any, data: Any, weights: Any, seen: Any = None) -> tuple[Array, Terms]:
+        priors = anchors(position, own["anchor"]) if anchored else None
+        found = terms(problem, position, given, data, weights, priors=priors, data_at=seen)
         if adversary is not None:
 
-            def data(given):
-                return terms(problem, frozen(position), given, observed, weights, data_at=frozen(seen)).data
+            def likely(given):
+                return terms(problem, frozen(position), given, data, weights, data_at=frozen(seen)).data
 
-            there = terms(problem, position, adversary.moved(given, data), observed, weights, data_at=seen)
+            moved = adversary.moved(given, likely)
+            there = terms(problem, position, moved, data, weights, priors=priors, data_at=seen)
             found = found._replace(data=(found.data + there.data) / 2)
-        if anchored:
-            each = -0.5 * ((position - own["anchor"]) / spread) ** 2
-            prior = jnp.sum(each[of_network])
-            found = found._replace(science=jnp.sum(each) - prior, network=prior)
         value = -(found.data + science * found.science + network * found.network)
         return jnp.where(jnp.isfinite(value), value, jnp.inf), found
 
@@ -90,53 +162,45 @@ def weighted_loss(
         key_rows, key_altered = jax.random.split(key)
         seen = None if altered is None else altered(position, key_altered)
         if minibatch is None or minibatch >= size:
-            return loss(position, own, everything, own["weights"], seen, adversary)
+            return loss(position, own, inputs, observed, own["weights"], seen)
         index = jnp.sort(jax.random.choice(key_rows, size, (minibatch,), replace=False))
         some = {n: w[index] * size / minibatch for n, w in own["weights"].items()}
-        return loss(position, own, index, some, seen, adversary)
+        return loss(position, own, *rows(problem, index), some, seen)
 
     def judge(position: Array, own: Any) -> Array:
-        held_out = sum(jnp.sum(w) for w in own["held_out"].values())
-        found = terms(problem, position, *rows(problem, everything), own["held_out"])
-        whole = loss(position, own, everything, own["weights"])[0]
-        unseen = jnp.where(jnp.isfinite(found.data), -found.data, jnp.inf)
-        return jnp.where(held_out > 0, unseen, whole)
+        if judged is None:
+            return loss(position, own, inputs, observed, own["weights"])[0]
+        once = {name: jnp.ones(v.shape) for name, v in judged.observed.items()}
+        unseen = terms(judged, position, judged.inputs, judged.observed, once).data
+        return jnp.where(jnp.isfinite(unseen), -unseen, jnp.inf)
 
     return objective, judge
 
 
-def counts(
-    problem: Problem, members: int, *, held_out: float = 0.0, bootstrap: bool = False, key: Array
-) -> dict[str, Any]:
-    """How often each datum counts for each member, in training and when it is judged; rows are held out together."""
+def check_minibatch(problem: Problem, minibatch: int | None) -> None:
+    """Raises: ModelError where a law would be looked at some of the times only: it may be one of the whole series."""
+    if minibatch is not None and minibatch < problem.inputs.times.size and problem.model.constraints:
+        raise ModelError(
+            f"minibatch={minibatch} would hold the constraints {', '.join(problem.model.constraints)} against some of "
+            "the times only: leave minibatch out"
+        )
+
+
+def prior_spread(problem: Problem) -> Float[np.ndarray, " dimension"]:
+    """The standard deviations of the prior in the unconstrained space."""
+    return np.std(np.asarray(problem.prior(_PRIOR_DRAWS, key=jax.random.key(0))), axis=0)
+
+
+def counts(problem: Problem, members: int, *, bootstrap: bool = False, key: Array) -> dict[str, Any]:
+    """How often each datum counts for each member: once, or as often as its time is drawn with replacement."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
     number = problem.inputs.times.size
-    left_out = np.zeros((members, number))
-    for row in left_out:
-        row[rng.permutation(number)[: round(held_out * number)]] = 1.0
-    times = (
-        rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones((members, number))
-    )
-
-    def over(rows: np.ndarray) -> dict[str, np.ndarray]:
-        return {
-            name: np.broadcast_to(rows.reshape(members, number, *[1] * (v.ndim - 1)), (members, *v.shape)).astype(float)
-            for name, v in problem.observed.items()
-        }
-
-    return {"weights": over(times * (1 - left_out)), "held_out": over(left_out)}
-
-
-def descended(
-    problem: Problem, members: int, *, key: Array, journal: Journal, bar: ProgressBar
-) -> Float[np.ndarray, "member dimension"]:
-    """Members of a plain ensemble that can be used, at most so many, for chains to begin at."""
-    key_start, key_rows, key_steps = jax.random.split(key, 3)
-    x = journal.step("members", lambda: {"position": begin(problem, members, key=key_start)})["position"]
-    descent = Descent(*weighted_loss(problem), _RATES, adaptive=True, steps=_STEPS, patience=_STEPS)
-    own = counts(problem, members, key=key_rows)
-    found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar).positions
-    return found[usable(problem, found)[0]]
+    shape = (members, number)
+    times = rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones(shape)
+    return {
+        name: np.broadcast_to(times.reshape(*shape, *[1] * (v.ndim - 1)), (members, *v.shape)).astype(float)
+        for name, v in problem.observed.items()
+    }
 
 
 def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:

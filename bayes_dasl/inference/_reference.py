@@ -5,6 +5,7 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -17,11 +18,14 @@ from .._solved import can_be_given, odes
 from .._tree import prepared
 from .._types import Values
 from ..data import Inputs
-from ..layers import ODE
+from ..layers import ODE, with_adjoint
 from ..random import Module
 from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
 from ._last_layer import last_layer
 from ._problem import Problem
+
+COORDINATES = ("auto", "plain")
+"""In what an engine may be asked to move: conditional coordinates where there are any, or the plain ones."""
 
 POSITIONS = 32
 """How many positions a reference is made of."""
@@ -62,6 +66,7 @@ def has_reference(problem: Problem) -> bool:
 
 def references_of(problem: Problem) -> "References | None":
     """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
+    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
     last = last_layer(problem) if has_reference(problem) else None
     return References(LinearModel(problem, last)) if last is not None and last.coordinates else None
 
@@ -85,6 +90,13 @@ class References:
         """Positions whose last layers have the weights that are most likely to first order, given all else."""
         xi = np.array(x)
         xi[:, self.linear.weights] = 0.0
+        return positions(frame, xi)[0]
+
+    def drawn(self, frame: Conditional, x: Float[np.ndarray, "n dimension"], *, key: Array) -> np.ndarray:
+        """The same positions with weights of the last layers drawn anew, to first order, given all else."""
+        xi = np.array(x)
+        at = self.linear.weights
+        xi[:, at] = jax.random.normal(key, (len(x), len(at)))
         return positions(frame, xi)[0]
 
     def restored(self, arrays: Mapping[str, Any]) -> Conditional:

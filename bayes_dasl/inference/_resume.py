@@ -13,12 +13,19 @@ from .._errors import ReadError
 from .._journal import read_identity
 from ..model import Model
 from . import _fit
+from .dropout import MCDropout
+from .ensemble import DeepEnsemble
+from .joint import Joint
+from .laplace import Laplace
 from .many_chain import ManyChain
 from .nuts import NUTS
 from .smc import SMC
 from .svi import SVI
+from .swag import SWAG
 
-_ENGINES = {engine.__name__: engine for engine in (NUTS, ManyChain, SVI, SMC)}
+_ENGINES = {
+    engine.__name__: engine for engine in (NUTS, ManyChain, SVI, SMC, Joint, DeepEnsemble, MCDropout, SWAG, Laplace)
+}
 
 
 def resume(

@@ -1,4 +1,4 @@
-"""Checks of the numbers that an engine is given."""
+"""Checks of the numbers and words that an engine is given."""
 
 from typing import Any
 
@@ -12,6 +12,14 @@ def check_numbers(engine: Any, least: dict[str, int]) -> None:
         if not isinstance(value, int) or isinstance(value, bool) or value < smallest:
             kind = type(engine).__name__
             raise ModelError(f"{kind}({name}={value!r}): {name} must be a whole number, at least {smallest}")
+
+
+def check_words(engine: Any, allowed: dict[str, tuple[str, ...]]) -> None:
+    """Raises: ModelError unless the fields of an engine are among these words."""
+    for name, words in allowed.items():
+        value = getattr(engine, name)
+        if value not in words:
+            raise ModelError(f"{type(engine).__name__}({name}={value!r}): {name} must be one of {', '.join(words)}")
 
 
 def check_shares(engine: Any, names: tuple[str, ...], below: float = 1.0, zero: bool = False) -> None:

@@ -12,6 +12,9 @@ from ..model import Observed
 from ..random import paths, realise
 from ._problem import Problem
 
+type Priors = Mapping[str, Float[Array, ""]]
+"""What the priors say, by group of random leaves."""
+
 type Weights = Mapping[str, Float[Array, "time ..."]]
 """How often each datum of an observable counts."""
 
@@ -36,20 +39,15 @@ def terms(
     observed: Observed,
     weights: Weights,
     *,
+    priors: Priors | None = None,
     data_at: Float[Array, " dimension"] | None = None,
 ) -> Terms:
     """The terms at a position, for inputs and data that may be some rows of the problem's own.
 
-    The data may see another position, `data_at`, than the priors.
+    `priors` stand in for those of the model. The data may see another position, `data_at`, than the priors.
     """
-    priors = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
-    values = problem.constrain(position)
-    for path, leaf in paths(problem.model).items():
-        site = problem.sites[path]
-        x = position[site.start : site.start + site.size].reshape(site.bijector.inverse_shape(site.shape))
-        volume = jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
-        priors[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume
-    realised = realise(problem.model, values if data_at is None else problem.constrain(data_at))
+    priors = log_priors(problem, position) if priors is None else priors
+    realised = realise(problem.model, problem.constrain(position if data_at is None else data_at))
     prediction = realised.predict(given)
     likelihood = jnp.zeros(())
     for name, noise in realised.conditional(prediction, given).items():
@@ -60,6 +58,18 @@ def terms(
     found = Terms(likelihood, science, priors["network"])
     usable = prediction.ok & jnp.isfinite(sum(found, jnp.zeros(())))
     return Terms(*(jnp.where(usable, value, -jnp.inf) for value in found))
+
+
+def log_priors(problem: Problem, position: Float[Array, " dimension"]) -> Priors:
+    """The log priors of a position, with the volume of the way to the unconstrained space."""
+    found = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
+    values = problem.constrain(position)
+    for path, leaf in paths(problem.model).items():
+        site = problem.sites[path]
+        x = position[site.start : site.start + site.size].reshape(site.bijector.inverse_shape(site.shape))
+        volume = jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
+        found[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume
+    return found
 
 
 def rows(problem: Problem, index: Int[Array, " row"]) -> tuple[Inputs, Observed]:

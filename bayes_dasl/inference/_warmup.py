@@ -1,6 +1,6 @@
 """The warm-up of NUTS: it lasts as long as it needs to, and finds a metric and a frame on its way."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from arviz_stats.base.array import array_stats
@@ -102,10 +102,12 @@ class WarmUp:
         """Whether the chains agree over a window and its draws call for the metric that there was."""
         # R-hat splits every chain in two, so that it says something of one alone.
         looked_at = np.concatenate([trace["position"][..., self._judged], trace["lp"][..., None]], axis=-1)
-        if not np.all(np.asarray(array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)) < _AGREED):
+        rhat: Any = array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)
+        if not np.all(rhat < _AGREED):
             return False
         # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
-        return self._references is not None or after.differs_from(before) < _FITTING
+        weights = len(self._judged) < trace["position"].shape[-1]
+        return weights or after.differs_from(before) < _FITTING
 
 
 def into_frame(frame: Frame, arrays: Arrays, out_of: Frame | None = None) -> Arrays:

@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
+from numpyro.distributions.transforms import IdentityTransform
 
 from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
 from ..networks import linear_layers, networks
-from ._descent import WINDOW, Descent
-from ._members import begin, counts, solvable, weighted_loss
+from ._descent import WINDOW
+from ._members import RATES, descended, solvable
 from ._problem import Problem
 from ._samples import Samples
 from ._settings import check_numbers, check_shares
@@ -28,17 +29,18 @@ class MCDropout:
     The weights, and the scientific parameters, are a point estimate by the descent of `Joint` under masks drawn anew at
     each step; the priors see the weights without a mask. A mask holds for a whole trajectory, inside a vector field as
     well as outside. To leave a unit out is to make the weights that it feeds zero, so that a draw is a set of weights
-    like that of any other engine. The best of `starts` descents is taken.
+    like that of any other engine; units that feed known weights always stay. The best of `starts` descents is taken.
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
-    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden `eqx.nn.Linear`.
+    Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden `eqx.nn.Linear`, or
+    weights that cannot be zero or are under a horseshoe.
     """
 
     rate: float = 0.1
     draws: int = 1000
     steps: int = 5000
     starts: int = 4
-    science_rate: float = 0.01
-    network_rate: float = 0.003
+    science_rate: float = RATES[0]
+    network_rate: float = RATES[1]
 
     def __post_init__(self):
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
@@ -55,20 +57,24 @@ class MCDropout:
         Raises: ModelError if no start has a finite log density, or there is nothing to leave out.
         """
         unit = _units(problem)
-        key_start, key_rows, key_steps, key_masks = jax.random.split(key, 4)
-        x = journal.step("start", lambda: {"position": begin(problem, self.starts, key=key_start)})["position"]
-        own = counts(problem, self.starts, key=key_rows)
+        key_descent, key_masks = jax.random.split(key)
 
         def masked(position: Array, key: Array) -> Array:
             kept = jax.random.bernoulli(key, 1 - self.rate, (unit.max() + 1,)) / (1 - self.rate)
             return position * jnp.where(unit >= 0, kept[unit], 1.0)
 
-        objective, judge = weighted_loss(problem, altered=masked)
-        rates = (self.science_rate, self.network_rate)
-        descent = Descent(objective, judge, rates, adaptive=True, steps=self.steps, patience=self.steps)
-        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
-        # Single losses depend on their masks; their mean over the last windows does not.
-        best = int(np.nanargmin(np.nanmean(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
+        found = descended(
+            problem,
+            self.starts,
+            key=key_descent,
+            journal=journal,
+            bar=bar,
+            steps=self.steps,
+            rates=(self.science_rate, self.network_rate),
+            altered=masked,
+        )
+        # Single losses depend on their masks, some of which the solver may refuse; their median hardly does.
+        best = int(np.nanargmin(np.nanmedian(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
         last = jnp.asarray(found.visited[best, -1])
         keys = jax.random.split(key_masks, round(_SPARE * self.draws) + 1)
         proposed = np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys))
@@ -83,7 +89,12 @@ def _units(problem: Problem) -> Int[np.ndarray, " dimension"]:
     unit, number = np.full(problem.dimension, -1), 0
     for where, network in networks(problem.model):
         for path in linear_layers(network)[1:]:
-            site = problem.sites.get(f"{where}.{path}.weight")
+            weight = f"{where}.{path}.weight"
+            site = problem.sites.get(weight)
+            if any(name.startswith(f"{weight}.") for name in problem.sites) or not (
+                site is None or isinstance(site.bijector, IdentityTransform)
+            ):
+                raise ModelError(f"MCDropout makes weights zero, which the prior of '{weight}' forbids: take fan_in")
             if site is not None:
                 outputs, inputs = site.shape
                 unit[site.start : site.start + site.size] = number + np.tile(np.arange(inputs), outputs)

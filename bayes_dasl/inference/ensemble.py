@@ -2,15 +2,13 @@
 
 import dataclasses
 
-import jax
-import numpy as np
 from jaxtyping import Array
 
 from .._journal import Journal
 from .._progress import ProgressBar
 from ._adversarial import Adversary
-from ._descent import WINDOW, Descent
-from ._members import begin, counts, log_densities, usable, weighted_loss
+from ._descent import WINDOW
+from ._members import RATES, descended, log_densities, usable
 from ._problem import Problem
 from ._samples import Samples
 from ._settings import check_numbers, check_shares
@@ -20,8 +18,9 @@ from ._settings import check_numbers, check_shares
 class DeepEnsemble:
     r"""Point estimates from several starts, over science and networks alike; their spread is the epistemic uncertainty.
 
-    Each of the `members` begins at a prior draw. With `anchored` its prior is centred there rather than where the prior
-    is, in the unconstrained space, so that members differ by as much as the prior allows wherever the data say nothing.
+    Each of the `members` begins near prior draws of its own, as `Joint` does. With `anchored` its prior is centred at
+    another one rather than where the prior is, in the unconstrained space, so that members differ by as much as the
+    prior allows wherever the data say nothing; soft constraints hold for all.
     With `bootstrap` each sees the times of the data as often as they were drawn with replacement, so that members
     differ by what the noise of the data leaves open. For a normal posterior the two variances add up to that of the
     posterior, which either alone falls short of; with neither, only their starts tell members apart. With
@@ -29,7 +28,7 @@ class DeepEnsemble:
     said at forcings moved by so much to where the data are least likely, which makes members smooth; of a layer that
     solves nothing and has no forcings the index is moved.
 
-    Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times (of each member's own) and
+    Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times, the same for all members, and
     `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
     for each datum), are dropped and counted: `members_failed`, `members_stuck`. A draw is a member. For noise that
     varies give the model a `VaryingScale`.
@@ -42,8 +41,8 @@ class DeepEnsemble:
     anchored: bool = True
     bootstrap: bool = True
     adversarial: float = 0.0
-    science_rate: float = 0.01
-    network_rate: float = 0.003
+    science_rate: float = RATES[0]
+    network_rate: float = RATES[1]
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10
@@ -65,17 +64,25 @@ class DeepEnsemble:
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The members that came to an end.
 
-        Raises: ModelError if no member has a finite log density, or there are no inputs for `adversarial` to move.
+        Raises: ModelError if no member has a finite log density, there are no inputs for `adversarial` to move, or the
+        share of `held_out` leaves no data on one side.
         """
         adversary = Adversary(problem, self.adversarial) if self.adversarial else None
-        key_start, key_anchor, key_rows, key_steps = jax.random.split(key, 4)
-        x = journal.step("start", lambda: {"position": begin(problem, self.members, key=key_start)})["position"]
-        own = counts(problem, self.members, held_out=self.held_out, bootstrap=self.bootstrap, key=key_rows)
-        own |= {"anchor": np.asarray(problem.prior(self.members, key=key_anchor))}
-        objective, judge = weighted_loss(problem, anchored=self.anchored, adversary=adversary)
-        rates = (self.science_rate, self.network_rate)
-        descent = Descent(objective, judge, rates, self.adaptive, self.steps, self.patience)
-        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
+        found = descended(
+            problem,
+            self.members,
+            key=key,
+            journal=journal,
+            bar=bar,
+            steps=self.steps,
+            patience=self.patience,
+            rates=(self.science_rate, self.network_rate),
+            adaptive=self.adaptive,
+            held_out=self.held_out,
+            bootstrap=self.bootstrap,
+            anchored=self.anchored,
+            adversary=adversary,
+        )
         kept, failed, stuck = usable(problem, found.positions)
         facts = {
             "draws_are": "members",

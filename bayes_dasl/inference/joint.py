@@ -2,17 +2,17 @@
 
 import dataclasses
 
-import jax
 import numpy as np
 from jaxtyping import Array
 
 from .._journal import Journal
 from .._progress import ProgressBar
-from ._descent import WINDOW, Descent
-from ._members import begin, counts, log_densities, weighted_loss
+from ._descent import WINDOW
+from ._members import RATES, check_minibatch, descended, log_densities
 from ._problem import Problem
+from ._reference import COORDINATES
 from ._samples import Samples
-from ._settings import check_numbers, check_shares
+from ._settings import check_numbers, check_shares, check_words
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,6 +29,8 @@ class Joint:
     none was better for `patience` looks; without any, it looks at the loss. `minibatch` is the number of times that a
     step looks at, drawn anew each time. The best of `starts` descents is the result: one draw, without epistemic
     uncertainty.
+    Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS` does, unless
+    `coordinates` is "plain".
     The group `training` holds the loss and its terms at every step.
     Raises: ModelError for numbers that make no sense.
     """
@@ -37,17 +39,19 @@ class Joint:
     starts: int = 4
     science_weight: float = 1.0
     network_weight: float = 1.0
-    science_rate: float = 0.01
-    network_rate: float = 0.003
+    science_rate: float = RATES[0]
+    network_rate: float = RATES[1]
     adaptive: bool = True
     held_out: float = 0.0
     patience: int = 10
     minibatch: int | None = None
+    coordinates: str = "auto"
 
     def __post_init__(self):
         check_numbers(self, {"steps": WINDOW, "starts": 1, "patience": 1})
         if self.minibatch is not None:
             check_numbers(self, {"minibatch": 1})
+        check_words(self, {"coordinates": COORDINATES})
         check_shares(self, ("science_rate", "network_rate"))
         check_shares(self, ("held_out",), zero=True)
         check_shares(self, ("science_weight", "network_weight"), below=float("inf"), zero=True)
@@ -64,19 +68,26 @@ class Joint:
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """The best position that was reached.
 
-        Raises: ModelError if no start has a finite log density.
+        Raises: ModelError if no start has a finite log density, for a share of `held_out` that leaves no data on one
+        side, or a `minibatch` where there are constraints.
         """
-        key_start, key_rows, key_steps = jax.random.split(key, 3)
-        x = journal.step("start", lambda: {"position": begin(problem, self.starts, key=key_start)})["position"]
-        # The same rows for all starts, or they could not be compared.
-        own = counts(problem, 1, held_out=self.held_out, key=key_rows)
-        own = jax.tree.map(lambda a: np.repeat(a, self.starts, axis=0), own)
-        objective, judge = weighted_loss(
-            problem, science=self.science_weight, network=self.network_weight, minibatch=self.minibatch
+        check_minibatch(problem, self.minibatch)
+        found = descended(
+            problem,
+            self.starts,
+            key=key,
+            journal=journal,
+            bar=bar,
+            steps=self.steps,
+            patience=self.patience,
+            rates=(self.science_rate, self.network_rate),
+            adaptive=self.adaptive,
+            coordinates=self.coordinates,
+            held_out=self.held_out,
+            science=self.science_weight,
+            network=self.network_weight,
+            minibatch=self.minibatch,
         )
-        rates = (self.science_rate, self.network_rate)
-        descent = Descent(objective, judge, rates, self.adaptive, self.steps, self.patience)
-        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
         lowest = np.nanmin(found.curves["held_out"], axis=1)
         best = int(np.nanargmin(lowest))
         facts = {

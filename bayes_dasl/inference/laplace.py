@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,27 +11,33 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
+from ..layers import with_adjoint
 from ..random import realise
-from ._descent import WINDOW, Descent
+from ._descent import WINDOW
+from ._frame import positions
 from ._last_layer import last_layer
-from ._members import begin, counts, log_densities, solvable, weighted_loss
+from ._members import RATES, descended, log_densities, prior_spread, solvable
 from ._problem import Problem
+from ._reference import references_of
 from ._samples import Modes, Samples
-from ._settings import check_numbers, check_shares
+from ._settings import check_numbers, check_shares, check_words
 
 SUBSETS = ("all", "last")
 _SPARE = 1.25
-_LEAST = 1e-6  # of the prior's precision, in a direction in which the curvature is negative
+_PATIENCE = 20  # windows
 
 
 @dataclasses.dataclass(frozen=True)
 class Laplace:
-    r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of noise and priors.
+    r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of the priors.
 
-    J are the derivatives of the predictions, W one over the variance of each datum, both at the mode (generalised
-    Gauss–Newton): unlike the Hessian it is never negative, however rough the network. The mode is the best of `starts`
-    descents as in `Joint`. With the `subset` "last" all weights of networks but those of their last layers stay at the
-    mode.
+    J are the derivatives of the predictions, and of the logarithms of their standard deviations, W what each datum
+    tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian it is never negative, however rough
+    the network. No direction is wider than under the prior. The mode is the best of `starts` descents as in `Joint`.
+    With the `subset` "last" all other weights of networks, those of variance heads and random scales of networks
+    included, stay at the mode.
+    Where a network sits inside a solver draws are made in the conditional coordinates in which `NUTS` moves: last
+    layers then follow the hidden weights. In the weights themselves predictions are far wider than the posterior's.
     Source: Daxberger et al. (2021), Laplace redux.
     Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer to be found.
     """
@@ -39,12 +46,11 @@ class Laplace:
     draws: int = 1000
     steps: int = 5000
     starts: int = 4
-    science_rate: float = 0.01
-    network_rate: float = 0.003
+    science_rate: float = RATES[0]
+    network_rate: float = RATES[1]
 
     def __post_init__(self):
-        if self.subset not in SUBSETS:
-            raise ModelError(f"Laplace(subset={self.subset!r}): subset must be one of {', '.join(SUBSETS)}")
+        check_words(self, {"subset": SUBSETS})
         check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
         check_shares(self, ("science_rate", "network_rate"))
 
@@ -59,23 +65,31 @@ class Laplace:
         Raises: ModelError if no start has a finite log density.
         """
         free = self._free(problem)
-        key_start, key_rows, key_steps, key_draw = jax.random.split(key, 4)
-        x = journal.step("start", lambda: {"position": begin(problem, self.starts, key=key_start)})["position"]
-        own = counts(problem, self.starts, key=key_rows)
-        rates = (self.science_rate, self.network_rate)
-        descent = Descent(*weighted_loss(problem), rates, adaptive=True, steps=self.steps, patience=20)
-        found = descent.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
+        key_descent, key_draw = jax.random.split(key)
+        found = descended(
+            problem,
+            self.starts,
+            key=key_descent,
+            journal=journal,
+            bar=bar,
+            steps=self.steps,
+            patience=_PATIENCE,
+            rates=(self.science_rate, self.network_rate),
+        )
         value = log_densities(problem, found.positions)
         best = int(np.nanargmax(np.where(np.isfinite(value), value, -np.inf)))
         mode = found.positions[best]
         precision = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})[
             "precision"
         ]
-        values, vectors = np.linalg.eigh(precision[np.ix_(free, free)])
-        root = vectors / np.sqrt(np.maximum(values, _LEAST))
+        # In units of the prior's spread: no direction is wider than there, even if the log density bends upwards.
+        unit = prior_spread(problem)[free]
+        values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
+        root = unit[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))
         noise = np.asarray(jax.random.normal(key_draw, (round(_SPARE * self.draws) + 1, len(free))))
-        proposed = np.repeat(mode[None], len(noise), axis=0)
-        proposed[:, free] += noise @ root.T
+        steps = np.zeros((len(noise), problem.dimension))
+        steps[:, free] = noise @ root.T
+        proposed = journal.step("proposals", lambda: {"position": _away(problem, mode, steps)})["position"]
         chosen, lp, lost = solvable(problem, proposed, self.draws)
         facts = {
             "draws_are": "independent",
@@ -101,34 +115,49 @@ class Laplace:
         return np.asarray([i for i in range(problem.dimension) if i not in hidden])
 
 
+def _away(
+    problem: Problem, mode: Float[np.ndarray, " dimension"], steps: Float[np.ndarray, "draw dimension"]
+) -> Float[np.ndarray, "draw dimension"]:
+    """Positions so many steps away from the mode, in conditional coordinates if there are any."""
+    references = references_of(problem)
+    if references is None:
+        return mode + steps
+    arrays = references.frame(mode[None])
+    if not all(np.isfinite(leaf).all() for leaf in arrays.values()):
+        return mode + steps
+    frame = references.restored(arrays)
+    begin, turned = jax.linearize(frame.coordinates, jnp.asarray(mode))
+    return positions(frame, np.asarray(begin + jax.vmap(turned)(jnp.asarray(steps))))[0]
+
+
 def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Float[Array, "dimension dimension"]:
-    """Minus the curvature of the log density, without that of the predictions."""
-    given, observed = problem.inputs, problem.observed
+    """Minus the curvature of the log density, without that of predictions and scales of noise.
+
+    These enter by their slopes: a datum tells of its prediction by one over its variance, of the logarithm of its
+    standard deviation by two, as for normal noise, and a mismatch is a datum of a standard deviation of one.
+    """
+    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+    given, at = problem.inputs, jnp.asarray(mode)
 
     def predicted(x):
-        realised = realise(problem.model, problem.constrain(x))
-        return {name: realised.predict(given).values[name] for name in realised.observables}
+        return realise(problem.model, problem.constrain(x)).predict(given)
 
-    at = jnp.asarray(mode)
-    values = jax.jit(predicted)(at)
+    held = jax.jit(predicted)(at)
 
-    def linked(x):
-        model = realise(problem.model, problem.constrain(at))
-        return jnp.concatenate([jnp.ravel(model.noise_of(n).link(v)) for n, v in predicted(x).items()])
+    def features(x):
+        """Predictions, the logarithms of their spreads, and mismatches."""
+        model, found = realise(problem.model, problem.constrain(x)), predicted(x)
+        places, spreads = [], []
+        for name in model.observables:
+            noise, value = model.noise_at(name, held.values, given), held.values[name]
+            spread = noise.spread(value, found.variances.get(name))
+            places.append(jnp.ravel(noise.link(found.values[name])))
+            spreads.append(jnp.ravel(jnp.broadcast_to(jnp.log(spread), value.shape)))
+        broken = [jnp.ravel(v) for v in found.mismatches.values()]
+        return jnp.concatenate(places), jnp.concatenate(spreads), jnp.concatenate([*broken, jnp.zeros(0)])
 
-    def noise_and_priors(x):
-        """The log density with the predictions held where they are at the mode."""
-        realised = realise(problem.model, problem.constrain(x))
-        value = problem.log_prior(x)
-        for name, v in values.items():
-            noise, seen = realised.noise_at(name, values, given)(v), ~jnp.isnan(observed[name])
-            value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, observed[name], 1.0)), 0.0))
-        return value
-
-    model = realise(problem.model, problem.constrain(at))
-    weights = [
-        jnp.where(jnp.isnan(observed[n]), 0.0, 1 / model.noise_at(n, values, given).spread(v) ** 2).ravel()
-        for n, v in values.items()
-    ]
-    slopes = jax.jit(jax.jacrev(linked))(at)
-    return slopes.T @ (jnp.concatenate(weights)[:, None] * slopes) - jax.jit(jax.hessian(noise_and_priors))(at)
+    (_, spreads, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
+    seen = jnp.concatenate([jnp.ravel(~jnp.isnan(problem.observed[name])) for name in problem.model.observables])
+    weights = jnp.where(seen, jnp.exp(-2 * spreads), 0.0), 2.0 * seen, jnp.ones(len(slopes[2]))
+    told = sum((slope.T @ (weight[:, None] * slope) for weight, slope in zip(weights, slopes, strict=True)), 0.0)
+    return told - jax.jit(jax.hessian(problem.log_prior))(at)

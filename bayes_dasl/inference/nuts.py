@@ -12,23 +12,23 @@ from .._journal import Arrays, Journal
 from .._progress import ProgressBar
 from ._chains import SEGMENT, Chains, Kernel, first_state
 from ._frame import Frame, Plain, positions
-from ._gradient import check_strategy, choose
+from ._gradient import STRATEGIES, choose
 from ._matching import matched_start
-from ._members import descended
+from ._members import descended, usable
 from ._metric import laplace_metric
 from ._pathfinder import Pathfinder
 from ._problem import Problem, traced_once
-from ._reference import References, references_of
+from ._reference import COORDINATES, References, references_of
 from ._samples import Modes, Samples
-from ._settings import check_numbers
+from ._settings import check_numbers, check_words
 from ._start import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode, start_at
 from ._warmup import Warm, WarmUp, into_frame, segment
 
 _STARTS = ("modes", "pathfinder", "ensemble")
-_COORDINATES = ("auto", "plain")
 # Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
 _DEEPEST = 7
 _CAUTIOUS = 0.2
+_DESCENT = 2000  # steps of members that chains begin at
 _LONGEST_PAUSE = 1.0  # seconds between two returns to Python
 
 
@@ -45,12 +45,14 @@ class NUTS:
     climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
     `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
     solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes. With
-    `start="ensemble"` each begins at a member of a deep ensemble of its own instead.
+    `start="ensemble"` each begins at a member of a deep ensemble of its own instead, some at the same where members are
+    lost.
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, and with at most 127 steps a draw. With `coordinates="plain"`, or another start than
-    "modes", they move in the weights themselves.
+    the data without a solve, and with at most 127 steps a draw. Each begins where one of the best climbs ended, or,
+    where there are more chains than those, at weights of the last layer drawn anew. With `coordinates="plain"`, or
+    another start than "modes", they move in the weights themselves.
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
     Sommer et al. (2024) for chains from an ensemble.
     Raises: ModelError for numbers that make no sense.
@@ -73,11 +75,7 @@ class NUTS:
         object.__setattr__(self, "target_acceptance", float(self.target_acceptance))
         if not 0 < self.target_acceptance < 1:
             raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
-        check_strategy(self.gradient)
-        if self.start not in _STARTS:
-            raise ModelError(f"start must be one of {', '.join(_STARTS)}, not {self.start!r}")
-        if self.coordinates not in _COORDINATES:
-            raise ModelError(f"coordinates must be one of {', '.join(_COORDINATES)}, not {self.coordinates!r}")
+        check_words(self, {"gradient": STRATEGIES, "start": _STARTS, "coordinates": COORDINATES})
 
     @property
     def batch(self) -> int:
@@ -120,7 +118,8 @@ class NUTS:
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
             if self.start == "ensemble":
-                near = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar)
+                found = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar, steps=_DESCENT)
+                near = found.positions[usable(problem, found.positions)[0]]
             begun = journal.step(
                 "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
             )
@@ -129,7 +128,7 @@ class NUTS:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             state |= into_frame(frame, state) if references else {}
-            judged = problem.of_groups("science", "latent") if references else tuple(range(problem.dimension))
+            judged = problem.of_groups("science", "latent")
             warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
             warm = warm_up.run(state, laplace_metric(problem, begun["precisions"][0]), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
@@ -172,8 +171,8 @@ class NUTS:
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
         if references:
-            found = matched_start(problem, references, optimiser, near, key=key_find)
-            position = found["reached"][np.arange(self.chains) % len(found["reached"])]
+            found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
+            position = found["reached"][: self.chains]
         elif self.start == "ensemble" and near is not None:
             found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
         else:

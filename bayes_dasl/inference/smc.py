@@ -13,7 +13,7 @@ from .._progress import ProgressBar
 from ._moves import Hamiltonian, Walk
 from ._problem import Problem
 from ._samples import Samples
-from ._settings import check_numbers, check_shares
+from ._settings import check_numbers, check_shares, check_words
 from ._tempering import FEWEST_MOVES, Swarm, Tempering
 
 MOVES = ("auto", "walk", "hamiltonian")
@@ -45,8 +45,7 @@ class SMC:
 
     def __post_init__(self):
         check_numbers(self, {"particles": _FEWEST_LIVE, "runs": 1, "most_moves": FEWEST_MOVES})
-        if self.moves not in MOVES:
-            raise ModelError(f"SMC(moves={self.moves!r}): moves must be one of {', '.join(MOVES)}")
+        check_words(self, {"moves": MOVES})
         check_shares(self, ("target_ess",))
 
     @property

@@ -19,7 +19,7 @@ from .._progress import ProgressBar
 from ._guides import GUIDES, Family, Parameters, build_family
 from ._problem import LogDensity, Problem, traced_once
 from ._samples import Modes, Samples
-from ._settings import check_numbers, check_shares
+from ._settings import check_numbers, check_shares, check_words
 from ._start import Optimiser, fared, find_start, root_of_inverse
 
 WINDOW = 100
@@ -58,8 +58,7 @@ class SVI:
     learning_rate: float = 0.02
 
     def __post_init__(self):
-        if self.guide not in GUIDES:
-            raise ModelError(f"SVI(guide={self.guide!r}): guide must be one of {', '.join(GUIDES)}")
+        check_words(self, {"guide": GUIDES})
         check_numbers(self, {"steps": WINDOW, "chains": 1, "draws": 1, "particles": 2})
         check_shares(self, ("learning_rate",))
 

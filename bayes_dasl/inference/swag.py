@@ -1,6 +1,7 @@
 """SWAG: a normal around each of several descents, from where they wander at the end."""
 
 import dataclasses
+import functools
 
 import jax
 import numpy as np
@@ -8,8 +9,8 @@ from jaxtyping import Array, Float
 
 from .._journal import Journal
 from .._progress import ProgressBar
-from ._descent import WINDOW, Descent
-from ._members import begin, counts, solvable, usable, weighted_loss
+from ._descent import WINDOW
+from ._members import RATES, check_minibatch, descended, solvable, usable
 from ._problem import Problem
 from ._samples import Samples
 from ._settings import check_numbers, check_shares
@@ -24,9 +25,9 @@ class SWAG:
 
     Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each of the `members`
     descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a constant `rate`,
-    each step at `minibatch` times of the data drawn anew (half of them unless given). Their mean, their variances and
-    the last K = 20 deviations D from the mean make the normal; `draws` are shared out among the members.
-    Members are dropped as in `DeepEnsemble`.
+    each step at `minibatch` times of the data drawn anew (half of them, or all where there are constraints, unless
+    given). Their mean, their variances and the last K = 20 deviations D from the mean make the normal; `draws` are
+    shared out among the members. Members are dropped as in `DeepEnsemble`.
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.
     """
@@ -37,8 +38,8 @@ class SWAG:
     collected: int = 40
     rate: float = 0.005
     minibatch: int | None = None
-    science_rate: float = 0.01
-    network_rate: float = 0.003
+    science_rate: float = RATES[0]
+    network_rate: float = RATES[1]
 
     def __post_init__(self):
         check_numbers(self, {"members": 1, "draws": 1, "steps": WINDOW, "collected": 3})
@@ -54,29 +55,32 @@ class SWAG:
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws of the members' normals.
 
-        Raises: ModelError if no member has a finite log density.
+        Raises: ModelError if no member has a finite log density, or for a `minibatch` where there are constraints.
         """
-        key_start, key_rows, key_steps, key_collect, key_draw = jax.random.split(key, 5)
-        x = journal.step("start", lambda: {"position": begin(problem, self.members, key=key_start)})["position"]
-        own = counts(problem, self.members, key=key_rows)
+        check_minibatch(problem, self.minibatch)
+        key_descent, key_collect, key_draw = jax.random.split(key, 3)
+        descend = functools.partial(descended, problem, self.members, journal=journal, bar=bar)
         rates = (self.science_rate, self.network_rate)
-        down = Descent(*weighted_loss(problem), rates, adaptive=True, steps=self.steps, patience=self.steps)
-        found = down.run(problem, x, own, key=key_steps, journal=journal, bar=bar)
-        rows = max(problem.inputs.times.size // 2, 1) if self.minibatch is None else self.minibatch
-        steps = self.collected * WINDOW
-        wander = Descent(
-            *weighted_loss(problem, minibatch=rows), (self.rate, self.rate), adaptive=False, steps=steps, patience=steps
+        found = descend(key=key_descent, steps=self.steps, rates=rates)
+        half = None if problem.model.constraints else max(problem.inputs.times.size // 2, 1)
+        wandered = descend(
+            key=key_collect,
+            begin_at=found.positions,
+            steps=self.collected * WINDOW,
+            rates=(self.rate, self.rate),
+            adaptive=False,
+            minibatch=half if self.minibatch is None else self.minibatch,
         )
-        visited = wander.run(problem, found.positions, own, key=key_collect, journal=journal, bar=bar).visited
+        visited = wandered.visited
         kept, failed, stuck = usable(problem, visited.mean(axis=1))
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-round(_SPARE * self.draws) // int(kept.sum()))
         # Member by member in turn, so that any number of them has its share of each.
-        proposed = np.stack([_draws(places, each, rng) for places in visited[kept]], axis=1).reshape(-1, x.shape[1])
+        proposed = np.concatenate(np.stack([_draws(places, each, rng) for places in visited[kept]], axis=1))
         chosen, value, lost = solvable(problem, proposed, self.draws)
         facts = {
             "draws_are": "members",
-            "descent_steps": found.steps + steps,
+            "descent_steps": found.steps + wandered.steps,
             "members": self.members,
             "members_failed": failed,
             "members_stuck": stuck,
