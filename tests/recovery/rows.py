@@ -20,7 +20,7 @@ def keep(path: Path, row: dict) -> None:
 def go_on(
     about: str,
     path: Path,
-    seeds: int,
+    seeds: range,
     names: tuple[str, ...],
     tasks: Callable[[int], Iterable[tuple]],
     run: Callable[..., dict],
@@ -31,11 +31,11 @@ def go_on(
     `tasks(seed)` are the arguments of `run`, and `names` what a row calls them.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--seeds", type=int, default=len(seeds), help="how many data sets")
     parser.add_argument("--table", action="store_true", help="print what is held, and run nothing")
     asked = parser.parse_args()
     done = {tuple(row.get(name) for name in names) for row in held(path)}
-    for seed in range(0 if asked.table else asked.seeds):
+    for seed in () if asked.table else seeds[: asked.seeds]:
         for task in tasks(seed):
             if task not in done:
                 keep(path, run(*task))

@@ -3,11 +3,14 @@
 Run: `uv run python tests/uncertainty/joint.py`; what is done is kept, `--table` prints it.
 
 Three hybrids, several data sets each. The loss to be reached is the lowest that any way finds, plus a nat. One shared
-rate is tried at several values, of which the best for each hybrid counts.
+rate is tried at several values, of which the best for each hybrid counts; and both ways in the weights themselves, to
+tell what rates save from what coordinates do. Scientific parameters are set beside those of NUTS in the rows of
+`mixing.py` and `compare.py`.
 """
 
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 sys.path[:0] = [str(Path(__file__).resolve().parents[i]) for i in (1, 2)]
@@ -16,60 +19,94 @@ import numpy as np  # noqa: E402
 from recovery.rows import go_on, held  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
+from uncertainty.compare import everything  # noqa: E402
 from uncertainty.problems import PROBLEMS  # noqa: E402
 
 RESULTS = Path(__file__).parent / "joint.jsonl"
-SEEDS, STEPS, STARTS = 3, 3000, 4
+SEEDS, STEPS, STARTS = range(10, 13), 2000, 4  # of those of which there is NUTS
 NEAR = 1.0  # nats
 EVERY = 10
-WAYS = {"separate, adapted": {"adaptive": True}} | {
-    f"one rate of {rate}": {"adaptive": False, "science_rate": rate, "network_rate": rate}
-    for rate in (0.001, 0.003, 0.01, 0.03)
-}
+SEPARATE, RATES = "separate, adapted", (0.001, 0.003, 0.01, 0.03)
+SHARED = {f"one rate of {r}": {"adaptive": False, "science_rate": r, "network_rate": r} for r in RATES}
+WAYS = {(way, "auto"): settings for way, settings in ({SEPARATE: {}} | SHARED).items()}
+WAYS |= {(way, "plain"): WAYS[way, "auto"] for way in (SEPARATE, *list(SHARED)[1:3])}
 
 
-def run(name: str, seed: int, way: str) -> dict:
+def run(name: str, seed: int, way: str, coordinates: str) -> dict:
     problem = PROBLEMS[name](seed)
     began = time.perf_counter()
-    engine = bd.Joint(steps=STEPS, starts=STARTS, patience=STEPS, **WAYS[way])
+    engine = bd.Joint(STEPS, STARTS, patience=STEPS, coordinates=coordinates, **WAYS[way, coordinates])
     post = bd.fit(problem.model, problem.data, engine, key=seed, progress=False)
     lowest = np.minimum.accumulate(np.nan_to_num(post["training"]["loss"].values[0], nan=np.inf))
-    row = {"problem": name, "seed": seed, "way": way, "seconds": round(time.perf_counter() - began)}
     science = {n: float(v.values.squeeze()) for n, v in bd.plots.science_parameters(post).items()}
-    return row | {"lowest": [round(float(v), 3) for v in lowest[EVERY - 1 :: EVERY]], "science": science}
+    return {
+        "problem": name,
+        "seed": seed,
+        "way": way,
+        "coordinates": coordinates,
+        "seconds": round(time.perf_counter() - began),
+        "lowest": [round(float(v), 3) for v in lowest[EVERY - 1 :: EVERY]],
+        "science": science,
+    }
 
 
-def steps_to(rows: list[dict]) -> dict[str, int]:
-    """Steps of each way to a nat above the lowest loss of all, for one data set."""
-    goal = min(row["lowest"][-1] for row in rows) + NEAR
-    found = {}
-    for row in rows:
-        reached = np.flatnonzero(np.asarray(row["lowest"]) <= goal)
-        found[row["way"]] = int(EVERY * (reached[0] + 1)) if reached.size else 10**6
-    return found
+def steps_to(goal: float, row: dict) -> float:
+    reached = np.flatnonzero(np.asarray(row["lowest"]) <= goal)
+    return float(EVERY * (reached[0] + 1)) if reached.size else np.inf
+
+
+def steps_table(rows: list[dict]) -> Iterator[str]:
+    """Medians over data sets; in each coordinates to a loss that some way in the same coordinates reaches."""
+    yield (
+        "| hybrid | moves in | data sets | lowest loss | "
+        + " | ".join((SEPARATE, *SHARED))
+        + " | best shared ÷ separate |"
+    )
+    yield "|---" * (len(SHARED) + 6) + "|"
+    for name, coordinates in [(n, c) for n in PROBLEMS for c in ("auto", "plain")]:
+        ways = [way for way, c in WAYS if c == coordinates]
+        of_seeds = [
+            {r["way"]: r for r in rows if (r["problem"], r["coordinates"], r["seed"]) == (name, coordinates, seed)}
+            for seed in SEEDS
+        ]
+        whole = [found for found in of_seeds if len(found) == len(ways)]
+        if not whole:
+            continue
+        lowest = [min(row["lowest"][-1] for row in found.values()) for found in whole]
+        of = {
+            way: np.median([steps_to(low + NEAR, found[way]) for low, found in zip(lowest, whole, strict=True)])
+            for way in ways
+        }
+        said = [
+            (f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–" for w in (SEPARATE, *SHARED)
+        ]
+        best = min(steps for way, steps in of.items() if way != SEPARATE) / of[SEPARATE]
+        where = {"auto": "conditional coordinates", "plain": "weights"}[coordinates]
+        yield f"| {name} | {where} | {len(whole)} | {np.median(lowest):.1f} | {' | '.join(said)} | {best:.1f} |"
+
+
+def science_table(rows: list[dict]) -> Iterator[str]:
+    """How far parameters end from the mean of NUTS, in its standard deviations."""
+    yield "| hybrid | parameter | data sets | away from the mean of NUTS, in its sd, median | most |"
+    yield "|---|---|---|---|---|"
+    nuts = {(r["problem"], r["seed"]): r["science"] for r in everything() if r["engine"] == "NUTS" and "science" in r}
+    for name in PROBLEMS:
+        away: dict[str, list[float]] = {}
+        for row in rows:
+            known = nuts.get((row["problem"], row["seed"])) if row["problem"] == name else None
+            if known and (row["way"], row["coordinates"]) == (SEPARATE, "auto"):
+                for parameter, value in row["science"].items():
+                    mean, sd = known[parameter]
+                    away.setdefault(parameter, []).append(abs(value - mean) / sd)
+        for parameter, found in away.items():
+            yield f"| {name} | {parameter} | {len(found)} | {np.median(found):.1f} | {max(found):.1f} |"
 
 
 def table() -> str:
-    lines = [
-        "| hybrid | data sets | " + " | ".join(WAYS) + " | best shared ÷ separate |",
-        "|---" * (len(WAYS) + 3) + "|",
-    ]
-    everything = held(RESULTS)
-    for name in PROBLEMS:
-        seeds = [
-            rows
-            for seed in range(SEEDS)
-            if len(rows := [r for r in everything if (r["problem"], r["seed"]) == (name, seed)]) == len(WAYS)
-        ]
-        if not seeds:
-            continue
-        of = {way: np.median([steps_to(rows)[way] for rows in seeds]) for way in WAYS}
-        separate, *shared = of.values()
-        said = [f"{v:.0f}" if v < 10**6 else f"> {STEPS}" for v in of.values()]
-        lines.append(f"| {name} | {len(seeds)} | {' | '.join(said)} | {min(shared) / separate:.1f} |")
-    return "\n".join(lines)
+    rows = held(RESULTS)
+    return "\n".join([*steps_table(rows), "", *science_table(rows)])
 
 
 if __name__ == "__main__":
-    every = lambda seed: [(name, seed, way) for name in PROBLEMS for way in WAYS]  # noqa: E731
-    go_on(__doc__, RESULTS, SEEDS, ("problem", "seed", "way"), every, run, table)
+    every = lambda seed: [(name, seed, *way) for name in PROBLEMS for way in WAYS]  # noqa: E731
+    go_on(__doc__, RESULTS, SEEDS, ("problem", "seed", "way", "coordinates"), every, run, table)

@@ -4,15 +4,18 @@ Rates are in standard deviations of the true ones near the data. Intervals are c
 draws, or for fewer than 200 of them (members of an ensemble) those of Student's t.
 """
 
+from typing import Any
+
 import numpy as np
 import scipy.stats
 import scoringrules
 import xarray as xr
 
+import bayes_dasl as bd
 from uncertainty.problems import Problem
 
-WIDER = 0.25
-"""Share of the box of the data by which the wider box goes beyond it on every side."""
+WIDER = {"wide": 0.1, "wider": 0.25}
+"""Shares of the box of the data by which wider boxes go beyond it on every side."""
 
 _FEW = 200
 _SCORED = 500  # draws and probes in the energy score, whose cost is quadratic in draws
@@ -33,10 +36,14 @@ def _within(draws: np.ndarray, true: np.ndarray) -> float:
     return round(float(np.mean((low <= true) & (true <= high))), 4)
 
 
-def judged(problem: Problem, post: xr.DataTree) -> dict[str, float]:
-    """Coverage near the data, of the box of the data, and of the wider one; scores and sharpness near the data."""
+def judged(problem: Problem, post: xr.DataTree) -> dict[str, Any]:
+    """Coverage near the data, of the box of the data, and of wider ones; scores and sharpness near the data.
+
+    Of scalars of the science their mean and standard deviation.
+    """
     points, near = problem.points()
-    places = {"near": {n: v[near] for n, v in points.items()}, "box": points, "wider": problem.points(WIDER)[0]}
+    places = {"near": {n: v[near] for n, v in points.items()}, "box": points}
+    places |= {name: problem.points(share)[0] for name, share in WIDER.items()}
     draws = {where: problem.drawn_rates(post, at) for where, at in places.items()}
     flat = {where: d.reshape(-1, d.shape[-1]) for where, d in draws.items()}
     true = {where: np.asarray(problem.rates(problem.truth, at)) for where, at in places.items()}
@@ -47,10 +54,13 @@ def judged(problem: Problem, post: xr.DataTree) -> dict[str, float]:
     rng = np.random.default_rng(0)
     some = scaled[rng.permutation(len(scaled))[:_SCORED]]
     at = np.sort(rng.permutation(truth.size)[:_SCORED])
+    science = {
+        name: [float(f"{v.mean():.5g}"), float(f"{v.std():.4g}")]
+        for name, v in bd.plots.science_parameters(post).items()
+    }
     return {
-        "near": _within(flat["near"], true["near"]),
-        "box": _within(flat["box"], true["box"]),
-        "wider": _within(flat["wider"], true["wider"]),
+        "science": science,
+        **{where: _within(flat[where], true[where]) for where in places},
         "crps": round(float(np.mean(scoringrules.crps_ensemble(truth, scaled, m_axis=0, estimator="pwm"))), 5),
         "energy": round(float(scoringrules.es_ensemble(truth[at], some[:, at]) / np.sqrt(at.size)), 5),
         "width": round(float(np.mean(high - low)), 4),

@@ -21,7 +21,7 @@ import bayes_dasl as bd  # noqa: E402
 
 RESULTS = Path(__file__).parent / "noise.jsonl"
 SD = 0.2
-SIZES, SEEDS, VARYING_SIZE = (30, 500, 3000), 5, 500
+SIZES, SEEDS, VARYING_SIZE = (30, 500, 3000), range(5), 500
 ENGINES = {
     "NUTS": bd.NUTS(draws=300),
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, steps=3000),

@@ -25,7 +25,7 @@ from scipy.special import logsumexp  # noqa: E402
 import bayes_dasl as bd  # noqa: E402
 
 RESULTS = Path(__file__).parent / "regression.jsonl"
-ROWS, NOISE, SEEDS = 1503, 0.1, 3
+ROWS, NOISE, SEEDS = 1503, 0.1, range(3)
 INPUTS = ("frequency", "angle", "chord", "speed", "thickness")
 ENGINES = {
     "deep ensemble": bd.DeepEnsemble(10, steps=5000, held_out=0.1),
