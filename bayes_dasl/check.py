@@ -9,12 +9,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from ._costs import compilations, gradients
 from ._devices import require_double_precision
 from ._errors import BayesDaslError
 from ._keys import as_key
 from ._predictive import Pushed, push
 from .diagnostics import Diagnosis, Finding
-from .inference import NUTS, pose
+from .inference import NUTS, Engine, pose
 from .inference._gradient import choose
 from .inference._problem import Problem, traced_once
 from .inference._spread import spread
@@ -23,9 +24,6 @@ from .random import draw_prior
 
 _DRAWS = 256
 _GRADIENTS = 64
-# Leapfrog steps a draw that a NUTS run usually lies between; the cost of a run is a range, not a number.
-_LEAPFROGS = (7, 31)
-_WARMUP = 300  # about what a warm-up takes that ends by itself
 
 
 @dataclass(frozen=True)
@@ -42,9 +40,10 @@ class Check(Diagnosis):
         }[self.level]
 
 
-def check(model: Model, data: xr.Dataset, engine: NUTS | None = None, *, key: int | Array = 0) -> Check:
+def check(model: Model, data: xr.Dataset, engine: Engine | None = None, *, key: int | Array = 0) -> Check:
     """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
 
+    The cost is that of the engine, `NUTS()` unless given; of an engine of one's own only that of a gradient is known.
     Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it
     are not climbed.
     """
@@ -111,8 +110,13 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding]:
-    value_and_gradient, _ = traced_once(problem, choose(problem, engine.gradient))
+def _gradient(problem: Problem, engine: Engine, *, key: Array) -> Iterator[Finding]:
+    try:
+        strategy = choose(problem, getattr(engine, "gradient", "reverse"))
+    except BayesDaslError as error:
+        yield Finding("bad", "gradient", str(error), "mend this first")
+        return
+    value_and_gradient, _ = traced_once(problem, strategy)
     over = spread(value_and_gradient, _GRADIENTS)
     run, positions = jax.jit(over.function), jax.device_put(problem.prior(_GRADIENTS, key=key), over.sharding)
     began = time.perf_counter()
@@ -136,20 +140,21 @@ def _gradient(problem: Problem, engine: NUTS, *, key: Array) -> Iterator[Finding
             f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
         )
         yield Finding("good", "density and gradient", message)
-    yield _cost(run, positions, compiling, engine)
+    yield _cost(run, positions, compiling, problem, engine)
 
 
-def _cost(run, positions, compiling: float, engine: NUTS) -> Finding:
+def _cost(run, positions, compiling: float, problem: Problem, engine: Engine) -> Finding:
     laps = []
     for _ in range(5):
         began = time.perf_counter()
         run(positions)[0].block_until_ready()
         laps.append(time.perf_counter() - began)
-    each = float(np.median(laps)) * engine.chains / _GRADIENTS
-    length = (engine.warmup or _WARMUP) + engine.draws
-    low, high = (each * n * length + 4 * compiling for n in _LEAPFROGS)
-    message = (
-        f"one gradient for {engine.chains} chains takes {1e3 * each:.2g} ms; {engine!r} should take about "
-        f"{low:.0f} to {high:.0f} s, compilation included"
-    )
+    each, batch = float(np.median(laps)) / _GRADIENTS, getattr(engine, "batch", 1)
+    message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
+    needed = gradients(problem, engine)
+    if needed:
+        compiled = compilations(problem) * compiling
+        least, most = (f"{each * batch * number + compiled:.0f}" for number in needed)
+        seconds = least if least == most else f"{least} to {most}"
+        message += f"; {engine!r} should take about {seconds} s, compilation included"
     return Finding("good", "cost", message)

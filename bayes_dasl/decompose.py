@@ -36,8 +36,8 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     It is negative where either group alone tells the same, so that both count it.
 
     Both parts are regressions on the posterior's own draws; `explained_variance` says what those can miss.
-    Failed draws are left out (`attrs["failed_draws"]`). NaN where fewer than two draws are left, and in the split where
-    fewer than 20.
+    Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
+    draw's own variance: the others are NaN, and all of them where no draw is left; the split is NaN for fewer than 20.
 
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
@@ -69,10 +69,11 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
 def total_variance(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
     """Return total, aleatoric and epistemic `(time,)` from conditional moments `(draw, time)`.
 
-    Shapes: NaN where there are fewer than two draws.
+    Shapes: NaN where there is no draw. Of one draw only the aleatoric part is known, the others are NaN.
     """
     if mean.shape[0] < 2:
-        return {name: np.full(mean.shape[1], np.nan) for name in ("total", "aleatoric", "epistemic")}
+        unknown = np.full(mean.shape[1], np.nan)
+        return {"total": unknown, "aleatoric": variance[0] if len(variance) else unknown, "epistemic": unknown}
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
     return {

@@ -21,8 +21,11 @@ MEANINGS = {
 FAMILIES = (PoissonNoise.__name__, NegativeBinomialNoise.__name__)
 _MOST_DRAWS = 500
 _TAIL = 1e-9
-_BLOCK = 4096
-_LARGEST = 2**20
+# Counts of which no draw tells one from the next are taken together: cells of a draw, and of each doubling of counts.
+_CELLS, _CELLS_A_DOUBLING = 512, 64
+_LEAST_EXCESS = 1e-7  # of a variance over its mean, as a share: a Poisson law to as many digits
+_SMALLEST = 1e-12
+_BLOCK = 2**20
 
 
 def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
@@ -33,8 +36,9 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     often zero its variance is a poor measure, and this is the better one; for the variance see `decompose`.
 
     By default all observables whose noise is `PoissonNoise` or `NegativeBinomialNoise`. Of more than 500 draws 500
-    evenly spaced ones are taken; failed ones are left out (`attrs["failed_draws"]`). Sums end where all draws together
-    have 1e-9 of their mass left.
+    evenly spaced ones are taken; failed ones are left out (`attrs["failed_draws"]`). Where one draw is left only the
+    aleatoric part is known, and where none is left nothing: what is not known is NaN. Sums leave out 1e-9 of the mass
+    of each draw at either end.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
     Raises: MismatchError for an unknown observable, or one that is no count.
@@ -65,20 +69,46 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
     """Entropy of the mixture of counts with these moments, their mean entropy, and the difference.
 
     Counts whose variance is their mean are Poisson, those of a larger one negative binomial.
-    NaN for fewer than two draws.
+    Shapes: both `(draw,)`. NaN where there is no draw; of one draw only the mean entropy is known.
     """
-    if len(mean) < 2:
+    if not len(mean):
         return np.nan, np.nan, np.nan
-    excess = variance - mean
-    spread = excess > 1e-9 * mean  # the others are Poisson: their negative binomial has no finite size
-    size = np.where(spread, mean**2 / np.where(spread, excess, 1.0), 1.0)
-    share, rate = size / (size + mean), np.where(spread, 1.0, mean)
-    last = np.where(spread, stats.nbinom.isf(_TAIL, size, share), stats.poisson.isf(_TAIL, rate)).max()
-    end = int(min(last, _LARGEST)) + 1
-    total, each = 0.0, np.zeros(len(mean))
-    for first in range(0, end, _BLOCK):
-        counts = np.arange(first, min(first + _BLOCK, end))[:, None]
-        p = np.where(spread, stats.nbinom.pmf(counts, size, share), stats.poisson.pmf(counts, rate))
-        each += special.entr(p).sum(axis=0)
-        total += float(special.entr(p.mean(axis=1)).sum())
-    return total, float(each.mean()), total - float(each.mean())
+    mean = np.maximum(mean, _SMALLEST)
+    excess = np.maximum(variance / mean - 1, _LEAST_EXCESS)
+    size, share = mean / excess, 1 / (1 + excess)
+    low, high = stats.nbinom.ppf(_TAIL, size, share), stats.nbinom.isf(_TAIL, size, share)
+    first, width = _cells(low, high)
+    middle = first + np.floor((width - 1) / 2)
+    begin, number = np.searchsorted(first, low), np.searchsorted(first, high, side="right")
+    number -= begin
+    each, mixture = np.zeros(len(mean)), np.zeros(len(first))
+    for some in np.array_split(np.arange(len(mean)), -(-number.sum() // _BLOCK)):
+        draw = np.repeat(some, number[some])
+        ends = number[some].cumsum()
+        cell = np.arange(ends[-1]) + np.repeat(begin[some] + number[some] - ends, number[some])
+        p = stats.nbinom.pmf(middle[cell], size[draw], share[draw])
+        each += np.bincount(draw, width[cell] * special.entr(p), len(mean))
+        mixture += np.bincount(cell, p, len(first))
+    aleatoric = float(each.mean())
+    if len(mean) < 2:
+        return np.nan, aleatoric, np.nan
+    total = float(width @ special.entr(mixture / len(mean)))
+    return total, aleatoric, total - aleatoric
+
+
+def _cells(low: np.ndarray, high: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Cells of counts that cover the ranges of all draws, ends included: their first counts and their widths.
+
+    A range begins and ends with a cell. Within a cell the law of no draw that reaches there changes much.
+    """
+    doublings = 2.0 ** np.arange(np.ceil(np.log2(high.max() + 2)))
+    edges = np.unique(np.concatenate([low, high + 1, doublings]))
+    inside = (low[:, None] <= edges) & (edges <= high[:, None])
+    finest = np.where(inside, ((high - low) / _CELLS)[:, None], np.inf).min(axis=0)
+    # Odd numbers of counts have one in their middle.
+    width = 1 + 2 * np.floor(np.maximum(np.minimum(finest, edges / _CELLS_A_DOUBLING) - 1, 0) / 2)
+    first, widths = [], []
+    for i in np.flatnonzero(inside.any(axis=0)):
+        first.append(np.arange(edges[i], edges[i + 1], width[i]))
+        widths.append(np.diff(first[-1], append=edges[i + 1]))
+    return np.concatenate(first), np.concatenate(widths)

@@ -1,5 +1,6 @@
 """Networks whose weights are random variables."""
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
@@ -118,7 +119,8 @@ class Network(Module):
     not like kinks. `Network.mlp` builds a module from names alone.
 
     Its random leaves form the group *network*; all others are *science*.
-    Raises: ModelError if the sizes of `module` do not match the names, or for a prior of another shape.
+    Raises: ModelError if the sizes of `module` do not match the names, for a prior of another shape, for an input whose
+    location and width are no such pair, or for a known scale that is not positive.
     Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random in part.
     """
 
@@ -141,8 +143,10 @@ class Network(Module):
     ):
         if isinstance(inputs, str) or isinstance(outputs, str):
             raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
+        if isinstance(scale, float | int) and not 0 < scale < math.inf:
+            raise ModelError(f"Network.scale must be a positive number, or a distribution, not {scale!r}")
         named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
-        self.inputs = FrozenDict((name, (float(m), float(w))) for name, (m, w) in named)
+        self.inputs = FrozenDict((name, _standardising(name, pair)) for name, pair in named)
         self.outputs = tuple(outputs)
         self.scale = scale
         _check_sizes(module, len(self.inputs), len(self.outputs))
@@ -197,10 +201,24 @@ def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array
     return module(features)
 
 
+def _standardising(name: str, pair: Any) -> tuple[float, float]:
+    """Raises: ModelError unless a pair is a location and a width by which an input can be standardised."""
+    try:
+        location, width = map(float, pair)
+    except (TypeError, ValueError):
+        location = width = math.nan
+    if not (math.isfinite(location) and 0 < width < math.inf):
+        raise ModelError(f"network input '{name}' needs a pair (location, width), the width positive, not {pair!r}")
+    return location, width
+
+
 def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
     try:
         shape = jax.eval_shape(module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))).shape
-    except (TypeError, ValueError) as error:
-        raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}") from error
+    except (TypeError, ValueError, RuntimeError) as error:
+        is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
+        drops = any(map(is_dropout, jax.tree.leaves(module, is_leaf=is_dropout)))
+        hint = "; leave dropout layers out: the engine bd.MCDropout needs none" if drops else ""
+        raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}{hint}") from error
     if shape != (outputs,):
         raise ModelError(f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)")

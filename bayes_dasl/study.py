@@ -97,8 +97,7 @@ class Study:
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model."""
-        engine = self.engine if isinstance(self.engine, NUTS) else None
-        return {name: check(model, self.train, engine, key=key) for name, model in self.models.items()}
+        return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
 
     def run(
         self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None

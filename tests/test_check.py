@@ -1,5 +1,9 @@
 """The ladder of cheap checks, and priors of which a tenth blows the solver up."""
 
+import dataclasses
+
+import diffrax
+import networks_in_solvers
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -9,6 +13,7 @@ from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
+from bayes_dasl._costs import compilations, gradients
 from bayes_dasl._predictive import Pushed
 from bayes_dasl.check import _prior
 from bayes_dasl.inference._problem import pose
@@ -144,6 +149,77 @@ def test_a_model_that_always_fails_is_not_ready():
     found = bd.check(blow_up(dist.Uniform(2.0, 3.0)), benign())
     assert found.verdict == "Not ready to fit: solver, density."
     assert any("256 of 256 prior draws failed" in f.message for f in found.findings)
+
+
+ENGINES = (
+    bd.NUTS(chains=2, warmup=100, draws=50),
+    bd.ManyChain(chains=32),
+    bd.SVI(),
+    bd.SMC(particles=100),
+    bd.Joint(),
+    bd.DeepEnsemble(5),
+    bd.MCDropout(),
+    bd.SWAG(),
+    bd.Laplace(),
+)
+
+
+@pytest.mark.parametrize("engine", ENGINES, ids=lambda engine: type(engine).__name__)
+def test_the_cost_is_that_of_the_engine(engine):
+    times = np.linspace(0.0, 1.0, 6)
+    data = xr.Dataset({"y": ("time", 0.5 * times)}, {"time": times})
+    line = bd.Model(bd.Algebraic(Slope(dist.Normal(0.0, 1.0))), bd.NormalNoise(SIGMA))
+    [cost] = [f for f in bd.check(line, data, engine).findings if f.subject == "cost"]
+    assert f"one gradient at {engine.batch} positions takes" in cost.message
+    assert repr(engine) in cost.message and "compilation included" in cost.message
+
+
+class Slope(bd.Module):
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * t}
+
+
+class Own:
+    """An engine of one's own: it need say no more than `draws`."""
+
+    draws = 10
+
+    def run(self, problem, *, key, journal, bar):
+        raise NotImplementedError
+
+
+def test_of_an_engine_of_ones_own_only_a_gradient_is_known():
+    [cost] = [f for f in bd.check(blow_up(), benign(), Own()).findings if f.subject == "cost"]
+    assert cost.message.startswith("one gradient at 1 positions takes") and "should take" not in cost.message
+
+
+def test_gradients_of_engines():
+    """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
+    problem = pose(blow_up(), benign())
+    assert gradients(problem, bd.SWAG(steps=3000, collected=40)) == (5000, 5000)
+    assert gradients(problem, bd.MCDropout(steps=700)) == (700, 700)
+    assert gradients(problem, bd.DeepEnsemble(5, 2000, patience=10)) == (550, 2000)
+    assert gradients(problem, bd.DeepEnsemble(5, 200, adversarial=0.01)) == (600, 600)
+    chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)
+    least, most = gradients(problem, chains)
+    assert (least, most) == (200 + 7 * 300, 200 + 31 * 300)
+    inside = pose(networks_in_solvers.model(), networks_in_solvers.data())
+    assert gradients(inside, chains) == (200 + 127 * 300,) * 2
+    assert compilations(inside) > compilations(problem)
+    shallow = dataclasses.replace(chains, max_tree_depth=3)
+    assert gradients(problem, shallow) == gradients(inside, shallow) == (200 + 7 * 300,) * 2
+    solved = networks_in_solvers.Decay(dist.LogNormal(-0.5, 0.3))
+    beside = bd.Residual(bd.ODE(solved, {"y": 2.0}), networks_in_solvers.network())
+    assert gradients(pose(bd.Model(beside, bd.NormalNoise(0.1)), networks_in_solvers.data()), chains) == (least, most)
+
+
+@pytest.mark.parametrize("engine", [bd.NUTS(gradient="reverse"), bd.Joint()])
+def test_a_gradient_that_the_solver_cannot_give_is_named(engine):
+    found = bd.check(blow_up(adjoint=diffrax.ForwardMode()), benign(), engine)
+    assert found.verdict == "Not ready to fit: gradient."
+    assert "only forward mode works" in str(found)
 
 
 def test_a_gradient_that_is_not_finite_is_named():

@@ -365,6 +365,16 @@ def test_a_forecast_that_failed_throughout_gives_nan():
     assert parts.attrs["failed_draws"] == 800
 
 
+def test_one_draw_has_an_aleatoric_part_alone():
+    mean, variance = np.array([[1.0, 2.0]]), np.array([[0.5, 0.7]])
+    parts = decompose(forecast_of(mean, variance, np.ones(1), np.ones(1))).sel(observable="y")
+    np.testing.assert_array_equal(parts["aleatoric"], variance[0])
+    assert parts.drop_vars("aleatoric").to_array().isnull().all()
+    failed = decompose(forecast_of(np.array([[np.nan, 2.0], [1.0, 2.0]]), np.tile(variance, (2, 1))))
+    np.testing.assert_array_equal(failed["aleatoric"].sel(observable="y"), variance[0])
+    assert np.isnan(total_variance(mean[:0], variance[:0])["aleatoric"]).all()
+
+
 def test_an_infinite_observation_variance_stays_infinite_in_its_own_part():
     mean = np.random.default_rng(6).normal(size=(30, 2))
     variance = np.ones_like(mean)

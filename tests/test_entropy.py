@@ -4,7 +4,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from scipy import stats
+from scipy import special, stats
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError
@@ -33,10 +33,46 @@ def test_two_rates_far_apart_are_worth_one_bit():
     assert epistemic == pytest.approx(np.log(2), abs=1e-6)
 
 
-def test_large_counts_are_summed_block_by_block():
+def test_large_counts_are_taken_together():
     mean = np.full(3, 2e4)
     total, _, _ = split(mean, mean + mean**2 / 50)
     assert total == pytest.approx(stats.gamma(50, scale=2e4 / 50).entropy(), abs=0.01)
+
+
+@pytest.mark.parametrize("rate", [2e6, 1e9, 1e12])
+def test_counts_beyond_a_million(rate):
+    """The entropy of a Poisson law is ½ ln(2πe rate) to within 1 / (12 rate)."""
+    rates = np.full(3, rate)
+    total, aleatoric, epistemic = split(rates, rates)
+    assert aleatoric == pytest.approx(0.5 * np.log(2 * np.pi * np.e * rate), abs=1e-6)
+    assert total == pytest.approx(aleatoric) and epistemic == pytest.approx(0.0, abs=1e-9)
+    apart = rate * np.array([1.0, 1.3])
+    assert split(apart, apart)[2] == pytest.approx(np.log(2), abs=1e-6)
+
+
+def test_a_large_and_an_enormous_rate_are_worth_one_bit():
+    """The one's counts lie closer together than the cells in which the other's are taken."""
+    rates = np.array([1e6, 1e10])
+    _, aleatoric, epistemic = split(rates, rates)
+    assert epistemic == pytest.approx(np.log(2), abs=1e-6)
+    assert aleatoric == pytest.approx(0.5 * np.log(2 * np.pi * np.e * rates).mean(), abs=1e-6)
+
+
+@pytest.mark.parametrize("size", [0.1, 1.0, 20.0])
+def test_every_count_is_in_a_cell(size):
+    """Against sums over each count, of laws that overlap; the smaller their size, the more lies near zero."""
+    mean = np.array([300.0, 2e3, 2.5e3, 1e4])
+    share = size / (size + mean)
+    p = stats.nbinom.pmf(np.arange(stats.nbinom.isf(1e-12, size, share).max())[:, None], size, share)
+    total, aleatoric, _ = split(mean, mean + mean**2 / size)
+    assert aleatoric == pytest.approx(special.entr(p).sum() / 4, abs=1e-3)
+    assert total == pytest.approx(special.entr(p.mean(axis=1)).sum(), abs=1e-3)
+
+
+def test_one_draw_tells_of_chance_alone():
+    total, aleatoric, epistemic = split(np.array([3.0]), np.array([3.0]))
+    assert aleatoric == pytest.approx(stats.poisson(3.0).entropy(), abs=1e-6)
+    assert np.isnan([total, epistemic]).all() and np.isnan(split(np.zeros(0), np.zeros(0))).all()
 
 
 @pytest.fixture(scope="module")

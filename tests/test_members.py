@@ -130,9 +130,7 @@ def test_a_step_on_some_rows_is_on_average_one_on_all(line):
     mean, error = float(found.mean()), float(found.std()) / np.sqrt(2000)
     assert abs(mean - float(every(x, own, jax.random.key(0))[0])) < 4 * error < 0.2 * abs(mean)
     lawful = bd.Model(model.layer, model.noise, constraints={"flat": lambda values, given: values["y"]})
-    with pytest.raises(
-        bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"
-    ):
+    with pytest.raises(bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"):
         bd.fit(lawful, data, bd.Joint(steps=50, minibatch=3))
 
 

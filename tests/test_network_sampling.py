@@ -1,16 +1,22 @@
 """NUTS for networks inside solvers: the same posterior as in the weights themselves, in better coordinates."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import networks_in_solvers as small
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 from bayes_dasl.inference._fit import _identity
-from bayes_dasl.inference._problem import pose
+from bayes_dasl.inference._matching import _is_positive, matched_start
+from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl.inference._reference import references_of
+from bayes_dasl.inference._start import Optimiser
+from bayes_dasl.layers import with_adjoint
 from bayes_dasl.posterior import draws_of
 from bayes_dasl.random import realise
 
@@ -194,3 +200,43 @@ def test_any_states_observables_and_places_of_a_network(variant):
 def test_two_times_are_too_few_for_a_path():
     post = bd.fit(small.model(), small.data().isel(time=[0, 7]), bd.NUTS(chains=2, warmup=50, draws=25), key=0)
     assert post.attrs["sampled_in"] == "plain coordinates"
+
+
+def test_chains_from_an_ensemble_are_not_judged_by_weights():
+    """Of a regression: weights never agree, and a warm-up that waited for them would last to its end."""
+    x = np.linspace(-1.0, 1.0, 30)
+    y = np.sin(2.5 * x) + 0.1 * np.random.default_rng(0).standard_normal(30)
+    layer = bd.Algebraic(bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), width=6, depth=1), index="x")
+    model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
+    post = bd.fit(model, xr.Dataset({"y": ("x", y)}, {"x": x}), bd.NUTS(draws=200, start="ensemble"), key=0)
+    assert post.attrs["sampled_in"] == "plain coordinates"
+    assert post.attrs["warmup_settled"] == 1 and post.attrs["warmup_draws"] < 1000
+    rhat = array_stats.rhat(post["conditional_mean"]["y"].values, chain_axis=0, draw_axis=1)
+    assert np.median(rhat) < 1.1
+
+
+def test_every_chain_has_a_start_of_its_own():
+    """Where there are fewer climbs than chains too."""
+    problem = pose(small.model(), small.data())
+    references, (evaluate, _) = references_of(problem), traced_once(problem)
+    assert references is not None
+    found = matched_start(problem, references, Optimiser(evaluate, 2), None, chains=5, key=jax.random.key(0))
+    assert len(np.unique(found["reached"], axis=0)) == 5
+    assert np.isfinite([float(evaluate(x)[0]) for x in found["reached"]]).all()
+
+
+def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
+    field = bd.Residual(lambda t, y, u: {"y": -y["y"]}, small.network())
+    layer = bd.ODE(field, {"y": dist.LogNormal(0.0, 0.5)})
+    data = small.data()
+    for seen in (data, data - 1.0):
+        problem = pose(bd.Model(layer, bd.NormalNoise(0.1)), seen)
+        assert _is_positive(problem, layer, "y") == bool((seen["y"] > 0).all())
+
+
+def test_a_solver_of_forward_mode_only_can_be_descended():
+    model = small.model()
+    forward = with_adjoint(model, diffrax.ForwardMode())
+    engine = bd.Joint(steps=50, starts=1)
+    one, other = (bd.fit(m, small.data(), engine, key=0)["training"]["loss"].values for m in (model, forward))
+    np.testing.assert_allclose(one, other, rtol=1e-6)

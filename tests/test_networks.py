@@ -114,6 +114,27 @@ class TestSizes:
         with pytest.raises(ModelError, match=message):
             bd.Network(mlp(), inputs, outputs)
 
+    @pytest.mark.parametrize(
+        "pair", [3.0, (3.0,), (1.0, 2.0, 3.0), (0.0, 0.0), (0.0, -1.0), (np.nan, 1.0), (0.0, np.inf), "ab", None]
+    )
+    def test_an_input_without_location_and_width(self, unchecked, pair):
+        with pytest.raises(ModelError, match=r"input 'b' needs a pair \(location, width\), the width positive, not"):
+            bd.Network(mlp(), {"a": (0.0, 1.0), "b": pair}, ("f", "g"))
+
+    @pytest.mark.parametrize("scale", [0.0, -1, np.inf, np.nan])
+    def test_a_known_scale_is_positive(self, scale):
+        with pytest.raises(ModelError, match=r"Network\.scale must be a positive number"):
+            bd.Network.mlp(("a", "b"), ("f", "g"), scale)
+
+    def test_dropout_layers_are_left_out(self):
+        first, second = mlp().layers
+        module = eqx.nn.Sequential([first, eqx.nn.Dropout(0.1), second])
+        with pytest.raises(ModelError, match=r"leave dropout layers out: the engine bd\.MCDropout needs none"):
+            bd.Network(module, ("a", "b"), ("f", "g"))
+        with pytest.raises(ModelError, match="does not take a vector of 2 inputs") as others:
+            bd.Network(mlp(3), ("a", "b"), ("f", "g"))
+        assert "dropout" not in str(others.value)
+
 
 class TestPriors:
     def test_scales_by_layer(self):

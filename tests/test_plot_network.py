@@ -1,5 +1,7 @@
 """Figures of networks as functions and of training."""
 
+import io
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,10 +55,72 @@ def test_the_posterior_lies_on_its_prior(joint):
     assert labels == ["prior, 90 %", "prior draws", "posterior, 90 %", "posterior median"]
 
 
+def test_all_of_the_posterior_is_seen_wherever_it_lies(joint):
+    """Limits hold what is drawn of the posterior; of a prior beside it that is much wider only a part."""
+    elsewhere, bias = joint.copy(deep=True), "layers.1.bias"
+    elsewhere["posterior"][bias].values[...] += 100.0
+    prior = [ax.get_ylim() for ax in plots.plot_network(model()).axes]
+    for post in (joint, elsewhere):
+        for ax in plots.plot_network(model(), post).axes:
+            low, high = ax.get_ylim()
+            median = next(line for line in ax.lines if line.get_label() == "posterior median").get_ydata()
+            assert low < median.min() and median.max() < high
+    narrow = joint.copy(deep=True)
+    for name in ("layers.1.weight", bias):
+        narrow["posterior"][name].values[...] *= 1e-3
+    for ax, (low, high) in zip(plots.plot_network(model(), narrow).axes, prior, strict=True):
+        assert low < ax.get_ylim()[0] < ax.get_ylim()[1] < high
+        assert np.diff(ax.get_ylim()) < 0.1 * (high - low)
+
+
+def trained(looks: int = 4, **curves) -> xr.DataTree:
+    """Curves of two members over 50 steps a look, judged by their loss unless said otherwise."""
+    step = np.arange(50 * looks + 1)
+    loss = 100.0 * np.exp(-step / 50) + np.array([[3.0], [5.0]])
+    terms = {"loss": loss[:, :-1], "data": -loss[:, :-1], "science": np.zeros_like(loss[:, :-1])} | curves
+    held_out = terms.pop("held_out", loss[:, 50::50])
+    variables = {name: (("member", "step"), values) for name, values in terms.items()}
+    coords = {"step": step[1:], "look": step[50::50]}
+    return xr.DataTree.from_dict(
+        {"training": xr.Dataset(variables | {"held_out": (("member", "look"), held_out)}, coords)}
+    )
+
+
+@pytest.mark.parametrize("failing", [slice(100, 103), slice(None)])
+def test_steps_whose_solve_failed_are_gaps(failing):
+    post = trained()
+    training = post["training"]
+    for name in ("loss", "data", "science"):
+        training[name].values[:, failing] = np.inf if name == "loss" else -np.inf
+    figure = plots.plot_training(post)
+    figure.savefig(io.BytesIO(), format="svg")
+    for ax, name in zip(figure.axes, ("loss", "data", "science"), strict=False):
+        for line, values in zip(ax.lines, training[name].values, strict=True):
+            np.testing.assert_array_equal(np.isnan(line.get_ydata()), ~np.isfinite(values))
+        assert np.isfinite(ax.get_ylim()).all()
+        settled = training[name].values[:, 10:]
+        if np.isfinite(settled).any():
+            seen = settled[np.isfinite(settled)]
+            assert ax.get_ylim()[0] < seen.min() and seen.max() < ax.get_ylim()[1]
+
+
+def test_what_members_were_judged_by_is_seen():
+    """In a panel of its own, all of it, unless it is the loss."""
+    titles = lambda figure: [ax.get_title(loc="left") for ax in figure.axes]  # noqa: E731
+    assert "as judged (nats)" not in titles(plots.plot_training(trained()))
+    held_out = np.array([[900.0, 500.0, 400.0, np.inf], [800.0, 600.0, np.nan, np.nan]])
+    figure = plots.plot_training(trained(held_out=held_out))
+    panel = figure.axes[titles(figure).index("as judged (nats)")]
+    assert panel.get_ylim()[0] < 400.0 and panel.get_ylim()[1] > 900.0
+    np.testing.assert_array_equal(panel.lines[0].get_xdata(), [50, 100, 150, 200])
+    loss = figure.axes[titles(figure).index("loss (nats)")]
+    assert loss.get_ylim()[1] < 150.0
+
+
 def test_training_curves(joint):
     figure = plots.plot_training(joint)
     titles = [ax.get_title(loc="left") for ax in figure.axes]
-    assert titles[0] == "loss (nats)" and set(titles[1:]) == {
+    assert titles[0] == "loss (nats)" and set(titles[1:]) == {  # nothing was held out: it was judged by the loss
         f"log density: {name} (nats)" for name in ("data", "science", "network")
     }
     np.testing.assert_allclose(figure.axes[0].lines[0].get_ydata(), joint["training"]["loss"][0])

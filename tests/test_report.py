@@ -316,6 +316,13 @@ def test_a_forecast_of_nothing_but_failures_still_reports():
     assert "No test value could be scored" in page
 
 
+def test_one_draw_is_said_to_have_no_epistemic_uncertainty():
+    fc = trees.make_fc(chains=1, draws=1)
+    page = report(trees.make_post(), fc, trees.make_data()[1]).html
+    assert "One draw has no epistemic uncertainty: what is known of the variance after the training data" in page
+    assert "No predictive variance" not in page
+
+
 def test_many_observables_and_parameters_are_capped_and_said_so(study):
     def crowd(ds: xr.Dataset) -> xr.Dataset:
         extra = {f"hare{i}": ds["hare"] for i in range(10)} if "hare" in ds else {}

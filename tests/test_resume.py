@@ -248,8 +248,8 @@ def test_the_engine_of_a_third_party_is_refused_with_advice(tmp_path):
     with pytest.raises(ReadError) as caught:
         bd.resume(model(), DATA, tmp_path)
     assert str(caught.value) == (
-        "the checkpoint was made by FromThePrior(draws=10), which is none of the engines NUTS, ManyChain, SVI, SMC: "
-        "call bd.fit with the same engine, key and checkpoint instead"
+        "the checkpoint was made by FromThePrior(draws=10), which is none of the engines NUTS, ManyChain, SVI, SMC, "
+        "Joint, DeepEnsemble, MCDropout, SWAG, Laplace: call bd.fit with the same engine, key and checkpoint instead"
     )
     before = times_written(tmp_path)
     assert_same(bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY), post)

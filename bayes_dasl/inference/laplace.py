@@ -24,7 +24,8 @@ from ._settings import check_numbers, check_shares, check_words
 
 SUBSETS = ("all", "last")
 _SPARE = 1.25
-_PATIENCE = 20  # windows
+PATIENCE = 20
+"""Windows in which no position was better, after which a mode is found."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +74,7 @@ class Laplace:
             journal=journal,
             bar=bar,
             steps=self.steps,
-            patience=_PATIENCE,
+            patience=PATIENCE,
             rates=(self.science_rate, self.network_rate),
         )
         value = log_densities(problem, found.positions)

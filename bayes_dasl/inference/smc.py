@@ -19,7 +19,7 @@ from ._tempering import FEWEST_MOVES, Swarm, Tempering
 MOVES = ("auto", "walk", "hamiltonian")
 
 # A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
-_WALK_UP_TO = 15
+WALK_UP_TO = 15
 _FEWEST_LIVE = 10
 
 
@@ -64,7 +64,7 @@ class SMC:
         Raises: ModelError if in some run hardly a particle has a finite log density.
         """
         key_prior, key_stages = jax.random.split(key)
-        walks = self.moves == "walk" or (self.moves == "auto" and problem.dimension <= _WALK_UP_TO)
+        walks = self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
         moves = Walk(problem) if walks else Hamiltonian(problem)
         tempering = Tempering(moves, self.runs, self.target_ess, self.most_moves)
 

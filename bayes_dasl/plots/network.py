@@ -69,32 +69,49 @@ def plot_network(
 def plot_training(post: xr.DataTree) -> Figure:
     """Draw the loss of a descent and each of its terms, step by step, one line a member.
 
-    What the descent gained in its first twentieth is cut off, or it would hide the rest.
+    What members were judged by at each look has a panel of its own where it is not that loss: it was on data held out,
+    say, or on all data where a step saw some of them. What the descent gained in its first twentieth is cut off, or it
+    would hide the rest. A step whose solve failed is a gap.
     Raises: MismatchError for a result of an engine that does not descend.
     """
     if "training" not in post.children:
         raise MismatchError("there are no training curves: only engines that descend, such as bd.Joint, have them")
     curves = post["training"].to_dataset()
-    panels = ["loss", *(name for name in curves.data_vars if name not in ("loss", "held_out"))]
-    titles = {"loss": "loss (nats)"} | {name: f"log density: {name} (nats)" for name in panels[1:]}
+    panels = {"loss": "loss (nats)"} | ({"held_out": "as judged (nats)"} if _judged_by_another(curves) else {})
+    panels |= {
+        str(name): f"log density: {name} (nats)" for name in curves.data_vars if name not in ("loss", "held_out")
+    }
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
-        for ax, name in zip(axes, panels, strict=True):
-            values, steps = curves[name].transpose("member", "step").values, curves["step"].values
-            for member, line in enumerate(values):
-                label = name if member == 0 else None
-                ax.plot(steps, line, color=BLUE, lw=0.9 if len(values) > 1 else 1.4, alpha=0.7, label=label)
-            if name == "loss" and np.isfinite(curves["held_out"]).any():
-                held_out = curves["held_out"].transpose("member", "look").values
-                for member, line in enumerate(held_out):
-                    label = "as judged, on held-out data if any" if member == 0 else None
-                    ax.plot(curves["look"], line, color=VERMILION, lw=0, marker=".", ms=3, label=label)
-            ax.set_ylim(*_limits(values))
-            ax.set_title(titles[name])
+        for ax, (name, title) in zip(axes, panels.items(), strict=True):
+            along = str(next(dim for dim in curves[name].dims if dim != "member"))
+            values = _finite(curves[name].transpose("member", along).values)
+            style = {"color": BLUE, "lw": 0.9 if len(values) > 1 else 1.4, "alpha": 0.7}
+            if name == "held_out":
+                style |= {"color": VERMILION, "marker": ".", "ms": 3}
+            for line in values:
+                ax.plot(curves[along].values, line, **style)
+            settled = values[:, values.shape[1] // 20 :]
+            if np.isfinite(settled).any():
+                ax.set_ylim(*_around(np.nanmin(settled), np.nanmax(settled), 1.1))
+            ax.set_title(title)
             ax.set_xlabel("step", fontsize=9)
+            ax.set_xlim(0, float(curves["step"][-1]))
             ax.xaxis.set_major_locator(MaxNLocator(4, integer=True))
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return fig
+
+
+def _judged_by_another(curves: xr.Dataset) -> bool:
+    """Whether a look says another thing than the loss of the next step, which begins where the look was."""
+    held_out = curves["held_out"].transpose("member", "look").values
+    loss = curves["loss"].transpose("member", "step").values[:, curves["look"].values[:-1]]
+    judged, loss = _finite(held_out[:, :-1]), _finite(loss)
+    both = np.isfinite(judged) & np.isfinite(loss)
+    return not np.allclose(judged[both], loss[both], rtol=1e-3, atol=1e-3)
+
+
+def _finite(values: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(values), values, np.nan)
 
 
 def _only(model: Model, name: str | None) -> tuple[str, Network]:
@@ -142,23 +159,21 @@ def _draw_functions(ax: Axes, grid: np.ndarray, values: np.ndarray, which: str) 
         ax.fill_between(grid, low, high, color=FAINT, lw=0, label="prior, 90 %")
         for i, line in enumerate(values[:_LINES_SHOWN]):
             ax.plot(grid, line, color=GREY, lw=0.7, ls=LINES[i % len(LINES)], label="prior draws" if i == 0 else None)
-        ax.set_ylim(*_around(values, 1.1))
+        lowest, highest = np.nanquantile(values, [0.01, 0.99])
+        ax.set_ylim(*_around(lowest, highest, 1.1))
     else:
-        # The prior may be so wide that nothing could be seen of the posterior.
-        (low_prior, high_prior), (low_seen, high_seen) = ax.get_ylim(), _around(values, 3.0)
-        ax.set_ylim(max(low_prior, low_seen), min(high_prior, high_seen))
+        ax.set_ylim(*_window(ax.get_ylim(), (low.min(), high.max())))
         ax.fill_between(grid, low, high, color=BLUE, alpha=0.35, lw=0, label="posterior, 90 %")
         ax.plot(grid, middle, color=SERIES[0], lw=1.8, label="posterior median")
 
 
-def _around(values: np.ndarray, room: float) -> tuple[float, float]:
-    low, high = np.nanquantile(values, [0.01, 0.99])
-    middle, half = (low + high) / 2, room * (high - low) / 2 + 1e-9
+def _window(prior: tuple[float, float], posterior: tuple[float, float]) -> tuple[float, float]:
+    """All of a posterior, and of its prior what lies near: it may be so wide that nothing else could be seen."""
+    (low, high), (lowest, highest) = _around(*posterior, 1.1), _around(*posterior, 3.0)
+    return max(lowest, min(low, prior[0])), min(highest, max(high, prior[1]))
+
+
+def _around(low: float, high: float, room: float) -> tuple[float, float]:
+    """Limits that leave room around a range: so many times as wide."""
+    middle, half = (low + high) / 2, room * (high - low) / 2 + 1e-9 * (1 + abs(low) + abs(high))
     return float(middle - half), float(middle + half)
-
-
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    settled = values[:, values.shape[1] // 20 :]
-    low, high = np.nanmin(settled), np.nanmax(np.where(np.isfinite(settled), settled, np.nan))
-    pad = 0.05 * (high - low) + 1e-9
-    return float(low - pad), float(high + pad)

@@ -179,6 +179,8 @@ def _share_words(parts: xr.Dataset, train_end: float | None) -> str:
     if train_end is None or ahead.sizes[index] == 0:
         ahead, where = parts, "over all times"
     total = float(ahead["total"].mean())
+    if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
+        return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."
     if not total > 0:
         return f"No predictive variance {where}."
     names = ("aleatoric", *plots.epistemic_parts(parts))
