@@ -12,7 +12,7 @@ import xarray as xr
 from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _members, _terms, laplace
+from bayes_dasl.inference import _members, _terms, laplace, swag
 from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, traced_once
 from bayes_dasl.inference.laplace import gauss_newton
@@ -327,6 +327,22 @@ def test_swag_wanders_around_the_mode(line):
     assert (np.abs(found.mean(0) - mean) < sd).all()
     assert ((found.std(0) > 0.02 * sd) & (found.std(0) < 2 * sd)).all()
     assert post.attrs["members"] == 2
+
+
+def test_swag_draws_from_its_normal():
+    """Half of the diagonal, half of the last twenty deviations."""
+    rng = np.random.default_rng(0)
+    mixed = np.array([[1.0, 0.8, 0.0], [0.0, 0.5, -0.4], [0.0, 0.0, 2.0]])
+    places = rng.normal(size=(40, 3)) @ mixed + [3.0, 0.0, -1.0]
+        3.0,
+        0.0,
+        -1.0,
+    ]
+    away = places - places.mean(axis=0)
+    expected = (np.diag(places.var(axis=0)) + away[-20:].T @ away[-20:] / 19) / 2
+    found = swag._draws(places, 200_000, rng)
+    np.testing.assert_allclose(found.mean(axis=0), places.mean(axis=0), atol=0.02)
+    np.testing.assert_allclose(np.cov(found.T), expected, atol=0.03)
 
 
 def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, line):
