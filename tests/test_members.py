@@ -334,10 +334,6 @@ def test_swag_draws_from_its_normal():
     rng = np.random.default_rng(0)
     mixed = np.array([[1.0, 0.8, 0.0], [0.0, 0.5, -0.4], [0.0, 0.0, 2.0]])
     places = rng.normal(size=(40, 3)) @ mixed + [3.0, 0.0, -1.0]
-        3.0,
-        0.0,
-        -1.0,
-    ]
     away = places - places.mean(axis=0)
     expected = (np.diag(places.var(axis=0)) + away[-20:].T @ away[-20:] / 19) / 2
     found = swag._draws(places, 200_000, rng)
