@@ -6,8 +6,9 @@ from typing import Any
 from ._solved import odes
 from .inference import NUTS, SMC, SVI, SWAG, DeepEnsemble, Joint, Laplace, ManyChain, MCDropout, Problem
 from .inference._descent import WINDOW
-from .inference._start import CLIMBS
+from .inference._start import CLIMB_STEPS, CLIMBS
 from .inference.laplace import PATIENCE
+from .inference.nuts import DEEPEST
 from .inference.smc import WALK_UP_TO
 from .inference.svi import WINDOW as SVI_WINDOW
 from .networks import networks
@@ -15,10 +16,8 @@ from .networks import networks
 type Range = tuple[float, float]
 """Gradients, or what costs as much, at each position of an engine's batch: at least and at most."""
 
-_A_CLIMB = 400
 _WARMUP = 300  # about what a warm-up of NUTS takes that ends by itself
 _LEAPFROGS = (7, 31)  # a draw
-_LEAPFROGS_OF_NETWORKS = 127  # the most there are, where a network sits inside an ODE
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE = (5, 15), (2, 10), (3, 12)
 _FEWEST_WINDOWS = 4  # of SVI, before it may have converged
 _PROPOSALS = 4  # of SVI, a draw
@@ -46,22 +45,23 @@ def _networks_inside(problem: Problem) -> bool:
 
 
 def _of_nuts(problem: Problem, engine: NUTS) -> Range:
-    least, most = (_LEAPFROGS_OF_NETWORKS,) * 2 if _networks_inside(problem) else _LEAPFROGS
+    # Where a network sits inside an ODE trajectories are as long as they may be.
+    least, most = (2**DEEPEST - 1,) * 2 if _networks_inside(problem) else _LEAPFROGS
     draws, deepest = (engine.warmup or _WARMUP) + engine.draws, 2**engine.max_tree_depth - 1
-    climbs = _A_CLIMB * engine.climbs / engine.batch
+    climbs = CLIMB_STEPS * engine.climbs / engine.batch
     return climbs + draws * min(least, deepest), climbs + draws * min(most, deepest)
 
 
 def _of_many_chains(problem: Problem, engine: ManyChain) -> Range:
     each = (2 if "mclmc" in engine.method else 1) * (engine.warmup + engine.draws)
-    climbs = _A_CLIMB * CLIMBS / engine.batch
+    climbs = CLIMB_STEPS * CLIMBS / engine.batch
     return climbs + each, climbs + each * engine.max_steps
 
 
 def _of_svi(problem: Problem, engine: SVI) -> Range:
     steps = 0 if engine.guide == "laplace" else engine.steps
     proposals = _PROPOSALS * engine.chains * engine.draws / _VALUES
-    always = (_A_CLIMB * CLIMBS + proposals) / engine.batch
+    always = (CLIMB_STEPS * CLIMBS + proposals) / engine.batch
     return always + min(steps, _FEWEST_WINDOWS * SVI_WINDOW), always + steps
 
 

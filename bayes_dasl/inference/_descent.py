@@ -20,7 +20,7 @@ from .._progress import ProgressBar
 from .._trace import traced
 from ._frame import Frame, Plain
 from ._problem import Problem
-from ._reference import References, references_of
+from ._reference import References, is_sound, references_of
 from ._spread import spread
 from ._terms import Terms
 
@@ -130,7 +130,7 @@ class _Frames:
         if self._references is None:
             return {}
         found = [self._references.frame(row[None]) for row in x]
-        good = [all(np.isfinite(leaf).all() for leaf in frame.values()) for frame in found]
+        good = [is_sound(frame) for frame in found]
         spare = next((frame for frame, fine in zip(found, good, strict=True) if fine), found[0])
         kept = []
         for i, (frame, fine) in enumerate(zip(found, good, strict=True)):

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -13,12 +12,11 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
-from ..layers import with_adjoint
 from ..layers._prediction import frozen
 from ._adversarial import Adversary
 from ._descent import Descended, Descent, Objective
 from ._matching import Matching
-from ._problem import Problem
+from ._problem import Problem, reversible
 from ._reference import has_reference
 from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
@@ -57,7 +55,7 @@ def descended(
     Raises: ModelError if no start has a finite log density, or nothing would be held out, or nothing left.
     """
     # The gradient is that of many numbers, whatever is the best for a sampler of few.
-    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+    problem = reversible(problem)
     key_start, key_rows, key_anchor, key_boot, key_steps = jax.random.split(key, 5)
     training, judged = held_back(problem, held_out, key=key_rows)
     x = begin_at

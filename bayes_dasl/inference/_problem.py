@@ -159,6 +159,11 @@ def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGr
     return value_and_gradient, log_density_of
 
 
+def reversible(problem: Problem) -> Problem:
+    """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
+    return with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+
+
 def _forward(problem: Problem) -> ValueAndGradient:
     """One solve that carries the sensitivities to every unknown number along."""
     forward = with_adjoint(problem, diffrax.ForwardMode())

@@ -5,7 +5,6 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
-import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -18,11 +17,11 @@ from .._solved import can_be_given, odes
 from .._tree import prepared
 from .._types import Values
 from ..data import Inputs
-from ..layers import ODE, with_adjoint
+from ..layers import ODE
 from ..random import Module
 from ._frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
 from ._last_layer import last_layer
-from ._problem import Problem
+from ._problem import Problem, reversible
 
 COORDINATES = ("auto", "plain")
 """In what an engine may be asked to move: conditional coordinates where there are any, or the plain ones."""
@@ -66,9 +65,14 @@ def has_reference(problem: Problem) -> bool:
 
 def references_of(problem: Problem) -> "References | None":
     """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
-    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+    problem = reversible(problem)
     last = last_layer(problem) if has_reference(problem) else None
     return References(LinearModel(problem, last)) if last is not None and last.coordinates else None
+
+
+def is_sound(frame: Arrays) -> bool:
+    """Whether the arrays of a frame are finite: they are not where the reference could not be solved."""
+    return all(np.isfinite(leaf).all() for leaf in frame.values())
 
 
 class References:

@@ -19,7 +19,7 @@ from ._spread import spread
 CLIMBS = 32
 # Only promising draws are optimised: one of the others may need every step that the solver allows.
 _DRAWS_A_CLIMB = 4
-_STEPS = 400
+CLIMB_STEPS = 400
 # A mode whose log mass is so much lower than the largest holds little of the posterior.
 _WORTH_HAVING = 5.0
 # A wide mode may lie below a narrow one and hold more, by about the number of dimensions; more are seldom worth a look.
@@ -55,7 +55,7 @@ class Optimiser:
 
     def __init__(self, value_and_gradient: ValueAndGradient, climbs: int = CLIMBS):
         self.climbs = climbs
-        schedule = optax.cosine_decay_schedule(0.1, _STEPS)
+        schedule = optax.cosine_decay_schedule(0.1, CLIMB_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
         def descend(x, steps):
@@ -89,7 +89,7 @@ class Optimiser:
 
     def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
         """The positions after a short ascent of the log density."""
-        return self._run(x, _STEPS)[0]
+        return self._run(x, CLIMB_STEPS)[0]
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""

@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,14 +10,13 @@ from jaxtyping import Array, Float
 from .._errors import ModelError
 from .._journal import Journal
 from .._progress import ProgressBar
-from ..layers import with_adjoint
 from ..random import realise
 from ._descent import WINDOW
 from ._frame import positions
 from ._last_layer import last_layer
 from ._members import RATES, descended, log_densities, prior_spread, solvable
-from ._problem import Problem
-from ._reference import references_of
+from ._problem import Problem, reversible
+from ._reference import is_sound, references_of
 from ._samples import Modes, Samples
 from ._settings import check_numbers, check_shares, check_words
 
@@ -124,7 +122,7 @@ def _away(
     if references is None:
         return mode + steps
     arrays = references.frame(mode[None])
-    if not all(np.isfinite(leaf).all() for leaf in arrays.values()):
+    if not is_sound(arrays):
         return mode + steps
     frame = references.restored(arrays)
     begin, turned = jax.linearize(frame.coordinates, jnp.asarray(mode))
@@ -137,7 +135,7 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
     These enter by their slopes: a datum tells of its prediction by one over its variance, of the logarithm of its
     standard deviation by two, as for normal noise, and a mismatch is a datum of a standard deviation of one.
     """
-    problem = with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+    problem = reversible(problem)
     given, at = problem.inputs, jnp.asarray(mode)
 
     def predicted(x):

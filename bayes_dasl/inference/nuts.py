@@ -26,7 +26,7 @@ from ._warmup import Warm, WarmUp, into_frame, segment
 
 _STARTS = ("modes", "pathfinder", "ensemble")
 # Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
-_DEEPEST = 7
+DEEPEST = 7
 _CAUTIOUS = 0.2
 _DESCENT = 2000  # steps of members that chains begin at
 _LONGEST_PAUSE = 1.0  # seconds between two returns to Python
@@ -102,7 +102,7 @@ class NUTS:
         strategy = str(chosen["strategy"])
         value_and_gradient, log_density = traced_once(problem, strategy)
         references = self._references(problem)
-        depth = min(self.max_tree_depth, _DEEPEST) if references else self.max_tree_depth
+        depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
             kernel,

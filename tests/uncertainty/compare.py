@@ -69,9 +69,8 @@ def table() -> str:
             if of:
                 *shares, crps, energy, width, rmse, seconds = (np.array([row[key] for row in of]) for key in JUDGED)
                 said = [f"{np.mean(share):.1%}" for share in shares]
-                said += [f"{np.median(score):.3g}" for score in (crps, energy, width, rmse)] + [
-                    f"{np.median(seconds):.0f}"
-                ]
+                said += [f"{np.median(score):.3g}" for score in (crps, energy, width, rmse)]
+                said.append(f"{np.median(seconds):.0f}")
                 lines.append(f"| {name} | {engine} | {len(of)} | {' | '.join(said)} |")
     return "\n".join(lines)
 

@@ -57,12 +57,9 @@ def steps_to(goal: float, row: dict) -> float:
 
 def steps_table(rows: list[dict]) -> Iterator[str]:
     """Medians over data sets; in each coordinates to a loss that some way in the same coordinates reaches."""
-    yield (
-        "| hybrid | moves in | data sets | lowest loss | "
-        + " | ".join((SEPARATE, *SHARED))
-        + " | best shared ÷ separate |"
-    )
-    yield "|---" * (len(SHARED) + 6) + "|"
+    every = (SEPARATE, *SHARED)
+    yield f"| hybrid | moves in | data sets | lowest loss | {' | '.join(every)} | best shared ÷ separate |"
+    yield "|---" * (len(every) + 5) + "|"
     for name, coordinates in [(n, c) for n in PROBLEMS for c in ("auto", "plain")]:
         ways = [way for way, c in WAYS if c == coordinates]
         of_seeds = [
@@ -77,9 +74,7 @@ def steps_table(rows: list[dict]) -> Iterator[str]:
             way: np.median([steps_to(low + NEAR, found[way]) for low, found in zip(lowest, whole, strict=True)])
             for way in ways
         }
-        said = [
-            (f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–" for w in (SEPARATE, *SHARED)
-        ]
+        said = [(f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–" for w in every]
         best = min(steps for way, steps in of.items() if way != SEPARATE) / of[SEPARATE]
         where = {"auto": "conditional coordinates", "plain": "weights"}[coordinates]
         yield f"| {name} | {where} | {len(whole)} | {np.median(lowest):.1f} | {' | '.join(said)} | {best:.1f} |"
