@@ -14,7 +14,7 @@ from uncertainty.problems import lotka_volterra
 import bayes_dasl as bd
 from bayes_dasl.inference import _members, _terms, laplace, swag
 from bayes_dasl.inference._adversarial import Adversary
-from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl.inference._problem import pose, reversible, traced_once
 from bayes_dasl.inference.laplace import gauss_newton
 
 PATH = "layer.vector_field.closure.module.layers"
@@ -61,6 +61,16 @@ def test_terms_add_up_to_the_log_density():
     part = _terms.terms(problem, x, given, observed, {"y": jnp.ones(some.size)})
     of_all = _terms.terms(problem, x, problem.inputs, problem.observed, weights)
     np.testing.assert_allclose(np.array(part), np.array(of_all), rtol=1e-5)
+
+
+def test_coordinates_keep_their_order_when_a_problem_is_mapped():
+    for problem in (pose(small.model(), small.data()), pose(lotka_volterra(0).model, lotka_volterra(0).data)):
+        mapped = jax.tree.map(lambda leaf: leaf, reversible(problem))
+        assert mapped.labels() == problem.labels()
+        draws = mapped.prior(5, key=jax.random.key(1))
+        np.testing.assert_array_equal(draws, problem.prior(5, key=jax.random.key(1)))
+        for x in draws:
+            np.testing.assert_allclose(mapped.unconstrain(mapped.constrain(x)), x, atol=1e-9)
 
 
 def test_joint_learning_ends_at_the_mode(line):

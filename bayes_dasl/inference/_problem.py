@@ -7,6 +7,7 @@ named values, and what kind of solver there is.
 import hashlib
 import math
 import re
+from collections import OrderedDict
 from collections.abc import Callable
 
 import diffrax
@@ -42,12 +43,15 @@ class _Site(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """The posterior of a model given data, as a function of one flat vector of length `dimension`."""
+    """The posterior of a model given data, as a function of one flat vector of length `dimension`.
+
+    The sites lie in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped.
+    """
 
     model: Model
     inputs: Inputs
     observed: Observed
-    sites: dict[str, _Site]
+    sites: OrderedDict[str, _Site]
     dimension: int = eqx.field(static=True)
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
@@ -126,7 +130,7 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
     Raises: DataError or ModelError, before anything is compiled.
     """
     observed = check_data(model, data)
-    sites, start = {}, 0
+    sites, start = OrderedDict(), 0
     for path, leaf in paths(model).items():
         sites[path] = _Site(start, leaf.shape, bijector(leaf.distribution.support))
         start += sites[path].size
