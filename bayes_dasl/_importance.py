@@ -159,6 +159,15 @@ def resample_draws(group: xr.Dataset, index: Int[np.ndarray, " draws"]) -> xr.Da
     return xr.Dataset(taken, group.coords, group.attrs)
 
 
+def resample_groups(tree: xr.DataTree, index: Int[np.ndarray, " draws"]) -> dict[str, xr.Dataset]:
+    """The groups that hold draws and what follows from them alone, whatever is observed, resampled."""
+    return {
+        name: resample_draws(tree[name].to_dataset(), index)
+        for name in ("posterior", "vector_field")
+        if name in tree.children
+    }
+
+
 def resample_stats(
     stats: xr.Dataset, log_weights: Float[np.ndarray, " draws"], index: Int[np.ndarray, " draws"]
 ) -> xr.Dataset:

@@ -19,7 +19,7 @@ from ._importance import (
     as_rows,
     earlier_log_weights,
     largest_pareto_k,
-    resample_draws,
+    resample_groups,
     resample_stats,
     stored_log_likelihood,
     weigh,
@@ -207,7 +207,7 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
         )
     taken = again.weights.resample(len(again.index), key=key)
     observed = tree["observed_data"].to_dataset()
-    groups = {"posterior": resample_draws(tree["posterior"].to_dataset(), taken)}
+    groups = resample_groups(tree, taken)
     if "sample_stats" in tree.children:
         stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])

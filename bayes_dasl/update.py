@@ -15,7 +15,7 @@ from ._errors import DataError, ModelError
 from ._importance import (
     as_rows,
     earlier_log_weights,
-    resample_draws,
+    resample_groups,
     resample_stats,
     stored_log_likelihood,
     weigh,
@@ -157,7 +157,7 @@ def _resampled(
 ) -> dict[str, xr.Dataset]:
     """The groups of posterior draws, resampled; those of prior draws as they are."""
     groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
-    groups["posterior"] = resample_draws(post["posterior"].to_dataset(), taken)
+    groups |= resample_groups(post, taken)
     if "sample_stats" in post.children:
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])

@@ -137,6 +137,8 @@ def test_a_failing_solve_is_counted_and_has_no_weight(coarse, tmp_path):
 
 
 def test_weights_correct_a_coarse_solver(coarse):
+    coarse = coarse.copy(deep=True)
+    coarse["vector_field"] = xr.DataTree(-5.0 * coarse["posterior"].to_dataset())
     before = coarse.copy(deep=True)
     corrected = check_solver(model(1e-2), coarse, correct=True, key=3)
     xr.testing.assert_identical(before, coarse)
@@ -153,6 +155,7 @@ def test_weights_correct_a_coarse_solver(coarse):
     density = jax.vmap(tight.log_density)(jnp.log(draws.values[0, :20, None]))
     np.testing.assert_allclose(corrected["sample_stats"]["lp"][0, :20], density, rtol=1e-6)
     assert "energy" not in corrected["sample_stats"]
+    np.testing.assert_array_equal(corrected["vector_field"]["rate"], -5.0 * draws)
     exact = 5.0 * np.exp(-draws.values[..., None] * TIMES)
     np.testing.assert_allclose(corrected["conditional_mean"]["y"], exact, atol=2e-3)
     likelihood = dist.Normal(corrected["conditional_mean"]["y"].values, 0.01).log_prob(data()["y"].values)
