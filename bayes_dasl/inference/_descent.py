@@ -63,8 +63,8 @@ class Descended:
 class Descent:
     """Adam on an objective, clipped, by group.
 
-    `rates` are the first learning rates of science and network; with `adaptive` each follows how straight the path of
-    its own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has
+    A step is measured in widths of the prior, whatever the unit of a parameter. `rates` are the first learning rates of
+    science and network; with `adaptive` each follows how straight the path of its own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has
     done when none was better by a twentieth of a nat for `patience` windows. With `coordinates` "plain" members move in
     the weights themselves.
     """
@@ -120,6 +120,13 @@ class _Frames:
         """The frame of one member."""
         return Plain() if self._references is None else self._references.restored(held)
 
+    def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
+        """By how much a coordinate varies: as its prior, or by one where a frame makes it a unit normal."""
+        widths = problem.prior_spread()
+        if self._references is not None:
+            widths[self._references.linear.weights] = 1.0
+        return widths
+
     def blank(self) -> dict[str, Array]:
         """The arrays of a frame, by their shapes only."""
         leaves = [] if self._references is None else jax.tree.leaves(self._references.like)
@@ -153,7 +160,7 @@ class _Program:
         clipped = optax.chain(optax.clip_by_global_norm(_LARGEST_GRADIENT), optax.scale_by_adam())
         self._transform = optax.multi_transform(dict.fromkeys(GROUPS, clipped), {g: g for g in GROUPS})
         at, mine = jnp.asarray(x[0]), jax.tree.map(lambda a: jnp.asarray(a[0]), own)
-        held = frames.blank()
+        held, self._widths = frames.blank(), jnp.asarray(frames.widths(problem))
 
         def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
             return descent.objective(frames.of(held).position(xi)[0], own, key)
@@ -219,12 +226,12 @@ class _Program:
         def step(carry, number):
             x, memory, length = carry
             (loss, found), slope = self._slope(x, held, own, jax.random.fold_in(key, number))
-            slope = jnp.where(jnp.isfinite(slope), slope, 0.0)
+            slope = jnp.where(jnp.isfinite(slope), slope * self._widths, 0.0)
             update: Any
             update, memory = self._transform.update(self._parted(slope), memory)
             moved = {g: -state["rates"][i] * update[g] for i, g in enumerate(GROUPS)}
             length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])
-            return (x + self._joined(moved), memory, length), {"loss": loss, **found._asdict()}
+            return (x + self._widths * self._joined(moved), memory, length), {"loss": loss, **found._asdict()}
 
         begun = state["position"], memory, jnp.zeros(len(GROUPS))
         (x, memory, length), curve = jax.lax.scan(step, begun, jnp.arange(WINDOW))
@@ -248,7 +255,7 @@ class _Program:
     def _new_rates(self, state: Any, x: Array, length: Array) -> Array:
         if not self._descent.adaptive:
             return state["rates"]
-        away = self._parted(x - state["position"])
+        away = self._parted((x - state["position"]) / self._widths)
         straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(length > 0, length, 1.0)
         factor = jnp.where(straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0))
         first = jnp.asarray(self._descent.rates)

@@ -26,7 +26,6 @@ _MOST_KNOTS, _GRID = 60, 4  # times of the grid for each coefficient of a path
 # Rates may differ from those of the path by a tenth of how much the latter vary.
 _TOLERANCE = 0.1
 _ROUNDS = 3
-_PRIOR_DRAWS = 500
 _FEWEST = 5  # data that a smoothing spline takes
 
 
@@ -190,7 +189,7 @@ def matched_start(
         anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
         fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
         reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
-    spread = np.var(np.asarray(problem.prior(_PRIOR_DRAWS, key=key)), axis=0)
+    spread = problem.prior_spread() ** 2
     spread[references.linear.weights] = 1.0
     return {
         "modes": x[order[:1]],

@@ -21,10 +21,10 @@ from ._reference import has_reference
 from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
-RATES = (0.01, 0.003)
-"""First learning rates of science and network."""
+RATES = (0.03, 0.03)
+"""First learning rates of science and network: the first step of a leaf, in widths of its prior."""
 
-_DRAWS_A_MEMBER, _PRIOR_DRAWS = 4, 500
+_DRAWS_A_MEMBER = 4
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
 
@@ -134,7 +134,7 @@ def weighted_loss(
     unaltered.
     """
     inputs, observed, size = problem.inputs, problem.observed, problem.inputs.times.size
-    spread = jnp.asarray(prior_spread(problem))
+    spread = jnp.asarray(problem.prior_spread())
     of_network = np.asarray(problem.of_groups("network"), int)
 
     def anchors(position: Array, anchor: Array) -> dict[str, Array]:
@@ -182,11 +182,6 @@ def check_minibatch(problem: Problem, minibatch: int | None) -> None:
             f"minibatch={minibatch} would hold the constraints {', '.join(problem.model.constraints)} against some of "
             "the times only: leave minibatch out"
         )
-
-
-def prior_spread(problem: Problem) -> Float[np.ndarray, " dimension"]:
-    """The standard deviations of the prior in the unconstrained space."""
-    return np.std(np.asarray(problem.prior(_PRIOR_DRAWS, key=jax.random.key(0))), axis=0)
 
 
 def counts(problem: Problem, members: int, *, bootstrap: bool = False, key: Array) -> dict[str, Any]:

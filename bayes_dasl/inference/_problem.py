@@ -28,6 +28,8 @@ from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
 from ._bijector import bijector
 
+_WIDTH_DRAWS, _CENTRAL = 2000, (0.15866, 0.84134)
+
 
 class _Site(eqx.Module):
     """Where one random leaf lies in the flat vector, and how it gets there."""
@@ -90,6 +92,11 @@ class Problem(eqx.Module):
     def prior(self, draws: int, *, key: Array) -> Float[Array, "draws dimension"]:
         """Independent prior draws in the unconstrained space; no solver runs."""
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
+
+    def prior_spread(self) -> Float[np.ndarray, " dimension"]:
+        """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation."""
+        low, high = np.quantile(self.prior(_WIDTH_DRAWS, key=jax.random.key(0)), _CENTRAL, axis=0)
+        return (high - low) / 2
 
     def fingerprint(self) -> str:
         """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum.

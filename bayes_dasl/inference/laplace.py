@@ -14,7 +14,7 @@ from ..random import realise
 from ._descent import WINDOW
 from ._frame import positions
 from ._last_layer import last_layer
-from ._members import RATES, descended, log_densities, prior_spread, solvable
+from ._members import RATES, descended, log_densities, solvable
 from ._problem import Problem, reversible
 from ._reference import is_sound, references_of
 from ._samples import Modes, Samples
@@ -82,7 +82,7 @@ class Laplace:
             "precision"
         ]
         # In units of the prior's spread: no direction is wider than there, even if the log density bends upwards.
-        unit = prior_spread(problem)[free]
+        unit = problem.prior_spread()[free]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
         root = unit[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))
         noise = np.asarray(jax.random.normal(key_draw, (round(_SPARE * self.draws) + 1, len(free))))

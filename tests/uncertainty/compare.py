@@ -19,7 +19,7 @@ from uncertainty.judged import judged  # noqa: E402
 from uncertainty.problems import PROBLEMS  # noqa: E402
 
 RESULTS = Path(__file__).parent / "compare.jsonl"
-SEEDS, MEMBERS, STEPS = range(10, 20), 10, 3000
+SEEDS, MEMBERS, STEPS = range(10, 20), 10, 1500
 ENGINES = {
     "NUTS": bd.NUTS(),
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
