@@ -87,7 +87,7 @@ def test_joint_learning_ends_at_the_mode(line):
 
 
 def test_a_descent_does_not_depend_on_units(line):
-    """Time in milliseconds makes the slope's prior narrow and its gradients large, and leaves every step what it was."""
+    """Time in milliseconds makes the prior of the slope narrow and its gradients large; steps stay what they were."""
     model, data, _, _ = line
     slow = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2e-3))), bd.NormalNoise(0.3))
     ms = data.assign_coords(time=data["time"] * 1e3)

@@ -64,9 +64,9 @@ class Descent:
     """Adam on an objective, clipped, by group.
 
     A step is measured in widths of the prior, whatever the unit of a parameter. `rates` are the first learning rates of
-    science and network; with `adaptive` each follows how straight the path of its own group is. `judge` gives the loss on held-out data: a member keeps the best position of any window, and has
-    done when none was better by a twentieth of a nat for `patience` windows. With `coordinates` "plain" members move in
-    the weights themselves.
+    science and network; with `adaptive` each follows how straight the path of its own group is. `judge` gives the loss
+    on held-out data: a member keeps the best position of any window, and has done when none was better by a twentieth
+    of a nat for `patience` windows. With `coordinates` "plain" members move in the weights themselves.
     """
 
     objective: Objective

@@ -23,12 +23,12 @@ class Joint:
     constraints say, $L_{network}$ the log prior of the networks' weights, all in the unconstrained space; so with
     `science_weight` $\lambda_s$ and `network_weight` $\lambda_n$ of 1 it is the mode of the posterior.
 
-    Adam with a clipped gradient and a rate for each group. With `adaptive` a rate grows while its own group goes
-    straight on, and falls while it goes to and fro. `held_out` is the share of the times that the descent does not
-    see: every 50 steps it looks how likely they are, keeps the position at which they were most likely, and stops when
-    none was better for `patience` looks; without any, it looks at the loss. `minibatch` is the number of times that a
-    step looks at, drawn anew each time. The best of `starts` descents is the result: one draw, without epistemic
-    uncertainty.
+    Adam with a clipped gradient and a rate for each group, in widths of the prior. With `adaptive` a rate grows while
+    its own group goes straight on, and falls while it goes to and fro. `held_out` is the share of the times that the
+    descent does not see: every 50 steps it looks how likely they are, keeps the position at which they were most
+    likely, and stops when none was better for `patience` looks; without any, it looks at the loss. `minibatch` is the
+    number of times that a step looks at, drawn anew each time. The best of `starts` descents is the result: one draw,
+    without epistemic uncertainty.
     Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS` does, unless
     `coordinates` is "plain".
     The group `training` holds the loss and its terms at every step.
