@@ -1,7 +1,7 @@
 """Descent of several members at once, with a transform and a rate of its own for each group of random leaves.
 
 Where networks sit inside solvers each member moves in conditional coordinates of its own (`_frame.py`): their last
-layers then follow what moves, and a step is as good as twenty in the weights themselves.
+layers then follow what moves.
 """
 
 import dataclasses
@@ -63,10 +63,11 @@ class Descended:
 class Descent:
     """Adam on an objective, clipped, by group.
 
-    A step is measured in widths of the prior, whatever the unit of a parameter. `rates` are the first learning rates of
-    science and network; with `adaptive` each follows how straight the path of its own group is. `judge` gives the loss
-    on held-out data: a member keeps the best position of any window, and has done when none was better by a twentieth
-    of a nat for `patience` windows. With `coordinates` "plain" members move in the weights themselves.
+    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in conditional coordinates
+    are unit normals there. `rates` are the first learning rates of science and network; with `adaptive` each follows
+    how straight the path of its own group is. `judge` gives the loss on held-out data: a member keeps the best position
+    of any window, and has done when none was better by a twentieth of a nat for `patience` windows. With `coordinates`
+    "plain" members move in the weights themselves.
     """
 
     objective: Objective

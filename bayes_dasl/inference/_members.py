@@ -21,8 +21,8 @@ from ._reference import has_reference
 from ._start import no_start, or_lowest
 from ._terms import Terms, rows, terms
 
-RATES = (0.03, 0.03)
-"""First learning rates of science and network: the first step of a leaf, in widths of its prior."""
+RATES = (0.01, 0.01)
+"""First learning rates of science and network, in widths of the prior."""
 
 _DRAWS_A_MEMBER = 4
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
@@ -134,7 +134,7 @@ def weighted_loss(
     unaltered.
     """
     inputs, observed, size = problem.inputs, problem.observed, problem.inputs.times.size
-    spread = jnp.asarray(problem.prior_spread())
+    spread = jnp.asarray(problem.prior_spread() if anchored else 1.0)
     of_network = np.asarray(problem.of_groups("network"), int)
 
     def anchors(position: Array, anchor: Array) -> dict[str, Array]:

@@ -28,7 +28,7 @@ from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths
 from ._bijector import bijector
 
-_WIDTH_DRAWS, _CENTRAL = 2000, (0.15866, 0.84134)
+_WIDTH_DRAWS, _CENTRAL = 500, (0.15866, 0.84134)
 
 
 class _Site(eqx.Module):
@@ -94,9 +94,13 @@ class Problem(eqx.Module):
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
 
     def prior_spread(self) -> Float[np.ndarray, " dimension"]:
-        """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation."""
+        """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation.
+
+        One where there is no such number, as of a gamma distribution of which half of the draws are zero in floats.
+        """
         low, high = np.quantile(self.prior(_WIDTH_DRAWS, key=jax.random.key(0)), _CENTRAL, axis=0)
-        return (high - low) / 2
+        widths = (high - low) / 2
+        return np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
 
     def fingerprint(self) -> str:
         """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum.

@@ -20,7 +20,7 @@ class DeepEnsemble:
 
     Each of the `members` begins near prior draws of its own, as `Joint` does. With `anchored` its prior is centred at
     another one rather than where the prior is, in the unconstrained space, so that members differ by as much as the
-    prior allows wherever the data say nothing; soft constraints hold for all.
+    prior allows wherever the data say nothing (anchored priors are independent normals); soft constraints hold for all.
     With `bootstrap` each sees the times of the data as often as they were drawn with replacement, so that members
     differ by what the noise of the data leaves open. For a normal posterior the two variances add up to that of the
     posterior, which either alone falls short of; with neither, only their starts tell members apart. With

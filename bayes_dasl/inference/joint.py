@@ -13,6 +13,7 @@ from ._problem import Problem
 from ._reference import COORDINATES
 from ._samples import Samples
 from ._settings import check_numbers, check_shares, check_words
+from ._start import no_start
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,6 +90,8 @@ class Joint:
             minibatch=self.minibatch,
         )
         lowest = np.nanmin(found.curves["held_out"], axis=1)
+        if not np.isfinite(lowest).any():
+            raise no_start(self.starts)
         best = int(np.nanargmin(lowest))
         facts = {
             "draws_are": "point",

@@ -32,7 +32,8 @@ class Laplace:
 
     J are the derivatives of the predictions, and of the logarithms of their standard deviations, W what each datum
     tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian it is never negative, however rough
-    the network. No direction is wider than under the prior. The mode is the best of `starts` descents as in `Joint`.
+    the network. No direction is wider than under the prior, priors taken to be independent: correlated ones come out
+    too narrow where data say little. The mode is the best of `starts` descents as in `Joint`.
     With the `subset` "last" all other weights of networks, those of variance heads and random scales of networks
     included, stay at the mode.
     Where a network sits inside a solver draws are made in the conditional coordinates in which `NUTS` moves: last

@@ -24,10 +24,11 @@ class SWAG:
     r"""Stochastic weight averaging, Gaussian, of an ensemble.
 
     Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each of the `members`
-    descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a constant `rate`,
-    each step at `minibatch` times of the data drawn anew (half of them, or all where there are constraints, unless
-    given). Their mean, their variances and the last K = 20 deviations D from the mean make the normal; `draws` are
-    shared out among the members. Members are dropped as in `DeepEnsemble`.
+    descends for `steps` as in `Joint`, and then goes on for `collected` looks, 50 steps apart, at a constant `rate`, in
+    widths of the prior (how far it wanders grows with the root of their product, whatever data know), each step at
+    `minibatch` times of the data drawn anew (half of them, or all where there are constraints, unless given). Their
+    mean, their variances and the last K = 20 deviations D from the mean make the normal; `draws` are shared out among
+    the members. Members are dropped as in `DeepEnsemble`.
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.
     """

@@ -2,6 +2,7 @@
 
 import argparse
 import json
+import os
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -28,7 +29,8 @@ def go_on(
 ) -> None:
     """Do what is not done yet, seed by seed, and print the table.
 
-    `tasks(seed)` are the arguments of `run`, and `names` what a row calls them.
+    `tasks(seed)` are the arguments of `run`, and `names` what a row calls them. A row holds the load of the machine
+    over five minutes, which tells whether its seconds are those of a fit alone.
     """
     parser = argparse.ArgumentParser(description=about.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=len(seeds), help="how many data sets")
@@ -38,5 +40,6 @@ def go_on(
     for seed in () if asked.table else seeds[: asked.seeds]:
         for task in tasks(seed):
             if task not in done:
-                keep(path, run(*task))
+                row = run(*task)
+                keep(path, row | {"load": round(os.getloadavg()[1], 2)})
     print(table())

@@ -40,7 +40,8 @@ def run(name: str, engine: str, seed: int) -> dict:
     began = time.perf_counter()
     post = bd.fit(problem.model, problem.data, ENGINES[engine], key=seed, progress=False)
     row = {"problem": name, "engine": engine, "seed": seed, "seconds": round(time.perf_counter() - began)}
-    kept = {"draws": post["posterior"].sizes["draw"], "verdict": bd.diagnose(post).level}
+    sizes = post["posterior"].sizes
+    kept = {"draws": sizes["chain"] * sizes["draw"], "verdict": bd.diagnose(post).level}
     return row | judged(problem, post) | kept
 
 
@@ -52,15 +53,16 @@ def tasks(seed: int) -> list[tuple[str, str, int]]:
 
 def everything() -> list[dict]:
     """Rows of this study, and those of NUTS that `mixing.py` holds."""
-    borrowed = [row | {"engine": "NUTS"} for row in held(mixing.RESULTS) if row["seed"] in SEEDS]
+    of_nuts = (row for row in held(mixing.RESULTS) if row["seed"] in SEEDS)
+    borrowed = [row | {"engine": "NUTS", "draws": 4 * row["draws"]} for row in of_nuts]
     return held(RESULTS) + borrowed
 
 
 def table() -> str:
     lines = [
-        "| system | engine | data sets | covered near the data | in their box | a tenth beyond | a quarter beyond | "
-        "CRPS | energy score | width of 95 % | RMSE | seconds |",
-        "|---" * 12 + "|",
+        "| system | engine | data sets | draws | covered near the data | in their box | a tenth beyond | "
+        "a quarter beyond | CRPS | energy score | width of 95 % | RMSE | seconds |",
+        "|---" * 13 + "|",
     ]
     rows = everything()
     for name in PROBLEMS:
@@ -71,7 +73,9 @@ def table() -> str:
                 said = [f"{np.mean(share):.1%}" for share in shares]
                 said += [f"{np.median(score):.3g}" for score in (crps, energy, width, rmse)]
                 said.append(f"{np.median(seconds):.0f}")
-                lines.append(f"| {name} | {engine} | {len(of)} | {' | '.join(said)} |")
+                draws = [row["draws"] for row in of]
+                number = f"{min(draws)}" + (f"–{max(draws)}" if min(draws) < max(draws) else "")
+                lines.append(f"| {name} | {engine} | {len(of)} | {number} | {' | '.join(said)} |")
     return "\n".join(lines)
 
 

@@ -62,7 +62,9 @@ def judged(problem: Problem, post: xr.DataTree) -> dict[str, Any]:
         "science": science,
         **{where: _within(flat[where], true[where]) for where in places},
         "crps": round(float(np.mean(scoringrules.crps_ensemble(truth, scaled, m_axis=0, estimator="pwm"))), 5),
-        "energy": round(float(scoringrules.es_ensemble(truth[at], some[:, at]) / np.sqrt(at.size)), 5),
+        "energy": round(
+            float(scoringrules.es_ensemble(truth[at], some[:, at], estimator="fair") / np.sqrt(at.size)), 5
+        ),
         "width": round(float(np.mean(high - low)), 4),
         "rmse": round(float(np.sqrt(np.mean((scaled.mean(axis=0) - truth) ** 2))), 4),
     }

@@ -6,7 +6,6 @@ A probe is a point of a trajectory, or a rate of the vector field at a place nea
 below 1.01 and its bulk ESS at least 400.
 """
 
-import os
 import sys
 import time
 from pathlib import Path
@@ -46,7 +45,6 @@ def fit(name: str, seed: int) -> dict:
         "problem": name,
         "seed": seed,
         "draws": draws,
-        "load": round(os.getloadavg()[1], 2),
         "seconds": round(seconds),
         "good": round(float(np.mean((rhat < 1.01) & (ess >= 400))), 4),
         "rhat": round(float(rhat.max()), 4),

@@ -50,16 +50,21 @@ class Problem:
         return jnp.concatenate([found[name] for name in self.corrected])
 
     def drawn_rates(self, post: xr.DataTree, points: dict[str, jax.Array]) -> np.ndarray:
-        """The same of each draw of a posterior: `(chain, draw, rate)`."""
+        """The same of each draw of a posterior, and of what variance heads leave open: `(chain, draw, rate)`."""
         sizes = post["posterior"].sizes
         flat = {path: jnp.asarray(values) for path, values in draws_of(self.model, post).items()}
 
-        def one(draw):
+        def one(given):
+            draw, key = given
             layer = realise(self.model, draw).layer
-            ode = layer.layer if isinstance(layer, bd.Unscented) else layer
-            return self.rates(ode.vector_field, points)
+            if not isinstance(layer, bd.Unscented):
+                return self.rates(layer.vector_field, points)
+            errors = lambda ode: ode.vector_field.closure.deviates  # noqa: E731
+            drawn = eqx.tree_at(errors, layer.layer, replace_fn=lambda zero: jax.random.normal(key, zero.shape))
+            return self.rates(drawn.vector_field, points)
 
-        found = jax.jit(lambda d: jax.lax.map(one, d, batch_size=64))(flat)
+        keys = jax.random.split(jax.random.key(0), sizes["chain"] * sizes["draw"])
+        found = jax.jit(lambda d: jax.lax.map(one, d, batch_size=64))((flat, keys))
         return np.asarray(found).reshape(sizes["chain"], sizes["draw"], -1)
 
     def with_variance_heads(self) -> "Problem":
