@@ -12,9 +12,10 @@ import xarray as xr
 from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _members, _terms, laplace, swag
+from bayes_dasl.inference import _descent, _members, _terms, laplace, swag
 from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, reversible, traced_once
+from bayes_dasl.inference._reference import references_of
 from bayes_dasl.inference.laplace import gauss_newton
 
 PATH = "layer.vector_field.closure.module.layers"
@@ -97,6 +98,26 @@ def test_a_descent_does_not_depend_on_units(line):
     falls = [np.diff(post["training"]["loss"].values[0]) for post in (in_s, in_ms)]
     np.testing.assert_allclose(*falls, rtol=1e-6, atol=1e-9)
     np.testing.assert_allclose(lines(in_ms)[0] * [1.0, 1e3], lines(in_s)[0], rtol=1e-6)
+
+
+def test_last_layers_take_steps_in_units_of_their_own_normal():
+    problem = pose(small.model(), small.data())
+    widths = _descent._Frames(references_of(problem)).widths(problem)
+    last = np.asarray(["layers.1" in label for label in problem.labels()])
+    assert last.sum() == 4
+    np.testing.assert_array_equal(widths[last], 1.0)
+    np.testing.assert_array_equal(widths[~last], problem.prior_spread()[~last])
+
+
+def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
+    """Half of the draws of a vague gamma distribution are zero in floats, and have no logarithm."""
+    _, data, _, _ = line
+    vague = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(dist.Gamma(1e-3, 1e-3)))
+    problem = pose(vague, data)
+    assert list(problem.prior_spread()) == [pytest.approx(1, rel=0.1), pytest.approx(2, rel=0.1), 1.0]
+    found = bd.fit(vague, data, bd.Joint(steps=1500, starts=2), key=0)
+    np.testing.assert_allclose(lines(found)[0], [0.4, -0.7], atol=0.3)
+    assert 0.1 < float(by_path(found)["noise.scale"].squeeze()) < 0.6
 
 
 def test_the_weights_of_the_terms_count(line):

@@ -98,8 +98,10 @@ class Problem(eqx.Module):
 
         One where there is no such number, as of a gamma distribution of which half of the draws are zero in floats.
         """
-        low, high = np.quantile(self.prior(_WIDTH_DRAWS, key=jax.random.key(0)), _CENTRAL, axis=0)
-        widths = (high - low) / 2
+        draws = self.prior(_WIDTH_DRAWS, key=jax.random.key(0))
+        with np.errstate(invalid="ignore"):
+            low, high = np.quantile(draws, _CENTRAL, axis=0)
+            widths = (high - low) / 2
         return np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
 
     def fingerprint(self) -> str:
