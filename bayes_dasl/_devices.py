@@ -30,7 +30,12 @@ def configure() -> None:
 
 
 def _keep_compiled_programs() -> None:
-    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has chosen otherwise."""
+    """Compilation is most of a short run: let JAX keep its programs on disk, unless the user has chosen otherwise.
+
+    Arrays that a program closes over become arguments of it, so that the same model with other data needs no new one.
+    """
+    if "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS" not in os.environ:
+        jax.config.update("jax_use_simplified_jaxpr_constants", True)
     folder = cache_folder()
     if folder is None or jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

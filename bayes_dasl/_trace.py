@@ -4,8 +4,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
+import numpy as np
 from equinox import error_if
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
@@ -57,6 +58,8 @@ def constants(inner: Any) -> Iterator[Any]:
     """All arrays that a jaxpr holds, also those of functions that it calls, in a fixed order."""
     yield from getattr(inner, "consts", ())
     for equation in _equations(inner):
+        # Numbers stand in the text of a jaxpr, arrays do not.
+        yield from (v.val for v in equation.invars if isinstance(v, Literal) and np.ndim(v.val))
         for called in _inner(equation):
             yield from constants(called)
 

@@ -175,8 +175,11 @@ class Network(Module):
         missing = [name for name in self.inputs if name not in known]
         if missing:
             raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
-        features = [(jnp.asarray(known[name]) - m) / w for name, (m, w) in self.inputs.items()]
-        features = jnp.stack(jnp.broadcast_arrays(*features), axis=-1)
+        features = jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in self.inputs)), axis=-1)
+        # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
+        with jax.ensure_compile_time_eval():
+            location, width = jnp.asarray(list(self.inputs.values())).T
+        features = (features - location) / width
         module = jax.tree.map(lambda node: node() if _is_shaped(node) else node, self.module, is_leaf=_is_shaped)
         out = jnp.asarray(self.scale) * _pointwise(module, features)
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
