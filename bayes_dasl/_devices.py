@@ -12,6 +12,9 @@ import platformdirs
 
 from ._errors import BayesDaslError
 
+# The first is what JAX moves to, and will go with the old way; the second is the size, in bytes, of what stays inside.
+_ARRAYS_AS_ARGUMENTS = {"jax_use_simplified_jaxpr_constants": True, "jax_embedded_constants_max_bytes": 0}
+
 
 def configure() -> None:
     """Ask for double precision and a CPU device for each core, unless the user has chosen otherwise.
@@ -34,8 +37,9 @@ def _keep_compiled_programs() -> None:
 
     Arrays that a program closes over become arguments of it, so that the same model with other data needs no new one.
     """
-    if "JAX_USE_SIMPLIFIED_JAXPR_CONSTANTS" not in os.environ:
-        jax.config.update("jax_use_simplified_jaxpr_constants", True)
+    for name, value in _ARRAYS_AS_ARGUMENTS.items():
+        if name.upper() not in os.environ and hasattr(jax.config, name):
+            jax.config.update(name, value)
     folder = cache_folder()
     if folder is None or jax.config.jax_compilation_cache_dir is not None or "JAX_COMPILATION_CACHE_DIR" in os.environ:
         return

@@ -40,7 +40,8 @@ class Level(AbstractLayer):
         y = self.level + 0.0 * inputs.times
         return Prediction({"y": y}, jax.numpy.asarray(True), {"steps": jax.numpy.asarray(0)})
 
-data = xr.Dataset({"y": ("time", [1.0, 0.6, 0.4])}, {"time": [0.0, 1.0, 2.0]})
+seen = [1.1, 0.5, 0.45] if "other data" in sys.argv else [1.0, 0.6, 0.4]
+data = xr.Dataset({"y": ("time", seen)}, {"time": [0.0, 1.0, 2.0]})
 rate = dist.LogNormal(-1.0, 0.5)
 layer = Level(rate) if "no solver" in sys.argv else bd.ODE(Decay(rate), {"y": 1.0})
 post = bd.fit(bd.Model(layer, bd.NormalNoise(0.1)), data, bd.NUTS(chains=1, warmup=50, draws=1))
@@ -87,6 +88,14 @@ def test_a_second_process_reads_the_programs_of_the_first(run, tmp_path):
     assert sorted(path.name for path in folder.iterdir()) == kept
     assert second["misses"] == 0
     assert second["hits"] >= first["misses"]
+
+
+def test_the_same_model_with_other_data_needs_few_new_programs(run):
+    """Only those that are compiled ahead of time, to ask how much memory they need, hold their data."""
+    every = {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
+    first, second = (json.loads(run(FIT, *said, **every)[0]) for said in ((), ("other data",)))
+    assert first["misses"] > 10
+    assert second["misses"] <= 3
 
 
 def test_a_cache_of_jax_that_the_user_has_chosen_is_used(run, tmp_path):

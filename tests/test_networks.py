@@ -95,6 +95,12 @@ class TestValues:
             assert float(call(network)) == pytest.approx(float(network(0.0, self.y, self.u)["f"]), rel=EXACT)
         assert float(call(one)) != pytest.approx(float(call(other)), rel=EXACT)
 
+    def test_a_program_serves_other_locations_and_widths(self):
+        """They are arguments of it, or data that are standardised in another way would need a new one."""
+        made = [realised(bd.Network(mlp(), {"a": scaling, "b": scaling}, ("f", "g"))) for scaling in ((1, 2), (3, 4))]
+        texts = [str(jax.make_jaxpr(lambda y, net=net: net(0.0, y, self.u))(self.y)) for net in made]
+        assert texts[0] == texts[1]
+
     def test_an_input_that_nobody_gives(self):
         with pytest.raises(ModelError, match="network input rain is none of t, b, a, unused"):
             realised(bd.Network(mlp(), ("a", "rain"), ("f", "g")))(0.0, self.y, self.u)
