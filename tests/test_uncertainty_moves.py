@@ -24,10 +24,14 @@ class Line(bd.Module):
 
 
 def variances(engine: str, noise: float = 0.3, prior: float = 0.15) -> xr.Dataset:
-    """The parts of the variance at a time far beyond the data."""
-    data = xr.Dataset(
-        {"y": ("time", 0.4 - 0.7 * TIMES + 0.3 * np.random.default_rng(0).normal(size=8))}, {"time": TIMES}
-    )
+    """The parts of the variance at a time far beyond the data, whose residuals are as large as the noise.
+
+    A bootstrap takes the noise from residuals, whatever the model says of it.
+    """
+    line = np.stack([np.ones(8), TIMES])
+    rough = np.random.default_rng(0).normal(size=8)
+    rough -= line.T @ np.linalg.lstsq(line.T, rough, rcond=None)[0]
+    data = xr.Dataset({"y": ("time", 0.4 - 0.7 * TIMES + noise * rough / rough.std())}, {"time": TIMES})
     law = Line(dist.Normal(0.0, prior), dist.Normal(0.0, prior))
     model = bd.Model(bd.Algebraic(law), bd.NormalNoise(noise))
     post = bd.fit(model, data, ENGINES[engine], key=0, progress=False)
