@@ -23,11 +23,11 @@ class DeepEnsemble:
     prior allows wherever the data say nothing (anchored priors are independent normals); soft constraints hold for all.
     With `bootstrap` each sees the times of the data as often as they were drawn with replacement, so that members
     differ by what the noise of the data leaves open. For a normal posterior the two variances add up to that of the
-    posterior, which either alone falls short of, if residuals are as large as the noise is said to be: a bootstrap looks
-    at residuals only. With neither, only their starts tell members apart. With
-    `adversarial`, a share of the range of each forcing (0.01 in the source), half of what the data say at each step is
-    said at forcings moved by so much to where the data are least likely, which makes members smooth; of a layer that
-    solves nothing and has no forcings the index is moved.
+    posterior, which either alone falls short of, if residuals are as large as the noise is said to be: a bootstrap
+    looks at residuals only. With neither, only their starts tell members apart. With `adversarial`, a share of the
+    range of each forcing (0.01 in the source), half of what the data say at each step is said at forcings moved by so
+    much to where the data are least likely, which makes members smooth; of a layer that solves nothing and has no
+    forcings the index is moved.
 
     Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times, the same for all members, and
     `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
