@@ -17,6 +17,7 @@ from bayes_dasl.inference._adversarial import Adversary
 from bayes_dasl.inference._problem import pose, reversible, traced_once
 from bayes_dasl.inference._reference import references_of
 from bayes_dasl.inference.laplace import gauss_newton
+from bayes_dasl.random import draw_prior
 
 PATH = "layer.vector_field.closure.module.layers"
 
@@ -292,9 +293,22 @@ def test_members_that_end_elsewhere_are_dropped_and_counted():
     good = np.asarray(problem.unconstrain(values))
     elsewhere, lost = good.copy(), np.full_like(good, np.nan)
     elsewhere[problem.labels().index("layer.initial.y")] = 4.0
-    kept, failed, stuck = _members.usable(problem, np.stack([good, good, elsewhere, lost]))
+    once = {"y": np.ones((4, 15))}
+    kept, failed, stuck = _members.usable(problem, np.stack([good, good, elsewhere, lost]), once)
     assert list(kept) == [True, True, False, False]
     assert (failed, stuck) == (1, 1)
+
+
+def test_members_are_judged_by_the_data_that_they_saw():
+    data = small.data()
+    data["y"][7] += 5.0
+    problem = pose(small.model(), data)
+    good = problem.unconstrain({path: v[0] for path, v in draw_prior(problem.model, 1, key=jax.random.key(0)).items()})
+    seen = np.ones((3, 15))
+    seen[:2, 7] = 0.0
+    seen[2, 7] = 2.0
+    for weights, expected in ((np.ones((3, 15)), [True, True, True]), (seen, [True, True, False])):
+        assert list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights})[0]) == expected
 
 
 def test_dropout_leaves_units_out():

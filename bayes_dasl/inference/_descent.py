@@ -45,12 +45,13 @@ type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
 class Descended:
     """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
 
-    `visited` is where they were after each window.
+    `visited` is where they were after each window, `weights` how often each saw each datum.
     """
 
     positions: Float[np.ndarray, "member dimension"]
     visited: Float[np.ndarray, "member window dimension"]
     curves: dict[str, np.ndarray]
+    weights: dict[str, np.ndarray]
     steps: int
     stopped_early: bool
 
@@ -108,7 +109,7 @@ class Descent:
             bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
         joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
         stopped = bool(np.all(state["stopped"]))
-        return Descended(state["best"], np.stack(visited, axis=1), joined, done * WINDOW, stopped)
+        return Descended(state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped)
 
 
 class _Frames:

@@ -200,14 +200,19 @@ def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"])
     return np.asarray(jax.jit(lambda x: jax.lax.map(problem.log_density, x))(jnp.asarray(positions)))
 
 
-def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"]) -> tuple[np.ndarray, int, int]:
-    """Which members are kept, and how many failed or ended where the data are far less likely than elsewhere."""
-    whole = {name: jnp.ones(v.shape) for name, v in problem.observed.items()}
+def usable(
+    problem: Problem, positions: Float[np.ndarray, "member dimension"], weights: dict[str, np.ndarray]
+) -> tuple[np.ndarray, int, int]:
+    """Which members are kept, and how many failed or ended where their data are far less likely than elsewhere.
 
-    def data(position):
-        return terms(problem, position, problem.inputs, problem.observed, whole).data
+    `weights` say how often each member saw each datum.
+    """
 
-    value = np.asarray(jax.jit(lambda x: jax.lax.map(data, x))(jnp.asarray(positions)))
+    def data(member):
+        position, seen = member
+        return terms(problem, position, problem.inputs, problem.observed, seen).data
+
+    value = np.asarray(jax.jit(lambda x: jax.lax.map(data, x))((jnp.asarray(positions), weights)))
     solved = np.isfinite(value)
     if not solved.any():
         raise no_start(len(positions))

@@ -30,9 +30,9 @@ class DeepEnsemble:
     forcings the index is moved.
 
     Descent is that of `Joint`: a rate for each group, adaptive, with `held_out` times, the same for all members, and
-    `patience`. Members whose solve fails, or to whom the data are far less likely than to the median member (half a nat
-    for each datum), are dropped and counted: `members_failed`, `members_stuck`. A draw is a member. For noise that
-    varies give the model a `VaryingScale`.
+    `patience`. Members whose solve fails, or to whom the data they saw are far less likely than to the median member
+    (half a nat for each datum), are dropped and counted: `members_failed`, `members_stuck`. A draw is a member. For
+    noise that varies give the model a `VaryingScale`.
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
     Raises: ModelError for numbers that make no sense.
     """
@@ -84,7 +84,7 @@ class DeepEnsemble:
             anchored=self.anchored,
             adversary=adversary,
         )
-        kept, failed, stuck = usable(problem, found.positions)
+        kept, failed, stuck = usable(problem, found.positions, found.weights)
         facts = {
             "draws_are": "members",
             "descent_steps": found.steps,

@@ -119,7 +119,7 @@ class NUTS:
             )
             if self.start == "ensemble":
                 found = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar, steps=_DESCENT)
-                near = found.positions[usable(problem, found.positions)[0]]
+                near = found.positions[usable(problem, found.positions, found.weights)[0]]
             begun = journal.step(
                 "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
             )

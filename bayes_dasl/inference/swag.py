@@ -73,7 +73,7 @@ class SWAG:
             minibatch=half if self.minibatch is None else self.minibatch,
         )
         visited = wandered.visited
-        kept, failed, stuck = usable(problem, visited.mean(axis=1))
+        kept, failed, stuck = usable(problem, visited.mean(axis=1), found.weights)
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-round(_SPARE * self.draws) // int(kept.sum()))
         # Member by member in turn, so that any number of them has its share of each.
