@@ -57,11 +57,16 @@ def calls_back(inner: Any) -> bool:
 def constants(inner: Any) -> Iterator[Any]:
     """All arrays that a jaxpr holds, also those of functions that it calls, in a fixed order."""
     yield from getattr(inner, "consts", ())
+    yield from _arrays(getattr(inner, "jaxpr", inner).outvars)
     for equation in _equations(inner):
-        # Numbers stand in the text of a jaxpr, arrays do not.
-        yield from (v.val for v in equation.invars if isinstance(v, Literal) and np.ndim(v.val))
+        yield from _arrays(equation.invars)
         for called in _inner(equation):
             yield from constants(called)
+
+
+def _arrays(variables: list[Any]) -> Iterator[Any]:
+    """Those that are known; numbers stand in the text of a jaxpr, arrays do not."""
+    return (v.val for v in variables if isinstance(v, Literal) and np.ndim(v.val))
 
 
 def _equations(inner: Any) -> list[Any]:

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._trace import calls_back, traced
+from bayes_dasl._trace import calls_back, constants, traced
 from bayes_dasl.inference._problem import pose, traced_once
 
 X = jnp.array([0.3, -0.7, 1.1])
@@ -153,6 +153,15 @@ def test_what_engines_compile_can_be_kept_on_disk(solver, strategy):
     value_and_gradient, log_density = traced_once(problem, strategy)
     assert not calls_back(jax.make_jaxpr(value_and_gradient)(jnp.zeros(2)))
     assert not calls_back(jax.make_jaxpr(jax.vmap(log_density))(jnp.zeros((3, 2))))
+
+
+def test_constants_are_seen_where_a_branch_returns_nothing_else():
+    def chosen(table):
+        held = jnp.asarray(table)
+        return jax.make_jaxpr(lambda x: jax.lax.cond(x > 0, lambda: held, lambda: jnp.zeros(2)))(1.0)
+
+    one, other = ([np.asarray(c).tolist() for c in constants(chosen(table))] for table in ([1.0, 2.0], [1.0, 3.0]))
+    assert one != other
 
 
 def test_a_fingerprint_sees_constants_of_functions_that_are_called():
