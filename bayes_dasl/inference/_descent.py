@@ -123,11 +123,8 @@ class _Frames:
         return Plain() if self._references is None else self._references.restored(held)
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies: as its prior, or by one where a frame makes it a unit normal."""
-        widths = problem.prior_spread()
-        if self._references is not None:
-            widths[self._references.linear.weights] = 1.0
-        return widths
+        """By how much a coordinate varies."""
+        return problem.prior_spread() if self._references is None else self._references.widths()
 
     def blank(self) -> dict[str, Array]:
         """The arrays of a frame, by their shapes only."""

@@ -189,12 +189,10 @@ def matched_start(
         anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
         fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
         reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
-    spread = problem.prior_spread() ** 2
-    spread[references.linear.weights] = 1.0
     return {
         "modes": x[order[:1]],
         "log_densities": value[order[:1]],
-        "precisions": np.diag(1 / spread)[None],
+        "precisions": np.diag(1 / references.widths() ** 2)[None],
         "tried": np.asarray(number),
         "failed": np.asarray(failed),
         "reached": reached,

@@ -90,6 +90,12 @@ class References:
         leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
+    def widths(self) -> Float[np.ndarray, " dimension"]:
+        """By how much a coordinate varies: as its prior, or by one where frames make it a unit normal."""
+        widths = self.linear.problem.prior_spread()
+        widths[self.linear.weights] = 1.0
+        return widths
+
     def most_likely(self, frame: Conditional, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
         """Positions whose last layers have the weights that are most likely to first order, given all else."""
         xi = np.array(x)
