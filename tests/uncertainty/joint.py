@@ -79,7 +79,8 @@ def steps_table(rows: list[dict]) -> Iterator[str]:
             }
             said = [(f"{of[w]:.0f}" if np.isfinite(of[w]) else f"> {STEPS}") if w in of else "–" for w in every]
             shared, separate = min(steps for way, steps in of.items() if way != SEPARATE), of[SEPARATE]
-            ratio = f"{shared / separate:.1f}" if np.isfinite(separate) else "–"
+            more = "> " if np.isinf(shared) else ""
+            ratio = f"{more}{min(shared, STEPS) / separate:.1f}" if np.isfinite(separate) else "–"
             words = {"auto": "conditional coordinates", "plain": "weights"}
             goal = {"auto": "the lowest", "plain": "the lowest there"}[within]
             yield (
