@@ -1,4 +1,4 @@
-"""What is reported as uncertain changes with what makes it so: noise, prior, members."""
+"""What is reported as uncertain changes with what makes it so: noise and prior."""
 
 import numpy as np
 import numpyro.distributions as dist

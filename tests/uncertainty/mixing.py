@@ -60,7 +60,7 @@ def fit(name: str, seed: int) -> dict:
 
 def table() -> str:
     lines = [
-        "| problem | draws | data sets | of them with ≥ 95 % of probes good | good probes, median (lowest) | "
+        "| problem | draws a chain | data sets | of them with ≥ 95 % of probes good | good probes, median (lowest) | "
         "highest R-hat, median (worst) | ESS of a probe, median | with nothing beside it: fits, seconds (most) |",
         "|---|---|---|---|---|---|---|---|",
     ]
