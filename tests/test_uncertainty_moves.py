@@ -30,8 +30,8 @@ def variances(engine: str, noise: float = NOISE, prior: float = 0.15) -> xr.Data
     A bootstrap takes the noise from residuals, whatever the model says of it, and needs enough of them: of eight data
     it sees too few to follow the formula.
     """
-    line = np.stack([np.ones(40), TIMES])
-    rough = np.random.default_rng(0).normal(size=40)
+    line = np.stack([np.ones(TIMES.size), TIMES])
+    rough = np.random.default_rng(0).normal(size=TIMES.size)
     rough -= line.T @ np.linalg.lstsq(line.T, rough, rcond=None)[0]
     data = xr.Dataset({"y": ("time", 0.4 - 0.7 * TIMES + noise * rough / rough.std())}, {"time": TIMES})
     law = Line(dist.Normal(0.0, prior), dist.Normal(0.0, prior))
