@@ -14,15 +14,15 @@ from bayes_dasl import plots
 from bayes_dasl._errors import MismatchError, ModelError
 
 TIMES = np.linspace(0.0, 3.0, 10)
-DATA = xr.Dataset({"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": TIMES})
+DATA = xr.Dataset({"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": ("time", TIMES, {"units": "h"})})
 
 
-def model(networks: int = 1) -> bd.Model:
+def model(networks: int = 1, units: str = "g") -> bd.Model:
     one = bd.Network.mlp({"x": (0.5, 0.2), "t": (1.5, 1.0)}, ("x",), 0.5, width=3, depth=1)
     field = bd.Residual(lambda t, y, u: {"x": 0.0 * y["x"]}, one)
     if networks == 2:
         field = bd.Residual(field, bd.Network.mlp({"x": (0.5, 0.2)}, ("x",), 0.5, width=3, depth=1))
-    return bd.Model(bd.ODE(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": "g"}), bd.NormalNoise(0.05))
+    return bd.Model(bd.ODE(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": units}), bd.NormalNoise(0.05))
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +53,11 @@ def test_the_posterior_lies_on_its_prior(joint):
     figure = plots.plot_network(model(), joint)
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == ["prior, 90 %", "prior draws", "posterior, 90 %", "posterior median"]
+
+
+def test_units_are_those_of_the_data_where_the_model_says_none(joint):
+    assert [ax.get_xlabel() for ax in plots.plot_network(model(), joint).axes] == ["x (g)", "t (h)"]
+    assert [ax.get_xlabel() for ax in plots.plot_network(model(units=""), joint).axes] == ["x (g)", "t (h)"]
 
 
 def test_all_of_the_posterior_is_seen_wherever_it_lies(joint):

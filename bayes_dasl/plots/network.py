@@ -36,8 +36,9 @@ def plot_network(
 
     Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
     on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
-    would believe. An input runs 2.5 of its widths to either side of its middle (see `Network`). `network` is the dotted
-    path, or an unambiguous end of it, of the one to be drawn where there are several.
+    would believe. An input runs 2.5 of its widths to either side of its middle (see `Network`); its units are those of
+    the model, else those of the data of the fit. `network` is the dotted path, or an unambiguous end of it, of the one
+    to be drawn where there are several.
 
     Raises: ModelError for a model without networks, or several where none is named; MismatchError for an unknown name,
     or a posterior of another model.
@@ -50,6 +51,7 @@ def plot_network(
         drawn["posterior"] = _some(draws_of(model, post))
     said = {which: {name: _along(model, path, name, draws) for name in found.inputs} for which, draws in drawn.items()}
     panels = [(output, name) for output in found.outputs for name in found.inputs][:_MOST_PANELS]
+    units = _units(model, post)
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
         for ax, (output, name) in zip(axes, panels, strict=True):
@@ -57,8 +59,7 @@ def plot_network(
             for which, values in said.items():
                 _draw_functions(ax, grid, values[name][output], which)
             ax.set_title(plain(output))
-            units = model.layer.units.get(name)
-            ax.set_xlabel(plain(f"{name} ({units})" if units else name), fontsize=9)
+            ax.set_xlabel(plain(f"{name} ({units[name]})" if units.get(name) else name), fontsize=9)
             ax.set_xlim(grid[0], grid[-1])
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.yaxis.set_major_locator(MaxNLocator(5))
@@ -126,6 +127,15 @@ def _only(model: Model, name: str | None) -> tuple[str, Network]:
     if len(chosen) != 1:
         raise MismatchError(f"no one network is named '{name}'; there are {', '.join(found)}")
     return chosen[0], found[chosen[0]]
+
+
+def _units(model: Model, post: xr.DataTree | None) -> dict[str, str]:
+    """What the model says of units, and where it says nothing, the data of the fit; "t" is the time of either."""
+    found = {}
+    for group in () if post is None else ("observed_data", "constant_data"):
+        found |= {str(n): v.attrs["units"] for n, v in post[group].to_dataset().variables.items() if "units" in v.attrs}
+    stated = {name: units for name, units in model.layer.units.items() if units}
+    return {"t": found.get(model.index, "")} | found | stated
 
 
 def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
