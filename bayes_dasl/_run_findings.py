@@ -18,6 +18,10 @@ _CONFOUNDED, _SHARE = 0.7, 0.3
 _NEXT_TO, _LEANING = 0.25, 0.05
 _BROKEN = 2.0  # times what is tolerated
 _LOST = 0.2  # share of the members
+_POINTS = {
+    "point": "one draw says nothing of how uncertain it is",
+    "masks": "scientific parameters have one value each: masks say nothing of how uncertain they are",
+}
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -43,9 +47,9 @@ def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
 
 
 def _point(post: xr.DataTree) -> Iterator[Finding]:
-    if post.attrs.get("draws_are") == "point":
+    if (kind := post.attrs.get("draws_are")) in _POINTS:
         yield Finding(
-            "warning", "point estimate", "one draw says nothing of how uncertain it is",
+            "warning", "point estimate", _POINTS[kind],
             "take bd.NUTS(), or bd.DeepEnsemble(), where uncertainty matters",
         )  # fmt: skip
     if "descent_stopped" in post.attrs and not post.attrs["descent_stopped"]:
@@ -258,7 +262,7 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
         f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
     )
     could = f"the parameters could do {found.attrs['explained']:.0%} of what the correction does"
-    if post.attrs.get("draws_are") == "point":  # one draw correlates with nothing
+    if not share.any():  # parameters of one value correlate with nothing
         yield Finding("good", "confounding", could)
         return
     message = (

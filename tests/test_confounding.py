@@ -55,6 +55,13 @@ def test_a_correction_that_could_be_the_parameter_is_named(plain):
     assert "[warning] confounding: the correction moves most with rate" in said
 
 
+def test_parameters_of_one_value_are_not_said_to_correlate(plain):
+    still = plain.copy(deep=True)
+    for name in ("correlation", "shift_sd"):
+        still["confounding"][name].values[...] = 0.0
+    assert "[good] confounding: the parameters could do 100% of what the correction does" in str(bd.diagnose(still))
+
+
 def test_an_orthogonal_one_is_not():
     points = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * TIMES))}, {"time": TIMES})
     science = Decay(bd.between(0.2, 2.0))

@@ -140,6 +140,7 @@ def test_a_vector_field_with_a_network_is_judged():
     [
         ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 1}, "point estimate", "warning"),
         ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 0}, "descent", "warning"),
+        ({"draws_are": "masks", "descent_steps": 500}, "point estimate", "warning"),
         ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 0}, "ensemble", "good"),
         ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 2}, "ensemble", "warning"),
     ],
