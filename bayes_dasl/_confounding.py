@@ -116,8 +116,11 @@ def _table(
     for path, how in coordinates(leaves).items():
         inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
         labels += [short[f"layer.{path}"] + tag for tag in inside]
+    # Equal numbers have a standard deviation of what rounding leaves of them.
     spread = theta.std(axis=0), shift.std(axis=0)
-    moving = (spread[0] > 0) & (spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300))
+    moving = (spread[0] > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)) & (
+        spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300)
+    )
     covariance = ((theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))).mean(axis=0)
     safe = np.where(moving, spread[0] * spread[1], 1.0)
     columns = {

@@ -20,7 +20,7 @@ _BROKEN = 2.0  # times what is tolerated
 _LOST = 0.2  # share of the members
 _POINTS = {
     "point": "one draw says nothing of how uncertain it is",
-    "masks": "scientific parameters have one value each: masks say nothing of how uncertain they are",
+    "masks": "what no mask changes, scientific parameters too, has one value: how uncertain it is stays unsaid",
 }
 _NAMED = 16  # more chains than these are not named one by one
 
@@ -261,6 +261,8 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     said = ", ".join(
         f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
     )
+    if not found.attrs["draws"]:
+        return
     could = f"the parameters could do {found.attrs['explained']:.0%} of what the correction does"
     if not share.any():  # parameters of one value correlate with nothing
         yield Finding("good", "confounding", could)

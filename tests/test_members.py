@@ -320,7 +320,9 @@ def test_dropout_leaves_units_out():
     assert abs(out.mean() - rate) < 4 * np.sqrt(rate * (1 - rate) / (3 * draws))
     for unit in range(3):
         assert np.unique(second[~out[:, unit], 0, unit].round(12)).size == 1
-    assert bd.diagnose(post).level != "bad"
+    said = str(bd.diagnose(post))
+    assert "[warning] point estimate: what no mask changes, scientific parameters too, has one value" in said
+    assert "[good] confounding: the parameters could do" in said
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
         bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, steps=50))

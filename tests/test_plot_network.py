@@ -56,7 +56,6 @@ def test_the_posterior_lies_on_its_prior(joint):
 
 
 def test_units_are_those_of_the_data_where_the_model_says_none(joint):
-    assert [ax.get_xlabel() for ax in plots.plot_network(model(), joint).axes] == ["x (g)", "t (h)"]
     assert [ax.get_xlabel() for ax in plots.plot_network(model(units=""), joint).axes] == ["x (g)", "t (h)"]
 
 

@@ -132,9 +132,9 @@ def _only(model: Model, name: str | None) -> tuple[str, Network]:
 def _units(model: Model, post: xr.DataTree | None) -> dict[str, str]:
     """What the model says of units, and where it says nothing, the data of the fit; "t" is the time of either."""
     groups = () if post is None else [post[name].to_dataset() for name in ("observed_data", "constant_data")]
-    found = {str(n): v.attrs["units"] for data in groups for n, v in data.variables.items() if "units" in v.attrs}
-    stated = {name: units for name, units in model.layer.units.items() if units}
-    return {"t": found.get(model.index, "")} | found | stated
+    found = {str(n): str(v.attrs.get("units", "")) for data in groups for n, v in data.variables.items()}
+    found |= {name: units for name, units in model.layer.units.items() if units}
+    return {"t": found.get(model.index, "")} | found
 
 
 def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
