@@ -252,7 +252,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
 
 def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     """Whether a learned correction does what a scientific parameter could do (Plumlee 2017)."""
-    if "confounding" not in post.children:
+    if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
     found = post["confounding"].to_dataset()
     correlation, share = found["correlation"].values, found["shift_sd"].values
@@ -261,8 +261,6 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     said = ", ".join(
         f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
     )
-    if not found.attrs["draws"]:
-        return
     could = f"the parameters could do {found.attrs['explained']:.0%} of what the correction does"
     if not share.any():  # parameters of one value correlate with nothing
         yield Finding("good", "confounding", could)

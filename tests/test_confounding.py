@@ -55,6 +55,12 @@ def test_a_correction_that_could_be_the_parameter_is_named(plain):
     assert "[warning] confounding: the correction moves most with rate" in said
 
 
+def test_where_no_draw_could_be_looked_at_nothing_is_said(plain):
+    silent = plain.copy(deep=True)
+    silent["confounding"].attrs["draws"] = 0
+    assert "confounding" not in str(bd.diagnose(silent))
+
+
 def test_parameters_of_one_value_are_not_said_to_correlate():
     """Equal numbers may differ from their mean by what rounding leaves."""
     model = bd.Model(bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": dist.Normal(2.0, 0.1)}), bd.NormalNoise(0.02))

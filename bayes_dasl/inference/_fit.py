@@ -228,8 +228,9 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> None:
 
 
 def fitted_data(post: xr.DataTree) -> xr.Dataset:
-    """The data that a posterior was fitted to."""
-    return xr.merge([post[name].to_dataset() for name in ("observed_data", "constant_data")], combine_attrs="drop")
+    """The data that a posterior was fitted to, with the units of each variable."""
+    groups = [post[name].to_dataset() for name in ("observed_data", "constant_data")]
+    return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
 
 
 def belongs_to(

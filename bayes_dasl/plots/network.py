@@ -16,6 +16,7 @@ from .._errors import MismatchError, ModelError
 from .._keys import as_key
 from .._thinning import thinned
 from .._tree import short_names
+from ..inference import fitted_data
 from ..model import Model
 from ..networks import Network, networks
 from ..posterior import check_belongs, draws_of
@@ -131,8 +132,8 @@ def _only(model: Model, name: str | None) -> tuple[str, Network]:
 
 def _units(model: Model, post: xr.DataTree | None) -> dict[str, str]:
     """What the model says of units, and where it says nothing, the data of the fit; "t" is the time of either."""
-    groups = () if post is None else [post[name].to_dataset() for name in ("observed_data", "constant_data")]
-    found = {str(n): str(v.attrs.get("units", "")) for data in groups for n, v in data.variables.items()}
+    data = xr.Dataset() if post is None else fitted_data(post)
+    found = {str(name): str(v.attrs.get("units", "")) for name, v in data.variables.items()}
     found |= {name: units for name, units in model.layer.units.items() if units}
     return {"t": found.get(model.index, "")} | found
 
