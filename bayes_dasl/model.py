@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 
 from ._errors import BayesDaslError, DataError, ModelError, ShapeError
 from ._types import Values
-from .data import Inputs, Past, check_units, checked_times, inputs, observations
+from .data.datasets import Inputs, Past, check_units, checked_times, inputs, observations
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
 from .random import Module, is_function, paths, sample

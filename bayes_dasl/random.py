@@ -20,7 +20,7 @@ from scipy.stats import norm
 
 from . import _types
 from ._errors import MismatchError, ModelError
-from ._tree import dotted, key_name, nodes_along
+from ._jax.tree import dotted, key_name, nodes_along
 
 
 class Module(eqx.Module):

@@ -13,18 +13,18 @@ import pandas as pd
 import xarray as xr
 
 from ._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
-from ._files import write_text
-from .baselines import score_baselines
-from .check import Check, check
-from .data import fingerprint, split
-from .diagnostics import Diagnosis, diagnose
-from .forecast import forecast
+from ._runs.files import write_text
+from .before_fit.checks import Check, check
+from .data.datasets import fingerprint, split
 from .inference import NUTS, Engine, belongs_to, fit, pose
+from .judgement.baselines import score_baselines
+from .judgement.diagnosis import Diagnosis, diagnose
+from .judgement.scores import score
 from .model import Model, check_data
-from .posterior import load, save
-from .report import report
-from .scores import score
-from .solver_check import check_solver, has_tolerances
+from .prediction.forecasts import forecast
+from .prediction.posterior import load, save
+from .reports.document import report
+from .revision.solver_check import check_solver, has_tolerances
 
 _PLOTTED_TIMES = 100
 _BASELINES = {"climatology", "persistence"}

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_dasl.inference._problem import pose
+from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import with_adjoint
-from bayes_dasl.posterior import draws_of
+from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import draw_prior, paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)

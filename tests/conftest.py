@@ -1,7 +1,6 @@
 """What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the project."""
 
 import os
-import pkgutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,10 +18,11 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / 
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
 
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
-# _predictive.Pushed is annotated with NumPy's arrays but holds JAX's inside jit, so it is left out.
-UNCHECKED = {"_predictive"}
-PACKAGE = {module.name for module in pkgutil.iter_modules([str(ROOT / "bayes_dasl")])}
-jaxtyping.install_import_hook([f"bayes_dasl.{name}" for name in sorted(PACKAGE - UNCHECKED)], "typecheck.checked")
+# `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out.
+UNCHECKED = {"bayes_dasl.prediction.predictive"}
+FILES = (ROOT / "bayes_dasl").rglob("[!_]*.py"), (ROOT / "bayes_dasl").rglob("_[!_]*.py")
+PACKAGE = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES for path in files}
+jaxtyping.install_import_hook(sorted(PACKAGE - UNCHECKED), "typecheck.checked")
 
 
 def _absent(path: Path) -> None:

@@ -20,7 +20,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl._errors import BayesDaslError, DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.noise import AbstractNoise
-from bayes_dasl.posterior import draws_dataset, signature
+from bayes_dasl.prediction.posterior import draws_dataset, signature
 
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
 COMPILED = "/jax/core/compile/backend_compile_duration"

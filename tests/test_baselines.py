@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from trees import make_data, make_fc
 
 from bayes_dasl._errors import MismatchError
-from bayes_dasl.baselines import climatology, persistence, score_baselines
-from bayes_dasl.scores import score, score_ensemble
+from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
+from bayes_dasl.judgement.scores import score, score_ensemble
 
 
 def series(values, time=None):

@@ -11,8 +11,8 @@ import xarray as xr
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._predictive import push
-from bayes_dasl.posterior import draws_of
+from bayes_dasl.prediction.posterior import draws_of
+from bayes_dasl.prediction.predictive import push
 from bayes_dasl.random import draw_prior
 
 REPLICATES = 24

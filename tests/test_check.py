@@ -13,10 +13,10 @@ from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl._costs import compilations, gradients
-from bayes_dasl._predictive import Pushed
-from bayes_dasl.check import _prior
-from bayes_dasl.inference._problem import pose
+from bayes_dasl.before_fit.checks import _prior
+from bayes_dasl.before_fit.costs import compilations, gradients
+from bayes_dasl.inference.problem import pose
+from bayes_dasl.prediction.predictive import Pushed
 
 SIGMA = 0.1
 LOCATION, SPREAD = -0.64, 0.64 / norm.ppf(0.9)  # of log k: a tenth of the prior lies above k = 1

@@ -18,7 +18,7 @@ import small_study
 from typer.testing import CliRunner
 
 from bayes_dasl.cli import _print_verdict, app
-from bayes_dasl.posterior import load
+from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
 
 TESTS = Path(__file__).resolve().parent

@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._confounding import _table, confounding
+from bayes_dasl.prediction.confounding import _table, confounding
 from bayes_dasl.random import draw_prior, paths
 
 TIMES = np.linspace(0.0, 3.0, 25)

@@ -4,13 +4,12 @@ import jax
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bayes_dasl as bd
 from bayes_dasl._errors import DataError
-from bayes_dasl.data import check_units, checked_times, fingerprint, observations
+from bayes_dasl.data.datasets import check_units, checked_times, fingerprint, observations
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)

@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from scipy import stats
 from trees import make_fc
 
-from bayes_dasl.decompose import decompose, explained_variance, total_variance
+from bayes_dasl.judgement.decomposition import decompose, explained_variance, total_variance
 
 
 def forecast_of(mean, variance, science=None, network=None):

@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 from known_problems import Known
 
-from bayes_dasl import _devices
 from bayes_dasl._errors import MismatchError, ModelError
-from bayes_dasl._journal import Journal
-from bayes_dasl.inference import _device
+from bayes_dasl._jax import devices as _devices
+from bayes_dasl._runs.journal import Journal
+from bayes_dasl.inference import device as _device
 
 # A small fit, and what JAX did for it; without a solver it compiles quickly.
 FIT = """

@@ -9,7 +9,7 @@ import xarray as xr
 from arviz_stats import bfmi, ess, rhat
 from trees import make_fc, make_post
 
-from bayes_dasl.diagnostics import Diagnosis, Finding, diagnose
+from bayes_dasl.judgement.diagnosis import Diagnosis, Finding, diagnose
 
 
 def levels(diagnosis, subject):

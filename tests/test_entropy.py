@@ -8,7 +8,7 @@ from scipy import special, stats
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError
-from bayes_dasl.entropy import split
+from bayes_dasl.judgement.entropy import split
 
 
 def test_one_rate_is_all_chance():

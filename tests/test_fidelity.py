@@ -14,7 +14,7 @@ from bayes_dasl._errors import ModelError
 from bayes_dasl.adaptive import Basis, BSpline, HilbertGP, MultiFidelity, Polynomial
 from bayes_dasl.layers import AbstractFilter, AbstractLayer
 from bayes_dasl.layers._prediction import prediction
-from bayes_dasl.posterior import draws_of
+from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import paths
 
 

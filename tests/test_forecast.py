@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl import _predictive
+from bayes_dasl.prediction import predictive as _predictive
 
 
 class Forced(bd.Module):

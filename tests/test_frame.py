@@ -10,9 +10,14 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._solved import can_be_given, given, odes
-from bayes_dasl.inference import _frame, _last_layer, _matching, _reference
-from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl.inference.coordinates import (
+    frame as _frame,
+    gradient_matching as _matching,
+    last_layer as _last_layer,
+    reference as _reference,
+)
+from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.prediction.given_states import can_be_given, given, odes
 
 
 @pytest.fixture(scope="module")

@@ -16,12 +16,13 @@ from numpyro.infer import MCMC, Predictive
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
 import bayes_dasl as bd
-from bayes_dasl._progress import ProgressBar
-from bayes_dasl.inference import _gradient, _start, nuts
-from bayes_dasl.inference._bijector import bijector
-from bayes_dasl.inference._pathfinder import Pathfinder
-from bayes_dasl.inference._problem import pose, traced_once
-from bayes_dasl.posterior import draws_of, names
+from bayes_dasl._runs.progress import ProgressBar
+from bayes_dasl.inference import gradient as _gradient, starts as _start
+from bayes_dasl.inference.bijector import bijector
+from bayes_dasl.inference.nuts import sampler as nuts
+from bayes_dasl.inference.nuts.pathfinder import Pathfinder
+from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.prediction.posterior import draws_of, names
 
 
 class Constant(bd.Module):

@@ -12,11 +12,12 @@ import xarray as xr
 from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _descent, _members, _terms, laplace, swag
-from bayes_dasl.inference._adversarial import Adversary
-from bayes_dasl.inference._problem import pose, reversible, traced_once
-from bayes_dasl.inference._reference import references_of
-from bayes_dasl.inference.laplace import gauss_newton
+from bayes_dasl.inference import terms as _terms
+from bayes_dasl.inference.coordinates.reference import references_of
+from bayes_dasl.inference.descent import descent as _descent, laplace, members as _members, swag
+from bayes_dasl.inference.descent.adversary import Adversary
+from bayes_dasl.inference.descent.laplace import gauss_newton
+from bayes_dasl.inference.problem import pose, reversible, traced_once
 from bayes_dasl.random import draw_prior
 
 PATH = "layer.vector_field.closure.module.layers"

@@ -12,8 +12,9 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl import _memory, _predictive
-from bayes_dasl._predictive import push
+from bayes_dasl._jax import memory as _memory
+from bayes_dasl.prediction import predictive as _predictive
+from bayes_dasl.prediction.predictive import push
 from bayes_dasl.random import draw_prior
 
 GIB = 2**30

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference import _metric, pose
+from bayes_dasl.inference import metric as _metric, pose
 
 
 class Still(eqx.Module):

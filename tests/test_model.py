@@ -16,9 +16,9 @@ from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl._errors import DataError, ModelError
-from bayes_dasl._predictive import push
 from bayes_dasl.layers import AbstractLayer, Prediction
 from bayes_dasl.model import check_data
+from bayes_dasl.prediction.predictive import push
 from bayes_dasl.random import paths, realise
 
 RTOL = 1e-8

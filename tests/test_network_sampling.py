@@ -11,13 +11,13 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
-from bayes_dasl.inference._fit import _identity
-from bayes_dasl.inference._matching import _is_positive, matched_start
-from bayes_dasl.inference._problem import pose, traced_once
-from bayes_dasl.inference._reference import references_of
-from bayes_dasl.inference._start import Optimiser
+from bayes_dasl.inference.coordinates.gradient_matching import _is_positive, matched_start
+from bayes_dasl.inference.coordinates.reference import references_of
+from bayes_dasl.inference.fitting import _identity
+from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
-from bayes_dasl.posterior import draws_of
+from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
 

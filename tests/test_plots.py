@@ -9,8 +9,9 @@ import pytest
 import trees
 import xarray as xr
 
-from bayes_dasl import plots, scores
-from bayes_dasl.decompose import decompose
+from bayes_dasl import plots
+from bayes_dasl.judgement import scores
+from bayes_dasl.judgement.decomposition import decompose
 
 
 def band(ax, label: str) -> np.ndarray:

@@ -8,14 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from numpyro.handlers import seed, substitute, trace
 from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
-from bayes_dasl._keys import as_key, printable
+from bayes_dasl._jax.keys import as_key, printable
 from bayes_dasl.random import describe_distribution, draw_prior, is_random, paths, realise, sample
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)

@@ -14,10 +14,10 @@ import trees
 import xarray as xr
 
 from bayes_dasl._errors import MismatchError, WriteError
-from bayes_dasl.baselines import score_baselines
-from bayes_dasl.diagnostics import diagnose
-from bayes_dasl.report import Report, report
-from bayes_dasl.scores import score
+from bayes_dasl.judgement.baselines import score_baselines
+from bayes_dasl.judgement.diagnosis import diagnose
+from bayes_dasl.judgement.scores import score
+from bayes_dasl.reports.document import Report, report
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),

@@ -22,13 +22,13 @@ from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke, written
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
 from bayes_dasl._errors import MismatchError, ReadError
-from bayes_dasl._journal import Journal
-from bayes_dasl._progress import ProgressBar
+from bayes_dasl._runs.journal import Journal
+from bayes_dasl._runs.progress import ProgressBar
 from bayes_dasl.cli import _load_run
-from bayes_dasl.inference import _fit as fit_module
-from bayes_dasl.inference import nuts
-from bayes_dasl.inference._samples import Samples
-from bayes_dasl.posterior import load
+from bayes_dasl.inference import fitting as fit_module
+from bayes_dasl.inference.nuts import sampler as nuts
+from bayes_dasl.inference.samples import Samples
+from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
 
 KEY = 5
@@ -350,7 +350,7 @@ def test_a_study_does_not_delete_what_is_not_its_own(tmp_path):
 
 def start(programs: Path, *arguments: object, **environment: str) -> subprocess.Popen:
     """`bayes-dasl` in a process of its own; it draws in segments of 25, so that there are many moments to kill it."""
-    short = "from bayes_dasl.inference import nuts; nuts._LONGEST_PAUSE = 0.0\n"
+    short = "from bayes_dasl.inference.nuts import sampler; sampler._LONGEST_PAUSE = 0.0\n"
     search = os.pathsep.join([str(ROOT), str(TESTS)])
     return subprocess.Popen(
         [sys.executable, "-c", short + START, *map(str, arguments)],

@@ -6,14 +6,13 @@ import numpy as np
 import pytest
 import scoringrules
 import xarray as xr
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
 from trees import make_data, make_fc
 
 from bayes_dasl._errors import BayesDaslError, MismatchError
-from bayes_dasl.scores import COLUMNS, pit, score, score_ensemble
+from bayes_dasl.judgement.scores import COLUMNS, pit, score, score_ensemble
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
 

@@ -12,10 +12,10 @@ from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
 from bayes_dasl._errors import ModelError
-from bayes_dasl._journal import Journal
-from bayes_dasl._progress import ProgressBar
-from bayes_dasl.inference import _tempering
-from bayes_dasl.inference.smc import SMC
+from bayes_dasl._runs.journal import Journal
+from bayes_dasl._runs.progress import ProgressBar
+from bayes_dasl.inference.smc import tempering as _tempering
+from bayes_dasl.inference.smc.sampler import SMC
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
 

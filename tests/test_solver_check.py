@@ -13,11 +13,11 @@ from curves import Curve
 
 import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
-from bayes_dasl._importance import resample_draws
+from bayes_dasl._statistics.importance import resample_draws
 from bayes_dasl.inference import pose
-from bayes_dasl.inference._samples import Samples
+from bayes_dasl.inference.samples import Samples
 from bayes_dasl.layers import AbstractLayer
-from bayes_dasl.solver_check import _largest_rhat, check_solver, tightened
+from bayes_dasl.revision.solver_check import _largest_rhat, check_solver, tightened
 
 TIMES = np.linspace(0.0, 3.0, 8)
 CHAINS, DRAWS = 4, 500

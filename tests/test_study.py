@@ -20,8 +20,8 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
 from bayes_dasl._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
-from bayes_dasl._files import replacing, write_text
-from bayes_dasl.posterior import load
+from bayes_dasl._runs.files import replacing, write_text
+from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run, forecast_times, future_times
 
 ROOT = Path(__file__).resolve().parents[1]

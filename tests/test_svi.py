@@ -11,12 +11,12 @@ from scipy.stats import norm, truncnorm
 
 import bayes_dasl as bd
 from bayes_dasl._errors import ModelError
-from bayes_dasl._journal import Journal
-from bayes_dasl._progress import ProgressBar
-from bayes_dasl.inference import svi
-from bayes_dasl.inference._guides import GUIDES, build_family
-from bayes_dasl.inference._problem import traced_once
-from bayes_dasl.inference.svi import SVI
+from bayes_dasl._runs.journal import Journal
+from bayes_dasl._runs.progress import ProgressBar
+from bayes_dasl.inference.problem import traced_once
+from bayes_dasl.inference.svi import variational as svi
+from bayes_dasl.inference.svi.guides import GUIDES, build_family
+from bayes_dasl.inference.svi.variational import SVI
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.4), noise=0.8)
 

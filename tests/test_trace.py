@@ -9,8 +9,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._trace import calls_back, constants, traced
-from bayes_dasl.inference._problem import pose, traced_once
+from bayes_dasl._jax.trace import calls_back, constants, traced
+from bayes_dasl.inference.problem import pose, traced_once
 
 X = jnp.array([0.3, -0.7, 1.1])
 

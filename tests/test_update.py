@@ -12,10 +12,10 @@ from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 from bayes_dasl._errors import DataError, MismatchError, ModelError, ReadError
-from bayes_dasl._importance import largest_pareto_k, weigh
-from bayes_dasl.inference._samples import Samples
-from bayes_dasl.posterior import draws_dataset, signature
-from bayes_dasl.update import _joined, update
+from bayes_dasl._statistics.importance import largest_pareto_k, weigh
+from bayes_dasl.inference.samples import Samples
+from bayes_dasl.prediction.posterior import draws_dataset, signature
+from bayes_dasl.revision.updates import _joined, update
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, NOISE = 3.0, 0.5

@@ -10,8 +10,8 @@ from jax.core import Tracer
 
 from .._errors import ModelError
 from .._types import Scalar, Values
+from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, bounds, is_random
-from ..weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from .families import AbstractFamily, BSpline, Product
 from .hilbert import HilbertGP
 

@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 
 from .._errors import ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Scalar, Values, VectorField
 from ..layers._parts import check_function
 from ..random import Module, check_scalar

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 
 from .._errors import ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Scalar, Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function
 from ..layers._prediction import prediction

@@ -9,8 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from ..data import Inputs
-from ..forcing import Linear
+from ..data.datasets import Inputs
+from ..data.forcing import Linear
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import agreed, agreed_interpolation
 from ..layers._prediction import joined

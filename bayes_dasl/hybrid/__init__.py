@@ -6,5 +6,4 @@ from .hierarchical import Hierarchical as Hierarchical
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual
 from .series import Series as Series
-from .unscented import Unscented as Unscented
-from .unscented import VarianceHead as VarianceHead
+from .unscented import Unscented as Unscented, VarianceHead as VarianceHead

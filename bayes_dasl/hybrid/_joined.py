@@ -9,9 +9,9 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import ModelError
-from .._tree import prepared, prepared_inside
+from .._jax.tree import prepared, prepared_inside
 from .._types import Values
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import agreed, agreed_interpolation, is_layer
 from ..layers._prediction import joined

@@ -13,9 +13,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
-from .._tree import FrozenDict, dotted, prepared
+from .._jax.tree import FrozenDict, dotted, prepared
 from .._types import Values
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..layers import ODE, with_adjoint
 from ..random import Module, RandomLeaf
 

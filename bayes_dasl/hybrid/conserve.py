@@ -7,7 +7,7 @@ import equinox as eqx
 import jax.numpy as jnp
 
 from .._errors import ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Values, VectorField
 from ..layers._parts import check_function
 from ..random import Module

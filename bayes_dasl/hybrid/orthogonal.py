@@ -11,9 +11,9 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Values
-from ..data import Inputs, checked_times, index_of, inputs
+from ..data.datasets import Inputs, checked_times, index_of, inputs
 from ..random import Module, paths
 from ._sensitivity import coordinates, parameters, tangents
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from .._errors import ModelError
 from .._types import Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part, is_layer
 from ..random import with_ones

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._types import Scalar, Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function, is_layer
 from ..layers._prediction import prediction

@@ -1,9 +1,7 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
 from ._adjoint import with_adjoint as with_adjoint
-from ._prediction import AbstractFilter as AbstractFilter
-from ._prediction import AbstractLayer as AbstractLayer
-from ._prediction import Prediction as Prediction
+from ._prediction import AbstractFilter as AbstractFilter, AbstractLayer as AbstractLayer, Prediction as Prediction
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
 from .implicit import Implicit as Implicit
@@ -11,9 +9,7 @@ from .jump import Jump as Jump
 from .kalman import Kalman as Kalman
 from .ode import ODE as ODE
 from .pde import PDE as PDE
-from .quadrature import integrate as integrate
-from .quadrature import integrate_between as integrate_between
+from .quadrature import integrate as integrate, integrate_between as integrate_between
 from .sde import SDE as SDE
-from .shooting import MultipleShooting as MultipleShooting
-from .shooting import segment_states as segment_states
+from .shooting import MultipleShooting as MultipleShooting, segment_states as segment_states
 from .steady_state import SteadyState as SteadyState

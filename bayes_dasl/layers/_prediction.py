@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..random import Module
 
 

@@ -7,9 +7,9 @@ import equinox as eqx
 import jax
 
 from .._errors import ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..random import is_function
 from ._functions import named, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows

@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
-from .._tree import FrozenDict
+from .._jax.tree import FrozenDict
 from .._types import Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..random import is_function
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows

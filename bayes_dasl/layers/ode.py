@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 
 from .._errors import ModelError, ShapeError
-from .._tree import FrozenDict, prepared
+from .._jax.tree import FrozenDict, prepared
 from .._types import Values, VectorField
-from ..data import Inputs
-from ..forcing import KINDS, AbstractForcing, Linear, Step
+from ..data.datasets import Inputs
+from ..data.forcing import KINDS, AbstractForcing, Linear, Step
 from ..random import Module, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
 from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction

@@ -13,8 +13,8 @@ import xarray as xr
 from jax.core import Tracer
 
 from .._errors import ModelError
-from .._tree import FrozenDict
-from ..data import Inputs, checked_times, observations
+from .._jax.tree import FrozenDict
+from ..data.datasets import Inputs, checked_times, observations
 from ..random import shape_of
 from ._prediction import Prediction
 from .ode import ODE, AroundODE

@@ -11,9 +11,9 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
 from .._errors import ModelError
-from .._tree import FrozenDict, prepared
+from .._jax.tree import FrozenDict, prepared
 from .._types import Values, VectorField
-from ..data import Inputs
+from ..data.datasets import Inputs
 from ..random import is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names
 from ._prediction import AbstractLayer, Prediction, frozen, predict_rows

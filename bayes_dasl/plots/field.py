@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .._thinning import thinned
+from .._statistics.thinning import thinned
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
 
 _TIMES = 4

@@ -11,7 +11,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..data import index_of
+from ..data.datasets import index_of
 from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
 
 MOST_TIMES = 1000

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._errors import MismatchError, ModelError
-from .._keys import as_key
-from .._thinning import thinned
-from .._tree import short_names
+from .._jax.keys import as_key
+from .._jax.tree import short_names
+from .._statistics.thinning import thinned
 from ..inference import fitted_data
 from ..model import Model
-from ..networks import Network, networks
-from ..posterior import check_belongs, draws_of
+from ..networks.network import Network, networks
+from ..prediction.posterior import check_belongs, draws_of
 from ..random import draw_prior, realise
 from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
 

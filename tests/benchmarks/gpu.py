@@ -93,8 +93,8 @@ def likely(problem: Any, size: int) -> Any:
     """Positions around the modes, as chains have them."""
     import jax
 
-    from bayes_dasl.inference._problem import traced_once
-    from bayes_dasl.inference._start import Optimiser, find_start, first_positions
+    from bayes_dasl.inference.problem import traced_once
+    from bayes_dasl.inference.starts import Optimiser, find_start, first_positions
 
     optimiser = Optimiser(traced_once(problem)[0])
     start = find_start(problem, optimiser, key=jax.random.key(0))
@@ -120,7 +120,7 @@ def gradients(row: Row, quick: bool) -> Row:
     import jax
     import jax.numpy as jnp
 
-    from bayes_dasl.inference._problem import traced_once
+    from bayes_dasl.inference.problem import traced_once
 
     _, _, problem = posed(row["problem"])
     batch = jax.jit(jax.vmap(traced_once(problem)[0]))
@@ -152,8 +152,7 @@ def lowest_bulk_ess(post: Any) -> float:
 def many(row: Row, quick: bool) -> Row:
     """A fit by `ManyChain`; its time is that of the segments of warm-up and draws."""
     import bayes_dasl as bd
-    from bayes_dasl.inference import _population
-    from bayes_dasl.inference.many_chain import ManyChain
+    from bayes_dasl.inference.many_chain.sampler import ManyChain, population as _population
 
     spent, advance = [], _population.Population.advance
 

@@ -31,7 +31,7 @@ from docs_section import rows  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from bayes_dasl.plots import BLUE, STYLE, VERMILION, plot_field  # noqa: E402
-from bayes_dasl.posterior import draws_of  # noqa: E402
+from bayes_dasl.prediction.posterior import draws_of  # noqa: E402
 from bayes_dasl.random import realise  # noqa: E402
 
 GRID = bd.Grid(x=(0.0, 1.0, 32))

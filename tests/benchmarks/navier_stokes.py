@@ -33,7 +33,7 @@ from docs_section import rows  # noqa: E402
 import bayes_dasl as bd  # noqa: E402
 from bayes_dasl.plots import STYLE, plot_field  # noqa: E402
 from bayes_dasl.plots._style import BLACK, BLUE, FAINT, GREEN, GREY, ORANGE, VERMILION  # noqa: E402
-from bayes_dasl.posterior import draws_of  # noqa: E402
+from bayes_dasl.prediction.posterior import draws_of  # noqa: E402
 from bayes_dasl.random import realise  # noqa: E402
 
 BOX, VISCOSITY, NOISE, TEXTBOOK = 2 * np.pi, 4e-4, 0.05, 0.17

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.posterior import draws_of
+from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
 NOISE = 0.05

@@ -11,16 +11,7 @@ from jaxtyping import Array, Float
 from ..._errors import ModelError
 from ..._types import Values
 from ...random import Module, is_function
-from .boundary import (
-    ENDS,
-    AbstractCondition,
-    AbstractLinear,
-    Flux,
-    Periodic,
-    check_boundary,
-    condition,
-    fields_of,
-)
+from .boundary import ENDS, AbstractCondition, AbstractLinear, Flux, Periodic, check_boundary, condition, fields_of
 from .grid import Grid
 from .pointwise import by_field, check_value, each, evaluate, known, of_field
 

@@ -9,7 +9,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ..._errors import DataError, ModelError
-from ..._tree import FrozenDict
+from ..._jax.tree import FrozenDict
 from ...random import Module
 
 _LEAST_CELLS = 4

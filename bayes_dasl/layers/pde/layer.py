@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 
 from ..._errors import ModelError
-from ..._tree import FrozenDict
+from ..._jax.tree import FrozenDict
 from ..._types import Values, VectorField
-from ...data import Inputs
+from ...data.datasets import Inputs
 from ...random import with_ones
 from .._functions import check_tolerances, several_names
 from .._prediction import AbstractLayer, Prediction

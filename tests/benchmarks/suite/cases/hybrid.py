@@ -14,8 +14,7 @@ import numpyro.distributions as dist
 import bayes_dasl as bd
 from case_studies import lynx_hare
 
-from . import Case, positive, solve
-from . import lynx_hare as plain
+from . import Case, lynx_hare as plain, positive, solve
 
 SCALE = 0.1
 CLOSURE = f"{plain.FIELD}.closure.module.layers"

@@ -1,0 +1,5 @@
+"""JAX itself: devices, memory, random keys, traces and trees."""
+
+from .devices import configure
+
+configure()

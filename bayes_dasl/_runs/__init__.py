@@ -1,0 +1,1 @@
+"""Long work: steps kept on disk, files written whole or not at all, progress."""

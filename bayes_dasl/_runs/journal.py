@@ -1,0 +1,137 @@
+"""Steps of a long computation, each kept on disk when it is done, so that a killed run goes on where it was.
+
+An engine is written as a plain sequence of steps, each a function of what came before. With a folder, the result
+of every step is a file; a second run of the same engine reads the steps that are there and computes the rest, so it
+ends with the same draws to the last bit.
+"""
+
+import hashlib
+import io
+import json
+import os
+import re
+import warnings
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import numpy as np
+
+from .._errors import MismatchError, ReadError
+from .files import replacing
+
+type Arrays = dict[str, np.ndarray]
+type Identity = Mapping[str, str | int]
+
+_MAGIC = b"bayes_dasl step 1\n"
+_NOTE = "run.json"
+# A process may be killed before its note is written, or once it is removed: the other files are then ours all the same.
+_OURS = re.compile(r"\d{6,}\.step|\.(run\.json|\d{6,}\.step)\.\w+")
+
+
+class Journal:
+    """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there already.
+
+    `identity` says what is computed; steps of anything else are refused. Without a folder nothing is kept.
+    A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step.
+
+    Raises: MismatchError if the folder holds another run; ReadError if it holds something else than a run;
+    WriteError if it cannot be written.
+    """
+
+    def __init__(self, folder: str | os.PathLike | None = None, identity: Identity | None = None):
+        self.folder = None if folder is None else Path(folder)
+        self._identity = dict(identity or {})
+        self._number = 0
+        if self.folder is not None:
+            self._claim(self.folder)
+
+    def _claim(self, folder: Path) -> None:
+        if (folder / _NOTE).is_file():
+            held = read_identity(folder)
+            other = [f"{k} {held.get(k)!r} instead of {v!r}" for k, v in self._identity.items() if held.get(k) != v]
+            if other:
+                raise MismatchError(
+                    f"the checkpoint {folder} belongs to another run ({'; '.join(other)}): choose another folder, or "
+                    "delete this one"
+                )
+        else:
+            if folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
+                raise ReadError(
+                    f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder"
+                )
+            with replacing(folder / _NOTE) as temporary:
+                temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
+
+    def step(self, name: str, work: Callable[[], Arrays]) -> Arrays:
+        """The arrays of one step, by name."""
+        self._number += 1
+        if self.folder is None:
+            return _in_rows(work())
+        path = self.folder / f"{self._number:06d}.step"
+        if path.is_file():
+            try:
+                return self._read(path, name)
+            except ReadError as error:
+                warnings.warn(f"{error}: going on from the step before it", stacklevel=2)
+        self._forget_from(self._number)
+        arrays = _in_rows(work())
+        self._write(path, name, arrays)
+        return arrays
+
+    def _forget_from(self, number: int) -> None:
+        assert self.folder is not None
+        for path in self.folder.glob("*.step"):
+            if int(path.stem) >= number:
+                path.unlink(missing_ok=True)
+
+    def _write(self, path: Path, name: str, arrays: Arrays) -> None:
+        payload = io.BytesIO()
+        np.savez(payload, allow_pickle=False, **arrays)
+        header = json.dumps({"step": name, "identity": self._identity})
+        content = header.encode() + b"\n" + payload.getvalue()
+        with replacing(path) as temporary:
+            temporary.write_bytes(_MAGIC + _digest(content) + b"\n" + content)
+
+    def _read(self, path: Path, name: str) -> Arrays:
+        """Raises: ReadError for a torn file; MismatchError for a step of another run."""
+        magic, _, rest = path.read_bytes().partition(b"\n")
+        digest, _, content = rest.partition(b"\n")
+        if magic + b"\n" != _MAGIC or digest != _digest(content):
+            raise ReadError(f"the checkpoint {path} is torn")
+        head, _, payload = content.partition(b"\n")
+        header = json.loads(head)
+        if header["identity"] != self._identity or header["step"] != name:
+            raise MismatchError(
+                f"the checkpoint {path} is the step '{header['step']}' of another run, not '{name}' of this one: "
+                "delete it"
+            )
+        with np.load(io.BytesIO(payload), allow_pickle=False) as arrays:
+            return dict(arrays)
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode()
+
+
+def _in_rows(arrays: Arrays) -> Arrays:
+    """All in the order in which a file holds them: sums may depend on it in the last bit."""
+    return {name: np.asarray(values, order="C") for name, values in arrays.items()}
+
+
+def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
+    """What the run is whose checkpoint lies in `folder`.
+
+    Raises: ReadError if there is none, or it is torn.
+    """
+    note = Path(folder) / _NOTE
+    if not note.is_file():
+        raise ReadError(
+            f"{folder} holds no checkpoint: it has no {_NOTE}; make one with bd.fit(…, checkpoint={str(folder)!r})"
+        )
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ReadError(f"{note} is torn or not one of ours: {error}") from error
+    if not isinstance(held, dict):
+        raise ReadError(f"{note} is not one of ours")
+    return held

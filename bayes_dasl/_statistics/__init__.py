@@ -1,0 +1,1 @@
+"""Statistics of draws: convergence, importance weights, thinning."""

@@ -1,0 +1,160 @@
+"""A ladder of cheap checks before a long run."""
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._errors import BayesDaslError
+from .._jax.devices import require_double_precision
+from .._jax.keys import as_key
+from ..inference import NUTS, Engine, pose
+from ..inference.gradient import choose
+from ..inference.problem import Problem, traced_once
+from ..inference.sharding import spread
+from ..judgement.diagnosis import Diagnosis, Finding
+from ..model import Model
+from ..prediction.predictive import Pushed, push
+from ..random import draw_prior
+from .costs import compilations, gradients
+
+_DRAWS = 256
+_GRADIENTS = 64
+
+
+@dataclass(frozen=True)
+class Check(Diagnosis):
+    """The rungs of the ladder, each with a remedy where something is wrong."""
+
+    @property
+    def verdict(self) -> str:
+        blamed = ", ".join(dict.fromkeys(f.subject for f in self.findings if f.level == self.level))
+        return {
+            "good": "Ready to fit: every check passed.",
+            "warning": f"Ready to fit, with care: see {blamed}.",
+            "bad": f"Not ready to fit: {blamed}.",
+        }[self.level]
+
+
+def check(model: Model, data: xr.Dataset, engine: Engine | None = None, *, key: int | Array = 0) -> Check:
+    """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
+
+    The cost is that of the engine, `NUTS()` unless given; of an engine of one's own only that of a gradient is known.
+    Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it
+    are not climbed.
+    """
+    try:
+        require_double_precision()
+        problem = pose(model, data)
+    except BayesDaslError as error:
+        return Check((Finding("bad", "data and model", str(error), "mend this first"),))
+    key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
+    draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
+    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    return Check(
+        (
+            _data(problem),
+            *_solver(pushed),
+            *_prior(problem, pushed),
+            *_gradient(problem, engine or NUTS(), key=key_gradient),
+        )
+    )
+
+
+def _data(problem: Problem) -> Finding:
+    times = problem.inputs.times
+    seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
+    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}"
+    return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+
+
+def _solver(pushed: Pushed) -> Iterator[Finding]:
+    failed, total = int((~pushed.ok).sum()), pushed.ok.size
+    steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
+    message = f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
+    if failed == 0:
+        yield Finding("good", "solver", f"all {total} prior draws were solved; {steps}")
+    elif failed < total / 2:
+        yield Finding(
+            "warning", "solver", message,
+            "such draws are rejected and counted; narrow the priors if they are not meant to be possible",
+        )  # fmt: skip
+    else:
+        yield Finding(
+            "bad", "solver", message,
+            "narrow the priors, allow more max_steps, or take the stiff solver 'rodas5p'",
+        )  # fmt: skip
+
+
+def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
+    """Could the priors have made such data? A datum outside nearly all prior draws says no."""
+    for name, values in problem.observed.items():
+        predicted = pushed.predictions[name][pushed.ok]
+        if not len(predicted):
+            continue
+        y, predicted = np.asarray(values)[~np.isnan(values)], predicted[:, ~np.isnan(values)]
+        low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
+        outside = int(((y < low) | (y > high)).sum())
+        if outside <= 0.1 * y.size:
+            yield Finding(
+                "good", f"prior of {name}", f"{y.size - outside} of {y.size} data lie within the prior's range"
+            )
+        else:
+            yield Finding(
+                "warning", f"prior of {name}", f"{outside} of {y.size} data lie outside 99 % of the prior's draws",
+                "widen the priors, or check units and the start time",
+            )  # fmt: skip
+
+
+def _gradient(problem: Problem, engine: Engine, *, key: Array) -> Iterator[Finding]:
+    try:
+        strategy = choose(problem, getattr(engine, "gradient", "reverse"))
+    except BayesDaslError as error:
+        yield Finding("bad", "gradient", str(error), "mend this first")
+        return
+    value_and_gradient, _ = traced_once(problem, strategy)
+    over = spread(value_and_gradient, _GRADIENTS)
+    run, positions = jax.jit(over.function), jax.device_put(problem.prior(_GRADIENTS, key=key), over.sharding)
+    began = time.perf_counter()
+    value, gradient = (np.asarray(a) for a in run(positions))
+    compiling = time.perf_counter() - began
+    finite = np.isfinite(value)
+    broken = finite & ~np.isfinite(gradient).all(axis=1)
+    if broken.any():
+        at = problem.labels()[int(np.argmin(np.isfinite(gradient[broken][0])))]
+        yield Finding(
+            "bad", "gradient", f"{int(broken.sum())} of {_GRADIENTS} gradients are not finite, first in {at}",
+            "mask before a singular function: log(where(ok, y, 1)), never where(ok, log(y), 0)",
+        )  # fmt: skip
+    elif not finite.any():
+        yield Finding(
+            "bad", "density", f"none of {_GRADIENTS} prior draws has a finite log density",
+            "narrow the priors until some draws can be solved",
+        )  # fmt: skip
+    else:
+        message = (
+            f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
+        )
+        yield Finding("good", "density and gradient", message)
+    yield _cost(run, positions, compiling, problem, engine)
+
+
+def _cost(run, positions, compiling: float, problem: Problem, engine: Engine) -> Finding:
+    laps = []
+    for _ in range(5):
+        began = time.perf_counter()
+        run(positions)[0].block_until_ready()
+        laps.append(time.perf_counter() - began)
+    each, batch = float(np.median(laps)) / _GRADIENTS, getattr(engine, "batch", 1)
+    message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
+    needed = gradients(problem, engine)
+    if needed:
+        compiled = compilations(problem) * compiling
+        least, most = (f"{each * batch * number + compiled:.0f}" for number in needed)
+        seconds = least if least == most else f"{least} to {most}"
+        message += f"; {engine!r} should take about {seconds} s, compilation included"
+    return Finding("good", "cost", message)

@@ -1,0 +1,107 @@
+"""Which solver a model needs, found out by trying."""
+
+import copy
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._errors import ModelError
+from .._jax.keys import as_key
+from ..inference import pose
+from ..inference.gradient import choose
+from ..inference.problem import traced_once
+from ..inference.sharding import lap_times
+from ..layers import ODE
+from ..layers.ode import find_solver
+from ..model import Model
+from ..prediction.predictive import push
+from ..random import draw_prior
+
+_SOLVERS = ("tsit5", "rodas5p")
+_DRAWS = 32
+_LAPS = 2
+
+
+@dataclass(frozen=True)
+class SolverChoice:
+    """A model with the solver that suits it, and why: `print(choice)` says what was measured."""
+
+    model: Model
+    solver: str
+    reason: str
+
+    def __str__(self) -> str:
+        return self.reason
+
+
+@dataclass(frozen=True)
+class _Trial:
+    """What a solver did with prior draws; `seconds` are those of one gradient."""
+
+    solver: str
+    model: Model
+    solved: int
+    draws: int
+    steps: int
+    seconds: float
+
+    def __str__(self) -> str:
+        return (
+            f"{self.solver} solved {self.solved} of {self.draws} prior draws, in {self.steps} steps at the median and "
+            f"{1e3 * self.seconds:.2g} ms a gradient"
+        )
+
+
+def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> SolverChoice:
+    """Solve some prior draws with `tsit5`, for non-stiff equations, and with `rodas5p`, for stiff ones, and take one.
+
+    It is the one that fails for fewer draws; if both do alike, the one whose gradient takes less time. The model that
+    is returned has it in every ODE. Which one is cheaper depends on the machine, so take the choice down: write
+    `solver="rodas5p"` where the model is built.
+
+    Raises: ModelError for a model without an ODE, or DataError and ModelError as a fit does.
+    """
+    if not isinstance(model, Model):
+        raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+    if not any(isinstance(node, ODE) for node in jax.tree.leaves(model, is_leaf=_is_ode)):
+        raise ModelError("the model has no ODE, so there is no solver to choose")
+    trials = [_try(with_solver(model, solver), solver, data, key=as_key(key)) for solver in _SOLVERS]
+    best, other = sorted(trials, key=lambda trial: (-trial.solved, trial.seconds))
+    return SolverChoice(best.model, best.solver, f"{best}; {other}: {_why(best, other)}")
+
+
+def _why(best: _Trial, other: _Trial) -> str:
+    if best.solved == 0:
+        return f"neither will do, {best.solver} fails in less time"
+    return f"{best.solver} fails less often" if best.solved > other.solved else f"{best.solver} is cheaper"
+
+
+def _try(model: Model, solver: str, data: xr.Dataset, *, key: Array) -> _Trial:
+    problem = pose(model, data)
+    draws = {path: np.asarray(values) for path, values in draw_prior(model, _DRAWS, key=key).items()}
+    pushed = push(model, problem.inputs, draws)
+    gradient, _ = traced_once(problem, choose(problem, "auto"))
+    seconds = min(lap_times(gradient, problem.prior(_DRAWS, key=key), _DRAWS, laps=_LAPS)) / _DRAWS
+    return _Trial(solver, model, int(pushed.ok.sum()), _DRAWS, int(np.median(pushed.steps)), seconds)
+
+
+def _is_ode(node: Any) -> bool:
+    return isinstance(node, ODE)
+
+
+def with_solver(model: Any, solver: str) -> Any:
+    """The model with a solver in every ODE of it."""
+
+    def swap(node):
+        if not _is_ode(node):
+            return node
+        node = copy.copy(node)
+        # Not by the constructor: a kind of ODE may take other arguments than there are fields.
+        object.__setattr__(node, "solver", find_solver(solver))
+        return node
+
+    return jax.tree.map(swap, model, is_leaf=_is_ode)

@@ -1,0 +1,3 @@
+"""Data and what drives a model: times, observations, forcings, places."""
+
+from .datasets import Inputs as Inputs, inputs as inputs, split as split, standardise as standardise

@@ -1,0 +1,205 @@
+"""Starts without a solve: vector fields that agree with smooth paths, and these with the data."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+from scipy.interpolate import BSpline, make_smoothing_spline
+
+from ..._runs.journal import Arrays
+from ...layers import ODE
+from ...layers._prediction import frozen
+from ...prediction.given_states import States, given, odes
+from ...random import bounds, is_random, realise
+from ..problem import Problem
+from ..starts import Optimiser, evenly, no_start, or_lowest
+from .reference import References
+
+_STEPS, _RATE = 1000, 0.05
+_MOST_KNOTS, _GRID = 60, 4  # times of the grid for each coefficient of a path
+# Rates may differ from those of the path by a tenth of how much the latter vary.
+_TOLERANCE = 0.1
+_ROUNDS = 3
+_FEWEST = 5  # data that a smoothing spline takes
+
+
+class _Paths:
+    """Splines for the states of an ODE: the logarithm of a state that starts positive."""
+
+    def __init__(self, problem: Problem, known: ODE, ode: ODE):
+        inputs = problem.inputs
+        times, start = np.asarray(inputs.times), float(inputs.start)
+        size = min(times.size, _MOST_KNOTS) + 3
+        inner = np.linspace(start, times[-1], size - 2)
+        self._knots = np.concatenate([[start] * 3, inner, [times[-1]] * 3])
+        self.grid = np.linspace(start, times[-1], _GRID * size)
+        self.at_times, self.at_grid = self._features(times), self._features(self.grid)
+        self.slopes = self._features(self.grid, 1)
+        begun = ode.begin(inputs)
+        self.positive = {
+            name: _is_positive(problem, known, name) and bool(jnp.all(value > 0)) for name, value in begun.items()
+        }
+        first = {name: self._first(problem, ode, name, np.asarray(value)) for name, value in begun.items()}
+        self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
+        self.scale = {name: scale for name, (_, scale, _) in first.items()}
+        # A path through data that could also move would come as close to them as it liked.
+        self.free = {name: float(free) for name, (*_, free) in first.items()}
+
+    def _features(self, times: np.ndarray, order: int = 0) -> np.ndarray:
+        size = len(self._knots) - 4
+        return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
+
+    def _first(self, problem: Problem, ode: ODE, name: str, start: np.ndarray) -> tuple[np.ndarray, float, bool]:
+        """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if it is a guess."""
+        link = np.log if self.positive[name] else lambda v: v
+        constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
+        seen = problem.observed.get(name) if ode.observe is None else None
+        if seen is None or seen.ndim != 1:
+            return constant, max(float(np.abs(start).max(initial=0.0)), 1.0), True
+        values, times = np.asarray(seen), np.asarray(problem.inputs.times)
+        kept = np.isfinite(values) & ((values > 0) | (not self.positive[name]))
+        if kept.sum() < _FEWEST:
+            return constant, 1.0, True
+        smooth = make_smoothing_spline(times[kept], link(values[kept]))(self.grid)
+        outside = (self.grid < times[kept][0]) | (self.grid > times[kept][-1])
+        smooth = np.where(outside, np.interp(self.grid, times[kept], link(values[kept])), smooth)
+        return np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0], max(float(np.std(smooth)), 1e-3), False
+
+    def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:
+        rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
+        return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
+
+
+def _is_positive(problem: Problem, ode: ODE, state: str) -> bool:
+    """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
+    if ode.observe is None and state in problem.model.observables:
+        if problem.model.noise_of(state).positive:
+            return True
+        if (np.asarray(problem.observed[state]) <= 0).any():
+            return False
+    initial = ode.initial[state]
+    return is_random(initial) and bounds(initial).get("lower", -math.inf) >= 0
+
+
+class Matching:
+    """Climbs to positions whose vector fields agree with paths that agree with the data."""
+
+    def __init__(self, problem: Problem):
+        self._problem = problem
+        first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
+        pairs = zip(odes(problem.model.layer), odes(first.layer), strict=True)
+        self._paths = [_Paths(problem, known, ode) for known, ode in pairs]
+
+    def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
+        """Positions after a climb from these, by Adam."""
+        adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(optax.cosine_decay_schedule(_RATE, _STEPS)))
+
+        def one(x):
+            begun = x, [{name: jnp.zeros_like(value) for name, value in p.first.items()} for p in self._paths]
+
+            def step(_, carry):
+                at, memory = carry
+                slope = jax.grad(lambda at: -self._agreement(*at))(at)
+                slope = jax.tree.map(lambda g: jnp.where(jnp.isfinite(g), g, 0.0), slope)
+                update, memory = adam.update(slope, memory)
+                return optax.apply_updates(at, update), memory
+
+            return jax.lax.fori_loop(0, _STEPS, step, (begun, adam.init(begun)))[0][0]
+
+        return np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(x)))
+
+    def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
+        """Log density of a position and of paths, with the solves replaced by how well the rates agree."""
+        problem, inputs = self._problem, self._problem.inputs
+        realised = realise(problem.model, problem.constrain(x))
+        value, states = problem.log_prior(x), []
+        for paths, ode, offset in zip(self._paths, odes(realised.layer), away, strict=True):
+            c = {
+                name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()
+            }
+            states.append(paths.along(c, paths.at_times))
+            value += self._rates_agree(paths, ode, c)
+        # Noise that could shrink while paths move would end at nothing.
+        realised = eqx.tree_at(lambda m: m.noise, given(realised, states), frozen(realised.noise))
+        prediction = realised.predict(inputs)
+        for name, noise in realised.conditional(prediction, inputs).items():
+            seen = ~jnp.isnan(problem.observed[name])
+            value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0))
+        return value
+
+    def _rates_agree(self, paths: _Paths, ode: ODE, c: Mapping[str, Any]) -> Float[Array, ""]:
+        inputs = self._problem.inputs
+        along = paths.along(c, paths.at_grid)
+        found, value = ode.rates_along(inputs, jnp.asarray(paths.grid), along), jnp.zeros(())
+        begun, share = ode.begin(inputs), len(paths.at_times) / len(paths.grid)
+        duration = paths.grid[-1] - paths.grid[0]
+        for name, rate in found.items():
+            slope = jnp.tensordot(paths.slopes, c[name], 1)
+            positive = paths.positive[name]
+            first = np.tensordot(paths.slopes, paths.first[name], 1)
+            tolerance = _TOLERANCE * max(float(first.std()), paths.scale[name] / duration)
+            apart = (rate / along[name] if positive else rate) - slope
+            value -= 0.5 * share * jnp.sum((apart / tolerance) ** 2)
+            at_start = c[name][0]
+            wanted = jnp.log(begun[name]) if positive else begun[name]
+            value -= 0.5 * jnp.sum(((wanted - at_start) / (_TOLERANCE * paths.scale[name])) ** 2)
+        return value
+
+
+def matched_start(
+    problem: Problem,
+    references: References,
+    optimiser: Optimiser,
+    near: Float[np.ndarray, "draw dimension"] | None,
+    *,
+    chains: int,
+    key: Array,
+) -> Arrays:
+    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
+    least one a chain.
+
+    Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
+    given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
+    network say the same.
+    Raises: ModelError if nothing with a finite log density is reached.
+    """
+    number = optimiser.climbs
+    x = np.array(problem.prior(number, key=key))
+    if near is not None:
+        x[: number // 2] = evenly(near, number // 2)
+    value = or_lowest(optimiser.evaluate(x)[0])
+    failed = np.isinf(value).sum()
+    x, value = _better(optimiser, x, value, Matching(problem).climb(x))
+    for _ in range(_ROUNDS):
+        best = np.argsort(-value)[: max(number // 4, 1)]
+        frame = references.restored(references.frame(x[best]))
+        x, value = _better(optimiser, x, value, references.most_likely(frame, x))
+    if not np.isfinite(value).any():
+        raise no_start(number)
+    order = np.argsort(-value)
+    reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
+    if len(reached) < chains:
+        again = np.resize(reached, (chains - len(reached), reached.shape[1]))
+        anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
+        fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
+        reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
+    return {
+        "modes": x[order[:1]],
+        "log_densities": value[order[:1]],
+        "precisions": np.diag(1 / references.widths() ** 2)[None],
+        "tried": np.asarray(number),
+        "failed": np.asarray(failed),
+        "reached": reached,
+    }
+
+
+def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair of positions the one of the higher log density, and that."""
+    there = or_lowest(optimiser.evaluate(other)[0])
+    return np.where((there > value)[:, None], other, x), np.maximum(value, there)

@@ -1,0 +1,84 @@
+"""How the gradient of a posterior is taken: by reverse or by forward mode through the solver."""
+
+import contextlib
+import json
+import re
+from pathlib import Path
+
+import diffrax
+import jax
+
+from .._errors import ModelError, WriteError
+from .._jax.devices import cache_folder, computing_devices
+from .._runs.files import write_text
+from .problem import Problem, traced_once
+from .sharding import lap_times
+
+STRATEGIES = ("auto", "forward", "reverse")
+# Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
+_FORWARD_UP_TO, _REVERSE_FROM = 8, 65
+# But with many states, forward mode is the slower one for two unknown numbers already.
+_MANY_STATES = 30
+# Reverse mode unless forward mode is clearly faster.
+_MARGIN = 0.8
+_POSITIONS, _LAPS = 16, 3
+
+
+def choose(problem: Problem, wanted: str) -> str:
+    """`forward` or `reverse`: as wanted, or by a short measurement that is remembered, so that a choice is stable.
+
+    Raises: ModelError if the adjoint of the model's solver cannot do what is wanted.
+    """
+    adjoints = problem.adjoints()
+    # Every other adjoint than Diffrax's default is the user's choice of how the gradient is taken.
+    chosen = [a for a in adjoints if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
+    if chosen:
+        only = "forward" if any(isinstance(a, diffrax.ForwardMode) for a in chosen) else "reverse"
+        if wanted not in ("auto", only):
+            raise ModelError(
+                f"gradient='{wanted}' cannot be had: the model's solver has adjoint={type(chosen[0]).__name__}(), by "
+                f"which only {only} mode works; leave adjoint or gradient at its default"
+            )
+        return only
+    if wanted != "auto":
+        return wanted
+    if not adjoints:
+        return "reverse"  # there is no solver
+    if problem.dimension <= _FORWARD_UP_TO and problem.states() < _MANY_STATES:
+        return "forward"
+    if problem.dimension >= _REVERSE_FROM:
+        return "reverse"
+    return _remembered(problem)
+
+
+def _remembered(problem: Problem) -> str:
+    """The choice measured on this kind of device for this posterior; the first measurement holds from then on."""
+    folder = cache_folder()
+    kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
+    note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}-{kind}.json"
+    noted = None if note is None else _noted(note)
+    if noted is not None:
+        return noted
+    seconds = {strategy: _measure(problem, strategy) for strategy in ("forward", "reverse")}
+    strategy = "forward" if seconds["forward"] < _MARGIN * seconds["reverse"] else "reverse"
+    if note is not None:
+        with contextlib.suppress(WriteError):
+            write_text(note, json.dumps({"strategy": strategy, "seconds_per_gradient": seconds}) + "\n")
+    return strategy
+
+
+def _noted(note: Path) -> str | None:
+    """The strategy in a note; none if there is no note, or a torn one."""
+    try:
+        held = json.loads(note.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    strategy = held.get("strategy") if isinstance(held, dict) else None
+    return strategy if strategy in STRATEGIES[1:] else None
+
+
+def _measure(problem: Problem, strategy: str) -> float:
+    """Seconds for one gradient, on average over prior draws; all devices work side by side."""
+    value_and_gradient, _ = traced_once(problem, strategy)
+    positions = problem.prior(_POSITIONS, key=jax.random.key(0))
+    return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS

@@ -1,0 +1,197 @@
+"""Hundreds to thousands of short chains, for a GPU or a cheap density."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from ..._errors import ModelError
+from ..._runs.journal import Arrays, Journal
+from ..._runs.progress import ProgressBar
+from ..._statistics.convergence import nested_rhat
+from ..metric import Metric, laplace_metric, refine
+from ..problem import Problem, traced_once
+from ..samples import Modes, Samples
+from ..settings import check_numbers
+from ..starts import Optimiser, fared, find_start, first_positions, nearest_mode
+from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
+from .population import SEGMENT, Population, Trace
+
+ENERGY_VARIANCE = 5e-4
+"""Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
+
+_PLACES = ("position", "gradient")
+_TRIES = 5
+_FEWEST_DRAWS = 4
+
+
+@dataclasses.dataclass(frozen=True)
+class ManyChain:
+    """Many short chains that are tuned from one another.
+
+    `method` is "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
+    "unadjusted_mclmc" (biased: its step size is kept so small that the energy error per dimension stays below
+    `ENERGY_VARIANCE`, and the fact `energy_variance_per_dimension` says whether it did). The microcanonical ones
+    need at least two dimensions.
+
+    Chains come in `superchains` of equal size, one after the other; those of one superchain begin at the same point.
+    The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks: chains too short for
+    R-hat can be judged by it. `diagnose` does the same for trajectories and vector fields.
+    `warmup` and `draws` are for each chain; a draw takes at most `max_steps` integration steps, since a batch is as
+    slow as its slowest chain. All draws are kept in memory: chains × draws × dimension × 8 bytes.
+
+    Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and nested R-hat;
+    kernels from BlackJAX.
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    method: str = "chees"
+    chains: int = 256
+    warmup: int = 96
+    draws: int = 64
+    superchains: int = 16
+    max_steps: int = 32
+
+    def __post_init__(self):
+        if self.method not in _METHODS:
+            raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
+        least = {"chains": 4, "warmup": 3 * SEGMENT, "draws": _FEWEST_DRAWS, "superchains": 2, "max_steps": 1}
+        check_numbers(self, least)
+        if self.chains % self.superchains:
+            raise ModelError(
+                f"{self.chains} chains do not make {self.superchains} superchains of equal size: "
+                f"take chains={-(-self.chains // self.superchains) * self.superchains}"
+            )
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all chains."""
+        return self.chains
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+
+        Raises: ModelError if no start has a finite log density, or for a microcanonical method in one dimension.
+        """
+        if "mclmc" in self.method and problem.dimension < 2:
+            raise ModelError(
+                f"method '{self.method}' moves at constant speed and needs a posterior of at least 2 dimensions, not "
+                f"{problem.dimension}: take method='chees'"
+            )
+        key_start, key_place, key_chains = jax.random.split(key, 3)
+        # Reverse mode: for a batch it is cheaper than forward mode from few dimensions on.
+        value_and_gradient, log_density = traced_once(problem)
+        method = _METHODS[self.method](self.max_steps)
+        unit = laplace_metric(problem, np.eye(problem.dimension))
+        population = Population(method, log_density, self.chains, unit, problem.dimension)
+        try:
+            bar.start("finding modes", 1)
+            optimiser = Optimiser(value_and_gradient)
+            begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
+            population.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
+            laplace = laplace_metric(problem, begun["precisions"][0])
+            metric, steps = self._warm_up(population, laplace, journal, bar)
+            if isinstance(method, UnadjustedMCLMC):
+                steps += _keep_energy(population, metric, journal, bar)
+            trace, interrupted = self._sample(population, metric, journal, bar)
+        finally:
+            population.close()
+        judged = problem.of_groups("science", "latent")
+        return self._samples(trace, interrupted, begun, population, method.gradients, steps, judged)
+
+    def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
+        """The modes, and the first position of every chain with its value and gradient."""
+        start = find_start(problem, optimiser, key=key)
+        places = first_positions(start, optimiser, self.superchains, key=key_place)
+        value, gradient = optimiser.evaluate(places)
+        each = self.chains // self.superchains
+        return start.arrays() | {
+            "position": np.repeat(places, each, axis=0),
+            "value": np.repeat(value, each),
+            "gradient": np.repeat(gradient, each, axis=0),
+        }
+
+    def _warm_up(
+        self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar
+    ) -> tuple[Metric, int]:
+        """The metric in the end and the integration steps spent; it is refined after the first two thirds."""
+        bar.start("warm-up", self.warmup)
+        thirds, steps = np.array_split(np.arange(-(-self.warmup // SEGMENT)), 3), 0
+        for number, third in enumerate(thirds):
+            trace: Trace = {}
+            for _ in third:
+                trace = population.advance(journal, True, metric)
+                steps += int(trace["n_steps"].sum())
+                bar.advance(SEGMENT)
+            if number < 2:
+                # Within superchains, so that modes far apart do not widen it.
+                grouped = (trace[name].reshape(self.superchains, -1, population.dimension) for name in _PLACES)
+                metric = refine(metric, *grouped)
+                population.tune_anew()
+        return metric, steps
+
+    def _sample(self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Trace, bool]:
+        bar.start("sampling", self.draws)
+        traces: list[Trace] = []
+        divergences, interrupted = 0, False
+        try:
+            for _ in range(0, self.draws, SEGMENT):
+                traces.append(population.advance(journal, False, metric))
+                divergences += int(traces[-1]["diverging"].sum())
+                bar.advance(SEGMENT, f"{divergences} divergences" if divergences else "")
+        except KeyboardInterrupt:
+            if not traces:
+                raise
+            interrupted = True
+        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
+        return {name: values[:, : self.draws] for name, values in joined.items()}, interrupted
+
+    def _samples(
+        self,
+        trace: Trace,
+        interrupted: bool,
+        begun: Arrays,
+        population: Population,
+        gradients: int,
+        steps: int,
+        judged: Sequence[int],
+    ) -> Samples:
+        """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that chains agree on."""
+        position, error = trace.pop("position"), trace.pop("energy_variance", None)
+        facts = fared(begun) | {
+            "devices": f"{len(population.devices)} × {population.devices[0].platform}",
+            "superchains": self.superchains,
+            "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
+            "gradients": gradients * (steps + int(trace["n_steps"].sum())),
+        }
+        if error is not None:
+            facts |= {"energy_variance_per_dimension": float(error.mean()), "energy_variance_bound": ENERGY_VARIANCE}
+        if len(begun["modes"]) > 1:
+            trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
+        return Samples(position, trace, interrupted, facts, Modes(begun["modes"], begun["log_densities"]))
+
+
+_METHODS = {
+    "chees": ChEES,
+    "meads": MEADS,
+    "mclmc": MCLMC,
+    "unadjusted_mclmc": lambda limit: UnadjustedMCLMC(limit, ENERGY_VARIANCE),
+}
+
+
+def _keep_energy(population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
+    """Reduce the step size of unadjusted chains until their energy error is small enough; the steps spent on it."""
+    bar.start("checking the energy", _TRIES * SEGMENT)
+    steps = 0
+    for _ in range(_TRIES):
+        trace = population.advance(journal, False, metric)
+        steps += int(trace["n_steps"].sum())
+        bar.advance(SEGMENT)
+        error = float(trace["energy_variance"].mean())
+        if error <= ENERGY_VARIANCE:
+            break
+        # The squared error grows with the sixth power of the step size.
+        population.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
+    return steps

@@ -1,0 +1,3 @@
+"""The No-U-Turn sampler."""
+
+from .sampler import NUTS as NUTS

@@ -1,0 +1,244 @@
+"""The No-U-Turn sampler with robust starts, a metric that adapts, and a warm-up as long as it needs to be."""
+
+import dataclasses
+import hashlib
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..._errors import ModelError
+from ..._runs.journal import Arrays, Journal
+from ..._runs.progress import ProgressBar
+from ..coordinates.frame import Frame, Plain, positions
+from ..coordinates.gradient_matching import matched_start
+from ..coordinates.reference import COORDINATES, References, references_of
+from ..descent.members import descended, usable
+from ..gradient import STRATEGIES, choose
+from ..metric import laplace_metric
+from ..problem import Problem, traced_once
+from ..samples import Modes, Samples
+from ..settings import check_numbers, check_words
+from ..starts import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode, start_at
+from .chains import SEGMENT, Chains, Kernel, first_state
+from .pathfinder import Pathfinder
+from .warmup import Warm, WarmUp, into_frame, segment
+
+_STARTS = ("modes", "pathfinder", "ensemble")
+# Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
+DEEPEST = 7
+_CAUTIOUS = 0.2
+_DESCENT = 2000  # steps of members that chains begin at
+_LONGEST_PAUSE = 1.0  # seconds between two returns to Python
+
+
+@dataclasses.dataclass(frozen=True)
+class NUTS:
+    """NUTS from the best modes of many prior draws, with the Laplace metric there.
+
+    `warmup` and `draws` are for each of the `chains`. Warm-up is done in segments of 25 draws. Without `warmup` it
+    lasts until the chains agree and the metric has settled, at most 2000 draws. The metric is dense up to 64 unknown
+    numbers; above that it is dense for up to 128 numbers of the science and its latent states, and low-rank for the
+    rest. It is refined from the draws of the warm-up, pooled over chains. The gradient is taken by `forward` or
+    `reverse` mode through the solver; `auto` takes forward mode for up to 8 unknown numbers (and fewer than 30 states),
+    reverse mode from 65, and between them forward mode if a short measurement finds it faster by a fifth. Modes are
+    climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
+    `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
+    solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes. With
+    `start="ensemble"` each begins at a member of a deep ensemble of its own instead, some at the same where members are
+    lost.
+
+    Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
+    last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
+    the data without a solve, and with at most 127 steps a draw. Each begins where one of the best climbs ended, or,
+    where there are more chains than those, at weights of the last layer drawn anew. With `coordinates="plain"`, or
+    another start than "modes", they move in the weights themselves.
+    Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
+    Sommer et al. (2024) for chains from an ensemble.
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    chains: int = 4
+    warmup: int | None = None
+    draws: int = 1000
+    target_acceptance: float = 0.9
+    max_tree_depth: int = 10
+    gradient: str = "auto"
+    start: str = "modes"
+    climbs: int = CLIMBS
+    coordinates: str = "auto"
+
+    def __post_init__(self):
+        least = {"chains": 1, "draws": 1, "max_tree_depth": 1, "climbs": 2}
+        check_numbers(self, least if self.warmup is None else least | {"warmup": SEGMENT})
+        # A plain number: it stands in the engine's own words, which a checkpoint keeps.
+        object.__setattr__(self, "target_acceptance", float(self.target_acceptance))
+        if not 0 < self.target_acceptance < 1:
+            raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
+        check_words(self, {"gradient": STRATEGIES, "start": _STARTS, "coordinates": COORDINATES})
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all chains."""
+        return self.chains
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+
+        Raises: ModelError if no start has a finite log density.
+        """
+        return self._run(problem, None, key, journal, bar)
+
+    def warmed(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
+        """This engine, but looking for modes near draws of a similar posterior too."""
+        return Warmed(self, positions)
+
+    def _run(
+        self, problem: Problem, near: np.ndarray | None, key: Array, journal: Journal, bar: ProgressBar
+    ) -> Samples:
+        bar.start("finding modes", 1)
+        key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)
+        chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
+        strategy = str(chosen["strategy"])
+        value_and_gradient, log_density = traced_once(problem, strategy)
+        references = self._references(problem)
+        depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
+        kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
+        chains = Chains(
+            kernel,
+            self.chains,
+            laplace_metric(problem, np.eye(problem.dimension)),
+            Plain() if references is None else references.like,
+            problem.dimension,
+            key=key_chains,
+        )
+        try:
+            optimiser = Optimiser(value_and_gradient, self.climbs)
+            climb = (
+                Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
+            )
+            if self.start == "ensemble":
+                found = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar, steps=_DESCENT)
+                near = found.positions[usable(problem, found.positions, found.weights)[0]]
+            begun = journal.step(
+                "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
+            )
+            frame = Plain()
+            if references:
+                frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
+            state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
+            state |= into_frame(frame, state) if references else {}
+            judged = problem.of_groups("science", "latent")
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
+            warm = warm_up.run(state, laplace_metric(problem, begun["precisions"][0]), frame)
+            trace, interrupted = self._sample(chains, warm, journal, bar)
+        finally:
+            chains.close()
+        # Pathfinder's points lie near modes, not at them.
+        modes = begun["modes"][: 1 if self.start == "pathfinder" else None]
+        facts = fared(begun) | {
+            "modes": len(modes),
+            "start_steps": int(begun["steps"]),
+            "start_time_s": float(begun["seconds"]),
+            "gradient": strategy,
+            "sampled_in": "conditional coordinates" if references else "plain coordinates",
+            "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
+            "warmup_draws": warm.draws,
+            "warmup_settled": int(warm.settled),
+            "warmup_steps": warm.steps,
+            "warmup_time_s": warm.seconds,
+            "draws_time_s": float(trace.pop("seconds").sum()),
+        }
+        reached = _in_own_coordinates(trace, warm.frame)
+        if len(modes) > 1:
+            trace["mode"] = nearest_mode(reached, modes, begun["precisions"])
+        return Samples(reached, trace, interrupted, facts, Modes(modes, begun["log_densities"][: len(modes)]))
+
+    def _references(self, problem: Problem) -> References | None:
+        """What makes frames for networks inside of solvers; none where there is no such network."""
+        plain = self.coordinates == "plain" or self.start != "modes"
+        return None if plain else references_of(problem)
+
+    def _begin(
+        self,
+        problem: Problem,
+        optimiser: Optimiser,
+        climb: Climb,
+        near: np.ndarray | None,
+        key_find: Array,
+        key: Array,
+        references: References | None,
+    ) -> Arrays:
+        """The modes, the first position of every chain with its value and gradient, and what that took."""
+        if references:
+            found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
+            position = found["reached"][: self.chains]
+        elif self.start == "ensemble" and near is not None:
+            found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
+        else:
+            start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
+            found, position = start.arrays(), first_positions(start, optimiser, self.chains, key=key)
+        value, gradient = optimiser.evaluate(position)
+        found |= {"position": position, "lp": value, "gradient": gradient}
+        return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
+
+    def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
+        bar.start("sampling", self.draws)
+        traces: list[Arrays] = []
+        state, divergences, interrupted = warm.state, 0, False
+        length = chains.longest_segment
+        if length * warm.seconds / warm.draws > _LONGEST_PAUSE:
+            length = SEGMENT
+        # Iterations are numbered from the start of the warm-up: no random key is used twice.
+        begin, end = warm.draws, warm.draws + self.draws
+        try:
+            while begin < end:
+                name, number = f"draws from {begin}", min(length, end - begin)
+                state, trace = segment(chains, journal, name, state, begin, number, False, warm.metric, warm.frame)
+                traces.append(trace)
+                divergences += int(trace["diverging"].sum())
+                # What a checkpoint holds may be of another length, which the draws do not depend on.
+                done = trace["lp"].shape[1]
+                begin += done
+                bar.advance(done, f"{divergences} divergences" if divergences else "")
+        except KeyboardInterrupt:
+            if not traces:
+                raise
+            interrupted = True
+        seconds = np.stack([trace.pop("seconds") for trace in traces])
+        joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
+        return joined | {"seconds": seconds}, interrupted
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Warmed:
+    """NUTS whose search for modes begins at draws of a similar posterior as well as at prior draws."""
+
+    engine: NUTS
+    positions: Float[np.ndarray, "draw dimension"]
+
+    @property
+    def draws(self) -> int:
+        return self.engine.draws
+
+    @property
+    def batch(self) -> int:
+        return self.engine.batch
+
+    def __repr__(self) -> str:
+        digest = hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
+        return f"{self.engine!r} near draws {digest[:12]}"
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Draw from the posterior, as `NUTS.run`."""
+        return self.engine._run(problem, self.positions, key, journal, bar)
+
+
+def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain draw dimension"]:
+    """The positions of a trace whose chains moved in a frame; its log densities become those of the positions."""
+    xi = trace.pop("position")
+    if isinstance(frame, Plain):
+        return xi
+    x, log_volume = positions(frame, xi.reshape(-1, xi.shape[-1]))
+    trace["lp"] = trace["lp"] - log_volume.reshape(trace["lp"].shape)
+    return x.reshape(xi.shape)

@@ -1,0 +1,142 @@
+"""The warm-up of NUTS: it lasts as long as it needs to, and finds a metric and a frame on its way."""
+
+from typing import Any, NamedTuple
+
+import numpy as np
+from arviz_stats.base.array import array_stats
+
+from ..._runs.journal import Arrays, Journal
+from ..._runs.progress import ProgressBar
+from ..coordinates.frame import Frame, entered, left, positions
+from ..coordinates.reference import References
+from ..metric import Metric, refine
+from .chains import SEGMENT, Chains, enter_new_metric, share_step_size
+
+LONGEST_WARMUP = 2000
+# R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
+_AGREED, _FITTING = 1.1, 2.0
+_LAST = 2  # segments in which the step size settles
+# Draws after which the frame stays what it is.
+_REFRESHED_UNTIL = 200
+
+
+class Warm(NamedTuple):
+    """Where the warm-up ended."""
+
+    state: Arrays
+    metric: Metric
+    frame: Frame
+    draws: int
+    settled: bool
+    steps: int
+    seconds: float
+
+
+class WarmUp:
+    """Windows of draws, each twice as long as the one before; after each the metric is refined.
+
+    The first window finds the typical set, the last settles the step size. With `references` the frame is made anew
+    from the draws of each early window. The chains must agree about the coordinates `judged`: all others are weights
+    of networks, of which several say the same.
+    """
+
+    def __init__(
+        self,
+        draws: int | None,
+        chains: Chains,
+        journal: Journal,
+        bar: ProgressBar,
+        judged: tuple[int, ...],
+        references: References | None = None,
+    ):
+        self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
+        self._judged, self._references = list(judged), references
+        self._begin, self._steps, self._seconds = 0, 0, 0.0
+
+    def run(self, state: Arrays, metric: Metric, frame: Frame) -> Warm:
+        fixed = self._draws is not None
+        self._bar.start("warm-up", self._draws or 6 * SEGMENT)
+        length, settled = 1, False
+        while self._left() > _LAST and not settled:
+            first = self._begin == 0
+            state, trace = self._window(state, metric, frame, min(length, self._left() - _LAST))
+            if first:  # on its way to the typical set
+                trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
+            refreshed = self._references is not None and self._begin <= _REFRESHED_UNTIL
+            if refreshed:
+                frame, state, trace = self._refresh(frame, state, trace)
+            before, metric = metric, refine(metric, trace["position"], trace["gradient"])
+            state = enter_new_metric(state)
+            long_enough = not fixed and self._begin >= 4 * SEGMENT and not refreshed
+            settled = long_enough and self._settled(trace, before, metric)
+            length = 1 if first else 2 * length
+        state, _ = self._window(state, metric, frame, self._left() if fixed else _LAST)
+        return Warm(share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds)
+
+    def _left(self) -> int:
+        """Segments that may still be run."""
+        return -(-((self._draws or LONGEST_WARMUP) - self._begin) // SEGMENT)
+
+    def _window(self, state: Arrays, metric: Metric, frame: Frame, segments: int) -> tuple[Arrays, Arrays]:
+        traces = []
+        for _ in range(segments):
+            name = f"warm-up from {self._begin}"
+            state, trace = segment(self._chains, self._journal, name, state, self._begin, SEGMENT, True, metric, frame)
+            traces.append(trace)
+            self._begin += SEGMENT
+            self._steps += int(trace["n_steps"].sum())
+            self._seconds += float(trace["seconds"])
+            self._bar.advance(SEGMENT)
+        return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
+
+    def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
+        """A frame around the later half of a window, and state and trace in it."""
+        assert self._references is not None
+        references, later = self._references, trace["position"][:, trace["position"].shape[1] // 2 :]
+        reached = later.reshape(-1, later.shape[-1])
+        arrays = self._journal.step(f"frame at {self._begin}", lambda: references.frame(positions(old, reached)[0]))
+        new = references.restored(arrays)
+        return new, state | into_frame(new, state, old), trace | into_frame(new, trace, old)
+
+    def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
+        """Whether the chains agree over a window and its draws call for the metric that there was."""
+        # R-hat splits every chain in two, so that it says something of one alone.
+        looked_at = np.concatenate([trace["position"][..., self._judged], trace["lp"][..., None]], axis=-1)
+        rhat: Any = array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)
+        if not np.all(rhat < _AGREED):
+            return False
+        # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
+        weights = len(self._judged) < trace["position"].shape[-1]
+        return weights or after.differs_from(before) < _FITTING
+
+
+def into_frame(frame: Frame, arrays: Arrays, out_of: Frame | None = None) -> Arrays:
+    """Positions, log densities and gradients in a frame; those that there are, are in another one if that is given."""
+    shape = arrays["lp"].shape
+    flat = tuple(arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
+    moved = entered(frame, *(flat if out_of is None else left(out_of, *flat)))
+    return {n: v.reshape(*shape, *v.shape[1:]) for n, v in zip(("position", "lp", "gradient"), moved, strict=True)}
+
+
+def segment(
+    chains: Chains,
+    journal: Journal,
+    name: str,
+    state: Arrays,
+    begin: int,
+    number: int,
+    adapting: bool,
+    metric: Metric,
+    frame: Frame,
+) -> tuple[Arrays, Arrays]:
+    """A segment of every chain as a step of the journal."""
+
+    def work():
+        after, trace = chains.segment(state, begin, number, adapting, metric, frame)
+        if not adapting:
+            del trace["gradient"]  # for the metric alone
+        return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
+
+    arrays = journal.step(name, work)
+    after, trace = ({n.removeprefix(p): v for n, v in arrays.items() if n.startswith(p)} for p in ("state/", "trace/"))
+    return after, trace

@@ -1,0 +1,3 @@
+"""Tempered sequential Monte Carlo."""
+
+from .sampler import SMC as SMC

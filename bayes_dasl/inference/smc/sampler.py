@@ -1,0 +1,121 @@
+"""Sequential Monte Carlo: particles are led from the prior to the posterior, and give the evidence on the way."""
+
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+from jaxtyping import Array
+
+from ..._errors import ModelError
+from ..._runs.journal import Arrays, Journal
+from ..._runs.progress import ProgressBar
+from ..problem import Problem
+from ..samples import Samples
+from ..settings import check_numbers, check_shares, check_words
+from .mutation import Hamiltonian, Walk
+from .tempering import FEWEST_MOVES, Swarm, Tempering
+
+MOVES = ("auto", "walk", "hamiltonian")
+
+# A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
+WALK_UP_TO = 15
+_FEWEST_LIVE = 10
+
+
+@dataclasses.dataclass(frozen=True)
+class SMC:
+    r"""Particles through the tempered posteriors $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
+
+    Each of `runs` independent populations of `particles` begins with prior draws. The next inverse temperature
+    $\beta$ is the one at which the weights have an effective sample size of `target_ess` of the particles. These are
+    resampled and moved, their covariance being the metric, until no coordinate is correlated with where it was, or
+    gets no further, or `most_moves` are made. `moves` are a random `walk`, `hamiltonian`, or (`auto`) a walk up
+    to 15 dimensions. Finds the modes that prior draws see, with their weights. A run is a chain of the result, and
+    the spread of the runs' evidences gives its error.
+    Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
+    Raises: ModelError for numbers that make no sense.
+    """
+
+    particles: int = 1000
+    runs: int = 4
+    moves: str = "auto"
+    target_ess: float = 0.5
+    most_moves: int = 20
+
+    def __post_init__(self):
+        check_numbers(self, {"particles": _FEWEST_LIVE, "runs": 1, "most_moves": FEWEST_MOVES})
+        check_words(self, {"moves": MOVES})
+        check_shares(self, ("target_ess",))
+
+    @property
+    def draws(self) -> int:
+        """Draws of each chain: the particles of a run."""
+        return self.particles
+
+    @property
+    def batch(self) -> int:
+        """Positions that are looked at together: all particles of all runs."""
+        return self.runs * self.particles
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Equally weighted particles of each run.
+
+        Raises: ModelError if in some run hardly a particle has a finite log density.
+        """
+        key_prior, key_stages = jax.random.split(key)
+        walks = self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
+        moves = Walk(problem) if walks else Hamiltonian(problem)
+        tempering = Tempering(moves, self.runs, self.target_ess, self.most_moves)
+
+        def begin() -> Arrays:
+            draws = np.asarray(problem.prior(self.runs * self.particles, key=key_prior))
+            return tempering.begin(draws.reshape(self.runs, self.particles, -1))._asdict()
+
+        def advance(swarm: Swarm, number: int) -> Arrays:
+            return tempering.advance(swarm, key=jax.random.fold_in(key_stages, number))._asdict()
+
+        bar.start("tempering", 100)
+        swarm = Swarm(**journal.step("prior", begin))
+        self._require_live(swarm)
+        failed = int((~np.isfinite(swarm.log_likelihood)).sum())
+        number, done, hottest = 0, 0, 1.0
+        while (swarm.temperature < 1).any():
+            number += 1
+            swarm = Swarm(**journal.step(f"temperature {number}", functools.partial(advance, swarm, number)))
+            beta = float(swarm.temperature.min())
+            hottest = beta if number == 1 else hottest
+            # The steps of the inverse temperature are about even on a log scale.
+            percent = 100 if beta == 1 else round(100 * (1 - np.log(beta) / np.log(hottest)))
+            bar.advance(percent - done, f"inverse temperature {beta:.2g}")
+            done = percent
+        stats = {"lp": tempering.log_density(swarm)}
+        return Samples(swarm.position, stats, False, _facts(swarm, moves.counted, failed))
+
+    def _require_live(self, swarm: Swarm) -> None:
+        live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
+        if live < _FEWEST_LIVE:
+            raise ModelError(
+                f"only {live} of {self.particles} prior draws lead to a finite log density: run bd.check(model, data), "
+                "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+            )
+
+
+def _facts(swarm: Swarm, counted: str, failed: int) -> dict[str, int | float | str]:
+    """The evidence, its standard error from the spread of the runs, and how the runs went."""
+    best = swarm.log_evidence.max()
+    relative = np.exp(swarm.log_evidence - best)
+    runs, particles = swarm.log_likelihood.shape
+    facts: dict[str, int | float | str] = {
+        "log_evidence": float(best + np.log(relative.mean())),
+        "temperatures": int(swarm.temperatures.max()),
+        counted: int((1 + swarm.steps).sum() * particles),
+        "moves": int(swarm.moves.max()),
+        "acceptance_rate": float(swarm.acceptance.mean()),
+        "correlation": float(swarm.correlation.max()),
+        "starts": runs * particles,
+        "starts_failed": failed,
+    }
+    if runs > 1:
+        facts["log_evidence_se"] = float(relative.std(ddof=1) / relative.mean() / np.sqrt(runs))
+    return facts

@@ -1,0 +1,239 @@
+"""Robust starts: many prior draws, a short optimisation of the best, the modes, the curvature at the best one."""
+
+import dataclasses
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Float
+
+from .._errors import ModelError
+from .._runs.journal import Arrays
+from .problem import Problem, ValueAndGradient
+from .sharding import spread
+
+CLIMBS = 32
+# Only promising draws are optimised: one of the others may need every step that the solver allows.
+_DRAWS_A_CLIMB = 4
+CLIMB_STEPS = 400
+# A mode whose log mass is so much lower than the largest holds little of the posterior.
+_WORTH_HAVING = 5.0
+# A wide mode may lie below a narrow one and hold more, by about the number of dimensions; more are seldom worth a look.
+_MOST_MODES = 8
+_CLOSE = 3.0  # standard deviations
+_HESSIAN_STEP = 1e-4
+LEAST_PRECISION = 1e-2
+_TRIES = 16
+# How far below its mode a chain may begin, and 2 for each dimension: a draw of a normal lies 0.5 a dimension lower.
+_DEEPEST_START = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Start:
+    """Where chains begin: modes, that of the largest mass first, minus the Hessian at each, and how tries fared."""
+
+    modes: Float[np.ndarray, "modes dimension"]
+    log_densities: Float[np.ndarray, " modes"]
+    precisions: Float[np.ndarray, "modes dimension dimension"]
+    tried: int
+    failed: int
+
+    def arrays(self) -> Arrays:
+        """For a step of the journal."""
+        return {name: np.asarray(value) for name, value in vars(self).items()}
+
+
+class Optimiser:
+    """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
+
+    `seconds` and `gradients` count what it has computed so far.
+    """
+
+    def __init__(self, value_and_gradient: ValueAndGradient, climbs: int = CLIMBS):
+        self.climbs = climbs
+        schedule = optax.cosine_decay_schedule(0.1, CLIMB_STEPS)
+        adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
+
+        def descend(x, steps):
+            def step(_, carry):
+                x, memory, (best, highest), _ = carry
+                value, gradient = value_and_gradient(x)
+                better = value > highest
+                best = jnp.where(better, x, best), jnp.where(better, value, highest)
+                ascent = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
+                update, memory = adam.update(-ascent, memory)
+                return x + update, memory, best, gradient
+
+            begun = (x, adam.init(x), (x, -jnp.inf), jnp.zeros_like(x))
+            _, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
+            return best, highest, gradient
+
+        over = spread(descend, climbs, shared=1)
+        self._sharding, self._descend = over.sharding, jax.jit(over.function)
+        self._program: Any = None
+        self.seconds, self.gradients = 0.0, 0
+
+    def _run(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        filled = np.concatenate([x, np.repeat(x[-1:], self.climbs - len(x), axis=0)])
+        given = jax.device_put(filled, self._sharding), np.asarray(steps)
+        self._program = self._program or self._descend.lower(*given).compile()
+        began = time.perf_counter()
+        found = jax.tree.map(lambda a: np.asarray(a)[: len(x)], self._program(*given))
+        self.seconds += time.perf_counter() - began
+        self.gradients += steps * len(x)
+        return found
+
+    def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
+        """The positions after a short ascent of the log density."""
+        return self._run(x, CLIMB_STEPS)[0]
+
+    def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+        """Log density and gradient at any number of positions."""
+        values, gradients = [], []
+        for begin in range(0, len(x), self.climbs):
+            _, value, gradient = self._run(x[begin : begin + self.climbs], 1)
+            values.append(value)
+            gradients.append(gradient)
+        return np.concatenate(values), np.concatenate(gradients)
+
+
+def fared(found: Arrays) -> dict[str, int | float | str]:
+    """What a result says of a search for modes, from `Start.arrays`."""
+    return {"modes": len(found["modes"]), "starts": int(found["tried"]), "starts_failed": int(found["failed"])}
+
+
+type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, "batch dimension"]]
+"""A way from prior draws to where the posterior is high."""
+
+
+def find_start(
+    problem: Problem,
+    optimiser: Optimiser,
+    *,
+    climb: Climb | None = None,
+    near: Float[np.ndarray, "draw dimension"] | None = None,
+    key: Array,
+) -> Start:
+    """Modes worth having and the curvature there; by the optimiser, or another way to climb there.
+
+    Half of the climbs begin at draws `near` the modes, if they are given, the others at prior draws.
+    Raises: ModelError if none leads to a finite log density.
+    """
+    draws = _DRAWS_A_CLIMB * optimiser.climbs
+    groups = [np.asarray(problem.prior(draws, key=key))]
+    if near is not None:
+        groups = [groups[0][: draws // 2], evenly(near, draws // 2)]
+    values = [or_lowest(optimiser.evaluate(group)[0]) for group in groups]
+    share = optimiser.climbs // len(groups)
+    promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
+    x = (climb or optimiser.optimise)(np.concatenate(promising))
+    value = or_lowest(optimiser.evaluate(x)[0])
+    if not np.isfinite(value).any():
+        raise no_start(draws)
+    order = np.argsort(-value)
+    modes, precisions = _modes(optimiser, x[order], value[order])
+    at_first = np.concatenate(values)
+    return Start(x[order][modes], value[order][modes], precisions, len(at_first), int(np.isinf(at_first).sum()))
+
+
+def start_at(members: Float[np.ndarray, "member dimension"], optimiser: Optimiser) -> Start:
+    """The best of some positions as the only mode."""
+    value = or_lowest(optimiser.evaluate(members)[0])
+    best = int(value.argmax())
+    precision = _precision(optimiser, members[best])
+    return Start(members[best : best + 1], value[best : best + 1], precision[None], len(members), 0)
+
+
+def no_start(draws: int) -> ModelError:
+    """To be raised where no start leads anywhere."""
+    return ModelError(
+        f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
+        "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+    )
+
+
+def or_lowest(log_density: np.ndarray) -> np.ndarray:
+    return np.where(np.isfinite(log_density), log_density, -np.inf)
+
+
+def evenly(draws: np.ndarray, number: int) -> np.ndarray:
+    """So many of the draws, evenly spaced; some of them twice if there are fewer."""
+    return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
+
+
+def _precision(optimiser: Optimiser, mode: np.ndarray) -> np.ndarray:
+    """Minus the Hessian, by central differences: the solver's adjoint has no second derivative."""
+    nudge = _HESSIAN_STEP * np.eye(len(mode))
+    _, gradient = optimiser.evaluate(np.concatenate([mode + nudge, mode - nudge]))
+    up, down = np.split(np.nan_to_num(gradient), 2)
+    hessian = (down - up) / (2 * _HESSIAN_STEP)
+    return (hessian + hessian.T) / 2
+
+
+def _modes(
+    optimiser: Optimiser, x: np.ndarray, value: np.ndarray
+) -> tuple[list[int], Float[np.ndarray, "modes dimension dimension"]]:
+    """Indices of the modes worth having, by their mass; of those that lie together only the highest.
+
+    `x` are positions in the order of their log density.
+    """
+    kept: list[int] = []
+    precisions: list[np.ndarray] = []
+    for i in np.flatnonzero(value > value[0] - _WORTH_HAVING - x.shape[1]):
+        offsets = [x[i] - x[j] for j in kept]
+        if all(abs(d @ p @ d) > _CLOSE**2 for d, p in zip(offsets, precisions, strict=True)):
+            kept.append(int(i))
+            precisions.append(_precision(optimiser, x[i]))
+        if len(kept) == _MOST_MODES:
+            break
+    mass = np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])
+    best = [i for i in np.argsort(-mass) if mass[i] > mass.max() - _WORTH_HAVING]
+    return [kept[i] for i in best], np.stack([precisions[i] for i in best])
+
+
+def root_of_inverse(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard deviation of ten."""
+    values, vectors = np.linalg.eigh(precision)
+    return vectors / np.sqrt(np.maximum(np.abs(values), LEAST_PRECISION))
+
+
+def log_volume(precision: Float[np.ndarray, "d d"]) -> float:
+    """Half the log determinant of the covariance at a mode."""
+    values = np.linalg.eigvalsh(precision)
+    return -0.5 * float(np.sum(np.log(np.maximum(np.abs(values), LEAST_PRECISION))))
+
+
+def nearest_mode(
+    positions: Float[np.ndarray, "chain draw dimension"],
+    modes: Float[np.ndarray, "modes dimension"],
+    precisions: Float[np.ndarray, "modes dimension dimension"],
+) -> np.ndarray:
+    """The number of the mode that each draw most likely belongs to, by the normal around each mode."""
+    scores = []
+    for mode, precision in zip(modes, precisions, strict=True):
+        away = (positions - mode) @ np.linalg.pinv(root_of_inverse(precision)).T
+        scores.append(-0.5 * (away**2).sum(-1) - log_volume(precision))
+    return np.stack(scores).argmax(0)
+
+
+def first_positions(
+    start: Start, optimiser: Optimiser, chains: int, *, key: Array
+) -> Float[np.ndarray, "chains dimension"]:
+    """A dispersed start for each chain: a Laplace draw around one of the modes.
+
+    Where the posterior falls off far faster than the normal does, as along a bent valley, each further try lies closer
+    to the mode, so that no chain begins on a cliff that it cannot leave.
+    """
+    turns = np.arange(chains) % len(start.modes)
+    modes, roots = start.modes[turns], np.stack([root_of_inverse(p) for p in start.precisions])[turns]
+    noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
+    closer = 2.0 ** (-0.5 * np.arange(_TRIES))
+    candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
+    value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
+    lowest = start.log_densities[turns] - _DEEPEST_START - 2 * modes.shape[1]
+    near = or_lowest(value).reshape(_TRIES, chains) > lowest
+    return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)

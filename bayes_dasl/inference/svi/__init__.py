@@ -1,0 +1,3 @@
+"""Variational inference."""
+
+from .variational import SVI as SVI

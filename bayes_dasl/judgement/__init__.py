@@ -1,0 +1,6 @@
+"""Judgement: the verdict on a fit, proper scores, what must be beaten, and the uncertainty in parts."""
+
+from .decomposition import decompose as decompose
+from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
+from .entropy import decompose_entropy as decompose_entropy
+from .scores import consistency as consistency, pit as pit, score as score

@@ -1,0 +1,109 @@
+"""Networks of other libraries as modules that `Network` takes."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._errors import ModelError
+
+type Arrays = dict[str, Array]
+
+
+class Adapted(eqx.Module):
+    """A network of another library, as a pytree of its arrays by dotted name.
+
+    Arrays of more than one dimension have their outputs first, as in Equinox: so a prior finds the fan-in where it
+    looks for it.
+    """
+
+    arrays: Arrays
+    apply: Callable[[Arrays, Array], Any] = eqx.field(static=True)
+
+    def __init__(self, arrays: Mapping[str, Any], apply: Callable[[Arrays, Array], Any]):
+        self.arrays = {name: jnp.moveaxis(jnp.asarray(value, float), -1, 0) for name, value in arrays.items()}
+        self.apply = apply
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Any:
+        return self.apply({name: jnp.moveaxis(value, 0, -1) for name, value in self.arrays.items()}, x)
+
+
+def from_flax(module: Any) -> Adapted:
+    """A Flax NNX module from a vector to a vector, for `Network`.
+
+    `bd.Network(bd.from_flax(module), inputs, outputs)`; its `nnx.Param`s become random leaves, named as in the module:
+    `arrays.hidden.kernel`. Dropout must be deterministic.
+    Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as batch normalisation
+    does.
+    """
+    try:
+        from flax import nnx
+    except ImportError as error:
+        raise ModelError("from_flax needs Flax, which is not installed: pip install flax") from error
+    if not isinstance(module, nnx.Module):
+        raise ModelError(f"from_flax takes a flax.nnx.Module, not {module!r}")
+    definition, params, rest = nnx.split(module, nnx.Param, ...)
+    kept = [leaf for leaf in jax.tree.leaves(rest) if eqx.is_inexact_array(leaf)]
+    if kept:
+        raise ModelError(
+            f"{type(module).__name__} keeps numbers that are no nnx.Param, as batch normalisation does: what it says "
+            "would depend on data that it saw before; leave these layers out"
+        )
+    held = {tuple(path): jnp.asarray(value) for path, value in _flat(nnx.to_pure_dict(params))}
+    names = {".".join(map(str, path)): path for path in held}
+
+    def apply(arrays: Arrays, x: Array) -> Any:
+        state = jax.tree.map(lambda leaf: leaf, params)
+        nnx.replace_by_pure_dict(state, _nested({names[name]: value for name, value in arrays.items()}))
+        return nnx.merge(definition, state, rest)(x)
+
+    return Adapted({name: held[path] for name, path in names.items()}, apply)
+
+
+def from_haiku(transformed: Any, params: Any) -> Adapted:
+    """A Haiku function from a vector to a vector, for `Network`.
+
+    `transformed` is what `hk.transform(f)` returns, `params` what its `init` returned, whose arrays become random
+    leaves: of `mlp/~/linear_0` the array `w` is named `arrays.mlp.linear_0.w`. The function gets no random key.
+    Raises: ModelError for something else, or a function with state.
+    """
+    apply_of: Any = getattr(transformed, "apply", None)
+    taken = inspect.signature(apply_of).parameters if callable(apply_of) else {}
+    if "state" in taken:
+        raise ModelError("from_haiku takes a function without state: hk.transform, not hk.transform_with_state")
+    if "params" not in taken or not isinstance(params, Mapping):
+        raise ModelError("from_haiku takes what hk.transform returned and the parameters that its init returned")
+    places = {
+        f"{module.replace('/~/', '.').replace('/', '.')}.{name}": (module, name)
+        for module, arrays in params.items()
+        for name in arrays
+    }
+    no_key = (None,) if "rng" in taken else ()
+
+    def apply(arrays: Arrays, x: Array) -> Any:
+        return apply_of(_nested({places[name]: value for name, value in arrays.items()}), *no_key, x)
+
+    return Adapted({dotted: params[module][name] for dotted, (module, name) in places.items()}, apply)
+
+
+def _flat(tree: Mapping[Any, Any], before: tuple[Any, ...] = ()) -> list[tuple[tuple[Any, ...], Any]]:
+    """Paths and leaves of nested dicts."""
+    found = []
+    for key, value in tree.items():
+        found += _flat(value, (*before, key)) if isinstance(value, Mapping) else [((*before, key), value)]
+    return found
+
+
+def _nested(flat: Mapping[tuple[Any, ...], Any]) -> dict[Any, Any]:
+    """Nested dicts of paths and leaves."""
+    tree: dict[Any, Any] = {}
+    for path, value in flat.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = value
+    return tree

@@ -1,0 +1,227 @@
+"""Networks whose weights are random variables."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from .._errors import ModelError
+from .._jax.tree import FrozenDict, dotted
+from .._types import Scalar, Values
+from ..random import Module, is_random, shape_of
+from .weights import AbstractWeights, Horseshoe
+
+type WeightPrior = Callable[[str, Array], Any]
+"""From the dotted name of an array of a module and the array: a distribution of its shape, or `AbstractWeights`."""
+
+
+def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
+    """Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the width before it.
+
+    Raises: ModelError for scales that are not positive.
+    """
+    if not (scale > 0 and bias > 0):
+        raise ModelError(f"fan_in(scale={scale}, bias={bias}): both must be positive")
+
+    def prior(name: str, weight: Array) -> dist.Distribution:
+        sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias
+        return dist.Normal(0.0, sd).expand(weight.shape).to_event(weight.ndim)
+
+    return prior
+
+
+def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
+    """Weights under a regularised horseshoe for each array, of which about `few` matter; biases N(0, bias²).
+
+    Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of weights.
+    """
+
+    def prior(name: str, weight: Array) -> Any:
+        if weight.ndim < 2:
+            return fan_in(bias=bias)(name, weight)
+        return Horseshoe(weight.size, few)
+
+    return prior
+
+
+class _Shaped(Module):
+    """Weights of a basis as an array of a network."""
+
+    weights: AbstractWeights
+    shape: tuple[int, ...] = eqx.field(static=True)
+
+    def __call__(self) -> Array:
+        return self.weights().reshape(self.shape)
+
+
+def _is_shaped(node: Any) -> bool:
+    return isinstance(node, _Shaped)
+
+
+def bayesian(module: Any, prior: WeightPrior | None = None, random: str | tuple[str, ...] = "all") -> Any:
+    """The arrays of a module become random leaves, or those that are to be `random`; see `Network`."""
+    prior = fan_in() if prior is None else prior
+    arrays = [
+        dotted(path) for path, leaf in jtu.tree_flatten_with_path(module, is_leaf=is_random)[0] if _is_weight(leaf)
+    ]
+    chosen = _chosen(module, arrays, random)
+
+    def replaced(path: Any, leaf: Any) -> Any:
+        name = dotted(path)
+        if not _is_weight(leaf) or name not in chosen:
+            return leaf
+        found = prior(name, leaf)
+        if isinstance(found, AbstractWeights):
+            return _Shaped(found, leaf.shape)
+        if not is_random(found) or shape_of(found) != leaf.shape:
+            raise ModelError(f"the prior of '{name}' must be a distribution of shape {leaf.shape}, not {found!r}")
+        return found
+
+    return jtu.tree_map_with_path(replaced, module, is_leaf=is_random)
+
+
+def _is_weight(leaf: Any) -> bool:
+    return eqx.is_inexact_array(leaf)
+
+
+def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> list[str]:
+    if random == "all":
+        return arrays
+    layers = linear_layers(module)
+    wanted = tuple(layers[-1:]) if random == "last" else (random,) if isinstance(random, str) else tuple(random)
+    chosen = [name for name in arrays if any(name == w or name.startswith(f"{w}.") for w in wanted)]
+    if not chosen or not all(any(n == w or n.startswith(f"{w}.") for n in arrays) for w in wanted):
+        raise ModelError(f"random must be 'all', 'last' or some of {', '.join(layers or arrays)}, not {random!r}")
+    return chosen
+
+
+class Network(Module):
+    r"""A Bayesian network between named values.
+
+    $g(x) = s\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
+
+    `module` is any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what `from_flax` and
+    `from_haiku` make of theirs; its arrays become random leaves. `inputs` names states, forcings or `"t"`: a mapping
+    name → (location m, width w) standardises them (see `standardise`), a tuple of names takes them as they are; of
+    fields it is taken at every point. `scale` s is about the standard deviation of the outputs under the prior: keep it
+    small for a correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied
+    by it).
+
+    `prior` gives the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
+    `random` says which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as
+    `("layers.2",)`; the others stay what they are in `module`. Take a smooth activation: a solver's error control does
+    not like kinks. `Network.mlp` builds a module from names alone.
+
+    Its random leaves form the group *network*; all others are *science*.
+    Raises: ModelError if the sizes of `module` do not match the names, for a prior of another shape, for an input whose
+    location and width are no such pair, or for a known scale that is not positive.
+    Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random in part.
+    """
+
+    random_group: ClassVar[str] = "network"
+
+    module: Any
+    inputs: Mapping[str, tuple[float, float]] = eqx.field(static=True)
+    outputs: tuple[str, ...] = eqx.field(static=True)
+    scale: Scalar = 1.0
+
+    def __init__(
+        self,
+        module: Any,
+        inputs: Mapping[str, tuple[float, float]] | tuple[str, ...],
+        outputs: tuple[str, ...],
+        scale: Scalar = 1.0,
+        *,
+        prior: WeightPrior | None = None,
+        random: str | tuple[str, ...] = "all",
+    ):
+        if isinstance(inputs, str) or isinstance(outputs, str):
+            raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
+        if isinstance(scale, float | int) and not 0 < scale < math.inf:
+            raise ModelError(f"Network.scale must be a positive number, or a distribution, not {scale!r}")
+        named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
+        self.inputs = FrozenDict((name, _standardising(name, pair)) for name, pair in named)
+        self.outputs = tuple(outputs)
+        self.scale = scale
+        _check_sizes(module, len(self.inputs), len(self.outputs))
+        self.module = bayesian(module, prior, random)
+
+    @classmethod
+    def mlp(
+        cls,
+        inputs: Mapping[str, tuple[float, float]] | tuple[str, ...],
+        outputs: tuple[str, ...],
+        scale: Scalar = 1.0,
+        *,
+        width: int = 8,
+        depth: int = 2,
+        activation: Callable = jnp.tanh,
+        key: int = 0,
+        **more: Any,
+    ) -> "Network":
+        """A multilayer perceptron of `depth` hidden layers of `width` units; `key` draws the arrays that stay known."""
+        size = len(inputs), len(outputs)
+        module = eqx.nn.MLP(*size, width, depth, activation, key=jax.random.key(key))
+        return cls(module, inputs, outputs, scale, **more)
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        known = {"t": t, **u, **y}
+        missing = [name for name in self.inputs if name not in known]
+        if missing:
+            raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
+        features = jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in self.inputs)), axis=-1)
+        # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
+        with jax.ensure_compile_time_eval():
+            location, width = jnp.asarray(list(self.inputs.values())).T
+        features = (features - location) / width
+        module = jax.tree.map(lambda node: node() if _is_shaped(node) else node, self.module, is_leaf=_is_shaped)
+        out = jnp.asarray(self.scale) * _pointwise(module, features)
+        return {name: out[..., i] for i, name in enumerate(self.outputs)}
+
+
+def linear_layers(tree: Any) -> list[str]:
+    """The dotted paths of the linear layers inside a tree, in their order."""
+    is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
+    return [dotted(p) for p, node in jtu.tree_flatten_with_path(tree, is_leaf=is_linear)[0] if is_linear(node)]
+
+
+def networks(tree: Any) -> list[tuple[str, Network]]:
+    """The networks inside a tree, with their dotted paths."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Network))[0]
+    return [(dotted(path), node) for path, node in found if isinstance(node, Network)]
+
+
+def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:
+    """The module at every point of a field."""
+    for _ in range(features.ndim - 1):
+        module = jax.vmap(module)
+    return module(features)
+
+
+def _standardising(name: str, pair: Any) -> tuple[float, float]:
+    """Raises: ModelError unless a pair is a location and a width by which an input can be standardised."""
+    try:
+        location, width = map(float, pair)
+    except (TypeError, ValueError):
+        location = width = math.nan
+    if not (math.isfinite(location) and 0 < width < math.inf):
+        raise ModelError(f"network input '{name}' needs a pair (location, width), the width positive, not {pair!r}")
+    return location, width
+
+
+def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
+    try:
+        shape = jax.eval_shape(module, jax.ShapeDtypeStruct((inputs,), jnp.result_type(float))).shape
+    except (TypeError, ValueError, RuntimeError) as error:
+        is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
+        drops = any(map(is_dropout, jax.tree.leaves(module, is_leaf=is_dropout)))
+        hint = "; leave dropout layers out: the engine bd.MCDropout needs none" if drops else ""
+        raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}{hint}") from error
+    if shape != (outputs,):
+        raise ModelError(f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)")

@@ -1,0 +1,4 @@
+"""Prediction: draws to and from a DataTree, and what a model says of them at any times."""
+
+from .forecasts import forecast as forecast
+from .posterior import load as load, save as save

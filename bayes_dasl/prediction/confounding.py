@@ -1,0 +1,134 @@
+"""Whether a learned correction does what a scientific parameter could do."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import diffrax
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._jax.trace import traced
+from .._statistics.thinning import thinned
+from ..data.datasets import Inputs
+from ..hybrid import Residual
+from ..hybrid._sensitivity import Coordinates, coordinates, parameters
+from ..hybrid.orthogonal import least_squares
+from ..layers import with_adjoint
+from ..model import Model
+from ..random import Module, RandomLeaf, paths, realise
+from .posterior import names
+from .predictive import Draws
+
+_DRAWS = 128
+
+
+class _Amplified(Module):
+    """A closure times a factor."""
+
+    closure: Any
+    factor: Array
+
+    def __call__(self, t, y, u):
+        return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
+
+
+def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+    r"""How each scientific parameter correlates with what the closures do in its place; none without a `Residual`.
+
+    At each of 128 draws the effect of the closures on the predicted data, $\partial \eta / \partial s$ for a factor
+    $s = 1$ on all of them, is projected on the sensitivities to the parameters, each datum weighed by its noise:
+    $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$. So
+    $c_k$ is by how much the parameter would move to do what the closures do.
+
+    Shares that sum to 1, and others that can move in fewer directions than they are numbers, count in NumPyro's free
+    coordinates. Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one
+    does not move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is
+    the mean share of the closures' effect that the parameters could do.
+    """
+    leaves = {path: leaf for path, leaf in paths(_without_closures(model.layer)).items() if leaf.group == "science"}
+    if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
+        return None
+    total = len(next(iter(draws.values())))
+    index = thinned(total, _DRAWS)
+    some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
+    one = traced(_one_draw(model, given, coordinates(leaves)), {path: v[0] for path, v in some.items()})
+    theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
+    finite = np.isfinite(shift).all(axis=1)
+    return _table(model, leaves, theta[finite], shift[finite], explained[finite])
+
+
+def _is_residual(node: Any) -> bool:
+    return isinstance(node, Residual)
+
+
+def _one_draw(model: Model, given: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
+    forward = with_adjoint(model, diffrax.ForwardMode())
+
+    def one(draw):
+        realised = realise(forward, draw)
+        flat, rebuild = parameters(realised.layer, leaves)
+
+        def predicted(numbers_and_factor):
+            numbers, factor = numbers_and_factor[:-1], numbers_and_factor[-1]
+            layer = _amplified(rebuild(numbers), factor)
+            prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(given)
+            return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
+
+        at = jnp.append(flat, 1.0)
+        jacobian, prediction = jax.jacfwd(predicted, has_aux=True)(at)
+        noise = realised.conditional(prediction, given)
+        weight = jnp.concatenate([(1 / jnp.sqrt(noise[n].variance)).ravel() for n in model.observables])
+        sensitivities, effect = jacobian[:, :-1] * weight[:, None], jacobian[:, -1] * weight
+        shift = least_squares(sensitivities, effect)
+        left = jnp.sum((effect - sensitivities @ shift) ** 2)
+        size = jnp.sum(effect**2)
+        return flat, jnp.where(prediction.ok, shift, jnp.nan), 1 - left / jnp.where(size > 0, size, 1.0)
+
+    return one
+
+
+def _without_closures(layer: Any) -> Any:
+    """The science alone: what a closure consists of cannot be confounded with it."""
+    return _at_residuals(layer, lambda node: eqx.tree_at(lambda r: r.closure, node, None))
+
+
+def _amplified(layer: Any, factor: Array) -> Any:
+    return _at_residuals(layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor)))
+
+
+def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
+    def at(node):
+        if not _is_residual(node):
+            return node
+        return change(eqx.tree_at(lambda r: r.science, node, _at_residuals(node.science, change)))
+
+    return jax.tree.map(at, layer, is_leaf=_is_residual)
+
+
+def _table(
+    model: Model, leaves: Mapping[str, RandomLeaf], theta: np.ndarray, shift: np.ndarray, explained: np.ndarray
+) -> xr.Dataset:
+    short, labels = names(model), []
+    for path, how in coordinates(leaves).items():
+        inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
+        labels += [short[f"layer.{path}"] + tag for tag in inside]
+    # Equal numbers have a standard deviation of what rounding leaves of them.
+    spread = theta.std(axis=0), shift.std(axis=0)
+    moving = (spread[0] > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)) & (
+        spread[1] > 1e-9 * np.abs(shift).max(initial=1e-300)
+    )
+    covariance = ((theta - theta.mean(axis=0)) * (shift - shift.mean(axis=0))).mean(axis=0)
+    safe = np.where(moving, spread[0] * spread[1], 1.0)
+    columns = {
+        "correlation": np.where(moving, covariance / safe, 0.0),
+        "shift_sd": np.where(moving, spread[1] / np.where(moving, spread[0], 1.0), 0.0),
+    }
+    return xr.Dataset(
+        {name: ("parameter", values) for name, values in columns.items()},
+        {"parameter": labels},
+        {"explained": float(np.mean(explained)) if len(explained) else float("nan"), "draws": len(theta)},
+    )

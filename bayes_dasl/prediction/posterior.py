@@ -1,0 +1,187 @@
+"""Draws to and from an xarray.DataTree with ArviZ's groups, and to and from a file."""
+
+import io
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+from .._errors import MismatchError, ReadError
+from .._jax.tree import short_names
+from .._runs.files import replacing
+from ..data.datasets import index_of
+from ..model import Model
+from ..random import RandomLeaf, bounds, describe_distribution, paths
+
+
+def names(model: Model) -> dict[str, str]:
+    """The name in results of every random leaf, by its path: the shortest suffix that is unambiguous."""
+    return short_names(paths(model), reserved=(*model.observables, model.index, "chain", "draw"))
+
+
+def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """A dataset of draws, path → `(chain, draw, …)`, with units, group and prior of each variable."""
+    short = names(model)
+    variables = {}
+    for path, leaf in paths(model).items():
+        values = np.asarray(draws[path])
+        own = [f"{short[path]}_dim_{i}" for i in range(values.ndim - 2)]
+        variables[short[path]] = (("chain", "draw", *own), values, _attributes(leaf))
+    return with_coordinates(xr.Dataset(variables))
+
+
+def _attributes(leaf: RandomLeaf) -> dict[str, str]:
+    prior = describe_distribution(leaf.distribution)
+    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+
+
+def known_bounds(model: Model) -> str:
+    """The finite bounds of every random leaf that has some, by its name in results: as text, for an attribute."""
+    short = names(model)
+    found = {short[path]: bounds(leaf.distribution) for path, leaf in paths(model).items()}
+    return json.dumps({name: sides for name, sides in found.items() if sides})
+
+
+def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:
+    """Whole-number coordinates for chain and draw, as ArviZ expects them."""
+    return dataset.assign_coords({d: np.arange(dataset.sizes[d]) for d in ("chain", "draw") if d in dataset.sizes})
+
+
+def series_dataset(
+    values: Mapping[str, np.ndarray],
+    times: xr.DataArray,
+    data: xr.Dataset,
+    places: Mapping[str, xr.DataArray] | None = None,
+) -> xr.Dataset:
+    """Draws `(chain, draw, time, …)` of observables as a dataset, with the units of the data.
+
+    `places` are the coordinates of the dimensions beyond the index, in their order, of the observables in `data`.
+    """
+    attributes = {name: plain_attributes(data[name].attrs) if name in data else {} for name in values}
+    coords = {str(c.name): c.assign_attrs(plain_attributes(c.attrs)) for c in (times, *(places or {}).values())}
+    variables = {
+        name: (("chain", "draw", times.name, *_beyond(data, name, v.ndim - 3)), v, attributes[name])
+        for name, v in values.items()
+    }
+    return with_coordinates(xr.Dataset(variables, coords=coords))
+
+
+def _beyond(data: xr.Dataset, name: str, number: int) -> tuple[str, ...]:
+    """The dimensions of an observable after the index."""
+    return tuple(map(str, data[name].dims[1:])) if number else ()
+
+
+def over_data(
+    values: Mapping[str, np.ndarray], post: Mapping, data: xr.Dataset, at: xr.Dataset | None = None
+) -> xr.Dataset:
+    """Draws `(chain · draw, time, …)` of observables, in the chains of a posterior, over its data or at other times.
+
+    `data` are those of the fit, with their dimensions in the model's order; `at` has the times, and may have places.
+    """
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    at = data if at is None else at
+    index = index_of(data)
+    names = dict.fromkeys(str(d) for n in values if n in data for d in data[n].dims if d != index)
+    places = {name: at[name] if name in at.coords else data[name] for name in names}
+    return series_dataset({n: v.reshape(*shape, *v.shape[1:]) for n, v in values.items()}, at[index], data, places)
+
+
+def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:
+    """A dataset over `draw`, all chains one after the other, as one over `chain` and `draw`."""
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    parted = {name: (("chain", *v.dims), v.values.reshape(*shape, *v.shape[1:]), v.attrs) for name, v in draws.items()}
+    return with_coordinates(xr.Dataset(parted, coords=draws.coords))
+
+
+def mismatch_group(mismatch: Mapping[str, np.ndarray], post: Mapping) -> dict[str, xr.Dataset]:
+    """The group `mismatch`: by how much each draw breaks each constraint; none where nothing is constrained."""
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    variables = {name: (("chain", "draw"), v.reshape(shape)) for name, v in mismatch.items()}
+    return {"mismatch": with_coordinates(xr.Dataset(variables))} if variables else {}
+
+
+def with_log_factor(stats: xr.Dataset, log_factor: np.ndarray) -> xr.Dataset:
+    """Sample statistics with what the constraints add to the log density of each draw, where there are any."""
+    shape = tuple(stats.sizes[d] for d in ("chain", "draw"))
+    return stats.assign(log_factor=(("chain", "draw"), log_factor.reshape(shape))) if np.any(log_factor) else stats
+
+
+def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
+    """Attributes that netCDF can hold: anything but text and numbers becomes text."""
+    kept = {}
+    for name, value in attributes.items():
+        plain = isinstance(value, (str, int, float)) and not isinstance(value, bool)
+        kept[str(name)] = value if plain else str(value)
+    return kept
+
+
+def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
+    """Draws of every random leaf, path → `(chain · draw, …)`.
+
+    Raises: MismatchError if the posterior belongs to another model.
+    """
+    check_belongs(model, post)
+    dataset = post[group].to_dataset()
+    by_path = {v.attrs["path"]: v for v in dataset.data_vars.values()}
+    return {path: by_path[path].values.reshape(-1, *by_path[path].shape[2:]) for path in paths(model)}
+
+
+def signature(model: Model) -> str:
+    """What a posterior must share with a model: random leaves, their shapes and owners, and observables."""
+    leaves = {path: [list(leaf.shape), leaf.owners] for path, leaf in paths(model).items()}
+    return json.dumps({"leaves": leaves, "observables": sorted(model.observables)}, sort_keys=True)
+
+
+def check_belongs(model: Model, post: xr.DataTree) -> None:
+    """Refuse a posterior of another model.
+
+    Raises: MismatchError that names the random leaves that differ.
+    """
+    for group in ("posterior", "observed_data", "constant_data"):
+        if not isinstance(post, xr.DataTree) or group not in post.children:
+            raise MismatchError(f"this is no posterior: it has no group '{group}'; give the result of bd.fit")
+    theirs, ours = json.loads(post.attrs.get("signature", "{}")), json.loads(signature(model))
+    if theirs == ours:
+        return
+    a, b = theirs.get("leaves", {}), ours["leaves"]
+    parts = [
+        f"only the posterior has {', '.join(sorted(set(a) - set(b)))}" if set(a) - set(b) else "",
+        f"only the model has {', '.join(sorted(set(b) - set(a)))}" if set(b) - set(a) else "",
+        *(f"{p} is {a[p]} in the posterior and {b[p]} in the model" for p in a if p in b and a[p] != b[p]),
+        ""
+        if theirs.get("observables") == ours["observables"]
+        else f"the posterior's observables are {theirs.get('observables')}, the model's {ours['observables']}",
+    ]
+    raise MismatchError(f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}")
+
+
+def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
+    """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
+
+    Raises: WriteError if it cannot be written; a file that was there before is untouched.
+    """
+    path = Path(path)
+    with replacing(path) as temporary:
+        # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.
+        whole = io.BytesIO()
+        tree.to_netcdf(whole, engine="h5netcdf")
+        temporary.write_bytes(whole.getvalue())
+    return path
+
+
+def load(path: str | os.PathLike) -> xr.DataTree:
+    """Read a posterior or a forecast into memory.
+
+    Raises: ReadError if the file is missing, torn, or not netCDF.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise ReadError(f"there is no file {path}")
+    try:
+        with xr.open_datatree(path, engine="h5netcdf") as tree:
+            return tree.load()
+    except (OSError, ValueError, KeyError) as error:
+        raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error

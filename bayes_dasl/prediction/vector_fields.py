@@ -1,0 +1,65 @@
+"""Vector fields with networks in them, at points where all draws can be compared."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .._jax.trace import traced
+from .._jax.tree import short_names
+from .._statistics.thinning import thinned
+from ..data.datasets import Inputs
+from ..layers import ODE
+from ..model import Model
+from ..random import paths, realise
+from .given_states import can_be_given, named_odes, odes
+from .predictive import Draws
+
+_DRAWS = 128
+_BATCH = 16
+
+
+def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+    """The rates of every state for each draw, at the mean states of the draws at the times of the data.
+
+    What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
+    compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is
+    part of the vector field of an ODE.
+    """
+    if not can_be_given(model.layer) or not any(_has_network(ode) for ode in odes(model.layer)):
+        return None
+    held = {path: jnp.asarray(values) for path, values in draws.items()}
+    total = len(next(iter(held.values())))
+    chosen = thinned(total, _DRAWS)
+    first = {path: values[0] for path, values in held.items()}
+
+    def states(draw):
+        solved = [ode.solve(given, ode.begin(given)) for ode in odes(realise(model, draw).layer)]
+        return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
+
+    one = traced(states, first)
+    of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in held.items()})
+    mean = jax.tree.map(lambda y: jnp.nanmean(y, axis=0), of_some)
+
+    def rates(draw):
+        pairs = zip(odes(realise(model, draw).layer), mean, strict=True)
+        return [ode.rates_along(given, given.times, path) for ode, path in pairs]
+
+    found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
+    variables = {}
+    for prefix, of_ode in zip(_prefixes(model), found, strict=True):
+        for state, values in of_ode.items():
+            inner = [f"{state}_dim_{i}" for i in range(values.ndim - 2)]
+            variables[prefix + state] = (("draw", model.index, *inner), np.asarray(values))
+    return xr.Dataset(variables, coords={model.index: np.asarray(given.times)})
+
+
+def _has_network(ode: ODE) -> bool:
+    return any(leaf.group == "network" for leaf in paths(ode.vector_field).values())
+
+
+def _prefixes(model: Model) -> list[str]:
+    """What tells the states of several ODEs apart."""
+    found = [name for name, _ in named_odes(model.layer)]
+    short = short_names(found)
+    return [f"{short[name]}." if len(found) > 1 else "" for name in found]

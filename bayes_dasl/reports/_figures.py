@@ -1,0 +1,195 @@
+"""The report's figures: SVG in data URIs, with a caption and a text alternative each."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from .. import plots
+from ._text import MISSING, count, listed, percent, slug
+
+MOST_OBSERVABLES = 8
+MOST_PANELS = 12
+
+
+@dataclass(frozen=True)
+class Card:
+    """One figure on the page."""
+
+    id: str
+    uri: str
+    alt: str
+    title: str
+    caption: str
+
+
+def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]) -> list[Card]:
+    """Draw the forecast of each observable."""
+    return [
+        _card(
+            (plots.plot_field if is_field(fc, name) else plots.plot_forecast)(fc, train, test, name),
+            f"forecast-{slug(name)}",
+            str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
+            _data_words(train, test, name),
+            f"Forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
+        )
+        for name in names
+    ]
+
+
+def is_field(fc: xr.DataTree, name: str) -> bool:
+    return fc["predictions"].dataset[name].ndim > 3
+
+
+def _spread_words(fc: xr.DataTree, name: str) -> str:
+    return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
+
+
+def decomposition_cards(parts: xr.Dataset, names: Sequence[str], train_end: float | None) -> list[Card]:
+    """Draw the parts of the predictive variance of each observable."""
+    return [
+        _card(
+            plots.plot_decomposition(parts, name, train_end),
+            f"decomposition-{slug(name)}",
+            name,
+            _share_words(parts.sel(observable=name), train_end),
+            f"Predictive variance of {name} over time, stacked by origin, with its total.",
+        )
+        for name in names
+    ]
+
+
+def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
+    """Draw prior and posterior densities."""
+    return [
+        _card(
+            plots.plot_prior_posterior(post, part),
+            f"prior-posterior-{i + 1}",
+            "What the data taught.",
+            "Where the posterior lies on its prior, the data said little about that parameter."
+            if i == 0
+            else "The same for the other parameters.",
+            f"Prior and posterior densities of {listed(part)}.",
+        )
+        for i, part in enumerate(_halves(names))
+    ]
+
+
+def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Card]:
+    """Draw the ranks of each chain's draws."""
+    who = "The two halves of the one chain" if chains == 1 else "The chains"
+    return [
+        _card(
+            plots.plot_ranks(post, part),
+            f"ranks-{i + 1}",
+            "Do they agree?",
+            f"{who} agree where every line stays in the grey band, which holds 99 % of such lines "
+            "for as many independent draws as a chain is worth. A line that leaves it marks a "
+            "chain that is apart from the others."
+            if i == 0
+            else "The same for the other parameters.",
+            f"Rank plots of {listed(part)}, one line a chain.",
+        )
+        for i, part in enumerate(_halves(names))
+    ]
+
+
+def training_cards(post: xr.DataTree) -> list[Card]:
+    """Draw what a descent went through; nothing for engines that do not descend."""
+    if "training" not in post.children:
+        return []
+    members = post["training"].sizes["member"]
+    return [
+        _card(
+            plots.plot_training(post),
+            "training",
+            "How it was learned.",
+            "The loss and its terms, step by step"
+            + (f", one line for each of {members} members." if members > 1 else ".")
+            + " A loss that still falls at the end asks for more steps.",
+            "Loss of the descent and its terms against the step.",
+        )
+    ]
+
+
+def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame) -> list[Card]:
+    """Draw the distribution of the PIT and the coverage of intervals."""
+    n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
+    guide = f"{count(n, 'test value')}, neighbours in time and not independent: a guide, no test."
+    return [
+        _card(
+            plots.plot_pit(pit),
+            "pit",
+            "Where the truth falls in the forecast.",
+            "A calibrated forecast follows the diagonal. A line that is flat in the middle means "
+            "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. " + guide,
+            "Empirical distribution of the probability integral transform of the test data.",
+        ),
+        _card(
+            plots.plot_coverage(scores),
+            "coverage",
+            "How often the truth is inside.",
+            _coverage_words(scores) + " Bars are 90 % intervals for a share of so few values.",
+            "Observed against nominal coverage of the 50, 80, 90 and 95 % intervals.",
+        ),
+    ]
+
+
+def _halves(names: Sequence[str]) -> list[Sequence[str]]:
+    """Two figures of a few panels each lie side by side on a wide page, below on a narrow one."""
+    if len(names) <= 4:
+        return [names]
+    first = 2 * -(-len(names) // 4)
+    return [names[:first], names[first:]]
+
+
+def _card(figure: Figure, name: str, title: str, caption: str, alt: str) -> Card:
+    buffer = io.BytesIO()
+    with mpl.rc_context(plots.STYLE):
+        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
+    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
+    uri = f"data:image/svg+xml;base64,{encoded}"
+    return Card(f"figure-{name}", uri, alt, title, caption)
+
+
+def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
+    said = []
+    for data, kind in ((train, "fitted"), (test, "held out")):
+        if data is None or name not in data:
+            continue
+        seen = np.isfinite(data[name].values)
+        gap = f" ({int((~seen).sum())} missing)" if not seen.all() else ""
+        said.append(f"{count(int(seen.sum()), 'value')} {kind}{gap}")
+    words = listed(said) if said else "no data"
+    return words[:1].upper() + words[1:] + "."
+
+
+def _share_words(parts: xr.Dataset, train_end: float | None) -> str:
+    index = next(str(dim) for dim in parts.dims if dim != "observable")
+    ahead = parts if train_end is None else parts.where(parts[index] > train_end, drop=True)
+    where = "after the training data"
+    if train_end is None or ahead.sizes[index] == 0:
+        ahead, where = parts, "over all times"
+    total = float(ahead["total"].mean())
+    if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
+        return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."
+    if not total > 0:
+        return f"No predictive variance {where}."
+    names = ("aleatoric", *plots.epistemic_parts(parts))
+    shares = [f"{n} {percent(float(ahead[n].mean()) / total)}" for n in names]
+    return f"Mean variance {where}: {listed(shares)}."
+
+
+def _coverage_words(scores: pd.DataFrame) -> str:
+    inside = percent(scores.loc["all", "coverage_90"])
+    if inside == MISSING:
+        return "No test value could be scored."
+    return f"The 90 % interval holds {inside} of the test values."

@@ -1,0 +1,278 @@
+"""From posterior, forecast and data to the text of the page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .._errors import MismatchError
+from ..data.datasets import index_of
+from ..judgement.baselines import score_baselines
+from ..judgement.decomposition import decompose
+from ..judgement.diagnosis import are_chains, diagnose
+from ..judgement.scores import pit, score
+from ..plots import epistemic_parts, science_parameters
+from . import _figures, _tables
+from ._text import MISSING, count, fixed, listed, number, percent, seconds
+
+SYMBOLS = {"good": "✓", "warning": "!", "bad": "✕"}
+VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
+
+
+@dataclass(frozen=True)
+class Scored:
+    """The scores of every forecast on the test data, this model's first."""
+
+    tables: dict[str, pd.DataFrame]
+    pit: xr.Dataset
+    name: str
+
+    @property
+    def own(self) -> pd.DataFrame:
+        return self.tables[self.name]
+
+
+def render(
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    test: xr.Dataset | None,
+    *,
+    title: str,
+    name: str,
+    rivals: Mapping[str, xr.DataTree],
+) -> str:
+    """Return the page as HTML."""
+    train = post["observed_data"].to_dataset()
+    observables = [str(v) for v in fc["predictions"].data_vars]
+    shown = observables[: _figures.MOST_OBSERVABLES]
+    diagnosis = diagnose(post, fc)
+    summary = _tables.summaries(post)
+    scored = None if test is None else _scored(fc, train, test, name, rivals, observables)
+    units = _units(fc, observables)
+    end = float(fc.attrs["train_end"]) if "train_end" in fc.attrs else None
+    return _environment().get_template("template.html").render(
+        title=title,
+        name=name,
+        subtitle=_subtitle(fc, train, test),
+        diagnosis=diagnosis,
+        faults=sorted(
+            (f for f in diagnosis.findings if f.level != "good"), key=lambda f: f.level != "bad"
+        ),
+        passed=[f for f in diagnosis.findings if f.level == "good"],
+        symbols=SYMBOLS,
+        skill=_skill(scored, units) if scored else "",
+        facts=_facts(post, fc, summary, scored, units),
+        forecast=_figures.forecast_cards(fc, train, test, shown),
+        fields=any(_figures.is_field(fc, name) for name in shown),
+        curves=not all(_figures.is_field(fc, name) for name in shown),
+        failed=_failed(fc),
+        observables=observables,
+        shown=shown,
+        scores=_tables.score_groups(scored.tables, units) if scored else [],
+        mixed_units=len({units[name] for name in observables}) > 1,
+        losses=_tables.LOSSES,
+        coverages=list(_tables.COVERAGES.values()),
+        calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
+        split="network" in epistemic_parts(parts := _parts(fc, shown)),
+        negative=bool((parts["interaction"] < 0).any()) if "interaction" in parts else False,
+        decomposition=_figures.decomposition_cards(parts, list(map(str, parts["observable"].values)), end),
+        laws=_tables.law_rows(fc),
+        parameters=_tables.parameter_rows(post, summary),
+        parameter_total=len(summary),
+        weights=_tables.weight_rows(post),
+        densities=_densities(post),
+        chains=are_chains(post),
+        ranks=_ranks(post, summary) if are_chains(post) else [],
+        training=_figures.training_cards(post),
+        most_panels=_figures.MOST_PANELS,
+        provenance=_provenance(post, fc),
+        percent=percent,
+    )  # fmt: skip
+
+
+def _environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+
+
+def _scored(
+    fc: xr.DataTree,
+    train: xr.Dataset,
+    test: xr.Dataset,
+    name: str,
+    rivals: Mapping[str, xr.DataTree],
+    observables: list[str],
+) -> Scored:
+    transform = pit(fc, test)
+    index = index_of(transform)
+    common = test.sel({index: transform[index]})
+    taken = {name, "climatology", "persistence"} & set(rivals)
+    if taken:
+        raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
+    tables = {name: score(fc, common)}
+    tables |= {other: score(rival, common) for other, rival in rivals.items()}
+    tables |= score_baselines(train, common, observables=observables)
+    return Scored(tables, transform, name)
+
+
+def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
+    """The parts of the variance over time; those of a field are means over its places."""
+    predictions = fc["predictions"].to_dataset()
+    alike: dict[tuple, list[str]] = {}
+    for name in shown:
+        alike.setdefault(predictions[name].dims, []).append(name)
+    parts = [decompose(fc, names) for names in alike.values()]
+    index = index_of(predictions)
+    return xr.concat([p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable")
+
+
+def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
+    predictions = fc["predictions"].dataset
+    units = {name: str(predictions[name].attrs.get("units", "")) for name in observables}
+    shared = set(units.values())
+    return units | {"all": shared.pop() if len(shared) == 1 else ""}
+
+
+def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> list[str]:
+    index = index_of(train)
+    fitted = train[index]
+    unit = str(fitted.attrs.get("units", ""))
+    said = [f"fitted on {_span(fitted.values)}"]
+    later = (fc["predictions"].dataset if test is None else test)[index].values
+    later = later[later > float(fc.attrs.get("train_end", fitted.values.max()))]
+    if later.size:
+        said.append(f"forecast over {_span(later)}")
+    said[-1] += f" ({unit})" if unit else ""
+    if test is None:
+        said.append("no held-out data")
+    return said
+
+
+def _span(time: np.ndarray) -> str:
+    first, last = float(time.min()), float(time.max())
+    return f"{first:.10g}\N{EN DASH}{last:.10g}" if last > first else f"{first:.10g}"
+
+
+def _skill(scored: Scored, units: Mapping[str, str]) -> str:
+    own = float(scored.own.loc["all", "crps"])
+    n = int(scored.own.loc["all", "n"])
+    if not np.isfinite(own):
+        return "No test value could be scored."
+    unit = f" {units['all']}" if units["all"] else ""
+    others = {k: float(t.loc["all", "crps"]) for k, t in scored.tables.items() if k != scored.name}
+    said = [_against(name, own, value) for name, value in others.items() if np.isfinite(value)]
+    compared = f": {'; '.join(said)}" if said else ""
+    return (
+        f"On {count(n, 'held-out value')} its CRPS (a mean distance between forecast and truth) "
+        f"is {number(own)}{unit}{compared}."
+    )
+
+
+def _against(name: str, own: float, other: float) -> str:
+    change = 1 - own / other if other > 0 else 0.0
+    if abs(change) < 0.005:
+        return f"level with {name} ({number(other)})"
+    word = "better" if change > 0 else "worse"
+    return f"{percent(abs(change))} {word} than {name} ({number(other)})"
+
+
+def _facts(
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    summary: pd.DataFrame,
+    scored: Scored | None,
+    units: Mapping[str, str],
+) -> list[tuple[str, str, str]]:
+    failed, draws = _failed(fc)
+    facts = [
+        ("forecast draws", fixed(draws, 0), count(post["posterior"].sizes["chain"], "chain")),
+        ("failed forecast draws", fixed(failed, 0), "left out"),
+    ]
+    if scored:
+        crps, cover = scored.own.loc["all", ["crps", "coverage_90"]]
+        facts = [
+            ("CRPS", number(crps), units["all"] or "mean over observables"),
+            ("90 % coverage", percent(cover), "of test values inside"),
+        ]
+    if not are_chains(post):
+        return [*facts, _origin(post)]
+    worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
+    lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
+    mixing = ("largest R-hat", worst, "science parameters")
+    if "nested_rhat" in post.attrs:  # chains too short for R-hat itself
+        mixing = ("nested R-hat", fixed(post.attrs["nested_rhat"], 3), "of superchains")
+    return [
+        *facts,
+        mixing,
+        ("lowest bulk ESS", lowest, "science parameters"),
+    ]
+
+
+def _origin(post: xr.DataTree) -> tuple[str, str, str]:
+    """What the draws of an engine without chains are."""
+    attrs, draws = post.attrs, post["posterior"].sizes["draw"]
+    if "members" in attrs:
+        lost = int(attrs["members_failed"]) + int(attrs["members_stuck"])
+        return "members", fixed(int(attrs["members"]) - lost, 0), f"kept of {attrs['members']}"
+    what = str(attrs["draws_are"])
+    return "draws", fixed(draws, 0), "a point estimate" if what == "point" else what
+
+
+def _failed(fc: xr.DataTree) -> tuple[int, int]:
+    draws = fc["predictions"].dataset
+    sizes = draws.sizes["chain"] * draws.sizes["draw"]
+    if "sample_stats_predictions" not in fc.children:
+        return 0, sizes
+    return int((~fc["sample_stats_predictions"]["ok"].astype(bool)).sum()), sizes
+
+
+def _densities(post: xr.DataTree) -> list[_figures.Card]:
+    names = list(science_parameters(post))[: _figures.MOST_PANELS]
+    return _figures.density_cards(post, names) if names else []
+
+
+def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[_figures.Card]:
+    """The parameters that mix worst are the ones to look at, in the order of the table."""
+    worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
+    names = [str(summary.index[i]) for i in sorted(worst)]
+    chains = post["posterior"].sizes["chain"]
+    return _figures.rank_cards(post, names, chains) if names else []
+
+
+def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
+    attrs: Mapping[str, Any] = {str(k): v for k, v in post.attrs.items()}
+    versions = [f"{v} {attrs[f'version_{v}']}" for v in VERSIONS if f"version_{v}" in attrs]
+    sizes = post["posterior"].sizes
+    kept = f"{count(sizes['chain'], 'chain')} of {count(sizes['draw'], 'draw')}"
+    if int(attrs.get("interrupted", 0)):
+        kept += f"; interrupted, {attrs.get('draws_requested', '?')} a chain were asked for"
+    wall = f"{seconds(attrs.get('wall_time_s'))} in all"
+    if "sampling_time_s" in attrs:
+        wall += f", of which sampling {seconds(attrs['sampling_time_s'])}"
+    rows = [
+        ("engine", attrs.get("engine", MISSING)),
+        ("draws kept", kept),
+        (
+            "random key",
+            f"{attrs.get('key', MISSING)} (fit), {fc.attrs.get('key', MISSING)} (forecast)",
+        ),
+        ("data SHA-256", attrs.get("data_sha256", MISSING)),
+        ("fitted", attrs.get("created", MISSING)),
+        ("forecast", fc.attrs.get("created", MISSING)),
+        ("wall time", f"{wall}; forecast {seconds(fc.attrs.get('wall_time_s'))}"),
+        ("machine", ", ".join(str(attrs[k]) for k in ("platform", "devices") if k in attrs)),
+        ("versions", ", ".join(versions)),
+    ]
+    return [(label, str(value) or MISSING) for label, value in rows]

@@ -1,0 +1,228 @@
+"""The report's tables, as rows of text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from arviz_stats.sampling_diagnostics import ess, rhat
+from arviz_stats.summary import summary
+
+from .._statistics.thinning import thinned
+from ..judgement.scores import consistency
+from ..plots import science_parameters
+from ._text import MISSING, fixed, number, percent
+
+MOST_PARAMETERS = 60
+MOST_WEIGHTS = 100
+LOSSES = {
+    "crps": "CRPS",
+    "log_score": "log score",
+    "interval_score_90": "interval score",
+    "rmse": "RMSE",
+    "mae": "MAE",
+}
+COVERAGES = {f"coverage_{level}": level / 100 for level in (50, 80, 90, 95)}
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Mean, standard deviation and central 90 % interval of one parameter."""
+
+    mean: str = MISSING
+    sd: str = MISSING
+    interval: str = MISSING
+
+
+@dataclass(frozen=True)
+class ParameterRow:
+    """One scalar science parameter."""
+
+    name: str
+    path: str
+    units: str
+    distribution: str
+    prior: Summary
+    posterior: Summary
+    r_hat: str
+    ess_bulk: str
+    ess_tail: str
+
+
+@dataclass(frozen=True)
+class LawRow:
+    """How far the forecast breaks one constraint, in units of what is tolerated."""
+
+    name: str
+    rms: str
+    rms_95: str
+    within: str
+
+
+@dataclass(frozen=True)
+class WeightRow:
+    """One array of network weights, summarised over its elements."""
+
+    name: str
+    path: str
+    shape: str
+    distribution: str
+    prior_sd: str
+    posterior_sd: str
+    means: str
+    r_hat: str
+    ess: str
+    checked: str
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One value of a score table."""
+
+    text: str
+    best: bool = False
+
+
+@dataclass(frozen=True)
+class ScoreGroup:
+    """The scores of every forecast for one observable."""
+
+    observable: str
+    units: str
+    n: int
+    rows: list[tuple[str, list[Cell]]]
+
+
+def summaries(post: xr.DataTree) -> pd.DataFrame:
+    """Return ArviZ's summary of the scalar science parameters, indexed by label."""
+    return _summary(science_parameters(post), "all")
+
+
+def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[ParameterRow]:
+    """Return the first `MOST_PARAMETERS` science parameters, prior and posterior side by side."""
+    scalars = dict(list(science_parameters(post).items())[:MOST_PARAMETERS])
+    before = science_parameters(post, "prior") if "prior" in post.children else {}
+    prior = _summary({name: before[name] for name in scalars if name in before}, "stats")
+    return [
+        ParameterRow(
+            name=name,
+            path=str(scalar.attrs.get("path", name)),
+            units=str(scalar.attrs.get("units", "")),
+            distribution=str(scalar.attrs.get("prior", "")),
+            prior=_brief(prior.loc[name].to_dict()) if name in prior.index else Summary(),
+            posterior=_brief(posterior.loc[name].to_dict()),
+            r_hat=fixed(posterior.loc[name, "r_hat"], 3),
+            ess_bulk=fixed(posterior.loc[name, "ess_bulk"], 0),
+            ess_tail=fixed(posterior.loc[name, "ess_tail"], 0),
+        )
+        for name, scalar in scalars.items()
+    ]
+
+
+def weight_rows(post: xr.DataTree) -> list[WeightRow]:
+    """Return one row for each array of network weights."""
+    posterior = post["posterior"].dataset
+    prior = post["prior"].dataset if "prior" in post.children else xr.Dataset()
+    return [
+        _weight_row(str(name), weights, prior.get(name))
+        for name, weights in posterior.data_vars.items()
+        if weights.attrs.get("group") == "network"
+    ]
+
+
+def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -> list[ScoreGroup]:
+    """Group the scores by observable, with the best value of each column marked.
+
+    The lowest loss is best, and the coverage nearest to its nominal value; equals share the mark.
+    """
+    first = next(iter(tables.values()))
+    observables = [str(name) for name in first.index if name != "all"]
+    if len(observables) > 1:
+        observables = ["all", *observables]
+    return [
+        ScoreGroup(
+            observable=observable,
+            units=units.get(observable, ""),
+            n=int(first.loc[observable, "n"]),
+            rows=_score_rows(tables, observable),
+        )
+        for observable in observables
+    ]
+
+
+def _summary(scalars: Mapping[str, xr.DataArray], kind: str) -> pd.DataFrame:
+    if not scalars:
+        return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
+    # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
+    dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
+    options = {"kind": kind, "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
+    return pd.DataFrame(summary(dataset, **options))
+
+
+def _brief(row: dict[str, float]) -> Summary:
+    mean, sd, low, high = (row[column] for column in ("mean", "sd", "eti90_lb", "eti90_ub"))
+    largest = max(abs(mean), abs(low), abs(high))
+    if not (math.isfinite(sd) and sd > 1e-5 and largest < 1e6):
+        return Summary(number(mean), number(sd), f"{number(low)} to {number(high)}")
+    decimals = max(0, 1 - math.floor(math.log10(sd)))
+    interval = f"{fixed(low, decimals)} to {fixed(high, decimals)}"
+    return Summary(fixed(mean, decimals), fixed(sd, decimals), interval)
+
+
+def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) -> WeightRow:
+    inner = [dim for dim in weights.dims if dim not in ("chain", "draw")]
+    flat = weights.transpose("chain", "draw", *inner).values
+    flat = flat.reshape(*flat.shape[:2], -1)
+    size = flat.shape[2]
+    chosen = thinned(size, MOST_WEIGHTS)
+    checked = xr.Dataset({"weight": (("chain", "draw", "element"), flat[:, :, chosen])})
+    means = flat.mean(axis=(0, 1))
+    return WeightRow(
+        name=name,
+        path=str(weights.attrs.get("path", name)),
+        shape=" \N{MULTIPLICATION SIGN} ".join(str(weights.sizes[dim]) for dim in inner) or "1",
+        distribution=str(weights.attrs.get("prior", "")),
+        prior_sd=MISSING if prior is None else number(prior.std(["chain", "draw"]).mean(), 2),
+        posterior_sd=number(flat.std(axis=(0, 1)).mean(), 2),
+        means=f"{number(means.min(), 2)} to {number(means.max(), 2)}",
+        r_hat=fixed(rhat(checked)["weight"].max(), 3),
+        ess=fixed(ess(checked)["weight"].min(), 0),
+        checked="" if len(chosen) == size else f"{len(chosen)} of {size} elements",
+    )
+
+
+def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tuple[str, list[Cell]]]:
+    columns = [*LOSSES, *COVERAGES]
+    values = np.array([[float(t.loc[observable, c]) for c in columns] for t in tables.values()])
+    nominal = np.array([COVERAGES.get(c, 0.0) for c in columns])
+    is_loss = np.array([c in LOSSES for c in columns])
+    distance = np.where(is_loss, values, np.abs(values - nominal))
+    finite = np.isfinite(distance)
+    lowest = np.where(finite, distance, np.inf).min(axis=0)
+    best = finite & (distance <= lowest + 1e-9 * np.maximum(np.abs(lowest), 1e-9))
+    best &= (finite.sum(axis=0) > 1) & (best.sum(axis=0) < max(len(tables), 2))
+    return [
+        (
+            name,
+            [
+                Cell(percent(v) if c in COVERAGES else number(v), bool(b))
+                for c, v, b in zip(columns, values[i], best[i], strict=True)
+            ],
+        )
+        for i, name in enumerate(tables)
+    ]
+
+
+def law_rows(fc: xr.DataTree) -> list[LawRow]:
+    """Return one row for each constraint of the model; none where nothing was constrained."""
+    if "mismatch" not in fc.children:
+        return []
+    table = consistency(fc)
+    return [
+        LawRow(str(name), number(row["rms"]), number(row["rms_95"]), percent(row["within"]))
+        for name, row in table.iterrows()
+    ]

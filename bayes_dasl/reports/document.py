@@ -1,0 +1,52 @@
+"""The page as a file."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import xarray as xr
+
+from .._runs.files import write_text
+from ._page import render
+
+__all__ = ["Report", "report"]
+
+
+@dataclass(frozen=True)
+class Report:
+    """A report as one self-contained HTML page."""
+
+    html: str
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write the page to `path`: the whole of it, or nothing.
+
+        Raises: WriteError if it cannot be written; an older file at `path` is then left as it was.
+        """
+        return write_text(path, self.html)
+
+    def _repr_html_(self) -> str:
+        return self.html
+
+
+def report(
+    post: xr.DataTree,
+    fc: xr.DataTree,
+    test: xr.Dataset | None,
+    *,
+    title: str = "Forecast report",
+    name: str = "model",
+    rivals: Mapping[str, xr.DataTree] | None = None,
+) -> Report:
+    """Report on one fit and its forecast.
+
+    `test` holds the data that the fit has not seen; without it the page has no scores. `rivals`
+    are the forecasts of other models by name, to be scored on the same data beside `name`.
+
+    Raises: MismatchError if the test data and a forecast share no observable or no time, or if a
+    rival has the name of the model or of a baseline.
+    """
+    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))

@@ -1,0 +1,5 @@
+"""Revision of a posterior: by new data, a finer solver, or weights of its chains."""
+
+from .solver_check import check_solver as check_solver, tightened as tightened
+from .stacking import stack as stack
+from .updates import update as update

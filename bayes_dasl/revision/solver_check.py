@@ -1,0 +1,230 @@
+"""Whether the solver was accurate enough for a posterior: some draws are solved again, far more finely."""
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array
+
+from .._errors import ModelError
+from .._jax.keys import as_key
+from .._statistics.convergence import moving_quantities, rhat
+from .._statistics.importance import (
+    FEWEST,
+    Weights,
+    as_rows,
+    earlier_log_weights,
+    largest_pareto_k,
+    resample_groups,
+    resample_stats,
+    stored_log_likelihood,
+    weigh,
+)
+from .._statistics.thinning import thinned
+from ..inference import Problem, check_same_posterior, fitted_data, pose
+from ..model import Model
+from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
+from ..prediction.predictive import Pushed, push
+from ..random import is_random
+
+# A step much finer than this is lost in rounding.
+_FINEST_RTOL = 1e-13
+_APART = 1.1  # R-hat of chains that weights of their draws cannot bring together
+
+
+def check_solver(
+    model: Model,
+    post: xr.DataTree,
+    *,
+    draws: int = 200,
+    factor: float = 100.0,
+    correct: bool = False,
+    key: int | Array = 0,
+) -> xr.DataTree:
+    r"""Solve posterior draws again with tolerances `factor` times tighter, and say what that changes.
+
+    The log weight of a draw is its log likelihood under the tight solver less that under the solver of the fit. Where
+    $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for 200), means under the weights are
+    those of the posterior under the tight solver; `largest_shift_sd` says how far they lie from the posterior's own.
+
+    Returns the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each of `draws` draws
+    (dim `check_draw`, evenly spaced over all chains). Its attributes: `pareto_k`; `largest_shift_sd`, the largest
+    shift of a mean or change of a standard deviation of a scientific parameter, in posterior standard deviations, and
+    the `parameter`; the tight `rtol` and `atol`; `failures` of the tight solver among `draws`. With `correct`, all
+    draws are solved again and resampled by their smoothed weights, so a coarse solver may be used for sampling: the
+    result is the posterior of `tightened(model, factor)`, which is to be used with it from then on.
+
+    The post that is given is never changed.
+    Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, the
+    weights are worth less than a tenth of the draws, or the chains (of one alone, its halves) disagree, with R-hat
+    above 1.1; MismatchError for a posterior of another model.
+    Source: Timonen et al. (2023), An importance sampling approach for reliable and efficient inference in Bayesian
+    ordinary differential equation models.
+    """
+    if not isinstance(draws, int) or draws < FEWEST or not 1 < factor < math.inf:
+        raise ModelError(f"draws must be at least {FEWEST} and factor more than 1, not {draws!r} and {factor!r}")
+    check_same_posterior(model, post)
+    problem = pose(tightened(model, factor), fitted_data(post))
+    total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
+    index = np.arange(total) if correct else thinned(total, draws)
+    again = _solve_again(problem, post, index, earlier_log_weights(post) if correct else None)
+    found = {"pareto_k": again.weights.pareto_k, **_largest_shift(post, again), **_tolerances(problem.model)}
+    found |= {"failures": int((~again.pushed.ok).sum()), "draws": len(index), "factor": float(factor)}
+    found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
+    tree = post.copy()
+    if correct:
+        _correct(tree, again, key=as_key(key))
+        tree.attrs["posterior_sha256"] = problem.fingerprint()
+    tree["solver_check"] = xr.DataTree(_group(post, again, found))
+    return tree
+
+
+@dataclass(frozen=True)
+class _Again:
+    """Posterior draws `index`, counted over all chains, as the tight solver sees them."""
+
+    index: np.ndarray
+    pushed: Pushed
+    log_weights: np.ndarray
+    weights: Weights
+
+
+def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray, earlier: np.ndarray | None) -> _Again:
+    """`earlier` are log weights of all draws of the posterior, to be judged with those of the solver."""
+    draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
+    before = stored_log_likelihood(post)[index]
+    pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
+    earlier = None if earlier is None else earlier[index]
+    log_weights = pushed.log_weight(problem.observed) - before
+    return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))
+
+
+def has_tolerances(model: Any) -> bool:
+    """Whether a solver in the model has tolerances, so that it can be checked."""
+    return bool(_tolerances(model))
+
+
+def tightened(model: Any, factor: float = 100.0) -> Any:
+    """The model with all tolerances `factor` times tighter, and as many more steps allowed as that may take.
+
+    Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root finder in it.
+    Raises: ModelError if there is none.
+    """
+    if not has_tolerances(model):
+        raise ModelError("nothing in the model has tolerances (rtol, atol) to tighten: its solver cannot be checked")
+    return _tighten(model, factor)
+
+
+def _own_tolerances(node: Any) -> dict[str, float]:
+    held = {name: getattr(node, name, None) for name in ("rtol", "atol")}
+    return {name: value for name, value in held.items() if isinstance(value, (int, float))}
+
+
+def _inside(node: Any) -> Callable[[Any], bool]:
+    """Where to stop on the way down from a node: at random leaves, and at the next nodes with tolerances."""
+    return lambda part: part is not node and (is_random(part) or bool(_own_tolerances(part)))
+
+
+def _tolerances(node: Any) -> dict[str, float]:
+    """The loosest `rtol` and `atol` in a tree."""
+    loosest = _own_tolerances(node)
+    for part in jax.tree.leaves(node, is_leaf=_inside(node)):
+        for name, value in ({} if part is node else _tolerances(part)).items():
+            loosest[name] = max(value, loosest.get(name, 0.0))
+    return loosest
+
+
+def _tighten(node: Any, factor: float) -> Any:
+    tight = jax.tree.map(
+        lambda part: _tighten(part, factor) if _own_tolerances(part) else part, node, is_leaf=_inside(node)
+    )
+    finer = {name: value / factor for name, value in _own_tolerances(node).items()}
+    if finer.get("rtol", 1.0) < _FINEST_RTOL:
+        finer["rtol"] = min(node.rtol, _FINEST_RTOL)
+    if finer and isinstance(getattr(node, "max_steps", None), int):
+        # Steps shrink by the p-th root of the factor, p the order: the square root is enough from two on.
+        finer["max_steps"] = math.ceil(node.max_steps * math.sqrt(factor))
+    tight = copy.copy(tight)
+    for name, value in finer.items():
+        # Not by the constructor: it may take other arguments than there are fields.
+        object.__setattr__(tight, name, value)
+    return tight
+
+
+def _largest_shift(post: xr.DataTree, again: _Again) -> dict[str, float | str]:
+    """How far a mean or a standard deviation moves under the weights, at most, and of which parameter."""
+    shifts = {"none": 0.0}
+    weights = again.weights.values
+    for name, variable in _parameters(post).items():
+        every = variable.values.reshape(-1, math.prod(variable.shape[2:]))
+        spread, some = every.std(axis=0), every[again.index]
+        weighted = some[again.weights.first]
+        mean = weights @ weighted
+        deviation = np.sqrt(weights @ (weighted - mean) ** 2)
+        moved = np.maximum(np.abs(mean - some.mean(axis=0)), np.abs(deviation - some.std(axis=0)))
+        shifts[name] = float(np.max(moved / np.where(spread > 0, spread, np.inf)))
+    worst = max(shifts, key=lambda name: shifts[name])
+    return {"largest_shift_sd": shifts[worst], "parameter": worst}
+
+
+def _parameters(post: xr.DataTree) -> dict[str, xr.DataArray]:
+    """Draws of the scientific parameters, or of all where none is."""
+    all_of_them = {str(name): v.transpose("chain", "draw", ...) for name, v in post["posterior"].data_vars.items()}
+    science = {name: v for name, v in all_of_them.items() if v.attrs.get("group", "science") == "science"}
+    return science or all_of_them
+
+
+def _largest_rhat(post: xr.DataTree) -> float:
+    """The largest R-hat of the scientific parameters that move; 1 if none does."""
+    columns = as_rows({n: v.values.reshape(-1, *v.shape[2:]) for n, v in _parameters(post).items()})
+    by_chain = columns.reshape(post["posterior"].sizes["chain"], -1, columns.shape[1])
+    return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
+
+
+def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
+    """Resample the groups of posterior draws; what the solver says of the data is what the tight one says.
+
+    Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one) disagree.
+    """
+    weights, total = again.weights, len(again.index)
+    if not weights.may_replace(total):
+        raise ModelError(
+            f"the solver of the fit is too coarse to be corrected by weights: their k-hat is {weights.pareto_k:.2f}, "
+            f"which must be below {largest_pareto_k(len(weights.values)):.2f}, and they are worth "
+            f"{weights.effective:.0f} of {total} draws, which must be a tenth; fit again with rtol and atol ten times "
+            "tighter"
+        )
+    chains_apart = _largest_rhat(tree)
+    if chains_apart > _APART:
+        raise ModelError(
+            "the chains of this posterior, or the halves of its only one, disagree "
+            f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol ten times tighter"
+        )
+    taken = again.weights.resample(len(again.index), key=key)
+    observed = tree["observed_data"].to_dataset()
+    groups = resample_groups(tree, taken)
+    if "sample_stats" in tree.children:
+        stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
+        groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])
+    for name, values in (("log_likelihood", again.pushed.log_likelihood), ("conditional_mean", again.pushed.mean)):
+        groups[name] = over_data({n: v[taken] for n, v in values.items()}, tree, observed)
+    groups |= mismatch_group({name: v[taken] for name, v in again.pushed.mismatch.items()}, tree)
+    for name, group in groups.items():
+        tree[name] = xr.DataTree(group)
+    tree.attrs |= {"corrected_by": "importance weights", "effective_draws": again.weights.effective}
+
+
+def _group(post: xr.DataTree, again: _Again, found: dict[str, Any]) -> xr.Dataset:
+    posterior = post["posterior"].to_dataset()
+    chain, draw = np.divmod(again.index, posterior.sizes["draw"])
+    columns = {
+        "log_weight": again.log_weights,
+        "chain": posterior["chain"].values[chain],
+        "draw": posterior["draw"].values[draw],
+    }
+    return xr.Dataset({name: ("check_draw", values) for name, values in columns.items()}, attrs=found)

@@ -1,0 +1,87 @@
+"""Chains that do not mix, combined by how well each of them predicts."""
+
+import json
+import warnings
+from typing import Any
+
+import arviz_stats
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from .._errors import MismatchError
+from .._jax.keys import as_key, printable
+from .._statistics.importance import resample_draws
+
+
+def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
+    r"""Combine chains by stacking: weights with which their mixture predicts each datum best from all others.
+
+    $\max_w \sum_i \log \sum_c w_c\, p_c(y_i \mid y_{-i}), \quad w_c \ge 0, \ \sum_c w_c = 1$, with the densities of
+    each chain $c$ by Pareto-smoothed leave-one-out.
+
+    Chains that stay in different modes, as those of a network may, say nothing of how much each mode holds. Their
+    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` is then `stacked`
+    and the verdict says so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
+    datum in a chain that has any weight (good below 0.7). A chain gives as many draws as its weight says, evenly
+    spaced; they lie in random order, so that chains of the result mean nothing.
+    Raises: MismatchError for a posterior of one chain, or without its log likelihood.
+    Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and weights by ArviZ.
+    """
+    if "log_likelihood" not in post.children or "posterior" not in post.children:
+        raise MismatchError("stacking needs a posterior with its group log_likelihood, as bd.fit returns it")
+    chains, draws = (post["posterior"].sizes[dim] for dim in ("chain", "draw"))
+    if chains < 2:
+        raise MismatchError("one chain is all there is: stacking needs several")
+    weights, pareto_k = _weights(_pointwise(post))
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(as_key(key))).ravel())
+    ends = np.round(np.cumsum(weights) * chains * draws).astype(int)
+    shares = np.diff(ends, prepend=0)
+    index = [c * draws + np.arange(n) * draws // n for c, n in enumerate(shares) if n]
+    taken = rng.permutation(np.concatenate(index))
+    groups = {name: _resampled(group.to_dataset(), taken, draws) for name, group in post.children.items()}
+    groups.pop("modes", None)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = post.attrs | {
+        "draws_are": "stacked",
+        "stacking_weights": json.dumps([round(float(w), 4) for w in weights]),
+        "stacking_pareto_k": pareto_k,
+        "stacking_key": printable(key),
+    }
+    return tree
+
+
+def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
+    blocks = []
+    for variable in post["log_likelihood"].data_vars.values():
+        values = variable.transpose("chain", "draw", ...).values
+        blocks.append(values.reshape(*values.shape[:2], -1))
+    joined = np.concatenate(blocks, axis=2)
+    return joined[..., ~np.isnan(joined).all(axis=(0, 1))]
+
+
+def _weights(log_likelihood: Float[np.ndarray, "chain draw datum"]) -> tuple[Float[np.ndarray, " chain"], float]:
+    trees = {
+        str(chain): xr.DataTree.from_dict(
+            {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "datum"), values[None])}),
+             "posterior": xr.Dataset({"y": (("chain", "draw"), np.zeros((1, len(values))))})}
+        )
+        for chain, values in enumerate(log_likelihood)
+    }  # fmt: skip
+    with warnings.catch_warnings():  # k-hat of a chain that predicts nothing does not matter; the others' is told
+        warnings.simplefilter("ignore", UserWarning)
+        left_out: Any = {name: arviz_stats.loo(tree, pointwise=True) for name, tree in trees.items()}
+        found = arviz_stats.compare(left_out)
+    weights = np.array([float(found.loc[name, "weight"]) for name in trees]).clip(min=0)
+    weights /= weights.sum()
+    highest = [
+        float(left_out[name].pareto_k.max()) for name, weight in zip(trees, weights, strict=True) if weight > 0.01
+    ]
+    return weights, max(highest)
+
+
+def _resampled(group: xr.Dataset, taken: np.ndarray, draws: int) -> xr.Dataset:
+    """A group of draws made of others; groups of anything else are left as they are."""
+    of_draws = group.sizes.get("draw") == draws and len(taken) == group.sizes.get("chain", 0) * draws
+    return resample_draws(group, taken) if of_draws else group

@@ -1,0 +1,177 @@
+"""Take new observations into a posterior: by importance weights where they are enough, else by a new fit."""
+
+import datetime
+import os
+import time
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from .._errors import DataError, ModelError
+from .._jax.devices import require_double_precision
+from .._jax.keys import as_key, printable
+from .._statistics.importance import (
+    as_rows,
+    earlier_log_weights,
+    resample_groups,
+    resample_stats,
+    stored_log_likelihood,
+    weigh,
+)
+from ..data.datasets import check_units, checked_times, fingerprint, series
+from ..inference import NUTS, Engine, Problem, check_same_posterior, data_groups, fit, pose
+from ..model import Model
+from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
+from ..prediction.predictive import Pushed, push
+
+
+def update(
+    model: Model,
+    post: xr.DataTree,
+    new_data: xr.Dataset,
+    *,
+    engine: Engine | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str = "auto",
+    key: int | Array = 0,
+) -> xr.DataTree:
+    r"""The posterior given the data of the fit and new data.
+
+    `new_data` hold observations at other times than the fit's, or of observables that were missing (NaN) at a time of
+    the fit, and the forcings at the times that are new. Each posterior draw is weighed by the likelihood of the new
+    data. Where $\hat k$ of the weights is below 0.7 (a little less for fewer than 2200 draws) and they are worth at
+    least a tenth of the draws, the draws are resampled: no sampler runs, so this is as fast as a forecast. Else the
+    model is fitted to all data by `engine` (`NUTS()` unless given); NUTS looks for modes near the draws, too.
+    `checkpoint` and `device` are those of `fit`, for this case.
+
+    Returns the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
+    `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
+    worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
+    Raises: DataError for a datum that the posterior knows already, a missing forcing, other units, or nothing new;
+    MismatchError for a posterior of another model.
+    """
+    began = time.perf_counter()
+    require_double_precision()
+    if engine is not None and (isinstance(engine, type) or not isinstance(engine, Engine)):
+        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
+    check_same_posterior(model, post)
+    joined = _joined(model, post, new_data)
+    problem, draws = pose(model, joined), draws_of(model, post)
+    before = stored_log_likelihood(post)
+    pushed = push(model, problem.inputs, draws, observed=problem.observed)
+    log_weights = pushed.log_weight(problem.observed) - before
+    weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
+    if weights.may_replace(len(log_weights)):
+        taken = weights.resample(len(log_weights), key=as_key(key))
+        groups = _resampled(post, pushed, log_weights, taken, joined) | data_groups(model, problem, joined)
+        tree = xr.DataTree.from_dict(groups)
+        tree.attrs = _attributes(post, problem, joined)
+        tree.attrs |= {"updated_by": "importance weights"}
+    else:
+        engine = NUTS() if engine is None else engine
+        if isinstance(engine, NUTS):
+            engine = engine.warmed(np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)))
+        tree = fit(model, joined, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
+        tree.attrs["updated_by"] = "refit"
+    tree.attrs |= {"update_pareto_k": weights.pareto_k, "effective_draws": weights.effective}
+    tree.attrs |= {"updates": int(post.attrs.get("updates", 0)) + 1, "update_key": printable(key)}
+    tree.attrs["update_time_s"] = time.perf_counter() - began
+    return tree
+
+
+def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
+    """The data of the fit and the new ones, on all their times."""
+    observed, known = post["observed_data"].to_dataset(), post["constant_data"].to_dataset()
+    index = model.index
+    start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
+    if new_times[0] < start:
+        raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
+    times = np.union1d(observed[index].values, new_times)
+    places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
+    _refuse_other_places(places, new_data)
+    columns, gained = {}, 0
+    for name in (*model.observables, *model.layer.forcings):
+        before = (observed if name in observed else known)[name]
+        now = _new_values(model, new_data, before, name, times)
+        held = _on(times, before[index].values, before.values)
+        if name in model.observables:
+            _refuse_again(name, times, held, now)
+            gained += int((~np.isnan(now)).sum())
+        else:
+            _refuse_other(name, times, held, now)
+        columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
+    if not gained:
+        raise DataError(f"the new data hold no value of {', '.join(model.observables)}: there is nothing to update by")
+    return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
+
+
+def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:
+    for name, known in places.items():
+        if not (name in new_data.coords and np.array_equal(new_data[name].values, known.values)):
+            raise DataError(f"the new data must lie at the places '{name}' of the fit: put NaN where nothing was seen")
+
+
+def _new_values(
+    model: Model, new_data: xr.Dataset, before: xr.DataArray, name: str, times: np.ndarray
+) -> Float[np.ndarray, "time ..."]:
+    dims = tuple(map(str, before.dims))
+    if name not in new_data:
+        return np.full((len(times), *before.shape[1:]), np.nan)
+    check_units(new_data, name, model.layer.units.get(name, "") or before.attrs.get("units", ""))
+    role = "observable" if name in model.observables else "forcing"
+    return _on(times, checked_times(new_data, dims[0]), series(new_data, name, role, dims))
+
+
+def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
+    """Values at their own times, NaN at all others."""
+    whole = np.full((len(times), *values.shape[1:]), np.nan)
+    whole[np.searchsorted(times, own)] = values
+    return whole
+
+
+def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
+        raise DataError(
+            f"the posterior knows '{name}' at time {times[at[0]]:g} already ({held[at]:g}; the new data say "
+            f"{now[at]:g}): a "
+            "datum must not count twice, so leave it out of the new data"
+        )
+
+
+def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    for i in np.flatnonzero(np.isnan(held) & np.isnan(now))[:1]:
+        raise DataError(f"forcing '{name}' is missing at the new time {times[i]:g}")
+    for i in np.flatnonzero(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]:
+        raise DataError(
+            f"forcing '{name}' at time {times[i]:g} was {held[i]:g} in the fit and is {now[i]:g} in the new data: an "
+            "update adds observations; to change what is known, fit again"
+        )
+
+
+def _resampled(
+    post: xr.DataTree, pushed: Pushed, log_weights: np.ndarray, taken: np.ndarray, joined: xr.Dataset
+) -> dict[str, xr.Dataset]:
+    """The groups of posterior draws, resampled; those of prior draws as they are."""
+    groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
+    groups |= resample_groups(post, taken)
+    if "sample_stats" in post.children:
+        stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
+        groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
+    groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
+    for group, values in (("log_likelihood", pushed.log_likelihood), ("conditional_mean", pushed.mean)):
+        groups[group] = over_data({name: v[taken] for name, v in values.items()}, post, joined)
+    return groups
+
+
+def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
+    # The evidence is that of fewer data.
+    kept = {str(name): value for name, value in post.attrs.items() if not str(name).startswith("log_evidence")}
+    return kept | {
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "data_sha256": fingerprint(joined),
+        "posterior_sha256": problem.fingerprint(),
+    }
