@@ -39,6 +39,7 @@ from .inference import (
     SVI as SVI,
     SWAG as SWAG,
     DeepEnsemble as DeepEnsemble,
+    Descent as Descent,
     Joint as Joint,
     Laplace as Laplace,
     ManyChain as ManyChain,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Literal
 
@@ -54,6 +56,32 @@ class Diagnosis:
         """Return the level, the verdict and the findings as plain values, ready for JSON."""
         findings = [asdict(finding) for finding in self.findings]
         return {"level": self.level, "verdict": self.verdict, "findings": findings}
+
+
+def to_json(findings: Iterable[Finding]) -> str:
+    """Findings as text, for an attribute."""
+    return json.dumps([asdict(finding) for finding in findings])
+
+
+def from_json(text: str) -> tuple[Finding, ...]:
+    """Findings from such text."""
+    return tuple(Finding(**held) for held in json.loads(text))
+
+
+def nested_finding(found: float, of: str = "") -> Finding:
+    """Whether superchains agree; of the parameters, unless it is said of what."""
+    level = grade(-found, good=-1.01, warning=-1.05)
+    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
+    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below 1.01", remedy)
+
+
+def evidence_finding(value: float, error: float | None) -> Finding:
+    """The log evidence, and how well it is known."""
+    if error is None:
+        return Finding("warning", "log evidence", f"{value:.2f}, of one run", "take several runs for a standard error")
+    level = grade(-error, good=-0.3, warning=-1.0)
+    remedy = "" if level == "good" else "take more particles, or a richer guide"
+    return Finding(level, "log evidence", f"{value:.2f} with a standard error of {error:.2g}", remedy)
 
 
 def grade(value: float, *, good: float, warning: float) -> Level:

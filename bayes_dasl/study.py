@@ -16,7 +16,7 @@ from ._errors import DataError, Interrupted, MismatchError, ModelError, ReadErro
 from ._runs.files import write_text
 from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, split
-from .inference import NUTS, Engine, belongs_to, fit, pose
+from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
 from .judgement.baselines import score_baselines
 from .judgement.diagnosis import Diagnosis, diagnose
 from .judgement.scores import score
@@ -47,7 +47,7 @@ class Study:
     data: xr.Dataset
     split: float
     rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
-    engine: Engine = dataclasses.field(default_factory=NUTS)
+    engine: AbstractEngine = dataclasses.field(default_factory=NUTS)
     label: str = "model"
     title: str = ""
     source: str = ""

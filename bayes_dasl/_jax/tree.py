@@ -1,9 +1,12 @@
-"""Paths into a pytree: dotted names, and the nodes that a path runs through."""
+"""Pytrees: dotted names, the nodes that a path runs through, and gradients that stop at a tree."""
 
 from collections.abc import Iterable, Iterator
 from typing import Any
 
+import equinox as eqx
+import jax
 import jax.tree_util as jtu
+from jax import lax
 
 Path = tuple[Any, ...]
 
@@ -86,3 +89,8 @@ class FrozenDict(dict):
 
     def __hash__(self) -> int:  # type: ignore[override]
         return hash(tuple(self.items()))
+
+
+def frozen(tree: Any) -> Any:
+    """A tree through which no gradient flows."""
+    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, tree)

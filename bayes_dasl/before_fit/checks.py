@@ -12,15 +12,14 @@ from jaxtyping import Array
 from .._errors import BayesDaslError
 from .._jax.devices import require_double_precision
 from .._jax.keys import as_key
-from ..inference import NUTS, Engine, pose
-from ..inference.gradient import choose
-from ..inference.problem import Problem, traced_once
+from ..inference import NUTS, AbstractEngine, pose
+from ..inference.gradient import traced_once
+from ..inference.problem import Problem
 from ..inference.sharding import spread
 from ..judgement.diagnosis import Diagnosis, Finding
 from ..model import Model
 from ..prediction.predictive import Pushed, push
 from ..random import draw_prior
-from .costs import compilations, gradients
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -40,7 +39,7 @@ class Check(Diagnosis):
         }[self.level]
 
 
-def check(model: Model, data: xr.Dataset, engine: Engine | None = None, *, key: int | Array = 0) -> Check:
+def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0) -> Check:
     """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
 
     The cost is that of the engine, `NUTS()` unless given; of an engine of one's own only that of a gradient is known.
@@ -110,9 +109,9 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             )  # fmt: skip
 
 
-def _gradient(problem: Problem, engine: Engine, *, key: Array) -> Iterator[Finding]:
+def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterator[Finding]:
     try:
-        strategy = choose(problem, getattr(engine, "gradient", "reverse"))
+        strategy = engine.gradient_mode(problem)
     except BayesDaslError as error:
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
@@ -143,18 +142,18 @@ def _gradient(problem: Problem, engine: Engine, *, key: Array) -> Iterator[Findi
     yield _cost(run, positions, compiling, problem, engine)
 
 
-def _cost(run, positions, compiling: float, problem: Problem, engine: Engine) -> Finding:
+def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEngine) -> Finding:
     laps = []
     for _ in range(5):
         began = time.perf_counter()
         run(positions)[0].block_until_ready()
         laps.append(time.perf_counter() - began)
-    each, batch = float(np.median(laps)) / _GRADIENTS, getattr(engine, "batch", 1)
+    each, batch = float(np.median(laps)) / _GRADIENTS, engine.batch
     message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
-    needed = gradients(problem, engine)
-    if needed:
-        compiled = compilations(problem) * compiling
-        least, most = (f"{each * batch * number + compiled:.0f}" for number in needed)
+    cost = engine.cost(problem)
+    if cost:
+        compiled = cost.programs * compiling
+        least, most = (f"{each * batch * number + compiled:.0f}" for number in (cost.least, cost.most))
         seconds = least if least == most else f"{least} to {most}"
         message += f"; {engine!r} should take about {seconds} s, compilation included"
     return Finding("good", "cost", message)

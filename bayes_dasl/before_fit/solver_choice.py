@@ -12,8 +12,7 @@ from jaxtyping import Array
 from .._errors import ModelError
 from .._jax.keys import as_key
 from ..inference import pose
-from ..inference.gradient import choose
-from ..inference.problem import traced_once
+from ..inference.gradient import choose, traced_once
 from ..inference.sharding import lap_times
 from ..layers import ODE
 from ..layers.ode import find_solver

@@ -3,21 +3,20 @@
 from .descent import (
     SWAG as SWAG,
     DeepEnsemble as DeepEnsemble,
+    Descent as Descent,
     Joint as Joint,
     Laplace as Laplace,
     MCDropout as MCDropout,
 )
-from .fitting import (
-    Engine as Engine,
-    belongs_to as belongs_to,
+from .engine import AbstractEngine as AbstractEngine, Cost as Cost, Samples as Samples
+from .fitting import belongs_to as belongs_to, check_engine as check_engine, fit as fit, resume as resume
+from .groups import (
     check_same_posterior as check_same_posterior,
     data_groups as data_groups,
-    fit as fit,
     fitted_data as fitted_data,
 )
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
 from .problem import Problem as Problem, pose as pose
-from .resuming import resume as resume
 from .smc import SMC as SMC
 from .svi import SVI as SVI

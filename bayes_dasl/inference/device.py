@@ -9,7 +9,8 @@ import numpy as np
 
 from .._errors import MismatchError, ModelError
 from .._runs.journal import Arrays, Journal
-from .problem import Problem, traced_once
+from .gradient import traced_once
+from .problem import Problem
 from .sharding import lap_times
 
 _LAPS = 5

@@ -1,18 +1,27 @@
-"""How the gradient of a posterior is taken: by reverse or by forward mode through the solver."""
+"""How the gradient of a posterior is taken: by reverse or by forward mode through the solver, traced once."""
 
 import contextlib
 import json
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 import diffrax
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._errors import ModelError, WriteError
 from .._jax.devices import cache_folder, computing_devices
+from .._jax.trace import traced
 from .._runs.files import write_text
-from .problem import Problem, traced_once
+from ..layers import with_adjoint
+from .problem import Problem
 from .sharding import lap_times
+
+type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
+type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
+
 
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.
@@ -82,3 +91,41 @@ def _measure(problem: Problem, strategy: str) -> float:
     value_and_gradient, _ = traced_once(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
+
+
+def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
+    """Value and gradient of the log density, and the log density itself, from one shared trace.
+
+    Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
+    two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
+    """
+    both = _forward(problem) if strategy == "forward" else jax.value_and_grad(problem.log_density)
+    evaluate = jax.jit(traced(both, jnp.zeros(problem.dimension)))
+
+    def value_and_gradient(position):
+        value, gradient = evaluate(position)
+        # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw is lost anyway.
+        return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
+
+    @jax.custom_vjp
+    def log_density_of(position):
+        return value_and_gradient(position)[0]
+
+    log_density_of.defvjp(value_and_gradient, lambda gradient, scale: (scale * gradient,))
+    return value_and_gradient, log_density_of
+
+
+def reversible(problem: Problem) -> Problem:
+    """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
+    return with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+
+
+def _forward(problem: Problem) -> ValueAndGradient:
+    """One solve that carries the sensitivities to every unknown number along."""
+    forward = with_adjoint(problem, diffrax.ForwardMode())
+
+    def value_and_gradient(position):
+        along = lambda direction: jax.jvp(forward.log_density, (position,), (direction,))  # noqa: E731
+        return jax.vmap(along, out_axes=(None, 0))(jnp.eye(position.size))
+
+    return value_and_gradient

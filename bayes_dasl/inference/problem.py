@@ -1,14 +1,17 @@
 """The narrow waist: a model and data become one flat, unconstrained log density.
 
-Every engine uses this and nothing else of the model: the log density, prior draws in the same space, the way back to
-named values, and what kind of solver there is.
+Every engine uses this and nothing else of the model: the log density and its terms, prior draws in the same space, the
+way back to named values, subsets of the data, and what kind of solver there is. Only `coordinates` and `linearisation`
+look at the model, the inputs and the data inside.
 """
 
+import dataclasses
 import hashlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Mapping
+from typing import Any, NamedTuple
 
 import diffrax
 import equinox as eqx
@@ -16,19 +19,40 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float, Int
 from numpyro.distributions.transforms import Transform
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from .._jax.trace import constants, traced
+from .._jax.trace import constants
 from ..data.datasets import Inputs
-from ..layers import with_adjoint
 from ..model import Model, Observed, check_data
-from ..random import draw_prior, paths
+from ..random import draw_prior, paths, realise
 from .bijector import bijector
 
 _WIDTH_DRAWS, _CENTRAL = 500, (0.15866, 0.84134)
+
+
+_INDEX = "the index itself"
+
+type Priors = Mapping[str, Float[Array, ""]]
+"""What the priors say, by group of random leaves."""
+
+type Weights = Mapping[str, Float[Array, "time ..."]]
+"""How often each datum of an observable counts."""
+
+
+class Terms(NamedTuple):
+    """Their sum is the log density; −inf, all of them, where the solver fails.
+
+    `data` is the log likelihood, `science` the prior of what has a meaning, latent states included, with what soft
+    constraints and mismatches say, and `network` the prior of what is learned; both with the volume of the way to the
+    unconstrained space.
+    """
+
+    data: Float[Array, ""]
+    science: Float[Array, ""]
+    network: Float[Array, ""]
 
 
 class _Site(eqx.Module):
@@ -70,6 +94,47 @@ class Problem(eqx.Module):
         terms = [jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()]
         return sum(terms, log_jacobian)
 
+    def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
+        """The log priors of a position by group, with the volume of the way to the unconstrained space."""
+        found = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
+        values = self.constrain(position)
+        for path, leaf in paths(self.model).items():
+            site = self.sites[path]
+            x = position[site.start : site.start + site.size].reshape(site.bijector.inverse_shape(site.shape))
+            volume = jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
+            found[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume
+        return found
+
+    def terms(
+        self,
+        position: Float[Array, " dimension"],
+        weights: Weights | None = None,
+        *,
+        priors: Priors | None = None,
+        data_at: Float[Array, " dimension"] | None = None,
+    ) -> Terms:
+        """The log density by its terms.
+
+        Args:
+            position: where, in the unconstrained space.
+            weights: how often each datum counts; once unless given.
+            priors: stand in for those of the model.
+            data_at: the position that the data see, where it is not that of the priors.
+        """
+        priors = self.log_priors(position) if priors is None else priors
+        weights = self.weights() if weights is None else weights
+        realised = realise(self.model, self.constrain(position if data_at is None else data_at))
+        prediction = realised.predict(self.inputs)
+        likelihood = jnp.zeros(())
+        for name, noise in realised.conditional(prediction, self.inputs).items():
+            seen = ~jnp.isnan(self.observed[name])
+            each = noise.log_prob(jnp.where(seen, self.observed[name], 1.0))
+            likelihood += jnp.sum(weights[name] * jnp.where(seen, each, 0.0))
+        science = priors["science"] + priors["latent"] + prediction.log_factor
+        found = Terms(likelihood, science, priors["network"])
+        usable = prediction.ok & jnp.isfinite(sum(found, jnp.zeros(())))
+        return Terms(*(jnp.where(usable, value, -jnp.inf) for value in found))
+
     def constrain(self, position: Float[Array, " dimension"]) -> dict[str, Array]:
         """Named values (path → array) from a flat position."""
         return self.constrain_with_volume(position)[0]
@@ -93,7 +158,7 @@ class Problem(eqx.Module):
         """Independent prior draws in the unconstrained space; no solver runs."""
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
 
-    def prior_spread(self) -> Float[np.ndarray, " dimension"]:
+    def prior_widths(self) -> Float[np.ndarray, " dimension"]:
         """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation.
 
         One where there is no such number, as of a gamma distribution of which half of the draws are zero in floats.
@@ -114,6 +179,76 @@ class Problem(eqx.Module):
         for constant in map(np.asarray, constants(closed)):
             digest.update(f"{constant.dtype}{constant.shape}".encode() + np.ascontiguousarray(constant).tobytes())
         return digest.hexdigest()
+
+    @property
+    def times(self) -> int:
+        """At how many times there are data."""
+        return self.inputs.times.size
+
+    @property
+    def data(self) -> int:
+        """How many data there are, without those that are missing."""
+        return sum(int(np.sum(~np.isnan(np.asarray(v)))) for v in self.observed.values())
+
+    @property
+    def constraints(self) -> tuple[str, ...]:
+        """The soft constraints of the model by name: each may be a law of the whole series."""
+        return tuple(self.model.constraints)
+
+    def weights(self, of_times: Float[np.ndarray, "... time"] | None = None) -> dict[str, Any]:
+        """How often each datum counts if all at a time count so often; once unless given."""
+        of_times = np.ones(self.times) if of_times is None else of_times
+
+        def over(values: Array) -> np.ndarray:
+            each = of_times.reshape(*of_times.shape, *[1] * (values.ndim - 1))
+            return np.broadcast_to(each, (*of_times.shape[:-1], *values.shape)).astype(float)
+
+        return {name: over(values) for name, values in self.observed.items()}
+
+    def rows(self, index: Int[Array, " row"]) -> "Problem":
+        """The problem at some of its times, in their order."""
+        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index])
+        return dataclasses.replace(
+            self, inputs=inputs, observed={name: values[index] for name, values in self.observed.items()}
+        )
+
+    def split(self, held_out: Bool[np.ndarray, " time"]) -> "tuple[Problem, Problem]":
+        """The problem in which the data at some times are missing, and the one in which all others are.
+
+        What is predicted in the latter is predicted from all data that were before.
+        """
+        training, judged = self._seeing(~held_out), self._seeing(held_out)
+        past = self.inputs.past
+        return training, judged if past is None else judged._with_inputs(past=past)
+
+    def _seeing(self, at: np.ndarray) -> "Problem":
+        def some(values: Mapping[str, Array]) -> dict[str, Array]:
+            return {n: jnp.where(at.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.nan) for n, v in values.items()}
+
+        past = self.inputs.past
+        seen = dataclasses.replace(self, observed=some(self.observed))
+        return seen if past is None else seen._with_inputs(past=dataclasses.replace(past, values=some(past.values)))
+
+    def _with_inputs(self, **inputs: Any) -> "Problem":
+        return dataclasses.replace(self, inputs=dataclasses.replace(self.inputs, **inputs))
+
+    @property
+    def movable(self) -> dict[str, Array]:
+        """Inputs that can be moved a little: values of forcings that run straight or in steps between them.
+
+        Of a layer that solves nothing and has no forcings it is the index. Of a solver the times cannot change places.
+        """
+        values = {n: getattr(force, "values", None) for n, force in self.inputs.forcings.items()}
+        values = {n: v for n, v in values.items() if v is not None}
+        return values if values or self.states() else {_INDEX: self.inputs.times}
+
+    def moved_to(self, values: Mapping[str, Array]) -> "Problem":
+        """The problem with other values of some of its movable inputs."""
+        forcings = {
+            name: dataclasses.replace(force, values=values[name]) if name in values else force
+            for name, force in self.inputs.forcings.items()
+        }
+        return self._with_inputs(forcings=forcings, times=values.get(_INDEX, self.inputs.times))
 
     def adjoints(self) -> list[diffrax.AbstractAdjoint]:
         """How the solvers of the model are differentiated, in reverse mode."""
@@ -148,45 +283,3 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
         sites[path] = _Site(start, leaf.shape, bijector(leaf.distribution.support))
         start += sites[path].size
     return Problem(model, model.inputs(data), observed, sites, start)
-
-
-type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
-type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
-
-
-def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
-    """Value and gradient of the log density, and the log density itself, from one shared trace.
-
-    Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
-    two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
-    """
-    both = _forward(problem) if strategy == "forward" else jax.value_and_grad(problem.log_density)
-    evaluate = jax.jit(traced(both, jnp.zeros(problem.dimension)))
-
-    def value_and_gradient(position):
-        value, gradient = evaluate(position)
-        # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw is lost anyway.
-        return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
-
-    @jax.custom_vjp
-    def log_density_of(position):
-        return value_and_gradient(position)[0]
-
-    log_density_of.defvjp(value_and_gradient, lambda gradient, scale: (scale * gradient,))
-    return value_and_gradient, log_density_of
-
-
-def reversible(problem: Problem) -> Problem:
-    """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
-    return with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
-
-
-def _forward(problem: Problem) -> ValueAndGradient:
-    """One solve that carries the sensitivities to every unknown number along."""
-    forward = with_adjoint(problem, diffrax.ForwardMode())
-
-    def value_and_gradient(position):
-        along = lambda direction: jax.jvp(forward.log_density, (position,), (direction,))  # noqa: E731
-        return jax.vmap(along, out_axes=(None, 0))(jnp.eye(position.size))
-
-    return value_and_gradient

@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._runs.journal import Arrays
-from .problem import Problem, ValueAndGradient
+from .gradient import ValueAndGradient
+from .problem import Problem
 from .sharding import spread
 
 CLIMBS = 32

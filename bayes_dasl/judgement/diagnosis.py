@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from arviz_stats.base.array import array_stats
 
-from .._findings import FAILURES, Diagnosis, Finding, Level, grade
+from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
 from .._statistics.convergence import moving_quantities, nested_rhat, rhat
 from .._statistics.thinning import thinned
-from .run_findings import nested_finding, run_findings
+from .posterior_findings import posterior_findings
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -29,12 +29,13 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     and, where a network is part of it, on the vector field (at the mean states at these times); never on the weights of
     a network, of which several sets say the same. Of more than 200 points 200 evenly spaced ones are looked at. Draws
     that are not finite are left out. Members of an ensemble and other draws that are no chains are judged by how they
-    were made.
+    were made, which the engine itself says.
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
+    said = from_json(post.attrs.get("findings", "[]"))
     if not are_chains(post):
-        return Diagnosis((*run_findings(post, agreed=True), *_failure_findings(post, fc)))
+        return Diagnosis((*said, *posterior_findings(post, agreed=True), *_failure_findings(post, fc)))
     science = _columns(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
     trajectories = _columns(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
@@ -43,7 +44,8 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     return Diagnosis(
         (
             *_run_findings(post),
-            *run_findings(post, agreed=all(map(_agreed, judged))),
+            *said,
+            *posterior_findings(post, agreed=all(map(_agreed, judged))),
             *_mixing_findings(judged, int(post.attrs["superchains"]) if "nested_rhat" in post.attrs else 0),
             *_chain_findings(post, judged),
             *_energy_findings(post),
@@ -55,7 +57,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
 
 def are_chains(post: xr.DataTree) -> bool:
     """Whether the draws are those of chains, rather than members, masks or a point."""
-    return post.attrs.get("draws_are", "chains") == "chains"
+    return bool(post.attrs.get("markov", 1))
 
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:

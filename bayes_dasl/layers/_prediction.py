@@ -7,9 +7,9 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
+from .._jax.tree import frozen
 from ..data.datasets import Inputs
 from ..random import Module
 
@@ -116,11 +116,6 @@ def shielded(function: Callable, fine: Callable[[Any], Any], *args: Any) -> tupl
     ok = jnp.asarray(fine(frozen(closed)(*frozen(args))))
     through = jax.tree.map(lambda x: jnp.where(ok, x, frozen(x)) if eqx.is_inexact_array(x) else x, (closed, args))
     return through[0](*through[1]), ok
-
-
-def frozen(tree: Any) -> Any:
-    """A tree through which no gradient flows."""
-    return jax.tree.map(lambda x: lax.stop_gradient(x) if eqx.is_array(x) else x, tree)
 
 
 def predict_rows(rows: Callable, times: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:

@@ -13,12 +13,12 @@ from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import ModelError
-from .._jax.tree import FrozenDict
+from .._jax.tree import FrozenDict, frozen
 from .._types import Values, VectorField
 from ..data.datasets import Inputs
 from ..random import is_function, is_random, paths
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, frozen, predict_rows
+from ._prediction import AbstractLayer, Prediction, predict_rows
 from .algebraic import at_rows, forced_rows
 
 type Flat = Float[Array, " unknown"]

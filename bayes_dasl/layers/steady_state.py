@@ -11,12 +11,12 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
 from .._errors import ModelError
-from .._jax.tree import FrozenDict, prepared
+from .._jax.tree import FrozenDict, frozen, prepared
 from .._types import Values, VectorField
 from ..data.datasets import Inputs
 from ..random import is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names
-from ._prediction import AbstractLayer, Prediction, frozen, predict_rows
+from ._prediction import AbstractLayer, Prediction, predict_rows
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, limits
 from .algebraic import at_rows, forced_rows

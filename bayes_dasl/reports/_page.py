@@ -223,11 +223,7 @@ def _facts(
 def _origin(post: xr.DataTree) -> tuple[str, str, str]:
     """What the draws of an engine without chains are."""
     attrs, draws = post.attrs, post["posterior"].sizes["draw"]
-    if "members" in attrs:
-        lost = int(attrs["members_failed"]) + int(attrs["members_stuck"])
-        return "members", fixed(int(attrs["members"]) - lost, 0), f"kept of {attrs['members']}"
-    what = str(attrs["draws_are"])
-    return "draws", fixed(draws, 0), "a point estimate" if what == "point" else what
+    return "draws", fixed(draws, 0), str(attrs.get("draws_are", ""))
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:

@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._errors import MismatchError
+from .._findings import Finding, from_json, to_json
 from .._jax.keys import as_key, printable
 from .._statistics.importance import resample_draws
 
@@ -22,8 +23,8 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     each chain $c$ by Pareto-smoothed leave-one-out.
 
     Chains that stay in different modes, as those of a network may, say nothing of how much each mode holds. Their
-    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` is then `stacked`
-    and the verdict says so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
+    stacked draws are a mixture for prediction, not draws of the posterior: the attribute `draws_are` and the verdict
+    say so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
     datum in a chain that has any weight (good below 0.7). A chain gives as many draws as its weight says, evenly
     spaced; they lie in random order, so that chains of the result mean nothing.
     Raises: MismatchError for a posterior of one chain, or without its log likelihood.
@@ -44,12 +45,23 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     groups.pop("modes", None)
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = post.attrs | {
-        "draws_are": "stacked",
+        "draws_are": "stacked chains",
+        "markov": 0,
+        "findings": to_json((*from_json(post.attrs.get("findings", "[]")), _finding(weights))),
         "stacking_weights": json.dumps([round(float(w), 4) for w in weights]),
         "stacking_pareto_k": pareto_k,
         "stacking_key": printable(key),
     }
     return tree
+
+
+def _finding(weights: Float[np.ndarray, " chain"]) -> Finding:
+    shares = ", ".join(f"{w:.2g}" for w in weights)
+    return Finding(
+        "warning", "stacked chains",
+        f"chains are weighed by how well they predict ({shares}): a mixture, no draws of the posterior",
+        "read forecasts, not parameters; a stronger prior may make the chains agree",
+    )  # fmt: skip
 
 
 def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:

@@ -10,7 +10,8 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._errors import DataError, ModelError
+from .._errors import DataError
+from .._findings import Finding, from_json, to_json
 from .._jax.devices import require_double_precision
 from .._jax.keys import as_key, printable
 from .._statistics.importance import (
@@ -22,10 +23,12 @@ from .._statistics.importance import (
     weigh,
 )
 from ..data.datasets import check_units, checked_times, fingerprint, series
-from ..inference import NUTS, Engine, Problem, check_same_posterior, data_groups, fit, pose
+from ..inference import NUTS, AbstractEngine, Problem, check_engine, check_same_posterior, data_groups, fit, pose
 from ..model import Model
 from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
 from ..prediction.predictive import Pushed, push
+
+_SUBJECT = "update"
 
 
 def update(
@@ -33,7 +36,7 @@ def update(
     post: xr.DataTree,
     new_data: xr.Dataset,
     *,
-    engine: Engine | None = None,
+    engine: AbstractEngine | None = None,
     progress: bool | None = None,
     checkpoint: str | os.PathLike | None = None,
     device: str = "auto",
@@ -56,8 +59,8 @@ def update(
     """
     began = time.perf_counter()
     require_double_precision()
-    if engine is not None and (isinstance(engine, type) or not isinstance(engine, Engine)):
-        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
+    engine = NUTS() if engine is None else engine
+    check_engine(engine)
     check_same_posterior(model, post)
     joined = _joined(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
@@ -72,15 +75,22 @@ def update(
         tree.attrs = _attributes(post, problem, joined)
         tree.attrs |= {"updated_by": "importance weights"}
     else:
-        engine = NUTS() if engine is None else engine
-        if isinstance(engine, NUTS):
-            engine = engine.warmed(np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)))
-        tree = fit(model, joined, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
+        near = np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws))
+        tree = fit(model, joined, engine.near(near), progress=progress, checkpoint=checkpoint, device=device, key=key)
         tree.attrs["updated_by"] = "refit"
     tree.attrs |= {"update_pareto_k": weights.pareto_k, "effective_draws": weights.effective}
     tree.attrs |= {"updates": int(post.attrs.get("updates", 0)) + 1, "update_key": printable(key)}
+    tree.attrs["findings"] = to_json((*from_json(tree.attrs.get("findings", "[]")), _finding(tree)))
     tree.attrs["update_time_s"] = time.perf_counter() - began
     return tree
+
+
+def _finding(tree: xr.DataTree) -> Finding:
+    weights = f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} effective draws"
+    how = f"{tree.attrs['updated_by']}: {weights}"
+    if tree.attrs["updated_by"] == "refit":
+        how = f"a refit, since weights of the old draws would not do ({weights})"
+    return Finding("good", _SUBJECT, f"new data were taken in by {how}")
 
 
 def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
@@ -168,9 +178,11 @@ def _resampled(
 
 
 def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
-    # The evidence is that of fewer data.
+    # The evidence is that of fewer data, and of updates the last one is told, whose weights are those of all.
+    said = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in ("log evidence", _SUBJECT)]
     kept = {str(name): value for name, value in post.attrs.items() if not str(name).startswith("log_evidence")}
     return kept | {
+        "findings": to_json(said),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "data_sha256": fingerprint(joined),
         "posterior_sha256": problem.fingerprint(),

@@ -14,7 +14,8 @@ from ...layers import ODE
 from ...model import Model
 from ...prediction.given_states import States, given, odes
 from ...random import realise
-from ..problem import LogDensity, Problem
+from ..gradient import LogDensity
+from ..problem import Problem
 from .last_layer import LastLayer
 
 _BATCH = 100

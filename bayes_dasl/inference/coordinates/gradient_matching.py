@@ -12,9 +12,9 @@ import optax
 from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_smoothing_spline
 
+from ..._jax.tree import frozen
 from ..._runs.journal import Arrays
 from ...layers import ODE
-from ...layers._prediction import frozen
 from ...prediction.given_states import States, given, odes
 from ...random import bounds, is_random, realise
 from ..problem import Problem

@@ -17,9 +17,11 @@ from ..._runs.journal import Arrays
 from ..._types import Values
 from ...data.datasets import Inputs
 from ...layers import ODE
+from ...networks.network import networks
 from ...prediction.given_states import can_be_given, odes
 from ...random import Module
-from ..problem import Problem, reversible
+from ..gradient import reversible
+from ..problem import Problem
 from .frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
 from .last_layer import last_layer
 
@@ -35,6 +37,8 @@ _LARGEST = 4_000_000
 _FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
 # A datum counts with so much more spread, as a share of its noise: for what is not linear.
 _SLACK = 1.5
+# Programs of an engine, each of which takes about as long to compile as a gradient.
+_PROGRAMS, _PROGRAMS_OF_NETWORKS = 4, 30
 
 
 class _MeanField(Module):
@@ -70,6 +74,12 @@ def references_of(problem: Problem) -> "References | None":
     return References(LinearModel(problem, last)) if last is not None and last.coordinates else None
 
 
+def programs(problem: Problem) -> int:
+    """How many times as long as a gradient the programs of an engine take to compile in these coordinates."""
+    inside = any(networks(ode) for ode in odes(problem.model.layer))
+    return _PROGRAMS_OF_NETWORKS if inside else _PROGRAMS
+
+
 def is_sound(frame: Arrays) -> bool:
     """Whether the arrays of a frame are finite: they are not where the reference could not be solved."""
     return all(np.isfinite(leaf).all() for leaf in frame.values())
@@ -92,7 +102,7 @@ class References:
 
     def widths(self) -> Float[np.ndarray, " dimension"]:
         """By how much a coordinate varies: as its prior, or by one where frames make it a unit normal."""
-        widths = self.linear.problem.prior_spread()
+        widths = self.linear.problem.prior_widths()
         widths[self.linear.weights] = 1.0
         return widths
 

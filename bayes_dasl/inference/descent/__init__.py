@@ -4,4 +4,5 @@ from .dropout import MCDropout as MCDropout
 from .ensemble import DeepEnsemble as DeepEnsemble
 from .joint import Joint as Joint
 from .laplace import Laplace as Laplace
+from .settings import Descent as Descent
 from .swag import SWAG as SWAG

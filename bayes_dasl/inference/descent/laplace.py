@@ -10,54 +10,57 @@ from jaxtyping import Array, Float
 from ..._errors import ModelError
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
-from ...random import realise
 from ..coordinates.frame import positions
 from ..coordinates.last_layer import last_layer
 from ..coordinates.reference import is_sound, references_of
-from ..problem import Problem, reversible
-from ..samples import Modes, Samples
-from ..settings import check_numbers, check_shares, check_words
-from .descent import WINDOW
-from .members import RATES, descended, log_densities, solvable
+from ..engine import AbstractEngine, Cost, Modes, Samples
+from ..linearisation import gauss_newton
+from ..problem import Problem
+from .members import descended, log_densities, proposals_to_draw, solvable
+from .settings import Descent
 
 SUBSETS = ("all", "last")
-_SPARE = 1.25
-PATIENCE = 20
-"""Windows in which no position was better, after which a mode is found."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Laplace:
+class Laplace(AbstractEngine):
     r"""Draws of the normal around the mode whose precision is $J^\top W J$ plus the curvature of the priors.
 
     J are the derivatives of the predictions, and of the logarithms of their standard deviations, W what each datum
     tells of them, both at the mode (generalised Gauss–Newton): unlike the Hessian it is never negative, however rough
     the network. No direction is wider than under the prior, priors taken to be independent: correlated ones come out
-    too narrow where data say little. The mode is the best of `starts` descents as in `Joint`.
-    With the `subset` "last" all other weights of networks, those of variance heads and random scales of networks
-    included, stay at the mode.
+    too narrow where data say little.
     Where a network sits inside a solver draws are made in the conditional coordinates in which `NUTS` moves: last
     layers then follow the hidden weights. In the weights themselves predictions are far wider than the posterior's.
+
+    Args:
+        subset: "all", or "last": all other weights of networks, those of variance heads and random scales of networks
+            included, then stay at the mode.
+        draws: how many.
+        starts: descents, each from a prior draw of its own; the best ends at the mode.
+        descent: steps, rates and patience of the way to the mode.
+
     Source: Daxberger et al. (2021), Laplace redux.
     Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer to be found.
     """
 
     subset: str = "all"
     draws: int = 1000
-    steps: int = 5000
     starts: int = 4
-    science_rate: float = RATES[0]
-    network_rate: float = RATES[1]
+    descent: Descent = Descent(patience=20)
 
     def __post_init__(self):
-        check_words(self, {"subset": SUBSETS})
-        check_numbers(self, {"draws": 1, "steps": WINDOW, "starts": 1})
-        check_shares(self, ("science_rate", "network_rate"))
+        self._check_words(subset=SUBSETS)
+        self._check_numbers(draws=1, starts=1)
+        self._check_settings(descent=Descent)
 
     @property
     def batch(self) -> int:
         """Positions that are looked at together: all starts."""
         return self.starts
+
+    def cost(self, problem: Problem) -> Cost:
+        return self.descent.cost(problem)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draws around the best mode.
@@ -66,41 +69,31 @@ class Laplace:
         """
         free = self._free(problem)
         key_descent, key_draw = jax.random.split(key)
-        found = descended(
-            problem,
-            self.starts,
-            key=key_descent,
-            journal=journal,
-            bar=bar,
-            steps=self.steps,
-            patience=PATIENCE,
-            rates=(self.science_rate, self.network_rate),
-        )
+        found = descended(problem, self.starts, self.descent, key=key_descent, journal=journal, bar=bar)
         value = log_densities(problem, found.positions)
         best = int(np.nanargmax(np.where(np.isfinite(value), value, -np.inf)))
         mode = found.positions[best]
-        precision = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})[
-            "precision"
-        ]
-        # In units of the prior's spread: no direction is wider than there, even if the log density bends upwards.
-        unit = problem.prior_spread()[free]
+        curvature = journal.step("curvature", lambda: {"precision": np.asarray(gauss_newton(problem, mode))})
+        precision = curvature["precision"]
+        # In units of the prior's width: no direction is wider than there, even if the log density bends upwards.
+        unit = problem.prior_widths()[free]
         values, vectors = np.linalg.eigh(precision[np.ix_(free, free)] * np.outer(unit, unit))
         root = unit[:, None] * vectors / np.sqrt(np.maximum(values, 1.0))
-        noise = np.asarray(jax.random.normal(key_draw, (round(_SPARE * self.draws) + 1, len(free))))
+        noise = np.asarray(jax.random.normal(key_draw, (proposals_to_draw(self.draws), len(free))))
         steps = np.zeros((len(noise), problem.dimension))
         steps[:, free] = noise @ root.T
         proposed = journal.step("proposals", lambda: {"position": _away(problem, mode, steps)})["position"]
-        chosen, lp, lost = solvable(problem, proposed, self.draws)
-        facts = {
-            "draws_are": "independent",
-            "descent_steps": found.steps,
-            "descent_stopped": int(found.stopped_early),
-            "proposals": len(proposed),
-            "proposals_failed": lost,
-        }
-        modes = Modes(mode[None], value[best : best + 1])
-        curves = found.curves_of(best)
-        return Samples(chosen[None], {"lp": lp[None]}, False, facts, modes, curves)
+        proposals = solvable(problem, proposed, self.draws)
+        return Samples(
+            proposals.positions[None],
+            {"lp": proposals.log_densities[None]},
+            facts={**found.facts, **proposals.facts},
+            findings=(*found.findings, *proposals.findings),
+            modes=Modes(mode[None], value[best : best + 1]),
+            curves=found.curves_of(best),
+            draws_are="independent",
+            markov=False,
+        )
 
     def _free(self, problem: Problem) -> np.ndarray:
         """The coordinates that are not known."""
@@ -128,36 +121,3 @@ def _away(
     frame = references.restored(arrays)
     begin, turned = jax.linearize(frame.coordinates, jnp.asarray(mode))
     return positions(frame, np.asarray(begin + jax.vmap(turned)(jnp.asarray(steps))))[0]
-
-
-def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Float[Array, "dimension dimension"]:
-    """Minus the curvature of the log density, without that of predictions and scales of noise.
-
-    These enter by their slopes: a datum tells of its prediction by one over its variance, of the logarithm of its
-    standard deviation by two, as for normal noise, and a mismatch is a datum of a standard deviation of one.
-    """
-    problem = reversible(problem)
-    given, at = problem.inputs, jnp.asarray(mode)
-
-    def predicted(x):
-        return realise(problem.model, problem.constrain(x)).predict(given)
-
-    held = jax.jit(predicted)(at)
-
-    def features(x):
-        """Predictions, the logarithms of their spreads, and mismatches."""
-        model, found = realise(problem.model, problem.constrain(x)), predicted(x)
-        places, spreads = [], []
-        for name in model.observables:
-            noise, value = model.noise_at(name, held.values, given), held.values[name]
-            spread = noise.spread(value, found.variances.get(name))
-            places.append(jnp.ravel(noise.link(found.values[name])))
-            spreads.append(jnp.ravel(jnp.broadcast_to(jnp.log(spread), value.shape)))
-        broken = [jnp.ravel(v) for v in found.mismatches.values()]
-        return jnp.concatenate(places), jnp.concatenate(spreads), jnp.concatenate([*broken, jnp.zeros(0)])
-
-    (_, spreads, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
-    seen = jnp.concatenate([jnp.ravel(~jnp.isnan(problem.observed[name])) for name in problem.model.observables])
-    weights = jnp.where(seen, jnp.exp(-2 * spreads), 0.0), 2.0 * seen, jnp.ones(len(slopes[2]))
-    told = sum((slope.T @ (weight[:, None] * slope) for weight, slope in zip(weights, slopes, strict=True)), 0.0)
-    return told - jax.jit(jax.hessian(problem.log_prior))(at)

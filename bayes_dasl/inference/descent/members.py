@@ -1,71 +1,65 @@
 """What engines of several members share: what they lower, where they begin, and what is kept of them."""
 
-import dataclasses
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..._errors import ModelError
+from ..._findings import Finding
+from ..._jax.tree import frozen
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
-from ...layers._prediction import frozen
 from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference
-from ..problem import Problem, reversible
+from ..engine import Facts
+from ..gradient import reversible
+from ..problem import Problem, Terms
 from ..starts import no_start, or_lowest
-from ..terms import Terms, rows, terms
+from .adam import Descended, Loss, descend
 from .adversary import Adversary
-from .descent import Descended, Descent, Objective
-
-RATES = (0.01, 0.01)
-"""First learning rates of science and network, in widths of the prior."""
+from .settings import Descent
 
 _DRAWS_A_MEMBER = 4
 # A member whose data are so much less likely than the median member's, in nats for each datum, ended elsewhere.
 _FAR_OFF = 0.5
-
-type Judge = Callable[[Array, Any], Array]
+_LOST = 0.2  # share of members, or of proposals
+_SPARE = 1.25
 
 
 def descended(
     problem: Problem,
     members: int,
+    descent: Descent,
     *,
     key: Array,
     journal: Journal,
     bar: ProgressBar,
-    steps: int,
     begin_at: Float[np.ndarray, "member dimension"] | None = None,
-    patience: int | None = None,
-    rates: tuple[float, float] = RATES,
-    adaptive: bool = True,
-    coordinates: str = "auto",
-    held_out: float = 0.0,
     bootstrap: bool = False,
     **loss: Any,
 ) -> Descended:
     """Where members end that begin at prior draws of their own, or `begin_at` these; `loss` is as in `weighted_loss`.
 
-    `held_out` is the share of the times that only the judge sees, the same for all members, as they could not be
-    compared otherwise. Without `patience` all steps are taken.
-    Raises: ModelError if no start has a finite log density, or nothing would be held out, or nothing left.
+    What is held out is the same for all members, as they could not be compared otherwise.
+    Raises: ModelError if no start has a finite log density, nothing would be held out, or nothing left, or for a
+    minibatch where there are constraints.
     """
+    descent.check(problem)
     # The gradient is that of many numbers, whatever is the best for a sampler of few.
     problem = reversible(problem)
     key_start, key_rows, key_anchor, key_boot, key_steps = jax.random.split(key, 5)
-    training, judged = held_back(problem, held_out, key=key_rows)
+    training, judged = held_back(problem, descent.held_out, key=key_rows)
     x = begin_at
     if x is None:
         x = journal.step("start", lambda: {"position": begin(training, members, key=key_start)})["position"]
     own = {"weights": counts(training, members, bootstrap=bootstrap, key=key_boot)}
     own |= {"anchor": np.asarray(problem.prior(members, key=key_anchor))}
-    objective, judge = weighted_loss(training, judged, **loss)
-    descent = Descent(objective, judge, rates, adaptive, steps, steps if patience is None else patience, coordinates)
-    return descent.run(training, x, own, key=key_steps, journal=journal, bar=bar)
+    lowered = weighted_loss(training, judged, minibatch=descent.minibatch, **loss)
+    return descend(training, descent, lowered, x, own, key=key_steps, journal=journal, bar=bar)
 
 
 def begin(problem: Problem, members: int, *, key: Array) -> Float[np.ndarray, "member dimension"]:
@@ -89,29 +83,13 @@ def held_back(problem: Problem, share: float, *, key: Array) -> tuple[Problem, P
     """
     if not share:
         return problem, None
-    number = problem.inputs.times.size
-    at = np.isin(np.arange(number), np.asarray(jax.random.permutation(key, number))[: round(share * number)])
-    training, judged = _seeing(problem, ~at), _seeing(problem, at)
-    for side in (training, judged):
-        if not any(np.isfinite(np.asarray(v)).any() for v in side.observed.values()):
-            raise ModelError(f"held_out={share:g} of {number} times leaves one side without data: take another share")
-    past = problem.inputs.past  # what is judged are forecasts from all that was before
-    return training, judged if past is None else _replaced(judged, past=past)
-
-
-def _seeing(problem: Problem, at: np.ndarray) -> Problem:
-    """The problem with data at some of its times only."""
-
-    def some(values: Mapping[str, Array]) -> dict[str, Array]:
-        return {n: jnp.where(at.reshape(-1, *[1] * (v.ndim - 1)), v, jnp.nan) for n, v in values.items()}
-
-    past = problem.inputs.past
-    seen = dataclasses.replace(problem, observed=some(problem.observed))
-    return seen if past is None else _replaced(seen, past=dataclasses.replace(past, values=some(past.values)))
-
-
-def _replaced(problem: Problem, **inputs: Any) -> Problem:
-    return dataclasses.replace(problem, inputs=dataclasses.replace(problem.inputs, **inputs))
+    chosen = np.asarray(jax.random.permutation(key, problem.times))[: round(share * problem.times)]
+    training, judged = problem.split(np.isin(np.arange(problem.times), chosen))
+    if not (training.data and judged.data):
+        raise ModelError(
+            f"held_out={share:g} of {problem.times} times leaves one side without data: take another share"
+        )
+    return training, judged
 
 
 def weighted_loss(
@@ -124,7 +102,7 @@ def weighted_loss(
     anchored: bool = False,
     adversary: Adversary | None = None,
     altered: Callable[[Array, Array], Array] | None = None,
-) -> tuple[Objective, Judge]:
+) -> Loss:
     r"""The loss $-L_{data} - \lambda_s L_{science} - \lambda_n L_{network}$ of a member, and its judge.
 
     A member's own are `weights`, how often each datum counts, and `anchor`: a position about which the priors of an
@@ -133,104 +111,151 @@ def weighted_loss(
     random key, if that is given. A member is judged by how likely the data of `judged` are, or by its loss on all rows,
     unaltered.
     """
-    inputs, observed, size = problem.inputs, problem.observed, problem.inputs.times.size
-    spread = jnp.asarray(problem.prior_spread() if anchored else 1.0)
+    size = problem.times
+    widths = jnp.asarray(problem.prior_widths() if anchored else 1.0)
     of_network = np.asarray(problem.of_groups("network"), int)
 
     def anchors(position: Array, anchor: Array) -> dict[str, Array]:
-        each = -0.5 * ((position - anchor) / spread) ** 2
+        each = -0.5 * ((position - anchor) / widths) ** 2
         learned = jnp.sum(each[of_network])
         return {"science": jnp.sum(each) - learned, "latent": jnp.zeros(()), "network": learned}
 
-    def loss(position: Array, own: Any, given: Any, data: Any, weights: Any, seen: Any = None) -> tuple[Array, Terms]:
+    def value(position: Array, own: Any, some: Problem, weights: Any, seen: Any = None) -> tuple[Array, Terms]:
         priors = anchors(position, own["anchor"]) if anchored else None
-        found = terms(problem, position, given, data, weights, priors=priors, data_at=seen)
+        found = some.terms(position, weights, priors=priors, data_at=seen)
         if adversary is not None:
 
-            def likely(given):
-                return terms(problem, frozen(position), given, data, weights, data_at=frozen(seen)).data
+            def likely(moved):
+                return moved.terms(frozen(position), weights, data_at=frozen(seen)).data
 
-            moved = adversary.moved(given, likely)
-            there = terms(problem, position, moved, data, weights, priors=priors, data_at=seen)
+            there = adversary.moved(some, likely).terms(position, weights, priors=priors, data_at=seen)
             found = found._replace(data=(found.data + there.data) / 2)
-        value = -(found.data + science * found.science + network * found.network)
-        return jnp.where(jnp.isfinite(value), value, jnp.inf), found
+        total = -(found.data + science * found.science + network * found.network)
+        return jnp.where(jnp.isfinite(total), total, jnp.inf), found
 
     def objective(position: Array, own: Any, key: Array) -> tuple[Array, Terms]:
         key_rows, key_altered = jax.random.split(key)
         seen = None if altered is None else altered(position, key_altered)
         if minibatch is None or minibatch >= size:
-            return loss(position, own, inputs, observed, own["weights"], seen)
+            return value(position, own, problem, own["weights"], seen)
         index = jnp.sort(jax.random.choice(key_rows, size, (minibatch,), replace=False))
-        some = {n: w[index] * size / minibatch for n, w in own["weights"].items()}
-        return loss(position, own, *rows(problem, index), some, seen)
+        weights = {n: w[index] * size / minibatch for n, w in own["weights"].items()}
+        return value(position, own, problem.rows(index), weights, seen)
 
     def judge(position: Array, own: Any) -> Array:
         if judged is None:
-            return loss(position, own, inputs, observed, own["weights"])[0]
-        once = {name: jnp.ones(v.shape) for name, v in judged.observed.items()}
-        unseen = terms(judged, position, judged.inputs, judged.observed, once).data
+            return value(position, own, problem, own["weights"])[0]
+        unseen = judged.terms(position).data
         return jnp.where(jnp.isfinite(unseen), -unseen, jnp.inf)
 
-    return objective, judge
-
-
-def check_minibatch(problem: Problem, minibatch: int | None) -> None:
-    """Raises: ModelError where a law would be looked at some of the times only: it may be one of the whole series."""
-    if minibatch is not None and minibatch < problem.inputs.times.size and problem.model.constraints:
-        raise ModelError(
-            f"minibatch={minibatch} would hold the constraints {', '.join(problem.model.constraints)} against some of "
-            "the times only: leave minibatch out"
-        )
+    return Loss(objective, judge)
 
 
 def counts(problem: Problem, members: int, *, bootstrap: bool = False, key: Array) -> dict[str, Any]:
     """How often each datum counts for each member: once, or as often as its time is drawn with replacement."""
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel())
-    number = problem.inputs.times.size
+    number = problem.times
     shape = (members, number)
     times = rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones(shape)
-    return {
-        name: np.broadcast_to(times.reshape(*shape, *[1] * (v.ndim - 1)), (members, *v.shape)).astype(float)
-        for name, v in problem.observed.items()
-    }
+    return problem.weights(times)
 
 
 def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
     return np.asarray(jax.jit(lambda x: jax.lax.map(problem.log_density, x))(jnp.asarray(positions)))
 
 
-def usable(
-    problem: Problem, positions: Float[np.ndarray, "member dimension"], weights: dict[str, np.ndarray]
-) -> tuple[np.ndarray, int, int]:
-    """Which members are kept, and how many failed or ended where their data are far less likely than elsewhere.
+class Kept(NamedTuple):
+    """Which members are kept, and how many failed or ended where their data are far less likely than elsewhere."""
 
-    `weights` say how often each member saw each datum.
+    members: Bool[np.ndarray, " member"]
+    failed: int
+    stuck: int
+
+    @property
+    def draws_are(self) -> str:
+        return f"members ({int(self.members.sum())} of {self.members.size} kept)"
+
+    @property
+    def facts(self) -> Facts:
+        return {"members": self.members.size, "members_failed": self.failed, "members_stuck": self.stuck}
+
+    @property
+    def finding(self) -> Finding:
+        """What is left of an ensemble."""
+        lost = self.failed + self.stuck > _LOST * self.members.size
+        message = f"{int(self.members.sum())} of {self.members.size} members"
+        message += f"; {self.failed} failed" if self.failed else ""
+        message += f"; to {self.stuck} the data are far less likely than to the others" if self.stuck else ""
+        return Finding(
+            "warning" if lost else "good", "ensemble",
+            f"{message}; their spread is no posterior: judge it by the coverage of forecasts",
+            "allow more steps, or narrow the priors" if lost else "",
+        )  # fmt: skip
+
+
+def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"], weights: dict[str, np.ndarray]) -> Kept:
+    """Which members can be used; `weights` say how often each saw each datum.
+
+    Raises: ModelError if all of them failed.
     """
 
     def data(member):
         position, seen = member
-        return terms(problem, position, problem.inputs, problem.observed, seen).data
+        return problem.terms(position, seen).data
 
     value = np.asarray(jax.jit(lambda x: jax.lax.map(data, x))((jnp.asarray(positions), weights)))
     solved = np.isfinite(value)
     if not solved.any():
         raise no_start(len(positions))
-    seen = sum(int(np.sum(~np.isnan(np.asarray(v)))) for v in problem.observed.values())
-    near = solved & (value > np.median(value[solved]) - _FAR_OFF * seen)
-    return near, int((~solved).sum()), int((solved & ~near).sum())
+    near = solved & (value > np.median(value[solved]) - _FAR_OFF * problem.data)
+    return Kept(near, int((~solved).sum()), int((solved & ~near).sum()))
 
 
-def solvable(
-    problem: Problem, proposed: Float[np.ndarray, "n dimension"], wanted: int
-) -> tuple[Float[np.ndarray, "draw dimension"], Float[np.ndarray, " draw"], int]:
-    """The first so many proposals of finite log density, their log densities, and how many of all were lost.
+class Proposals(NamedTuple):
+    """Proposals of finite log density, some of them twice where there were too few; how many were lost, of how many."""
 
-    Where there are too few some come twice. Raises: ModelError if there is none.
+    positions: Float[np.ndarray, "draw dimension"]
+    log_densities: Float[np.ndarray, " draw"]
+    lost: int
+    number: int
+
+    @property
+    def facts(self) -> Facts:
+        return {"proposals": self.number, "proposals_failed": self.lost}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Draws of masks and of normals that the solver refused."""
+        if not self.lost:
+            return ()
+        much = self.lost > _LOST * self.number
+        return (
+            Finding(
+                "warning" if much else "good", "lost draws",
+                f"{self.lost} of {self.number} draws have no finite log density and were left out",
+                "what is left is narrower than the approximation: take bd.NUTS()" if much else "",
+            ),
+        )  # fmt: skip
+
+
+def proposals_to_draw(draws: int) -> int:
+    """A few more than are wanted: some may be lost where the solver fails."""
+    return round(_SPARE * draws) + 1
+
+
+def solvable(problem: Problem, proposed: Float[np.ndarray, "n dimension"], wanted: int) -> Proposals:
+    """The first so many proposals of finite log density.
+
+    Raises: ModelError if there is none.
     """
     value = or_lowest(log_densities(problem, proposed))
     kept = np.flatnonzero(np.isfinite(value))
     if not kept.size:
         raise no_start(len(proposed))
     chosen = kept[np.arange(wanted) % kept.size]
-    return proposed[chosen], value[chosen], len(proposed) - kept.size
+    return Proposals(proposed[chosen], value[chosen], len(proposed) - kept.size, len(proposed))
+
+
+def point_estimate(of: str) -> Finding:
+    """To be said where scientific parameters have one value only."""
+    return Finding("warning", "point estimate", of, "take bd.NUTS(), or bd.DeepEnsemble(), where uncertainty matters")

@@ -1,21 +1,23 @@
 """Hundreds to thousands of short chains, for a GPU or a cheap density."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from ..._errors import ModelError
+from ..._findings import Finding, nested_finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.convergence import nested_rhat
+from ..engine import AbstractEngine, Cost, Modes, Samples
+from ..gradient import traced_once
 from ..metric import Metric, laplace_metric, refine
-from ..problem import Problem, traced_once
-from ..samples import Modes, Samples
-from ..settings import check_numbers
-from ..starts import Optimiser, fared, find_start, first_positions, nearest_mode
+from ..problem import Problem
+from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, first_positions, nearest_mode
 from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
 from .population import SEGMENT, Population, Trace
 
@@ -28,7 +30,7 @@ _FEWEST_DRAWS = 4
 
 
 @dataclasses.dataclass(frozen=True)
-class ManyChain:
+class ManyChain(AbstractEngine):
     """Many short chains that are tuned from one another.
 
     `method` is "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
@@ -57,8 +59,7 @@ class ManyChain:
     def __post_init__(self):
         if self.method not in _METHODS:
             raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
-        least = {"chains": 4, "warmup": 3 * SEGMENT, "draws": _FEWEST_DRAWS, "superchains": 2, "max_steps": 1}
-        check_numbers(self, least)
+        self._check_numbers(chains=4, warmup=3 * SEGMENT, draws=_FEWEST_DRAWS, superchains=2, max_steps=1)
         if self.chains % self.superchains:
             raise ModelError(
                 f"{self.chains} chains do not make {self.superchains} superchains of equal size: "
@@ -69,6 +70,11 @@ class ManyChain:
     def batch(self) -> int:
         """Positions that are looked at together: all chains."""
         return self.chains
+
+    def cost(self, problem: Problem) -> Cost:
+        each = (2 if "mclmc" in self.method else 1) * (self.warmup + self.draws)
+        climbs = CLIMB_STEPS * CLIMBS / self.batch
+        return Cost(climbs + each, climbs + each * self.max_steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
@@ -170,7 +176,17 @@ class ManyChain:
             facts |= {"energy_variance_per_dimension": float(error.mean()), "energy_variance_bound": ENERGY_VARIANCE}
         if len(begun["modes"]) > 1:
             trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
-        return Samples(position, trace, interrupted, facts, Modes(begun["modes"], begun["log_densities"]))
+        modes = Modes(begun["modes"], begun["log_densities"])
+        return Samples(position, trace, facts, tuple(_findings(facts)), modes, interrupted=interrupted)
+
+
+def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    yield nested_finding(float(facts["nested_rhat"]))
+    if "energy_variance_per_dimension" in facts:
+        value, bound = (float(facts[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))
+        remedy = "" if value <= bound else "take an adjusted method, such as 'chees': these draws are biased"
+        message = f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance step"
+        yield Finding("good" if value <= bound else "bad", "energy variance", message, remedy)
 
 
 _METHODS = {

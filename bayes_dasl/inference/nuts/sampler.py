@@ -2,57 +2,78 @@
 
 import dataclasses
 import hashlib
+from typing import Any, Self
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._errors import ModelError
+from ..._errors import ReadError
+from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.gradient_matching import matched_start
-from ..coordinates.reference import COORDINATES, References, references_of
-from ..descent.members import descended, usable
-from ..gradient import STRATEGIES, choose
+from ..coordinates.reference import COORDINATES, References, programs, references_of
+from ..engine import AbstractEngine, Cost, Modes, Samples
+from ..gradient import STRATEGIES, choose, traced_once
 from ..metric import laplace_metric
-from ..problem import Problem, traced_once
-from ..samples import Modes, Samples
-from ..settings import check_numbers, check_words
-from ..starts import CLIMBS, Climb, Optimiser, fared, find_start, first_positions, nearest_mode, start_at
+from ..problem import Problem
+from ..starts import (
+    CLIMB_STEPS,
+    CLIMBS,
+    Climb,
+    Optimiser,
+    fared,
+    find_start,
+    first_positions,
+    nearest_mode,
+    start_at,
+)
 from .chains import SEGMENT, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
 from .warmup import Warm, WarmUp, into_frame, segment
 
-_STARTS = ("modes", "pathfinder", "ensemble")
+_STARTS = ("modes", "pathfinder")
 # Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
 DEEPEST = 7
 _CAUTIOUS = 0.2
-_DESCENT = 2000  # steps of members that chains begin at
+_WARMUP = 300  # about what a warm-up takes that ends by itself
+_LEAPFROGS = (7, 31)  # a draw
 _LONGEST_PAUSE = 1.0  # seconds between two returns to Python
 
 
 @dataclasses.dataclass(frozen=True)
-class NUTS:
+class NUTS(AbstractEngine):
     """NUTS from the best modes of many prior draws, with the Laplace metric there.
 
-    `warmup` and `draws` are for each of the `chains`. Warm-up is done in segments of 25 draws. Without `warmup` it
-    lasts until the chains agree and the metric has settled, at most 2000 draws. The metric is dense up to 64 unknown
-    numbers; above that it is dense for up to 128 numbers of the science and its latent states, and low-rank for the
-    rest. It is refined from the draws of the warm-up, pooled over chains. The gradient is taken by `forward` or
-    `reverse` mode through the solver; `auto` takes forward mode for up to 8 unknown numbers (and fewer than 30 states),
-    reverse mode from 65, and between them forward mode if a short measurement finds it faster by a fifth. Modes are
-    climbed to by Adam; with `start="pathfinder"` by L-BFGS, to the points of the highest ELBO on its paths. There are
-    `climbs` of them, of 400 gradients each, from the best of four times as many prior draws: a few suffice where a
-    solve is dear and the posterior has one mode. Chains begin at draws of the normal around modes. With
-    `start="ensemble"` each begins at a member of a deep ensemble of its own instead, some at the same where members are
-    lost.
+    Chains begin at draws of the normal around modes, or at draws of another engine. The metric is dense up to 64
+    unknown numbers; above that it is dense for up to 128 numbers of the science and its latent states, and low-rank for
+    the rest. It is refined from the draws of the warm-up, pooled over chains.
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
     the data without a solve, and with at most 127 steps a draw. Each begins where one of the best climbs ended, or,
-    where there are more chains than those, at weights of the last layer drawn anew. With `coordinates="plain"`, or
-    another start than "modes", they move in the weights themselves.
+    where there are more chains than those, at weights of the last layer drawn anew.
+
+    Args:
+        chains: how many; they share the metric and the step size.
+        warmup: draws of each chain that are not kept, in segments of 25. Unless given it lasts until the chains agree
+            and the metric has settled, at most 2000.
+        draws: draws of each chain that are kept.
+        target_acceptance: what the step size is tuned to.
+        max_tree_depth: a draw takes at most 2 to this power gradients, less one.
+        gradient: "forward" or "reverse" mode through the solver. "auto" takes forward mode for up to 8 unknown numbers
+            (and fewer than 30 states), reverse mode from 65, and between them forward mode if a short measurement finds
+            it faster by a fifth.
+        start: "modes" climbs by Adam, "pathfinder" by L-BFGS to the points of the highest ELBO on its paths. An engine,
+            such as `bd.DeepEnsemble(members=4)`, is run first: each chain begins at one of its draws, some at the same
+            where it has fewer.
+        climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
+            where a solve is dear and the posterior has one mode.
+        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with any other start than
+            "modes".
+
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
     Sommer et al. (2024) for chains from an ensemble.
     Raises: ModelError for numbers that make no sense.
@@ -64,23 +85,43 @@ class NUTS:
     target_acceptance: float = 0.9
     max_tree_depth: int = 10
     gradient: str = "auto"
-    start: str = "modes"
+    start: str | AbstractEngine = "modes"
     climbs: int = CLIMBS
     coordinates: str = "auto"
 
     def __post_init__(self):
-        least = {"chains": 1, "draws": 1, "max_tree_depth": 1, "climbs": 2}
-        check_numbers(self, least if self.warmup is None else least | {"warmup": SEGMENT})
-        # A plain number: it stands in the engine's own words, which a checkpoint keeps.
-        object.__setattr__(self, "target_acceptance", float(self.target_acceptance))
-        if not 0 < self.target_acceptance < 1:
-            raise ModelError(f"target_acceptance must lie between 0 and 1, not {self.target_acceptance}")
-        check_words(self, {"gradient": STRATEGIES, "start": _STARTS, "coordinates": COORDINATES})
+        self._check_numbers(chains=1, draws=1, max_tree_depth=1, climbs=2)
+        if self.warmup is not None:
+            self._check_numbers(warmup=SEGMENT)
+        self._check_floats("target_acceptance")
+        self._check_words(gradient=STRATEGIES, coordinates=COORDINATES)
+        if not isinstance(self.start, AbstractEngine):
+            self._check_words(start=_STARTS)
 
     @property
     def batch(self) -> int:
         """Positions that are looked at together: all chains."""
         return self.chains
+
+    def gradient_mode(self, problem: Problem) -> str:
+        return choose(problem, self.gradient)
+
+    def cost(self, problem: Problem) -> Cost:
+        compiled = programs(problem)
+        # In conditional coordinates trajectories are as long as they may be.
+        least, most = _LEAPFROGS if compiled == Cost(0, 0).programs else (2**DEEPEST - 1,) * 2
+        draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
+        begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
+        before = CLIMB_STEPS * self.climbs / self.batch
+        return Cost(
+            before + (begun.least if begun else 0) + draws * min(least, deepest),
+            before + (begun.most if begun else 0) + draws * min(most, deepest),
+            compiled,
+        )
+
+    def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
+        """This engine, but looking for modes near draws of a similar posterior too."""
+        return Warmed(self, positions)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
@@ -88,10 +129,6 @@ class NUTS:
         Raises: ModelError if no start has a finite log density.
         """
         return self._run(problem, None, key, journal, bar)
-
-    def warmed(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
-        """This engine, but looking for modes near draws of a similar posterior too."""
-        return Warmed(self, positions)
 
     def _run(
         self, problem: Problem, near: np.ndarray | None, key: Array, journal: Journal, bar: ProgressBar
@@ -117,9 +154,9 @@ class NUTS:
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
-            if self.start == "ensemble":
-                found = descended(problem, self.chains, key=key_paths, journal=journal, bar=bar, steps=_DESCENT)
-                near = found.positions[usable(problem, found.positions, found.weights)[0]]
+            if isinstance(self.start, AbstractEngine):
+                found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
+                near = found.positions.reshape(-1, problem.dimension)
             begun = journal.step(
                 "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
             )
@@ -152,7 +189,24 @@ class NUTS:
         reached = _in_own_coordinates(trace, warm.frame)
         if len(modes) > 1:
             trace["mode"] = nearest_mode(reached, modes, begun["precisions"])
-        return Samples(reached, trace, interrupted, facts, Modes(modes, begun["log_densities"][: len(modes)]))
+        return Samples(
+            reached,
+            trace,
+            facts,
+            self._findings(warm),
+            Modes(modes, begun["log_densities"][: len(modes)]),
+            interrupted=interrupted,
+        )
+
+    def _findings(self, warm: Warm) -> tuple[Finding, ...]:
+        if warm.settled or self.warmup is not None:
+            return ()
+        return (
+            Finding(
+                "warning", "warm-up", f"the chains had not agreed, or the metric not settled, after {warm.draws} draws",
+                "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
+            ),
+        )  # fmt: skip
 
     def _references(self, problem: Problem) -> References | None:
         """What makes frames for networks inside of solvers; none where there is no such network."""
@@ -173,7 +227,7 @@ class NUTS:
         if references:
             found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
             position = found["reached"][: self.chains]
-        elif self.start == "ensemble" and near is not None:
+        elif isinstance(self.start, AbstractEngine) and near is not None:
             found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
         else:
             start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
@@ -211,7 +265,7 @@ class NUTS:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Warmed:
+class Warmed(AbstractEngine):
     """NUTS whose search for modes begins at draws of a similar posterior as well as at prior draws."""
 
     engine: NUTS
@@ -226,8 +280,17 @@ class Warmed:
         return self.engine.batch
 
     def __repr__(self) -> str:
-        digest = hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
-        return f"{self.engine!r} near draws {digest[:12]}"
+        return f"{self.engine!r} near draws {self._digest()[:12]}"
+
+    def _digest(self) -> str:
+        return hashlib.sha256(np.ascontiguousarray(self.positions).tobytes()).hexdigest()
+
+    def stored(self) -> dict[str, Any]:
+        return super().stored() | {"positions": self._digest()}
+
+    @classmethod
+    def _from_stored(cls, settings: dict[str, Any]) -> Self:
+        raise ReadError("the checkpoint was made by bd.update: call it again, with the same arguments and checkpoint")
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior, as `NUTS.run`."""

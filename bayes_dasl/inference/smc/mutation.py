@@ -10,7 +10,8 @@ from blackjax.mcmc import hmc
 from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
-from ..problem import Problem, traced_once
+from ..gradient import traced_once
+from ..problem import Problem
 
 
 class Particle(NamedTuple):

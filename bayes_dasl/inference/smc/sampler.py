@@ -2,17 +2,19 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array
 
 from ..._errors import ModelError
+from ..._findings import Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
+from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
-from ..samples import Samples
-from ..settings import check_numbers, check_shares, check_words
 from .mutation import Hamiltonian, Walk
 from .tempering import FEWEST_MOVES, Swarm, Tempering
 
@@ -21,10 +23,13 @@ MOVES = ("auto", "walk", "hamiltonian")
 # A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
 WALK_UP_TO = 15
 _FEWEST_LIVE = 10
+# What a run is thought to take before it has run; so many values cost as much as a gradient.
+_TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
+_CORRELATED = 0.3
 
 
 @dataclasses.dataclass(frozen=True)
-class SMC:
+class SMC(AbstractEngine):
     r"""Particles through the tempered posteriors $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
 
     Each of `runs` independent populations of `particles` begins with prior draws. The next inverse temperature
@@ -44,9 +49,9 @@ class SMC:
     most_moves: int = 20
 
     def __post_init__(self):
-        check_numbers(self, {"particles": _FEWEST_LIVE, "runs": 1, "most_moves": FEWEST_MOVES})
-        check_words(self, {"moves": MOVES})
-        check_shares(self, ("target_ess",))
+        self._check_numbers(particles=_FEWEST_LIVE, runs=1, most_moves=FEWEST_MOVES)
+        self._check_words(moves=MOVES)
+        self._check_floats("target_ess")
 
     @property
     def draws(self) -> int:
@@ -58,14 +63,24 @@ class SMC:
         """Positions that are looked at together: all particles of all runs."""
         return self.runs * self.particles
 
+    def _walks(self, problem: Problem) -> bool:
+        return self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
+
+    def cost(self, problem: Problem) -> Cost:
+        steps = (2 * problem.dimension / _VALUES,) * 2 if self._walks(problem) else _STEPS_A_MOVE
+        least, most = (
+            temperatures * min(moves, self.most_moves) * each
+            for temperatures, moves, each in zip(_TEMPERATURES, _MOVES, steps, strict=True)
+        )
+        return Cost(least, most)
+
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
         Raises: ModelError if in some run hardly a particle has a finite log density.
         """
         key_prior, key_stages = jax.random.split(key)
-        walks = self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
-        moves = Walk(problem) if walks else Hamiltonian(problem)
+        moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)
         tempering = Tempering(moves, self.runs, self.target_ess, self.most_moves)
 
         def begin() -> Arrays:
@@ -90,7 +105,8 @@ class SMC:
             bar.advance(percent - done, f"inverse temperature {beta:.2g}")
             done = percent
         stats = {"lp": tempering.log_density(swarm)}
-        return Samples(swarm.position, stats, False, _facts(swarm, moves.counted, failed))
+        facts = _facts(swarm, moves.counted, failed)
+        return Samples(swarm.position, stats, facts, tuple(_findings(facts)))
 
     def _require_live(self, swarm: Swarm) -> None:
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
@@ -99,6 +115,16 @@ class SMC:
                 f"only {live} of {self.particles} prior draws lead to a finite log density: run bd.check(model, data), "
                 "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
             )
+
+
+def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"))
+    if facts["correlation"] > _CORRELATED:
+        yield Finding(
+            "warning", "moves of the particles",
+            f"after the moves of a temperature particles correlate up to {facts['correlation']:.2f} with where they "
+            "came from", "allow more moves (most_moves), or moves='hamiltonian'",
+        )  # fmt: skip
 
 
 def _facts(swarm: Swarm, counted: str, failed: int) -> dict[str, int | float | str]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
@@ -12,14 +13,15 @@ from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
+from ..._findings import Finding, evidence_finding
 from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
-from ..._statistics.importance import weigh
-from ..problem import LogDensity, Problem, traced_once
-from ..samples import Modes, Samples
-from ..settings import check_numbers, check_shares, check_words
-from ..starts import Optimiser, fared, find_start, root_of_inverse
+from ..._statistics.importance import largest_pareto_k, weigh
+from ..engine import AbstractEngine, Cost, Modes, Samples
+from ..gradient import LogDensity, traced_once
+from ..problem import Problem
+from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, root_of_inverse
 from .guides import GUIDES, Family, Parameters, build_family
 
 WINDOW = 100
@@ -31,11 +33,12 @@ _SLOWER = 0.25
 _WORTH_HAVING = 1e-4
 _OVERSAMPLING = 4
 _FEWEST_PROPOSALS = 1000
+_VALUES = 4  # that cost as much as a gradient
 _BATCH = 32
 
 
 @dataclasses.dataclass(frozen=True)
-class SVI:
+class SVI(AbstractEngine):
     """A guide fitted around the best mode by gradients of the ELBO, then resampled by importance.
 
     In the unconstrained space, `guide` is a normal with the curvature at the mode (`laplace`), a normal fitted with a
@@ -58,14 +61,20 @@ class SVI:
     learning_rate: float = 0.02
 
     def __post_init__(self):
-        check_words(self, {"guide": GUIDES})
-        check_numbers(self, {"steps": WINDOW, "chains": 1, "draws": 1, "particles": 2})
-        check_shares(self, ("learning_rate",))
+        self._check_words(guide=GUIDES)
+        self._check_numbers(steps=WINDOW, chains=1, draws=1, particles=2)
+        self._check_floats("learning_rate")
 
     @property
     def batch(self) -> int:
         """Positions that are looked at together: the particles of a step."""
         return self.particles
+
+    def cost(self, problem: Problem) -> Cost:
+        steps = 0 if self.guide == "laplace" else self.steps
+        proposals = _OVERSAMPLING * self.chains * self.draws / _VALUES
+        always = (CLIMB_STEPS * CLIMBS + proposals) / self.batch
+        return Cost(always + min(steps, (1 + _PLATEAUS) * WINDOW), always + steps)
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Independent draws, shared out among the chains.
@@ -97,11 +106,12 @@ class SVI:
         shape = self.chains, self.draws
         # Draws that are left as they are were resampled by no weight.
         kept = ("lp", "log_weight") if judged["resampled"] else ("lp",)
+        facts = judged | fitted | fared(found)
         return Samples(
             proposals["position"][chosen].reshape(*shape, -1),
             {name: proposals[name][chosen].reshape(shape) for name in kept},
-            False,
-            judged | fitted | fared(found),
+            facts,
+            tuple(_findings(facts)),
             Modes(found["modes"], found["log_densities"]),
         )
 
@@ -151,6 +161,27 @@ class SVI:
         # Weights that cannot be trusted still tell where the solver fails: that is no draw of the posterior.
         usable = np.flatnonzero(finite) if finite.any() else np.arange(len(ratio))
         return usable[np.arange(wanted) * len(usable) // wanted], facts
+
+
+def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    """How far the draws of a guide may be trusted (Yao et al. 2018)."""
+    k, good, bound = facts["pareto_k"], bool(facts["resampled"]), largest_pareto_k(facts["proposals"])
+    done = "its draws are resampled by their weights" if good else "its draws are left as they are"
+    yield Finding(
+        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
+        "" if good else "take a richer guide (full_rank, flow), or bd.NUTS()",
+    )  # fmt: skip
+    if not facts["converged"]:
+        yield Finding(
+            "warning", "variational guide", f"the ELBO still rose after {facts['svi_steps']} steps", "allow more steps"
+        )
+    if facts["modes"] > 1:
+        yield Finding(
+            "warning", "modes", f"the guide covers one of {facts['modes']} modes that were found",
+            "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
+        )  # fmt: skip
+    if "log_evidence" in facts:
+        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"])
 
 
 class _Ascent:

@@ -1,4 +1,4 @@
-"""What an engine says of its own run: modes, warm-up, the quality of an approximation, the solver's accuracy."""
+"""What the groups of a posterior say beside its draws: modes, accuracy of the solver, confounding, bounds, laws."""
 
 import json
 import math
@@ -7,102 +7,28 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding, grade
+from .._findings import Finding
 from .._statistics.importance import largest_pareto_k
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
-_CORRELATED = 0.3
 # From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.
 _CONFOUNDED, _SHARE = 0.7, 0.3
 # A posterior that a bound cuts off at its mode has a tenth of its draws so near to it, a flat one seven per cent.
 _NEXT_TO, _LEANING = 0.25, 0.05
 _BROKEN = 2.0  # times what is tolerated
-_LOST = 0.2  # share of the members
-_POINTS = {
-    "point": "one draw says nothing of how uncertain it is",
-    "masks": "what no mask changes, scientific parameters too, has one value: how uncertain it is stays unsaid",
-}
 _NAMED = 16  # more chains than these are not named one by one
 
 
-def run_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
-    """Findings that only some engines and treatments of a posterior give rise to.
+def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
+    """Findings that hang on which groups there are, whatever engine made them.
 
     `agreed`: whether the chains agree about the science and the trajectories.
     """
-    yield from _point(post)
-    yield from _members(post)
-    yield from _proposals(post)
-    yield from _stacked(post)
-    yield from _warm_up(post)
     yield from _modes(post, agreed)
-    yield from _approximation(post)
-    yield from _evidence(post)
-    yield from _many_chains(post)
-    yield from _update(post)
     yield from _solver(post)
     yield from _confounding(post)
     yield from _bounds(post)
     yield from _constraints(post)
-
-
-def _point(post: xr.DataTree) -> Iterator[Finding]:
-    if (kind := post.attrs.get("draws_are")) in _POINTS:
-        yield Finding(
-            "warning", "point estimate", _POINTS[kind],
-            "take bd.NUTS(), or bd.DeepEnsemble(), where uncertainty matters",
-        )  # fmt: skip
-    if "descent_stopped" in post.attrs and not post.attrs["descent_stopped"]:
-        yield Finding(
-            "warning", "descent", f"the loss still fell after {post.attrs['descent_steps']} steps", "allow more steps"
-        )
-
-
-def _stacked(post: xr.DataTree) -> Iterator[Finding]:
-    if post.attrs.get("draws_are") == "stacked":
-        weights = ", ".join(f"{w:.2g}" for w in json.loads(post.attrs["stacking_weights"]))
-        yield Finding(
-            "warning", "stacked chains",
-            f"chains are weighed by how well they predict ({weights}): a mixture, no draws of the posterior",
-            "read forecasts, not parameters; a stronger prior may make the chains agree",
-        )  # fmt: skip
-
-
-def _members(post: xr.DataTree) -> Iterator[Finding]:
-    """What is left of an ensemble."""
-    if "members" not in post.attrs:
-        return
-    members, failed, stuck = (int(post.attrs[name]) for name in ("members", "members_failed", "members_stuck"))
-    message = f"{members - failed - stuck} of {members} members"
-    message += f"; {failed} failed" if failed else ""
-    message += f"; to {stuck} the data are far less likely than to the others" if stuck else ""
-    lost = failed + stuck > _LOST * members
-    yield Finding(
-        "warning" if lost else "good", "ensemble",
-        f"{message}; their spread is no posterior: judge it by the coverage of forecasts",
-        "allow more steps, or narrow the priors" if lost else "",
-    )  # fmt: skip
-
-
-def _proposals(post: xr.DataTree) -> Iterator[Finding]:
-    """Draws of masks and of normals that the solver refused."""
-    lost, all_of_them = (int(post.attrs.get(name, 0)) for name in ("proposals_failed", "proposals"))
-    if lost:
-        much = lost > _LOST * all_of_them
-        yield Finding(
-            "warning" if much else "good", "lost draws",
-            f"{lost} of {all_of_them} draws have no finite log density and were left out",
-            "what is left is narrower than the approximation: take bd.NUTS()" if much else "",
-        )  # fmt: skip
-
-
-def _warm_up(post: xr.DataTree) -> Iterator[Finding]:
-    if "warmup_settled" in post.attrs and not post.attrs["warmup_settled"] and "warmup=None" in post.attrs["engine"]:
-        draws = post.attrs["warmup_draws"]
-        yield Finding(
-            "warning", "warm-up", f"the chains had not agreed, or the metric not settled, after {draws} draws",
-            "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
-        )  # fmt: skip
 
 
 def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
@@ -144,74 +70,6 @@ def _mode(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
     share = f"{(nearest == number).mean():.0%} of the draws"
     held = f"chains {', '.join(map(str, chains))}" if 0 < chains.size <= _NAMED else share
     return f"{where} (log density {float(modes['lp'][number]):.4g}, {held})"
-
-
-def _approximation(post: xr.DataTree) -> Iterator[Finding]:
-    """How far the draws of a variational guide may be trusted (Yao et al. 2018)."""
-    attrs = post.attrs
-    if "svi_steps" not in attrs:
-        return
-    k, good = float(attrs["pareto_k"]), bool(attrs["resampled"])
-    bound = largest_pareto_k(int(attrs["proposals"]))
-    done = "its draws are resampled by their weights" if good else "its draws are left as they are"
-    yield Finding(
-        "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
-        "" if good else "take a richer guide (full_rank, flow), or bd.NUTS()",
-    )  # fmt: skip
-    if not attrs["converged"]:
-        yield Finding(
-            "warning", "variational guide", f"the ELBO still rose after {attrs['svi_steps']} steps", "allow more steps"
-        )
-    if int(attrs["modes"]) > 1:
-        yield Finding(
-            "warning", "modes", f"the guide covers one of {attrs['modes']} modes that were found",
-            "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
-        )  # fmt: skip
-
-
-def _evidence(post: xr.DataTree) -> Iterator[Finding]:
-    if "log_evidence" not in post.attrs:
-        return
-    value, error = float(post.attrs["log_evidence"]), float(post.attrs.get("log_evidence_se", np.nan))
-    if np.isnan(error):
-        yield Finding("warning", "log evidence", f"{value:.2f}, of one run", "take several runs for a standard error")
-    else:
-        level = grade(-error, good=-0.3, warning=-1.0)
-        remedy = "" if level == "good" else "take more particles, or a richer guide"
-        yield Finding(level, "log evidence", f"{value:.2f} with a standard error of {error:.2g}", remedy)
-    if float(post.attrs.get("correlation", 0.0)) > _CORRELATED:
-        yield Finding(
-            "warning", "moves of the particles",
-            f"after the moves of a temperature particles correlate up to {post.attrs['correlation']:.2f} with where "
-            "they came from", "allow more moves (most_moves), or moves='hamiltonian'",
-        )  # fmt: skip
-
-
-def nested_finding(found: float, of: str = "") -> Finding:
-    """Whether superchains agree; of the parameters, unless it is said of what."""
-    level = grade(-found, good=-1.01, warning=-1.05)
-    remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below 1.01", remedy)
-
-
-def _many_chains(post: xr.DataTree) -> Iterator[Finding]:
-    if "nested_rhat" in post.attrs:
-        yield nested_finding(float(post.attrs["nested_rhat"]))
-    if "energy_variance_per_dimension" in post.attrs:
-        value, bound = (float(post.attrs[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))
-        remedy = "" if value <= bound else "take an adjusted method, such as 'chees': these draws are biased"
-        message = f"{value:.2g} for each dimension, at most {bound:.2g} for draws without an acceptance step"
-        yield Finding("good" if value <= bound else "bad", "energy variance", message, remedy)
-
-
-def _update(post: xr.DataTree) -> Iterator[Finding]:
-    if "updated_by" in post.attrs:
-        k, effective = (float(post.attrs[name]) for name in ("update_pareto_k", "effective_draws"))
-        weights = f"PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
-        how = f"{post.attrs['updated_by']}: {weights}"
-        if post.attrs["updated_by"] == "refit":
-            how = f"a refit, since weights of the old draws would not do ({weights})"
-        yield Finding("good", "update", f"new data were taken in by {how}")
 
 
 def _solver(post: xr.DataTree) -> Iterator[Finding]:

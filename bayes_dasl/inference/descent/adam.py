@@ -15,17 +15,16 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from ..._findings import Finding
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..coordinates.frame import Frame, Plain
 from ..coordinates.reference import References, is_sound, references_of
-from ..problem import Problem
+from ..engine import Facts
+from ..problem import Problem, Terms
 from ..sharding import spread
-from ..terms import Terms
-
-WINDOW = 50
-"""Steps between two looks at the held-out data and at the rates."""
+from .settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 
@@ -45,7 +44,8 @@ type Objective = Callable[[Array, Any, Array], tuple[Array, Terms]]
 class Descended:
     """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
 
-    `visited` is where they were after each window, `weights` how often each saw each datum.
+    `visited` is where they were after each window, `weights` how often each saw each datum. `stopped_early` is none
+    where all steps were to be taken.
     """
 
     positions: Float[np.ndarray, "member dimension"]
@@ -53,7 +53,21 @@ class Descended:
     curves: dict[str, np.ndarray]
     weights: dict[str, np.ndarray]
     steps: int
-    stopped_early: bool
+    stopped_early: bool | None
+
+    @property
+    def facts(self) -> Facts:
+        """How the descent ended."""
+        ended = {} if self.stopped_early is None else {"descent_stopped": int(self.stopped_early)}
+        return {"descent_steps": self.steps, **ended}
+
+    @property
+    def findings(self) -> tuple[Finding, ...]:
+        """Whether it ended by itself."""
+        if self.stopped_early is not False:
+            return ()
+        message = f"the loss still fell after {self.steps} steps"
+        return (Finding("warning", "descent", message, "allow more steps"),)
 
     def curves_of(self, member: int) -> dict[str, np.ndarray]:
         """The curves of one member."""
@@ -61,55 +75,60 @@ class Descended:
 
 
 @dataclasses.dataclass(frozen=True)
-class Descent:
-    """Adam on an objective, clipped, by group.
-
-    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in conditional coordinates
-    are unit normals there. `rates` are the first learning rates of science and network; with `adaptive` each follows
-    how straight the path of its own group is. `judge` gives the loss on held-out data: a member keeps the best position
-    of any window, and has done when none was better by a twentieth of a nat for `patience` windows. With `coordinates`
-    "plain" members move in the weights themselves.
-    """
+class Loss:
+    """What members lower, and the loss by which they are judged, on data held out if there are any."""
 
     objective: Objective
     judge: Callable[[Array, Any], Array]
-    rates: tuple[float, float]
-    adaptive: bool
-    steps: int
-    patience: int
-    coordinates: str = "auto"
 
-    def run(
-        self,
-        problem: Problem,
-        x: Float[np.ndarray, "member dimension"],
-        own: Any,
-        *,
-        key: Array,
-        journal: Journal,
-        bar: ProgressBar,
-    ) -> Descended:
-        """Descend from these positions; `own` is a tree with a leading axis of members."""
-        frames = _Frames(None if self.coordinates == "plain" else references_of(problem))
-        program = _Program(self, problem, frames, x, own)
-        state, done, curves, visited = program.first(x), 0, [], []
-        windows = -(-self.steps // WINDOW)
-        bar.start("descending", windows * WINDOW)
-        held: Arrays = {}
-        while done < windows and not np.all(state["stopped"]):
-            if done in _NEW_FRAMES:
-                held = journal.step(f"frames {done + 1}", functools.partial(frames.around, state["at"], held))
-                state = program.entered(state, held)
-            work = functools.partial(program.window, state, held, own, jax.random.fold_in(key, done))
-            arrays = journal.step(f"window {done + 1}", work)
-            state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
-            curves.append({n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")})
-            visited.append(state["at"])
-            done += 1
-            bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
-        joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
-        stopped = bool(np.all(state["stopped"]))
-        return Descended(state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped)
+
+def descend(
+    problem: Problem,
+    descent: Descent,
+    loss: Loss,
+    x: Float[np.ndarray, "member dimension"],
+    own: Any,
+    *,
+    key: Array,
+    journal: Journal,
+    bar: ProgressBar,
+) -> Descended:
+    """Adam on a loss, clipped, by group, from several positions at once.
+
+    A step is measured in widths of the prior, whatever the unit of a parameter; last layers in conditional coordinates
+    are unit normals there. A member keeps the best position of any window, and has done when none was better by a
+    twentieth of a nat for as long as its patience.
+
+    Args:
+        problem: the posterior, without the data that are held out.
+        descent: steps, rates and patience.
+        loss: what to lower, and what to judge by.
+        x: where members begin.
+        own: what is a member's own, a tree with a leading axis of members.
+        key: a JAX random key.
+        journal: keeps every window.
+        bar: shows how far members have come.
+    """
+    frames = _Frames(None if descent.coordinates == "plain" else references_of(problem))
+    program = _Program(descent, loss, problem, frames, x, own)
+    state, done, curves, visited = program.first(x), 0, [], []
+    windows = -(-descent.steps // WINDOW)
+    bar.start("descending", windows * WINDOW)
+    held: Arrays = {}
+    while done < windows and not np.all(state["stopped"]):
+        if done in _NEW_FRAMES:
+            held = journal.step(f"frames {done + 1}", functools.partial(frames.around, state["at"], held))
+            state = program.entered(state, held)
+        work = functools.partial(program.window, state, held, own, jax.random.fold_in(key, done))
+        arrays = journal.step(f"window {done + 1}", work)
+        state = {n: v for n, v in arrays.items() if not n.startswith("curve/")}
+        curves.append({n.removeprefix("curve/"): v for n, v in arrays.items() if n.startswith("curve/")})
+        visited.append(state["at"])
+        done += 1
+        bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
+    joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
+    stopped = None if descent.patience is None else bool(np.all(state["stopped"]))
+    return Descended(state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped)
 
 
 class _Frames:
@@ -124,7 +143,7 @@ class _Frames:
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
         """By how much a coordinate varies."""
-        return problem.prior_spread() if self._references is None else self._references.widths()
+        return problem.prior_widths() if self._references is None else self._references.widths()
 
     def blank(self) -> dict[str, Array]:
         """The arrays of a frame, by their shapes only."""
@@ -148,8 +167,10 @@ class _Frames:
 class _Program:
     """A window of steps for every member, compiled once."""
 
-    def __init__(self, descent: Descent, problem: Problem, frames: _Frames, x: np.ndarray, own: Any):
+    def __init__(self, descent: Descent, loss: Loss, problem: Problem, frames: _Frames, x: np.ndarray, own: Any):
         self._descent, self._frames = descent, frames
+        self._rates = np.asarray([descent.science_rate, descent.network_rate])
+        self._patience = np.inf if descent.patience is None else descent.patience
         network = problem.of_groups("network")
         everything = range(problem.dimension)
         self._of = {
@@ -162,10 +183,10 @@ class _Program:
         held, self._widths = frames.blank(), jnp.asarray(frames.widths(problem))
 
         def objective(xi: Array, held: Any, own: Any, key: Array) -> tuple[Array, Terms]:
-            return descent.objective(frames.of(held).position(xi)[0], own, key)
+            return loss.objective(frames.of(held).position(xi)[0], own, key)
 
         self._slope = traced(jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0))
-        self._judge = traced(descent.judge, at, mine)
+        self._judge = traced(loss.judge, at, mine)
         self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
         self._structure = jax.tree.structure(self._transform.init(self._parted(at)))
         self._run = jax.jit(spread(self._of_a_member, len(x)).function)
@@ -188,7 +209,7 @@ class _Program:
             "at": x,
             "best": x,
             "lowest": np.full(members, np.inf),
-            "rates": np.tile(np.asarray(self._descent.rates), (members, 1)),
+            "rates": np.tile(self._rates, (members, 1)),
             "since_best": np.zeros(members, int),
             "stopped": np.zeros(members, bool),
         }
@@ -245,7 +266,7 @@ class _Program:
             "lowest": jnp.where(better, held_out, state["lowest"]),
             "rates": self._new_rates(state, x, length),
             "since_best": since,
-            "stopped": since >= self._descent.patience,
+            "stopped": since >= self._patience,
         }
         leaves = {f"memory/{i}": leaf for i, leaf in enumerate(jax.tree.leaves(memory))}
         curves = {f"curve/{name}": values for name, values in curve.items()} | {"curve/held_out": held_out[None]}
@@ -257,5 +278,4 @@ class _Program:
         away = self._parted((x - state["position"]) / self._widths)
         straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(length > 0, length, 1.0)
         factor = jnp.where(straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0))
-        first = jnp.asarray(self._descent.rates)
-        return jnp.clip(state["rates"] * factor, _LOWEST * first, _HIGHEST * first)
+        return jnp.clip(state["rates"] * factor, _LOWEST * self._rates, _HIGHEST * self._rates)

@@ -1,0 +1,138 @@
+"""The groups of a posterior: what its draws and prior draws say of the data, and where they come from."""
+
+import datetime
+import importlib.metadata
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from .._errors import MismatchError
+from ..model import Model
+from ..prediction.confounding import confounding
+from ..prediction.posterior import (
+    by_chain,
+    check_belongs,
+    draws_dataset,
+    mismatch_group,
+    over_data,
+    plain_attributes,
+    with_coordinates,
+    with_log_factor,
+)
+from ..prediction.predictive import Draws, push
+from ..prediction.vector_fields import rates_on_mean_path
+from .engine import Modes, Samples
+from .problem import Problem, pose
+
+PRIOR_DRAWS = 500
+_PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
+
+
+def _stats(samples: Samples) -> xr.Dataset:
+    return with_coordinates(xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()}))
+
+
+def predictive_groups(
+    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples
+) -> dict[str, xr.Dataset]:
+    """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
+    both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
+    pushed = push(model, problem.inputs, both, observed=problem.observed)
+    health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+
+    groups = {"posterior": draws_dataset(model, draws)}
+    groups["sample_stats"] = with_log_factor(_stats(samples), pushed.log_factor[PRIOR_DRAWS:])
+
+    def over_time(values: Draws) -> xr.Dataset:
+        return over_data({name: v[PRIOR_DRAWS:] for name, v in values.items()}, groups, ordered(model, data))
+
+    groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
+    flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+    found = confounding(model, problem.inputs, flat)
+    groups |= {} if found is None else {"confounding": found}
+    rates = rates_on_mean_path(model, problem.inputs, flat)
+    groups |= {} if rates is None else {"vector_field": by_chain(rates, groups)}
+    return groups | {
+        "log_likelihood": over_time(pushed.log_likelihood),
+        "conditional_mean": over_time(pushed.mean),
+        "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
+        "sample_stats_prior": with_coordinates(stats),
+    }
+
+
+def modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
+    """The modes by name, best first, with their log density in the unconstrained space."""
+    if modes is None:
+        return {}
+    values = jax.vmap(problem.constrain)(jnp.asarray(modes.positions))
+    dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
+    dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
+    return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
+
+
+def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset]:
+    """What a descent went through: the loss and its terms, by member and step."""
+    if curves is None:
+        return {}
+    steps, looks = curves["loss"].shape[1], curves["held_out"].shape[1]
+    dims = {name: "look" if name == "held_out" else "step" for name in curves}
+    dataset = xr.Dataset({name: (("member", dims[name]), values) for name, values in curves.items()})
+    at = {"step": np.arange(1, steps + 1), "look": np.arange(1, looks + 1) * (steps // looks)}
+    return {"training": dataset.assign_coords(at)}
+
+
+def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
+    known = data[list(model.layer.forcings)]
+    known.attrs = {"start": float(problem.inputs.start)}
+    observed = ordered(model, data).astype(float)
+    observed.attrs = {}
+    for dataset in (known, observed):
+        for variable in dataset.variables.values():
+            variable.attrs = plain_attributes(variable.attrs)
+    return {"observed_data": observed, "constant_data": known}
+
+
+def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
+    """The observables of a dataset, their dimensions in the order of the model's."""
+    return xr.Dataset({name: data[name].transpose(*model.dims(name)) for name in model.observables})
+
+
+def versions() -> dict[str, str]:
+    """The versions of what makes draws."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def check_same_posterior(model: Model, post: xr.DataTree) -> None:
+    """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
+
+    Of a posterior from other versions of the libraries only the random leaves can be compared.
+    Raises: MismatchError.
+    """
+    check_belongs(model, post)
+    same_versions = all(post.attrs.get(f"version_{name}") == version for name, version in versions().items())
+    if same_versions and post.attrs.get("posterior_sha256") != pose(model, fitted_data(post)).fingerprint():
+        raise MismatchError(
+            "this posterior belongs to another model with the same random leaves: an equation, a prior, a known number "
+            "or a solver setting differs; after a correction by bd.check_solver the model is bd.tightened(model)"
+        )
+
+
+def fitted_data(post: xr.DataTree) -> xr.Dataset:
+    """The data that a posterior was fitted to, with the units of each variable."""
+    groups = [post[name].to_dataset() for name in ("observed_data", "constant_data")]
+    return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
+
+
+def provenance() -> dict[str, str]:
+    now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    return {
+        "created": now,
+        "inference_library": "bayes_dasl",
+        "version_python": platform.python_version(),
+        "platform": platform.platform(),
+        **{f"version_{name}": version for name, version in versions().items()},
+    }
