@@ -17,7 +17,7 @@ from ._types import Values
 from .data.datasets import Inputs, Past, check_units, checked_times, inputs, observations
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
-from .random import Module, is_function, paths, sample
+from .random import Module, describe_support, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
@@ -192,10 +192,15 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
 
 def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
     noise, dims = model.noise_of(name), model.dims(name)
-    values = observations(data, name, integer=noise.counts, dims=dims)
-    if noise.positive and (values[~np.isnan(values)] <= 0).any():
-        at = float(data[dims[0]].values[np.nonzero(np.nan_to_num(values, nan=1.0) <= 0)[0][0]])
-        raise DataError(f"observable '{name}' is not positive at {dims[0]} {at:g}, as {type(noise).__name__} needs")
+    values = observations(data, name, dims=dims)
+    outside = ~np.isnan(values) & ~np.asarray(noise.support(values))
+    if outside.any():
+        where = tuple(np.argwhere(outside)[0])
+        at, kind = float(data[dims[0]].values[where[0]]), type(noise).__name__
+        raise DataError(
+            f"observable '{name}' is {values[where]:g} at {dims[0]} {at:g}, which {kind} rules out: its data are "
+            f"{describe_support(noise.support)}"
+        )
     return jnp.asarray(values)
 
 

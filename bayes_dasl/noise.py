@@ -1,12 +1,13 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 
 from ._errors import ModelError
 from ._types import Scalar, Values, VectorField
@@ -52,10 +53,10 @@ class AbstractNoise(Module):
         if not _varies(scale):
             check_scalar(scale, f"{type(self).__name__}.scale")
 
-    counts: ClassVar[bool] = False
-    """Whether data are counts 0, 1, 2, …"""
-    positive: ClassVar[bool] = False
-    """Whether data must be positive."""
+    @property
+    def support(self) -> constraints.Constraint:
+        """Where data may lie, such as `constraints.positive`; anywhere unless said otherwise."""
+        return constraints.real
 
     @abstractmethod
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -123,8 +124,11 @@ class NormalNoise(AbstractNoise):
 class LogNormalNoise(AbstractNoise):
     r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z; `scale` σ has no unit."""
 
-    positive: ClassVar[bool] = True
     scale: Scalar | VaryingScale
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.positive
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.LogNormal(self.link(prediction), self.scale)
@@ -173,7 +177,9 @@ class StudentTNoise(AbstractNoise):
 class PoissonNoise(AbstractNoise):
     r"""$y \sim \mathrm{Poisson}(z)$: counts whose variance is their mean."""
 
-    counts: ClassVar[bool] = True
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.nonnegative_integer
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.Poisson(jnp.maximum(prediction, _SMALLEST))
@@ -182,8 +188,11 @@ class PoissonNoise(AbstractNoise):
 class NegativeBinomialNoise(AbstractNoise):
     r"""Over-dispersed counts: mean z, variance $z + z^2 / k$; `concentration` k has no unit."""
 
-    counts: ClassVar[bool] = True
     concentration: Scalar
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.nonnegative_integer
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.NegativeBinomial2(jnp.maximum(prediction, _SMALLEST), self.concentration)

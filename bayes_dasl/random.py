@@ -196,9 +196,19 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
     return family((a + b) / 2, (b - a) / (2 * half_width))
 
 
-def bounds(distribution: dist.Distribution) -> dict[str, float]:
-    """`lower` and `upper` of a distribution's support, as far as they are finite and the same for every element."""
-    support: Any = distribution.support
+def describe_support(support: Any) -> str:
+    """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    words = ["whole numbers"] if support.is_discrete else []
+    for side, value in bounds(support).items():
+        beyond, within = ("greater than", "at least") if side == "lower" else ("less than", "at most")
+        words.append(f"{within if bool(support(value)) else beyond} {value:g}")
+    return ", ".join(words) or "any numbers"
+
+
+def bounds(support: Any) -> dict[str, float]:
+    """`lower` and `upper` of a support, as far as they are finite and the same for every element."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     found = {}

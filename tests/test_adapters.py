@@ -78,7 +78,7 @@ def test_it_is_fitted_inside_a_solver(make):
     network = bd.Network(make()[0], {"speed": (0.5, 0.3), "t": (1.5, 1.0)}, ("speed",), scale=0.5)
     layer = bd.ODE(bd.Residual(lambda t, y, u: {"speed": 0.0 * y["speed"]}, network), {"speed": dist.Normal(1.0, 0.1)})
     model = bd.Model(layer, bd.NormalNoise(0.05))
-    post = bd.fit(model, data, bd.DeepEnsemble(members=3, steps=200), key=0, progress=False)
+    post = bd.fit(model, data, bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200)), key=0, progress=False)
     mean = bd.forecast(model, post, times)["conditional_mean"]["speed"].mean(("chain", "draw"))
     assert float(np.abs(mean - data["speed"]).max()) < 0.15
 

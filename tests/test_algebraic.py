@@ -200,6 +200,6 @@ def test_a_layer_that_knows_no_start_forecasts_to_both_sides():
             return {"y": self.slope * t}
 
     model = bd.Model(bd.Algebraic(Through(dist.Normal(2.0, 1.0)), index="x"), bd.NormalNoise(0.1))
-    post = bd.fit(model, data, bd.Joint(steps=300, starts=2), progress=False)
+    post = bd.fit(model, data, bd.Joint(starts=2, descent=bd.Descent(steps=300)), progress=False)
     fc = bd.forecast(model, post, np.array([-1.0, 0.5, 3.0]))
     np.testing.assert_allclose(fc["conditional_mean"]["y"].squeeze(), [-2.0, 1.0, 6.0], rtol=0.02)

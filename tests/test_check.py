@@ -198,9 +198,9 @@ def test_of_an_engine_of_ones_own_only_a_gradient_is_known():
 def test_gradients_of_engines():
     """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
     problem = pose(blow_up(), benign())
-    assert gradients(problem, bd.SWAG(steps=3000, collected=40)) == (5000, 5000)
-    assert gradients(problem, bd.MCDropout(steps=700)) == (700, 700)
-    assert gradients(problem, bd.DeepEnsemble(5, 2000, patience=10)) == (550, 2000)
+    assert gradients(problem, bd.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))) == (5000, 5000)
+    assert gradients(problem, bd.MCDropout(descent=bd.Descent(steps=700, patience=None))) == (700, 700)
+    assert gradients(problem, bd.DeepEnsemble(5, 2000, descent=bd.Descent(patience=10))) == (550, 2000)
     assert gradients(problem, bd.DeepEnsemble(5, 200, adversarial=0.01)) == (600, 600)
     chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)
     least, most = gradients(problem, chains)

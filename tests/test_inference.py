@@ -259,7 +259,19 @@ def test_pathfinder_gives_points_near_the_mode(decay):
 
 def test_chains_that_begin_at_members_of_an_ensemble(decay):
     model, data = decay
-    post = bd.fit(model, data, bd.NUTS(chains=3, warmup=100, draws=300, start="ensemble"), key=0)
+    post = bd.fit(
+        model,
+        data,
+        bd.NUTS(
+            chains=3,
+            warmup=100,
+            draws=300,
+            start=bd.DeepEnsemble(
+                members=3, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+            ),
+        ),
+        key=0,
+    )
     usual = bd.fit(model, data, bd.NUTS(chains=3, warmup=100, draws=300), key=1)
     assert post.attrs["starts"] == 3 and post.attrs["modes"] == 1
     found, wanted = post["posterior"]["rate"], usual["posterior"]["rate"]
@@ -269,7 +281,14 @@ def test_chains_that_begin_at_members_of_an_ensemble(decay):
 
 def test_members_of_an_ensemble_end_in_several_modes():
     model = bd.Model(bd.ODE(Square(root=dist.Normal(0.0, 2.0)), {"y": 0.0}), bd.NormalNoise(scale=0.1))
-    engine = bd.NUTS(chains=6, warmup=50, draws=50, start="ensemble")
+    engine = bd.NUTS(
+        chains=6,
+        warmup=50,
+        draws=50,
+        start=bd.DeepEnsemble(
+            members=6, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+        ),
+    )
     post = bd.fit(model, series(2.25 * np.arange(6.0)), engine, key=0)
     assert set(np.round(post["posterior"]["root"].mean("draw").values, 1)) == {-1.5, 1.5}
 

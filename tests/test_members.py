@@ -78,7 +78,7 @@ def test_coordinates_keep_their_order_when_a_problem_is_mapped():
 
 def test_joint_learning_ends_at_the_mode(line):
     model, data, mean, _ = line
-    post = bd.fit(model, data, bd.Joint(steps=2000, starts=2), key=0)
+    post = bd.fit(model, data, bd.Joint(starts=2, descent=bd.Descent(steps=2000)), key=0)
     np.testing.assert_allclose(lines(post)[0], mean, atol=2e-3)
     assert post["posterior"].sizes["draw"] == 1
     training = post["training"].to_dataset()
@@ -95,7 +95,8 @@ def test_a_descent_does_not_depend_on_units(line):
     slow = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2e-3))), bd.NormalNoise(0.3))
     ms = data.assign_coords(time=data["time"] * 1e3)
     in_s, in_ms = (
-        bd.fit(m, d, bd.Joint(steps=200, starts=1, patience=200), key=0) for m, d in ((model, data), (slow, ms))
+        bd.fit(m, d, bd.Joint(starts=1, descent=bd.Descent(steps=200, patience=200)), key=0)
+        for m, d in ((model, data), (slow, ms))
     )
     falls = [np.diff(post["training"]["loss"].values[0]) for post in (in_s, in_ms)]
     np.testing.assert_allclose(*falls, rtol=1e-6, atol=1e-9)
@@ -117,14 +118,14 @@ def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
     vague = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(dist.Gamma(1e-3, 1e-3)))
     problem = pose(vague, data)
     assert list(problem.prior_spread()) == [pytest.approx(1, rel=0.1), pytest.approx(2, rel=0.1), 1.0]
-    found = bd.fit(vague, data, bd.Joint(steps=1500, starts=2), key=0)
+    found = bd.fit(vague, data, bd.Joint(starts=2, descent=bd.Descent(steps=1500)), key=0)
     np.testing.assert_allclose(lines(found)[0], [0.4, -0.7], atol=0.3)
     assert 0.1 < float(by_path(found)["noise.scale"].squeeze()) < 0.6
 
 
 def test_the_weights_of_the_terms_count(line):
     model, data, _, _ = line
-    strong = bd.fit(model, data, bd.Joint(steps=1500, starts=1, science_weight=1e4), key=0)
+    strong = bd.fit(model, data, bd.Joint(starts=1, science_weight=1e4, descent=bd.Descent(steps=1500)), key=0)
     np.testing.assert_allclose(lines(strong)[0], 0.0, atol=0.02)
     problem = pose(small.model(), small.data())
     loss, _ = _members.weighted_loss(problem, science=2.0, network=3.0)
@@ -156,7 +157,7 @@ def test_a_descent_knows_nothing_of_data_held_out():
 
 
 def test_data_held_out_stop_a_descent():
-    engine = bd.Joint(steps=5000, starts=2, held_out=0.3, patience=3, coordinates="plain")
+    engine = bd.Joint(starts=2, descent=bd.Descent(steps=5000, held_out=0.3, patience=3, coordinates="plain"))
     post = bd.fit(small.model(), small.data(), engine, key=0)
     assert post.attrs["descent_stopped"] == 1
     assert post.attrs["descent_steps"] < 5000
@@ -165,7 +166,7 @@ def test_data_held_out_stop_a_descent():
 
 def test_batches_of_rows_lead_to_the_same_place(line):
     model, data, mean, covariance = line
-    post = bd.fit(model, data, bd.Joint(steps=3000, starts=1, minibatch=4, patience=60), key=0)
+    post = bd.fit(model, data, bd.Joint(starts=1, descent=bd.Descent(steps=3000, minibatch=4, patience=60)), key=0)
     assert (np.abs(lines(post)[0] - mean) < np.sqrt(np.diag(covariance))).all()
 
 
@@ -179,7 +180,7 @@ def test_a_step_on_some_rows_is_on_average_one_on_all(line):
     assert abs(mean - float(every(x, own, jax.random.key(0))[0])) < 4 * error < 0.2 * abs(mean)
     lawful = bd.Model(model.layer, model.noise, constraints={"flat": lambda values, given: values["y"]})
     with pytest.raises(bd.BayesDaslError, match="minibatch=3 would hold the constraints flat against some"):
-        bd.fit(lawful, data, bd.Joint(steps=50, minibatch=3))
+        bd.fit(lawful, data, bd.Joint(descent=bd.Descent(steps=50, minibatch=3)))
 
 
 def test_laws_hold_for_every_member(line):
@@ -189,12 +190,14 @@ def test_laws_hold_for_every_member(line):
     lawful = bd.Model(model.layer, model.noise, constraints=law)
     found = lines(bd.fit(lawful, data, bd.DeepEnsemble(5, 2000), key=0))
     assert np.abs(found[:, 0]).max() < 0.02
-    drawn = lines(bd.fit(lawful, data, bd.Laplace(draws=500, steps=2000, starts=1), key=0))
+    drawn = lines(
+        bd.fit(lawful, data, bd.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)), key=0)
+    )
     assert drawn[:, 0].std() == pytest.approx(1e-3, rel=0.15)
 
 
 def test_groups_have_rates_of_their_own():
-    still = bd.Joint(200, 1, science_rate=1e-9, adaptive=False, coordinates="plain")
+    still = bd.Joint(200, 1, descent=bd.Descent(science_rate=1e-9, adaptive=False, coordinates="plain"))
     slow = bd.fit(small.model(), small.data(), still, key=0)
     start = bd.fit(small.model(), small.data(), dataclasses.replace(still, steps=50, network_rate=1e-9), key=0)
     rate, weight = f"{'layer.vector_field.science'}.rate", f"{PATH}.0.weight"
@@ -212,7 +215,7 @@ def test_anchored_and_bootstrapped_members_are_draws_of_a_normal_posterior():
     features = np.stack([np.ones(40), times], 1)
     covariance = np.linalg.inv(features.T @ features / noise**2 + np.eye(2))
     mean = covariance @ features.T @ data["y"].values / noise**2
-    found = lines(bd.fit(model, data, bd.DeepEnsemble(members=100, steps=1500), key=1))
+    found = lines(bd.fit(model, data, bd.DeepEnsemble(members=100, descent=bd.Descent(steps=1500)), key=1))
     np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 100).max())
     np.testing.assert_allclose(found.std(0), np.sqrt(np.diag(covariance)), rtol=0.25)
 
@@ -220,7 +223,7 @@ def test_anchored_and_bootstrapped_members_are_draws_of_a_normal_posterior():
 def test_anchored_members_spread_as_far_as_the_prior_and_no_further(line):
     """Randomised MAP: the spread of the members is that of the anchors, as far as the data leave it."""
     model, data, mean, covariance = line
-    post = bd.fit(model, data, bd.DeepEnsemble(members=60, steps=1500, bootstrap=False), key=0)
+    post = bd.fit(model, data, bd.DeepEnsemble(members=60, bootstrap=False, descent=bd.Descent(steps=1500)), key=0)
     found = lines(post)
     np.testing.assert_allclose(found.mean(0), mean, atol=4 * np.sqrt(np.diag(covariance) / 60).max())
     # Of an anchored member the variance is Σ Λ₀ Σ; the noise of the data would add the rest of Σ.
@@ -232,7 +235,9 @@ def test_anchored_members_spread_as_far_as_the_prior_and_no_further(line):
 
 def test_bootstrapped_members_see_other_data(line):
     model, data, *_ = line
-    post = bd.fit(model, data, bd.DeepEnsemble(members=60, steps=1000, anchored=False, bootstrap=True), key=0)
+    post = bd.fit(
+        model, data, bd.DeepEnsemble(members=60, anchored=False, bootstrap=True, descent=bd.Descent(steps=1000)), key=0
+    )
     # What a bootstrap of the regression itself gives.
     times, y = data["time"].values, data["y"].values
     features, ends = np.stack([np.ones(12), times], 1), []
@@ -289,7 +294,9 @@ def test_a_solver_without_forcings_has_no_inputs_to_move():
 
 def test_members_that_end_elsewhere_are_dropped_and_counted():
     problem = pose(small.model(), small.data())
-    best = bd.fit(small.model(), small.data(), bd.Joint(steps=500, starts=1, coordinates="plain"), key=0)
+    best = bd.fit(
+        small.model(), small.data(), bd.Joint(starts=1, descent=bd.Descent(steps=500, coordinates="plain")), key=0
+    )
     values = {path: jnp.asarray(v[0, 0]) for path, v in by_path(best).items()}
     good = np.asarray(problem.unconstrain(values))
     elsewhere, lost = good.copy(), np.full_like(good, np.nan)
@@ -314,7 +321,12 @@ def test_members_are_judged_by_the_data_that_they_saw():
 
 def test_dropout_leaves_units_out():
     rate, draws = 0.3, 400
-    post = bd.fit(small.model(), small.data(), bd.MCDropout(rate, draws, steps=300, starts=1), key=0)
+    post = bd.fit(
+        small.model(),
+        small.data(),
+        bd.MCDropout(rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None)),
+        key=0,
+    )
     first, second = (by_path(post)[f"{PATH}.{i}.weight"][0] for i in (0, 1))
     assert np.ptp(first, axis=0).max() == 0  # inputs are never left out
     out = second[:, 0] == 0
@@ -326,29 +338,38 @@ def test_dropout_leaves_units_out():
     assert "[good] confounding: the parameters could do" in said
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
-        bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, steps=50))
+        bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None)))
     for prior in (bd.sparse(2), lambda name, weight: dist.HalfNormal(1.0).expand(weight.shape).to_event(weight.ndim)):
         with pytest.raises(bd.BayesDaslError, match=r"layers.1.weight' forbids"):
             positive = bd.Network.mlp({"y": (1.0, 0.6)}, ("y",), 0.5, width=3, depth=1, prior=prior)
-            bd.fit(small.model(positive), small.data(), bd.MCDropout(draws=10, steps=50))
+            bd.fit(
+                small.model(positive), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None))
+            )
 
 
 def test_laplace_is_exact_for_a_normal_posterior(line):
     model, data, mean, covariance = line
-    found = lines(bd.fit(model, data, bd.Laplace(draws=4000, steps=2000, starts=1), key=0))
+    found = lines(
+        bd.fit(model, data, bd.Laplace(draws=4000, starts=1, descent=bd.Descent(steps=2000, patience=20)), key=0)
+    )
     np.testing.assert_allclose(found.mean(0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.06 * covariance.max())
 
 
 def test_laplace_of_the_last_layer_keeps_the_others():
-    post = bd.fit(small.model(), small.data(), bd.Laplace("last", draws=50, steps=500, starts=1), key=0)
+    post = bd.fit(
+        small.model(),
+        small.data(),
+        bd.Laplace("last", draws=50, starts=1, descent=bd.Descent(steps=500, patience=20)),
+        key=0,
+    )
     values = by_path(post)
     assert np.ptp(values[f"{PATH}.0.weight"], axis=1).max() == 0
     assert np.ptp(values[f"{PATH}.1.weight"], axis=1).min() > 0
     assert np.ptp(values["noise.scale"]) > 0
     bent = small.model(small.network(final_activation=jnp.tanh))
     with pytest.raises(bd.BayesDaslError, match="last layer"):
-        bd.fit(bent, small.data(), bd.Laplace("last", draws=10, steps=50, starts=1))
+        bd.fit(bent, small.data(), bd.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)))
 
 
 def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
@@ -384,7 +405,9 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
 
 def test_swag_wanders_around_the_mode(line):
     model, data, mean, covariance = line
-    post = bd.fit(model, data, bd.SWAG(members=2, draws=300, steps=1000, collected=20), key=0)
+    post = bd.fit(
+        model, data, bd.SWAG(members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None)), key=0
+    )
     found = lines(post)
     sd = np.sqrt(np.diag(covariance))
     assert (np.abs(found.mean(0) - mean) < sd).all()
@@ -406,7 +429,7 @@ def test_swag_draws_from_its_normal():
 
 def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, line):
     model, data, *_ = line
-    engine = bd.DeepEnsemble(members=3, steps=200)
+    engine = bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200))
     whole = bd.fit(model, data, engine, checkpoint=tmp_path / "run", key=3)
     for path in sorted((tmp_path / "run").glob("*.step"))[-2:]:
         path.unlink()
@@ -419,13 +442,13 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: bd.Joint(steps=10), "steps must be a whole number, at least 50"),
-        (lambda: bd.Joint(minibatch=0), "minibatch must be a whole number, at least 1"),
-        (lambda: bd.Joint(science_rate=2.0), "science_rate must lie between 0 and 1"),
-        (lambda: bd.Joint(held_out=1.0), "held_out must lie at least 0 and below 1"),
+        (lambda: bd.Joint(descent=bd.Descent(steps=10)), "steps must be a whole number, at least 50"),
+        (lambda: bd.Joint(descent=bd.Descent(minibatch=0)), "minibatch must be a whole number, at least 1"),
+        (lambda: bd.Joint(descent=bd.Descent(science_rate=2.0)), "science_rate must lie between 0 and 1"),
+        (lambda: bd.Joint(descent=bd.Descent(held_out=1.0)), "held_out must lie at least 0 and below 1"),
         (lambda: bd.Joint(network_weight=-1.0), "network_weight must lie"),
         (lambda: bd.DeepEnsemble(members=1), "members must be a whole number, at least 2"),
-        (lambda: bd.DeepEnsemble(network_rate=-0.1), "network_rate must lie between 0 and 1"),
+        (lambda: bd.DeepEnsemble(descent=bd.Descent(network_rate=-0.1)), "network_rate must lie between 0 and 1"),
         (lambda: bd.MCDropout(rate=0.0), "rate must lie between 0 and 1"),
         (lambda: bd.MCDropout(draws=True), "draws must be a whole number"),
         (lambda: bd.SWAG(collected=2), "collected must be a whole number, at least 3"),
@@ -439,7 +462,7 @@ def test_numbers_that_make_no_sense_are_refused(make, message):
 
 def test_uncertainty_of_members_reaches_the_forecast(line):
     model, data, *_ = line
-    post = bd.fit(model, data, bd.DeepEnsemble(members=12, steps=800), key=0)
+    post = bd.fit(model, data, bd.DeepEnsemble(members=12, descent=bd.Descent(steps=800)), key=0)
     fc = bd.forecast(model, post, xr.Dataset(coords={"time": [0.0, 5.0]}))
     parts = bd.decompose(fc, ["y"])
     epistemic = parts["epistemic"].values[0]
@@ -453,7 +476,7 @@ def test_uncertainty_of_members_reaches_the_forecast(line):
 
 def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer():
     problem = lotka_volterra(0)
-    engine = bd.Joint(steps=200, starts=2)
+    engine = bd.Joint(starts=2, descent=bd.Descent(steps=200))
     found, plain = (
         bd.fit(problem.model, problem.data, dataclasses.replace(engine, coordinates=c), key=0)
         for c in ("auto", "plain")
@@ -466,7 +489,7 @@ def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer
 
 def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data(monkeypatch):
     """In the weights themselves hidden ones move as far as the prior lets them, and last ones do not follow."""
-    engine = bd.Laplace(draws=200, steps=500, starts=1)
+    engine = bd.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20))
 
     def misfit():
         post = bd.fit(small.model(), small.data(), engine, key=0)

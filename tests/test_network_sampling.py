@@ -112,7 +112,7 @@ def test_noise_heads_work_beside_a_network_in_the_solver():
 def test_another_start_moves_in_the_weights():
     problem = pose(small.model(), small.data())
     assert bd.NUTS()._references(problem) is not None
-    assert bd.NUTS(start="ensemble")._references(problem) is None
+    assert bd.NUTS(start=bd.DeepEnsemble())._references(problem) is None
 
 
 def test_coordinates_are_part_of_what_a_run_is():
@@ -224,7 +224,17 @@ def test_chains_from_an_ensemble_are_not_judged_by_weights():
     y = np.sin(2.5 * x) + 0.1 * np.random.default_rng(0).standard_normal(30)
     layer = bd.Algebraic(bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), width=6, depth=1), index="x")
     model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
-    post = bd.fit(model, xr.Dataset({"y": ("x", y)}, {"x": x}), bd.NUTS(draws=200, start="ensemble"), key=0)
+    post = bd.fit(
+        model,
+        xr.Dataset({"y": ("x", y)}, {"x": x}),
+        bd.NUTS(
+            draws=200,
+            start=bd.DeepEnsemble(
+                members=4, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+            ),
+        ),
+        key=0,
+    )
     assert post.attrs["sampled_in"] == "plain coordinates"
     assert post.attrs["warmup_settled"] == 1 and post.attrs["warmup_draws"] < 1000
     rhat = array_stats.rhat(post["conditional_mean"]["y"].values, chain_axis=0, draw_axis=1)
@@ -253,6 +263,6 @@ def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
 def test_a_solver_of_forward_mode_only_can_be_descended():
     model = small.model()
     forward = with_adjoint(model, diffrax.ForwardMode())
-    engine = bd.Joint(steps=50, starts=1)
+    engine = bd.Joint(starts=1, descent=bd.Descent(steps=50))
     one, other = (bd.fit(m, small.data(), engine, key=0)["training"]["loss"].values for m in (model, forward))
     np.testing.assert_allclose(one, other, rtol=1e-6)

@@ -27,7 +27,7 @@ def model(networks: int = 1, units: str = "g") -> bd.Model:
 
 @pytest.fixture(scope="module")
 def joint():
-    return bd.fit(model(), DATA, bd.Joint(steps=200, starts=2), key=0, progress=False)
+    return bd.fit(model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200)), key=0, progress=False)
 
 
 def test_the_prior_of_the_function_before_there_are_data():

@@ -11,8 +11,8 @@ TIMES = np.linspace(-1.0, 1.0, 40)
 NOISE = 0.67
 ENGINES = {
     "NUTS": bd.NUTS(chains=2, warmup=100, draws=300),
-    "DeepEnsemble": bd.DeepEnsemble(members=200, steps=800),
-    "Laplace": bd.Laplace(steps=800, draws=500),
+    "DeepEnsemble": bd.DeepEnsemble(members=200, descent=bd.Descent(steps=800)),
+    "Laplace": bd.Laplace(draws=500, descent=bd.Descent(steps=800, patience=20)),
 }
 
 

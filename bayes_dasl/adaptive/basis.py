@@ -110,7 +110,7 @@ class Basis(Module):
 
 def _may_be_negative(scale: Any) -> bool:
     if is_random(scale):
-        return bounds(scale).get("lower", -math.inf) < 0
+        return bounds(scale.support).get("lower", -math.inf) < 0
     return eqx.is_array_like(scale) and not isinstance(scale, Tracer) and bool(np.any(np.asarray(scale) <= 0))
 
 

@@ -124,13 +124,10 @@ def checked_coordinate(data: xr.Dataset, name: str) -> np.ndarray:
     return values
 
 
-def observations(
-    data: xr.Dataset, name: str, *, integer: bool = False, dims: tuple[str, ...] = ("time",)
-) -> np.ndarray:
+def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time",)) -> np.ndarray:
     """One observable as float64, over `dims`, NaN where it is missing.
 
-    Raises: DataError if it is unknown, has other dimensions, is infinite or wholly missing, or is not whole
-    non-negative numbers where counts are asked for (`integer`).
+    Raises: DataError if it is unknown, has other dimensions, is infinite or wholly missing.
     """
     if name not in data:
         raise DataError(f"observable '{name}' is not in the data; they hold {_names(data)}")
@@ -141,8 +138,6 @@ def observations(
     seen = values[~np.isnan(values)]
     if seen.size == 0:
         raise DataError(f"observable '{name}' has no value at all: leave it out of the model's noise")
-    if integer and ((seen < 0).any() or (seen != np.round(seen)).any()):
-        raise DataError(f"observable '{name}' must be counts (0, 1, 2, …) for its noise model")
     return values
 
 

@@ -12,7 +12,7 @@ from .._errors import ModelError
 from .._jax.tree import prepared, prepared_inside
 from .._types import Values
 from ..data.datasets import Inputs
-from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._parts import agreed, agreed_interpolation, is_layer
 from ..layers._prediction import joined
 from ..random import with_ones
@@ -95,6 +95,11 @@ class AbstractHybrid(AbstractLayer):
     @property
     def states(self) -> int:
         return sum(part.states for part in self._layers.values())
+
+    @property
+    def trajectories(self) -> list[AbstractTrajectory] | None:
+        of_parts = [part.trajectories for part in self._layers.values()]
+        return None if any(found is None for found in of_parts) else [t for found in of_parts for t in found]
 
     def _shared(self, name: str, default: Any) -> Any:
         values = {getattr(part, name, default) for part in self._layers.values()} - {None}

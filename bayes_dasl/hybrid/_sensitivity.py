@@ -77,7 +77,7 @@ def tangents(
     checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, leaves)
-    if type(layer) is ODE and not layer.jumps:
+    if isinstance(layer, ODE) and not layer.jumps:
         return _along(layer, rebuild, flat, directions, given)
 
     def predict(numbers):

@@ -1,7 +1,12 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
 from ._adjoint import with_adjoint as with_adjoint
-from ._prediction import AbstractFilter as AbstractFilter, AbstractLayer as AbstractLayer, Prediction as Prediction
+from ._prediction import (
+    AbstractFilter as AbstractFilter,
+    AbstractLayer as AbstractLayer,
+    AbstractTrajectory as AbstractTrajectory,
+    Prediction as Prediction,
+)
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
 from .implicit import Implicit as Implicit

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import frozen
+from .._types import Values, VectorField
 from ..data.datasets import Inputs
 from ..random import Module
 
@@ -64,6 +65,14 @@ class AbstractLayer(Module):
         return 0
 
     @property
+    def trajectories(self) -> "list[AbstractTrajectory] | None":
+        """The initial value problems that are all it solves, each for itself; none if it solves anything else.
+
+        Where there is a list, states can be given in place of solves, as the coordinates of hybrids do.
+        """
+        return None
+
+    @property
     def begins(self) -> bool:
         """Whether it goes on from a start, and so knows nothing of what was before."""
         return hasattr(self, "start")
@@ -81,6 +90,63 @@ class AbstractLayer(Module):
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
         """Predict at `inputs.times`."""
+
+
+class AbstractTrajectory(AbstractLayer):
+    """A layer that solves one initial value problem by itself, so that its states can be given instead.
+
+    Its prediction is `predict(inputs, *solve(inputs, begin(inputs)))`.
+    """
+
+    vector_field: eqx.AbstractVar[VectorField]
+    initial: eqx.AbstractVar[dict[str, Any]]
+    observe: eqx.AbstractVar[Callable[[Any, Values, Values], Values] | None]
+
+    @property
+    def trajectories(self) -> "list[AbstractTrajectory] | None":
+        return [self]
+
+    @abstractmethod
+    def begin(self, inputs: Inputs) -> dict[str, Any]:
+        """The states at the start."""
+
+    @abstractmethod
+    def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
+        """The states at all times from those at the start, whether the solve succeeded, and its steps."""
+
+    @abstractmethod
+    def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any) -> Prediction:
+        """What is observed of the states at all times."""
+
+    @abstractmethod
+    def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
+        """What the vector field says at some times and states, `(time, …)` each."""
+
+
+class AroundTrajectory(AbstractLayer):
+    """A layer around one trajectory: what drives it and what it predicts are those of the trajectory."""
+
+    ode: eqx.AbstractVar[AbstractTrajectory]
+
+    @property
+    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
+        return self.ode.forcings
+
+    @property
+    def units(self) -> Mapping[str, str]:  # pyright: ignore
+        return self.ode.units
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self.ode.interpolation
+
+    @property
+    def start(self) -> float | None:
+        return getattr(self.ode, "start", None)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.ode.outputs
 
 
 class AbstractFilter(AbstractLayer):

@@ -12,7 +12,7 @@ from .._types import Values, VectorField
 from ..data.datasets import Inputs
 from ..random import is_function
 from ._functions import named, several_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, predict_rows
+from ._prediction import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
 
 
 class Algebraic(AbstractLayer):
@@ -43,6 +43,10 @@ class Algebraic(AbstractLayer):
     @property
     def outputs(self) -> tuple[str, ...]:
         return tuple(shapes_of(self.function, "the function", {}, self.forcings))
+
+    @property
+    def trajectories(self) -> list[AbstractTrajectory]:
+        return []
 
     def __call__(self, inputs: Inputs) -> Prediction:
         def rows(times):

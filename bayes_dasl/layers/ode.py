@@ -15,7 +15,7 @@ from ..data.datasets import Inputs
 from ..data.forcing import KINDS, AbstractForcing, Linear, Step
 from ..random import Module, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
-from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction
+from ._prediction import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .jump import Jump, JumpingSolver, as_jumps, jumped
@@ -50,7 +50,7 @@ def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
     return adaptive[solver.lower()]()
 
 
-class ODE(AbstractLayer):
+class ODE(AbstractTrajectory):
     r"""An initial value problem.
 
     $\dot y = f(t, y, u(t)), \quad y(t_0) = y_0$
@@ -207,32 +207,6 @@ class ODE(AbstractLayer):
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
-
-
-class AroundODE(AbstractLayer):
-    """A layer around one ODE: what drives it and what it predicts are those of the ODE."""
-
-    ode: eqx.AbstractVar[ODE]
-
-    @property
-    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
-        return self.ode.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:  # pyright: ignore
-        return self.ode.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.ode.interpolation
-
-    @property
-    def start(self) -> float | None:
-        return self.ode.start
-
-    @property
-    def outputs(self) -> tuple[str, ...]:
-        return self.ode.outputs
 
 
 class _Forced(Module):

@@ -16,8 +16,8 @@ from .._errors import ModelError
 from .._jax.tree import FrozenDict
 from ..data.datasets import Inputs, checked_times, observations
 from ..random import shape_of
-from ._prediction import Prediction
-from .ode import ODE, AroundODE
+from ._prediction import AroundTrajectory, Prediction
+from .ode import ODE
 
 
 def _floats(knots: Any) -> tuple[float, ...]:
@@ -31,7 +31,7 @@ def _gap(gap: Any) -> Any:
     return FrozenDict(gap) if isinstance(gap, Mapping) else gap
 
 
-class MultipleShooting(AroundODE):
+class MultipleShooting(AroundTrajectory):
     r"""An ODE solved from knot to knot, with the states at each knot as unknowns of their own.
 
     $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$

@@ -41,7 +41,7 @@ def _attributes(leaf: RandomLeaf) -> dict[str, str]:
 def known_bounds(model: Model) -> str:
     """The finite bounds of every random leaf that has some, by its name in results: as text, for an attribute."""
     short = names(model)
-    found = {short[path]: bounds(leaf.distribution) for path, leaf in paths(model).items()}
+    found = {short[path]: bounds(leaf.distribution.support) for path, leaf in paths(model).items()}
     return json.dumps({name: sides for name, sides in found.items() if sides})
 
 

@@ -9,10 +9,10 @@ from .._jax.trace import traced
 from .._jax.tree import short_names
 from .._statistics.thinning import thinned
 from ..data.datasets import Inputs
-from ..layers import ODE
+from ..layers import AbstractTrajectory
+from ..layers.given_states import named_trajectories, trajectories
 from ..model import Model
 from ..random import paths, realise
-from .given_states import can_be_given, named_odes, odes
 from .predictive import Draws
 
 _DRAWS = 128
@@ -26,7 +26,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is
     part of the vector field of an ODE.
     """
-    if not can_be_given(model.layer) or not any(_has_network(ode) for ode in odes(model.layer)):
+    if model.layer.trajectories is None or not any(_has_network(ode) for ode in trajectories(model.layer)):
         return None
     held = {path: jnp.asarray(values) for path, values in draws.items()}
     total = len(next(iter(held.values())))
@@ -34,7 +34,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     first = {path: values[0] for path, values in held.items()}
 
     def states(draw):
-        solved = [ode.solve(given, ode.begin(given)) for ode in odes(realise(model, draw).layer)]
+        solved = [ode.solve(given, ode.begin(given)) for ode in trajectories(realise(model, draw).layer)]
         return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
 
     one = traced(states, first)
@@ -42,7 +42,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     mean = jax.tree.map(lambda y: jnp.nanmean(y, axis=0), of_some)
 
     def rates(draw):
-        pairs = zip(odes(realise(model, draw).layer), mean, strict=True)
+        pairs = zip(trajectories(realise(model, draw).layer), mean, strict=True)
         return [ode.rates_along(given, given.times, path) for ode, path in pairs]
 
     found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
@@ -54,12 +54,12 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     return xr.Dataset(variables, coords={model.index: np.asarray(given.times)})
 
 
-def _has_network(ode: ODE) -> bool:
+def _has_network(ode: AbstractTrajectory) -> bool:
     return any(leaf.group == "network" for leaf in paths(ode.vector_field).values())
 
 
 def _prefixes(model: Model) -> list[str]:
     """What tells the states of several ODEs apart."""
-    found = [name for name, _ in named_odes(model.layer)]
+    found = [name for name, _ in named_trajectories(model.layer)]
     short = short_names(found)
     return [f"{short[name]}." if len(found) > 1 else "" for name in found]

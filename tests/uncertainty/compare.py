@@ -25,10 +25,10 @@ ENGINES = {
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
     "anchored ensemble": bd.DeepEnsemble(MEMBERS, STEPS, bootstrap=False),
     "plain ensemble": bd.DeepEnsemble(MEMBERS, STEPS, anchored=False, bootstrap=False),
-    "MC dropout": bd.MCDropout(steps=STEPS),
-    "SWAG + unscented": bd.SWAG(steps=STEPS),
-    "Laplace, all weights": bd.Laplace("all", steps=STEPS),
-    "Laplace, last layer": bd.Laplace("last", steps=STEPS),
+    "MC dropout": bd.MCDropout(descent=bd.Descent(steps=STEPS, patience=None)),
+    "SWAG + unscented": bd.SWAG(descent=bd.Descent(steps=STEPS, patience=None)),
+    "Laplace, all weights": bd.Laplace("all", descent=bd.Descent(steps=STEPS, patience=20)),
+    "Laplace, last layer": bd.Laplace("last", descent=bd.Descent(steps=STEPS, patience=20)),
 }
 JUDGED = ("near", "box", "wide", "wider", "crps", "energy", "width", "rmse", "seconds")
 

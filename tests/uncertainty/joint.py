@@ -35,7 +35,9 @@ WAYS |= {(way, "plain"): WAYS[way, "auto"] for way in (SEPARATE, *list(SHARED)[:
 def run(name: str, seed: int, way: str, coordinates: str) -> dict:
     problem = PROBLEMS[name](seed)
     began = time.perf_counter()
-    engine = bd.Joint(STEPS, STARTS, patience=STEPS, coordinates=coordinates, **WAYS[way, coordinates])
+    engine = bd.Joint(
+        STEPS, STARTS, **WAYS[way, coordinates], descent=bd.Descent(patience=STEPS, coordinates=coordinates)
+    )
     post = bd.fit(problem.model, problem.data, engine, key=seed, progress=False)
     lowest = np.minimum.accumulate(np.nan_to_num(post["training"]["loss"].values[0], nan=np.inf))
     science = {n: float(v.values.squeeze()) for n, v in bd.plots.science_parameters(post).items()}

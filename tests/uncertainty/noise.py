@@ -24,12 +24,12 @@ SD = 0.2
 SIZES, SEEDS, VARYING_SIZE = (30, 500, 3000), range(3), 500
 ENGINES = {
     "NUTS": bd.NUTS(draws=300),
-    "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, steps=3000),
-    "anchored ensemble": bd.DeepEnsemble(20, steps=3000, bootstrap=False),
-    "plain ensemble": bd.DeepEnsemble(20, steps=3000, anchored=False, bootstrap=False),
-    "MC dropout": bd.MCDropout(steps=3000),
+    "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, descent=bd.Descent(steps=3000)),
+    "anchored ensemble": bd.DeepEnsemble(20, bootstrap=False, descent=bd.Descent(steps=3000)),
+    "plain ensemble": bd.DeepEnsemble(20, anchored=False, bootstrap=False, descent=bd.Descent(steps=3000)),
+    "MC dropout": bd.MCDropout(descent=bd.Descent(steps=3000, patience=None)),
     "SWAG": bd.SWAG(),
-    "Laplace, last layer": bd.Laplace("last", steps=3000),
+    "Laplace, last layer": bd.Laplace("last", descent=bd.Descent(steps=3000, patience=20)),
 }
 INSIDE, OUTSIDE = np.linspace(-1.0, 1.0, 101), np.concatenate([np.linspace(-2, -1.3, 10), np.linspace(1.3, 2, 10)])
 

@@ -28,10 +28,18 @@ RESULTS = Path(__file__).parent / "regression.jsonl"
 ROWS, NOISE, SEEDS = 1503, 0.1, range(3)
 INPUTS = ("frequency", "angle", "chord", "speed", "thickness")
 ENGINES = {
-    "deep ensemble": bd.DeepEnsemble(10, steps=5000, held_out=0.1),
-    "plain ensemble": bd.DeepEnsemble(10, steps=5000, anchored=False, bootstrap=False),
+    "deep ensemble": bd.DeepEnsemble(10, descent=bd.Descent(steps=5000, held_out=0.1)),
+    "plain ensemble": bd.DeepEnsemble(10, anchored=False, bootstrap=False, descent=bd.Descent(steps=5000)),
     "SWAG": bd.SWAG(),
-    "NUTS from an ensemble": bd.NUTS(chains=4, warmup=100, draws=100, start="ensemble", max_tree_depth=6),
+    "NUTS from an ensemble": bd.NUTS(
+        chains=4,
+        warmup=100,
+        draws=100,
+        start=bd.DeepEnsemble(
+            members=4, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
+        ),
+        max_tree_depth=6,
+    ),
 }
 
 

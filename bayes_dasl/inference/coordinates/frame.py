@@ -10,9 +10,9 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
-from ...layers import ODE
+from ...layers import AbstractTrajectory
+from ...layers.given_states import States, given, trajectories
 from ...model import Model
-from ...prediction.given_states import States, given, odes
 from ...random import realise
 from ..gradient import LogDensity
 from ..problem import Problem
@@ -34,7 +34,7 @@ class Plain(eqx.Module):
 
 
 class Path(eqx.Module):
-    """A solution of an ODE, and what small changes of its rates and its start do to it.
+    """A solution of an AbstractTrajectory, and what small changes of its rates and its start do to it.
 
     `along` are its states at the times `grid`, and `rates` what its vector field says there; `states` are those at the
     times of the data. `by_rates` and `by_start` are the derivatives of the latter by rates that run as a cubic spline
@@ -49,7 +49,7 @@ class Path(eqx.Module):
     by_rates: Float[Array, "time_state grid_state"]
     by_start: Float[Array, "time_state state"]
 
-    def change(self, ode: ODE, inputs: Any) -> States:
+    def change(self, ode: AbstractTrajectory, inputs: Any) -> States:
         """To first order, how far the states at the times of the data are from the path if the ODE is this one."""
         faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
         away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
@@ -92,7 +92,7 @@ class LinearModel:
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
         """What the layer predicts on the reference paths, and how far it is from that to first order."""
         inputs = self.problem.inputs
-        changes = [path.change(ode, inputs) for path, ode in zip(paths, odes(realised.layer), strict=True)]
+        changes = [path.change(ode, inputs) for path, ode in zip(paths, trajectories(realised.layer), strict=True)]
 
         def at(share):
             states = [

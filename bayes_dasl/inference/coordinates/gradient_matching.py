@@ -14,8 +14,8 @@ from scipy.interpolate import BSpline, make_smoothing_spline
 
 from ..._jax.tree import frozen
 from ..._runs.journal import Arrays
-from ...layers import ODE
-from ...prediction.given_states import States, given, odes
+from ...layers import AbstractTrajectory
+from ...layers.given_states import States, given, trajectories
 from ...random import bounds, is_random, realise
 from ..problem import Problem
 from ..starts import Optimiser, evenly, no_start, or_lowest
@@ -30,9 +30,9 @@ _FEWEST = 5  # data that a smoothing spline takes
 
 
 class _Paths:
-    """Splines for the states of an ODE: the logarithm of a state that starts positive."""
+    """Splines for the states of an AbstractTrajectory: the logarithm of a state that starts positive."""
 
-    def __init__(self, problem: Problem, known: ODE, ode: ODE):
+    def __init__(self, problem: Problem, known: AbstractTrajectory, ode: AbstractTrajectory):
         inputs = problem.inputs
         times, start = np.asarray(inputs.times), float(inputs.start)
         size = min(times.size, _MOST_KNOTS) + 3
@@ -55,7 +55,9 @@ class _Paths:
         size = len(self._knots) - 4
         return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
 
-    def _first(self, problem: Problem, ode: ODE, name: str, start: np.ndarray) -> tuple[np.ndarray, float, bool]:
+    def _first(
+        self, problem: Problem, ode: AbstractTrajectory, name: str, start: np.ndarray
+    ) -> tuple[np.ndarray, float, bool]:
         """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if it is a guess."""
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
@@ -76,15 +78,16 @@ class _Paths:
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
 
-def _is_positive(problem: Problem, ode: ODE, state: str) -> bool:
+def _is_positive(problem: Problem, ode: AbstractTrajectory, state: str) -> bool:
     """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
     if ode.observe is None and state in problem.model.observables:
-        if problem.model.noise_of(state).positive:
+        support = problem.model.noise_of(state).support
+        if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
         if (np.asarray(problem.observed[state]) <= 0).any():
             return False
     initial = ode.initial[state]
-    return is_random(initial) and bounds(initial).get("lower", -math.inf) >= 0
+    return is_random(initial) and bounds(initial.support).get("lower", -math.inf) >= 0
 
 
 class Matching:
@@ -93,7 +96,7 @@ class Matching:
     def __init__(self, problem: Problem):
         self._problem = problem
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
-        pairs = zip(odes(problem.model.layer), odes(first.layer), strict=True)
+        pairs = zip(trajectories(problem.model.layer), trajectories(first.layer), strict=True)
         self._paths = [_Paths(problem, known, ode) for known, ode in pairs]
 
     def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
@@ -119,7 +122,7 @@ class Matching:
         problem, inputs = self._problem, self._problem.inputs
         realised = realise(problem.model, problem.constrain(x))
         value, states = problem.log_prior(x), []
-        for paths, ode, offset in zip(self._paths, odes(realised.layer), away, strict=True):
+        for paths, ode, offset in zip(self._paths, trajectories(realised.layer), away, strict=True):
             c = {
                 name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()
             }
@@ -133,7 +136,7 @@ class Matching:
             value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0))
         return value
 
-    def _rates_agree(self, paths: _Paths, ode: ODE, c: Mapping[str, Any]) -> Float[Array, ""]:
+    def _rates_agree(self, paths: _Paths, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
         inputs = self._problem.inputs
         along = paths.along(c, paths.at_grid)
         found, value = ode.rates_along(inputs, jnp.asarray(paths.grid), along), jnp.zeros(())

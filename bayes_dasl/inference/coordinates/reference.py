@@ -16,9 +16,9 @@ from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
 from ..._types import Values
 from ...data.datasets import Inputs
-from ...layers import ODE
+from ...layers import AbstractTrajectory
+from ...layers.given_states import trajectories
 from ...networks.network import networks
-from ...prediction.given_states import can_be_given, odes
 from ...random import Module
 from ..gradient import reversible
 from ..problem import Problem
@@ -32,7 +32,7 @@ POSITIONS = 32
 """How many positions a reference is made of."""
 _FEWEST, _MOST = 31, 121  # times of a grid
 _BATCH = 64
-# Numbers in the derivatives of the states by the rates of an ODE, at most.
+# Numbers in the derivatives of the states by the rates of an AbstractTrajectory, at most.
 _LARGEST = 4_000_000
 _FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
 # A datum counts with so much more spread, as a share of its noise: for what is not linear.
@@ -61,10 +61,10 @@ class _MeanField(Module):
 def has_reference(problem: Problem) -> bool:
     """Whether all that is solved are ODEs, over more than two times, and not too many of them."""
     times = problem.inputs.times.size
-    if not can_be_given(problem.model.layer) or times < 3:
+    if problem.model.layer.trajectories is None or times < 3:
         return False
     columns = int(np.clip(times, _FEWEST, _MOST))
-    return all(times * ode.states * columns * ode.states <= _LARGEST for ode in odes(problem.model.layer))
+    return all(times * ode.states * columns * ode.states <= _LARGEST for ode in trajectories(problem.model.layer))
 
 
 def references_of(problem: Problem) -> "References | None":
@@ -76,7 +76,7 @@ def references_of(problem: Problem) -> "References | None":
 
 def programs(problem: Problem) -> int:
     """How many times as long as a gradient the programs of an engine take to compile in these coordinates."""
-    inside = any(networks(ode) for ode in odes(problem.model.layer))
+    inside = any(networks(ode) for ode in trajectories(problem.model.layer))
     return _PROGRAMS_OF_NETWORKS if inside else _PROGRAMS
 
 
@@ -131,7 +131,7 @@ class References:
 
     def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
         linear, model = self.linear, self.linear.problem.model
-        number = len(odes(model.layer))
+        number = len(trajectories(model.layer))
         paths = tuple(self._path(chosen, i) for i in range(number))
 
         def at(x):
@@ -146,14 +146,14 @@ class References:
     def _path(self, chosen: Array, number: int) -> Path:
         """The path of one of the ODEs under the mean of its vector fields and starts."""
         inputs = self.linear.problem.inputs
-        ode = lambda x: odes(self.linear.realised(x).layer)[number]  # noqa: E731
+        ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
         fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(chosen)
         start = jax.tree.map(lambda y: y.mean(0), jax.vmap(lambda x: ode(x).begin(inputs))(chosen))
         first = ode(chosen[0])
         grid, fine, spline = self._grids(inputs)
         no_rates = jax.tree.map(lambda y: jnp.zeros((fine.size, *y.shape)), start)
 
-        def pushed(rates: Array) -> ODE:
+        def pushed(rates: Array) -> AbstractTrajectory:
             return eqx.tree_at(lambda o: o.vector_field, first, _MeanField(fields, fine, from_rows(rates, no_rates)))
 
         def solved(times: Inputs, rates: Array, at_start: Array) -> tuple[Any, Any]:

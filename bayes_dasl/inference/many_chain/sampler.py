@@ -177,10 +177,10 @@ class ManyChain(AbstractEngine):
         if len(begun["modes"]) > 1:
             trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
         modes = Modes(begun["modes"], begun["log_densities"])
-        return Samples(position, trace, facts, tuple(_findings(facts)), modes, interrupted=interrupted)
+        return Samples(position, trace, facts, tuple(findings(facts)), modes, interrupted=interrupted)
 
 
-def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield nested_finding(float(facts["nested_rhat"]))
     if "energy_variance_per_dimension" in facts:
         value, bound = (float(facts[n]) for n in ("energy_variance_per_dimension", "energy_variance_bound"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import hashlib
+from collections.abc import Iterator
 from typing import Any, Self
 
 import jax
@@ -15,7 +16,7 @@ from ..._runs.progress import ProgressBar
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.gradient_matching import matched_start
 from ..coordinates.reference import COORDINATES, References, programs, references_of
-from ..engine import AbstractEngine, Cost, Modes, Samples
+from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, traced_once
 from ..metric import laplace_metric
 from ..problem import Problem
@@ -193,20 +194,10 @@ class NUTS(AbstractEngine):
             reached,
             trace,
             facts,
-            self._findings(warm),
+            () if self.warmup is not None else tuple(findings(facts)),
             Modes(modes, begun["log_densities"][: len(modes)]),
             interrupted=interrupted,
         )
-
-    def _findings(self, warm: Warm) -> tuple[Finding, ...]:
-        if warm.settled or self.warmup is not None:
-            return ()
-        return (
-            Finding(
-                "warning", "warm-up", f"the chains had not agreed, or the metric not settled, after {warm.draws} draws",
-                "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
-            ),
-        )  # fmt: skip
 
     def _references(self, problem: Problem) -> References | None:
         """What makes frames for networks inside of solvers; none where there is no such network."""
@@ -262,6 +253,16 @@ class NUTS(AbstractEngine):
         seconds = np.stack([trace.pop("seconds") for trace in traces])
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}
         return joined | {"seconds": seconds}, interrupted
+
+
+def findings(facts: Facts) -> Iterator[Finding]:
+    """What is said of a warm-up that was to end by itself."""
+    if not facts["warmup_settled"]:
+        yield Finding(
+            "warning", "warm-up",
+            f"the chains had not agreed, or the metric not settled, after {facts['warmup_draws']} draws",
+            "judge by R-hat; a stronger prior or another parametrisation makes the posterior easier",
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

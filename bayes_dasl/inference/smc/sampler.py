@@ -106,7 +106,7 @@ class SMC(AbstractEngine):
             done = percent
         stats = {"lp": tempering.log_density(swarm)}
         facts = _facts(swarm, moves.counted, failed)
-        return Samples(swarm.position, stats, facts, tuple(_findings(facts)))
+        return Samples(swarm.position, stats, facts, tuple(findings(facts)))
 
     def _require_live(self, swarm: Swarm) -> None:
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
@@ -117,7 +117,7 @@ class SMC(AbstractEngine):
             )
 
 
-def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"))
     if facts["correlation"] > _CORRELATED:
         yield Finding(

@@ -111,7 +111,7 @@ class SVI(AbstractEngine):
             proposals["position"][chosen].reshape(*shape, -1),
             {name: proposals[name][chosen].reshape(shape) for name in kept},
             facts,
-            tuple(_findings(facts)),
+            tuple(findings(facts)),
             Modes(found["modes"], found["log_densities"]),
         )
 
@@ -163,7 +163,7 @@ class SVI(AbstractEngine):
         return usable[np.arange(wanted) * len(usable) // wanted], facts
 
 
-def _findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     """How far the draws of a guide may be trusted (Yao et al. 2018)."""
     k, good, bound = facts["pareto_k"], bool(facts["resampled"]), largest_pareto_k(facts["proposals"])
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"

@@ -1,0 +1,52 @@
+"""Layers without their solves: what they say once the states of their trajectories are given."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+from jaxtyping import Array
+
+from .._jax.tree import dotted
+from ..data.datasets import Inputs
+from ._prediction import AbstractTrajectory, AroundTrajectory, Prediction
+
+type States = dict[str, Array]
+"""States of one trajectory by name, `(time, …)`."""
+
+
+class Given(AroundTrajectory):
+    """A trajectory whose states at the times of the data are known."""
+
+    ode: AbstractTrajectory
+    known: States
+
+    def __init__(self, ode: AbstractTrajectory, known: States):
+        self.ode, self.known = ode, known
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        return self.ode.predict(inputs, self.known, True, jnp.zeros((), int))
+
+
+def _is_trajectory(node: Any) -> bool:
+    return isinstance(node, AbstractTrajectory)
+
+
+def named_trajectories(tree: Any) -> list[tuple[str, AbstractTrajectory]]:
+    """The trajectories inside a tree by their dotted paths, in its order."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=_is_trajectory)[0]
+    return [(dotted(path), node) for path, node in found if _is_trajectory(node)]
+
+
+def trajectories(tree: Any) -> list[AbstractTrajectory]:
+    """The trajectories inside a tree, in its order."""
+    return [trajectory for _, trajectory in named_trajectories(tree)]
+
+
+def given(tree: Any, states: Sequence[States]) -> Any:
+    """A tree with given states in place of the solves of its trajectories."""
+    left = list(states)
+    return jax.tree.map(
+        lambda node: Given(node, left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
+    )
