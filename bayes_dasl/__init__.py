@@ -5,7 +5,6 @@ A model is a pytree; put a distribution wherever you would put a number.
 
 from . import _jax as _jax
 from ._errors import BayesDaslError as BayesDaslError
-from ._types import Scalar as Scalar
 from .adaptive import (
     RBF as RBF,
     Basis as Basis,
@@ -101,7 +100,7 @@ from .noise import (
     VaryingScale as VaryingScale,
 )
 from .prediction import forecast as forecast, load as load, save as save
-from .random import Module as Module, between as between, field as field
+from .random import Module as Module, Scalar as Scalar, between as between, field as field
 from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study

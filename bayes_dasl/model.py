@@ -13,11 +13,11 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ._errors import BayesDaslError, DataError, ModelError, ShapeError
-from ._types import Values
-from .data.datasets import Inputs, Past, check_units, checked_times, inputs, observations
+from .data.datasets import check_units, checked_times, inputs, observations
+from .data.inputs import Inputs, Past
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
-from .random import Module, describe_support, is_function, paths, sample
+from .random import Module, Values, describe_support, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]

@@ -10,8 +10,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from ._errors import ModelError
-from ._types import Scalar, Values, VectorField
-from .random import Module, check_scalar, is_function
+from .random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 _SMALLEST = 1e-12

@@ -15,12 +15,20 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpyro
 import numpyro.distributions as dist
-from jaxtyping import Array
+from jaxtyping import Array, Float
 from scipy.stats import norm
 
-from . import _types
 from ._errors import MismatchError, ModelError
 from ._jax.tree import dotted, key_name, nodes_along
+
+type Scalar = float | Float[Array, ""] | dist.Distribution
+"""A number, or the distribution that stands in its place."""
+
+type Values = Mapping[str, Float[Array, "..."]]
+"""Named arrays: states, forcings, rates of change, observables."""
+
+type VectorField = Callable[[Any, Values, Values], Values]
+"""`vector_field(t, y, u)`: the rate of change of each state, given time, states and forcings."""
 
 
 class Module(eqx.Module):
@@ -50,7 +58,7 @@ def _scalar_fields(cls: type) -> list[str]:
         hints = get_type_hints(cls)
     except NameError:  # an annotation that is only known to the type checker
         return []
-    return [f.name for f in dataclasses.fields(cls) if hints.get(f.name) is _types.Scalar]
+    return [f.name for f in dataclasses.fields(cls) if hints.get(f.name) is Scalar]
 
 
 def check_scalar(value: Any, where: str) -> None:

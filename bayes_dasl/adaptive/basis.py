@@ -9,9 +9,8 @@ import numpy as np
 from jax.core import Tracer
 
 from .._errors import ModelError
-from .._types import Scalar, Values
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
-from ..random import Module, bounds, is_random
+from ..random import Module, Scalar, Values, bounds, is_random
 from .families import AbstractFamily, BSpline, Product
 from .hilbert import HilbertGP
 

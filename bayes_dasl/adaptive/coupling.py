@@ -7,9 +7,8 @@ import equinox as eqx
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict
-from .._types import Scalar, Values, VectorField
 from ..layers._parts import check_function
-from ..random import Module, check_scalar
+from ..random import Module, Scalar, Values, VectorField, check_scalar
 
 
 class Link(Module):

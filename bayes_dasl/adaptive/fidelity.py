@@ -8,12 +8,11 @@ import jax
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict
-from .._types import Scalar, Values, VectorField
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function
 from ..layers._prediction import prediction
-from ..random import check_scalar, is_function
+from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
 class MultiFidelity(AbstractLayer):

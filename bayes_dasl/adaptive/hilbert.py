@@ -9,8 +9,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from .._types import Scalar
-from ..random import between
+from ..random import Scalar, between
 from .families import AbstractFamily, check_range, held
 
 # A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from ..data.datasets import Inputs
-from ..data.forcing import Linear
+from ..data.inputs import Inputs, Linear
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import agreed, agreed_interpolation
 from ..layers._prediction import joined

@@ -1,3 +1,4 @@
 """Data and what drives a model: times, observations, forcings, places."""
 
-from .datasets import Inputs as Inputs, inputs as inputs, split as split, standardise as standardise
+from .datasets import inputs as inputs, split as split, standardise as standardise
+from .inputs import Inputs as Inputs

@@ -3,39 +3,12 @@
 import hashlib
 from collections.abc import Iterable, Mapping
 
-import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
 
 from .._errors import DataError
-from .forcing import AbstractForcing, interpolated
-
-
-class Past(eqx.Module):
-    """Observations that a filtering layer has seen before it is asked; NaN where missing."""
-
-    times: Float[Array, " past"]
-    values: dict[str, Float[Array, " past"]]
-
-
-class Inputs(eqx.Module):
-    """What a layer is driven by: the start, the times at which it is asked, and the forcings.
-
-    `times` are the values of the data's index: times, or the rows of a layer that knows no time. `coordinates` are
-    those of the data's other dimensions, such as the places at which a field was observed.
-    """
-
-    start: Float[Array, ""]
-    times: Float[Array, " time"]
-    forcings: dict[str, AbstractForcing]
-    coordinates: dict[str, Float[Array, " place"]] = eqx.field(default_factory=dict)
-    past: Past | None = None
-
-    def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
-        """The forcings at one time, by name: the `u` of a vector field."""
-        return {name: force(t) for name, force in self.forcings.items()}
+from .inputs import Inputs, interpolated
 
 
 def inputs(

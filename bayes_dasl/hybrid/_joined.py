@@ -10,12 +10,11 @@ import jax.numpy as jnp
 
 from .._errors import ModelError
 from .._jax.tree import prepared, prepared_inside
-from .._types import Values
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._parts import agreed, agreed_interpolation, is_layer
 from ..layers._prediction import joined
-from ..random import with_ones
+from ..random import Values, with_ones
 
 type Part = Callable[..., Any]
 

@@ -14,10 +14,9 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
 from .._jax.tree import FrozenDict, dotted, prepared
-from .._types import Values
-from ..data.datasets import Inputs
-from ..layers import ODE, with_adjoint
-from ..random import Module, RandomLeaf
+from ..data.inputs import Inputs
+from ..layers import AbstractTrajectory, with_adjoint
+from ..random import Module, RandomLeaf, Values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +76,7 @@ def tangents(
     checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, leaves)
-    if isinstance(layer, ODE) and not layer.jumps:
+    if isinstance(layer, AbstractTrajectory) and not getattr(layer, "jumps", ()):
         return _along(layer, rebuild, flat, directions, given)
 
     def predict(numbers):
@@ -119,7 +118,7 @@ def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return states, {name: y[_MOVED + name] for name in states}
 
 
-def _along(layer: ODE, rebuild: Callable, flat: Array, directions: Array, given: Inputs):
+def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, given: Inputs):
     initial = lambda p: {n: jnp.asarray(v, float) for n, v in rebuild(p).initial.items()}  # noqa: E731
     start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(directions)
     field = _Variational(lambda p: prepared(rebuild(p).vector_field), flat, directions)

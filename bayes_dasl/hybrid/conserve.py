@@ -8,9 +8,8 @@ import jax.numpy as jnp
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict
-from .._types import Values, VectorField
 from ..layers._parts import check_function
-from ..random import Module
+from ..random import Module, Values, VectorField
 
 
 def _frozen(totals: Any) -> FrozenDict:

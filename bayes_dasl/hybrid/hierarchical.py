@@ -6,8 +6,8 @@ from typing import Any
 import equinox as eqx
 
 from .._errors import ModelError
-from .._types import Values, VectorField
 from ..layers._parts import check_function, check_part
+from ..random import Values, VectorField
 from ._joined import AbstractHybrid
 
 

@@ -12,9 +12,9 @@ from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
-from .._types import Values
-from ..data.datasets import Inputs, checked_times, index_of, inputs
-from ..random import Module, paths
+from ..data.datasets import checked_times, index_of, inputs
+from ..data.inputs import Inputs
+from ..random import Module, Values, paths
 from ._sensitivity import coordinates, parameters, tangents
 
 # Of sensitivities that depend on each other one is as good as another: the smallest solution is stable.

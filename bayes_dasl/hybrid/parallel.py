@@ -12,9 +12,8 @@ from jax.core import Tracer
 from numpyro.distributions import constraints
 
 from .._errors import ModelError
-from .._types import Values
 from ..layers._parts import check_function, check_part
-from ..random import is_function, is_random, shape_of
+from ..random import Values, is_function, is_random, shape_of
 from ._joined import AbstractHybrid
 
 # Shares may have been worked out in single precision.

@@ -8,11 +8,10 @@ import jax.numpy as jnp
 import xarray as xr
 
 from .._errors import ModelError
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part, is_layer
-from ..random import with_ones
+from ..random import Values, VectorField, with_ones
 from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected
 

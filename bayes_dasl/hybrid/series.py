@@ -2,9 +2,9 @@
 
 import equinox as eqx
 
-from .._types import Values, VectorField
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part
+from ..random import Values, VectorField
 from ._joined import AbstractHybrid
 
 

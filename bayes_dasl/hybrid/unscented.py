@@ -9,12 +9,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from .._types import Scalar, Values, VectorField
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function, is_layer
 from ..layers._prediction import prediction
-from ..random import Module, check_scalar, is_function
+from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 
 class VarianceHead(Module):

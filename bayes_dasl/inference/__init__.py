@@ -13,7 +13,6 @@ from .fitting import belongs_to as belongs_to, check_engine as check_engine, fit
 from .groups import (
     check_same_posterior as check_same_posterior,
     data_groups as data_groups,
-    fitted_data as fitted_data,
 )
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS

@@ -3,25 +3,19 @@
 import contextlib
 import json
 import re
-from collections.abc import Callable
 from pathlib import Path
 
 import diffrax
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
 from .._errors import ModelError, WriteError
 from .._jax.devices import cache_folder, computing_devices
 from .._jax.trace import traced
 from .._runs.files import write_text
 from ..layers import with_adjoint
-from .problem import Problem
+from .problem import LogDensity, Problem, ValueAndGradient
 from .sharding import lap_times
-
-type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
-type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
-
 
 STRATEGIES = ("auto", "forward", "reverse")
 # Forward mode carries one tangent for each unknown number along: few cost less than the way back, many do not.

@@ -16,6 +16,7 @@ from ..prediction.posterior import (
     by_chain,
     check_belongs,
     draws_dataset,
+    fitted_data,
     mismatch_group,
     over_data,
     plain_attributes,
@@ -119,12 +120,6 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> None:
             "this posterior belongs to another model with the same random leaves: an equation, a prior, a known number "
             "or a solver setting differs; after a correction by bd.check_solver the model is bd.tightened(model)"
         )
-
-
-def fitted_data(post: xr.DataTree) -> xr.Dataset:
-    """The data that a posterior was fitted to, with the units of each variable."""
-    groups = [post[name].to_dataset() for name in ("observed_data", "constant_data")]
-    return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
 
 
 def provenance() -> dict[str, str]:

@@ -8,9 +8,6 @@ from blackjax.adaptation.metric_estimators import fisher_score_low_rank
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
 
-from .problem import Problem
-from .starts import root_of_inverse
-
 DENSE_UP_TO = 64
 # States at the knots of a chaotic system hang together in more directions than a low rank has; their posterior is close
 # to a normal, so that few draws give its covariance.
@@ -19,6 +16,7 @@ RANK = 20
 
 # So many draws, and a tenth for each dimension, is the metric so far worth.
 _SHRINKAGE = 3.0
+_LEAST_PRECISION = 1e-2
 
 
 class Metric(eqx.Module):
@@ -80,32 +78,6 @@ class Metric(eqx.Module):
         return float(max(ratios.max(), 1 / ratios.min()))
 
 
-def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dimension"]) -> Metric:
-    """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long."""
-    root = root_of_inverse(precision)
-    block, rest = _split(problem)
-    factor = lower_factor(root[list(block)])
-    remaining = root[list(rest)] @ root[list(rest)].T
-    scale = np.sqrt(np.diag(remaining))
-    stretched, directions = np.linalg.eigh(remaining / np.outer(scale, scale)) if rest else (scale, remaining)
-    rank = min(RANK, len(rest))
-    kept = np.argsort(-np.abs(np.log(np.maximum(stretched, 1e-12))))[:rank]
-    stretch = np.sqrt(np.maximum(stretched[kept], 1e-12))
-    return Metric(block, rest, *map(jnp.asarray, (factor, scale, directions[:, kept], stretch)))
-
-
-def _split(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which coordinates are dense: all of them if they are few, else those of no network, or of the science alone."""
-    everything = tuple(range(problem.dimension))
-    if problem.dimension <= DENSE_UP_TO:
-        return everything, ()
-    for groups in (("science", "latent"), ("science",)):
-        block = problem.of_groups(*groups)
-        if len(block) <= DENSE_OF_SCIENCE:
-            return block, tuple(i for i in everything if i not in set(block))
-    return (), everything
-
-
 def refine(
     metric: Metric,
     positions: Float[np.ndarray, "chain draw dimension"],
@@ -148,3 +120,15 @@ def _power(matrix: np.ndarray, power: float) -> np.ndarray:
 
 def _within(values: np.ndarray) -> np.ndarray:
     return (values - values.mean(axis=1, keepdims=True)).reshape(-1, values.shape[-1])
+
+
+def root_of_inverse(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
+    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard deviation of ten."""
+    values, vectors = np.linalg.eigh(precision)
+    return vectors / np.sqrt(np.maximum(np.abs(values), _LEAST_PRECISION))
+
+
+def log_volume(precision: Float[np.ndarray, "d d"]) -> float:
+    """Half the log determinant of the covariance at a mode."""
+    values = np.linalg.eigvalsh(precision)
+    return -0.5 * float(np.sum(np.log(np.maximum(np.abs(values), _LEAST_PRECISION))))

@@ -10,7 +10,7 @@ import hashlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import diffrax
@@ -25,7 +25,7 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 from .._jax.trace import constants
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths, realise
 from .bijector import bijector
@@ -40,6 +40,10 @@ type Priors = Mapping[str, Float[Array, ""]]
 
 type Weights = Mapping[str, Float[Array, "time ..."]]
 """How often each datum of an observable counts."""
+
+
+type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
+type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
 
 
 class Terms(NamedTuple):

@@ -13,8 +13,8 @@ from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._runs.journal import Arrays
-from .gradient import ValueAndGradient
-from .problem import Problem
+from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
+from .problem import Problem, ValueAndGradient
 from .sharding import spread
 
 CLIMBS = 32
@@ -27,7 +27,6 @@ _WORTH_HAVING = 5.0
 _MOST_MODES = 8
 _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
-LEAST_PRECISION = 1e-2
 _TRIES = 16
 # How far below its mode a chain may begin, and 2 for each dimension: a draw of a normal lies 0.5 a dimension lower.
 _DEEPEST_START = 10.0
@@ -196,18 +195,6 @@ def _modes(
     return [kept[i] for i in best], np.stack([precisions[i] for i in best])
 
 
-def root_of_inverse(precision: Float[np.ndarray, "d d"]) -> Float[np.ndarray, "d d"]:
-    """A root R of the covariance R Rᵀ at a mode; no direction is taken to be wider than a standard deviation of ten."""
-    values, vectors = np.linalg.eigh(precision)
-    return vectors / np.sqrt(np.maximum(np.abs(values), LEAST_PRECISION))
-
-
-def log_volume(precision: Float[np.ndarray, "d d"]) -> float:
-    """Half the log determinant of the covariance at a mode."""
-    values = np.linalg.eigvalsh(precision)
-    return -0.5 * float(np.sum(np.log(np.maximum(np.abs(values), LEAST_PRECISION))))
-
-
 def nearest_mode(
     positions: Float[np.ndarray, "chain draw dimension"],
     modes: Float[np.ndarray, "modes dimension"],
@@ -238,3 +225,29 @@ def first_positions(
     lowest = start.log_densities[turns] - _DEEPEST_START - 2 * modes.shape[1]
     near = or_lowest(value).reshape(_TRIES, chains) > lowest
     return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)
+
+
+def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dimension"]) -> Metric:
+    """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long."""
+    root = root_of_inverse(precision)
+    block, rest = _split(problem)
+    factor = lower_factor(root[list(block)])
+    remaining = root[list(rest)] @ root[list(rest)].T
+    scale = np.sqrt(np.diag(remaining))
+    stretched, directions = np.linalg.eigh(remaining / np.outer(scale, scale)) if rest else (scale, remaining)
+    rank = min(RANK, len(rest))
+    kept = np.argsort(-np.abs(np.log(np.maximum(stretched, 1e-12))))[:rank]
+    stretch = np.sqrt(np.maximum(stretched[kept], 1e-12))
+    return Metric(block, rest, *map(jnp.asarray, (factor, scale, directions[:, kept], stretch)))
+
+
+def _split(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which coordinates are dense: all of them if they are few, else those of no network, or of the science alone."""
+    everything = tuple(range(problem.dimension))
+    if problem.dimension <= DENSE_UP_TO:
+        return everything, ()
+    for groups in (("science", "latent"), ("science",)):
+        block = problem.of_groups(*groups)
+        if len(block) <= DENSE_OF_SCIENCE:
+            return block, tuple(i for i in everything if i not in set(block))
+    return (), everything

@@ -10,9 +10,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import frozen
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..random import Module
+from ..data.inputs import Inputs
+from ..random import Module, Values, VectorField
 
 
 class Prediction(eqx.Module):

@@ -8,9 +8,8 @@ import jax
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..random import is_function
+from ..data.inputs import Inputs
+from ..random import Values, VectorField, is_function
 from ._functions import named, several_names, shapes_of
 from ._prediction import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
 

@@ -13,9 +13,8 @@ from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..random import is_function
+from ..data.inputs import Inputs
+from ..random import Values, VectorField, is_function
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows
 from .algebraic import at_rows, forced_rows

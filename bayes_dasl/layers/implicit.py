@@ -14,9 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict, frozen
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..random import is_function, is_random, paths
+from ..data.inputs import Inputs
+from ..random import Values, VectorField, is_function, is_random, paths
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows
 from .algebraic import at_rows, forced_rows

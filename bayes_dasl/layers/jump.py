@@ -13,8 +13,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
 from .._errors import ModelError
-from .._types import Values
-from ..random import Module, is_function, is_random, shape_of
+from ..random import Module, Values, is_function, is_random, shape_of
 from ._functions import named
 
 

@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
 from .._errors import DataError, ModelError
-from ..data.datasets import Inputs, Past
+from ..data.inputs import Inputs, Past
 from ..random import check_scalar, is_random
 from ._functions import any_state, check_tolerances
 from ._prediction import AbstractFilter, Prediction, finite, prediction, shielded

@@ -10,10 +10,8 @@ import jax.numpy as jnp
 
 from .._errors import ModelError, ShapeError
 from .._jax.tree import FrozenDict, prepared
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..data.forcing import KINDS, AbstractForcing, Linear, Step
-from ..random import Module, is_function
+from ..data.inputs import KINDS, AbstractForcing, Inputs, Linear, Step
+from ..random import Module, Values, VectorField, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
 from ._prediction import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 from ._rosenbrock import Rodas5P

@@ -16,10 +16,8 @@ from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..data.forcing import Step
-from ..random import is_function, shape_of
+from ..data.inputs import Inputs, Step
+from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, check_initial, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
 

@@ -14,7 +14,8 @@ from jax.core import Tracer
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict
-from ..data.datasets import Inputs, checked_times, observations
+from ..data.datasets import checked_times, observations
+from ..data.inputs import Inputs
 from ..random import shape_of
 from ._prediction import AroundTrajectory, Prediction
 from .ode import ODE

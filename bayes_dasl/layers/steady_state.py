@@ -12,9 +12,8 @@ from jax.flatten_util import ravel_pytree
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict, frozen, prepared
-from .._types import Values, VectorField
-from ..data.datasets import Inputs
-from ..random import is_function, is_random
+from ..data.inputs import Inputs
+from ..random import Values, VectorField, is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names
 from ._prediction import AbstractLayer, Prediction, predict_rows
 from ._rosenbrock import Rodas5P

@@ -13,8 +13,7 @@ from jaxtyping import Array, Float
 
 from .._errors import ModelError
 from .._jax.tree import FrozenDict, dotted
-from .._types import Scalar, Values
-from ..random import Module, is_random, shape_of
+from ..random import Module, Scalar, Values, is_random, shape_of
 from .weights import AbstractWeights, Horseshoe
 
 type WeightPrior = Callable[[str, Array], Any]

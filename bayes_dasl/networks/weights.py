@@ -10,8 +10,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from .._errors import ModelError
-from .._types import Scalar
-from ..random import Module, is_random, shape_of
+from ..random import Module, Scalar, is_random, shape_of
 
 
 class AbstractWeights(Module):

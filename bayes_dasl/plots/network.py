@@ -16,10 +16,9 @@ from .._errors import MismatchError, ModelError
 from .._jax.keys import as_key
 from .._jax.tree import short_names
 from .._statistics.thinning import thinned
-from ..inference import fitted_data
 from ..model import Model
 from ..networks.network import Network, networks
-from ..prediction.posterior import check_belongs, draws_of
+from ..prediction.posterior import check_belongs, draws_of, fitted_data
 from ..random import draw_prior, realise
 from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
 

@@ -158,6 +158,12 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
     raise MismatchError(f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}")
 
 
+def fitted_data(post: xr.DataTree) -> xr.Dataset:
+    """The data that a posterior was fitted to, with the units of each variable."""
+    groups = [post[name].to_dataset() for name in ("observed_data", "constant_data")]
+    return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
+
+
 def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
 

@@ -13,7 +13,7 @@ from jaxtyping import Array
 from .._jax import memory as _memory
 from .._jax.trace import traced
 from .._statistics.importance import total_log_likelihood
-from ..data.datasets import Inputs
+from ..data.inputs import Inputs
 from ..model import Model, Observed
 from ..random import realise
 

@@ -26,9 +26,9 @@ from .._statistics.importance import (
     weigh,
 )
 from .._statistics.thinning import thinned
-from ..inference import Problem, check_same_posterior, fitted_data, pose
+from ..inference import Problem, check_same_posterior, pose
 from ..model import Model
-from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
+from ..prediction.posterior import draws_of, fitted_data, mismatch_group, over_data, with_log_factor
 from ..prediction.predictive import Pushed, push
 from ..random import is_random
 

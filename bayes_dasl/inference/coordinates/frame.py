@@ -1,6 +1,6 @@
 """Coordinates in which chains move: the posterior's own, or those in which a network's last layer is nearly normal."""
 
-from typing import Any
+from typing import Any, Protocol
 
 import equinox as eqx
 import jax
@@ -10,13 +10,12 @@ from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
+from ..._runs.journal import Arrays
 from ...layers import AbstractTrajectory
 from ...layers.given_states import States, given, trajectories
 from ...model import Model
 from ...random import realise
-from ..gradient import LogDensity
-from ..problem import Problem
-from .last_layer import LastLayer
+from ..problem import LogDensity, Problem
 
 _BATCH = 100
 
@@ -70,11 +69,14 @@ def from_rows(rows: Float[Array, "time state"], like: States) -> States:
 
 
 class LinearModel:
-    """What a model predicts near reference paths of its ODEs, to first order and without a solve."""
+    """What a model predicts near reference paths of its ODEs, to first order and without a solve.
 
-    def __init__(self, problem: Problem, last: LastLayer):
-        self.problem, self.last = problem, last
-        self.weights = np.asarray(last.coordinates, int)
+    `coordinates` are those of the last layers' weights, `mean` and `sd` their normal prior.
+    """
+
+    def __init__(self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray):
+        self.problem, self.mean, self.sd = problem, mean, sd
+        self.weights = np.asarray(coordinates, int)
         self._moments: Any = None
 
     def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
@@ -147,10 +149,10 @@ class Conditional(eqx.Module):
         along = lambda direction: jax.jvp(predict, (nothing,), (direction,))  # noqa: E731
         predicted, slopes = jax.vmap(along, out_axes=(None, 1))(jnp.eye(at.size))
         innovation, precision = self._innovation(linear.realised(x.at[at].set(nothing)), predicted)
-        prior = 1 / jnp.asarray(linear.last.sd) ** 2
+        prior = 1 / jnp.asarray(linear.sd) ** 2
         weighted = slopes.T * precision
         factor = jnp.linalg.cholesky(weighted @ slopes + jnp.diag(prior))
-        mean = cho_solve((factor, True), weighted @ innovation + prior * jnp.asarray(linear.last.mean))
+        mean = cho_solve((factor, True), weighted @ innovation + prior * jnp.asarray(linear.mean))
         return mean, factor
 
     def _linked(self, realised: Model, values: Any, changes: Any) -> Float[Array, " datum"]:
@@ -176,6 +178,14 @@ class Conditional(eqx.Module):
 
 
 type Frame = Plain | Conditional
+
+
+class FrameMaker(Protocol):
+    """Makes frames from positions, as arrays that a journal can keep."""
+
+    def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays: ...
+
+    def restored(self, arrays: Arrays) -> Conditional: ...
 
 
 def moved(log_density: LogDensity, frame: Frame, xi: Float[Array, " dimension"]) -> Float[Array, ""]:

@@ -13,19 +13,15 @@ from jaxtyping import Array, Float
 from scipy.interpolate import BSpline, make_smoothing_spline
 
 from ..._jax.tree import frozen
-from ..._runs.journal import Arrays
 from ...layers import AbstractTrajectory
 from ...layers.given_states import States, given, trajectories
 from ...random import bounds, is_random, realise
 from ..problem import Problem
-from ..starts import Optimiser, evenly, no_start, or_lowest
-from .reference import References
 
 _STEPS, _RATE = 1000, 0.05
 _MOST_KNOTS, _GRID = 60, 4  # times of the grid for each coefficient of a path
 # Rates may differ from those of the path by a tenth of how much the latter vary.
 _TOLERANCE = 0.1
-_ROUNDS = 3
 _FEWEST = 5  # data that a smoothing spline takes
 
 
@@ -153,56 +149,3 @@ class Matching:
             wanted = jnp.log(begun[name]) if positive else begun[name]
             value -= 0.5 * jnp.sum(((wanted - at_start) / (_TOLERANCE * paths.scale[name])) ** 2)
         return value
-
-
-def matched_start(
-    problem: Problem,
-    references: References,
-    optimiser: Optimiser,
-    near: Float[np.ndarray, "draw dimension"] | None,
-    *,
-    chains: int,
-    key: Array,
-) -> Arrays:
-    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
-    least one a chain.
-
-    Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
-    given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
-    network say the same.
-    Raises: ModelError if nothing with a finite log density is reached.
-    """
-    number = optimiser.climbs
-    x = np.array(problem.prior(number, key=key))
-    if near is not None:
-        x[: number // 2] = evenly(near, number // 2)
-    value = or_lowest(optimiser.evaluate(x)[0])
-    failed = np.isinf(value).sum()
-    x, value = _better(optimiser, x, value, Matching(problem).climb(x))
-    for _ in range(_ROUNDS):
-        best = np.argsort(-value)[: max(number // 4, 1)]
-        frame = references.restored(references.frame(x[best]))
-        x, value = _better(optimiser, x, value, references.most_likely(frame, x))
-    if not np.isfinite(value).any():
-        raise no_start(number)
-    order = np.argsort(-value)
-    reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
-    if len(reached) < chains:
-        again = np.resize(reached, (chains - len(reached), reached.shape[1]))
-        anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
-        fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
-        reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
-    return {
-        "modes": x[order[:1]],
-        "log_densities": value[order[:1]],
-        "precisions": np.diag(1 / references.widths() ** 2)[None],
-        "tried": np.asarray(number),
-        "failed": np.asarray(failed),
-        "reached": reached,
-    }
-
-
-def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Of each pair of positions the one of the higher log density, and that."""
-    there = or_lowest(optimiser.evaluate(other)[0])
-    return np.where((there > value)[:, None], other, x), np.maximum(value, there)

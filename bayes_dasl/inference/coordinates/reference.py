@@ -14,15 +14,16 @@ from scipy.interpolate import CubicSpline
 
 from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
-from ..._types import Values
-from ...data.datasets import Inputs
+from ...data.inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.given_states import trajectories
 from ...networks.network import networks
-from ...random import Module
+from ...random import Module, Values
 from ..gradient import reversible
 from ..problem import Problem
+from ..starts import Optimiser, evenly, no_start, or_lowest
 from .frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
+from .gradient_matching import Matching
 from .last_layer import last_layer
 
 COORDINATES = ("auto", "plain")
@@ -35,6 +36,7 @@ _BATCH = 64
 # Numbers in the derivatives of the states by the rates of an AbstractTrajectory, at most.
 _LARGEST = 4_000_000
 _FINER = 4  # how much finer the grid is between whose times a change of rates runs linearly
+_ROUNDS = 3  # of last layers that follow the best positions
 # A datum counts with so much more spread, as a share of its noise: for what is not linear.
 _SLACK = 1.5
 # Programs of an engine, each of which takes about as long to compile as a gradient.
@@ -71,7 +73,7 @@ def references_of(problem: Problem) -> "References | None":
     """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
     problem = reversible(problem)
     last = last_layer(problem) if has_reference(problem) else None
-    return References(LinearModel(problem, last)) if last is not None and last.coordinates else None
+    return References(LinearModel(problem, *last)) if last is not None and last.coordinates else None
 
 
 def programs(problem: Problem) -> int:
@@ -184,3 +186,56 @@ class References:
 
 def _as_row(values: Any) -> Any:
     return jax.tree.map(lambda y: y[None], values)
+
+
+def matched_start(
+    problem: Problem,
+    references: References,
+    optimiser: Optimiser,
+    near: Float[np.ndarray, "draw dimension"] | None,
+    *,
+    chains: int,
+    key: Array,
+) -> Arrays:
+    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
+    least one a chain.
+
+    Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
+    given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
+    network say the same.
+    Raises: ModelError if nothing with a finite log density is reached.
+    """
+    number = optimiser.climbs
+    x = np.array(problem.prior(number, key=key))
+    if near is not None:
+        x[: number // 2] = evenly(near, number // 2)
+    value = or_lowest(optimiser.evaluate(x)[0])
+    failed = np.isinf(value).sum()
+    x, value = _better(optimiser, x, value, Matching(problem).climb(x))
+    for _ in range(_ROUNDS):
+        best = np.argsort(-value)[: max(number // 4, 1)]
+        frame = references.restored(references.frame(x[best]))
+        x, value = _better(optimiser, x, value, references.most_likely(frame, x))
+    if not np.isfinite(value).any():
+        raise no_start(number)
+    order = np.argsort(-value)
+    reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
+    if len(reached) < chains:
+        again = np.resize(reached, (chains - len(reached), reached.shape[1]))
+        anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
+        fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
+        reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
+    return {
+        "modes": x[order[:1]],
+        "log_densities": value[order[:1]],
+        "precisions": np.diag(1 / references.widths() ** 2)[None],
+        "tried": np.asarray(number),
+        "failed": np.asarray(failed),
+        "reached": reached,
+    }
+
+
+def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Of each pair of positions the one of the higher log density, and that."""
+    there = or_lowest(optimiser.evaluate(other)[0])
+    return np.where((there > value)[:, None], other, x), np.maximum(value, there)

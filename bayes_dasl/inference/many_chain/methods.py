@@ -20,7 +20,7 @@ from blackjax.mcmc.integrators import IntegratorState
 from blackjax.util import generate_unit_vector
 from jaxtyping import Array
 
-from ..gradient import LogDensity
+from ..problem import LogDensity
 
 FIRST_STEP_SIZE = 0.5
 _QUARTER_TURN = math.pi / 2

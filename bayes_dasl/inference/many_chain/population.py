@@ -11,8 +11,8 @@ from jaxtyping import Array
 
 from ..._jax.devices import evenly_loaded_devices
 from ..._runs.journal import Arrays, Journal
-from ..gradient import LogDensity
 from ..metric import Metric
+from ..problem import LogDensity
 from .methods import FIRST_STEP_SIZE, AbstractMethod, Chain
 
 SEGMENT = 16

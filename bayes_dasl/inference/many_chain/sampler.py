@@ -15,9 +15,9 @@ from ..._runs.progress import ProgressBar
 from ..._statistics.convergence import nested_rhat
 from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..gradient import traced_once
-from ..metric import Metric, laplace_metric, refine
+from ..metric import Metric, refine
 from ..problem import Problem
-from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, first_positions, nearest_mode
+from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, first_positions, laplace_metric, nearest_mode
 from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
 from .population import SEGMENT, Population, Trace
 

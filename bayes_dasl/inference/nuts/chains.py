@@ -14,8 +14,8 @@ from jaxtyping import Array
 
 from ..._runs.journal import Arrays
 from ..coordinates.frame import Frame, moved
-from ..gradient import LogDensity
 from ..metric import Metric
+from ..problem import LogDensity
 from ..sharding import spread
 
 SEGMENT = 25

@@ -5,7 +5,7 @@ import numpy as np
 from blackjax.vi import pathfinder
 from jaxtyping import Array, Float
 
-from ..gradient import LogDensity
+from ..problem import LogDensity
 from ..sharding import spread
 
 _SAMPLES = 20  # of each normal along a path, to estimate its ELBO

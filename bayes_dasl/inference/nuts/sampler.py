@@ -14,11 +14,9 @@ from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..coordinates.frame import Frame, Plain, positions
-from ..coordinates.gradient_matching import matched_start
-from ..coordinates.reference import COORDINATES, References, programs, references_of
+from ..coordinates.reference import COORDINATES, References, matched_start, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, traced_once
-from ..metric import laplace_metric
 from ..problem import Problem
 from ..starts import (
     CLIMB_STEPS,
@@ -28,6 +26,7 @@ from ..starts import (
     fared,
     find_start,
     first_positions,
+    laplace_metric,
     nearest_mode,
     start_at,
 )

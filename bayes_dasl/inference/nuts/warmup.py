@@ -7,8 +7,7 @@ from arviz_stats.base.array import array_stats
 
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
-from ..coordinates.frame import Frame, entered, left, positions
-from ..coordinates.reference import References
+from ..coordinates.frame import Frame, FrameMaker, entered, left, positions
 from ..metric import Metric, refine
 from .chains import SEGMENT, Chains, enter_new_metric, share_step_size
 
@@ -47,7 +46,7 @@ class WarmUp:
         journal: Journal,
         bar: ProgressBar,
         judged: tuple[int, ...],
-        references: References | None = None,
+        references: FrameMaker | None = None,
     ):
         self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
         self._judged, self._references = list(judged), references

@@ -19,9 +19,10 @@ from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.importance import largest_pareto_k, weigh
 from ..engine import AbstractEngine, Cost, Modes, Samples
-from ..gradient import LogDensity, traced_once
-from ..problem import Problem
-from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, root_of_inverse
+from ..gradient import traced_once
+from ..metric import root_of_inverse
+from ..problem import LogDensity, Problem
+from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start
 from .guides import GUIDES, Family, Parameters, build_family
 
 WINDOW = 100

@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
-from ..._types import Values
-from ...random import Module, is_function
+from ...random import Module, Values, is_function
 from .boundary import ENDS, AbstractCondition, AbstractLinear, Flux, Periodic, check_boundary, condition, fields_of
 from .grid import Grid
 from .pointwise import by_field, check_value, each, evaluate, known, of_field

@@ -11,9 +11,8 @@ import jax.numpy as jnp
 
 from ..._errors import ModelError
 from ..._jax.tree import FrozenDict
-from ..._types import Values, VectorField
-from ...data.datasets import Inputs
-from ...random import with_ones
+from ...data.inputs import Inputs
+from ...random import Values, VectorField, with_ones
 from .._functions import check_tolerances, several_names
 from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps

@@ -12,8 +12,7 @@ from jax.core import Tracer
 from jaxtyping import Array
 
 from ..._errors import ModelError
-from ..._types import Values
-from ...random import is_function, is_random, shape_of
+from ...random import Values, is_function, is_random, shape_of
 
 
 def each(function: Callable, t: Any, y: Values, u: Mapping[str, Any], shape: tuple[int, ...]) -> Any:

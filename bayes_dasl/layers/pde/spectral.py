@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
 from ..._errors import ModelError
-from ..._types import Values
-from ...random import Module, is_function
+from ...random import Module, Values, is_function
 from .grid import Grid
 from .pointwise import by_field, check_value, each, of_field
 

@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
-from ..._types import Scalar, Values
-from ...random import Module
+from ...random import Module, Scalar, Values
 from .grid import Grid
 from .pointwise import check_value, evaluate
 from .spectral import modes, resolved, slopes, squared_wavenumber, to_field, to_spectrum, wavenumbers
