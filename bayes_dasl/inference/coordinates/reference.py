@@ -22,7 +22,8 @@ from ...random import Module, Values
 from ..gradient import reversible
 from ..problem import Problem
 from ..starts import Optimiser, evenly, no_start, or_lowest
-from .frame import Conditional, LinearModel, Path, from_rows, in_rows, positions
+from .conditional import Conditional, LinearModel, Path, from_rows, in_rows
+from .frame import positions
 from .gradient_matching import Matching
 from .last_layer import last_layer
 

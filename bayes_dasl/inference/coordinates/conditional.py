@@ -1,0 +1,162 @@
+"""Coordinates in which the last layers of networks are nearly normal, given all else."""
+
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.linalg import cho_solve, solve_triangular
+from jaxtyping import Array, Float
+
+from ..._jax.trace import traced
+from ...layers import AbstractTrajectory
+from ...layers.given_states import States, given, trajectories
+from ...model import Model
+from ...random import realise
+from ..problem import Problem
+
+
+class Path(eqx.Module):
+    """A solution of an AbstractTrajectory, and what small changes of its rates and its start do to it.
+
+    `along` are its states at the times `grid`, and `rates` what its vector field says there; `states` are those at the
+    times of the data. `by_rates` and `by_start` are the derivatives of the latter by rates that run as a cubic spline
+    between the times of the grid, and by the states at the start.
+    """
+
+    grid: Float[Array, " grid"]
+    along: States
+    rates: Float[Array, "grid state"]
+    start: Float[Array, " state"]
+    states: States
+    by_rates: Float[Array, "time_state grid_state"]
+    by_start: Float[Array, "time_state state"]
+
+    def change(self, ode: AbstractTrajectory, inputs: Any) -> States:
+        """To first order, how far the states at the times of the data are from the path if the ODE is this one."""
+        faster = in_rows(ode.rates_along(inputs, self.grid, self.along)) - self.rates
+        away = in_rows(jax.tree.map(lambda y: y[None], ode.begin(inputs)))[0] - self.start
+        moved = self.by_rates @ faster.ravel() + self.by_start @ away
+        return from_rows(moved.reshape(inputs.times.size, -1), self.states)
+
+
+def in_rows(values: Any) -> Float[Array, "time state"]:
+    """Named states over time as columns of a matrix, in the order of their names."""
+    return jnp.concatenate([jnp.reshape(values[name], (len(values[name]), -1)) for name in sorted(values)], axis=1)
+
+
+def from_rows(rows: Float[Array, "time state"], like: States) -> States:
+    names = sorted(like)
+    sizes = [like[name][0].size for name in names]
+    parts = jnp.split(rows, np.cumsum(sizes)[:-1], axis=1)
+    return {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
+
+
+class LinearModel:
+    """What a model predicts near reference paths of its ODEs, to first order and without a solve.
+
+    `coordinates` are those of the last layers' weights, `mean` and `sd` their normal prior.
+    """
+
+    def __init__(self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray):
+        self.problem, self.mean, self.sd = problem, mean, sd
+        self.weights = np.asarray(coordinates, int)
+        self._moments: Any = None
+
+    def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
+        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
+        return self._moments(frame, x)
+
+    def trace(self, like: "Conditional") -> None:
+        """Trace the moments once, for all frames: what a model closes over is of no use in `shard_map`."""
+        blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
+        self._moments = traced(Conditional.normal, blank, jnp.zeros(self.problem.dimension))
+
+    def realised(self, x: Float[Array, " dimension"]) -> Model:
+        return realise(self.problem.model, self.problem.constrain(x))
+
+    def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
+        """What the layer predicts on the reference paths, and how far it is from that to first order."""
+        inputs = self.problem.inputs
+        changes = [path.change(ode, inputs) for path, ode in zip(paths, trajectories(realised.layer), strict=True)]
+
+        def at(share):
+            states = [
+                jax.tree.map(lambda y, dy: y + share * dy, path.states, change)
+                for path, change in zip(paths, changes, strict=True)
+            ]
+            return dict(given(realised, states).predict(inputs).values)
+
+        return jax.jvp(at, (jnp.zeros(()),), (jnp.ones(()),))
+
+
+class Conditional(eqx.Module):
+    r"""Non-centred coordinates of the last layers of networks, given everything else.
+
+    To first order around reference paths the data are linear in the weights $w$ of the last layers, so that given all
+    other numbers $h$ they are nearly normal, with a precision $\Lambda(h) = L L^\top$ and a mean $m(h)$. The
+    coordinates are $h$ and $\xi = L^\top (w - m)$. The posterior stays exactly what it is; only the coordinates change.
+
+    `centre` is what the layer predicts on the reference paths, `slack` how far a datum is spread beyond its noise,
+    for the purpose of these coordinates, because of what the first order misses: by observable, on the scale of
+    `AbstractNoise.link`.
+    """
+
+    paths: tuple[Path, ...]
+    centre: dict[str, Array]
+    slack: dict[str, Array]
+    linear: LinearModel = eqx.field(static=True)
+
+    def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
+        """The position that coordinates stand for, and the log of the volume that the way there stretches."""
+        mean, factor = self.linear.moments(self, xi)
+        at = self.linear.weights
+        weights = mean + solve_triangular(factor, xi[at], lower=True, trans=1)
+        return xi.at[at].set(weights), -jnp.sum(jnp.log(jnp.diag(factor)))
+
+    def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
+        """The coordinates of a position."""
+        mean, factor = self.linear.moments(self, x)
+        at = self.linear.weights
+        return x.at[at].set(factor.T @ (x[at] - mean))
+
+    def normal(self, x: Float[Array, " dimension"]) -> tuple[Float[Array, " w"], Float[Array, "w w"]]:
+        """Mean and Cholesky factor of the precision of the last layers' weights; of `x` only the others count."""
+        linear, at = self.linear, self.linear.weights
+
+        def predict(weights):
+            realised = linear.realised(x.at[at].set(weights))
+            values, changes = linear.predicted(realised, self.paths)
+            return self._linked(realised, values, changes)
+
+        nothing = jnp.zeros(at.size)
+        along = lambda direction: jax.jvp(predict, (nothing,), (direction,))  # noqa: E731
+        predicted, slopes = jax.vmap(along, out_axes=(None, 1))(jnp.eye(at.size))
+        innovation, precision = self._innovation(linear.realised(x.at[at].set(nothing)), predicted)
+        prior = 1 / jnp.asarray(linear.sd) ** 2
+        weighted = slopes.T * precision
+        factor = jnp.linalg.cholesky(weighted @ slopes + jnp.diag(prior))
+        mean = cho_solve((factor, True), weighted @ innovation + prior * jnp.asarray(linear.mean))
+        return mean, factor
+
+    def _linked(self, realised: Model, values: Any, changes: Any) -> Float[Array, " datum"]:
+        """Predictions on the scale on which their noise is nearly normal."""
+        parts = []
+        for name in realised.observables:
+            centre, link = self.centre[name], realised.noise_of(name).link
+            at, away = jax.jvp(link, (centre,), (values[name] - centre + changes[name],))
+            parts.append(jnp.ravel(at + away))
+        return jnp.concatenate(parts)
+
+    def _innovation(self, realised: Model, predicted: Array) -> tuple[Array, Array]:
+        """How far data are from predictions, and the precision of each; 0 where a datum is missing."""
+        data, precisions = [], []
+        for name in realised.observables:
+            observed = self.linear.problem.observed[name]
+            noise = realised.noise_at(name, self.centre, self.linear.problem.inputs)
+            seen = ~jnp.isnan(observed)
+            data.append(jnp.ravel(noise.link(jnp.where(seen, observed, 1.0))))
+            spread = noise.spread(self.centre[name]) ** 2 + self.slack[name] ** 2
+            precisions.append(jnp.ravel(jnp.where(seen, 1 / spread, 0.0)))
+        return jnp.concatenate(data) - predicted, jnp.concatenate(precisions)
