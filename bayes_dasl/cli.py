@@ -52,10 +52,9 @@ def _short_errors() -> Iterator[None]:
 
 
 def _study_files() -> dict[str, Path]:
-    """Case studies by name: those of the working folder, then those that came with the package."""
-    here = Path(__file__).parent
+    """Case studies by name: those of the working folder, then those that stand beside the package, as in a checkout."""
     found: dict[str, Path] = {}
-    for folder in (Path("case_studies"), here / "case_studies", here.parent / "case_studies"):
+    for folder in (Path("case_studies"), Path(__file__).parents[1] / "case_studies"):
         for path in sorted(folder.glob("[!_]*.py")):
             found.setdefault(path.stem.replace("_", "-"), path)
     return found
