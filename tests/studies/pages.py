@@ -1,12 +1,12 @@
-"""Write measured tables into their section of a page."""
+"""Tables of what was measured, and the sections of pages that hold them."""
 
 from collections.abc import Iterable
 from pathlib import Path
 
 
-def rows(lines: Iterable[Iterable[str]]) -> str:
+def table(lines: Iterable[Iterable[object]]) -> str:
     """A GitHub table; the first line is the header."""
-    header, *body = [list(line) for line in lines]
+    header, *body = [[str(cell) for cell in line] for line in lines]
     return "\n".join("| " + " | ".join(line) + " |" for line in [header, ["---"] * len(header), *body])
 
 

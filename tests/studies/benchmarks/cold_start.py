@@ -3,18 +3,19 @@
 Run: `uv run python -m tests.studies.benchmarks.cold_start`
 
 Each is a process of its own, imports included: one without a cache, one that fills an empty cache, one that reads it.
-Medians over the repetitions go into docs/benchmarks.md.
+Medians over the repetitions go into docs/benchmarks.md. With `--beside FOLDER`, a checkout of another commit, both are
+measured by turns and the table is printed instead.
 """
 
-import os
-import statistics
-import subprocess
-import sys
+import argparse
 import tempfile
 import time
+from functools import partial
+from pathlib import Path
 
 from .. import ROOT
-from ..pages import rows, write_section
+from ..pages import write_section
+from ..timing import by_turns, medians, printed
 
 REPETITIONS = 5
 JOB = """
@@ -25,24 +26,32 @@ print(bd.diagnose(bd.fit(model, data, progress=False)).verdict)
 """
 
 
-def seconds(cache: str) -> float:
+def seconds(cache: str, root: Path = ROOT) -> float:
     """Wall time of the job in a process that keeps its programs in this folder, or nowhere (`off`)."""
-    environment = {name: v for name, v in os.environ.items() if name != "JAX_COMPILATION_CACHE_DIR"}
     began = time.perf_counter()
-    subprocess.run([sys.executable, "-c", JOB], env=environment | {"BAYES_DASL_CACHE": cache}, cwd=ROOT, check=True)
+    printed(JOB, root=root, BAYES_DASL_CACHE=cache)
     return time.perf_counter() - began
 
 
 def main() -> None:
-    times: dict[str, list[float]] = {"no cache": [], "empty cache": [], "warm cache": []}
-    for _ in range(REPETITIONS):
+    parser = argparse.ArgumentParser(prog="tests.studies.benchmarks.cold_start", description=__doc__.split("\n")[0])
+    parser.add_argument("--repetitions", type=int, default=REPETITIONS)
+    parser.add_argument("--beside", type=Path, help="a checkout of another commit")
+    asked = parser.parse_args()
+    roots = {"": ROOT} | ({f", {asked.beside.name}": asked.beside.resolve()} if asked.beside else {})
+    found: dict[str, list[float]] = {}
+    for _ in range(asked.repetitions):
         with tempfile.TemporaryDirectory() as folder:
-            for name, cache in zip(times, ("off", folder, folder), strict=True):
-                times[name].append(seconds(cache))
-                print(name, times[name][-1], flush=True)
-    lines = [["process", "median, s", "lowest", "highest"]]
-    lines += [[n, *(f"{f(v):.1f}" for f in (statistics.median, min, max))] for n, v in times.items()]
-    write_section(ROOT / "docs" / "benchmarks.md", "cold start", rows(lines))
+            ways = {}
+            for index, (label, root) in enumerate(roots.items()):
+                for name, cache in zip(("no", "empty", "warm"), ("off", *[f"{folder}/{index}"] * 2), strict=True):
+                    ways[f"{name} cache{label}"] = partial(seconds, cache, root)
+            for name, taken in by_turns(ways, 1).items():
+                found.setdefault(name, []).extend(taken)
+    content = medians("process", "s", found)
+    print(content)
+    if not asked.beside:
+        write_section(ROOT / "docs" / "benchmarks.md", "cold start", content)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ from case_studies.lynx_hare import LotkaVolterra
 from tests.problems import posteriordb_lynx_hare
 
 from .. import ROOT
-from ..pages import rows, write_section
+from ..pages import table, write_section
 from ..timing import lap_times
 
 LAPS, POSITIONS = 7, 16
@@ -130,7 +130,7 @@ def measured() -> Iterator[tuple[str, int, dict[str, Any]]]:
         yield "chains", number, chains(number)
 
 
-def table(results: list[tuple[str, int, dict[str, Any]]]) -> str:
+def tables(results: list[tuple[str, int, dict[str, Any]]]) -> str:
     lines = [["growing", "", "unknown numbers", "solve, µs", "gradient, µs", "gradient / solve", "by"]]
     for what, size, f in results:
         if what != "chains":
@@ -140,7 +140,7 @@ def table(results: list[tuple[str, int, dict[str, Any]]]) -> str:
     for what, size, f in results:
         if what == "chains":
             of_chains.append([str(size), str(f["devices"]), f"{f['rate']:.0f}", f"{1e6 * f['gradient']:.3g}"])
-    return f"{rows(lines)}\n\n{rows(of_chains)}"
+    return f"{table(lines)}\n\n{table(of_chains)}"
 
 
 def draw(results: list[tuple[str, int, dict[str, Any]]], path: Path) -> None:
@@ -176,7 +176,7 @@ def main() -> None:
         results.append((what, size, figures))
         print(what, size, figures, flush=True)
     draw(results, ROOT / "docs" / "assets" / "growth.png")
-    write_section(ROOT / "docs" / "benchmarks.md", "growth", table(results))
+    write_section(ROOT / "docs" / "benchmarks.md", "growth", tables(results))
 
 
 if __name__ == "__main__":

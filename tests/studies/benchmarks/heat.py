@@ -29,7 +29,7 @@ from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
 from .. import ROOT
-from ..pages import rows
+from ..pages import table
 
 GRID = bd.Grid(x=(0.0, 1.0, 32))
 END, DIFFUSION, NOISE = 1.0, 0.15, 0.02
@@ -179,7 +179,7 @@ def main() -> None:
             shown = plot_field(bd.forecast(model, post, dense), data, None, "heat")
             shown.savefig(options.out / "heat-field.png", dpi=130)
     header = ["data set", "source in band", "inflow in band", f"diffusion ({DIFFUSION})", "draws", "highest R-hat"]
-    print(rows([[*header, "heat out of balance, share"], *lines]))
+    print(table([[*header, "heat out of balance, share"], *lines]))
     print(f"\n{time.perf_counter() - began:.0f} s in all")
 
 

@@ -31,7 +31,7 @@ from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
 from .. import ROOT
-from ..pages import rows
+from ..pages import table
 
 BOX, VISCOSITY, NOISE, TEXTBOOK = 2 * np.pi, 4e-4, 0.05, 0.17
 SPIN_UP, STEP = 1.5, 0.25
@@ -322,11 +322,11 @@ def main() -> None:
         print(runs[-1].diagnosis, flush=True)
     scores = ["RMSE", "CRPS", "90 %"]
     header = ["closure", *(f"{s}, {w}" for w in ("fitted", "next", "last") for s in scores), "enstrophy, model / truth"]
-    print(rows([header, *(run.line(options) for run in runs)]), end="\n\n")
+    print(table([header, *(run.line(options) for run in runs)]), end="\n\n")
     header = ["closure", "parameter", "mean", "sd", "R-hat", "bulk ESS"]
-    print(rows([header, *(line for run in runs for line in run.mixing())]), end="\n\n")
+    print(table([header, *(line for run in runs for line in run.mixing())]), end="\n\n")
     header = ["closure", "change of total vorticity / total of its size", "energy from the closure, share per time"]
-    print(rows([header, *(run.law() for run in runs)]), end="\n\n")
+    print(table([header, *(run.law() for run in runs)]), end="\n\n")
     draw(runs, fields, options)
     print(f"{time.perf_counter() - began:.0f} s in all")
 

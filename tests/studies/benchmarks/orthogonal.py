@@ -19,6 +19,7 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.problem import traced_once
 from bayes_dasl.inference.starts import Optimiser
 
+from ..pages import table
 from ..recovery import residual
 
 PATH = "layer.vector_field.science."
@@ -60,7 +61,8 @@ def main() -> None:
     parser.add_argument("--keys", type=int, default=10)
     asked = parser.parse_args()
     data, target = residual.case().data(0), residual.projected()
-    lines = []
+    varied = ("CV of point estimates", "CV of posterior means")
+    lines = [["residual", "parameter", *varied, "posterior", "projected truth"]]
     for label, orthogonal in (("orthogonal", True), ("plain", False)):
         model = residual.model(orthogonal)
         points = point_estimates(model, data, asked.restarts)
@@ -69,12 +71,9 @@ def main() -> None:
             of_points = points[name].std(ddof=1) / abs(points[name].mean())
             mean, sd = means[name].mean(axis=0)
             of_means = means[name][:, 0].std(ddof=1) / abs(mean)
-            lines.append(
-                f"| {label} | {name} | {of_points:.3f} | {of_means:.3f} | {mean:.3f} ± {sd:.3f} | {target[name]:.3f} |"
-            )
-    print("| residual | parameter | CV of point estimates | CV of posterior means | posterior | projected truth |")
-    print("|---|---|---|---|---|---|")
-    print("\n".join(lines))
+            varying = [f"{cv:.3f}" for cv in (of_points, of_means)]
+            lines.append([label, name, *varying, f"{mean:.3f} ± {sd:.3f}", f"{target[name]:.3f}"])
+    print(table(lines))
 
 
 if __name__ == "__main__":

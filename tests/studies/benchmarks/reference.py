@@ -15,7 +15,7 @@ import bayes_dasl as bd
 from tests.problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
 from .. import ROOT
-from ..pages import rows, write_section
+from ..pages import table, write_section
 
 REFERENCE = ROOT.parent / "shared" / "reference" / "lotka_volterra_posteriordb_summary.csv"
 
@@ -58,12 +58,12 @@ def main() -> None:
         )
     reference = pd.read_csv(REFERENCE, index_col="parameter")
     fits = [compare(key, reference) for key in range(10)]
-    table = [
+    lines = [
         list(fits[0]),
         *([f"{v:.0f}" if v > 100 or isinstance(v, int) else f"{v:.3f}" for v in f.values()] for f in fits),
     ]
     number = sum(map(met, fits))
-    content = f"{rows(table)}\n\nAll bounds are met with **{number} of {len(fits)} keys**."
+    content = f"{table(lines)}\n\nAll bounds are met with **{number} of {len(fits)} keys**."
     write_section(ROOT / "docs" / "benchmarks.md", "reference", content)
     print(content)
     sys.exit(0 if number == len(fits) else 1)

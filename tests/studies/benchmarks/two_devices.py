@@ -6,13 +6,12 @@ The draws are the same to rounding; compilation and warm-up do not count. Median
 """
 
 import json
-import os
 import statistics
-import subprocess
-import sys
+from functools import partial
 
 from .. import ROOT
-from ..pages import rows, write_section
+from ..pages import write_section
+from ..timing import by_turns, medians, printed
 
 REPETITIONS = 7
 JOB = """
@@ -28,23 +27,14 @@ print(json.dumps([steps / post.attrs["draws_time_s"], steps]))
 
 def rate(devices: int) -> float:
     """Gradients a second while drawing, on so many CPU devices."""
-    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices)}
-    done = subprocess.run(
-        [sys.executable, "-c", JOB], env=environment, cwd=ROOT, check=True, capture_output=True, text=True
-    )
-    return json.loads(done.stdout.strip().splitlines()[-1])[0]
+    return json.loads(printed(JOB, JAX_NUM_CPU_DEVICES=str(devices)))[0]
 
 
 def main() -> None:
-    rates: dict[int, list[float]] = {1: [], 2: []}
-    for _ in range(REPETITIONS):
-        for devices, seen in rates.items():
-            seen.append(rate(devices))
-        print({devices: round(seen[-1]) for devices, seen in rates.items()}, flush=True)
+    rates = by_turns({str(devices): partial(rate, devices) for devices in (1, 2)}, REPETITIONS)
     one, two = (statistics.median(seen) for seen in rates.values())
-    lines = [["devices", "gradients a second, median", "lowest", "highest"]]
-    lines += [[str(n), *(f"{f(v):.0f}" for f in (statistics.median, min, max))] for n, v in rates.items()]
-    content = f"{rows(lines)}\n\nTwo devices give **{two / one:.2f} times** the gradients of one."
+    lines = medians("devices", "gradients a second", rates, digits=0)
+    content = f"{lines}\n\nTwo devices give **{two / one:.2f} times** the gradients of one."
     write_section(ROOT / "docs" / "benchmarks.md", "two devices", content)
 
 

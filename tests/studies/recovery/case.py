@@ -10,6 +10,8 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl.layers import AbstractLayer
 
+from ..provenance import fingerprint
+
 REPLICATES = 50
 
 
@@ -53,6 +55,11 @@ class Case:
             for name, value in self.predicted().items()
         }
         return self.template.assign(noisy)
+
+
+def code(case: Case) -> str:
+    """The fingerprint of what makes a row of a case."""
+    return fingerprint(bd.fit, case.engine, case.model)
 
 
 def fit(case: Case, replicate: int) -> dict:

@@ -5,39 +5,40 @@ kept, and `--table` prints it.
 """
 
 import argparse
-import collections
+from functools import cache
 from pathlib import Path
 
 import jax
 import numpy as np
 
-from ..rows import held, keep
-from .case import REPLICATES, fit
+from ..pages import table
+from ..rows import age, held, keep, lacking, latest
+from .case import REPLICATES, code, fit
 from .cases import CASES
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
+TASK = ("case", "replicate")
+BY_NAME = {case.name: case for case in CASES}
 
 
-def table(cases) -> str:
-    by_case = collections.defaultdict(list)
-    for row in held(RESULTS):
-        by_case[row["case"]].append(row)
-    lines = [
-        "| kind | case | parameters | replicates | covered by 90 % intervals | lowest of a parameter | R-hat ≥ 1.02 |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    for case in cases:
-        rows = by_case[case.name]
-        if not rows:
-            continue
-        each = {path: np.mean([row["covered"][path] for row in rows]) for path in case.judged}
-        worst = min(each, key=lambda path: each[path])
-        late = sum(row["rhat"] >= 1.02 for row in rows)
-        lines.append(
-            f"| {case.kind} | {case.name} | {len(each)} | {len(rows)} | {np.mean([*each.values()]):.0%} | "
-            f"{each[worst]:.0%} ({worst.rsplit('.', 1)[-1]}) | {late} |"
-        )
-    return "\n".join(lines)
+@cache
+def code_of(name: str) -> str:
+    return code(BY_NAME[name])
+
+
+def tables() -> str:
+    rows = [row for row in latest(held(RESULTS), TASK) if row["case"] in BY_NAME]
+    shares = ("covered by 90 % intervals", "lowest of a parameter")
+    lines: list[list] = [["kind", "case", "parameters", "replicates", *shares, "R-hat ≥ 1.02"]]
+    for case in CASES:
+        of = [row for row in rows if row["case"] == case.name]
+        if of:
+            each = {path: np.mean([row["covered"][path] for row in of]) for path in case.judged}
+            worst = min(each, key=lambda path: each[path])
+            late = sum(row["rhat"] >= 1.02 for row in of)
+            lowest = f"{each[worst]:.0%} ({worst.rsplit('.', 1)[-1]})"
+            lines.append([case.kind, case.name, len(each), len(of), f"{np.mean([*each.values()]):.0%}", lowest, late])
+    return f"{table(lines)}\n\n{age(rows, TASK[:1], code_of)}"
 
 
 def main() -> None:
@@ -49,14 +50,12 @@ def main() -> None:
     asked = parser.parse_args()
     part, parts = map(int, asked.part.split("/"))
     chosen = [case for i, case in enumerate(CASES) if asked.only in case.name and i % parts == part]
-    done = {(row["case"], row["replicate"]) for row in held(RESULTS)}
     for case in [] if asked.table else chosen:
-        for replicate in range(asked.replicates):
-            if (case.name, replicate) in done:
-                continue
-            keep(RESULTS, fit(case, replicate))
+        tasks = [(case.name, replicate) for replicate in range(asked.replicates)]
+        for name, replicate in lacking(held(RESULTS), TASK, tasks, lambda name, _: code_of(name)):
+            print(keep(RESULTS, fit(case, replicate), code_of(name)), flush=True)
         jax.clear_caches()  # compiled programs of a case are of no use to the next, and large
-    print(table(CASES))
+    print(tables())
 
 
 if __name__ == "__main__":

@@ -6,8 +6,8 @@ Times, noise and start are those of SciMLBenchmarks, where Stan takes 29 720 s a
 knot at each observation. The kicks that the gap allows are not in the truth: with 0.3 they are half the noise.
 """
 
-import argparse
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,9 @@ from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
 
-from ..rows import held, keep
+from ..pages import table
+from ..provenance import fingerprint
+from ..rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 START = {"x": 1.0, "y": 0.0, "z": 0.0}
@@ -24,6 +26,7 @@ STATES = tuple(START)
 TRUTH = {"sigma": 10.0, "rho": 28.0, "beta": 8 / 3}
 TIMES = np.arange(1.0, 30.5)
 NOISE, GAP = 0.5, 0.3
+ENGINE = bd.NUTS(chains=4, warmup=300, draws=2000)
 
 
 class Lorenz(bd.Module):
@@ -54,14 +57,23 @@ def observed(seed: int) -> xr.Dataset:
     return xr.Dataset(noisy, {"time": TIMES})
 
 
-def fit(seed: int) -> dict:
-    """Where the posterior lies, and how well the chains mixed, over all unknowns."""
-    began, data = time.perf_counter(), observed(seed)
+def model(data: xr.Dataset) -> bd.Model:
+    """Unknown parameters, and a state at each knot."""
     priors = {"sigma": bd.between(5.0, 20.0), "rho": bd.between(15.0, 45.0), "beta": bd.between(1.0, 6.0)}
     ode = bd.ODE(Lorenz(**priors), START, start=0.0, rtol=1e-6, atol=1e-6, max_steps=256)
     layer = bd.MultipleShooting(ode, TIMES[:-1], bd.segment_states(data, STATES, TIMES[:-1], 2.0), GAP)
-    engine = bd.NUTS(chains=4, warmup=300, draws=2000)
-    post = bd.fit(bd.Model(layer, noise=bd.NormalNoise(NOISE)), data, engine, key=seed, progress=False)
+    return bd.Model(layer, noise=bd.NormalNoise(NOISE))
+
+
+@cache
+def code() -> str:
+    return fingerprint(bd.fit, ENGINE, model(observed(0)))
+
+
+def fit(seed: int) -> dict:
+    """Where the posterior lies, and how well the chains mixed, over all unknowns."""
+    began, data = time.perf_counter(), observed(seed)
+    post = bd.fit(model(data), data, ENGINE, key=seed, progress=False)
     draws = post["posterior"].data_vars
     rhat = max(float(bd.diagnostics.rhat(v.values.reshape(*v.shape[:2], -1)).max()) for v in draws.values())
     row = {"seed": seed, "rhat": round(rhat, 4), "seconds": round(time.perf_counter() - began)}
@@ -71,25 +83,15 @@ def fit(seed: int) -> dict:
     return row
 
 
-def table() -> str:
-    lines = ["| seed | σ | ρ | β | highest R-hat | seconds |", "|---|---|---|---|---|---|"]
-    for row in sorted(held(RESULTS), key=lambda row: row["seed"]):
+def tables() -> str:
+    rows = sorted(latest(held(RESULTS), ("seed",)), key=lambda row: row["seed"])
+    lines = [["seed", "σ", "ρ", "β", "highest R-hat", "seconds"]]
+    for row in rows:
         each = [row[name] for name in TRUTH]
-        spans = " | ".join(f"{e['low']:.3f} – {e['high']:.3f}{'' if e['covered'] else ' (not covered)'}" for e in each)
-        lines.append(f"| {row['seed']} | {spans} | {row['rhat']:.4f} | {row['seconds']} |")
-    return "\n".join(lines)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--seeds", type=int, default=10)
-    asked = parser.parse_args()
-    done = {row["seed"] for row in held(RESULTS)}
-    for seed in range(asked.seeds):
-        if seed not in done:
-            keep(RESULTS, fit(seed))
-    print(table())
+        spans = [f"{e['low']:.3f} – {e['high']:.3f}{'' if e['covered'] else ' (not covered)'}" for e in each]
+        lines.append([row["seed"], *spans, f"{row['rhat']:.4f}", row["seconds"]])
+    return f"{table(lines)}\n\n{age(rows, (), code)}"
 
 
 if __name__ == "__main__":
-    main()
+    go_on(__doc__, RESULTS, range(10), ("seed",), lambda seed: [(seed,)], fit, lambda seed: code(), tables)

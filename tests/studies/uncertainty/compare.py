@@ -12,10 +12,11 @@ import numpy as np
 
 import bayes_dasl as bd
 
-from ..rows import go_on, held
+from ..pages import table
+from ..rows import age, go_on, held, latest
 from . import mixing
 from .judged import judged
-from .problems import PROBLEMS
+from .problems import PROBLEMS, code
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SEEDS, MEMBERS, STEPS = range(10, 20), 10, 1500
@@ -29,7 +30,12 @@ ENGINES = {
     "Laplace, all weights": bd.Laplace("all", steps=STEPS),
     "Laplace, last layer": bd.Laplace("last", steps=STEPS),
 }
+TASK = ("problem", "engine", "seed")
 JUDGED = ("near", "box", "wide", "wider", "crps", "energy", "width", "rmse", "seconds")
+
+
+def code_of(name: str, engine: str, seed: int) -> str:
+    return code(name, ENGINES[engine], *([bd.Unscented, bd.VarianceHead] if "unscented" in engine else []))
 
 
 def run(name: str, engine: str, seed: int) -> dict:
@@ -52,17 +58,19 @@ def tasks(seed: int) -> list[tuple[str, str, int]]:
 
 def everything() -> list[dict]:
     """Rows of this study, and those of NUTS that `mixing.py` holds."""
-    of_nuts = (row for row in held(mixing.RESULTS) if row["seed"] in SEEDS)
+    of_nuts = (row for row in latest(held(mixing.RESULTS), mixing.TASK) if row["seed"] in SEEDS)
     borrowed = [row | {"engine": "NUTS", "draws": 4 * row["draws"]} for row in of_nuts]
-    return held(RESULTS) + borrowed
+    return latest(held(RESULTS) + borrowed, TASK)
 
 
-def table() -> str:
-    lines = [
-        "| system | engine | data sets | draws in all | covered near the data | in their box | a tenth beyond | "
-        "a quarter beyond | CRPS | energy score | width of 95 % | RMSE | seconds |",
-        "|---" * 13 + "|",
-    ]
+HEADER = (
+    *("system", "engine", "data sets", "draws in all", "covered near the data", "in their box", "a tenth beyond"),
+    *("a quarter beyond", "CRPS", "energy score", "width of 95 %", "RMSE", "seconds"),
+)
+
+
+def tables() -> str:
+    lines: list[tuple] = [HEADER]
     rows = everything()
     for name in PROBLEMS:
         for engine in ENGINES:
@@ -74,9 +82,9 @@ def table() -> str:
                 said.append(f"{np.median(seconds):.0f}")
                 draws = [row["draws"] for row in of]
                 number = f"{min(draws)}" + (f"–{max(draws)}" if min(draws) < max(draws) else "")
-                lines.append(f"| {name} | {engine} | {len(of)} | {number} | {' | '.join(said)} |")
-    return "\n".join(lines)
+                lines.append((name, engine, len(of), number, *said))
+    return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, SEEDS, ("problem", "engine", "seed"), tasks, run, table)
+    go_on(__doc__, RESULTS, SEEDS, TASK, tasks, run, code_of, tables)

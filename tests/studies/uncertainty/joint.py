@@ -9,16 +9,16 @@ those of NUTS in the rows of `mixing.py` and `compare.py`.
 """
 
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 
 import bayes_dasl as bd
 
-from ..rows import go_on, held
+from ..pages import table
+from ..rows import age, go_on, held, latest
 from .compare import everything
-from .problems import PROBLEMS
+from .problems import PROBLEMS, code
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SEEDS, STEPS, STARTS = range(11, 14), 2000, 4  # of those of which there is NUTS; on 10 rates were tried
@@ -28,6 +28,13 @@ SEPARATE, RATES = "separate, adapted", (0.003, 0.01, 0.03, 0.1, 0.3)
 SHARED = {f"one rate of {r}": {"adaptive": False, "science_rate": r, "network_rate": r} for r in RATES}
 WAYS = {(way, "auto"): settings for way, settings in ({SEPARATE: {}} | SHARED).items()}
 WAYS |= {(way, "plain"): WAYS[way, "auto"] for way in (SEPARATE, *list(SHARED)[:3])}
+
+
+TASK = ("problem", "seed", "way", "coordinates")
+
+
+def code_of(name: str, seed: int, way: str, coordinates: str) -> str:
+    return code(name, bd.Joint())
 
 
 def run(name: str, seed: int, way: str, coordinates: str) -> dict:
@@ -53,11 +60,12 @@ def steps_to(goal: float, row: dict) -> float:
     return float(EVERY * (reached[0] + 1)) if reached.size else np.inf
 
 
-def steps_table(rows: list[dict]) -> Iterator[str]:
+def steps_table(rows: list[dict]) -> str:
     """Medians over data sets, to a loss that some way reaches, or some way in the weights."""
     every = (SEPARATE, *SHARED)
-    yield f"| hybrid | moves in | to | data sets | lowest loss | {' | '.join(every)} | best shared ÷ separate |"
-    yield "|---" * (len(every) + 6) + "|"
+    lines: list[tuple] = [
+        ("hybrid", "moves in", "to", "data sets", "lowest loss", *every, "best shared ÷ separate"),
+    ]
     for name in PROBLEMS:
         of_seeds = [
             {(r["way"], r["coordinates"]): r for r in rows if (r["problem"], r["seed"]) == (name, seed)}
@@ -81,16 +89,14 @@ def steps_table(rows: list[dict]) -> Iterator[str]:
             ratio = f"{more}{min(shared, STEPS) / separate:.1f}" if np.isfinite(separate) else "–"
             words = {"auto": "conditional coordinates", "plain": "weights"}
             goal = {"auto": "the lowest", "plain": "the lowest there"}[within]
-            yield (
-                f"| {name} | {words[coordinates]} | {goal} | {len(whole)} | {np.median(goals) - NEAR:.1f} | "
-                f"{' | '.join(said)} | {ratio} |"
-            )
+            lowest = f"{np.median(goals) - NEAR:.1f}"
+            lines.append((name, words[coordinates], goal, len(whole), lowest, *said, ratio))
+    return table(lines)
 
 
-def science_table(rows: list[dict]) -> Iterator[str]:
+def science_table(rows: list[dict]) -> str:
     """How far parameters end from the mean of NUTS, in its standard deviations."""
-    yield "| hybrid | parameter | data sets | away from the mean of NUTS, in its sd, median | most |"
-    yield "|---|---|---|---|---|"
+    lines: list[tuple] = [("hybrid", "parameter", "data sets", "away from the mean of NUTS, in its sd, median", "most")]
     nuts = {(r["problem"], r["seed"]): r["science"] for r in everything() if r["engine"] == "NUTS" and "science" in r}
     for name in PROBLEMS:
         away: dict[str, list[float]] = {}
@@ -101,14 +107,15 @@ def science_table(rows: list[dict]) -> Iterator[str]:
                     mean, sd = known[parameter]
                     away.setdefault(parameter, []).append(abs(value - mean) / sd)
         for parameter, found in away.items():
-            yield f"| {name} | {parameter} | {len(found)} | {np.median(found):.1f} | {max(found):.1f} |"
+            lines.append((name, parameter, len(found), f"{np.median(found):.1f}", f"{max(found):.1f}"))
+    return table(lines)
 
 
-def table() -> str:
-    rows = held(RESULTS)
-    return "\n".join([*steps_table(rows), "", *science_table(rows)])
+def tables() -> str:
+    rows = latest(held(RESULTS), TASK)
+    return f"{steps_table(rows)}\n\n{science_table(rows)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
     every = lambda seed: [(name, seed, *way) for name in PROBLEMS for way in WAYS]  # noqa: E731
-    go_on(__doc__, RESULTS, SEEDS, ("problem", "seed", "way", "coordinates"), every, run, table)
+    go_on(__doc__, RESULTS, SEEDS, TASK, every, run, code_of, tables)

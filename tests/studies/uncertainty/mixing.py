@@ -14,15 +14,21 @@ from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 
-from ..rows import go_on, held
+from ..pages import table
+from ..rows import age, go_on, held, latest
 from .judged import judged
-from .problems import lotka_volterra, oscillator
+from .problems import code, lotka_volterra, oscillator
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 PROBLEMS = {"lotka_volterra": lotka_volterra, "oscillator": oscillator}
 DRAWS = {"lotka_volterra": 1500, "oscillator": 1000}  # for each of four chains; ten data sets were given 2000
 SEEDS = range(20)
+TASK = ("problem", "seed")
 _ALONE = 2.5  # load of the machine, of five minutes, above which something else ran beside a fit
+
+
+def code_of(name: str, seed: int) -> str:
+    return code(name, bd.NUTS())
 
 
 def fit(name: str, seed: int) -> dict:
@@ -56,33 +62,28 @@ def fit(name: str, seed: int) -> dict:
     }
 
 
-def table() -> str:
-    lines = [
-        "| problem | draws a chain | data sets | of them with ≥ 95 % of probes good | good probes, median (lowest) | "
-        "highest R-hat, median (worst) | ESS of a probe, median | with nothing beside it: fits, seconds (most) |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    everything = held(RESULTS)
+HEADER = (
+    *("problem", "draws a chain", "data sets", "of them with ≥ 95 % of probes good", "good probes, median (lowest)"),
+    *("highest R-hat, median (worst)", "ESS of a probe, median", "with nothing beside it: fits, seconds (most)"),
+)
+
+
+def tables() -> str:
+    lines: list[tuple] = [HEADER]
+    everything = latest(held(RESULTS), TASK)
     for name, draws in sorted({(row["problem"], row["draws"]) for row in everything}):
         rows = [row for row in everything if (row["problem"], row["draws"]) == (name, draws)]
-        of = {key: np.array([row[key] for row in rows]) for key in ("good", "rhat")}
-        ess = np.median([row["ess"][1] for row in rows])
+        good, rhat = (np.array([row[key] for row in rows]) for key in ("good", "rhat"))
         quiet = np.array([row["seconds"] for row in rows if row.get("load", np.inf) < _ALONE])
-        seconds = f"{quiet.size}: {np.median(quiet):.0f} ({quiet.max()})" if quiet.size else "–"
-        lines.append(
-            f"| {name} | {draws} | {len(rows)} | {np.sum(of['good'] >= 0.95)} | {np.median(of['good']):.1%} "
-            f"({of['good'].min():.1%}) | {np.median(of['rhat']):.3f} ({of['rhat'].max():.3f}) | {ess:.0f} | {seconds} |"
+        cells = (
+            f"{np.median(good):.1%} ({good.min():.1%})",
+            f"{np.median(rhat):.3f} ({rhat.max():.3f})",
+            f"{np.median([row['ess'][1] for row in rows]):.0f}",
+            f"{quiet.size}: {np.median(quiet):.0f} ({quiet.max()})" if quiet.size else "–",
         )
-    return "\n".join(lines)
+        lines.append((name, draws, len(rows), np.sum(good >= 0.95), *cells))
+    return f"{table(lines)}\n\n{age(everything, TASK, code_of)}"
 
 
 if __name__ == "__main__":
-    go_on(
-        __doc__,
-        RESULTS,
-        SEEDS,
-        ("problem", "seed"),
-        lambda seed: [(name, seed) for name in PROBLEMS],
-        fit,
-        table,
-    )
+    go_on(__doc__, RESULTS, SEEDS, TASK, lambda seed: [(name, seed) for name in PROBLEMS], fit, code_of, tables)

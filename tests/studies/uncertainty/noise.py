@@ -7,6 +7,7 @@ A smooth curve, seen with noise of a known sd of 0.2 (`known`), or of one that g
 """
 
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,9 @@ import xarray as xr
 
 import bayes_dasl as bd
 
-from ..rows import go_on, held
+from ..pages import table
+from ..provenance import fingerprint
+from ..rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 SD = 0.2
@@ -106,17 +109,27 @@ def varying(engine: str, size: int, seed: int) -> dict:
     }
 
 
+TASK = ("study", "engine", "size", "seed")
+
+
+@cache
+def _code(study: str, engine: str) -> str:
+    return fingerprint(bd.fit, bd.forecast, bd.decompose, ENGINES[engine], model(study == "varying"))
+
+
+def code_of(study: str, engine: str, size: int, seed: int) -> str:
+    return _code(study, engine)
+
+
 def run(study: str, engine: str, size: int, seed: int) -> dict:
     return {"known": known, "varying": varying}[study](engine, size, seed)
 
 
 def tables() -> str:
-    rows = held(RESULTS)
-    lines = [
-        "| engine | N | data sets | estimated sd ÷ true (range) | ÷ that of the noise drawn (range) | "
-        "epistemic variance inside | outside | aleatoric variance inside | outside | seconds |",
-        "|---" * 10 + "|",
-    ]
+    rows = latest(held(RESULTS), TASK)
+    header = ("engine", "N", "data sets", "estimated sd ÷ true (range)", "÷ that of the noise drawn (range)")
+    header += ("epistemic variance inside", "outside", "aleatoric variance inside", "outside", "seconds")
+    lines: list[tuple] = [header]
     said = lambda ratio: f"{ratio.mean():.3f} ({ratio.min():.3f}–{ratio.max():.3f})"  # noqa: E731
     for engine in ENGINES:
         for size in SIZES:
@@ -126,24 +139,24 @@ def tables() -> str:
                 data = [known_data(size, r["seed"]) for r in of]
                 there = np.array([(d["y"] - curve(d["x"])).std().item() for d in data])
                 mean = {n: np.mean([r[n] for r in of]) for n in of[0] if "_inside" in n or "_outside" in n}
-                lines.append(
-                    f"| {engine} | {size} | {len(of)} | {said(found / SD)} | {said(found / there)} | "
-                    f"{mean['epistemic_inside']:.2g} | {mean['epistemic_outside']:.2g} | "
-                    f"{mean['aleatoric_inside']:.3g} | {mean['aleatoric_outside']:.3g} | "
-                    f"{np.median([r['seconds'] for r in of]):.0f} |"
-                )
-    lines += ["", "| engine | data sets | covered by 90 % intervals where noise is least | middle | most | seconds |"]
-    lines += ["|---|---|---|---|---|---|"]
+                epistemic = [f"{mean[f'epistemic_{where}']:.2g}" for where in ("inside", "outside")]
+                aleatoric = [f"{mean[f'aleatoric_{where}']:.3g}" for where in ("inside", "outside")]
+                seconds = f"{np.median([r['seconds'] for r in of]):.0f}"
+                ratios = (said(found / SD), said(found / there))
+                lines.append((engine, size, len(of), *ratios, *epistemic, *aleatoric, seconds))
+    thirds: list[tuple] = [
+        ("engine", "data sets", "covered by 90 % intervals where noise is least", "middle", "most", "seconds")
+    ]
     for engine in ENGINES:
         of = [r for r in rows if (r["study"], r["engine"]) == ("varying", engine)]
         if of:
             covered = np.mean([r["covered"] for r in of], axis=0)
-            shares = " | ".join(f"{c:.1%}" for c in covered)
-            lines.append(f"| {engine} | {len(of)} | {shares} | {np.median([r['seconds'] for r in of]):.0f} |")
-    return "\n".join(lines)
+            seconds = f"{np.median([r['seconds'] for r in of]):.0f}"
+            thirds.append((engine, len(of), *(f"{c:.1%}" for c in covered), seconds))
+    return f"{table(lines)}\n\n{table(thirds)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
     sizes = [("known", size) for size in SIZES] + [("varying", VARYING_SIZE)]
     every = lambda seed: [(study, engine, size, seed) for engine in ENGINES for study, size in sizes]  # noqa: E731
-    go_on(__doc__, RESULTS, SEEDS, ("study", "engine", "size", "seed"), every, run, tables)
+    go_on(__doc__, RESULTS, SEEDS, TASK, every, run, code_of, tables)

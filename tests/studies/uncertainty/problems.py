@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
+from functools import cache
 
 import equinox as eqx
 import jax
@@ -11,8 +12,11 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.inference import Engine
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
+
+from ..provenance import fingerprint
 
 NOISE = 0.05
 _UNCERTAIN = 0.1  # of the scale of a network: about how far a variance head may reach
@@ -178,6 +182,12 @@ def lorenz(seed: int, width: int = 8, depth: int = 2) -> Problem:
     layer = bd.ODE(bd.Residual(science, network), initial)
     model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(np.log(1.0), 1.0)))
     return Problem("Lorenz", model, data, Lorenz(), ("y",), per_axis=10)
+
+
+@cache
+def code(name: str, engine: Engine, *parts: object) -> str:
+    """The fingerprint of what makes a posterior of a problem, on any data: its model, and further parts."""
+    return fingerprint(bd.fit, engine, PROBLEMS[name](0).model, *parts)
 
 
 PROBLEMS = {"lotka_volterra": lotka_volterra, "oscillator": oscillator, "lorenz": lorenz}

@@ -10,6 +10,7 @@ an NLL of âˆ’0.91 and an RMSE of 0.1215; here the noise alone gives an NLL of âˆ
 """
 
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,9 @@ from scipy.special import logsumexp
 
 import bayes_dasl as bd
 
-from ..rows import go_on, held
+from ..pages import table
+from ..provenance import fingerprint
+from ..rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ROWS, NOISE, SEEDS = 1503, 0.1, range(3)
@@ -82,6 +85,18 @@ def model() -> bd.Model:
     return bd.Model(layer, bd.NormalNoise(dist.LogNormal(-1.5, 1.0)))
 
 
+TASK = ("engine", "seed")
+
+
+@cache
+def _code(engine: str) -> str:
+    return fingerprint(bd.fit, bd.forecast, ENGINES[engine], model())
+
+
+def code_of(engine: str, seed: int) -> str:
+    return _code(engine)
+
+
 def run(engine: str, seed: int) -> dict:
     train, test = drawn(seed)
     began = time.perf_counter()
@@ -105,15 +120,16 @@ def run(engine: str, seed: int) -> dict:
     return row | {"draws": len(mean), "verdict": bd.diagnose(post).level}
 
 
-def table() -> str:
-    lines = ["| engine | data sets | test NLL | test RMSE | seconds |", "|---|---|---|---|---|"]
+def tables() -> str:
+    rows = latest(held(RESULTS), TASK)
+    lines: list[tuple] = [("engine", "data sets", "test NLL", "test RMSE", "seconds")]
     for engine in ENGINES:
-        of = [row for row in held(RESULTS) if row["engine"] == engine]
+        of = [row for row in rows if row["engine"] == engine]
         if of:
             nll, rmse, seconds = (np.median([row[key] for row in of]) for key in ("nll", "rmse", "seconds"))
-            lines.append(f"| {engine} | {len(of)} | {nll:.3f} | {rmse:.4f} | {seconds:.0f} |")
-    return "\n".join(lines)
+            lines.append((engine, len(of), f"{nll:.3f}", f"{rmse:.4f}", f"{seconds:.0f}"))
+    return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
 
 
 if __name__ == "__main__":
-    go_on(__doc__, RESULTS, SEEDS, ("engine", "seed"), lambda seed: [(engine, seed) for engine in ENGINES], run, table)
+    go_on(__doc__, RESULTS, SEEDS, TASK, lambda seed: [(engine, seed) for engine in ENGINES], run, code_of, tables)

@@ -5,9 +5,9 @@ Run: `uv run python -m tests.studies.benchmarks.suite --problems lynx_hare,sir -
 Each fit runs in a process of its own, without a compilation cache, the engines by turns, with every engine's defaults.
 A fit over the limit (seconds, compilation included) is stopped; once most keys of an engine are stopped its median is
 settled, and the others are not run. Each result is appended to `--out` as a line of JSON, and what is there already,
-from this machine and these engines, is not run again: interrupt and go on as you like. At the end, or with `--table`
-alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with `--draws`). `--check` runs no fit
-but shows that all engines have the same posterior.
+from this machine and, of ours, from the code as it stands, is not run again: interrupt and go on as you like. At the
+end, or with `--table` alone, the tables in the suite's section of docs/benchmarks.md are rewritten (not with
+`--draws`). `--check` runs no fit but shows that all engines have the same posterior.
 """
 
 import argparse
@@ -20,11 +20,13 @@ import sys
 from pathlib import Path
 
 from ... import ROOT
-from ...provenance import keep, of_today
+from ...rows import Row, keep, latest, of_here, to_show
+from .cases import ours
 
 NAME = "tests.studies.benchmarks.suite"
 PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
+TASK = ("problem", "engine", "key")
 
 
 def arguments() -> argparse.Namespace:
@@ -40,6 +42,11 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--check", action="store_true", help="only compare the log densities")
     parser.add_argument("--fit", nargs=3, metavar=("PROBLEM", "ENGINE", "KEY"), help="one fit, in this process")
     return parser.parse_args()
+
+
+def is_current(row: Row) -> bool:
+    """Whether a fit is a peer's, or of our code as it stands."""
+    return row["engine"] != "ours" or row.get("code") == ours(row["problem"])
 
 
 def fit(problem: str, engine: str, key: int, draws: int | None) -> dict:
@@ -95,21 +102,22 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
     """Every fit that the results lack; one that failed, or was stopped at a lower limit, is tried again."""
     done = {
         (r["problem"], r["engine"], r["key"])
-        for r in of_today(options.out)
-        if "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)
+        for r in of_here(options.out)
+        if is_current(r) and "error" not in r and not (r.get("stopped") and r["limit"] < options.limit)
     }
     for key, problem, engine in itertools.product(range(options.keys), problems, engines):
         if (problem, engine, key) in done or _settled(options, problem, engine):
             continue
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
         result |= measure(problem, engine, key, options.limit, options.draws)
-        keep(options.out, result)
+        keep(options.out, result, ours(problem) if engine == "ours" else None)
         print({name: v for name, v in result.items() if name not in ("mean", "sd")}, flush=True)
 
 
 def _settled(options: argparse.Namespace, problem: str, engine: str) -> bool:
     """Whether most keys were stopped at the limit: the median is no effective draw, whatever the others do."""
-    fits = {r["key"]: r for r in of_today(options.out) if (r["problem"], r["engine"]) == (problem, engine)}
+    of_both = [r for r in of_here(options.out) if (r["problem"], r["engine"]) == (problem, engine) and is_current(r)]
+    fits = {r["key"]: r for r in of_both}
     return sum(bool(r.get("stopped")) and r["limit"] >= options.limit for r in fits.values()) > options.keys / 2
 
 
@@ -138,7 +146,7 @@ def main() -> None:
         from ...pages import write_section
         from . import tables
 
-        write_section(options.docs, "suite", tables.section(of_today(options.out)))
+        write_section(options.docs, "suite", tables.section(latest(to_show(options.out), TASK)))
 
 
 if __name__ == "__main__":

@@ -4,9 +4,9 @@ import math
 import statistics
 from collections.abc import Callable
 
-from ...pages import rows
-from ...provenance import place
-from .cases import NAMES, load
+from ...pages import table
+from ...rows import age
+from .cases import NAMES, load, ours
 
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 LABELS = {"ours": "ours", "numpyro": "NumPyro", "blackjax": "BlackJAX", "stan": "Stan"}
@@ -117,7 +117,7 @@ def problem_table(results: dict[str, list[Result]]) -> str:
         stopped = sum(bool(fit.get("stopped")) for fit in fits)
         failed = sum("error" in fit for fit in fits)
         lines.append([LABELS[engine], str(len(fits)), *cells, str(stuck), str(stopped), str(failed)])
-    return rows(lines)
+    return table(lines)
 
 
 def ratio(ours: list[Figures], theirs: list[Figures], column: str, *, failed: bool) -> str:
@@ -149,7 +149,7 @@ def summary(by_problem: dict[str, dict[str, list[Result]]]) -> str:
                 mostly = 2 * failed[engine] >= len(results[engine])
                 cells = [ratio(figures["ours"], figures[engine], column, failed=mostly) for column in RATIOS]
                 lines.append([f"`{problem}`", LABELS[engine], *cells, counts["ours"], counts[engine]])
-    return rows(lines)
+    return table(lines)
 
 
 def bad(result: Result) -> bool:
@@ -157,19 +157,19 @@ def bad(result: Result) -> bool:
 
 
 def section(results: list[Result]) -> str:
-    """What stands in the section."""
-    latest = {(r["problem"], r["engine"], r["key"]): r for r in results}
+    """What stands in the section, from the last result of each problem, engine and key."""
     by_problem: dict[str, dict[str, list[Result]]] = {}
     for problem in NAMES:
         for engine in ENGINES:
-            fits = [r for r in latest.values() if (r["problem"], r["engine"]) == (problem, engine)]
+            fits = [r for r in results if (r["problem"], r["engine"]) == (problem, engine)]
             if fits:
                 by_problem.setdefault(problem, {})[engine] = fits
     if not by_problem:
         return "No results yet."
-    limits = ", ".join(f"{limit:g}" for limit in sorted({r["limit"] for r in latest.values()}))
-    head = f"{place()}, pystan 3.10; limit {limits} s a fit."
-    parts = [head, NOTE, "### Ours over each peer"]
+    limits = ", ".join(f"{limit:g}" for limit in sorted({r["limit"] for r in results}))
+    head = f"{results[-1]['place']}, pystan 3.10; limit {limits} s a fit."
+    own = [r for r in results if r["engine"] == "ours"]
+    parts = [head, f"Of ours: {age(own, ('problem',), ours)}", NOTE, "### Ours over each peer"]
     parts += [
         "Medians over medians; in brackets, our median over the best that any key of the peer reached.",
         summary(by_problem),

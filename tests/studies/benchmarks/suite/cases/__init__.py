@@ -8,6 +8,7 @@ in `.stan` is the same model for Stan. `python -m tests.studies.benchmarks.suite
 import dataclasses
 import importlib
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ import numpyro
 import xarray as xr
 
 import bayes_dasl as bd
+
+from ....provenance import fingerprint
 
 NAMES = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
 MAX_STEPS = 4096
@@ -68,6 +71,12 @@ def load(name: str, rtol: float = 1e-6, atol: float = 1e-6) -> Case:
     if name not in NAMES:
         raise SystemExit(f"unknown problem {name!r}; there are {', '.join(NAMES)}")
     return importlib.import_module(f"{__name__}.{name}").case(rtol, atol)
+
+
+@cache
+def ours(name: str) -> str:
+    """The fingerprint of the code with which ours fits a problem."""
+    return fingerprint(bd.fit, bd.NUTS(), load(name).model)
 
 
 def solve(rates, initial, times, arguments, *, rtol, atol, start=0.0, solver=None):
