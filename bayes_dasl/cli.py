@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import __version__
 from ._errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
 from .study import Run, Study, future_times, read_note
 
 app = typer.Typer(
-    help="From a half-known equation and data to a calibrated forecast.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +30,22 @@ _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        console.print(f"bayes-dasl {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """From a half-known equation and data to a calibrated forecast."""
 
 
 @contextmanager

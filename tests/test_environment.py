@@ -111,6 +111,22 @@ def test_readme_is_short_and_its_test_command_is_what_ci_runs():
     assert f'test_command="{TEST_COMMAND}"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
 
 
+def test_the_citation_and_the_source_archive_keep_up(pyproject):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == pyproject["project"]["version"]
+    assert citation["license"] == pyproject["project"]["license"]
+    included = {path.strip("/") for path in pyproject["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    assert all((ROOT / name).exists() for name in included)
+    tracked = {"bayes_dasl", "case_studies", "docs", "tests", ".ci", "CONTRIBUTING.md", "CITATION.cff", "CHANGELOG.md"}
+    assert tracked <= included
+
+
+def test_the_workflow_runs_what_everyone_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+
+
 def readme_imports() -> set[str]:
     """The packages that README's examples import."""
     code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
