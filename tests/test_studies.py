@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_dasl as bd
-from tests.studies import ROOT
+from tests.studies import ROOT, structure
 from tests.studies.imports import Graph, working_tree
 from tests.studies.pages import table, write_section
 from tests.studies.provenance import code_hash, fingerprint, modules_of
@@ -159,3 +159,55 @@ def test_a_section_of_a_page_is_replaced_and_nothing_else(tmp_path):
     )
     with pytest.raises(SystemExit, match="lacks the markers"):
         write_section(page, "growth", "")
+
+
+# ---- the counts of the structure
+
+ENGINES = {
+    "bayes_dasl/__init__.py": "from .inference import Walk as Walk\n",
+    "bayes_dasl/inference/__init__.py": "from .walk import Walk as Walk\nfrom .jump import Jump as Jump\n",
+    "bayes_dasl/inference/walk/__init__.py": "from .sampler import Walk as Walk\n",
+    "bayes_dasl/inference/walk/sampler.py": (
+        "from .steps import far\nclass Walk:\n    def run(self, problem, *, key):\n        return far(problem.model)\n"
+    ),
+    "bayes_dasl/inference/walk/steps.py": '"""Steps of Walk."""\ndef far(model): return "Walk"\n',
+    "bayes_dasl/inference/jump.py": (
+        "class Jump:\n    def run(self, problem, *, key):\n        return self._problem.inputs\n"
+    ),
+    "bayes_dasl/cost.py": (
+        '"""Not a word of Jump counts here."""\nfrom .inference import Walk\nCOST = {Walk: 1, "Jump of two": 2}\n'
+    ),
+    "bayes_dasl/verdict.py": "from .cost import COST\nclass Inner:\n    def run(self, problem): ...\n",
+}
+
+
+def test_the_longest_chain_and_what_every_file_imports():
+    arrows = Graph(ENGINES).without_packages()
+    assert [path.rpartition("/")[2] for path in structure.chain(arrows)] == [
+        "verdict.py", "cost.py", "sampler.py", "steps.py",
+    ]  # fmt: skip
+    assert sum(map(len, arrows.values())) == 3
+    assert structure.cycles(Graph(ENGINES), arrows) == []
+
+
+def test_files_that_reach_each_other_are_a_cycle():
+    graph = Graph(ENGINES | {"bayes_dasl/inference/walk/steps.py": "from ...verdict import COST\n"})
+    (group,) = structure.cycles(graph, graph.without_packages())
+    assert {path.rpartition("/")[2] for path in group} == {"verdict.py", "cost.py", "sampler.py", "steps.py"}
+
+
+def test_who_names_an_engine_beside_its_own_folder():
+    found = structure.naming(ENGINES)
+    assert found["Walk"][0] == ["bayes_dasl/cost.py"]
+    assert found["Jump"][0] == ["bayes_dasl/cost.py"]
+    assert [len(handing) for _, handing in found.values()] == [2, 1]
+    assert set(found) == {"Walk", "Jump"}
+
+
+def test_reaches_around_the_problem():
+    assert [attribute for _, attribute in structure.reaches(ENGINES)] == ["model", "inputs"]
+
+
+def test_the_package_has_no_cycle():
+    graph = Graph(working_tree(ROOT, "bayes_dasl"))
+    assert structure.cycles(graph, graph.without_packages()) == []
