@@ -17,6 +17,8 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
+from tests.studies.structure import design_rows
+
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "pip install uv && uv run pytest"
 CONDA_NAMES = {"playwright-python": "playwright"}  # conda-forge's name: PyPI's
@@ -109,6 +111,11 @@ def test_readme_is_short_and_its_test_command_is_what_ci_runs():
     assert len(readme.splitlines()) < 120
     assert TEST_COMMAND in readme
     assert f'test_command="{TEST_COMMAND}"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_rows_of_the_architecture_are_those_of_the_contract(pyproject):
+    contract = pyproject["tool"]["importlinter"]["contracts"][0]
+    assert [modules for _, modules in design_rows(ROOT)] == [row.split(" | ") for row in contract["layers"]]
 
 
 def test_the_citation_and_the_source_archive_keep_up(pyproject):

@@ -41,6 +41,15 @@ AROUND = {"model", "inputs", "observed"}
 type Counts = dict[str, str]
 
 
+def design_rows(root: Path) -> list[tuple[str, list[str]]]:
+    """Name and modules of each row in the table of docs/design.md, from the top."""
+    text = (root / "docs" / "design.md").read_text(encoding="utf-8")
+    lines = re.findall(
+        r"^\| ([^|]+) \| (`[^|]+`) \| [^|]+ \|$", text.partition("| row |")[2].partition("\n\n")[0], re.M
+    )
+    return [(name, re.findall(r"`(\w+)`", modules)) for name, modules in lines]
+
+
 def chain(arrows: Mapping[str, frozenset[str]]) -> list[str]:
     """The files of the longest chain; an arrow that would close a circle is not followed."""
     longest: dict[str, list[str]] = {}
