@@ -2,10 +2,13 @@
 
 `walk(root)` runs this file in a process of its own, with the package that stands in `root`. There a small fit (a decay
 with a network for what it misses, seen at eight times, two chains, 50 draws of warm-up and 10 more, no program from a
-cache, one CPU device) is followed by `sys.monitoring`, in all its threads. Every call of a function of the package with
-the problem among its arguments is a *stop*; the problem's own methods, whose `self` it is, are counted apart, and so
-are calls whose `self` or arguments hold the problem in an attribute. Within a thread, a stop in another file than the
-one before is a *move*, and a *return* if the problem has been in that file before.
+cache, one CPU device) is followed by `sys.monitoring`, in all its threads.
+
+A *stop* is a call, by one function of the package from another, with the problem among its arguments; the same call
+made again, as in a loop, is none, since how often loops run depends on the clock. Counted so, `self` is excluded: the
+problem's own methods are no stops. Then once more with every call that carries it in any way: as an argument, as
+`self`, or in an attribute of either. Within a thread, a stop in another file than the one before is a *move*, and a
+*return* if the problem has been in that file before.
 """
 
 import json
@@ -18,6 +21,9 @@ from pathlib import Path
 
 JOB = Path(__file__)
 TOOL = sys.monitoring.PROFILER_ID
+
+type Stop = tuple[str, str, str]
+"""The file and the name of a function, and which called it."""
 
 
 def walk(root: Path) -> dict[str, str]:
@@ -34,8 +40,7 @@ class Walk:
 
     def __init__(self, package: Path, posed: type):
         self._package, self._posed = f"{package}{os.sep}", posed
-        self.stops: dict[threading.Thread, list[tuple[str, str]]] = {}
-        self.own = self.held = 0
+        self._calls: dict[threading.Thread, dict[Stop, bool]] = {}
 
     def __enter__(self) -> "Walk":
         sys.monitoring.use_tool_id(TOOL, "walk")
@@ -50,41 +55,46 @@ class Walk:
         """A function begins; those of other packages are not heard of again."""
         if not code.co_filename.startswith(self._package):
             return sys.monitoring.DISABLE
-        values = sys._getframe(1).f_locals
-        given = {name: values.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]}
-        posed = [name for name, value in given.items() if isinstance(value, self._posed)]
-        if posed == ["self"]:
-            self.own += 1
-        elif posed:
-            file = code.co_filename.removeprefix(self._package)
-            self.stops.setdefault(threading.current_thread(), []).append((file, code.co_qualname))
-        elif any(self._holds(value) for value in given.values()):
-            self.held += 1
+        frame = sys._getframe(1)
+        given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
+        own = code.co_varnames[:1] == ("self",)
+        handed = any(isinstance(value, self._posed) for value in given[own:])
+        if handed or any(isinstance(value, self._posed) or self._holds(value) for value in given):
+            stop = (code.co_filename.removeprefix(self._package), code.co_qualname, self._caller(frame))
+            self._calls.setdefault(threading.current_thread(), {}).setdefault(stop, handed)
         return None
 
     def _holds(self, value: object) -> bool:
         inside = getattr(value, "__dict__", {})
         return not isinstance(value, type) and any(isinstance(part, self._posed) for part in inside.values())
 
+    def _caller(self, frame) -> str:
+        """The nearest function of the package above a frame."""
+        while frame := frame.f_back:
+            if frame.f_code.co_filename.startswith(self._package):
+                return f"{frame.f_code.co_filename} {frame.f_code.co_qualname}"
+        return ""
+
     def counts(self) -> dict[str, str]:
-        every = [stop for stops in self.stops.values() for stop in stops]
-        moves = returns = 0
-        for stops in self.stops.values():
-            files = [file for file, _ in stops]
-            seen = set(files[:1])
-            for before, after in pairwise(files):
-                moves += before != after
-                returns += before != after and after in seen
-                seen.add(after)
-        return {
-            "problem through NUTS: stops, `self` excluded": str(len(every)),
-            "… of which calls of a function not seen before": str(len(set(every))),
-            "… files entered": str(len({file for file, _ in every})),
-            "… moves from file to file": str(moves),
-            "… of which returns": str(returns),
-            "… calls of the problem's own methods": str(self.own),
-            "… calls given an object that holds it": str(self.held),
-        }
+        threads = [[(file, handed) for (file, *_), handed in calls.items()] for calls in self._calls.values()]
+        handed = [[file for file, handed in stops if handed] for stops in threads]
+        every = [[file for file, _ in stops] for stops in threads]
+        return _described("handed on as an argument", handed) | _described("carried in any way", every)
+
+
+def _described(how: str, threads: list[list[str]]) -> dict[str, str]:
+    moves = returns = 0
+    for files in threads:
+        seen = set(files[:1])
+        for before, after in pairwise(files):
+            moves += before != after
+            returns += before != after and after in seen
+            seen.add(after)
+    return {
+        f"problem through NUTS, {how}: stops": str(sum(map(len, threads))),
+        f"… {how}: files": str(len({file for files in threads for file in files})),
+        f"… {how}: moves from file to file, of which returns": f"{moves}, {returns}",
+    }
 
 
 def main(root: Path) -> None:
