@@ -6,7 +6,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_dasl as bd
-from tests.studies import ROOT, structure
+from tests.studies import ROOT, problem_walk, structure
 from tests.studies.imports import Graph, working_tree
 from tests.studies.pages import table, write_section
 from tests.studies.provenance import code_hash, fingerprint, modules_of
@@ -211,3 +211,8 @@ def test_reaches_around_the_problem():
 def test_the_package_has_no_cycle():
     graph = Graph(working_tree(ROOT, "bayes_dasl"))
     assert structure.cycles(graph, graph.without_packages()) == []
+
+
+def test_moves_of_a_problem_from_file_to_file_and_back():
+    described = problem_walk._described("handed on", [["fit", "nuts", "start", "start", "nuts"], ["nuts", "fit"]])
+    assert list(described.values()) == ["7", "3", "4, 1"]
