@@ -3,6 +3,8 @@
 A model is a pytree; put a distribution wherever you would put a number.
 """
 
+from importlib.metadata import version as _version
+
 from . import _jax as _jax
 from ._errors import BayesDaslError as BayesDaslError
 from .adaptive import (
@@ -104,3 +106,5 @@ from .random import Module as Module, Scalar as Scalar, between as between, fiel
 from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study
+
+__version__ = _version("bayes_dasl")

@@ -15,12 +15,12 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from . import __version__
 from ._errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
 from .study import Run, Study, future_times, read_note
 
 app = typer.Typer(
-    help="From a half-known equation and data to a calibrated forecast.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -30,6 +30,22 @@ _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+
+
+def _print_version(asked: bool) -> bool:
+    if asked:
+        console.print(f"bayes-dasl {__version__}")
+        raise typer.Exit
+    return asked
+
+
+@app.callback()
+def main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")
+    ] = False,
+) -> None:
+    """From a half-known equation and data to a calibrated forecast."""
 
 
 @contextmanager
@@ -52,10 +68,9 @@ def _short_errors() -> Iterator[None]:
 
 
 def _study_files() -> dict[str, Path]:
-    """Case studies by name: those of the working folder, then those that came with the package."""
-    here = Path(__file__).parent
+    """Case studies by name: those of the working folder, then those that stand beside the package, as in a checkout."""
     found: dict[str, Path] = {}
-    for folder in (Path("case_studies"), here / "case_studies", here.parent / "case_studies"):
+    for folder in (Path("case_studies"), Path(__file__).parents[1] / "case_studies"):
         for path in sorted(folder.glob("[!_]*.py")):
             found.setdefault(path.stem.replace("_", "-"), path)
     return found

@@ -11,12 +11,14 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 import small_study
 from typer.testing import CliRunner
 
+import bayes_dasl as bd
 from bayes_dasl.cli import _print_verdict, app
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
@@ -54,6 +56,13 @@ def assert_one_line(result, message: str) -> None:
 
 
 # ---- commands
+
+
+def test_the_version_is_that_of_the_installed_package():
+    result = invoke("--version")
+    assert result.exit_code == 0
+    assert result.stdout == f"bayes-dasl {metadata.version('bayes-dasl')}\n"
+    assert bd.__version__ == metadata.version("bayes-dasl")
 
 
 def test_list_names_the_case_studies(monkeypatch, tmp_path):

@@ -1,6 +1,6 @@
 """A closure of turbulence is found from data, and keeps what the equation keeps.
 
-The evidence on 64 × 64 cells, from filtered fine solutions, is tests/benchmarks/navier_stokes.py.
+The evidence on 64 × 64 cells, from filtered fine solutions, is tests/studies/benchmarks/navier_stokes.py.
 """
 
 import jax

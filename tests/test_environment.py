@@ -1,8 +1,12 @@
 """pyproject.toml, environment.yml, README.md and .ci/run say the same thing."""
 
+import ast
+import re
 import shutil
 import subprocess
+import sys
 import tomllib
+import zipfile
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -12,6 +16,8 @@ import yaml
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
+
+from tests.studies.structure import design_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "pip install uv && uv run pytest"
@@ -105,3 +111,62 @@ def test_readme_is_short_and_its_test_command_is_what_ci_runs():
     assert len(readme.splitlines()) < 120
     assert TEST_COMMAND in readme
     assert f'test_command="{TEST_COMMAND}"' in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_the_rows_of_the_architecture_are_those_of_the_contract(pyproject):
+    contract = pyproject["tool"]["importlinter"]["contracts"][0]
+    assert [modules for _, modules in design_rows(ROOT)] == [row.split(" | ") for row in contract["layers"]]
+
+
+def test_the_citation_and_the_source_archive_keep_up(pyproject):
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == pyproject["project"]["version"]
+    assert citation["license"] == pyproject["project"]["license"]
+    included = {path.strip("/") for path in pyproject["tool"]["hatch"]["build"]["targets"]["sdist"]["include"]}
+    assert all((ROOT / name).exists() for name in included)
+    tracked = {"bayes_dasl", "case_studies", "docs", "tests", ".ci", "CONTRIBUTING.md", "CITATION.cff", "CHANGELOG.md"}
+    assert tracked <= included
+
+
+def test_the_workflow_runs_what_everyone_runs():
+    workflow = yaml.safe_load((ROOT / ".github" / "workflows" / "ci.yml").read_text(encoding="utf-8"))
+    steps = [step for job in workflow["jobs"].values() for step in job["steps"]]
+    assert [step["run"] for step in steps if "run" in step] == [".ci/run"]
+
+
+def readme_imports() -> set[str]:
+    """The packages that README's examples import."""
+    code = "\n".join(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.DOTALL))
+    nodes = [node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Import | ast.ImportFrom)]
+    names = [n.module if isinstance(n, ast.ImportFrom) else n.names[0].name for n in nodes]
+    return {str(name).partition(".")[0] for name in names}
+
+
+def test_an_installed_package_has_what_readme_imports(pyproject):
+    ours = {name for name in readme_imports() if (ROOT / name).is_dir()}
+    assert ours == {"bayes_dasl", "case_studies"}
+    wheel = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]
+    assert set(wheel["packages"]) == ours
+    assert "force-include" not in wheel
+
+
+@pytest.mark.slow
+def test_a_wheel_lists_and_imports_the_case_studies(tmp_path):
+    build = ["uv", "build", "--quiet", "--wheel", "--out-dir", str(tmp_path), str(ROOT)]
+    subprocess.run(build, check=True, timeout=300)
+    (wheel,) = tmp_path.glob("*.whl")
+    installed = tmp_path / "installed"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(installed)
+    assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bayes_dasl", "case_studies"}
+    asked = "import case_studies.lynx_hare as m; print(m.__file__); from bayes_dasl.cli import app; app(['list'])"
+    done = subprocess.run(
+        [sys.executable, "-c", asked],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(installed), "PATH": ""},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.startswith(str(installed))
+    assert "lynx-hare" in done.stdout

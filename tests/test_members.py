@@ -9,7 +9,6 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from uncertainty.problems import lotka_volterra
 
 import bayes_dasl as bd
 from bayes_dasl.inference import terms as _terms
@@ -19,6 +18,7 @@ from bayes_dasl.inference.descent.adversary import Adversary
 from bayes_dasl.inference.descent.laplace import gauss_newton
 from bayes_dasl.inference.problem import pose, reversible, traced_once
 from bayes_dasl.random import draw_prior
+from tests.studies.uncertainty.problems import lotka_volterra
 
 PATH = "layer.vector_field.closure.module.layers"
 

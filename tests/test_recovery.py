@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-from recovery.case import REPLICATES, fit
-from recovery.cases import CASES
 
 from bayes_dasl.model import check_data
+from tests.studies.recovery.case import REPLICATES, fit
+from tests.studies.recovery.cases import CASES
 
 # Less has a probability of 0.1 % for a single parameter whose intervals cover 90 %.
 LOWEST = 0.76

@@ -8,8 +8,6 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from recovery import lorenz
-from recovery.lorenz import START, STATES, TRUTH, Lorenz
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
@@ -18,6 +16,8 @@ from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.layers.shooting import MultipleShooting, segment_states
 from bayes_dasl.random import paths
+from tests.studies.recovery import lorenz
+from tests.studies.recovery.lorenz import START, STATES, TRUTH, Lorenz
 
 END = 30.0
 KNOTS = np.arange(0.5, END, 0.5)
