@@ -1,6 +1,7 @@
 """What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the project."""
 
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,6 +12,9 @@ ROOT = Path(__file__).resolve().parents[1]
 SHARED = ROOT.parent / "shared"
 
 os.environ.setdefault("MPLBACKEND", "Agg")
+# Python without its .pyc files compiles some 2500 modules each time it starts: eleven seconds of every process.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+sys.dont_write_bytecode = False
 # Compilation is most of a test's time; JAX reads these when it is first imported. Each process of the tests has a
 # folder of its own, since JAX does not write a program in one go.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
