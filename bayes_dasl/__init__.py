@@ -3,6 +3,10 @@
 A model is a pytree; put a distribution wherever you would put a number.
 """
 
+import importlib
+from types import ModuleType
+from typing import TYPE_CHECKING
+
 from . import _jax as _jax
 from ._errors import BayesDaslError as BayesDaslError
 from ._types import Scalar as Scalar
@@ -104,3 +108,13 @@ from .random import Module as Module, between as between, field as field
 from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study
+
+if TYPE_CHECKING:
+    from . import plots as plots
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`bd.plots` is there without an import of its own, and loads Matplotlib when it is first asked for."""
+    if name == "plots":
+        return importlib.import_module(".plots", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.step_size import dual_averaging_adaptation
-from blackjax.mcmc import nuts
 from jaxtyping import Array
 
+from ..._jax.lazily import lazily
 from ..._runs.journal import Arrays
 from ..coordinates.frame import Frame, moved
 from ..metric import Metric
 from ..problem import LogDensity
 from ..sharding import spread
+
+nuts, dual_averaging = lazily("blackjax.mcmc.nuts"), lazily("blackjax.adaptation.step_size")
 
 SEGMENT = 25
 """Draws of the warm-up between two returns to Python: for adaptation, progress and checkpoints."""
@@ -56,7 +57,7 @@ class Kernel:
         Positions, gradients and log densities of state and trace are those in the frame.
         """
         step_nuts: Any = nuts.build_kernel()
-        _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
+        _, adapt, average = dual_averaging.dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
 
         def log_density(z):
@@ -125,7 +126,7 @@ def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, 
 
 
 def _new_tuning(step_size: Any) -> Any:
-    return dual_averaging_adaptation(0.8)[0](step_size)
+    return dual_averaging.dual_averaging_adaptation(0.8)[0](step_size)
 
 
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:

@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
-from blackjax.vi import pathfinder
 from jaxtyping import Array, Float
 
+from ..._jax.lazily import lazily
 from ..problem import LogDensity
 from ..sharding import spread
+
+pathfinder = lazily("blackjax.vi.pathfinder")
 
 _SAMPLES = 20  # of each normal along a path, to estimate its ELBO
 

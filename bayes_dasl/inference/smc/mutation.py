@@ -6,11 +6,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import hmc
 from jaxtyping import Array, Float
 
+from ..._jax.lazily import lazily
 from ..._jax.trace import traced
 from ..problem import Problem, traced_once
+
+hmc = lazily("blackjax.mcmc.hmc")
 
 
 class Particle(NamedTuple):

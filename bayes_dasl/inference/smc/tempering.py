@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc.ess import log_ess
-from blackjax.smc.resampling import systematic
-from blackjax.smc.solver import dichotomy
 from jax.scipy.special import logsumexp
 from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..._jax.devices import evenly_loaded_devices
+from ..._jax.lazily import lazily
 from .mutation import Hamiltonian, Particle, Walk
+
+ess, resampling, solver = (lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver"))
 
 FEWEST_MOVES = 2
 _BATCH = 32
@@ -120,7 +120,7 @@ class Tempering:
         weight = jnp.exp(log_weight - total)
         metric = weighted_metric(swarm.position, weight)
         # Siblings stay side by side: the effective sample size of the draws in their order then sees their kinship.
-        chosen = systematic(key_resample, weight, len(weight))
+        chosen = resampling.systematic(key_resample, weight, len(weight))
         resampled = swarm._replace(
             position=swarm.position[chosen],
             log_likelihood=swarm.log_likelihood[chosen],
@@ -179,11 +179,11 @@ def next_increment(log_likelihood: Float[Array, " particle"], most: Any, target_
     live = jnp.isfinite(log_likelihood).sum()
 
     def above_target(log_increment):
-        return log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
+        return ess.log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
 
     # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over many powers of ten.
     log_most = jnp.log(jnp.asarray(most))
-    found = jnp.asarray(dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
+    found = jnp.asarray(solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
     return jnp.where(found >= log_most, most, jnp.exp(found))
 
 
