@@ -1,14 +1,17 @@
 """Bayesian differentiable adaptive scientific layers.
 
 A model is a pytree; put a distribution wherever you would put a number.
+
+Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set, and changes nothing else of it:
+devices and compilation cache are still yours to choose (`bd.configure`).
 """
 
 import importlib
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from . import _jax as _jax
 from ._errors import BayesDaslError as BayesDaslError
+from ._jax import configure as configure
 from ._types import Scalar as Scalar
 from .adaptive import (
     RBF as RBF,

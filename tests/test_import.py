@@ -14,9 +14,14 @@ HEAVY = (
 
 IMPORT = """
 import json, sys
+import jax, numpyro, diffrax
+before = dict(jax.config.values)
 import bayes_dasl as bd
 loaded = list(sys.modules)
-print(json.dumps({"loaded": loaded, "plot": bd.plots.plot_tree.__name__}))
+changed = [name for name, value in jax.config.values.items() if before[name] != value]
+jax.config.update("jax_num_cpu_devices", 3)  # refused once JAX has computed
+found = {"loaded": loaded, "plot": bd.plots.plot_tree.__name__, "changed": changed, "devices": len(jax.devices())}
+print(json.dumps(found))
 """
 
 
@@ -27,8 +32,17 @@ def python(code: str) -> str:
     return done.stdout
 
 
-def test_what_few_need_loads_when_it_is_used():
-    found = json.loads(python(IMPORT))
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(python(IMPORT))
+
+
+def test_jax_is_left_as_it_was_but_for_double_precision(found):
+    assert found["changed"] == ["jax_enable_x64"]
+    assert found["devices"] == 3
+
+
+def test_what_few_need_loads_when_it_is_used(found):
     assert [name for name in HEAVY if name in found["loaded"]] == []
     assert found["plot"] == "plot_tree"  # an attribute of the package, although Matplotlib is loaded for it only now
 

@@ -10,7 +10,7 @@ import numpy as np
 from .._errors import MismatchError, ModelError
 from .._runs.journal import Arrays, Journal
 from .problem import Problem, traced_once
-from .sharding import lap_times
+from .sharding import lap_times, shards_of
 
 _LAPS = 5
 
@@ -70,7 +70,7 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
 
 
 def _number(kind: str) -> int:
-    return len(jax.devices(kind))
+    return shards_of(kind)
 
 
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:

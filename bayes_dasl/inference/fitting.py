@@ -15,7 +15,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._errors import MismatchError, ModelError
-from .._jax.devices import require_double_precision
+from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, read_identity
 from .._runs.progress import ProgressBar
@@ -92,7 +92,7 @@ def fit(
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
-    require_double_precision()
+    prepare()
     engine = NUTS() if engine is None else engine
     check_device(device)
     if isinstance(engine, type) or not isinstance(engine, Engine):

@@ -11,7 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._errors import DataError, ModelError
-from .._jax.devices import require_double_precision
+from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._statistics.importance import (
     as_rows,
@@ -55,7 +55,7 @@ def update(
     MismatchError for a posterior of another model.
     """
     began = time.perf_counter()
-    require_double_precision()
+    prepare()
     if engine is not None and (isinstance(engine, type) or not isinstance(engine, Engine)):
         raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
     check_same_posterior(model, post)

@@ -6,11 +6,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from ..._jax.devices import evenly_loaded_devices
+from ..._jax.devices import computing_devices
 from ..._jax.lazily import lazily
+from ..sharding import Sharded
 from .mutation import Hamiltonian, Particle, Walk
 
 ess, resampling, solver = (lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver"))
@@ -52,31 +52,19 @@ class Tempering:
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
         self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
-        devices = evenly_loaded_devices(runs)
-        self._mesh = Mesh(np.array(devices), ("runs",))
-        self._on_cpu = devices[0].platform == "cpu"
-        self._begin, self._advance = self._over_runs(self._begin_run), self._over_runs(self._advance_run)
-
-    def _over_runs(self, work: Any) -> Any:
-        """`work` for each run: on each device one run after the other, so that none does more than it needs."""
-        each = PartitionSpec("runs")
-        mapped = jax.shard_map(
-            lambda *runs: jax.lax.map(lambda run: work(*run), runs),
-            mesh=self._mesh,
-            in_specs=each,
-            out_specs=each,
-            check_vma=False,
-        )
-        return jax.jit(mapped)
+        self._on_cpu = computing_devices()[0].platform == "cpu"
+        # One run after the other, also on an accelerator, so that none does more than it needs.
+        self._begin = Sharded(self._begin_run, runs, batched=False)
+        self._advance = Sharded(lambda run: self._advance_run(*run), runs, batched=False)
 
     def begin(self, position: Float[np.ndarray, "run particle dimension"]) -> Swarm:
         """Prior draws of every run, with their likelihood."""
-        return jax.tree.map(np.asarray, self._begin(position))
+        return self._begin(position)
 
     def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
         """Every run at its next temperature; a run that has reached the posterior stays as it is."""
         keys = jax.random.split(key, len(swarm.temperature))
-        return jax.tree.map(np.asarray, self._advance(swarm, keys))
+        return self._advance((swarm, keys))
 
     def log_density(self, swarm: Swarm) -> Float[np.ndarray, "run particle"]:
         """Of the posterior, at every particle."""

@@ -8,17 +8,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
-from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.importance import weigh
 from ..problem import LogDensity, Problem, traced_once
 from ..samples import Modes, Samples
 from ..settings import check_numbers, check_shares, check_words
+from ..sharding import Sharded
 from ..starts import Optimiser, fared, find_start, root_of_inverse
 from .guides import GUIDES, Family, Parameters, build_family
 
@@ -227,21 +226,10 @@ def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tu
 
 
 def _evaluate(log_density: LogDensity, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-    """The log density at many positions, spread over all devices."""
-    devices = computing_devices()
-    short = -len(x) % (len(devices) * _BATCH)
-    padded = np.concatenate([x, np.repeat(x[-1:], short, axis=0)])
-    batch = _BATCH if devices[0].platform == "cpu" else len(padded) // len(devices)
-    each = PartitionSpec("draws")
-    # In small batches, since a batch is as slow as its slowest solve.
-    over_batches = jax.shard_map(
-        lambda part: jax.lax.map(log_density, part, batch_size=batch),
-        mesh=Mesh(np.array(devices), ("draws",)),
-        in_specs=each,
-        out_specs=each,
-        check_vma=False,
-    )
-    return np.asarray(jax.jit(over_batches)(padded))[: len(x)]
+    """The log density at many positions, in small batches, since a batch is as slow as its slowest solve."""
+    blocks = -(-len(x) // _BATCH)
+    filled = np.minimum(np.arange(blocks * _BATCH), len(x) - 1)
+    return Sharded(jax.vmap(log_density), blocks)(x[filled].reshape(blocks, _BATCH, -1)).reshape(-1)[: len(x)]
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:
