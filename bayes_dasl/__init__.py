@@ -1,12 +1,18 @@
 """Bayesian differentiable adaptive scientific layers.
 
 A model is a pytree; put a distribution wherever you would put a number.
+
+Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set, and changes nothing else of it:
+devices and compilation cache are still yours to choose (`bd.configure`).
 """
 
+import importlib
 from importlib.metadata import version as _version
+from types import ModuleType
+from typing import TYPE_CHECKING
 
-from . import _jax as _jax
 from ._errors import BayesDaslError as BayesDaslError
+from ._jax import configure as configure
 from .adaptive import (
     RBF as RBF,
     Basis as Basis,
@@ -107,4 +113,14 @@ from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study
 
+if TYPE_CHECKING:
+    from . import plots as plots
+
 __version__ = _version("bayes_dasl")
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`bd.plots` is there without an import of its own, and loads Matplotlib when it is first asked for."""
+    if name == "plots":
+        return importlib.import_module(".plots", __name__)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -16,7 +16,7 @@ import jax.tree_util as jtu
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
-from scipy.stats import norm
+from scipy.special import ndtri
 
 from ._errors import MismatchError, ModelError
 from ._jax.tree import dotted, key_name, nodes_along
@@ -199,7 +199,7 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
             "a range that starts at 0 does not say how small the number may be: give a small positive low for a "
             "positive number, or a distribution such as numpyro's HalfNormal"
         )
-    half_width = float(norm.ppf(0.5 + mass / 2))
+    half_width = float(ndtri(0.5 + mass / 2))
     family, (a, b) = (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
     return family((a + b) / 2, (b - a) / (2 * half_width))
 

@@ -10,8 +10,10 @@ import jax
 import matplotlib
 import numpy as np
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 from known_problems import Known
 
+import bayes_dasl as bd
 from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._jax import devices as _devices
 from bayes_dasl._runs.journal import Journal
@@ -99,7 +101,7 @@ def test_the_same_model_with_other_data_needs_few_new_programs(run):
 
 
 def test_a_cache_of_jax_that_the_user_has_chosen_is_used(run, tmp_path):
-    where = "import bayes_dasl, jax; print(jax.config.jax_compilation_cache_dir)"
+    where = "import bayes_dasl, jax; bayes_dasl.configure(); print(jax.config.jax_compilation_cache_dir)"
     assert run(where, JAX_COMPILATION_CACHE_DIR=f"{tmp_path}/mine") == (f"{tmp_path}/mine", "")
     assert not list(tmp_path.rglob("bayes_dasl"))
 
@@ -119,15 +121,17 @@ def where(monkeypatch, tmp_path):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR")
     configured = jax.config.jax_compilation_cache_dir
 
-    def where(before=None, **variables):
+    def where(before=None, said=None, **variables):
         for name, value in variables.items():
             monkeypatch.setenv(name, value)
         jax.config.update("jax_compilation_cache_dir", before)
-        _devices._keep_compiled_programs()
+        monkeypatch.setattr(_devices, "_choices", _devices._Choices())
+        bd.configure(**said or {})
         return jax.config.jax_compilation_cache_dir
 
     yield where
     jax.config.update("jax_compilation_cache_dir", configured)
+    compilation_cache.reset_cache()
 
 
 def test_the_cache_can_be_chosen_and_switched_off(where, tmp_path):
@@ -136,6 +140,35 @@ def test_the_cache_can_be_chosen_and_switched_off(where, tmp_path):
     assert where(BAYES_DASL_CACHE="Off") is None
     assert _devices.cache_folder() is None
     assert where(BAYES_DASL_CACHE=str(tmp_path), JAX_COMPILATION_CACHE_DIR="") is None
+    # What is said outright is heard first.
+    assert where("theirs", {"cache": tmp_path / "mine"}) == str(tmp_path / "mine" / "jax")
+    assert where("theirs", {"cache": False}) == "theirs"
+    assert _devices.cache_folder() is None
+
+
+def test_the_cache_can_be_chosen_anew_and_given_up(where, tmp_path):
+    assert where(BAYES_DASL_CACHE=str(tmp_path)) == str(tmp_path / "jax")
+    bd.configure(cache=tmp_path / "other")
+    assert jax.config.jax_compilation_cache_dir == str(tmp_path / "other" / "jax")
+    bd.configure(cache=False)
+    assert jax.config.jax_compilation_cache_dir is None
+
+
+def test_of_a_cache_beyond_its_bound_what_was_not_used_for_longest_goes(where, tmp_path):
+    (tmp_path / "jax").mkdir()
+    for age, name in enumerate("abcd"):
+        (tmp_path / "jax" / name).write_bytes(bytes(100))
+        os.utime(tmp_path / "jax" / name, (1e9 - age, 1e9 - age))
+    left = lambda most: sorted(p.name for p in Path(where(said={"cache": tmp_path, "cache_bytes": most})).iterdir())  # noqa: E731
+    assert left(400) == ["a", "b", "c", "d"]
+    assert left(250) == ["a", "b"]
+    assert left(0) == []
+
+
+def test_numbers_that_make_no_sense_are_refused():
+    for wrong in ({"cores": 0}, {"cache_bytes": -1}):
+        with pytest.raises(ModelError, match="cores at least 1, not"):
+            bd.configure(**wrong)
 
 
 def test_a_cache_folder_that_cannot_be_written_is_left_alone(where, monkeypatch, tmp_path):
@@ -185,30 +218,43 @@ def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
     _device.check_device("cpu")
 
 
-SPREAD = """
+SHARDED = """
 import jax, numpy as np
-import bayes_dasl
-from bayes_dasl.inference._spread import spread
+import bayes_dasl as bd
+from bayes_dasl.inference import sharding
 
 def one(item, factor):
     return {"y": factor * item["x"], "bits": jax.random.bits(item["key"])}
 
-for count in (1, 2, 3, 4, 7):
-    over = spread(one, count, shared=1)
+def check(count, **settings):
+    over = sharding.Sharded(one, count, **settings)
     items = {"x": np.arange(float(count)), "key": jax.random.split(jax.random.key(0), count)}
-    out = jax.jit(over.function)(jax.device_put(items, over.sharding), 2.0)
-    np.testing.assert_array_equal(out["y"], 2.0 * np.arange(count))
-    np.testing.assert_array_equal(out["bits"], jax.vmap(jax.random.bits)(items["key"]))
-    print(count, len(over.devices))
+    for factor in (2.0, 3.0):
+        out = over(items, np.asarray(factor))
+        np.testing.assert_array_equal(out["y"], factor * np.arange(count))
+        np.testing.assert_array_equal(out["bits"], jax.vmap(jax.random.bits)(items["key"]))
+    return str(over)
+
+for cores in (1, 2, 4):
+    bd.configure(cores=cores)
+    print(*[check(count) for count in (1, 2, 3, 4, 7)], sep=", ")
+
+# Accelerators are not at hand: several devices of the CPU stand in for them.
+sharding.Sharded.on_cpu = property(lambda self: False)
+for batched in (True, False):
+    print(*[check(count, batched=batched) for count in (1, 2, 3, 7)], sep=", ")
 """
 
 
-def test_items_are_spread_over_as_many_devices_as_help(run):
-    """Also a number that the devices do not divide; each item is its own, whatever stands beside it."""
-    used, _ = run(SPREAD, JAX_NUM_CPU_DEVICES="2")
-    assert used.splitlines() == ["1 1", "2 2", "3 2", "4 2", "7 2"]
-    used, _ = run(SPREAD, JAX_NUM_CPU_DEVICES="4")
-    assert used.splitlines() == ["1 1", "2 2", "3 3", "4 4", "7 4"]
+def test_items_are_shared_out_among_as_many_threads_or_devices_as_help(run):
+    """Also a number that they do not divide; each item is its own, whatever stands beside it."""
+    threads = [
+        "1 × cpu, 1 × cpu, 1 × cpu, 1 × cpu, 1 × cpu",
+        "1 × cpu, 2 × cpu, 2 × cpu, 2 × cpu, 2 × cpu",
+        "1 × cpu, 2 × cpu, 3 × cpu, 4 × cpu, 4 × cpu",
+    ]
+    shown = run(SHARDED, JAX_NUM_CPU_DEVICES="3")[0].splitlines()
+    assert shown == [*threads, *["1 × cpu, 2 × cpu, 3 × cpu, 3 × cpu"] * 2]
 
 
 def test_a_run_goes_on_where_it_was_begun(tmp_path, monkeypatch):

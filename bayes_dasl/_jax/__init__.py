@@ -1,5 +1,5 @@
 """JAX itself: devices, memory, random keys, traces and trees."""
 
-from .devices import configure
+from .devices import ask_for_double_precision, configure as configure
 
-configure()
+ask_for_double_precision()

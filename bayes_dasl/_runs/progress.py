@@ -2,9 +2,10 @@
 
 import sys
 from types import TracebackType
+from typing import TYPE_CHECKING
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+if TYPE_CHECKING:
+    from rich.progress import Progress
 
 
 class ProgressBar:
@@ -14,30 +15,48 @@ class ProgressBar:
     """
 
     def __init__(self, shown: bool | None = None):
-        columns = (
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
-            TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
-        )  # fmt: skip
         shown = sys.stderr.isatty() if shown is None else shown
-        self._progress = Progress(*columns, console=Console(stderr=True), disable=not shown, transient=True)
+        self._progress = _progress() if shown else None
         self._task = None
 
     def __enter__(self) -> "ProgressBar":
-        self._progress.__enter__()
+        if self._progress:
+            self._progress.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._progress.__exit__(kind, error, trace)
+        if self._progress:
+            self._progress.__exit__(kind, error, trace)
 
     def start(self, what: str, total: int) -> None:
         """Begin a phase of `total` units of work."""
+        if not self._progress:
+            return
         if self._task is not None:
             self._progress.remove_task(self._task)
         self._task = self._progress.add_task(what, total=total, note="")
 
     def advance(self, done: int, note: str = "") -> None:
         """So much more is done; `note` stands behind the time left."""
-        if self._task is not None:
+        if self._progress and self._task is not None:
             self._progress.update(self._task, advance=done, note=note)
+
+
+def _progress() -> "Progress":
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+
+    columns = (
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
+    )  # fmt: skip
+    return Progress(*columns, console=Console(stderr=True), transient=True)

@@ -1,7 +1,6 @@
 """Which quantities move and their R-hat, for the diagnosis and the solver check."""
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:
@@ -14,6 +13,8 @@ def rhat(values: np.ndarray) -> np.ndarray:
 
     Infinite where it is not defined: all draws equal, one not a number, or fewer than four in a chain (or half).
     """
+    from arviz_stats.base.array import array_stats
+
     if values.shape[0] == 1:
         half = values.shape[1] // 2
         values = np.concatenate([values[:, :half], values[:, values.shape[1] - half :]])
@@ -27,6 +28,8 @@ def nested_rhat(draws: np.ndarray, superchains: int) -> float:
 
     Chains of one superchain lie one after the other. Source: Margossian et al. (2024).
     """
+    from arviz_stats.base.array import array_stats
+
     numbers = np.arange(superchains).repeat(len(draws) // superchains)
     with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
         values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)

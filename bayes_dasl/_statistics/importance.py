@@ -7,7 +7,6 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 from jaxtyping import Array, Float, Int
 
 from .._errors import MismatchError
@@ -95,6 +94,8 @@ def weigh(
 
 def _smoothed(log_weights: Float[np.ndarray, " distinct"]) -> tuple[Float[np.ndarray, " distinct"], float]:
     """The log weights with their tail smoothed, and its shape."""
+    from arviz_stats.base.array import array_stats
+
     if not np.isfinite(log_weights.max()):
         return log_weights, np.inf
     # Bounded weights need no tail; its shape would be that of rounding errors.

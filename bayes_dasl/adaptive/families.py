@@ -9,7 +9,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
-from scipy import interpolate
 
 from .._errors import ModelError
 from ..random import Module
@@ -197,7 +196,9 @@ class Product(AbstractFamily):
 @cache
 def mean_square(degree: int) -> float:
     """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and one at its middle."""
-    return float(interpolate.BSpline.basis_element(range(2 * degree + 3))(degree + 1))
+    from scipy.interpolate import BSpline as Spline
+
+    return float(Spline.basis_element(range(2 * degree + 3))(degree + 1))
 
 
 def check_range(family: AbstractFamily, low: float, high: float) -> None:

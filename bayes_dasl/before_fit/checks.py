@@ -10,12 +10,12 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._errors import BayesDaslError
-from .._jax.devices import require_double_precision
+from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..inference import NUTS, AbstractEngine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
-from ..inference.sharding import spread
+from ..inference.sharding import Sharded
 from ..judgement.diagnosis import Diagnosis, Finding
 from ..model import Model
 from ..prediction.predictive import Pushed, push
@@ -47,7 +47,7 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
     are not climbed.
     """
     try:
-        require_double_precision()
+        prepare()
         problem = pose(model, data)
     except BayesDaslError as error:
         return Check((Finding("bad", "data and model", str(error), "mend this first"),))
@@ -116,10 +116,9 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
     value_and_gradient, _ = traced_once(problem, strategy)
-    over = spread(value_and_gradient, _GRADIENTS)
-    run, positions = jax.jit(over.function), jax.device_put(problem.prior(_GRADIENTS, key=key), over.sharding)
+    run, positions = Sharded(value_and_gradient, _GRADIENTS), problem.prior(_GRADIENTS, key=key)
     began = time.perf_counter()
-    value, gradient = (np.asarray(a) for a in run(positions))
+    value, gradient = run(positions)
     compiling = time.perf_counter() - began
     finite = np.isfinite(value)
     broken = finite & ~np.isfinite(gradient).all(axis=1)
@@ -146,7 +145,7 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
     laps = []
     for _ in range(5):
         began = time.perf_counter()
-        run(positions)[0].block_until_ready()
+        run(positions)
         laps.append(time.perf_counter() - began)
     each, batch = float(np.median(laps)) / _GRADIENTS, engine.batch
     message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"

@@ -5,20 +5,19 @@ from __future__ import annotations
 import dataclasses
 import io
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from matplotlib.figure import Figure
-from rich.console import Console
-from rich.markup import escape
-from rich.tree import Tree
 
 from .._errors import ModelError
-from ..plots import plot_tree
 from ..random import Module, RandomLeaf, describe_distribution, is_random, paths
+
+if TYPE_CHECKING:
+    import matplotlib.figure
+    import rich.tree
 
 _WIDTH = 120
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
@@ -81,17 +80,21 @@ class Description:
         """How many numbers are inferred."""
         return sum(entry.size for entry in self.root.all_entries() if entry.random)
 
-    def __rich__(self) -> Tree:
+    def __rich__(self) -> rich.tree.Tree:
         return _rich(self.root)
 
     def __str__(self) -> str:
+        from rich.console import Console
+
         console = Console(file=io.StringIO(), width=_WIDTH, color_system=None, legacy_windows=False)
         console.print(self.__rich__())
         lines = console.file.getvalue().rstrip()  # type: ignore[attr-defined]
         return f"{lines}\n{self.unknowns} unknown numbers"
 
-    def draw(self) -> Figure:
+    def draw(self) -> matplotlib.figure.Figure:
         """The tree as a diagram: boxes for parts, science and network told apart by colour and edge."""
+        from ..plots import plot_tree
+
         return plot_tree(self.root)
 
 
@@ -183,7 +186,10 @@ def _kind(value: Any) -> str:
     return "" if isinstance(value, (Mapping, tuple, list)) else type(value).__name__
 
 
-def _rich(node: Node, tree: Tree | None = None) -> Tree:
+def _rich(node: Node, tree: rich.tree.Tree | None = None) -> rich.tree.Tree:
+    from rich.markup import escape
+    from rich.tree import Tree
+
     colour = _GROUP_COLOURS.get(node.group, "default")
     settings = "  ".join(f"{name}={value}" for name, value in node.settings.items())
     label = f"[bold {colour}]{escape(node.title)}[/]  [dim]{escape(settings)}[/]".rstrip()

@@ -10,6 +10,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._errors import ModelError
+from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from ..inference import pose
 from ..inference.gradient import choose, traced_once
@@ -68,6 +69,7 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
     if not any(isinstance(node, ODE) for node in jax.tree.leaves(model, is_leaf=_is_ode)):
         raise ModelError("the model has no ODE, so there is no solver to choose")
+    keep_programs()
     trials = [_try(with_solver(model, solver), solver, data, key=as_key(key)) for solver in _SOLVERS]
     best, other = sorted(trials, key=lambda trial: (-trial.solved, trial.seconds))
     return SolverChoice(best.model, best.solver, f"{best}; {other}: {_why(best, other)}")

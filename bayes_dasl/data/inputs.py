@@ -6,7 +6,6 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.interpolate import CubicSpline
 
 from .._errors import DataError
 
@@ -69,6 +68,8 @@ def interpolated(
     if kind == "cubic":
         if len(times) < 2:
             raise DataError("a cubic forcing needs at least two values")
+        from scipy.interpolate import CubicSpline
+
         return Cubic(jnp.asarray(times), jnp.asarray(CubicSpline(times, values).c))
     return {"linear": Linear, "step": Step}[kind](jnp.asarray(times), jnp.asarray(values))
 

@@ -11,7 +11,7 @@ from .._errors import MismatchError, ModelError
 from .._runs.journal import Arrays, Journal
 from .gradient import traced_once
 from .problem import Problem
-from .sharding import lap_times
+from .sharding import lap_times, shards_of
 
 _LAPS = 5
 
@@ -71,7 +71,7 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
 
 
 def _number(kind: str) -> int:
-    return len(jax.devices(kind))
+    return shards_of(kind)
 
 
 def _gradients_a_second(problem: Problem, batch: int, kind: str) -> float:

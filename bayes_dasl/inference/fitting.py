@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from .._errors import ModelError, ReadError
 from .._findings import to_json
-from .._jax.devices import require_double_precision
+from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, read_identity
 from .._runs.progress import ProgressBar
@@ -60,7 +60,7 @@ def fit(
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
-    require_double_precision()
+    prepare()
     engine = NUTS() if engine is None else engine
     check_device(device)
     check_engine(engine)

@@ -4,9 +4,12 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.metric_estimators import fisher_score_low_rank
 from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float
+
+from .._jax.lazily import lazily
+
+metric_estimators = lazily("blackjax.adaptation.metric_estimators")
 
 DENSE_UP_TO = 64
 # States at the knots of a chaotic system hang together in more directions than a low rank has; their posterior is close
@@ -92,7 +95,9 @@ def refine(
     factor = _fisher(np.asarray(metric.factor), x[:, block], g[:, block]) if block else metric.factor
     fitted = metric.scale, metric.vectors, metric.stretch
     if rest:
-        low = fisher_score_low_rank(jnp.asarray(x[:, rest]), jnp.asarray(g[:, rest]), metric.stretch.size)
+        low = metric_estimators.fisher_score_low_rank(
+            jnp.asarray(x[:, rest]), jnp.asarray(g[:, rest]), metric.stretch.size
+        )
         fitted = low.sigma, low.U, jnp.sqrt(low.lam)
     return Metric(metric.block, metric.rest, jnp.asarray(factor), *fitted)
 

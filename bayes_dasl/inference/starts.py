@@ -3,7 +3,6 @@
 import dataclasses
 import time
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +14,7 @@ from .._errors import ModelError
 from .._runs.journal import Arrays
 from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
 from .problem import Problem, ValueAndGradient
-from .sharding import spread
+from .sharding import Sharded
 
 CLIMBS = 32
 # Only promising draws are optimised: one of the others may need every step that the solver allows.
@@ -72,17 +71,14 @@ class Optimiser:
             _, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
             return best, highest, gradient
 
-        over = spread(descend, climbs, shared=1)
-        self._sharding, self._descend = over.sharding, jax.jit(over.function)
-        self._program: Any = None
+        self._descend = Sharded(descend, climbs)
         self.seconds, self.gradients = 0.0, 0
 
     def _run(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         filled = np.concatenate([x, np.repeat(x[-1:], self.climbs - len(x), axis=0)])
-        given = jax.device_put(filled, self._sharding), np.asarray(steps)
-        self._program = self._program or self._descend.lower(*given).compile()
+        self._descend.compile(filled, np.asarray(steps))
         began = time.perf_counter()
-        found = jax.tree.map(lambda a: np.asarray(a)[: len(x)], self._program(*given))
+        found = jax.tree.map(lambda a: a[: len(x)], self._descend(filled, np.asarray(steps)))
         self.seconds += time.perf_counter() - began
         self.gradients += steps * len(x)
         return found

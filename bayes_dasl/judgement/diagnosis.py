@@ -8,7 +8,6 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from arviz_stats.base.array import array_stats
 
 from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
 from .._statistics.convergence import moving_quantities, nested_rhat, rhat
@@ -213,6 +212,8 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
 
 
 def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:
+    from arviz_stats.base.array import array_stats
+
     chains, draws = values.shape[:2]
     with np.errstate(divide="ignore", invalid="ignore"):
         bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
@@ -273,6 +274,8 @@ def _apart(values: np.ndarray) -> np.ndarray:
 
 
 def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
+    from arviz_stats.base.array import array_stats
+
     energy = dict(_variables(post, "sample_stats")).get("energy")
     if energy is None:
         return

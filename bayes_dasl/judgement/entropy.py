@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import special, stats
+from scipy import special
 
 from .._errors import MismatchError
 from .._statistics.thinning import thinned
@@ -71,12 +71,14 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
     Counts whose variance is their mean are Poisson, those of a larger one negative binomial.
     Shapes: both `(draw,)`. NaN where there is no draw; of one draw only the mean entropy is known.
     """
+    from scipy.stats import nbinom
+
     if not len(mean):
         return np.nan, np.nan, np.nan
     mean = np.maximum(mean, _SMALLEST)
     excess = np.maximum(variance / mean - 1, _LEAST_EXCESS)
     size, share = mean / excess, 1 / (1 + excess)
-    low, high = stats.nbinom.ppf(_TAIL, size, share), stats.nbinom.isf(_TAIL, size, share)
+    low, high = nbinom.ppf(_TAIL, size, share), nbinom.isf(_TAIL, size, share)
     first, width = _cells(low, high)
     middle = first + np.floor((width - 1) / 2)
     begin, number = np.searchsorted(first, low), np.searchsorted(first, high, side="right")
@@ -86,7 +88,7 @@ def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:
         draw = np.repeat(some, number[some])
         ends = number[some].cumsum()
         cell = np.arange(ends[-1]) + np.repeat(begin[some] + number[some] - ends, number[some])
-        p = stats.nbinom.pmf(middle[cell], size[draw], share[draw])
+        p = nbinom.pmf(middle[cell], size[draw], share[draw])
         each += np.bincount(draw, width[cell] * special.entr(p), len(mean))
         mixture += np.bincount(cell, p, len(first))
     aleatoric = float(each.mean())

@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
-import scoringrules
 import xarray as xr
 from jaxtyping import Float
 from scipy.special import logsumexp
@@ -193,17 +192,23 @@ def _central(fct: np.ndarray, mass: float) -> np.ndarray:
 
 
 def _crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    import scoringrules
+
     # The fair (probability-weighted-moment) estimator divides by m - 1.
     estimator = "pwm" if fct.shape[1] > 1 else "nrg"
     return np.reshape(scoringrules.crps_ensemble(obs, fct, estimator=estimator), obs.shape)
 
 
 def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
+    import scoringrules
+
     low, high = _central(fct, 1 - alpha)
     return np.reshape(scoringrules.interval_score(obs, low, high, alpha), obs.shape)
 
 
 def _log_score(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    import scoringrules
+
     width = _bandwidth(fct)
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         scores = scoringrules.logs_ensemble(obs, fct, bw=width)

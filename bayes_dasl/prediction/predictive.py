@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._jax import memory as _memory
+from .._jax.devices import keep_programs
 from .._jax.trace import traced
 from .._statistics.importance import total_log_likelihood
 from ..data.inputs import Inputs
@@ -59,6 +60,7 @@ def push(
     predictive draw. `draws` maps each random leaf's path to an array `(draws, …)`. A chunk is as large as a
     quarter of the memory at hand allows: the compiled program itself says what it needs.
     """
+    keep_programs()
     total = len(next(iter(draws.values())))
     draws = {path: np.asarray(values) for path, values in draws.items()}
     keys = jax.random.split(jax.random.key(0) if key is None else key, total)

@@ -10,7 +10,6 @@ from pathlib import Path
 import xarray as xr
 
 from .._runs.files import write_text
-from ._page import render
 
 __all__ = ["Report", "report"]
 
@@ -49,4 +48,6 @@ def report(
     Raises: MismatchError if the test data and a forecast share no observable or no time, or if a
     rival has the name of the model or of a baseline.
     """
+    from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
+
     return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))

@@ -12,6 +12,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._errors import ModelError
+from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._statistics.convergence import moving_quantities, rhat
 from .._statistics.importance import (
@@ -69,6 +70,7 @@ def check_solver(
     if not isinstance(draws, int) or draws < FEWEST or not 1 < factor < math.inf:
         raise ModelError(f"draws must be at least {FEWEST} and factor more than 1, not {draws!r} and {factor!r}")
     check_same_posterior(model, post)
+    keep_programs()
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else thinned(total, draws)

@@ -4,7 +4,6 @@ import json
 import warnings
 from typing import Any
 
-import arviz_stats
 import jax
 import numpy as np
 import xarray as xr
@@ -74,6 +73,8 @@ def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
 
 
 def _weights(log_likelihood: Float[np.ndarray, "chain draw datum"]) -> tuple[Float[np.ndarray, " chain"], float]:
+    import arviz_stats  # it takes a second to load
+
     trees = {
         str(chain): xr.DataTree.from_dict(
             {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "datum"), values[None])}),

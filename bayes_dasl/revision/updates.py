@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._errors import DataError
 from .._findings import Finding, from_json, to_json
-from .._jax.devices import require_double_precision
+from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._statistics.importance import (
     as_rows,
@@ -58,7 +58,7 @@ def update(
     MismatchError for a posterior of another model.
     """
     began = time.perf_counter()
-    require_double_precision()
+    prepare()
     engine = NUTS() if engine is None else engine
     check_engine(engine)
     check_same_posterior(model, post)

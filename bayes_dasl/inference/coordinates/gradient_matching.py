@@ -10,7 +10,6 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from jaxtyping import Array, Float
-from scipy.interpolate import BSpline, make_smoothing_spline
 
 from ..._jax.tree import frozen
 from ...layers import AbstractTrajectory
@@ -48,6 +47,8 @@ class _Paths:
         self.free = {name: float(free) for name, (*_, free) in first.items()}
 
     def _features(self, times: np.ndarray, order: int = 0) -> np.ndarray:
+        from scipy.interpolate import BSpline
+
         size = len(self._knots) - 4
         return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
 
@@ -64,6 +65,8 @@ class _Paths:
         kept = np.isfinite(values) & ((values > 0) | (not self.positive[name]))
         if kept.sum() < _FEWEST:
             return constant, 1.0, True
+        from scipy.interpolate import make_smoothing_spline
+
         smooth = make_smoothing_spline(times[kept], link(values[kept]))(self.grid)
         outside = (self.grid < times[kept][0]) | (self.grid > times[kept][-1])
         smooth = np.where(outside, np.interp(self.grid, times[kept], link(values[kept])), smooth)

@@ -10,7 +10,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
-from scipy.interpolate import CubicSpline
 
 from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
@@ -178,6 +177,8 @@ class References:
 
     def _grids(self, inputs: Inputs) -> tuple[Array, Array, Array]:
         """A grid, a finer one, and the cubic spline from values on the one to values on the other."""
+        from scipy.interpolate import CubicSpline
+
         times = np.asarray(inputs.times)
         size = int(np.clip(times.size, _FEWEST, _MOST))
         grid = np.linspace(float(inputs.start), times[-1], size)

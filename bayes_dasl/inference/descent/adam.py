@@ -23,7 +23,7 @@ from ..coordinates.frame import Frame, Plain
 from ..coordinates.reference import References, is_sound, references_of
 from ..engine import Facts
 from ..problem import Problem, Terms
-from ..sharding import spread
+from ..sharding import Sharded
 from .settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
@@ -189,7 +189,7 @@ class _Program:
         self._judge = traced(loss.judge, at, mine)
         self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
         self._structure = jax.tree.structure(self._transform.init(self._parted(at)))
-        self._run = jax.jit(spread(self._of_a_member, len(x)).function)
+        self._run = Sharded(self._of_a_member, len(x))
 
     def _parted(self, x: Array) -> dict[str, Array]:
         return {group: x[at] for group, at in self._of.items()}
@@ -229,7 +229,7 @@ class _Program:
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
         """The state of all members after a window, and their curves."""
         keys = jax.random.split(key, len(state["position"]))
-        return {name: np.asarray(values) for name, values in self._run((state, held, own, keys)).items()}
+        return self._run((state, held, own, keys))
 
     def _of_a_member(self, item: Any) -> Any:
         state, held, own, key = item

@@ -12,15 +12,19 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from blackjax.adaptation import chees_adaptation, meads_adaptation
-from blackjax.adaptation.step_size import dual_averaging_adaptation
-from blackjax.mcmc import adjusted_mclmc, ghmc, hmc, mclmc
-from blackjax.mcmc.dynamic_hmc import halton_sequence
-from blackjax.mcmc.integrators import IntegratorState
-from blackjax.util import generate_unit_vector
 from jaxtyping import Array
 
+from ..._jax.lazily import lazily
 from ..problem import LogDensity
+
+chees_adaptation, meads_adaptation = (
+    lazily("blackjax.adaptation.chees_adaptation"),
+    lazily("blackjax.adaptation.meads_adaptation"),
+)
+adjusted_mclmc, mclmc = lazily("blackjax.mcmc.adjusted_mclmc"), lazily("blackjax.mcmc.mclmc")
+ghmc, hmc, dynamic_hmc = lazily("blackjax.mcmc.ghmc"), lazily("blackjax.mcmc.hmc"), lazily("blackjax.mcmc.dynamic_hmc")
+dual_averaging, integrators = lazily("blackjax.adaptation.step_size"), lazily("blackjax.mcmc.integrators")
+util = lazily("blackjax.util")
 
 FIRST_STEP_SIZE = 0.5
 _QUARTER_TURN = math.pi / 2
@@ -75,7 +79,7 @@ class AbstractMethod(ABC):
 
 def _jittered(iteration: Any, longest: Any, limit: int) -> Any:
     """A quasi-random number of steps between 1 and `longest`, the same for all chains."""
-    fraction = halton_sequence(jnp.asarray(iteration), 10)
+    fraction = dynamic_hmc.halton_sequence(jnp.asarray(iteration), 10)
     return jnp.clip(jnp.ceil(fraction * longest), 1, limit).astype(int)
 
 
@@ -99,7 +103,7 @@ class ChEES(AbstractMethod):
     gradients: ClassVar[int] = 1
 
     def _rule(self) -> tuple[Any, Any]:
-        jitter = lambda i: halton_sequence(jnp.asarray(i), 10)  # noqa: E731
+        jitter = lambda i: dynamic_hmc.halton_sequence(jnp.asarray(i), 10)  # noqa: E731
         return chees_adaptation.base(jitter, lambda i: i + 1, optax.adam(0.05), 0.651, 0.5, self.limit)
 
     def momentum(self, key: Array, dimension: int) -> Array:
@@ -121,7 +125,8 @@ class ChEES(AbstractMethod):
         seen = info.proposal.position, info.proposal.momentum, chain.position, info.acceptance_rate, info.is_divergent
         # Of the trajectory at its start: BlackJAX's is that of the proposal, even if it was rejected.
         energy = jnp.sum(jnp.asarray(info.momentum) ** 2) / 2 - chain.value
-        return Chain(*state, chain.momentum, chain.slice), _hmc_stats(info, state[1]) | {"energy": energy}, seen
+        after = Chain(state.position, state.logdensity, state.logdensity_grad, chain.momentum, chain.slice)
+        return after, _hmc_stats(info, after.value) | {"energy": energy}, seen
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
         return self._rule()[1](tuning, *seen, jnp.ones(seen[0].shape[1]))
@@ -187,7 +192,7 @@ class MCLMC(AbstractMethod):
         return jnp.zeros(dimension)
 
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
-        return dual_averaging_adaptation(self.target)[0](step_size)
+        return dual_averaging.dual_averaging_adaptation(self.target)[0](step_size)
 
     def setting(self, tuning: Any, iteration: Any, adapting: Any) -> Setting:
         step = jnp.exp(jnp.where(adapting, tuning.log_step_size, tuning.log_step_size_avg))
@@ -197,10 +202,11 @@ class MCLMC(AbstractMethod):
         state = hmc.HMCState(chain.position, chain.value, chain.gradient)
         length = setting.step_size * math.sqrt(chain.position.size)
         state, info = adjusted_mclmc.build_kernel()(key, state, density, length, (setting.steps,))
-        return Chain(*state, chain.momentum, chain.slice), _hmc_stats(info, state[1]), info.acceptance_rate
+        after = Chain(state.position, state.logdensity, state.logdensity_grad, chain.momentum, chain.slice)
+        return after, _hmc_stats(info, after.value), info.acceptance_rate
 
     def adapt(self, tuning: Any, seen: Any) -> Any:
-        return dual_averaging_adaptation(self.target)[1](tuning, jnp.mean(seen))
+        return dual_averaging.dual_averaging_adaptation(self.target)[1](tuning, jnp.mean(seen))
 
 
 class EnergyTuning(NamedTuple):
@@ -224,7 +230,7 @@ class UnadjustedMCLMC(AbstractMethod):
     gradients: ClassVar[int] = 2
 
     def momentum(self, key: Array, dimension: int) -> Array:
-        return generate_unit_vector(key, jnp.zeros(dimension))
+        return util.generate_unit_vector(key, jnp.zeros(dimension))
 
     def untuned(self, dimension: int, step_size: Any, iteration: Any) -> Any:
         return EnergyTuning(jnp.log(step_size), jnp.log(step_size))
@@ -244,7 +250,7 @@ class UnadjustedMCLMC(AbstractMethod):
             square = jnp.where(info.nonans, info.energy_change**2, _FAILED_STEP * dimension)
             return state, squares + square, failed | ~info.nonans
 
-        state = IntegratorState(chain.position, chain.momentum, chain.value, chain.gradient)
+        state = integrators.IntegratorState(chain.position, chain.momentum, chain.value, chain.gradient)
         first = state, jnp.zeros_like(chain.value), jnp.zeros_like(chain.value, bool)
         state, squares, failed = jax.lax.fori_loop(0, setting.steps, step, first)
         error = squares / setting.steps / dimension

@@ -167,7 +167,7 @@ class ManyChain(AbstractEngine):
         """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that chains agree on."""
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts = fared(begun) | {
-            "devices": f"{len(population.devices)} × {population.devices[0].platform}",
+            "devices": population.devices,
             "superchains": self.superchains,
             "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),

@@ -8,15 +8,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.adaptation.step_size import dual_averaging_adaptation
-from blackjax.mcmc import nuts
 from jaxtyping import Array
 
+from ..._jax.lazily import lazily
 from ..._runs.journal import Arrays
 from ..coordinates.frame import Frame, moved
 from ..metric import Metric
 from ..problem import LogDensity
-from ..sharding import spread
+from ..sharding import Sharded
+
+nuts, dual_averaging = lazily("blackjax.mcmc.nuts"), lazily("blackjax.adaptation.step_size")
 
 SEGMENT = 25
 """Draws of the warm-up between two returns to Python: for adaptation, progress and checkpoints."""
@@ -56,7 +57,7 @@ class Kernel:
         Positions, gradients and log densities of state and trace are those in the frame.
         """
         step_nuts: Any = nuts.build_kernel()
-        _, adapt, average = dual_averaging_adaptation(self.target_acceptance)
+        _, adapt, average = dual_averaging.dual_averaging_adaptation(self.target_acceptance)
         unit = jnp.ones(state["position"].size)
 
         def log_density(z):
@@ -125,7 +126,7 @@ def _kept(chain: Any, info: Any, step_size: Array, metric: Metric) -> dict[str, 
 
 
 def _new_tuning(step_size: Any) -> Any:
-    return dual_averaging_adaptation(0.8)[0](step_size)
+    return dual_averaging.dual_averaging_adaptation(0.8)[0](step_size)
 
 
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:
@@ -163,7 +164,7 @@ def share_step_size(state: Arrays) -> Arrays:
 
 
 class Chains:
-    """Chains spread over the devices; their program compiles in the background."""
+    """Chains on all cores or accelerators; their program compiles in the background."""
 
     def __init__(self, kernel: Kernel, chains: int, metric: Metric, frame: Frame, dimension: int, *, key: Array):
         def of_a_chain(chain, *shared):
@@ -172,42 +173,34 @@ class Chains:
         # Not so many draws that their trace fills the memory.
         self.longest_segment = min(max(_TRACE_NUMBERS // (chains * dimension), SEGMENT), _LONGEST_SEGMENT)
 
-        self._spread, self.chains = spread(of_a_chain, chains, shared=5), chains
-        self._keys = jax.device_put(jax.random.split(key, chains), self._spread.sharding)
+        self._sharded, self.chains = Sharded(of_a_chain, chains), chains
+        self._keys = jax.random.split(key, chains)
         self._thread = ThreadPoolExecutor(1)
-        self._program = self._thread.submit(self._compile, metric, frame, dimension)
+        self._compiled = self._thread.submit(self._compile, metric, frame, dimension)
 
     @property
-    def devices(self) -> list[Any]:
-        return self._spread.devices
+    def devices(self) -> str:
+        """On how many of which kind of device they run."""
+        return str(self._sharded)
 
-    def _compile(self, metric: Metric, frame: Frame, dimension: int) -> Any:
+    def _compile(self, metric: Metric, frame: Frame, dimension: int) -> None:
         place, number = np.zeros((self.chains, dimension)), np.zeros(self.chains)
-        state = first_state(place, number, place)
-        sharding = self._spread.sharding
-        described = jax.tree.map(lambda a: jax.ShapeDtypeStruct(a.shape, a.dtype, sharding=sharding), state)
         flag, whole = jax.ShapeDtypeStruct((), bool), jax.ShapeDtypeStruct((), int)
-        program = jax.jit(self._spread.function)
-        return program.lower((described, self._keys), whole, whole, flag, metric, frame).compile()
+        items = first_state(place, number, place), self._keys
+        self._sharded.compile(items, whole, whole, flag, metric, frame)
 
     def segment(
         self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric, frame: Frame
     ) -> tuple[Arrays, Arrays]:
         """`number` draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""
-        program = self._program.result()
-
-        def work():
-            placed = jax.device_put(state, self._spread.sharding)
-            began = time.perf_counter()
-            out = program((placed, self._keys), *map(np.asarray, (begin, number, adapting)), metric, frame)
-            after, trace = jax.tree.map(np.asarray, out)
-            seconds = np.asarray(time.perf_counter() - began)
-            # Copies: a part would keep all rows in memory.
-            return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {"seconds": seconds}
-
-        # In a thread, so that Ctrl-C is heard at once.
-        return self._thread.submit(work).result()
+        self._compiled.result()
+        began = time.perf_counter()
+        numbers = map(np.asarray, (begin, number, adapting))
+        after, trace = self._sharded((state, self._keys), *numbers, metric, frame)
+        seconds = np.asarray(time.perf_counter() - began)
+        # Copies: a part would keep all rows in memory.
+        return after, {name: rows[:, :number].copy() for name, rows in trace.items()} | {"seconds": seconds}
 
     def close(self) -> None:
-        """Let go of the thread; what it still computes is dropped."""
+        """Let go of the thread; what it still compiles is dropped."""
         self._thread.shutdown(wait=False, cancel_futures=True)

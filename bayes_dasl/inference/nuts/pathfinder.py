@@ -2,11 +2,13 @@
 
 import jax
 import numpy as np
-from blackjax.vi import pathfinder
 from jaxtyping import Array, Float
 
+from ..._jax.lazily import lazily
 from ..problem import LogDensity
-from ..sharding import spread
+from ..sharding import Sharded
+
+pathfinder = lazily("blackjax.vi.pathfinder")
 
 _SAMPLES = 20  # of each normal along a path, to estimate its ELBO
 
@@ -27,7 +29,5 @@ class Pathfinder:
             state, _ = pathfinder.approximate(item[0], self._log_density, item[1], num_samples=_SAMPLES)
             return state.position
 
-        over = spread(of_one, len(x))
-        items = jax.device_put((jax.random.split(self._key, len(x)), x), over.sharding)
-        points = np.asarray(jax.jit(over.function)(items))
+        points = Sharded(of_one, len(x))((jax.random.split(self._key, len(x)), x))
         return np.where(np.isfinite(points).all(axis=1, keepdims=True), points, x)

@@ -179,7 +179,7 @@ class NUTS(AbstractEngine):
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
             "sampled_in": "conditional coordinates" if references else "plain coordinates",
-            "devices": f"{len(chains.devices)} × {chains.devices[0].platform}",
+            "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
             "warmup_steps": warm.steps,

@@ -3,7 +3,6 @@
 from typing import Any, NamedTuple
 
 import numpy as np
-from arviz_stats.base.array import array_stats
 
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
@@ -99,6 +98,8 @@ class WarmUp:
 
     def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
         """Whether the chains agree over a window and its draws call for the metric that there was."""
+        from arviz_stats.base.array import array_stats
+
         # R-hat splits every chain in two, so that it says something of one alone.
         looked_at = np.concatenate([trace["position"][..., self._judged], trace["lp"][..., None]], axis=-1)
         rhat: Any = array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)

@@ -6,12 +6,14 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.mcmc import hmc
 from jaxtyping import Array, Float
 
+from ..._jax.lazily import lazily
 from ..._jax.trace import traced
 from ..gradient import traced_once
 from ..problem import Problem
+
+hmc = lazily("blackjax.mcmc.hmc")
 
 
 class Particle(NamedTuple):

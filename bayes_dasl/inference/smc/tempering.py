@@ -5,15 +5,15 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from blackjax.smc.ess import log_ess
-from blackjax.smc.resampling import systematic
-from blackjax.smc.solver import dichotomy
 from jax.scipy.special import logsumexp
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
-from ..._jax.devices import evenly_loaded_devices
+from ..._jax.devices import computing_devices
+from ..._jax.lazily import lazily
+from ..sharding import Sharded
 from .mutation import Hamiltonian, Particle, Walk
+
+ess, resampling, solver = (lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver"))
 
 FEWEST_MOVES = 2
 _BATCH = 32
@@ -52,31 +52,19 @@ class Tempering:
 
     def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
         self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
-        devices = evenly_loaded_devices(runs)
-        self._mesh = Mesh(np.array(devices), ("runs",))
-        self._on_cpu = devices[0].platform == "cpu"
-        self._begin, self._advance = self._over_runs(self._begin_run), self._over_runs(self._advance_run)
-
-    def _over_runs(self, work: Any) -> Any:
-        """`work` for each run: on each device one run after the other, so that none does more than it needs."""
-        each = PartitionSpec("runs")
-        mapped = jax.shard_map(
-            lambda *runs: jax.lax.map(lambda run: work(*run), runs),
-            mesh=self._mesh,
-            in_specs=each,
-            out_specs=each,
-            check_vma=False,
-        )
-        return jax.jit(mapped)
+        self._on_cpu = computing_devices()[0].platform == "cpu"
+        # One run after the other, also on an accelerator, so that none does more than it needs.
+        self._begin = Sharded(self._begin_run, runs, batched=False)
+        self._advance = Sharded(lambda run: self._advance_run(*run), runs, batched=False)
 
     def begin(self, position: Float[np.ndarray, "run particle dimension"]) -> Swarm:
         """Prior draws of every run, with their likelihood."""
-        return jax.tree.map(np.asarray, self._begin(position))
+        return self._begin(position)
 
     def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
         """Every run at its next temperature; a run that has reached the posterior stays as it is."""
         keys = jax.random.split(key, len(swarm.temperature))
-        return jax.tree.map(np.asarray, self._advance(swarm, keys))
+        return self._advance((swarm, keys))
 
     def log_density(self, swarm: Swarm) -> Float[np.ndarray, "run particle"]:
         """Of the posterior, at every particle."""
@@ -120,7 +108,7 @@ class Tempering:
         weight = jnp.exp(log_weight - total)
         metric = weighted_metric(swarm.position, weight)
         # Siblings stay side by side: the effective sample size of the draws in their order then sees their kinship.
-        chosen = systematic(key_resample, weight, len(weight))
+        chosen = resampling.systematic(key_resample, weight, len(weight))
         resampled = swarm._replace(
             position=swarm.position[chosen],
             log_likelihood=swarm.log_likelihood[chosen],
@@ -179,11 +167,11 @@ def next_increment(log_likelihood: Float[Array, " particle"], most: Any, target_
     live = jnp.isfinite(log_likelihood).sum()
 
     def above_target(log_increment):
-        return log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
+        return ess.log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
 
     # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over many powers of ten.
     log_most = jnp.log(jnp.asarray(most))
-    found = jnp.asarray(dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
+    found = jnp.asarray(solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
     return jnp.where(found >= log_most, most, jnp.exp(found))
 
 

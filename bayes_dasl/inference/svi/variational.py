@@ -9,12 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh, PartitionSpec
 from jaxtyping import Array, Float
 
 from ..._errors import ModelError
 from ..._findings import Finding, evidence_finding
-from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.importance import largest_pareto_k, weigh
@@ -22,6 +20,7 @@ from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..gradient import traced_once
 from ..metric import root_of_inverse
 from ..problem import LogDensity, Problem
+from ..sharding import Sharded
 from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start
 from .guides import GUIDES, Family, Parameters, build_family
 
@@ -259,21 +258,10 @@ def _draw(family: Family, parameters: Parameters, number: int, key: Array) -> tu
 
 
 def _evaluate(log_density: LogDensity, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
-    """The log density at many positions, spread over all devices."""
-    devices = computing_devices()
-    short = -len(x) % (len(devices) * _BATCH)
-    padded = np.concatenate([x, np.repeat(x[-1:], short, axis=0)])
-    batch = _BATCH if devices[0].platform == "cpu" else len(padded) // len(devices)
-    each = PartitionSpec("draws")
-    # In small batches, since a batch is as slow as its slowest solve.
-    over_batches = jax.shard_map(
-        lambda part: jax.lax.map(log_density, part, batch_size=batch),
-        mesh=Mesh(np.array(devices), ("draws",)),
-        in_specs=each,
-        out_specs=each,
-        check_vma=False,
-    )
-    return np.asarray(jax.jit(over_batches)(padded))[: len(x)]
+    """The log density at many positions, in small batches, since a batch is as slow as its slowest solve."""
+    blocks = -(-len(x) // _BATCH)
+    filled = np.minimum(np.arange(blocks * _BATCH), len(x) - 1)
+    return Sharded(jax.vmap(log_density), blocks)(x[filled].reshape(blocks, _BATCH, -1)).reshape(-1)[: len(x)]
 
 
 def _rises(before: np.ndarray, after: np.ndarray) -> bool:

@@ -1,8 +1,8 @@
-"""Gradients a second of lynx–hare while NUTS draws, on one CPU device and on two, by turns.
+"""Gradients a second of lynx–hare while NUTS draws, on one core and on two, by turns.
 
 Run: `uv run python -m tests.studies.benchmarks.two_devices`
 
-The draws are the same to rounding; compilation and warm-up do not count. Medians go into docs/benchmarks.md.
+The draws are the same; compilation and warm-up do not count. Medians go into docs/benchmarks.md.
 """
 
 import json
@@ -18,6 +18,7 @@ JOB = """
 import json
 import bayes_dasl as bd
 from tests.problems import posteriordb_lynx_hare
+bd.configure(cores={cores})
 model, data = posteriordb_lynx_hare()
 post = bd.fit(model, data, bd.NUTS(draws=4000), progress=False)
 steps = int(post["sample_stats"]["n_steps"].sum())
@@ -25,16 +26,16 @@ print(json.dumps([steps / post.attrs["draws_time_s"], steps]))
 """
 
 
-def rate(devices: int) -> float:
-    """Gradients a second while drawing, on so many CPU devices."""
-    return json.loads(printed(JOB, JAX_NUM_CPU_DEVICES=str(devices)))[0]
+def rate(cores: int) -> float:
+    """Gradients a second while drawing, on so many cores."""
+    return json.loads(printed(JOB.replace("{cores}", str(cores))))[0]
 
 
 def main() -> None:
-    rates = by_turns({str(devices): partial(rate, devices) for devices in (1, 2)}, REPETITIONS)
+    rates = by_turns({str(cores): partial(rate, cores) for cores in (1, 2)}, REPETITIONS)
     one, two = (statistics.median(seen) for seen in rates.values())
-    lines = medians("devices", "gradients a second", rates, digits=0)
-    content = f"{lines}\n\nTwo devices give **{two / one:.2f} times** the gradients of one."
+    lines = medians("cores", "gradients a second", rates, digits=0)
+    content = f"{lines}\n\nTwo cores give **{two / one:.2f} times** the gradients of one."
     write_section(ROOT / "docs" / "benchmarks.md", "two devices", content)
 
 

@@ -1,0 +1,54 @@
+"""What `import bayes_dasl` loads, and what it leaves alone."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+# Each takes a tenth of a second or more, and most users of a process need few of them.
+HEAVY = (
+    "arviz", "arviz_stats", "blackjax", "haiku", "flax", "jinja2", "matplotlib", "rich", "scipy.interpolate",
+    "scipy.optimize", "scipy.signal", "scipy.stats", "scoringrules", "typer",
+)  # fmt: skip
+
+IMPORT = """
+import json, sys
+import jax, numpyro, diffrax
+before = dict(jax.config.values)
+import bayes_dasl as bd
+loaded = list(sys.modules)
+changed = [name for name, value in jax.config.values.items() if before[name] != value]
+jax.config.update("jax_num_cpu_devices", 3)  # refused once JAX has computed
+found = {"loaded": loaded, "plot": bd.plots.plot_tree.__name__, "changed": changed, "devices": len(jax.devices())}
+print(json.dumps(found))
+"""
+
+
+def python(code: str) -> str:
+    """What a fresh process prints."""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def found():
+    return json.loads(python(IMPORT))
+
+
+def test_jax_is_left_as_it_was_but_for_double_precision(found):
+    assert found["changed"] == ["jax_enable_x64"]
+    assert found["devices"] == 3
+
+
+def test_what_few_need_loads_when_it_is_used(found):
+    assert [name for name in HEAVY if name in found["loaded"]] == []
+    assert found["plot"] == "plot_tree"  # an attribute of the package, although Matplotlib is loaded for it only now
+
+
+@pytest.mark.parametrize("order", ["arviz, bayes_dasl", "bayes_dasl, arviz"])
+def test_arviz_may_be_imported_before_and_after(order):
+    """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be missing."""
+    code = f"import {order}; import jax, numpyro; print(numpyro.distributions.distribution, jax.numpy.linalg)"
+    assert "numpyro/distributions/distribution" in python(code).replace("\\", "/")
