@@ -12,10 +12,9 @@ import numpy as np
 import pytest
 from known_problems import Known
 
-from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._jax import devices as _devices
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl.inference import device as _device
+from bayes_dasl.errors import MismatchError, ModelError
+from bayes_dasl.inference import Journal, device as _device
 
 # A small fit, and what JAX did for it; without a solver it compiles quickly.
 FIT = """
@@ -188,7 +187,7 @@ def test_a_device_that_is_not_here_is_refused(only_a_cpu, device):
 SPREAD = """
 import jax, numpy as np
 import bayes_dasl
-from bayes_dasl.inference._spread import spread
+from bayes_dasl.inference.sharding import spread
 
 def one(item, factor):
     return {"y": factor * item["x"], "bits": jax.random.bits(item["key"])}

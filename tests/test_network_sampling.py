@@ -14,7 +14,8 @@ import bayes_dasl as bd
 from bayes_dasl.inference.coordinates.gradient_matching import _is_positive, matched_start
 from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.fitting import _identity
-from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of

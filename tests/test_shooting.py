@@ -13,7 +13,7 @@ from recovery.lorenz import START, STATES, TRUTH, Lorenz
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.layers.shooting import MultipleShooting, segment_states

@@ -12,10 +12,9 @@ import xarray as xr
 from curves import Curve
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._statistics.importance import resample_draws
-from bayes_dasl.inference import pose
-from bayes_dasl.inference.samples import Samples
+from bayes_dasl.errors import MismatchError, ModelError
+from bayes_dasl.inference import AbstractEngine, Samples, pose
 from bayes_dasl.layers import AbstractLayer
 from bayes_dasl.revision.solver_check import _largest_rhat, check_solver, tightened
 
@@ -31,7 +30,7 @@ class Decay(bd.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Quadrature:
+class Quadrature(AbstractEngine):
     """Independent draws of a single random number: its posterior on two grids, the second where the first is high."""
 
     draws: int = DRAWS
@@ -46,7 +45,7 @@ class Quadrature:
         uniform = np.asarray(jax.random.uniform(key, (CHAINS, self.draws)))
         positions = np.interp(uniform, below, np.asarray(grid[:, 0]))[..., None]
         lp = np.asarray(jax.vmap(density)(jnp.asarray(positions)))
-        return Samples(positions, {"lp": lp, "energy": -lp, "diverging": lp > 0}, False, {})
+        return Samples(positions, {"lp": lp, "energy": -lp, "diverging": lp > 0})
 
 
 def model(tolerance=1e-6):

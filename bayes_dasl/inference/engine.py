@@ -4,7 +4,7 @@ import abc
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
@@ -73,7 +73,7 @@ class Settings:
         return {"class": _class_name(type(self)), **plain}
 
     @classmethod
-    def _from_stored(cls, settings: dict[str, Any]) -> Self:
+    def _from_stored(cls, settings: dict[str, Any]) -> "Settings":
         return cls(**{name: restored(value) if isinstance(value, dict) else value for name, value in settings.items()})
 
     def _check_numbers(self, **least: int) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
@@ -290,7 +290,7 @@ class Warmed(AbstractEngine):
         return super().stored() | {"positions": self._digest()}
 
     @classmethod
-    def _from_stored(cls, settings: dict[str, Any]) -> Self:
+    def _from_stored(cls, settings: dict[str, Any]) -> "Warmed":
         raise ReadError("the checkpoint was made by bd.update: call it again, with the same arguments and checkpoint")
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
