@@ -168,7 +168,7 @@ def proposals(lost):
     ],
 )
 def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(said, subject, levels_expected, words):
-    post = make_post(draws=5, chains=1, network=False)
+    post = make_post(draws=50, chains=2, network=False)
     held = json.dumps([dataclasses.asdict(finding) for finding in said])
     post.attrs |= {"draws_are": "members", "markov": 0, "findings": held}
     diagnosis = diagnose(post)

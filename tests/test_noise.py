@@ -88,7 +88,7 @@ def test_data_may_lie_where_the_law_says(noise, law, wider):
     assert (low == -np.inf) == (noise.support is bd.NormalNoise(1.0).support)
 
 
-COUNTED = "whole numbers, at least 0"
+COUNTED = "rules out: its data are whole numbers, at least 0$"
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ COUNTED = "whole numbers, at least 0"
         (
             "poisson",
             [0.5, np.nan, 1.0],
-            rf"'y' is 0\.5 at time 0, which PoissonNoise rules out: its data are {COUNTED}$",
+            rf"'y' is 0\.5 at time 0, which PoissonNoise {COUNTED}",
         ),
         (
             "poisson",
             [np.nan, 2.0, -1.0],
-            rf"'y' is -1 at time 4, which PoissonNoise rules out: its data are {COUNTED}$",
+            rf"'y' is -1 at time 4, which PoissonNoise {COUNTED}",
         ),
-        ("negative binomial", [3.0, 2.5, 1.0], rf"'y' is 2\.5 at time 2, which NegativeBinomialNoise .* {COUNTED}$"),
+        ("negative binomial", [3.0, 2.5, 1.0], rf"'y' is 2\.5 at time 2, which NegativeBinomialNoise {COUNTED}"),
         (
             "lognormal",
             [0.5, 0.0, -1.0],
-            "'y' is 0 at time 2, which LogNormalNoise rules out: its data are greater than 0$",
+            "'y' is 0 at time 2, which LogNormalNoise rules .* are greater than 0$",
         ),
         ("poisson", [0.0, np.nan, 3.0], ""),
         ("negative binomial", [0.0, np.nan, 3.0], ""),

@@ -509,12 +509,12 @@ def test_a_run_killed_between_the_posterior_and_the_end_keeps_it(killed, tmp_pat
     posterior = (run / "posterior.nc").read_bytes()
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
     said = []
-    spec = importlib.util.spec_from_file_location("killed_study", whole.parent / "changed_study.py")
+    source = whole.parent / "changed_study.py"
+    spec = importlib.util.spec_from_file_location("killed_study", source)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    Run(dataclasses.replace(module.study(), source=str(whole.parent / "changed_study.py")), run).fit(
-        "decay", key=KEY, progress=False, say=said.append
-    )
+    study = dataclasses.replace(module.study(), source=str(source.resolve()))
+    Run(study, run).fit("decay", key=KEY, progress=False, say=said.append)
     assert said == ["decay: already fitted, kept"]
     assert (run / "posterior.nc").read_bytes() == posterior
     assert_same(load(run / "posterior.nc"), load(whole / "posterior.nc"))

@@ -218,7 +218,7 @@ def test_weights_that_have_no_tail(log_weights, pareto_k):
     assert weights.values[np.isneginf(log_weights)].sum() == pytest.approx(float(np.isneginf(log_weights).all()))
 
 
-def test_another_model_and_no_engine_are_refused(post):
+def test_another_model_and_no_engine_are_refused(post, unchecked):
     other = bd.Model(bd.ODE(Constant(level=dist.Normal()), {"y": 0.0}), bd.NormalNoise(scale=NOISE))
     with pytest.raises(MismatchError, match=r"belongs to another model: .*level"):
         update(other, post, series([1.0], 12))

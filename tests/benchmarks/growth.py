@@ -29,8 +29,8 @@ from problems import posteriordb_lynx_hare  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from bayes_dasl.inference import pose  # noqa: E402
-from bayes_dasl.inference.gradient import choose  # noqa: E402
-from bayes_dasl.inference.problem import Problem, traced_once  # noqa: E402
+from bayes_dasl.inference.gradient import choose, traced_once  # noqa: E402
+from bayes_dasl.inference.problem import Problem  # noqa: E402
 from bayes_dasl.random import realise  # noqa: E402
 from case_studies.lynx_hare import LotkaVolterra  # noqa: E402
 

@@ -22,7 +22,7 @@ from recovery import residual  # noqa: E402
 
 import bayes_dasl as bd  # noqa: E402
 from bayes_dasl.inference import pose  # noqa: E402
-from bayes_dasl.inference.problem import traced_once  # noqa: E402
+from bayes_dasl.inference.gradient import traced_once  # noqa: E402
 from bayes_dasl.inference.starts import Optimiser  # noqa: E402
 
 PATH = "layer.vector_field.science."
