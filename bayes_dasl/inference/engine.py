@@ -13,6 +13,7 @@ from .._errors import ModelError, ReadError
 from .._findings import Finding
 from .._runs.journal import Journal
 from .._runs.progress import ProgressBar
+from .gradient import choose
 from .problem import Problem
 
 
@@ -147,8 +148,11 @@ class AbstractEngine(abc.ABC, Settings):
         return None
 
     def gradient_mode(self, problem: Problem) -> str:
-        """Whether gradients are taken by `forward` or `reverse` mode through the solver."""
-        return "reverse"
+        """Whether gradients are taken by `forward` or `reverse` mode through the solver.
+
+        Raises: ModelError if the solver of the model cannot do what the engine needs.
+        """
+        return choose(problem, "reverse")
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "AbstractEngine":
         """The engine for a posterior that is similar to one with draws at these positions."""
