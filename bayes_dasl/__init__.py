@@ -11,7 +11,6 @@ from importlib.metadata import version as _version
 from types import ModuleType
 from typing import TYPE_CHECKING
 
-from ._errors import BayesDaslError as BayesDaslError
 from ._jax import configure as configure
 from .adaptive import (
     RBF as RBF,
@@ -31,6 +30,7 @@ from .adaptive import (
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
 from .data import inputs as inputs, split as split, standardise as standardise
+from .errors import BayesDaslError as BayesDaslError
 from .hybrid import (
     Conserve as Conserve,
     Hierarchical as Hierarchical,

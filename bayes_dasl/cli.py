@@ -16,7 +16,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import __version__
-from ._errors import BayesDaslError, Interrupted, ReadError
+from .errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
 from .study import Run, Study, future_times, read_note
 

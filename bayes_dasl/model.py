@@ -12,9 +12,9 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ._errors import BayesDaslError, DataError, ModelError, ShapeError
 from .data.datasets import check_units, checked_times, inputs, observations
 from .data.inputs import Inputs, Past
+from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise
 from .random import Module, Values, describe_support, is_function, paths, sample

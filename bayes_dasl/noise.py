@@ -9,7 +9,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from ._errors import ModelError
+from .errors import ModelError
 from .random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 # A solver may step a hair below zero; rates and medians must stay positive.

@@ -18,8 +18,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from scipy.special import ndtri
 
-from ._errors import MismatchError, ModelError
 from ._jax.tree import dotted, key_name, nodes_along
+from .errors import MismatchError, ModelError
 
 type Scalar = float | Float[Array, ""] | dist.Distribution
 """A number, or the distribution that stands in its place."""

@@ -12,10 +12,10 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from ._runs.files import write_text
 from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, split
+from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
 from .judgement.baselines import score_baselines
 from .judgement.diagnosis import Diagnosis, diagnose

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 
 nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 hk = pytest.importorskip("haiku", reason="Haiku is not installed")

@@ -6,7 +6,7 @@ import xarray as xr
 from hypothesis import given, settings, strategies as st
 from trees import make_data, make_fc
 
-from bayes_dasl._errors import MismatchError
+from bayes_dasl.errors import MismatchError
 from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
 from bayes_dasl.judgement.scores import score, score_ensemble
 

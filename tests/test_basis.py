@@ -19,7 +19,6 @@ from scipy import interpolate
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
 from bayes_dasl.adaptive import (
     RBF,
     Basis,
@@ -33,6 +32,7 @@ from bayes_dasl.adaptive import (
     RandomWalk,
 )
 from bayes_dasl.adaptive.families import mean_square
+from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
 
 LOW, HIGH = -1.0, 2.0

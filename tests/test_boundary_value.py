@@ -14,7 +14,7 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.boundary_value import BoundaryValue
 

@@ -13,8 +13,8 @@ from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl.before_fit.checks import _prior
-from bayes_dasl.before_fit.costs import compilations, gradients
+from bayes_dasl.before_fit import checks
+from bayes_dasl.inference import AbstractEngine
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.prediction.predictive import Pushed
 
@@ -124,19 +124,19 @@ def test_check_counts_the_failures_and_says_go_on_with_care(fitted):
     assert "rejected and counted" in solver.remedy
 
 
-def test_a_prior_that_cannot_make_the_data_is_named():
+def test_a_prior_that_cannot_make_the_data_is_named(monkeypatch):
     """Of two observables the one that is off is blamed, by the draws that were solved."""
     data = small_study.load()
     data["scaled"] = 1000.0 * data["y"]
     layer = bd.ODE(
         small_study.Decay(bd.between(0.05, 1.0)), {"y": 10.0}, lambda t, y, u: {"y": y["y"], "scaled": y["y"]}
     )
-    problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
     rng = np.random.default_rng(0)
     draws = {name: data["y"].values + rng.normal(size=(200, 10)) for name in ("y", "scaled")}
     ok = np.arange(200) < 150
     draws["scaled"][~ok] = 1e6
-    found = {f.subject: f for f in _prior(problem, Pushed({}, {}, ok, np.ones(200, int), {}, draws))}
+    monkeypatch.setattr(checks, "push", lambda *_, **__: Pushed({}, {}, ok, np.ones(200, int), {}, draws))
+    found = {f.subject: f for f in bd.check(bd.Model(layer, bd.NormalNoise(1.0)), data).findings}
     good, bad = found["prior of y"], found["prior of scaled"]
     assert good.level == "good"
     assert good.message == "10 of 10 data lie within the prior's range"
@@ -157,7 +157,7 @@ ENGINES = (
     bd.SVI(),
     bd.SMC(particles=100),
     bd.Joint(),
-    bd.DeepEnsemble(5),
+    bd.DeepEnsemble(members=5),
     bd.MCDropout(),
     bd.SWAG(),
     bd.Laplace(),
@@ -181,10 +181,11 @@ class Slope(bd.Module):
         return {"y": self.slope * t}
 
 
-class Own:
+@dataclasses.dataclass(frozen=True)
+class Own(AbstractEngine):
     """An engine of one's own: it need say no more than `draws`."""
 
-    draws = 10
+    draws: int = 10
 
     def run(self, problem, *, key, journal, bar):
         raise NotImplementedError
@@ -195,19 +196,28 @@ def test_of_an_engine_of_ones_own_only_a_gradient_is_known():
     assert cost.message.startswith("one gradient at 1 positions takes") and "should take" not in cost.message
 
 
+def gradients(problem, engine):
+    """The least and the most that an engine takes at each position."""
+    cost = engine.cost(problem)
+    return cost.least, cost.most
+
+
 def test_gradients_of_engines():
     """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
     problem = pose(blow_up(), benign())
     assert gradients(problem, bd.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))) == (5000, 5000)
     assert gradients(problem, bd.MCDropout(descent=bd.Descent(steps=700, patience=None))) == (700, 700)
-    assert gradients(problem, bd.DeepEnsemble(5, 2000, descent=bd.Descent(patience=10))) == (550, 2000)
-    assert gradients(problem, bd.DeepEnsemble(5, 200, adversarial=0.01)) == (600, 600)
+    assert gradients(problem, bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000, patience=10))) == (550, 2000)
+    assert gradients(problem, bd.DeepEnsemble(adversarial=0.01, descent=bd.Descent(steps=200))) == (600, 600)
     chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)
     least, most = gradients(problem, chains)
     assert (least, most) == (200 + 7 * 300, 200 + 31 * 300)
     inside = pose(networks_in_solvers.model(), networks_in_solvers.data())
     assert gradients(inside, chains) == (200 + 127 * 300,) * 2
-    assert compilations(inside) > compilations(problem)
+    for engine in (chains, bd.Joint()):
+        assert engine.cost(inside).programs > engine.cost(problem).programs
+    begun = dataclasses.replace(chains, start=bd.DeepEnsemble(descent=bd.Descent(steps=700, patience=None)))
+    assert gradients(problem, begun) == (least + 700, most + 700)
     shallow = dataclasses.replace(chains, max_tree_depth=3)
     assert gradients(problem, shallow) == gradients(inside, shallow) == (200 + 7 * 300,) * 2
     solved = networks_in_solvers.Decay(dist.LogNormal(-0.5, 0.3))

@@ -9,11 +9,13 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
 from bayes_dasl.before_fit.solver_choice import SolverChoice, choose_solver, with_solver
+from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import ODE
-from bayes_dasl.layers._rosenbrock import Rodas5P
 from bayes_dasl.layers.algebraic import Algebraic
+from bayes_dasl.layers.ode import find_solver
+
+Rodas5P = type(find_solver("rodas5p"))
 
 
 class Robertson(bd.Module):

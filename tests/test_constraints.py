@@ -9,7 +9,7 @@ import xarray as xr
 from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError, ModelError
+from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.random import with_ones
 

@@ -8,8 +8,8 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError
 from bayes_dasl.data.datasets import check_units, checked_times, fingerprint, observations
+from bayes_dasl.errors import DataError
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 numbers = st.floats(-1e3, 1e3, allow_subnormal=False)
@@ -118,14 +118,6 @@ class TestObservations:
             observations(data, "y")
         with pytest.raises(DataError, match="observable 'z' is not in the data; they hold y"):
             observations(data, "z")
-
-    @pytest.mark.parametrize("values", [[0.5, 1.0], [-1.0, 1.0]])
-    def test_counts_are_whole_and_not_negative(self, values):
-        data = series([0, 1], y=values)
-        assert observations(data, "y").tolist() == values
-        with pytest.raises(DataError, match="'y' must be counts"):
-            observations(data, "y", integer=True)
-        assert observations(series([0, 1], y=[0, 3]), "y", integer=True).tolist() == [0.0, 3.0]
 
 
 class TestUnits:

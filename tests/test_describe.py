@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
 from case_studies import lynx_hare
 

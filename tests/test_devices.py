@@ -14,10 +14,9 @@ from jax.experimental.compilation_cache import compilation_cache
 from known_problems import Known
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._jax import devices as _devices
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl.inference import device as _device
+from bayes_dasl.errors import MismatchError, ModelError
+from bayes_dasl.inference import Journal, device as _device
 
 # A small fit, and what JAX did for it; without a solver it compiles quickly.
 FIT = """

@@ -1,6 +1,8 @@
 """Each fault gives its finding with a remedy; a good run gives none."""
 
+import dataclasses
 import json
+import re
 import time
 
 import numpy as np
@@ -9,6 +11,8 @@ import xarray as xr
 from arviz_stats import bfmi, ess, rhat
 from trees import make_fc, make_post
 
+from bayes_dasl.inference.descent.adam import Descended
+from bayes_dasl.inference.descent.members import Kept, Proposals, point_estimate
 from bayes_dasl.judgement.diagnosis import Diagnosis, Finding, diagnose
 
 
@@ -135,22 +139,55 @@ def test_a_vector_field_with_a_network_is_judged():
     assert levels(diagnosis, "stuck chain") == {"bad"}
 
 
+def descended(stopped_early):
+    nothing = np.zeros((2, 3))
+    return Descended(nothing, nothing[:, None], {}, {}, 500, stopped_early)
+
+
+def kept(members, failed, stuck):
+    return Kept(np.arange(members) >= failed + stuck, failed, stuck)
+
+
+def proposals(lost):
+    return Proposals(np.zeros((50, 3)), np.zeros(50), lost, 100)
+
+
 @pytest.mark.parametrize(
-    ("attrs", "subject", "level"),
+    ("said", "subject", "levels_expected", "words"),
     [
-        ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 1}, "point estimate", "warning"),
-        ({"draws_are": "point", "descent_steps": 500, "descent_stopped": 0}, "descent", "warning"),
-        ({"draws_are": "masks", "descent_steps": 500}, "point estimate", "warning"),
-        ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 0}, "ensemble", "good"),
-        ({"draws_are": "members", "members": 10, "members_failed": 1, "members_stuck": 2}, "ensemble", "warning"),
+        ([point_estimate("one draw says nothing")], "point estimate", {"warning"}, "one draw says nothing; .*bd.NUTS"),
+        (descended(False).findings, "descent", {"warning"}, "the loss still fell after 500 steps; .*allow more steps"),
+        (descended(True).findings, "descent", set(), ""),
+        (descended(None).findings, "descent", set(), ""),  # all steps were to be taken
+        ([kept(10, 1, 0).finding], "ensemble", {"good"}, "9 of 10 members; 1 failed; their spread is no posterior"),
+        ([kept(10, 0, 2).finding], "ensemble", {"good"}, "8 of 10 members; to 2 the data are far less likely"),
+        ([kept(10, 1, 2).finding], "ensemble", {"warning"}, "7 of 10 members; 1 failed; to 2 the .*allow more steps"),
+        (proposals(0).findings, "lost draws", set(), ""),
+        (proposals(20).findings, "lost draws", {"good"}, "20 of 100 draws have no finite log density"),
+        (proposals(21).findings, "lost draws", {"warning"}, "21 of 100 draws .*narrower than the approximation"),
     ],
 )
-def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(attrs, subject, level):
-    post = make_post(draws=5, chains=1, network=False)
-    post.attrs |= attrs
+def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(said, subject, levels_expected, words):
+    post = make_post(draws=50, chains=2, network=False)
+    held = json.dumps([dataclasses.asdict(finding) for finding in said])
+    post.attrs |= {"draws_are": "members", "markov": 0, "findings": held}
     diagnosis = diagnose(post)
-    assert levels(diagnosis, subject) == {level}
+    assert levels(diagnosis, subject) == levels_expected
+    assert re.search(words, str(diagnosis))
+    assert all(bool(finding.remedy) == (finding.level != "good") for finding in said)
     assert "R-hat" not in str(diagnosis)
+    post.attrs["markov"] = 1
+    assert "R-hat" in str(diagnose(post))
+    assert levels(diagnose(post), subject) == levels_expected
+
+
+def test_a_descent_says_how_it_ended():
+    assert descended(False).facts == {"descent_steps": 500, "descent_stopped": 0}
+    assert descended(True).facts == {"descent_steps": 500, "descent_stopped": 1}
+    assert descended(None).facts == {"descent_steps": 500}
+    assert kept(10, 1, 2).facts == {"members": 10, "members_failed": 1, "members_stuck": 2}
+    assert kept(10, 1, 2).draws_are == "members (7 of 10 kept)"
+    assert proposals(20).facts == {"proposals": 100, "proposals_failed": 20}
 
 
 def test_low_energy_mixing_is_found():

@@ -7,7 +7,7 @@ import xarray as xr
 from scipy import special, stats
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError
+from bayes_dasl.errors import MismatchError
 from bayes_dasl.judgement.entropy import split
 
 

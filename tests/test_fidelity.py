@@ -10,10 +10,9 @@ import xarray as xr
 from adaptive_checks import EXACT, check_gradients, check_log_density, share_in_band
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
 from bayes_dasl.adaptive import Basis, BSpline, HilbertGP, MultiFidelity, Polynomial
-from bayes_dasl.layers import AbstractFilter, AbstractLayer
-from bayes_dasl.layers._prediction import prediction
+from bayes_dasl.errors import ModelError
+from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import paths
 
@@ -41,7 +40,8 @@ class Curve(AbstractLayer):
         return dict.fromkeys(self.forcings, "step")
 
     def __call__(self, inputs):
-        return prediction(jax.vmap(lambda t: self.function(t, {}, inputs.forced(t)))(inputs.times), self.ok)
+        values = jax.vmap(lambda t: self.function(t, {}, inputs.forced(t)))(inputs.times)
+        return Prediction({n: v if self.ok else jnp.ones_like(v) for n, v in values.items()}, jnp.asarray(self.ok))
 
 
 class Filter(Curve, AbstractFilter):

@@ -11,7 +11,7 @@ from scipy.optimize import brentq
 from scipy.special import erfc
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.layers.pde import PDE, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
 from bayes_dasl.random import draw_prior, realise
 

@@ -13,8 +13,8 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
 from bayes_dasl.data.inputs import Cubic, Linear, Step, interpolated
+from bayes_dasl.errors import DataError, ModelError
 
 KNOTS = np.array([0.0, 0.7, 1.0, 2.5, 4.0])
 LEVELS = np.array([1.0, -0.5, 3.0, 0.2, 5.0])

@@ -1,5 +1,7 @@
 """Coordinates in which the last layers of networks are nearly normal: the posterior stays what it is."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -16,8 +18,10 @@ from bayes_dasl.inference.coordinates import (
     last_layer as _last_layer,
     reference as _reference,
 )
-from bayes_dasl.inference.problem import pose, traced_once
-from bayes_dasl.prediction.given_states import can_be_given, given, odes
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.problem import pose
+from bayes_dasl.layers import AbstractTrajectory, Prediction
+from bayes_dasl.layers.given_states import given, named_trajectories, trajectories
 
 
 @pytest.fixture(scope="module")
@@ -121,22 +125,113 @@ def test_a_noise_head_is_no_part_of_the_frame():
 
 def test_which_layers_can_be_given_their_states():
     layer = small.model().layer
-    assert can_be_given(layer)
-    assert can_be_given(bd.Residual(layer, small.network()))
+    assert layer.trajectories == [layer]
+    assert bd.Residual(layer, small.network()).trajectories == [layer]
     knots = dist.Normal(0.0, 1.0).expand((1,)).to_event(1)
-    assert not can_be_given(bd.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1))
+    shooting = bd.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1)
+    assert shooting.trajectories is None
+    assert bd.Residual(shooting, small.network()).trajectories is None
 
 
 def test_given_the_states_nothing_is_solved():
     layer = small.model().layer
     realised = bd.ODE(small.Decay(0.5), {"y": 2.0})
     model = bd.Model(realised, bd.NormalNoise(dist.HalfNormal(1.0)))
-    assert len(odes(layer)) == 1
+    assert len(trajectories(layer)) == 1
     states = {"y": jnp.arange(3.0)}
     inputs = bd.inputs(xr.Dataset(coords={"time": [0.0, 1.0, 2.0]}))
     prediction = given(model, [states]).layer(inputs)
     np.testing.assert_array_equal(prediction.values["y"], states["y"])
     assert int(prediction.stats["steps"]) == 0
+
+
+class Halved(bd.ODE):
+    """An ODE of one's own, whose clock runs at half the speed."""
+
+    def solve(self, inputs, initial):
+        return super().solve(dataclasses.replace(inputs, times=inputs.times / 2), initial)
+
+
+class RungeKutta(AbstractTrajectory):
+    """A trajectory of one's own: classical steps between the times of the data, by no solver of the package."""
+
+    vector_field: bd.Residual
+    initial: dict
+    observe: None = None
+    forcings = ()
+    units = {}  # noqa: RUF012
+
+    @property
+    def outputs(self):
+        return tuple(self.initial)
+
+    @property
+    def states(self):
+        return len(self.initial)
+
+    def __call__(self, inputs):
+        return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
+
+    def begin(self, inputs):
+        return {name: jnp.asarray(value, float) for name, value in self.initial.items()}
+
+    def solve(self, inputs, initial):
+        def moved(y, rates, by):
+            return jax.tree.map(lambda value, rate: value + by * rate, y, dict(rates))
+
+        def step(y, span):
+            begin, end = span
+            field, h = self.vector_field, end - begin
+            a = field(begin, y, {})
+            b = field(begin + h / 2, moved(y, a, h / 2), {})
+            c = field(begin + h / 2, moved(y, b, h / 2), {})
+            d = field(end, moved(y, c, h), {})
+            mean = {name: (a[name] + 2 * b[name] + 2 * c[name] + d[name]) / 6 for name in y}
+            return (y := moved(y, mean, h)), y
+
+        spans = jnp.concatenate([inputs.start[None], inputs.times[:-1]]), inputs.times
+        return jax.lax.scan(step, initial, spans)[1], jnp.asarray(True), jnp.asarray(inputs.times.size)
+
+    def predict(self, inputs, states, ok, steps):
+        return Prediction(dict(states), jnp.asarray(ok), {"steps": steps})
+
+    def rates_along(self, inputs, times, states):
+        return jax.vmap(lambda t, y: dict(self.vector_field(t, y, {})))(times, states)
+
+
+def residual():
+    return bd.Residual(small.Decay(dist.LogNormal(np.log(small.RATE), 0.3)), small.network())
+
+
+@pytest.mark.parametrize("kind", [Halved, RungeKutta])
+def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
+    """Found by what it is, not by its class: alone, and inside a hybrid."""
+    layer = kind(residual(), {"y": dist.Normal(2.0, 0.2)})
+    assert layer.trajectories == [layer]
+    hybrid = bd.Residual(layer, small.network(scale=0.1))
+    [(path, found)] = named_trajectories(hybrid)
+    assert path and found is layer
+    model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(-3.0, 0.5)))
+    problem = pose(model, small.data())
+    references = _reference.references_of(problem)
+    assert references is not None
+    x = _matching.Matching(problem).climb(np.asarray(problem.prior(4, key=jax.random.key(1))))
+    frame = references.restored(references.frame(x[:1]))
+    realised = references.linear.realised(jnp.asarray(x[0]))
+    values, changes = references.linear.predicted(realised, frame.paths)
+    np.testing.assert_allclose(values["y"] + changes["y"], realised.predict(problem.inputs).values["y"], atol=1e-4)
+    states = {"y": jnp.arange(15.0)}
+    np.testing.assert_array_equal(given(realised, [states]).layer(problem.inputs).values["y"], states["y"])
+
+
+def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():
+    class Secretive(bd.ODE):
+        @property
+        def trajectories(self):
+            return None
+
+    layer = Secretive(residual(), {"y": dist.Normal(2.0, 0.2)})
+    assert _reference.references_of(pose(bd.Model(layer, bd.NormalNoise(0.1)), small.data())) is None
 
 
 def test_matched_fields_agree_with_the_data_before_any_solve(posed):

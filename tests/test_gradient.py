@@ -13,10 +13,9 @@ import xarray as xr
 from known_problems import Known
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import gradient as _gradient, pose
-from bayes_dasl.inference.gradient import choose
-from bayes_dasl.inference.problem import traced_once
+from bayes_dasl.inference.gradient import choose, traced_once
 
 
 class Decay(bd.Module):

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
 
 Y = {"prey": jnp.asarray(2.0), "predator": jnp.asarray(0.5)}

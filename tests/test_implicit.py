@@ -13,7 +13,7 @@ from scipy.optimize import brentq
 from scipy.special import lambertw
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.implicit import Implicit
 from bayes_dasl.random import paths

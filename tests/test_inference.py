@@ -16,12 +16,12 @@ from numpyro.infer import MCMC, Predictive
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
 import bayes_dasl as bd
-from bayes_dasl._runs.progress import ProgressBar
-from bayes_dasl.inference import gradient as _gradient, starts as _start
+from bayes_dasl.inference import ProgressBar, gradient as _gradient, starts as _start
 from bayes_dasl.inference.bijector import bijector
+from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.nuts import sampler as nuts
 from bayes_dasl.inference.nuts.pathfinder import Pathfinder
-from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.inference.problem import pose
 from bayes_dasl.prediction.posterior import draws_of, names
 
 

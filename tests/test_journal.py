@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bayes_dasl._errors import MismatchError, ReadError, WriteError
 from bayes_dasl._runs import files as _files
 from bayes_dasl._runs.journal import Journal, read_identity
+from bayes_dasl.errors import MismatchError, ReadError, WriteError
 
 IDENTITY = {"posterior_sha256": "ab12", "engine": "NUTS(chains=2)", "key": 3}
 NAMES = ("modes", "warm-up", "draws")

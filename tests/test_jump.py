@@ -10,7 +10,7 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.random import paths

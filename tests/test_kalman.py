@@ -16,8 +16,8 @@ from scipy.linalg import expm
 from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
 from bayes_dasl.data.inputs import Inputs, Past
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.kalman import Kalman
 from bayes_dasl.layers.sde import SDE

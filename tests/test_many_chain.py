@@ -15,9 +15,8 @@ from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl._runs.progress import ProgressBar
 from bayes_dasl._statistics.convergence import nested_rhat
+from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
 from bayes_dasl.inference.many_chain.population import SEGMENT, Population
 from bayes_dasl.inference.many_chain.sampler import ENERGY_VARIANCE, ManyChain

@@ -11,12 +11,12 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference import terms as _terms
 from bayes_dasl.inference.coordinates.reference import references_of
-from bayes_dasl.inference.descent import descent as _descent, laplace, members as _members, swag
+from bayes_dasl.inference.descent import laplace, members as _members, swag
 from bayes_dasl.inference.descent.adversary import Adversary
-from bayes_dasl.inference.descent.laplace import gauss_newton
-from bayes_dasl.inference.problem import pose, reversible, traced_once
+from bayes_dasl.inference.gradient import reversible, traced_once
+from bayes_dasl.inference.linearisation import gauss_newton
+from bayes_dasl.inference.problem import pose
 from bayes_dasl.random import draw_prior
 from tests.studies.uncertainty.problems import lotka_volterra
 
@@ -54,16 +54,23 @@ def lines(post):
 def test_terms_add_up_to_the_log_density():
     problem = pose(small.model(), small.data())
     value, _ = traced_once(problem)
-    whole = {name: jnp.ones(v.shape) for name, v in problem.observed.items()}
     for x in problem.prior(4, key=jax.random.key(0)):
-        found = _terms.terms(problem, x, problem.inputs, problem.observed, whole)
+        found = problem.terms(x)
         assert float(sum(found)) == pytest.approx(float(value(x)[0]), rel=1e-9)
+        priors = problem.log_priors(x)
+        assert float(sum(priors.values())) == pytest.approx(float(problem.log_prior(x)), rel=1e-9)
+        assert float(found.network) == pytest.approx(float(priors["network"]), rel=1e-9)
     some = jnp.arange(0, 15, 3)
-    given, observed = _terms.rows(problem, some)
-    weights = {"y": jnp.where(jnp.isin(jnp.arange(15), some), 1.0, 0.0)}
-    part = _terms.terms(problem, x, given, observed, {"y": jnp.ones(some.size)})
-    of_all = _terms.terms(problem, x, problem.inputs, problem.observed, weights)
+    at_some = np.isin(np.arange(15), some)
+    part, of_all = problem.rows(some).terms(x), problem.terms(x, problem.weights(at_some))
     np.testing.assert_allclose(np.array(part), np.array(of_all), rtol=1e-5)
+    seen, unseen = problem.split(~at_some)
+    assert (seen.data, unseen.data, problem.data) == (5, 10, 15)
+    np.testing.assert_allclose(seen.terms(x).data, of_all.data, rtol=1e-9)
+    np.testing.assert_allclose(seen.terms(x).data + unseen.terms(x).data, problem.terms(x).data, rtol=1e-9)
+    other = problem.prior(1, key=jax.random.key(9))[0]
+    mixed = problem.terms(other, priors=problem.log_priors(x), data_at=x)
+    np.testing.assert_allclose(np.array(mixed), np.array(problem.terms(x)), rtol=1e-9)
 
 
 def test_coordinates_keep_their_order_when_a_problem_is_mapped():
@@ -81,6 +88,8 @@ def test_joint_learning_ends_at_the_mode(line):
     post = bd.fit(model, data, bd.Joint(starts=2, descent=bd.Descent(steps=2000)), key=0)
     np.testing.assert_allclose(lines(post)[0], mean, atol=2e-3)
     assert post["posterior"].sizes["draw"] == 1
+    short = bd.fit(model, data, bd.Joint(starts=1, descent=bd.Descent(steps=50)), key=0)
+    assert "[warning] descent: the loss still fell after 50 steps" in str(bd.diagnose(short))
     training = post["training"].to_dataset()
     total = training["data"] + training["science"] + training["network"]
     np.testing.assert_allclose(total, -training["loss"], rtol=1e-9)
@@ -105,11 +114,11 @@ def test_a_descent_does_not_depend_on_units(line):
 
 def test_last_layers_take_steps_in_units_of_their_own_normal():
     problem = pose(small.model(), small.data())
-    widths = _descent._Frames(references_of(problem)).widths(problem)
+    widths = references_of(problem).widths()
     last = np.asarray(["layers.1" in label for label in problem.labels()])
     assert last.sum() == 4
     np.testing.assert_array_equal(widths[last], 1.0)
-    np.testing.assert_array_equal(widths[~last], problem.prior_spread()[~last])
+    np.testing.assert_array_equal(widths[~last], problem.prior_widths()[~last])
 
 
 def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
@@ -117,7 +126,7 @@ def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
     _, data, _, _ = line
     vague = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.Normal(0, 2))), bd.NormalNoise(dist.Gamma(1e-3, 1e-3)))
     problem = pose(vague, data)
-    assert list(problem.prior_spread()) == [pytest.approx(1, rel=0.1), pytest.approx(2, rel=0.1), 1.0]
+    assert list(problem.prior_widths()) == [pytest.approx(1, rel=0.1), pytest.approx(2, rel=0.1), 1.0]
     found = bd.fit(vague, data, bd.Joint(starts=2, descent=bd.Descent(steps=1500)), key=0)
     np.testing.assert_allclose(lines(found)[0], [0.4, -0.7], atol=0.3)
     assert 0.1 < float(by_path(found)["noise.scale"].squeeze()) < 0.6
@@ -128,7 +137,7 @@ def test_the_weights_of_the_terms_count(line):
     strong = bd.fit(model, data, bd.Joint(starts=1, science_weight=1e4, descent=bd.Descent(steps=1500)), key=0)
     np.testing.assert_allclose(lines(strong)[0], 0.0, atol=0.02)
     problem = pose(small.model(), small.data())
-    loss, _ = _members.weighted_loss(problem, science=2.0, network=3.0)
+    loss = _members.weighted_loss(problem, science=2.0, network=3.0).objective
     own = {"weights": {"y": jnp.full(15, 0.5)}}
     x = problem.prior(1, key=jax.random.key(1))[0]
     value, found = loss(x, own, jax.random.key(0))
@@ -149,8 +158,8 @@ def test_a_descent_knows_nothing_of_data_held_out():
     own, key = {"weights": {"y": jnp.ones(15)}}, jax.random.key(2)
     one, two = (_members.weighted_loss(*p) for p in ((training, judged), (again, judged_again)))
     x = jnp.asarray(begun[0])
-    assert float(one[0](x, own, key)[0]) == float(two[0](x, own, key)[0])
-    assert float(one[1](x, own)) < float(two[1](x, own))
+    assert float(one.objective(x, own, key)[0]) == float(two.objective(x, own, key)[0])
+    assert float(one.judge(x, own)) < float(two.judge(x, own))
     for share in (0.01, 0.99):
         with pytest.raises(bd.BayesDaslError, match=f"held_out={share} of 15 times leaves one side without data"):
             _members.held_back(problem, share, key=key)
@@ -161,7 +170,10 @@ def test_data_held_out_stop_a_descent():
     post = bd.fit(small.model(), small.data(), engine, key=0)
     assert post.attrs["descent_stopped"] == 1
     assert post.attrs["descent_steps"] < 5000
-    assert "point estimate" in str(bd.diagnose(post))
+    said = str(bd.diagnose(post))
+    assert "[warning] point estimate: one draw says nothing of how uncertain it is" in said
+    assert "the loss still fell" not in said
+    assert (post.attrs["draws_are"], post.attrs["markov"]) == ("a point estimate", 0)
 
 
 def test_batches_of_rows_lead_to_the_same_place(line):
@@ -174,7 +186,7 @@ def test_a_step_on_some_rows_is_on_average_one_on_all(line):
     model, data, *_ = line
     problem = pose(model, data)
     own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray([0.2, 0.3])
-    some, every = (_members.weighted_loss(problem, minibatch=number)[0] for number in (3, None))
+    some, every = (_members.weighted_loss(problem, minibatch=number).objective for number in (3, None))
     found = jax.vmap(lambda key: some(x, own, key)[0])(jax.random.split(jax.random.key(0), 2000))
     mean, error = float(found.mean()), float(found.std()) / np.sqrt(2000)
     assert abs(mean - float(every(x, own, jax.random.key(0))[0])) < 4 * error < 0.2 * abs(mean)
@@ -188,7 +200,7 @@ def test_laws_hold_for_every_member(line):
     model, data, *_ = line
     law = {"level": lambda values, given: jnp.mean(values["y"]) / 1e-3}
     lawful = bd.Model(model.layer, model.noise, constraints=law)
-    found = lines(bd.fit(lawful, data, bd.DeepEnsemble(5, 2000), key=0))
+    found = lines(bd.fit(lawful, data, bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000)), key=0))
     assert np.abs(found[:, 0]).max() < 0.02
     drawn = lines(
         bd.fit(lawful, data, bd.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)), key=0)
@@ -197,9 +209,14 @@ def test_laws_hold_for_every_member(line):
 
 
 def test_groups_have_rates_of_their_own():
-    still = bd.Joint(200, 1, descent=bd.Descent(science_rate=1e-9, adaptive=False, coordinates="plain"))
+    still = bd.Joint(starts=1, descent=bd.Descent(steps=200, science_rate=1e-9, adaptive=False, coordinates="plain"))
     slow = bd.fit(small.model(), small.data(), still, key=0)
-    start = bd.fit(small.model(), small.data(), dataclasses.replace(still, steps=50, network_rate=1e-9), key=0)
+    start = bd.fit(
+        small.model(),
+        small.data(),
+        bd.Joint(starts=1, descent=dataclasses.replace(still.descent, steps=50, network_rate=1e-9)),
+        key=0,
+    )
     rate, weight = f"{'layer.vector_field.science'}.rate", f"{PATH}.0.weight"
     np.testing.assert_allclose(by_path(slow)[rate], by_path(start)[rate], rtol=1e-4)
     assert np.abs(by_path(slow)[weight] - by_path(start)[weight]).max() > 0.01
@@ -229,7 +246,9 @@ def test_anchored_members_spread_as_far_as_the_prior_and_no_further(line):
     # Of an anchored member the variance is Σ Λ₀ Σ; the noise of the data would add the rest of Σ.
     expected = np.sqrt(np.diag(covariance @ np.diag([1.0, 0.25]) @ covariance))
     np.testing.assert_allclose(found.std(0), expected, rtol=0.35)
-    plain = bd.fit(model, data, bd.DeepEnsemble(5, 1500, anchored=False, bootstrap=False), key=0)
+    plain = bd.fit(
+        model, data, bd.DeepEnsemble(5, anchored=False, bootstrap=False, descent=bd.Descent(steps=1500)), key=0
+    )
     assert lines(plain).std(0).max() < 0.05 * expected.min()
 
 
@@ -250,17 +269,18 @@ def test_bootstrapped_members_see_other_data(line):
 def test_adversarial_members_see_inputs_moved_to_where_data_are_less_likely(line):
     model, data, _, _ = line
     problem = pose(model, data)
-    whole = {"y": jnp.ones(12)}
     x = jnp.asarray([0.4, -0.7])
 
-    def said(given):
-        return _terms.terms(problem, x, given, problem.observed, whole).data
+    def said(problem):
+        return problem.terms(x).data
 
-    moved = Adversary(problem, 0.01).moved(problem.inputs, said)
-    np.testing.assert_allclose(np.abs(moved.times - problem.inputs.times), 0.02, rtol=1e-9)
+    moved = Adversary(problem, 0.01).moved(problem, said)
+    np.testing.assert_allclose(np.abs(moved.inputs.times - problem.inputs.times), 0.02, rtol=1e-9)
     # To first order the data lose |slope| by so much at each row; the second order is small here.
-    slopes = jax.grad(lambda t: said(dataclasses.replace(problem.inputs, times=t)))(problem.inputs.times)
-    assert float(said(problem.inputs) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
+    ((name, times),) = problem.movable.items()
+    np.testing.assert_array_equal(times, problem.inputs.times)
+    slopes = jax.grad(lambda t: said(problem.moved_to({name: t})))(times)
+    assert float(said(problem) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
 
 
 def test_adversarial_training_makes_a_line_flatter(line):
@@ -271,7 +291,7 @@ def test_adversarial_training_makes_a_line_flatter(line):
             bd.fit(
                 model,
                 data,
-                bd.DeepEnsemble(3, 1500, anchored=False, bootstrap=False, adversarial=a),
+                bd.DeepEnsemble(3, anchored=False, bootstrap=False, adversarial=a, descent=bd.Descent(steps=1500)),
                 key=0,
                 progress=False,
             )
@@ -282,14 +302,19 @@ def test_adversarial_training_makes_a_line_flatter(line):
     # By the loss at inputs moved half of the time: with |slope| s the residuals grow by 0.1 s in each wrong direction.
     assert np.all(np.abs(moved[:, 1]) < 0.98 * np.abs(plain[:, 1]))
     problem = pose(model, data)
-    objective, judge = _members.weighted_loss(problem, adversary=Adversary(problem, 0.05))
+    loss = _members.weighted_loss(problem, adversary=Adversary(problem, 0.05))
     own, x = {"weights": {"y": jnp.ones(12)}}, jnp.asarray(mean)
-    assert float(judge(x, own)) == pytest.approx(float(objective(x, own, jax.random.key(0))[0]))
+    assert float(loss.judge(x, own)) == pytest.approx(float(loss.objective(x, own, jax.random.key(0))[0]))
 
 
 def test_a_solver_without_forcings_has_no_inputs_to_move():
     with pytest.raises(bd.BayesDaslError, match="inputs that can be moved"):
-        bd.fit(small.model(), small.data(), bd.DeepEnsemble(2, 50, adversarial=0.01), progress=False)
+        bd.fit(
+            small.model(),
+            small.data(),
+            bd.DeepEnsemble(2, adversarial=0.01, descent=bd.Descent(steps=50)),
+            progress=False,
+        )
 
 
 def test_members_that_end_elsewhere_are_dropped_and_counted():
@@ -302,9 +327,9 @@ def test_members_that_end_elsewhere_are_dropped_and_counted():
     elsewhere, lost = good.copy(), np.full_like(good, np.nan)
     elsewhere[problem.labels().index("layer.initial.y")] = 4.0
     once = {"y": np.ones((4, 15))}
-    kept, failed, stuck = _members.usable(problem, np.stack([good, good, elsewhere, lost]), once)
-    assert list(kept) == [True, True, False, False]
-    assert (failed, stuck) == (1, 1)
+    kept = _members.usable(problem, np.stack([good, good, elsewhere, lost]), once)
+    assert list(kept.members) == [True, True, False, False]
+    assert (kept.failed, kept.stuck) == (1, 1)
 
 
 def test_members_are_judged_by_the_data_that_they_saw():
@@ -316,7 +341,7 @@ def test_members_are_judged_by_the_data_that_they_saw():
     seen[:2, 7] = 0.0
     seen[2, 7] = 2.0
     for weights, expected in ((np.ones((3, 15)), [True, True, True]), (seen, [True, True, False])):
-        assert list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights})[0]) == expected
+        assert list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights}).members) == expected
 
 
 def test_dropout_leaves_units_out():
@@ -367,6 +392,8 @@ def test_laplace_of_the_last_layer_keeps_the_others():
     assert np.ptp(values[f"{PATH}.0.weight"], axis=1).max() == 0
     assert np.ptp(values[f"{PATH}.1.weight"], axis=1).min() > 0
     assert np.ptp(values["noise.scale"]) > 0
+    assert (post.attrs["draws_are"], post.attrs["markov"]) == ("independent", 0)
+    assert "R-hat" not in str(bd.diagnose(post)) and "point estimate" not in str(bd.diagnose(post))
     bent = small.model(small.network(final_activation=jnp.tanh))
     with pytest.raises(bd.BayesDaslError, match="last layer"):
         bd.fit(bent, small.data(), bd.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)))
@@ -413,6 +440,8 @@ def test_swag_wanders_around_the_mode(line):
     assert (np.abs(found.mean(0) - mean) < sd).all()
     assert ((found.std(0) > 0.02 * sd) & (found.std(0) < 2 * sd)).all()
     assert post.attrs["members"] == 2
+    assert (post.attrs["draws_are"], post.attrs["markov"]) == ("draws around members (2 of 2 kept)", 0)
+    assert "[good] ensemble: 2 of 2 members" in str(bd.diagnose(post))
 
 
 def test_swag_draws_from_its_normal():
@@ -453,6 +482,10 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
         (lambda: bd.MCDropout(draws=True), "draws must be a whole number"),
         (lambda: bd.SWAG(collected=2), "collected must be a whole number, at least 3"),
         (lambda: bd.Laplace("first"), "subset must be one of all, last"),
+        (lambda: bd.Joint(descent=100), r"descent must be a bd\.Descent"),
+        (lambda: bd.DeepEnsemble(5, descent=bd.NUTS()), r"descent must be a bd\.Descent"),
+        (lambda: bd.Descent(patience=0), "patience must be a whole number, at least 1"),
+        (lambda: bd.Descent(coordinates="polar"), "coordinates must be one of auto, plain"),
     ],
 )
 def test_numbers_that_make_no_sense_are_refused(make, message):
@@ -463,6 +496,8 @@ def test_numbers_that_make_no_sense_are_refused(make, message):
 def test_uncertainty_of_members_reaches_the_forecast(line):
     model, data, *_ = line
     post = bd.fit(model, data, bd.DeepEnsemble(members=12, descent=bd.Descent(steps=800)), key=0)
+    assert (post.attrs["draws_are"], post.attrs["markov"]) == ("members (12 of 12 kept)", 0)
+    assert "[good] ensemble: 12 of 12 members" in str(bd.diagnose(post))
     fc = bd.forecast(model, post, xr.Dataset(coords={"time": [0.0, 5.0]}))
     parts = bd.decompose(fc, ["y"])
     epistemic = parts["epistemic"].values[0]
@@ -476,9 +511,8 @@ def test_uncertainty_of_members_reaches_the_forecast(line):
 
 def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer():
     problem = lotka_volterra(0)
-    engine = bd.Joint(starts=2, descent=bd.Descent(steps=200))
     found, plain = (
-        bd.fit(problem.model, problem.data, dataclasses.replace(engine, coordinates=c), key=0)
+        bd.fit(problem.model, problem.data, bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates=c)), key=0)
         for c in ("auto", "plain")
     )
     lowest = [float(np.nanmin(post["training"]["loss"])) for post in (found, plain)]

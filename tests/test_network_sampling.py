@@ -13,8 +13,8 @@ from arviz_stats.base.array import array_stats
 import bayes_dasl as bd
 from bayes_dasl.inference.coordinates.gradient_matching import _is_positive, matched_start
 from bayes_dasl.inference.coordinates.reference import references_of
-from bayes_dasl.inference.fitting import _identity
-from bayes_dasl.inference.problem import pose, traced_once
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
@@ -116,8 +116,8 @@ def test_another_start_moves_in_the_weights():
 
 
 def test_coordinates_are_part_of_what_a_run_is():
-    problem = pose(small.model(), small.data())
-    assert _identity(problem, bd.NUTS(), 0) != _identity(problem, bd.NUTS(coordinates="plain"), 0)
+    """A checkpoint belongs to the engine of which these settings are stored."""
+    assert bd.NUTS().stored() != bd.NUTS(coordinates="plain").stored()
     with pytest.raises(bd.BayesDaslError, match="coordinates must be one of auto, plain"):
         bd.NUTS(coordinates="weights")
 

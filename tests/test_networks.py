@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.random import draw_prior, paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)

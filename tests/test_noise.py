@@ -5,10 +5,13 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.model import check_data
+from bayes_dasl.noise import AbstractNoise
 from bayes_dasl.random import paths
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
@@ -37,7 +40,7 @@ def log_density(law, y):
 @every_case
 def test_log_density(noise, law, wider):
     for shift in (0.0, 1.0, 4.0):
-        y = np.round(Z + shift) if noise.counts else Z + shift
+        y = np.round(Z + shift) if noise.support.is_discrete else Z + shift
         # JAX's betaln changes to a series that is good to 1e-6 only for counts of seven and more.
         exact = 1e-5 if isinstance(noise, bd.NegativeBinomialNoise) else EXACT
         np.testing.assert_allclose(noise(Z).log_prob(y), log_density(law(Z), y), rtol=EXACT, atol=exact)
@@ -58,7 +61,7 @@ def test_draws(noise, law, wider):
 
     def p_value(model):
         y = np.asarray(model(Z).sample(jax.random.key(3), (draws,)))
-        jump = law(Z).pmf(y) * uniform if noise.counts else 0.0
+        jump = law(Z).pmf(y) * uniform if noise.support.is_discrete else 0.0
         return stats.kstest((law(Z).cdf(y) - jump).ravel(), "uniform").pvalue
 
     assert p_value(noise) > 1e-3
@@ -74,9 +77,85 @@ def test_a_prediction_a_hair_below_zero(name, prediction):
     assert np.isfinite(gradient)
 
 
-def test_what_data_they_need():
-    assert [name for name, case in CASES.items() if case[0].counts] == list(COUNTS)
-    assert [name for name, case in CASES.items() if case[0].positive] == ["lognormal"]
+@every_case
+def test_data_may_lie_where_the_law_says(noise, law, wider):
+    low, _ = law(1.0).support()
+    assert noise.support.is_discrete == hasattr(law(1.0).dist, "pmf")
+    for y in (-2.0, -1.0, 0.0, 0.5, 1.0, 7.0):
+        whole = y == round(y) or not noise.support.is_discrete
+        inside = y >= low if noise.support.is_discrete else y > low
+        assert bool(noise.support(y)) == (inside and whole)
+    assert (low == -np.inf) == (noise.support is bd.NormalNoise(1.0).support)
+
+
+COUNTED = "rules out: its data are whole numbers, at least 0$"
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "message"),
+    [
+        (
+            "poisson",
+            [0.5, np.nan, 1.0],
+            rf"'y' is 0\.5 at time 0, which PoissonNoise {COUNTED}",
+        ),
+        (
+            "poisson",
+            [np.nan, 2.0, -1.0],
+            rf"'y' is -1 at time 4, which PoissonNoise {COUNTED}",
+        ),
+        ("negative binomial", [3.0, 2.5, 1.0], rf"'y' is 2\.5 at time 2, which NegativeBinomialNoise {COUNTED}"),
+        (
+            "lognormal",
+            [0.5, 0.0, -1.0],
+            "'y' is 0 at time 2, which LogNormalNoise rules .* are greater than 0$",
+        ),
+        ("poisson", [0.0, np.nan, 3.0], ""),
+        ("negative binomial", [0.0, np.nan, 3.0], ""),
+        ("lognormal", [0.5, np.nan, 3.0], ""),
+        ("normal", [-0.5, np.nan, 0.0], ""),
+        ("student", [-0.5, np.nan, 0.0], ""),
+    ],
+)
+def test_data_that_a_noise_rules_out_are_refused(name, values, message):
+    model = bd.Model(bd.Algebraic(Level(dist.LogNormal(0.0, 1.0))), CASES[name][0])
+    data = xr.Dataset({"y": ("time", values)}, {"time": [0.0, 2.0, 4.0]})
+    if message:
+        with pytest.raises(DataError, match=message):
+            check_data(model, data)
+    else:
+        np.testing.assert_array_equal(check_data(model, data)["y"], values)
+
+
+class Level(bd.Module):
+    level: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.level + 0.0 * t}
+
+
+class Share(AbstractNoise):
+    """A noise model of one's own: shares of a whole, the surer the larger `size`."""
+
+    size: float = 20.0
+
+    @property
+    def support(self):
+        return dist.constraints.unit_interval
+
+    def __call__(self, prediction):
+        share = jnp.clip(prediction, 1e-6, 1 - 1e-6)
+        return dist.Beta(self.size * share, self.size * (1 - share))
+
+
+def test_a_noise_of_ones_own_says_where_its_data_may_lie():
+    model = bd.Model(bd.Algebraic(Level(dist.Beta(2.0, 2.0))), Share())
+    data = xr.Dataset({"y": ("time", [0.2, 0.4])}, {"time": [0.0, 1.0]})
+    np.testing.assert_array_equal(check_data(model, data)["y"], [0.2, 0.4])
+    with pytest.raises(
+        DataError, match=r"'y' is 1\.4 at time 1, which Share rules out: its data are at least 0, at most 1$"
+    ):
+        check_data(model, data + xr.DataArray([0.0, 1.0], dims="time"))
 
 
 def test_student_tends_to_normal():

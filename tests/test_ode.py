@@ -16,7 +16,7 @@ from scipy.integrate import solve_ivp
 from scipy.linalg import expm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.layers._steps import RetryingController
 from bayes_dasl.layers.ode import find_solver
 from bayes_dasl.random import paths

@@ -11,7 +11,7 @@ from pdes import differences, given, order, solve
 from scipy.linalg import expm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.layers.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin

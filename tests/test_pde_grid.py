@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from pdes import order
 
-from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.layers.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
 from bayes_dasl.layers.pde.boundary import condition
 from bayes_dasl.layers.pde.pointwise import each, entry, evaluate

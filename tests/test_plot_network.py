@@ -11,7 +11,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl import plots
-from bayes_dasl._errors import MismatchError, ModelError
+from bayes_dasl.errors import MismatchError, ModelError
 
 TIMES = np.linspace(0.0, 3.0, 10)
 DATA = xr.Dataset({"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": ("time", TIMES, {"units": "h"})})

@@ -13,7 +13,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError, ReadError, WriteError
+from bayes_dasl.errors import MismatchError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import check_belongs, draws_dataset, draws_of, names, series_dataset, signature
 from bayes_dasl.random import paths
 

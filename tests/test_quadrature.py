@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy.special import gamma
 
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.layers.quadrature import integrate, integrate_between
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)

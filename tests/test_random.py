@@ -13,8 +13,8 @@ from numpyro.handlers import seed, substitute, trace
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._errors import MismatchError, ModelError
 from bayes_dasl._jax.keys import as_key, printable
+from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.random import describe_distribution, draw_prior, is_random, paths, realise, sample
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)

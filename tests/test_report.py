@@ -13,7 +13,7 @@ import pytest
 import trees
 import xarray as xr
 
-from bayes_dasl._errors import MismatchError, WriteError
+from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.judgement.baselines import score_baselines
 from bayes_dasl.judgement.diagnosis import diagnose
 from bayes_dasl.judgement.scores import score
@@ -374,12 +374,12 @@ def test_save_into_no_folder_names_the_path(tmp_path):
 
 def test_engines_without_chains_show_their_members_and_no_rhat():
     post = trees.make_post()
-    post.attrs |= {"draws_are": "members", "members": 20, "members_failed": 1, "members_stuck": 2}
+    post.attrs |= {"draws_are": "members (17 of 20 kept)", "markov": 0}
     steps = {"step": np.arange(1, 101), "look": [50, 100]}
     curve = np.linspace(0.0, -5.0, 100)[None]
     terms = {name: (("member", "step"), curve) for name in ("loss", "data", "science", "network")}
     looks = {"held_out": (("member", "look"), curve[:, 49::50])}
     post["training"] = xr.DataTree(xr.Dataset(terms | looks, steps))
     page = report(post, trees.make_fc(), trees.make_data()[1]).html
-    assert "kept of 20" in page and "figure-training" in page
+    assert "members (17 of 20 kept)" in page and "figure-training" in page
     assert "R-hat" not in page and 'id="chains"' not in page

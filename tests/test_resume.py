@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 import json
 import os
 import shutil
@@ -21,13 +22,10 @@ from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke, written
 
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
-from bayes_dasl._errors import MismatchError, ReadError
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl._runs.progress import ProgressBar
-from bayes_dasl.cli import _load_run
-from bayes_dasl.inference import fitting as fit_module
+from bayes_dasl.errors import MismatchError, ReadError
+from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples, fitting as fit_module
+from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import sampler as nuts
-from bayes_dasl.inference.samples import Samples
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
 
@@ -232,33 +230,106 @@ def test_a_fit_does_not_write_into_a_folder_of_something_else(tmp_path):
 
 
 @dataclasses.dataclass(frozen=True)
-class FromThePrior:
+class Times(Settings):
+    """Settings that somebody else has written."""
+
+    factor: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class FromThePrior(AbstractEngine):
     """An engine that somebody else has written."""
 
     draws: int = 10
+    times: Times = Times()
 
     def run(self, problem, *, key, journal, bar):
         positions = journal.step("prior", lambda: {"x": np.asarray(problem.prior(2 * self.draws, key=key))})["x"]
         stats = {"lp": np.zeros((2, self.draws))}
-        return Samples(positions.reshape(2, self.draws, -1), stats, False, {})
+        return Samples(self.times.factor * positions.reshape(2, self.draws, -1), stats)
 
 
-def test_the_engine_of_a_third_party_is_refused_with_advice(tmp_path):
+NUTS = "bayes_dasl.inference.nuts.sampler.NUTS"
+KEPT = [
+    *ENGINES.values(),
+    bd.DeepEnsemble(members=3, adversarial=0.01, descent=bd.Descent(steps=150, held_out=0.2, minibatch=4)),
+    bd.NUTS(start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), climbs=8),
+    bd.NUTS(start="pathfinder", coordinates="plain"),
+    bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))),
+    bd.MCDropout(),
+    bd.SWAG(descent=bd.Descent(steps=700)),
+    bd.Laplace("last", descent=bd.Descent(coordinates="plain")),
+    FromThePrior(times=Times(2.0)),
+]
+
+
+@pytest.mark.parametrize("engine", KEPT, ids=repr)
+def test_engines_and_the_settings_in_them_are_restored_equal(engine):
+    again = restored(json.loads(json.dumps(engine.stored())))
+    assert again == engine
+    assert repr(again) == repr(engine)
+    other = dataclasses.replace(engine, **{"draws": 7} if "draws" in vars(engine) else {"descent": bd.Descent(50)})
+    assert restored(json.loads(json.dumps(other.stored()))) == other != engine
+
+
+def test_a_run_whose_engine_holds_another_engine_is_resumed(tmp_path):
+    engine = bd.NUTS(chains=2, warmup=50, draws=20, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=100)))
+    post = bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)
+    for path in steps(tmp_path)[-2:]:
+        path.unlink()
+    assert_same(bd.resume(model(), DATA, tmp_path), post)
+    other = dataclasses.replace(engine, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=150)))
+    with pytest.raises(MismatchError, match="belongs to another run"):
+        bd.fit(model(), DATA, other, checkpoint=tmp_path, key=KEY)
+
+
+def test_the_engine_of_a_third_party_is_resumed_where_it_is_defined(tmp_path):
+    post = bd.fit(model(), DATA, FromThePrior(times=Times(2.0)), checkpoint=tmp_path, key=KEY)
+    before = times_written(tmp_path)
+    assert_same(bd.resume(model(), DATA, tmp_path), post)
+    assert times_written(tmp_path) == before
+    steps(tmp_path)[-1].unlink()
+    assert_same(bd.resume(model(), DATA, tmp_path), post)
+    assert post.attrs["engine"] == repr(FromThePrior(times=Times(2.0)))
+
+
+def test_the_engine_of_a_third_party_is_refused_with_advice_where_it_is_not_defined(tmp_path):
     post = bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY)
+    note, before = (tmp_path / "run.json").read_text(), times_written(tmp_path)
+    (tmp_path / "run.json").write_text(note.replace(f"{__name__}.FromThePrior", "elsewhere.FromThePrior"))
     with pytest.raises(ReadError) as caught:
         bd.resume(model(), DATA, tmp_path)
     assert str(caught.value) == (
-        "the checkpoint was made by FromThePrior(draws=10), which is none of the engines NUTS, ManyChain, SVI, SMC, "
-        "Joint, DeepEnsemble, MCDropout, SWAG, Laplace: call bd.fit with the same engine, key and checkpoint instead"
+        "the checkpoint was made by elsewhere.FromThePrior, which is not defined here: call bd.fit with the same "
+        "engine, key and checkpoint instead"
     )
-    before = times_written(tmp_path)
+    (tmp_path / "run.json").write_text(note)
     assert_same(bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY), post)
     assert times_written(tmp_path) == before
 
 
 @pytest.mark.parametrize(
     "engine",
-    ["NUTS", "NUTS(chains=2", "bd.NUTS()", "NUTS(steps=3)", "NUTS(chains=f())", "exit()", "", "NUTS(**{})"],
+    [
+        "NUTS",
+        "bd.NUTS()",
+        "exit()",
+        "",
+        "3",
+        "[]",
+        "{}",
+        '{"class": "NUTS"}',
+        '{"class": 3}',
+        '{"class": "builtins.exit"}',
+        f'{{"class": "{NUTS}"',
+        f'{{"class": "{NUTS}", "steps": 3}}',
+        f'{{"class": "{NUTS}", "draws": 0}}',
+        f'{{"class": "{NUTS}", "draws": "f()"}}',
+        f'{{"class": "{NUTS}", "start": {{"class": "os.system"}}}}',
+        f'{{"class": "{NUTS}", "start": {{}}}}',
+        '{"class": "bayes_dasl.inference.engine.AbstractEngine"}',
+        '{"class": "bayes_dasl.inference.descent.ensemble.DeepEnsemble", "descent": 100}',
+    ],
 )
 def test_a_note_whose_engine_cannot_be_read_is_refused(engine, tmp_path):
     Journal(tmp_path, {"engine": engine, "key": 1})
@@ -269,7 +340,7 @@ def test_a_note_whose_engine_cannot_be_read_is_refused(engine, tmp_path):
 @pytest.mark.parametrize("note", [{}, {"key": "none"}, {"key": "[-1, 2]"}, {"key": "[1]"}, {"key": "[1, 2, 3, 4]"}])
 def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
     """Four numbers are a key of another kind, and do not say which."""
-    (tmp_path / "run.json").write_text(json.dumps({"engine": "SMC()"} | note))
+    (tmp_path / "run.json").write_text(json.dumps({"engine": json.dumps(bd.SMC().stored())} | note))
     with pytest.raises(ReadError, match="the checkpoint was made with"):
         bd.resume(model(), DATA, tmp_path)
 
@@ -323,9 +394,12 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     assert "solver_check" in checked.children
 
 
-def test_numbers_of_numpy_are_plain_in_the_note_of_a_checkpoint(tmp_path):
+def test_numbers_of_numpy_are_plain_in_the_note_of_a_checkpoint():
     engine = bd.NUTS(chains=1, warmup=50, draws=10, target_acceptance=np.float64(0.9))
     assert "target_acceptance=0.9," in repr(engine)
+    assert type(engine.stored()["target_acceptance"]) is float
+    rate = bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))).stored()["descent"]["science_rate"]
+    assert (type(rate), rate) == (float, 0.02)
 
 
 def test_other_versions_are_named(tmp_path, monkeypatch):
@@ -435,7 +509,12 @@ def test_a_run_killed_between_the_posterior_and_the_end_keeps_it(killed, tmp_pat
     posterior = (run / "posterior.nc").read_bytes()
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
     said = []
-    _load_run(run).fit("decay", key=KEY, progress=False, say=said.append)
+    source = whole.parent / "changed_study.py"
+    spec = importlib.util.spec_from_file_location("killed_study", source)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    study = dataclasses.replace(module.study(), source=str(source.resolve()))
+    Run(study, run).fit("decay", key=KEY, progress=False, say=said.append)
     assert said == ["decay: already fitted, kept"]
     assert (run / "posterior.nc").read_bytes() == posterior
     assert_same(load(run / "posterior.nc"), load(whole / "posterior.nc"))

@@ -11,7 +11,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from trees import make_data, make_fc
 
-from bayes_dasl._errors import BayesDaslError, MismatchError
+from bayes_dasl.errors import BayesDaslError, MismatchError
 from bayes_dasl.judgement.scores import COLUMNS, pit, score, score_ensemble
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)

@@ -11,7 +11,7 @@ import xarray as xr
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
 from bayes_dasl.layers.shooting import MultipleShooting, segment_states

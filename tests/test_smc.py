@@ -11,9 +11,8 @@ from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl._runs.progress import ProgressBar
+from bayes_dasl.errors import ModelError
+from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.smc import tempering as _tempering
 from bayes_dasl.inference.smc.sampler import SMC
 

@@ -9,7 +9,7 @@ import pytest
 from pdes import differences, given, solve
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
+from bayes_dasl.errors import ModelError
 from bayes_dasl.layers.pde import (
     PDE,
     Grid,

@@ -19,8 +19,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
-from bayes_dasl._errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl._runs.files import replacing, write_text
+from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run, forecast_times, future_times
 
@@ -179,7 +179,7 @@ def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path,
     monkeypatch.setattr(study_module, "fit", no_fit)
     rival = bd.Model(small_study.model().layer, bd.PoissonNoise())
     study = dataclasses.replace(small_study.study(), rivals={"counts": rival})
-    with pytest.raises(DataError, match="must be counts"):
+    with pytest.raises(DataError, match="which PoissonNoise rules out: its data are whole numbers"):
         study.run(tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
@@ -293,8 +293,8 @@ def test_a_torn_posterior_stops_a_second_run(ran, tmp_path, monkeypatch):
 
 SAVE_UNDER_LIMITS = """
 import resource, sys
-from bayes_dasl._errors import WriteError
-from bayes_dasl.posterior import load, save
+from bayes_dasl.errors import WriteError
+from bayes_dasl.prediction import load, save
 post = load(sys.argv[1])
 for limit in map(int, sys.argv[3:]):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))

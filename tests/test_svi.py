@@ -10,10 +10,9 @@ from known_problems import Conjugate, Known, banana, correlated
 from scipy.stats import norm, truncnorm
 
 import bayes_dasl as bd
-from bayes_dasl._errors import ModelError
-from bayes_dasl._runs.journal import Journal
-from bayes_dasl._runs.progress import ProgressBar
-from bayes_dasl.inference.problem import traced_once
+from bayes_dasl.errors import ModelError
+from bayes_dasl.inference import Journal, ProgressBar
+from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.svi import variational as svi
 from bayes_dasl.inference.svi.guides import GUIDES, build_family
 from bayes_dasl.inference.svi.variational import SVI

@@ -11,9 +11,10 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
-from bayes_dasl._errors import DataError, MismatchError, ModelError, ReadError
 from bayes_dasl._statistics.importance import largest_pareto_k, weigh
-from bayes_dasl.inference.samples import Samples
+from bayes_dasl.errors import DataError, MismatchError, ModelError, ReadError
+from bayes_dasl.inference import AbstractEngine, Samples
+from bayes_dasl.judgement.diagnosis import Finding
 from bayes_dasl.prediction.posterior import draws_dataset, signature
 from bayes_dasl.revision.updates import _joined, update
 
@@ -31,7 +32,7 @@ class Constant(bd.Module):
 
 
 @dataclasses.dataclass(frozen=True)
-class Exact:
+class Exact(AbstractEngine):
     """Independent draws of the conjugate posterior of whatever data the problem holds."""
 
     draws: int = DRAWS
@@ -41,7 +42,8 @@ class Exact:
         z = np.asarray(jax.random.normal(key, (CHAINS, self.draws)))
         lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))((mean + sd * z)[..., None]))
         stats = {"lp": lp, "energy": -lp, "diverging": np.zeros(z.shape, bool)}
-        return Samples((mean + sd * z)[..., None], stats, False, {"log_evidence": -1.0})
+        findings = tuple(Finding("good", subject, "said by the engine") for subject in ("own", "log evidence"))
+        return Samples((mean + sd * z)[..., None], stats, {"log_evidence": -1.0}, findings)
 
 
 def truth(y):
@@ -78,6 +80,11 @@ def assert_draws(updated, y, effective=None):
     assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(2 * effective)
 
 
+def said_of(post, subject):
+    """The findings about a subject, as text."""
+    return [str(finding) for finding in bd.diagnose(post).findings if finding.subject == subject]
+
+
 def test_a_few_data_are_taken_in_by_weights(post):
     new = np.array([2.3, 1.4])
     before = post.copy(deep=True)
@@ -88,6 +95,12 @@ def test_a_few_data_are_taken_in_by_weights(post):
     assert updated.attrs["update_pareto_k"] < 0.7
     assert 400 < updated.attrs["effective_draws"] < CHAINS * DRAWS
     assert_draws(updated, everything)
+    k, effective = updated.attrs["update_pareto_k"], updated.attrs["effective_draws"]
+    taken = f"importance weights: PSIS k-hat {k:.2f}, {effective:.0f} effective draws"
+    assert said_of(updated, "update") == [f"[good] update: new data were taken in by {taken}"]
+    # What the engine said still stands, but the evidence is that of fewer data.
+    assert said_of(updated, "own") == said_of(post, "own") == ["[good] own: said by the engine"]
+    assert len(said_of(post, "log evidence")) == 1 and said_of(updated, "log evidence") == []
     # The old posterior is elsewhere: the test sees whether the data were taken in.
     with pytest.raises(AssertionError):
         assert_draws(updated, OLD)
@@ -123,6 +136,10 @@ def test_what_weights_cannot_carry_is_fitted_anew(post, new):
     assert updated.attrs["updated_by"] == "refit"
     assert updated.attrs["update_pareto_k"] >= 0.7 or updated.attrs["effective_draws"] < 0.1 * CHAINS * DRAWS
     everything = np.concatenate([OLD, new])
+    [said] = said_of(updated, "update")
+    assert said.startswith("[good] update: new data were taken in by a refit, since weights of the old draws would not")
+    weights = updated.attrs["update_pareto_k"], updated.attrs["effective_draws"]
+    assert said.endswith("(PSIS k-hat {:.2f}, {:.0f} effective draws)".format(*weights))
     assert_draws(updated, everything, effective=CHAINS * DRAWS)
     assert updated["observed_data"].sizes["time"] == len(everything)
 
@@ -135,6 +152,7 @@ def test_datum_by_datum_ends_in_the_same_posterior(post):
         ways.append(updated.attrs["updated_by"])
     assert ways == ["importance weights"] * 4
     assert updated.attrs["updates"] == 4
+    assert len(said_of(updated, "update")) == len(said_of(updated, "own")) == 1
     # Each resampling adds an error of its own to those of the distinct draws that are left.
     assert_draws(updated, np.append(OLD, new), effective=updated.attrs["effective_draws"] / 2)
 
@@ -200,7 +218,7 @@ def test_weights_that_have_no_tail(log_weights, pareto_k):
     assert weights.values[np.isneginf(log_weights)].sum() == pytest.approx(float(np.isneginf(log_weights).all()))
 
 
-def test_another_model_and_no_engine_are_refused(post):
+def test_another_model_and_no_engine_are_refused(post, unchecked):
     other = bd.Model(bd.ODE(Constant(level=dist.Normal()), {"y": 0.0}), bd.NormalNoise(scale=NOISE))
     with pytest.raises(MismatchError, match=r"belongs to another model: .*level"):
         update(other, post, series([1.0], 12))

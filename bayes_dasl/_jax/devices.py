@@ -10,7 +10,7 @@ import jax
 import numpyro
 import platformdirs
 
-from .._errors import BayesDaslError, ModelError
+from ..errors import BayesDaslError, ModelError
 
 _GIBIBYTE = 2**30
 

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from .._errors import ModelError
+from ..errors import ModelError
 
 
 def as_key(key: int | Array) -> Array:

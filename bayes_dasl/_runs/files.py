@@ -6,7 +6,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from .._errors import WriteError
+from ..errors import WriteError
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .._errors import MismatchError, ReadError
+from ..errors import MismatchError, ReadError
 from .files import replacing
 
 type Arrays = dict[str, np.ndarray]

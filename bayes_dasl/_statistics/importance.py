@@ -9,7 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Int
 
-from .._errors import MismatchError
+from ..errors import MismatchError
 
 _LARGEST_PARETO_K = 0.7
 

@@ -5,8 +5,8 @@ from typing import Any
 
 import equinox as eqx
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict
+from ..errors import ModelError
 from ..layers._parts import check_function
 from ..random import Module, Scalar, Values, VectorField, check_scalar
 

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import Module
 
 

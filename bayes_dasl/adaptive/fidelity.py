@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function
 from ..layers._prediction import prediction

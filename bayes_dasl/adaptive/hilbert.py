@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import Scalar, between
 from .families import AbstractFamily, check_range, held
 

@@ -8,8 +8,8 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
 from ..data.inputs import Inputs, Linear
+from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import agreed, agreed_interpolation
 from ..layers._prediction import joined

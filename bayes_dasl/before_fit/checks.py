@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._errors import BayesDaslError
 from .._jax.devices import prepare
 from .._jax.keys import as_key
+from ..errors import BayesDaslError
 from ..inference import NUTS, AbstractEngine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import Module, RandomLeaf, describe_distribution, is_random, paths
 
 if TYPE_CHECKING:

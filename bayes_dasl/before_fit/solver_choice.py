@@ -9,9 +9,9 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._errors import ModelError
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
+from ..errors import ModelError
 from ..inference import pose
 from ..inference.gradient import choose, traced_once
 from ..inference.sharding import lap_times

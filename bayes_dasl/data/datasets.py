@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._errors import DataError
+from ..errors import DataError
 from .inputs import Inputs, interpolated
 
 

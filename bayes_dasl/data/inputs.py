@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._errors import DataError
+from ..errors import DataError
 
 
 class AbstractForcing(eqx.Module):

@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import ModelError
 from .._jax.tree import prepared, prepared_inside
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._parts import agreed, agreed_interpolation, is_layer
 from ..layers._prediction import joined

@@ -6,8 +6,8 @@ from typing import Any
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict
+from ..errors import ModelError
 from ..layers._parts import check_function
 from ..random import Module, Values, VectorField
 

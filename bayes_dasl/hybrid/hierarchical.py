@@ -5,7 +5,7 @@ from typing import Any
 
 import equinox as eqx
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..layers._parts import check_function, check_part
 from ..random import Values, VectorField
 from ._joined import AbstractHybrid

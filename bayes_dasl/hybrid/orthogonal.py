@@ -10,10 +10,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, index_of, inputs
 from ..data.inputs import Inputs
+from ..errors import DataError, ModelError
 from ..random import Module, Values, paths
 from ._sensitivity import coordinates, parameters, tangents
 

@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from numpyro.distributions import constraints
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..layers._parts import check_function, check_part
 from ..random import Values, is_function, is_random, shape_of
 from ._joined import AbstractHybrid

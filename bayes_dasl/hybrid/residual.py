@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from .._errors import ModelError
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part, is_layer
 from ..random import Values, VectorField, with_ones

@@ -7,8 +7,8 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from .._errors import MismatchError, ModelError
 from .._runs.journal import Arrays, Journal
+from ..errors import MismatchError, ModelError
 from .gradient import traced_once
 from .problem import Problem
 from .sharding import lap_times, shards_of

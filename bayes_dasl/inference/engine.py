@@ -4,15 +4,16 @@ import abc
 import dataclasses
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._errors import ModelError, ReadError
 from .._findings import Finding
 from .._runs.journal import Journal
 from .._runs.progress import ProgressBar
+from ..errors import ModelError, ReadError
+from .gradient import choose
 from .problem import Problem
 
 
@@ -73,7 +74,7 @@ class Settings:
         return {"class": _class_name(type(self)), **plain}
 
     @classmethod
-    def _from_stored(cls, settings: dict[str, Any]) -> Self:
+    def _from_stored(cls, settings: dict[str, Any]) -> "Settings":
         return cls(**{name: restored(value) if isinstance(value, dict) else value for name, value in settings.items()})
 
     def _check_numbers(self, **least: int) -> None:
@@ -147,8 +148,11 @@ class AbstractEngine(abc.ABC, Settings):
         return None
 
     def gradient_mode(self, problem: Problem) -> str:
-        """Whether gradients are taken by `forward` or `reverse` mode through the solver."""
-        return "reverse"
+        """Whether gradients are taken by `forward` or `reverse` mode through the solver.
+
+        Raises: ModelError if the solver of the model cannot do what the engine needs.
+        """
+        return choose(problem, "reverse")
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "AbstractEngine":
         """The engine for a posterior that is similar to one with draws at these positions."""

@@ -11,13 +11,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._errors import ModelError, ReadError
 from .._findings import to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, read_identity
 from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
+from ..errors import ModelError, ReadError
 from ..model import Model
 from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior

@@ -9,10 +9,10 @@ import diffrax
 import jax
 import jax.numpy as jnp
 
-from .._errors import ModelError, WriteError
 from .._jax.devices import cache_folder, computing_devices
 from .._jax.trace import traced
 from .._runs.files import write_text
+from ..errors import ModelError, WriteError
 from ..layers import with_adjoint
 from .problem import LogDensity, Problem, ValueAndGradient
 from .sharding import lap_times

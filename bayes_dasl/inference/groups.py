@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._errors import MismatchError
+from ..errors import MismatchError
 from ..model import Model
 from ..prediction.confounding import confounding
 from ..prediction.posterior import (

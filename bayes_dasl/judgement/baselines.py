@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from .._errors import MismatchError
 from ..data.datasets import index_of
+from ..errors import MismatchError
 from .scores import score_table
 
 FEWEST_DIFFERENCES = 5

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 from scipy import linalg
 
-from .._errors import MismatchError
+from ..errors import MismatchError
 
 GROUPS = ("science", "network")
 MEANINGS = {

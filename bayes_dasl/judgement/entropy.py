@@ -8,8 +8,8 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
-from .._errors import MismatchError
 from .._statistics.thinning import thinned
+from ..errors import MismatchError
 from ..noise import NegativeBinomialNoise, PoissonNoise
 from .decomposition import chosen, labelled, stacked
 

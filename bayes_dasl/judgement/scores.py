@@ -10,8 +10,8 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from .._errors import MismatchError
 from ..data.datasets import checked_times, index_of
+from ..errors import MismatchError
 
 LEVELS = (50, 80, 90, 95)
 COLUMNS = (

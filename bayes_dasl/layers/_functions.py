@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import check_scalar, is_function, is_random, shape_of, with_ones
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import is_function
 from ._prediction import AbstractLayer
 

@@ -6,9 +6,9 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import named, several_names, shapes_of
 from ._prediction import AbstractLayer, AbstractTrajectory, Prediction, predict_rows

@@ -11,9 +11,9 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
 from ..data.inputs import Inputs
+from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows

@@ -12,9 +12,9 @@ from jax.flatten_util import ravel_pytree
 from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float, Int
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict, frozen
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, predict_rows

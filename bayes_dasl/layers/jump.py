@@ -12,7 +12,7 @@ from equinox.internal import unvmap_any
 from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import Module, Values, is_function, is_random, shape_of
 from ._functions import named
 

@@ -8,9 +8,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._errors import ModelError, ShapeError
 from .._jax.tree import FrozenDict, prepared
 from ..data.inputs import KINDS, AbstractForcing, Inputs, Linear, Step
+from ..errors import ModelError, ShapeError
 from ..random import Module, Values, VectorField, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
 from ._prediction import AbstractTrajectory, Prediction, finite, predict_rows, prediction

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
+from ..errors import ModelError
 
 
 def integrate(f: Callable, low: Any, high: Any, *, nodes: int = 20, panels: int = 1, scale: Any = 1.0) -> Any:

@@ -14,9 +14,9 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._errors import DataError, ModelError
 from .._jax.tree import FrozenDict
 from ..data.inputs import Inputs, Step
+from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, check_initial, output_names, several_names, shapes_of
 from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded

@@ -12,10 +12,10 @@ import numpyro.distributions as dist
 import xarray as xr
 from jax.core import Tracer
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..random import shape_of
 from ._prediction import AroundTrajectory, Prediction
 from .ode import ODE

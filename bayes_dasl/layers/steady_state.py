@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict, frozen, prepared
 from ..data.inputs import Inputs
+from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names
 from ._prediction import AbstractLayer, Prediction, predict_rows

@@ -11,8 +11,8 @@ import jax.tree_util as jtu
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
 from .._jax.tree import FrozenDict, dotted
+from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
 from .weights import AbstractWeights, Horseshoe
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from .._errors import ModelError
+from ..errors import ModelError
 from ..random import Module, Scalar, is_random, shape_of
 
 

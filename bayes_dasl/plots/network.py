@@ -12,10 +12,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .._errors import MismatchError, ModelError
 from .._jax.keys import as_key
 from .._jax.tree import short_names
 from .._statistics.thinning import thinned
+from ..errors import MismatchError, ModelError
 from ..model import Model
 from ..networks.network import Network, networks
 from ..prediction.posterior import check_belongs, draws_of, fitted_data

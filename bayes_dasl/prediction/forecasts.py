@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._errors import DataError
 from .._jax.keys import as_key, printable
 from ..data.datasets import check_units, checked_times
 from ..data.inputs import Inputs
+from ..errors import DataError
 from ..model import Model, check_shapes
 from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .._errors import MismatchError, ReadError
 from .._jax.tree import short_names
 from .._runs.files import replacing
 from ..data.datasets import index_of
+from ..errors import MismatchError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, bounds, describe_distribution, paths
 

@@ -11,7 +11,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._errors import ModelError
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._statistics.convergence import moving_quantities, rhat
@@ -27,6 +26,7 @@ from .._statistics.importance import (
     weigh,
 )
 from .._statistics.thinning import thinned
+from ..errors import ModelError
 from ..inference import Problem, check_same_posterior, pose
 from ..model import Model
 from ..prediction.posterior import draws_of, fitted_data, mismatch_group, over_data, with_log_factor

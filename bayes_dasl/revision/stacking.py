@@ -9,10 +9,10 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._errors import MismatchError
 from .._findings import Finding, from_json, to_json
 from .._jax.keys import as_key, printable
 from .._statistics.importance import resample_draws
+from ..errors import MismatchError
 
 
 def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:

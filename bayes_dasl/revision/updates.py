@@ -10,7 +10,6 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .._errors import DataError
 from .._findings import Finding, from_json, to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
@@ -23,6 +22,7 @@ from .._statistics.importance import (
     weigh,
 )
 from ..data.datasets import check_units, checked_times, fingerprint, series
+from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, Problem, check_engine, check_same_posterior, data_groups, fit, pose
 from ..model import Model
 from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor

@@ -4,7 +4,7 @@ import numpy as np
 from jaxtyping import Int
 from numpyro.distributions.transforms import IdentityTransform
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...networks.network import linear_layers, networks
 from ..problem import Problem
 

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from ..._errors import ModelError
 from ..._jax.tree import frozen
+from ...errors import ModelError
 from ..problem import Problem
 
 

@@ -7,9 +7,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._errors import ModelError
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
+from ...errors import ModelError
 from ..coordinates.frame import positions
 from ..coordinates.last_layer import last_layer
 from ..coordinates.reference import is_sound, references_of

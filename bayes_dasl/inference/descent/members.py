@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._errors import ModelError
 from ..._findings import Finding
 from ..._jax.tree import frozen
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
+from ...errors import ModelError
 from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference
 from ..engine import Facts

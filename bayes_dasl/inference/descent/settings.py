@@ -2,7 +2,7 @@
 
 import dataclasses
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ..coordinates.reference import COORDINATES, programs
 from ..engine import Cost, Settings
 from ..problem import Problem

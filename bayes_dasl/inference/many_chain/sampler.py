@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ..._errors import ModelError
 from ..._findings import Finding, nested_finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.convergence import nested_rhat
+from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..gradient import traced_once
 from ..metric import Metric, refine

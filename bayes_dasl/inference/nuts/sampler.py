@@ -3,16 +3,16 @@
 import dataclasses
 import hashlib
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any
 
 import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._errors import ReadError
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
+from ...errors import ReadError
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -289,7 +289,7 @@ class Warmed(AbstractEngine):
         return super().stored() | {"positions": self._digest()}
 
     @classmethod
-    def _from_stored(cls, settings: dict[str, Any]) -> Self:
+    def _from_stored(cls, settings: dict[str, Any]) -> "Warmed":
         raise ReadError("the checkpoint was made by bd.update: call it again, with the same arguments and checkpoint")
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:

@@ -9,10 +9,10 @@ import jax
 import numpy as np
 from jaxtyping import Array
 
-from ..._errors import ModelError
 from ..._findings import Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
+from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from .mutation import Hamiltonian, Walk

@@ -11,11 +11,11 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from ..._errors import ModelError
 from ..._findings import Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..._statistics.importance import largest_pareto_k, weigh
+from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..gradient import traced_once
 from ..metric import root_of_inverse

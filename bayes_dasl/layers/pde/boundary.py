@@ -4,7 +4,7 @@ from abc import abstractmethod
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...random import Module, is_random
 from .grid import Grid
 from .pointwise import check_value

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ..._errors import ModelError
+from ...errors import ModelError
 
 _DAMPING = 2 / 13
 

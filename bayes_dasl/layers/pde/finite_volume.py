@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...random import Module, Values, is_function
 from .boundary import ENDS, AbstractCondition, AbstractLinear, Flux, Periodic, check_boundary, condition, fields_of
 from .grid import Grid

@@ -8,8 +8,8 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from ..._errors import DataError, ModelError
 from ..._jax.tree import FrozenDict
+from ...errors import DataError, ModelError
 from ...random import Module
 
 _LEAST_CELLS = 4

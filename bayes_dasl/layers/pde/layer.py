@@ -9,9 +9,9 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from ..._errors import ModelError
 from ..._jax.tree import FrozenDict
 from ...data.inputs import Inputs
+from ...errors import ModelError
 from ...random import Values, VectorField, with_ones
 from .._functions import check_tolerances, several_names
 from .._prediction import AbstractLayer, Prediction

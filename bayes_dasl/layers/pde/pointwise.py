@@ -11,7 +11,7 @@ import numpy as np
 from jax.core import Tracer
 from jaxtyping import Array
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...random import Values, is_function, is_random, shape_of
 
 

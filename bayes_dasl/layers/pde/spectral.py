@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Complex, Float
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...random import Module, Values, is_function
 from .grid import Grid
 from .pointwise import by_field, check_value, each, of_field

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._errors import ModelError
+from ...errors import ModelError
 from ...random import Module, Scalar, Values
 from .grid import Grid
 from .pointwise import check_value, evaluate

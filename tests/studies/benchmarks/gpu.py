@@ -94,7 +94,7 @@ def likely(problem: Any, size: int) -> Any:
     """Positions around the modes, as chains have them."""
     import jax
 
-    from bayes_dasl.inference.problem import traced_once
+    from bayes_dasl.inference.gradient import traced_once
     from bayes_dasl.inference.starts import Optimiser, find_start, first_positions
 
     optimiser = Optimiser(traced_once(problem)[0])
@@ -121,7 +121,7 @@ def gradients(row: Row, quick: bool) -> Row:
     import jax
     import jax.numpy as jnp
 
-    from bayes_dasl.inference.problem import traced_once
+    from bayes_dasl.inference.gradient import traced_once
 
     _, _, problem = posed(row["problem"])
     batch = jax.jit(jax.vmap(traced_once(problem)[0]))

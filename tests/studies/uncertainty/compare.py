@@ -22,9 +22,9 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 SEEDS, MEMBERS, STEPS = range(10, 20), 10, 1500
 ENGINES = {
     "NUTS": bd.NUTS(draws=500),  # of Lorenz, of which 1000 take 23 minutes beside another run
-    "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, STEPS),
-    "anchored ensemble": bd.DeepEnsemble(MEMBERS, STEPS, bootstrap=False),
-    "plain ensemble": bd.DeepEnsemble(MEMBERS, STEPS, anchored=False, bootstrap=False),
+    "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, descent=bd.Descent(STEPS)),
+    "anchored ensemble": bd.DeepEnsemble(MEMBERS, bootstrap=False, descent=bd.Descent(STEPS)),
+    "plain ensemble": bd.DeepEnsemble(MEMBERS, anchored=False, bootstrap=False, descent=bd.Descent(STEPS)),
     "MC dropout": bd.MCDropout(descent=bd.Descent(steps=STEPS, patience=None)),
     "SWAG + unscented": bd.SWAG(descent=bd.Descent(steps=STEPS, patience=None)),
     "Laplace, all weights": bd.Laplace("all", descent=bd.Descent(steps=STEPS, patience=20)),
