@@ -18,6 +18,7 @@ from bayes_dasl.inference.coordinates import (
     last_layer as _last_layer,
     reference as _reference,
 )
+from bayes_dasl.inference.coordinates.conditional import LinearModel
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import AbstractTrajectory, Prediction
@@ -27,7 +28,7 @@ from bayes_dasl.layers.given_states import given, named_trajectories, trajectori
 @pytest.fixture(scope="module")
 def posed():
     problem = pose(small.model(), small.data())
-    linear = _frame.LinearModel(problem, _last_layer.last_layer(problem))
+    linear = LinearModel(problem, *_last_layer.last_layer(problem))
     references = _reference.References(linear)
     x = np.asarray(problem.prior(40, key=jax.random.key(1)))
     matched = _matching.Matching(problem).climb(x)
@@ -90,7 +91,7 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     y = np.sin(x) + 0.1 * np.random.default_rng(0).normal(size=20)
     problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", y)}, coords={"time": np.arange(20.0)}))
     last = _last_layer.last_layer(problem)
-    references = _reference.References(_frame.LinearModel(problem, last))
+    references = _reference.References(LinearModel(problem, *last))
     frame = references.restored(references.frame(np.asarray(problem.prior(8, key=jax.random.key(0)))))
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
     _, log_density = traced_once(problem)

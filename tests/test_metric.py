@@ -10,6 +10,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import metric as _metric, pose
+from bayes_dasl.inference.starts import laplace_metric
 
 
 class Still(eqx.Module):
@@ -65,7 +66,7 @@ def test_gradients_follow_the_chain_rule(metric):
 
 def dense(covariance):
     """The metric in which a normal of this covariance is a unit normal."""
-    unit = _metric.laplace_metric(posed(len(covariance)), np.eye(len(covariance)))
+    unit = laplace_metric(posed(len(covariance)), np.eye(len(covariance)))
     return eqx.tree_at(lambda m: m.factor, unit, jnp.asarray(np.linalg.cholesky(covariance)))
 
 
@@ -88,14 +89,14 @@ def test_a_normal_is_whitened_from_few_draws():
 
 def test_the_laplace_metric_is_the_inverse_of_the_curvature():
     precision = np.linalg.inv(covariance_of(np.random.default_rng(2), 5))
-    metric = _metric.laplace_metric(posed(5), precision)
+    metric = laplace_metric(posed(5), precision)
     columns = jax.vmap(metric.position)(jnp.eye(5))
     np.testing.assert_allclose(columns.T @ columns, np.linalg.inv(precision), rtol=1e-8)
     assert metric.differs_from(metric) == pytest.approx(1.0)
 
 
 def test_directions_of_no_curvature_are_long_and_no_longer():
-    metric = _metric.laplace_metric(posed(4), np.diag([4.0, 0.0, -1.0, 1e-9]))
+    metric = laplace_metric(posed(4), np.diag([4.0, 0.0, -1.0, 1e-9]))
     np.testing.assert_allclose(np.diag(metric.factor), [0.5, 10.0, 1.0, 10.0])
 
 
@@ -106,9 +107,9 @@ def test_many_dimensions_are_low_rank():
     covariance[0, 1] = covariance[1, 0] = 0.99 * np.sqrt(covariance[0, 0] * covariance[1, 1])
     draws = rng.multivariate_normal(np.zeros(160), covariance, size=(4, 100), method="cholesky")
     gradients = -np.linalg.solve(covariance, draws[..., None])[..., 0]
-    start = _metric.laplace_metric(posed(160), np.eye(160))
+    start = laplace_metric(posed(160), np.eye(160))
     assert start.rest == tuple(range(160))
-    assert _metric.laplace_metric(posed(128), np.eye(128)).rest == ()
+    assert laplace_metric(posed(128), np.eye(128)).rest == ()
     metric = _metric.refine(start, draws, gradients)
     spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 160)))
     assert abs(np.corrcoef(spread[:, 0], spread[:, 1])[0, 1]) < 0.2
@@ -120,7 +121,7 @@ def test_a_mode_of_any_condition_has_a_metric(stiffest):
     """A datum of known noise beside a direction that only the prior constrains."""
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
     curvature = np.array([stiffest, 1e2, 1.0, 1e-1])
-    metric = _metric.laplace_metric(posed(4), (rotation * curvature) @ rotation.T)
+    metric = laplace_metric(posed(4), (rotation * curvature) @ rotation.T)
     factor = np.asarray(metric.factor)
     assert np.isfinite(factor).all() and (np.diag(factor) > 0).all()
     if stiffest < 1e10:  # beyond, the curvature itself is lost in rounding
@@ -143,5 +144,5 @@ def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     layer = bd.MultipleShooting(ode, times[1:], segments, 0.1)
     data = xr.Dataset({"y": ("time", np.ones(knots + 1))}, {"time": times})
     problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
-    metric = _metric.laplace_metric(problem, np.eye(problem.dimension))
+    metric = laplace_metric(problem, np.eye(problem.dimension))
     assert (len(metric.block), len(metric.rest)) == (dense, rest)

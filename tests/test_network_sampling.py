@@ -11,8 +11,8 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
-from bayes_dasl.inference.coordinates.gradient_matching import _is_positive, matched_start
-from bayes_dasl.inference.coordinates.reference import references_of
+from bayes_dasl.inference.coordinates.gradient_matching import _is_positive
+from bayes_dasl.inference.coordinates.reference import matched_start, references_of
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser

@@ -1,7 +1,7 @@
 """Coordinates in which chains and members move: the posterior's own, or others that are made to suit it."""
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -14,6 +14,7 @@ from ..._runs.journal import Arrays
 _BATCH = 100
 
 
+@runtime_checkable
 class Frame(Protocol):
     """A way from coordinates to positions and back, a pytree of arrays."""
 
@@ -38,6 +39,7 @@ class Plain(eqx.Module):
         return x
 
 
+@runtime_checkable
 class FrameMaker(Protocol):
     """Makes frames from positions, as arrays that a journal can keep."""
 
