@@ -21,8 +21,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.gradient import choose
-from bayes_dasl.inference.problem import Problem, traced_once
+from bayes_dasl.inference.gradient import choose, traced_once
+from bayes_dasl.inference.problem import Problem
 from bayes_dasl.random import realise
 from case_studies.lynx_hare import LotkaVolterra
 from tests.problems import posteriordb_lynx_hare

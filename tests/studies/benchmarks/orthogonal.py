@@ -16,7 +16,7 @@ import numpy as np
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.problem import traced_once
+from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.starts import Optimiser
 
 from ..pages import table

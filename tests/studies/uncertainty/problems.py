@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference import Engine
+from bayes_dasl.inference import AbstractEngine
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
@@ -185,7 +185,7 @@ def lorenz(seed: int, width: int = 8, depth: int = 2) -> Problem:
 
 
 @cache
-def code(name: str, engine: Engine, *parts: object) -> str:
+def code(name: str, engine: AbstractEngine, *parts: object) -> str:
     """The fingerprint of what makes a posterior of a problem, on any data: its model, and further parts."""
     return fingerprint(bd.fit, engine, PROBLEMS[name](0).model, *parts)
 
