@@ -6,27 +6,19 @@ Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` 
 devices and compilation cache are still yours to choose (`bd.configure`).
 """
 
-import importlib
+import importlib as _importlib
+import typing as _typing
 from importlib.metadata import version as _version
-from types import ModuleType
-from typing import TYPE_CHECKING
 
+from . import networks as networks
 from ._jax import configure as configure
 from .adaptive import (
-    RBF as RBF,
     Basis as Basis,
-    BSpline as BSpline,
     Coupling as Coupling,
-    Fourier as Fourier,
-    HilbertGP as HilbertGP,
-    Horseshoe as Horseshoe,
     LayerCoupling as LayerCoupling,
     Link as Link,
     MultiFidelity as MultiFidelity,
-    NormalShrinkage as NormalShrinkage,
-    Polynomial as Polynomial,
-    Product as Product,
-    RandomWalk as RandomWalk,
+    bases as bases,
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
 from .data import inputs as inputs, split as split, standardise as standardise
@@ -78,27 +70,8 @@ from .layers import (
     pde as pde,
     segment_states as segment_states,
 )
-from .layers.pde import (
-    Chebyshev as Chebyshev,
-    Dirichlet as Dirichlet,
-    FiniteVolume as FiniteVolume,
-    Flux as Flux,
-    Grid as Grid,
-    Neumann as Neumann,
-    Periodic as Periodic,
-    Robin as Robin,
-    Smagorinsky as Smagorinsky,
-    Spectral as Spectral,
-    Vorticity as Vorticity,
-)
 from .model import Model as Model
-from .networks import (
-    Network as Network,
-    fan_in as fan_in,
-    from_flax as from_flax,
-    from_haiku as from_haiku,
-    sparse as sparse,
-)
+from .networks import Network as Network
 from .noise import (
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
@@ -113,14 +86,14 @@ from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study
 
-if TYPE_CHECKING:
+if _typing.TYPE_CHECKING:
     from . import plots as plots
 
 __version__ = _version("bayes_dasl")
 
 
-def __getattr__(name: str) -> ModuleType:
+def __getattr__(name: str) -> _typing.Any:
     """`bd.plots` is there without an import of its own, and loads Matplotlib when it is first asked for."""
     if name == "plots":
-        return importlib.import_module(".plots", __name__)
+        return _importlib.import_module(".plots", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

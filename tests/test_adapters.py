@@ -28,13 +28,13 @@ class Perceptron(nnx.Module):
 
 def flax():
     module = Perceptron(nnx.Rngs(0))
-    return bd.from_flax(module), module
+    return bd.networks.from_flax(module), module
 
 
 def haiku(transform=hk.transform):
     transformed = transform(lambda x: hk.nets.MLP([5, 1], activation=jnp.tanh)(x))
     params = transformed.init(jax.random.key(0), jnp.ones(2))
-    return bd.from_haiku(transformed, params), lambda x: transformed.apply(params, None, x)
+    return bd.networks.from_haiku(transformed, params), lambda x: transformed.apply(params, None, x)
 
 
 @pytest.mark.parametrize("make", [flax, haiku])
@@ -97,10 +97,10 @@ def test_refusals():
             return self.norm(x)
 
     with pytest.raises(ModelError, match="batch normalisation"):
-        bd.from_flax(Normalised(nnx.Rngs(0)))
+        bd.networks.from_flax(Normalised(nnx.Rngs(0)))
     with pytest.raises(ModelError, match=r"takes a flax\.nnx\.Module"):
-        bd.from_flax(jnp.tanh)
+        bd.networks.from_flax(jnp.tanh)
     with pytest.raises(ModelError, match="without state"):
         haiku(hk.transform_with_state)
     with pytest.raises(ModelError, match="takes what"):
-        bd.from_haiku(jnp.tanh, {})
+        bd.networks.from_haiku(jnp.tanh, {})

@@ -19,9 +19,9 @@ from scipy import interpolate
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl.adaptive import (
+from bayes_dasl.adaptive import Basis
+from bayes_dasl.adaptive.bases import (
     RBF,
-    Basis,
     BSpline,
     Fourier,
     HilbertGP,
@@ -31,7 +31,7 @@ from bayes_dasl.adaptive import (
     Product,
     RandomWalk,
 )
-from bayes_dasl.adaptive.families import mean_square
+from bayes_dasl.adaptive.bases.families import mean_square
 from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
 

@@ -14,7 +14,7 @@ from pdes import given, solve
 import bayes_dasl as bd
 from bayes_dasl.random import draw_prior, realise
 
-GRID = bd.Grid(x=(0.0, 2 * np.pi, 16), y=(0.0, 2 * np.pi, 16))
+GRID = bd.pde.Grid(x=(0.0, 2 * np.pi, 16), y=(0.0, 2 * np.pi, 16))
 X = GRID.centres("x")
 VISCOSITY, WIDTH, TRUTH, NOISE = 1e-3, 1.5 * GRID.width("x"), 0.17, 0.05
 TIMES = np.array([0.25, 0.5])
@@ -28,24 +28,24 @@ def start():
 
 
 def layer(eddy):
-    return bd.PDE(bd.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4)
+    return bd.PDE(bd.pde.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4)
 
 
 def unknown_function():
-    family = bd.BSpline(0.0, 12.0, 4, degree=2)
+    family = bd.bases.BSpline(0.0, 12.0, 4, degree=2)
     weights = dist.Normal(0.0, 1.0).expand((4,)).to_event(1)
     return bd.Basis(family, "strain", "eddy", weights, scale=0.01, positive=True)
 
 
 def observed():
-    clean = solve(layer(bd.Smagorinsky(TRUTH, WIDTH)), given(TIMES, x=X, y=X)).values["vorticity"]
+    clean = solve(layer(bd.pde.Smagorinsky(TRUTH, WIDTH)), given(TIMES, x=X, y=X)).values["vorticity"]
     seen = np.asarray(clean) + NOISE * np.random.default_rng(1).normal(size=clean.shape)
     data = xr.Dataset({"vorticity": (("time", "x", "y"), seen)}, {"time": TIMES, "x": X, "y": X})
     return data.isel(x=slice(0, None, 2), y=slice(1, None, 2))
 
 
 def test_the_coefficient_is_found_and_forecasts_keep_the_total():
-    unknown = layer(bd.Smagorinsky(dist.HalfNormal(0.3), WIDTH))
+    unknown = layer(bd.pde.Smagorinsky(dist.HalfNormal(0.3), WIDTH))
     model = bd.Model(unknown, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
     engine = bd.NUTS(chains=2, warmup=50, draws=75, max_tree_depth=5, gradient="forward", climbs=2)
     post = bd.fit(model, observed(), engine, key=0, progress=False)
@@ -60,7 +60,7 @@ def test_the_coefficient_is_found_and_forecasts_keep_the_total():
     assert float(means.std(("chain", "draw")).mean()) > 0
 
 
-@pytest.mark.parametrize("eddy", [bd.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()])
+@pytest.mark.parametrize("eddy", [bd.pde.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()])
 def test_a_closure_takes_energy(eddy):
     r"""As much as $\nu_e |S|^2$ in the mean, whatever the draw; so it never adds any."""
     field, nothing = start(), jnp.zeros(())
@@ -70,7 +70,8 @@ def test_a_closure_takes_energy(eddy):
         known = realise(eddy, draw)
         viscosity = jax.vmap(lambda s: known(nothing, {"strain": s}, {})["eddy"])(strain.ravel()).reshape(GRID.shape)
         with_it, without = (
-            bd.Vorticity(GRID, VISCOSITY, eddy=e)(nothing, {"vorticity": field}, {})["vorticity"] for e in (known, None)
+            bd.pde.Vorticity(GRID, VISCOSITY, eddy=e)(nothing, {"vorticity": field}, {})["vorticity"]
+            for e in (known, None)
         )
         flow, change = bd.pde.velocity(GRID, field), bd.pde.velocity(GRID, with_it - without)
         added = sum(jnp.mean(flow[name] * change[name]) for name in GRID.names)
@@ -83,7 +84,7 @@ def test_a_closure_takes_energy(eddy):
 
 def test_a_sharp_filter_leaves_what_the_coarse_grid_transports():
     """Cut by `coarsen` and `truncated`, a finer field has the same waves and none beyond."""
-    fine = bd.Grid(x=(0.0, 2 * np.pi, 32), y=(0.0, 2 * np.pi, 32))
+    fine = bd.pde.Grid(x=(0.0, 2 * np.pi, 32), y=(0.0, 2 * np.pi, 32))
     drawn = bd.pde.random_vorticity(fine, lambda k: 1 / (1 + k**2), key=jax.random.key(0))
     cut = bd.pde.truncated(GRID, bd.pde.coarsen(drawn, fine, GRID))
     k, before = bd.pde.energy_spectrum(fine, drawn)

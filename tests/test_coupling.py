@@ -14,7 +14,8 @@ from adaptive_checks import (
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl.adaptive import Basis, BSpline, Coupling, LayerCoupling, Link
+from bayes_dasl.adaptive import Basis, Coupling, LayerCoupling, Link
+from bayes_dasl.adaptive.bases import BSpline
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
 from bayes_dasl.random import paths

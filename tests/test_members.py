@@ -364,7 +364,10 @@ def test_dropout_leaves_units_out():
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
         bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None)))
-    for prior in (bd.sparse(2), lambda name, weight: dist.HalfNormal(1.0).expand(weight.shape).to_event(weight.ndim)):
+    for prior in (
+        bd.networks.sparse(2),
+        lambda name, weight: dist.HalfNormal(1.0).expand(weight.shape).to_event(weight.ndim),
+    ):
         with pytest.raises(bd.BayesDaslError, match=r"layers.1.weight' forbids"):
             positive = bd.Network.mlp({"y": (1.0, 0.6)}, ("y",), 0.5, width=3, depth=1, prior=prior)
             bd.fit(

@@ -144,7 +144,7 @@ class TestSizes:
 
 class TestPriors:
     def test_scales_by_layer(self):
-        wide = bd.Network(mlp(), ("a", "b"), ("f", "g"), prior=bd.fan_in(2.0, bias=0.5))
+        wide = bd.Network(mlp(), ("a", "b"), ("f", "g"), prior=bd.networks.fan_in(2.0, bias=0.5))
         spread = {p: float(leaf.distribution.variance.max()) ** 0.5 for p, leaf in paths(wide).items()}
         assert spread["module.layers.0.weight"] == pytest.approx(2.0 / np.sqrt(2))
         assert spread["module.layers.1.weight"] == pytest.approx(2.0 / np.sqrt(4))
@@ -174,7 +174,7 @@ class TestPriors:
             bd.Network(mlp(), ("a", "b"), ("f", "g"), random=random)
 
     def test_sparse_weights_are_a_horseshoe(self):
-        network = bd.Network(mlp(width=30), ("a", "b"), ("f", "g"), prior=bd.sparse(2.0))
+        network = bd.Network(mlp(width=30), ("a", "b"), ("f", "g"), prior=bd.networks.sparse(2.0))
         leaves = paths(network)
         assert leaves["module.layers.1.weight.weights.z"].shape == (60,)
         assert {leaf.group for leaf in leaves.values()} == {"network"}

@@ -186,8 +186,8 @@ class TestFields:
     data = xr.Dataset({"heat": (("time", "x"), np.zeros((5, 3)))}, {"time": times, "x": places})
 
     def test_what_is_left_on_the_output(self):
-        grid = bd.Grid(x=(0.0, 1.0, 8))
-        law = bd.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.Dirichlet(0.0))
+        grid = bd.pde.Grid(x=(0.0, 1.0, 8))
+        law = bd.pde.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.pde.Dirichlet(0.0))
         initial = {"heat": jnp.sin(jnp.pi * grid.centres("x"))}
         science = bd.PDE(law, initial, rtol=1e-8, atol=1e-8, max_steps=256)
         made = bd.Residual(science, lambda t, y, u: {"heat": y["heat"] ** 2 + t}, orthogonal=self.data)

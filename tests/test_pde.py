@@ -77,7 +77,7 @@ class TestFields:
         [
             heat(boundary=Periodic()),
             heat(boundary={"c": {"x": Periodic()}}),
-            bd.Spectral(LINE, diffusion=0.5),
+            bd.pde.Spectral(LINE, diffusion=0.5),
             bd.Residual(heat(boundary=Periodic()), lambda t, y, u: {"c": 0.0 * y["c"]}),
         ],
     )

@@ -93,16 +93,16 @@ def decay(**settings) -> bd.Model:
 
 
 def test_modules_are_those_of_everything_inside_a_model():
-    plain, steps = modules_of(decay()), modules_of(decay(solver=bd.Chebyshev(8)))
+    plain, steps = modules_of(decay()), modules_of(decay(solver=bd.pde.Chebyshev(8)))
     assert type(decay().layer).__module__ in plain
     assert type(decay().noise).__module__ in plain
-    assert steps - plain == {bd.Chebyshev.__module__}
+    assert steps - plain == {bd.pde.Chebyshev.__module__}
 
 
 def test_engines_and_models_have_fingerprints_of_their_own():
     engines = {fingerprint(bd.fit, engine, decay()) for engine in (bd.NUTS(), bd.SMC(), bd.SVI())}
     assert len(engines) == 3
-    assert fingerprint(bd.fit, bd.SMC(), decay()) != fingerprint(bd.fit, bd.SMC(), decay(solver=bd.Chebyshev(8)))
+    assert fingerprint(bd.fit, bd.SMC(), decay()) != fingerprint(bd.fit, bd.SMC(), decay(solver=bd.pde.Chebyshev(8)))
     assert fingerprint(bd.fit, bd.NUTS(draws=10), decay()) == fingerprint(bd.fit, bd.NUTS(draws=20), decay())
 
 

@@ -8,7 +8,7 @@ import numpyro.distributions as dist
 import pytest
 from adaptive_checks import EXACT, check_gradients, over_prior, realised
 
-from bayes_dasl.adaptive import Horseshoe, NormalShrinkage, RandomWalk
+from bayes_dasl.adaptive.bases import Horseshoe, NormalShrinkage, RandomWalk
 from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
 

@@ -11,8 +11,8 @@ from jax.core import Tracer
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, Scalar, Values, bounds, is_random
-from .families import AbstractFamily, BSpline, Product
-from .hilbert import HilbertGP
+from .bases.families import AbstractFamily, BSpline, Product
+from .bases.hilbert import HilbertGP
 
 _MONOTONE = (None, "increasing", "decreasing")
 

@@ -35,8 +35,8 @@ class Adapted(eqx.Module):
 def from_flax(module: Any) -> Adapted:
     """A Flax NNX module from a vector to a vector, for `Network`.
 
-    `bd.Network(bd.from_flax(module), inputs, outputs)`; its `nnx.Param`s become random leaves, named as in the module:
-    `arrays.hidden.kernel`. Dropout must be deterministic.
+    `bd.Network(bd.networks.from_flax(module), inputs, outputs)`; its `nnx.Param`s become random leaves, named as in
+    the module: `arrays.hidden.kernel`. Dropout must be deterministic.
     Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as batch normalisation
     does.
     """

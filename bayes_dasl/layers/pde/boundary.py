@@ -145,7 +145,7 @@ def _check_sides(group: Any, grid: Grid) -> None:
         if here is None:
             raise ModelError(f"the side {side} has no boundary condition")
         if not isinstance(here, AbstractCondition):
-            raise ModelError(f"the side {side} needs a condition such as bd.Dirichlet(0.0), not {here!r}")
+            raise ModelError(f"the side {side} needs a condition such as bd.pde.Dirichlet(0.0), not {here!r}")
         for value in here.values:
             check_value(value, ((), shape), f"a value of {type(here).__name__} at {side}")
     for name in grid.names:

@@ -31,7 +31,7 @@ from bayes_dasl.random import realise
 from .. import ROOT
 from ..pages import table
 
-GRID = bd.Grid(x=(0.0, 1.0, 32))
+GRID = bd.pde.Grid(x=(0.0, 1.0, 32))
 END, DIFFUSION, NOISE = 1.0, 0.15, 0.02
 PLACES, TIMES = np.linspace(0.05, 0.95, 10), np.linspace(0.05, END, 20)
 OVER = {"x": np.linspace(0.0, 1.0, 101), "t": np.linspace(0.0, END, 101)}
@@ -55,7 +55,7 @@ class Inflow(bd.Module):
 class Account(bd.Module):
     """A law with a second field, the same in every cell: the heat that the source and the ends have given so far."""
 
-    law: bd.FiniteVolume
+    law: bd.pde.FiniteVolume
 
     def __call__(self, t: Any, y: Any, u: Any) -> dict[str, Any]:
         heat = {"heat": y["heat"]}
@@ -79,15 +79,15 @@ def arguments() -> argparse.Namespace:
 
 
 def rod(diffusion: Any, source: Any, flux: Any) -> bd.PDE:
-    boundary = {"x_low": bd.Flux(flux), "x_high": bd.Dirichlet(0.0)}
-    law = bd.FiniteVolume(GRID, diffusion, reaction=source, boundary=boundary)
-    return bd.PDE(law, {"heat": 0.0}, solver=bd.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
+    boundary = {"x_low": bd.pde.Flux(flux), "x_high": bd.pde.Dirichlet(0.0)}
+    law = bd.pde.FiniteVolume(GRID, diffusion, reaction=source, boundary=boundary)
+    return bd.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
 
 
 def unknown() -> bd.Model:
-    weights = {size: bd.NormalShrinkage(size, scale=1.0) for size in (12, 8)}
-    source = bd.Basis(bd.BSpline(0.0, 1.0, 12), "x", "heat", weights[12], level=1.0, scale=2.0)
-    flux = bd.Basis(bd.BSpline(0.0, END, 8), "t", "flux", weights[8], level=-1.0, scale=1.0)
+    weights = {size: bd.bases.NormalShrinkage(size, scale=1.0) for size in (12, 8)}
+    source = bd.Basis(bd.bases.BSpline(0.0, 1.0, 12), "x", "heat", weights[12], level=1.0, scale=2.0)
+    flux = bd.Basis(bd.bases.BSpline(0.0, END, 8), "t", "flux", weights[8], level=-1.0, scale=1.0)
     return bd.Model(rod(bd.between(0.05, 0.5), source, flux), bd.NormalNoise(dist.LogNormal(-3.0, 1.0)))
 
 
@@ -114,7 +114,7 @@ def functions(layer: bd.PDE) -> dict[str, Any]:
 def imbalance(layer: bd.PDE) -> Any:
     """The largest difference between the heat that is there and what was given, as a share of it."""
     asked = bd.inputs(xr.Dataset(coords={"time": np.linspace(0.0, END, 21)}), start=0.0)
-    account = bd.PDE(Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.Chebyshev(8), start=0.0)
+    account = bd.PDE(Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0)
     values = account(asked).values
     there = jax.vmap(GRID.integral)(values["heat"])
     return jnp.max(jnp.abs(there - values["given"][:, 0])) / jnp.max(jnp.abs(there))

@@ -72,7 +72,7 @@ def with_chebyshev() -> list[Case]:
         dataclasses.replace(
             case,
             name=f"{case.name}, Chebyshev(8)",
-            model=eqx.tree_at(lambda model: model.layer.solver, case.model, bd.Chebyshev(8)),
+            model=eqx.tree_at(lambda model: model.layer.solver, case.model, bd.pde.Chebyshev(8)),
         )
         for case in LAYERS
         if "finite volume" in case.name

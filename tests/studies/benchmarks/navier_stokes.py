@@ -58,16 +58,16 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def box(cells: int) -> bd.Grid:
-    return bd.Grid(x=(0.0, BOX, cells), y=(0.0, BOX, cells))
+def box(cells: int) -> bd.pde.Grid:
+    return bd.pde.Grid(x=(0.0, BOX, cells), y=(0.0, BOX, cells))
 
 
 def spectrum(k: Any) -> Any:
     return k**4 / (1 + (k / 4) ** 2) ** 6
 
 
-def layer(grid: bd.Grid, initial: Any, eddy: Any, tolerance: float, max_steps: int) -> bd.PDE:
-    law = bd.Vorticity(grid, VISCOSITY, eddy=eddy)
+def layer(grid: bd.pde.Grid, initial: Any, eddy: Any, tolerance: float, max_steps: int) -> bd.PDE:
+    law = bd.pde.Vorticity(grid, VISCOSITY, eddy=eddy)
     return bd.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=max_steps)
 
 
@@ -96,20 +96,20 @@ def seen(fields: xr.Dataset, options: argparse.Namespace) -> xr.Dataset:
 def closures(width: float) -> dict[str, Any]:
     """Closures by name; the width is that of the filter, half of the shortest wave that is transported."""
     weights = dist.Normal(0.0, 1.0).expand((4,)).to_event(1)
-    family = bd.Polynomial(0.0, STRONGEST, 3)
+    family = bd.bases.Polynomial(0.0, STRONGEST, 3)
     return {
         "none": None,
-        "textbook": bd.Smagorinsky(TEXTBOOK, width),
-        "Smagorinsky": bd.Smagorinsky(dist.HalfNormal(0.2), width),
+        "textbook": bd.pde.Smagorinsky(TEXTBOOK, width),
+        "Smagorinsky": bd.pde.Smagorinsky(dist.HalfNormal(0.2), width),
         "basis": bd.Basis(family, "strain", "eddy", weights, scale=1e-3, positive=True),
     }
 
 
-def energy_rate(grid: bd.Grid, eddy: Any, vorticity: Any) -> Any:
+def energy_rate(grid: bd.pde.Grid, eddy: Any, vorticity: Any) -> Any:
     """What the closure adds to the energy per time, as a share of the energy."""
     nothing = jnp.zeros(())
     with_it, without = (
-        bd.Vorticity(grid, 0.0, eddy=e)(nothing, {"vorticity": vorticity}, {})["vorticity"] for e in (eddy, None)
+        bd.pde.Vorticity(grid, 0.0, eddy=e)(nothing, {"vorticity": vorticity}, {})["vorticity"] for e in (eddy, None)
     )
     flow, change = bd.pde.velocity(grid, vorticity), bd.pde.velocity(grid, with_it - without)
     return sum(jnp.mean(flow[name] * change[name]) for name in grid.names) / bd.pde.energy(grid, vorticity)

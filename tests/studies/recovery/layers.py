@@ -271,12 +271,12 @@ def boundary_value():
 
 
 def heat():
-    grid, template = bd.Grid(x=(0.0, 1.0, 16)), axis(0.05, 0.5, 8).assign_coords(x=np.linspace(0.1, 0.9, 5))
+    grid, template = bd.pde.Grid(x=(0.0, 1.0, 16)), axis(0.05, 0.5, 8).assign_coords(x=np.linspace(0.1, 0.9, 5))
 
     def layer(diffusion, source, flux):
-        field = bd.FiniteVolume(
+        field = bd.pde.FiniteVolume(
             grid, diffusion=diffusion, reaction={"heat": source},
-            boundary={"x_low": bd.Dirichlet(0.0), "x_high": bd.Neumann(flux)},
+            boundary={"x_low": bd.pde.Dirichlet(0.0), "x_high": bd.pde.Neumann(flux)},
         )  # fmt: skip
         return bd.PDE(field, {"heat": 0.0}, start=0.0, rtol=1e-5, atol=1e-5)
 
@@ -297,11 +297,11 @@ class Burgers(bd.Module):
 
 
 def burgers():
-    grid = bd.Grid(x=(0.0, 2 * np.pi, 32))
+    grid = bd.pde.Grid(x=(0.0, 2 * np.pi, 32))
     template = axis(0.1, 1.0, 6).assign_coords(x=np.linspace(0.5, 6.0, 8))
 
     def layer(speed, viscosity):
-        field = bd.Spectral(grid, diffusion=viscosity, flux=Burgers(speed))
+        field = bd.pde.Spectral(grid, diffusion=viscosity, flux=Burgers(speed))
         return bd.PDE(field, {"u": lambda t, y, u: jnp.sin(u["x"])}, start=0.0, rtol=1e-5, atol=1e-5)
 
     return Case(

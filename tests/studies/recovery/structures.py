@@ -48,7 +48,7 @@ class Known(bd.Module):
 
 
 def basis():
-    source = bd.Basis(bd.BSpline(0.0, 10.0, 8), "t", "source")
+    source = bd.Basis(bd.bases.BSpline(0.0, 10.0, 8), "t", "source")
     start = {"y": 1.0, "z": 0.0}
     return Case(
         "Basis, an unknown input over time", "mechanism",
@@ -147,11 +147,13 @@ class Warming(bd.Module):
 
 
 def boundary():
-    grid, template = bd.Grid(x=(0.0, 1.0, 12)), axis(0.0, 2.0, 9).assign_coords(x=np.linspace(0.15, 0.85, 4))
+    grid, template = bd.pde.Grid(x=(0.0, 1.0, 12)), axis(0.0, 2.0, 9).assign_coords(x=np.linspace(0.15, 0.85, 4))
 
     def layer(diffusion, low, trend, start):
-        field = bd.FiniteVolume(
-            grid, diffusion=diffusion, boundary={"x_low": bd.Dirichlet(Warming(low, trend)), "x_high": bd.Neumann(0.0)}
+        field = bd.pde.FiniteVolume(
+            grid,
+            diffusion=diffusion,
+            boundary={"x_low": bd.pde.Dirichlet(Warming(low, trend)), "x_high": bd.pde.Neumann(0.0)},
         )
         return bd.PDE(field, {"heat": start}, start=0.0, rtol=1e-5, atol=1e-5)
 

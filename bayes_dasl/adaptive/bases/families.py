@@ -10,8 +10,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..errors import ModelError
-from ..random import Module
+from ...errors import ModelError
+from ...random import Module
 
 
 class AbstractFamily(Module):

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
-from ..errors import ModelError
-from ..random import Scalar, between
+from ...errors import ModelError
+from ...random import Scalar, between
 from .families import AbstractFamily, check_range, held
 
 # A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.
