@@ -11,8 +11,7 @@ from jax.core import Tracer
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, Scalar, Values, bounds, is_random
-from .bases.families import AbstractFamily, BSpline, Product
-from .bases.hilbert import HilbertGP
+from .bases.families import AbstractFamily
 
 _MONOTONE = (None, "increasing", "decreasing")
 
@@ -80,7 +79,7 @@ class Basis(Module):
     def _check_shape(self):
         if self.monotone not in _MONOTONE:
             raise ModelError(f"monotone must be 'increasing' or 'decreasing', not {self.monotone!r}")
-        if self.monotone and (self.positive or not isinstance(self.family, BSpline)):
+        if self.monotone and (self.positive or not self.family.intervals):
             raise ModelError(
                 "a monotone function needs a BSpline family, and not `positive` too: it is never below its level"
             )
@@ -98,10 +97,10 @@ class Basis(Module):
 
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
-        if self.monotone and isinstance(self.family, BSpline):
+        if self.monotone:
             integrals = self.family.integrals(x[0])
             if self.monotone == "decreasing":
-                integrals = self.family.integrals(self.family.high) - integrals
+                integrals = self.family.integrals(jnp.inf) - integrals
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
@@ -114,6 +113,4 @@ def _may_be_negative(scale: Any) -> bool:
 
 
 def _default_weights(family: AbstractFamily) -> Any:
-    factors = family.families if isinstance(family, Product) else (family,)
-    with_amplitude = any(isinstance(factor, HilbertGP) for factor in factors)
-    return standard_normal(family.size) if with_amplitude else NormalShrinkage(family.size)
+    return standard_normal(family.size) if family.has_amplitude else NormalShrinkage(family.size)

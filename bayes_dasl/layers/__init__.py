@@ -6,6 +6,7 @@ from ._prediction import (
     AbstractLayer as AbstractLayer,
     AbstractTrajectory as AbstractTrajectory,
     Prediction as Prediction,
+    prediction as prediction,
 )
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue

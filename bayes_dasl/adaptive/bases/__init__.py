@@ -7,6 +7,7 @@ from ...networks.weights import (
 )
 from .families import (
     RBF as RBF,
+    AbstractFamily as AbstractFamily,
     BSpline as BSpline,
     Fourier as Fourier,
     Polynomial as Polynomial,

@@ -24,6 +24,20 @@ class AbstractFamily(Module):
         """How many numbers it takes."""
         return 1
 
+    @property
+    def has_amplitude(self) -> bool:
+        """Whether it is scaled by an unknown of its own, so that its weights are standard normal."""
+        return False
+
+    @property
+    def intervals(self) -> int:
+        """The sum of its integrals at the upper end; 0 where it has none, and cannot make a monotone function."""
+        return 0
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        """Integrals of its features from the lower end, all of them positive."""
+        raise ModelError(f"{type(self).__name__} has no integrals, which a monotone function is made of")
+
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         """The features."""
@@ -184,6 +198,10 @@ class Product(AbstractFamily):
     @property
     def size(self) -> int:
         return math.prod(family.size for family in self.families)
+
+    @property
+    def has_amplitude(self) -> bool:
+        return any(family.has_amplitude for family in self.families)
 
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))

@@ -68,6 +68,10 @@ class HilbertGP(AbstractFamily):
             raise ModelError(f"{self.size} functions represent no {self.kernel} process: give more than {few * wide:g}")
         return shortest, longest
 
+    @property
+    def has_amplitude(self) -> bool:
+        return True
+
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         half = self.boundary * (self.high - self.low) / 2
         frequency = jnp.arange(1, self.size + 1) * (math.pi / (2 * half))

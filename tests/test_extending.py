@@ -1,0 +1,94 @@
+"""The page *Extending* runs as it stands, and what it writes does what it says."""
+
+import re
+import types
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import ROOT
+from scipy import stats
+
+import bayes_dasl as bd
+from bayes_dasl.random import realise
+
+BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "extending.md").read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def page():
+    """All names that the page defines, after it has run."""
+    names = {}
+    for block in BLOCKS:
+        exec(compile(block, "docs/extending.md", "exec"), names)
+    return names
+
+
+def by_quadrature():
+    """Posterior means of both parameters on a grid."""
+    doses, dead = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), np.array([2, 6, 17, 35, 46, 49])
+    half = stats.norm.ppf(0.975)
+    lethal, slope = np.meshgrid(np.geomspace(1.0, 30.0, 400), np.geomspace(0.2, 8.0, 400), indexing="ij")
+    share = 1 / (1 + (doses / lethal[..., None]) ** -slope[..., None])
+    log = stats.binom(50, share).logpmf(dead).sum(-1)
+    log += stats.norm((np.log(20)) / 2, np.log(20) / (2 * half)).logpdf(np.log(lethal))
+    log += stats.norm(0.5, 0.5).logpdf(np.log(slope))
+    weights = np.exp(log - log.max())
+    return {"lethal_dose": (weights * lethal).sum() / weights.sum(), "slope": (weights * slope).sum() / weights.sum()}
+
+
+def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
+    for post in (page["post"], page["weighed"]):
+        for name, exact in by_quadrature().items():
+            draws = post["posterior"][name].values
+            assert abs(draws.mean() - exact) < 4 * draws.std() / np.sqrt(100), name
+
+
+def test_data_outside_the_support_are_refused_by_name(page):
+    data = page["data"].assign(dead=page["data"]["dead"] + 2.0)
+    with pytest.raises(bd.BayesDaslError, match="'dead' is 51 at dose 32, which BinomialNoise rules out: its data are "
+                       "whole numbers, at least 0, at most 50"):  # fmt: skip
+        bd.fit(page["model"], data)
+
+
+def test_the_engine_says_what_its_draws_are_and_can_be_resumed(page, tmp_path):
+    weighed = page["weighed"]
+    assert weighed.attrs["draws_are"] == "resampled prior draws"
+    said = bd.diagnose(weighed)
+    assert any(f.subject == "importance sampling" and f.level == "good" for f in said.findings)
+    assert "R-hat" not in str(said)
+    assert "should take about" in str(bd.check(page["model"], page["data"], page["ImportanceSampling"]()))
+    engine = page["ImportanceSampling"](proposals=2000, draws=50)
+    post = bd.fit(page["model"], page["data"], engine, checkpoint=tmp_path, key=3)
+    again = bd.resume(page["model"], page["data"], tmp_path)
+    np.testing.assert_array_equal(again["posterior"]["slope"], post["posterior"]["slope"])
+
+
+def test_the_basis_has_the_variance_that_it_says(page):
+    x = jnp.linspace(1.0, 9.0, 200)
+    features = page["Hats"](0.0, 10.0, 6)(x)
+    assert features.shape == (200, 6)
+    assert float((features**2).sum(-1).mean()) == pytest.approx(1.0, rel=0.02)
+    g = realise(page["unknown"], {"weights.scale": jnp.asarray(0.5), "weights.z": jnp.ones(6)})(
+        0.0, {"x": jnp.asarray(3.0)}, {}
+    )
+    assert np.isfinite(g["g"])
+
+
+def test_the_figure_has_axes_with_units(page):
+    (axes,) = page["figure"].axes
+    assert axes.get_xlabel() == "dose (mg/L)" and axes.get_ylabel()
+
+
+def test_every_public_name_is_in_the_api_pages():
+    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    listed = set(re.findall(r"^::: bayes_dasl\.(\S+)$", page, re.MULTILINE))
+
+    def public(module):
+        return {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
+
+    wanted = public(bd) | {f"{n}.{name}" for n in ("pde", "bases", "plots") for name in public(getattr(bd, n))}
+    assert (
+        sorted(wanted - listed - {"pde.PDE"} - {f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")})
+        == []
+    )
