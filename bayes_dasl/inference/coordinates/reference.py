@@ -128,8 +128,8 @@ class References:
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """The shapes of a frame."""
-        return eqx.filter_eval_shape(self._frame, jnp.zeros((POSITIONS, self.linear.problem.dimension)))
+        """The shapes of a frame, from the trace that frames around one position are compiled from."""
+        return self._program.trace(jnp.zeros((1, self.linear.problem.dimension))).out_info
 
     def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
         linear, model = self.linear, self.linear.problem.model

@@ -45,7 +45,7 @@ class Descended:
     """Where the members ended, `(member, dimension)`, and their curves `(member, step)` by term.
 
     `visited` is where they were after each window, `weights` how often each saw each datum. `stopped_early` is none
-    where all steps were to be taken.
+    where all steps were to be taken. `references` make the coordinates in which members moved; none for plain ones.
     """
 
     positions: Float[np.ndarray, "member dimension"]
@@ -54,6 +54,7 @@ class Descended:
     weights: dict[str, np.ndarray]
     steps: int
     stopped_early: bool | None
+    references: References | None = None
 
     @property
     def facts(self) -> Facts:
@@ -109,7 +110,8 @@ def descend(
         journal: keeps every window.
         bar: shows how far members have come.
     """
-    frames = _Frames(None if descent.coordinates == "plain" else references_of(problem))
+    references = None if descent.coordinates == "plain" else references_of(problem)
+    frames = _Frames(references)
     program = _Program(descent, loss, problem, frames, x, own)
     state, done, curves, visited = program.first(x), 0, [], []
     windows = -(-descent.steps // WINDOW)
@@ -128,7 +130,9 @@ def descend(
         bar.advance(WINDOW, f"loss {np.nanmin(curves[-1]['loss'][:, -1]):.4g}")
     joined = {n: np.concatenate([c[n] for c in curves], axis=1) for n in curves[0]}
     stopped = None if descent.patience is None else bool(np.all(state["stopped"]))
-    return Descended(state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped)
+    return Descended(
+        state["best"], np.stack(visited, axis=1), joined, own["weights"], done * WINDOW, stopped, references
+    )
 
 
 class _Frames:

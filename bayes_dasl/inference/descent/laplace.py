@@ -12,7 +12,7 @@ from ..._runs.progress import ProgressBar
 from ...errors import ModelError
 from ..coordinates.frame import positions
 from ..coordinates.last_layer import last_layer
-from ..coordinates.reference import is_sound, references_of
+from ..coordinates.reference import References, is_sound, references_of
 from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..linearisation import gauss_newton
 from ..problem import Problem
@@ -82,7 +82,9 @@ class Laplace(AbstractEngine):
         noise = np.asarray(jax.random.normal(key_draw, (proposals_to_draw(self.draws), len(free))))
         steps = np.zeros((len(noise), problem.dimension))
         steps[:, free] = noise @ root.T
-        proposed = journal.step("proposals", lambda: {"position": _away(problem, mode, steps)})["position"]
+        # What was held out of the descent is in the posterior.
+        references = references_of(problem) if self.descent.held_out else found.references
+        proposed = journal.step("proposals", lambda: {"position": _away(references, mode, steps)})["position"]
         proposals = solvable(problem, proposed, self.draws)
         return Samples(
             proposals.positions[None],
@@ -109,10 +111,9 @@ class Laplace(AbstractEngine):
 
 
 def _away(
-    problem: Problem, mode: Float[np.ndarray, " dimension"], steps: Float[np.ndarray, "draw dimension"]
+    references: References | None, mode: Float[np.ndarray, " dimension"], steps: Float[np.ndarray, "draw dimension"]
 ) -> Float[np.ndarray, "draw dimension"]:
     """Positions so many steps away from the mode, in conditional coordinates if there are any."""
-    references = references_of(problem)
     if references is None:
         return mode + steps
     arrays = references.frame(mode[None])
