@@ -488,7 +488,7 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
         (lambda: bd.Descent(coordinates="polar"), "coordinates must be one of auto, plain"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(make, message):
+def test_numbers_that_make_no_sense_are_refused(make, message, unchecked):
     with pytest.raises(bd.BayesDaslError, match=message):
         make()
 
