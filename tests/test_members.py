@@ -62,7 +62,7 @@ def test_terms_add_up_to_the_log_density():
         assert float(found.network) == pytest.approx(float(priors["network"]), rel=1e-9)
     some = jnp.arange(0, 15, 3)
     at_some = np.isin(np.arange(15), some)
-    part, of_all = problem.rows(some).terms(x), problem.terms(x, problem.weights(at_some))
+    part, of_all = problem.rows(some).terms(x), problem.terms(x, problem.weights(at_some.astype(float)))
     np.testing.assert_allclose(np.array(part), np.array(of_all), rtol=1e-5)
     seen, unseen = problem.split(~at_some)
     assert (seen.data, unseen.data, problem.data) == (5, 10, 15)
@@ -491,7 +491,7 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
         (lambda: bd.Descent(coordinates="polar"), "coordinates must be one of auto, plain"),
     ],
 )
-def test_numbers_that_make_no_sense_are_refused(make, message):
+def test_numbers_that_make_no_sense_are_refused(make, message, unchecked):
     with pytest.raises(bd.BayesDaslError, match=message):
         make()
 

@@ -268,7 +268,8 @@ def test_engines_and_the_settings_in_them_are_restored_equal(engine):
     again = restored(json.loads(json.dumps(engine.stored())))
     assert again == engine
     assert repr(again) == repr(engine)
-    other = dataclasses.replace(engine, **{"draws": 7} if "draws" in vars(engine) else {"descent": bd.Descent(50)})
+    changes = {"draws": 7, "particles": 60, "descent": bd.Descent(50)}
+    other = dataclasses.replace(engine, **{name: v for name, v in changes.items() if name in vars(engine)})
     assert restored(json.loads(json.dumps(other.stored()))) == other != engine
 
 

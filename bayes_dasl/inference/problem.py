@@ -38,7 +38,7 @@ _INDEX = "the index itself"
 type Priors = Mapping[str, Float[Array, ""]]
 """What the priors say, by group of random leaves."""
 
-type Weights = Mapping[str, Float[Array, "time ..."]]
+type Weights = Mapping[str, Float[Array | np.ndarray, "time ..."]]
 """How often each datum of an observable counts."""
 
 

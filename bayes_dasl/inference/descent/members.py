@@ -157,7 +157,7 @@ def counts(problem: Problem, members: int, *, bootstrap: bool = False, key: Arra
     number = problem.times
     shape = (members, number)
     times = rng.multinomial(number, np.full(number, 1 / number), size=members) if bootstrap else np.ones(shape)
-    return problem.weights(times)
+    return problem.weights(times.astype(float))
 
 
 def log_densities(problem: Problem, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
