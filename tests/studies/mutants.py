@@ -32,15 +32,13 @@ PAGE = ROOT / "docs" / "benchmarks.md"
 NAMES = {mutant.name: mutant for mutant in MUTANTS}
 LIMIT_S = 900
 BATCH = 16  # mutants whose tests are first run together as the code is
-# Copied files are as old as the copy: Python's compiled file of the unmutated source could else be taken for the other.
-_COMPILED = "__pycache__/{}.*"
 
 
-def code(name: str) -> str:
+def code(name: str, root: Path = ROOT) -> str:
     """A hash of a mutant, the file that it changes without comments and layout, and the files of its tests."""
     mutant = NAMES[name]
     paths = (mutant.file, *sorted({test.partition("::")[0] for test in mutant.tests}))
-    said = [repr(dataclasses.astuple(mutant)), *(meaning((ROOT / path).read_text(encoding="utf-8")) for path in paths)]
+    said = [repr(dataclasses.astuple(mutant)), *(meaning((root / path).read_text(encoding="utf-8")) for path in paths)]
     return hashlib.sha256("\n".join(said).encode("utf-8")).hexdigest()[:12]
 
 
@@ -87,7 +85,8 @@ class Copy:
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
-        for compiled in path.parent.glob(_COMPILED.format(path.stem)):
+        # Python tells sources apart by their second and size alone.
+        for compiled in path.parent.glob(f"__pycache__/{path.stem}.*"):
             compiled.unlink()
 
     def test(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, list[str], str]:
@@ -181,7 +180,7 @@ def _all(folder: Path, mutants: Sequence[Mutant]) -> None:
             if mutant.name in failing:
                 print(f"{mutant.name}: its tests fail without it", flush=True)
             else:
-                print(keep(ROWS, run(copy, mutant), code(mutant.name)), flush=True)
+                print(keep(ROWS, run(copy, mutant), code(mutant.name, copy.root)), flush=True)
 
 
 if __name__ == "__main__":
