@@ -103,7 +103,7 @@ MUTANTS = (
         "entropy of cells instead of counts", "bayes_dasl/judgement/entropy.py",
         "each += np.bincount(draw, width[cell] * special.entr(p), len(mean))",
         "each += np.bincount(draw, special.entr(p), len(mean))",
-        ("tests/test_entropy.py::test_large_counts_are_taken_together",),
+        ("tests/test_entropy.py::test_every_count_is_in_a_cell",),
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/judgement/baselines.py",
