@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from arviz_stats import bfmi, ess, rhat
+from scipy.optimize import brentq
 from trees import make_fc, make_post
 
 from bayes_dasl.inference.descent.adam import Descended
@@ -70,6 +71,24 @@ def test_each_fault_has_its_finding_and_a_remedy(fault, subject, expected):
 @pytest.mark.parametrize(("fault", "subject", "expected"), FAULTS)
 def test_the_same_finding_is_absent_or_good_without_the_fault(fault, subject, expected):
     assert levels(diagnose(make_post(draws=400)), subject) <= {"good"}
+
+
+@pytest.mark.parametrize(
+    ("highest", "level"), [(1.009, "good"), (1.011, "warning"), (1.049, "warning"), (1.051, "bad")]
+)
+def test_rhat_is_good_below_1_01_and_bad_from_1_05(highest, level):
+    """One chain apart by just so much; 1.01 is the bound of Vehtari et al. (2021)."""
+    post = make_post(draws=2000, network=False)
+    birth = post["posterior"]["birth"]
+
+    def moved(shift):
+        return birth + shift * float(birth.std()) * (birth["chain"] == 0)
+
+    shift = brentq(lambda s: float(rhat(moved(s).to_dataset(name="x"))["x"]) - highest, 0.0, 1.0, xtol=1e-4)
+    post = replaced(post, "posterior", birth=moved(shift).transpose(*birth.dims).values)
+    (finding,) = [f for f in diagnose(post).findings if f.subject == "R-hat of science parameters"]
+    assert f"highest {highest:.3f} (birth)" in finding.message
+    assert finding.level == level
 
 
 def test_figures_agree_with_arviz():

@@ -1,5 +1,6 @@
 """Many short chains against a conjugate model, and what they say when they cannot be trusted."""
 
+import inspect
 import shutil
 
 import arviz_stats as azs
@@ -10,6 +11,7 @@ import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import xarray as xr
+from blackjax import mclmc_find_L_and_step_size
 from curves import Curve
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 from scipy import stats
@@ -130,6 +132,12 @@ def test_unadjusted_chains_say_how_large_their_energy_error_is(samples):
         assert (
             0 < result.facts["energy_variance_per_dimension"] < ENERGY_VARIANCE == result.facts["energy_variance_bound"]
         )
+
+
+def test_the_bound_of_the_energy_variance_is_that_of_the_source():
+    """BlackJAX tunes its unadjusted chains to the value of Robnik et al. (2023)."""
+    (wanted,) = (p for n, p in inspect.signature(mclmc_find_L_and_step_size).parameters.items() if "energy_var" in n)
+    assert wanted.default == ENERGY_VARIANCE
 
 
 @pytest.mark.parametrize("tries", [0, 5])

@@ -11,8 +11,10 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.coordinates.reference import references_of
-from bayes_dasl.inference.descent import members as _members, swag
+from bayes_dasl.inference.descent import dropout, laplace, members as _members, swag
+from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.adversary import Adversary
 from bayes_dasl.inference.gradient import reversible, traced_once
 from bayes_dasl.inference.linearisation import gauss_newton
@@ -373,6 +375,51 @@ def test_dropout_leaves_units_out():
             bd.fit(
                 small.model(positive), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None))
             )
+
+
+def ended_at(monkeypatch, module, position):
+    """An engine's descent takes no step and ends at a known position."""
+    curves = {"loss": np.zeros((1, 200))}
+    found = Descended(position[None], position[None, None], curves, {}, 200, None)
+    monkeypatch.setattr(module, "descended", lambda *args, **options: found)
+
+
+def by_itself(engine, problem):
+    return engine.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False)).positions[0]
+
+
+def test_units_that_stay_count_for_those_left_out(monkeypatch, line):
+    """A weight is zero or counts for more, so that on average it is what it was."""
+    rate, draws = 0.3, 2000
+    network = bd.Network.mlp({"t": (0.0, 1.0)}, ("y",), width=3, depth=1)
+    problem = pose(bd.Model(bd.Algebraic(network), bd.NormalNoise(0.3)), line[1])
+    position = np.asarray(problem.prior(1, key=jax.random.key(1))[0])
+    ended_at(monkeypatch, dropout, position)
+    share = by_itself(bd.MCDropout(rate, draws, starts=1), problem) / position
+    masked = np.ptp(share, axis=0) > 0
+    assert masked.sum() == 3
+    np.testing.assert_allclose(np.unique(share[:, masked].round(9)), [0.0, 1 / (1 - rate)], rtol=1e-8)
+    error = np.sqrt(rate / (1 - rate) / draws)
+    np.testing.assert_allclose(share[:, masked].mean(axis=0), 1.0, atol=4 * error)
+
+
+class Level(Line):
+    """The data say nothing of the slope."""
+
+    def __call__(self, t, y, u):
+        return {"y": self.level + 0.0 * self.slope}
+
+
+def test_no_direction_of_laplace_is_wider_than_the_prior(monkeypatch, line):
+    """The logarithm of this prior is not bent anywhere: a normal from its curvature alone would have no end."""
+    draws = 4000
+    prior = dist.Laplace(0.0, 1.0)
+    problem = pose(bd.Model(bd.Algebraic(Level(dist.Normal(0, 1), prior)), bd.NormalNoise(0.3)), line[1])
+    ended_at(monkeypatch, laplace, np.array([0.4, 0.1]))
+    level, slope = by_itself(bd.Laplace(draws=draws, starts=1), problem).std(axis=0)
+    assert level == pytest.approx((1 + 12 / 0.3**2) ** -0.5, rel=4 / np.sqrt(2 * draws))
+    # The width of a prior is half of its central 68 %, from 500 of its draws.
+    assert slope == pytest.approx(-np.log(2 * 0.15866), rel=0.2)
 
 
 def test_laplace_is_exact_for_a_normal_posterior(line):

@@ -9,7 +9,10 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference import metric as _metric, pose
+from bayes_dasl.inference import Journal, ProgressBar, metric as _metric, pose
+from bayes_dasl.inference.coordinates.frame import Plain
+from bayes_dasl.inference.nuts.chains import Chains, Kernel, first_state
+from bayes_dasl.inference.nuts.warmup import WarmUp
 from bayes_dasl.inference.starts import laplace_metric
 
 
@@ -146,3 +149,50 @@ def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
     metric = laplace_metric(problem, np.eye(problem.dimension))
     assert (len(metric.block), len(metric.rest)) == (dense, rest)
+
+
+# ---- adaptation in the warm-up
+
+
+def unit(size):
+    """The metric that knows nothing: dense, of standard normals."""
+    nothing = jnp.zeros(0)
+    return _metric.Metric(tuple(range(size)), (), jnp.eye(size), nothing, jnp.zeros((0, 0)), nothing)
+
+
+class DrawsOfANormal(Chains):
+    """Chains that have no need of a sampler: independent draws, whatever the metric."""
+
+    def __init__(self, sd):
+        self._sd, self._rng = np.asarray(sd), np.random.default_rng(0)
+
+    def segment(self, state, begin, number, adapting, metric, frame):
+        x = self._sd * self._rng.normal(size=(len(state["lp"]), number, self._sd.size))
+        numbers = {"lp": -0.5 * ((x / self._sd) ** 2).sum(-1), "n_steps": np.ones(x.shape[:2]), "seconds": np.zeros(())}
+        return state, {"position": x, "gradient": -x / self._sd**2} | numbers
+
+
+def test_the_warm_up_ends_in_the_metric_of_its_draws():
+    sd = [0.01, 1.0, 30.0]
+    place, number = np.zeros((4, 3)), np.zeros(4)
+    warm_up = WarmUp(200, DrawsOfANormal(sd), Journal(), ProgressBar(False), (0, 1, 2))
+    found = warm_up.run(first_state(place, number, place), unit(3), Plain())
+    factor = np.asarray(found.metric.factor)
+    np.testing.assert_allclose(np.sqrt(np.diag(factor @ factor.T)), sd, rtol=0.2)
+
+
+def test_a_step_size_is_found_in_which_most_proposals_are_taken():
+    """From a first step of fifty standard deviations, at which hardly any are."""
+    sd, metric = 0.01, unit(2)
+    kernel = Kernel(lambda x: -0.5 * jnp.sum((x / sd) ** 2), target_acceptance=0.8, max_tree_depth=6)
+    chains = Chains(kernel, 2, metric, Plain(), 2, key=jax.random.key(0))
+    try:
+        state = first_state(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2)))
+        state, adapting = chains.segment(state, 0, 200, True, metric, Plain())
+        _, drawn = chains.segment(state, 200, 200, False, metric, Plain())
+    finally:
+        chains.close()
+    assert (adapting["step_size"][:, 0] == 0.5).all()
+    assert (np.ptp(drawn["step_size"], axis=1) == 0).all()
+    assert ((drawn["step_size"] > 0.2 * sd) & (drawn["step_size"] < 2 * sd)).all()
+    np.testing.assert_allclose(drawn["acceptance_rate"].mean(axis=1), 0.8, atol=0.15)

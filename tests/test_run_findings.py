@@ -167,6 +167,7 @@ CASES = [
      "up to 0.45.*moves='hamiltonian'"),
     (smc.findings, PARTICLES, "moves of the particles", [], ""),
     (many_chain.findings, SHORT, "nested R-hat", ["good"], "1.004, good below 1.01"),
+    (many_chain.findings, SHORT | {"nested_rhat": 1.011}, "nested R-hat", ["warning"], "longer warm-up"),
     (many_chain.findings, SHORT | {"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),
     (many_chain.findings, SHORT | {"nested_rhat": np.inf}, "nested R-hat", ["bad"], "longer warm-up"),
     (many_chain.findings, SHORT, "energy variance", [], ""),

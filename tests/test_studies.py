@@ -8,6 +8,8 @@ import pytest
 import bayes_dasl as bd
 from tests.studies import ROOT, problem_walk, structure
 from tests.studies.imports import Graph, working_tree
+from tests.studies.mutants import misplaced
+from tests.studies.mutations import MUTANTS
 from tests.studies.pages import table, write_section
 from tests.studies.provenance import code_hash, fingerprint, modules_of
 from tests.studies.rows import age, held, keep, lacking, latest
@@ -159,6 +161,22 @@ def test_a_section_of_a_page_is_replaced_and_nothing_else(tmp_path):
     )
     with pytest.raises(SystemExit, match="lacks the markers"):
         write_section(page, "growth", "")
+
+
+# ---- the mistakes that tests must see
+
+
+def test_every_mistake_has_its_place_in_the_code():
+    """Or the list would rot: a mutant is mended with the code that it changes, and never left out."""
+    assert len(MUTANTS) >= 40
+    assert len({mutant.name for mutant in MUTANTS}) == len(MUTANTS)
+    assert misplaced() == {}
+    for mutant in MUTANTS:
+        assert mutant.old != mutant.new
+        for test in mutant.tests:
+            path, *names = test.split("::")
+            text = (ROOT / path).read_text(encoding="utf-8")
+            assert all(name.partition("[")[0] in text for name in names), test
 
 
 # ---- the counts of the structure

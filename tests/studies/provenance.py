@@ -37,7 +37,7 @@ def fingerprint(*parts: Any) -> str:
 def code_hash(graph: Graph, modules: Iterable[str]) -> str:
     """A hash of these modules and all that they import."""
     files = sorted(graph.below(map(graph.file_of, modules)))
-    said = "\n".join(f"{path}\n{_meaning(graph.sources[path])}" for path in files)
+    said = "\n".join(f"{path}\n{meaning(graph.sources[path])}" for path in files)
     return hashlib.sha256(said.encode("utf-8")).hexdigest()[:12]
 
 
@@ -69,7 +69,7 @@ def _graph() -> Graph:
 
 
 @lru_cache
-def _meaning(text: str) -> str:
+def meaning(text: str) -> str:
     """Source without comments, docstrings and layout."""
     tree = ast.parse(text)
     for node in ast.walk(tree):
