@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
-from ...errors import ReadError
+from ...errors import ModelError, ReadError
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -95,8 +95,11 @@ class NUTS(AbstractEngine):
             self._check_numbers(warmup=SEGMENT)
         self._check_floats("target_acceptance")
         self._check_words(gradient=STRATEGIES, coordinates=COORDINATES)
-        if not isinstance(self.start, AbstractEngine):
-            self._check_words(start=_STARTS)
+        if not isinstance(self.start, AbstractEngine) and self.start not in _STARTS:
+            raise ModelError(
+                f"NUTS(start={self.start!r}): start must be one of {', '.join(_STARTS)}, or an engine such as "
+                "bd.DeepEnsemble(members=4)"
+            )
 
     @property
     def batch(self) -> int:
