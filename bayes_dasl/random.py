@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
@@ -214,8 +215,9 @@ def bounds(support: Any) -> dict[str, float]:
     found = {}
     for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
         value = getattr(support, other, None)
-        value = jnp.asarray(math.nan if value is None else value)
-        if bool(jnp.isfinite(value).all()) and float(jnp.ptp(value)) == 0:
+        # By NumPy, since what is wrong with data is said before anything is compiled.
+        value = np.asarray(math.nan if value is None else value)
+        if bool(np.isfinite(value).all()) and float(np.ptp(value)) == 0:
             found[side] = float(value.ravel()[0])
     return found
 
