@@ -223,6 +223,7 @@ def bounds(support: Any) -> dict[str, float]:
     found = {}
     for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
         value = getattr(support, other, None)
+        # By NumPy, since what is wrong with data is said before anything is compiled.
         value = np.asarray(math.nan if value is None else value)
         if bool(np.isfinite(value).all()) and float(np.ptp(value)) == 0:
             found[side] = float(value.ravel()[0])

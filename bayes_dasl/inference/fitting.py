@@ -175,7 +175,7 @@ def _identity(problem: Problem, engine: AbstractEngine, key: int | Array) -> dic
     """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
-        "engine": json.dumps(engine.stored(), sort_keys=True),
+        "engine": json.dumps(engine.stored(), sort_keys=True, default=repr),
         "key": printable(key),
         "posterior_sha256": problem.fingerprint(),
     }
