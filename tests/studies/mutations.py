@@ -222,7 +222,7 @@ MUTANTS = (
         ("tests/test_weights.py::TestHorseshoe::test_few_weights_are_not_shrunk",),
     ),
     Mutant(
-        "splines without their norm", "bayes_dasl/adaptive/families.py",
+        "splines without their norm", "bayes_dasl/adaptive/bases/families.py",
         "return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))",
         "return self._splines(x, self.degree)",
         ("tests/test_basis.py::TestBSpline::test_against_scipy",),
