@@ -9,6 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar
@@ -73,6 +74,16 @@ def test_terms_add_up_to_the_log_density():
     other = problem.prior(1, key=jax.random.key(9))[0]
     mixed = problem.terms(other, priors=problem.log_priors(x), data_at=x)
     np.testing.assert_allclose(np.array(mixed), np.array(problem.terms(x)), rtol=1e-9)
+
+
+def test_the_prior_of_a_group_is_that_of_its_leaves(line):
+    """With the volume of the way to the unconstrained space, which for a positive number is an exponential."""
+    model = bd.Model(bd.Algebraic(Line(dist.Normal(0, 1), dist.HalfNormal(2.0))), bd.NormalNoise(0.3))
+    level, logarithm = 0.7, -0.4
+    priors = pose(model, line[1]).log_priors(jnp.asarray([level, logarithm]))
+    by_hand = stats.norm.logpdf(level) + stats.halfnorm(scale=2.0).logpdf(np.exp(logarithm)) + logarithm
+    assert float(priors["science"]) == pytest.approx(by_hand, rel=1e-12)
+    assert float(priors["network"]) == float(priors["latent"]) == 0.0
 
 
 def test_coordinates_keep_their_order_when_a_problem_is_mapped():

@@ -203,6 +203,12 @@ class TestNoise:
         np.testing.assert_allclose(given["a"].mean, 2 * TIMES)
         np.testing.assert_allclose(given["b"].mean, stats.lognorm(0.5, scale=1 + TIMES).mean())
 
+    def test_the_second_output_alone_is_seen_as_itself(self):
+        model = realise(line(noise={"b": bd.NormalNoise(SCALE)}), DRAW)
+        given = model.conditional(model.layer(model.inputs(DATA)), model.inputs(DATA))
+        assert list(given) == ["b"]
+        np.testing.assert_allclose(given["b"].mean, 1 + TIMES)
+
     @pytest.mark.parametrize(
         ("noise", "message"),
         [

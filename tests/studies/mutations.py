@@ -298,7 +298,7 @@ MUTANTS = (
         "dropped prior of a group", "bayes_dasl/inference/problem.py",
         "found[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume",
         "found[leaf.group] += volume",
-        ("tests/test_members.py::test_terms_add_up_to_the_log_density",),
+        ("tests/test_members.py::test_the_prior_of_a_group_is_that_of_its_leaves",),
     ),
     Mutant(
         "the metric of NUTS is frozen", "bayes_dasl/inference/nuts/warmup.py",
