@@ -88,7 +88,5 @@ def test_every_public_name_is_in_the_api_pages():
         return {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
 
     wanted = public(bd) | {f"{n}.{name}" for n in ("pde", "bases", "plots") for name in public(getattr(bd, n))}
-    assert (
-        sorted(wanted - listed - {"pde.PDE"} - {f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")})
-        == []
-    )
+    colours = {f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")}  # in one sentence of the page
+    assert sorted(wanted - listed - colours - {"pde.PDE"}) == []
