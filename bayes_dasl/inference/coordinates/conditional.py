@@ -18,7 +18,7 @@ from ..problem import Problem
 
 
 class Path(eqx.Module):
-    """A solution of an AbstractTrajectory, and what small changes of its rates and its start do to it.
+    """A solution of a trajectory, and what small changes of its rates and its start do to it.
 
     `along` are its states at the times `grid`, and `rates` what its vector field says there; `states` are those at the
     times of the data. `by_rates` and `by_start` are the derivatives of the latter by rates that run as a cubic spline

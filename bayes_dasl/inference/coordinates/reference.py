@@ -78,8 +78,12 @@ def references_of(problem: Problem) -> "References | None":
 
 def programs(problem: Problem) -> int:
     """How many times as long as a gradient the programs of an engine take to compile in these coordinates."""
-    inside = any(networks(ode) for ode in trajectories(problem.model.layer))
-    return _PROGRAMS_OF_NETWORKS if inside else _PROGRAMS
+    return _PROGRAMS_OF_NETWORKS if networks_inside(problem) else _PROGRAMS
+
+
+def networks_inside(problem: Problem) -> bool:
+    """Whether a network sits inside a trajectory."""
+    return any(networks(ode) for ode in trajectories(problem.model.layer))
 
 
 def is_sound(frame: Arrays) -> bool:

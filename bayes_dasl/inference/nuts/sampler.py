@@ -14,7 +14,7 @@ from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ...errors import ModelError, ReadError
 from ..coordinates.frame import Frame, Plain, positions
-from ..coordinates.reference import COORDINATES, References, matched_start, programs, references_of
+from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, traced_once
 from ..problem import Problem
@@ -110,16 +110,15 @@ class NUTS(AbstractEngine):
         return choose(problem, self.gradient)
 
     def cost(self, problem: Problem) -> Cost:
-        compiled = programs(problem)
         # In conditional coordinates trajectories are as long as they may be.
-        least, most = _LEAPFROGS if compiled == Cost(0, 0).programs else (2**DEEPEST - 1,) * 2
+        least, most = (2**DEEPEST - 1,) * 2 if networks_inside(problem) else _LEAPFROGS
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
         before = CLIMB_STEPS * self.climbs / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
             before + (begun.most if begun else 0) + draws * min(most, deepest),
-            compiled,
+            programs(problem),
         )
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "Warmed":
