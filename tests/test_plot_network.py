@@ -12,6 +12,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import MismatchError, ModelError
+from bayes_dasl.networks import network as networks
 
 TIMES = np.linspace(0.0, 3.0, 10)
 DATA = xr.Dataset({"x": ("time", np.exp(-TIMES), {"units": "g"})}, {"time": ("time", TIMES, {"units": "h"})})
@@ -41,7 +42,7 @@ def test_the_prior_of_the_function_before_there_are_data():
 def test_the_prior_drawn_is_that_of_the_network():
     """Its 90 % band at the middle is that of the network's own draws."""
     figure = plots.plot_network(model())
-    network = bd.networks.networks(model())[0][1]
+    network = networks.networks(model())[0][1]
     draws = bd.random.draw_prior(network, 400, key=jax.random.key(1))
     said = jax.vmap(lambda d: bd.random.realise(network, d)(1.5, {"x": jnp.asarray(0.5)}, {})["x"])(draws)
     band = figure.axes[0].collections[0].get_paths()[0].vertices
