@@ -13,6 +13,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
@@ -21,6 +22,8 @@ from scipy.special import ndtri
 from . import _types
 from ._errors import MismatchError, ModelError
 from ._jax.tree import dotted, key_name, nodes_along
+
+_DRAWS_A_PROGRAM, _FEW_NUMBERS = 512, 4096
 
 
 class Module(eqx.Module):
@@ -164,14 +167,18 @@ def with_ones(tree: Any) -> Any:
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
     leaves = paths(tree)
+    # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
+    small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
+    drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
 
     @jax.jit
     def draw_all(keys):
         return {
-            path: leaf.distribution.sample(k, (draws,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=True)
+            path: leaf.distribution.sample(k, (drawn,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=False)
         }
 
-    return draw_all(jax.random.split(key, max(len(leaves), 1))[: len(leaves)])
+    values = draw_all(jax.random.split(key, max(len(leaves), 1)))
+    return {path: jnp.asarray(np.asarray(v)[:draws]) for path, v in values.items()}
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
@@ -204,8 +211,8 @@ def bounds(distribution: dist.Distribution) -> dict[str, float]:
     found = {}
     for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
         value = getattr(support, other, None)
-        value = jnp.asarray(math.nan if value is None else value)
-        if bool(jnp.isfinite(value).all()) and float(jnp.ptp(value)) == 0:
+        value = np.asarray(math.nan if value is None else value)
+        if np.isfinite(value).all() and np.ptp(value) == 0:
             found[side] = float(value.ravel()[0])
     return found
 
@@ -226,5 +233,5 @@ def describe_distribution(distribution: Any) -> str:
 
 
 def _range(value: Any) -> str:
-    low, high = float(jnp.min(value)), float(jnp.max(value))
+    low, high = float(np.min(value)), float(np.max(value))
     return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -9,7 +9,6 @@ import warnings
 from typing import Protocol, runtime_checkable
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
@@ -174,7 +173,7 @@ def _modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[st
     """The modes by name, best first, with their log density in the unconstrained space."""
     if modes is None:
         return {}
-    values = jax.vmap(problem.constrain)(jnp.asarray(modes.positions))
+    values = jax.jit(jax.vmap(problem.constrain))(modes.positions)
     dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
