@@ -31,6 +31,8 @@ type Values = Mapping[str, Float[Array, "..."]]
 type VectorField = Callable[[Any, Values, Values], Values]
 """`vector_field(t, y, u)`: the rate of change of each state, given time, states and forcings."""
 
+_DRAWS_A_PROGRAM, _FEW_NUMBERS = 512, 4096
+
 
 class Module(eqx.Module):
     """A frozen dataclass that is a pytree; its fields may hold numbers or distributions.
@@ -173,14 +175,18 @@ def with_ones(tree: Any) -> Any:
 def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
     leaves = paths(tree)
+    # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
+    small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
+    drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
 
     @jax.jit
     def draw_all(keys):
         return {
-            path: leaf.distribution.sample(k, (draws,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=True)
+            path: leaf.distribution.sample(k, (drawn,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=False)
         }
 
-    return draw_all(jax.random.split(key, max(len(leaves), 1))[: len(leaves)])
+    values = draw_all(jax.random.split(key, max(len(leaves), 1)))
+    return {path: jnp.asarray(np.asarray(v)[:draws]) for path, v in values.items()}
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
@@ -246,5 +252,5 @@ def describe_distribution(distribution: Any) -> str:
 
 
 def _range(value: Any) -> str:
-    low, high = float(jnp.min(value)), float(jnp.max(value))
+    low, high = float(np.min(value)), float(np.max(value))
     return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -152,6 +152,14 @@ class TestPriorDraws:
         np.testing.assert_array_equal(one, same)
         assert not np.any(np.asarray(one) == np.asarray(other))
 
+    def test_few_draws_are_the_first_of_many(self):
+        """So that one program serves all numbers of draws, and none changes with how many others there are."""
+        tree = {"x": dist.Normal(1.0, 2.0), "v": dist.Gamma(2.0, 1.0).expand([3]).to_event(1)}
+        few, many = (draw_prior(tree, n, key=jax.random.key(0)) for n in (3, 600))
+        assert {name: values.shape for name, values in few.items()} == {"x": (3,), "v": (3, 3)}
+        for name, values in few.items():
+            np.testing.assert_array_equal(values, many[name][:3])
+
     def test_of_nothing_random(self):
         assert draw_prior({"x": 1.0}, 3, key=jax.random.key(0)) == {}
 

@@ -5,7 +5,6 @@ import importlib.metadata
 import platform
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -69,7 +68,7 @@ def modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[str
     """The modes by name, best first, with their log density in the unconstrained space."""
     if modes is None:
         return {}
-    values = jax.vmap(problem.constrain)(jnp.asarray(modes.positions))
+    values = jax.jit(jax.vmap(problem.constrain))(modes.positions)
     dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     return {"modes": dataset.assign(lp=("mode", modes.log_densities))}

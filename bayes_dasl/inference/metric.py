@@ -75,10 +75,15 @@ class Metric(eqx.Module):
 
     def differs_from(self, other: "Metric") -> float:
         """The largest ratio of variances that the two suppose, over all directions; 1 if they are the same."""
-        basis = jnp.eye(len(self.block) + len(self.rest))
-        relative = np.asarray(jax.vmap(lambda e: other.whitened(self.position(e)))(basis))
+        basis = np.eye(len(self.block) + len(self.rest))
+        relative = np.asarray(_relative(self, other, basis))
         ratios = np.linalg.svd(relative, compute_uv=False) ** 2
         return float(max(ratios.max(), 1 / ratios.min()))
+
+
+@jax.jit
+def _relative(metric: Metric, other: Metric, basis: Array) -> Array:
+    return jax.vmap(lambda e: other.whitened(metric.position(e)))(basis)
 
 
 def refine(

@@ -63,21 +63,23 @@ def push(
     keep_programs()
     total = len(next(iter(draws.values())))
     draws = {path: np.asarray(values) for path, values in draws.items()}
-    keys = jax.random.split(jax.random.key(0) if key is None else key, total)
-    run, chunk = _compiled(_one_draw(model, given, observed, key is not None), draws, keys)
+    # Numbers, which NumPy can index; without predictive draws nothing looks at them.
+    keys = np.zeros((total, 0)) if key is None else np.asarray(jax.random.key_data(jax.random.split(key, total)))
+    kind = None if key is None else jax.random.key_impl(key)
+    run, chunk = _compiled(_one_draw(model, given, observed, kind), draws, keys)
     parts = []
     for start in range(0, total, chunk):
         # The last chunk repeats draws up to full length: one shape, one compilation.
         index = np.minimum(np.arange(start, start + chunk), total - 1)
-        part = run({path: jnp.asarray(v[index]) for path, v in draws.items()}, keys[index])
+        part = run({path: v[index] for path, v in draws.items()}, keys[index])
         keep = min(chunk, total - start)
         parts.append(jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part))
     return jax.tree.map(lambda *a: np.concatenate(a), *parts)
 
 
-def _compiled(function: Callable, draws: Draws, keys: Array) -> tuple[Callable, int]:
+def _compiled(function: Callable, draws: Draws, keys: np.ndarray) -> tuple[Callable, int]:
     """A program for as many draws at once as a share of the memory allows, and their number."""
-    first = {path: jnp.asarray(values[0]) for path, values in draws.items()}
+    first = {path: values[0] for path, values in draws.items()}
     # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
     flat = traced(function, first, keys[0])
 
@@ -96,7 +98,9 @@ def _compiled(function: Callable, draws: Draws, keys: Array) -> tuple[Callable, 
         chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
 
 
-def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: bool) -> Any:
+def _one_draw(model: Model, given: Inputs, observed: Observed | None, kind: Any) -> Any:
+    """Of a draw; with random keys of some `kind` also a prediction."""
+
     def one(draw, key):
         realised = realise(model, draw)
         prediction = realised.predict(given)
@@ -107,8 +111,10 @@ def _one_draw(model: Model, given: Inputs, observed: Observed | None, predict: b
             name: jnp.where(jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y)))
             for name, y in (observed or {}).items()
         }
-        keys = jax.random.split(key, len(noise))
-        predictions = {name: masked(d.sample(k)) for k, (name, d) in zip(keys, noise.items(), strict=True) if predict}
+        predictions = {}
+        if kind is not None:
+            keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
+            predictions = {name: masked(d.sample(k)) for k, (name, d) in zip(keys, noise.items(), strict=True)}
         return Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},

@@ -140,7 +140,8 @@ def _tuning(state: Any) -> Any:
 
 def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
     """The state with the adaptation of the step size begun anew."""
-    return state | {name: np.asarray(v) for name, v in _tuning_arrays(jax.vmap(_new_tuning)(step_size)).items()}
+    fresh = _tuning_arrays(jax.jit(jax.vmap(_new_tuning))(step_size))
+    return state | {name: np.asarray(values) for name, values in fresh.items()}
 
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:

@@ -158,7 +158,7 @@ def many(row: Row, quick: bool) -> Row:
     spent, advance = [], _population.Population.advance
 
     def timed(self, *arguments):
-        self._program.result()  # compilation is not sampling
+        self._compiled.result()  # compilation is not sampling
         began = time.perf_counter()
         trace = advance(self, *arguments)
         spent.append(time.perf_counter() - began)
