@@ -5,6 +5,7 @@ inside a NumPyro model, `realise` by a given draw; both are the same walk over t
 """
 
 import dataclasses
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
@@ -178,15 +179,17 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
     small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
     drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
+    keys = jax.random.split(key, max(len(leaves), 1))
+    return {
+        path: jnp.asarray(np.asarray(_sample(leaf.distribution, k, drawn))[:draws])
+        for k, (path, leaf) in zip(keys, leaves.items(), strict=False)
+    }
 
-    @jax.jit
-    def draw_all(keys):
-        return {
-            path: leaf.distribution.sample(k, (drawn,)) for k, (path, leaf) in zip(keys, leaves.items(), strict=False)
-        }
 
-    values = draw_all(jax.random.split(key, max(len(leaves), 1)))
-    return {path: jnp.asarray(np.asarray(v)[:draws]) for path, v in values.items()}
+@functools.partial(jax.jit, static_argnames="draws")
+def _sample(distribution: dist.Distribution, key: Array, draws: int) -> Array:
+    """Compiled once for all distributions of a kind and shape, whatever their parameters."""
+    return distribution.sample(key, (draws,))
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
