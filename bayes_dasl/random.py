@@ -189,7 +189,7 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
 @functools.partial(jax.jit, static_argnames="draws")
 def _sample(distribution: dist.Distribution, key: Array, draws: int) -> Array:
     """Compiled once for all distributions of a kind and shape, whatever their parameters."""
-    return distribution.sample(key, (draws,))
+    return jnp.asarray(distribution.sample(key, (draws,)))
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
