@@ -7,6 +7,7 @@ inside a NumPyro model, `realise` by a given draw; both are the same walk over t
 import dataclasses
 import functools
 import math
+import pickle
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
@@ -179,17 +180,62 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
     small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
     drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
-    keys = jax.random.split(key, max(len(leaves), 1))
-    return {
-        path: jnp.asarray(np.asarray(_sample(leaf.distribution, k, drawn))[:draws])
-        for k, (path, leaf) in zip(keys, leaves.items(), strict=False)
-    }
+    keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
+    values = _sample(_Distributions(tuple(leaf.distribution for leaf in leaves.values())), keys, drawn)
+    return {path: jnp.asarray(np.asarray(v)[:draws]) for path, v in zip(leaves, values, strict=True)}
 
 
-@functools.partial(jax.jit, static_argnames="draws")
-def _sample(distribution: dist.Distribution, key: Array, draws: int) -> Array:
-    """Compiled once for all distributions of a kind and shape, whatever their parameters."""
-    return jnp.asarray(distribution.sample(key, (draws,)))
+class _Distributions:
+    """Some distributions, equal to others with the same numbers: what draws from them is then compiled once.
+
+    They stay in the program. As arguments their numbers would come in another order in every process, since NumPyro
+    keeps their names in a set, and no program on disk would be found again.
+    """
+
+    def __init__(self, every: tuple[dist.Distribution, ...]):
+        self.every = every
+        try:
+            self._said = pickle.dumps(every)
+        except Exception:  # whatever pickle may raise for what a user wrote
+            self._said = b"%d" % id(every)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Distributions) and self._said == other._said
+
+    def __hash__(self) -> int:
+        return hash(self._said)
+
+    def alike(self) -> list[list[int]]:
+        """Which differ in numbers only."""
+        groups: dict[Any, list[int]] = {}
+        for i, distribution in enumerate(self.every):
+            groups.setdefault(_kind(distribution) or i, []).append(i)
+        return list(groups.values())
+
+
+def _kind(distribution: Any) -> Any:
+    """What distributions of NumPyro's own that differ in numbers only have in common; none for those of a user."""
+    values, structure = jax.tree.flatten(distribution)
+    while type(distribution).__module__.startswith("numpyro."):
+        if not hasattr(distribution, "base_dist"):
+            return structure, *(np.shape(v) for v in values)
+        distribution = distribution.base_dist
+    return None
+
+
+@functools.partial(jax.jit, static_argnames=("distributions", "draws"))
+def _sample(distributions: _Distributions, keys: Array, draws: int) -> list[Array]:
+    """Independent draws from each; those that differ in numbers only are drawn at once, which compiles as one."""
+    found = {}
+    for group in distributions.alike():
+        several = [distributions.every[i] for i in group]
+        if len(several) == 1:
+            drawn = [several[0].sample(keys[group[0]], (draws,))]
+        else:
+            numbers = jax.tree.map(lambda *v: np.stack(v), *several)
+            drawn = jax.vmap(lambda d, key: d.sample(key, (draws,)))(numbers, keys[np.array(group)])
+        found |= dict(zip(group, drawn, strict=True))
+    return [found[i] for i in range(len(distributions.every))]
 
 
 def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:

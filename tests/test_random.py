@@ -15,7 +15,7 @@ from scipy import stats
 import bayes_dasl as bd
 from bayes_dasl._jax.keys import as_key, printable
 from bayes_dasl.errors import MismatchError, ModelError
-from bayes_dasl.random import describe_distribution, draw_prior, is_random, paths, realise, sample
+from bayes_dasl.random import _sample, describe_distribution, draw_prior, is_random, paths, realise, sample
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 
@@ -28,6 +28,19 @@ class Pair(bd.Module):
 class Decay(bd.Module):
     rate: bd.Scalar = bd.field(units="1/h")
     floor: bd.Scalar = 0.0
+
+
+class Shifted(dist.Distribution):
+    """As a user may write one: it does not tell NumPyro of its fields."""
+
+    support = dist.constraints.real
+
+    def __init__(self, by):
+        self.by = by
+        super().__init__()
+
+    def sample(self, key, sample_shape=()):
+        return self.by + jax.random.normal(key, sample_shape)
 
 
 NORMAL, VECTOR = dist.Normal(1.0, 2.0), dist.Gamma(2.0, 3.0).expand((3,)).to_event(1)
@@ -159,6 +172,26 @@ class TestPriorDraws:
         assert {name: values.shape for name, values in few.items()} == {"x": (3,), "v": (3, 3)}
         for name, values in few.items():
             np.testing.assert_array_equal(values, many[name][:3])
+
+    def test_each_has_its_own_numbers_whatever_else_is_drawn(self):
+        """Distributions of a kind are drawn together, and those that a user wrote each by itself."""
+        every = [
+            *(dist.Normal(m, s) for m, s in ((0.0, 1.0), (5.0, 0.1), (-2.0, 3.0))),
+            *(dist.Gamma(a, 2.0).expand([2]).to_event(1) for a in (1.0, 30.0)),
+            *(Shifted(by) for by in (0.0, 40.0)),
+            *(Shifted(by).expand([2]).to_event(1) for by in (0.0, 40.0)),
+        ]
+        drawn = draw_prior(every, 5, key=jax.random.key(2))
+        keys = jax.random.split(jax.random.key(2), len(every))
+        for i, (key, distribution) in enumerate(zip(keys, every, strict=True)):
+            alone = distribution.sample(key, (512,))[:5]
+            np.testing.assert_allclose(drawn[str(i)], alone, rtol=1e-12)
+
+    def test_the_same_distributions_are_compiled_once(self):
+        draw_prior({"x": dist.Normal(0.1, 1.0)}, 3, key=jax.random.key(3))
+        before = _sample._cache_size()
+        draw_prior({"y": dist.Normal(0.1, 1.0)}, 7, key=jax.random.key(7))
+        assert _sample._cache_size() == before
 
     def test_of_nothing_random(self):
         assert draw_prior({"x": 1.0}, 3, key=jax.random.key(0)) == {}
