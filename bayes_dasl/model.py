@@ -102,13 +102,13 @@ class Model(Module):
                 seen = ~jnp.isnan(values)
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
 
-    def predict(self, given: Inputs) -> Prediction:
+    def predict(self, inputs: Inputs) -> Prediction:
         """What the layer of a realised model predicts, and by how much that breaks the constraints."""
         if isinstance(self.layer, AbstractFilter):
-            prediction = self.layer(given, {name: self.noise_of(name).variance for name in self.observables})
+            prediction = self.layer(inputs, {name: self.noise_of(name).variance for name in self.observables})
         else:
-            prediction = self.layer(given)
-        broken = {name: jnp.asarray(law(prediction.values, given)) for name, law in self.constraints.items()}
+            prediction = self.layer(inputs)
+        broken = {name: jnp.asarray(law(prediction.values, inputs)) for name, law in self.constraints.items()}
         for name in broken:
             if name in prediction.mismatches:
                 raise ModelError(f"constraint '{name}' has the name of a mismatch of the layer itself: rename it")
@@ -121,7 +121,7 @@ class Model(Module):
         layer = self.layer
         start = getattr(layer, "start", None) if start is None else start
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
-        given = inputs(
+        found = inputs(
             data,
             start=start,
             forcings=layer.forcings,
@@ -129,7 +129,7 @@ class Model(Module):
             index=self.index,
             places=places,
         )
-        return dataclasses.replace(given, past=self.past(data))
+        return dataclasses.replace(found, past=self.past(data))
 
     def past(self, data: xr.Dataset) -> Past | None:
         """The observations that a filtering layer looks back at; none for other layers, or without observations."""
@@ -139,25 +139,25 @@ class Model(Module):
         values = {name: jnp.asarray(observations(data, name)) for name in held}
         return Past(jnp.asarray(checked_times(data, self.index)), values)
 
-    def conditional(self, prediction: Prediction, given: Inputs) -> dict[str, dist.Distribution]:
+    def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs."""
         return {
-            name: self.noise_at(name, prediction.values, given).around(
+            name: self.noise_at(name, prediction.values, inputs).around(
                 prediction.values[name], prediction.variances.get(name)
             )
             for name in self.observables
         }
 
-    def noise_at(self, name: str, values: Values, given: Inputs) -> AbstractNoise:
+    def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
         """The noise of an observable at all times, given what the layer of a realised model predicts."""
         noise = self.noise_of(name)
         if not noise.varies:
             return noise
-        forced = jax.vmap(given.forced)(given.times)
+        forced = jax.vmap(inputs.forced)(inputs.times)
         beyond = (1,) * (values[name].ndim - 1)
         over_places = lambda series: jnp.reshape(series, series.shape + beyond)  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
-        return noise.at(over_places(given.times), alike, {n: over_places(v) for n, v in forced.items()})
+        return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()})
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
@@ -204,7 +204,7 @@ def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time .
     return jnp.asarray(values)
 
 
-def check_shapes(model: Model, given: Inputs) -> None:
+def check_shapes(model: Model, inputs: Inputs) -> None:
     """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
 
     Raises: ModelError that names the random leaves whose shape is not that of one number.
@@ -214,8 +214,8 @@ def check_shapes(model: Model, given: Inputs) -> None:
     def evaluate():
         with numpyro.handlers.seed(rng_seed=0):
             realised = sample(model)
-            prediction = realised.predict(given)
-            return {name: d.batch_shape for name, d in realised.conditional(prediction, given).items()}
+            prediction = realised.predict(inputs)
+            return {name: d.batch_shape for name, d in realised.conditional(prediction, inputs).items()}
 
     odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
     hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""
@@ -230,7 +230,7 @@ def check_shapes(model: Model, given: Inputs) -> None:
         raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
     for name, shape in shapes.items():
         places = model.dims(name)[1:]
-        want = given.times.shape + tuple(given.coordinates[place].size for place in places)
+        want = inputs.times.shape + tuple(inputs.coordinates[place].size for place in places)
         if shape != want:
             what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
             raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")

@@ -22,7 +22,7 @@ from bayes_dasl.inference.coordinates.conditional import LinearModel
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import AbstractTrajectory, Prediction
-from bayes_dasl.layers.given_states import given, named_trajectories, trajectories
+from bayes_dasl.layers.at_states import at_states, named_trajectories, trajectories
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +141,7 @@ def test_given_the_states_nothing_is_solved():
     assert len(trajectories(layer)) == 1
     states = {"y": jnp.arange(3.0)}
     inputs = bd.inputs(xr.Dataset(coords={"time": [0.0, 1.0, 2.0]}))
-    prediction = given(model, [states]).layer(inputs)
+    prediction = at_states(model, [states]).layer(inputs)
     np.testing.assert_array_equal(prediction.values["y"], states["y"])
     assert int(prediction.stats["steps"]) == 0
 
@@ -222,7 +222,7 @@ def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     values, changes = references.linear.predicted(realised, frame.paths)
     np.testing.assert_allclose(values["y"] + changes["y"], realised.predict(problem.inputs).values["y"], atol=1e-4)
     states = {"y": jnp.arange(15.0)}
-    np.testing.assert_array_equal(given(realised, [states]).layer(problem.inputs).values["y"], states["y"])
+    np.testing.assert_array_equal(at_states(realised, [states]).layer(problem.inputs).values["y"], states["y"])
 
 
 def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():

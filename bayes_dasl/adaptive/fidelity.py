@@ -104,10 +104,10 @@ class MultiFidelity(AbstractLayer):
         return {name: ratio[name] * y[cheap] + correction.get(name, 0.0) for name, cheap in self.costly.items()}
 
     def _ratio(self, t: Any, y: Values, u: Values) -> Mapping[str, Any]:
-        given: Any = self.ratio
-        if not is_function(given):
-            return dict.fromkeys(self.costly, given)
-        ratio = self._named(given(t, y, u), "ratio")
+        ratio: Any = self.ratio
+        if not is_function(ratio):
+            return dict.fromkeys(self.costly, ratio)
+        ratio = self._named(ratio(t, y, u), "ratio")
         missing = [name for name in self.costly if name not in ratio]
         if missing:
             raise ModelError(f"the ratio has no value for {', '.join(missing)}")

@@ -120,14 +120,14 @@ class LayerCoupling(AbstractLayer):
         passed: dict[tuple[str, str], Array] = {}
         predictions = {}
         for name in self.order:
-            given = self._inputs_of(name, inputs, grid, passed)
+            own = self._inputs_of(name, inputs, grid, passed)
             sends = {link.origin for link in self.links if link.origin[0] == name}
             if sends:
-                finer = self.layers[name](eqx.tree_at(lambda g: g.times, given, both))
+                finer = self.layers[name](eqx.tree_at(lambda g: g.times, own, both))
                 passed |= {k: finer.values[k[1]][jnp.searchsorted(both, grid)] for k in sends}
                 predictions[name] = _at(finer, jnp.searchsorted(both, inputs.times))
             else:
-                predictions[name] = self.layers[name](given)
+                predictions[name] = self.layers[name](own)
         values = {name: v for p in predictions.values() for name, v in p.values.items()}
         variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
         return joined(predictions, values, variances=variances)

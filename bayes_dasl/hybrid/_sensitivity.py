@@ -68,7 +68,7 @@ def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Arra
 
 
 def tangents(
-    layer: Any, leaves: Mapping[str, Coordinates], directions: Float[Array, "n k"], given: Inputs
+    layer: Any, leaves: Mapping[str, Coordinates], directions: Float[Array, "n k"], inputs: Inputs
 ) -> tuple[Values, dict[str, Float[Array, "n time ..."]]]:
     """The values of a layer, and their derivatives along directions of the parameters at `leaves`.
 
@@ -77,12 +77,12 @@ def tangents(
     """
     flat, rebuild = parameters(layer, leaves)
     if isinstance(layer, AbstractTrajectory) and not getattr(layer, "jumps", ()):
-        return _along(layer, rebuild, flat, directions, given)
+        return _along(layer, rebuild, flat, directions, inputs)
 
     def predict(numbers):
         # Can be differentiated forwards and then backwards.
         twice = with_adjoint(rebuild(numbers), diffrax.DirectAdjoint(), diffrax.RecursiveCheckpointAdjoint)
-        return dict(twice(given).values)
+        return dict(twice(inputs).values)
 
     one = lambda direction: jax.jvp(predict, (flat,), (direction,))  # noqa: E731
     return jax.vmap(one, out_axes=(None, 0))(directions)
@@ -118,7 +118,7 @@ def _parted(y: Values) -> tuple[dict[str, Any], dict[str, Any]]:
     return states, {name: y[_MOVED + name] for name in states}
 
 
-def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, given: Inputs):
+def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions: Array, inputs: Inputs):
     initial = lambda p: {n: jnp.asarray(v, float) for n, v in rebuild(p).initial.items()}  # noqa: E731
     start, moved = jax.vmap(lambda d: jax.jvp(initial, (flat,), (d,)), out_axes=(None, 0))(directions)
     field = _Variational(lambda p: prepared(rebuild(p).vector_field), flat, directions)
@@ -137,5 +137,5 @@ def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions
         (field, _joined(start, moved), observe),
         is_leaf=lambda x: x is None or x is layer.initial,
     )
-    values, along = _parted(both(given).values)
+    values, along = _parted(both(inputs).values)
     return values, {name: jnp.moveaxis(v, 1, 0) for name, v in along.items()}

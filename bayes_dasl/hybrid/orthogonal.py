@@ -137,12 +137,12 @@ class Projection(Module):
 class LayerProjection(Module):
     """A projection at the rows of the data that a layer's output is predicted at."""
 
-    given: Inputs
+    inputs: Inputs
     leaves: FrozenDict = eqx.field(static=True)
 
     def __init__(self, science: Any, data: xr.Dataset, extra: tuple[str, ...]):
         self.leaves = scientific(science)
-        self.given = inputs(
+        self.inputs = inputs(
             data,
             start=getattr(science, "start", None),
             forcings=dict.fromkeys([*science.forcings, *extra]),
@@ -154,14 +154,14 @@ class LayerProjection(Module):
     def shift(self, layer: Any, correct: Callable[[Inputs, Values], Values]) -> Float[Array, " k"]:
         """What of the correction at the rows of the data the sensitivities can do, in units of the parameters."""
         each = jnp.eye(parameters(layer, self.leaves)[0].size)
-        values, moved = tangents(layer, self.leaves, each, self.given)
-        added = correct(self.given, values)
+        values, moved = tangents(layer, self.leaves, each, self.inputs)
+        added = correct(self.inputs, values)
         spread = {name: jnp.maximum(jnp.std(values[name]), _SMALLEST) for name in added}
         weight = {name: jnp.ones(values[name].size) / spread[name] for name in added}
         rows = {name: moved[name].reshape(len(each), -1).T for name in added}
         return _weighted(rows, {name: jnp.ravel(value) for name, value in added.items()}, weight)
 
-    def along(self, layer: Any, given: Inputs, shift: Array) -> Values:
+    def along(self, layer: Any, inputs: Inputs, shift: Array) -> Values:
         """What a shift of the parameters adds to the layer's values."""
-        moved = tangents(layer, self.leaves, shift[None], given)[1]
+        moved = tangents(layer, self.leaves, shift[None], inputs)[1]
         return {name: value[0] for name, value in moved.items()}

@@ -17,10 +17,10 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
     standard deviation by two, as for normal noise, and a mismatch is a datum of a standard deviation of one.
     """
     problem = reversible(problem)
-    given, at = problem.inputs, jnp.asarray(mode)
+    inputs, at = problem.inputs, jnp.asarray(mode)
 
     def predicted(x):
-        return realise(problem.model, problem.constrain(x)).predict(given)
+        return realise(problem.model, problem.constrain(x)).predict(inputs)
 
     held = jax.jit(predicted)(at)
 
@@ -29,7 +29,7 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
         model, found = realise(problem.model, problem.constrain(x)), predicted(x)
         places, spreads = [], []
         for name in model.observables:
-            noise, value = model.noise_at(name, held.values, given), held.values[name]
+            noise, value = model.noise_at(name, held.values, inputs), held.values[name]
             spread = noise.spread(value, found.variances.get(name))
             places.append(jnp.ravel(noise.link(found.values[name])))
             spreads.append(jnp.ravel(jnp.broadcast_to(jnp.log(spread), value.shape)))

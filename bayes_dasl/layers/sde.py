@@ -53,13 +53,13 @@ class StochasticEquation(AbstractLayer):
     @property
     def noisy(self) -> tuple[str, ...]:
         """The states that the diffusion names."""
-        given = (
+        named = (
             self.diffusion
             if isinstance(self.diffusion, Mapping)
             else shapes_of(self.diffusion, "the diffusion", any_state(self.initial), self.forcings)
         )
-        self._refuse_unknown(given)
-        return tuple(given)
+        self._refuse_unknown(named)
+        return tuple(named)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -90,9 +90,9 @@ class StochasticEquation(AbstractLayer):
 
     def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
         """The diffusion of every state; 0 for those that it does not name."""
-        given = self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
-        self._refuse_unknown(given)
-        return _vector({name: given.get(name, 0.0) for name in y}, y)
+        diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
+        self._refuse_unknown(diffusion)
+        return _vector({name: diffusion.get(name, 0.0) for name in y}, y)
 
     @abstractmethod
     def __call__(self, inputs: Inputs, *args: Any) -> Prediction:

@@ -36,7 +36,7 @@ class _Amplified(Module):
         return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
 
 
-def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
     r"""How each scientific parameter correlates with what the closures do in its place; none without a `Residual`.
 
     At each of 128 draws the effect of the closures on the predicted data, $\partial \eta / \partial s$ for a factor
@@ -55,7 +55,7 @@ def confounding(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
     some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
-    one = traced(_one_draw(model, given, coordinates(leaves)), {path: v[0] for path, v in some.items()})
+    one = traced(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
     theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
     finite = np.isfinite(shift).all(axis=1)
     return _table(model, leaves, theta[finite], shift[finite], explained[finite])
@@ -65,7 +65,7 @@ def _is_residual(node: Any) -> bool:
     return isinstance(node, Residual)
 
 
-def _one_draw(model: Model, given: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
+def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
     forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
@@ -75,12 +75,12 @@ def _one_draw(model: Model, given: Inputs, leaves: Mapping[str, Coordinates]) ->
         def predicted(numbers_and_factor):
             numbers, factor = numbers_and_factor[:-1], numbers_and_factor[-1]
             layer = _amplified(rebuild(numbers), factor)
-            prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(given)
+            prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
             return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
 
         at = jnp.append(flat, 1.0)
         jacobian, prediction = jax.jacfwd(predicted, has_aux=True)(at)
-        noise = realised.conditional(prediction, given)
+        noise = realised.conditional(prediction, inputs)
         weight = jnp.concatenate([(1 / jnp.sqrt(noise[n].variance)).ravel() for n in model.observables])
         sensitivities, effect = jacobian[:, :-1] * weight[:, None], jacobian[:, -1] * weight
         shift = least_squares(sensitivities, effect)

@@ -40,10 +40,10 @@ def forecast(
     began = time.perf_counter()
     check_belongs(model, post)
     data = _as_dataset(at, post, model.index)
-    given = _inputs(model, post, data)
-    check_shapes(model, given)
+    inputs = _inputs(model, post, data)
+    check_shapes(model, inputs)
     draws = draws_of(model, post)
-    pushed = push(model, given, draws, key=as_key(key))
+    pushed = push(model, inputs, draws, key=as_key(key))
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     observed = post["observed_data"].to_dataset()
     groups = {

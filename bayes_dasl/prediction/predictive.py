@@ -48,7 +48,7 @@ class Pushed(eqx.Module):
 
 def push(
     model: Model,
-    given: Inputs,
+    inputs: Inputs,
     draws: Draws,
     *,
     observed: Observed | None = None,
@@ -66,7 +66,7 @@ def push(
     # Numbers, which NumPy can index; without predictive draws nothing looks at them.
     keys = np.zeros((total, 0)) if key is None else np.asarray(jax.random.key_data(jax.random.split(key, total)))
     kind = None if key is None else jax.random.key_impl(key)
-    run, chunk = _compiled(_one_draw(model, given, observed, kind), draws, keys)
+    run, chunk = _compiled(_one_draw(model, inputs, observed, kind), draws, keys)
     parts = []
     for start in range(0, total, chunk):
         # The last chunk repeats draws up to full length: one shape, one compilation.
@@ -98,14 +98,14 @@ def _compiled(function: Callable, draws: Draws, keys: np.ndarray) -> tuple[Calla
         chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
 
 
-def _one_draw(model: Model, given: Inputs, observed: Observed | None, kind: Any) -> Any:
+def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any) -> Any:
     """Of a draw; with random keys of some `kind` also a prediction."""
 
     def one(draw, key):
         realised = realise(model, draw)
-        prediction = realised.predict(given)
+        prediction = realised.predict(inputs)
         ok = prediction.ok
-        noise = realised.conditional(prediction, given)
+        noise = realised.conditional(prediction, inputs)
         masked = lambda value: jnp.where(ok, value, jnp.nan)  # noqa: E731
         likelihood = {
             name: jnp.where(jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y)))

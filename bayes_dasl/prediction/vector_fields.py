@@ -10,7 +10,7 @@ from .._jax.tree import short_names
 from .._statistics.thinning import thinned
 from ..data.inputs import Inputs
 from ..layers import AbstractTrajectory
-from ..layers.given_states import named_trajectories, trajectories
+from ..layers.at_states import named_trajectories, trajectories
 from ..model import Model
 from ..random import paths, realise
 from .predictive import Draws
@@ -19,7 +19,7 @@ _DRAWS = 128
 _BATCH = 16
 
 
-def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset | None:
+def rates_on_mean_path(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
     """The rates of every state for each draw, at the mean states of the draws at the times of the data.
 
     What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
@@ -34,7 +34,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
     first = {path: values[0] for path, values in held.items()}
 
     def states(draw):
-        solved = [ode.solve(given, ode.begin(given)) for ode in trajectories(realise(model, draw).layer)]
+        solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realise(model, draw).layer)]
         return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
 
     one = traced(states, first)
@@ -43,7 +43,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
 
     def rates(draw):
         pairs = zip(trajectories(realise(model, draw).layer), mean, strict=True)
-        return [ode.rates_along(given, given.times, path) for ode, path in pairs]
+        return [ode.rates_along(inputs, inputs.times, path) for ode, path in pairs]
 
     found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
     variables = {}
@@ -51,7 +51,7 @@ def rates_on_mean_path(model: Model, given: Inputs, draws: Draws) -> xr.Dataset 
         for state, values in of_ode.items():
             inner = [f"{state}_dim_{i}" for i in range(values.ndim - 2)]
             variables[prefix + state] = (("draw", model.index, *inner), np.asarray(values))
-    return xr.Dataset(variables, coords={model.index: np.asarray(given.times)})
+    return xr.Dataset(variables, coords={model.index: np.asarray(inputs.times)})
 
 
 def _has_network(ode: AbstractTrajectory) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
 from ...layers import AbstractTrajectory
-from ...layers.given_states import States, given, trajectories
+from ...layers.at_states import States, at_states, trajectories
 from ...model import Model
 from ...random import realise
 from ..problem import Problem
@@ -86,7 +86,7 @@ class LinearModel:
                 jax.tree.map(lambda y, dy: y + share * dy, path.states, change)
                 for path, change in zip(paths, changes, strict=True)
             ]
-            return dict(given(realised, states).predict(inputs).values)
+            return dict(at_states(realised, states).predict(inputs).values)
 
         return jax.jvp(at, (jnp.zeros(()),), (jnp.ones(()),))
 

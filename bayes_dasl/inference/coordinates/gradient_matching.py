@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from ..._jax.tree import frozen
 from ...layers import AbstractTrajectory
-from ...layers.given_states import States, given, trajectories
+from ...layers.at_states import States, at_states, trajectories
 from ...random import bounds, is_random, realise
 from ..problem import Problem
 
@@ -128,7 +128,7 @@ class Matching:
             states.append(paths.along(c, paths.at_times))
             value += self._rates_agree(paths, ode, c)
         # Noise that could shrink while paths move would end at nothing.
-        realised = eqx.tree_at(lambda m: m.noise, given(realised, states), frozen(realised.noise))
+        realised = eqx.tree_at(lambda m: m.noise, at_states(realised, states), frozen(realised.noise))
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
             seen = ~jnp.isnan(problem.observed[name])

@@ -15,7 +15,7 @@ from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
 from ...data.inputs import Inputs
 from ...layers import AbstractTrajectory
-from ...layers.given_states import trajectories
+from ...layers.at_states import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..gradient import reversible
@@ -143,8 +143,8 @@ class References:
         def at(x):
             realised = linear.realised(x)
             centre = linear.predicted(realised, paths)[0]
-            given = linear.problem.inputs
-            return centre, {n: realised.noise_at(n, centre, given).spread(centre[n]) for n in model.observables}
+            inputs = linear.problem.inputs
+            return centre, {n: realised.noise_at(n, centre, inputs).spread(centre[n]) for n in model.observables}
 
         centre, spread = jax.tree.map(lambda v: v.mean(0), jax.vmap(at)(chosen))
         return Conditional(paths, centre, {name: _SLACK * value for name, value in spread.items()}, linear)

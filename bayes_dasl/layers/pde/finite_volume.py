@@ -99,8 +99,8 @@ class FiniteVolume(Module):
         axes = self.grid.names
         velocity = self.velocity if isinstance(self.velocity, Mapping) and not set(self.velocity) <= set(axes) else {}
         diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else {}
-        given = {"diffusion": diffusion, "velocity": velocity, "boundary": dict.fromkeys(fields_of(self.boundary))}
-        for what, named in given.items():
+        functions = {"diffusion": diffusion, "velocity": velocity, "boundary": dict.fromkeys(fields_of(self.boundary))}
+        for what, named in functions.items():
             for field in named:
                 if field not in y:
                     raise ModelError(f"{what} is given for '{field}'; the fields are {', '.join(y)}")

@@ -1,4 +1,4 @@
-"""Layers without their solves: what they say once the states of their trajectories are given."""
+"""Layers without their solves: what they say at known states of their trajectories."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -16,7 +16,7 @@ type States = dict[str, Array]
 """States of one trajectory by name, `(time, …)`."""
 
 
-class Given(AroundTrajectory):
+class AtStates(AroundTrajectory):
     """A trajectory whose states at the times of the data are known."""
 
     ode: AbstractTrajectory
@@ -44,9 +44,9 @@ def trajectories(tree: Any) -> list[AbstractTrajectory]:
     return [trajectory for _, trajectory in named_trajectories(tree)]
 
 
-def given(tree: Any, states: Sequence[States]) -> Any:
+def at_states(tree: Any, states: Sequence[States]) -> Any:
     """A tree with given states in place of the solves of its trajectories."""
     left = list(states)
     return jax.tree.map(
-        lambda node: Given(node, left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
+        lambda node: AtStates(node, left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
     )
