@@ -169,8 +169,12 @@ class References:
 
         still, at_start = in_rows(no_rates), in_rows(_as_row(start))[0]
         along, _ = solved(dataclasses.replace(inputs, times=grid), still, at_start)
-        states, ok = solved(inputs, still, at_start)
-        flat, pull = jax.vjp(lambda r, s: in_rows(solved(inputs, r, s)[0]).ravel(), still, at_start)
+
+        def flattened(rates: Array, at_start: Array) -> tuple[Array, tuple[Any, Any]]:
+            states, ok = solved(inputs, rates, at_start)
+            return in_rows(states).ravel(), (states, ok)
+
+        flat, pull, (states, ok) = jax.vjp(flattened, still, at_start, has_aux=True)
         each = lambda i: pull(jnp.zeros(flat.size).at[i].set(1.0))  # noqa: E731
         by_rates, by_start = jax.lax.map(each, jnp.arange(flat.size), batch_size=_BATCH)
         by_rates = jnp.einsum("ifs,fg->igs", by_rates, spline).reshape(len(by_rates), -1)
