@@ -182,7 +182,12 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
     drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
     keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
     values = _sample(_Distributions(tuple(leaf.distribution for leaf in leaves.values())), keys, drawn)
-    return {path: jnp.asarray(np.asarray(v)[:draws]) for path, v in zip(leaves, values, strict=True)}
+    return {path: _first(v, draws) for path, v in zip(leaves, values, strict=True)}
+
+
+def _first(values: Array, number: int) -> Array:
+    """Cut by NumPy, which compiles nothing, where they are known."""
+    return values[:number] if isinstance(values, jax.core.Tracer) else jnp.asarray(np.asarray(values)[:number])
 
 
 class _Distributions:

@@ -193,6 +193,10 @@ class TestPriorDraws:
         draw_prior({"y": dist.Normal(0.1, 1.0)}, 7, key=jax.random.key(7))
         assert _sample._cache_size() == before
 
+    def test_while_jax_traces(self):
+        drawn = jax.jit(lambda key: draw_prior({"x": NORMAL, "y": VECTOR}, 3, key=key))(jax.random.key(0))
+        assert {name: values.shape for name, values in drawn.items()} == {"x": (3,), "y": (3, 3)}
+
     def test_of_nothing_random(self):
         assert draw_prior({"x": 1.0}, 3, key=jax.random.key(0)) == {}
 
