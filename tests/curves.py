@@ -1,6 +1,8 @@
 """Layers in closed form: no solver, so that compilation is short."""
 
+import dataclasses
 from abc import abstractmethod
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -22,3 +24,15 @@ class Curve(AbstractLayer):
 
     def __call__(self, inputs):
         return Prediction({"y": self.y(inputs.times)}, jnp.asarray(True), {"steps": jnp.asarray(0)})
+
+
+class Gaps(Curve):
+    """A line whose segments do not meet."""
+
+    gap: Any
+
+    def y(self, times):
+        return times
+
+    def __call__(self, inputs):
+        return dataclasses.replace(super().__call__(inputs), mismatches={"knots": jnp.asarray(self.gap)})

@@ -24,7 +24,7 @@ from bayes_dasl.study import Run
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
-STUDY = TESTS / "small_study.py"
+STUDY = TESTS / "quick_study.py"
 LIMIT = 180.0  # seconds that a process may take before a test gives it up
 
 runner = CliRunner()
@@ -36,7 +36,7 @@ def invoke(*arguments: object):
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The small study, run once by the command line: its folder, and the result."""
+    """The quick study, run once by the command line: its folder, and the result."""
     folder = tmp_path_factory.mktemp("cli") / "a [run]"
     return folder, invoke("run", STUDY, "--out", folder, "--key", 3)
 
@@ -102,7 +102,14 @@ def test_check_of_what_cannot_be_fitted_exits_with_one(tmp_path):
 def test_run_ends_with_scores_verdicts_and_the_report(ran):
     folder, result = ran
     assert result.exit_code == 0, result.output
-    for word in ("decay: fitting by NUTS", "inflow: fitting by NUTS", "CRPS", "climatology", "persistence", "after 6"):
+    for word in (
+        "decay: fitting by Sifting",
+        "inflow: fitting by Sifting",
+        "CRPS",
+        "climatology",
+        "persistence",
+        "after 6",
+    ):
         assert word in result.stdout
     assert result.stdout.count("★") == 1
     assert f"report: {folder / 'report.html'}" in result.stdout
@@ -161,7 +168,7 @@ def written(folder: Path, changes: str) -> Path:
     """A study file that changes the small study."""
     path = folder / "changed_study.py"
     path.write_text(
-        "import dataclasses\nimport bayes_dasl as bd\nimport small_study\n\n"
+        "import dataclasses\nimport bayes_dasl as bd\nimport quick_study\nimport small_study\n\n"
         f"def study():\n    small = small_study.study()\n    return dataclasses.replace(small, {changes})\n"
     )
     return path
@@ -281,7 +288,7 @@ class Command:
         return self.process.stdout.read()
 
 
-LONG = "rivals={}, engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
+LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
 
 
 def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch):

@@ -68,9 +68,10 @@ def test_each_fault_has_its_finding_and_a_remedy(fault, subject, expected):
         assert bool(finding.remedy) == (finding.level != "good"), finding
 
 
-@pytest.mark.parametrize(("fault", "subject", "expected"), FAULTS)
-def test_the_same_finding_is_absent_or_good_without_the_fault(fault, subject, expected):
-    assert levels(diagnose(make_post(draws=400)), subject) <= {"good"}
+def test_the_same_findings_are_absent_or_good_without_the_fault():
+    sound = diagnose(make_post(draws=400))
+    for _, subject, _ in FAULTS:
+        assert levels(sound, subject) <= {"good"}, subject
 
 
 @pytest.mark.parametrize(
@@ -196,8 +197,9 @@ def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(said, subject
     assert all(bool(finding.remedy) == (finding.level != "good") for finding in said)
     assert "R-hat" not in str(diagnosis)
     post.attrs["markov"] = 1
-    assert "R-hat" in str(diagnose(post))
-    assert levels(diagnose(post), subject) == levels_expected
+    diagnosis = diagnose(post)
+    assert "R-hat" in str(diagnosis)
+    assert levels(diagnosis, subject) == levels_expected
 
 
 def test_a_descent_says_how_it_ended():
@@ -260,9 +262,9 @@ def test_where_only_the_noise_is_unknown_the_trajectories_need_not_move():
 
 def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
     post = make_post(draws=400)
-    still = replaced(post, "posterior", death=np.full((4, 400), 0.8))
-    assert "death never moved" in str(diagnose(still))
-    assert diagnose(still).level == "bad"
+    still = diagnose(replaced(post, "posterior", death=np.full((4, 400), 0.8)))
+    assert "death never moved" in str(still)
+    assert still.level == "bad"
     hare = post["conditional_mean"]["hare"].values.copy()
     hare[..., 0] = 30.0
     assert diagnose(replaced(post, "conditional_mean", hare=hare)).level == "good"
@@ -303,7 +305,7 @@ def test_interrupted_run_says_how_far_it_came():
 @pytest.mark.parametrize("draws", [1, 2, 3, 7, 8, 9])
 @pytest.mark.parametrize("chains", [1, 2, 4])
 def test_the_shortest_runs_get_a_verdict(chains, draws):
-    assert diagnose(make_post(chains=chains, draws=draws)).level == "bad"
+    assert diagnose(make_post(chains=chains, draws=draws, observables=("hare",))).level == "bad"
 
 
 def test_text_and_dictionary_hold_every_finding():

@@ -110,8 +110,14 @@ class TestByHand:
         assert {p: leaf.group for p, leaf in leaves.items()} == {"ratio": "science", "discrepancy.level": "network"}
 
     def test_gradients(self):
-        ode = bd.ODE(lambda t, y, u: {"a": -y["a"]}, {"a": dist.LogNormal(0.0, 0.3)}, rtol=1e-11, atol=1e-11)
-        layer = MultiFidelity(ode, {"fine": "a"}, dist.Normal(1.0, 0.5), Basis(BSpline(-1.0, 4.0, 5), "a", "fine"))
+        class Decayed(eqx.Module):
+            first: object
+
+            def __call__(self, t, y, u):
+                return {"a": self.first * jnp.exp(-t)}
+
+        low = Curve(Decayed(dist.LogNormal(0.0, 0.3)), ("a",))
+        layer = MultiFidelity(low, {"fine": "a"}, dist.Normal(1.0, 0.5), Basis(BSpline(-1.0, 4.0, 5), "a", "fine"))
         inputs = given(TIMES)
         check_gradients(layer, lambda m: jnp.concatenate(list(m(inputs).values.values())), width=1e-3)
 

@@ -7,10 +7,14 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from curves import Gaps
+from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
+
+solve = eqx.filter_jit(lambda layer, inputs: layer(inputs))
 
 Y = {"prey": jnp.asarray(2.0), "predator": jnp.asarray(0.5)}
 U = {"light": jnp.asarray(3.0)}
@@ -67,16 +71,19 @@ def test_only_the_closure_is_of_the_network():
 
 
 def test_a_relative_correction_keeps_a_state_positive():
-    """y' = y · (−5) decays to e⁻¹⁰, where the additive correction −5 crosses zero."""
-    data = xr.Dataset(coords={"time": [0.0, 2.0]})
+    """y' = y · (−5) decays to e⁻¹⁰, where the additive correction −5 crosses zero; both in one solve."""
 
-    def end(relative):
-        field = bd.Residual(lambda t, y, u: {"y": jnp.zeros(())}, lambda t, y, u: {"y": -5.0}, relative=relative)
-        layer = bd.ODE(field, {"y": 1.0}, rtol=1e-9, atol=1e-12)
-        return float(layer(bd.inputs(data)).values["y"][-1])
+    def still(t, y, u):
+        return {"y": jnp.zeros(())}
 
-    assert end(True) == pytest.approx(np.exp(-10.0), rel=1e-6)
-    assert end(False) == pytest.approx(-9.0)
+    def rates(t, y, u):
+        each = {relative: bd.Residual(still, lambda t, y, u: {"y": -5.0}, relative) for relative in (True, False)}
+        return {name: each[name == "relative"](t, {"y": value}, u)["y"] for name, value in y.items()}
+
+    layer = bd.ODE(rates, {"relative": 1.0, "added": 1.0}, rtol=1e-9, atol=1e-12)
+    end = solve(layer, bd.inputs(xr.Dataset(coords={"time": [0.0, 2.0]}))).values
+    assert float(end["relative"][-1]) == pytest.approx(np.exp(-10.0), rel=1e-6)
+    assert float(end["added"][-1]) == pytest.approx(-9.0)
 
 
 class Decay(bd.Module):
@@ -84,6 +91,15 @@ class Decay(bd.Module):
 
     def __call__(self, t, y, u):
         return {"y": -self.rate * y["y"]}
+
+
+class Decayed(bd.Module):
+    """What is left of 2 by decay, as a formula."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": 2.0 * jnp.exp(-self.rate * t)}
 
 
 TIMES = np.array([0.0, 0.5, 2.0])
@@ -94,6 +110,14 @@ def decay(rate, **options):
     return bd.ODE(Decay(rate), {"y": 2.0}, rtol=1e-10, atol=1e-10, **options)
 
 
+def formula(rate):
+    return bd.Algebraic(Decayed(rate))
+
+
+def predicted(hybrid, name="y"):
+    return solve(hybrid, bd.inputs(DATA)).values[name]
+
+
 def exact(rate):
     return 2.0 * np.exp(-rate * TIMES)
 
@@ -102,63 +126,69 @@ class TestLayers:
     """The same combinators, of whole layers; every value in closed form."""
 
     def test_a_residual_on_the_output(self):
-        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, extra=("rain",))
+        hybrid = bd.Residual(formula(0.7), lambda t, y, u: {"y": 0.1 * t + u["rain"] * y["y"]}, extra=("rain",))
         assert (hybrid.outputs, hybrid.forcings) == (("y",), ("rain",))
-        prediction = hybrid(bd.inputs(DATA))
+        prediction = solve(hybrid, bd.inputs(DATA))
         assert bool(prediction.ok)
         np.testing.assert_allclose(
             prediction.values["y"], exact(0.7) * (1 + DATA["rain"].values) + 0.1 * TIMES, rtol=1e-8
         )
 
     def test_a_relative_residual_on_the_output(self):
-        hybrid = bd.Residual(decay(0.7), lambda t, y, u: {"y": 0.1 * t}, relative=True)
-        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["y"], exact(0.7) * (1 + 0.1 * TIMES), rtol=1e-8)
+        hybrid = bd.Residual(formula(0.7), lambda t, y, u: {"y": 0.1 * t}, relative=True)
+        np.testing.assert_allclose(predicted(hybrid), exact(0.7) * (1 + 0.1 * TIMES), rtol=1e-8)
 
     def test_a_series(self):
-        hybrid = bd.Series(decay(0.7), lambda t, y, u: {"log": jnp.log(y["y"]) + y["science.y"]})
+        hybrid = bd.Series(formula(0.7), lambda t, y, u: {"log": jnp.log(y["y"]) + y["science.y"]})
         assert hybrid.outputs == ("log",)
-        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["log"], np.log(exact(0.7)) + exact(0.7), rtol=1e-8)
+        np.testing.assert_allclose(predicted(hybrid, "log"), np.log(exact(0.7)) + exact(0.7), rtol=1e-8)
 
     def test_side_by_side_with_a_function(self):
-        hybrid = bd.Parallel({"slow": decay(0.1), "line": lambda t, y, u: {"y": u["rain"]}}, jnp.array([0.25, 0.75]),
+        hybrid = bd.Parallel({"slow": formula(0.1), "line": lambda t, y, u: {"y": u["rain"]}}, jnp.array([0.25, 0.75]),
                              extra=("rain",))  # fmt: skip
-        values = hybrid(bd.inputs(DATA)).values["y"]
+        values = predicted(hybrid)
         np.testing.assert_allclose(values, 0.25 * exact(0.1) + 0.75 * DATA["rain"].values, rtol=1e-8)
 
     def test_a_gate_sees_time_and_what_the_models_say(self):
         def gate(t, y, u):
             return {"slow": t * y["slow.y"], "fast": jnp.zeros(())}
 
-        values = bd.Parallel({"slow": decay(0.1), "fast": decay(2.0)}, gate)(bd.inputs(DATA)).values["y"]
+        hybrid = bd.Parallel({"slow": formula(0.1), "fast": formula(2.0)}, gate)
+        values = predicted(hybrid)
         share = 1 / (1 + np.exp(-TIMES * exact(0.1)))
         np.testing.assert_allclose(values, share * exact(0.1) + (1 - share) * exact(2.0), rtol=1e-7)
 
     def test_a_hierarchy(self):
         hybrid = bd.Hierarchical(
-            {"slow": decay(0.1), "fast": decay(2.0)}, lambda t, y, u: {"sum": y["slow.y"] + 3 * y["fast.y"]}
+            {"slow": formula(0.1), "fast": formula(2.0)}, lambda t, y, u: {"sum": y["slow.y"] + 3 * y["fast.y"]}
         )
-        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["sum"], exact(0.1) + 3 * exact(2.0), rtol=1e-8)
+        np.testing.assert_allclose(predicted(hybrid, "sum"), exact(0.1) + 3 * exact(2.0), rtol=1e-8)
 
     def test_they_nest(self):
-        inner = bd.Parallel({"slow": decay(0.1), "fast": decay(2.0)}, jnp.array([0.5, 0.5]))
+        inner = bd.Parallel({"slow": formula(0.1), "fast": formula(2.0)}, jnp.array([0.5, 0.5]))
         hybrid = bd.Series(bd.Residual(inner, lambda t, y, u: {"y": jnp.ones(())}), lambda t, y, u: {"z": 2 * y["y"]})
-        np.testing.assert_allclose(hybrid(bd.inputs(DATA)).values["z"], exact(0.1) + exact(2.0) + 2.0, rtol=1e-8)
+        np.testing.assert_allclose(predicted(hybrid, "z"), exact(0.1) + exact(2.0) + 2.0, rtol=1e-8)
 
     def test_health_and_work_are_those_of_all_parts(self):
-        sound, lost = decay(0.1), decay(1e9, max_steps=3)
-        both = bd.Parallel({"sound": sound, "lost": lost})
-        half = eqx.tree_at(lambda m: m.weights, both, jnp.array([0.5, 0.5]), is_leaf=lambda x: x is both.weights)
-        prediction = half(bd.inputs(DATA))
+        """Two solves in one; the parts have one program, as only their rates differ."""
+        sound, lost = (decay(jnp.asarray(rate), max_steps=256) for rate in (0.1, 1e9))
+        weights = jnp.array([0.5, 0.5])
+        apart = [solve(layer, bd.inputs(DATA)) for layer in (sound, lost)]
+        assert [bool(each.ok) for each in apart] == [True, False]
+        prediction = solve(bd.Parallel({"sound": sound, "lost": lost}, weights), bd.inputs(DATA))
         assert not bool(prediction.ok)
         assert np.isfinite(prediction.values["y"]).all()
-        single = sound(bd.inputs(DATA)).stats["steps"] + lost(bd.inputs(DATA)).stats["steps"]
-        assert int(prediction.stats["steps"]) == int(single)
+        assert int(prediction.stats["steps"]) == sum(int(each.stats["steps"]) for each in apart)
+        both = bd.Parallel({"sound": sound, "lost": decay(jnp.asarray(2.0), max_steps=256)}, weights)
+        good = solve(both, bd.inputs(DATA))
+        assert bool(good.ok)
+        np.testing.assert_allclose(good.values["y"], (exact(0.1) + exact(2.0)) / 2, rtol=1e-8)
 
     def test_a_fit_of_a_layer_hybrid(self):
         """A decay seen with an offset that the science does not have."""
         rng = np.random.default_rng(0)
         times = np.linspace(0, 4, 40)
-        data = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * times) + 0.5 + rng.normal(0, 0.02, 40))}, {"time": times})
+        data = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * times) + 0.5 + rng.normal(0, 0.05, 40))}, {"time": times})
 
         class Offset(bd.Module):
             value: bd.Scalar
@@ -166,8 +196,8 @@ class TestLayers:
             def __call__(self, t, y, u):
                 return {"y": self.value}
 
-        layer = bd.Residual(decay(dist.LogNormal(0.0, 1.0)), Offset(dist.Normal(0.0, 1.0)))
-        post = bd.fit(bd.Model(layer, bd.NormalNoise(0.02)), data, bd.NUTS(chains=2, draws=200), progress=False)
+        layer = bd.Residual(formula(dist.LogNormal(0.0, 0.3)), Offset(dist.Normal(0.0, 0.5)))
+        post = bd.fit(bd.Model(layer, bd.NormalNoise(0.05)), data, Sifting(proposals=100_000), progress=False)
         for name, truth in (("rate", 0.7), ("value", 0.5)):
             draws = post["posterior"][name]
             assert abs(float(draws.mean()) - truth) < 4 * float(draws.std())
@@ -270,19 +300,14 @@ class TestNonsense:
 class TestInAModel:
     """What a hybrid of layers needs from the data, and what it passes on."""
 
-    def driven(self, rate):
-        return bd.ODE(
-            lambda t, y, u: {"y": u["rain"] - rate * y["y"]}, {"y": 2.0}, forcings=("rain",), rtol=1e-9, atol=1e-9
-        )
-
     def test_forcings_of_the_science_come_from_the_data(self):
-        hybrid = bd.Residual(self.driven(0.7), lambda t, y, u: {"y": u["sun"]}, extra=("sun",))
+        wet = bd.Algebraic(lambda t, y, u: {"y": u["rain"] * t}, forcings=("rain",))
+        hybrid = bd.Residual(wet, lambda t, y, u: {"y": u["sun"]}, extra=("sun",))
         assert hybrid.forcings == ("rain", "sun")
         data = DATA.assign(sun=("time", [0.1, 0.2, 0.3]), y=("time", [2.0, 2.0, 2.0]))
         model = bd.Model(hybrid, bd.NormalNoise(dist.HalfNormal(1.0)))
-        values = model.layer(model.inputs(data)).values["y"]
-        alone = self.driven(0.7)(bd.inputs(data, forcings=["rain"])).values["y"]
-        np.testing.assert_allclose(values, alone + data["sun"].values, rtol=1e-8)
+        values = solve(model.layer, model.inputs(data)).values["y"]
+        np.testing.assert_allclose(values, DATA["rain"].values * TIMES + data["sun"].values, rtol=1e-8)
 
     def test_a_layer_without_a_start_takes_that_of_the_others(self):
         curve = bd.Algebraic(lambda t, y, u: {"y": t})
@@ -292,9 +317,9 @@ class TestInAModel:
             assert float(model.inputs(DATA.assign(y=DATA["rain"])).start) == -1.0
 
     def test_mismatches_of_all_parts_count(self):
-        def shot(start):
-            return bd.MultipleShooting(decay(0.7), (1.0,), {"y": jnp.array([start])}, gap=0.1)
-
-        both = bd.Parallel({"near": shot(1.0), "far": shot(3.0)}, jnp.array([0.5, 0.5]))(bd.inputs(DATA))
-        each = [shot(start)(bd.inputs(DATA)).log_factor for start in (1.0, 3.0)]
-        assert float(both.log_factor) == pytest.approx(float(sum(each)))
+        gaps = {"near": np.array([0.5]), "far": np.array([3.0, -1.0])}
+        both = bd.Parallel({name: Gaps(gap=gap) for name, gap in gaps.items()}, jnp.array([0.5, 0.5]))(bd.inputs(DATA))
+        assert {name: tuple(v.tolist()) for name, v in both.mismatches.items()} == {
+            "near.knots": (0.5,), "far.knots": (3.0, -1.0)
+        }  # fmt: skip
+        assert float(both.log_factor) == pytest.approx(-0.5 * (0.5**2 + 3.0**2 + 1.0))

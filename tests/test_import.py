@@ -45,10 +45,3 @@ def test_jax_is_left_as_it_was_but_for_double_precision(found):
 def test_what_few_need_loads_when_it_is_used(found):
     assert [name for name in HEAVY if name in found["loaded"]] == []
     assert found["plot"] == "plot_tree"  # an attribute of the package, although Matplotlib is loaded for it only now
-
-
-@pytest.mark.parametrize("order", ["arviz, bayes_dasl", "bayes_dasl, arviz"])
-def test_arviz_may_be_imported_before_and_after(order):
-    """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be missing."""
-    code = f"import {order}; import jax, numpyro; print(numpyro.distributions.distribution, jax.numpy.linalg)"
-    assert "numpyro/distributions/distribution" in python(code).replace("\\", "/")

@@ -195,9 +195,9 @@ data = xr.Dataset({"y": ("time", [1.0, 0.5])}, {"time": [0.0, 1.0]})
 """
 CHECK = """
 from bayes_dasl.model import check_data
-import jax
+import jax, numpyro
 print(check_data(model, data)["y"].dtype, len(jax.devices()))
-arviz.summary
+arviz.summary, jax.numpy.linalg.norm, numpyro.distributions.distribution.Distribution
 """
 # A process costs seconds: the one with arviz last is also the one in single precision.
 PROGRAMS = {
@@ -230,6 +230,7 @@ class TestFreshProcess:
 
     @pytest.mark.parametrize(("name", "dtype"), [("arviz first", "float64"), ("arviz last", "float32")])
     def test_arviz_may_be_imported_before_or_after(self, results, name, dtype):
+        """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be missing."""
         out, err, _ = results[name]
         assert out.split() == [dtype, "1"], err
 

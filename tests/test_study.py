@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import quick_study
 import small_study
 import xarray as xr
 
@@ -29,9 +30,9 @@ ROOT = Path(__file__).resolve().parents[1]
 
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
-    """The small study, run once in Python, and what it said."""
+    """The quick study, run once in Python, and what it said."""
     said = []
-    run = small_study.study().run(tmp_path_factory.mktemp("study") / "run", key=3, say=said.append)
+    run = quick_study.study().run(tmp_path_factory.mktemp("study") / "run", key=3, say=said.append)
     return run, said
 
 
@@ -58,7 +59,7 @@ def test_a_run_fills_its_folder(ran):
         "scores.json", "report.html", "study.json",
     }  # fmt: skip
     assert said[0] == f"decay: fitting by {run.study.engine!r}"
-    assert said[0].startswith("decay: fitting by NUTS(chains=2, warmup=100, draws=50, ")
+    assert said[0].startswith("decay: fitting by Sifting(chains=2, draws=50, ")
     assert said[-1] == "forecasts made"
     assert any(finding.subject == "solver accuracy" for finding in run.diagnose()["decay"].findings)
     html = (run.folder / "report.html").read_text(encoding="utf-8")
@@ -131,7 +132,7 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
     ("change", "key", "named"),
     [
         (lambda s: s, 4, "key 3"),
-        (lambda s: dataclasses.replace(s, engine=bd.NUTS(draws=60)), 3, "engine NUTS"),
+        (lambda s: dataclasses.replace(s, engine=bd.NUTS(draws=60)), 3, "engine Sifting"),
         (lambda s: dataclasses.replace(s, name="growth"), 3, "study decay"),
         (lambda s: dataclasses.replace(s, data=s.data * 1.01), 3, "data_sha256"),
     ],
@@ -417,6 +418,7 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
         return post
 
     monkeypatch.setattr(study_module, "fit", fit)
+    monkeypatch.setattr(Run, "finish", lambda *_, **__: None)
     study.run(folder, key=3)
     assert begun == [study.model]
     assert load(folder / "posterior.nc").attrs["interrupted"] == 0
