@@ -18,6 +18,7 @@ import jax.tree_util as jtu
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Float
 from scipy.special import ndtri
 
@@ -187,7 +188,7 @@ def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
 
 def _first(values: Array, number: int) -> Array:
     """Cut by NumPy, which compiles nothing, where they are known."""
-    return values[:number] if isinstance(values, jax.core.Tracer) else jnp.asarray(np.asarray(values)[:number])
+    return values[:number] if isinstance(values, Tracer) else jnp.asarray(np.asarray(values)[:number])
 
 
 class _Distributions:
