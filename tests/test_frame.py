@@ -27,7 +27,7 @@ from bayes_dasl.layers.at_states import at_states, named_trajectories, trajector
 
 @pytest.fixture(scope="module")
 def posed():
-    problem = pose(small.model(), small.data())
+    problem = pose(small.stepped(), small.data())
     linear = LinearModel(problem, *_last_layer.last_layer(problem))
     references = _reference.References(linear)
     x = np.asarray(problem.prior(40, key=jax.random.key(1)))
@@ -38,17 +38,17 @@ def posed():
 
 def test_a_position_comes_back_from_its_coordinates(posed):
     _, _, frame, x = posed
-    xi = jax.vmap(frame.coordinates)(jnp.asarray(x))
-    back, _ = jax.vmap(frame.position)(xi)
+    there_and_back = jax.vmap(lambda x: (xi := frame.coordinates(x), frame.position(xi)[0]))
+    xi, back = jax.jit(there_and_back)(jnp.asarray(x))
     np.testing.assert_allclose(back, x, atol=1e-9)
     assert np.abs(np.asarray(xi) - x).max() > 0.1  # they are no longer the same
 
 
 def test_the_log_volume_is_that_of_the_jacobian(posed):
     _, _, frame, x = posed
-    for xi in x[:4]:
-        jacobian = jax.jacfwd(lambda q: frame.position(q)[0])(jnp.asarray(xi))
-        assert float(frame.position(jnp.asarray(xi))[1]) == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
+    volumes = jax.jit(jax.vmap(lambda xi: (frame.position(xi)[1], jax.jacfwd(lambda q: frame.position(q)[0])(xi))))
+    said, jacobians = volumes(jnp.asarray(x[:4]))
+    np.testing.assert_allclose(said, np.linalg.slogdet(jacobians)[1], atol=1e-9)
 
 
 def test_gradients_change_with_the_frame_as_the_density_does(posed):
@@ -56,10 +56,10 @@ def test_gradients_change_with_the_frame_as_the_density_does(posed):
     _, log_density = traced_once(problem)
     other = references.restored(references.frame(x[8:20]))
     xi = jnp.asarray(x[:3])
-    of = lambda frame: jax.vmap(jax.value_and_grad(lambda q: _frame.moved(log_density, frame, q)))  # noqa: E731
-    lp, slope = of(frame)(xi)
+    of = jax.jit(jax.vmap(jax.value_and_grad(lambda q, frame: _frame.moved(log_density, frame, q)), (0, None)))
+    lp, slope = of(xi, frame)
     moved, new_lp, new_slope = _frame.entered(other, *_frame.left(frame, *map(np.asarray, (xi, lp, slope))))
-    expected = of(other)(jnp.asarray(moved))
+    expected = of(jnp.asarray(moved), other)
     np.testing.assert_allclose(new_lp, expected[0], rtol=1e-8)
     np.testing.assert_allclose(new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max())
 
@@ -69,14 +69,17 @@ def test_predictions_without_a_solve_are_right_to_first_order(posed):
     linear, at = frame.linear, jnp.asarray(x[0])
     away = jax.random.normal(jax.random.key(2), at.shape)
 
+    # The reference itself is the path of the position.
+    references = _reference.References(linear)
+    own = references.restored(references.frame(np.asarray(at)[None]))
+
+    @jax.jit
     def error(size):
-        """Of the first order, where the reference itself is the path of the position."""
-        references = _reference.References(linear)
-        own = references.restored(references.frame(np.asarray(at)[None]))
+        """Of the first order, and the change itself."""
         realised = linear.realised(at + size * away)
         values, changes = linear.predicted(realised, own.paths)
         true = realised.predict(problem.inputs).values["y"]
-        return float(jnp.abs(values["y"] + changes["y"] - true).max()), float(jnp.abs(changes["y"]).max())
+        return jnp.abs(values["y"] + changes["y"] - true).max(), jnp.abs(changes["y"]).max()
 
     (wide, change), (narrow, _) = error(0.1), error(0.05)
     assert wide < 0.2 * change
@@ -95,9 +98,9 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     frame = references.restored(references.frame(np.asarray(problem.prior(8, key=jax.random.key(0)))))
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
     _, log_density = traced_once(problem)
-    for xi in np.asarray(problem.prior(3, key=jax.random.key(1))):
-        slope = jax.grad(lambda q: _frame.moved(log_density, exact, q))(jnp.asarray(xi))
-        np.testing.assert_allclose(slope[references.linear.weights], -xi[references.linear.weights], atol=1e-6)
+    xi, at = problem.prior(3, key=jax.random.key(1)), references.linear.weights
+    slopes = jax.jit(jax.vmap(jax.grad(lambda q: _frame.moved(log_density, exact, q))))(xi)
+    np.testing.assert_allclose(slopes[:, at], -xi[:, at], atol=1e-6)
 
 
 def test_last_layers_are_found_where_the_output_is_linear_in_them():
@@ -177,18 +180,8 @@ class RungeKutta(AbstractTrajectory):
         return {name: jnp.asarray(value, float) for name, value in self.initial.items()}
 
     def solve(self, inputs, initial):
-        def moved(y, rates, by):
-            return jax.tree.map(lambda value, rate: value + by * rate, y, dict(rates))
-
         def step(y, span):
-            begin, end = span
-            field, h = self.vector_field, end - begin
-            a = field(begin, y, {})
-            b = field(begin + h / 2, moved(y, a, h / 2), {})
-            c = field(begin + h / 2, moved(y, b, h / 2), {})
-            d = field(end, moved(y, c, h), {})
-            mean = {name: (a[name] + 2 * b[name] + 2 * c[name] + d[name]) / 6 for name in y}
-            return (y := moved(y, mean, h)), y
+            return (after := small.runge_kutta(lambda t, y: self.vector_field(t, y, {}), *span, y)), after
 
         spans = jnp.concatenate([inputs.start[None], inputs.times[:-1]]), inputs.times
         return jax.lax.scan(step, initial, spans)[1], jnp.asarray(True), jnp.asarray(inputs.times.size)
@@ -237,9 +230,8 @@ def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():
 
 def test_matched_fields_agree_with_the_data_before_any_solve(posed):
     problem, _, _, matched = posed
-    value, _ = traced_once(problem)
-    before = np.asarray(jax.vmap(lambda x: value(x)[0])(problem.prior(40, key=jax.random.key(1))))
-    after = np.asarray(jax.vmap(lambda x: value(x)[0])(jnp.asarray(matched)))
+    value = jax.jit(jax.vmap(problem.log_density))
+    before, after = (np.asarray(value(x)) for x in (problem.prior(40, key=jax.random.key(1)), matched))
     assert np.median(after) > 0
     assert np.median(after) > np.median(before) + 20
     assert np.isfinite(after).mean() > 0.9

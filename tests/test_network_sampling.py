@@ -1,6 +1,9 @@
 """NUTS for networks inside solvers: the same posterior as in the weights themselves, in better coordinates."""
 
+import dataclasses
+
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import networks_in_solvers as small
@@ -11,24 +14,39 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
+from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.coordinates.gradient_matching import _is_positive
-from bayes_dasl.inference.coordinates.reference import matched_start, references_of
-from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.coordinates.reference import has_reference, matched_start, references_of
+from bayes_dasl.inference.descent import members
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
+SAMPLER = bd.NUTS(draws=600, gradient="reverse")
+
 
 @pytest.fixture(scope="module")
-def conditional():
-    return bd.fit(small.model(), small.data(), bd.NUTS(draws=600), key=0)
+def checkpoint(tmp_path_factory):
+    return tmp_path_factory.mktemp("conditional") / "run"
+
+
+@pytest.fixture(scope="module")
+def conditional(checkpoint):
+    return bd.fit(small.stepped(), small.data(), SAMPLER, checkpoint=checkpoint, key=0)
 
 
 @pytest.fixture(scope="module")
 def plain():
-    return bd.fit(small.model(), small.data(), bd.NUTS(draws=600, coordinates="plain"), key=1)
+    return bd.fit(small.stepped(), small.data(), dataclasses.replace(SAMPLER, coordinates="plain"), key=1)
+
+
+@eqx.filter_jit
+def rates(model, draws):
+    """The vector field at the same states for all draws."""
+    states = jnp.asarray(2.0 / (1 + 0.6 * small.TIMES))
+    return jax.vmap(lambda draw: realise(model, draw).layer.vector_field(0.0, {"y": states}, {})["y"])(draws)
 
 
 def functions(post):
@@ -37,14 +55,8 @@ def functions(post):
     The group `vector_field` is that at the mean states of a run itself: of two runs it would be compared at two places.
     """
     science = [post["posterior"][name].values[..., None] for name in ("rate", "initial.y", "scale")]
-    model = small.model()
-    states = jnp.asarray(2.0 / (1 + 0.6 * small.TIMES))
-
-    def rates(draw):
-        return realise(model, draw).layer.vector_field(0.0, {"y": states}, {})["y"]
-
-    field = np.asarray(jax.vmap(rates)(draws_of(model, post)))
-    trajectories = post["conditional_mean"]["y"].values
+    model, trajectories = small.stepped(), post["conditional_mean"]["y"].values
+    field = np.asarray(rates(model, draws_of(model, post)))
     return np.concatenate([*science, trajectories, field.reshape(trajectories.shape)], axis=-1)
 
 
@@ -77,40 +89,35 @@ def test_functions_mix(conditional):
 
 
 def test_log_densities_are_those_of_the_weights(conditional):
-    problem = pose(small.model(), small.data())
+    problem = pose(small.stepped(), small.data())
     posterior = {v.attrs["path"]: v.values for v in conditional["posterior"].data_vars.values()}
-    for chain, draw in ((0, 0), (3, 599)):
-        x = problem.unconstrain({path: jnp.asarray(values[chain, draw]) for path, values in posterior.items()})
-        lp = float(conditional["sample_stats"]["lp"][chain, draw])
-        assert float(problem.log_density(x)) == pytest.approx(lp, abs=1e-6)
+    some = (np.array([0, 3]), np.array([0, 599]))
+    density = jax.jit(jax.vmap(lambda values: problem.log_density(problem.unconstrain(values))))
+    found = density({path: jnp.asarray(values[some]) for path, values in posterior.items()})
+    np.testing.assert_allclose(found, conditional["sample_stats"]["lp"].values[some], atol=1e-6)
 
 
-def test_a_resumed_run_has_the_draws_of_a_whole_one(tmp_path):
-    engine = bd.NUTS(chains=2, warmup=100, draws=50)
-    whole = bd.fit(small.model(), small.data(), engine, checkpoint=tmp_path / "run", key=5)
-    steps = sorted((tmp_path / "run").glob("*.step"))
+def test_a_resumed_run_has_the_draws_of_a_whole_one(conditional, checkpoint):
+    steps = sorted(checkpoint.glob("*.step"))
     for path in steps[len(steps) // 2 :]:
         path.unlink()
-    again = bd.fit(small.model(), small.data(), engine, checkpoint=tmp_path / "run", key=5)
-    np.testing.assert_array_equal(functions(whole), functions(again))
+    again = bd.fit(small.stepped(), small.data(), SAMPLER, checkpoint=checkpoint, key=0)
+    np.testing.assert_array_equal(functions(conditional), functions(again))
 
 
 def test_a_network_whose_last_layer_is_bent_is_sampled_in_its_weights():
     bent = small.model(small.network(final_activation=jax.nn.softplus))
-    post = bd.fit(bent, small.data(), bd.NUTS(chains=2, warmup=100, draws=50), key=0)
-    assert post.attrs["sampled_in"] == "plain coordinates"
+    assert references_of(pose(bent, small.data())) is None
 
 
-def test_noise_heads_work_beside_a_network_in_the_solver():
-    head = small.network(("log_scale",))
-    noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
-    post = bd.fit(small.model(noise=noise), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
-    assert post.attrs["sampled_in"] == "conditional coordinates"
-    assert np.isfinite(post["log_likelihood"]["y"].values).all()
+def test_two_times_are_too_few_for_a_path():
+    two, three = (pose(small.model(), small.data().isel(time=rows)) for rows in ([0, 7], [0, 5, 7]))
+    assert references_of(two) is None
+    assert has_reference(three)
 
 
 def test_another_start_moves_in_the_weights():
-    problem = pose(small.model(), small.data())
+    problem = pose(small.stepped(), small.data())
     assert bd.NUTS()._references(problem) is not None
     assert bd.NUTS(start=bd.DeepEnsemble())._references(problem) is None
 
@@ -156,55 +163,91 @@ def driven():
     return small.data().assign(light=("time", (small.TIMES > 2).astype(float)))
 
 
-def with_forcing():
+def with_forcing(kind=small.Stepped, **options):
     net = bd.Network.mlp(("y", "light"), ("y",), 0.5, width=3, depth=1)
     field = bd.Residual(small.Decay(RATE), net)
-    return bd.ODE(
-        field, {"y": START}, forcings=("light",), interpolation={"light": "step"}, jumps=bd.Jump(1.1, {"y": 0.2})
-    )
+    return kind(field, {"y": START}, forcings=("light",), interpolation={"light": "step"}, **options)
+
+
+def varying():
+    """Noise whose scale is a network's."""
+    return bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), small.network(("log_scale",))))
+
+
+def two_networks():
+    inside = small.Stepped(bd.Residual(small.Decay(RATE), small.network()), {"y": START})
+    return bd.Residual(inside, small.network(scale=0.1))
 
 
 VARIANTS = {
-    "observed through a function": lambda: bd.ODE(
-        bd.Residual(small.Decay(RATE), small.network()), {"y": START}, observe=lambda t, y, u: {"y": y["y"] ** 2 / 2}
-    ),
-    "a state that nobody sees": lambda: bd.ODE(
+    "a state that nobody sees, and noise that varies": lambda: small.Stepped(
         bd.Residual(Pair(RATE), bd.Network.mlp(("a", "b"), ("b",), 0.3, width=3, depth=1)),
         {"a": START, "b": dist.HalfNormal(0.2)},
         observe=lambda t, y, u: {"y": y["a"]},
     ),
-    "a network on the output": lambda: bd.Residual(bd.ODE(small.Decay(RATE), {"y": START}), small.network()),
-    "two networks, in the field and on the output": lambda: bd.Residual(
-        bd.ODE(bd.Residual(small.Decay(RATE), small.network()), {"y": START}), small.network(scale=0.1)
-    ),
-    "a state that is an array": lambda: bd.ODE(
+    "two networks, in the field and on the output": two_networks,
+    "a state that is an array, observed through a function": lambda: small.Stepped(
         bd.Residual(Doubled(RATE), FromArray(small.network())),
         {"v": jnp.array([2.0, 1.0])},
-        observe=lambda t, y, u: {"y": y["v"][0]},
+        observe=lambda t, y, u: {"y": y["v"][0] ** 2 / 2},
     ),
-    "forcings and jumps": with_forcing,
+    "forcings": with_forcing,
+    "forcings and jumps, by a solver": lambda: with_forcing(bd.ODE, jumps=bd.Jump(1.1, {"y": 0.2})),
 }
 
 
-def varied(variant: str) -> bd.Model:
-    return bd.Model(VARIANTS[variant](), bd.NormalNoise(dist.LogNormal(-3.0, 0.5)))
+class Judge(Optimiser):
+    """Says how high positions lie, which takes no gradient."""
+
+    def __init__(self, problem, climbs):
+        self.climbs = climbs
+        self._values = jax.jit(jax.vmap(problem.log_density))
+
+    def evaluate(self, x):
+        return np.asarray(self._values(x)), np.zeros_like(x)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_any_states_observables_and_places_of_a_network(variant):
-    """Chains begin where the data are met to about their noise."""
-    model = varied(variant)
+@pytest.mark.parametrize(
+    ("variant", "climbs", "chains"),
+    [
+        ("a state that nobody sees, and noise that varies", 8, 10),
+        ("two networks, in the field and on the output", 8, 10),
+        ("a state that is an array, observed through a function", 2, 5),
+        ("forcings", 8, 10),
+        pytest.param("forcings and jumps, by a solver", 8, 10, marks=pytest.mark.slow),
+    ],
+)
+def test_any_states_observables_and_places_of_a_network(variant, climbs, chains):
+    """Chains begin where the data are met to about their noise, and can go from there to other last layers.
+
+    Each has a start of its own, where there are fewer climbs than chains too.
+    """
+    noise = varying() if "noise" in variant else bd.NormalNoise(dist.LogNormal(-3.0, 0.5))
+    model = bd.Model(VARIANTS[variant](), noise)
     problem = pose(model, driven())
-    references, (evaluate, _) = references_of(problem), traced_once(problem)
+    references, judge = references_of(problem), Judge(problem, climbs)
     assert references is not None
-    found = matched_start(problem, references, Optimiser(evaluate, 8), None, chains=2, key=jax.random.key(0))
-    best = realise(model, problem.constrain(jnp.asarray(found["modes"][0])))
-    away = best.predict(problem.inputs).values["y"] - driven()["y"].values
-    assert float(jnp.sqrt(jnp.mean(away**2))) < 2 * small.NOISE
+    found = matched_start(problem, references, judge, None, chains=chains, key=jax.random.key(0))
+    assert len(np.unique(found["reached"], axis=0)) == chains
+    assert np.isfinite(judge.evaluate(found["reached"])[0]).all()
+    best = jnp.asarray(found["modes"][0])
+    met = jax.jit(lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"])
+    assert float(jnp.sqrt(jnp.mean((met(best) - driven()["y"].values) ** 2))) < 2 * small.NOISE
+    # Weights drawn from a normal of so many dimensions are on average half as many nats less likely.
+    frame = references.restored(references.frame(found["reached"]))
+    anew = references.drawn(frame, found["reached"], key=jax.random.key(1))
+    lower = found["log_densities"][0] - judge.evaluate(anew)[0]
+    assert np.median(lower) < 2 * len(references.linear.weights)
 
 
+def test_a_network_on_the_output_alone_has_these_coordinates():
+    layer = bd.Residual(small.Stepped(small.Decay(RATE), {"y": START}), small.network())
+    assert references_of(pose(bd.Model(layer, bd.NormalNoise(0.05)), small.data())) is not None
+
+
+@pytest.mark.slow
 def test_chains_move_where_there_are_several_networks():
-    model = varied("two networks, in the field and on the output")
+    model = bd.Model(two_networks(), bd.NormalNoise(dist.LogNormal(-3.0, 0.5)))
     post = bd.fit(model, driven(), bd.NUTS(chains=2, warmup=100, draws=25), key=0)
     assert post.attrs["sampled_in"] == "conditional coordinates"
     assert post["sample_stats"]["diverging"].values.mean() < 0.2
@@ -213,9 +256,11 @@ def test_chains_move_where_there_are_several_networks():
     assert float(np.sqrt((away**2).mean())) < 2 * small.NOISE
 
 
-def test_two_times_are_too_few_for_a_path():
-    post = bd.fit(small.model(), small.data().isel(time=[0, 7]), bd.NUTS(chains=2, warmup=50, draws=25), key=0)
-    assert post.attrs["sampled_in"] == "plain coordinates"
+@pytest.mark.slow
+def test_noise_heads_work_beside_a_network_in_the_solver():
+    post = bd.fit(small.model(noise=varying()), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
+    assert post.attrs["sampled_in"] == "conditional coordinates"
+    assert np.isfinite(post["log_likelihood"]["y"].values).all()
 
 
 def test_chains_from_an_ensemble_are_not_judged_by_weights():
@@ -224,31 +269,17 @@ def test_chains_from_an_ensemble_are_not_judged_by_weights():
     y = np.sin(2.5 * x) + 0.1 * np.random.default_rng(0).standard_normal(30)
     layer = bd.Algebraic(bd.Network.mlp({"t": (0.0, 0.6)}, ("y",), width=6, depth=1), index="x")
     model = bd.Model(layer, bd.NormalNoise(dist.LogNormal(-2.0, 1.0)))
-    post = bd.fit(
-        model,
-        xr.Dataset({"y": ("x", y)}, {"x": x}),
-        bd.NUTS(
-            draws=200,
-            start=bd.DeepEnsemble(
-                members=4, anchored=False, bootstrap=False, descent=bd.Descent(steps=2000, patience=None)
-            ),
-        ),
-        key=0,
+    problem = pose(model, xr.Dataset({"y": ("x", y)}, {"x": x}))
+    descent = bd.Descent(steps=2000, patience=None)
+    engine = bd.NUTS(draws=200, start=bd.DeepEnsemble(members=4, anchored=False, bootstrap=False, descent=descent))
+    found = engine.run(problem, key=jax.random.split(jax.random.key(0))[0], journal=Journal(), bar=ProgressBar(False))
+    assert found.facts["sampled_in"] == "plain coordinates"
+    assert found.facts["warmup_settled"] == 1 and found.facts["warmup_draws"] < 1000
+    mean = jax.jit(
+        jax.vmap(jax.vmap(lambda x: realise(model, problem.constrain(x)).predict(problem.inputs).values["y"]))
     )
-    assert post.attrs["sampled_in"] == "plain coordinates"
-    assert post.attrs["warmup_settled"] == 1 and post.attrs["warmup_draws"] < 1000
-    rhat = array_stats.rhat(post["conditional_mean"]["y"].values, chain_axis=0, draw_axis=1)
+    rhat = array_stats.rhat(np.asarray(mean(found.positions)), chain_axis=0, draw_axis=1)
     assert np.median(rhat) < 1.1
-
-
-def test_every_chain_has_a_start_of_its_own():
-    """Where there are fewer climbs than chains too."""
-    problem = pose(small.model(), small.data())
-    references, (evaluate, _) = references_of(problem), traced_once(problem)
-    assert references is not None
-    found = matched_start(problem, references, Optimiser(evaluate, 2), None, chains=5, key=jax.random.key(0))
-    assert len(np.unique(found["reached"], axis=0)) == 5
-    assert np.isfinite([float(evaluate(x)[0]) for x in found["reached"]]).all()
 
 
 def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
@@ -260,7 +291,34 @@ def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
         assert _is_positive(problem, layer, "y") == bool((seen["y"] > 0).all())
 
 
-def test_a_solver_of_forward_mode_only_can_be_descended():
+class Descending(Exception):
+    """Raised in place of a descent."""
+
+
+def test_a_solver_of_forward_mode_only_can_be_descended(monkeypatch):
+    """Whoever takes gradients of many numbers gets solvers that reverse mode goes through."""
+    problem = pose(with_adjoint(small.model(), diffrax.ForwardMode()), small.data())
+    references = references_of(problem)
+    assert references is not None
+    given = [references.linear.problem]
+
+    def descend(problem, *args, **options):
+        given.append(problem)
+        raise Descending
+
+    monkeypatch.setattr(members, "descend", descend)
+    x = np.zeros((1, problem.dimension))
+    with pytest.raises(Descending):
+        members.descended(
+            problem, 1, bd.Descent(), key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False), begin_at=x
+        )
+    for reached in given:
+        assert not any(isinstance(how, diffrax.ForwardMode) for how in reached.adjoints())
+    jax.eval_shape(jax.grad(given[1].log_density), x[0])
+
+
+@pytest.mark.slow
+def test_a_descent_is_the_same_whatever_adjoint_was_given():
     model = small.model()
     forward = with_adjoint(model, diffrax.ForwardMode())
     engine = bd.Joint(starts=1, descent=bd.Descent(steps=50))
