@@ -26,8 +26,8 @@ def order(errors):
     return np.log2(errors[:-1] / errors[1:])
 
 
-def differences(function, at, step=1e-5):
-    """The derivative of a function of a vector by central differences."""
-    value = jax.jit(lambda at: function(at))
+def slopes_and_differences(function, at, step=1e-5):
+    """The gradient of a function of a vector, and its central differences, by one program."""
+    both = jax.jit(jax.value_and_grad(function))
     along = np.eye(len(at)) * step
-    return np.stack([(np.asarray(value(at + d)) - np.asarray(value(at - d))) / (2 * step) for d in along], axis=-1)
+    return both(at)[1], np.stack([float(both(at + d)[0] - both(at - d)[0]) / (2 * step) for d in along])

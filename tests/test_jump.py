@@ -1,6 +1,7 @@
 """Jumps of an ODE against closed forms and SciPy: values, times and amounts that are learned, edges, refusals."""
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -56,34 +57,49 @@ def superposed(p, t=TIMES):
     return p["first"] * jnp.exp(-p["rate"] * t) + left.sum(1)
 
 
+WEIGHTS = np.random.default_rng(0).normal(size=TIMES.size)
+
+
+def weighted(p, **options):
+    prediction = doses(p, **options)(given())
+    return jnp.sum(WEIGHTS * prediction.values["c"]), prediction
+
+
+@jax.jit
+def exact_slopes(p):
+    return jax.grad(lambda p: jnp.sum(WEIGHTS * superposed(p)))(p)
+
+
+def check_doses(p, prediction, slopes):
+    assert bool(prediction.ok)
+    np.testing.assert_allclose(prediction.values["c"], superposed(p), atol=GLOBAL)
+    for name, exact in exact_slopes(p).items():
+        np.testing.assert_allclose(slopes[name], exact, atol=GLOBAL, err_msg=name)
+
+
 class TestDoses:
-    @pytest.mark.parametrize("solver", ["tsit5", "dopri8", "rodas5p", "kvaerno5"])
-    def test_closed_form(self, solver):
-        prediction = jax.jit(lambda: doses(PARAMETERS, solver=solver)(given()))()
-        assert bool(prediction.ok)
-        np.testing.assert_allclose(prediction.values["c"], superposed(PARAMETERS), atol=GLOBAL)
-
-    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p", "kvaerno5"])
-    def test_gradients_in_amounts_and_times(self, solver):
-        weights = np.random.default_rng(0).normal(size=TIMES.size)
-
-        def loss(p, **options):
-            return jnp.sum(weights * doses(p, solver=solver, **options)(given()).values["c"])
-
-        exact = jax.grad(lambda p: jnp.sum(weights * superposed(p)))(PARAMETERS)
-        reverse = jax.jit(jax.grad(loss))(PARAMETERS)
-        forward = jax.jit(jax.jacfwd(lambda p: loss(p, adjoint=FORWARD)))(PARAMETERS)
-        for name in PARAMETERS:
-            np.testing.assert_allclose(reverse[name], exact[name], atol=GLOBAL, err_msg=name)
-            np.testing.assert_allclose(forward[name], exact[name], atol=GLOBAL, err_msg=name)
-        assert abs(exact["times"][3]) > 0.1
-
     def test_a_batch_whose_doses_come_at_different_times(self):
-        shifts = jnp.asarray([0.0, 0.15, -0.3])
-        moved = lambda s: PARAMETERS | {"times": PARAMETERS["times"] + s * (PARAMETERS["times"] > 1)}  # noqa: E731
-        got = jax.jit(jax.vmap(lambda s: doses(moved(s))(given()).values["c"]))(shifts)
-        for shift, values in zip(shifts, got, strict=True):
-            np.testing.assert_allclose(values, superposed(moved(shift)), atol=GLOBAL)
+        """Values, and gradients in amounts and times."""
+        moved = [PARAMETERS | {"times": PARAMETERS["times"] + s * (PARAMETERS["times"] > 1)} for s in (0, 0.15, -0.3)]
+        batch = jax.tree.map(lambda *x: jnp.stack([*map(jnp.asarray, x)]), *moved)
+        slopes, predictions = jax.jit(jax.vmap(jax.grad(weighted, has_aux=True)))(batch)
+        for i, p in enumerate(moved):
+            check_doses(p, *(jax.tree.map(lambda x, i=i: x[i], found) for found in (predictions, slopes)))
+        assert abs(exact_slopes(PARAMETERS)["times"][3]) > 0.1
+
+    @pytest.mark.parametrize(
+        "solver", ["kvaerno5", *(pytest.param(name, marks=pytest.mark.slow) for name in ("tsit5", "dopri8", "rodas5p"))]
+    )
+    def test_forward_mode(self, solver):
+        ahead = jax.jacfwd(lambda p: weighted(p, solver=solver, adjoint=FORWARD), has_aux=True)
+        slopes, prediction = jax.jit(ahead)(PARAMETERS)
+        check_doses(PARAMETERS, prediction, slopes)
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("solver", ["rodas5p", "kvaerno5"])
+    def test_reverse_mode(self, solver):
+        slopes, prediction = jax.jit(jax.grad(lambda p: weighted(p, solver=solver), has_aux=True))(PARAMETERS)
+        check_doses(PARAMETERS, prediction, slopes)
 
     def test_finite_differences_of_a_time(self):
         """Of a nonlinear equation, where the way back is not the way there."""
@@ -93,18 +109,24 @@ class TestDoses:
             options = {"rtol": 1e-10, "atol": 1e-10} | options
             return bd.ODE(grow, {"c": 0.1}, jumps=Jump(time, {"c": 0.7}), **options)(given()).values["c"][5]
 
-        step, value = 1e-4, jax.jit(last)
-        finite = (value(2.3 + step) - value(2.3 - step)) / (2 * step)
-        assert float(jax.jit(jax.grad(last))(2.3)) == pytest.approx(float(finite), abs=1e-6)
-        assert float(jax.jit(jax.jacfwd(lambda t: last(t, adjoint=FORWARD)))(2.3)) == pytest.approx(
-            float(finite), abs=1e-6
-        )
+        step, reverse = 1e-4, jax.jit(jax.value_and_grad(last))
+        finite = float(reverse(2.3 + step)[0] - reverse(2.3 - step)[0]) / (2 * step)
+        assert float(reverse(2.3)[1]) == pytest.approx(finite, abs=1e-6)
+        forward = jax.jit(jax.jacfwd(lambda t: last(t, adjoint=FORWARD)))(2.3)
+        assert float(forward) == pytest.approx(finite, abs=1e-6)
+
+
+@eqx.filter_jit
+def solve(layer, inputs):
+    return layer(inputs)
 
 
 class TestEdges:
     def solved(self, jumps, times=TIMES, start=None):
+        # Arrays, so that one program serves all numbers.
+        jumps = jax.tree.map(lambda x: jnp.asarray(x, float) if eqx.is_array_like(x) else x, jumps)
         ode = bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps, rtol=TOLERANCE, atol=TOLERANCE)
-        prediction = ode(given(times, start))
+        prediction = solve(ode, given(times, start))
         assert bool(prediction.ok)
         return np.asarray(prediction.values["c"])
 
@@ -138,9 +160,8 @@ class TestEdges:
 
     @pytest.mark.parametrize("later", [0.0, 1e-9])
     def test_a_solve_of_hardly_any_length(self, later):
-        layer = bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=Jump(2000.0, {"c": 2.0}))
         times = np.unique([2000.0, 2000.0 + later])
-        assert layer(given(times)).values["c"].tolist() == pytest.approx([3.0] * times.size)
+        assert self.solved(Jump(2000.0, {"c": 2.0}), times).tolist() == pytest.approx([3.0] * times.size)
 
     def test_the_gradient_knows_that_forcings_move_on(self):
         data = xr.Dataset({"w": ("time", [0.0, 3.0, 1.0, 5.0])}, {"time": [0.0, 1.0, 2.0, 4.0]})
@@ -152,7 +173,7 @@ class TestEdges:
 
         # The jump adds 3 - 2 (t - 1), which then decays.
         exact = (-2 + 0.5 * (3 - 2 * 0.4)) * np.exp(-0.5 * 2.6)
-        assert float(jax.grad(last)(1.4)) == pytest.approx(exact, abs=GLOBAL)
+        assert float(jax.jit(jax.grad(last))(1.4)) == pytest.approx(exact, abs=GLOBAL)
 
     def test_two_that_rounding_tells_apart(self):
         first, second = 0.3, 0.1 * 3
@@ -172,7 +193,7 @@ class TestEdges:
     def test_they_do_not_count_in_max_steps(self):
         jump = Jump(np.linspace(0.5, 6.5, 13), {"c": 0.0})
         ode = bd.ODE(Elimination(0.01), {"c": 1.0}, jumps=jump, max_steps=13)
-        prediction = ode(given())
+        prediction = solve(ode, given())
         assert prediction.ok and prediction.stats["steps"] > 13
 
 
@@ -231,20 +252,25 @@ class TestAgainstRestarts:
         data = xr.Dataset({"fed": ("time", self.fed)}, {"time": TIMES})
         return bd.inputs(data, interpolation={"fed": "step"})
 
-    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
-    def test_values(self, solver):
-        prediction = jax.jit(lambda: self.layer(0.3, solver=solver)(self.inputs()))()
+    def check(self, prediction):
         assert bool(prediction.ok)
         for name in ("prey", "predator"):
             expected = [states[name] for states in self.restarted(0.3)]
             np.testing.assert_allclose(prediction.values[name], expected, atol=GLOBAL, err_msg=name)
 
-    def test_gradient_of_a_share(self):
-        last = lambda share, **options: self.layer(share, **options)(self.inputs()).values["predator"][-1]  # noqa: E731
+    def test_values_of_a_stiff_solver(self):
+        self.check(jax.jit(lambda: self.layer(0.3, solver="rodas5p")(self.inputs()))())
+
+    def test_values_and_the_gradient_of_a_share(self):
+        def last(share, **options):
+            prediction = self.layer(share, **options)(self.inputs())
+            return prediction.values["predator"][-1], prediction
+
         finite = (self.restarted(0.301)[-1]["predator"] - self.restarted(0.299)[-1]["predator"]) / 0.002
         # Central differences of length 1e-3 are exact to about its square.
-        reverse = jax.jit(jax.grad(last))(0.3)
-        forward = jax.jit(jax.jacfwd(lambda share: last(share, adjoint=FORWARD)))(0.3)
+        reverse, prediction = jax.jit(jax.grad(last, has_aux=True))(0.3)
+        self.check(prediction)
+        forward, _ = jax.jit(jax.jacfwd(lambda share: last(share, adjoint=FORWARD), has_aux=True))(0.3)
         assert float(reverse) == pytest.approx(finite, abs=1e-5)
         assert float(reverse) == pytest.approx(float(forward), abs=1e-6)
 
@@ -257,12 +283,13 @@ def test_a_function_that_is_singular_where_nothing_jumps():
         return bd.ODE(lambda t, y, u: {"y": rate}, {"y": -rate}, jumps=jump, **options)(given()).values["y"][-1]
 
     # y = sqrt(2 r - r) + 5 r at the end.
-    rates = jnp.asarray([1.5, 4.0])
-    np.testing.assert_allclose(jax.jit(jax.vmap(last))(rates), jnp.sqrt(rates) + 5 * rates, atol=1e-6)
-    slopes = 0.5 / jnp.sqrt(rates) + 5
-    np.testing.assert_allclose(jax.jit(jax.vmap(jax.grad(last)))(rates), slopes, atol=1e-6)
-    forward = jax.jacfwd(lambda r: last(r, adjoint=FORWARD))
-    np.testing.assert_allclose(jax.jit(jax.vmap(forward))(rates), slopes, atol=1e-6)
+    reverse = jax.jit(jax.value_and_grad(last))
+    forward = jax.jit(jax.jacfwd(lambda r: last(r, adjoint=FORWARD)))
+    for rate in (1.5, 4.0):
+        value, slope = reverse(rate)
+        assert float(value) == pytest.approx(np.sqrt(rate) + 5 * rate, abs=1e-6)
+        for found in (slope, forward(rate)):
+            assert float(found) == pytest.approx(0.5 / np.sqrt(rate) + 5, abs=1e-6)
 
 
 def test_array_states():
@@ -273,7 +300,7 @@ def test_array_states():
         jumps=jump,
         observe=lambda t, y, u: {"a": y["x"][0], "b": y["x"][1]},
     )
-    values = ode(given()).values
+    values = solve(ode, given()).values
     assert values["a"].tolist() == [0, 0, 1, 4, 4, 4, 4, 4]
     assert values["b"].tolist() == [0, 0, 2, 6, 6, 6, 6, 6]
 
@@ -297,15 +324,16 @@ class TestLearned:
 
     def test_gradient_of_the_posterior(self):
         problem = pose(self.model, self.data)
-        positions = problem.prior(3, key=jax.random.key(1))
-        _, gradient = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))(positions)
-        step = 1e-5 * jnp.eye(3)
-        density = jax.jit(jax.vmap(problem.log_density))
-        for position, ours in zip(positions, gradient, strict=True):
-            finite = (density(position + step) - density(position - step)) / 2e-5
+        positions, step = problem.prior(3, key=jax.random.key(1)), 1e-5 * jnp.eye(3)
+        density = jax.jit(jax.value_and_grad(problem.log_density))
+        for position in positions:
+            finite = [(density(position + d)[0] - density(position - d)[0]) / 2e-5 for d in step]
             # The solver's tolerance is 1e-6, relative to log densities of some hundreds.
-            np.testing.assert_allclose(ours, finite, rtol=1e-3, atol=1e-2)
+            np.testing.assert_allclose(density(position)[1], finite, rtol=1e-3, atol=1e-2)
+        times = jax.vmap(problem.constrain)(positions)["layer.jumps.0.time"]
+        assert float(times.min()) > 1.1 and float(times.max()) < 1.9
 
+    @pytest.mark.slow
     def test_nuts(self):
         post = bd.fit(self.model, self.data, bd.NUTS(chains=2, warmup=100, draws=100), key=0)
         times = post["posterior"]["jumps.0.time"]
