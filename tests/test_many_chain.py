@@ -20,7 +20,7 @@ import bayes_dasl as bd
 from bayes_dasl._statistics.convergence import nested_rhat
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
-from bayes_dasl.inference.many_chain.population import SEGMENT, Population
+from bayes_dasl.inference.many_chain.population import CHUNK, Population
 from bayes_dasl.inference.many_chain.sampler import ENERGY_VARIANCE, ManyChain
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import Prediction
@@ -222,7 +222,7 @@ def test_a_run_goes_on_from_its_journal(method, tmp_path, monkeypatch):
     engine = ManyChain(method, **SMALL)
     whole = run(engine, journal=Journal(tmp_path / "run", {}))
     steps = sorted((tmp_path / "run").glob("*.step"))
-    assert len(steps) == 1 + 48 // SEGMENT + 48 // SEGMENT  # starts, warm-up, draws
+    assert len(steps) == 1 + 48 // CHUNK + 48 // CHUNK  # starts, warm-up, draws
     monkeypatch.setattr(many_chain, "find_start", lambda *a, **k: pytest.fail("the starts were found before"))
     for kept in (2, 5, 7):
         shutil.copytree(tmp_path / "run", tmp_path / str(kept))
@@ -247,7 +247,7 @@ def test_interrupted_sampling_keeps_the_draws_so_far(monkeypatch):
     monkeypatch.setattr(ProgressBar, "advance", stop)
     part = run(ManyChain("mclmc", **SMALL))
     assert part.interrupted
-    assert part.positions.shape == (64, 2 * SEGMENT, 2)
+    assert part.positions.shape == (64, 2 * CHUNK, 2)
 
 
 def test_fit_with_many_chains():

@@ -188,8 +188,8 @@ def test_a_step_size_is_found_in_which_most_proposals_are_taken():
     chains = Chains(kernel, 2, metric, Plain(), 2, key=jax.random.key(0))
     try:
         state = first_state(np.zeros((2, 2)), np.zeros(2), np.zeros((2, 2)))
-        state, adapting = chains.segment(state, 0, 200, True, metric, Plain())
-        _, drawn = chains.segment(state, 200, 200, False, metric, Plain())
+        state, adapting = chains.chunk(state, 0, 200, True, metric, Plain())
+        _, drawn = chains.chunk(state, 200, 200, False, metric, Plain())
     finally:
         chains.close()
     assert (adapting["step_size"][:, 0] == 0.5).all()

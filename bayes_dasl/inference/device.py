@@ -63,9 +63,9 @@ def _choose(device: str, problem: Problem, batch: int) -> Arrays:
     elif len(kinds()) == 1:
         kind, reason = kinds()[0], "the only kind of device here"
     else:
-        rates = {kind: _gradients_a_second(problem, batch, kind) for kind in kinds()}
-        kind = max(rates, key=lambda k: rates[k])
-        measured = ", ".join(f"{rate:.0f} on {name}" for name, rate in rates.items())
+        speeds = {kind: _gradients_a_second(problem, batch, kind) for kind in kinds()}
+        kind = max(speeds, key=lambda k: speeds[k])
+        measured = ", ".join(f"{speed:.0f} on {name}" for name, speed in speeds.items())
         reason = f"gradients a second for a batch of {batch}: {measured}"
     return {"kind": np.asarray(kind), "reason": np.asarray(reason), "number": np.asarray(_number(kind))}
 

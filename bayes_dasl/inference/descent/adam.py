@@ -1,4 +1,4 @@
-"""Descent of several members at once, with a transform and a rate of its own for each group of random leaves.
+"""Descent of several members at once, with a transform and a learning rate of its own for each group of random leaves.
 
 Where networks sit inside solvers each member moves in conditional coordinates of its own (`coordinates`): their last
 layers then follow what moves.
@@ -28,10 +28,10 @@ from .settings import WINDOW, Descent
 
 GROUPS = ("science", "network")
 
-# Over a window a group that goes straight on gets a higher rate, one that goes to and fro a lower one.
+# Over a window a group that goes straight on gets a higher learning rate, one that goes to and fro a lower one.
 _STRAIGHT, _TO_AND_FRO = 0.4, 0.2
 _FASTER, _SLOWER = 1.3, 0.6
-_HIGHEST, _LOWEST = 100.0, 1e-3  # of a rate, as multiples of the first one
+_HIGHEST, _LOWEST = 100.0, 1e-3  # of a learning rate, as multiples of the first one
 _WORTH_HAVING = 0.05  # nats
 _LARGEST_GRADIENT = 10.0  # norm, per group
 _NEW_FRAMES = (0, 2, 6, 14, 30, 62)  # windows before which members get frames around where they are
@@ -102,7 +102,7 @@ def descend(
 
     Args:
         problem: the posterior, without the data that are held out.
-        descent: steps, rates and patience.
+        descent: steps, learning rates and patience.
         loss: what to lower, and what to judge by.
         x: where members begin.
         own: what is a member's own, a tree with a leading axis of members.
@@ -173,7 +173,7 @@ class _Program:
 
     def __init__(self, descent: Descent, loss: Loss, problem: Problem, frames: _Frames, x: np.ndarray, own: Any):
         self._descent, self._frames = descent, frames
-        self._rates = np.asarray([descent.science_rate, descent.network_rate])
+        self._learning_rates = np.asarray([descent.science_rate, descent.network_rate])
         self._patience = np.inf if descent.patience is None else descent.patience
         network = problem.of_groups("network")
         everything = range(problem.dimension)
@@ -213,7 +213,7 @@ class _Program:
             "at": x,
             "best": x,
             "lowest": np.full(members, np.inf),
-            "rates": np.tile(self._rates, (members, 1)),
+            "learning_rates": np.tile(self._learning_rates, (members, 1)),
             "since_best": np.zeros(members, int),
             "stopped": np.zeros(members, bool),
         }
@@ -253,7 +253,7 @@ class _Program:
             slope = jnp.where(jnp.isfinite(slope), slope * self._widths, 0.0)
             update: Any
             update, memory = self._transform.update(self._parted(slope), memory)
-            moved = {g: -state["rates"][i] * update[g] for i, g in enumerate(GROUPS)}
+            moved = {g: -state["learning_rates"][i] * update[g] for i, g in enumerate(GROUPS)}
             length = length + jnp.stack([jnp.linalg.norm(moved[g]) for g in GROUPS])
             return (x + self._widths * self._joined(moved), memory, length), {"loss": loss, **found._asdict()}
 
@@ -268,7 +268,7 @@ class _Program:
             "at": at,
             "best": jnp.where(better, at, state["best"]),
             "lowest": jnp.where(better, held_out, state["lowest"]),
-            "rates": self._new_rates(state, x, length),
+            "learning_rates": self._new_learning_rates(state, x, length),
             "since_best": since,
             "stopped": since >= self._patience,
         }
@@ -276,10 +276,12 @@ class _Program:
         curves = {f"curve/{name}": values for name, values in curve.items()} | {"curve/held_out": held_out[None]}
         return after | leaves | curves
 
-    def _new_rates(self, state: Any, x: Array, length: Array) -> Array:
+    def _new_learning_rates(self, state: Any, x: Array, length: Array) -> Array:
         if not self._descent.adaptive:
-            return state["rates"]
+            return state["learning_rates"]
         away = self._parted((x - state["position"]) / self._widths)
         straight = jnp.stack([jnp.linalg.norm(away[g]) for g in GROUPS]) / jnp.where(length > 0, length, 1.0)
         factor = jnp.where(straight > _STRAIGHT, _FASTER, jnp.where(straight < _TO_AND_FRO, _SLOWER, 1.0))
-        return jnp.clip(state["rates"] * factor, _LOWEST * self._rates, _HIGHEST * self._rates)
+        return jnp.clip(
+            state["learning_rates"] * factor, _LOWEST * self._learning_rates, _HIGHEST * self._learning_rates
+        )

@@ -29,7 +29,7 @@ class MCDropout(AbstractEngine):
         rate: the probability with which a unit is left out.
         draws: masks that are drawn.
         starts: descents, each from a prior draw of its own.
-        descent: steps and rates; all steps are taken unless it has patience.
+        descent: steps and learning rates; all steps are taken unless it has patience.
 
     Source: Gal & Ghahramani (2016), Dropout as a Bayesian approximation.
     Raises: ModelError for numbers that make no sense, or, when run, for a model without a hidden `eqx.nn.Linear`, or

@@ -33,7 +33,7 @@ class DeepEnsemble(AbstractEngine):
         adversarial: a share of the range of each forcing (0.01 in the source). Half of what the data say at each step
             is said at forcings moved by so much to where the data are least likely, which makes members smooth; of a
             layer that solves nothing and has no forcings the index is moved.
-        descent: steps, rates and patience, data held out, and minibatches.
+        descent: steps, learning rates and patience, data held out, and minibatches.
 
     Source: Lakshminarayanan, Pritzel & Blundell (2017); Pearce, Leibfried & Brintrup (2020).
     Raises: ModelError for numbers that make no sense.

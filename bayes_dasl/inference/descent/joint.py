@@ -1,4 +1,4 @@
-"""Joint learning: one point estimate of science and network, each at a rate of its own."""
+"""Joint learning: one point estimate of science and network, each at a learning rate of its own."""
 
 import dataclasses
 
@@ -27,7 +27,7 @@ class Joint(AbstractEngine):
         starts: descents, each from a prior draw of its own.
         science_weight: $\lambda_s$.
         network_weight: $\lambda_n$.
-        descent: steps, rates and patience, data held out, and minibatches.
+        descent: steps, learning rates and patience, data held out, and minibatches.
 
     Raises: ModelError for numbers that make no sense.
     """

@@ -38,7 +38,7 @@ class Laplace(AbstractEngine):
             included, then stay at the mode.
         draws: how many.
         starts: descents, each from a prior draw of its own; the best ends at the mode.
-        descent: steps, rates and patience of the way to the mode.
+        descent: steps, learning rates and patience of the way to the mode.
 
     Source: Daxberger et al. (2021), Laplace redux.
     Raises: ModelError for numbers that make no sense, or, when run, for "last" without a last layer to be found.

@@ -8,12 +8,12 @@ from ..engine import Cost, Settings
 from ..problem import Problem
 
 WINDOW = 50
-"""Steps between two looks at the held-out data and at the rates."""
+"""Steps between two looks at the held-out data and at the learning rates."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Descent(Settings):
-    """Adam with a clipped gradient and a rate for each group, in widths of the prior.
+    """Adam with a clipped gradient and a learning rate for each group, in widths of the prior.
 
     Where a network sits inside a solver the descent moves in conditional coordinates, as `NUTS` does.
 
@@ -21,7 +21,7 @@ class Descent(Settings):
         steps: the most that are taken; they are taken in windows of 50.
         science_rate: the first learning rate of scientific parameters and latent states, in widths of the prior.
         network_rate: the same for the weights of networks.
-        adaptive: whether a rate grows while its own group goes straight on, and falls while it goes to and fro.
+        adaptive: whether the learning rate of a group grows while it goes straight on, and falls while it goes to and fro.
         held_out: share of the times that the descent does not see, the same for all members. After each window it
             looks how likely they are, and keeps the position at which they were most likely; without any it looks
             at the loss.

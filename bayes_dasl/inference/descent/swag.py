@@ -21,17 +21,17 @@ class SWAG(AbstractEngine):
     r"""Stochastic weight averaging, Gaussian, of an ensemble.
 
     Draws of $N\big(\bar\theta, (\Sigma_{diag} + D D^\top / (K - 1)) / 2\big)$ for each member. Each member descends,
-    and then goes on at a constant rate, each step at a minibatch of the data drawn anew (half of the times, or all
-    where there are constraints, unless the descent has one of its own). The mean of where it is at each look, their
+    and then goes on at a constant learning rate, each step at a minibatch of the data drawn anew (half of the times, or
+    all where there are constraints, unless the descent has one of its own). The mean of where it is at each look, their
     variances and the last K = 20 deviations D from the mean make the normal. Members are dropped as in `DeepEnsemble`.
 
     Args:
         members: how many descend, each from a prior draw of its own.
         draws: draws of all members together.
         collected: looks at each member as it wanders, 50 steps apart.
-        rate: the constant rate, in widths of the prior: how far a member wanders grows with the root of
-            `rate` × `collected`, whatever data know.
-        descent: steps and rates of the way there; all steps are taken unless it has patience.
+        learning_rate: the constant one, in widths of the prior: how far a member wanders grows with the root of
+            `learning_rate` × `collected`, whatever data know.
+        descent: steps and learning rates of the way there; all steps are taken unless it has patience.
 
     Source: Maddox et al. (2019); as used by DiffHybrid-UQ, Akhare, Luo & Wang (2024), arXiv:2401.00161.
     Raises: ModelError for numbers that make no sense.
@@ -40,12 +40,12 @@ class SWAG(AbstractEngine):
     members: int = 5
     draws: int = 1000
     collected: int = 40
-    rate: float = 0.005
+    learning_rate: float = 0.005
     descent: Descent = Descent(steps=3000, patience=None)
 
     def __post_init__(self):
         self._check_numbers(members=1, draws=1, collected=3)
-        self._check_floats("rate")
+        self._check_floats("learning_rate")
         self._check_settings(descent=Descent)
 
     @property
@@ -96,8 +96,8 @@ class SWAG(AbstractEngine):
         half = None if problem.constraints else max(problem.times // 2, 1)
         return Descent(
             steps=self.collected * WINDOW,
-            science_rate=self.rate,
-            network_rate=self.rate,
+            science_rate=self.learning_rate,
+            network_rate=self.learning_rate,
             adaptive=False,
             patience=None,
             minibatch=half if self.descent.minibatch is None else self.descent.minibatch,

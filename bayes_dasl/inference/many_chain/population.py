@@ -1,4 +1,4 @@
-"""All chains in batches, a compiled program for a segment of draws."""
+"""All chains in batches, a compiled program for a chunk of draws."""
 
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -14,7 +14,7 @@ from ..problem import LogDensity
 from ..sharding import Sharded, most_even_shards
 from .methods import FIRST_STEP_SIZE, AbstractMethod, Chain
 
-SEGMENT = 16
+CHUNK = 16
 """Draws between two returns to Python: for progress, checkpoints, and an interruption that loses little."""
 
 type Trace = dict[str, np.ndarray]
@@ -71,7 +71,7 @@ class Population:
         chains = jax.tree.map(lambda new, old: jnp.where(entering, new, old), _whitened(chains, metric), chains)
         (_, _, seen), kept = jax.eval_shape(draw, chains, tuning, begin)
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), seen)
-        trace = jax.tree.map(lambda a: jnp.zeros((SEGMENT, *a.shape), a.dtype), kept)
+        trace = jax.tree.map(lambda a: jnp.zeros((CHUNK, *a.shape), a.dtype), kept)
         (chains, tuning, seen), trace = jax.lax.fori_loop(0, number, advance, ((chains, tuning, blank), trace))
         return chains, tuning, seen, trace
 
@@ -109,32 +109,32 @@ class Population:
         self._state = chains, jax.tree.map(lambda log: np.asarray(log) + np.log(factor), tuning)
 
     def advance(self, journal: Journal, adapting: bool, metric: Metric) -> Trace:
-        """One segment of every chain, as a step of the journal; arrays `(chain, draw, …)`."""
+        """One chunk of every chain, as a step of the journal; arrays `(chain, draw, …)`."""
         leaves, structure = jax.tree.flatten(self._state)
 
         def work() -> Arrays:
-            state, trace = self._segment(adapting, metric)
+            state, trace = self._chunk(adapting, metric)
             if not adapting:
                 trace.pop("gradient")  # only a metric is refined from it
             return {f"state {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(state))} | trace
 
-        # The chains move on only when a segment is whole.
+        # The chains move on only when a chunk is whole.
         arrays = journal.step(f"{'warm-up' if adapting else 'draws'} from {self._iteration}", work)
         after = [arrays.pop(f"state {i}") for i in range(len(leaves))]
         self._state = jax.tree.unflatten(structure, after)
-        self._iteration += SEGMENT
+        self._iteration += CHUNK
         return arrays
 
-    def _segment(self, adapting: bool, metric: Metric) -> tuple[Any, Trace]:
+    def _chunk(self, adapting: bool, metric: Metric) -> tuple[Any, Trace]:
         self._compiled.result()
         (chains, tuning), traces = self._state, []
         chains, keys = self._in_batches((chains, self._keys))
-        each = 1 if adapting and self._batches > 1 else SEGMENT
-        for row in range(0, SEGMENT, each):
+        each = 1 if adapting and self._batches > 1 else CHUNK
+        for row in range(0, CHUNK, each):
             numbers = map(np.asarray, (self._iteration + row, each, adapting, row == 0))
             chains, tunings, seen, trace = self._draws((chains, keys), tuning, *numbers, metric)
             tuning = jax.tree.map(lambda a: a[0], tunings)
-            if each < SEGMENT:
+            if each < CHUNK:
                 tuning = self._adapt(tuning, jax.tree.map(_joined, seen))
             traces.append({name: _joined(rows[:, :each].swapaxes(1, 2)) for name, rows in trace.items()})
         joined = {name: np.concatenate([t[name] for t in traces], axis=1) for name in traces[0]}

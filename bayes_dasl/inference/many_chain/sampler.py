@@ -19,7 +19,7 @@ from ..metric import Metric, refine
 from ..problem import Problem
 from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, first_positions, laplace_metric, nearest_mode
 from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
-from .population import SEGMENT, Population, Trace
+from .population import CHUNK, Population, Trace
 
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
@@ -59,7 +59,7 @@ class ManyChain(AbstractEngine):
     def __post_init__(self):
         if self.method not in _METHODS:
             raise ModelError(f"ManyChain(method={self.method!r}): the methods are {', '.join(_METHODS)}")
-        self._check_numbers(chains=4, warmup=3 * SEGMENT, draws=_FEWEST_DRAWS, superchains=2, max_steps=1)
+        self._check_numbers(chains=4, warmup=3 * CHUNK, draws=_FEWEST_DRAWS, superchains=2, max_steps=1)
         if self.chains % self.superchains:
             raise ModelError(
                 f"{self.chains} chains do not make {self.superchains} superchains of equal size: "
@@ -124,13 +124,13 @@ class ManyChain(AbstractEngine):
     ) -> tuple[Metric, int]:
         """The metric in the end and the integration steps spent; it is refined after the first two thirds."""
         bar.start("warm-up", self.warmup)
-        thirds, steps = np.array_split(np.arange(-(-self.warmup // SEGMENT)), 3), 0
+        thirds, steps = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3), 0
         for number, third in enumerate(thirds):
             trace: Trace = {}
             for _ in third:
                 trace = population.advance(journal, True, metric)
                 steps += int(trace["n_steps"].sum())
-                bar.advance(SEGMENT)
+                bar.advance(CHUNK)
             if number < 2:
                 # Within superchains, so that modes far apart do not widen it.
                 grouped = (trace[name].reshape(self.superchains, -1, population.dimension) for name in _PLACES)
@@ -143,10 +143,10 @@ class ManyChain(AbstractEngine):
         traces: list[Trace] = []
         divergences, interrupted = 0, False
         try:
-            for _ in range(0, self.draws, SEGMENT):
+            for _ in range(0, self.draws, CHUNK):
                 traces.append(population.advance(journal, False, metric))
                 divergences += int(traces[-1]["diverging"].sum())
-                bar.advance(SEGMENT, f"{divergences} divergences" if divergences else "")
+                bar.advance(CHUNK, f"{divergences} divergences" if divergences else "")
         except KeyboardInterrupt:
             if not traces:
                 raise
@@ -199,12 +199,12 @@ _METHODS = {
 
 def _keep_energy(population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
     """Reduce the step size of unadjusted chains until their energy error is small enough; the steps spent on it."""
-    bar.start("checking the energy", _TRIES * SEGMENT)
+    bar.start("checking the energy", _TRIES * CHUNK)
     steps = 0
     for _ in range(_TRIES):
         trace = population.advance(journal, False, metric)
         steps += int(trace["n_steps"].sum())
-        bar.advance(SEGMENT)
+        bar.advance(CHUNK)
         error = float(trace["energy_variance"].mean())
         if error <= ENERGY_VARIANCE:
             break

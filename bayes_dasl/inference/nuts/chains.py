@@ -1,4 +1,4 @@
-"""Run NUTS chains: one program for all devices, in segments, each a function of arrays."""
+"""Run NUTS chains: one program for all devices, in chunks, each a function of arrays."""
 
 import dataclasses
 import time
@@ -19,9 +19,9 @@ from ..sharding import Sharded
 
 nuts, dual_averaging = lazily("blackjax.mcmc.nuts"), lazily("blackjax.adaptation.step_size")
 
-SEGMENT = 25
+CHUNK = 25
 """Draws of the warm-up between two returns to Python: for adaptation, progress and checkpoints."""
-_LONGEST_SEGMENT = 200  # fewer returns to Python matter where a gradient takes microseconds
+_LONGEST_CHUNK = 200  # fewer returns to Python matter where a gradient takes microseconds
 _TRACE_NUMBERS = 2**22  # in the positions of a trace, at most
 
 _FIRST_STEP_SIZE = 0.5
@@ -30,7 +30,7 @@ _CAUTIOUS = 0.125  # of the step size
 
 @dataclasses.dataclass(frozen=True)
 class Kernel:
-    """What a segment needs to know of NUTS.
+    """What a chunk needs to know of NUTS.
 
     With probability `cautious` a draw takes steps of an eighth: a chain in a pocket of the posterior that is much more
     bent than elsewhere gets out of it. The choice does not depend on where the chain is, so the draws are exact.
@@ -41,7 +41,7 @@ class Kernel:
     max_tree_depth: int
     cautious: float = 0.0
 
-    def segment(
+    def chunk(
         self,
         rows: int,
         state: Any,
@@ -81,7 +81,7 @@ class Kernel:
             chain, tuning, kept = transition(chain, tuning, begin + row)
             return chain, tuning, jax.tree.map(lambda held, one: held.at[row].set(one), trace, kept)
 
-        # Whitening a position again would round it: draws would depend on where segments end.
+        # Whitening a position again would round it: draws would depend on where chunks end.
         place = jnp.where(state["in_new_metric"], metric.whitened(state["position"]), state["whitened"])
         slope = metric.whitened_gradient(state["gradient"])
         slope = jnp.where(state["in_new_metric"], slope, state["whitened_gradient"])
@@ -153,7 +153,7 @@ def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -
 
 
 def enter_new_metric(state: Arrays) -> Arrays:
-    """The state for segments in another metric: the step size is adapted anew, from its average so far."""
+    """The state for chunks in another metric: the step size is adapted anew, from its average so far."""
     state = state | {"in_new_metric": np.ones(len(state["position"]), bool)}
     return _with_step_size(state, np.exp(state["tuning_log_step_size_avg"]))
 
@@ -169,10 +169,10 @@ class Chains:
 
     def __init__(self, kernel: Kernel, chains: int, metric: Metric, frame: Frame, dimension: int, *, key: Array):
         def of_a_chain(chain, *shared):
-            return kernel.segment(self.longest_segment, *chain, *shared)
+            return kernel.chunk(self.longest_chunk, *chain, *shared)
 
         # Not so many draws that their trace fills the memory.
-        self.longest_segment = min(max(_TRACE_NUMBERS // (chains * dimension), SEGMENT), _LONGEST_SEGMENT)
+        self.longest_chunk = min(max(_TRACE_NUMBERS // (chains * dimension), CHUNK), _LONGEST_CHUNK)
 
         self._sharded, self.chains = Sharded(of_a_chain, chains), chains
         self._keys = jax.random.split(key, chains)
@@ -190,7 +190,7 @@ class Chains:
         items = first_state(place, number, place), self._keys
         self._sharded.compile(items, whole, whole, flag, metric, frame)
 
-    def segment(
+    def chunk(
         self, state: Arrays, begin: int, number: int, adapting: bool, metric: Metric, frame: Frame
     ) -> tuple[Arrays, Arrays]:
         """`number` draws of every chain: the state after them and the trace, arrays `(chain, draw, …)`."""

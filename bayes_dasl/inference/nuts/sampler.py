@@ -30,9 +30,9 @@ from ..starts import (
     nearest_mode,
     start_at,
 )
-from .chains import SEGMENT, Chains, Kernel, first_state
+from .chains import CHUNK, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
-from .warmup import Warm, WarmUp, into_frame, segment
+from .warmup import Warm, WarmUp, chunk, into_frame
 
 _STARTS = ("modes", "pathfinder")
 # Where steps are short because the posterior of hidden weights is bent, longer trajectories only come back.
@@ -58,7 +58,7 @@ class NUTS(AbstractEngine):
 
     Args:
         chains: how many; they share the metric and the step size.
-        warmup: draws of each chain that are not kept, in segments of 25. Unless given it lasts until the chains agree
+        warmup: draws of each chain that are not kept, in chunks of 25. Unless given it lasts until the chains agree
             and the metric has settled, at most 2000.
         draws: draws of each chain that are kept.
         target_acceptance: what the step size is tuned to.
@@ -92,7 +92,7 @@ class NUTS(AbstractEngine):
     def __post_init__(self):
         self._check_numbers(chains=1, draws=1, max_tree_depth=1, climbs=2)
         if self.warmup is not None:
-            self._check_numbers(warmup=SEGMENT)
+            self._check_numbers(warmup=CHUNK)
         self._check_floats("target_acceptance")
         self._check_words(gradient=STRATEGIES, coordinates=COORDINATES)
         if not isinstance(self.start, AbstractEngine) and self.start not in _STARTS:
@@ -232,15 +232,15 @@ class NUTS(AbstractEngine):
         bar.start("sampling", self.draws)
         traces: list[Arrays] = []
         state, divergences, interrupted = warm.state, 0, False
-        length = chains.longest_segment
+        length = chains.longest_chunk
         if length * warm.seconds / warm.draws > _LONGEST_PAUSE:
-            length = SEGMENT
+            length = CHUNK
         # Iterations are numbered from the start of the warm-up: no random key is used twice.
         begin, end = warm.draws, warm.draws + self.draws
         try:
             while begin < end:
                 name, number = f"draws from {begin}", min(length, end - begin)
-                state, trace = segment(chains, journal, name, state, begin, number, False, warm.metric, warm.frame)
+                state, trace = chunk(chains, journal, name, state, begin, number, False, warm.metric, warm.frame)
                 traces.append(trace)
                 divergences += int(trace["diverging"].sum())
                 # What a checkpoint holds may be of another length, which the draws do not depend on.

@@ -8,12 +8,12 @@ from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ..coordinates.frame import Frame, FrameMaker, entered, left, positions
 from ..metric import Metric, refine
-from .chains import SEGMENT, Chains, enter_new_metric, share_step_size
+from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
 LONGEST_WARMUP = 2000
 # R-hat of a window, and the change of variance in any direction that its draws call for, of a warm-up that is done.
 _AGREED, _FITTING = 1.1, 2.0
-_LAST = 2  # segments in which the step size settles
+_LAST = 2  # chunks in which the step size settles
 # Draws after which the frame stays what it is.
 _REFRESHED_UNTIL = 200
 
@@ -53,38 +53,38 @@ class WarmUp:
 
     def run(self, state: Arrays, metric: Metric, frame: Frame) -> Warm:
         fixed = self._draws is not None
-        self._bar.start("warm-up", self._draws or 6 * SEGMENT)
+        self._bar.start("warm-up", self._draws or 6 * CHUNK)
         length, settled = 1, False
         while self._left() > _LAST and not settled:
             first = self._begin == 0
             state, trace = self._window(state, metric, frame, min(length, self._left() - _LAST))
             if first:  # on its way to the typical set
-                trace = {name: values[:, SEGMENT // 2 :] for name, values in trace.items()}
+                trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
             refreshed = self._references is not None and self._begin <= _REFRESHED_UNTIL
             if refreshed:
                 frame, state, trace = self._refresh(frame, state, trace)
             before, metric = metric, refine(metric, trace["position"], trace["gradient"])
             state = enter_new_metric(state)
-            long_enough = not fixed and self._begin >= 4 * SEGMENT and not refreshed
+            long_enough = not fixed and self._begin >= 4 * CHUNK and not refreshed
             settled = long_enough and self._settled(trace, before, metric)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, frame, self._left() if fixed else _LAST)
         return Warm(share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds)
 
     def _left(self) -> int:
-        """Segments that may still be run."""
-        return -(-((self._draws or LONGEST_WARMUP) - self._begin) // SEGMENT)
+        """Chunks that may still be run."""
+        return -(-((self._draws or LONGEST_WARMUP) - self._begin) // CHUNK)
 
-    def _window(self, state: Arrays, metric: Metric, frame: Frame, segments: int) -> tuple[Arrays, Arrays]:
+    def _window(self, state: Arrays, metric: Metric, frame: Frame, chunks: int) -> tuple[Arrays, Arrays]:
         traces = []
-        for _ in range(segments):
+        for _ in range(chunks):
             name = f"warm-up from {self._begin}"
-            state, trace = segment(self._chains, self._journal, name, state, self._begin, SEGMENT, True, metric, frame)
+            state, trace = chunk(self._chains, self._journal, name, state, self._begin, CHUNK, True, metric, frame)
             traces.append(trace)
-            self._begin += SEGMENT
+            self._begin += CHUNK
             self._steps += int(trace["n_steps"].sum())
             self._seconds += float(trace["seconds"])
-            self._bar.advance(SEGMENT)
+            self._bar.advance(CHUNK)
         return state, {n: np.concatenate([t[n] for t in traces], axis=1) for n in ("position", "gradient", "lp")}
 
     def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
@@ -118,7 +118,7 @@ def into_frame(frame: Frame, arrays: Arrays, out_of: Frame | None = None) -> Arr
     return {n: v.reshape(*shape, *v.shape[1:]) for n, v in zip(("position", "lp", "gradient"), moved, strict=True)}
 
 
-def segment(
+def chunk(
     chains: Chains,
     journal: Journal,
     name: str,
@@ -129,10 +129,10 @@ def segment(
     metric: Metric,
     frame: Frame,
 ) -> tuple[Arrays, Arrays]:
-    """A segment of every chain as a step of the journal."""
+    """A chunk of every chain as a step of the journal."""
 
     def work():
-        after, trace = chains.segment(state, begin, number, adapting, metric, frame)
+        after, trace = chains.chunk(state, begin, number, adapting, metric, frame)
         if not adapting:
             del trace["gradient"]  # for the metric alone
         return {f"state/{n}": v for n, v in after.items()} | {f"trace/{n}": v for n, v in trace.items()}
