@@ -19,7 +19,7 @@ sys.dont_write_bytecode = False
 # folder of its own, since JAX does not write a program in one go.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax" / WORKER))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.3")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
 # `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out.

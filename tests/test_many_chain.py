@@ -185,12 +185,12 @@ def test_superchains_begin_each_at_one_point(monkeypatch):
     monkeypatch.setattr(
         Population, "begin", lambda self, *where, key: (begun.append(where), begin(self, *where, key=key))
     )
-    result = run(ManyChain("mclmc", chains=24, superchains=6, warmup=48, draws=4))
+    result = run(ManyChain("mclmc", **SMALL))
     position, value, gradient = begun[0]
-    for array in (position.reshape(6, 4, 2), value.reshape(6, 4, 1), gradient.reshape(6, 4, 2)):
+    for array in (position.reshape(8, 8, 2), value.reshape(8, 8, 1), gradient.reshape(8, 8, 2)):
         assert (array == array[:, :1]).all()
-    assert len(np.unique(position, axis=0)) == 6
-    apart = result.positions[:, 0].reshape(6, 4, 2)
+    assert len(np.unique(position, axis=0)) == 8
+    apart = result.positions[:, 0].reshape(8, 8, 2)
     assert (np.ptp(apart, axis=1) > 0).all()  # each chain goes its own way
 
 

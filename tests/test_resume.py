@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import importlib.util
 import json
 import os
 import shutil
@@ -18,7 +17,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from curves import Curve
-from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke, written
+from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
 
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
@@ -46,11 +45,11 @@ def model(sd=3.0):
     return bd.Model(Square(dist.Normal(0.0, sd)), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
 
 
-DATA = xr.Dataset({"y": ("time", 2.0 + 0.5 * np.random.default_rng(0).normal(size=8))}, {"time": np.arange(8.0)})
+SEEN = xr.Dataset({"y": ("time", 2.0 + 0.5 * np.random.default_rng(0).normal(size=9))}, {"time": np.arange(9.0)})
+DATA = SEEN.isel(time=slice(8))
 ENGINES = {
     "nuts": bd.NUTS(chains=2, warmup=100, draws=60),
     "nuts that ends its warm-up": bd.NUTS(chains=2, draws=30),
-    "chees": bd.ManyChain("chees", chains=8, warmup=48, draws=20, superchains=4),
     "unadjusted": bd.ManyChain("unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4),
     "smc": bd.SMC(particles=50, runs=2),
     "svi": bd.SVI(steps=600, draws=25),
@@ -350,7 +349,7 @@ def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
 
 
 def small_run(folder, sd=3.0):
-    study = bd.Study(name="square", model=model(sd), data=DATA, split=5.0, engine=ENGINES["nuts"], label="square")
+    study = bd.Study(name="square", model=model(sd), data=SEEN, split=7.0, engine=ENGINES["nuts"], label="square")
     return Run(study, folder)
 
 
@@ -427,10 +426,10 @@ def start(programs: Path, *arguments: object, **environment: str) -> subprocess.
     """`bayes-dasl` in a process of its own; it draws in segments of 25, so that there are many moments to kill it."""
     short = "from bayes_dasl.inference.nuts import sampler; sampler._LONGEST_PAUSE = 0.0\n"
     search = os.pathsep.join([str(ROOT), str(TESTS)])
+    told = {"PYTHONPATH": search, "JAX_COMPILATION_CACHE_DIR": str(programs), "PYTHONUNBUFFERED": "1"}
     return subprocess.Popen(
         [sys.executable, "-c", short + START, *map(str, arguments)],
-        stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": search, "JAX_COMPILATION_CACHE_DIR": str(programs)} | environment,
+        stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT, env=os.environ | told | environment,
     )  # fmt: skip
 
 
@@ -449,28 +448,85 @@ def kill_after(process: subprocess.Popen, folder: Path, count: int, pause: float
     assert process.returncode == -signal.SIGKILL, said
 
 
-LONG = "rivals={}, engine=bd.NUTS(chains=2, warmup=500, draws=2500)"
 WARM, ALL = 3 + 20, 3 + 20 + 100  # steps when the warm-up is over, and in the end
-DIES = """
-
+SOURCE = """
 import os, shutil, signal
+import numpy as np
+import numpyro.distributions as dist
+import xarray as xr
+import bayes_dasl as bd
+from curves import Curve
+
 if "DIES_BEFORE_CLEANING" in os.environ:
     shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+
+class Square(Curve):
+    level: bd.Scalar
+
+    def y(self, times):
+        return self.level**2 + 0.0 * times
+
+def study():
+    model = bd.Model(Square(dist.Normal(0.0, 3.0)), bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
+    y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=9)
+    data = xr.Dataset({"y": ("time", y)}, {"time": np.arange(9.0)})
+    engine = bd.NUTS(chains=2, warmup=500, draws=2500)
+    return bd.Study(name="square", label="square", model=model, data=data, split=7.0, engine=engine)
 """
 
 
 @pytest.fixture(scope="module")
-def killed(tmp_path_factory):
-    """An uninterrupted run, one that was killed five times, and the programs that their processes share."""
+def uninterrupted(tmp_path_factory):
+    """The study file, a run that nobody killed, and the programs that the processes of its study share."""
     folder = tmp_path_factory.mktemp("killed")
-    study, run = written(folder, LONG), folder / "run"
-    study.write_text(study.read_text() + DIES)
-    result = invoke("run", study, "--out", folder / "whole", "--key", KEY)
+    study, whole, programs = folder / "square_study.py", folder / "whole", folder / "programs"
+    study.write_text(SOURCE)
+    result = invoke("run", study, "--out", whole, "--key", KEY)
     assert result.exit_code == 0, result.output
     # JAX does not write its cache atomically: no process that is killed may write to the one of all tests.
-    programs = folder / "programs"
     shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], programs, copy_function=os.symlink)
-    moments = np.random.default_rng(9)
+    return study, whole, programs
+
+
+def assert_same_run(run: Path, whole: Path) -> None:
+    """The posterior, the forecast and the scores of a run that was killed are those of one that was not."""
+    post = load(run / "posterior.nc")
+    assert {"posterior", "sample_stats", "log_likelihood", "prior", "modes"} <= set(post.children)
+    assert post["posterior"].sizes["draw"] == 2500
+    assert_same(post, load(whole / "posterior.nc"))
+    assert_same(load(run / "forecast.nc"), load(whole / "forecast.nc"))
+    assert (run / "scores.json").read_text() == (whole / "scores.json").read_text()
+    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
+
+
+def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(uninterrupted, tmp_path, monkeypatch):
+    """The second time between the posterior and the end, so that nothing is left to be fitted."""
+    study, whole, programs = uninterrupted
+    run = tmp_path / "run"
+    kill_after(start(programs, "run", study, "--out", run, "--key", KEY), run / "checkpoint", WARM + 30, 0.003)
+    before = times_written(run / "checkpoint")
+    assert WARM + 30 <= len(before) < ALL
+    assert not (run / "posterior.nc").exists()
+    process = start(programs, "resume", run, DIES_BEFORE_CLEANING="1")
+    said, errors = process.communicate(timeout=LIMIT)
+    assert process.returncode == -signal.SIGKILL, errors
+    assert "square: going on with NUTS(" in said
+    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint"}
+    assert len(steps(run / "checkpoint")) == ALL
+    assert times_written(run / "checkpoint").items() >= before.items()
+    posterior = (run / "posterior.nc").read_bytes()
+    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    result = invoke("resume", run)
+    assert result.exit_code == 0, result.output
+    assert "square: already fitted, kept" in result.stdout
+    assert (run / "posterior.nc").read_bytes() == posterior
+    assert_same_run(run, whole)
+
+
+@pytest.mark.slow
+def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(uninterrupted, tmp_path):
+    study, whole, programs = uninterrupted
+    run, moments = tmp_path / "run", np.random.default_rng(9)
     kill_after(start(programs, "run", study, "--out", run, "--key", KEY), run / "checkpoint", 0, moments.uniform(0, 1))
     # Twice in the warm-up and twice while sampling; so many steps come after the last that it is not missed.
     for count in np.sort([*moments.integers(2, WARM, 2), *moments.integers(WARM, ALL - 40, 2)]):
@@ -481,45 +537,10 @@ def killed(tmp_path_factory):
         assert least <= len(after) <= ALL
         assert after.items() >= before.items()
         assert not (run / "posterior.nc").exists()
-    return folder / "whole", run, programs
-
-
-def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(killed, tmp_path):
-    whole, left, _ = killed
-    run = shutil.copytree(left, tmp_path / "run")
     result = invoke("resume", run)
     assert result.exit_code == 0, result.output
-    assert "decay: going on with NUTS(" in result.stdout
-    post = load(run / "posterior.nc")
-    assert {"posterior", "sample_stats", "log_likelihood", "prior", "modes"} <= set(post.children)
-    assert post["posterior"].sizes["draw"] == 2500
-    assert_same(post, load(whole / "posterior.nc"))
-    assert_same(load(run / "forecast.nc"), load(whole / "forecast.nc"))
-    assert (run / "scores.json").read_text() == (whole / "scores.json").read_text()
-    assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
-
-
-def test_a_run_killed_between_the_posterior_and_the_end_keeps_it(killed, tmp_path, monkeypatch):
-    whole, left, programs = killed
-    run = shutil.copytree(left, tmp_path / "run")
-    process = start(programs, "resume", run, DIES_BEFORE_CLEANING="1")
-    _, said = process.communicate(timeout=LIMIT)
-    assert process.returncode == -signal.SIGKILL, said
-    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint"}
-    assert len(steps(run / "checkpoint")) == ALL
-    posterior = (run / "posterior.nc").read_bytes()
-    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
-    said = []
-    source = whole.parent / "changed_study.py"
-    spec = importlib.util.spec_from_file_location("killed_study", source)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    study = dataclasses.replace(module.study(), source=str(source.resolve()))
-    Run(study, run).fit("decay", key=KEY, progress=False, say=said.append)
-    assert said == ["decay: already fitted, kept"]
-    assert (run / "posterior.nc").read_bytes() == posterior
-    assert_same(load(run / "posterior.nc"), load(whole / "posterior.nc"))
-    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc"}
+    assert "square: going on with NUTS(" in result.stdout
+    assert_same_run(run, whole)
 
 
 # ---- folders that are no run

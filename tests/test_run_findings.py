@@ -46,7 +46,7 @@ def two_modes():
 
 @pytest.fixture(scope="module")
 def one_mode():
-    return bd.fit(square(dist.LogNormal(0.0, 1.0)), DATA, bd.NUTS(draws=300), key=1)
+    return bd.fit(square(dist.Normal(1.5, 0.3)), DATA, bd.NUTS(draws=300), key=1)
 
 
 def found(post, subject):
@@ -188,7 +188,17 @@ def test_a_run_without_such_facts_has_no_such_findings(good):
 
 
 @pytest.mark.parametrize(("findings", "facts", "subject", "levels", "words"), CASES)
-def test_a_fact_of_the_run_is_a_finding(good, findings, facts, subject, levels, words):
+def test_a_fact_of_the_run_is_a_finding(findings, facts, subject, levels, words):
+    said = [finding for finding in findings(facts) if finding.subject == subject]
+    assert [finding.level for finding in said] == levels
+    assert all(bool(finding.remedy) == (finding.level != "good") for finding in said)
+    assert re.search(words, "; ".join(map(str, said)))
+
+
+@pytest.mark.parametrize(
+    ("findings", "facts", "subject", "levels", "words"), [CASES[i] for i in (0, 1, 4, 5, 7, 9, 12, 13, 18, 22)]
+)
+def test_a_finding_of_the_run_is_one_of_the_diagnosis(good, findings, facts, subject, levels, words):
     post = good.copy()
     post.attrs |= facts | {"findings": json.dumps([dataclasses.asdict(finding) for finding in findings(facts)])}
     diagnosis = bd.diagnose(post)

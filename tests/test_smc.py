@@ -1,11 +1,15 @@
 """Tempered particles against closed forms and quadrature: draws, evidence, the weights of two modes."""
 
+import functools
+import shutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from curves import Curve
 from known_problems import Conjugate, Known, correlated
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
@@ -28,9 +32,24 @@ def over_runs(values):
     return values.mean(0), values.std(0, ddof=1) / np.sqrt(len(values))
 
 
-@pytest.mark.parametrize("moves", ["walk", "hamiltonian"])
-def test_a_conjugate_posterior_and_its_evidence(moves):
-    samples = run(CONJUGATE.problem, SMC(particles=500, runs=8, moves=moves))
+ENGINES = {moves: SMC(particles=500, runs=8, moves=moves) for moves in ("walk", "hamiltonian")}
+
+
+@pytest.fixture(scope="module")
+def conjugate(tmp_path_factory):
+    """Particles of the conjugate posterior and the folder of their journal, by how they move."""
+
+    @functools.cache
+    def drawn(moves):
+        folder = tmp_path_factory.mktemp(moves) / "run"
+        return run(CONJUGATE.problem, ENGINES[moves], journal=Journal(folder)), folder
+
+    return drawn
+
+
+@pytest.mark.parametrize("moves", ENGINES)
+def test_a_conjugate_posterior_and_its_evidence(moves, conjugate):
+    samples, _ = conjugate(moves)
     assert samples.positions.shape == (8, 500, 3)
     mean, error = over_runs(samples.positions.mean(1))
     assert (abs(mean - CONJUGATE.mean) < 4 * error).all()
@@ -56,7 +75,7 @@ def two_modes():
     return above / (above + below), np.log(above + below)
 
 
-@pytest.mark.parametrize("moves", ["walk", "hamiltonian"])
+@pytest.mark.parametrize("moves", ["walk", pytest.param("hamiltonian", marks=pytest.mark.slow)])
 def test_two_modes_get_their_weights(moves):
     y = jnp.array([2.0, 2.2, 1.9])
     problem = Known(lambda a: jax.scipy.stats.norm.logpdf(y, a[0] ** 2, 0.2).sum(), [0.5], [[1.0]])
@@ -112,17 +131,17 @@ def test_the_metric_is_the_weighted_covariance():
     assert np.linalg.eigvalsh(few).min() > 0
 
 
-def test_a_run_taken_up_again_gives_the_same_particles(tmp_path):
-    engine = SMC(particles=100, runs=2, moves="hamiltonian")
-    whole = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
-    steps = sorted(tmp_path.glob("*.step"))
+def test_a_run_taken_up_again_gives_the_same_particles(conjugate, tmp_path):
+    whole, folder = conjugate("hamiltonian")
+    left = shutil.copytree(folder, tmp_path / "left")
+    steps = sorted(left.glob("*.step"))
     assert len(steps) >= 4
     for path in steps[len(steps) // 2 :]:
         path.unlink()
-    again = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
+    again = run(CONJUGATE.problem, ENGINES["hamiltonian"], journal=Journal(left))
     np.testing.assert_array_equal(whole.positions, again.positions)
     assert whole.facts == again.facts
-    assert not np.array_equal(whole.positions, run(CONJUGATE.problem, engine, key=1).positions)
+    assert not np.array_equal(whole.positions, run(CONJUGATE.problem, ENGINES["hamiltonian"], key=1).positions)
 
 
 @pytest.mark.parametrize(
@@ -140,19 +159,23 @@ def test_bad_arguments_are_refused(bad, words):
         SMC(**bad)
 
 
+class Level(Curve):
+    """A state that does not move."""
+
+    level: bd.Scalar
+
+    def y(self, times):
+        return self.level + 0.0 * times
+
+
 def test_a_constant_state_seen_with_known_noise():
-    """Through the solver and the DataTree."""
-
-    class Constant(bd.Module):
-        def __call__(self, t, y, u):
-            return {"y": 0.0 * y["y"]}
-
+    """Through the model and the DataTree."""
     y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)
     data = xr.Dataset({"y": ("time", y)}, {"time": np.arange(12.0)})
-    model = bd.Model(bd.ODE(Constant(), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
+    model = bd.Model(Level(dist.Normal(0.0, 3.0)), bd.NormalNoise(scale=0.5))
     post = bd.fit(model, data, SMC(particles=200, runs=6), key=1)
     precision = 1 / 3.0**2 + 12 / 0.5**2
-    draws = post["posterior"]["initial.y"].values
+    draws = post["posterior"]["level"].values
     mean, error = over_runs(draws.mean(1))
     assert abs(mean - y.sum() / 0.5**2 / precision) < 4 * error
     sd, error = over_runs(draws.std(1))

@@ -6,6 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from curves import Curve
 from known_problems import Conjugate, Known, banana, correlated
 from scipy.stats import norm, truncnorm
 
@@ -133,19 +134,23 @@ def test_a_flow_of_one_dimension_is_refused():
         run(Known(lambda x: 0.0, [0.0], [[1.0]]), SVI(guide="flow"))
 
 
+class Level(Curve):
+    """A state that does not move."""
+
+    level: bd.Scalar
+
+    def y(self, times):
+        return self.level + 0.0 * times
+
+
 def test_a_constant_state_seen_with_known_noise():
-    """Through the solver and the DataTree."""
-
-    class Constant(bd.Module):
-        def __call__(self, t, y, u):
-            return {"y": 0.0 * y["y"]}
-
+    """Through the model and the DataTree."""
     y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)
     data = xr.Dataset({"y": ("time", y)}, {"time": np.arange(12.0)})
-    model = bd.Model(bd.ODE(Constant(), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
+    model = bd.Model(Level(dist.Normal(0.0, 3.0)), bd.NormalNoise(scale=0.5))
     post = bd.fit(model, data, SVI(steps=400), key=1)
     precision = 1 / 3.0**2 + 12 / 0.5**2
-    draws = post["posterior"]["initial.y"]
+    draws = post["posterior"]["level"]
     assert abs(float(draws.mean()) - y.sum() / 0.5**2 / precision) < 4 * np.sqrt(2 / 4000 / precision)
     assert abs(float(draws.std()) * np.sqrt(precision) - 1) < 4 / np.sqrt(4000)
     assert post.attrs["pareto_k"] < 0.7

@@ -38,14 +38,15 @@ def test_sigma_points_have_the_moments_of_standard_normal_numbers(number):
     np.testing.assert_allclose(weights @ points**3, 0.0, atol=1e-12)
 
 
-@pytest.mark.parametrize("scales", [{"speed": 0.2}, {"speed": 0.2, "place": 0.1}])
-def test_a_linear_field_is_exact(scales):
+def test_a_linear_field_is_exact():
     """Where the state is linear in the deviates, its variance is the sum of squares of its slopes."""
-    layer = uncertain(scales)
-    found = layer(GIVEN)
-    number = len(scales)
-    slopes = jax.jacrev(lambda d: layer.deviating(d)(GIVEN).values)(jnp.zeros(number))
-    central = layer.deviating(jnp.zeros(number))(GIVEN).values
+    layer = uncertain({"speed": 0.2, "place": 0.1})
+
+    def along(deviates):
+        values = layer.deviating(deviates)(GIVEN).values
+        return values, values
+
+    found, (slopes, central) = jax.jit(lambda d: (layer(GIVEN), jax.jacrev(along, has_aux=True)(d)))(jnp.zeros(2))
     for name in ("place", "speed"):
         np.testing.assert_allclose(found.values[name], central[name], rtol=1e-5, atol=1e-6)
         np.testing.assert_allclose(found.variances[name], (slopes[name] ** 2).sum(-1), rtol=1e-4, atol=1e-8)
@@ -54,7 +55,7 @@ def test_a_linear_field_is_exact(scales):
 def test_scales_that_vary_agree_with_monte_carlo():
     head = lambda t, y, u: {"log_scale": -0.5 * y["place"] ** 2}  # noqa: E731
     layer = uncertain({"speed": bd.VaryingScale(0.3, head), "place": 0.1})
-    found = layer(GIVEN)
+    found = jax.jit(lambda: layer(GIVEN))()
     deviates = jax.random.normal(jax.random.key(0), (4000, 2))
     drawn = jax.jit(jax.vmap(lambda d: layer.deviating(d)(GIVEN).values))(deviates)
     for name in ("place", "speed"):
@@ -67,48 +68,53 @@ def test_scales_that_vary_agree_with_monte_carlo():
 
 def test_it_is_the_mean_of_the_layer_where_nothing_deviates():
     layer = uncertain({"speed": 1e-9})
-    found, plain = layer(GIVEN), layer.layer(GIVEN)
+    found, plain = jax.jit(lambda: (layer(GIVEN), layer.layer(GIVEN)))()
     np.testing.assert_allclose(found.values["place"], plain.values["place"], rtol=1e-6)
     assert float(found.variances["place"].max()) < 1e-12
 
 
-@pytest.mark.parametrize("noise", [bd.NormalNoise(0.05), bd.LogNormalNoise(0.05)])
-def test_data_see_both_variances(noise):
-    head = bd.VarianceHead(lambda t, y, u: {"x": 0.0 * y["x"]}, {"x": 0.2})
-    field = bd.Residual(lambda t, y, u: {"x": -0.5 * y["x"]}, head)
-    layer = bd.Unscented(bd.ODE(field, {"x": dist.LogNormal(1.0, 0.1)}))
-    model = bd.Model(layer, noise)
-    realised = bd.random.realise(model, {"layer.layer.initial.x": jnp.asarray(3.0)})
-    prediction = realised.predict(GIVEN)
-    found = realised.conditional(prediction, GIVEN)["x"]
+class Fading(bd.Module):
+    def __call__(self, t, y, u):
+        return {"x": -0.5 * y["x"]}
+
+
+class Nothing(bd.Module):
+    def __call__(self, t, y, u):
+        return {"x": 0.0 * y["x"]}
+
+
+def fading(scale, first, noise) -> bd.Model:
+    """Decay whose rate of change deviates."""
+    field = bd.Residual(Fading(), bd.VarianceHead(Nothing(), {"x": scale}))
+    return bd.Model(bd.Unscented(bd.ODE(field, {"x": first})), noise)
+
+
+def test_data_see_both_variances():
+    realised = fading(0.2, jnp.asarray(3.0), bd.NormalNoise(0.05))
     rng = np.random.default_rng(0)
     deviates = jnp.asarray(rng.normal(size=(4000, 1)))
-    drawn = np.asarray(jax.vmap(lambda d: realised.layer.deviating(d)(GIVEN).values["x"])(deviates))
-    data = (
-        drawn * np.exp(0.05 * rng.normal(size=drawn.shape))
-        if isinstance(noise, bd.LogNormalNoise)
-        else drawn + 0.05 * rng.normal(size=drawn.shape)
-    )
-    np.testing.assert_allclose(found.mean, data.mean(0), atol=5 * float(data.std(0).max()) / np.sqrt(4000))
-    np.testing.assert_allclose(found.variance, data.var(0), rtol=0.12)
+    each = jax.vmap(lambda d: realised.layer.deviating(d)(GIVEN).values["x"])
+    prediction, drawn = jax.jit(lambda d: (realised.predict(GIVEN), each(d)))(deviates)
+    drawn, error = np.asarray(drawn), 0.05 * rng.normal(size=drawn.shape)
+    for noise, data in ((bd.NormalNoise(0.05), drawn + error), (bd.LogNormalNoise(0.05), drawn * np.exp(error))):
+        found = bd.Model(realised.layer, noise).conditional(prediction, GIVEN)["x"]
+        np.testing.assert_allclose(found.mean, data.mean(0), atol=5 * float(data.std(0).max()) / np.sqrt(4000))
+        np.testing.assert_allclose(found.variance, data.var(0), rtol=0.12)
 
 
 def test_trajectories_that_scatter_have_its_variance():
     rng, times = np.random.default_rng(1), np.linspace(0.0, 3.0, 7)
     scatter = 0.4 * rng.normal(size=40)
     series = np.exp(-0.5 * times) + scatter[:, None] * 2 * (1 - np.exp(-0.5 * times)) + 0.02 * rng.normal(size=(40, 7))
-    head = bd.VarianceHead(lambda t, y, u: {"x": 0.0 * y["x"]}, {"x": 0.4})
-    layer = bd.Unscented(bd.ODE(bd.Residual(lambda t, y, u: {"x": -0.5 * y["x"]}, head), {"x": 1.0}))
-    found = layer(bd.inputs(xr.Dataset(coords={"time": times})))
+    layer, inputs = fading(0.4, 1.0, bd.NormalNoise(0.02)).layer, bd.inputs(xr.Dataset(coords={"time": times}))
+    found = jax.jit(lambda: layer(inputs))()
     np.testing.assert_allclose(found.variances["x"][2:] + 0.02**2, series.var(0)[2:], rtol=3 * np.sqrt(2 / 40))
 
 
 def test_engines_fit_it_and_count_its_variance_as_aleatoric():
     rng = np.random.default_rng(2)
     data = xr.Dataset({"x": ("time", np.exp(-0.5 * TIMES) + 0.1 * rng.normal(size=9))}, {"time": TIMES})
-    head = bd.VarianceHead(lambda t, y, u: {"x": 0.0 * y["x"]}, {"x": dist.HalfNormal(0.5)})
-    science = bd.Residual(lambda t, y, u: {"x": -0.5 * y["x"]}, head)
-    model = bd.Model(bd.Unscented(bd.ODE(science, {"x": dist.Normal(1.0, 0.2)})), bd.NormalNoise(0.02))
+    model = fading(dist.HalfNormal(0.5), dist.Normal(1.0, 0.2), bd.NormalNoise(0.02))
     post = bd.fit(model, data, bd.NUTS(chains=2, warmup=200, draws=200), key=0, progress=False)
     parts = bd.decompose(bd.forecast(model, post, TIMES))
     assert float(parts["aleatoric"].sel(time=4.0).squeeze()) > 2 * 0.02**2

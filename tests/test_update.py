@@ -9,6 +9,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from arviz_stats.base.array import array_stats
+from curves import Curve
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.importance import largest_pareto_k, weigh
@@ -22,13 +23,13 @@ CHAINS, DRAWS = 4, 1000
 PRIOR_SD, NOISE = 3.0, 0.5
 
 
-class Constant(bd.Module):
+class Level(Curve):
     """A state that does not move."""
 
     level: bd.Scalar
 
-    def __call__(self, t, y, u):
-        return {"y": 0.0 * y["y"]}
+    def y(self, times):
+        return self.level + 0.0 * times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +55,7 @@ def truth(y):
 
 
 def model():
-    return bd.Model(bd.ODE(Constant(level=0.0), {"y": dist.Normal(0.0, PRIOR_SD)}), bd.NormalNoise(scale=NOISE))
+    return bd.Model(Level(dist.Normal(0.0, PRIOR_SD)), bd.NormalNoise(scale=NOISE))
 
 
 def series(values, first=0):
@@ -73,7 +74,7 @@ def post():
 def assert_draws(updated, y, effective=None):
     """Mean and standard deviation of the draws are those in closed form, within 4 Monte-Carlo errors."""
     mean, sd = truth(np.asarray(y))
-    draws = updated["posterior"]["initial.y"]
+    draws = updated["posterior"]["level"]
     assert draws.shape == (CHAINS, DRAWS)
     effective = effective or updated.attrs["effective_draws"]
     assert abs(float(draws.mean()) - mean) < 4 * sd / np.sqrt(effective)
@@ -120,7 +121,7 @@ def test_the_result_is_like_that_of_a_fit(post):
         for name, variable in whole[group].to_dataset().data_vars.items():
             assert updated[group][name].dims == variable.dims
             assert updated[group][name].attrs == variable.attrs
-    level = updated["posterior"]["initial.y"].values
+    level = updated["posterior"]["level"].values
     likelihood = dist.Normal(level[..., None], NOISE).log_prob(np.append(OLD, [2.3, 1.4]))
     np.testing.assert_allclose(updated["log_likelihood"]["y"], likelihood, rtol=1e-6)
     prior = dist.Normal(0.0, PRIOR_SD).log_prob(level)
@@ -160,8 +161,8 @@ def test_datum_by_datum_ends_in_the_same_posterior(post):
 def test_resampling_does_not_go_on_for_ever(post):
     """Few distinct draws, each with a weight like the others': k-hat alone would never see it."""
     worn = post.copy(deep=True)
-    values = worn["posterior"]["initial.y"].values
-    worn["posterior"]["initial.y"].values[:] = np.repeat(values[:, :25], 40, axis=1)
+    values = worn["posterior"]["level"].values
+    worn["posterior"]["level"].values[:] = np.repeat(values[:, :25], 40, axis=1)
     likelihood = worn["log_likelihood"]["y"].values
     worn["log_likelihood"]["y"].values[:] = np.repeat(likelihood[:, :25], 40, axis=1)
     updated = update(model(), worn, series([2.0], 12), engine=Exact())
@@ -219,8 +220,8 @@ def test_weights_that_have_no_tail(log_weights, pareto_k):
 
 
 def test_another_model_and_no_engine_are_refused(post, unchecked):
-    other = bd.Model(bd.ODE(Constant(level=dist.Normal()), {"y": 0.0}), bd.NormalNoise(scale=NOISE))
-    with pytest.raises(MismatchError, match=r"belongs to another model: .*level"):
+    other = bd.Model(Level(0.0), bd.NormalNoise(scale=dist.HalfNormal(NOISE)))
+    with pytest.raises(MismatchError, match=r"belongs to another model: .*scale"):
         update(other, post, series([1.0], 12))
     with pytest.raises(ModelError, match="engine must be an engine such as"):
         update(model(), post, series([1.0], 12), engine=Exact)
@@ -342,18 +343,18 @@ def test_fewer_draws_must_have_a_thinner_tail():
 
 def test_a_resampled_posterior_carries_its_weights(post):
     updated = update(model(), post, series([2.3], 12), engine=Exact(), key=2)
-    level = updated["posterior"]["initial.y"].values
+    level = updated["posterior"]["level"].values
     first = dist.Normal(level, NOISE).log_prob(2.3)
     np.testing.assert_allclose(updated["sample_stats"]["log_weight"], first, rtol=1e-6)
     again = update(model(), updated, series([1.7], 13), engine=Exact(), key=3)
-    level = again["posterior"]["initial.y"].values
+    level = again["posterior"]["level"].values
     both = sum(dist.Normal(level, NOISE).log_prob(y) for y in (2.3, 1.7))
     np.testing.assert_allclose(again["sample_stats"]["log_weight"], both, rtol=1e-6)
 
 
 def test_the_same_leaves_with_another_prior_are_another_model(post):
     """Weights by the likelihood alone would keep the old prior, and nobody would know."""
-    other = bd.Model(bd.ODE(Constant(level=0.0), {"y": dist.Normal(0.0, 0.1)}), bd.NormalNoise(scale=NOISE))
+    other = bd.Model(Level(dist.Normal(0.0, 0.1)), bd.NormalNoise(scale=NOISE))
     with pytest.raises(MismatchError, match="another model with the same random leaves"):
         update(other, post, series([2.3], 12))
     # Of other versions of the libraries the traces cannot be compared.
@@ -368,7 +369,7 @@ def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path
     updated = update(model(), post, new, engine=engine, checkpoint=tmp_path, key=2)
     assert updated.attrs["updated_by"] == "refit"
     mean, sd = truth(np.append(OLD, np.full(300, 2.6)))
-    draws = updated["posterior"]["initial.y"]
+    draws = updated["posterior"]["level"]
     assert abs(float(draws.mean()) - mean) < 4 * sd / np.sqrt(200)
     assert abs(float(draws.std()) / sd - 1) < 4 / np.sqrt(400)
     assert updated.attrs["warmup_steps"] < 10 * 200  # a metric from a collapsed sample made each draw take 76
@@ -379,4 +380,4 @@ def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path
     with pytest.raises(ReadError, match=r"made by bd\.update: call it again"):
         bd.resume(model(), series(np.append(OLD, np.full(300, 2.6))), tmp_path)
     again = update(model(), post, new, engine=engine, checkpoint=tmp_path, key=2)
-    np.testing.assert_array_equal(draws, again["posterior"]["initial.y"])
+    np.testing.assert_array_equal(draws, again["posterior"]["level"])

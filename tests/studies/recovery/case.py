@@ -56,6 +56,11 @@ class Case:
         }
         return self.template.assign(noisy)
 
+    def blank(self) -> xr.Dataset:
+        """A data set of zeros, for which nothing is solved."""
+        dims = {name: (self.truth.index, *self.truth.dims.get(name, ())) for name in self.noise}
+        return self.template.assign({n: (d, np.zeros([self.template.sizes[i] for i in d])) for n, d in dims.items()})
+
 
 def code(case: Case) -> str:
     """The fingerprint of what makes a row of a case."""
