@@ -21,7 +21,7 @@ class Descent(Settings):
         steps: the most that are taken; they are taken in windows of 50.
         science_rate: the first learning rate of scientific parameters and latent states, in widths of the prior.
         network_rate: the same for the weights of networks.
-        adaptive: whether a group gets a higher learning rate while it goes straight on, and a lower one while to and fro.
+        adaptive: whether a group that goes straight on gets a higher learning rate, and one that goes to and fro less.
         held_out: share of the times that the descent does not see, the same for all members. After each window it
             looks how likely they are, and keeps the position at which they were most likely; without any it looks
             at the loss.
