@@ -15,11 +15,11 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 # Python without its .pyc files compiles some 2500 modules each time it starts: eleven seconds of every process.
 os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 sys.dont_write_bytecode = False
-# Compilation is most of a test's time; JAX reads these when it is first imported. Each process of the tests has a
-# folder of its own, since JAX does not write a program in one go.
+# Compilation is most of a test's time; JAX reads these when it is first imported. Each worker has a folder of its own,
+# whatever the process that started it has, since JAX does not write a program in one go.
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(ROOT / ".pytest_cache" / "jax" / WORKER))
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax" / WORKER)
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
 # `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out.
