@@ -1,5 +1,6 @@
 """What every test shares: quiet back ends, cached compilation, checked shapes, the data beside the project."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable
@@ -20,6 +21,10 @@ sys.dont_write_bytecode = False
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax" / WORKER)
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
+# Programs run once or twice here: to compile them well takes longer than to run them.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# Tracing makes millions of small objects that live for long: looking them through takes a tenth of a test's time.
+gc.set_threshold(200_000, 20, 100)
 
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
 # `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out.

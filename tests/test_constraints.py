@@ -127,6 +127,6 @@ def test_the_name_of_a_gap_is_refused():
     layer = Gaps(gap=np.ones(2))
     free = bd.Model(layer, bd.NormalNoise(0.05))
     [name] = free.predict(free.inputs(data())).mismatches
-    taken = bd.Model(layer, bd.NormalNoise(0.05), {name: total})
+    taken = bd.Model(layer, bd.NormalNoise(0.05), {name: lambda values, inputs: values["y"]})
     with pytest.raises(ModelError, match=f"constraint '{name}' has the name of a mismatch"):
         taken.predict(taken.inputs(data()))

@@ -166,7 +166,7 @@ class DrawsOfANormal(Chains):
     def __init__(self, sd):
         self._sd, self._rng = np.asarray(sd), np.random.default_rng(0)
 
-    def segment(self, state, begin, number, adapting, metric, frame):
+    def chunk(self, state, begin, number, adapting, metric, frame):
         x = self._sd * self._rng.normal(size=(len(state["lp"]), number, self._sd.size))
         numbers = {"lp": -0.5 * ((x / self._sd) ** 2).sum(-1), "n_steps": np.ones(x.shape[:2]), "seconds": np.zeros(())}
         return state, {"position": x, "gradient": -x / self._sd**2} | numbers

@@ -44,8 +44,8 @@ MUTANTS = (
     ),
     Mutant(
         "one key for all prior draws", "bayes_dasl/random.py",
-        "return draw_all(jax.random.split(key, max(len(leaves), 1))[: len(leaves)])",
-        "return draw_all(jnp.stack([key] * len(leaves)))",
+        "keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]",
+        "keys = jnp.stack([key] * len(leaves))",
         ("tests/test_random.py::TestPriorDraws",),
     ),
     Mutant(
