@@ -10,6 +10,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
+from bayes_dasl.inference import pose
 
 nnx = pytest.importorskip("flax.nnx", reason="Flax is not installed")
 hk = pytest.importorskip("haiku", reason="Haiku is not installed")
@@ -71,16 +72,35 @@ def test_the_same_weights_say_the_same_as_in_equinox():
     np.testing.assert_allclose(moved(x), mlp(x), rtol=1e-6)
 
 
-@pytest.mark.parametrize("make", [flax, haiku])
-def test_it_is_fitted_inside_a_solver(make):
-    times = np.linspace(0.0, 3.0, 12)
-    data = xr.Dataset({"speed": ("time", np.exp(-0.7 * times))}, {"time": times})
+TIMES = np.linspace(0.0, 3.0, 12)
+DATA = xr.Dataset({"speed": ("time", np.exp(-0.7 * TIMES))}, {"time": TIMES})
+
+
+def in_a_solver(make):
     network = bd.Network(make()[0], {"speed": (0.5, 0.3), "t": (1.5, 1.0)}, ("speed",), scale=0.5)
     layer = bd.ODE(bd.Residual(lambda t, y, u: {"speed": 0.0 * y["speed"]}, network), {"speed": dist.Normal(1.0, 0.1)})
-    model = bd.Model(layer, bd.NormalNoise(0.05))
-    post = bd.fit(model, data, bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200)), key=0, progress=False)
-    mean = bd.forecast(model, post, times)["conditional_mean"]["speed"].mean(("chain", "draw"))
-    assert float(np.abs(mean - data["speed"]).max()) < 0.15
+    return bd.Model(layer, bd.NormalNoise(0.05))
+
+
+@pytest.mark.parametrize("make", [flax, haiku])
+def test_its_gradient_goes_through_a_solver(make):
+    problem = pose(in_a_solver(make), DATA)
+    of = jax.jit(jax.value_and_grad(problem.log_density))
+    x = 0.3 * np.random.default_rng(0).normal(size=problem.dimension)
+    direction, step = np.random.default_rng(1).normal(size=problem.dimension), 1e-5
+    slope = (of(x + step * direction)[0] - of(x - step * direction)[0]) / (2 * step)
+    gradient = np.asarray(of(x)[1])
+    assert (gradient != 0).all()
+    assert float(gradient @ direction) == pytest.approx(float(slope), rel=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("make", [flax, haiku])
+def test_it_is_fitted_inside_a_solver(make):
+    model = in_a_solver(make)
+    post = bd.fit(model, DATA, bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200)), key=0, progress=False)
+    mean = bd.forecast(model, post, TIMES)["conditional_mean"]["speed"].mean(("chain", "draw"))
+    assert float(np.abs(mean - DATA["speed"]).max()) < 0.15
 
 
 def test_some_of_its_layers_may_stay_known():

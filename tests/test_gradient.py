@@ -2,7 +2,6 @@
 
 import json
 
-import arviz_stats as azs
 import diffrax
 import jax
 import jax.numpy as jnp
@@ -10,11 +9,12 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from arviz_stats.base.array import array_stats
 from known_problems import Known
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference import gradient as _gradient, pose
+from bayes_dasl.inference import Journal, ProgressBar, gradient as _gradient, pose
 from bayes_dasl.inference.gradient import choose, traced_once
 
 
@@ -165,9 +165,10 @@ def test_nuts_samples_the_conjugate_posterior_in_reverse_mode():
     """As all tests of few unknowns do in forward mode."""
     model = bd.Model(bd.ODE(Decay(0.0), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))
     data = xr.Dataset({"y": ("time", [2.0, 2.3, 1.9, 2.4])}, {"time": np.arange(4.0)})
-    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=100, draws=300, gradient="reverse"), key=1)
-    assert post.attrs["gradient"] == "reverse"
-    draws = post["posterior"]["initial.y"]
+    engine, key = bd.NUTS(chains=2, warmup=100, draws=300, gradient="reverse"), jax.random.split(jax.random.key(1))[0]
+    found = engine.run(pose(model, data), key=key, journal=Journal(), bar=ProgressBar(False))
+    assert found.facts["gradient"] == "reverse"
+    draws = found.positions[..., 0]
     precision = 1 / 3.0**2 + 4 / 0.5**2
-    error = float(azs.mcse(draws.to_dataset(name="x"))["x"])
+    error = float(array_stats.mcse(draws, chain_axis=0, draw_axis=1))
     assert abs(float(draws.mean()) - 8.6 / 0.5**2 / precision) < 4 * error < 0.2

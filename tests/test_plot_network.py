@@ -4,6 +4,7 @@ import io
 
 import jax
 import jax.numpy as jnp
+import networks_in_solvers as small
 import numpy as np
 import numpyro.distributions as dist
 import pytest
@@ -23,7 +24,7 @@ def model(networks: int = 1, units: str = "g") -> bd.Model:
     field = bd.Residual(lambda t, y, u: {"x": 0.0 * y["x"]}, one)
     if networks == 2:
         field = bd.Residual(field, bd.Network.mlp({"x": (0.5, 0.2)}, ("x",), 0.5, width=3, depth=1))
-    return bd.Model(bd.ODE(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": units}), bd.NormalNoise(0.05))
+    return bd.Model(small.Stepped(field, {"x": dist.Normal(1.0, 0.1)}, units={"x": units}), bd.NormalNoise(0.05))
 
 
 @pytest.fixture(scope="module")

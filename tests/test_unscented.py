@@ -6,10 +6,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.hybrid.unscented import sigma_points
+from bayes_dasl.inference import pose
+from bayes_dasl.inference.coordinates.reference import references_of
 
 TIMES = np.linspace(0.0, 4.0, 9)
 GIVEN = bd.inputs(xr.Dataset(coords={"time": TIMES}))
@@ -111,13 +114,28 @@ def test_trajectories_that_scatter_have_its_variance():
     np.testing.assert_allclose(found.variances["x"][2:] + 0.02**2, series.var(0)[2:], rtol=3 * np.sqrt(2 / 40))
 
 
-def test_engines_fit_it_and_count_its_variance_as_aleatoric():
+def fading_data():
     rng = np.random.default_rng(2)
     data = xr.Dataset({"x": ("time", np.exp(-0.5 * TIMES) + 0.1 * rng.normal(size=9))}, {"time": TIMES})
-    model = fading(dist.HalfNormal(0.5), dist.Normal(1.0, 0.2), bd.NormalNoise(0.02))
-    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=200, draws=200), key=0, progress=False)
+    return fading(dist.HalfNormal(0.5), dist.Normal(1.0, 0.2), bd.NormalNoise(0.02)), data
+
+
+def assert_aleatoric(model, post):
     parts = bd.decompose(bd.forecast(model, post, TIMES))
     assert float(parts["aleatoric"].sel(time=4.0).squeeze()) > 2 * 0.02**2
+
+
+def test_its_variance_counts_as_aleatoric():
+    model, data = fading_data()
+    assert_aleatoric(model, bd.fit(model, data, Sifting(), key=0, progress=False))
+    assert references_of(pose(model, data)) is None
+
+
+@pytest.mark.slow
+def test_nuts_fits_it():
+    model, data = fading_data()
+    post = bd.fit(model, data, bd.NUTS(chains=2, warmup=200, draws=200), key=0, progress=False)
+    assert_aleatoric(model, post)
     assert post.attrs["sampled_in"] == "plain coordinates"
 
 
