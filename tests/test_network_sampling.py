@@ -256,8 +256,8 @@ def test_chains_move_where_there_are_several_networks():
     assert float(np.sqrt((away**2).mean())) < 2 * small.NOISE
 
 
-@pytest.mark.slow
 def test_noise_heads_work_beside_a_network_in_the_solver():
+    """The one fit here that goes through a solver whose steps are not known beforehand."""
     post = bd.fit(small.model(noise=varying()), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
     assert post.attrs["sampled_in"] == "conditional coordinates"
     assert np.isfinite(post["log_likelihood"]["y"].values).all()
