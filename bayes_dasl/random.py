@@ -220,8 +220,10 @@ class _Distributions:
 
 
 def _kind(distribution: Any) -> Any:
-    """What distributions of NumPyro's own that differ in numbers only have in common; none for those of a user."""
+    """What those of NumPyro's own share that differ in known numbers only; none for any other distribution."""
     values, structure = jax.tree.flatten(distribution)
+    if any(isinstance(value, Tracer) for value in values):
+        return None
     while type(distribution).__module__.startswith("numpyro."):
         if not hasattr(distribution, "base_dist"):
             return structure, *(np.shape(v) for v in values)

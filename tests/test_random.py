@@ -193,6 +193,12 @@ class TestPriorDraws:
         draw_prior({"y": dist.Normal(0.1, 1.0)}, 7, key=jax.random.key(7))
         assert _sample._cache_size() == before
 
+    def test_numbers_that_jax_traces(self):
+        several = lambda m: [dist.Normal(m, 1.0), dist.Normal(m + 1.0, 1.0), dist.Normal(7.0, 1.0)]  # noqa: E731
+        drawn = jax.jit(lambda m: draw_prior(several(m), 3, key=jax.random.key(0)))(2.0)
+        for path, values in draw_prior(several(2.0), 3, key=jax.random.key(0)).items():
+            np.testing.assert_allclose(drawn[path], values, rtol=1e-12)
+
     def test_while_jax_traces(self):
         drawn = jax.jit(lambda key: draw_prior({"x": NORMAL, "y": VECTOR}, 3, key=key))(jax.random.key(0))
         assert {name: values.shape for name, values in drawn.items()} == {"x": (3,), "y": (3, 3)}
