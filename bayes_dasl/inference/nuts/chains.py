@@ -129,6 +129,9 @@ def _new_tuning(step_size: Any) -> Any:
     return dual_averaging.dual_averaging_adaptation(0.8)[0](step_size)
 
 
+_new_tunings = jax.jit(jax.vmap(_new_tuning))
+
+
 def _tuning_arrays(tuning: Any) -> dict[str, Any]:
     return {f"tuning_{name}": value for name, value in tuning._asdict().items()}
 
@@ -140,8 +143,7 @@ def _tuning(state: Any) -> Any:
 
 def _with_step_size(state: Arrays, step_size: np.ndarray) -> Arrays:
     """The state with the adaptation of the step size begun anew."""
-    fresh = _tuning_arrays(jax.jit(jax.vmap(_new_tuning))(step_size))
-    return state | {name: np.asarray(values) for name, values in fresh.items()}
+    return state | {name: np.asarray(values) for name, values in _tuning_arrays(_new_tunings(step_size)).items()}
 
 
 def first_state(position: np.ndarray, value: np.ndarray, gradient: np.ndarray) -> Arrays:
