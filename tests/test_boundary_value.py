@@ -9,6 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from grids import checked_moments
 from scipy.integrate import solve_bvp
 from scipy.linalg import expm
 from scipy.optimize import brentq
@@ -241,19 +242,12 @@ class TestFit:
 
     def test_log_density(self):
         """Its gradient, and the posterior that it says: there is one unknown number, so a grid will do."""
-        problem, sd, width = pose(self.model(), self.data()), self.sd(), 1e-5
-        (path,) = problem.sites
+        sd = self.sd()
         thiele = np.linspace(2 - 8 * sd, 2 + 8 * sd, 200)
-        positions = np.asarray(jax.vmap(lambda value: problem.unconstrain({path: value}))(jnp.asarray(thiele)))
-        at = np.concatenate([[[-0.4], [-0.4 + width], [-0.4 - width]], positions])
-        values, slopes = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))(at)
-        assert np.isfinite(values).all()
-        assert float(slopes[0, 0]) == pytest.approx(float(values[1] - values[2]) / (2 * width), rel=GRADIENT)
-        weights = np.exp(values[3:] - values[3:].max()) * np.gradient(positions[:, 0])
-        mean = np.average(thiele, weights=weights)
+        mean, spread = checked_moments(pose(self.model(), self.data()), thiele, -0.4, rel=GRADIENT)
         assert abs(mean - 2.0) < 4 * sd
         # The curvature changes by as much as 2 sd do.
-        assert np.sqrt(np.average((thiele - mean) ** 2, weights=weights)) == pytest.approx(sd, rel=0.1)
+        assert spread == pytest.approx(sd, rel=0.1)
 
     @pytest.mark.slow
     def test_nuts_recovers_the_thiele_modulus(self):

@@ -12,6 +12,7 @@ from adaptive_checks import (
     check_log_density,
     share_in_band,
 )
+from grids import moments, positions_at
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
@@ -525,12 +526,9 @@ class TestFit:
         """There is one unknown number, so a grid will do."""
         strengths = np.linspace(0.65, 0.95, 61)
         problem = pose(self.model(), self.data())
-        (path,) = problem.sites
-        positions = jax.vmap(lambda value: problem.unconstrain({path: value}))(jnp.asarray(strengths))
+        positions = positions_at(problem, strengths)
         density = np.array([*map(jax.jit(lambda position: problem.log_density(position)), positions)])
-        weights = np.exp(density - density.max()) * np.gradient(positions[:, 0])
-        mean = np.average(strengths, weights=weights)
-        sd = np.sqrt(np.average((strengths - mean) ** 2, weights=weights))
+        mean, sd = moments(strengths, positions, density)
         assert abs(mean - 0.8) < 3 * sd < 0.1
 
     @pytest.mark.slow
