@@ -29,9 +29,9 @@ def revision(root: Path, package: str, name: str) -> Sources:
         return {path: file.read().decode("utf-8") for path, file in files.items() if file is not None}
 
 
-def archive(root: Path, package: str, name: str) -> bytes:
-    """A tar of a package in a git revision."""
-    return subprocess.run(["git", "archive", name, package], cwd=root, check=True, capture_output=True).stdout
+def archive(root: Path, path: str, name: str) -> bytes:
+    """A tar of a path of a git revision, such as a package; `.` is all of it."""
+    return subprocess.run(["git", "archive", name, path], cwd=root, check=True, capture_output=True).stdout
 
 
 class Graph:

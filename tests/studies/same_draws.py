@@ -10,7 +10,6 @@ the two runs together.
 import argparse
 import io
 import json
-import subprocess
 import tarfile
 import tempfile
 from pathlib import Path
@@ -18,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from . import ROOT
+from .imports import archive
 from .pages import table
 from .timing import printed
 
@@ -68,8 +68,7 @@ def main() -> None:
     parser.add_argument("--before", required=True, help="a git revision")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        archived = subprocess.run(["git", "archive", asked.before], cwd=ROOT, check=True, capture_output=True).stdout
-        with tarfile.open(fileobj=io.BytesIO(archived)) as tar:
+        with tarfile.open(fileobj=io.BytesIO(archive(ROOT, ".", asked.before))) as tar:
             tar.extractall(folder, filter="data")
         lines = [compared(rival, Path(folder)) for rival in RIVALS]
     header = ["model", "equal to the bit", "quantities", "means apart: median (most)", "sds apart: median (most)"]

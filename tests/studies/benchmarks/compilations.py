@@ -41,7 +41,8 @@ class Watch:
         for name, _ in every.most_common():
             done = ", ".join(f"{n[name]} {stage} {self.seconds[stage][name]:.2f}" for stage, n in self.counts.items())
             print(f"    {name}: {done}")
-        self.__init__()
+        for counter in (*self.counts.values(), *self.seconds.values()):
+            counter.clear()
 
 
 def main() -> None:
