@@ -3,13 +3,13 @@
 import dataclasses
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
 from ...errors import ModelError
+from ..coordinates.conditional import Conditional
 from ..coordinates.frame import positions
 from ..coordinates.last_layer import last_layer
 from ..coordinates.reference import References, is_sound, references_of
@@ -120,5 +120,11 @@ def _away(
     if not is_sound(arrays):
         return mode + steps
     frame = references.restored(arrays)
-    begin, turned = jax.linearize(frame.coordinates, jnp.asarray(mode))
-    return positions(frame, np.asarray(begin + jax.vmap(turned)(jnp.asarray(steps))))[0]
+    return positions(frame, np.asarray(_turned(frame, mode, steps)))[0]
+
+
+@jax.jit
+def _turned(frame: Conditional, mode: Float[Array, " dimension"], steps: Float[Array, "draw dimension"]) -> Array:
+    """The coordinates of positions so many steps away, to first order."""
+    begin, along = jax.linearize(frame.coordinates, mode)
+    return begin + jax.vmap(along)(steps)
