@@ -13,7 +13,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .data.datasets import check_units, checked_times, inputs, observations
-from .data.inputs import Inputs, Past
+from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .noise import AbstractNoise

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 
 from .._jax.tree import FrozenDict
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function

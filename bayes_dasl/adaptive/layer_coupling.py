@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..data.inputs import Inputs, Linear
+from ..data.layer_inputs import Inputs, Linear
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import agreed, agreed_interpolation

@@ -1,4 +1,4 @@
 """Data and what drives a model: times, observations, forcings, places."""
 
 from .datasets import inputs as inputs, split as split, standardise as standardise
-from .inputs import Inputs as Inputs
+from .layer_inputs import Inputs as Inputs

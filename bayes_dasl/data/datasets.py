@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DataError
-from .inputs import Inputs, interpolated
+from .layer_inputs import Inputs, interpolated
 
 
 def inputs(

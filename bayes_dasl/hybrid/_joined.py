@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._jax.tree import prepared, prepared_inside
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._parts import agreed, agreed_interpolation, is_layer

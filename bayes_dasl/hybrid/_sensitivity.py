@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
 from .._jax.tree import FrozenDict, dotted, prepared
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory, with_adjoint
 from ..random import Module, RandomLeaf, Values
 

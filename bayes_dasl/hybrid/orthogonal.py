@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, index_of, inputs
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Module, Values, paths
 from ._sensitivity import coordinates, parameters, tangents

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 import xarray as xr
 
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractLayer
 from ..layers._parts import check_function, check_part, is_layer

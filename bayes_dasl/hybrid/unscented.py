@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._parts import check_function, is_layer

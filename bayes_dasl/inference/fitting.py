@@ -25,7 +25,7 @@ from .device import check_device, computing_on
 from .engine import AbstractEngine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group, versions
 from .nuts import NUTS
-from .problem import Problem, pose
+from .problem import pose
 
 
 def fit(
@@ -66,7 +66,7 @@ def fit(
     check_engine(engine)
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
-    identity = _identity(problem, engine, key)
+    identity = _identity(problem.fingerprint(), engine, key)
     journal = Journal(checkpoint, identity)
     with computing_on(device, problem, engine.batch, journal) as computed_on:
         with ProgressBar(progress) as bar:
@@ -81,7 +81,7 @@ def fit(
         predictive = predictive_groups(model, problem, data, draws, prior, samples)
     tree = xr.DataTree.from_dict(
         predictive
-        | data_groups(model, problem, data)
+        | data_groups(model, data, float(problem.inputs.start))
         | modes_group(model, problem, samples.modes)
         | training_group(samples.curves)
     )
@@ -168,14 +168,14 @@ def belongs_to(
 
     Raises: ReadError if there is none, or it is torn.
     """
-    return read_identity(checkpoint) == _identity(pose(model, data), engine, key)
+    return read_identity(checkpoint) == _identity(pose(model, data).fingerprint(), engine, key)
 
 
-def _identity(problem: Problem, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
+def _identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
     """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),
         "engine": json.dumps(engine.stored(), sort_keys=True, default=repr),
         "key": printable(key),
-        "posterior_sha256": problem.fingerprint(),
+        "posterior_sha256": posterior,
     }

@@ -13,7 +13,6 @@ from .._jax.devices import cache_folder, computing_devices
 from .._jax.trace import traced
 from .._runs.files import write_text
 from ..errors import ModelError, WriteError
-from ..layers import with_adjoint
 from .problem import LogDensity, Problem, ValueAndGradient
 from .sharding import lap_times
 
@@ -93,7 +92,8 @@ def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGr
     Tracing a solver takes about as long as compiling it, so every program of an engine is built from these
     two. They are closed: unlike the solver itself they can be used inside `shard_map` (diffrax#765).
     """
-    both = _forward(problem) if strategy == "forward" else jax.value_and_grad(problem.log_density)
+    forward = strategy == "forward"
+    both = _forward(problem.forward().log_density) if forward else jax.value_and_grad(problem.log_density)
     evaluate = jax.jit(traced(both, jnp.zeros(problem.dimension)))
 
     def value_and_gradient(position):
@@ -109,17 +109,11 @@ def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGr
     return value_and_gradient, log_density_of
 
 
-def reversible(problem: Problem) -> Problem:
-    """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
-    return with_adjoint(problem, diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
-
-
-def _forward(problem: Problem) -> ValueAndGradient:
+def _forward(log_density: LogDensity) -> ValueAndGradient:
     """One solve that carries the sensitivities to every unknown number along."""
-    forward = with_adjoint(problem, diffrax.ForwardMode())
 
     def value_and_gradient(position):
-        along = lambda direction: jax.jvp(forward.log_density, (position,), (direction,))  # noqa: E731
+        along = lambda direction: jax.jvp(log_density, (position,), (direction,))  # noqa: E731
         return jax.vmap(along, out_axes=(None, 0))(jnp.eye(position.size))
 
     return value_and_gradient

@@ -85,9 +85,9 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
     return {"training": dataset.assign_coords(at)}
 
 
-def data_groups(model: Model, problem: Problem, data: xr.Dataset) -> dict[str, xr.Dataset]:
+def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Dataset]:
     known = data[list(model.layer.forcings)]
-    known.attrs = {"start": float(problem.inputs.start)}
+    known.attrs = {"start": start}
     observed = ordered(model, data).astype(float)
     observed.attrs = {}
     for dataset in (known, observed):

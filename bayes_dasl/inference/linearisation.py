@@ -6,7 +6,6 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..random import realise
-from .gradient import reversible
 from .problem import Problem
 
 
@@ -16,7 +15,7 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
     These enter by their slopes: a datum tells of its prediction by one over its variance, of the logarithm of its
     standard deviation by two, as for normal noise, and a mismatch is a datum of a standard deviation of one.
     """
-    problem = reversible(problem)
+    problem = problem.reversible()
     inputs, at = problem.inputs, jnp.asarray(mode)
 
     def predicted(x):

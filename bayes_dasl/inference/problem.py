@@ -25,7 +25,8 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 from .._jax.trace import constants
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
+from ..layers import with_adjoint
 from ..model import Model, Observed, check_data
 from ..random import draw_prior, paths, realise
 from .bijector import bijector
@@ -257,7 +258,20 @@ class Problem(eqx.Module):
     def adjoints(self) -> list[diffrax.AbstractAdjoint]:
         """How the solvers of the model are differentiated, in reverse mode."""
         kind = diffrax.AbstractAdjoint
-        return [a for a in jax.tree.leaves(self, is_leaf=lambda a: isinstance(a, kind)) if isinstance(a, kind)]
+        return [a for a in jax.tree.leaves(self.model, is_leaf=lambda a: isinstance(a, kind)) if isinstance(a, kind)]
+
+    def forward(self) -> "Problem":
+        """The problem with solvers that forward mode goes through."""
+        return self._differentiated(diffrax.ForwardMode(), diffrax.AbstractAdjoint)
+
+    def reversible(self) -> "Problem":
+        """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
+        return self._differentiated(diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
+
+    def _differentiated(self, by: diffrax.AbstractAdjoint, instead_of: type[diffrax.AbstractAdjoint]) -> "Problem":
+        if not self.adjoints():
+            return self
+        return dataclasses.replace(self, model=with_adjoint(self.model, by, instead_of))
 
     def states(self) -> int:
         """How many numbers the solvers of the model carry along, all of them together."""

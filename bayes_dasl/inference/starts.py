@@ -226,7 +226,7 @@ def first_positions(
 def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dimension"]) -> Metric:
     """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long."""
     root = root_of_inverse(precision)
-    block, rest = _split(problem)
+    block, rest = _split(problem.dimension, problem.of_groups("science", "latent"), problem.of_groups("science"))
     factor = lower_factor(root[list(block)])
     remaining = root[list(rest)] @ root[list(rest)].T
     scale = np.sqrt(np.diag(remaining))
@@ -237,13 +237,12 @@ def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dim
     return Metric(block, rest, *map(jnp.asarray, (factor, scale, directions[:, kept], stretch)))
 
 
-def _split(problem: Problem) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Which coordinates are dense: all of them if they are few, else those of no network, or of the science alone."""
-    everything = tuple(range(problem.dimension))
-    if problem.dimension <= DENSE_UP_TO:
+def _split(dimension: int, *blocks: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Which coordinates are dense, and the rest: all if they are few, else the first of some blocks that is small."""
+    everything = tuple(range(dimension))
+    if dimension <= DENSE_UP_TO:
         return everything, ()
-    for groups in (("science", "latent"), ("science",)):
-        block = problem.of_groups(*groups)
+    for block in blocks:
         if len(block) <= DENSE_OF_SCIENCE:
             return block, tuple(i for i in everything if i not in set(block))
     return (), everything

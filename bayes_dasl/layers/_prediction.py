@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import frozen
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..random import Module, Values, VectorField
 
 

@@ -7,7 +7,7 @@ import equinox as eqx
 import jax
 
 from .._jax.tree import FrozenDict
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import named, several_names, shapes_of

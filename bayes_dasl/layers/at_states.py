@@ -9,7 +9,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array
 
 from .._jax.tree import dotted
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ._prediction import AbstractTrajectory, AroundTrajectory, Prediction
 
 type States = dict[str, Array]

@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of

@@ -13,7 +13,7 @@ from jax.scipy.linalg import lu_factor, lu_solve
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import FrozenDict, frozen
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of

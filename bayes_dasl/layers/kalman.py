@@ -12,7 +12,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from ..data.inputs import Inputs, Past
+from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
 from ..random import check_scalar, is_random
 from ._functions import any_state, check_tolerances

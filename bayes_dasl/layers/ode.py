@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from .._jax.tree import FrozenDict, prepared
-from ..data.inputs import KINDS, AbstractForcing, Inputs, Linear, Step
+from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Values, VectorField, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names

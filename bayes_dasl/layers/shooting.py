@@ -14,7 +14,7 @@ from jax.core import Tracer
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import shape_of
 from ._prediction import AroundTrajectory, Prediction

@@ -11,7 +11,7 @@ import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
 from .._jax.tree import FrozenDict, frozen, prepared
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names

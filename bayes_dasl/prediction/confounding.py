@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from .._jax.trace import traced
 from .._statistics.thinning import thinned
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..hybrid import Residual
 from ..hybrid._sensitivity import Coordinates, coordinates, parameters
 from ..hybrid.orthogonal import least_squares

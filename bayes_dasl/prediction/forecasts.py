@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._jax.keys import as_key, printable
 from ..data.datasets import check_units, checked_times
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates

@@ -14,7 +14,7 @@ from .._jax import memory as _memory
 from .._jax.devices import keep_programs
 from .._jax.trace import traced
 from .._statistics.importance import total_log_likelihood
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..model import Model, Observed
 from ..random import realise
 

@@ -8,7 +8,7 @@ import xarray as xr
 from .._jax.trace import traced
 from .._jax.tree import short_names
 from .._statistics.thinning import thinned
-from ..data.inputs import Inputs
+from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory
 from ..layers.at_states import named_trajectories, trajectories
 from ..model import Model

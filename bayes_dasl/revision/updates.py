@@ -70,8 +70,8 @@ def update(
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
-        groups = _resampled(post, pushed, log_weights, taken, joined) | data_groups(model, problem, joined)
-        tree = xr.DataTree.from_dict(groups)
+        groups = _resampled(post, pushed, log_weights, taken, joined)
+        tree = xr.DataTree.from_dict(groups | data_groups(model, joined, float(problem.inputs.start)))
         tree.attrs = _attributes(post, problem, joined)
         tree.attrs |= {"updated_by": "importance weights"}
     else:

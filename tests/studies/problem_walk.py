@@ -4,7 +4,8 @@
 with a network for what it misses, seen at eight times, two chains, 50 draws of warm-up and 10 more, no program from a
 cache, one CPU device) is followed by `sys.monitoring`, in all its threads.
 
-A *stop* is a call, by one function of the package from another, with the problem among its arguments; the same call
+A *stop* is a call, by one function of the package from another, with the problem, or a method of it, among its
+arguments; the same call
 made again, as in a loop, is none, since how often loops run depends on the clock. Counted so, `self` is excluded: the
 problem's own methods are no stops. Then once more with every call that carries it in any way: as an argument, as
 `self`, or in an attribute of either. Within a thread, a stop in another file than the one before is a *move*, and a
@@ -59,11 +60,14 @@ class Walk:
         frame = sys._getframe(1)
         given = [frame.f_locals.get(name) for name in code.co_varnames[: code.co_argcount + code.co_kwonlyargcount]]
         own = code.co_varnames[:1] == ("self",)
-        handed = any(isinstance(value, self._posed) for value in given[own:])
-        if handed or any(isinstance(value, self._posed) or self._holds(value) for value in given):
+        handed = any(self._is_problem(value) for value in given[own:])
+        if handed or any(self._is_problem(value) or self._holds(value) for value in given):
             stop = (code.co_filename.removeprefix(self._package), code.co_qualname, self._caller(frame))
             self._calls.setdefault(threading.current_thread(), {}).setdefault(stop, handed)
         return None
+
+    def _is_problem(self, value: object) -> bool:
+        return isinstance(value, self._posed) or isinstance(getattr(value, "__self__", None), self._posed)
 
     def _holds(self, value: object) -> bool:
         inside = getattr(value, "__dict__", {})

@@ -71,7 +71,7 @@ def cycles(graph: Graph, arrows: Mapping[str, frozenset[str]]) -> list[set[str]]
 
 
 def engines(sources: Sources) -> dict[str, str]:
-    """The files of classes that run a problem, by name."""
+    """The files of classes that run a problem, by name; what they derive from does not count."""
     return {
         node.name: path
         for path, text in sources.items()
@@ -82,7 +82,7 @@ def engines(sources: Sources) -> dict[str, str]:
 
 
 def _runs(node: ast.ClassDef) -> bool:
-    return any(
+    return not node.name.startswith("Abstract") and any(
         isinstance(part, ast.FunctionDef)
         and part.name == "run"
         and [argument.arg for argument in part.args.args][:2] == ["self", "problem"]

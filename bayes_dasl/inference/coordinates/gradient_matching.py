@@ -37,10 +37,13 @@ class _Paths:
         self.at_times, self.at_grid = self._features(times), self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
         begun = ode.begin(inputs)
+        seen = problem.observed if ode.observe is None else {}
+        supports = {name: problem.model.noise_of(name).support for name in begun if name in seen}
         self.positive = {
-            name: _is_positive(problem, known, name) and bool(jnp.all(value > 0)) for name, value in begun.items()
+            name: _is_positive(known.initial[name], supports.get(name), seen.get(name)) and bool(jnp.all(value > 0))
+            for name, value in begun.items()
         }
-        first = {name: self._first(problem, ode, name, np.asarray(value)) for name, value in begun.items()}
+        first = {name: self._first(name, np.asarray(value), times, seen.get(name)) for name, value in begun.items()}
         self.first: dict[str, Any] = {name: value for name, (value, *_) in first.items()}
         self.scale = {name: scale for name, (_, scale, _) in first.items()}
         # A path through data that could also move would come as close to them as it liked.
@@ -53,15 +56,14 @@ class _Paths:
         return np.stack([BSpline(self._knots, row, 3)(times, order) for row in np.eye(size)], axis=1)
 
     def _first(
-        self, problem: Problem, ode: AbstractTrajectory, name: str, start: np.ndarray
+        self, name: str, start: np.ndarray, times: np.ndarray, seen: Array | None
     ) -> tuple[np.ndarray, float, bool]:
         """Coefficients `(knot, …)` of a spline through the data of a state, how much it varies, if it is a guess."""
         link = np.log if self.positive[name] else lambda v: v
         constant = np.broadcast_to(link(start), (self.at_times.shape[1], *start.shape))
-        seen = problem.observed.get(name) if ode.observe is None else None
         if seen is None or seen.ndim != 1:
             return constant, max(float(np.abs(start).max(initial=0.0)), 1.0), True
-        values, times = np.asarray(seen), np.asarray(problem.inputs.times)
+        values = np.asarray(seen)
         kept = np.isfinite(values) & ((values > 0) | (not self.positive[name]))
         if kept.sum() < _FEWEST:
             return constant, 1.0, True
@@ -77,15 +79,13 @@ class _Paths:
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
 
-def _is_positive(problem: Problem, ode: AbstractTrajectory, state: str) -> bool:
+def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
     """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
-    if ode.observe is None and state in problem.model.observables:
-        support = problem.model.noise_of(state).support
+    if seen is not None:
         if bounds(support).get("lower", -math.inf) >= 0 and not bool(support(0.0)):
             return True
-        if (np.asarray(problem.observed[state]) <= 0).any():
+        if (np.asarray(seen) <= 0).any():
             return False
-    initial = ode.initial[state]
     return is_random(initial) and bounds(initial.support).get("lower", -math.inf) >= 0
 
 

@@ -13,12 +13,11 @@ from jaxtyping import Array, Float
 
 from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
-from ...data.inputs import Inputs
+from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.at_states import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
-from ..gradient import reversible
 from ..problem import Problem
 from ..starts import Optimiser, evenly, no_start, or_lowest
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows
@@ -71,7 +70,7 @@ def has_reference(problem: Problem) -> bool:
 
 def references_of(problem: Problem) -> "References | None":
     """What makes frames for the networks of a problem; none where there is no network whose last layer is linear."""
-    problem = reversible(problem)
+    problem = problem.reversible()
     last = last_layer(problem) if has_reference(problem) else None
     return References(LinearModel(problem, *last)) if last is not None and last.coordinates else None
 
@@ -199,7 +198,6 @@ def _as_row(values: Any) -> Any:
 
 
 def matched_start(
-    problem: Problem,
     references: References,
     optimiser: Optimiser,
     near: Float[np.ndarray, "draw dimension"] | None,
@@ -215,7 +213,7 @@ def matched_start(
     network say the same.
     Raises: ModelError if nothing with a finite log density is reached.
     """
-    number = optimiser.climbs
+    problem, number = references.linear.problem, optimiser.climbs
     x = np.array(problem.prior(number, key=key))
     if near is not None:
         x[: number // 2] = evenly(near, number // 2)

@@ -16,7 +16,6 @@ from ...errors import ModelError
 from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference
 from ..engine import Facts
-from ..gradient import reversible
 from ..problem import Problem, Terms
 from ..starts import no_start, or_lowest
 from .adam import Descended, Loss, descend
@@ -50,7 +49,7 @@ def descended(
     """
     descent.check(problem)
     # The gradient is that of many numbers, whatever is the best for a sampler of few.
-    problem = reversible(problem)
+    problem = problem.reversible()
     key_start, key_rows, key_anchor, key_boot, key_steps = jax.random.split(key, 5)
     training, judged = held_back(problem, descent.held_out, key=key_rows)
     x = begin_at

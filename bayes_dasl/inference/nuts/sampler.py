@@ -140,7 +140,7 @@ class NUTS(AbstractEngine):
         chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
         strategy = str(chosen["strategy"])
         value_and_gradient, log_density = traced_once(problem, strategy)
-        references = self._references(problem)
+        references = references_of(problem) if self._conditional else None
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
@@ -200,10 +200,10 @@ class NUTS(AbstractEngine):
             interrupted=interrupted,
         )
 
-    def _references(self, problem: Problem) -> References | None:
-        """What makes frames for networks inside of solvers; none where there is no such network."""
-        plain = self.coordinates == "plain" or self.start != "modes"
-        return None if plain else references_of(problem)
+    @property
+    def _conditional(self) -> bool:
+        """Whether chains move in conditional coordinates where there are any."""
+        return self.coordinates != "plain" and self.start == "modes"
 
     def _begin(
         self,
@@ -217,7 +217,7 @@ class NUTS(AbstractEngine):
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
         if references:
-            found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
+            found = matched_start(references, optimiser, near, chains=self.chains, key=key_find)
             position = found["reached"][: self.chains]
         elif isinstance(self.start, AbstractEngine) and near is not None:
             found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]

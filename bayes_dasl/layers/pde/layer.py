@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._jax.tree import FrozenDict
-from ...data.inputs import Inputs
+from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_ones
 from .._functions import check_tolerances, several_names
