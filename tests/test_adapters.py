@@ -82,6 +82,7 @@ def in_a_solver(make):
     return bd.Model(layer, bd.NormalNoise(0.05))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", [flax, haiku])
 def test_its_gradient_goes_through_a_solver(make):
     problem = pose(in_a_solver(make), DATA)

@@ -83,7 +83,7 @@ def restless(steps):
 
 @pytest.mark.parametrize(
     ("baseline", "make_series", "other"),
-    [(climatology, np.array, np.cumsum), (persistence, np.cumsum, restless)],
+    [pytest.param(climatology, np.array, np.cumsum, marks=pytest.mark.slow), (persistence, np.cumsum, restless)],
 )
 def test_each_baseline_is_calibrated_for_its_own_world_only(baseline, make_series, other):
     # Central quantiles of n exchangeable members cover (n - 1) / (n + 1) of the nominal share.

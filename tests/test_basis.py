@@ -301,10 +301,14 @@ BASES = {
 def test_gradients():
     """Of every family and shape, in one program."""
     check_gradients(
-        BASES, lambda bases: jnp.concatenate([basis(0.3, X, {})["g"] for basis in bases.values()]), width=1e-3
+        BASES,
+        lambda bases: jnp.concatenate([basis(0.3, X, {})["g"] for basis in bases.values()]),
+        width=1e-3,
+        solved=False,
     )
 
 
+@pytest.mark.slow
 def test_gradient_in_its_input():
     """By central differences of the fourth order; inside a solver this is what an implicit method needs."""
     bases, h = [realised(basis) for basis in BASES.values()], 1e-3
@@ -345,6 +349,7 @@ class TestInAnEquation:
         inputs = bd.inputs(xr.Dataset(coords={"time": [0.0, 0.2, 0.4]}))
         check_gradients(layer, lambda realised: realised(inputs).values["y"])
 
+    @pytest.mark.slow
     def test_log_density_and_its_top(self):
         """The most probable rate is about the true one."""
         # The level keeps y in the range of the splines, at whose ends the slope of g jumps.

@@ -66,7 +66,7 @@ class TestSlab:
     p = jnp.asarray([3.0, 1.4])
 
     # At a node, and a third of the way between two nodes for each number of them.
-    @pytest.mark.parametrize("place", [0.5, 1 / 3])
+    @pytest.mark.parametrize("place", [pytest.param(0.5, marks=pytest.mark.slow), 1 / 3])
     def test_order_four(self, place):
         errors = []
         for nodes in (11, 21, 41):
@@ -79,6 +79,7 @@ class TestSlab:
     def test_a_linear_problem_needs_one_step_and_one_to_confirm_it(self):
         assert solve(slab(self.p), given()).stats["steps"] == 2
 
+    @pytest.mark.slow
     def test_gradients(self):
         inputs = given()
 
@@ -155,6 +156,7 @@ class TestBratu:
         assert 0 < slopes[0] < slopes[2]
 
 
+@pytest.mark.slow
 def test_troesch_against_scipy():
     """y'' = n sinh(n y), y(0) = 0, y(1) = 1: a boundary layer at the right."""
     n = 3.0
@@ -240,6 +242,7 @@ class TestFit:
         sensitivity = jax.jacfwd(lambda thiele: concentration([thiele, 1.0], self.places))(2.0)
         return self.noise / float(jnp.sqrt(jnp.sum(sensitivity**2)))
 
+    @pytest.mark.slow
     def test_log_density(self):
         """Its gradient, and the posterior that it says: there is one unknown number, so a grid will do."""
         sd = self.sd()

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from seldom import seldom
 
 import bayes_dasl as bd
 from bayes_dasl.before_fit import solver_choice
@@ -42,7 +43,7 @@ PROBLEMS = {
 }
 
 
-@pytest.fixture(scope="module", params=PROBLEMS)
+@pytest.fixture(scope="module", params=seldom(PROBLEMS, "tsit5"))
 def choice(request):
     model, data = PROBLEMS[request.param]
     return request.param, choose_solver(model, data, key=1)

@@ -327,6 +327,7 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
     assert load(folder / "posterior.nc")["posterior"].sizes["draw"] == drawn
 
 
+@pytest.mark.slow
 def test_ctrl_c_before_the_first_draw_leaves_nothing_half_written(tmp_path):
     """While programs are still compiled, and in the warm-up: two processes side by side."""
     study = written(tmp_path, LONG % (100_000_000, 50))

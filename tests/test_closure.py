@@ -59,6 +59,7 @@ def assert_kept(fields):
     assert float(np.abs(fields.sum((-2, -1))).max()) < ROUND_OFF * float(np.abs(fields).sum((-2, -1)).max())
 
 
+@pytest.mark.slow
 def test_the_posterior_knows_the_coefficient():
     """There are two unknown numbers, so a grid will do."""
     problem = pose(unknown(), observed())
@@ -76,6 +77,7 @@ def test_the_posterior_knows_the_coefficient():
         assert abs(mean - truth) < 4 * sd < 4 * 0.1 * truth
 
 
+@pytest.mark.slow
 def test_a_solve_with_a_closure_keeps_the_total():
     assert_kept(np.asarray(clean(np.array([0.5, 1.5]))))
 

@@ -80,6 +80,7 @@ def test_parameters_of_one_value_are_not_said_to_correlate():
         assert not found["correlation"].any() and not found["shift_sd"].any()
 
 
+@pytest.mark.slow
 def test_an_orthogonal_one_is_not():
     points = xr.Dataset({"y": ("time", 2 * np.exp(-0.7 * TIMES))}, {"time": TIMES})
     science = Decay(bd.between(0.2, 2.0))
@@ -102,6 +103,7 @@ def test_a_posterior_that_leans_on_a_bound_is_named(alone):
     assert "bound of rate" not in str(bd.diagnose(wide))
 
 
+@pytest.mark.slow
 def test_shares_are_judged_by_what_they_can_do():
     """Between equal models the weights change nothing, so they cannot stand for the correction."""
     field = bd.Residual(bd.Parallel({"a": Decay(0.5), "b": Decay(0.5)}), Offset(dist.Normal(0.0, 0.1)), relative=True)
@@ -119,6 +121,7 @@ class Swing(Offset):
         return {"y": self.value * jnp.sin(20 * t)}
 
 
+@pytest.mark.slow
 def test_the_correction_inside_another_is_judged_too():
     inner = bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True)
     alone = bd.ODE(inner, {"y": 2.0})

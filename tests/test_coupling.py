@@ -86,13 +86,14 @@ class TestFitzHughNagumo:
     def test_gradients_of_the_rates(self):
         states = {"v": jnp.asarray(-0.7), "w": jnp.asarray(0.4)}
         rates = lambda field: jnp.stack(list(field(0.0, states, {"current": jnp.asarray(0.5)}).values()))  # noqa: E731
-        check_gradients(self.unknown.vector_field, rates)
+        check_gradients(self.unknown.vector_field, rates, solved=False)
 
     @pytest.mark.slow
     def test_gradients(self):
         inputs = given([0.0, 1.0, 2.0], current=[0.5, 0.5, 0.5])
         check_gradients(self.unknown, lambda realised: jnp.concatenate(list(realised(inputs).values.values())))
 
+    @pytest.mark.slow
     def test_log_density(self):
         times = np.linspace(0, 5, 6)
         values = {"v": ("time", np.sin(times)), "current": ("time", np.full(6, 0.5))}
@@ -351,6 +352,7 @@ class TestLayers:
         assert not bool(prediction.ok)
         assert all(np.isfinite(v).all() for v in prediction.values.values())
 
+    @pytest.mark.slow
     def test_gradients(self):
         """Through a closed form that drives an equation."""
         unknown = dist.LogNormal(0.0, 0.3)
@@ -522,6 +524,7 @@ class TestFit:
     def model(self):
         return bd.Model(self.coupled(dist.LogNormal(0.0, 1.0)), {"z": bd.NormalNoise(0.03)})
 
+    @pytest.mark.slow
     def test_the_posterior_knows_the_strength(self):
         """There is one unknown number, so a grid will do."""
         strengths = np.linspace(0.65, 0.95, 61)

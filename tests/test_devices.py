@@ -95,6 +95,7 @@ def assert_programs_are_kept(run, tmp_path, *said):
     assert len({path.name for path in folder.iterdir()} - set(kept)) <= 2 * other["misses"]
 
 
+@pytest.mark.slow
 def test_other_processes_read_the_programs_of_the_first_whatever_the_data(run, tmp_path):
     assert_programs_are_kept(run, tmp_path, "no solver")
 

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
+from seldom import seldom
 
 import bayes_dasl as bd
 
@@ -37,6 +38,9 @@ LAYERS = {
     "Implicit": lambda k: bd.Implicit(lambda t, y, u: {"c": jnp.sqrt(y["c"]) + k * t - 1}, {"c": 0.5}, observe=root),
 }
 
+# tests/test_kalman.py asks the filter too, and a jump is one more solve of the same equation.
+SELDOM = ("Kalman, observe", "Kalman, drift", "ODE with a jump, observe")
+
 
 def predicted(name, k):
     layer = LAYERS[name](k)
@@ -45,7 +49,7 @@ def predicted(name, k):
     return layer(GIVEN)
 
 
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", seldom(LAYERS, *SELDOM))
 def test_a_layer_that_leaves_its_domain(name):
     """The state falls below zero, where the root has no value; with a small rate it does not."""
 
@@ -75,6 +79,7 @@ class TestNotDetermined:
 
         assert not jax.jit(jax.vmap(ok))(jnp.linspace(0.1, 3.0, 50)).any()
 
+    @pytest.mark.slow
     def test_steady_state_of_a_closed_system(self):
         def ok(k):
             def rates(t, y, u):

@@ -163,6 +163,7 @@ class TestForrester:
     def test_log_density(self):
         check_log_density(self.model(), self.data())
 
+    @pytest.mark.slow
     def test_cheap_data_help(self):
         both, share, post = self.error(self.model(), self.data())
         alone = bd.Model(self.curve("costly"), bd.NormalNoise(0.1))

@@ -204,7 +204,7 @@ class TestAdvection:
             rolled = rate(law, 0.0, {"c": jnp.roll(field, 4)}, {})["c"]
             np.testing.assert_allclose(rolled, jnp.roll(rate(law, 0.0, {"c": field}, {})["c"], 4), rtol=ROUND_OFF)
 
-    @pytest.mark.parametrize("velocity", [2.0, -2.0])
+    @pytest.mark.parametrize("velocity", [2.0, pytest.param(-2.0, marks=pytest.mark.slow)])
     def test_inflow_and_outflow(self, velocity):
         """What flows in is the boundary's value; what flows out leaves without a trace."""
         grid = Grid(x=(0.0, 1.0, 64))
@@ -215,6 +215,7 @@ class TestAdvection:
         far = grid.centres("x") if velocity > 0 else 1 - grid.centres("x")
         np.testing.assert_allclose(found, 1 + 0.5 * np.sin(5 * (2 - far / 2)), atol=0.01)
 
+    @pytest.mark.slow
     def test_burgers_moves_its_shock_with_the_mean_speed(self):
         """A velocity that depends on the field: flux u²/2, whose shock between 1 and 0 moves with 1/2."""
         grid = Grid(x=(0.0, 1.0, 64))

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 
 import bayes_dasl as bd
-from bayes_dasl.data.inputs import Cubic, Linear, Step, interpolated
+from bayes_dasl.data.layer_inputs import Cubic, Linear, Step, interpolated
 from bayes_dasl.errors import DataError, ModelError
 
 KNOTS = np.array([0.0, 0.7, 1.0, 2.5, 4.0])
@@ -111,7 +111,8 @@ class TestStepForcing:
             errors.append(float(jnp.abs(solved.values["y"] - followed(20.0))[1]))
         assert np.log(errors[0] / errors[1]) / np.log(steps[1] / steps[0]) > order - 0.5
 
-    @pytest.mark.parametrize("solver", ["tsit5", *slow(("rodas5p",))])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
     def test_few_steps(self, solver):
         """The controller need not search for the jumps: it takes about the steps that each piece alone would."""
         pieces, y = 0, jnp.asarray(0.3)
@@ -136,6 +137,7 @@ class TestStepForcing:
 
 
 class TestSeveral:
+    @pytest.mark.slow
     def test_of_every_kind_with_knots_of_their_own(self):
         """The union of all knots counts, whichever forcing has them."""
         other = np.array([0.0, 0.7, 1.3, 3.1, 4.0])
@@ -160,6 +162,7 @@ class TestSeveral:
             exact += [y] if end in KNOTS else []
         np.testing.assert_allclose(prediction.values["y"], exact, atol=1000 * 1e-9)
 
+    @pytest.mark.slow
     def test_knots_do_not_count_in_max_steps(self):
         inputs = given({"u": "step"}, u=LEVELS)
         slow = jnp.asarray(0.1)

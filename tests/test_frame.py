@@ -51,6 +51,7 @@ def test_the_log_volume_is_that_of_the_jacobian(posed):
     np.testing.assert_allclose(said, np.linalg.slogdet(jacobians)[1], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_gradients_change_with_the_frame_as_the_density_does(posed):
     problem, references, frame, x = posed
     _, log_density = traced_once(problem)
@@ -197,7 +198,7 @@ def residual():
     return bd.Residual(small.Decay(dist.LogNormal(np.log(small.RATE), 0.3)), small.network())
 
 
-@pytest.mark.parametrize("kind", [Halved, RungeKutta])
+@pytest.mark.parametrize("kind", [pytest.param(Halved, marks=pytest.mark.slow), RungeKutta])
 def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     """Found by what it is, not by its class: alone, and inside a hybrid."""
     layer = kind(residual(), {"y": dist.Normal(2.0, 0.2)})

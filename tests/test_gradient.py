@@ -61,6 +61,7 @@ def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
     assert measure.calls == []
 
 
+@pytest.mark.slow
 def test_few_unknowns_but_many_states_are_measured(measure):
     """Of 60 states and one unknown number, reverse mode takes half the time of forward mode."""
     measure.seconds["forward"] = 4.0
@@ -73,8 +74,10 @@ def test_few_unknowns_but_many_states_are_measured(measure):
     assert measure.calls == 2 * ["forward", "reverse"]
 
 
-@pytest.mark.parametrize("unknowns", [9, 64])
-@pytest.mark.parametrize(("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")])
+@pytest.mark.parametrize("unknowns", [9, pytest.param(64, marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    ("forward", "strategy"), [pytest.param(1.0, "forward", marks=pytest.mark.slow), (1.5, "forward"), (1.7, "reverse")]
+)
 def test_a_number_in_between_is_measured_once(measure, unknowns, forward, strategy):
     """Forward mode is taken if it needs less than 0.8 of the time; the choice holds whatever a later clock says."""
     measure.seconds["forward"] = forward
@@ -140,6 +143,7 @@ def test_a_measurement_takes_the_time_of_one_gradient():
     assert 0 < _gradient._measure(posed(9), "forward") < 0.1
 
 
+@pytest.mark.slow
 def test_both_give_the_same_density_and_gradient():
     """Through a solver for stiff equations, with a forcing; tests/test_inference.py asks the default solver."""
 
@@ -161,6 +165,7 @@ def test_both_give_the_same_density_and_gradient():
         np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_nuts_samples_the_conjugate_posterior_in_reverse_mode():
     """As all tests of few unknowns do in forward mode."""
     model = bd.Model(bd.ODE(Decay(0.0), {"y": dist.Normal(0.0, 3.0)}), bd.NormalNoise(scale=0.5))

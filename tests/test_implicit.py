@@ -296,6 +296,7 @@ class TestFit:
         """By the information of the data: the prior is flat."""
         return self.noise / np.sqrt(np.sum((np.sin(anomaly) / (1 - 0.4 * np.cos(anomaly))) ** 2))
 
+    @pytest.mark.slow
     def test_log_density(self):
         """Its gradient, and the posterior that it says: there is one unknown number, so a grid will do."""
         anomaly, data = self.data()
@@ -432,6 +433,7 @@ class TestFailure:
         exact = [-0.5 / np.sqrt(1 - p) - 0.5 / np.sqrt(4 - p) for p in (0.3, 0.5)]
         np.testing.assert_allclose(slopes[np.array([0, 2])], exact, rtol=ALGEBRA)
 
+    @pytest.mark.slow
     def test_a_singular_jacobian_raises_nothing(self):
         """A fixed point that is neutral, found at once: Optimistix's own implicit gradient raises there."""
 

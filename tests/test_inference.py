@@ -198,6 +198,7 @@ def assert_numpyro_agrees(model, data, post):
         assert (abs(a.mean(0) - b.mean(0)) < 4 * error).all()
 
 
+@pytest.mark.slow
 def test_numpyro_runs_the_model_itself(decay, usual):
     assert_numpyro_agrees(*decay, usual)
 
@@ -317,6 +318,7 @@ def test_two_modes_are_both_started_from():
     assert sorted(np.round(start.modes[:, 0], 1)) == [-1.5, 1.5]
 
 
+@pytest.mark.slow
 def test_pathfinder_gives_points_near_the_mode(decay):
     model, data = decay
     problem = pose(model, data)
@@ -333,6 +335,7 @@ def test_pathfinder_gives_points_near_the_mode(decay):
     assert post["posterior"]["rate"].notnull().all()
 
 
+@pytest.mark.slow
 def test_chains_that_begin_at_members_of_an_ensemble(decay, usual):
     model, data = decay
     post = bd.fit(
@@ -354,6 +357,7 @@ def test_chains_that_begin_at_members_of_an_ensemble(decay, usual):
     assert float(found.std()) == pytest.approx(float(wanted.std()), rel=0.25)
 
 
+@pytest.mark.slow
 def test_members_of_an_ensemble_end_in_several_modes():
     model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.NormalNoise(scale=0.1))
     engine = bd.NUTS(
@@ -500,6 +504,7 @@ def test_values_keep_their_support_and_their_volume(prior):
         assert jnp.isfinite(jnp.sum(prior.log_prob(value)))
 
 
+@pytest.mark.slow
 def test_a_bound_that_the_posterior_leans_on():
     """y = a · t + noise with a beyond its upper bound: the tail of the unconstrained a is a normal's."""
     model = bd.Model(Slope(dist.Uniform(0.0, 1.0)), bd.NormalNoise(scale=1.0))

@@ -14,9 +14,10 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 from scipy.linalg import expm
 from scipy.stats import multivariate_normal, norm
+from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl.data.inputs import Inputs, Past
+from bayes_dasl.data.layer_inputs import Inputs, Past
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.kalman import Kalman
@@ -243,6 +244,7 @@ class TestMoments:
         np.testing.assert_allclose(prediction.variances["x"], 0.16 * np.array([1, 8]) / 3, rtol=1e-5)
         assert int(prediction.stats["steps"]) < 60
 
+    @pytest.mark.slow
     def test_a_jump_of_a_forcing_at_a_datum(self):
         layer = Kalman(
             lambda t, y, u: {"x": u["dose"]},
@@ -311,7 +313,7 @@ def particle_filters(amplitude, noise, data, filters=24, particles=3000):
     return total
 
 
-@pytest.mark.parametrize(("amplitude", "noise"), [(0.05, 0.1), (0.025, 0.05)])
+@pytest.mark.parametrize(("amplitude", "noise"), [(0.05, 0.1), pytest.param(0.025, 0.05, marks=pytest.mark.slow)])
 def test_logistic_growth_against_a_particle_filter(amplitude, noise):
     """Within Monte-Carlo error and the bias of the linearisation, which falls with the spread.
 
@@ -357,13 +359,16 @@ class TestGradients:
         prediction = layer(given(self.times, z=self.y), {"z": p["noise"]})
         return log_likelihood(prediction, {"z": p["noise"]}, {"z": self.y})
 
-    def test_forward_reverse_and_finite_differences_under_jit_and_vmap(self):
+    @pytest.mark.parametrize("mode", [pytest.param("forward", marks=pytest.mark.slow), "reverse"])
+    def test_against_finite_differences_under_jit_and_vmap(self, mode):
         batch = {name: jnp.asarray([v, 1.1 * v]) for name, v in self.values.items()}
         value_and_slope = jax.jit(jax.vmap(jax.value_and_grad(self.loss)))
         _, reverse = value_and_slope(batch)
-        forward = jax.jit(jax.vmap(jax.jacfwd(lambda p: self.loss(p, adjoint=diffrax.ForwardMode()))))(batch)
+        if mode == "forward":
+            forward = jax.jit(jax.vmap(jax.jacfwd(lambda p: self.loss(p, adjoint=diffrax.ForwardMode()))))(batch)
+            for name in self.values:
+                np.testing.assert_allclose(forward[name], reverse[name], rtol=1e-6)
         for name in self.values:
-            np.testing.assert_allclose(forward[name], reverse[name], rtol=1e-6)
             ahead, behind = (value_and_slope(batch | {name: batch[name] + step})[0] for step in (1e-4, -1e-4))
             np.testing.assert_allclose((ahead - behind) / 2e-4, reverse[name], rtol=1e-6, atol=1e-6)
 
@@ -453,17 +458,16 @@ class TestRefusals:
 
 
 @pytest.fixture(scope="module")
-def fitted():
+def seen():
     times = 0.8 * np.arange(1.0, 31.0)
     data = xr.Dataset({"x": ("time", draw_process(times, 8)[0])}, {"time": times})
     layer = process(dist.LogNormal(0.0, 0.7), dist.Normal(0.0, 2.0), start=0.0, rtol=1e-6, atol=1e-6)
-    model = bd.Model(layer, bd.NormalNoise(NOISE))
-    return model, data, bd.fit(model, data, bd.NUTS(chains=2, warmup=150, draws=200), key=0)
+    return bd.Model(layer, bd.NormalNoise(NOISE)), data
 
 
 class TestInsideAModel:
-    def test_log_density_is_that_of_the_gaussian_process(self, fitted, monkeypatch):
-        model, data, _ = fitted
+    def test_log_density_is_that_of_the_gaussian_process(self, seen, monkeypatch):
+        model, data = seen
         problem = pose(model, data)
         for rate, level in ((0.4, 1.0), (1.2, 1.5)):
             monkeypatch.setitem(globals(), "RATE", rate)
@@ -475,17 +479,20 @@ class TestInsideAModel:
             where = {"layer.drift.rate": jnp.asarray(rate), "layer.drift.mean": jnp.asarray(level)}
             assert float(problem.log_density(problem.unconstrain(where))) == pytest.approx(exact, abs=1e-4)
 
-    def test_nuts_recovers_the_truth(self, fitted):
-        draws = fitted[2]["posterior"]
+    @pytest.mark.slow
+    def test_nuts_recovers_the_truth(self, seen):
+        draws = bd.fit(*seen, bd.NUTS(chains=2, warmup=150, draws=200), key=0)["posterior"]
         for name, truth, prior in (("rate", RATE, 0.7), ("drift.mean", LEVEL, 2.0)):
             values = draws[name if name in draws else "mean"].values
             # A 99.9 % interval: one data set in a thousand may miss it.
             assert np.quantile(values, 0.0005) < truth < np.quantile(values, 0.9995)
             assert (np.log(values) if name == "rate" else values).std() < 0.7 * prior
 
-    def test_a_forecast_goes_on_from_the_data(self, fitted):
+    @pytest.mark.slow
+    def test_a_forecast_goes_on_from_the_data(self, seen):
         """The mean of each draw relaxes from the last filtered state, not from the start."""
-        model, data, post = fitted
+        model, data = seen
+        post = bd.fit(model, data, Sifting(draws=50, proposals=1000), key=0)
         times = np.array([24.0 + 1e-6, 30.0])
         means = bd.forecast(model, post, times)["conditional_mean"]["x"].values
         rates, levels = (post["posterior"][name].values for name in ("rate", "mean"))

@@ -17,7 +17,6 @@ from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.descent import dropout, laplace, members as _members, swag
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.adversary import Adversary
-from bayes_dasl.inference.gradient import reversible
 from bayes_dasl.inference.linearisation import gauss_newton
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.random import draw_prior, realise
@@ -117,7 +116,7 @@ def test_the_prior_of_a_group_is_that_of_its_leaves(line):
 def test_coordinates_keep_their_order_when_a_problem_is_mapped():
     problem = pose(small.model(), small.data())
     assert list(problem.sites) != sorted(problem.sites)
-    mapped = jax.tree.map(lambda leaf: leaf, reversible(problem))
+    mapped = jax.tree.map(lambda leaf: leaf, problem.reversible())
     assert mapped.labels() == problem.labels()
     draws = mapped.prior(5, key=jax.random.key(1))
     np.testing.assert_array_equal(draws, problem.prior(5, key=jax.random.key(1)))
@@ -140,6 +139,7 @@ def test_joint_learning_ends_at_the_mode(line):
     assert taken[-1] < taken[0]
 
 
+@pytest.mark.slow
 def test_a_descent_does_not_depend_on_units(line):
     """Time in milliseconds makes the prior of the slope narrow and its gradients large; steps stay what they were."""
     model, data, _, _ = line
@@ -161,6 +161,7 @@ def test_last_layers_take_steps_in_units_of_their_own_normal():
     np.testing.assert_array_equal(widths[~last], problem.prior_widths()[~last])
 
 
+@pytest.mark.slow
 def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
     """Half of the draws of a vague gamma distribution are zero in floats, and have no logarithm."""
     _, data, _, _ = line
@@ -236,6 +237,7 @@ def test_a_step_on_some_rows_is_on_average_one_on_all(line):
         bd.fit(lawful, data, bd.Joint(descent=bd.Descent(steps=50, minibatch=3)))
 
 
+@pytest.mark.slow
 def test_laws_hold_for_every_member(line):
     """Anchors stand in for the priors, not for what constraints say."""
     model, data, *_ = line
@@ -248,6 +250,7 @@ def test_laws_hold_for_every_member(line):
     assert drawn[:, 0].std() == pytest.approx(1e-3, rel=0.15)
 
 
+@pytest.mark.slow
 def test_groups_have_rates_of_their_own():
     problem = pose(small.stepped(), small.data())
     descent = bd.Descent(steps=200, science_rate=1e-9, adaptive=False, coordinates="plain")
@@ -318,6 +321,7 @@ def test_adversarial_members_see_inputs_moved_to_where_data_are_less_likely(line
     assert float(said(problem) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
 
 
+@pytest.mark.slow
 def test_adversarial_training_makes_a_line_flatter(line):
     """Inputs in error by d in the worst direction are as residuals larger by d |slope|: the slope shrinks."""
     model, data, mean, _ = line
@@ -371,6 +375,7 @@ def test_members_are_judged_by_the_data_that_they_saw():
         assert list(_members.usable(problem, np.tile(good, (3, 1)), {"y": weights}).members) == expected
 
 
+@pytest.mark.slow
 def test_dropout_leaves_units_out():
     rate, draws = 0.3, 400
     post = bd.fit(
@@ -451,6 +456,7 @@ def test_laplace_is_exact_for_a_normal_posterior(line):
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.06 * covariance.max())
 
 
+@pytest.mark.slow
 def test_laplace_of_the_last_layer_keeps_the_others():
     problem = pose(small.stepped(), small.data())
     engine = bd.Laplace("last", draws=200, starts=1, descent=bd.Descent(steps=500, patience=20))
@@ -466,6 +472,7 @@ def test_laplace_of_the_last_layer_keeps_the_others():
         bd.fit(bent, small.data(), bd.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)))
 
 
+@pytest.mark.slow
 def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
     """A level, its noise and the variance of what is added to it, against the Fisher information by hand."""
 
@@ -497,6 +504,7 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
     assert found == pytest.approx(float(2 * np.sum(share**2)) + 1.0, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_swag_wanders_around_the_mode(line):
     model, data, mean, covariance = line
     engine = bd.SWAG(members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None))
@@ -590,7 +598,7 @@ def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer
 
 
 def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
-    """In the weights themselves hidden ones move as far as the prior lets them, and last ones do not follow."""
+    """In the weights themselves hidden ones would move as far as the prior lets them, without the last ones."""
     problem = pose(small.stepped(), small.data())
 
     @jax.jit
@@ -602,11 +610,7 @@ def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
         away = predicted(samples.positions[0]) - small.data()["y"].values
         return float(np.median(np.sqrt((away**2).mean(-1))))
 
-    descents = (bd.Descent(steps=500, patience=20, coordinates=c) for c in ("auto", "plain"))
-    found, plain = (run(bd.Laplace(draws=200, starts=1, descent=d), problem) for d in descents)
+    found = run(bd.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)), problem)
     assert misfit(found) < 2 * small.NOISE
-    assert misfit(plain) > 1.5 * misfit(found)
     # What a descent in conditional coordinates calls its loss is that of the weights.
-    lowest = [float(np.nanmin(samples.curves["loss"])) for samples in (found, plain)]
-    assert lowest[0] < lowest[1]
-    assert -found.modes.log_densities[0] == pytest.approx(lowest[0], abs=1.0)
+    assert -found.modes.log_densities[0] == pytest.approx(float(np.nanmin(found.curves["loss"])), abs=1.0)

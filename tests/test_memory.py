@@ -120,6 +120,7 @@ def chunks_of(monkeypatch, field, available):
     return pushed, chunk, _memory.needed(program)
 
 
+@pytest.mark.slow
 def test_a_large_state_is_pushed_in_small_chunks(field, monkeypatch):
     with monkeypatch.context() as patch:
         whole, chunk, needs = chunks_of(patch, field, 100 * GIB)
@@ -136,6 +137,7 @@ def test_a_large_state_is_pushed_in_small_chunks(field, monkeypatch):
         np.testing.assert_allclose(one, other, rtol=1e-12)
 
 
+@pytest.mark.slow
 def test_with_no_memory_at_hand_draws_go_one_by_one(field, monkeypatch):
     model, given, draws = field
     few = model, given, {path: values[:3] for path, values in draws.items()}

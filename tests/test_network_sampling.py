@@ -15,16 +15,17 @@ from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar
-from bayes_dasl.inference.coordinates.gradient_matching import _is_positive
+from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.inference.coordinates.reference import has_reference, matched_start, references_of
 from bayes_dasl.inference.descent import members
+from bayes_dasl.inference.nuts import sampler
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
-SAMPLER = bd.NUTS(draws=600, gradient="reverse")
+SAMPLER = bd.NUTS(draws=300, gradient="reverse")
 
 
 @pytest.fixture(scope="module")
@@ -60,13 +61,14 @@ def functions(post):
     return np.concatenate([*science, trajectories, field.reshape(trajectories.shape)], axis=-1)
 
 
-def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional, plain):
+def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional):
     assert conditional.attrs["sampled_in"] == "conditional coordinates"
-    assert plain.attrs["sampled_in"] == "plain coordinates"
 
 
+@pytest.mark.slow
 def test_both_coordinates_give_the_same_posterior(conditional, plain):
     """Means and standard deviations agree within four Monte-Carlo errors, whose sizes both runs say."""
+    assert plain.attrs["sampled_in"] == "plain coordinates"
     found = {}
     for name, post in (("conditional", conditional), ("plain", plain)):
         values = functions(post)
@@ -82,7 +84,7 @@ def test_both_coordinates_give_the_same_posterior(conditional, plain):
 def test_functions_mix(conditional):
     values = functions(conditional)
     assert np.max(array_stats.rhat(values, chain_axis=0, draw_axis=1)) < 1.02
-    assert np.min(array_stats.ess(values, chain_axis=0, draw_axis=1)) > 400
+    assert np.min(array_stats.ess(values, chain_axis=0, draw_axis=1)) > 200
     verdict = str(bd.diagnose(conditional))
     assert "R-hat of vector field" in verdict
     assert "weights" not in verdict
@@ -91,7 +93,7 @@ def test_functions_mix(conditional):
 def test_log_densities_are_those_of_the_weights(conditional):
     problem = pose(small.stepped(), small.data())
     posterior = {v.attrs["path"]: v.values for v in conditional["posterior"].data_vars.values()}
-    some = (np.array([0, 3]), np.array([0, 599]))
+    some = (np.array([0, 3]), np.array([0, 299]))
     density = jax.jit(jax.vmap(lambda values: problem.log_density(problem.unconstrain(values))))
     found = density({path: jnp.asarray(values[some]) for path, values in posterior.items()})
     np.testing.assert_allclose(found, conditional["sample_stats"]["lp"].values[some], atol=1e-6)
@@ -99,7 +101,7 @@ def test_log_densities_are_those_of_the_weights(conditional):
 
 def test_a_resumed_run_has_the_draws_of_a_whole_one(conditional, checkpoint):
     steps = sorted(checkpoint.glob("*.step"))
-    for path in steps[len(steps) // 2 :]:
+    for path in steps[-3:]:
         path.unlink()
     again = bd.fit(small.stepped(), small.data(), SAMPLER, checkpoint=checkpoint, key=0)
     np.testing.assert_array_equal(functions(conditional), functions(again))
@@ -116,10 +118,31 @@ def test_two_times_are_too_few_for_a_path():
     assert has_reference(three)
 
 
-def test_another_start_moves_in_the_weights():
+def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
     problem = pose(small.stepped(), small.data())
-    assert bd.NUTS()._references(problem) is not None
-    assert bd.NUTS(start=bd.DeepEnsemble())._references(problem) is None
+
+    class Asked(Exception):
+        """Raised where conditional coordinates are asked for."""
+
+    class Passed(Exception):
+        """Raised by what comes next."""
+
+    def raising(error):
+        def stopped(*_):
+            raise error
+
+        return stopped
+
+    monkeypatch.setattr(sampler, "references_of", raising(Asked))
+    monkeypatch.setattr(sampler, "laplace_metric", raising(Passed))
+    for engine, wanted in (
+        (bd.NUTS(), Asked),
+        (bd.NUTS(coordinates="plain"), Passed),
+        (bd.NUTS(start="pathfinder"), Passed),
+        (bd.NUTS(start=bd.DeepEnsemble()), Passed),
+    ):
+        with pytest.raises(wanted):
+            engine.run(problem, key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False))
 
 
 def test_coordinates_are_part_of_what_a_run_is():
@@ -210,10 +233,10 @@ class Judge(Optimiser):
 @pytest.mark.parametrize(
     ("variant", "climbs", "chains"),
     [
-        ("a state that nobody sees, and noise that varies", 8, 10),
-        ("two networks, in the field and on the output", 8, 10),
+        pytest.param("a state that nobody sees, and noise that varies", 8, 10, marks=pytest.mark.slow),
+        pytest.param("two networks, in the field and on the output", 8, 10, marks=pytest.mark.slow),
         ("a state that is an array, observed through a function", 2, 5),
-        ("forcings", 8, 10),
+        pytest.param("forcings", 8, 10, marks=pytest.mark.slow),
         pytest.param("forcings and jumps, by a solver", 8, 10, marks=pytest.mark.slow),
     ],
 )
@@ -227,7 +250,7 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     problem = pose(model, driven())
     references, judge = references_of(problem), Judge(problem, climbs)
     assert references is not None
-    found = matched_start(problem, references, judge, None, chains=chains, key=jax.random.key(0))
+    found = matched_start(references, judge, None, chains=chains, key=jax.random.key(0))
     assert len(np.unique(found["reached"], axis=0)) == chains
     assert np.isfinite(judge.evaluate(found["reached"])[0]).all()
     best = jnp.asarray(found["modes"][0])
@@ -256,6 +279,7 @@ def test_chains_move_where_there_are_several_networks():
     assert float(np.sqrt((away**2).mean())) < 2 * small.NOISE
 
 
+@pytest.mark.slow
 def test_noise_heads_work_beside_a_network_in_the_solver():
     """The one fit here that goes through a solver whose steps are not known beforehand."""
     post = bd.fit(small.model(noise=varying()), small.data(), bd.NUTS(chains=2, warmup=150, draws=100), key=0)
@@ -263,6 +287,7 @@ def test_noise_heads_work_beside_a_network_in_the_solver():
     assert np.isfinite(post["log_likelihood"]["y"].values).all()
 
 
+@pytest.mark.slow
 def test_chains_from_an_ensemble_are_not_judged_by_weights():
     """Of a regression: weights never agree, and a warm-up that waited for them would last to its end."""
     x = np.linspace(-1.0, 1.0, 30)
@@ -288,13 +313,14 @@ def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
     data = small.data()
     for seen in (data, data - 1.0):
         problem = pose(bd.Model(layer, bd.NormalNoise(0.1)), seen)
-        assert _is_positive(problem, layer, "y") == bool((seen["y"] > 0).all())
+        assert Matching(problem)._paths[0].positive["y"] == bool((seen["y"] > 0).all())
 
 
 class Descending(Exception):
     """Raised in place of a descent."""
 
 
+@pytest.mark.slow
 def test_a_solver_of_forward_mode_only_can_be_descended(monkeypatch):
     """Whoever takes gradients of many numbers gets solvers that reverse mode goes through."""
     problem = pose(with_adjoint(small.model(), diffrax.ForwardMode()), small.data())

@@ -353,6 +353,7 @@ class Follower(bd.Module):
         return {"y": self.rate * (u["u"] - y["y"])}
 
 
+@pytest.mark.slow
 def test_kinks_of_a_forcing_cost_no_accuracy():
     """A zigzag, whose exact answer is known piece by piece; steps that end at kinks do not count in max_steps."""
     knots = np.arange(0.0, 41.0)
@@ -456,6 +457,7 @@ class TestRetries:
         reverse, forward = (self.check(case, solver, mode) for mode in ("reverse", "forward"))
         assert reverse == pytest.approx(forward, rel=1e-6)
 
+    @pytest.mark.slow
     def test_a_batch_in_which_one_solve_has_bad_steps(self):
         loss, closed_form = self.loss(self.bounded, "tsit5")
         rates = jnp.asarray([1.0, self.bounded[1]])

@@ -66,6 +66,7 @@ def test_preparing_changes_nothing_but_the_cost():
     assert float(prepared(0.0, point, {})["a"]) == pytest.approx(float(field(0.0, point, {})["a"]), abs=1e-12)
 
 
+@pytest.mark.slow
 def test_in_a_solve_and_its_gradient():
     data = xr.Dataset(coords={"time": np.linspace(0.0, 2.0, 5)})
     layer = bd.ODE(hybrid(), {"a": 1.0, "b": 0.5}, rtol=1e-9, atol=1e-9)
@@ -119,11 +120,13 @@ class TestLayer:
         assert np.abs(sensitivities @ left).max() < 1e-6
         assert np.abs(left).max() > 0.1
 
+    @pytest.mark.slow
     def test_at_other_times_it_is_the_same_function(self):
         later = xr.Dataset(coords={"time": np.linspace(0.0, 2.0, 17)})
         fine = predicted(self.layer(), bd.inputs(later, start=0.0))
         np.testing.assert_allclose(fine[::2], predicted(self.layer(), bd.inputs(self.data)), atol=1e-7)
 
+    @pytest.mark.slow
     def test_reverse_and_forward_gradients_agree(self):
         layer = self.layer()
 
@@ -197,6 +200,7 @@ class TestFields:
     times, places = np.linspace(0.0, 0.5, 5), np.array([0.2, 0.5, 0.9])
     data = xr.Dataset({"heat": (("time", "x"), np.zeros((5, 3)))}, {"time": times, "x": places})
 
+    @pytest.mark.slow
     def test_what_is_left_on_the_output(self):
         grid = bd.pde.Grid(x=(0.0, 1.0, 8))
         law = bd.pde.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.pde.Dirichlet(0.0))

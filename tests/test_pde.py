@@ -203,6 +203,7 @@ def jacobian():
 
 
 class TestGradients:
+    @pytest.mark.slow
     def test_reverse_mode_under_vmap(self, jacobian):
         weights = jnp.asarray([[1.0, 0.0], [0.0, 1.0]])
         ours = jax.jit(jax.vmap(jax.grad(lambda p, w: w @ summary(p)), (None, 0)))(AT, weights)
@@ -212,6 +213,7 @@ class TestGradients:
     def test_forward_mode(self, jacobian):
         np.testing.assert_allclose(jacobian[0], jacobian[1], atol=1e-6)
 
+    @pytest.mark.slow
     def test_of_a_stabilised_solver(self):
         def mean(p):
             layer = PDE(heat(p[0]), {"c": p[1] * np.sin(np.pi * X)}, solver=Chebyshev(6), **FINE)
@@ -246,6 +248,7 @@ class TestChebyshev:
         assert all(after(share * 0.65 * (stages**2 - 1)) < 1e-3 for share in (0.3, 0.7, 1.0))
         assert not after(1.15 * 2 / 3 * (stages**2 - 1)) < 1
 
+    @pytest.mark.slow
     def test_takes_fewer_evaluations_on_many_cells(self):
         grid = Grid(x=(0.0, 1.0, 64))
         start = np.sin(np.pi * grid.centres("x"))

@@ -128,6 +128,7 @@ def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
     assert faults(browser, page_path, width=width, scripts=scripts) == []
 
 
+@pytest.mark.slow
 def test_many_short_chains_are_shown_by_their_nested_rhat(undrawn):
     def largest(post):
         page = report(post, trees.make_fc(), trees.make_data()[1]).html
@@ -281,6 +282,7 @@ def test_user_text_is_escaped(study):
     assert "&lt;script&gt;alert(1)" in page
 
 
+@pytest.mark.slow
 def test_the_same_study_gives_the_same_page(study):
     post = trees.make_post(draws=50, network=False, observables=("hare",))
     fc = trees.make_fc(draws=50, network=False, observables=("hare",))
@@ -315,6 +317,7 @@ def test_groups_that_say_the_same_are_explained(study, normal, undrawn):
     assert "both count it" not in page
 
 
+@pytest.mark.slow
 def test_a_forecast_of_nothing_but_failures_still_reports():
     _, test = trees.make_data()
     fc = trees.make_fc(chains=1, draws=30, failures=30, network=False)
@@ -330,6 +333,7 @@ def test_one_draw_is_said_to_have_no_epistemic_uncertainty():
     assert "No predictive variance" not in page
 
 
+@pytest.mark.slow
 def test_many_observables_and_parameters_are_capped_and_said_so(study):
     def crowd(ds: xr.Dataset) -> xr.Dataset:
         extra = {f"hare{i}": ds["hare"] for i in range(10)} if "hare" in ds else {}

@@ -17,6 +17,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from curves import Curve
+from seldom import seldom
 from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
 
 import bayes_dasl as bd
@@ -54,6 +55,7 @@ ENGINES = {
     "smc": bd.SMC(particles=50, runs=2),
     "svi": bd.SVI(steps=600, draws=25),
 }
+SELDOM = "nuts that ends its warm-up", "unadjusted"
 LEFT = {name: (0.5, 1.0) for name in ENGINES} | {"nuts": (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)}
 
 
@@ -109,7 +111,7 @@ def assert_same(post: xr.DataTree, expected: xr.DataTree) -> None:
 # ---- in one process
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", seldom(ENGINES, *SELDOM))
 def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     folder, post = checkpoint_of(name)
     assert len(steps(folder)) >= 4
@@ -117,7 +119,14 @@ def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     assert_same(post, whole(name))
 
 
-@pytest.mark.parametrize(("name", "share"), [(name, share) for name, shares in LEFT.items() for share in shares])
+@pytest.mark.parametrize(
+    ("name", "share"),
+    [
+        pytest.param(name, share, marks=pytest.mark.slow if name in SELDOM else ())
+        for name, shares in LEFT.items()
+        for share in shares
+    ],
+)
 def test_resume_gives_the_draws_of_an_uninterrupted_fit(name, share, checkpoint_of, tmp_path):
     folder, _ = checkpoint_of(name)
     kept = round(share * len(steps(folder)))
@@ -272,6 +281,7 @@ def test_engines_and_the_settings_in_them_are_restored_equal(engine):
     assert restored(json.loads(json.dumps(other.stored()))) == other != engine
 
 
+@pytest.mark.slow
 def test_a_run_whose_engine_holds_another_engine_is_resumed(tmp_path):
     engine = bd.NUTS(chains=2, warmup=50, draws=20, start=bd.DeepEnsemble(members=2, descent=bd.Descent(steps=100)))
     post = bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)
@@ -499,6 +509,7 @@ def assert_same_run(run: Path, whole: Path) -> None:
     assert {path.name for path in run.iterdir()} == {path.name for path in whole.iterdir()}
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(uninterrupted, tmp_path, monkeypatch):
     """The second time between the posterior and the end, so that nothing is left to be fitted."""
     study, whole, programs = uninterrupted

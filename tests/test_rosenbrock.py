@@ -96,6 +96,7 @@ def robertson(*parameters, **options):
     return bd.ODE(Robertson(*parameters), {"a": 1.0, "b": 0.0, "c": 0.0}, **options)
 
 
+@pytest.mark.slow
 def test_robertson_against_scipy():
     times = np.array([0.4, 40.0, 4000.0])
     solve = eqx.filter_jit(lambda layer: layer(given(times)))
@@ -125,6 +126,7 @@ def test_the_error_is_what_the_tolerance_asks_for():
     assert (np.divide(steps[1:], steps[:-1]) < 2 * 100 ** (1 / 5)).all()
 
 
+@pytest.mark.slow
 def test_gradients_against_differences_of_scipy():
     times, at = np.array([0.4, 40.0]), np.array([0.04, 0.3, 1.0])
     weights = dict(zip("abc", np.random.default_rng(0).normal(size=(3, 2)), strict=True))
@@ -146,7 +148,7 @@ def test_gradients_against_differences_of_scipy():
         assert float(back[i]) == pytest.approx(sum(weights[name] @ exact[name] for name in "abc"), rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("size", [8, 9])
+@pytest.mark.parametrize("size", [pytest.param(8, marks=pytest.mark.slow), 9])
 def test_few_states_and_many(size):
     """By elimination written out, and by LAPACK: a linear equation has a matrix exponential; so has its slope."""
     rng = np.random.default_rng(size)

@@ -251,6 +251,7 @@ class TestGradients:
     def test_against_finite_differences(self):
         check_grads(jax.jit(self.loss), (self.values,), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
 
+    @pytest.mark.slow
     def test_forward_is_reverse_under_jit_and_vmap(self):
         batch = jax.tree.map(lambda v: jnp.stack([v, 1.1 * v]), jax.tree.map(jnp.asarray, self.values))
         forward = jax.jit(jax.vmap(jax.jacfwd(self.loss)))(batch)
@@ -465,6 +466,7 @@ class TestInsideAModel:
         ahead, behind = (float(both(position + s * step)[0]) for s in (1, -1))
         assert (ahead - behind) / 2 == pytest.approx(float(gradient @ step), rel=1e-6)
 
+    @pytest.mark.slow
     def test_nuts_recovers_the_rate_and_a_forecast_spreads(self):
         data = observed()
         post = bd.fit(self.model, data, bd.NUTS(chains=2, warmup=150, draws=150), key=0)

@@ -60,7 +60,7 @@ def sparse(truth):
 
 
 class TestSegments:
-    @pytest.mark.parametrize("times", [SPARSE, DENSE], ids=["sparse", "dense"])
+    @pytest.mark.parametrize("times", [SPARSE, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["sparse", "dense"])
     def test_true_states_give_the_true_solution(self, truth, sparse, times):
         layer, prediction = sparse
         prediction = prediction if times is SPARSE else predicted(layer, times)
@@ -90,12 +90,14 @@ class TestSegments:
                     gap = (exact[-1] - states[name][k]) / {"x": 0.1, "y": 0.2, "z": 0.5}[name]
                     assert float(prediction.mismatches[f"{name} at knots"][k]) == pytest.approx(gap, abs=1e-3)
 
+    @pytest.mark.slow
     def test_times_that_are_traced_give_the_same(self, sparse):
         layer, known = sparse
         traced = eqx.filter_jit(lambda inputs: layer(inputs))(given(SPARSE))
         for name in STATES:
             np.testing.assert_allclose(known.values[name], traced.values[name], atol=1e-12)
 
+    @pytest.mark.slow
     def test_a_knot_at_a_time_starts_the_later_segment(self):
         still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": 1.0}, start=0.0)
         layer = MultipleShooting(still, (1.0, 2.0), {"y": np.array([5.0, 7.0])}, 0.5)
@@ -116,6 +118,7 @@ class TestSegments:
         prediction = predicted(layer, np.array([2.25, 2.5]))
         np.testing.assert_allclose(prediction.values["y"], [20.25, 20.5], atol=1e-6)
 
+    @pytest.mark.slow
     def test_a_failed_segment_fails_all(self):
         blows_up = bd.ODE(lambda t, y, u: {"y": y["y"] ** 2}, {"y": 0.1}, start=0.0, max_steps=64)
 
@@ -132,6 +135,7 @@ class TestSegments:
 
 
 class TestGradients:
+    @pytest.mark.slow
     def test_bounded_where_one_solve_explodes(self, truth):
         inputs, states = given(SPARSE), truth(KNOTS)
 
@@ -146,7 +150,8 @@ class TestGradients:
         assert abs(bounded) < 1e4
         assert abs(exploded) > 1e6
 
-    def test_against_differences_and_forward_mode(self, truth):
+    @pytest.mark.parametrize("mode", [pytest.param("forward", marks=pytest.mark.slow), "reverse"])
+    def test_against_differences(self, truth, mode):
         inputs, states = given(SPARSE[:3]), truth(KNOTS[:5])
         weights = np.random.default_rng(0).normal(size=(2, 3, 5))
 
@@ -165,13 +170,15 @@ class TestGradients:
         moved = np.array([[10.3, 0.1]]) + 1e-5 * np.array([[0, 0], [1, 0], [-1, 0], [0, 1], [0, -1]])
         value, reverse = jax.jit(jax.vmap(jax.value_and_grad(loss, argnums=(0, 1))))(*moved.T)
         reverse = [slope[0] for slope in reverse]
-        forward = jax.jit(jax.jacfwd(lambda *p: loss(*p, adjoint=diffrax.ForwardMode()), argnums=(0, 1)))(*at)
-        np.testing.assert_allclose(reverse, forward, rtol=1e-6)
+        if mode == "forward":
+            forward = jax.jit(jax.jacfwd(lambda *p: loss(*p, adjoint=diffrax.ForwardMode()), argnums=(0, 1)))(*at)
+            np.testing.assert_allclose(reverse, forward, rtol=1e-6)
         finite = (value[1::2] - value[2::2]) / 2e-5
         np.testing.assert_allclose(reverse, finite, rtol=1e-6)
 
 
 class TestWhatTheOdeHas:
+    @pytest.mark.slow
     def test_forcings_jumps_and_observe(self):
         """y' = u with a step forcing: everything is a sum."""
         times = np.array([0.0, 1.0, 2.0, 3.0])
@@ -198,6 +205,7 @@ class TestWhatTheOdeHas:
         # The jump at the knot belongs to the earlier segment: 0.5 + 1 + 1 + 10.
         np.testing.assert_allclose(prediction.mismatches["y at knots"], [12.5 - 50], atol=1e-4)
 
+    @pytest.mark.slow
     def test_array_states(self):
         inner = bd.ODE(
             lambda t, y, u: {"v": jnp.ones(2)}, {"v": np.zeros(2)}, lambda t, y, u: {"a": y["v"][1]}, start=0.0

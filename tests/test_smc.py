@@ -13,6 +13,7 @@ from curves import Curve
 from known_problems import Conjugate, Known, correlated
 from scipy.integrate import quad
 from scipy.stats import multivariate_normal, norm
+from seldom import seldom
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
@@ -75,7 +76,7 @@ def two_modes():
     return above / (above + below), np.log(above + below)
 
 
-@pytest.mark.parametrize("moves", ["walk", pytest.param("hamiltonian", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("moves", seldom(["walk", "hamiltonian"], "hamiltonian"))
 def test_two_modes_get_their_weights(moves):
     y = jnp.array([2.0, 2.2, 1.9])
     problem = Known(lambda a: jax.scipy.stats.norm.logpdf(y, a[0] ** 2, 0.2).sum(), [0.5], [[1.0]])
@@ -168,6 +169,7 @@ class Level(Curve):
         return self.level + 0.0 * times
 
 
+@pytest.mark.slow
 def test_a_constant_state_seen_with_known_noise():
     """Through the model and the DataTree."""
     y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)
@@ -184,6 +186,7 @@ def test_a_constant_state_seen_with_known_noise():
     assert abs(post.attrs["log_evidence"] - marginal) < 4 * post.attrs["log_evidence_se"]
 
 
+@pytest.mark.slow
 def test_log_likelihoods_over_many_powers_of_ten():
     """The first increment of the temperature is far below what halving from one can reach."""
     # A normal prior, and a likelihood so narrow that prior draws see a log likelihood of -1e40 and more.

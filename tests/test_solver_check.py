@@ -94,6 +94,7 @@ def coarse():
     return post
 
 
+@pytest.mark.slow
 def test_a_good_solver_passes():
     post = bd.fit(model(), data(), Quadrature(), key=1)
     checked = check_solver(model(), post)

@@ -260,6 +260,7 @@ class TestVorticity:
         np.testing.assert_allclose(both, alone, atol=ROUND_OFF * np.abs(alone).max())
         np.testing.assert_allclose(truncated(BOX, alone), alone, atol=ROUND_OFF * np.abs(alone).max())
 
+    @pytest.mark.slow
     def test_over_a_solve(self):
         grid = Grid(x=(0.0, LAP, 24), y=(0.0, LAP, 24))
         start = turbulence(grid, 0.05) + 0.5
@@ -307,6 +308,7 @@ class TestVorticity:
 
         assert np.isfinite(jax.jit(jax.grad(loss))(jnp.zeros(BOX.shape))).all()
 
+    @pytest.mark.slow
     def test_gradients_through_a_closure(self):
         grid = Grid(x=(0.0, LAP, 12), y=(0.0, LAP, 12))
         start = turbulence(grid, 0.1)

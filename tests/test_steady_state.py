@@ -203,6 +203,7 @@ class TestInAModel:
         {"reactor": np.arange(4.0)},
     )
 
+    @pytest.mark.slow
     def test_gradient_of_the_posterior(self):
         """And its top, which lies as near to the truth as its curvature says."""
         problem = pose(self.model, self.data)

@@ -144,7 +144,8 @@ class Watched(bd.Module):
 
 
 @pytest.mark.parametrize(
-    ("solver", "strategy"), [("tsit5", "reverse"), ("rodas5p", "forward"), ("kvaerno5", "reverse")]
+    ("solver", "strategy"),
+    [("tsit5", "reverse"), ("rodas5p", "forward"), pytest.param("kvaerno5", "reverse", marks=pytest.mark.slow)],
 )
 def test_what_engines_compile_can_be_kept_on_disk(solver, strategy):
     """The solvers have checks of their own."""
@@ -165,6 +166,7 @@ def test_constants_are_seen_where_a_branch_returns_nothing_else():
     assert one != other
 
 
+@pytest.mark.slow
 def test_a_fingerprint_sees_constants_of_functions_that_are_called():
     """A table inside a jitted forcing is no part of the printed program."""
 

@@ -55,6 +55,7 @@ def test_a_linear_field_is_exact():
         np.testing.assert_allclose(found.variances[name], (slopes[name] ** 2).sum(-1), rtol=1e-4, atol=1e-8)
 
 
+@pytest.mark.slow
 def test_scales_that_vary_agree_with_monte_carlo():
     head = lambda t, y, u: {"log_scale": -0.5 * y["place"] ** 2}  # noqa: E731
     layer = uncertain({"speed": bd.VaryingScale(0.3, head), "place": 0.1})
@@ -69,6 +70,7 @@ def test_scales_that_vary_agree_with_monte_carlo():
         np.testing.assert_allclose(found.variances[name][1:], variance[1:], rtol=4 * np.sqrt(2 / 4000))
 
 
+@pytest.mark.slow
 def test_it_is_the_mean_of_the_layer_where_nothing_deviates():
     layer = uncertain({"speed": 1e-9})
     found, plain = jax.jit(lambda: (layer(GIVEN), layer.layer(GIVEN)))()
@@ -92,6 +94,7 @@ def fading(scale, first, noise) -> bd.Model:
     return bd.Model(bd.Unscented(bd.ODE(field, {"x": first})), noise)
 
 
+@pytest.mark.slow
 def test_data_see_both_variances():
     realised = fading(0.2, jnp.asarray(3.0), bd.NormalNoise(0.05))
     rng = np.random.default_rng(0)
@@ -125,6 +128,7 @@ def assert_aleatoric(model, post):
     assert float(parts["aleatoric"].sel(time=4.0).squeeze()) > 2 * 0.02**2
 
 
+@pytest.mark.slow
 def test_its_variance_counts_as_aleatoric():
     model, data = fading_data()
     assert_aleatoric(model, bd.fit(model, data, Sifting(), key=0, progress=False))
@@ -153,4 +157,4 @@ def test_refusals():
         bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN)
     with pytest.raises(ModelError, match="needs bd"):
         model = bd.Model(uncertain({"speed": 1.0}), bd.StudentTNoise(1.0))
-        model.conditional(model.predict(GIVEN), GIVEN)
+        jax.eval_shape(lambda: model.conditional(model.predict(GIVEN), GIVEN))

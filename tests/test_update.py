@@ -131,6 +131,7 @@ def test_the_result_is_like_that_of_a_fit(post):
     bd.forecast(model(), updated, np.linspace(0.0, 20.0, 5))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("new", [np.array([12.0]), np.full(2000, 2.1)], ids=["surprising", "many"])
 def test_what_weights_cannot_carry_is_fitted_anew(post, new):
     updated = update(model(), post, series(new, 12), engine=Exact(), key=2)

@@ -88,7 +88,7 @@ class TestRandomWalk:
 @pytest.mark.parametrize("kind", [NormalShrinkage, Horseshoe, RandomWalk])
 def test_gradients(kind):
     # A width that leaves positive numbers positive: the prior is drawn, not its logarithm.
-    check_gradients(kind(4), lambda w: w(), width=1e-3)
+    check_gradients(kind(4), lambda w: w(), width=1e-3, solved=False)
 
 
 @pytest.mark.parametrize("size", [0, -1, 2.5])
