@@ -1,7 +1,7 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
 from abc import abstractmethod
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +45,13 @@ class VaryingScale(Module):
 
 
 class AbstractNoise(Module):
-    """The distribution of a datum, given its prediction; its parameters may be random leaves."""
+    """The distribution of a datum, given its prediction; its parameters may be random leaves.
+
+    `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
+    and negative binomial where the variance is larger.
+    """
+
+    counts_by_moments: ClassVar[bool] = False
 
     def __check_init__(self):
         scale = getattr(self, "scale", 1.0)
@@ -176,6 +182,8 @@ class StudentTNoise(AbstractNoise):
 class PoissonNoise(AbstractNoise):
     r"""$y \sim \mathrm{Poisson}(z)$: counts whose variance is their mean."""
 
+    counts_by_moments: ClassVar[bool] = True
+
     @property
     def support(self) -> constraints.Constraint:
         return constraints.nonnegative_integer
@@ -188,6 +196,7 @@ class NegativeBinomialNoise(AbstractNoise):
     r"""Over-dispersed counts: mean z, variance $z + z^2 / k$; `concentration` k has no unit."""
 
     concentration: Scalar
+    counts_by_moments: ClassVar[bool] = True
 
     @property
     def support(self) -> constraints.Constraint:

@@ -95,7 +95,11 @@ def fitted():
         {"time": times},
     )
     layer = bd.Algebraic(Decay(dist.LogNormal(-0.5, 0.5), dist.LogNormal(3.0, 0.3)))
-    model = bd.Model(layer, {"cases": bd.PoissonNoise(), "mass": bd.NormalNoise(0.01)})
+
+    class Reported(bd.PoissonNoise):
+        """One's own kind of count."""
+
+    model = bd.Model(layer, {"cases": Reported(), "mass": bd.NormalNoise(0.01)})
     post = bd.fit(model, data, Sifting(draws=300, proposals=40_000), key=0, progress=False)
     return bd.forecast(model, post, np.linspace(0.0, 8.0, 5))
 

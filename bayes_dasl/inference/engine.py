@@ -47,7 +47,8 @@ class Samples:
 
     `stats` are `(chain, draw)` by name and `facts` become attributes of the result. `draws_are` says in words what a
     draw is; `markov` whether the draws of a chain follow from one another, so that R-hat and effective sample sizes
-    mean something. `curves` are what a descent went through, `(member, step)` by name.
+    mean something; `superchains` how many groups of chains too short for R-hat begin at one point each, or none.
+    `curves` are what a descent went through, `(member, step)` by name.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]
@@ -58,6 +59,7 @@ class Samples:
     curves: dict[str, np.ndarray] | None = None
     draws_are: str = "chains"
     markov: bool = True
+    superchains: int = 0
     interrupted: bool = False
 
 

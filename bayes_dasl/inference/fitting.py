@@ -98,6 +98,7 @@ def fit(
         "posterior_sha256": identity["posterior_sha256"],
         "draws_are": samples.draws_are,
         "markov": int(samples.markov),
+        "superchains": samples.superchains,
         "findings": to_json(samples.findings),
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,

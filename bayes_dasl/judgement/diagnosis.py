@@ -45,7 +45,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
             *_run_findings(post),
             *said,
             *posterior_findings(post, agreed=all(map(_agreed, judged))),
-            *_mixing_findings(judged, int(post.attrs["superchains"]) if "nested_rhat" in post.attrs else 0),
+            *_mixing_findings(judged, int(post.attrs.get("superchains", 0))),
             *_chain_findings(post, judged),
             *_energy_findings(post),
             *_divergence_findings(post),

@@ -10,7 +10,6 @@ from scipy import special
 
 from .._statistics.thinning import thinned
 from ..errors import MismatchError
-from ..noise import NegativeBinomialNoise, PoissonNoise
 from .decomposition import chosen, labelled, stacked
 
 MEANINGS = {
@@ -18,7 +17,6 @@ MEANINGS = {
     "aleatoric": "mean entropy of the observation given the draw",
     "epistemic": "mutual information of the observation and the draw",
 }
-FAMILIES = (PoissonNoise.__name__, NegativeBinomialNoise.__name__)
 _MOST_DRAWS = 500
 _TAIL = 1e-9
 # Counts of which no draw tells one from the next are taken together: cells of a draw, and of each doubling of counts.
@@ -35,23 +33,26 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     (`aleatoric`) and what knowing the parameters would remove (`epistemic`, the mutual information). Where a count is
     often zero its variance is a poor measure, and this is the better one; for the variance see `decompose`.
 
-    By default all observables whose noise is `PoissonNoise` or `NegativeBinomialNoise`. Of more than 500 draws 500
-    evenly spaced ones are taken; failed ones are left out (`attrs["failed_draws"]`). Where one draw is left only the
-    aleatoric part is known, and where none is left nothing: what is not known is NaN. Sums leave out 1e-9 of the mass
-    of each draw at either end.
+    By default all observables whose noise is `PoissonNoise` or `NegativeBinomialNoise`, or says that data are
+    `counts_by_moments`. Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out
+    (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, and where none is left nothing:
+    what is not known is NaN. Sums leave out 1e-9 of the mass of each draw at either end.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
     Raises: MismatchError for an unknown observable, or one that is no count.
     Source: Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning.
     """
     everything = fc["conditional_mean"].to_dataset()
-    families = {str(name): str(v.attrs.get("noise", "")) for name, v in everything.data_vars.items()}
-    names = [n for n, family in families.items() if family in FAMILIES] if observables is None else list(observables)
+    others = {str(name): v.attrs.get("noise", "") for name, v in everything.data_vars.items() if not _are_counts(v)}
+    names = [str(n) for n in everything if n not in others] if observables is None else list(observables)
     for name in names:
-        if families.get(name, FAMILIES[0]) not in FAMILIES:
-            raise MismatchError(f"'{name}' is no count ({families[name]}): its uncertainty is split by decompose(fc)")
+        if name in others:
+            raise MismatchError(
+                f"'{name}' is no count whose law follows from its moments ({others[name]}): its uncertainty is split "
+                "by decompose(fc)"
+            )
     if not names:
-        raise MismatchError(f"the forecast has no counts ({', '.join(FAMILIES)}): see decompose(fc)")
+        raise MismatchError("the forecast has no counts whose law follows from their moments: see decompose(fc)")
     means = chosen(everything, names)
     mean, variance = (stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
     ok = np.all(np.isfinite(mean) & np.isfinite(variance), axis=2)
@@ -63,6 +64,10 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
                 parts[part][row, datum] = value
     attrs = {part: {"long_name": meaning, "units": "nat"} for part, meaning in MEANINGS.items()}
     return labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)), attrs)
+
+
+def _are_counts(variable: xr.DataArray) -> bool:
+    return bool(variable.attrs.get("counts_by_moments", 0))
 
 
 def split(mean: np.ndarray, variance: np.ndarray) -> tuple[float, float, float]:

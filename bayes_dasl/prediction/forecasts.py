@@ -55,7 +55,8 @@ def forecast(
         )
     }
     for name, variable in groups["conditional_mean"].data_vars.items():
-        variable.attrs["noise"] = type(model.noise_of(str(name))).__name__
+        noise = model.noise_of(str(name))
+        variable.attrs |= {"noise": type(noise).__name__, "counts_by_moments": int(noise.counts_by_moments)}
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})

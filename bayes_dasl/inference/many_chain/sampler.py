@@ -168,7 +168,6 @@ class ManyChain(AbstractEngine):
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts = fared(begun) | {
             "devices": population.devices,
-            "superchains": self.superchains,
             "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),
         }
@@ -177,7 +176,8 @@ class ManyChain(AbstractEngine):
         if len(begun["modes"]) > 1:
             trace["mode"] = nearest_mode(position, begun["modes"], begun["precisions"])
         modes = Modes(begun["modes"], begun["log_densities"])
-        return Samples(position, trace, facts, tuple(findings(facts)), modes, interrupted=interrupted)
+        said = tuple(findings(facts))
+        return Samples(position, trace, facts, said, modes, superchains=self.superchains, interrupted=interrupted)
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:

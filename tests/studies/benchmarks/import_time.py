@@ -1,6 +1,6 @@
 """Processor seconds of `import bayes_dasl`, beside those of what it cannot do without, by turns.
 
-Run: `uv run python tests/studies/benchmarks/import_time.py [repetitions]`
+Run: `uv run python -m tests.studies.benchmarks.import_time`
 
 Each import is a process of its own, user and system time; the first of each is not counted.
 """

@@ -219,14 +219,6 @@ def parallel():
     )  # fmt: skip
 
 
-class Birth(bd.Module):
-    birth: bd.Scalar
-    death: bd.Scalar
-
-    def __call__(self, t, y, u):
-        return {"prey": self.birth * y["prey"], "predator": -self.death * y["predator"]}
-
-
 class Predation(bd.Module):
     def __call__(self, t, y, u):
         met = 0.9 * y["prey"] * y["predator"]
