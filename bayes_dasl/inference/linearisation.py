@@ -3,13 +3,13 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Float
 
 from ..random import realise
 from .problem import Problem
 
 
-def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Float[Array, "dimension dimension"]:
+def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, "dimension dimension"]:
     """Minus the curvature of the log density, without that of predictions and scales of noise.
 
     These enter by their slopes: a datum tells of its prediction by one over its variance, of the logarithm of its
@@ -36,7 +36,8 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
         return jnp.concatenate(places), jnp.concatenate(spreads), jnp.concatenate([*broken, jnp.zeros(0)])
 
     (_, spreads, _), slopes = jax.jit(lambda x: (features(x), jax.jacrev(features)(x)))(at)
-    seen = jnp.concatenate([jnp.ravel(~jnp.isnan(problem.observed[name])) for name in problem.model.observables])
-    weights = jnp.where(seen, jnp.exp(-2 * spreads), 0.0), 2.0 * seen, jnp.ones(len(slopes[2]))
+    spreads, slopes = np.asarray(spreads), [np.asarray(slope) for slope in slopes]
+    seen = np.concatenate([~np.isnan(problem.observed[name]).ravel() for name in problem.model.observables])
+    weights = np.where(seen, np.exp(-2 * spreads), 0.0), 2.0 * seen, np.ones(len(slopes[2]))
     told = sum((slope.T @ (weight[:, None] * slope) for weight, slope in zip(weights, slopes, strict=True)), 0.0)
-    return told - jax.jit(jax.hessian(problem.log_prior))(at)
+    return told - np.asarray(jax.jit(jax.hessian(problem.log_prior))(at))

@@ -59,12 +59,13 @@ def _is_normal(leaf: RandomLeaf | None) -> bool:
 
 def _is_affine(network: Network, names: list[str]) -> bool:
     """Whether halfway between two values of these weights the outputs are halfway as well."""
-    draws = draw_prior(network, 2, key=jax.random.key(0))
-    first, second = ({path: v[i if path in names else 0] for path, v in draws.items()} for i in (0, 1))
-    halfway = {path: (first[path] + second[path]) / 2 for path in draws}
+    draws = {path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()}
+    three = {path: np.stack([v[0], v[1], (v[0] + v[1]) / 2] if path in names else v[[0, 0, 0]])
+             for path, v in draws.items()}  # fmt: skip
     at = dict.fromkeys(network.inputs, jnp.asarray(0.5))
-    one, other, between = (
-        jnp.stack([*realise(network, draw)(0.5, at, {}).values()]) for draw in (first, second, halfway)
-    )
-    scale = jnp.max(jnp.abs(jnp.stack([one, other])))
-    return bool(jnp.max(jnp.abs(between - (one + other) / 2)) <= _LINEAR * scale)
+
+    def outputs(draw):
+        return jnp.stack([*realise(network, draw)(0.5, at, {}).values()])
+
+    one, other, between = np.asarray(jax.jit(jax.vmap(outputs))(three))
+    return bool(np.abs(between - (one + other) / 2).max() <= _LINEAR * np.abs([one, other]).max())

@@ -192,7 +192,9 @@ class _Program:
         self._slope = traced(jax.value_and_grad(objective, has_aux=True), at, held, mine, jax.random.key(0))
         self._judge = traced(loss.judge, at, mine)
         self._enter = jax.jit(jax.vmap(lambda x, held: frames.of(held).coordinates(x)))
-        self._structure = jax.tree.structure(self._transform.init(self._parted(at)))
+        blank = lambda x: self._transform.init(self._parted(x))  # noqa: E731
+        self._blank = jax.jit(jax.vmap(blank))
+        self._structure = jax.tree.structure(jax.eval_shape(blank, at))
         self._run = Sharded(self._of_a_member, len(x))
 
     def _parted(self, x: Array) -> dict[str, Array]:
@@ -227,8 +229,7 @@ class _Program:
 
     def _no_memory(self, x: Float[np.ndarray, "member dimension"]) -> Arrays:
         """What the transforms remember of slopes before the first one."""
-        memory = jax.vmap(lambda x: self._transform.init(self._parted(x)))(jnp.asarray(x))
-        return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(memory))}
+        return {f"memory/{i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(self._blank(x)))}
 
     def window(self, state: Arrays, held: Arrays, own: Any, key: Array) -> Arrays:
         """The state of all members after a window, and their curves."""
