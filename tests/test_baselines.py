@@ -1,5 +1,7 @@
 """Baselines: what they must repeat, and that they are calibrated where they should be."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 import xarray as xr
@@ -7,7 +9,7 @@ from hypothesis import given, settings, strategies as st
 from trees import make_data, make_fc
 
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
+from bayes_dasl.judgement.baselines import _pairs, climatology, persistence, score_baselines
 from bayes_dasl.judgement.scores import score, score_ensemble
 
 
@@ -54,6 +56,43 @@ def test_persistence_beyond_the_longest_lead_takes_the_five_nearest_pairs_and_ti
     forecast = members(persistence(series(values), [100.0]))
     changes = [25, 24, 16, 21, 15, 9]  # lead 5, leads 4, and all leads 3, which tie
     assert list(forecast) == sorted(25.0 + np.array(changes))
+
+
+def test_persistence_before_the_data_goes_backwards():
+    values = np.array([1.0, 4.0, 2.0, 8.0, 5.0, 7.0, 6.0, 10.0])
+    found = persistence(series(values), [-2.0])
+    mirrored = persistence(series(values[::-1], -np.arange(8.0)[::-1]), [2.0])
+    np.testing.assert_allclose(members(found), members(mirrored))
+
+
+def test_persistence_between_the_data_begins_at_the_last_value_before():
+    values = np.arange(8.0) ** 2
+    found = persistence(series(values), [3.0, 3.5])
+    assert list(members(found, 0)) == [9.0] * 5 or members(found, 0).min() == 9.0 + 1.0
+    assert list(members(found, 1)) == sorted(9.0 + np.diff(values))
+
+
+def test_persistence_of_years_of_days_takes_little_memory():
+    """All pairs of them would take gigabytes."""
+    rng = np.random.default_rng(0)
+    train = series(rng.normal(size=1461).cumsum())
+    tracemalloc.start()
+    ensemble = persistence(train, 1461.0 + np.arange(200.0))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 4 * ensemble["y"].nbytes
+
+
+@pytest.mark.parametrize("regular", [True, False])
+def test_pairs_are_those_of_a_search_through_all(regular):
+    rng = np.random.default_rng(1)
+    seen = np.arange(40.0) if regular else np.sort(rng.uniform(0, 40, 40))
+    earlier, later = np.triu_indices(40, 1)
+    for lead in (0.3, 1.0, 7.0, 38.0, 100.0):
+        distance = np.abs(seen[later] - seen[earlier] - lead)
+        limit = max(np.sort(distance)[4], 0.5) * (1 + 1e-9)
+        wanted = {(i, j) for i, j, d in zip(earlier, later, distance, strict=True) if d <= limit}
+        assert set(zip(*map(np.ndarray.tolist, _pairs(seen, lead, 0.5)), strict=True)) == wanted
 
 
 def test_few_values_give_what_there_is():

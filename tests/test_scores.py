@@ -9,7 +9,7 @@ import xarray as xr
 from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy import stats
-from trees import make_data, make_fc
+from trees import TEST_TIMES, make_data, make_fc
 
 from bayes_dasl.errors import BayesDaslError, MismatchError
 from bayes_dasl.judgement.scores import COLUMNS, pit, score, score_ensemble
@@ -207,6 +207,28 @@ def test_score_is_that_of_the_shared_times():
     assert not score(fc, train).equals(score(fc, test))
     rounded = test.assign_coords(time=test["time"] * (1 + 1e-13))
     assert score(fc, rounded).equals(score(fc, test))
+
+
+@pytest.mark.parametrize("start", [0.0, 1.7e9])
+def test_times_a_second_apart_are_not_shared(start):
+    """Neither are those a tenth of the least gap apart, whatever the clock began with."""
+    fc, (_, test) = make_fc(), make_data()
+    shifted = lambda data, by: data.assign_coords(time=data["time"] - TEST_TIMES[0] + start + by)  # noqa: E731
+    clock = xr.DataTree.from_dict({"predictions": shifted(fc["predictions"].to_dataset(), 0.0)})
+    assert score(clock, shifted(test, 0.0)).equals(score(fc, test))
+    for apart in (1e-3, 0.4):
+        with pytest.raises(MismatchError, match="is in the forecast"):
+            score(clock, shifted(test, apart))
+
+
+def test_times_of_32_bits_are_those_of_64():
+    times = np.arange(11) / 10
+    predictions = xr.Dataset({"y": (("chain", "draw", "time"), np.zeros((1, 20, 11)))}, {"time": times})
+    data = xr.Dataset({"y": ("time", np.zeros(11))}, {"time": times.astype(np.float32)})
+    table = score(xr.DataTree.from_dict({"predictions": predictions}), data)
+    assert table.loc["y", "n"] == 11 and table.attrs["times_left_out"] == 0
+    later = xr.concat([data, data.assign_coords(time=data["time"] + 10)], "time")
+    assert score(xr.DataTree.from_dict({"predictions": predictions}), later).attrs["times_left_out"] == 11
 
 
 def test_swapped_observables_score_worse():

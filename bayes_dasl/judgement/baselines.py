@@ -30,13 +30,14 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
 
 def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
-    r"""Forecast the last observed value, dressed with the changes seen over the same lead time.
+    r"""Forecast the last value observed before, dressed with the changes seen over the same lead time.
 
     $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
     $t_j - t_i \approx t - t_n$
 
     The pairs are those within half a typical time step of the lead, and at least the five nearest;
-    a single training value is repeated as it is.
+    a single training value is repeated as it is. Before all training times it is the first value with the changes taken
+    backwards. Memory grows with the number of training values, for each time asked for.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
@@ -45,12 +46,10 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
         if seen.size == 0:
             return np.empty((0, time.size))
-        leads, changes = _changes(seen, values)
-        step = float(np.median(np.diff(seen))) if seen.size > 1 else 0.0
-        members = np.full((leads.size, time.size), np.nan)
-        for column, t in enumerate(time):
-            near = changes[_nearest(leads, t - seen[-1], step / 2)]
-            members[: near.size, column] = values[-1] + near
+        columns = [_dressed(seen, values, float(t)) for t in time]
+        members = np.full((max(map(len, columns)), time.size), np.nan)
+        for column, found in enumerate(columns):
+            members[: found.size, column] = found
         return members
 
     return _forecast(train, time, ensemble)
@@ -115,18 +114,30 @@ def _padded(block: np.ndarray, draws: int) -> np.ndarray:
     return np.pad(block, missing, constant_values=np.nan)
 
 
-def _changes(seen: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Lead times and changes of value between all ordered pairs of training times."""
+def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+    """The last value before `t` with each change over the same lead; of one training value, that value."""
     if seen.size == 1:
-        return np.zeros(1), np.zeros(1)
-    earlier, later = np.triu_indices(seen.size, 1)
-    return seen[later] - seen[earlier], values[later] - values[earlier]
+        return values
+    last = int(np.searchsorted(seen, t, side="right")) - 1
+    anchor, sign = (last, 1.0) if last >= 0 else (0, -1.0)
+    earlier, later = _pairs(seen, abs(t - seen[anchor]), float(np.median(np.diff(seen))) / 2)
+    return values[anchor] + sign * (values[later] - values[earlier])
 
 
-def _nearest(leads: np.ndarray, lead: float, width: float) -> np.ndarray:
-    """Indices of the pairs within `width` of the lead, and of the five nearest with their ties."""
-    distance = np.abs(leads - lead)
-    fewest = min(FEWEST_DIFFERENCES, distance.size) - 1
+def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the pairs of times whose distance is within `width` of the lead, and of the five nearest with ties."""
+    first = np.arange(seen.size)
+    at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
+    # The five nearest pairs of all are among the five nearest on either side for each earlier time.
+    near = at[:, None] + np.arange(-FEWEST_DIFFERENCES, FEWEST_DIFFERENCES)
+    inside = (near > first[:, None]) & (near < seen.size)
+    distance = np.abs(seen[np.clip(near, 0, seen.size - 1)] - seen[:, None] - lead)[inside]
+    rank = min(FEWEST_DIFFERENCES, distance.size) - 1
+    fewest = np.partition(distance, rank)[rank]
     # A little above the tie, so that rounding of the times keeps equal leads together.
-    limit = max(np.sort(distance)[fewest], width) * (1 + 1e-9)
-    return np.flatnonzero(distance <= limit)
+    width = max(fewest, width) * (1 + 1e-9) + 4 * np.spacing(np.abs(seen).max() + lead)
+    begin = np.maximum(np.searchsorted(seen, seen + lead - width, side="left"), first + 1)
+    number = np.maximum(np.searchsorted(seen, seen + lead + width, side="right") - begin, 0)
+    earlier = np.repeat(first, number)
+    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    return earlier, np.repeat(begin, number) + within

@@ -28,18 +28,21 @@ type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 def score(fc: xr.DataTree, data: xr.Dataset) -> pd.DataFrame:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
-    Only times that the forecast and the data share count. Missing observations are left out, and
-    so are draws that are not finite (a failed solve); `attrs["failed_draws"]` counts those. Row
-    `all` is the mean over the observables that have data (and the sum, for `n`).
+    Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many of the data are not
+    forecast. Missing observations are left out, and so are draws that are not finite (a failed solve);
+    `attrs["failed_draws"]` counts those. Row `all` is the mean over the observables that have data (and the sum, for
+    `n`).
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
     Raises: MismatchError if an observable is not in the data, or no time is shared.
     """
-    ensembles, _ = matched(fc, data)
+    ensembles, common = matched(fc, data)
     table = score_table(ensembles)
     failed = [~_finite(draws) for draws, _ in ensembles.values()]
     table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum())
+    index = index_of(common)
+    table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
     return table
 
 
@@ -156,8 +159,15 @@ def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
 
 
 def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
-    """Indices into `data` and into `forecast` of the times that both have, up to rounding."""
-    tolerance = 1e-9 * max(1.0, float(np.abs(forecast).max()))
+    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
+
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts.
+    """
+    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
+    forecast, data = np.asarray(forecast, float), np.asarray(data, float)
+    tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
+    gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
+    tolerance = min(tolerance, *(gaps[gaps > 0] / 4))
     columns = pd.Index(forecast).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
     rows = np.flatnonzero(columns >= 0)
     if rows.size == 0:
