@@ -144,7 +144,7 @@ class Grid(Module):
 
         Args:
             name: that of the axis.
-            coordinate: a number or an array of them, in its units; of a traced one nothing is known, and nothing refused.
+            coordinate: a number or an array of them, in its units; of a traced one nothing is known or refused.
 
         Raises: DataError that names the coordinate and the grid's range.
         """
