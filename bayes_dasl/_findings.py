@@ -15,7 +15,14 @@ FAILURES = "solver failures"
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing that was looked at; a remedy in words unless it is good."""
+    """One thing that was looked at; a remedy in words unless it is good.
+
+    Args:
+        level: "good", "warning" or "bad".
+        subject: what was looked at.
+        message: how it stands.
+        remedy: what to do about it; nothing where it is good.
+    """
 
     level: Level
     subject: str
@@ -29,7 +36,11 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings about a fit, the worst level among them, and a verdict in one sentence."""
+    """All findings about a fit, the worst level among them, and a verdict in one sentence.
+
+    Args:
+        findings: what was looked at, one after the other.
+    """
 
     findings: tuple[Finding, ...]
 

@@ -26,14 +26,16 @@ type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
 class Model(Module):
     """A scientific layer observed with noise: a NumPyro model whose parameters are the random leaves.
 
-    `noise` is one noise model for every output of the layer (its parameters are then shared), or a dict
-    that gives each observable its own. Calling the model runs it under NumPyro: `model(data)` conditions on
-    the observables that the dataset holds, `model(inputs(data))` draws them. A draw at which the solver fails
-    has log density −inf and a finite gradient.
+    Calling the model runs it under NumPyro: `model(data)` conditions on the observables that the dataset holds,
+    `model(inputs(data))` draws them. A draw at which the solver fails has log density −inf and a finite gradient.
 
-    `constraints` are soft: each is a function of the layer's values and its inputs, which returns by how much they
-    break a law, divided by how much of that is tolerated (any shape). Each number counts as a draw of the standard
-    normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
+    Args:
+        layer: what predicts, such as `bd.ODE` or a hybrid of layers.
+        noise: one noise model for every output of the layer (its parameters are then shared), or a dict that gives each
+            observable its own; outputs that are not in it are not observed.
+        constraints: soft laws by name, each a function of the layer's values and its inputs, which returns by how much
+            they break the law, divided by how much of that is tolerated (any shape). Each number counts as a draw of
+            the standard normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
 
     Raises: ModelError if the noise names something that the layer does not predict, nothing is random, or a constraint
     is no function or has a name that is taken.
@@ -76,14 +78,29 @@ class Model(Module):
         return self.layer.index
 
     def dims(self, observable: str) -> tuple[str, ...]:
-        """The dimensions of an observable, the index first."""
+        """The dimensions of an observable, the index first.
+
+        Args:
+            observable: its name.
+        """
         return (self.index, *self.layer.dims.get(observable, ()))
 
     def noise_of(self, observable: str) -> AbstractNoise:
+        """The noise of an observable, as the model holds it: its parameters may be random.
+
+        Args:
+            observable: its name.
+        """
         return self.noise[observable] if isinstance(self.noise, Mapping) else self.noise
 
     def __call__(self, data: xr.Dataset | Inputs, observed: Observed | None = None) -> None:
-        """Run as a NumPyro model; give a dataset, or inputs and observed arrays (NaN = missing)."""
+        """Run as a NumPyro model, from a dataset, or from inputs and observed arrays.
+
+        Args:
+            data: a dataset, or the inputs of the layer.
+            observed: with inputs, the data of each observable, `(time, …)`, NaN where missing; observables that it
+                lacks are drawn.
+        """
         if isinstance(data, xr.Dataset):
             held = [name for name in self.observables if name in data]
             observed = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
@@ -103,7 +120,11 @@ class Model(Module):
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
 
     def predict(self, inputs: Inputs) -> Prediction:
-        """What the layer of a realised model predicts, and by how much that breaks the constraints."""
+        """What the layer of a realised model predicts, and by how much that breaks the constraints.
+
+        Args:
+            inputs: start, times, forcings and places, as `inputs` gives them.
+        """
         if isinstance(self.layer, AbstractFilter):
             prediction = self.layer(inputs, {name: self.noise_of(name).variance for name in self.observables})
         else:
@@ -117,7 +138,13 @@ class Model(Module):
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times, forcings and places for this model's layer."""
+        """Times, forcings and places for this model's layer.
+
+        Args:
+            data: a dataset with the index and the forcings of the layer; observations are looked at by a filter only.
+            start: where the solve starts, in the units of the index; unless given, at the `start` of the layer, else at
+                the first time.
+        """
         layer = self.layer
         start = getattr(layer, "start", None) if start is None else start
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
@@ -132,7 +159,11 @@ class Model(Module):
         return dataclasses.replace(found, past=self.past(data))
 
     def past(self, data: xr.Dataset) -> Past | None:
-        """The observations that a filtering layer looks back at; none for other layers, or without observations."""
+        """The observations that a filtering layer looks back at; none for other layers, or without observations.
+
+        Args:
+            data: a dataset with the index and observations, NaN where missing.
+        """
         held = [name for name in self.observables if name in data]
         if not isinstance(self.layer, AbstractFilter) or not held:
             return None
@@ -140,7 +171,12 @@ class Model(Module):
         return Past(jnp.asarray(checked_times(data, self.index)), values)
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
-        """The distribution of each observable, given a prediction of a realised model and its inputs."""
+        """The distribution of each observable, given a prediction of a realised model and its inputs.
+
+        Args:
+            prediction: what `predict` returned.
+            inputs: those that it was called with.
+        """
         return {
             name: self.noise_at(name, prediction.values, inputs).around(
                 prediction.values[name], prediction.variances.get(name)
@@ -149,7 +185,13 @@ class Model(Module):
         }
 
     def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
-        """The noise of an observable at all times, given what the layer of a realised model predicts."""
+        """The noise of an observable at all times, given what the layer of a realised model predicts.
+
+        Args:
+            name: that of the observable.
+            values: what the layer predicts, `(time, …)` by name, in the units of the outputs.
+            inputs: those of the prediction.
+        """
         noise = self.noise_of(name)
         if not noise.varies:
             return noise

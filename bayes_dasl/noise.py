@@ -22,9 +22,11 @@ class VaryingScale(Module):
 
     $\sigma(t, y, u) = \text{typical} \cdot e^{h(t, y, u)}$
 
-    `head` h is a function with one value, such as a `bd.Network` with one output; a small scale of it, such as 0.5,
-    keeps the noise near what is typical. y are the predicted values of the model's layer. `typical` has the units of
-    the scale.
+    Args:
+        typical: the scale where h is zero, in its units.
+        head: h, a function `(t, y, u)` with one value, such as a `bd.Network` with one output; y are the predicted
+            values of the model's layer. A network of a small scale, such as 0.5, keeps the noise near what is typical.
+
     Raises: ModelError if the head is no function, or, when called, returns more than one value.
     """
 
@@ -65,7 +67,11 @@ class AbstractNoise(Module):
 
     @abstractmethod
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        """The distribution of the data, with the batch shape of the prediction."""
+        """The distribution of the data, with the batch shape of the prediction.
+
+        Args:
+            prediction: that of the observable, `(time, …)`, in its units.
+        """
 
     @property
     def varies(self) -> bool:
@@ -73,7 +79,13 @@ class AbstractNoise(Module):
         return any(map(_varies, jax.tree.leaves(self, is_leaf=_varies)))
 
     def at(self, t: Any, y: Values, u: Values) -> "AbstractNoise":
-        """Itself at some times, where its parameters that vary are numbers."""
+        """Itself at some times, where its parameters that vary are numbers.
+
+        Args:
+            t: times, `(time, …)`.
+            y: the predicted values at these times, by name.
+            u: the forcings at these times, by name.
+        """
         return jax.tree.map(lambda leaf: leaf(t, y, u) if _varies(leaf) else leaf, self, is_leaf=_varies)
 
     @property
@@ -85,7 +97,11 @@ class AbstractNoise(Module):
         raise ModelError(f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}")
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
-        """Data or predictions on the scale on which the noise is nearly normal."""
+        """Data or predictions on the scale on which the noise is nearly normal.
+
+        Args:
+            values: data or predictions, `(time, …)`, in the units of the observable.
+        """
         return values
 
     def spread(
@@ -93,7 +109,9 @@ class AbstractNoise(Module):
     ) -> Float[Array, "time ..."]:
         """About the standard deviation of the noise on the scale of `link`: what a datum tells of its prediction.
 
-        `variance` is that of the prediction itself, as for `around`.
+        Args:
+            prediction: that of the observable, `(time, …)`, in its units.
+            variance: that of the prediction itself, in the square of its units; none where it is certain.
         """
         return jnp.sqrt(self.around(prediction, variance).variance)
 
@@ -101,6 +119,10 @@ class AbstractNoise(Module):
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
         """The distribution of the data around a prediction that is uncertain by `variance` itself.
+
+        Args:
+            prediction: that of the observable, `(time, …)`, in its units.
+            variance: that of the prediction itself, in the square of its units; none where it is certain.
 
         Raises: ModelError for a variance where the noise is not normal.
         """
@@ -114,7 +136,11 @@ def _varies(node: Any) -> bool:
 
 
 class NormalNoise(AbstractNoise):
-    r"""$y \sim N(z, \sigma)$; `scale` σ in the units of the observable."""
+    r"""Normal noise: $y \sim N(z, \sigma)$.
+
+    Args:
+        scale: σ, in the units of the observable, or a `VaryingScale`.
+    """
 
     scale: Scalar | VaryingScale
 
@@ -127,7 +153,11 @@ class NormalNoise(AbstractNoise):
 
 
 class LogNormalNoise(AbstractNoise):
-    r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z; `scale` σ has no unit."""
+    r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z.
+
+    Args:
+        scale: σ, which has no unit, or a `VaryingScale`.
+    """
 
     scale: Scalar | VaryingScale
 
@@ -163,7 +193,12 @@ def _log_variance(mean: Float[Array, "time ..."], variance: Float[Array, "time .
 
 
 class StudentTNoise(AbstractNoise):
-    r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless `df` ν > 2."""
+    r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless ν > 2.
+
+    Args:
+        scale: σ, in the units of the observable, or a `VaryingScale`.
+        df: ν, the degrees of freedom: the fewer, the heavier the tails.
+    """
 
     scale: Scalar | VaryingScale
     df: Scalar = 4.0
@@ -193,7 +228,11 @@ class PoissonNoise(AbstractNoise):
 
 
 class NegativeBinomialNoise(AbstractNoise):
-    r"""Over-dispersed counts: mean z, variance $z + z^2 / k$; `concentration` k has no unit."""
+    """Over-dispersed counts: mean z, variance $z + z^2 / k$.
+
+    Args:
+        concentration: k, which has no unit: the larger, the nearer to `PoissonNoise`.
+    """
 
     concentration: Scalar
     counts_by_moments: ClassVar[bool] = True

@@ -55,6 +55,10 @@ def field(*, units: str, **kwargs: Any) -> Any:
     """A dataclass field with units, which the parameter table of a report shows.
 
     `birth: bd.Scalar = bd.field(units="1/year")`
+
+    Args:
+        units: those of the number, as text, such as "1/year".
+        kwargs: what else `equinox.field` takes, such as `default`.
     """
     return eqx.field(metadata={"units": units}, **kwargs)
 
@@ -251,6 +255,11 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
 
     A range of positive numbers gives a log-normal prior (the number stays positive), a range that holds
     negative numbers a normal one.
+
+    Args:
+        low: the lower end of the range, in the units of the number.
+        high: its upper end, in the same units.
+        mass: the prior probability of the range; half of the rest lies below it, half above.
 
     Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
     """

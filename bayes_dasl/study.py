@@ -36,8 +36,17 @@ type Say = Callable[[str], None]
 class Study:
     """A model and the rivals it is compared with, fitted to the data up to a time and scored after it.
 
-    `label` names the model in tables and figures, as the keys of `rivals` name the others; `source` says where
-    the command line finds the study again.
+    Args:
+        name: that of the study; the title of the report unless there is a `title`.
+        model: the model.
+        data: a dataset with the index, the observables and the forcings of all models.
+        split: the last value of the index that is training data, in its units.
+        rivals: other models by name.
+        engine: what fits every model, `NUTS()` unless given.
+        label: names the model in tables and figures, as the keys of `rivals` name the others.
+        title: that of the report.
+        source: where the command line finds the study again.
+
     Raises: ModelError if two models, or a model and a baseline, have the same name; DataError if the split leaves
     one side empty.
     """
@@ -96,7 +105,11 @@ class Study:
             model.inputs(forecast_times(self))
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
-        """The ladder of cheap checks for each model."""
+        """The ladder of cheap checks for each model.
+
+        Args:
+            key: a whole number, for the prior draws.
+        """
         return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
 
     def run(
@@ -106,6 +119,13 @@ class Study:
 
         A fit that the folder already holds whole, from the same model, data, engine and key, is kept, and one that
         was killed goes on from its last step. Ctrl-C while sampling keeps the draws so far.
+
+        Args:
+            folder: where the run is kept; it is made if there is none.
+            key: a whole number, for fits and forecasts.
+            progress: whether a bar is shown; unless told, on a terminal.
+            say: a function of one text that is called with what goes on; nothing is said unless given.
+
         Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
         cannot be written; MismatchError if the folder holds a run of something else.
         """

@@ -1,5 +1,7 @@
 """The page *Extending* runs as it stands, and what it writes does what it says."""
 
+import functools
+import inspect
 import re
 import types
 
@@ -80,9 +82,13 @@ def test_the_figure_has_axes_with_units(page):
     assert axes.get_xlabel() == "dose (mg/L)" and axes.get_ylabel()
 
 
+LISTED = re.findall(r"^::: bayes_dasl\.(\S+)$", (ROOT / "docs" / "api.md").read_text(encoding="utf-8"), re.MULTILINE)
+# Diffrax calls these and says what they take.
+OF_DIFFRAX = {f"pde.Chebyshev.{name}" for name in ("order", "error_order", "init", "func", "step")}
+
+
 def test_every_public_name_is_in_the_api_pages():
-    page = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
-    listed = set(re.findall(r"^::: bayes_dasl\.(\S+)$", page, re.MULTILINE))
+    listed = set(LISTED)
 
     def public(module):
         return {n for n, v in vars(module).items() if not n.startswith("_") and not isinstance(v, types.ModuleType)}
@@ -90,3 +96,31 @@ def test_every_public_name_is_in_the_api_pages():
     wanted = public(bd) | {f"{n}.{name}" for n in ("pde", "bases", "plots") for name in public(getattr(bd, n))}
     colours = {f"plots.{name}" for name in ("BLUE", "LEVELS", "STYLE", "VERMILION")}  # in one sentence of the page
     assert sorted(wanted - listed - colours - {"pde.PDE"}) == []
+
+
+def described(doc):
+    """The names that have a line under `Args:`."""
+    found = re.search(r"^Args:\n((?: {4}.*(?:\n|$))+)", inspect.cleandoc(doc or ""), re.MULTILINE)
+    return set(re.findall(r"^ {4}(\w+): ", found[1], re.MULTILINE)) if found else set()
+
+
+def arguments(function):
+    return set(inspect.signature(function).parameters) - {"self"}
+
+
+def methods(cls):
+    """The public methods that a class defines, with all that it and its bases say of their arguments."""
+    for name in vars(cls):
+        method = getattr(cls, name)
+        if not name.startswith("_") and inspect.isroutine(method):
+            yield name, method, set().union(*(described(getattr(base, name, None).__doc__) for base in cls.__mro__))
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_every_argument_has_a_line(name):
+    entry = functools.reduce(getattr, name.split("."), bd)
+    if not callable(entry) or (inspect.isclass(entry) and issubclass(entry, Exception)):
+        return  # a kind of value, or an error, which takes a message
+    assert described(entry.__doc__) == arguments(entry)
+    for method, function, said in methods(entry) if inspect.isclass(entry) else ():
+        assert f"{name}.{method}" in OF_DIFFRAX or arguments(function) <= said, method

@@ -40,11 +40,11 @@ def configure(
     JAX has a folder already (`JAX_COMPILATION_CACHE_DIR` or `jax.config`). No other setting is touched.
 
     Args:
-        cache: A folder for compiled programs and what else is worth keeping between processes; `True` for the one that
+        cache: a folder for compiled programs and what else is worth keeping between processes; `True` for the one that
             `BAYES_DASL_CACHE` names, or the user's cache folder; `False` for none.
-        cache_bytes: What the compiled programs may take on disk. Each process that computes begins by deleting those
+        cache_bytes: what the compiled programs may take on disk. Each process that computes begins by deleting those
             that have not been used for longest, but none of a folder of JAX's own.
-        cores: How many threads compute at once on a CPU; all cores that the process may use, unless given.
+        cores: how many threads compute at once on a CPU; all cores that the process may use, unless given.
 
     Raises: ModelError for numbers that make no sense.
     """

@@ -31,8 +31,11 @@ _OURS = re.compile(r"\d{6,}\.step|\.(run\.json|\d{6,}\.step)\.\w+")
 class Journal:
     """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there already.
 
-    `identity` says what is computed; steps of anything else are refused. Without a folder nothing is kept.
     A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step.
+
+    Args:
+        folder: where the steps are kept; nothing is kept unless given.
+        identity: what is computed, numbers and text by name; steps of anything else are refused.
 
     Raises: MismatchError if the folder holds another run; ReadError if it holds something else than a run;
     WriteError if it cannot be written.
@@ -63,7 +66,13 @@ class Journal:
                 temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
 
     def step(self, name: str, work: Callable[[], Arrays]) -> Arrays:
-        """The arrays of one step, by name."""
+        """The arrays of one step, by name.
+
+        Args:
+            name: that of the step, the same in each run.
+            work: a function without arguments that returns NumPy arrays by name; it is called where the step is not
+                kept.
+        """
         self._number += 1
         if self.folder is None:
             return _in_rows(work())

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 class ProgressBar:
     """`with ProgressBar(shown) as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
-    `shown=None` shows the bar where the error stream is a terminal.
+    Args:
+        shown: whether there is a bar; unless told, where the error stream is a terminal.
     """
 
     def __init__(self, shown: bool | None = None):
@@ -31,7 +32,12 @@ class ProgressBar:
             self._progress.__exit__(kind, error, trace)
 
     def start(self, what: str, total: int) -> None:
-        """Begin a phase of `total` units of work."""
+        """Begin a phase of the work.
+
+        Args:
+            what: its name, such as "sampling".
+            total: how many units of work it has.
+        """
         if not self._progress:
             return
         if self._task is not None:
@@ -39,7 +45,12 @@ class ProgressBar:
         self._task = self._progress.add_task(what, total=total, note="")
 
     def advance(self, done: int, note: str = "") -> None:
-        """So much more is done; `note` stands behind the time left."""
+        """So much more is done.
+
+        Args:
+            done: how many units of work more.
+            note: what stands behind the time left.
+        """
         if self._progress and self._task is not None:
             self._progress.update(self._task, advance=done, note=note)
 

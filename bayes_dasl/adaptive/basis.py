@@ -26,15 +26,26 @@ class Basis(Module):
     $I_i(high) - I_i(x)$. With zero weights the latter is a straight line that rises by `scale` from `low` to `high`, or
     falls. Neither is below `level` anywhere.
 
-    `family` gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`, `Product`), each on its own
-    range; `input` names a state, a forcing or `"t"` (for a `Product` one for each family), `output` the value that is
-    returned. `weights` are a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or
-    distribution of shape (size,). By default they are `NormalShrinkage` with an unknown scale, so that under the prior
-    `scale` times that is about the standard deviation of g all over the range; a `HilbertGP`, or a `Product` with one,
-    has an amplitude for that, so there they are standard normal; `NormalShrinkage` would add a second scale.
+    With the weights that are there unless others are given, `scale` times the scale of the weights is under the prior
+    about the standard deviation of g all over the range. A `HilbertGP`, or a `Product` with one, has an amplitude for
+    that, so its weights are standard normal; `NormalShrinkage` would add a second scale.
 
     Its random leaves form the group *network*, hyperparameters included: it is what is learned, as a network is, apart
     from parameters that have a meaning; so `decompose` and `diagnose` treat it as they do a network.
+
+    Args:
+        family: what gives the features (`BSpline`, `RBF`, `Fourier`, `Polynomial`, `HilbertGP`, `Product`), each on its
+            own range.
+        input: the name of a state, a forcing or `"t"`; for a `Product` one for each family.
+        output: the name of the value that is returned.
+        weights: a prior that shrinks (`NormalShrinkage`, `Horseshoe`, `RandomWalk`), or an array or distribution of
+            shape `(size,)`; `NormalShrinkage` with an unknown scale unless given, or standard normal for a family with
+            an amplitude of its own.
+        level: the constant that is added, in the units of g.
+        scale: the factor of f, in the units of g.
+        positive: whether f stands in an exponential.
+        monotone: "increasing" or "decreasing", for a `BSpline`; neither unless given.
+
     Shapes: any shape of x, and the same of g.
     Raises: ModelError if names, weights and features differ in number, if a positive or monotone function could change
     its sign by `scale`, or if it is called and nobody gives its input.

@@ -16,6 +16,12 @@ class Link(Module):
 
     The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`. Several links to one
     target add up.
+
+    Args:
+        source: "part.value", where it comes from.
+        target: "part.forcing", where it leads to.
+        strength: the factor, in the units of the forcing over those of the value.
+
     Raises: ModelError unless both ends are a part and a name with a dot between.
     """
 
@@ -57,9 +63,13 @@ class Coupling(Module):
 
     $\dot y_p = f_p(t, y_p, u \cup \{\text{strength} \cdot \text{linked state}\}) / \tau_p$
 
-    `parts` are vector fields by name, `states` the names of the states of each (no name twice, so that
-    `ODE(initial=…)` holds them all), `links` what they see of each other, and `timescales` the τ of each part: 1 for a
-    part without one, small for a fast one. Strengths and time scales may be random.
+    Strengths and time scales may be random.
+
+    Args:
+        parts: vector fields by name.
+        links: what the parts see of each other: a `Link`, or several.
+        states: the names of the states of each part (no name twice, so that `ODE(initial=…)` holds them all).
+        timescales: the τ of each part: 1 for a part without one, small for a fast one.
 
     Shapes: states of any shape; a link passes a state on as it is.
     Units: τ that of time, if f has none; else none.

@@ -20,11 +20,17 @@ class MultiFidelity(AbstractLayer):
 
     $\text{costly}(t) = \rho(t) \cdot \text{cheap}(t) + \delta(t, \text{cheap values}, u)$
 
-    `low` is the cheap layer, and `costly` names what is predicted beside its outputs: `{"costly name": "cheap name"}`.
-    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. `ratio` ρ is a number or a
-    function of `(t, y, u)` that returns one for each costly name; `discrepancy` δ is a function of `(t, y, u)`, such as
-    a `Basis` or a `Network`, that returns a correction for some or all of them. There y are the values of the cheap
-    layer at that time. `extra` names data variables that ρ or δ look at and the cheap layer does not.
+    Data of both fix ρ and δ; where costly data are few, the cheap ones carry the shape. In ρ and δ y are the values of
+    the cheap layer at that time.
+
+    Args:
+        low: the cheap layer.
+        costly: what is predicted beside its outputs: `{"costly name": "cheap name"}`.
+        ratio: ρ, which has no unit: a number, a distribution, or a function of `(t, y, u)` that returns one for each
+            costly name.
+        discrepancy: δ, in the units of the values: a function of `(t, y, u)`, such as a `Basis` or a `Network`, that
+            returns a correction for some or all of the costly names.
+        extra: the data variables that ρ or δ look at and the cheap layer does not.
 
     Units: costly values have those of the cheap ones.
     Raises: ModelError if a name is unknown or taken, or ρ or δ return a name that is not costly.

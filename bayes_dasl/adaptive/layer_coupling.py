@@ -22,9 +22,14 @@ class LayerCoupling(AbstractLayer):
     $u_{target}(t) = \sum \text{strength} \cdot y_{source}(t)$
 
     The links go one way: each layer is solved once, after those that it depends on. What is passed on is known at
-    `points` equidistant times from the start to the last time of the data and linear between them, so its error falls
-    with the square of their number. Name a linked forcing among the `forcings` of the layer that receives it; the
-    coupled layer asks the data for all other forcings. It predicts what all its layers predict.
+    `points` times and linear between them, so its error falls with the square of their number. Name a linked forcing
+    among the `forcings` of the layer that receives it; the coupled layer asks the data for all other forcings. It
+    predicts what all its layers predict.
+
+    Args:
+        layers: by name.
+        links: what one layer passes on to another: a `Link`, or several.
+        points: how many equidistant times, from the start to the last time of the data, what is passed on is known at.
 
     Shapes: linked values are `(time,)`.
     Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle, two layers predict

@@ -42,9 +42,15 @@ class Check(Diagnosis):
 def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0) -> Check:
     """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
 
-    The cost is that of the engine, `NUTS()` unless given; of an engine of one's own only that of a gradient is known.
-    Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it
-    are not climbed.
+    Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it are not
+    climbed.
+
+    Args:
+        model: the model.
+        data: what it is to be fitted to, as for `fit`.
+        engine: the one whose cost is told, `NUTS()` unless given; where its `cost` says nothing only that of a gradient
+            is known.
+        key: a whole number or a JAX random key, for the prior draws.
     """
     try:
         prepare()

@@ -71,7 +71,11 @@ class Node:
 
 @dataclasses.dataclass(frozen=True)
 class Description:
-    """The tree of a model: `print` it, or `draw()` it as a diagram."""
+    """The tree of a model: `print` it, or `draw()` it as a diagram.
+
+    Args:
+        root: the part that holds all others, with its kind, settings and numbers.
+    """
 
     root: Node
 
@@ -100,6 +104,9 @@ class Description:
 
 def describe(model: Module) -> Description:
     """What a model is made of: every part with its kind and settings, every number with its prior or value.
+
+    Args:
+        model: a `bd.Model`, or a part of one.
 
     Raises: ModelError for what is no model or part of one.
     """

@@ -28,7 +28,13 @@ _LAPS = 2
 
 @dataclass(frozen=True)
 class SolverChoice:
-    """A model with the solver that suits it, and why: `print(choice)` says what was measured."""
+    """A model with the solver that suits it, and why: `print(choice)` says what was measured.
+
+    Args:
+        model: the model, with that solver in every ODE.
+        solver: its name, "tsit5" or "rodas5p".
+        reason: what was measured, in words.
+    """
 
     model: Model
     solver: str
@@ -62,6 +68,11 @@ def choose_solver(model: Model, data: xr.Dataset, *, key: int | Array = 0) -> So
     It is the one that fails for fewer draws; if both do alike, the one whose gradient takes less time. The model that
     is returned has it in every ODE. Which one is cheaper depends on the machine, so take the choice down: write
     `solver="rodas5p"` where the model is built.
+
+    Args:
+        model: a model with an ODE.
+        data: what it is to be fitted to, as for `fit`.
+        key: a whole number or a JAX random key, for the prior draws.
 
     Raises: ModelError for a model without an ODE, or DataError and ModelError as a fit does.
     """

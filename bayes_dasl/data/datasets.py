@@ -22,10 +22,14 @@ def inputs(
 ) -> Inputs:
     """Times and forcings of a dataset, without any observation.
 
-    `start` is the time of the initial state, by default the first time of the data. `forcings` names the
-    variables that drive the model, by default every variable that has no missing value; `interpolation` says for some
-    of them that they are not `linear` between their data but `step` or `cubic`. `index` is the coordinate that the data
-    run along, and `places` are the other coordinates that the model looks at.
+    Args:
+        data: a dataset; its index increases.
+        start: the time of the initial state, in the units of the index; the first time of the data unless given.
+        forcings: the variables that drive the model; unless given, every variable of numbers along the index alone of
+            which none is missing.
+        interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
+        index: the coordinate that the data run along.
+        places: the other coordinates that the model looks at.
 
     Raises: DataError if times do not increase, or a forcing is unknown or has gaps.
     """
@@ -142,6 +146,10 @@ def check_units(data: xr.Dataset, name: str, expected: str) -> None:
 def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:
     """Training data up to and including a value of the index, and test data after it: `split(data, time=1912)`.
 
+    Args:
+        data: a dataset; its index increases.
+        at: the last value of the index that is training data, in its units, by the name of the index.
+
     Raises: DataError if one side would be empty, or not exactly one coordinate is named.
     """
     if len(at) != 1:
@@ -157,7 +165,12 @@ def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:
 
 
 def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]:
-    """Mean and standard deviation of each named variable, for `Network(inputs=…)`."""
+    """Mean and standard deviation of each named variable, for `Network(inputs=…)`.
+
+    Args:
+        data: a dataset.
+        names: the variables, whose missing values (NaN) are left out.
+    """
     scales = {}
     for name in names:
         values = observations(data, name, dims=tuple(map(str, data[name].dims)) if name in data else ())

@@ -84,8 +84,13 @@ class Past(eqx.Module):
 class Inputs(eqx.Module):
     """What a layer is driven by: the start, the times at which it is asked, and the forcings.
 
-    `times` are the values of the data's index: times, or the rows of a layer that knows no time. `coordinates` are
-    those of the data's other dimensions, such as the places at which a field was observed.
+    Args:
+        start: the time of the initial state.
+        times: the values of the data's index, `(time,)`: times, or the rows of a layer that knows no time.
+        forcings: functions of one time, by name.
+        coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at which a field was
+            observed.
+        past: observations that a filtering layer looks back at; none for other layers.
     """
 
     start: Float[Array, ""]
@@ -95,5 +100,9 @@ class Inputs(eqx.Module):
     past: Past | None = None
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
-        """The forcings at one time, by name: the `u` of a vector field."""
+        """The forcings at one time, by name: the `u` of a vector field.
+
+        Args:
+            t: a time, in the units of the index.
+        """
         return {name: force(t) for name, force in self.forcings.items()}

@@ -37,7 +37,14 @@ class AbstractHybrid(AbstractLayer):
 
     @abstractmethod
     def join(self, t: Any, y: Values, u: Values, found: Mapping[str, Values]) -> Values:
-        """The values at one point; `y` holds the states and what the parts say, `found` the parts' values."""
+        """The values at one point.
+
+        Args:
+            t: the time, or the value of the index.
+            y: the states, and what the parts say.
+            u: the forcings, by name.
+            found: the values of each part, by its name.
+        """
 
     @property
     def layered(self) -> bool:

@@ -24,8 +24,13 @@ class Conserve(Module):
 
     $\dot y = f - A^\top (A A^\top)^{-1} A f$, so that $A \dot y = 0$
 
-    `totals` names each conserved total and gives the weight of every state in it:
-    `{"mass": {"substrate": 1, "product": 1}}`. A hard constraint: it holds to round-off.
+    A hard constraint: it holds to round-off.
+
+    Args:
+        vector_field: a function `(t, y, u)` that returns the rates of the states by name.
+        totals: each conserved total by name, with the weight of every state in it:
+            `{"mass": {"substrate": 1, "product": 1}}`.
+
     Raises: ModelError for what is no function, no totals, totals that depend on each other, or, when called, a state
     that there is not.
     """

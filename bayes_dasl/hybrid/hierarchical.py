@@ -16,8 +16,12 @@ class Hierarchical(AbstractHybrid):
 
     $n\big(t,\ y,\ s_1(t, y, u), \dots, s_k(t, y, u),\ u\big)$
 
-    `sciences` are vector fields or layers by name; the network reads what each returns as `name.value`. It returns all
-    that is to be returned. `extra` names what it reads from the data and the sciences do not, where they are layers.
+    Args:
+        sciences: vector fields or layers by name.
+        network: a function `(t, y, u)` that reads what each science returns as `name.value`, and returns all that is to
+            be returned.
+        extra: the data variables that the network reads and the sciences do not, where they are layers.
+
     Raises: ModelError unless there are named sciences and the network is a function.
     """
 

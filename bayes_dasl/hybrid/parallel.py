@@ -25,10 +25,13 @@ class Parallel(AbstractHybrid):
 
     $\sum_k w_k\, f_k(t, y, u), \quad w_k \ge 0,\ \sum_k w_k = 1$
 
-    `models` are vector fields or layers by name. `weights` are their shares: an array that sums to one or a
-    distribution over the simplex (default: uniform), in the order of the models; or a gate, a function `(t, y, u)`
-    such as a `Network` that returns a logit for each model by its name, so that the shares vary with what it reads.
-    `extra` names what functions read from the data and the layers do not.
+    Args:
+        models: vector fields or layers by name.
+        weights: their shares: an array that sums to one or a distribution over the simplex (uniform unless given), in
+            the order of the models; or a gate, a function `(t, y, u)` such as a `Network` that returns a logit for each
+            model by its name, so that the shares vary with what it reads.
+        extra: the data variables that functions read and the layers do not.
+
     Raises: ModelError for fewer than two models, weights of another number or that are no shares, or models that
     predict other values.
     """

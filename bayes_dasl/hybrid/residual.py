@@ -24,16 +24,23 @@ class Residual(AbstractHybrid):
     The closure $g$ may correct some of the states, or outputs, only. With `relative` it corrects the rate per unit of
     state, so that a state that starts positive stays positive; of a layer's output it corrects the share.
 
-    `orthogonal` takes data, and keeps the closure from doing what the scientific parameters could do:
-    $g_\perp = g - S c$ with $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the
-    sensitivities of the science to its random leaves, at the values that the draw has, and $x_j$ are the rows of the
-    data. Its target are then the parameters with which the science alone comes closest to the truth at these points,
-    in the norm of the weights $w_j$: one over the standard deviation of each state or output over the points, or, for
-    a vector field that is `relative`, one over the state itself. For a vector field the data name every state and
-    forcing that the equations and the closure read (rows with gaps are left out; the index counts as `t`); for a layer,
-    its times, forcings and places. Which leaves are random is looked up when the Residual is built.
+    With `orthogonal` the closure is projected: $g_\perp = g - S c$ with
+    $c = \arg\min_c \sum_j \lVert w_j (g(x_j) - S(x_j)\,c) \rVert^2$, where $S$ are the sensitivities of the science to
+    its random leaves, at the values that the draw has, and $x_j$ are the rows of the data. Its target are then the
+    parameters with which the science alone comes closest to the truth at these points, in the norm of the weights
+    $w_j$: one over the standard deviation of each state or output over the points, or, for a vector field that is
+    `relative`, one over the state itself. Which leaves are random is looked up when the Residual is built.
 
-    `extra` names what the closure reads from the data and the science does not, where that is a layer.
+    Args:
+        science: a vector field `(t, y, u)`, or a layer.
+        closure: g, a function `(t, y, u)` such as a `Network`, which returns corrections by name, in the units of what
+            it corrects, or without a unit (per time for a rate) with `relative`.
+        relative: whether g is multiplied by the state, or the output, that it corrects.
+        orthogonal: data, as a dataset, for which the closure is kept from doing what the scientific parameters could
+            do; for a vector field they name every state and forcing that the equations and the closure read (rows with
+            gaps are left out; the index counts as `t`), for a layer its times, forcings and places.
+        extra: the data variables that the closure reads and the science does not, where that is a layer.
+
     Raises: ModelError if the closure is no function; DataError if a state that is corrected `relative` to itself is
     zero in the data of `orthogonal`; ModelError when called, if the closure corrects something that the science does
     not have, or if the data of `orthogonal` lack something that is read.

@@ -21,10 +21,14 @@ class VarianceHead(Module):
 
     $m(t, y, u) + \sigma(t, y, u)\,\varepsilon, \quad \varepsilon_i \sim N(0, 1)$
 
-    `mean` m is a function such as `bd.Network`; `scales` σ gives the standard deviation of some or all of its values
-    by name, in their units: a number, a distribution, or a function (t, y, u) such as `bd.VaryingScale`, a head of its
-    own. ε is what no data will tell: one number for each name, the same along a trajectory. `Unscented` takes it into
+    ε is what no data will tell: one number for each name, the same along a trajectory. `Unscented` takes it into
     account; without it ε is 0.
+
+    Args:
+        mean: m, a function `(t, y, u)` such as `bd.Network`.
+        scales: σ of some or all of its values by name, in their units: a number, a distribution, or a function
+            `(t, y, u)` such as `bd.VaryingScale`, a head of its own.
+
     Raises: ModelError if the mean is no function or there are no scales; when called, for a scale of a value that the
     mean does not have.
     """
@@ -62,6 +66,10 @@ class Unscented(AbstractLayer):
     That variance counts as aleatoric, beside that of the noise, which must be normal or log-normal; means are exact
     where predictions are quadratic in ε, and so are variances where they are linear. It costs as many solves as there
     are points. Values at different times are taken as independent given the parameters, as in the source.
+
+    Args:
+        layer: a layer with one or more `VarianceHead`s inside.
+
     Raises: ModelError unless there is a `VarianceHead` inside, or for a layer that looks back at observations.
     Source: Julier & Uhlmann (2004); Akhare, Luo & Wang (2024), DiffHybrid-UQ, arXiv:2401.00161, who draw ε anew at each
     step of a solver of fixed steps: theirs is noise that depends on the step, ours an error that stays.
@@ -118,7 +126,11 @@ class Unscented(AbstractLayer):
         return sum(head.deviates.size for head in _heads(self.layer))
 
     def deviating(self, deviates: Float[Array, " n"]) -> AbstractLayer:
-        """The layer with these deviates."""
+        """The layer with these deviates.
+
+        Args:
+            deviates: those of all heads, `(deviates,)`, in units of their standard deviations.
+        """
         left = list(jnp.split(deviates, _ends(self.layer)))
 
         def placed(node):

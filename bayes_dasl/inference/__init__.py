@@ -11,7 +11,7 @@ from .descent import (
     Laplace as Laplace,
     MCDropout as MCDropout,
 )
-from .engine import AbstractEngine as AbstractEngine, Cost as Cost, Samples as Samples
+from .engine import AbstractEngine as AbstractEngine, Cost as Cost, Modes as Modes, Samples as Samples
 from .fitting import belongs_to as belongs_to, check_engine as check_engine, fit as fit, resume as resume
 from .groups import (
     check_same_posterior as check_same_posterior,
@@ -19,6 +19,6 @@ from .groups import (
 )
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
-from .problem import Problem as Problem, pose as pose
+from .problem import Problem as Problem, Terms as Terms, pose as pose
 from .smc import SMC as SMC
 from .svi import SVI as SVI

@@ -20,8 +20,10 @@ from .problem import Problem
 class Cost(NamedTuple):
     """What an engine takes at each of the positions that it looks at together.
 
-    `least` and `most` are gradients, or what costs as much; `programs` is how many times as long as a gradient it
-    takes to compile.
+    Args:
+        least: the fewest gradients, or what costs as much.
+        most: the most of them.
+        programs: how many times as long as a gradient it takes to compile.
     """
 
     least: float
@@ -35,7 +37,12 @@ type Facts = Mapping[str, int | float | str]
 
 @dataclasses.dataclass(frozen=True)
 class Modes:
-    """Modes of the posterior worth having, best first, in the unconstrained space."""
+    """Modes of the posterior worth having, best first, in the unconstrained space.
+
+    Args:
+        positions: `(mode, dimension)`.
+        log_densities: those of the posterior there, `(mode,)`, in nats up to a constant.
+    """
 
     positions: Float[np.ndarray, "mode dimension"]
     log_densities: Float[np.ndarray, " mode"]
@@ -45,10 +52,18 @@ class Modes:
 class Samples:
     """Draws in the unconstrained space, what is known of each, and what the engine says of its run.
 
-    `stats` are `(chain, draw)` by name and `facts` become attributes of the result. `draws_are` says in words what a
-    draw is; `markov` whether the draws of a chain follow from one another, so that R-hat and effective sample sizes
-    mean something; `superchains` how many groups of chains too short for R-hat begin at one point each, or none.
-    `curves` are what a descent went through, `(member, step)` by name.
+    Args:
+        positions: the draws, `(chain, draw, dimension)`.
+        stats: what is known of each draw, `(chain, draw)` by name, such as `lp`, its log density.
+        facts: what is known of the run: numbers and text by name, which become attributes of the result.
+        findings: what should be said of the run, in `diagnose`.
+        modes: modes of the posterior that were found, if any.
+        curves: what a descent went through, `(member, step)` by name.
+        draws_are: what a draw is, in words.
+        markov: whether the draws of a chain follow from one another, so that R-hat and effective sample sizes mean
+            something.
+        superchains: how many groups of chains, each too short for R-hat, begin at one point; none unless given.
+        interrupted: whether Ctrl-C ended the run early.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]
@@ -146,18 +161,29 @@ class AbstractEngine(abc.ABC, Settings):
         """
 
     def cost(self, problem: Problem) -> Cost | None:
-        """What a run takes, before it has run; none if that is not known."""
+        """What a run takes, before it has run; none if that is not known.
+
+        Args:
+            problem: the posterior, as a function of one flat vector.
+        """
         return None
 
     def gradient_mode(self, problem: Problem) -> str:
         """Whether gradients are taken by `forward` or `reverse` mode through the solver.
+
+        Args:
+            problem: the posterior, as a function of one flat vector.
 
         Raises: ModelError if the solver of the model cannot do what the engine needs.
         """
         return choose(problem, "reverse")
 
     def near(self, positions: Float[np.ndarray, "draw dimension"]) -> "AbstractEngine":
-        """The engine for a posterior that is similar to one with draws at these positions."""
+        """The engine for a posterior that is similar to one with draws at these positions.
+
+        Args:
+            positions: the draws, `(draw, dimension)`, in the unconstrained space.
+        """
         return self
 
 

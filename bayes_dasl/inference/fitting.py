@@ -40,23 +40,28 @@ def fit(
 ) -> xr.DataTree:
     """Draw from the posterior of a model given data.
 
-    Data, model and shapes are checked before anything is compiled. The engine is `NUTS()` unless given.
-    Ctrl-C while NUTS or ManyChain sample keeps the draws so far: a warning says so, and so does the attribute
-    `interrupted`.
-    `progress` shows a bar (default: on a terminal). The same key gives the same draws on the same machine, as long as
-    the cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
+    Data, model and shapes are checked before anything is compiled. Ctrl-C while NUTS or ManyChain sample keeps the
+    draws so far: a warning says so, and so does the attribute `interrupted`. A runtime check by `eqx.error_if` in the
+    model does not raise here: return NaN, and the draw is rejected.
 
-    With a folder `checkpoint`, every step of the run is kept there as it is done. Called again after the process was
-    killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
-    `device` is `cpu`, `gpu`, or `auto`: the kind with the most gradients a second, as the attribute `device` says.
-    A runtime check by `eqx.error_if` in the model does not raise here: return NaN, and the draw is rejected.
+    Args:
+        model: the model.
+        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
+        engine: how draws are made, `NUTS()` unless given.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was
+            killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
+        device: "cpu", "gpu", or "auto": the kind with the most gradients a second, as the attribute `device` says.
+        key: a whole number or a JAX random key. The same key gives the same draws on the same machine, as long as the
+            cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
 
     Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
-    `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum
-    given each draw); NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and
-    its terms; a network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates
-    of each draw at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds
-    `mismatch`, their root mean square, in units of what is tolerated.
+    `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum given each
+    draw); NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and its terms; a
+    network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
+    at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds `mismatch`,
+    their root mean square, in units of what is tolerated.
+
     Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
     """
     began = time.perf_counter()
@@ -118,6 +123,14 @@ def resume(
     """Go on with the fit whose checkpoint lies in a folder; engine and key are those that it was begun with.
 
     The result is that of `fit` without the interruption, to the last bit on the same machine.
+
+    Args:
+        model: the model of that fit.
+        data: the data of that fit.
+        checkpoint: the folder.
+        progress: whether a bar is shown; unless told, on a terminal.
+        device: as for `fit`.
+
     Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or other data;
     DataError, ModelError as `fit`.
     """

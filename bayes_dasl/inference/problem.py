@@ -75,9 +75,16 @@ class _Site(eqx.Module):
 
 
 class Problem(eqx.Module):
-    """The posterior of a model given data, as a function of one flat vector of length `dimension`.
+    """The posterior of a model given data, as a function of one flat vector of length `dimension`; `pose` makes it.
 
     The sites lie in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped.
+
+    Args:
+        model: the model.
+        inputs: what drives its layer: start, times, forcings, places.
+        observed: the data of each observable, `(time, …)`, NaN where missing.
+        sites: where each random leaf lies in the vector, and how it gets there, by path.
+        dimension: the length of the vector.
     """
 
     model: Model
@@ -87,21 +94,33 @@ class Problem(eqx.Module):
     dimension: int = eqx.field(static=True)
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
-        """Log density in the unconstrained space, up to a constant; −inf where the solver fails."""
+        """Log density in the unconstrained space, up to a constant; −inf where the solver fails.
+
+        Args:
+            position: where, in the unconstrained space, `(dimension,)`.
+        """
         values, log_jacobian = self.constrain_with_volume(position)
         log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + log_jacobian
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prior(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
-        """Log density of the prior alone in the unconstrained space; no solver runs."""
+        """Log density of the prior alone in the unconstrained space; no solver runs.
+
+        Args:
+            position: where, in the unconstrained space, `(dimension,)`.
+        """
         values, log_jacobian = self.constrain_with_volume(position)
         leaves = paths(self.model)
         terms = [jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()]
         return sum(terms, log_jacobian)
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
-        """The log priors of a position by group, with the volume of the way to the unconstrained space."""
+        """The log priors of a position by group, with the volume of the way to the unconstrained space.
+
+        Args:
+            position: where, in the unconstrained space, `(dimension,)`.
+        """
         found = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
         values = self.constrain(position)
         for path, leaf in paths(self.model).items():
@@ -142,11 +161,19 @@ class Problem(eqx.Module):
         return Terms(*(jnp.where(usable, value, -jnp.inf) for value in found))
 
     def constrain(self, position: Float[Array, " dimension"]) -> dict[str, Array]:
-        """Named values (path → array) from a flat position."""
+        """Named values (path → array) from a flat position.
+
+        Args:
+            position: where, in the unconstrained space, `(dimension,)`.
+        """
         return self.constrain_with_volume(position)[0]
 
     def constrain_with_volume(self, position: Array) -> tuple[dict[str, Array], Array]:
-        """Named values, and the log of the volume that the way there stretches."""
+        """Named values, and the log of the volume that the way there stretches.
+
+        Args:
+            position: where, in the unconstrained space, `(dimension,)`.
+        """
         values, log_jacobian = {}, jnp.zeros(())
         for path, site in self.sites.items():
             flat = position[site.start : site.start + site.size]
@@ -156,12 +183,21 @@ class Problem(eqx.Module):
         return values, log_jacobian
 
     def unconstrain(self, values: dict[str, Array]) -> Float[Array, " dimension"]:
-        """The flat position of named values."""
+        """The flat position of named values.
+
+        Args:
+            values: those of every random leaf, by path.
+        """
         parts = [jnp.ravel(site.bijector.inv(values[path])) for path, site in self.sites.items()]
         return jnp.concatenate(parts)
 
     def prior(self, draws: int, *, key: Array) -> Float[Array, "draws dimension"]:
-        """Independent prior draws in the unconstrained space; no solver runs."""
+        """Independent prior draws in the unconstrained space; no solver runs.
+
+        Args:
+            draws: how many.
+            key: a JAX random key.
+        """
         return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
 
     def prior_widths(self) -> Float[np.ndarray, " dimension"]:
@@ -202,7 +238,11 @@ class Problem(eqx.Module):
         return tuple(self.model.constraints)
 
     def weights(self, of_times: Float[np.ndarray, "... time"] | None = None) -> dict[str, Any]:
-        """How often each datum counts if all at a time count so often; once unless given."""
+        """How often each datum counts, over the dimensions of its observable.
+
+        Args:
+            of_times: how often the data of each time count, `(…, time)`; once unless given.
+        """
         of_times = np.ones(self.times) if of_times is None else of_times
 
         def over(values: Array) -> np.ndarray:
@@ -212,7 +252,11 @@ class Problem(eqx.Module):
         return {name: over(values) for name, values in self.observed.items()}
 
     def rows(self, index: Int[Array, " row"]) -> "Problem":
-        """The problem at some of its times, in their order."""
+        """The problem at some of its times, in their order.
+
+        Args:
+            index: whole numbers, `(row,)`, that say which times.
+        """
         inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index])
         return dataclasses.replace(
             self, inputs=inputs, observed={name: values[index] for name, values in self.observed.items()}
@@ -222,6 +266,9 @@ class Problem(eqx.Module):
         """The problem in which the data at some times are missing, and the one in which all others are.
 
         What is predicted in the latter is predicted from all data that were before.
+
+        Args:
+            held_out: which times, `(time,)`.
         """
         training, judged = self._seeing(~held_out), self._seeing(held_out)
         past = self.inputs.past
@@ -249,7 +296,11 @@ class Problem(eqx.Module):
         return values if values or self.states() else {_INDEX: self.inputs.times}
 
     def moved_to(self, values: Mapping[str, Array]) -> "Problem":
-        """The problem with other values of some of its movable inputs."""
+        """The problem with other values of some of its movable inputs.
+
+        Args:
+            values: those of movable inputs, by name.
+        """
         forcings = {
             name: dataclasses.replace(force, values=values[name]) if name in values else force
             for name, force in self.inputs.forcings.items()
@@ -279,7 +330,11 @@ class Problem(eqx.Module):
         return self.model.layer.states
 
     def of_groups(self, *groups: str) -> tuple[int, ...]:
-        """The coordinates of some groups of random leaves."""
+        """The coordinates of some groups of random leaves.
+
+        Args:
+            groups: some of "science", "latent" and "network".
+        """
         leaves = paths(self.model)
         spans = [(site.start, site.size) for path, site in self.sites.items() if leaves[path].group in groups]
         return tuple(i for start, size in spans for i in range(start, start + size))
@@ -293,6 +348,10 @@ class Problem(eqx.Module):
 
 def pose(model: Model, data: xr.Dataset) -> Problem:
     """Check the data and flatten the model's random leaves.
+
+    Args:
+        model: the model.
+        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
 
     Raises: DataError or ModelError, before anything is compiled.
     """

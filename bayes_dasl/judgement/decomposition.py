@@ -39,6 +39,10 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
     draw's own variance: the others are NaN, and all of them where no draw is left; the split is NaN for fewer than 20.
 
+    Args:
+        fc: what `forecast` returned.
+        observables: some that have the same dimensions; all unless given.
+
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
     Raises: MismatchError for an unknown observable, or several that have different dimensions: name those of one kind.

@@ -30,6 +30,10 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
     that are not finite are left out. Members of an ensemble and other draws that are no chains are judged by how they
     were made, which the engine itself says.
 
+    Args:
+        post: what `fit` returned.
+        fc: a forecast made from it, whose failed draws then count too.
+
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     said = from_json(post.attrs.get("findings", "[]"))

@@ -33,10 +33,14 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     (`aleatoric`) and what knowing the parameters would remove (`epistemic`, the mutual information). Where a count is
     often zero its variance is a poor measure, and this is the better one; for the variance see `decompose`.
 
-    By default all observables whose noise is `PoissonNoise` or `NegativeBinomialNoise`, or says that data are
-    `counts_by_moments`. Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out
-    (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, and where none is left nothing:
-    what is not known is NaN. Sums leave out 1e-9 of the mass of each draw at either end.
+    Of more than 500 draws 500 evenly spaced ones are taken; failed ones are left out (`attrs["failed_draws"]`). Where
+    one draw is left only the aleatoric part is known, and where none is left nothing: what is not known is NaN. Sums
+    leave out 1e-9 of the mass of each draw at either end.
+
+    Args:
+        fc: what `forecast` returned.
+        observables: some that are counts and have the same dimensions; unless given all whose noise is `PoissonNoise`
+            or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
     Raises: MismatchError for an unknown observable, or one that is no count.

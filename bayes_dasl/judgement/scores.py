@@ -33,6 +33,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> pd.DataFrame:
     `attrs["failed_draws"]` counts those. Row `all` is the mean over the observables that have data (and the sum, for
     `n`).
 
+    Args:
+        fc: what `forecast` returned.
+        data: a dataset with the observables, NaN where missing.
+
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
     Raises: MismatchError if an observable is not in the data, or no time is shared.
@@ -53,6 +57,10 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
     For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed.
 
+    Args:
+        fc: what `forecast` returned.
+        data: a dataset with the observables, NaN where missing.
+
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
@@ -69,8 +77,11 @@ def consistency(tree: xr.DataTree) -> pd.DataFrame:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 
     `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 % quantile of the draws,
-    `within` the share of draws with less than one, all in units of what the constraint tolerates. A posterior is judged
-    at the times of its data, a forecast at its own.
+    `within` the share of draws with less than one, all in units of what the constraint tolerates.
+
+    Args:
+        tree: what `fit` returned, judged at the times of its data, or what `forecast` returned, judged at its own.
+
     Raises: MismatchError if nothing was constrained.
     """
     if "mismatch" not in tree.children:

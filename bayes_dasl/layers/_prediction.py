@@ -17,10 +17,15 @@ from ..random import Module, Values, VectorField
 class Prediction(eqx.Module):
     """Named arrays, the solver's health and its work.
 
-    `values` are finite even where the solver failed (`ok` is false), so that gradients stay finite too;
-    they mean nothing there. `mismatches` are standardised: the layer wants each of them to be a draw of the standard
-    normal, as the gap between two segments of a trajectory divided by the gap that is allowed. `variances` are those
-    of the values given the parameters, where a layer has integrated over a path that it does not know.
+    Args:
+        values: what is predicted, `(time, …)` by name, in the units of the outputs; finite even where the solver
+            failed, so that gradients stay finite too: they mean nothing there.
+        ok: whether the solver succeeded.
+        stats: the work that it took, such as `steps`, by name.
+        mismatches: standardised numbers of any shape by name: the layer wants each of them to be a draw of the standard
+            normal, as the gap between two segments of a trajectory divided by the gap that is allowed.
+        variances: those of the values given the parameters, `(time, …)` by name, in the square of their units, where a
+            layer has integrated over a path that it does not know.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -88,7 +93,11 @@ class AbstractLayer(Module):
 
     @abstractmethod
     def __call__(self, inputs: Inputs) -> Prediction:
-        """Predict at `inputs.times`."""
+        """Predict at `inputs.times`.
+
+        Args:
+            inputs: the start, the times, the forcings and the places, as `Model.inputs` makes them.
+        """
 
 
 class AbstractTrajectory(AbstractLayer):
@@ -107,19 +116,41 @@ class AbstractTrajectory(AbstractLayer):
 
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """The states at the start."""
+        """The states at the start.
+
+        Args:
+            inputs: start, times and forcings.
+        """
 
     @abstractmethod
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
-        """The states at all times from those at the start, whether the solve succeeded, and its steps."""
+        """The states at all times from those at the start, whether the solve succeeded, and its steps.
+
+        Args:
+            inputs: start, times and forcings.
+            initial: the states at the start, by name.
+        """
 
     @abstractmethod
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any) -> Prediction:
-        """What is observed of the states at all times."""
+        """What is observed of the states at all times.
+
+        Args:
+            inputs: start, times and forcings.
+            states: those at all times, `(time, …)` by name.
+            ok: whether the solve succeeded.
+            steps: how many steps it took.
+        """
 
     @abstractmethod
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
-        """What the vector field says at some times and states, `(time, …)` each."""
+        """What the vector field says at some times and states, `(time, …)` each.
+
+        Args:
+            inputs: start, times and forcings.
+            times: `(time,)`, in the units of time of the data.
+            states: those at these times, by name.
+        """
 
 
 class AroundTrajectory(AbstractLayer):
@@ -157,7 +188,12 @@ class AbstractFilter(AbstractLayer):
 
     @abstractmethod
     def __call__(self, inputs: Inputs, variances: Mapping[str, Any]) -> Prediction:
-        """Predict at `inputs.times`, with the variance of each value before its observation."""
+        """Predict at `inputs.times`, with the variance of each value before its observation.
+
+        Args:
+            inputs: start, times and forcings, and the observations before them in `inputs.past`.
+            variances: the variance of the noise of each observable, in the square of its units.
+        """
 
 
 def finite(values: Any) -> Bool[Array, ""]:
@@ -166,7 +202,14 @@ def finite(values: Any) -> Bool[Array, ""]:
 
 
 def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Prediction:
-    """A prediction whose values are 1 wherever the solve failed or left the finite numbers."""
+    """A prediction whose values are 1 wherever the solve failed or left the finite numbers.
+
+    Args:
+        values: what is predicted, `(time, …)` by name.
+        ok: whether the solve succeeded.
+        stats: the work that it took, whole numbers by name; none unless given.
+        more: `mismatches` and `variances` of the `Prediction`.
+    """
     ok = jnp.asarray(ok) & finite(values)
     masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))
     return Prediction(masked, ok, {} if stats is None else stats, **more)

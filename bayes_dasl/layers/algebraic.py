@@ -15,16 +15,20 @@ from ._prediction import AbstractLayer, AbstractTrajectory, Prediction, predict_
 
 
 class Algebraic(AbstractLayer):
-    r"""A closed form, evaluated at each row of the data.
+    """A closed form, evaluated at each row of the data.
 
     $z_i = f(t_i, u_i)$
 
-    `function(t, y, u)` takes the value of the index at one row, an empty dict (there are no states) and a dict of the
-    forcings at that row, and returns a dict of named values. `index` names the coordinate that the data run along, such
-    as `temperature` or `sample`; `forcings` names the variables of the data that enter the formula. `units` are the
-    units of forcings and values: data in other units are refused. Integrals in it are best done by `integrate`.
+    Integrals in the formula are best done by `integrate`.
 
     A row that is not finite is reported by `ok=False`, never by an exception.
+
+    Args:
+        function: a function `(t, y, u)` of the value of the index at one row, an empty dict (there are no states) and a
+            dict of the forcings at that row, which returns a dict of named values.
+        forcings: the data variables that enter the formula: a name, or several.
+        units: the units of forcings and values, by name: data in other units are refused.
+        index: the coordinate that the data run along, such as `temperature` or `sample`.
 
     Shapes: each value is a number; predictions are `(row,)`.
     Raises: ModelError if the function is none, or when called if it returns no dict.

@@ -35,19 +35,30 @@ class BoundaryValue(AbstractLayer):
 
     $y' = f(x, y, u(x))$ for $a \le x \le b$, with $g(y(a), y(b), u) = 0$
 
-    `vector_field(x, y, u)` takes the place, a dict of states and a dict of forcings, and returns a dict with the
-    derivative of every state; an equation of second order has the slope as a state of its own. `boundary(left, right,
-    u)` takes the states at both ends, and for each forcing its values at both ends; it returns a dict of residuals,
-    as many numbers as there are states. `domain` is (a, b). `guess` holds a rough profile: a dict with a number for
-    every state, or a function `(x, {}, u)` that returns one; where several solutions exist it selects one of them.
-    `index` is the coordinate that the data run along, and `observe(x, y, u)`, if given, turns states into the values
-    that are predicted.
-
     The Hermite–Simpson method on `nodes` equally spaced nodes, of order 4, and cubic Hermite polynomials between them,
-    of the same order: twice the nodes leave a sixteenth of the error. `rtol`, `atol` and `max_steps` are those of the
-    damped Newton iteration and say nothing of that error. Its linear algebra is dense, so the cost grows as the cube
-    of nodes times states: up to a few hundred is fine. Derivatives follow from the implicit-function theorem. A solve
-    that fails, and rows outside the domain, are reported by `ok=False`, never by an exception.
+    of the same order: twice the nodes leave a sixteenth of the error. The linear algebra of its damped Newton iteration
+    is dense, so the cost grows as the cube of nodes times states: up to a few hundred is fine. Derivatives follow from
+    the implicit-function theorem. A solve that fails, and rows outside the domain, are reported by `ok=False`, never by
+    an exception.
+
+    Args:
+        vector_field: a function `(x, y, u)` of the place, a dict of states and a dict of forcings, which returns a dict
+            with the derivative of every state; an equation of second order has the slope as a state of its own.
+        boundary: a function `(left, right, u)` of the states at both ends and, for each forcing, its values at both
+            ends, which returns a dict of residuals, as many numbers as there are states.
+        guess: a rough profile, in the units of the states: a dict with a number for every state, or a function
+            `(x, {}, u)` that returns one. Where several solutions exist it selects one of them.
+        observe: a function `(x, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        domain: (a, b), the two ends, in the units of the index.
+        nodes: equally spaced nodes, both ends included.
+        forcings: the data variables that the equation reads: a name, or several. They run linearly between their data.
+        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        index: the coordinate that the data run along.
+        rtol: the size of the last correction of the damped Newton iteration, relative to the states; it says nothing of
+            the error that the nodes leave.
+        atol: what that may be besides, in the units of the states, the same for all.
+        max_steps: the most steps of that iteration.
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
     Raises: ModelError for a domain that is none, fewer than 3 nodes, a guess of the wrong shape, or bad tolerances;

@@ -123,21 +123,33 @@ def _implicit_jvp(primals, tangents):
 
 
 class Implicit(AbstractLayer):
-    r"""Unknowns that are defined by equations, at each row of the data.
+    """Unknowns that are defined by equations, at each row of the data.
 
     $f(t_i, y_i, u_i) = 0$, or $f(t_i, y_i, u_i) = y_i$ if `kind="fixed_point"`
 
-    `equations(t, y, u)` takes the value of the index at one row, a dict of unknowns and a dict of the forcings at that
-    row. It returns a dict with the residual of one equation, or the next value, under the name of each unknown.
-    `guess` says where the search starts: a dict of numbers, or a function `(t, {}, u)` that returns one. Where
-    several roots exist, the guess selects the branch; with `follow` the guess is for the first row only and each other
-    row starts from the root of the row before it. `observe(t, y, u)`, if given, turns unknowns into the values that are
-    predicted. An unknown that must be positive is best replaced by its logarithm.
+    An unknown that must be positive is best replaced by its logarithm. Derivatives follow from the implicit-function
+    theorem, whatever the steps of the search were. A row whose search fails within `max_steps` is reported by
+    `ok=False`, never by an exception; its derivatives are zero.
 
-    `method="newton"` is a damped Newton method for both kinds; `"iteration"` puts a fixed point in its own equation
-    again and again before Newton's method confirms it, and so finds the one that attracts. Derivatives follow from the
-    implicit-function theorem, whatever the steps of the search were. A row whose search fails within `max_steps` is
-    reported by `ok=False`, never by an exception; its derivatives are zero.
+    Args:
+        equations: a function `(t, y, u)` of the value of the index at one row, a dict of unknowns and a dict of the
+            forcings at that row, which returns a dict with the residual of one equation, or the next value, under the
+            name of each unknown.
+        guess: where the search starts, in the units of the unknowns: a dict of numbers, or a function `(t, {}, u)` that
+            returns one. Where several roots exist, it selects the branch.
+        observe: a function `(t, y, u)` that turns unknowns into a dict of the values that are predicted; without it the
+            unknowns themselves are.
+        forcings: the data variables that the equations read: a name, or several.
+        units: the units of unknowns, forcings and observed values, by name: data in other units are refused.
+        index: the coordinate that the data run along.
+        kind: "root" or "fixed_point".
+        method: "newton", a damped Newton method for both kinds; or "iteration", which puts a fixed point in its own
+            equation again and again before Newton's method confirms it, and so finds the one that attracts.
+        follow: whether the guess is for the first row only, and each other row starts from the root of the row before
+            it.
+        rtol: the size of the last correction, relative to the unknowns.
+        atol: what it may be besides, in the units of the unknowns, the same for all.
+        max_steps: the most steps of the search, for each row.
 
     Shapes: unknowns are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
     Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances; when called, for

@@ -31,12 +31,15 @@ class Jump(Module):
 
     $y(\tau) = y(\tau^-) + \Delta$, or $y(\tau) = g(\tau, y(\tau^-), u(\tau))$
 
-    `time` is a number, an array of them or a random leaf. `change` is a dict that maps states to the amounts added to
-    them, or a function `(t, y, u)` that returns the new values of some states: `lambda t, y, u: {"fish": 0.8 *
-    y["fish"]}` harvests a fifth. The solution is continuous from the right: its value at the time of a jump is the one
-    after it. A jump at the start of the solve acts, one before the start or after the last time does not. Jumps at one
-    time act in their order, those of one `Jump` all at once: of amounts the sum, of a function a single call.
-    First derivatives with respect to times and amounts follow from those of the solution; second ones by times do not.
+    The solution is continuous from the right: its value at the time of a jump is the one after it. A jump at the start
+    of the solve acts, one before the start or after the last time does not. Jumps at one time act in their order, those
+    of one `Jump` all at once: of amounts the sum, of a function a single call. First derivatives with respect to times
+    and amounts follow from those of the solution; second ones by times do not.
+
+    Args:
+        time: when, in the units of time of the data: a number, an array of them or a random leaf.
+        change: a dict that maps states to the amounts added to them, in their units, or a function `(t, y, u)` that
+            returns the new values of some states: `lambda t, y, u: {"fish": 0.8 * y["fish"]}` harvests a fifth.
 
     Shapes: `time` `()` or `(jumps,)`; an amount is a number, or has the shape of `time`; for a state that is an array,
     the amount has its shape after that of `time`.
@@ -69,7 +72,13 @@ class Jump(Module):
         return {} if callable(self.change) else self.change
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
-        """Raises: ModelError if amounts are for a state that there is not, or of another shape than the state."""
+        """Refuse amounts for a state that there is not, or of another shape than the state.
+
+        Args:
+            shapes: the shape of each state, by name.
+
+        Raises: ModelError.
+        """
         for name, amount in self._amounts.items():
             if name not in shapes:
                 raise ModelError(f"a jump changes '{name}', but the states are {', '.join(shapes)}")

@@ -38,9 +38,7 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     $\dot m = f(t, m, u), \quad \dot P = F P + P F^\top + \mathrm{diag}(g(t, m, u)^2), \quad F = f_m$
 
-    `drift`, `diffusion`, `observe`, `forcings`, `interpolation` and `units` are those of `SDE`; `initial` and
-    `initial_sd` are mean and standard deviation of the states at `start` (a state that `initial_sd` does not name is
-    known exactly). The noise of the data must be `bd.NormalNoise`.
+    The noise of the data must be `bd.NormalNoise`.
 
     The prediction of a datum is its mean and variance given the data before it, and the product of these densities is
     the marginal likelihood of the data. Data of one time count one after the other, in the order of `outputs`; a time
@@ -49,8 +47,31 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     Where drift and `observe` are linear in the states and the noise is additive, this is exact to the tolerance of the
     solver. Elsewhere it is first order: both are linearised about the mean, and g is taken there, so that the spread
-    must be small against the distance over which they bend. Covariances are exact to `rtol` relative to the spread of
-    their states; `max_steps` is for each interval between two data.
+    must be small against the distance over which they bend.
+
+    Args:
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with the
+            drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers (additive noise), or a function of the same signature that returns such a dict, in
+            the units of the state per square root of time. States that it does not name have no noise.
+        initial: a dict of the means of the states at `start`, each a number, an array or a random leaf, in the units of
+            the state.
+        initial_sd: their standard deviations, likewise; a state that it does not name is known exactly.
+        solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
+        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
+            the model is fitted to.
+        rtol: the error that a step may make, relative to the means; covariances are exact to it relative to the spread
+            of their states.
+        atol: the error in the means that it may make besides, in the units of the states, the same for all.
+        max_steps: the most steps of the solver in each interval between two data.
+        adjoint: how Diffrax differentiates the solve.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
+            unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
+            smooth spline.
+        units: the units of states, forcings and observed values, by name: data in other units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError as `SDE` does, and for an `initial_sd` of unknown states; DataError for a past before the start.
@@ -80,7 +101,11 @@ class Kalman(StochasticEquation, AbstractFilter):
         check_tolerances(self)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or `initial_sd`: those of its state."""
+        """Units of a random leaf of `initial` or `initial_sd`: those of its state.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
         return self.units.get(path[1], "") if path[0] in ("initial", "initial_sd") else ""
 
     def __call__(self, inputs: Inputs, variances: Mapping[str, Any]) -> Prediction:

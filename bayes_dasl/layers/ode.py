@@ -53,20 +53,30 @@ class ODE(AbstractTrajectory):
 
     $\dot y = f(t, y, u(t)), \quad y(t_0) = y_0$
 
-    `vector_field(t, y, u)` takes time, a dict of states and a dict of forcings, and returns a dict with the
-    rate of change of every state. `initial` holds the states at `start` (default: the first time of the data
-    that the model is fitted to). `observe(t, y, u)`, if given, turns states into the values that are predicted;
-    without it the states themselves are. `forcings` names the data variables that drive the equation. They run
-    linearly between their data, unless `interpolation` says otherwise: `{"rain": "step"}` holds each datum until the
-    next one, `"cubic"` is a smooth spline. The solver ends a step at each time of a linear forcing, starts anew at each
-    time of a step forcing and at each of the `jumps`; none of these count in `max_steps`. `jumps` is a `bd.Jump`, or
-    several of them: sudden changes of the states, as by a dose or a harvest.
-    `units` are the units of states, forcings and observed values: data in other units are refused.
+    The solver ends a step at each time of a linear forcing, starts anew at each time of a step forcing and at each of
+    the `jumps`; none of these count in `max_steps`. A step that leaves the finite numbers, or the states for which the
+    equation makes sense, is tried again with a fifth of its length. A solve that needs more than `max_steps` steps is
+    reported by `ok=False`, never by an exception.
 
-    The solver is a Diffrax solver or its name: `tsit5` (the default) for non-stiff, `rodas5p` for stiff
-    equations. A step that leaves the finite numbers, or the states for which the equation makes sense, is tried again
-    with a fifth of its length. A solve that needs more than `max_steps` steps is reported by `ok=False`, never by an
-    exception.
+    Args:
+        vector_field: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with
+            the rate of change of every state, in its units per unit of time.
+        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
+        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
+            the model is fitted to.
+        rtol: the error that a step may make, relative to the states.
+        atol: the error that it may make besides, in the units of the states, the same for all.
+        max_steps: the most steps of a solve.
+        adjoint: how Diffrax differentiates the solve.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
+            unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
+            smooth spline.
+        jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
+        units: the units of states, forcings and observed values, by name: data in other units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
@@ -107,7 +117,11 @@ class ODE(AbstractTrajectory):
         return sum(value.size for value in any_state(self.initial).values())
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: those of its state."""
+        """Units of a random leaf of `initial` or of an amount: those of its state.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
         state = path[1] if path[0] == "initial" else path[3] if path[0] == "jumps" and path[2] == "change" else ""
         return self.units.get(state, "")
 
@@ -153,7 +167,15 @@ class ODE(AbstractTrajectory):
         return states, ok, jnp.asarray(solution.stats["num_steps"])
 
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any) -> Prediction:
-        """What is observed of the states at all times."""
+        """What is observed of the states at all times.
+
+        Args:
+            inputs: start, times and forcings.
+            states: those at all times, `(time, …)` by name.
+            ok: whether the solve succeeded.
+            steps: how many steps it took.
+            more: what else the prediction holds, such as its `mismatches`.
+        """
         if self.observe is None:
             return prediction(states, ok, {"steps": steps}, **more)
         observe, forced = self.observe, self._forced(inputs)

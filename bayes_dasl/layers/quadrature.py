@@ -18,12 +18,20 @@ def integrate(f: Callable, low: Any, high: Any, *, nodes: int = 20, panels: int 
 
     $\int_a^b f(x)\,dx \approx \sum_i w_i f(x_i)$ with `nodes` Gauss–Legendre nodes in each of `panels` equal panels
 
-    The rule is exact for polynomials of degree `2 * nodes - 1`; for smooth functions the error falls geometrically
-    in `nodes`, and as `panels ** (-2 * nodes)`. It is the same sum for every parameter, so it can be differentiated in
-    the parameters of `f`, in both limits and in `scale`. An infinite `high`, given as `math.inf`, is reached by
-    $x = a + s\,z/(1-z)$ with $z$ from 0 to 1 and $s$ = `scale`, the length within which half of the nodes lie. That
-    too is geometric for functions that fall off as a whole power of $1/x$ from 2 on; functions that fall off
-    exponentially need more nodes, or a finite limit. For a kink, a jump or a steep core see `integrate_between`.
+    The rule is exact for polynomials of degree `2 * nodes - 1`; for smooth functions the error falls geometrically in
+    `nodes`, and as `panels ** (-2 * nodes)`. It is the same sum for every parameter, so it can be differentiated in the
+    parameters of `f`, in both limits and in `scale`. An infinite `high`, given as `math.inf`, is reached by
+    $x = a + s\,z/(1-z)$ with $z$ from 0 to 1 and $s$ = `scale`. That too is geometric for functions that fall off as a
+    whole power of $1/x$ from 2 on; functions that fall off exponentially need more nodes, or a finite limit. For a
+    kink, a jump or a steep core see `integrate_between`.
+
+    Args:
+        f: a function of one number, which may return a number, an array or a tree of them.
+        low: the lower limit, a finite number, in the units of x.
+        high: the upper limit: a number, or `math.inf`.
+        nodes: Gauss–Legendre nodes in each panel.
+        panels: equal parts of the range.
+        scale: of an infinite range, the length within which half of the nodes lie, in the units of x.
 
     Shapes: `f` takes a number and returns a number, an array or a tree of them; the integral has the same shape.
     Raises: ModelError if `nodes` or `panels` is no positive whole number, or `low` is infinite.
@@ -44,8 +52,14 @@ def integrate_between(f: Callable, edges: Sequence[Any], *, nodes: int = 20, pan
 
     $\sum_k \int_{e_k}^{e_{k+1}} f(x)\,dx$, each by `integrate` with `nodes` and `panels`
 
-    Put an edge at every jump and kink, and close edges around a steep core. Edges may depend on parameters: no node
-    ever crosses an edge, so the gradient is exact where a jump moves. The last edge may be `math.inf`.
+    Args:
+        f: as for `integrate`.
+        edges: numbers that increase, two or more, in the units of x: at every jump and kink, and close around a steep
+            core. They may depend on parameters: no node ever crosses an edge, so the gradient is exact where a jump
+            moves. The last one may be `math.inf`.
+        nodes: Gauss–Legendre nodes in each panel.
+        panels: equal parts of each interval between two edges.
+        scale: as for `integrate`, of an infinite last interval.
 
     Raises: ModelError for fewer than two edges, and as `integrate`.
     """

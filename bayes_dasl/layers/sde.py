@@ -70,7 +70,11 @@ class StochasticEquation(AbstractLayer):
         return sum(value.size for value in any_state(self.initial).values())
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: those of its state."""
+        """Units of a random leaf of `initial`: those of its state.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
         return self.units.get(path[1], "") if path[0] == "initial" else ""
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
@@ -125,18 +129,8 @@ class SDE(StochasticEquation):
 
     $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
 
-    `drift(t, y, u)` takes time, a dict of states and a dict of forcings, and returns the drift of every state.
-    `diffusion` is a dict of numbers (additive noise), or a function of the same signature that returns such a dict
-    (diagonal noise: each state has a Brownian motion of its own). States that it does not name have no noise.
-    `initial`, `observe`, `forcings`, `interpolation` and `units` are those of `ODE`; `initial` holds at the start of
-    the grid. A step forcing is best changed at times of the grid.
-
-    `grid` is (start, end, steps): the times of the steps, evenly spaced. **It must cover the times of forecasts too**:
-    the increments after the data keep their prior, and so a forecast spreads as it must; a time beyond the grid is
-    refused. `path` holds the standard normal increments $z_k$ of each state with noise,
-    $W_{k+1} - W_k = \sqrt{h}\, z_k$; by default all of them are random leaves Normal(0, 1), one for each step of the
-    grid. Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of their
-    variance: put the times of the data on the grid.
+    Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of their variance: put
+    the times of the data on the grid, and those at which a step forcing changes.
 
     Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is additive, its
     `ItoMilstein` where there is no drift), in one scan over the grid, so that the gradient in $n$ increments costs
@@ -144,6 +138,27 @@ class SDE(StochasticEquation):
     additive or each g depends on its own state alone, else 1/2; with additive noise it is of weak order 2. An equation
     in the sense of Stratonovich becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations
     need steps shorter than their fastest time.
+
+    Args:
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with the
+            drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers (additive noise), or a function of the same signature that returns such a dict
+            (diagonal noise: each state has a Brownian motion of its own), in the units of the state per square root of
+            time. States that it does not name have no noise.
+        initial: a dict of the states at the start of the grid, each a number, an array or a random leaf, in the units
+            of the state.
+        grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly spaced. **It must
+            cover the times of forecasts too**: the increments after the data keep their prior, and so a forecast
+            spreads as it must; a time beyond the grid is refused.
+        path: the standard normal increments $z_k$ of each state with noise, $W_{k+1} - W_k = \sqrt{h}\, z_k$; unless
+            given, all of them are random leaves Normal(0, 1), one for each step of the grid.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
+            unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
+            smooth spline.
+        units: the units of states, forcings and observed values, by name: data in other units are refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is `(steps,)` followed by
     the shape of the state; predictions are `(time,)`.

@@ -38,17 +38,24 @@ class MultipleShooting(AroundTrajectory):
     $\dot y = f(t, y, u)$ from $s_k$ at $\tau_k$ up to $\tau_{k+1}$, with $(y(\tau_{k+1}^-) - s_{k+1}) / g \sim N(0, 1)$
 
     Over a long time, the end of one single solve of a chaotic equation says nothing of where it started, and its
-    gradient explodes; over a segment neither happens. `segments` gives each state of `ode` an array with its value at
-    each knot, usually a random leaf of that shape (see `segment_states`); the first segment starts from `ode.initial`.
-    `gap` says how far the end of a segment may lie from the start of the next one, in the units of the states: a
-    number, or a dict of them by state. The smaller it is the more the segments are one solution of the equation, and
-    the harder is the posterior to sample. A gap that is not zero is a model of its own: the equation with a small kick
-    of that standard deviation at each knot. It must be known: the density of the gaps counts up to a constant only.
+    gradient explodes; over a segment neither happens. The smaller the `gap` is, the more the segments are one solution
+    of the equation, and the harder is the posterior to sample. A gap that is not zero is a model of its own: the
+    equation with a small kick of that standard deviation at each knot. It must be known: the density of the gaps counts
+    up to a constant only.
 
     A time before a knot belongs to the segment that ends there, a time at a knot to the one that starts there. After
     the last knot the last segment goes on. A knot after the last time has no say: put none after the data, as a later
     forecast would start anew from a state there that nothing is known of. A jump at a knot acts at the end of the
     earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
+
+    Args:
+        ode: the `bd.ODE`; the first segment starts from its `initial`.
+        knots: the times at which later segments start, in the units of time of the data: they increase, and lie after
+            the start.
+        segments: for each state of `ode` its values at the knots, in its units, usually a random leaf of that shape
+            (see `segment_states`).
+        gap: how far the end of a segment may lie from the start of the next one, in the units of the states: a number,
+            or a dict of them by state.
 
     Shapes: `knots` `(knots,)`; each segment state `(knots,)`, or `(knots, …)` for a state that is an array;
     predictions `(time,)`; `mismatches` `(knots, …)`, in units of the gap.
@@ -103,7 +110,11 @@ class MultipleShooting(AroundTrajectory):
         return self.ode.states * (len(self.knots) + 1)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `segments`: those of its state."""
+        """Units of a random leaf of `segments`: those of its state.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
         return self.units.get(path[1], "") if path[0] == "segments" else ""
 
     def __call__(self, inputs: Inputs) -> Prediction:
@@ -157,7 +168,13 @@ def segment_states(
     $s_k \sim N(y(\tau_k), \sigma)$, where $y$ runs linearly between the observations
 
     They look at the data, so they are no priors in the strict sense: to say little, `scale` must be several times the
-    noise of the data and what a state changes between two of them. It is a number, or a dict of them by name.
+    noise of the data and what a state changes between two of them.
+
+    Args:
+        data: a dataset with a coordinate `time` and observations of the states, NaN where missing.
+        names: the states, which the data must hold under the same names.
+        knots: the times of the knots, none after the last time of the data and in its units.
+        scale: the standard deviation σ, in the units of the states: a number, or a dict of them by name.
 
     Raises: DataError for a name that the data do not hold; ModelError for knots after the data and for a scale that is
     missing or not positive.

@@ -31,17 +31,27 @@ class SteadyState(AbstractLayer):
 
     $f(t_i, y_i, u_i) = 0$, where $\dot y = f(t_i, y, u_i)$ leads from `guess`
 
-    `vector_field(t, y, u)` takes the value of the index at one row, a dict of states and a dict of the forcings at that
-    row, both held fixed, and returns the rate of every state. From the numbers in `guess` the system is followed,
-    however long it takes, until Newton's correction is small; so the state is one that attracts (unless the guess is at
-    rest itself, or within `atol` of it), and the guess selects it where there are several. Newton's method then makes
-    it exact. Derivatives follow from the implicit-function theorem, whatever the way there was. `observe(t, y, u)`, if
-    given, turns states into the values that are predicted. `index` names the coordinate that the data run along;
-    `forcings` and `units` are as in `bd.ODE`.
+    From the `guess` the system is followed, however long it takes, until Newton's correction is small; so the state is
+    one that attracts (unless the guess is at rest itself, or within `atol` of it), and the guess selects it where there
+    are several. Newton's method then makes it exact. Derivatives follow from the implicit-function theorem, whatever
+    the way there was.
 
     A row that does not come to rest within `max_steps` steps (it oscillates, or grows without bound) is reported by
     `ok=False`, never by an exception. So is one where the rates of all states do not determine the states, as those of
     a closed system do not: leave out a state whose amount follows from a conserved total.
+
+    Args:
+        vector_field: a function `(t, y, u)` of the value of the index at one row, a dict of states and a dict of the
+            forcings at that row, both held fixed, which returns a dict with the rate of every state.
+        guess: a dict of numbers, one for each state, in its units: where the system is followed from.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        forcings: the data variables that the equation reads: a name, or several.
+        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        index: the coordinate that the data run along.
+        rtol: the size of Newton's last correction, relative to the states.
+        atol: what it may be besides, in the units of the states, the same for all.
+        max_steps: the most steps of the way to rest, for each row.
 
     Shapes: states are numbers, or arrays if `observe` reduces them to numbers; predictions are `(row,)`.
     Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for rates of other names

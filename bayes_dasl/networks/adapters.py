@@ -35,8 +35,12 @@ class Adapted(eqx.Module):
 def from_flax(module: Any) -> Adapted:
     """A Flax NNX module from a vector to a vector, for `Network`.
 
-    `bd.Network(bd.networks.from_flax(module), inputs, outputs)`; its `nnx.Param`s become random leaves, named as in
-    the module: `arrays.hidden.kernel`. Dropout must be deterministic.
+    `bd.Network(bd.networks.from_flax(module), inputs, outputs)`. Dropout must be deterministic.
+
+    Args:
+        module: the `flax.nnx.Module`; its `nnx.Param`s become random leaves, named as in the module:
+            `arrays.hidden.kernel`.
+
     Raises: ModelError for something else than an NNX module, or one that keeps other numbers, as batch normalisation
     does.
     """
@@ -67,8 +71,13 @@ def from_flax(module: Any) -> Adapted:
 def from_haiku(transformed: Any, params: Any) -> Adapted:
     """A Haiku function from a vector to a vector, for `Network`.
 
-    `transformed` is what `hk.transform(f)` returns, `params` what its `init` returned, whose arrays become random
-    leaves: of `mlp/~/linear_0` the array `w` is named `arrays.mlp.linear_0.w`. The function gets no random key.
+    The function gets no random key.
+
+    Args:
+        transformed: what `hk.transform(f)` returns.
+        params: what its `init` returned, whose arrays become random leaves: of `mlp/~/linear_0` the array `w` is named
+            `arrays.mlp.linear_0.w`.
+
     Raises: ModelError for something else, or a function with state.
     """
     apply_of: Any = getattr(transformed, "apply", None)

@@ -21,7 +21,11 @@ type WeightPrior = Callable[[str, Array], Any]
 
 
 def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
-    """Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the width before it.
+    r"""Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the width before it.
+
+    Args:
+        scale: how many times as wide as $1/\sqrt{\text{fan-in}}$ the weights are.
+        bias: the standard deviation of the biases.
 
     Raises: ModelError for scales that are not positive.
     """
@@ -37,6 +41,10 @@ def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
 
 def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
     """Weights under a regularised horseshoe for each array, of which about `few` matter; biases N(0, bias²).
+
+    Args:
+        few: how many weights of an array are thought to matter.
+        bias: the standard deviation of the biases.
 
     Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of weights.
     """
@@ -105,19 +113,25 @@ class Network(Module):
 
     $g(x) = s\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
-    `module` is any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what `from_flax` and
-    `from_haiku` make of theirs; its arrays become random leaves. `inputs` names states, forcings or `"t"`: a mapping
-    name → (location m, width w) standardises them (see `standardise`), a tuple of names takes them as they are; of
-    fields it is taken at every point. `scale` s is about the standard deviation of the outputs under the prior: keep it
-    small for a correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied
-    by it).
-
-    `prior` gives the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
-    `random` says which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as
-    `("layers.2",)`; the others stay what they are in `module`. Take a smooth activation: a solver's error control does
-    not like kinks. `Network.mlp` builds a module from names alone.
+    Take a smooth activation: a solver's error control does not like kinks. `Network.mlp` builds a module from names
+    alone.
 
     Its random leaves form the group *network*; all others are *science*.
+
+    Args:
+        module: any Equinox module from a vector to a vector, for example `eqx.nn.MLP`, or what `from_flax` and
+            `from_haiku` make of theirs; its arrays become random leaves.
+        inputs: names of states, forcings or `"t"`: a mapping name → (location m, width w), in the units of the input,
+            standardises them (see `standardise`), a tuple of names takes them as they are; of fields it is taken at
+            every point.
+        outputs: the names of what it returns, in the order of the module's outputs.
+        scale: s, about the standard deviation of the outputs under the prior, in their units: keep it small for a
+            correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied by
+            it).
+        prior: the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
+        random: which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as
+            `("layers.2",)`; the others stay what they are in `module`.
+
     Raises: ModelError if the sizes of `module` do not match the names, for a prior of another shape, for an input whose
     location and width are no such pair, or for a known scale that is not positive.
     Source: Neal (1996) for the scale of weights; Sharma et al. (2023) for networks that are random in part.
@@ -164,7 +178,18 @@ class Network(Module):
         key: int = 0,
         **more: Any,
     ) -> "Network":
-        """A multilayer perceptron of `depth` hidden layers of `width` units; `key` draws the arrays that stay known."""
+        """A multilayer perceptron.
+
+        Args:
+            inputs: as for `Network`.
+            outputs: the names of what it returns.
+            scale: as for `Network`.
+            width: units of each hidden layer.
+            depth: hidden layers.
+            activation: a function of one number, smooth at best.
+            key: a whole number, from which the arrays are drawn that stay known.
+            more: `prior` and `random` of `Network`.
+        """
         size = len(inputs), len(outputs)
         module = eqx.nn.MLP(*size, width, depth, activation, key=jax.random.key(key))
         return cls(module, inputs, outputs, scale, **more)

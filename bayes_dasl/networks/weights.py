@@ -38,7 +38,9 @@ class NormalShrinkage(AbstractWeights):
 
     $w_i = \sigma z_i, \quad z_i \sim N(0, 1)$
 
-    `scale` σ is by default unknown, HalfNormal(1).
+    Args:
+        size: how many weights, one for each feature of the family.
+        scale: σ; unless given it is unknown, HalfNormal(1).
     """
 
     size: int = eqx.field(static=True)
@@ -59,9 +61,13 @@ class Horseshoe(AbstractWeights):
     $w_i = \tau \tilde\lambda_i z_i, \quad \tilde\lambda_i = \lambda_i / \sqrt{1 + \tau^2 \lambda_i^2 / c^2}, \quad
     z_i \sim N(0, 1), \quad \lambda_i \sim C^+(0, 1)$
 
-    `shrinkage` τ is by default $C^+(0, \tau_0)$ with $\tau_0 = \text{few} / (\text{size} - \text{few})$, where `few` is
-    how many weights are thought to matter; the source multiplies it by noise / √(number of data), if these are known.
-    `slab` c² is by default inverse gamma, so that large weights are Student-t with 4 degrees of freedom and scale 1.
+    Args:
+        size: how many weights, one for each feature of the family.
+        few: how many of them are thought to matter.
+        shrinkage: τ, $C^+(0, \tau_0)$ unless given, with $\tau_0 = \text{few} / (\text{size} - \text{few})$; the source
+            multiplies that by noise / √(number of data), if these are known.
+        slab: c², unless given inverse gamma, so that large weights are Student-t with 4 degrees of freedom and scale 1.
+
     Raises: ModelError unless 0 < few < size.
     Source: Piironen & Vehtari (2017), Sparsity information and regularization in the horseshoe.
     """
@@ -90,8 +96,14 @@ class RandomWalk(AbstractWeights):
 
     $w = \sigma C z, \quad w_{i+1} - w_i \sim N(0, c^2 \sigma^2), \quad \sum_i w_i = 0$
 
-    The walk is centred, so that it shrinks to a constant: let the `level` of the basis be that. The constant c makes
-    `scale` σ the root mean square of the standard deviations of the weights; it is by default unknown, HalfNormal(1).
+    The walk is centred, so that it shrinks to a constant: let the `level` of the basis be that. The constant c makes σ
+    what `scale` says.
+
+    Args:
+        size: how many weights, one for each feature of the family.
+        scale: σ, the root mean square of the standard deviations of the weights; unless given it is unknown,
+            HalfNormal(1).
+
     Raises: ModelError for fewer than 2 weights.
     Source: Lang & Brezger (2004), Bayesian P-splines; first order.
     """

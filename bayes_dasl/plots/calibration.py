@@ -34,8 +34,10 @@ if TYPE_CHECKING:
 def plot_pit(pit: xr.Dataset) -> Figure:
     """Draw the distribution of the probability integral transform against the uniform one.
 
-    `pit` is what `scores.pit` returns. The band holds 95 % of such lines, as a whole, when the
-    forecast is calibrated and the values are independent.
+    The band holds 95 % of such lines, as a whole, when the forecast is calibrated and the values are independent.
+
+    Args:
+        pit: what `bd.pit` returned.
     """
     values = {str(name): sorted_finite(v.values) for name, v in pit.data_vars.items()}
     pooled = np.sort(np.concatenate([*values.values(), np.array([])]))
@@ -60,7 +62,10 @@ def plot_pit(pit: xr.Dataset) -> Figure:
 def plot_coverage(scores: pd.DataFrame) -> Figure:
     """Draw the observed against the nominal coverage of central intervals.
 
-    `scores` is what `scores.score` returns. Bars are 90 % Wilson intervals for a proportion.
+    Bars are 90 % Wilson intervals for a proportion.
+
+    Args:
+        scores: what `bd.score` returned.
     """
     nominal, place = np.array(LEVELS) / 100, np.arange(len(LEVELS), dtype=float)
     columns = [f"coverage_{level}" for level in LEVELS]

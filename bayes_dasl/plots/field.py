@@ -27,6 +27,12 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
     A field over one coordinate is a map over time and place; where data were fitted ends at a dashed line. One over two
     coordinates is drawn at up to four times, of which those within the fitted data say so. Draws whose solve failed are
     left out.
+
+    Args:
+        fc: what `forecast` returned.
+        train: the data of the fit, as a dataset; None where they are not to be drawn.
+        test: the data that the fit has not seen, likewise.
+        observable: its name; it must have one or two coordinates beside the index.
     """
     predictions = fc["predictions"].dataset[observable]
     index, *places = map(str, predictions.dims[2:])

@@ -28,6 +28,12 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     """Draw the posterior predictive with 50 and 90 % bands, the data and the train/test boundary.
 
     Draws whose solve failed are left out. Training data are filled, test data open.
+
+    Args:
+        fc: what `forecast` returned.
+        train: the data of the fit, as a dataset; None where they are not to be drawn.
+        test: the data that the fit has not seen, likewise.
+        observable: its name; it must be a series of numbers, for a field see `plot_field`.
     """
     predictions = fc["predictions"].dataset[observable]
     index = index_of(predictions)
@@ -54,7 +60,11 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
 
 
 def epistemic_parts(parts: xr.Dataset) -> tuple[str, ...]:
-    """The parts of the epistemic variance that are known: one only, where there were too few draws to split it."""
+    """The parts of the epistemic variance that are known: one only, where there were too few draws to split it.
+
+    Args:
+        parts: what `decompose` returned.
+    """
     known = "network" in parts and bool(np.isfinite(parts["network"]).any())
     return ("science", "network", "interaction") if known else ("epistemic",)
 
@@ -62,10 +72,14 @@ def epistemic_parts(parts: xr.Dataset) -> tuple[str, ...]:
 def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | None = None) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
-    `parts` is what `decompose` returns: science and network would vanish on average if that group
-    were known, the interaction only if both were. Where the groups say the same it is negative and
-    hangs below zero, so that the total, drawn as a line, is always the height of the stack less
-    what hangs below it.
+    Science and network would vanish on average if that group were known, the interaction only if both were. Where the
+    groups say the same it is negative and hangs below zero, so that the total, drawn as a line, is always the height of
+    the stack less what hangs below it.
+
+    Args:
+        parts: what `decompose` returned.
+        observable: its name.
+        train_end: the last time of the data of the fit, at which a line is drawn; no line unless given.
     """
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])

@@ -37,8 +37,13 @@ def plot_network(
     Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
     on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
     would believe. An input runs 2.5 of its widths to either side of its middle (see `Network`); its units are those of
-    the model, else those of the data of the fit. `network` is the dotted path, or an unambiguous end of it, of the one
-    to be drawn where there are several.
+    the model, else those of the data of the fit.
+
+    Args:
+        model: a model with a `bd.Network` in it.
+        post: what `fit` returned; only the prior is drawn unless given.
+        network: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it.
+        key: a whole number or a JAX random key, for the prior draws.
 
     Raises: ModelError for a model without networks, or several where none is named; MismatchError for an unknown name,
     or a posterior of another model.
@@ -73,6 +78,10 @@ def plot_training(post: xr.DataTree) -> Figure:
     What members were judged by at each look has a panel of its own where it is not that loss: it was on data held out,
     say, or on all data where a step saw some of them. What the descent gained in its first twentieth is cut off, or it
     would hide the rest. A step whose solve failed is a gap.
+
+    Args:
+        post: what `fit` returned, by an engine that descends.
+
     Raises: MismatchError for a result of an engine that does not descend.
     """
     if "training" not in post.children:

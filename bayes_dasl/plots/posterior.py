@@ -23,6 +23,10 @@ _MOST_LINES = 16  # of chains in one panel
 def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str, xr.DataArray]:
     """Return the scalar science parameters of a posterior by label, such as `birth` or `rate[2]`.
 
+    Args:
+        post: what `fit` returned.
+        group: where the values are from: "posterior", or "prior".
+
     Shapes: every value is `(chain, draw)`; an array parameter gives one entry an element.
     """
     posterior, source = post["posterior"].dataset, post[group].dataset
@@ -36,7 +40,12 @@ def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str,
 
 
 def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
-    """Draw the prior and posterior density of each science parameter in small multiples."""
+    """Draw the prior and posterior density of each science parameter in small multiples.
+
+    Args:
+        post: what `fit` returned.
+        names: labels of some of them, as `science_parameters` gives them; all unless given.
+    """
     posterior = science_parameters(post)
     prior = science_parameters(post, "prior") if "prior" in post.children else {}
     names = list(posterior) if names is None else list(names)
@@ -51,12 +60,17 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
 
 
 def plot_ranks(post: xr.DataTree, names: Sequence[str] | None = None) -> Figure:
-    r"""Draw, for each chain, how far the ranks of its draws are from uniform.
+    """Draw, for each chain, how far the ranks of its draws are from uniform.
 
     The line is $F_c(u) - u$, where $F_c$ is the empirical distribution of the fractional ranks of
     chain $c$ among all draws. The band holds 99 % of such lines (as a whole) when the chains agree,
     for as many independent draws as the chain is worth. A single chain is compared half with half; more
     than 16 chains are taken together in 16 groups.
+
+    Args:
+        post: what `fit` returned.
+        names: labels of some science parameters, as `science_parameters` gives them; all unless given.
+
     Source: Säilynoja, Bürkner & Vehtari (2022); band after Kolmogorov and Stephens (1970).
     """
     posterior = science_parameters(post)

@@ -24,6 +24,9 @@ def plot_tree(root: Any) -> Figure:
 
     Science has a blue edge, a network a dashed orange one; `~` marks what is inferred. What is inside a network is
     counted, not drawn.
+
+    Args:
+        root: `describe(model).root`.
     """
     boxes = list(_boxes(root, 0, None))
     tops, height = [], _GAP

@@ -27,14 +27,21 @@ def forecast(
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
 
-    `at` is a dataset (its times and forcings are used, never its observations) or, for a model without forcings,
-    an array of times. The solve starts where the fitted data started, so the times may be past or future ones.
-    Draws go through in chunks: memory is bounded whatever their number.
+    The solve starts where the fitted data started, so the times may be past or future ones. Draws go through in chunks:
+    memory is bounded whatever their number.
+
+    Args:
+        model: the model of the fit.
+        post: what `fit` returned.
+        at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
+            array of times, in the units of the index.
+        key: a whole number or a JAX random key, for the observation noise.
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
-    `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions`
-    (`ok`, `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were
-    pushed, from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
+    `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
+    `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
+    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
+
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     began = time.perf_counter()

@@ -167,6 +167,10 @@ def fitted_data(post: xr.DataTree) -> xr.Dataset:
 def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
 
+    Args:
+        tree: what `fit`, `forecast` or another verb returned.
+        path: the file; one that is there already is replaced.
+
     Raises: WriteError if it cannot be written; a file that was there before is untouched.
     """
     path = Path(path)
@@ -180,6 +184,9 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
 
 def load(path: str | os.PathLike) -> xr.DataTree:
     """Read a posterior or a forecast into memory.
+
+    Args:
+        path: a file that `save` wrote.
 
     Raises: ReadError if the file is missing, torn, or not netCDF.
     """

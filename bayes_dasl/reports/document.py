@@ -16,12 +16,19 @@ __all__ = ["Report", "report"]
 
 @dataclass(frozen=True)
 class Report:
-    """A report as one self-contained HTML page."""
+    """A report as one self-contained HTML page.
+
+    Args:
+        html: the page.
+    """
 
     html: str
 
     def save(self, path: str | os.PathLike[str]) -> Path:
-        """Write the page to `path`: the whole of it, or nothing.
+        """Write the page to a file: the whole of it, or nothing.
+
+        Args:
+            path: the file; an older one is replaced.
 
         Raises: WriteError if it cannot be written; an older file at `path` is then left as it was.
         """
@@ -42,8 +49,13 @@ def report(
 ) -> Report:
     """Report on one fit and its forecast.
 
-    `test` holds the data that the fit has not seen; without it the page has no scores. `rivals`
-    are the forecasts of other models by name, to be scored on the same data beside `name`.
+    Args:
+        post: what `fit` returned.
+        fc: a forecast made from it.
+        test: the data that the fit has not seen, as a dataset; without any the page has no scores.
+        title: that of the page.
+        name: that of the model, in tables and figures.
+        rivals: forecasts of other models by name, to be scored on the same data.
 
     Raises: MismatchError if the test data and a forecast share no observable or no time, or if a
     rival has the name of the model or of a baseline.

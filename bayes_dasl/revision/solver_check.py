@@ -53,14 +53,21 @@ def check_solver(
     $\hat k$ of the weights is below 0.7 (less for fewer than 2200 draws: 0.57 for 200), means under the weights are
     those of the posterior under the tight solver; `largest_shift_sd` says how far they lie from the posterior's own.
 
-    Returns the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each of `draws` draws
-    (dim `check_draw`, evenly spaced over all chains). Its attributes: `pareto_k`; `largest_shift_sd`, the largest
-    shift of a mean or change of a standard deviation of a scientific parameter, in posterior standard deviations, and
-    the `parameter`; the tight `rtol` and `atol`; `failures` of the tight solver among `draws`. With `correct`, all
-    draws are solved again and resampled by their smoothed weights, so a coarse solver may be used for sampling: the
-    result is the posterior of `tightened(model, factor)`, which is to be used with it from then on.
+    Args:
+        model: the model of the fit.
+        post: what `fit` returned; it is never changed.
+        draws: how many are solved again, 25 or more, evenly spaced over all chains; all with `correct`.
+        factor: how many times tighter the tolerances are, more than 1.
+        correct: whether all draws are solved again and resampled by their smoothed weights, so that a coarse solver may
+            be used for sampling: the result is the posterior of `tightened(model, factor)`, which is to be used with it
+            from then on.
+        key: a whole number or a JAX random key, for the resampling.
 
-    The post that is given is never changed.
+    Returns the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw that was solved
+    again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`, the largest shift of a mean or change of a
+    standard deviation of a scientific parameter, in posterior standard deviations, and the `parameter`; the tight
+    `rtol` and `atol`; `failures` of the tight solver among these draws.
+
     Raises: ModelError if nothing in the model has tolerances, or (with `correct`) if $\hat k$ is 0.7 or more, the
     weights are worth less than a tenth of the draws, or the chains (of one alone, its halves) disagree, with R-hat
     above 1.1; MismatchError for a posterior of another model.
@@ -112,9 +119,14 @@ def has_tolerances(model: Any) -> bool:
 
 
 def tightened(model: Any, factor: float = 100.0) -> Any:
-    """The model with all tolerances `factor` times tighter, and as many more steps allowed as that may take.
+    """The model with all tolerances tighter, and as many more steps allowed as that may take.
 
     Every number called `rtol` or `atol` is a tolerance, however deep it lies: of a layer, or a root finder in it.
+
+    Args:
+        model: a model, or a layer.
+        factor: how many times tighter the tolerances are.
+
     Raises: ModelError if there is none.
     """
     if not has_tolerances(model):

@@ -26,6 +26,11 @@ def stack(post: xr.DataTree, *, key: int | Array = 0) -> xr.DataTree:
     say so. `stacking_weights` are those of the chains, `stacking_pareto_k` is the highest k-hat of a
     datum in a chain that has any weight (good below 0.7). A chain gives as many draws as its weight says, evenly
     spaced; they lie in random order, so that chains of the result mean nothing.
+
+    Args:
+        post: what `fit` returned, of two chains or more.
+        key: a whole number or a JAX random key, for the order of the draws.
+
     Raises: MismatchError for a posterior of one chain, or without its log likelihood.
     Source: Yao, Vehtari & Gelman (2022), Stacking for non-mixing Bayesian computations; loo and weights by ArviZ.
     """

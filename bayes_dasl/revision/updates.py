@@ -44,16 +44,26 @@ def update(
 ) -> xr.DataTree:
     r"""The posterior given the data of the fit and new data.
 
-    `new_data` hold observations at other times than the fit's, or of observables that were missing (NaN) at a time of
-    the fit, and the forcings at the times that are new. Each posterior draw is weighed by the likelihood of the new
-    data. Where $\hat k$ of the weights is below 0.7 (a little less for fewer than 2200 draws) and they are worth at
-    least a tenth of the draws, the draws are resampled: no sampler runs, so this is as fast as a forecast. Else the
-    model is fitted to all data by `engine` (`NUTS()` unless given); NUTS looks for modes near the draws, too.
-    `checkpoint` and `device` are those of `fit`, for this case.
+    Each posterior draw is weighed by the likelihood of the new data. Where $\hat k$ of the weights is below 0.7 (a
+    little less for fewer than 2200 draws) and they are worth at least a tenth of the draws, the draws are resampled: no
+    sampler runs, so this is as fast as a forecast. Else the model is fitted to all data; NUTS looks for modes near the
+    draws, too.
+
+    Args:
+        model: the model of the fit.
+        post: what `fit`, or an earlier `update`, returned.
+        new_data: observations at other times than the fit's, or of observables that were missing (NaN) at a time of the
+            fit, and the forcings at the times that are new.
+        engine: what fits the model to all data where weights will not do, `NUTS()` unless given.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: as for `fit`, for that case.
+        device: as for `fit`, for that case.
+        key: a whole number or a JAX random key, for the resampling or the fit.
 
     Returns the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
     `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
     worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
+
     Raises: DataError for a datum that the posterior knows already, a missing forcing, other units, or nothing new;
     MismatchError for a posterior of another model.
     """

@@ -35,22 +35,37 @@ class AbstractFamily(Module):
         return 0
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Integrals of its features from the lower end, all of them positive."""
+        """Integrals of its features from the lower end, all of them positive.
+
+        Args:
+            x: where, in the units of the input, of any shape.
+        """
         raise ModelError(f"{type(self).__name__} has no integrals, which a monotone function is made of")
 
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
-        """The features."""
+        """The features.
+
+        Args:
+            x: one input for each that the family takes, of any shape.
+        """
 
 
 class BSpline(AbstractFamily):
-    r"""B-splines on equidistant knots, `size` of them.
+    r"""B-splines on equidistant knots.
 
     $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$, with $c_p$ the mean of $\sum_i B_{i,p}^2$ over the domain
 
     The knots go on beyond the ends, so that the prior is the same everywhere in [low, high]. Outside, a function is
     held constant: its slope jumps to 0 at the ends. `integrals` are $\int_{low}^x B_{i,p}$, in units of a knot
     interval, so they add up to the number of intervals at `high`: positive weights of them make an increasing function.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        size: how many splines, more than the degree.
+        degree: that of the splines; 3 is cubic.
+
     Raises: ModelError for an empty range, or fewer splines than degree + 1.
     Source: de Boor (1978), A Practical Guide to Splines; Eilers & Marx (1996) for the knots.
     """
@@ -75,7 +90,11 @@ class BSpline(AbstractFamily):
         return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
 
     def integrals(self, x: Any) -> Float[Array, "... size"]:
-        """Integrals of the splines (without their scale) from `low`, held constant outside [low, high]."""
+        """Integrals of the splines (without their scale) from `low`, held constant outside [low, high].
+
+        Args:
+            x: where, in the units of the input, of any shape.
+        """
         return self._primitives(x) - self._primitives(self.low)
 
     def _primitives(self, x: Any) -> Float[Array, "... size"]:
@@ -96,12 +115,18 @@ class BSpline(AbstractFamily):
 
 
 class RBF(AbstractFamily):
-    r"""Gaussian bumps at `size` equidistant centres.
+    r"""Gaussian bumps at equidistant centres.
 
     $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$, with $h$ the distance of two centres
 
     The first and the last centre lie one distance outside [low, high], so that the prior is the same everywhere in it.
     Outside, a function is held constant.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        size: how many bumps, at least 4.
+
     Raises: ModelError for an empty range or fewer than 4 bumps.
     """
 
@@ -125,6 +150,12 @@ class Fourier(AbstractFamily):
     $\phi = \{1, \sqrt2 \cos k\omega(x - low), \sqrt2 \sin k\omega(x - low)\} / \sqrt{size}$
 
     Orthogonal over a period. Outside [low, high] the function repeats itself.
+
+    Args:
+        low: the beginning of a period, in the units of x.
+        high: its end.
+        size: how many features, an odd number: the constant, and two for each harmonic.
+
     Raises: ModelError for an empty range or an even size.
     """
 
@@ -152,6 +183,13 @@ class Polynomial(AbstractFamily):
 
     Under the prior their spread is largest at both ends: 1.3 (Chebyshev) or 1.7 (Legendre) times its root mean square
     for degree 4. Outside [low, high] a function is held constant.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        degree: the highest; there is one feature more.
+        kind: "legendre" or "chebyshev".
+
     Raises: ModelError for an empty range, a negative degree or another kind.
     """
 
@@ -182,7 +220,11 @@ class Polynomial(AbstractFamily):
 
 
 class Product(AbstractFamily):
-    """All products of the features of several families, one for each input: a function of two (or more) numbers."""
+    """All products of the features of several families, one for each input: a function of two (or more) numbers.
+
+    Args:
+        families: two or more, each of one input.
+    """
 
     families: tuple[AbstractFamily, ...]
 

@@ -22,9 +22,20 @@ class HilbertGP(AbstractFamily):
     $\phi_j(x) = \sqrt{S(\sqrt{\lambda_j})} \sin(\sqrt{\lambda_j}(x - m + L)) / \sqrt L, \quad
     \sqrt{\lambda_j} = j \pi / (2 L), \quad L = \text{boundary} \cdot (high - low) / 2$
 
-    $S$ is the spectral density of the kernel with `length` and `amplitude`, both of which may be random. Without a
-    `length` its prior is the range that so many functions can represent, `resolved_lengths`. The weights are standard
-    normal: the amplitude shrinks them. Outside [low, high] a function is held constant.
+    $S$ is the spectral density of the kernel with `length` and `amplitude`. The weights are standard normal: the
+    amplitude shrinks them. Outside [low, high] a function is held constant.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        size: how many eigenfunctions.
+        length: that of the kernel, in the units of x, which may be random; unless given its prior is the range that so
+            many functions can represent, `resolved_lengths`.
+        amplitude: the standard deviation of the process, in the units of the function, which may be random; unless
+            given its prior is HalfNormal(1).
+        kernel: "squared_exponential", "matern32" or "matern52".
+        boundary: how many times as wide as the range the interval of the eigenfunctions is, at least 1.2.
+
     Units: `length` those of x, `amplitude` those of the function.
     Raises: ModelError for an empty range, another kernel, a boundary below 1.2 or too few functions for any length.
     Source: Riutort-Mayol et al. (2023), Practical Hilbert space approximate Bayesian Gaussian processes.

@@ -53,6 +53,9 @@ class Descent(Settings):
     def check(self, problem: Problem) -> None:
         """Refuse a minibatch where a law would be held against some of the times only.
 
+        Args:
+            problem: the posterior.
+
         Raises: ModelError.
         """
         if self.minibatch is not None and self.minibatch < problem.times and problem.constraints:
@@ -62,7 +65,12 @@ class Descent(Settings):
             )
 
     def cost(self, problem: Problem, *, looks: int = 1) -> Cost:
-        """What a descent takes if a step looks at the data so many times: it may stop early."""
+        """What a descent takes: it may stop early.
+
+        Args:
+            problem: the posterior.
+            looks: how many times a step looks at the data.
+        """
         patience = self.steps if self.patience is None else self.patience
         least = min(self.steps, WINDOW * (1 + patience))
         return Cost(looks * least, looks * self.steps, programs(problem))

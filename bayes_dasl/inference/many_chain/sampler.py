@@ -33,16 +33,20 @@ _FEWEST_DRAWS = 4
 class ManyChain(AbstractEngine):
     """Many short chains that are tuned from one another.
 
-    `method` is "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
-    "unadjusted_mclmc" (biased: its step size is kept so small that the energy error per dimension stays below
-    `ENERGY_VARIANCE`, and the fact `energy_variance_per_dimension` says whether it did). The microcanonical ones
-    need at least two dimensions.
-
-    Chains come in `superchains` of equal size, one after the other; those of one superchain begin at the same point.
     The fact `nested_rhat` compares the superchains, in all numbers but the weights of networks: chains too short for
-    R-hat can be judged by it. `diagnose` does the same for trajectories and vector fields.
-    `warmup` and `draws` are for each chain; a draw takes at most `max_steps` integration steps, since a batch is as
-    slow as its slowest chain. All draws are kept in memory: chains × draws × dimension × 8 bytes.
+    R-hat can be judged by it. `diagnose` does the same for trajectories and vector fields. All draws are kept in
+    memory: chains × draws × dimension × 8 bytes.
+
+    Args:
+        method: "chees" (HMC), "meads" (generalised HMC), "mclmc" (microcanonical, Metropolis-adjusted) or
+            "unadjusted_mclmc" (biased: its step size is kept so small that the energy error per dimension stays below
+            `ENERGY_VARIANCE`, and the fact `energy_variance_per_dimension` says whether it did). The microcanonical
+            ones need at least two dimensions.
+        chains: how many, a multiple of the superchains.
+        warmup: draws of each chain that are not kept.
+        draws: draws of each chain that are kept.
+        superchains: groups of chains of equal size, one after the other; those of one begin at the same point.
+        max_steps: the most integration steps of a draw, since a batch is as slow as its slowest chain.
 
     Source: Margossian, Hoffman, Sountsov, Riou-Durand, Vehtari & Gelman (2024) for superchains and nested R-hat;
     kernels from BlackJAX.

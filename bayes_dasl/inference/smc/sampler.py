@@ -32,12 +32,20 @@ _CORRELATED = 0.3
 class SMC(AbstractEngine):
     r"""Particles through the tempered posteriors $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
 
-    Each of `runs` independent populations of `particles` begins with prior draws. The next inverse temperature
-    $\beta$ is the one at which the weights have an effective sample size of `target_ess` of the particles. These are
-    resampled and moved, their covariance being the metric, until no coordinate is correlated with where it was, or
-    gets no further, or `most_moves` are made. `moves` are a random `walk`, `hamiltonian`, or (`auto`) a walk up
-    to 15 dimensions. Finds the modes that prior draws see, with their weights. A run is a chain of the result, and
-    the spread of the runs' evidences gives its error.
+    Each of several independent populations of particles begins with prior draws. The next inverse temperature $\beta$
+    is the one at which the weights have the effective sample size `target_ess`. The particles are resampled and moved,
+    their covariance being the metric, until no coordinate is correlated with where it was, or gets no further, or
+    `most_moves` are made. Finds the modes that prior draws see, with their weights. The spread of the evidences of the
+    runs gives the error of the evidence.
+
+    Args:
+        particles: how many in each run; they are the draws of a chain.
+        runs: independent populations, each of which is a chain of the result.
+        moves: a random "walk", "hamiltonian", or "auto": a walk up to 15 dimensions.
+        target_ess: the effective sample size of the weights, as a share of the particles, at which the next $\beta$ is
+            set.
+        most_moves: the most that are made at each $\beta$.
+
     Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
     Raises: ModelError for numbers that make no sense.
     """

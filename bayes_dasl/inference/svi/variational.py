@@ -41,14 +41,23 @@ _BATCH = 32
 class SVI(AbstractEngine):
     """A guide fitted around the best mode by gradients of the ELBO, then resampled by importance.
 
-    In the unconstrained space, `guide` is a normal with the curvature at the mode (`laplace`), a normal fitted with a
-    diagonal (`mean_field`), a diagonal plus low-rank (`low_rank`) or any (`full_rank`) covariance, or an inverse
-    autoregressive `flow`. `steps` is the most there are, of `particles` gradients each. Whenever the mean ELBO of 100
-    steps has ceased to rise the learning rate is lowered; at the third time the fit has converged.
+    Whenever the mean ELBO of 100 steps has ceased to rise the learning rate is lowered; at the third time the fit has
+    converged.
 
     Four draws of the guide for each that is asked for get Pareto-smoothed weights. Below a Pareto k of 0.7 the draws
     are resampled by them, so that they agree with the posterior; above it the draws are the guide's own. Neither sees
     a mode that the guide does not reach.
+
+    Args:
+        guide: the family in the unconstrained space: a normal with the curvature at the mode ("laplace"), a normal
+            fitted with a diagonal ("mean_field"), a diagonal plus low-rank ("low_rank") or any ("full_rank")
+            covariance, or an inverse autoregressive "flow".
+        steps: the most that are taken, in windows of 100; "laplace" takes none.
+        chains: among how many the draws are shared out.
+        draws: draws of each chain that are kept.
+        particles: gradients of a step, at as many draws of the guide.
+        learning_rate: the first one of Adam, in the coordinates in which the normal at the mode is about standard.
+
     Source: Kucukelbir et al. (2017); Roeder et al. (2017); Yao et al. (2018); Dhaka et al. (2020); guides from NumPyro.
     Raises: ModelError for an unknown guide or numbers that make no sense.
     """

@@ -31,7 +31,12 @@ class AbstractLinear(AbstractCondition):
 
 
 class Dirichlet(AbstractLinear):
-    r"""The field itself is known: $u = \text{value}$."""
+    r"""The field itself is known: $u = \text{value}$.
+
+    Args:
+        value: that of the field, in its units: a number, an array along the side, a distribution over either, or a
+            function `(t, y, u)` that is called at every point of the side.
+    """
 
     value: Any
 
@@ -45,6 +50,10 @@ class Neumann(AbstractLinear):
 
     At the low end of x that is $-\partial u/\partial x$. It sets the diffusive flux only; what a velocity carries
     through the side leaves with it.
+
+    Args:
+        gradient: in the units of the field per length: a number, an array along the side, a distribution over either,
+            or a function `(t, y, u)` that is called at every point of the side.
     """
 
     gradient: Any
@@ -56,6 +65,12 @@ class Neumann(AbstractLinear):
 
 class Robin(AbstractLinear):
     r"""A mixture of both: $a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative.
+
+    Args:
+        a: the weight of the field; a, b and the value may be numbers, arrays along the side, distributions over either,
+            or functions `(t, y, u)` that are called at every point of the side.
+        b: the weight of the outward derivative, in units of length if a has none.
+        value: in the units of the field if a has none.
 
     Raises: ModelError if both a and b are known to be zero.
     """
@@ -74,7 +89,12 @@ class Robin(AbstractLinear):
 
 
 class Flux(AbstractCondition):
-    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)` is a closed wall."""
+    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)` is a closed wall.
+
+    Args:
+        value: in the units of the field times length per time: a number, an array along the side, a distribution over
+            either, or a function `(t, y, u)` that is called at every point of the side.
+    """
 
     value: Any
 

@@ -17,9 +17,13 @@ _DAMPING = 2 / 13
 class Chebyshev(diffrax.AbstractAdaptiveSolver):
     r"""Runge–Kutta–Chebyshev method of second order, for diffusion on many cells.
 
-    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ with s `stages` from 8 on ($0.5\,s^2 / h$ with 2),
-    so that each of its s evaluations reaches about s times as far as one of an ordinary explicit method. It suits no
-    equation that mainly carries.
+    It is stable for real negative eigenvalues up to $0.65\,s^2 / h$ with s from 8 on ($0.5\,s^2 / h$ with 2), so that
+    each of its s evaluations reaches about s times as far as one of an ordinary explicit method. It suits no equation
+    that mainly carries.
+
+    Args:
+        stages: s, the evaluations of a step, at least 2.
+
     Raises: ModelError for fewer than two stages.
     Source: Sommeijer, Shampine & Verwer (1998), RKC: an explicit solver for parabolic PDEs.
     """

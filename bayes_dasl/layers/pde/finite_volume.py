@@ -20,20 +20,27 @@ class FiniteVolume(Module):
 
     $\partial_t u = -\nabla\cdot(v\,u - D\,\nabla u) + R(t, y, u)$
 
-    `diffusion` D and `velocity` v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of
-    several fields may be given as dicts by field; one value serves all. In two dimensions `velocity` is a dict by axis
-    (of each field, perhaps), or a function that returns one; along an axis that is not in it nothing moves. `reaction`
-    is a function that returns rates by field, such as a `Network` or a `Residual` of scalars, or a dict of sources by
-    field: numbers, distributions, arrays over the cells or functions. Every function is called at each point with
-    single numbers: `y` holds the fields there, `u` the forcings (and fields that a `Coupling` links) and the
-    coordinates of the point by the names of the grid's axes. Coefficients are evaluated on faces, at the mean of the
-    two cells; of an array over cells, a face takes the harmonic mean of D and the mean of v.
+    D and v are numbers, distributions, arrays over the cells or functions `(t, y, u)`. Those of several fields may be
+    given as dicts by field; one value serves all. Every function is called at each point with single numbers: `y` holds
+    the fields there, `u` the forcings (and fields that a `Coupling` links) and the coordinates of the point by the
+    names of the grid's axes. Coefficients are evaluated on faces, at the mean of the two cells; of an array over cells,
+    a face takes the harmonic mean of D and the mean of v.
 
-    `boundary` is one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both ends), or a dict of
-    such dicts by field. `limiter` is `van_leer` or `minmod` (second order where smooth, no new extremes), or
-    `upwind` (first order). A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4
-    of their size; with `upwind`, to the solver's tolerance. A half-cell difference is used at a Dirichlet side, so that
-    the field is of second order but the flux through that side of first.
+    A limiter has kinks: where fields cross them, derivatives of a solve are right to about 1e-4 of their size; with
+    "upwind", to the solver's tolerance. A half-cell difference is used at a Dirichlet side, so that the field is of
+    second order but the flux through that side of first.
+
+    Args:
+        grid: the cells.
+        diffusion: D, in squared length per time; nothing diffuses unless given.
+        velocity: v, in length per time; nothing is carried unless given. In two dimensions it is a dict by axis (of
+            each field, perhaps), or a function that returns one; along an axis that is not in it nothing moves.
+        reaction: R, in the units of the field per time: a function that returns rates by field, such as a `Network` or
+            a `Residual` of scalars, or a dict of sources by field, each a number, a distribution, an array over the
+            cells or a function.
+        boundary: one condition for all sides, a dict by side (`x_low`, `x_high`, …, or `x` for both ends), or a dict of
+            such dicts by field.
+        limiter: "van_leer" or "minmod" (second order where smooth, no new extremes), or "upwind" (first order).
 
     Shapes: fields are arrays over the cells.
     Raises: ModelError for boundary conditions that contradict or are missing, coefficients of another shape, a known
@@ -86,7 +93,13 @@ class FiniteVolume(Module):
         return rates
 
     def fluxes(self, t: Any, y: Values, u: Values) -> dict[str, dict[str, Array]]:
-        """The flux of each field along each axis, per area, at all faces of that axis."""
+        """The flux of each field along each axis, per area, at all faces of that axis.
+
+        Args:
+            t: the time.
+            y: the fields, arrays over the cells by name.
+            u: the forcings at that time, by name.
+        """
         for field, values in y.items():
             if jnp.shape(values) != self.grid.shape:
                 raise ModelError(f"field '{field}' has the shape {jnp.shape(values)}, not the grid's {self.grid.shape}")
@@ -106,7 +119,13 @@ class FiniteVolume(Module):
                     raise ModelError(f"{what} is given for '{field}'; the fields are {', '.join(y)}")
 
     def outflow(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
-        """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per area."""
+        """What leaves through each side per time, as `heat_outflow_x_low`; in one dimension, per area.
+
+        Args:
+            t: the time.
+            y: the fields, arrays over the cells by name.
+            u: the forcings at that time, by name.
+        """
         flows = {}
         for field, by_axis in self.fluxes(t, y, u).items():
             for axis, (name, flux) in enumerate(by_axis.items()):

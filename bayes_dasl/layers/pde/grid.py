@@ -22,6 +22,10 @@ class Grid(Module):
 
     The names are those of the data's coordinates. They are in the order in which they are given, and so are the axes
     of every array over the cells.
+
+    Args:
+        axes: (low, high, cells) of one or two axes by name, low and high in the units of that coordinate of the data.
+
     Shapes: arrays over the cells are `(cells of x,)` or `(cells of x, cells of y)`.
     Raises: ModelError for no or more than two axes, an empty range, or fewer than four cells.
     """
@@ -42,11 +46,20 @@ class Grid(Module):
         return tuple(cells for _, _, cells in self.axes.values())
 
     def length(self, name: str) -> float:
+        """How far the grid reaches along one axis, in the units of the coordinate.
+
+        Args:
+            name: that of the axis.
+        """
         low, high, _ = self.axes[name]
         return high - low
 
     def width(self, name: str) -> float:
-        """The width of a cell along one axis."""
+        """The width of a cell along one axis.
+
+        Args:
+            name: that of the axis.
+        """
         return self.length(name) / self.axes[name][2]
 
     @property
@@ -54,12 +67,20 @@ class Grid(Module):
         return float(np.prod([self.width(name) for name in self.names]))
 
     def centres(self, name: str) -> Float[np.ndarray, " cells"]:
-        """Where the cells lie along one axis."""
+        """Where the cells lie along one axis.
+
+        Args:
+            name: that of the axis.
+        """
         low, _, cells = self.axes[name]
         return low + (np.arange(cells) + 0.5) * self.width(name)
 
     def faces(self, name: str) -> Float[np.ndarray, " faces"]:
-        """Where cells meet along one axis, and its two ends."""
+        """Where cells meet along one axis, and its two ends.
+
+        Args:
+            name: that of the axis.
+        """
         low, high, cells = self.axes[name]
         return np.linspace(low, high, cells + 1)
 
@@ -70,10 +91,19 @@ class Grid(Module):
         return dict(zip(self.names, map(jnp.asarray, mesh), strict=True))
 
     def integral(self, values: Float[Array, "..."]) -> Float[Array, ""]:
-        """The sum over cells, each times its volume."""
+        """The sum over cells, each times its volume.
+
+        Args:
+            values: an array over the cells.
+        """
         return jnp.sum(values) * self.cell_volume
 
     def mean(self, values: Float[Array, "..."]) -> Float[Array, ""]:
+        """The mean over cells.
+
+        Args:
+            values: an array over the cells.
+        """
         return jnp.mean(values)
 
     def interpolate(
@@ -81,9 +111,15 @@ class Grid(Module):
     ) -> Float[Array, "..."]:
         """Values over cells at other coordinates, by a polynomial through the nearest cells: `interpolate(v, x=0.3)`.
 
-        Of degree 1 (straight lines, second order) or 3 (fourth order). Beyond the outermost cell centres the polynomial
-        goes on; along a `periodic` axis the cell after the last one is the first. An axis that is not named keeps its
-        cells; one that is given a single number is dropped.
+        Beyond the outermost cell centres the polynomial goes on.
+
+        Args:
+            values: an array over the cells.
+            degree: that of the polynomial: 1 (straight lines, second order) or 3 (fourth order).
+            periodic: the axes along which the cell after the last one is the first.
+            at: coordinates by axis, each a number or `(place,)`. An axis that is not named keeps its cells; one that is
+                given a single number is dropped.
+
         Raises: DataError for a known coordinate outside the grid or of an unknown axis.
         """
         for name, coordinate in at.items():
@@ -105,6 +141,10 @@ class Grid(Module):
 
     def check_inside(self, name: str, coordinate: Any) -> None:
         """Refuse coordinates outside the grid, where they are known numbers.
+
+        Args:
+            name: that of the axis.
+            coordinate: a number or an array of them, in its units; of a traced one nothing is known or refused.
 
         Raises: DataError that names the coordinate and the grid's range.
         """

@@ -28,19 +28,36 @@ class PDE(AbstractLayer):
 
     $\dot y_i = f(t, y, u)_i$ in every cell i, $y(t_0) = y_0$
 
-    `vector_field(t, y, u)` gives the rate of every field, as `FiniteVolume`, `Spectral` and `Vorticity` do, alone or in
-    a `Residual`; its grid is the one that lies in it. `initial` holds each field at `start`: a number, a distribution,
-    an array over the cells, or a function `(t, {}, u)` that is called in every cell with its coordinates in `u`, such
-    as a `Basis` in x. `observe(t, y, u)` turns the fields into the values that are predicted; without it the fields
-    themselves are. It sees in `u` the forcings, the coordinates of the cells and, of a `FiniteVolume`, what leaves
-    through each side (`heat_outflow_x_low`, …). Of its values, arrays over the cells are predicted at the coordinates
-    of the data, by a polynomial of `degree` 1 or 3 between cell centres (without `observe`, across the ends of a
-    periodic axis too); the others must be single numbers.
+    Of what is observed, arrays over the cells are predicted at the coordinates of the data, by a polynomial of `degree`
+    between cell centres (without `observe`, across the ends of a periodic axis too); the others must be single numbers.
 
-    All other fields are those of `ODE`. Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in
-    one dimension, half of that in two. `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but
-    its gradients are slow. Draws that make the equation stiff use up `max_steps` and are rejected: some hundred steps,
-    if that is enough where the truth may lie, keep them cheap.
+    Diffusion is stiff: steps of `tsit5` are no longer than about $0.8\,h^2/D$ in one dimension, half of that in two.
+    `Chebyshev(stages)` suits any number of cells; `rodas5p` takes few steps, but its gradients are slow. Draws that
+    make the equation stiff use up `max_steps` and are rejected: some hundred steps, if that is enough where the truth
+    may lie, keep them cheap.
+
+    Args:
+        vector_field: a function `(t, y, u)` that gives the rate of every field, as `FiniteVolume`, `Spectral` and
+            `Vorticity` do, alone or in a `Residual`; its grid is the one that lies in it.
+        initial: each field at `start`, in its units: a number, a distribution, an array over the cells, or a function
+            `(t, {}, u)` that is called in every cell with its coordinates in `u`, such as a `Basis` in x.
+        observe: a function `(t, y, u)` that turns the fields into a dict of the values that are predicted; without it
+            the fields themselves are. It sees in `u` the forcings, the coordinates of the cells and, of a
+            `FiniteVolume`, what leaves through each side (`heat_outflow_x_low`, …).
+        degree: that of the polynomial between cell centres, 1 or 3.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
+            unless `interpolation` says otherwise.
+        interpolation: which forcings do not: "step" or "cubic" by name, as for `ODE`.
+        jumps: a `bd.Jump`, or several of them: sudden changes of the fields.
+        units: the units of fields, forcings and observed values, by name: data in other units are refused.
+        solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or `Chebyshev(stages)` for
+            diffusion.
+        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
+            the model is fitted to.
+        rtol: the error that a step may make, relative to the fields.
+        atol: the error that it may make besides, in the units of the fields, the same for all.
+        max_steps: the most steps of a solve.
+        adjoint: how Diffrax differentiates the solve.
 
     Shapes: predictions are `(time,)`, or `(time, x)` and `(time, x, y)` of fields.
     Raises: ModelError if built with no grid or several, an initial state of the wrong shape or bad tolerances;
@@ -114,7 +131,11 @@ class PDE(AbstractLayer):
         return math.prod(self.grid.shape) * len(self.initial)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial` or of an amount: those of its field."""
+        """Units of a random leaf of `initial` or of an amount: those of its field.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
         if path[0] == "jumps" and path[2] == "change":
             return self.units.get(path[3], "")
         return self.units.get(path[1], "") if path[0] == "initial" and len(path) == 2 else ""

@@ -61,23 +61,44 @@ def resolved(grid: Grid) -> Bool[np.ndarray, "..."]:
 
 
 def truncated(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
-    """A field without the waves that the two-thirds rule drops."""
+    """A field without the waves that the two-thirds rule drops.
+
+    Args:
+        grid: the grid of the field.
+        values: the field at the cell centres, an array over the cells.
+    """
     return to_field(grid, resolved(grid) * to_spectrum(values))
 
 
 def gradient(grid: Grid, values: Float[Array, "..."]) -> dict[str, Float[Array, "..."]]:
-    """The derivative of a periodic field along each axis."""
+    """The derivative of a periodic field along each axis.
+
+    Args:
+        grid: the grid of the field.
+        values: the field at the cell centres, an array over the cells.
+    """
     spectrum = to_spectrum(values)
     return {name: to_field(grid, slope * spectrum) for name, slope in slopes(grid).items()}
 
 
 def laplacian(grid: Grid, values: Float[Array, "..."]) -> Float[Array, "..."]:
-    r"""$\nabla^2 u$ of a periodic field."""
+    r"""$\nabla^2 u$ of a periodic field.
+
+    Args:
+        grid: the grid of the field.
+        values: the field at the cell centres, an array over the cells.
+    """
     return to_field(grid, -squared_wavenumber(grid) * to_spectrum(values))
 
 
 def dealiased_product(grid: Grid, a: Float[Array, "..."], b: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The product of two periodic fields by the two-thirds rule."""
+    """The product of two periodic fields by the two-thirds rule.
+
+    Args:
+        grid: the grid of both fields.
+        a: a field at the cell centres, an array over the cells.
+        b: another.
+    """
     return truncated(grid, truncated(grid, a) * truncated(grid, b))
 
 
@@ -86,11 +107,17 @@ class Spectral(Module):
 
     $\partial_t u = D\,\nabla^2 u - K\,\nabla^4 u - \nabla\cdot F(t, y, u) + R(t, y, u)$
 
-    `diffusion` D and `hyperdiffusion` K are numbers or distributions, for all fields or in dicts by field. `flux` is a
-    function `(t, y, u)` that returns the flux by field, in two dimensions a dict of such functions by axis; `reaction`
-    is one that returns rates by field. Both are called at each point with single numbers, as for `FiniteVolume`, and
-    act on fields cut by the two-thirds rule, which is exact for products of two. Burgers' equation has the flux u²/2;
-    Kuramoto–Sivashinsky's also, with D = −1 and K = 1.
+    F and R are called at each point with single numbers, as for `FiniteVolume`, and act on fields cut by the two-thirds
+    rule, which is exact for products of two. Burgers' equation has the flux u²/2; Kuramoto–Sivashinsky's also, with D =
+    −1 and K = 1.
+
+    Args:
+        grid: the cells of a periodic box.
+        diffusion: D, in squared length per time: a number or a distribution, for all fields or in a dict by field.
+        hyperdiffusion: K, in the fourth power of length per time, likewise.
+        flux: F, in the units of the field times length per time: a function `(t, y, u)` that returns the flux by field,
+            in two dimensions a dict of such functions by axis.
+        reaction: R, in the units of the field per time: a function `(t, y, u)` that returns rates by field.
 
     Shapes: fields are arrays over the cells, known at their centres.
     Raises: ModelError for a flux without an axis, or when called, for a rate of an unknown field.

@@ -20,14 +20,21 @@ class Vorticity(Module):
     $\partial_t\omega = -\nabla\cdot(v\,\omega) + \nu\,\nabla^2\omega - \mu\,\omega + F
     + \nabla\times\nabla\cdot(2\,\nu_e S)$
 
-    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from it. `viscosity` ν,
-    linear `drag` μ; `forcing` F, the curl of the force per mass, is a number, a distribution, an array over the cells
-    or a function. `eddy` is the viscosity $\nu_e$ of what the grid does not resolve: a number, a distribution or a
-    function such as `Smagorinsky`, a `Network` or a `Basis`. Functions `(t, y, u)` are called at each point with single
-    numbers: `y` holds `vorticity` and, for `eddy`, `strain` $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and
-    the coordinates of the point. Products follow the two-thirds rule, so that without viscosity, drag and force a
-    field cut by it (`truncated`) keeps its energy and its enstrophy; the closure and the transport keep the total
-    vorticity.
+    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from it. Functions
+    `(t, y, u)` are called at each point with single numbers: `y` holds `vorticity` and, for `eddy`, `strain`
+    $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and the coordinates of the point. Products follow the two-thirds
+    rule, so that without viscosity, drag and force a field cut by it (`truncated`) keeps its energy and its enstrophy;
+    the closure and the transport keep the total vorticity.
+
+    Args:
+        grid: the cells of a periodic box of two axes.
+        viscosity: ν, in squared length per time.
+        forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a distribution, an array
+            over the cells or a function; none unless given.
+        drag: the linear drag μ, per time.
+        eddy: the viscosity $\nu_e$ of what the grid does not resolve, in squared length per time: a number, a
+            distribution, an array over the cells or a function such as `Smagorinsky`, a `Network` or a `Basis`; none
+            unless given.
 
     Shapes: `vorticity` is an array over the cells, known at their centres.
     Raises: ModelError for a grid that has not two axes, or values of another shape.
@@ -80,7 +87,12 @@ class Vorticity(Module):
 
 
 class Smagorinsky(Module):
-    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of a cell."""
+    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of a cell.
+
+    Args:
+        coefficient: c, which has no unit.
+        width: Δ, that of a cell, in units of length.
+    """
 
     coefficient: Scalar
     width: Scalar
@@ -110,22 +122,42 @@ def _magnitude(along: Array, across: Array) -> Array:
 
 
 def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Array, "x y"]]:
-    """The velocity along each axis of a flow of no mean velocity, from its vorticity."""
+    """The velocity along each axis of a flow of no mean velocity, from its vorticity.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
     return {name: to_field(grid, part) for name, part in _velocity_spectra(grid, to_spectrum(vorticity)).items()}
 
 
 def strain_rate(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, "x y"]:
-    r"""$|S| = \sqrt{2\,S_{ij} S_{ij}}$."""
+    r"""The strain rate $|S| = \sqrt{2\,S_{ij} S_{ij}}$ at the cell centres, per time.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
     return _magnitude(*_strain(grid, _velocity_spectra(grid, to_spectrum(vorticity))))
 
 
 def energy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
-    r"""The mean of $|v|^2/2$."""
+    """The mean of $|v|^2/2$.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
     return sum((jnp.mean(v**2) / 2 for v in velocity(grid, vorticity).values()), jnp.zeros(()))
 
 
 def enstrophy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
-    r"""The mean of $\omega^2/2$."""
+    r"""The mean of $\omega^2/2$.
+
+    Args:
+        grid: the grid, of two axes; the mean needs nothing of it.
+        vorticity: at the cell centres, per time.
+    """
     return jnp.mean(vorticity**2) / 2
 
 
@@ -133,6 +165,10 @@ def energy_spectrum(grid: Grid, vorticity: Float[Array, "x y"]) -> tuple[Float[n
     r"""Wavenumbers $k_j = j\,\delta$ and the energy at them, such that $\sum_j E_j\,\delta$ is all of it.
 
     Shell j holds the wavenumbers nearest to $k_j$; δ is the wavenumber of the longest wave that fits in the box.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
     """
     spacing, shell, weight = _shells(grid)
     of_mode = weight * jnp.abs(to_spectrum(vorticity)) ** 2 / vorticity.size**2
@@ -141,9 +177,15 @@ def energy_spectrum(grid: Grid, vorticity: Float[Array, "x y"]) -> tuple[Float[n
 
 
 def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "x y"]:
-    """A random field whose energy spectrum is `spectrum(k)`, as `energy_spectrum` counts it; its mean is zero.
+    """A random field whose energy spectrum is the one given, as `energy_spectrum` counts it; its mean is zero.
 
     Waves are drawn at random within each shell; those that the two-thirds rule drops are left out.
+
+    Args:
+        grid: the grid, of two axes.
+        spectrum: a function of an array of wavenumbers, in radians per length, which returns the energy at each of
+            them, per wavenumber.
+        key: a JAX random key.
     """
     noise = resolved(grid) * to_spectrum(jax.random.normal(key, grid.shape))
     k, drawn = energy_spectrum(grid, to_field(grid, noise))
@@ -166,6 +208,12 @@ def coarsen(values: Float[Array, "x y"], fine: Grid, coarse: Grid) -> Float[Arra
     """A periodic field on a coarser grid of the same box, without the waves that grid cannot hold.
 
     `Vorticity` transports fewer waves than its grid holds: compare it with `truncated(coarse, coarsen(...))`.
+
+    Args:
+        values: the field at the cell centres of the fine grid.
+        fine: the grid that it is known on.
+        coarse: a grid of the same box with as many cells or fewer along each axis.
+
     Raises: ModelError if the grids are not of the same box or the other is no coarser.
     """
     same = fine.names == coarse.names and all(fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names)
