@@ -51,9 +51,11 @@ type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array
 class Terms(NamedTuple):
     """Their sum is the log density; −inf, all of them, where the solver fails.
 
-    `data` is the log likelihood, `science` the prior of what has a meaning, latent states included, with what soft
-    constraints and mismatches say, and `network` the prior of what is learned; both with the volume of the way to the
-    unconstrained space.
+    Args:
+        data: the log likelihood.
+        science: the prior of what has a meaning, latent states included, with what soft constraints and mismatches say
+            and the volume of the way to the unconstrained space.
+        network: the prior of what is learned, with that volume.
     """
 
     data: Float[Array, ""]
