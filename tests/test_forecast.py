@@ -82,7 +82,15 @@ def test_the_forecast_carries_on_from_the_start_of_the_fit(forced, whole):
     future = bd.forecast(model, post, test)
     later = whole["conditional_mean"]["y"].sel(time=test["time"])
     np.testing.assert_allclose(future["conditional_mean"]["y"], later, rtol=1e-6)
-    assert future.attrs["train_end"] == 4.0
+    assert (future.attrs["train_start"], future.attrs["train_end"]) == (0.0, 4.0)
+
+
+def test_under_other_forcings_nothing_was_fitted(forced):
+    """From where they differ on."""
+    model, data, post = forced
+    changed = data.assign(u=data["u"].where(data["time"] < 2.2, 0.3))
+    assert bd.forecast(model, post, changed).attrs["train_end"] == 2.0
+    assert "train_end" not in bd.forecast(model, post, data.assign(u=data["u"] + 1.0)).attrs
 
 
 def test_chunks_change_nothing(forced, whole, monkeypatch):

@@ -73,6 +73,18 @@ def test_forecast_shows_every_datum_and_the_boundary(fc):
     assert ax.get_xlabel() == "time (year)"
 
 
+def test_a_forecast_to_earlier_times_has_its_boundary_where_the_fit_begins(fc):
+    earlier = fc.copy(deep=True)
+    earlier.attrs |= {"train_start": 1910.0, "train_end": 1913.0}
+    drawn = plots.plot_decomposition(decompose(fc), "lynx", 1913.0, 1910.0)
+    for figure in (plots.plot_forecast(earlier, None, None, "lynx"), drawn):
+        ax = figure.axes[0]
+        told = {
+            t.xy[0]: t.get_text() for t in ax.texts if t.get_text() in ("fitted", "forecast") and t.get_ha() == "left"
+        }
+        assert told == {1910.0: "fitted", 1913.0: "forecast"}
+
+
 def test_a_runaway_band_is_clipped_and_said_so(fc):
     train, test = trees.make_data()
     wild = fc.copy(deep=True)

@@ -128,6 +128,19 @@ def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
     assert faults(browser, page_path, width=width, scripts=scripts) == []
 
 
+def test_fitted_data_are_never_held_out(study, undrawn):
+    page = report(study["post"], study["fc"], study["train"]).html
+    assert "the data given here were fitted: none are held out" in page and "held-out value" not in page
+    both = xr.concat([study["train"], study["test"]], "time")
+    mixed, alone = (report(study["post"], study["fc"], data).html for data in (both, study["test"]))
+    scored = [re.findall(r"On (\d+) held-out values its CRPS", unescape(page)) for page in (mixed, alone)]
+    assert scored[0] == scored[1] != []
+
+
+def test_without_held_out_data_the_page_has_no_scores(study, undrawn):
+    assert "no held-out data" in report(study["post"], study["fc"]).html
+
+
 @pytest.mark.slow
 def test_many_short_chains_are_shown_by_their_nested_rhat(undrawn):
     def largest(post):

@@ -12,7 +12,7 @@ from scipy import stats
 from trees import TEST_TIMES, make_data, make_fc
 
 from bayes_dasl.errors import BayesDaslError, MismatchError
-from bayes_dasl.judgement.scores import COLUMNS, pit, score, score_ensemble
+from bayes_dasl.judgement.scores import COLUMNS, held_out, pit, score, score_ensemble
 
 finite = st.floats(-1e3, 1e3, allow_subnormal=False)
 
@@ -229,6 +229,15 @@ def test_times_of_32_bits_are_those_of_64():
     assert table.loc["y", "n"] == 11 and table.attrs["times_left_out"] == 0
     later = xr.concat([data, data.assign_coords(time=data["time"] + 10)], "time")
     assert score(xr.DataTree.from_dict({"predictions": predictions}), later).attrs["times_left_out"] == 11
+
+
+def test_what_was_fitted_is_known_by_row():
+    train = xr.Dataset({"y": ("time", [1.0, np.nan, 3.0])}, {"time": [0.0, 1.0, 2.0]})
+    data = xr.Dataset({"y": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": [0.0, 1.0, 2.0, 3.0]})
+    kept = held_out(train, data, (0.0, 2.0))["y"].values
+    np.testing.assert_array_equal(kept, [np.nan, 2.0, np.nan, 4.0])
+    np.testing.assert_array_equal(held_out(train, data, (0.0, 1.0))["y"].values, [np.nan, 2.0, 3.0, 4.0])
+    np.testing.assert_array_equal(held_out(train, data, None)["y"].values, data["y"].values)
 
 
 def test_swapped_observables_score_worse():

@@ -158,6 +158,7 @@ def make_fc(
         "/": xr.Dataset(
             attrs={
                 "key": seed,
+                "train_start": float(TRAIN_TIMES[0]),
                 "train_end": float(TRAIN_TIMES[-1]),
                 "created": "2026-01-02T03:05:05+00:00",
                 "wall_time_s": 1.25,

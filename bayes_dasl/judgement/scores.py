@@ -73,6 +73,24 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
+def held_out(train: xr.Dataset, data: xr.Dataset, within: tuple[float, float] | None) -> xr.Dataset:
+    """The data without those values that were fitted: at the same times and places, and `within` two times.
+
+    Under other forcings the same times are forecast: then `within` says which are not, and is none where all are.
+    """
+    index = index_of(train)
+    if within is None:
+        return data
+    low, high = within
+    fitted = train.sel({index: (train[index] >= low) & (train[index] <= high)})
+
+    def unseen(values: xr.DataArray) -> xr.DataArray:
+        at = {dim: values[dim] for dim in values.dims if dim in values.coords}
+        return values.where(fitted[values.name].reindex(at).isnull())
+
+    return data.assign({name: unseen(data[name]) for name in fitted.data_vars if name in data})
+
+
 def consistency(tree: xr.DataTree) -> pd.DataFrame:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 

@@ -50,7 +50,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             *_draw_observations(ax, test, observable, "test data", "white", VERMILION),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
-        _draw_boundary(ax, fc.attrs.get("train_end"))
+        _draw_boundaries(ax, time, fitted_between(fc))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         handles, labels = ax.get_legend_handles_labels()
@@ -69,7 +69,9 @@ def epistemic_parts(parts: xr.Dataset) -> tuple[str, ...]:
     return ("science", "network", "interaction") if known else ("epistemic",)
 
 
-def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | None = None) -> Figure:
+def plot_decomposition(
+    parts: xr.Dataset, observable: str, train_end: float | None = None, train_start: float | None = None
+) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
     Science and network would vanish on average if that group were known, the interaction only if both were. Where the
@@ -96,8 +98,8 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: float | No
         upper.set_ylabel(_variance_label(chosen))
         lower.set_ylabel("share of total")
         lower.yaxis.set_major_formatter(percent())
-        _draw_boundary(upper, train_end)
-        _draw_boundary(lower, train_end, label=False)
+        for ax in (upper, lower):
+            _draw_boundaries(ax, time, (train_start, train_end), label=ax is upper)
         time_axis(lower, chosen[index])
         fig.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
@@ -159,17 +161,31 @@ def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _draw_boundary(ax: Axes, train_end: float | None, *, label: bool = True) -> None:
-    if train_end is None or not np.isfinite(train_end):
-        return
-    ax.axvline(train_end, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
-    if label:
-        at = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
-        for text, side, align in (("fitted", -4, "right"), ("forecast", 4, "left")):
-            ax.annotate(
-                text, (train_end, 1.0), (side, 1), **at, ha=align, va="bottom", fontsize=9,
-                color=GREY, annotation_clip=False,
-            )  # fmt: skip
+type Span = tuple[float | None, float | None]
+"""From when until when data were fitted, as far as that is known."""
+
+
+def fitted_between(fc: xr.DataTree) -> Span:
+    """From when until when the data of a forecast were fitted, under its forcings."""
+    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
+
+
+def _draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
+    """A line where the fitted data end, and one where they begin if anything is forecast before."""
+    start, end = fitted
+    if start is not None and time.min() < start:
+        _draw_boundary(ax, start, ("forecast", "fitted") if label else None)
+    if end is not None and np.isfinite(end) and (start is None or time.max() > end or time.min() >= start):
+        _draw_boundary(ax, end, ("fitted", "forecast") if label else None)
+
+
+def _draw_boundary(ax: Axes, at: float, sides: tuple[str, str] | None) -> None:
+    ax.axvline(at, color=GREY, lw=1, ls=(0, (4, 3)), zorder=1)
+    where = {"xycoords": ("data", "axes fraction"), "textcoords": "offset points"}
+    for text, side, align in zip(sides or (), (-4, 4), ("right", "left"), strict=False):
+        ax.annotate(
+            text, (at, 1.0), (side, 1), **where, ha=align, va="bottom", fontsize=9, color=GREY, annotation_clip=False
+        )
 
 
 def _draw_stack(ax: Axes, time: np.ndarray, parts: Mapping[str, np.ndarray]) -> None:

@@ -74,11 +74,24 @@ def forecast(
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
-        "train_end": float(observed[model.index].values[-1]),
+        **_fitted_span(model, post, data),
         "signature": post.attrs["signature"],
         "wall_time_s": time.perf_counter() - began,
     }
     return tree
+
+
+def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
+    """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
+    observed, known = post["observed_data"].to_dataset(), post["constant_data"].to_dataset()
+    seen = [observed[name].notnull().any([d for d in observed[name].dims if d != model.index]) for name in observed]
+    times = observed[model.index].values[np.any([s.values for s in seen], axis=0)]
+    both = np.intersect1d(known[model.index].values, data[model.index].values) if model.layer.forcings else ()
+    for name in model.layer.forcings:
+        then, now = (d[name].sel({model.index: both}).values for d in (known, data))
+        changed = np.asarray(both)[~np.isclose(then, now, rtol=1e-9, atol=0.0)]
+        times = times[times < changed[0]] if changed.size else times
+    return {"train_start": float(times[0]), "train_end": float(times[-1])} if times.size else {}
 
 
 def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:

@@ -53,17 +53,17 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
     return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
-def decomposition_cards(parts: xr.Dataset, names: Sequence[str], train_end: float | None) -> list[Card]:
+def decomposition_cards(parts: xr.Dataset, fitted: plots.Span) -> list[Card]:
     """Draw the parts of the predictive variance of each observable."""
     return [
         _card(
-            plots.plot_decomposition(parts, name, train_end),
+            plots.plot_decomposition(parts, name, fitted[1], fitted[0]),
             f"decomposition-{slug(name)}",
             name,
-            _share_words(parts.sel(observable=name), train_end),
+            _share_words(parts.sel(observable=name), fitted),
             f"Predictive variance of {name} over time, stacked by origin, with its total.",
         )
-        for name in names
+        for name in map(str, parts["observable"].values)
     ]
 
 
@@ -172,12 +172,15 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
     return words[:1].upper() + words[1:] + "."
 
 
-def _share_words(parts: xr.Dataset, train_end: float | None) -> str:
+def _share_words(parts: xr.Dataset, fitted: plots.Span) -> str:
     index = next(str(dim) for dim in parts.dims if dim != "observable")
-    ahead = parts if train_end is None else parts.where(parts[index] > train_end, drop=True)
-    where = "after the training data"
-    if train_end is None or ahead.sizes[index] == 0:
-        ahead, where = parts, "over all times"
+    start, end = (bound if bound is not None else np.nan for bound in fitted)
+    sides = {"after": parts[index] > end, "before": parts[index] < start}
+    beyond = [side for side, there in sides.items() if bool(there.any())]
+    ahead, where = parts, "over all times"
+    if beyond:
+        ahead = parts.where(sides["after"] | sides["before"], drop=True)
+        where = f"{' and '.join(beyond)} the training data"
     total = float(ahead["total"].mean())
     if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
         return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."

@@ -17,8 +17,8 @@ from ..errors import MismatchError
 from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
-from ..judgement.scores import pit, score
-from ..plots import epistemic_parts, science_parameters
+from ..judgement.scores import held_out, pit, score
+from ..plots import epistemic_parts, fitted_between, science_parameters
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 
@@ -54,13 +54,13 @@ def render(
     shown = observables[: _figures.MOST_OBSERVABLES]
     diagnosis = diagnose(post, fc)
     summary = _tables.summaries(post)
+    test, all_fitted = _held_out(fc, train, test, observables)
     scored = None if test is None else _scored(fc, train, test, name, rivals, observables)
     units = _units(fc, observables)
-    end = float(fc.attrs["train_end"]) if "train_end" in fc.attrs else None
     return _environment().get_template("template.html").render(
         title=title,
         name=name,
-        subtitle=_subtitle(fc, train, test),
+        subtitle=_subtitle(fc, train, test, all_fitted),
         diagnosis=diagnosis,
         faults=sorted(
             (f for f in diagnosis.findings if f.level != "good"), key=lambda f: f.level != "bad"
@@ -82,7 +82,7 @@ def render(
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
         split="network" in epistemic_parts(parts := _parts(fc, shown)),
         negative=bool((parts["interaction"] < 0).any()) if "interaction" in parts else False,
-        decomposition=_figures.decomposition_cards(parts, list(map(str, parts["observable"].values)), end),
+        decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),
         parameters=_tables.parameter_rows(post, summary),
         parameter_total=len(summary),
@@ -105,6 +105,19 @@ def _environment() -> jinja2.Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+
+
+def _held_out(
+    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, observables: list[str]
+) -> tuple[xr.Dataset | None, bool]:
+    """The test data without values that were fitted, or none where nothing is left; and whether that is so."""
+    start, end = fitted_between(fc)
+    if test is None or end is None:
+        return test, False
+    left = held_out(train, test, (-np.inf if start is None else start, end))
+    seen = [name for name in observables if name in left]
+    none = bool(seen) and any(test[n].notnull().any() for n in seen) and not any(left[n].notnull().any() for n in seen)
+    return (None if none else left), none
 
 
 def _scored(
@@ -145,17 +158,20 @@ def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
     return units | {"all": shared.pop() if len(shared) == 1 else ""}
 
 
-def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None) -> list[str]:
+def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_fitted: bool) -> list[str]:
     index = index_of(train)
     fitted = train[index]
     unit = str(fitted.attrs.get("units", ""))
     said = [f"fitted on {_span(fitted.values)}"]
-    later = (fc["predictions"].dataset if test is None else test)[index].values
-    later = later[later > float(fc.attrs.get("train_end", fitted.values.max()))]
-    if later.size:
-        said.append(f"forecast over {_span(later)}")
+    times = (fc["predictions"].dataset if test is None else test)[index].values
+    start, end = fitted_between(fc)
+    before = times[:0] if start is None else times[times < start]
+    after = times if end is None else times[times > end]
+    said += [f"forecast over {_span(part)}" for part in (before, after) if part.size]
     said[-1] += f" ({unit})" if unit else ""
-    if test is None:
+    if all_fitted:
+        said.append("the data given here were fitted: none are held out")
+    elif test is None:
         said.append("no held-out data")
     return said
 

@@ -41,7 +41,7 @@ class Report:
 def report(
     post: xr.DataTree,
     fc: xr.DataTree,
-    test: xr.Dataset | None,
+    test: xr.Dataset | None = None,
     *,
     title: str = "Forecast report",
     name: str = "model",
@@ -52,7 +52,8 @@ def report(
     Args:
         post: what `fit` returned.
         fc: a forecast made from it.
-        test: the data that the fit has not seen, as a dataset; without any the page has no scores.
+        test: data that the fit has not seen, as a dataset; without any the page has no scores. Values that were fitted
+            are left out of it.
         title: that of the page.
         name: that of the model, in tables and figures.
         rivals: forecasts of other models by name, to be scored on the same data.
