@@ -162,6 +162,22 @@ def test_densities_integrate_to_one(post):
     assert axes[0].get_xlabel() == "1/year"
 
 
+def test_a_long_tail_neither_hides_the_posterior_nor_makes_its_prior_coarse(post):
+    """Of a Cauchy distribution half of the prior lies within one of its middle, whatever its tails."""
+    wide = post.copy(deep=True)
+    name = "birth"
+    rng = np.random.default_rng(0)
+    wide["prior"][name].values = rng.standard_cauchy(wide["prior"][name].shape)
+    wide["posterior"][name].values = rng.normal(0.3, 0.2, wide["posterior"][name].shape)
+    ax = plots.plot_prior_posterior(wide, [name]).axes[0]
+    low, high = ax.get_xlim()
+    assert high - low < 17 * 0.2 * 6.5
+    prior = next(drawn for drawn in ax.lines if drawn.get_label() == "prior")
+    x, y = prior.get_xdata(), prior.get_ydata()
+    assert np.interp(0.0, x, y) == pytest.approx(1 / np.pi, rel=0.25)
+    assert np.trapezoid(np.where(np.abs(x) < 1, y, 0.0), x) == pytest.approx(0.5, abs=0.1)
+
+
 def test_array_parameters_become_one_scalar_an_element(post):
     grown = post.copy(deep=True)
     values = np.random.default_rng(0).normal(size=(4, 200, 2))

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+import pandas as pd
 import pytest
 import scoringrules
 import xarray as xr
@@ -229,6 +230,13 @@ def test_times_of_32_bits_are_those_of_64():
     assert table.loc["y", "n"] == 11 and table.attrs["times_left_out"] == 0
     later = xr.concat([data, data.assign_coords(time=data["time"] + 10)], "time")
     assert score(xr.DataTree.from_dict({"predictions": predictions}), later).attrs["times_left_out"] == 11
+
+
+def test_every_column_is_printed():
+    table = score(make_fc(), make_data()[1])
+    assert isinstance(table, pd.DataFrame) and "..." not in repr(table)
+    assert all(column in repr(table) for column in COLUMNS)
+    assert max(map(len, repr(table).splitlines())) <= 100
 
 
 def test_what_was_fitted_is_known_by_row():

@@ -25,7 +25,18 @@ POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
-def score(fc: xr.DataTree, data: xr.Dataset) -> pd.DataFrame:
+class ScoreTable(pd.DataFrame):
+    """Scores by observable, of which every column is printed, however narrow the terminal is."""
+
+    @property
+    def _constructor(self) -> type["ScoreTable"]:
+        return ScoreTable
+
+    def __repr__(self) -> str:
+        return self.to_string(line_width=100)
+
+
+def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
     Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many of the data are not
@@ -142,15 +153,15 @@ def score_ensemble(
     return {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
 
 
-def score_table(ensembles: Ensembles) -> pd.DataFrame:
+def score_table(ensembles: Ensembles) -> ScoreTable:
     """Tabulate `score_ensemble` of named (draws, observed) pairs, and their mean as `all`."""
     rows = {name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()}
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS))
+    table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
     overall = table[table["n"] > 0].mean()
     overall["n"] = table["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    return table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)])
+    return ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:

@@ -18,6 +18,7 @@ from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, band, plain, small_
 
 FEWEST_WORTH = 50.0
 _MOST_LINES = 16  # of chains in one panel
+_WIDEST = 16.0  # an axis, in widths of the posterior
 
 
 def science_parameters(post: xr.DataTree, group: str = "posterior") -> dict[str, xr.DataArray]:
@@ -103,16 +104,15 @@ def _elements(name: Hashable, array: xr.DataArray) -> list[tuple[str, xr.DataArr
 
 def _draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None) -> None:
     after = sorted_finite(posterior.values)
-    spans = [np.quantile(after, (0.001, 0.999))]
-    if prior is not None and (before := sorted_finite(prior.values)).size > 1:
-        spans.append(np.quantile(before, (0.01, 0.98)))
-        grid, density = _density(before)
+    before = after[:0] if prior is None else sorted_finite(prior.values)
+    low, high = _shown(after, before)
+    if before.size > 1:
+        grid, density = _density(before, low, high)
         ax.fill_between(grid, density, color=FAINT, lw=0)
         ax.plot(grid, density, color=GREY, lw=1.2, ls="--", label="prior")
-    grid, density = _density(after)
+    grid, density = _density(after, low, high)
     ax.fill_between(grid, density, color=BLUE, alpha=0.25, lw=0)
     ax.plot(grid, density, color=BLUE, lw=1.8, label="posterior")
-    low, high = min(s[0] for s in spans), max(s[1] for s in spans)
     if high > low:
         ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)
@@ -121,16 +121,30 @@ def _draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | Non
     ax.xaxis.set_major_locator(MaxNLocator(4))
 
 
-def _density(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _shown(after: np.ndarray, before: np.ndarray) -> tuple[float, float]:
+    """The axis: nearly all of the posterior, and of the prior as much as leaves the posterior to be seen."""
+    low, high = np.quantile(after, (0.001, 0.999))
+    if before.size > 1:
+        middle, room = (low + high) / 2, _WIDEST / 2 * (high - low)
+        outer = np.quantile(before, (0.01, 0.98))
+        low, high = min(low, max(outer[0], middle - room)), max(high, min(outer[1], middle + room))
+    return float(low), float(high)
+
+
+def _density(draws: np.ndarray, low: float, high: float) -> tuple[np.ndarray, np.ndarray]:
+    """The density of all draws, from those on the axis and as far again beside it: a long tail would make it coarse."""
     if np.ptp(draws) == 0:  # a constant has no density: draw a spike
         return np.array([draws[0], draws[0]]), np.array([0.0, 1.0])
-    reach = 0.25 * np.ptp(draws)
-    low, high = draws.min() - reach, draws.max() + reach
+    near = draws[(draws >= 2 * low - high) & (draws <= 2 * high - low)]
+    if near.size < 2 or np.ptp(near) == 0:
+        return np.array([low, high]), np.zeros(2)
+    reach = 0.25 * np.ptp(near)
+    begin, end = near.min() - reach, near.max() + reach
     if draws.min() > 0:
-        low = max(low, 0.0)  # a positive parameter has no density below zero
-    options = {"custom_lims": (low, high), "bound_correction": False}
-    grid, density, _ = array_stats.kde(draws, grid_len=300, **options)
-    return np.asarray(grid), np.asarray(density)
+        begin = max(begin, 0.0)  # a positive parameter has no density below zero
+    options = {"custom_lims": (begin, end), "bound_correction": False}
+    grid, density, _ = array_stats.kde(near, grid_len=300, **options)
+    return np.asarray(grid), np.asarray(density) * near.size / draws.size
 
 
 def _draw_ranks(ax: Axes, parameter: xr.DataArray) -> str:

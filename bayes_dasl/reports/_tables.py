@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,6 +39,14 @@ class Summary:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """Median and central 90 % interval of one parameter, which every distribution has."""
+
+    median: str = MISSING
+    interval: str = MISSING
+
+
+@dataclass(frozen=True)
 class ParameterRow:
     """One scalar science parameter."""
 
@@ -46,7 +54,7 @@ class ParameterRow:
     path: str
     units: str
     distribution: str
-    prior: Summary
+    prior: Quantiles
     posterior: Summary
     r_hat: str
     ess_bulk: str
@@ -99,21 +107,20 @@ class ScoreGroup:
 
 def summaries(post: xr.DataTree) -> pd.DataFrame:
     """Return ArviZ's summary of the scalar science parameters, indexed by label."""
-    return _summary(science_parameters(post), "all")
+    return _summary(science_parameters(post))
 
 
 def parameter_rows(post: xr.DataTree, posterior: pd.DataFrame) -> list[ParameterRow]:
     """Return the first `MOST_PARAMETERS` science parameters, prior and posterior side by side."""
     scalars = dict(list(science_parameters(post).items())[:MOST_PARAMETERS])
     before = science_parameters(post, "prior") if "prior" in post.children else {}
-    prior = _summary({name: before[name] for name in scalars if name in before}, "stats")
     return [
         ParameterRow(
             name=name,
             path=str(scalar.attrs.get("path", name)),
             units=str(scalar.attrs.get("units", "")),
             distribution=str(scalar.attrs.get("prior", "")),
-            prior=_brief(prior.loc[name].to_dict()) if name in prior.index else Summary(),
+            prior=_quantiles(before[name].values) if name in before else Quantiles(),
             posterior=_brief(posterior.loc[name].to_dict()),
             r_hat=fixed(posterior.loc[name, "r_hat"], 3),
             ess_bulk=fixed(posterior.loc[name, "ess_bulk"], 0),
@@ -154,23 +161,36 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
     ]
 
 
-def _summary(scalars: Mapping[str, xr.DataArray], kind: str) -> pd.DataFrame:
+def _summary(scalars: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     if not scalars:
         return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
     # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
     dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
-    options = {"kind": kind, "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
+    options = {"kind": "all", "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
     return pd.DataFrame(summary(dataset, **options))
 
 
 def _brief(row: dict[str, float]) -> Summary:
     mean, sd, low, high = (row[column] for column in ("mean", "sd", "eti90_lb", "eti90_ub"))
-    largest = max(abs(mean), abs(low), abs(high))
-    if not (math.isfinite(sd) and sd > 1e-5 and largest < 1e6):
-        return Summary(number(mean), number(sd), f"{number(low)} to {number(high)}")
-    decimals = max(0, 1 - math.floor(math.log10(sd)))
-    interval = f"{fixed(low, decimals)} to {fixed(high, decimals)}"
-    return Summary(fixed(mean, decimals), fixed(sd, decimals), interval)
+    written = _written(sd, mean, low, high)
+    return Summary(written(mean), written(sd), f"{written(low)} to {written(high)}")
+
+
+def _quantiles(draws: np.ndarray) -> Quantiles:
+    finite = draws[np.isfinite(draws)]
+    if not finite.size:
+        return Quantiles()
+    low, median, high = np.quantile(finite, [0.05, 0.5, 0.95])
+    written = _written((high - low) / 4, low, median, high)
+    return Quantiles(written(median), f"{written(low)} to {written(high)}")
+
+
+def _written(spread: float, *values: float) -> Callable[[float], str]:
+    """How numbers that scatter by so much are written: with two digits of the spread, unless they are very large."""
+    if not (math.isfinite(spread) and spread > 1e-5 and max(map(abs, values)) < 1e6):
+        return number
+    decimals = max(0, 1 - math.floor(math.log10(spread)))
+    return lambda value: fixed(value, decimals)
 
 
 def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) -> WeightRow:
