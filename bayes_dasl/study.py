@@ -1,6 +1,7 @@
 """A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 import tempfile
@@ -28,6 +29,11 @@ from .revision.solver_check import check_solver, has_tolerances
 
 _PLOTTED_TIMES = 100
 _BASELINES = {"climatology", "persistence"}
+# A name is that of a folder of a run: it must mean the same on every system and be none of a run's own.
+_LONGEST_NAME = 100
+_OF_A_RUN = {"checkpoint", "posterior.nc", "forecast.nc", "scores.json", "report.html", "study.json"}
+_OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
+_ASIDE = ".old-"
 
 type Say = Callable[[str], None]
 
@@ -47,8 +53,8 @@ class Study:
         title: that of the report.
         source: where the command line finds the study again.
 
-    Raises: ModelError if two models, or a model and a baseline, have the same name; DataError if the split leaves
-    one side empty.
+    Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
+    be that of a folder; DataError if the split leaves one side empty.
     """
 
     name: str
@@ -62,10 +68,16 @@ class Study:
     source: str = ""
 
     def __post_init__(self):
-        if self.label in self.rivals:
-            raise ModelError(f"two models are named '{self.label}': give the model another label")
-        for name in _BASELINES & {*self.models}:
-            raise ModelError(f"'{name}' is the name of a baseline: give the model another")
+        _check_name(self.name, "a study")
+        taken: dict[str, str] = {}
+        for name in (self.label, *self.rivals):
+            _check_name(name, "a model")
+            if name.casefold() in _BASELINES:
+                raise ModelError(f"'{name}' is the name of a baseline: give the model another")
+            if (alike := taken.get(name.casefold())) is not None:
+                both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
+                raise ModelError(f"two models are named {both}: give the model another label")
+            taken[name.casefold()] = name
         _ = self._parts  # refuses a split that leaves one side empty
 
     @property
@@ -177,6 +189,9 @@ class Run:
         if post is not None and _whole(post, model, self.study.train):
             say(f"{name}: already fitted, kept")
         else:
+            if post is not None and not _is_of(post, model, self.study.train):
+                self._put_aside(name, path, say)
+                self._put_aside(name, self.path(name, "forecast.nc"), say)
             post = self._fit(name, checkpoint, key, progress, say)
             saved = self._save(post, path)
             if post.attrs["interrupted"]:
@@ -194,12 +209,18 @@ class Run:
         """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
         engine, train = self.study.engine, self.study.train
         if checkpoint.is_dir() and not self._goes_on(checkpoint, name, key):
-            aside = checkpoint.with_name(f"{checkpoint.name}.old")
-            shutil.rmtree(aside, ignore_errors=True)
-            checkpoint.rename(aside)
-            say(f"{name}: {checkpoint} belongs to another version of the model or the libraries: moved to {aside}")
+            self._put_aside(name, checkpoint, say)
         say(f"{name}: {'going on with' if checkpoint.is_dir() else 'fitting by'} {engine!r}")
         return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
+
+    def _put_aside(self, name: str, path: Path, say: Say) -> None:
+        """Rename what an older version of the model left; nothing that was put aside before is lost."""
+        if not path.exists():
+            return
+        names = (path.with_name(f"{path.stem}{_ASIDE}{i}{path.suffix}") for i in itertools.count(1))
+        aside = next(free for free in names if not free.exists())
+        path.rename(aside)
+        say(f"{name}: {path} belongs to another version of the model or the libraries: moved to {aside}")
 
     def _goes_on(self, checkpoint: Path, name: str, key: int) -> bool:
         try:
@@ -312,10 +333,34 @@ def _used(study: Study) -> xr.Dataset:
     return study.train[sorted(names)]
 
 
+def _check_name(name: object, of: str) -> None:
+    """Raises: ModelError unless it can be the name of a folder on every system."""
+    if not isinstance(name, str):
+        raise ModelError(f"the name of {of} is text, not {name!r}")
+    folded = name.casefold()
+    reason = None
+    if not name.strip() or name != name.strip():
+        reason = "must not be empty, or begin or end with a space"
+    elif len(name.encode()) > _LONGEST_NAME:
+        reason = f"has {len(name.encode())} bytes of at most {_LONGEST_NAME}"
+    elif any(c in '/\\:*?"<>|' or not c.isprintable() for c in name):
+        reason = 'must have no slash and none of : * ? " < > |, since a folder has this name'
+    elif name.startswith(".") or name.endswith("."):
+        reason = "must not begin or end with a dot"
+    elif folded in _OF_A_RUN or folded.split(".")[0] in _OF_WINDOWS or _ASIDE in folded:
+        reason = "is kept for what a run or the system writes"
+    if reason is not None:
+        raise ModelError(f"{of} cannot be named {name[:40]!r}: the name {reason}")
+
+
+def _is_of(post: xr.DataTree, model: Model, train: xr.Dataset) -> bool:
+    """Whether a posterior is that of the same equations, priors, solver and data."""
+    return post.attrs.get("posterior_sha256") == pose(model, train).fingerprint()
+
+
 def _whole(post: xr.DataTree, model: Model, train: xr.Dataset) -> bool:
-    """Whether these are all the draws of this model's posterior: the same equations, priors, solver and data."""
-    same = post.attrs.get("posterior_sha256") == pose(model, train).fingerprint()
-    return same and not post.attrs["interrupted"]
+    """Whether these are all the draws of this model's posterior."""
+    return _is_of(post, model, train) and not post.attrs["interrupted"]
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

@@ -371,7 +371,7 @@ def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
             small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert len(steps(tmp_path / "checkpoint")) > 4
     small_run(tmp_path, sd=2.0).fit("square", key=KEY, progress=False, say=said.append)
-    aside = tmp_path / "checkpoint.old"
+    aside = tmp_path / "checkpoint.old-1"
     assert said[1] == (
         f"square: {tmp_path / 'checkpoint'} belongs to another version of the model or the libraries: moved to {aside}"
     )

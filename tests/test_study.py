@@ -124,8 +124,40 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
         raise FittedAgain
 
     monkeypatch.setattr(study_module, "fit", fit)
-    with pytest.raises(FittedAgain):
-        other.run(folder, key=3)
+    said = []
+    finished = (folder / "posterior.nc").read_bytes()
+    for number in (1, 2):
+        with pytest.raises(FittedAgain):
+            other.run(folder, key=3, say=said.append)
+        aside = folder / f"posterior.old-{number}.nc"
+        assert aside.read_bytes() == finished and not (folder / "posterior.nc").exists()
+        assert f"moved to {aside}" in said[-3]
+        (folder / "posterior.nc").write_bytes(finished)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", " ", "a ", ".", "..", ".hidden", "end.", "a/b", "a\\b", "a:b", "new\nline", "checkpoint", "Posterior.nc",
+     "nul", "x" * 300, "checkpoint.old-1", "Climatology"],
+)  # fmt: skip
+def test_a_name_is_no_path(name):
+    study = quick_study.study()
+    rival = next(iter(study.rivals.values()))
+    with pytest.raises(ModelError, match=r"named|name of"):
+        dataclasses.replace(study, rivals={name: rival})
+    with pytest.raises(ModelError, match=r"named|name of"):
+        dataclasses.replace(study, label=name)
+    if name != "Climatology":
+        with pytest.raises(ModelError, match=r"a study cannot be named|the name of a study"):
+            dataclasses.replace(study, name=name)
+
+
+def test_names_that_differ_in_case_only_are_refused():
+    study = quick_study.study()
+    rival = next(iter(study.rivals.values()))
+    with pytest.raises(ModelError, match="two models are named 'hare' and 'Hare'"):
+        dataclasses.replace(study, rivals={"hare": rival, "Hare": rival})
+    dataclasses.replace(study, rivals={"lynx–hare, with a network": rival})
 
 
 @pytest.mark.parametrize(
