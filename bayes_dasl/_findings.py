@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Literal
 
 type Level = Literal["good", "warning", "bad"]
+type Aspect = Literal["sampling", "model"]
 
 LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
 FAILURES = "solver failures"
@@ -22,12 +23,14 @@ class Finding:
         subject: what was looked at.
         message: how it stands.
         remedy: what to do about it; nothing where it is good.
+        aspect: what it speaks of: the draws, "sampling", or whether the "model" fits.
     """
 
     level: Level
     subject: str
     message: str
     remedy: str = ""
+    aspect: Aspect = "sampling"
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
@@ -36,7 +39,10 @@ class Finding:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """All findings about a fit, the worst level among them, and a verdict in one sentence.
+    """All findings about a fit, the worst level among them, and a verdict: on the sampling, and on the model.
+
+    `level` is the worst of all; `sampling` and `model` are the worst of each, and `model` is none where nothing was
+    looked at that could tell whether it fits.
 
     Args:
         findings: what was looked at, one after the other.
@@ -46,19 +52,40 @@ class Diagnosis:
 
     @property
     def level(self) -> Level:
-        return LEVELS[max((LEVELS.index(f.level) for f in self.findings), default=0)]
+        return _worst(self.findings)
+
+    @property
+    def sampling(self) -> Level:
+        return _worst(self._of("sampling"))
+
+    @property
+    def model(self) -> Level | None:
+        found = self._of("model")
+        return _worst(found) if found else None
+
+    def _of(self, aspect: Aspect) -> list[Finding]:
+        return [f for f in self.findings if f.aspect == aspect]
 
     @property
     def verdict(self) -> str:
-        blamed = [f.subject for f in self.findings if f.level == self.level]
-        blamed = ", ".join(dict.fromkeys(blamed))
-        failures = [f.message for f in self.findings if f.subject == FAILURES]
-        sentence = {
-            "good": "The fit can be used: every check passed",
-            "warning": f"The fit can be used with care: see {blamed}",
-            "bad": f"Do not rely on this fit yet: {blamed}",
-        }[self.level]
-        return "; ".join([sentence, *(m for m in failures if not m.startswith("none"))]) + "."
+        blamed = _listed(self._of("sampling"), self.sampling)
+        sampling = {
+            "good": "The sampling can be trusted: every check passed",
+            "warning": f"The sampling can be used with care: see {blamed}",
+            "bad": f"Do not rely on this sampling yet: {blamed}",
+        }[self.sampling]
+        failures = [f.message for f in self.findings if f.subject == FAILURES and not f.message.startswith("none")]
+        return f"{'; '.join([sampling, *failures])}. {self._of_the_model()}."
+
+    def _of_the_model(self) -> str:
+        if self.model is None:
+            return "Whether the model fits was not looked at: that takes a forecast at the times of the data"
+        blamed = _listed(self._of("model"), self.model)
+        return {
+            "good": f"The model fits what was looked at: {blamed}",
+            "warning": f"The model fits with reservations: see {blamed}",
+            "bad": f"The model does not fit: {blamed}",
+        }[self.model]
 
     def __str__(self) -> str:
         return "\n".join([self.verdict, *map(str, self.findings)])
@@ -66,7 +93,16 @@ class Diagnosis:
     def to_dict(self) -> dict[str, object]:
         """Return the level, the verdict and the findings as plain values, ready for JSON."""
         findings = [asdict(finding) for finding in self.findings]
-        return {"level": self.level, "verdict": self.verdict, "findings": findings}
+        levels = {"level": self.level, "sampling": self.sampling, "model": self.model}
+        return levels | {"verdict": self.verdict, "findings": findings}
+
+
+def _worst(findings: Iterable[Finding]) -> Level:
+    return LEVELS[max((LEVELS.index(f.level) for f in findings), default=0)]
+
+
+def _listed(findings: Iterable[Finding], level: Level) -> str:
+    return ", ".join(dict.fromkeys(f.subject for f in findings if f.level == level))
 
 
 def to_json(findings: Iterable[Finding]) -> str:

@@ -297,16 +297,21 @@ class Run:
             "split": self.study.split,
             "scores": {name: _plain(table) for name, table in tables.items()},
             "baselines": {n: _plain(t) for n, t in score_baselines(observed, self.study.test).items()},
-            "diagnosis": {name: diagnose(post, forecasts[name]).to_dict() for name, post in posts.items()},
+            "diagnosis": {name: self._judged(name, post, forecasts).to_dict() for name, post in posts.items()},
         }
 
     def diagnose(self) -> dict[str, Diagnosis]:
         """A verdict on each posterior of the folder, with its forecast where there is one."""
-        verdicts = {}
-        for name, post in self.fitted().items():
-            path = self.path(name, "forecast.nc")
-            verdicts[name] = diagnose(post, load(path) if path.is_file() else None)
-        return verdicts
+        posts = self.fitted()
+        paths = {name: self.path(name, "forecast.nc") for name in posts}
+        forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
+        return {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+
+    def _judged(self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]) -> Diagnosis:
+        """The verdict on one posterior; the study's own model is compared with its rivals."""
+        own = name == self.study.label
+        rivals = {other: fc for other, fc in forecasts.items() if own and other != name}
+        return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
 
 
 def read_note(folder: Path) -> dict[str, Any]:

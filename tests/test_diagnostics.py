@@ -35,7 +35,8 @@ def test_a_good_run_is_good():
     diagnosis = diagnose(make_post(draws=500), make_fc())
     assert diagnosis.level == "good", str(diagnosis)
     assert not any(finding.remedy for finding in diagnosis.findings)
-    assert diagnosis.verdict == "The fit can be used: every check passed."
+    looked_at = "The model fits what was looked at: training data."
+    assert diagnosis.verdict == f"The sampling can be trusted: every check passed. {looked_at}"
     subjects = " ".join(finding.subject for finding in diagnosis.findings)
     for word in ("R-hat", "effective sample size", "BFMI", "divergences", "solver failures"):
         assert word in subjects
@@ -224,8 +225,8 @@ def test_solver_failures_are_counted_by_group_in_the_verdict():
     assert "50 of 500 prior draws (10 %, sample_stats_prior)" in verdict
     assert "10 of 1000 posterior draws (1 %, sample_stats)" in verdict
     assert "20 of 1000 forecast draws (2 %, sample_stats_predictions)" in verdict
-    assert verdict.count(".") == 1
-    assert "forecast" not in diagnose(post).verdict
+    assert verdict.count(".") == 2
+    assert "forecast draws" not in diagnose(post).verdict
     assert "solver" not in diagnose(make_post()).verdict
 
 
@@ -312,7 +313,8 @@ def test_text_and_dictionary_hold_every_finding():
     findings = (Finding("good", "BFMI", "fine"), Finding("bad", "divergences", "many", "tighten"))
     diagnosis = Diagnosis(findings)
     lines = str(diagnosis).splitlines()
-    assert lines[0] == diagnosis.verdict == "Do not rely on this fit yet: divergences."
+    not_said = "Whether the model fits was not looked at: that takes a forecast at the times of the data."
+    assert lines[0] == diagnosis.verdict == f"Do not rely on this sampling yet: divergences. {not_said}"
     assert lines[2] == "[bad] divergences: many; remedy: tighten"
     plain = json.loads(json.dumps(diagnose(make_post(divergences=2)).to_dict()))
     assert plain["level"] == "warning"

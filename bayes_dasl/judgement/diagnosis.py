@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -12,6 +12,7 @@ import xarray as xr
 from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
 from .._statistics.convergence import moving_quantities, nested_rhat, rhat
 from .._statistics.thinning import thinned
+from .adequacy import adequacy_findings
 from .posterior_findings import posterior_findings
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
@@ -21,8 +22,19 @@ FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
 SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
 
 
-def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
-    """Judge a fit, and the forecast made from it: mixing, energy, divergences, failures.
+def diagnose(
+    post: xr.DataTree,
+    fc: xr.DataTree | None = None,
+    test: xr.Dataset | None = None,
+    *,
+    rivals: Mapping[str, xr.DataTree] | None = None,
+) -> Diagnosis:
+    """Judge a fit and the forecast made from it: can the sampling be trusted, and does the model fit?
+
+    The sampling is judged by mixing, energy, divergences and failures. The model is judged as far as a forecast and
+    data allow: at the times that were fitted its residuals are compared with those that it draws itself (their size,
+    order, tails and symmetry); held-out data by the coverage of its intervals and by whether climatology, persistence
+    or a rival forecasts better; its prior by where the data take the parameters.
 
     Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
     and, where a network is part of it, on the vector field (at the mean states at these times); never on the weights of
@@ -32,13 +44,16 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
 
     Args:
         post: what `fit` returned.
-        fc: a forecast made from it, whose failed draws then count too.
+        fc: a forecast made from it, at the times of the data that were fitted and of those that were not.
+        test: data that the fit has not seen; what was fitted is left out of it.
+        rivals: forecasts of other models by name.
 
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     said = from_json(post.attrs.get("findings", "[]"))
+    fits = adequacy_findings(post, fc, test, rivals or {})
     if not are_chains(post):
-        return Diagnosis((*said, *posterior_findings(post, agreed=True), *_failure_findings(post, fc)))
+        return Diagnosis((*said, *posterior_findings(post, agreed=True), *_failure_findings(post, fc), *fits))
     science = _columns(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
     trajectories = _columns(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
@@ -54,6 +69,7 @@ def diagnose(post: xr.DataTree, fc: xr.DataTree | None = None) -> Diagnosis:
             *_energy_findings(post),
             *_divergence_findings(post),
             *_failure_findings(post, fc),
+            *fits,
         )
     )
 

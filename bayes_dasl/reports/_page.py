@@ -52,7 +52,7 @@ def render(
     train = post["observed_data"].to_dataset()
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
-    diagnosis = diagnose(post, fc)
+    diagnosis = diagnose(post, fc, test, rivals=rivals)
     summary = _tables.summaries(post)
     test, all_fitted = _held_out(fc, train, test, observables)
     scored = None if test is None else _scored(fc, train, test, name, rivals, observables)

@@ -107,9 +107,27 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/judgement/baselines.py",
-        "near = changes[_nearest(leads, t - seen[-1], step / 2)]",
-        "near = changes[_nearest(leads, t - seen[0], step / 2)]",
+        "_pairs(seen, abs(t - seen[anchor]), float(np.median(np.diff(seen))) / 2)",
+        "_pairs(seen, abs(t - seen[0]), float(np.median(np.diff(seen))) / 2)",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
+    ),
+    Mutant(
+        "fitted values count as held out", "bayes_dasl/judgement/scores.py",
+        "return values.where(fitted[values.name].reindex(at).isnull())",
+        "return values",
+        ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
+    ),
+    Mutant(
+        "residuals are blamed for being small", "bayes_dasl/judgement/adequacy.py",
+        "float(np.mean(theirs >= value))",
+        "float(np.mean(theirs <= value))",
+        ("tests/test_adequacy.py::test_planted_faults_are_found",),
+    ),
+    Mutant(
+        "a rival that loses is said to win", "bayes_dasl/judgement/adequacy.py",
+        "if mean > max(_LEAD, error):",
+        "if -mean > max(_LEAD, error):",
+        ("tests/test_adequacy.py::test_a_rival_or_a_baseline_that_wins_is_named",),
     ),
     Mutant(
         "climatology by its mean", "bayes_dasl/judgement/baselines.py",
@@ -131,8 +149,8 @@ MUTANTS = (
     ),
     Mutant(
         "the verdict is that of the best finding", "bayes_dasl/_findings.py",
-        "return LEVELS[max((LEVELS.index(f.level) for f in self.findings), default=0)]",
-        "return LEVELS[min((LEVELS.index(f.level) for f in self.findings), default=0)]",
+        "return LEVELS[max((LEVELS.index(f.level) for f in findings), default=0)]",
+        "return LEVELS[min((LEVELS.index(f.level) for f in findings), default=0)]",
         ("tests/test_diagnostics.py::test_the_stuck_chain_is_named",
          "tests/test_diagnostics.py::test_each_fault_has_its_finding_and_a_remedy"),
     ),

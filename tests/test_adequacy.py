@@ -1,0 +1,159 @@
+"""Does the verdict see a model that does not fit, and leave one alone that does? Posteriors in closed form."""
+
+import numpy as np
+import pytest
+import xarray as xr
+
+from bayes_dasl.judgement.adequacy import adequacy_findings
+from bayes_dasl.judgement.diagnosis import diagnose
+
+DRAWS, NOISE = 2000, 0.5
+TIMES = np.linspace(0.0, 6.0, 45)
+FITTED = TIMES <= 4.0
+PRIOR_SD = np.array([2.0, 1.0])
+
+
+def results(y, design, rng, *, prior_mean=(0.0, 0.0), prior_sd=PRIOR_SD, noise=NOISE):
+    """Posterior and forecast of a linear model with normal noise of a known scale, by its conjugate posterior."""
+    prior_mean, prior_sd = np.asarray(prior_mean)[: design.shape[1]], np.asarray(prior_sd)[: design.shape[1]]
+    x = design[FITTED]
+    precision = np.diag(prior_sd**-2.0) + x.T @ x / noise**2
+    covariance = np.linalg.inv(precision)
+    mean = covariance @ (prior_mean / prior_sd**2 + x.T @ y[FITTED] / noise**2)
+    drawn = rng.multivariate_normal(mean, covariance, DRAWS)
+    return trees(
+        y,
+        drawn @ design.T,
+        np.full(DRAWS, noise),
+        drawn,
+        prior_mean + prior_sd * rng.normal(size=(500, len(mean))),
+        rng,
+    )
+
+
+def trees(y, centre, scale, parameters, prior, rng):
+    def over_time(values):
+        return xr.Dataset({"y": (("chain", "draw", "time"), values[None])}, {"time": TIMES})
+
+    def named(values):
+        columns = {f"p{i}": (("chain", "draw"), v[None], {"group": "science"}) for i, v in enumerate(values.T)}
+        return xr.Dataset(columns)
+
+    fitted = xr.Dataset({"y": ("time", y[FITTED])}, {"time": TIMES[FITTED]})
+    post = xr.DataTree.from_dict({"posterior": named(parameters), "prior": named(prior), "observed_data": fitted})
+    groups = {"predictions": centre + scale[:, None] * rng.normal(size=centre.shape), "conditional_mean": centre}
+    groups["conditional_variance"] = np.broadcast_to(scale[:, None] ** 2, centre.shape)
+    fc = xr.DataTree.from_dict({name: over_time(values) for name, values in groups.items()})
+    fc.attrs = {"train_start": 0.0, "train_end": float(TIMES[FITTED][-1])}
+    return post, fc, xr.Dataset({"y": ("time", y)}, {"time": TIMES})
+
+
+LINE = np.stack([np.ones_like(TIMES), TIMES], axis=1)
+
+
+def levels(found):
+    return {finding.subject: finding.level for finding in found}
+
+
+def judged(*arguments, rivals=None):
+    post, fc, data = arguments
+    return list(adequacy_findings(post, fc, data, rivals or {}))
+
+
+def sound(seed):
+    rng = np.random.default_rng(seed)
+    truth = PRIOR_SD * rng.normal(size=2)
+    return results(LINE @ truth + NOISE * rng.normal(size=TIMES.size), LINE, rng)
+
+
+def test_sound_models_are_left_alone():
+    """Truths from their own priors: of two hundred hardly any are called into question."""
+    found = [[f for f in judged(*sound(seed)) if f.level != "good"] for seed in range(200)]
+    assert sum(map(bool, found)) <= 10, [str(f) for each in found for f in each]
+    assert sum(f.level == "bad" for each in found for f in each) <= 2
+
+
+def constant_for_a_line(rng):
+    y = 1.0 + 2.0 * TIMES + NOISE * rng.normal(size=TIMES.size)
+    return results(y, LINE[:, :1], rng)
+
+
+def prior_against_data(rng):
+    y = 50.0 + NOISE * rng.normal(size=TIMES.size)
+    return results(y, LINE[:, :1], rng, prior_sd=[0.5])
+
+
+def outliers(rng, scale=2.3):
+    """A fifth of the data ten times as far out as the noise; the scale is what a fit would find."""
+    y = LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size)
+    y[rng.choice(TIMES.size, TIMES.size // 5, replace=False)] += rng.choice([-1, 1], TIMES.size // 5) * 10 * NOISE
+    return results(y, LINE, rng, noise=scale)
+
+
+def noise_too_small(rng):
+    return results(LINE @ [1.0, 1.0] + 2 * NOISE * rng.normal(size=TIMES.size), LINE, rng)
+
+
+def correlated_noise(rng):
+    e = rng.normal(size=TIMES.size)
+    for i in range(1, e.size):
+        e[i] = 0.9 * e[i - 1] + np.sqrt(1 - 0.9**2) * e[i]
+    return results(LINE @ [1.0, 1.0] + NOISE * e, LINE, rng)
+
+
+def regime_changes(rng):
+    y = LINE @ [1.0, 0.3] + np.where(FITTED, 0.0, 1.5 * (TIMES - 4)) + NOISE * rng.normal(size=TIMES.size)
+    return results(y, LINE, rng)
+
+
+def curved(rng):
+    return results(1.0 + 0.6 * (TIMES - 2) ** 2 + NOISE * rng.normal(size=TIMES.size), LINE, rng)
+
+
+FAULTS = {
+    constant_for_a_line: "order of residuals of y",
+    prior_against_data: "prior of p0",
+    outliers: "tails of residuals of y",
+    noise_too_small: "size of residuals of y",
+    correlated_noise: "order of residuals of y",
+    regime_changes: "held-out data",
+    curved: "held-out data",
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
+def test_planted_faults_are_found(fault):
+    """Of twenty data sets each, at least eighteen; a line takes some correlated noise for a trend."""
+    found = [levels(judged(*fault(np.random.default_rng(seed)))) for seed in range(20)]
+    seen = sum(each.get(FAULTS[fault]) in ("warning", "bad") for each in found)
+    assert seen >= (16 if fault is correlated_noise else 18), found
+
+
+def test_a_rival_or_a_baseline_that_wins_is_named():
+    rng = np.random.default_rng(0)
+    good = results(y := LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)
+    poor = results(y, LINE[:, :1], rng)
+    assert levels(judged(*poor, rivals={"line": good[1]}))["against line"] == "warning"
+    assert levels(judged(*good, rivals={"level": poor[1]}))["against level"] == "good"
+    noisy = results(rng.normal(size=TIMES.size), 5 * LINE**2, rng, noise=0.05)
+    assert levels(judged(*noisy))["against climatology"] == "bad"
+
+
+def test_what_was_not_looked_at_is_not_good():
+    post, fc, data = sound(0)
+    assert levels(adequacy_findings(post, None, None, {})) == {}
+    assert set(levels(adequacy_findings(post, fc, None, {}))) == {"training data"}
+    assert set(levels(adequacy_findings(post, fc, data, {}))) == {"training data", "held-out data"}
+    # Only what was fitted is given, so that nothing is held out.
+    assert set(levels(adequacy_findings(post, fc, data.isel(time=FITTED), {}))) == {"training data"}
+    later = xr.DataTree.from_dict({n: g.to_dataset().isel(time=~FITTED) for n, g in fc.children.items()})
+    assert levels(adequacy_findings(post, later, None, {})) == {}
+
+
+def test_the_verdict_has_a_sentence_on_the_model():
+    post, fc, data = constant_for_a_line(np.random.default_rng(0))
+    diagnosis = diagnose(post, fc, data)
+    assert diagnosis.model == "bad" and "The model does not fit: " in diagnosis.verdict
+    assert "Whether the model fits was not looked at" in diagnose(post).verdict and diagnose(post).model is None
+    post, fc, data = sound(0)
+    assert "The model fits what was looked at: training data, held-out data." in diagnose(post, fc, data).verdict
