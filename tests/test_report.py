@@ -214,7 +214,7 @@ def test_the_page_loads_nothing_and_runs_nothing(normal):
 
 
 def test_verdict_comes_first_and_names_the_skill(study, normal):
-    diagnosis = diagnose(study["post"], study["fc"])
+    diagnosis = diagnose(study["post"], study["fc"], study["test"], rivals=study["rivals"])
     text = unescape(normal.html)
     assert text.index(diagnosis.verdict) < text.index("<figure")
     own = score(study["fc"], study["test"]).loc["all", "crps"]

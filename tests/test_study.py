@@ -131,7 +131,7 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
             other.run(folder, key=3, say=said.append)
         aside = folder / f"posterior.old-{number}.nc"
         assert aside.read_bytes() == finished and not (folder / "posterior.nc").exists()
-        assert f"moved to {aside}" in said[-3]
+        assert any(f"moved to {aside}" in line for line in said)
         (folder / "posterior.nc").write_bytes(finished)
 
 
