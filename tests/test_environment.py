@@ -76,12 +76,6 @@ def test_a_difference_is_seen(pyproject, environment, old, new, package):
     assert set(differences(pyproject, {"dependencies": lines})) == {package}
 
 
-def test_extras_and_dev_group_ask_for_the_same_documentation_tools(pyproject):
-    documentation = bounds(pyproject["project"]["optional-dependencies"]["docs"])
-    developer = bounds(pyproject["dependency-groups"]["dev"])
-    assert documentation.items() <= developer.items()
-
-
 def test_every_direct_package_is_pinned_within_its_bounds(pyproject):
     project = pyproject["project"]
     extras = [line for group in project["optional-dependencies"].values() for line in group]
