@@ -67,10 +67,10 @@ def sound(seed):
 
 
 def test_sound_models_are_left_alone():
-    """Truths from their own priors: of two hundred hardly any are called into question."""
-    found = [[f for f in judged(*sound(seed)) if f.level != "good"] for seed in range(200)]
-    assert sum(map(bool, found)) <= 10, [str(f) for each in found for f in each]
-    assert sum(f.level == "bad" for each in found for f in each) <= 2
+    """Truths from their own priors: of a hundred hardly any are called into question."""
+    found = [[f for f in judged(*sound(seed)) if f.level != "good"] for seed in range(100)]
+    assert sum(map(bool, found)) <= 5, [str(f) for each in found for f in each]
+    assert sum(f.level == "bad" for each in found for f in each) <= 1
 
 
 def constant_for_a_line(rng):

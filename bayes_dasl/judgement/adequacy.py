@@ -6,14 +6,13 @@ from collections.abc import Callable, Iterator, Mapping
 
 import numpy as np
 import xarray as xr
-from scipy import stats
 
 from .._findings import Finding, Level
 from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from .baselines import climatology, persistence
-from .scores import Ensembles, held_out, matched
+from .scores import Ensembles, fitted_between, held_out, matched
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
@@ -21,6 +20,7 @@ _DOUBTFUL, _ABSURD = 0.01, 0.001  # how often a sound model does worse, over all
 _STRONG = 0.3  # correlation of neighbours from which a model is said to miss something
 _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline
 _LEAD = 0.05  # of a score, from which on another forecast is better
+_REPLICATES = 500  # of held-out data
 _VALUES = 400  # held-out values at which forecasts are compared
 
 
@@ -45,8 +45,8 @@ def adequacy_findings(
     yield from _training_findings(fc, train)
     if test is None:
         return
-    start, end = fc.attrs.get("train_start", -np.inf), fc.attrs.get("train_end")
-    unseen = test if end is None else held_out(train, test, (float(start), float(end)))
+    start, end = fitted_between(fc)
+    unseen = test if end is None else held_out(train, test, (-np.inf if start is None else start, end))
     yield from _held_out_findings(fc, train, unseen, rivals)
 
 
@@ -128,7 +128,9 @@ def _tails(z: np.ndarray) -> np.ndarray:
 
 
 def _skewness(z: np.ndarray) -> np.ndarray:
-    return np.abs(stats.skew(z, axis=1))
+    centred = z - z.mean(axis=1, keepdims=True)
+    spread = np.maximum(np.sqrt((centred**2).mean(axis=1)), 1e-300)
+    return np.abs((centred**3).mean(axis=1) / spread**3)
 
 
 _MISSING = "the model misses something that the data follow: a term, a forcing, or noise that is correlated"
@@ -249,8 +251,8 @@ def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.nd
     seen = seen[thinned(seen.size, _VALUES)] if seen.size else seen
     whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
     if len(whole) < 2:
-        return np.zeros(0), np.zeros((_DRAWS, 0))
-    made = whole[thinned(len(whole), _DRAWS)]
+        return np.zeros(0), np.zeros((_REPLICATES, 0))
+    made = whole[thinned(len(whole), _REPLICATES)]
     each = np.concatenate([observed[None, seen], made])
     ours = np.stack([_crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
     theirs = np.stack([_crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)], axis=1)

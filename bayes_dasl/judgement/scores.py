@@ -84,6 +84,15 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
+type Span = tuple[float | None, float | None]
+"""From when until when data were fitted, as far as that is known."""
+
+
+def fitted_between(fc: xr.DataTree) -> Span:
+    """From when until when the data of a forecast were fitted, under its forcings."""
+    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
+
+
 def held_out(train: xr.Dataset, data: xr.Dataset, within: tuple[float, float] | None) -> xr.Dataset:
     """The data without those values that were fitted: at the same times and places, and `within` two times.
 

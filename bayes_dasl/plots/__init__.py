@@ -9,9 +9,7 @@ from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as
 from .calibration import plot_coverage as plot_coverage, plot_pit as plot_pit
 from .field import plot_field as plot_field
 from .forecast import (
-    Span as Span,
     epistemic_parts as epistemic_parts,
-    fitted_between as fitted_between,
     plot_decomposition as plot_decomposition,
     plot_forecast as plot_forecast,
 )

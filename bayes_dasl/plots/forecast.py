@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
+from ..judgement.scores import Span, fitted_between
 from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
 
 MOST_TIMES = 1000
@@ -82,6 +83,7 @@ def plot_decomposition(
         parts: what `decompose` returned.
         observable: its name.
         train_end: the last time of the data of the fit, at which a line is drawn; no line unless given.
+        train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
     """
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
@@ -159,15 +161,6 @@ def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
         )  # fmt: skip
     if low >= 0 and core.min() >= 0 and low - margin < 0.1 * high:
         ax.set_ylim(bottom=0)
-
-
-type Span = tuple[float | None, float | None]
-"""From when until when data were fitted, as far as that is known."""
-
-
-def fitted_between(fc: xr.DataTree) -> Span:
-    """From when until when the data of a forecast were fitted, under its forcings."""
-    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
 
 
 def _draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:

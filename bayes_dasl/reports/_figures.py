@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import plots
+from ..judgement.scores import Span
 from ._text import MISSING, count, listed, percent, slug
 
 MOST_OBSERVABLES = 8
@@ -53,7 +54,7 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
     return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
-def decomposition_cards(parts: xr.Dataset, fitted: plots.Span) -> list[Card]:
+def decomposition_cards(parts: xr.Dataset, fitted: Span) -> list[Card]:
     """Draw the parts of the predictive variance of each observable."""
     return [
         _card(
@@ -172,7 +173,7 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
     return words[:1].upper() + words[1:] + "."
 
 
-def _share_words(parts: xr.Dataset, fitted: plots.Span) -> str:
+def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     index = next(str(dim) for dim in parts.dims if dim != "observable")
     start, end = (bound if bound is not None else np.nan for bound in fitted)
     sides = {"after": parts[index] > end, "before": parts[index] < start}

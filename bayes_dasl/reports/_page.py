@@ -17,8 +17,8 @@ from ..errors import MismatchError
 from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
-from ..judgement.scores import held_out, pit, score
-from ..plots import epistemic_parts, fitted_between, science_parameters
+from ..judgement.scores import fitted_between, held_out, pit, score
+from ..plots import epistemic_parts, science_parameters
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 
