@@ -201,7 +201,8 @@ def _coverage(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Finding:
         return _finding("good", "held-out data", message)
     level: Level = "bad" if worse < _ABSURD or inside < number / 2 else "warning"
     remedy = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
-    return _finding(level, "held-out data", f"{message}; of its own forecasts {worse:.2g} do worse", remedy)
+    share = "none" if worse < 1 / len(replicates) else f"{worse:.1%}"
+    return _finding(level, "held-out data", f"{message}; of the data that it draws itself {share} do worse", remedy)
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:
