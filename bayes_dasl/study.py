@@ -186,10 +186,11 @@ class Run:
         model, path = self.study.models[name], self.path(name, "posterior.nc")
         checkpoint = self.path(name, "checkpoint")
         post = load(path) if path.is_file() else None
-        if post is not None and _whole(post, model, self.study.train):
+        ours = post is not None and post.attrs.get("posterior_sha256") == pose(model, self.study.train).fingerprint()
+        if post is not None and ours and not post.attrs["interrupted"]:
             say(f"{name}: already fitted, kept")
         else:
-            if post is not None and not _is_of(post, model, self.study.train):
+            if post is not None and not ours:
                 self._put_aside(name, path, say)
                 self._put_aside(name, self.path(name, "forecast.nc"), say)
             post = self._fit(name, checkpoint, key, progress, say)
@@ -356,16 +357,6 @@ def _check_name(name: object, of: str) -> None:
         reason = "is kept for what a run or the system writes"
     if reason is not None:
         raise ModelError(f"{of} cannot be named {name[:40]!r}: the name {reason}")
-
-
-def _is_of(post: xr.DataTree, model: Model, train: xr.Dataset) -> bool:
-    """Whether a posterior is that of the same equations, priors, solver and data."""
-    return post.attrs.get("posterior_sha256") == pose(model, train).fingerprint()
-
-
-def _whole(post: xr.DataTree, model: Model, train: xr.Dataset) -> bool:
-    """Whether these are all the draws of this model's posterior."""
-    return _is_of(post, model, train) and not post.attrs["interrupted"]
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

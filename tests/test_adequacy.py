@@ -4,8 +4,9 @@ import numpy as np
 import pytest
 import xarray as xr
 
-from bayes_dasl.judgement.adequacy import adequacy_findings
+from bayes_dasl.judgement.adequacy import _crps_at, adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
+from bayes_dasl.judgement.scores import _crps
 
 DRAWS, NOISE = 2000, 0.5
 TIMES = np.linspace(0.0, 6.0, 45)
@@ -157,3 +158,9 @@ def test_the_verdict_has_a_sentence_on_the_model():
     assert "Whether the model fits was not looked at" in diagnose(post).verdict and diagnose(post).model is None
     post, fc, data = sound(0)
     assert "The model fits what was looked at: training data, held-out data." in diagnose(post, fc, data).verdict
+
+
+def test_the_crps_at_many_values_is_that_of_the_scores():
+    rng = np.random.default_rng(0)
+    draws, values = rng.normal(size=50), rng.normal(size=7)
+    np.testing.assert_allclose(_crps_at(draws, values), _crps(values, np.tile(draws, (7, 1))), rtol=1e-9)

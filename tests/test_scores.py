@@ -245,7 +245,7 @@ def test_what_was_fitted_is_known_by_row():
     kept = held_out(train, data, (0.0, 2.0))["y"].values
     np.testing.assert_array_equal(kept, [np.nan, 2.0, np.nan, 4.0])
     np.testing.assert_array_equal(held_out(train, data, (0.0, 1.0))["y"].values, [np.nan, 2.0, 3.0, 4.0])
-    np.testing.assert_array_equal(held_out(train, data, None)["y"].values, data["y"].values)
+    np.testing.assert_array_equal(held_out(train, data, (None, None))["y"].values, data["y"].values)
 
 
 def test_swapped_observables_score_worse():

@@ -45,9 +45,7 @@ def adequacy_findings(
     yield from _training_findings(fc, train)
     if test is None:
         return
-    start, end = fitted_between(fc)
-    unseen = test if end is None else held_out(train, test, (-np.inf if start is None else start, end))
-    yield from _held_out_findings(fc, train, unseen, rivals)
+    yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
 
 
 def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
@@ -210,9 +208,8 @@ def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Find
     if not lead.size:
         return
     mean = float(lead.mean())
-    error = float(lead.std(ddof=1) / np.sqrt(lead.size)) if lead.size > 1 else np.inf
-    if mean > max(_LEAD, error):
-        yield _better(name, "warning", mean, error, lead.size)
+    if mean > max(_LEAD, _standard_error(lead)):
+        yield _better(name, "warning", lead)
     else:
         yield _finding("good", f"against {name}", "its forecast of held-out data is not better than this one")
 
@@ -228,15 +225,18 @@ def _against_baseline(name: str, own: Ensembles, other: Ensembles) -> Iterator[F
     mean = float(lead.mean())
     usual = max(float(np.mean(replicates >= mean)), 0.1 / number)
     if mean > _LEAD and usual < _BEATEN:
-        error = float(lead.std(ddof=1) / np.sqrt(lead.size)) if lead.size > 1 else np.inf
-        yield _better(name, "bad" if usual < _CLEARLY else "warning", mean, error, lead.size)
+        yield _better(name, "bad" if usual < _CLEARLY else "warning", lead)
 
 
-def _better(name: str, level: Level, mean: float, error: float, number: int) -> Finding:
+def _standard_error(lead: np.ndarray) -> float:
+    return float(lead.std(ddof=1) / np.sqrt(lead.size)) if lead.size > 1 else np.inf
+
+
+def _better(name: str, level: Level, lead: np.ndarray) -> Finding:
     return _finding(
         level, f"against {name}",
-        f"{name} forecasts the held-out data better: its CRPS is {mean:.0%} lower (standard error {error:.0%}, of "
-        f"{number} values)",
+        f"{name} forecasts the held-out data better: its CRPS is {lead.mean():.0%} lower (standard error "
+        f"{_standard_error(lead):.0%}, of {lead.size} values)",
         f"prefer {name}, or find what makes this forecast worse: a correction that the data do not bear out, or an "
         "equation that does not hold ahead",
     )  # fmt: skip

@@ -93,22 +93,22 @@ def fitted_between(fc: xr.DataTree) -> Span:
     return fc.attrs.get("train_start"), fc.attrs.get("train_end")
 
 
-def held_out(train: xr.Dataset, data: xr.Dataset, within: tuple[float, float] | None) -> xr.Dataset:
-    """The data without those values that were fitted: at the same times and places, and `within` two times.
+def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
+    """The data without those values that were fitted: at the same times and places, between two times.
 
-    Under other forcings the same times are forecast: then `within` says which are not, and is none where all are.
+    Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
     """
-    index = index_of(train)
-    if within is None:
+    start, end = fitted
+    if end is None:
         return data
-    low, high = within
-    fitted = train.sel({index: (train[index] >= low) & (train[index] <= high)})
+    index = train[index_of(train)]
+    seen = train.sel({index.name: (index <= end) & (index >= (-np.inf if start is None else start))})
 
     def unseen(values: xr.DataArray) -> xr.DataArray:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
-        return values.where(fitted[values.name].reindex(at).isnull())
+        return values.where(seen[values.name].reindex(at).isnull())
 
-    return data.assign({name: unseen(data[name]) for name in fitted.data_vars if name in data})
+    return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
 
 def consistency(tree: xr.DataTree) -> pd.DataFrame:

@@ -111,10 +111,9 @@ def _held_out(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, observables: list[str]
 ) -> tuple[xr.Dataset | None, bool]:
     """The test data without values that were fitted, or none where nothing is left; and whether that is so."""
-    start, end = fitted_between(fc)
-    if test is None or end is None:
+    if test is None:
         return test, False
-    left = held_out(train, test, (-np.inf if start is None else start, end))
+    left = held_out(train, test, fitted_between(fc))
     seen = [name for name in observables if name in left]
     none = bool(seen) and any(test[n].notnull().any() for n in seen) and not any(left[n].notnull().any() for n in seen)
     return (None if none else left), none

@@ -113,7 +113,7 @@ MUTANTS = (
     ),
     Mutant(
         "fitted values count as held out", "bayes_dasl/judgement/scores.py",
-        "return values.where(fitted[values.name].reindex(at).isnull())",
+        "return values.where(seen[values.name].reindex(at).isnull())",
         "return values",
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
     ),
@@ -125,8 +125,8 @@ MUTANTS = (
     ),
     Mutant(
         "a rival that loses is said to win", "bayes_dasl/judgement/adequacy.py",
-        "if mean > max(_LEAD, error):",
-        "if -mean > max(_LEAD, error):",
+        "if mean > max(_LEAD, _standard_error(lead)):",
+        "if -mean > max(_LEAD, _standard_error(lead)):",
         ("tests/test_adequacy.py::test_a_rival_or_a_baseline_that_wins_is_named",),
     ),
     Mutant(

@@ -60,8 +60,8 @@ def _is_normal(leaf: RandomLeaf | None) -> bool:
 def _is_affine(network: Network, names: list[str]) -> bool:
     """Whether halfway between two values of these weights the outputs are halfway as well."""
     draws = {path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()}
-    halves = {path: (v[0] + v[1]) / 2 if path in names else v[0] for path, v in draws.items()}
-    three = {path: np.stack([v[0], v[1] if path in names else v[0], halves[path]]) for path, v in draws.items()}
+    two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
+    three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}
     at = dict.fromkeys(network.inputs, jnp.asarray(0.5))
 
     def outputs(draw):
