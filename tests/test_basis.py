@@ -298,6 +298,7 @@ BASES = {
 }
 
 
+@pytest.mark.slow
 def test_gradients():
     """Of every family and shape, in one program."""
     check_gradients(

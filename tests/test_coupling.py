@@ -302,6 +302,7 @@ class TestLayers:
     def run(self, points, times=times, start=None, **options):
         return solve(layers(points=points, **options), given(times, start, rain=np.full(len(times), 0.7)))
 
+    @pytest.mark.slow
     def test_values_and_order_in_the_points(self):
         sizes = np.array([17, 33])
         errors = []

@@ -123,6 +123,7 @@ class TestStepForcing:
         whole = solve(follower(jnp.asarray(1.7), solver=solver), self.inputs)
         assert int(whole.stats["steps"]) < 1.2 * pieces + 10
 
+    @pytest.mark.slow
     def test_gradients(self):
         def loss(rate, **options):
             return jnp.sum(follower(rate, **options)(self.inputs).values["y"] ** 2)

@@ -244,6 +244,7 @@ def usual(decay):
     return bd.fit(model, data, bd.NUTS(chains=2, warmup=300, draws=1000), key=1)
 
 
+@pytest.mark.slow
 def test_the_same_key_gives_the_same_draws(decay, decay_fit):
     model, data = decay
     again = bd.fit(model, data, SHORT, key=jax.random.key(5))
@@ -393,6 +394,7 @@ def test_a_warm_up_lasts_until_the_chains_agree(solved, decay_fit):
     assert decay_fit.attrs["warmup_draws"] == 50  # as asked for
 
 
+@pytest.mark.slow
 def test_forward_and_reverse_mode_give_the_same_gradient(solved):
     model, data, post = solved
     problem = pose(model, data)

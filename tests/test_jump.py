@@ -261,6 +261,7 @@ class TestAgainstRestarts:
     def test_values_of_a_stiff_solver(self):
         self.check(jax.jit(lambda: self.layer(0.3, solver="rodas5p")(self.inputs()))())
 
+    @pytest.mark.slow
     def test_values_and_the_gradient_of_a_share(self):
         def last(share, **options):
             prediction = self.layer(share, **options)(self.inputs())

@@ -384,6 +384,7 @@ class TestFailure:
         density = log_likelihood(prediction, {"x": 0.1}, {"x": jnp.ones(3)})
         return jnp.where(prediction.ok, density, -jnp.inf), prediction
 
+    @pytest.mark.slow
     def test_is_flagged_and_finite(self):
         (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(self.solve, has_aux=True)))(self.ks)
         assert prediction.ok.tolist() == [True, False, True]

@@ -156,7 +156,7 @@ def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
     assert trusted == (tries > 0)
 
 
-@pytest.mark.parametrize("method", seldom(METHODS, "meads", "mclmc"))
+@pytest.mark.parametrize("method", seldom(METHODS, "meads", "mclmc", "unadjusted_mclmc"))
 def test_failing_solves_are_rejected_or_counted_as_energy_errors(method):
     """Where the solver fails there is no posterior: the level is a truncated normal, the slope follows it."""
     model = bd.Model(Cut(NORMAL, NORMAL), bd.NormalNoise(scale=NOISE))

@@ -597,6 +597,7 @@ def test_a_network_inside_a_solver_is_descended_in_coordinates_of_its_last_layer
     assert -float(found.stats["lp"].squeeze()) == pytest.approx(lowest[0], abs=1.0)
 
 
+@pytest.mark.slow
 def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
     """In the weights themselves hidden ones would move as far as the prior lets them, without the last ones."""
     problem = pose(small.stepped(), small.data())

@@ -103,6 +103,7 @@ def test_directions_of_no_curvature_are_long_and_no_longer():
     np.testing.assert_allclose(np.diag(metric.factor), [0.5, 10.0, 1.0, 10.0])
 
 
+@pytest.mark.slow
 def test_many_dimensions_are_low_rank():
     """A strong correlation of two of 160 coordinates is found; of the science, 128 are still dense."""
     rng = np.random.default_rng(4)

@@ -235,7 +235,7 @@ class Judge(Optimiser):
     [
         pytest.param("a state that nobody sees, and noise that varies", 8, 10, marks=pytest.mark.slow),
         pytest.param("two networks, in the field and on the output", 8, 10, marks=pytest.mark.slow),
-        ("a state that is an array, observed through a function", 2, 5),
+        pytest.param("a state that is an array, observed through a function", 2, 5, marks=pytest.mark.slow),
         pytest.param("forcings", 8, 10, marks=pytest.mark.slow),
         pytest.param("forcings and jumps, by a solver", 8, 10, marks=pytest.mark.slow),
     ],

@@ -173,6 +173,7 @@ class TestPriors:
         with pytest.raises(ModelError, match=r"random must be 'all', 'last' or some of layers\.0, layers\.1"):
             bd.Network(mlp(), ("a", "b"), ("f", "g"), random=random)
 
+    @pytest.mark.slow
     def test_sparse_weights_are_a_horseshoe(self):
         network = bd.Network(mlp(width=30), ("a", "b"), ("f", "g"), prior=bd.networks.sparse(2.0))
         leaves = paths(network)

@@ -113,6 +113,7 @@ class TestLayer:
         draw = {"science.vector_field.rate": jnp.asarray(0.7), "science.initial.y": jnp.asarray(2.0)}
         return realise(made, draw)
 
+    @pytest.mark.slow
     def test_what_is_left_on_the_output(self):
         times = self.data["time"].values
         left = np.asarray(predicted(self.layer(), bd.inputs(self.data))) - 2 * np.exp(-0.7 * times)

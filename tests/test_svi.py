@@ -34,7 +34,7 @@ def z_scores(samples, mean, sd):
     return (flat.mean(0) - mean) / (sd * relative), np.log(flat.std(0) / sd) / (relative / np.sqrt(2))
 
 
-@pytest.mark.parametrize("guide", seldom(GUIDES, "mean_field", "full_rank", "flow"))
+@pytest.mark.parametrize("guide", seldom(GUIDES, "mean_field", "full_rank", "low_rank", "flow"))
 def test_every_guide_agrees_with_a_conjugate_posterior(guide):
     samples = run(CONJUGATE.problem, SVI(guide=guide, steps=1500))
     assert samples.positions.shape == (4, 1000, 3)

@@ -145,7 +145,11 @@ class Watched(bd.Module):
 
 @pytest.mark.parametrize(
     ("solver", "strategy"),
-    [("tsit5", "reverse"), ("rodas5p", "forward"), pytest.param("kvaerno5", "reverse", marks=pytest.mark.slow)],
+    [("tsit5", "reverse")]
+    + [
+        pytest.param(solver, strategy, marks=pytest.mark.slow)
+        for solver, strategy in (("rodas5p", "forward"), ("kvaerno5", "reverse"))
+    ],
 )
 def test_what_engines_compile_can_be_kept_on_disk(solver, strategy):
     """The solvers have checks of their own."""

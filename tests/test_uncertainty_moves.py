@@ -5,7 +5,6 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from seldom import seldom
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, pose
@@ -48,7 +47,8 @@ def epistemic(engine: str, **changed: float) -> float:
     return float((found.positions @ [1.0, BEYOND]).var())
 
 
-@pytest.mark.parametrize("engine", seldom(ENGINES, "DeepEnsemble", "Laplace"))
+@pytest.mark.slow
+@pytest.mark.parametrize("engine", ENGINES)
 def test_noise_and_prior_move_it(engine):
     before = epistemic(engine)
     # By the formula of a normal posterior the ratios are 1.48 and 2.37.
