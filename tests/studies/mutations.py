@@ -211,9 +211,9 @@ MUTANTS = (
     ),
     Mutant(
         "check ends with 0 whatever it finds", "bayes_dasl/cli.py",
-        'if any(result.level == "bad" for result in checks.values()):\n            raise typer.Exit(1)',
-        'if any(result.level == "bad" for result in checks.values()):\n            raise typer.Exit(0)',
-        ("tests/test_cli.py::test_check_of_what_cannot_be_fitted_exits_with_one",),
+        "        _exit_by(result.level for result in checks.values())\n",
+        "",
+        ("tests/test_cli.py::test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted",),
     ),
     Mutant(
         "swapped outputs of a network", "bayes_dasl/networks/network.py",
