@@ -13,11 +13,13 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
+from bayes_dasl._runs.lock import alone_in
 from bayes_dasl.cli import app
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
@@ -268,21 +270,25 @@ def test_a_file_for_a_folder_is_one_line(tmp_path):
 
 
 def test_a_folder_in_which_another_process_is_at_work_is_one_line(copied):
-    holds = "import sys, time\nfrom bayes_dasl._runs.lock import alone_in\n"
-    holds += "with alone_in(sys.argv[1]):\n    print('alone', flush=True)\n    time.sleep(600)"
-    other = subprocess.Popen([sys.executable, "-c", holds, copied], stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    entered, left = Event(), Event()
+
+    def at_work():
+        with alone_in(copied):
+            entered.set()
+            left.wait(LIMIT)
+
+    other = Thread(target=at_work)
+    other.start()
     try:
-        assert other.stdout.readline() == "alone\n"
+        assert entered.wait(LIMIT)
         before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
         commands = (["run", STUDY, "--out", copied, "--key", 3], ["resume", copied], ["report", copied])
         for command in (*commands, ["forecast", copied, "--until", 20]):
             assert_one_line(invoke(*command), "another process is at work in .*run: wait until it has ended, or choose")
         assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
     finally:
-        other.kill()
-        other.wait()
-        other.stdout.close()
-    assert invoke("report", copied).exit_code == code_of(copied)
+        left.set()
+        other.join()
 
 
 def test_a_forecast_to_the_past_is_one_line(ran):
