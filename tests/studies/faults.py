@@ -60,11 +60,6 @@ def _flipped(written: bytes, at: int) -> bytes:
 
 def _tasks() -> Iterator[tuple[Task, Work]]:
     """What is done, by the names of its row."""
-    everything = (*FITS, STUDY)
-    for engine in everything:
-        yield _computing("SIGKILL", engine, "a third")
-        yield _writing_a_step("SIGKILL", engine)
-        yield _computing("SIGINT", engine, "four fifths")
     for engine in ("NUTS", STUDY):
         yield _computing("SIGKILL", engine, "start")
     for engine in ("SWAG", STUDY):
@@ -91,6 +86,10 @@ def _tasks() -> Iterator[tuple[Task, Work]]:
             yield (what, engine, "at half"), functools.partial(two_processes, engine=engine, kill=kill)
     for when, ended in (("after the end", True), ("before the end", False)):
         yield ("another prior", STUDY, when), functools.partial(another_prior, ended=ended)
+    for engine in (*FITS, STUDY):
+        yield _computing("SIGKILL", engine, "a third")
+        yield _writing_a_step("SIGKILL", engine)
+        yield _computing("SIGINT", engine, "four fifths")
 
 
 def _codes(strikes: str, engine: str) -> set[int]:
