@@ -3,29 +3,38 @@
 import dataclasses
 import importlib.util
 import json
+import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from . import __version__
+from ._findings import Level
+from ._runs.console import LastingConsole
+from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
 from .study import Run, Study, future_times, read_note
 
+EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
+"""What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
+
 app = typer.Typer(
     no_args_is_help=True,
+    epilog="Exit codes: 0 if every check passed, 3 if there are reservations about the sampling of a model or the fit "
+    "of the study's own, 4 if one of them is not to be relied on; 1 for an error, 2 for a wrong call; 130 after "
+    "Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-console = Console(highlight=False)
+console = LastingConsole(highlight=False)
 _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
@@ -51,20 +60,27 @@ def main(
 @contextmanager
 def _short_errors() -> Iterator[None]:
     """One line for what the user can mend; a traceback only for what is our fault."""
-    try:
-        yield
-    except Interrupted as stop:
-        console.print(f"\n[yellow]{escape(str(stop))}[/]", soft_wrap=True)
-        raise typer.Exit(130) from None
-    except BayesDaslError as error:
-        Console(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        console.print(
-            "\n[yellow]stopped: nothing is half-written; run the same command again, or bayes-dasl resume, to go on[/]",
-            soft_wrap=True,
-        )
-        raise typer.Exit(130) from None
+    with heard_like_ctrl_c() as came:
+        try:
+            yield
+        except Interrupted as stop:
+            _stop(str(stop), came)
+        except BayesDaslError as error:
+            LastingConsole(stderr=True, highlight=False).print(f"[red]error:[/] {escape(str(error))}", soft_wrap=True)
+            raise typer.Exit(1) from None
+        except KeyboardInterrupt:
+            _stop("stopped: nothing is half-written; run the same command again, or bayes-dasl resume, to go on", came)
+
+
+def _stop(said: str, came: list[int]) -> NoReturn:
+    """End as a shell says of a process that a signal ended: 128 and its number."""
+    console.print(f"\n[yellow]{escape(said)}[/]", soft_wrap=True)
+    raise typer.Exit(128 + (came[0] if came else signal.SIGINT)) from None
+
+
+def _exit_by(levels: Iterable[Level | None]) -> None:
+    """End with the code of the worst level; what was not looked at has none."""
+    raise typer.Exit(max((EXIT_CODES[level] for level in levels if level is not None), default=0))
 
 
 def _study_files() -> dict[str, Path]:
@@ -121,8 +137,7 @@ def check(study: StudyName, key: int = 0) -> None:
         checks = _load_study(study).check(key=key)
         for name, result in checks.items():
             _print_findings(name, result)
-        if any(result.level == "bad" for result in checks.values()):
-            raise typer.Exit(1)
+        _exit_by(result.level for result in checks.values())
 
 
 @app.command()
@@ -160,8 +175,11 @@ def resume(run: RunFolder) -> None:
 def diagnose(run: RunFolder) -> None:
     """Say whether the fits of a run can be trusted, and what to do where not."""
     with _short_errors():
-        for name, verdict in _load_run(run).diagnose().items():
+        loaded = _load_run(run)
+        verdicts = loaded.diagnose()
+        for name, verdict in verdicts.items():
             _print_findings(name, verdict)
+        _exit_by([*(verdict.sampling for verdict in verdicts.values()), verdicts[loaded.study.label].model])
 
 
 @app.command()
@@ -199,6 +217,7 @@ def _print_findings(name: str, result: Diagnosis) -> None:
 
 
 def _print_verdict(done: Run) -> None:
+    """Print the scores and the verdict on each model, and end with its exit code."""
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
@@ -208,9 +227,11 @@ def _print_verdict(done: Run) -> None:
         crps, rmse, coverage = _shown(row["crps"], ".3g"), _shown(row["rmse"], ".3g"), _shown(row["coverage_90"], ".0%")
         table.add_row(escape(name), crps + star, rmse, coverage)
     console.print(table)
-    for name, verdict in found["diagnosis"].items():
+    verdicts = found["diagnosis"]
+    for name, verdict in verdicts.items():
         console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
     console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
+    _exit_by([*(verdict["sampling"] for verdict in verdicts.values()), verdicts[done.study.label]["model"]])
 
 
 def _shown(value: float | None, form: str) -> str:

@@ -13,7 +13,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._runs.files import write_text
+from ._runs.files import forget_unfinished, write_text
+from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, split
 from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
@@ -130,7 +131,8 @@ class Study:
         """Fit every model, forecast, score and report; what is done is on disk at once.
 
         A fit that the folder already holds whole, from the same model, data, engine and key, is kept, and one that
-        was killed goes on from its last step. Ctrl-C while sampling keeps the draws so far.
+        was killed goes on from its last step. Ctrl-C while sampling keeps the draws so far. One process at a time
+        can be at work in a folder.
 
         Args:
             folder: where the run is kept; it is made if there is none.
@@ -139,14 +141,16 @@ class Study:
             say: a function of one text that is called with what goes on; nothing is said unless given.
 
         Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
-        cannot be written; MismatchError if the folder holds a run of something else.
+        cannot be written, or another process is at work in it; MismatchError if the folder holds a run of something
+        else.
         """
         self.refuse_bad_input()
         run = Run(self, Path(folder))
-        run.claim(key)
-        for name in self.models:
-            run.fit(name, key=key, progress=progress, say=say)
-        run.finish(say=say)
+        with alone_in(run.folder):
+            run.claim(key)
+            for name in self.models:
+                run.fit(name, key=key, progress=progress, say=say)
+            run.finish(say=say)
         return run
 
 
@@ -163,7 +167,7 @@ class Run:
         return self.folder / file if name == self.study.label else self.folder / name / file
 
     def claim(self, key: int) -> None:
-        """Make sure, before any work, that the folder can be written and holds no other run.
+        """Make sure, before any work, that the folder can be written and holds no other run; for who is alone in it.
 
         Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
         """
@@ -176,6 +180,8 @@ class Run:
             if other:
                 differing = ", ".join(other)
                 raise MismatchError(f"{self.folder} holds another run ({differing}): choose another folder, by --out")
+        for folder in {self.path(name, note.name).parent for name in self.study.models}:
+            forget_unfinished(folder)
         write_text(note, json.dumps(wanted, indent=2) + "\n")
 
     def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
@@ -262,16 +268,27 @@ class Run:
         return found
 
     def forecast(self, at: xr.Dataset | np.ndarray | None = None) -> dict[str, xr.DataTree]:
-        """Forecast with every posterior of the folder, by default over all data, and save."""
+        """Forecast with every posterior of the folder, by default over all data, and save.
+
+        Raises: ReadError if the study's own posterior is missing; WriteError, also where another process is at work.
+        """
         at = forecast_times(self.study) if at is None else at
         forecasts = {}
-        for name, post in self.fitted().items():
-            forecasts[name] = forecast(self.study.models[name], post, at, key=int(post.attrs["key"]))
-            save(forecasts[name], self.path(name, "forecast.nc"))
+        with alone_in(self.folder):
+            for name, post in self.fitted().items():
+                forecasts[name] = forecast(self.study.models[name], post, at, key=int(post.attrs["key"]))
+                save(forecasts[name], self.path(name, "forecast.nc"))
         return forecasts
 
     def finish(self, *, say: Say = lambda text: None) -> None:
-        """Forecast over all data, score and report, from the posteriors that the folder holds."""
+        """Forecast over all data, score and report, from the posteriors that the folder holds.
+
+        Raises: as `forecast`.
+        """
+        with alone_in(self.folder):
+            self._finish(say)
+
+    def _finish(self, say: Say) -> None:
         posts, forecasts = self.fitted(), self.forecast()
         say("forecasts made")
         missing = [name for name in self.study.models if name not in posts]
@@ -325,7 +342,7 @@ def read_note(folder: Path) -> dict[str, Any]:
         raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ReadError(f"{note} is torn or not one of ours: {error}") from error
     if not isinstance(held, dict) or "study" not in held or not isinstance(held.get("key"), int):
         raise ReadError(f"{note} is not one of ours: it names no study and key")

@@ -13,11 +13,13 @@ import sys
 import time
 from importlib import metadata
 from pathlib import Path
+from threading import Event, Thread
 
 import pytest
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
+from bayes_dasl._runs.lock import alone_in
 from bayes_dasl.cli import app
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run
@@ -44,6 +46,13 @@ def ran(tmp_path_factory):
 @pytest.fixture
 def copied(ran, tmp_path) -> Path:
     return shutil.copytree(ran[0], tmp_path / "run")
+
+
+def code_of(folder: Path, own: str = "decay") -> int:
+    """What the verdicts in a run folder stand for: the sampling of every model, and the fit of the study's own."""
+    verdicts = json.loads((folder / "scores.json").read_text())["diagnosis"]
+    levels = [*(verdict["sampling"] for verdict in verdicts.values()), verdicts[own]["model"]]
+    return max({"good": 0, "warning": 3, "bad": 4}[level] for level in levels if level is not None)
 
 
 def assert_one_line(result, message: str) -> None:
@@ -89,10 +98,10 @@ def test_check_prints_every_rung(tmp_path):
     assert "compilation included" in rungs[-1]
 
 
-def test_check_of_what_cannot_be_fitted_exits_with_one(tmp_path):
+def test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted(tmp_path):
     study = written(tmp_path, "data=small.data.assign(y=small.data['y'] * float('nan'))")
     result = invoke("check", study)
-    assert result.exit_code == 1
+    assert result.exit_code == 4
     for name in ("decay", "inflow"):
         assert f"{name}: Not ready to fit: data and model." in result.stdout
     assert result.stdout.count("✕ data and model: observable 'y' has no value at all") == 2
@@ -101,7 +110,7 @@ def test_check_of_what_cannot_be_fitted_exits_with_one(tmp_path):
 
 def test_run_ends_with_scores_verdicts_and_the_report(ran):
     folder, result = ran
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(folder), result.output
     for word in (
         "decay: fitting by Sifting",
         "inflow: fitting by Sifting",
@@ -129,7 +138,7 @@ def test_another_key_in_the_same_folder_is_refused(ran):
 
 def test_diagnose_prints_the_findings_of_each_model(ran):
     result = invoke("diagnose", ran[0])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(ran[0]), result.output
     for word in ("decay: ", "inflow: ", "R-hat of science parameters: ", "divergences: ", "forecast draws"):
         assert word in result.stdout
 
@@ -157,8 +166,45 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
     (run / "scores.json").write_text(json.dumps(found))
     monkeypatch.setattr(Run, "finish", lambda self, say: None)  # which would score anew
     result = invoke("report", run)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(run), result.output
     assert re.search(r"inflow\s+│\s+–\s+│\s+–\s+│\s+–", result.output)
+
+
+@pytest.mark.parametrize(
+    ("levels", "code"),
+    [
+        ({}, 0),
+        ({("decay", "sampling"): "warning"}, 3),
+        ({("inflow", "sampling"): "warning"}, 3),
+        ({("decay", "model"): "warning"}, 3),
+        ({("decay", "model"): "warning", ("inflow", "sampling"): "bad"}, 4),
+        ({("decay", "model"): "bad"}, 4),
+        ({("inflow", "model"): "bad"}, 0),
+        ({("decay", "model"): None}, 0),
+    ],
+)
+def test_the_exit_code_tells_the_verdict(ran, tmp_path, monkeypatch, levels, code):
+    """A rival that does not fit is there to be beaten; one whose sampling is not to be trusted compares nothing."""
+    found = json.loads((ran[0] / "scores.json").read_text())
+    for name, verdict in found["diagnosis"].items():
+        verdict |= {aspect: levels.get((name, aspect), "good") for aspect in ("sampling", "model")}
+    run = shutil.copytree(ran[0], tmp_path / "run")
+    (run / "scores.json").write_text(json.dumps(found))
+    monkeypatch.setattr(Run, "finish", lambda self, say: None)  # which would score anew
+    assert invoke("report", run).exit_code == code
+    assert code_of(run) == code
+
+
+def test_help_tells_the_exit_codes():
+    said = " ".join(invoke("--help").output.split())
+    for code in (
+        "0 if every check passed",
+        "3 if there are reservations",
+        "4 if",
+        "1 for an error",
+        "130 after Ctrl-C",
+    ):
+        assert code in said
 
 
 # ---- errors
@@ -223,6 +269,28 @@ def test_a_file_for_a_folder_is_one_line(tmp_path):
     assert (tmp_path / "run").read_text() == "mine"
 
 
+def test_a_folder_in_which_another_process_is_at_work_is_one_line(copied):
+    entered, left = Event(), Event()
+
+    def at_work():
+        with alone_in(copied):
+            entered.set()
+            left.wait(LIMIT)
+
+    other = Thread(target=at_work)
+    other.start()
+    try:
+        assert entered.wait(LIMIT)
+        before = {path: path.stat().st_mtime_ns for path in copied.rglob("*")}
+        commands = (["run", STUDY, "--out", copied, "--key", 3], ["resume", copied], ["report", copied])
+        for command in (*commands, ["forecast", copied, "--until", 20]):
+            assert_one_line(invoke(*command), "another process is at work in .*run: wait until it has ended, or choose")
+        assert {path: path.stat().st_mtime_ns for path in copied.rglob("*")} == before
+    finally:
+        left.set()
+        other.join()
+
+
 def test_a_forecast_to_the_past_is_one_line(ran):
     assert_one_line(invoke("forecast", ran[0], "--until", -1), "until must lie after 0")
 
@@ -276,9 +344,9 @@ class Command:
             except OSError:  # the other end is closed
                 time.sleep(0.05)
 
-    def interrupt(self) -> str:
-        """Send Ctrl-C and return what stands on the output once the process has ended."""
-        self.process.send_signal(signal.SIGINT)
+    def interrupt(self, number: int = signal.SIGINT) -> str:
+        """Send Ctrl-C, or another signal, and return what stands on the output once the process has ended."""
+        self.process.send_signal(number)
         end = time.monotonic() + LIMIT
         while self.process.poll() is None:
             assert time.monotonic() < end, self._shown[-2000:]
@@ -288,15 +356,44 @@ class Command:
         return self.process.stdout.read()
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
+    """As Ctrl-C does, wherever it comes; the tests below and `tests/studies/faults.py` send it to another process."""
+
+    def fit(*_, **__):
+        os.kill(os.getpid(), number)
+        pytest.fail("not heard")
+
+    before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
+    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    try:
+        result = invoke("run", STUDY, "--out", tmp_path / "run")
+    finally:
+        for n, handler in before.items():
+            signal.signal(n, handler)
+    assert result.exit_code == code, result.output
+    assert result.stdout.splitlines()[-1].startswith("stopped: nothing is half-written; run the same command again")
+    assert os.listdir(tmp_path / "run") == ["study.json"]
+
+
 LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
 
 
-def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [
+        (signal.SIGINT, 130),
+        pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
+    ids=lambda value: getattr(value, "name", ""),
+)
+def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch, number, code):
     study, folder = written(tmp_path, LONG % (100, 10_000_000)), tmp_path / "the run"
     with Command("run", study, "--out", folder, "--key", 5) as command:
         command.wait_for(r"sampling.*[1-9]\d*0/10000000")
-        output = command.interrupt()
-        assert command.process.returncode == 130, output
+        output = command.interrupt(number)
+        assert command.process.returncode == code, output
     assert set(os.listdir(folder)) == {"study.json", "posterior.nc", "checkpoint"}
     post = load(folder / "posterior.nc")
     drawn = post["posterior"].sizes["draw"]
@@ -308,7 +405,7 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
     report, again = (shlex.split(line, comments=True) for line in re.findall(r"  (bayes-dasl .*)", output))
     assert again == ["bayes-dasl", "resume", str(folder)]
     result = invoke(*report[1:])
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(folder) >= 3, result.output
     assert set(os.listdir(folder)) - {"checkpoint"} == {
         *("study.json", "posterior.nc", "forecast.nc", "scores.json", "report.html")
     }

@@ -441,7 +441,7 @@ def test_interrupted_sampling_keeps_the_draws_so_far(decay, decay_fit, monkeypat
         advance(self, done, note)
 
     monkeypatch.setattr(ProgressBar, "advance", stop_after_six)
-    with pytest.warns(UserWarning, match="stopped by Ctrl-C: 150 of 180 draws of each chain are kept"):
+    with pytest.warns(UserWarning, match="stopped early: 150 of 180 draws of each chain are kept"):
         part = bd.fit(model, data, SHORT, key=5)
     assert part.attrs["interrupted"] == 1
     assert part["posterior"].sizes["draw"] == 150

@@ -3,6 +3,9 @@
 import errno
 import json
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +15,7 @@ from bayes_dasl._runs import files as _files
 from bayes_dasl._runs.journal import Journal, read_identity
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
 
+ROOT = Path(__file__).resolve().parents[1]
 IDENTITY = {"posterior_sha256": "ab12", "engine": "NUTS(chains=2)", "key": 3}
 NAMES = ("modes", "warm-up", "draws")
 
@@ -183,11 +187,13 @@ def test_a_flipped_bit_is_seen_wherever_it_is(folder):
     assert_same(journal._read(path, "draws"), arrays(3))
 
 
-def test_an_interrupted_write_does_no_harm(folder):
+def test_an_interrupted_write_does_no_harm_and_leaves_nothing(folder):
     """A process killed while it writes leaves its temporary file, of a step or of the note."""
-    for name in (".000002.step.k3x_9q", ".000004.step.abcd", ".run.json.x1"):
+    whole = sorted(folder.iterdir())
+    for name in (".000002.step.k3x_9q.partial", ".000004.step.abcd.partial", ".run.json.x1.partial"):
         (folder / name).write_bytes(b"half")
     assert take(folder)[1] == []
+    assert sorted(folder.iterdir()) == whole
     step_file(folder, 2).unlink()
     found, computed = take(folder)
     assert computed == [2, 3]
@@ -195,8 +201,10 @@ def test_an_interrupted_write_does_no_harm(folder):
 
 
 def test_a_write_interrupted_before_the_note_was_there_does_no_harm(tmp_path):
-    (tmp_path / ".run.json.x1").write_bytes(b'{"engi')
+    (tmp_path / ".run.json.x1.partial").write_bytes(b'{"engi')
+    (tmp_path / ".lock").touch()
     assert take(tmp_path)[1] == [1, 2, 3]
+    assert not (tmp_path / ".run.json.x1.partial").exists()
     assert take(tmp_path)[1] == []
 
 
@@ -204,6 +212,54 @@ def test_a_removal_interrupted_after_the_note_was_gone_does_no_harm(folder):
     for path in (folder / "run.json", step_file(folder, 1)):
         path.unlink()
     assert take(folder)[1] == [1, 2, 3]
+
+
+KILLED = """
+import os, signal
+from bayes_dasl._runs import files
+from bayes_dasl._runs.journal import Journal
+import numpy as np
+
+def torn(path):
+    os.truncate(path, path.stat().st_size // 2)
+    os.kill(os.getpid(), signal.SIGKILL)
+
+files._reach_the_disk = torn
+Journal("FOLDER", {"key": 3}).step("draws", lambda: {"x": np.zeros(100)})
+"""
+
+
+def test_what_a_process_killed_while_it_writes_leaves_goes_at_the_next_start(tmp_path):
+    Journal(tmp_path, {"key": 3})
+    killed = [sys.executable, "-c", KILLED.replace("FOLDER", str(tmp_path))]
+    done = subprocess.run(killed, capture_output=True, text=True, cwd=ROOT, timeout=120, check=False)
+    assert done.returncode == -signal.SIGKILL, done.stderr
+    [left] = tmp_path.glob(".*")
+    assert left.name.startswith(".000001.step.")
+    Journal(tmp_path, {"key": 3})
+    assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
+
+
+def test_a_step_that_cannot_be_read_is_computed_again(folder, monkeypatch):
+    read = Path.read_bytes
+
+    def broken(path):
+        if path.name == "000002.step":
+            raise OSError(errno.EIO, "Input/output error")
+        return read(path)
+
+    monkeypatch.setattr(Path, "read_bytes", broken)
+    with pytest.warns(UserWarning, match=r"000002\.step cannot be read \(Input/output error\): going on from the step"):
+        found, computed = take(folder)
+    assert computed == [2, 3]
+    assert_same(found[1], arrays(2))
+
+
+def test_files_of_somebody_else_beside_the_steps_are_left_alone(folder):
+    (folder / "notes.step").write_text("mine")
+    step_file(folder, 2).unlink()
+    assert take(folder)[1] == [2, 3]
+    assert (folder / "notes.step").read_text() == "mine"
 
 
 # ---- another run
@@ -296,7 +352,9 @@ def test_a_step_that_does_not_reach_the_disk_is_not_there(folder, monkeypatch):
 
     with monkeypatch.context() as patched:
         patched.setattr(_files, "_reach_the_disk", full)
-        with pytest.raises(WriteError, match=r"cannot write .*000003\.step: No space left on device"):
+        with pytest.raises(
+            WriteError, match=r"cannot write .*000003\.step: No space left on device.*the 2 steps before"
+        ):
             take(folder)
     assert {path.name for path in folder.iterdir()} == {"run.json", "000001.step", "000002.step"}
     assert take(folder)[1] == [3]

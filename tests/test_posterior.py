@@ -173,6 +173,23 @@ class TestFile:
         with pytest.raises(ReadError, match=f"{path} is torn or not a netCDF file"):
             bd.load(path)
 
+    @pytest.mark.parametrize("where", np.linspace(0.0, 0.999, 25))
+    def test_a_flipped_bit(self, tmp_path, where):
+        """Also in a number, where HDF5 itself sees nothing wrong."""
+        path = bd.save(self.tree, tmp_path / "post.nc")
+        written = bytearray(path.read_bytes())
+        written[int(where * written.rindex(b"bayes_dasl sha256"))] ^= 4
+        path.write_bytes(written)
+        with pytest.raises(ReadError, match="its checksum is another than when it was written"):
+            bd.load(path)
+
+    def test_others_read_a_file_of_ours_and_we_read_theirs(self, tmp_path):
+        path = bd.save(self.tree, tmp_path / "post.nc")
+        with xr.open_datatree(path, engine="h5netcdf") as theirs:
+            xr.testing.assert_identical(theirs.load(), self.tree)
+        self.tree.to_netcdf(tmp_path / "theirs.nc", engine="h5netcdf")
+        xr.testing.assert_identical(bd.load(tmp_path / "theirs.nc"), self.tree)
+
     @pytest.mark.parametrize("content", [b"chain,draw\n0,1\n", b"CDF\x01" + bytes(64), b"PK\x03\x04" + bytes(64)])
     def test_a_foreign_file(self, tmp_path, content):
         path = tmp_path / "foreign.nc"

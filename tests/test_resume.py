@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -18,11 +19,11 @@ import pytest
 import xarray as xr
 from curves import Curve
 from seldom import seldom
-from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
+from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, code_of, invoke
 
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
-from bayes_dasl.errors import MismatchError, ReadError
+from bayes_dasl.errors import MismatchError, ReadError, WriteError
 from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples, fitting as fit_module
 from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import sampler as nuts
@@ -167,11 +168,49 @@ def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
             with pytest.raises(KeyboardInterrupt):
                 bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
         else:
-            with pytest.warns(UserWarning, match="stopped by Ctrl-C"):
+            with pytest.warns(UserWarning, match="stopped early"):
                 post = bd.fit(model(), DATA, ENGINES["nuts"], checkpoint=tmp_path, key=KEY)
             assert post.attrs["interrupted"] == 1
             assert 0 < post["posterior"].sizes["draw"] < 60
     assert_same(bd.resume(model(), DATA, tmp_path), whole("nuts"))
+
+
+@pytest.mark.parametrize("name", ["smc", "svi"])
+def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, checkpoint_of, tmp_path, monkeypatch):
+    """These engines draw at the end: there is nothing to return before it, and a checkpoint goes on."""
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    left = copied(checkpoint_of(name)[0], tmp_path / "left", 2)
+    with monkeypatch.context() as patched:
+        patched.setattr(ProgressBar, "advance", stop)
+        with pytest.raises(KeyboardInterrupt, match=r"^stopped before there were draws, and no checkpoint was given"):
+            bd.fit(model(), DATA, ENGINES[name], key=KEY)
+        with pytest.raises(KeyboardInterrupt, match=r"whose steps so far are kept in .*left: the same call goes on"):
+            bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY)
+    assert len(steps(left)) > 2
+    assert_same(bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY), whole(name))
+
+
+def test_a_second_fit_in_a_folder_is_refused_while_the_first_is_at_work(tmp_path, monkeypatch):
+    run, refused = FromThePrior.run, []
+
+    def again():
+        return bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY)
+
+    def run_while_another_begins(self, problem, **how):
+        with ThreadPoolExecutor(1) as other:
+            refused.append(other.submit(again).exception())
+        return run(self, problem, **how)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(FromThePrior, "run", run_while_another_begins)
+        post = again()
+    assert isinstance(refused[0], WriteError)
+    assert str(refused[0]).startswith(f"another process is at work in {tmp_path}: ")
+    assert {path.name for path in tmp_path.iterdir()} == {"run.json", "000001.step", "000002.step"}
+    assert_same(again(), post)
 
 
 def test_fit_goes_on_like_resume(checkpoint_of, tmp_path):
@@ -492,7 +531,7 @@ def uninterrupted(tmp_path_factory):
     study, whole, programs = folder / "square_study.py", folder / "whole", folder / "programs"
     study.write_text(SOURCE)
     result = invoke("run", study, "--out", whole, "--key", KEY)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(whole, "square"), result.output
     # JAX does not write its cache atomically: no process that is killed may write to the one of all tests.
     shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], programs, copy_function=os.symlink)
     return study, whole, programs
@@ -522,13 +561,13 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL, errors
     assert "square: going on with NUTS(" in said
-    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint"}
+    assert {path.name for path in run.iterdir()} == {"study.json", "posterior.nc", "checkpoint", ".lock"}
     assert len(steps(run / "checkpoint")) == ALL
     assert times_written(run / "checkpoint").items() >= before.items()
     posterior = (run / "posterior.nc").read_bytes()
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
     result = invoke("resume", run)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(run, "square"), result.output
     assert "square: already fitted, kept" in result.stdout
     assert (run / "posterior.nc").read_bytes() == posterior
     assert_same_run(run, whole)
@@ -549,7 +588,7 @@ def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(uninterru
         assert after.items() >= before.items()
         assert not (run / "posterior.nc").exists()
     result = invoke("resume", run)
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == code_of(run, "square"), result.output
     assert "square: going on with NUTS(" in result.stdout
     assert_same_run(run, whole)
 

@@ -2,17 +2,23 @@
 
 import json
 
+import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.inference import AbstractEngine
 from tests.studies import ROOT, problem_walk, structure
+from tests.studies.faults import TASKS
 from tests.studies.imports import Graph, working_tree
 from tests.studies.mutants import misplaced
 from tests.studies.mutations import MUTANTS
 from tests.studies.pages import table, write_section
 from tests.studies.provenance import code_hash, fingerprint, modules_of
 from tests.studies.rows import age, held, keep, lacking, latest
+from tests.studies.stricken import Wrong, compared
+from tests.studies.victims import FITS, STUDY
 
 PACKAGE = {
     "lib/__init__.py": "from .engines import Walk as Walk\n",
@@ -234,3 +240,33 @@ def test_the_package_has_no_cycle():
 def test_moves_of_a_problem_from_file_to_file_and_back():
     described = problem_walk._described("handed on", [["fit", "nuts", "start", "start", "nuts"], ["nuts", "fit"]])
     assert list(described.values()) == ["7", "3", "4, 1"]
+
+
+# ---- what becomes of runs that meet a fault
+
+
+def drawn(values: list[float]) -> dict[str, xr.DataTree]:
+    tree = xr.DataTree.from_dict({"posterior": xr.Dataset({"x": (("chain", "draw"), [values])})})
+    tree.attrs["created"] = str(len(values))
+    return {"posterior": tree}
+
+
+def test_a_run_that_lacks_draws_or_differs_by_a_bit_is_seen():
+    whole = drawn([0.0, 1.0, np.nan])
+    assert compared("resumed", drawn([0.0, 1.0, np.nan]), whole) == ("resumed", 0, 0)
+    assert compared("resumed", drawn([-0.0, np.nextafter(1.0, 2.0), np.nan]), whole) == ("resumed", 0, 2)
+    assert compared("resumed", drawn([0.0, 1.0]), whole).lost == 1
+    told = drawn([0.0, 1.0, np.nan])
+    told["posterior"].attrs["interrupted"] = 1
+    assert compared("resumed", told, whole) == ("resumed", 0, 1)
+    with pytest.raises(Wrong, match=r"ends with \[\]"):
+        compared("resumed", {}, whole)
+
+
+def test_every_engine_and_the_study_meet_faults():
+    met = {engine for _, engine, _ in TASKS}
+    assert met == {*FITS, STUDY}
+    engines = {type(engine) for _, engine in FITS.values()}
+    known = {kind for kind in vars(bd).values() if isinstance(kind, type) and issubclass(kind, AbstractEngine)}
+    assert engines == {kind for kind in known if kind.__module__.startswith("bayes_dasl.inference.")} - {AbstractEngine}
+    assert len(TASKS) >= 40

@@ -110,6 +110,17 @@ def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
         assert after[name] == before[name], name
 
 
+def test_what_killed_writes_left_goes_at_the_next_start(ran, tmp_path, monkeypatch):
+    folder = shutil.copytree(ran[0].folder, tmp_path / "run")
+    before = contents(folder)
+    for name in (".posterior.nc.k3x_9qab.partial", ".study.json.abcdefgh.partial", "inflow/.forecast.nc.x.partial"):
+        (folder / name).write_bytes(b"half")
+    (folder / ".lock").touch()  # of a killed process, which locks nothing any more
+    monkeypatch.setattr(Run, "finish", lambda *_, **__: None)
+    ran[0].study.run(folder, key=3)
+    assert contents(folder) == before
+
+
 def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch):
     """The folder's posterior has the same random leaves, but it is another model's."""
     run, _ = ran
@@ -295,7 +306,7 @@ def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_fit(monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
-    with pytest.raises(WriteError, match=r"cannot write /proc/run/study.json"):
+    with pytest.raises(WriteError, match=r"cannot write /proc/run: "):
         small_study.study().run("/proc/run")
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from ..errors import WriteError
 
+_UNFINISHED = ".partial"
+
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike) -> Iterator[Path]:
@@ -20,7 +22,7 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         raise WriteError(f"cannot write {path}: {path.parent} is a file, not a folder")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=_UNFINISHED)
         os.close(handle)
         temporary = Path(name)
         yield temporary
@@ -34,6 +36,18 @@ def replacing(path: str | os.PathLike) -> Iterator[Path]:
         if temporary is not None:
             with contextlib.suppress(OSError):
                 temporary.unlink(missing_ok=True)
+
+
+def forget_unfinished(folder: Path) -> None:
+    """Delete what killed processes had not written to its end; only for who is `alone_in` the folder.
+
+    Raises: WriteError.
+    """
+    try:
+        for path in folder.glob(f".*{_UNFINISHED}"):
+            path.unlink(missing_ok=True)
+    except OSError as error:
+        raise WriteError(f"cannot write {folder}: {error.strerror or error}") from error
 
 
 def _reach_the_disk(path: Path) -> None:

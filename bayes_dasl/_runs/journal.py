@@ -16,22 +16,25 @@ from pathlib import Path
 
 import numpy as np
 
-from ..errors import MismatchError, ReadError
-from .files import replacing
+from ..errors import MismatchError, ReadError, WriteError
+from .files import forget_unfinished, replacing
+from .lock import LOCK
 
 type Arrays = dict[str, np.ndarray]
 type Identity = Mapping[str, str | int]
 
 _MAGIC = b"bayes_dasl step 1\n"
 _NOTE = "run.json"
+_STEP = re.compile(r"\d{6,}\.step")
 # A process may be killed before its note is written, or once it is removed: the other files are then ours all the same.
-_OURS = re.compile(r"\d{6,}\.step|\.(run\.json|\d{6,}\.step)\.\w+")
+_OURS = re.compile(rf"{_STEP.pattern}|\.(run\.json|{_STEP.pattern})\.\w+\.partial|{re.escape(LOCK)}")
 
 
 class Journal:
     """`journal.step("warm-up 3", work)` is what `work()` returns, read from `folder` if it is there already.
 
-    A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step.
+    A torn file is named in a warning and dropped, with those after it: the run goes on from the last good step. What a
+    killed process had not written to its end goes. Nobody else may be at work in the folder (`alone_in`).
 
     Args:
         folder: where the steps are kept; nothing is kept unless given.
@@ -49,7 +52,8 @@ class Journal:
             self._claim(self.folder)
 
     def _claim(self, folder: Path) -> None:
-        if (folder / _NOTE).is_file():
+        begun = (folder / _NOTE).is_file()
+        if begun:
             held = read_identity(folder)
             other = [f"{k} {held.get(k)!r} instead of {v!r}" for k, v in self._identity.items() if held.get(k) != v]
             if other:
@@ -57,11 +61,10 @@ class Journal:
                     f"the checkpoint {folder} belongs to another run ({'; '.join(other)}): choose another folder, or "
                     "delete this one"
                 )
-        else:
-            if folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
-                raise ReadError(
-                    f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder"
-                )
+        elif folder.is_dir() and not all(_OURS.fullmatch(path.name) for path in folder.iterdir()):
+            raise ReadError(f"{folder} is not empty and holds no checkpoint: it has no {_NOTE}; choose another folder")
+        forget_unfinished(folder)
+        if not begun:
             with replacing(folder / _NOTE) as temporary:
                 temporary.write_text(json.dumps(self._identity, indent=2) + "\n", encoding="utf-8")
 
@@ -89,21 +92,33 @@ class Journal:
 
     def _forget_from(self, number: int) -> None:
         assert self.folder is not None
-        for path in self.folder.glob("*.step"):
-            if int(path.stem) >= number:
-                path.unlink(missing_ok=True)
+        try:
+            for path in self.folder.glob("*.step"):
+                if _STEP.fullmatch(path.name) and int(path.stem) >= number:
+                    path.unlink(missing_ok=True)
+        except OSError as error:
+            raise WriteError(f"cannot write {self.folder}: {error.strerror or error}") from error
 
     def _write(self, path: Path, name: str, arrays: Arrays) -> None:
         payload = io.BytesIO()
         np.savez(payload, allow_pickle=False, **arrays)
         header = json.dumps({"step": name, "identity": self._identity})
         content = header.encode() + b"\n" + payload.getvalue()
-        with replacing(path) as temporary:
-            temporary.write_bytes(_MAGIC + _digest(content) + b"\n" + content)
+        try:
+            with replacing(path) as temporary:
+                temporary.write_bytes(_MAGIC + _digest(content) + b"\n" + content)
+        except WriteError as error:
+            raise WriteError(
+                f"{error}; the {self._number - 1} steps before it are kept: once that is mended the same call goes on"
+            ) from error
 
     def _read(self, path: Path, name: str) -> Arrays:
-        """Raises: ReadError for a torn file; MismatchError for a step of another run."""
-        magic, _, rest = path.read_bytes().partition(b"\n")
+        """Raises: ReadError for a file that is torn or cannot be read; MismatchError for a step of another run."""
+        try:
+            whole = path.read_bytes()
+        except OSError as error:
+            raise ReadError(f"the checkpoint {path} cannot be read ({error.strerror or error})") from error
+        magic, _, rest = whole.partition(b"\n")
         digest, _, content = rest.partition(b"\n")
         if magic + b"\n" != _MAGIC or digest != _digest(content):
             raise ReadError(f"the checkpoint {path} is torn")
@@ -139,7 +154,7 @@ def read_identity(folder: str | os.PathLike) -> dict[str, str | int]:
         )
     try:
         held = json.loads(note.read_text(encoding="utf-8"))
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise ReadError(f"{note} is torn or not one of ours: {error}") from error
     if not isinstance(held, dict):
         raise ReadError(f"{note} is not one of ours")

@@ -56,7 +56,6 @@ class ProgressBar:
 
 
 def _progress() -> "Progress":
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         MofNCompleteColumn,
@@ -66,8 +65,10 @@ def _progress() -> "Progress":
         TimeRemainingColumn,
     )
 
+    from .console import LastingConsole
+
     columns = (
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
         TextColumn("left"), TimeRemainingColumn(), TextColumn("{task.fields[note]}"),
     )  # fmt: skip
-    return Progress(*columns, console=Console(stderr=True), transient=True)
+    return Progress(*columns, console=LastingConsole(stderr=True), transient=True)

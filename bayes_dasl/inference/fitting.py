@@ -15,6 +15,7 @@ from .._findings import to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, read_identity
+from .._runs.lock import alone_in
 from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
 from ..errors import ModelError, ReadError
@@ -22,10 +23,10 @@ from ..model import Model
 from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
-from .engine import AbstractEngine, restored
+from .engine import AbstractEngine, Samples, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group, versions
 from .nuts import NUTS
-from .problem import pose
+from .problem import Problem, pose
 
 
 def fit(
@@ -41,8 +42,9 @@ def fit(
     """Draw from the posterior of a model given data.
 
     Data, model and shapes are checked before anything is compiled. Ctrl-C while NUTS or ManyChain sample keeps the
-    draws so far: a warning says so, and so does the attribute `interrupted`. A runtime check by `eqx.error_if` in the
-    model does not raise here: return NaN, and the draw is rejected.
+    draws so far: a warning says so, and so does the attribute `interrupted`. Before there are draws of the posterior,
+    which other engines make in their last steps, Ctrl-C raises KeyboardInterrupt, and a checkpoint keeps the steps. A
+    runtime check by `eqx.error_if` in the model does not raise here: return NaN, and the draw is rejected.
 
     Args:
         model: the model.
@@ -50,7 +52,8 @@ def fit(
         engine: how draws are made, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was
-            killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run.
+            killed, `fit` (or `resume`) goes on from the last step and returns the draws of an uninterrupted run. One
+            process at a time can be at work in it.
         device: "cpu", "gpu", or "auto": the kind with the most gradients a second, as the attribute `device` says.
         key: a whole number or a JAX random key. The same key gives the same draws on the same machine, as long as the
             cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
@@ -62,7 +65,8 @@ def fit(
     at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds `mismatch`,
     their root mean square, in units of what is tolerated.
 
-    Raises: DataError, ModelError; MismatchError for a checkpoint of another run.
+    Raises: DataError, ModelError; MismatchError for a checkpoint of another run; ReadError for a folder that holds
+    something else; WriteError where another process is at work in it, or a step cannot be written.
     """
     began = time.perf_counter()
     prepare()
@@ -72,13 +76,14 @@ def fit(
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
     identity = _identity(problem.fingerprint(), engine, key)
-    journal = Journal(checkpoint, identity)
-    with computing_on(device, problem, engine.batch, journal) as computed_on:
-        with ProgressBar(progress) as bar:
-            samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
+    with (
+        alone_in(checkpoint),
+        computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
+    ):
+        samples = _run(engine, problem, key_run, journal, progress)
         if samples.interrupted:
             drawn = samples.positions.shape[1]
-            warnings.warn(f"stopped by Ctrl-C: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
+            warnings.warn(f"stopped early: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
         sampled = time.perf_counter()
         constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
         draws = jax.tree.map(np.asarray, constrained)
@@ -112,6 +117,18 @@ def fit(
     return tree
 
 
+def _run(engine: AbstractEngine, problem: Problem, key: Array, journal: Journal, progress: bool | None) -> Samples:
+    """The samples of an engine; one that is stopped before it has any says what became of its work."""
+    try:
+        with ProgressBar(progress) as bar:
+            return engine.run(problem, key=key, journal=journal, bar=bar)
+    except KeyboardInterrupt:
+        kept = "and no checkpoint was given to keep the work so far"
+        if journal.folder is not None:
+            kept = f"whose steps so far are kept in {journal.folder}: the same call goes on from them"
+        raise KeyboardInterrupt(f"stopped before there were draws, {kept}") from None
+
+
 def resume(
     model: Model,
     data: xr.Dataset,
@@ -132,7 +149,7 @@ def resume(
         device: as for `fit`.
 
     Raises: ReadError if there is no checkpoint; MismatchError if it belongs to another model or other data;
-    DataError, ModelError as `fit`.
+    DataError, ModelError, WriteError as `fit`.
     """
     identity = read_identity(checkpoint)
     engine, key = _engine(identity.get("engine")), _key(identity.get("key"))

@@ -1,5 +1,6 @@
 """Draws to and from an xarray.DataTree with ArviZ's groups, and to and from a file."""
 
+import hashlib
 import io
 import json
 import os
@@ -164,6 +165,25 @@ def fitted_data(post: xr.DataTree) -> xr.Dataset:
     return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
 
 
+# Behind the end of an HDF5 file, where those who read it do not look; netCDF has no checksum that holds for all of it.
+_SEAL = b"\nbayes_dasl sha256 "
+
+
+def _digest(content: bytes) -> bytes:
+    return hashlib.sha256(content).hexdigest().encode() + b"\n"
+
+
+def _unsealed(written: bytes) -> bytes:
+    """What was sealed; files of other programs, which have no seal, are as they are.
+
+    Raises: ValueError if it has changed since.
+    """
+    content, seal, digest = written.rpartition(_SEAL)
+    if seal and digest != _digest(content):
+        raise ValueError("its checksum is another than when it was written")
+    return content if seal else written
+
+
 def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
 
@@ -178,12 +198,12 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
         # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.
         whole = io.BytesIO()
         tree.to_netcdf(whole, engine="h5netcdf")
-        temporary.write_bytes(whole.getvalue())
+        temporary.write_bytes(whole.getvalue() + _SEAL + _digest(whole.getvalue()))
     return path
 
 
 def load(path: str | os.PathLike) -> xr.DataTree:
-    """Read a posterior or a forecast into memory.
+    """Read a posterior or a forecast into memory. A bit that has changed since `save` wrote the file is seen.
 
     Args:
         path: a file that `save` wrote.
@@ -194,7 +214,7 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     try:
-        with xr.open_datatree(path, engine="h5netcdf") as tree:
+        with xr.open_datatree(io.BytesIO(_unsealed(path.read_bytes())), engine="h5netcdf") as tree:
             return tree.load()
     except (OSError, ValueError, KeyError) as error:
         raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error

@@ -68,6 +68,30 @@ MUTANTS = (
          "tests/test_posterior.py"),
     ),
     Mutant(
+        "two processes in one folder", "bayes_dasl/_runs/lock.py",
+        "        lock.acquire()\n",
+        "        pass\n",
+        ("tests/test_lock.py",),
+    ),
+    Mutant(
+        "what a killed write left stays", "bayes_dasl/_runs/files.py",
+        '        for path in folder.glob(f".*{_UNFINISHED}"):\n',
+        "        for path in ():\n",
+        ("tests/test_journal.py::test_an_interrupted_write_does_no_harm_and_leaves_nothing",),
+    ),
+    Mutant(
+        "a file of draws is read whatever its checksum", "bayes_dasl/prediction/posterior.py",
+        "if seal and digest != _digest(content):",
+        "if False:",
+        ("tests/test_posterior.py::TestFile::test_a_flipped_bit",),
+    ),
+    Mutant(
+        "a scheduler is not heard", "bayes_dasl/_runs/signals.py",
+        "            raise KeyboardInterrupt\n",
+        "            pass\n",
+        ("tests/test_signals.py",),
+    ),
+    Mutant(
         "the CRPS of few draws is not the fair one", "bayes_dasl/judgement/scores.py",
         'estimator = "pwm" if fct.shape[1] > 1 else "nrg"',
         'estimator = "nrg"',
@@ -211,9 +235,15 @@ MUTANTS = (
     ),
     Mutant(
         "check ends with 0 whatever it finds", "bayes_dasl/cli.py",
-        'if any(result.level == "bad" for result in checks.values()):\n            raise typer.Exit(1)',
-        'if any(result.level == "bad" for result in checks.values()):\n            raise typer.Exit(0)',
-        ("tests/test_cli.py::test_check_of_what_cannot_be_fitted_exits_with_one",),
+        "        _exit_by(result.level for result in checks.values())\n",
+        "",
+        ("tests/test_cli.py::test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted",),
+    ),
+    Mutant(
+        "a rival's sampling has no say in the exit code", "bayes_dasl/cli.py",
+        '_exit_by([*(verdict["sampling"] for verdict in verdicts.values()), verdicts[done.study.label]["model"]])',
+        "_exit_by([verdicts[done.study.label][aspect] for aspect in ('sampling', 'model')])",
+        ("tests/test_cli.py::test_the_exit_code_tells_the_verdict",),
     ),
     Mutant(
         "swapped outputs of a network", "bayes_dasl/networks/network.py",
