@@ -222,11 +222,11 @@ def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> Sc
     overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    table = table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)])
+    table = ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
     table.attrs["log_score"] = {
         name: EXACT if name in exact else UNKNOWN if are_whole(*pair) else KERNEL for name, pair in ensembles.items()
     }
-    return ScoreTable(table)
+    return table
 
 
 def repeats(fc: xr.DataTree) -> int:

@@ -46,17 +46,19 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
 
     Shapes: the leading axis is `member · repeats`, the repetitions of a member one after the other.
     """
-    predictions = {name: values.reshape(-1, *values.shape[2:]) for name, values in pushed.predictions.items()}
+    families = dict(pushed.families)
+    whole = {name: values for name, values in pushed.predictions.items() if name not in families}
+    predictions = {name: values.reshape(-1, *values.shape[2:]) for name, values in whole.items()}
     noise, ok = {}, np.repeat(pushed.ok, repeats)
     factors = spread_factors(int(pushed.ok.sum()), repeats)
-    keys = jax.random.split(key, max(len(pushed.families), 1))
-    for own, (name, family) in zip(keys, pushed.families, strict=False):
+    keys = jax.random.split(key, max(len(families), 1))
+    for own, (name, family) in zip(keys, families.items(), strict=False):
         kind = getattr(dist, family)
         noise[name] = {
             parameter: widened(values, pushed.ok, factors, _scale(kind, parameter))
             for parameter, values in pushed.noise[name].items()
         }
-        sound = {p: np.where(np.isnan(v), 1.0, v) for p, v in noise[name].items()}
+        sound = {p: np.where(np.isnan(v), v.dtype.type(1), v) for p, v in noise[name].items()}
         drawn = np.asarray(_sample(kind, sound, own))
         predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
     return predictions, noise

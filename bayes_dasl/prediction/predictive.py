@@ -61,10 +61,10 @@ def push(
 ) -> Pushed:
     """Conditional mean and variance of each observable for every draw.
 
-    With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one
-    predictive draw, or `repeats` of them along a second axis, and the parameters of the noise. `draws` maps each random
-    leaf's path to an array `(draws, …)`. A chunk is as large as a quarter of the memory at hand allows: the compiled
-    program itself says what it needs.
+    With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one predictive draw
+    and the parameters of the noise; of a noise that these do not make anew `repeats` draws, along a second axis.
+    `draws` maps each random leaf's path to an array `(draws, …)`. A chunk is as large as a quarter of the memory at
+    hand allows: the compiled program itself says what it needs.
     """
     keep_programs()
     total = len(next(iter(draws.values())))
@@ -120,10 +120,10 @@ def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any
         predictions, parameters = {}, {}
         if kind is not None:
             keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
-            shape = (repeats,) if repeats > 1 else ()
-            predictions = {name: masked(d.sample(k, shape)) for k, (name, d) in zip(keys, noise.items(), strict=True)}
-            parameters = {name: parameters_of(d) for name, d in noise.items()}
-            parameters = {name: jax.tree.map(masked, values) for name, values in parameters.items() if values}
+            parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
+            for k, (name, d) in zip(keys, noise.items(), strict=True):
+                several = repeats > 1 and name not in parameters
+                predictions[name] = masked(d.sample(k, (repeats,) if several else ()))
         return Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},
@@ -133,8 +133,13 @@ def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any
             predictions,
             {name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in prediction.mismatches.items()},
             prediction.log_factor,
-            parameters,
+            {name: _marked(ok, held) for name, held in parameters.items()},
             tuple((name, type(noise[name]).__name__) for name in parameters),
         )
 
     return one
+
+
+def _marked(ok: Any, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with NaN for those of a failed solve; whole numbers, such as one of trials, stay such."""
+    return {p: jnp.where(ok, v, jnp.nan) if jnp.issubdtype(v.dtype, jnp.inexact) else v for p, v in parameters.items()}
