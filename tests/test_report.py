@@ -228,11 +228,11 @@ def test_verdict_comes_first_and_names_the_skill(study, normal):
 
 @pytest.mark.parametrize("chains", [1, 4])
 def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
-    """Also where one observable has fewer data, a draw is not finite, a rival is better, and there is one chain."""
+    """Also where one observable has fewer data, a draw is not a number, a rival is better, and there is one chain."""
     _, test = trees.make_data()
     test["hare"].values[:5] = np.nan
     post = trees.make_post(chains=chains, autocorrelation=0.6)
-    post["posterior"]["death"].values[0, 7] = np.inf
+    post["posterior"]["death"].values[0, 7] = np.nan
     fc, better = trees.make_fc(chains=chains, failures=6, noise_scale=0.9), trees.make_fc(chains=chains, seed=5)
     page = report(post, fc, test, name="wide", rivals={"narrow": better}).html
     text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
