@@ -21,6 +21,7 @@ from ._runs.console import LastingConsole
 from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
+from .reports._text import number, percent
 from .study import Run, Study, future_times, read_note
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
@@ -224,15 +225,10 @@ def _print_verdict(done: Run) -> None:
     table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {found['split']:g}", title_justify="left")
     for name, row in rows.items():
         star = " ★" if best is not None and row["crps"] == best else ""
-        crps, rmse, coverage = _shown(row["crps"], ".3g"), _shown(row["rmse"], ".3g"), _shown(row["coverage_90"], ".0%")
-        table.add_row(escape(name), crps + star, rmse, coverage)
+        table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))
     console.print(table)
     verdicts = found["diagnosis"]
     for name, verdict in verdicts.items():
         console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
     console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
     _exit_by([*(verdict["sampling"] for verdict in verdicts.values()), verdicts[done.study.label]["model"]])
-
-
-def _shown(value: float | None, form: str) -> str:
-    return "–" if value is None else format(value, form)

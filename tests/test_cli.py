@@ -11,17 +11,20 @@ import signal
 import subprocess
 import sys
 import time
+from html import unescape
 from importlib import metadata
 from pathlib import Path
 from threading import Event, Thread
 
 import pytest
+import quick_study
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
 from bayes_dasl._runs.lock import alone_in
 from bayes_dasl.cli import app
 from bayes_dasl.prediction.posterior import load
+from bayes_dasl.reports._text import number, percent
 from bayes_dasl.study import Run
 
 TESTS = Path(__file__).resolve().parent
@@ -141,6 +144,44 @@ def test_diagnose_prints_the_findings_of_each_model(ran):
     assert result.exit_code == code_of(ran[0]), result.output
     for word in ("decay: ", "inflow: ", "R-hat of science parameters: ", "divergences: ", "forecast draws"):
         assert word in result.stdout
+
+
+def test_a_number_is_the_same_wherever_it_is_shown(ran):
+    """Scores, verdict, report and terminal take coverage, CRPS, R-hat, sizes and divergences from one source."""
+    folder, result = ran
+    found = json.loads((folder / "scores.json").read_text())
+    page = " ".join(unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())).split())
+    own = found["scores"]["decay"]["all"]
+    told = {f["subject"]: f["message"] for f in found["diagnosis"]["decay"]["findings"]}
+    study, post, fc = quick_study.study(), load(folder / "posterior.nc"), load(folder / "forecast.nc")
+
+    inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", told["held-out data"]).groups())
+    assert (inside / of, of) == (own["coverage_90"], own["n"])
+    crps, coverage = number(own["crps"]), percent(own["coverage_90"])
+    table = bd.score(fc, study.test).loc["all"]
+    assert (table["crps"], table["coverage_90"]) == (own["crps"], own["coverage_90"])
+    assert f"CRPS {crps} mg/L" in page and f"90 % coverage {coverage} of test values inside" in page
+    assert f"its CRPS (a mean distance between forecast and truth) is {crps} mg/L" in page
+    assert re.search(
+        rf"decay\s+│\s+{re.escape(crps)}[ ★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}", result.stdout
+    )
+
+    rhat = re.search(r"highest (\d\.\d{3})", told["R-hat of science parameters"])[1]
+    bulk = re.search(r"lowest bulk (\d+)", told["effective sample size of science parameters"])[1]
+    assert f"largest R-hat {rhat} science parameters" in page
+    assert f"lowest bulk ESS {bulk} science parameters" in page
+
+    parts = bd.decompose(fc).sel(observable="y")
+    ahead = parts.where(parts["time"] > study.split, drop=True).mean()
+    assert f"epistemic {percent(float(ahead['epistemic'] / ahead['total']))}" in page
+
+    rivals = {"inflow": load(folder / "inflow" / "forecast.nc")}
+    printed = str(bd.diagnose(post, fc, study.test, rivals=rivals))
+    shown = " ".join(invoke("diagnose", folder).stdout.split())
+    for subject, message in told.items():
+        assert f"{subject}: {message}" in printed
+        assert " ".join(message.split()) in page and " ".join(message.split()) in shown
+    assert found["diagnosis"]["decay"]["verdict"] in result.stdout
 
 
 def test_forecast_goes_further_ahead(copied):

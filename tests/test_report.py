@@ -18,6 +18,8 @@ from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.judgement.baselines import score_baselines
 from bayes_dasl.judgement.diagnosis import diagnose
 from bayes_dasl.judgement.scores import score
+from bayes_dasl.reports._tables import summaries
+from bayes_dasl.reports._text import percent
 from bayes_dasl.reports.document import Report, report
 
 FLAGS = (
@@ -222,6 +224,35 @@ def test_verdict_comes_first_and_names_the_skill(study, normal):
     assert f"{own:.3g}" in sentence.replace(",", "")
     for other in ("mechanistic", "climatology", "persistence"):
         assert other in sentence
+
+
+@pytest.mark.parametrize("chains", [1, 4])
+def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
+    """Also where one observable has fewer data, a draw is not a number, a rival is better, and there is one chain."""
+    _, test = trees.make_data()
+    test["hare"].values[:5] = np.nan
+    post = trees.make_post(chains=chains, autocorrelation=0.6)
+    post["posterior"]["death"].values[0, 7] = np.nan
+    fc, better = trees.make_fc(chains=chains, failures=6, noise_scale=0.04), trees.make_fc(chains=chains, seed=5)
+    page = report(post, fc, test, name="narrow", rivals={"wide": better}).html
+    text = " ".join(unescape(re.sub(r"<[^>]+>", " ", page)).split())
+    told = {f.subject: f.message for f in diagnose(post, fc, test, rivals={"wide": better}).findings}
+    table = score(fc, test)
+
+    inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", told["held-out data"]).groups())
+    assert (inside / of, of) == (table.loc["all", "coverage_90"], table.loc["all", "n"]) and of == 11
+    assert f"90 % coverage {percent(inside / of)} of test values inside" in text
+    lower = re.search(r"its CRPS is (\d+)% lower", told["against wide"])[1]
+    assert f"that of wide is {percent(int(lower) / 100)} lower" in text
+    rhat = re.search(r"highest (\d\.\d{3})", told["R-hat of science parameters"])[1]
+    sizes = told["effective sample size of science parameters"]
+    bulk, tail = re.search(r"bulk (\d+) .* tail (\d+) \((\S+)\)", sizes).groups()[:2]
+    assert f"largest R-hat {rhat} science parameters" in text
+    assert f"lowest bulk ESS {bulk} science parameters" in text
+    worst = min(float(row["ess_tail"]) for _, row in summaries(post).iterrows())
+    assert f"{worst:.0f}" == tail
+    failed = re.search(r"failed in (\d+ of \d+) forecast draws", told["solver failures"])[1]
+    assert f"The solver failed in {failed} draws" in text
 
 
 def test_solver_failures_are_named_in_the_verdict(study, undrawn):

@@ -1,4 +1,4 @@
-"""Which quantities move and their R-hat, for the diagnosis and the solver check."""
+"""Which quantities move, their R-hat and effective sample sizes, for verdict, solver check and report alike."""
 
 import numpy as np
 
@@ -6,6 +6,24 @@ import numpy as np
 def moving_quantities(values: np.ndarray) -> np.ndarray:
     """Which quantities of `(chain, draw, quantity)` are not the same in every draw."""
     return np.any(values != values[:1, :1], axis=(0, 1))
+
+
+def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
+    """Drop the draws that are not finite, and cut every chain to the length of the shortest; and how many were not."""
+    ok = np.all(np.isfinite(values), axis=2)
+    length = int(ok.sum(axis=1).min()) if ok.size else 0
+    kept = [chain[flags][:length] for chain, flags in zip(values, ok, strict=True)]
+    return np.stack(kept), int((~ok).sum())
+
+
+def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Effective sample sizes of `(chain, draw, quantity)`, of the bulk and of the 5 % tails; 0 where not defined."""
+    from arviz_stats.base.array import array_stats
+
+    with np.errstate(divide="ignore", invalid="ignore"):
+        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
+        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
+    return np.nan_to_num(bulk), np.nan_to_num(tail)
 
 
 def rhat(values: np.ndarray) -> np.ndarray:

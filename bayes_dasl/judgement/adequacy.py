@@ -11,8 +11,9 @@ from .._findings import Finding, Level
 from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
+from ..prediction.conditional import conditional
 from .baselines import climatology, persistence
-from .scores import Ensembles, fitted_between, held_out, matched
+from .scores import Ensembles, covered, fitted_between, held_out, lower_by, matched, mean_crps, paired, shared
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
@@ -73,13 +74,16 @@ def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
     try:
-        found = {group: matched(_as_predictions(fc, group), train)[0] for group in _GROUPS}
+        predictions, noise, common = shared(fc, train)
+        found = paired(predictions, common)
+        moments = [matched(_as_predictions(fc, group), train)[0] for group in _MOMENTS]
     except MismatchError:  # the forecast says nothing of the times that were fitted
         return
-    looked_at = len(_STATISTICS) * len(found["predictions"])
+    looked_at = len(_STATISTICS) * len(found)
     sound, number = True, 0
-    for name, (drawn, observed) in found["predictions"].items():
-        mean, variance = (found[group][name][0] for group in _GROUPS[1:])
+    for name, (drawn, observed) in found.items():
+        mean, variance = (group[name][0] for group in moments)
+        mean, variance = _of_each(mean, variance, predictions[name], noise)
         seen = np.isfinite(observed)
         ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1) & (variance > 0).all(axis=1)
         if seen.sum() < _FEWEST or not ok.any():
@@ -94,6 +98,21 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
             yield finding
     if sound and number:
         yield _finding("good", "training data", f"the residuals of {number} values are like those that the model draws")
+
+
+def _of_each(
+    mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are repeated."""
+    shape = (predictions.shape[0] * predictions.shape[1], *predictions.shape[2:])
+    if len(mean) == shape[0]:
+        return mean, variance
+    kept = conditional(noise, predictions)
+    if kept is None:
+        return np.repeat(mean, shape[0] // len(mean), axis=0), np.repeat(variance, shape[0] // len(mean), axis=0)
+    given = kept.distribution
+    mean, variance = (np.broadcast_to(np.asarray(m), shape).reshape(shape[0], -1) for m in (given.mean, given.variance))
+    return mean, variance
 
 
 def _residuals(name: str, own: np.ndarray, made: np.ndarray, looked_at: int) -> Iterator[Finding]:
@@ -150,7 +169,7 @@ _STATISTICS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, str]] = {
         "some data lie out on one side: look at them, or take a noise that is not symmetric, such as bd.LogNormalNoise",
     ),
 }
-_GROUPS = ("predictions", "conditional_mean", "conditional_variance")
+_MOMENTS = ("conditional_mean", "conditional_variance")
 
 
 def _held_out_findings(
@@ -164,8 +183,8 @@ def _held_out_findings(
     scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
     if not scored:
         return
-    yield _coverage(scored)
     own = {name: ensembles[name] for name in scored}
+    yield _coverage(own, scored)
     for name, rival in rivals.items():
         yield from _against_rival(name, own, matched(rival, test)[0])
     index = index_of(common)
@@ -183,13 +202,13 @@ def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return draws[some][:, seen], observed[seen]
 
 
-def _coverage(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Finding:
+def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
     """How many held-out values the 90 % intervals hold, beside how many of them a sound forecast leaves out."""
-    inside, number, replicates = 0, 0, np.zeros(min(len(draws) for draws, _ in scored.values()))
-    for draws, observed in scored.values():
+    held = np.concatenate([covered(draws, observed, 90) for draws, observed in own.values()])
+    inside, number = int(np.nansum(held)), int(np.isfinite(held).sum())
+    replicates = np.zeros(min(len(draws) for draws, _ in scored.values()))
+    for draws, _ in scored.values():
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
-        inside += int(((low <= observed) & (observed <= high)).sum())
-        number += observed.size
         # Draws of a forecast hold together over time as the truth does, so they say how far a share may stray.
         replicates += ((low <= draws) & (draws <= high)).sum(axis=1)[: len(replicates)]
     worse = max(float(np.mean(replicates <= inside)), 0.1 / len(replicates))
@@ -204,12 +223,13 @@ def _coverage(scored: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> Finding:
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:
-    lead = np.concatenate([*(_leads(own[n], other[n][0])[0] for n in own if n in other), np.zeros(0)])
+    own = {n: pair for n, pair in own.items() if n in other}
+    lead = np.concatenate([*(_leads(own[n], other[n][0])[0] for n in own), np.zeros(0)])
     if not lead.size:
         return
     mean = float(lead.mean())
     if mean > max(_LEAD, _standard_error(lead)):
-        yield _better(name, "warning", lead)
+        yield _better(name, "warning", lead, own, other)
     else:
         yield _finding("good", f"against {name}", "its forecast of held-out data is not better than this one")
 
@@ -225,21 +245,30 @@ def _against_baseline(name: str, own: Ensembles, other: Ensembles) -> Iterator[F
     mean = float(lead.mean())
     usual = max(float(np.mean(replicates >= mean)), 0.1 / number)
     if mean > _LEAD and usual < _BEATEN:
-        yield _better(name, "bad" if usual < _CLEARLY else "warning", lead)
+        yield _better(name, "bad" if usual < _CLEARLY else "warning", lead, own, other)
 
 
 def _standard_error(lead: np.ndarray) -> float:
     return float(lead.std(ddof=1) / np.sqrt(lead.size)) if lead.size > 1 else np.inf
 
 
-def _better(name: str, level: Level, lead: np.ndarray) -> Finding:
+def _better(name: str, level: Level, lead: np.ndarray, own: Ensembles, other: Ensembles) -> Finding:
+    """Of many values only some say how sure this is; how much better the other is, all of them, as in the scores."""
+    lower = lower_by(*(np.array([mean_crps(*e[n]) for n in own]) for e in (own, other)), _numbers(own))
+    among = int(_numbers(own).sum())
+    of = f"{among} values" if lead.size == among else f"{lead.size} of {among} values"
+    several = ", on average over the observables" if len(own) > 1 else ""
     return _finding(
         level, f"against {name}",
-        f"{name} forecasts the held-out data better: its CRPS is {lead.mean():.0%} lower (standard error "
-        f"{_standard_error(lead):.0%}, of {lead.size} values)",
+        f"{name} forecasts the held-out data better: its CRPS is {lower:.0%} lower{several} (standard error "
+        f"{_standard_error(lead):.0%}, of {of})",
         f"prefer {name}, or find what makes this forecast worse: a correction that the data do not bear out, or an "
         "equation that does not hold ahead",
     )  # fmt: skip
+
+
+def _numbers(ensembles: Ensembles) -> np.ndarray:
+    return np.array([np.isfinite(observed).sum() for _, observed in ensembles.values()])
 
 
 def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

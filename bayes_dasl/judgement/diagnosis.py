@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
-from .._statistics.convergence import moving_quantities, nested_rhat, rhat
+from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, nested_rhat, rhat
 from .._statistics.thinning import thinned
 from .adequacy import adequacy_findings
 from .posterior_findings import posterior_findings
@@ -125,7 +125,7 @@ def _columns(post: xr.DataTree, group: str, kind: str = "") -> _Columns:
     if not kind and len(names) > MOST_COLUMNS:
         chosen = thinned(len(names), MOST_COLUMNS)
         names, values = [names[i] for i in chosen], values[..., chosen]
-    return _Columns(subject, names, *_finite_draws(values))
+    return _Columns(subject, names, *finite_draws(values))
 
 
 def _variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray]]:
@@ -141,14 +141,6 @@ def _element_names(name: str, variable: xr.DataArray) -> list[str]:
         return [f"{name} at {', '.join(f'{d} {v:g}' for d, v in zip(inner, at, strict=True))}" for at in places]
     indices = np.ndindex(variable.shape[2:])
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
-
-
-def _finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
-    """Drop the draws that are not finite, and cut every chain to the length of the shortest."""
-    ok = np.all(np.isfinite(values), axis=2)
-    length = int(ok.sum(axis=1).min()) if ok.size else 0
-    kept = [chain[flags][:length] for chain, flags in zip(values, ok, strict=True)]
-    return np.stack(kept), int((~ok).sum())
 
 
 def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
@@ -232,13 +224,8 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray) -> Finding:
 
 
 def _ess_finding(subject: str, names: list[str], values: np.ndarray, *, apart: bool) -> Finding:
-    from arviz_stats.base.array import array_stats
-
     chains, draws = values.shape[:2]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
-        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
-    bulk, tail = np.nan_to_num(bulk), np.nan_to_num(tail)
+    bulk, tail = effective_sizes(values)
     low = min(bulk.min(), tail.min())
     wanted = 100.0 * min(chains, 4)
     level = grade(low, good=wanted, warning=wanted / 2)
@@ -259,7 +246,7 @@ def _chain_findings(post: xr.DataTree, groups: Iterable[_Columns]) -> Iterator[F
     for name, variable in _variables(post, "sample_stats"):
         if name == "lp":
             lp = variable.transpose("chain", "draw").values.astype(float)
-            blocks.append(_finite_draws(lp[..., None])[0])
+            blocks.append(finite_draws(lp[..., None])[0])
     apart = np.any([_apart(block) for block in blocks if block.shape[1] >= FEWEST_DRAWS], axis=0)
     stuck = post["posterior"].to_dataset()["chain"].values[np.flatnonzero(apart)]
     if stuck.size == 0:
@@ -299,7 +286,7 @@ def _energy_findings(post: xr.DataTree) -> Iterator[Finding]:
     energy = dict(_variables(post, "sample_stats")).get("energy")
     if energy is None:
         return
-    values, _ = _finite_draws(energy.transpose("chain", "draw").values.astype(float)[..., None])
+    values, _ = finite_draws(energy.transpose("chain", "draw").values.astype(float)[..., None])
     values = values[..., 0]
     if values.shape[1] < FEWEST_DRAWS or np.any(np.ptp(values, axis=1) == 0):
         return

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
-from scipy.special import logsumexp
 
 from ..data.datasets import checked_times, index_of
 from ..errors import MismatchError
+from .log_score import EXACT, KERNEL, UNKNOWN, are_whole, exact_log_scores, kernel_log_scores
 
 LEVELS = (50, 80, 90, 95)
 COLUMNS = (
@@ -23,6 +23,7 @@ _FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")  # what a narrow te
 POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
+type LogScores = Mapping[str, np.ndarray]
 
 
 class ScoreTable(pd.DataFrame):
@@ -33,7 +34,9 @@ class ScoreTable(pd.DataFrame):
         return ScoreTable
 
     def __repr__(self) -> str:
-        return self.to_string(line_width=100)
+        kinds = self.attrs.get("log_score", {})
+        notes = [f"log_score of {name}: {kind}" for name, kind in kinds.items() if kind != EXACT and name in self.index]
+        return "\n".join([self.to_string(line_width=100), *notes])
 
 
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
@@ -41,21 +44,27 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
     Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many of the data are not
     forecast. Missing observations are left out, and so are draws that are not finite (a failed solve);
-    `attrs["failed_draws"]` counts those. Row `all` is the mean over the observables that have data (and the sum, for
-    `n`).
+    `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean over the observables that have
+    data, NaN where one of them is; its coverages are shares of all values, and its `n` is their number.
+
+    The log score is exact: minus the log of the mean over draws of the density, or mass, that the noise of each draw
+    gives to the datum. A forecast without the group `noise`, made by hand, has draws only: then it is that of a kernel
+    density of these, which is an estimate, and NaN where draws and data are whole numbers, of which draws alone give no
+    mass. `attrs["log_score"]` says which by observable, and so does the printed table where it is not exact.
 
     Args:
         fc: what `forecast` returned.
         data: a dataset with the observables, NaN where missing.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
-    units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
+    units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is better, but for these.
     Raises: MismatchError if an observable is not in the data, or no time is shared.
     """
-    ensembles, common = matched(fc, data)
-    table = score_table(ensembles)
+    predictions, noise, common = shared(fc, data)
+    ensembles = paired(predictions, common)
+    table = score_table(ensembles, exact_log_scores(predictions, noise, common))
     failed = [~_finite(draws) for draws, _ in ensembles.values()]
-    table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum())
+    table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum()) // repeats(fc)
     index = index_of(common)
     table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
     return table
@@ -135,14 +144,17 @@ def consistency(tree: xr.DataTree) -> pd.DataFrame:
 
 
 def score_ensemble(
-    draws: Float[np.ndarray, "draw time"], observed: Float[np.ndarray, " time"]
+    draws: Float[np.ndarray, "draw time"],
+    observed: Float[np.ndarray, " time"],
+    log_scores: Float[np.ndarray, " time"] | None = None,
 ) -> dict[str, float | int]:
     """Score draws against observations; each score is the mean over the observed times.
 
-    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that
-    of a Gaussian kernel density (Silverman's bandwidth); it is NaN where all draws are equal.
-    At each time the draws that are not finite are left out; where none is left, or without an
-    observation, every score is NaN.
+    The CRPS is the fair estimator, unbiased whatever the number of draws. Unless `log_scores` are known, the log score
+    is that of a Gaussian kernel density (Silverman's bandwidth), NaN where all draws are equal, or where all draws and
+    observations are whole numbers.
+    At each time the draws that are not finite are left out; where none is left, or without an observation, every score
+    is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
@@ -150,11 +162,12 @@ def score_ensemble(
     draws, observed = np.asarray(draws, float), np.asarray(observed, float)
     seen = np.isfinite(observed)
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
-    finite = np.isfinite(draws)
-    for pattern in np.unique(finite[:, seen], axis=1).T:
-        times = seen & (finite == pattern[:, None]).all(axis=0)
-        if pattern.any():
-            at_times[:, times] = _pointwise(observed[times], draws[pattern][:, times].T)
+    kernel = log_scores is None and not are_whole(draws, observed)
+    for times, obs, fct in _complete(draws, observed):
+        at_times[:, times] = _pointwise(obs, fct, kernel=kernel)
+    if log_scores is not None:
+        row = at_times[POINTWISE.index("log_score")]
+        row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
     # NumPy warns at the mean of nothing.
     means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
     scores = dict(zip(POINTWISE, map(float, means), strict=True))
@@ -162,21 +175,89 @@ def score_ensemble(
     return {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
 
 
-def score_table(ensembles: Ensembles) -> ScoreTable:
-    """Tabulate `score_ensemble` of named (draws, observed) pairs, and their mean as `all`."""
-    rows = {name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()}
+def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
+    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a datum or a draw."""
+    found = np.full(observed.size, np.nan)
+    for times, obs, fct in _complete(draws, observed):
+        low, high = _central(fct, level / 100)
+        found[times] = (low <= obs) & (obs <= high)
+    return found
+
+
+def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
+    """The CRPS of `score_ensemble` alone, over the data that have draws."""
+    at = [_crps(obs, fct) for _, obs, fct in _complete(draws, observed)]
+    return float(np.concatenate(at).mean()) if at else np.nan
+
+
+def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
+    """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
+
+    Shapes: `(observable,)`, with the number of data of each; NaN where nothing is known of one.
+    """
+    known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
+    whole = known.any() and known[number > 0].all()
+    return float(np.average(1 - theirs[known] / ours[known], weights=number[known])) if whole else np.nan
+
+
+def _complete(draws: np.ndarray, observed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Data that have the same finite draws: which they are, they themselves, and these draws `(datum, draw)`."""
+    finite, seen = np.isfinite(draws), np.isfinite(observed)
+    for pattern in np.unique(finite[:, seen], axis=1).T:
+        times = seen & (finite == pattern[:, None]).all(axis=0)
+        if pattern.any():
+            yield times, observed[times], draws[pattern][:, times].T
+
+
+def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> ScoreTable:
+    """Tabulate `score_ensemble` of named (draws, observed) pairs, and as `all` their mean, or share of all data."""
+    exact = log_scores or {}
+    rows = {name: score_ensemble(*pair, exact.get(name)) for name, pair in ensembles.items()}
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
-    overall = table[table["n"] > 0].mean()
-    overall["n"] = table["n"].sum()
+    known = table[table["n"] > 0]
+    overall = known.mean(skipna=False)
+    shares = [f"coverage_{level}" for level in LEVELS]
+    # Whole numbers of data, so that equal shares are equal to the last bit.
+    overall[shares] = known[shares].mul(known["n"], axis=0).round().sum(skipna=False) / known["n"].sum()
+    overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
-    return ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
+    table = ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
+    table.attrs["log_score"] = {
+        name: EXACT if name in exact else UNKNOWN if are_whole(*pair) else KERNEL for name, pair in ensembles.items()
+    }
+    return table
+
+
+def repeats(fc: xr.DataTree) -> int:
+    """How many predictive draws a forecast has of each draw of the posterior."""
+    drawn = fc["predictions"].sizes["draw"]
+    return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
 
 
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
-    """Pair each observable's draws with its observations at the times that both have; and those observations.
+    """Pair each observable's draws with its observations at the times that both have; and these observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
+    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
+    """
+    predictions, _, observed = shared(fc, data)
+    return paired(predictions, observed), observed
+
+
+def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
+    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, as `shared` returns them."""
+    found = {}
+    for name, variable in predictions.data_vars.items():
+        draws = variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
+        found[str(name)] = draws, observed[name].values.ravel()
+    return found
+
+
+def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
+
+    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
     Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
     """
     if "predictions" not in fc.children:
@@ -191,14 +272,14 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
-    ensembles, common = {}, {}
+    draws, observed = {}, {}
     for name, variable in predictions.data_vars.items():
-        draws = variable.transpose("chain", "draw", index, ...).isel({index: columns})
-        _check_places(draws, data[name])
-        observed = data[name].isel({index: rows}).transpose(*draws.dims[2:]).astype(float)
-        flat = draws.values.reshape(draws.shape[0] * draws.shape[1], -1)
-        ensembles[str(name)], common[str(name)] = (flat, observed.values.ravel()), observed
-    return ensembles, xr.Dataset(common)
+        found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
+        _check_places(found, data[name])
+        draws[name] = found
+        observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
+    noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
+    return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
 
 
 def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
@@ -227,14 +308,14 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     return rows, columns[rows]
 
 
-def _pointwise(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
     """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
     scores = [
         (fct.mean(axis=1) - obs) ** 2,
         np.abs(np.median(fct, axis=1) - obs),
         _crps(obs, fct),
         _interval_score(obs, fct, 0.1),
-        _log_score(obs, fct),
+        kernel_log_scores(obs, fct) if kernel else np.full(obs.size, np.nan),
     ]
     for level in LEVELS:
         low, high = _central(fct, level / 100)
@@ -263,28 +344,6 @@ def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarra
 
     low, high = _central(fct, 1 - alpha)
     return np.reshape(scoringrules.interval_score(obs, low, high, alpha), obs.shape)
-
-
-def _log_score(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
-    import scoringrules
-
-    width = _bandwidth(fct)
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        scores = scoringrules.logs_ensemble(obs, fct, bw=width)
-        # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
-        log_kernels = -0.5 * ((obs[:, None] - fct) / width[:, None]) ** 2
-    normaliser = np.log(fct.shape[1] * width * np.sqrt(2 * np.pi))
-    far = np.reshape(np.isinf(scores), obs.shape)
-    return np.where(far, normaliser - logsumexp(log_kernels, axis=1), scores)
-
-
-def _bandwidth(fct: np.ndarray) -> np.ndarray:
-    """Silverman's rule; the spread is the standard deviation where half the draws are equal."""
-    deviation = fct.std(axis=1)
-    quartiles = np.quantile(fct, [0.25, 0.75], axis=1)
-    robust = np.diff(quartiles, axis=0)[0] / 1.34
-    spread = np.where(robust > 0, np.minimum(deviation, robust), deviation)
-    return np.where(spread > 0, 1.06 * spread * fct.shape[1] ** -0.2, np.nan)
 
 
 def _ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -2,8 +2,10 @@
 
 import dataclasses
 import datetime
+import math
 import time
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -14,6 +16,8 @@ from ..data.datasets import check_units, checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
+from .conditional import noise_group
+from .members import repeated, repetitions
 from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
 
@@ -30,6 +34,10 @@ def forecast(
     The solve starts where the fitted data started, so the times may be past or future ones. Draws go through in chunks:
     memory is bounded whatever their number.
 
+    A posterior of fewer than a thousand members, or other draws that are no chains, has several predictive draws of
+    each, about a thousand in all (of large fields at least a hundred), so that intervals know the noise. They are a
+    little wider than the members: another member may lie further out than so few have shown (docs/uncertainty.md).
+
     Args:
         model: the model of the fit.
         post: what `fit` returned.
@@ -37,10 +45,12 @@ def forecast(
             array of times, in the units of the index.
         key: a whole number or a JAX random key, for the observation noise.
 
-    Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
+    Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
+    each member, one after the other), `noise` (the parameters of the distribution that each of these was drawn from),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
     `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
-    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
+    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`. `noise`
+    has no parameters of a noise of one's own that is made of several of NumPyro's distributions.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
@@ -50,21 +60,26 @@ def forecast(
     inputs = _inputs(model, post, data)
     check_shapes(model, inputs)
     draws = draws_of(model, post)
-    pushed = push(model, inputs, draws, key=as_key(key))
+    repeats = repetitions(post, _size(model, inputs))
+    pushed = push(model, inputs, draws, key=as_key(key), repeats=repeats)
+    predictions, noise = pushed.predictions, pushed.noise
+    if repeats > 1:
+        predictions, noise = repeated(pushed, repeats, key=jax.random.fold_in(as_key(key), 1))
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     observed = post["observed_data"].to_dataset()
     groups = {
         name: over_data(values, post, observed, data)
         for name, values in (
-            ("predictions", pushed.predictions),
+            ("predictions", predictions),
             ("conditional_mean", pushed.mean),
             ("conditional_variance", pushed.variance),
         )
     }
     for name, variable in groups["conditional_mean"].data_vars.items():
-        noise = model.noise_of(str(name))
-        variable.attrs |= {"noise": type(noise).__name__, "counts_by_moments": int(noise.counts_by_moments)}
+        kind = model.noise_of(str(name))
+        variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
+    groups["noise"] = noise_group(pushed.families, noise, groups["predictions"])
     health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
     groups["sample_stats_predictions"] = with_coordinates(stats)
@@ -79,6 +94,12 @@ def forecast(
         "wall_time_s": time.perf_counter() - began,
     }
     return tree
+
+
+def _size(model: Model, inputs: Inputs) -> int:
+    """How many numbers one draw of all observables has."""
+    places = [[inputs.coordinates[place].size for place in model.dims(name)[1:]] for name in model.observables]
+    return inputs.times.size * sum(map(math.prod, places))
 
 
 def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:

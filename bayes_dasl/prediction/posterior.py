@@ -82,12 +82,13 @@ def over_data(
 
     `data` are those of the fit, with their dimensions in the model's order; `at` has the times, and may have places.
     """
-    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    chains = post["posterior"].sizes["chain"]  # of draws there may be several for each of the posterior's
     at = data if at is None else at
     index = index_of(data)
     names = dict.fromkeys(str(d) for n in values if n in data for d in data[n].dims if d != index)
     places = {name: at[name] if name in at.coords else data[name] for name in names}
-    return series_dataset({n: v.reshape(*shape, *v.shape[1:]) for n, v in values.items()}, at[index], data, places)
+    parted = {name: v.reshape(chains, len(v) // chains, *v.shape[1:]) for name, v in values.items()}
+    return series_dataset(parted, at[index], data, places)
 
 
 def by_chain(draws: xr.Dataset, post: Mapping) -> xr.Dataset:

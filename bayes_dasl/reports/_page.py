@@ -17,7 +17,7 @@ from ..errors import MismatchError
 from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
-from ..judgement.scores import fitted_between, held_out, pit, score
+from ..judgement.scores import fitted_between, held_out, lower_by, pit, score
 from ..plots import epistemic_parts, science_parameters
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
@@ -78,6 +78,7 @@ def render(
         scores=_tables.score_groups(scored.tables, units) if scored else [],
         mixed_units=len({units[name] for name in observables}) > 1,
         losses=_tables.LOSSES,
+        estimated=_tables.estimated(scored.tables) if scored else "",
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
         split="network" in epistemic_parts(parts := _parts(fc, shown)),
@@ -186,21 +187,26 @@ def _skill(scored: Scored, units: Mapping[str, str]) -> str:
     if not np.isfinite(own):
         return "No test value could be scored."
     unit = f" {units['all']}" if units["all"] else ""
-    others = {k: float(t.loc["all", "crps"]) for k, t in scored.tables.items() if k != scored.name}
-    said = [_against(name, own, value) for name, value in others.items() if np.isfinite(value)]
-    compared = f": {'; '.join(said)}" if said else ""
+    others = {k: t for k, t in scored.tables.items() if k != scored.name and np.isfinite(t.loc["all", "crps"])}
+    said = [_against(name, scored.own, table) for name, table in others.items()]
+    several = "on average over the observables " if len(scored.own) > 2 else ""
+    compared = f": {several}{'; '.join(said)}" if said else ""
     return (
         f"On {count(n, 'held-out value')} its CRPS (a mean distance between forecast and truth) "
         f"is {number(own)}{unit}{compared}."
     )
 
 
-def _against(name: str, own: float, other: float) -> str:
-    change = 1 - own / other if other > 0 else 0.0
-    if abs(change) < 0.005:
-        return f"level with {name} ({number(other)})"
-    word = "better" if change > 0 else "worse"
-    return f"{percent(abs(change))} {word} than {name} ({number(other)})"
+def _against(name: str, own: pd.DataFrame, other: pd.DataFrame) -> str:
+    """Which is lower, and by what share of the other, as the verdict says it."""
+    rows = [row for row in own.index if row != "all" and row in other.index and own.loc[row, "n"] > 0]
+    ours, theirs, n = (t.loc[rows, c].to_numpy(float) for t, c in ((own, "crps"), (other, "crps"), (own, "n")))
+    mean = number(other.loc["all", "crps"])
+    if (lower := lower_by(ours, theirs, n)) > 0.005:
+        return f"that of {name} is {percent(lower)} lower ({mean})"
+    if (lower := lower_by(theirs, ours, n)) > 0.005:
+        return f"{percent(lower)} lower than that of {name} ({mean})"
+    return f"level with {name} ({mean})"
 
 
 def _facts(
@@ -242,11 +248,11 @@ def _origin(post: xr.DataTree) -> tuple[str, str, str]:
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:
-    draws = fc["predictions"].dataset
-    sizes = draws.sizes["chain"] * draws.sizes["draw"]
     if "sample_stats_predictions" not in fc.children:
-        return 0, sizes
-    return int((~fc["sample_stats_predictions"]["ok"].astype(bool)).sum()), sizes
+        draws = fc["predictions"].dataset
+        return 0, draws.sizes["chain"] * draws.sizes["draw"]
+    ok = fc["sample_stats_predictions"]["ok"].values.astype(bool)  # each once, however often it is repeated
+    return int((~ok).sum()), ok.size
 
 
 def _densities(post: xr.DataTree) -> list[_figures.Card]:

@@ -9,13 +9,15 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 import xarray as xr
-from arviz_stats.sampling_diagnostics import ess, rhat
 from arviz_stats.summary import summary
 
+from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat
 from .._statistics.thinning import thinned
+from ..judgement.diagnosis import FEWEST_DRAWS
+from ..judgement.log_score import EXACT
 from ..judgement.scores import consistency
 from ..plots import science_parameters
-from ._text import MISSING, fixed, number, percent
+from ._text import MISSING, fixed, listed, number, percent
 
 MOST_PARAMETERS = 60
 MOST_WEIGHTS = 100
@@ -106,7 +108,7 @@ class ScoreGroup:
 
 
 def summaries(post: xr.DataTree) -> pd.DataFrame:
-    """Return ArviZ's summary of the scalar science parameters, indexed by label."""
+    """Return a summary of the scalar science parameters, indexed by label; of how they mix as the verdict has it."""
     return _summary(science_parameters(post))
 
 
@@ -161,13 +163,31 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
     ]
 
 
+def estimated(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The forecasts, in words, that have no exact log score of some observable."""
+    kinds = {name: table.attrs.get("log_score", {}).values() for name, table in tables.items()}
+    names = [name for name, found in kinds.items() if any(kind != EXACT for kind in found)]
+    return listed(names) if names else ""
+
+
 def _summary(scalars: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     if not scalars:
         return pd.DataFrame(columns=["mean", "sd", "r_hat", "ess_bulk", "ess_tail"], dtype=float)
     # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
     dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
-    options = {"kind": "all", "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
-    return pd.DataFrame(summary(dataset, **options))
+    table = pd.DataFrame(summary(dataset, kind="stats", ci_prob=0.9, ci_kind="eti", round_to="none"))
+    values = np.stack([v.transpose("chain", "draw").values for v in scalars.values()], axis=2)
+    mixing = dict(zip(("r_hat", "ess_bulk", "ess_tail"), _mixing(values), strict=True))
+    return table.assign(**{name: pd.Series(found, list(scalars)) for name, found in mixing.items()})
+
+
+def _mixing(values: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """R-hat, bulk and tail ESS of `(chain, draw, quantity)`; NaN for what never moves, and of too few draws."""
+    finite, _ = finite_draws(values.astype(float))
+    found = np.full((3, values.shape[2]), np.nan)
+    if finite.shape[1] >= FEWEST_DRAWS and (moving := moving_quantities(finite)).any():
+        found[:, moving] = rhat(finite[..., moving]), *effective_sizes(finite[..., moving])
+    return found[0], found[1], found[2]
 
 
 def _brief(row: dict[str, float]) -> Summary:
@@ -199,7 +219,7 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
     flat = flat.reshape(*flat.shape[:2], -1)
     size = flat.shape[2]
     chosen = thinned(size, MOST_WEIGHTS)
-    checked = xr.Dataset({"weight": (("chain", "draw", "element"), flat[:, :, chosen])})
+    r_hat, bulk, _ = _mixing(flat[:, :, chosen])
     means = flat.mean(axis=(0, 1))
     return WeightRow(
         name=name,
@@ -209,8 +229,8 @@ def _weight_row(name: str, weights: xr.DataArray, prior: xr.DataArray | None) ->
         prior_sd=MISSING if prior is None else number(prior.std(["chain", "draw"]).mean(), 2),
         posterior_sd=number(flat.std(axis=(0, 1)).mean(), 2),
         means=f"{number(means.min(), 2)} to {number(means.max(), 2)}",
-        r_hat=fixed(rhat(checked)["weight"].max(), 3),
-        ess=fixed(ess(checked)["weight"].min(), 0),
+        r_hat=fixed(pd.Series(r_hat).max(), 3),
+        ess=fixed(pd.Series(bulk).min(), 0),
         checked="" if len(chosen) == size else f"{len(chosen)} of {size} elements",
     )
 

@@ -1,0 +1,74 @@
+"""The log score: minus the logarithm of the predictive density of what came, or of the mass of a count."""
+
+from __future__ import annotations
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro.distributions import Distribution
+from scipy.special import logsumexp
+
+from ..prediction.conditional import Conditional, Parameters, conditional
+
+EXACT = "exact"
+KERNEL = "a kernel estimate from the draws"
+UNKNOWN = "not known: of whole numbers draws alone give no mass"
+
+
+def exact_log_scores(predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset) -> dict[str, np.ndarray]:
+    r"""Minus the log of the mean over draws of the density that each draw's noise gives to the datum, $-\log \bar p$.
+
+    Only of observables whose noise the forecast keeps. Draws that failed are left out; NaN without a datum or a draw.
+
+    Shapes: `observed` has the dimensions of `predictions` but chain and draw; each score is `(datum,)`.
+    """
+    found = {}
+    for name, variable in predictions.data_vars.items():
+        kept = conditional(noise, variable)
+        if kept is not None:
+            y = observed[name].values.astype(float)
+            scores = np.asarray(_mixture(kept.family, dict(kept.parameters), np.nan_to_num(y)))
+            found[str(name)] = np.where(np.isnan(y), np.nan, scores).ravel()
+    return found
+
+
+@functools.partial(jax.jit, static_argnames="family")
+def _mixture(family: type[Distribution], parameters: Parameters, observed: jax.Array) -> jax.Array:
+    given = Conditional(family, parameters).distribution
+    allowed = given.support(observed)
+    density = jnp.where(allowed, given.log_prob(jnp.where(allowed, observed, 1.0)), -jnp.inf)
+    failed = functools.reduce(jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density))
+    number = jnp.sum(~failed, axis=0)
+    total = jax.nn.logsumexp(jnp.where(failed, -jnp.inf, density), axis=0)
+    return jnp.where(number > 0, jnp.log(number) - total, jnp.nan)
+
+
+def are_whole(draws: np.ndarray, observed: np.ndarray) -> bool:
+    """Whether all draws and data are whole numbers, as counts are."""
+    return all(bool(np.all(x == np.round(x), where=np.isfinite(x))) for x in (draws, observed))
+
+
+def kernel_log_scores(observed: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """The log score of a Gaussian kernel density of draws `(datum, draw)`; NaN where they are all equal."""
+    import scoringrules
+
+    width = _bandwidth(draws)
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        scores = scoringrules.logs_ensemble(observed, draws, bw=width)
+        # Far from every draw the density underflows and its logarithm is lost: sum in logarithms.
+        log_kernels = -0.5 * ((observed[:, None] - draws) / width[:, None]) ** 2
+    normaliser = np.log(draws.shape[1] * width * np.sqrt(2 * np.pi))
+    far = np.reshape(np.isinf(scores), observed.shape)
+    return np.where(far, normaliser - logsumexp(log_kernels, axis=1), scores)
+
+
+def _bandwidth(draws: np.ndarray) -> np.ndarray:
+    """Silverman's rule; the spread is the standard deviation where half the draws are equal."""
+    deviation = draws.std(axis=1)
+    quartiles = np.quantile(draws, [0.25, 0.75], axis=1)
+    robust = np.diff(quartiles, axis=0)[0] / 1.34
+    spread = np.where(robust > 0, np.minimum(deviation, robust), deviation)
+    return np.where(spread > 0, 1.06 * spread * draws.shape[1] ** -0.2, np.nan)
