@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from ..data.datasets import checked_times, index_of
+from ..data.datasets import checked_times, index_of, occurrence
 from ..errors import MismatchError
 
 LEVELS = (50, 80, 90, 95)
@@ -26,14 +26,19 @@ type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 class ScoreTable(pd.DataFrame):
-    """Scores by observable, of which every column is printed, however narrow the terminal is."""
+    """A table of which every column is printed, however narrow the terminal is, and what was left out of it."""
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
         return ScoreTable
 
     def __repr__(self) -> str:
-        return self.to_string(line_width=100)
+        return "\n".join([self.to_string(line_width=100), *self._left_out()])
+
+    def _left_out(self) -> list[str]:
+        failed, times = (int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out"))
+        said = [f"left out: {failed} draws that are not finite"] if failed else []
+        return said + ([f"left out: {times} times of the data that are not forecast"] if times else [])
 
 
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
@@ -96,6 +101,8 @@ def fitted_between(fc: xr.DataTree) -> Span:
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
     """The data without those values that were fitted: at the same times and places, between two times.
 
+    At the time of replicates of which one was fitted all are left out: none can be told from another.
+
     Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
     """
     start, end = fitted
@@ -106,16 +113,20 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
 
     def unseen(values: xr.DataArray) -> xr.DataArray:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
-        return values.where(seen[values.name].reindex(at).isnull())
+        known = seen[values.name].notnull()
+        if not known.indexes[index.name].is_unique:
+            known = known.groupby(index.name).any()
+        return values.where(~known.reindex(at, fill_value=False))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
 
-def consistency(tree: xr.DataTree) -> pd.DataFrame:
+def consistency(tree: xr.DataTree) -> ScoreTable:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 
     `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 % quantile of the draws,
-    `within` the share of draws with less than one, all in units of what the constraint tolerates.
+    `within` the share of draws with less than one, all in units of what the constraint tolerates. Draws for which a law
+    is not finite are left out; `attrs["failed_draws"]` says how many they are at most.
 
     Args:
         tree: what `fit` returned, judged at the times of its data, or what `forecast` returned, judged at its own.
@@ -124,12 +135,14 @@ def consistency(tree: xr.DataTree) -> pd.DataFrame:
     """
     if "mismatch" not in tree.children:
         raise MismatchError("nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, inputs)})")
-    rows = {}
+    rows, failed = {}, 0
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
+        failed = max(failed, variable.size - rms.size)
         median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
         rows[str(name)] = {"rms": median, "rms_95": high, "within": np.mean(rms < 1) if rms.size else np.nan}
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
+    table.attrs["failed_draws"] = failed
     table.index.name = "law"
     return table
 
@@ -210,21 +223,26 @@ def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
 def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
 
-    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts.
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts. The first
+    of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
+    that their noise is drawn apart; where it has fewer rows they begin anew.
     """
     coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
     tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
     gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
-    tolerance = min(tolerance, *(gaps[gaps > 0] / 4))
-    columns = pd.Index(forecast).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
-    rows = np.flatnonzero(columns >= 0)
+    tolerance = min([tolerance, *(gaps[gaps > 0] / 4)])
+    order = np.argsort(forecast, kind="stable")
+    times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
+    nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    rows = np.flatnonzero(nearest >= 0)
     if rows.size == 0:
         raise MismatchError(
             f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
             f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
         )
-    return rows, columns[rows]
+    at = nearest[rows]
+    return rows, order[first[at] + occurrence(at) % number[at]]
 
 
 def _pointwise(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Networks whose weights are random variables."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
@@ -11,6 +12,7 @@ import jax.tree_util as jtu
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from .._jax.keys import as_key
 from .._jax.tree import FrozenDict, dotted
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
@@ -83,7 +85,8 @@ def bayesian(module: Any, prior: WeightPrior | None = None, random: str | tuple[
         name = dotted(path)
         if not _is_weight(leaf) or name not in chosen:
             return leaf
-        found = prior(name, leaf)
+        # One object may be the prior of several arrays, each with numbers of its own.
+        found = jax.tree.map(lambda x: copy.copy(x) if is_random(x) else x, prior(name, leaf), is_leaf=is_random)
         if isinstance(found, AbstractWeights):
             return _Shaped(found, leaf.shape)
         if not is_random(found) or shape_of(found) != leaf.shape:
@@ -191,7 +194,7 @@ class Network(Module):
             more: `prior` and `random` of `Network`.
         """
         size = len(inputs), len(outputs)
-        module = eqx.nn.MLP(*size, width, depth, activation, key=jax.random.key(key))
+        module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
         return cls(module, inputs, outputs, scale, **more)
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:

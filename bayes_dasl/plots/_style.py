@@ -50,6 +50,13 @@ def note(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
 
 
+def say_left_out(ax: Axes, draws: int) -> None:
+    """That so many draws are not in the picture, since they are not finite."""
+    if draws:
+        text = f"{draws} draws that are not finite are left out"
+        ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=9, color=GREY)
+
+
 def plain(text: object) -> str:
     """Keep dollar signs in user text from being read as mathematics."""
     return str(text).replace("$", r"\$")

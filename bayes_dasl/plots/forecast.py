@@ -13,7 +13,21 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..judgement.scores import Span, fitted_between
-from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
+from ._style import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    STYLE,
+    VERMILION,
+    WIDTH,
+    axis_label,
+    note,
+    percent,
+    plain,
+    say_left_out,
+    time_axis,
+)
 
 MOST_TIMES = 1000
 PARTS = {  # part of the variance: (colour, hatch)
@@ -38,14 +52,16 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     """
     predictions = fc["predictions"].dataset[observable]
     index = index_of(predictions)
-    time = np.asarray(predictions[index].values, float)
-    draws = _finite_draws(predictions)
+    time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
+    # Replicates are forecast alike: one band for each time.
+    draws = _finite_draws(predictions)[:, first]
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
         bands = _draw_bands(ax, time, draws) if len(draws) else None
         if bands is None:
             note(ax, "every draw of this forecast failed")
+        say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
         seen = [
             *_draw_observations(ax, train, observable, "training data", BLACK, BLACK),
             *_draw_observations(ax, test, observable, "test data", "white", VERMILION),
@@ -87,6 +103,7 @@ def plot_decomposition(
     """
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
+    chosen = chosen.drop_duplicates(index)
     time = np.asarray(chosen[index].values, float)
     names = ("aleatoric", *epistemic_parts(chosen))
     total = chosen["total"].values

@@ -17,6 +17,7 @@ from ..errors import MismatchError
 from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
+from ..judgement.finite import usable_draws
 from ..judgement.scores import fitted_between, held_out, pit, score
 from ..plots import epistemic_parts, science_parameters
 from . import _figures, _tables
@@ -129,7 +130,7 @@ def _scored(
 ) -> Scored:
     transform = pit(fc, test)
     index = index_of(transform)
-    common = test.sel({index: transform[index]})
+    common = test.isel({index: np.isin(test[index].values, transform[index].values)})
     taken = {name, "climatology", "persistence"} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
@@ -242,11 +243,9 @@ def _origin(post: xr.DataTree) -> tuple[str, str, str]:
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:
-    draws = fc["predictions"].dataset
-    sizes = draws.sizes["chain"] * draws.sizes["draw"]
-    if "sample_stats_predictions" not in fc.children:
-        return 0, sizes
-    return int((~fc["sample_stats_predictions"]["ok"].astype(bool)).sum()), sizes
+    """How many draws failed in the solver or are not finite, and how many there are."""
+    usable = usable_draws(fc)
+    return int((~usable).sum()), usable.size
 
 
 def _densities(post: xr.DataTree) -> list[_figures.Card]:

@@ -1,0 +1,59 @@
+"""Draws of which a prediction is infinite or no number: what looks at them leaves them out, and says so."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding
+
+FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
+
+
+def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
+    """Draws that were solved, but whose predictions overflow."""
+    yield from _told(_not_finite(post, "conditional_mean"), "posterior")
+    if fc is not None:
+        odd = _not_finite(fc, "predictions")
+        for name, found in _not_finite(fc, "conditional_mean").items():
+            odd[name] = odd.get(name, False) | found
+        solved = _solved(fc)
+        yield from _told({name: found if solved is None else found & solved for name, found in odd.items()}, "forecast")
+
+
+def usable_draws(fc: xr.DataTree) -> np.ndarray:
+    """Which draws of a forecast `(chain, draw)` were solved and have finite predictions."""
+    sizes = fc["predictions"].dataset.sizes
+    usable = np.ones((sizes["chain"], sizes["draw"]), bool)
+    for found in _not_finite(fc, "predictions").values():
+        usable &= ~found
+    solved = _solved(fc)
+    return usable if solved is None else usable & solved
+
+
+def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
+    """By observable, which draws `(chain, draw)` have a value that is infinite or no number."""
+    variables = tree[group].to_dataset().data_vars if group in tree.children else {}
+    values = {str(name): variable.transpose("chain", "draw", ...).values for name, variable in variables.items()}
+    return {name: ~np.isfinite(v.reshape(*v.shape[:2], -1)).all(axis=2) for name, v in values.items()}
+
+
+def _solved(fc: xr.DataTree) -> np.ndarray | None:
+    if "sample_stats_predictions" not in fc.children:
+        return None
+    return fc["sample_stats_predictions"]["ok"].transpose("chain", "draw").values.astype(bool)
+
+
+def _told(odd: dict[str, np.ndarray], draws: str) -> Iterator[Finding]:
+    for name, found in odd.items():
+        if found.any():
+            yield Finding(
+                "bad" if found.mean() > FEW else "warning",
+                f"finite {name}",
+                f"'{name}' is infinite or not a number in {int(found.sum())} of {found.size} {draws} draws, and these "
+                "are left out",
+                "look at these draws: the scale of the noise may be so large that the mean overflows, a sign that the "
+                "model predicts nothing like the data, or an equation may divide by zero",
+            )
