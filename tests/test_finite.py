@@ -7,16 +7,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.judgement.finite import finite_findings, usable_draws
-from tests.studies.bad.given import closed, data, fitted, forecast
-
-
-def broken(group, some, value=np.inf):
-    """The forecast with a number that is not finite in some draws of each of its two chains."""
-    tree = forecast().copy(deep=True)
-    values = tree[group]["y"].values.copy()
-    values[:, some, 2] = value
-    tree[group]["y"] = (tree[group]["y"].dims, values)
-    return tree
+from tests.studies.bad.given import closed, data, fitted, forecast, spoilt
 
 
 def said(findings):
@@ -26,25 +17,25 @@ def said(findings):
 @pytest.mark.parametrize("group", ["predictions", "conditional_mean"])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_forecast_that_overflows_is_told(group, value):
-    [finding] = said(finite_findings(fitted(), broken(group, slice(0, 10), value)))
+    [finding] = said(finite_findings(fitted(), spoilt(group, slice(0, 10), value)))
     assert finding.startswith("[bad] finite y: 'y' is infinite or not a number in 20 of 100 forecast draws")
-    [finding] = said(finite_findings(fitted(), broken(group, slice(0, 1), value)))
+    [finding] = said(finite_findings(fitted(), spoilt(group, slice(0, 1), value)))
     assert finding.startswith("[warning] finite y")
     assert said(finite_findings(fitted(), forecast())) == []
 
 
 def test_one_finding_for_an_observable():
-    tree = broken("predictions", slice(0, 10))
-    tree["conditional_mean"]["y"] = broken("conditional_mean", slice(5, 15))["conditional_mean"]["y"]
+    tree = spoilt("predictions", slice(0, 10))
+    tree["conditional_mean"] = spoilt("conditional_mean", slice(5, 15))["conditional_mean"]
     [finding] = said(finite_findings(fitted(), tree))
     assert "in 30 of 100 forecast draws" in finding
 
 
 def test_draws_whose_solve_failed_are_counted_as_such():
-    tree = broken("predictions", slice(0, 10), np.nan)
+    tree = spoilt("predictions", slice(0, 10), np.nan)
     ok = np.ones((2, 50), bool)
     ok[:, :10] = False
-    tree["sample_stats_predictions"]["ok"] = (("chain", "draw"), ok)
+    tree["sample_stats_predictions"] = xr.DataTree(xr.Dataset({"ok": (("chain", "draw"), ok)}))
     assert said(finite_findings(fitted(), tree)) == []
     np.testing.assert_array_equal(usable_draws(tree), ok)
 
@@ -60,19 +51,19 @@ def test_trajectories_of_a_posterior():
 
 
 def test_scores_and_a_report_say_it():
-    tree = broken("predictions", slice(0, 10))
+    tree = spoilt("predictions", slice(0, 10))
     assert str(bd.score(tree, data())).endswith("left out: 20 draws that are not finite")
     assert "left out" not in str(bd.score(forecast(), data()))
     assert "20 of 100 draws failed in the solver or are not finite" in bd.report(fitted(), tree, data()).html
 
 
 def test_a_figure_says_it():
-    texts = [t.get_text() for t in bd.plots.plot_forecast(broken("predictions", [3]), None, None, "y").axes[0].texts]
+    texts = [t.get_text() for t in bd.plots.plot_forecast(spoilt("predictions", [3]), None, None, "y").axes[0].texts]
     assert "2 draws that are not finite are left out" in texts
 
 
 def test_a_verdict_that_looked_at_no_residual_does_not_praise_them():
-    tree = broken("conditional_variance", slice(None))
+    tree = spoilt("conditional_variance", slice(None))
     findings = said(bd.diagnose(fitted(), tree, data()).findings)
     assert not [f for f in findings if "training data" in f]
 

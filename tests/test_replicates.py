@@ -1,5 +1,6 @@
 """Rows that have the same time are replicates: data like any other wherever rows are independent given the states."""
 
+import jax.numpy as jnp
 import matplotlib.pyplot as plt
 import numpy as np
 import numpyro.distributions as dist
@@ -46,7 +47,7 @@ def test_a_forcing_runs_through_each_time_once(kind):
     plain = bd.inputs(data(ONCE).assign(u=("time", ONCE**2)), forcings=["u"], interpolation={"u": kind})
     np.testing.assert_array_equal(forced.times, TIMES)
     for t in (0.5, 1.0, 3.0, 4.0):
-        assert float(forced.forcings["u"](np.asarray(t))) == float(plain.forcings["u"](np.asarray(t)))
+        assert float(forced.forcings["u"](jnp.asarray(t))) == float(plain.forcings["u"](jnp.asarray(t)))
 
 
 def test_what_differs_between_replicates_is_an_observation():

@@ -148,7 +148,9 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             continue
         finite = np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
         odd = f"{int((~finite).sum())} of {len(predicted)} prior draws are infinite or not a number"
+        left_out = "" if finite.all() else f"; {odd}, and left out"
         if finite.mean() < 1 - FEW:
+            left_out = ""
             yield Finding(
                 "warning" if finite.any() else "bad", f"prior of {name}", odd,
                 "narrow the priors, that of the noise first, until predictions are numbers",
@@ -158,7 +160,6 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
         y, predicted = np.asarray(values)[~np.isnan(values)], predicted[finite][:, ~np.isnan(values)]
         low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
         outside = int(((y < low) | (y > high)).sum())
-        left_out = "" if finite.all() else f"; {odd}, and left out"
         if outside <= 0.1 * y.size:
             inside = f"{y.size - outside} of {y.size} data lie within the prior's range"
             yield Finding("good", f"prior of {name}", f"{inside}{left_out}")

@@ -13,7 +13,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl._jax.keys import as_key
 
-from .given import TIMES, Decay, closed, data, fit, fitted, forecast, later, model, posterior, rate
+from .given import TIMES, Decay, closed, data, fit, fitted, forecast, later, model, posterior, rate, spoilt
 
 
 def _file(name: str, content: bytes) -> Path:
@@ -32,23 +32,14 @@ def _keys_differ(*keys: Any) -> bool:
     return len({tuple(np.asarray(jax.random.key_data(as_key(key))).tolist()) for key in keys}) == len(keys)
 
 
-def _broken(group: str, name: str, some: Any = slice(None), value: float = np.inf) -> xr.DataTree:
-    """The forecast with numbers in some draws of a group that are not finite."""
-    tree = forecast().copy(deep=True)
-    values = tree[group][name].values.copy()
-    values[:, some] = value
-    tree[group][name] = (tree[group][name].dims, values, tree[group][name].attrs)
-    return tree
-
-
 def _scores_say_what_they_leave_out() -> bool:
-    return "left out: 20 draws that are not finite" in str(bd.score(_broken("predictions", "y", slice(0, 10)), data()))
+    return "left out: 20 draws that are not finite" in str(bd.score(spoilt("predictions", slice(0, 10)), data()))
 
 
 def _a_report_says_what_it_leaves_out() -> bool:
     return (
         "20 of 100 draws failed in the solver or are not finite"
-        in bd.report(fitted(), _broken("predictions", "y", slice(0, 10)), data()).html
+        in bd.report(fitted(), spoilt("predictions", slice(0, 10)), data()).html
     )
 
 
@@ -112,12 +103,8 @@ CASES = {
     "scores of a single time": _one_time_is_scored,
     "scores of draws that are not finite": _scores_say_what_they_leave_out,
     "a report of draws that are not finite": _a_report_says_what_it_leaves_out,
-    "a verdict on means that are infinite": lambda: bd.diagnose(
-        fitted(), _broken("conditional_mean", "y", slice(0, 10))
-    ),
-    "a verdict on predictions that are NaN": lambda: bd.diagnose(
-        fitted(), _broken("predictions", "y", value=np.nan), data()
-    ),
+    "a verdict on means that are infinite": lambda: bd.diagnose(fitted(), spoilt("conditional_mean", slice(0, 10))),
+    "a verdict on predictions that are NaN": lambda: bd.diagnose(fitted(), spoilt("predictions", value=np.nan), data()),
     "a verdict on no posterior": lambda: bd.diagnose(xr.DataTree()),
     "a verdict on a dataset": lambda: bd.diagnose(data()),
     "a verdict with a posterior for a forecast": lambda: bd.diagnose(fitted(), fitted()),

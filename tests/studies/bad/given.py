@@ -10,6 +10,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.prediction.posterior import draws_dataset, signature
+from bayes_dasl.random import paths
 
 ENGINE = bd.NUTS(chains=1, warmup=25, draws=8)
 TIMES = np.arange(6.0)
@@ -67,8 +68,6 @@ def posterior(of: bd.Model, to: xr.Dataset | None = None, spread: float = 0.02) 
     to = data() if to is None else to
     known = to[list(of.layer.forcings)]
     known.attrs["start"] = float(to["time"][0])
-    from bayes_dasl.random import paths
-
     drawn = 0.4 + spread * np.random.default_rng(0).normal(size=(2, 50))
     draws = {path: drawn for path in paths(of)}
     groups = {"posterior": draws_dataset(of, draws), "observed_data": to[["y"]].astype(float), "constant_data": known}
@@ -85,6 +84,15 @@ def fitted() -> xr.DataTree:
 @cache
 def forecast() -> xr.DataTree:
     return bd.forecast(closed(), fitted(), data())
+
+
+def spoilt(group: str, some: Any = slice(None), value: float = np.inf) -> xr.DataTree:
+    """The forecast with a number that is not finite in some draws of each of its two chains."""
+    tree = forecast().copy(deep=True)
+    changed = tree[group].to_dataset().copy(deep=True)
+    changed["y"].values[:, some, 2] = value
+    tree[group] = xr.DataTree(changed)
+    return tree
 
 
 def later(first: float = 6.0, number: int = 3) -> xr.Dataset:
