@@ -58,6 +58,8 @@ class Model(Module):
                 )
             if noise.varies and isinstance(self.layer, AbstractFilter):
                 raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
+        if not self.observables:
+            raise ModelError(f"noise names no observable; the outputs of the model are {', '.join(self.layer.outputs)}")
         for name in self.observables:
             if name not in self.layer.outputs:
                 raise ModelError(

@@ -5,6 +5,7 @@ Rows that have the same time are replicates.
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from numbers import Real
 
 import jax.numpy as jnp
 import numpy as np
@@ -184,11 +185,13 @@ def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:
         data: a dataset; its index never falls, and replicates stay together.
         at: the last value of the index that is training data, in its units, by the name of the index.
 
-    Raises: DataError if one side would be empty, or not exactly one coordinate is named.
+    Raises: DataError if one side would be empty, it is no number, or not exactly one coordinate is named.
     """
     if len(at) != 1:
         raise DataError("split needs one coordinate and where to split it, such as split(data, time=1912)")
     ((index, value),) = at.items()
+    if not isinstance(value, Real):
+        raise DataError(f"the data are split at a number of '{index}', not at {value!r}")
     values = checked_times(data, index)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:

@@ -12,9 +12,11 @@ import xarray as xr
 from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
 from .._statistics.convergence import moving_quantities, nested_rhat, rhat
 from .._statistics.thinning import thinned
+from ..errors import MismatchError
 from .adequacy import adequacy_findings
 from .finite import FEW, finite_findings
 from .posterior_findings import posterior_findings
+from .scores import check_forecast
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -49,8 +51,10 @@ def diagnose(
         test: data that the fit has not seen; what was fitted is left out of it.
         rivals: forecasts of other models by name.
 
+    Raises: MismatchError for what is no posterior or no forecast.
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
+    _check_arguments(post, fc, rivals)
     said = from_json(post.attrs.get("findings", "[]"))
     fits = adequacy_findings(post, fc, test, rivals or {})
     if not are_chains(post):
@@ -75,6 +79,15 @@ def diagnose(
             *fits,
         )
     )
+
+
+def _check_arguments(post: object, fc: object, rivals: object) -> None:
+    if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
+        raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
+    if not isinstance(rivals, Mapping | None):
+        raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
+    for forecast in (*([] if fc is None else [fc]), *(rivals or {}).values()):
+        check_forecast(forecast, "predictions", "conditional_mean", "conditional_variance")
 
 
 def are_chains(post: xr.DataTree) -> bool:

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from scipy.special import logsumexp
 
 from ..data.datasets import checked_times, index_of, occurrence
-from ..errors import MismatchError
+from ..errors import DataError, MismatchError
 
 LEVELS = (50, 80, 90, 95)
 COLUMNS = (
@@ -186,14 +186,21 @@ def score_table(ensembles: Ensembles) -> ScoreTable:
     return ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
 
 
+def check_forecast(fc: object, *groups: str) -> None:
+    """Raises: MismatchError for what is no forecast, which has these groups."""
+    for group in groups:
+        if not isinstance(fc, xr.DataTree) or group not in fc.children:
+            raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
+
+
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     """Pair each observable's draws with its observations at the times that both have; and those observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
-    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
+    differ; DataError for data that are no numbers.
     """
-    if "predictions" not in fc.children:
-        raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
+    check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
     checked_times(data, index)
     predictions = fc["predictions"].to_dataset()
@@ -208,6 +215,8 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     for name, variable in predictions.data_vars.items():
         draws = variable.transpose("chain", "draw", index, ...).isel({index: columns})
         _check_places(draws, data[name])
+        if data[name].dtype.kind not in "iufb":
+            raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
         observed = data[name].isel({index: rows}).transpose(*draws.dims[2:]).astype(float)
         flat = draws.values.reshape(draws.shape[0] * draws.shape[1], -1)
         ensembles[str(name)], common[str(name)] = (flat, observed.values.ravel()), observed

@@ -192,7 +192,13 @@ class Network(Module):
             activation: a function of one number, smooth at best.
             key: a whole number, from which the arrays are drawn that stay known.
             more: `prior` and `random` of `Network`.
+
+        Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
         """
+        if not isinstance(width, int) or not isinstance(depth, int) or width < 1 or depth < 0:
+            raise ModelError(
+                f"width must be a whole number, at least 1, and depth at least 0: not {width!r}, {depth!r}"
+            )
         size = len(inputs), len(outputs)
         module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
         return cls(module, inputs, outputs, scale, **more)

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.thinning import thinned
-from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
+from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
 
 _TIMES = 4
 _WIDTHS = "Purples"
@@ -33,8 +33,10 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must have one or two coordinates beside the index.
+
+    Raises: MismatchError for what is no forecast, or an unknown observable.
     """
-    predictions = fc["predictions"].dataset[observable]
+    predictions = predictions_of(fc, observable)
     index, *places = map(str, predictions.dims[2:])
     predictions = predictions.drop_duplicates(index)  # replicates are forecast alike
     draws = predictions.transpose("chain", "draw", index, *places).values

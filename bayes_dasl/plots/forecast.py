@@ -25,6 +25,8 @@ from ._style import (
     note,
     percent,
     plain,
+    predictions_of,
+    refuse_unknown,
     say_left_out,
     time_axis,
 )
@@ -49,8 +51,10 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
+
+    Raises: MismatchError for what is no forecast, or an unknown observable.
     """
-    predictions = fc["predictions"].dataset[observable]
+    predictions = predictions_of(fc, observable)
     index = index_of(predictions)
     time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
     # Replicates are forecast alike: one band for each time.
@@ -100,7 +104,10 @@ def plot_decomposition(
         observable: its name.
         train_end: the last time of the data of the fit, at which a line is drawn; no line unless given.
         train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
+
+    Raises: MismatchError for an unknown observable.
     """
+    refuse_unknown(observable, parts["observable"].values)
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
     chosen = chosen.drop_duplicates(index)

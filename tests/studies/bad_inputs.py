@@ -12,6 +12,7 @@ answer is
 """
 
 import argparse
+import re
 import traceback
 import warnings
 from collections import Counter
@@ -40,6 +41,8 @@ GROUP_OF = {name: group for group, cases in GROUPS.items() for name in cases}
 CLEAR, TOLD, RIGHT = "clear error", "told", "done right"
 INSIDE, SILENT = "traceback from inside", "silent wrong answer"
 FINE = (CLEAR, TOLD, RIGHT)
+OF_NUMPYRO = {"a prior of a prior", "a prior of a prior, by its rate"}
+"""NumPyro raises these itself where the distribution is made: nothing of ours is called yet."""
 _LONGEST = 160
 
 
@@ -69,11 +72,11 @@ def answer(case: Callable[[], Any]) -> Answer:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Raised by a line of the package, or by Python for arguments that a call of ours does not take."""
+    """Raised by a line of the package, or by Python for arguments that a class or function of ours does not take."""
     last = traceback.extract_tb(error.__traceback__)[-1]
-    here = Path(last.filename)
-    of_a_call = isinstance(error, TypeError) and "argument" in str(error) and here.is_relative_to(ROOT)
-    return here.is_relative_to(PACKAGE) or of_a_call
+    raised = Path(last.filename).is_relative_to(PACKAGE) and (last.line or "").startswith("raise")
+    called = re.match(r"(\w+)(\.__init__)?\(\) (got an unexpected|missing \d+ required)", str(error))
+    return raised or (called is not None and hasattr(bd, called[1]))
 
 
 @cache

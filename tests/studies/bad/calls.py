@@ -1,6 +1,5 @@
 """Verbs after a fit, given what they cannot use: forecasts, scores, verdicts, reports, files, studies, keys."""
 
-import json
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl._findings import Diagnosis
 from bayes_dasl._jax.keys import as_key
 
 from .given import TIMES, Decay, closed, data, fit, fitted, forecast, later, model, posterior, rate, spoilt
@@ -46,6 +46,11 @@ def _a_report_says_what_it_leaves_out() -> bool:
 def _one_time_is_scored() -> bool:
     fc = bd.forecast(closed(), fitted(), np.array([7.0]))
     return int(bd.score(fc, data([7.0])).loc["y", "n"]) == 1
+
+
+def _about(subject: str, verdict: Diagnosis) -> Diagnosis:
+    """Of a verdict the findings on one subject."""
+    return Diagnosis(tuple(finding for finding in verdict.findings if finding.subject == subject))
 
 
 def _study(**options: Any) -> bd.Study:
@@ -103,8 +108,12 @@ CASES = {
     "scores of a single time": _one_time_is_scored,
     "scores of draws that are not finite": _scores_say_what_they_leave_out,
     "a report of draws that are not finite": _a_report_says_what_it_leaves_out,
-    "a verdict on means that are infinite": lambda: bd.diagnose(fitted(), spoilt("conditional_mean", slice(0, 10))),
-    "a verdict on predictions that are NaN": lambda: bd.diagnose(fitted(), spoilt("predictions", value=np.nan), data()),
+    "a verdict on means that are infinite": lambda: _about(
+        "finite y", bd.diagnose(fitted(), spoilt("conditional_mean", slice(0, 10)))
+    ),
+    "a verdict on predictions that are NaN": lambda: _about(
+        "finite y", bd.diagnose(fitted(), spoilt("predictions", value=np.nan), data())
+    ),
     "a verdict on no posterior": lambda: bd.diagnose(xr.DataTree()),
     "a verdict on a dataset": lambda: bd.diagnose(data()),
     "a verdict with a posterior for a forecast": lambda: bd.diagnose(fitted(), fitted()),
@@ -122,7 +131,13 @@ CASES = {
     "a report of no forecast": lambda: bd.report(fitted(), xr.DataTree()),
     "a report of no posterior": lambda: bd.report(xr.DataTree(), forecast()),
     "a report with a rival's name taken": lambda: bd.report(
-        fitted(), forecast(), data(TIMES + 0.0).assign(y=data()["y"]), rivals={"climatology": forecast()}
+        fitted(), forecast(), data(), rivals={"climatology": forecast()}
+    ),
+    # figures
+    "a figure of an unknown observable": lambda: bd.plots.plot_forecast(forecast(), None, None, "z"),
+    "a figure of a posterior as a forecast": lambda: bd.plots.plot_forecast(fitted(), None, None, "y"),
+    "a figure of the parts of an unknown observable": lambda: bd.plots.plot_decomposition(
+        bd.decompose(forecast()), "z"
     ),
     # files
     "a file that is not there": lambda: bd.load("nowhere.nc"),
@@ -130,7 +145,9 @@ CASES = {
     "a file that is empty": lambda: bd.load(_file("a.nc", b"")),
     "a file that is text": lambda: bd.load(_file("a.nc", b"hello")),
     "a file that is torn": lambda: bd.load(_torn()),
-    "a file in a folder that is not there": lambda: bd.save(fitted(), Path(tempfile.mkdtemp()) / "no" / "a.nc"),
+    "a file in a folder that is not there": lambda: bd.save(
+        fitted(), Path(tempfile.mkdtemp()) / "no" / "a.nc"
+    ).is_file(),
     "a file over a folder": lambda: bd.save(fitted(), tempfile.mkdtemp()),
     "a file of a dict": lambda: bd.save({"a": 1}, Path(tempfile.mkdtemp()) / "a.nc"),
     "a checkpoint in a folder of other things": lambda: fit(checkpoint=Path(__file__).parent),
@@ -179,6 +196,4 @@ CASES = {
     "an unknown argument": lambda: bd.NUTS(chians=4),
     "a model without noise": lambda: bd.Model(model().layer),
     "an ODE without states": lambda: bd.ODE(Decay(rate())),
-    "an old name": lambda: bd.lotka_volterra,
-    "the settings of a run that are no JSON": lambda: json.loads(bd.load(_file("x.json", b"{")).attrs["key"]),
 }

@@ -112,8 +112,8 @@ CASES = {
     "a prior of a prior, by its rate": lambda: model(Decay(dist.Exponential(dist.HalfNormal(1.0)))),
     "a prior whose ends are reversed": lambda: model(Decay(dist.Uniform(2.0, 1.0))),
     "a prior over three numbers": lambda: Decay(three()),
-    "a prior over three numbers, unchecked": lambda: model(
-        initial={"y": three()}, observe=lambda t, y, u: {"y": y["y"]}
+    "a prior over three numbers, unchecked": lambda: fit(
+        model(initial={"y": three()}, observe=lambda t, y, u: {"y": y["y"]})
     ),
     "text for a number": lambda: Decay("fast"),
     "None for a number": lambda: Decay(None),
