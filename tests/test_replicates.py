@@ -7,6 +7,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from numpyro.infer.util import log_density
+from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.data.datasets import fingerprint
@@ -170,3 +171,18 @@ def test_an_update_keeps_them(judged):
 
 def test_a_check_counts_them():
     assert "7 times from 0 to 4, 3 of them replicates" in str(bd.check(closed(), scattered()).findings[0])
+
+
+def test_from_a_fit_to_an_update(tmp_path):
+    """All verbs on one set of data with replicates."""
+    engine = Sifting(draws=40)
+    post = bd.fit(closed(), scattered(), engine, progress=False)
+    assert post["log_likelihood"]["y"].shape == (2, 40, TIMES.size)
+    post = bd.load(bd.save(post, tmp_path / "post.nc"))
+    new = scattered([4.5, 5.0, 5.0], key=2)
+    updated = bd.update(closed(), post, new, engine=engine, progress=False)
+    assert updated["observed_data"].sizes["time"] == 10
+    assert updated["log_likelihood"]["y"].notnull().all()
+    fc = bd.forecast(closed(), updated, scattered([5.0, 6.0, 6.0], key=3))
+    assert (fc.attrs["train_start"], fc.attrs["train_end"]) == (0.0, 5.0)
+    assert np.isfinite(fc["predictions"]["y"]).all()

@@ -72,7 +72,8 @@ class ODE(AbstractTrajectory):
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
         forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise.
+            unless `interpolation` says otherwise; before the first datum they have its value, and after the last one
+            its.
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
