@@ -13,6 +13,7 @@ import bayes_dasl as bd
 from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import pose
+from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
 from bayes_dasl.judgement.scores import held_out, matched
 from bayes_dasl.revision.updates import _joined
@@ -71,6 +72,14 @@ def test_starts_of_segments_are_at_their_mean():
     prior = bd.segment_states(whole, ("y",), (1.0, 4.0), 1.0)["y"]
     mean = whole["y"].groupby("time").mean()
     np.testing.assert_allclose(prior.loc, mean.sel(time=[1.0, 4.0]))
+
+
+def test_paths_that_start_a_hybrid_go_through_their_mean():
+    """A smoothing spline takes no two values at one time."""
+    off = np.tile([0.1, -0.1], 6)
+    pairs = data(np.repeat(np.arange(6.0), 2))
+    paths = [Matching(pose(model(), given))._paths[0] for given in (pairs.assign(y=pairs["y"] + off), data())]
+    np.testing.assert_allclose(paths[0].first["y"], paths[1].first["y"], rtol=1e-9)
 
 
 @pytest.fixture(scope="module")

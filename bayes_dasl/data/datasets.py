@@ -102,15 +102,14 @@ def index_of(data: xr.Dataset | xr.DataArray) -> str:
     return dims[0] if dims else next((str(d) for d in data.dims), "time")
 
 
-def checked_times(data: xr.Dataset, index: str = "time", *, repeated: bool = True) -> np.ndarray:
-    """The coordinate that the data run along, as float64.
+def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
+    """The coordinate that the data run along, as float64; replicates have the same.
 
-    Raises: DataError unless it is a 1-D coordinate of finite numbers that never fall, or strictly increase unless
-    `repeated`.
+    Raises: DataError unless it is a 1-D coordinate of finite numbers that never fall.
     """
     if not isinstance(data, xr.Dataset):
         raise DataError(f"data must be an xarray.Dataset with a coordinate '{index}', not {type(data).__name__}")
-    return checked_coordinate(data, index, repeated=repeated)
+    return checked_coordinate(data, index, repeated=True)
 
 
 def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -> np.ndarray:

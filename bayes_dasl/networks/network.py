@@ -3,6 +3,7 @@
 import copy
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -195,7 +196,7 @@ class Network(Module):
 
         Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
         """
-        if not isinstance(width, int) or not isinstance(depth, int) or width < 1 or depth < 0:
+        if not isinstance(width, Integral) or not isinstance(depth, Integral) or width < 1 or depth < 0:
             raise ModelError(
                 f"width must be a whole number, at least 1, and depth at least 0: not {width!r}, {depth!r}"
             )
