@@ -14,13 +14,12 @@ FEW = 0.05  # a share of draws up to which the others may stand for those that a
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
     """Draws that were solved, but whose predictions overflow."""
-    yield from _told(_not_finite(post, "conditional_mean"), "posterior")
+    yield from _told(_not_finite(post, "conditional_mean"), _solved(post), "posterior")
     if fc is not None:
         odd = _not_finite(fc, "predictions")
         for name, found in _not_finite(fc, "conditional_mean").items():
             odd[name] = odd.get(name, False) | found
-        solved = _solved(fc)
-        yield from _told({name: found if solved is None else found & solved for name, found in odd.items()}, "forecast")
+        yield from _told(odd, _solved(fc), "forecast")
 
 
 def usable_draws(fc: xr.DataTree) -> np.ndarray:
@@ -40,14 +39,17 @@ def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:
     return {name: ~np.isfinite(v.reshape(*v.shape[:2], -1)).all(axis=2) for name, v in values.items()}
 
 
-def _solved(fc: xr.DataTree) -> np.ndarray | None:
-    if "sample_stats_predictions" not in fc.children:
-        return None
-    return fc["sample_stats_predictions"]["ok"].transpose("chain", "draw").values.astype(bool)
+def _solved(tree: xr.DataTree) -> np.ndarray | None:
+    """Which draws are not counted as failures of the solver already."""
+    for group, name, means in (("sample_stats_predictions", "ok", True), ("sample_stats", "solver_failure", False)):
+        if group in tree.children and name in tree[group].data_vars:
+            return tree[group][name].transpose("chain", "draw").values.astype(bool) == means
+    return None
 
 
-def _told(odd: dict[str, np.ndarray], draws: str) -> Iterator[Finding]:
-    for name, found in odd.items():
+def _told(odd: dict[str, np.ndarray], solved: np.ndarray | None, draws: str) -> Iterator[Finding]:
+    for name, every in odd.items():
+        found = every if solved is None else every & solved
         if found.any():
             yield Finding(
                 "bad" if found.mean() > FEW else "warning",
