@@ -16,6 +16,7 @@ from .data.datasets import check_units, checked_times, inputs, observations
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
+from .layers._priors import check_priors
 from .noise import AbstractNoise
 from .random import Module, Values, describe_support, is_function, paths, sample
 
@@ -37,8 +38,9 @@ class Model(Module):
             they break the law, divided by how much of that is tolerated (any shape). Each number counts as a draw of
             the standard normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
 
-    Raises: ModelError if the noise names something that the layer does not predict, nothing is random, or a constraint
-    is no function or has a name that is taken.
+    Raises: ModelError if the noise names something that the layer does not predict, a distribution is no prior of a
+    number, one object stands in two places where each would be an unknown of its own, or a constraint is no function or
+    has a name that is taken.
     """
 
     layer: AbstractLayer
@@ -56,6 +58,8 @@ class Model(Module):
                 )
             if noise.varies and isinstance(self.layer, AbstractFilter):
                 raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
+        if not self.observables:
+            raise ModelError(f"noise names no observable; the outputs of the model are {', '.join(self.layer.outputs)}")
         for name in self.observables:
             if name not in self.layer.outputs:
                 raise ModelError(
@@ -67,6 +71,7 @@ class Model(Module):
         for name in self.constraints:
             if not isinstance(name, str) or "/" in name or name in ("chain", "draw"):
                 raise ModelError(f"a constraint cannot have the name {name!r}: no slash, and neither chain nor draw")
+        check_priors(self)
 
     @property
     def observables(self) -> tuple[str, ...]:
@@ -163,12 +168,21 @@ class Model(Module):
 
         Args:
             data: a dataset with the index and observations, NaN where missing.
+
+        Raises: DataError for several rows at one time.
         """
         held = [name for name in self.observables if name in data]
         if not isinstance(self.layer, AbstractFilter) or not held:
             return None
         values = {name: jnp.asarray(observations(data, name)) for name in held}
-        return Past(jnp.asarray(checked_times(data, self.index)), values)
+        times = checked_times(data, self.index)
+        for i in np.flatnonzero(np.diff(times) == 0)[:1]:
+            kind = type(self.layer).__name__
+            raise DataError(
+                f"{self.index} {times[i]:g} has several rows, but {kind} goes from each row to the next: give it one "
+                "row, such as the mean of the replicates"
+            )
+        return Past(jnp.asarray(times), values)
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs.
@@ -209,15 +223,13 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
-    checked_times(data, model.index)
+    times = checked_times(data, model.index)
     if not paths(model):
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
-    for leaf in paths(model).values():
-        if leaf.distribution.is_discrete:
-            kind = type(leaf.distribution).__name__
-            raise ModelError(
-                f"'{leaf.path}' has the discrete distribution {kind}: only continuous ones can be inferred"
-            )
+    check_priors(model)
+    for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
+        if _looks_at_times(part):
+            part.refuse_times(times)
     for name in (*model.observables, *model.layer.forcings, *paths(model)):
         if "/" in name:
             raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
@@ -230,6 +242,11 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     observed = {name: _observed(model, data, name) for name in model.observables}
     check_shapes(model, model.inputs(data))
     return observed
+
+
+def _looks_at_times(node: object) -> bool:
+    """Whether a layer says itself which times of data it cannot be fitted to."""
+    return hasattr(node, "refuse_times")
 
 
 def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:

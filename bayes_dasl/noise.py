@@ -10,7 +10,17 @@ from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
 from .errors import ModelError
-from .random import Module, Scalar, Values, VectorField, check_scalar, is_function
+from .random import (
+    Module,
+    Scalar,
+    Values,
+    VectorField,
+    check_scalar,
+    describe_distribution,
+    is_function,
+    is_random,
+    may_be_negative,
+)
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 _SMALLEST = 1e-12
@@ -36,6 +46,7 @@ class VaryingScale(Module):
     def __check_init__(self):
         if not is_function(self.head):
             raise ModelError(f"head must be a function (t, y, u) with one value, such as bd.Network, not {self.head!r}")
+        _check_positive(self.typical, "VaryingScale.typical")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
         """The scale at one time or at many at once."""
@@ -50,15 +61,18 @@ class AbstractNoise(Module):
     """The distribution of a datum, given its prediction; its parameters may be random leaves.
 
     `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
-    and negative binomial where the variance is larger.
+    and negative binomial where the variance is larger; `positive`: the fields that must be positive.
     """
 
     counts_by_moments: ClassVar[bool] = False
+    positive: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __check_init__(self):
         scale = getattr(self, "scale", 1.0)
         if not _varies(scale):
             check_scalar(scale, f"{type(self).__name__}.scale")
+        for name in self.positive:
+            _check_positive(getattr(self, name, 1.0), f"{type(self).__name__}.{name}")
 
     @property
     def support(self) -> constraints.Constraint:
@@ -129,6 +143,15 @@ class AbstractNoise(Module):
         if variance is None:
             return self(prediction)
         return dist.Normal(prediction, jnp.sqrt(variance + self.variance))
+
+
+def _check_positive(value: Any, where: str) -> None:
+    """Refuse a number that is not positive, and a distribution that has negative numbers too."""
+    if may_be_negative(value):
+        what = f"{describe_distribution(value)}, which may be negative" if is_random(value) else f"{value}"
+        raise ModelError(
+            f"{where} must be positive, or a distribution of positive numbers, as HalfNormal is: not {what}"
+        )
 
 
 def _varies(node: Any) -> bool:
@@ -202,6 +225,7 @@ class StudentTNoise(AbstractNoise):
 
     scale: Scalar | VaryingScale
     df: Scalar = 4.0
+    positive: ClassVar[tuple[str, ...]] = ("scale", "df")
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.StudentT(self.df, prediction, self.scale)
@@ -235,6 +259,7 @@ class NegativeBinomialNoise(AbstractNoise):
     """
 
     concentration: Scalar
+    positive: ClassVar[tuple[str, ...]] = ("concentration",)
     counts_by_moments: ClassVar[bool] = True
 
     @property

@@ -296,10 +296,19 @@ def bounds(support: Any) -> dict[str, float]:
     for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
         value = getattr(support, other, None)
         # By NumPy, since what is wrong with data is said before anything is compiled.
-        value = np.asarray(math.nan if value is None else value)
+        value = np.asarray(math.nan if value is None or isinstance(value, Tracer) else value)
         if bool(np.isfinite(value).all()) and float(np.ptp(value)) == 0:
             found[side] = float(value.ravel()[0])
     return found
+
+
+def may_be_negative(value: Any) -> bool:
+    """Whether a distribution has negative numbers too, or a known number is not positive."""
+    if isinstance(value, dist.Delta):
+        value = value.v
+    if is_random(value):
+        return bounds(value.support).get("lower", -math.inf) < 0
+    return eqx.is_array_like(value) and not isinstance(value, Tracer) and bool(np.any(np.asarray(value) <= 0))
 
 
 def describe_distribution(distribution: Any) -> str:

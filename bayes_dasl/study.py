@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ._jax.keys import whole_number
 from ._runs.files import forget_unfinished, write_text
 from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
@@ -147,7 +148,7 @@ class Study:
         self.refuse_bad_input()
         run = Run(self, Path(folder))
         with alone_in(run.folder):
-            run.claim(key)
+            run.claim(key := whole_number(key))
             for name in self.models:
                 run.fit(name, key=key, progress=progress, say=say)
             run.finish(say=say)

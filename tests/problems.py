@@ -31,6 +31,9 @@ def posteriordb_lynx_hare() -> tuple[bd.Model, xr.Dataset]:
         death=positive(1.0, 0.5),
         growth=positive(0.05, 0.05),
     )
-    start = dist.LogNormal(np.log(10.0), 1.0)
+
+    def start():
+        return dist.LogNormal(np.log(10.0), 1.0)
+
     noise = {name: bd.LogNormalNoise(dist.LogNormal(-1.0, 1.0)) for name in ("hare", "lynx")}
-    return bd.Model(bd.ODE(science, {"hare": start, "lynx": start}), noise), lynx_hare.load()
+    return bd.Model(bd.ODE(science, {"hare": start(), "lynx": start()}), noise), lynx_hare.load()

@@ -23,6 +23,7 @@ from bayes_dasl.noise import AbstractNoise
 from bayes_dasl.prediction.posterior import draws_dataset, signature
 
 ENGINE = bd.NUTS(chains=1, warmup=50, draws=1)
+SHARED = dist.LogNormal(-1.0, 0.5)
 COMPILED = "/jax/core/compile/backend_compile_duration"
 # What JAX compiles to convert or join single constants while it traces, and to split keys: nothing of a model.
 TRIFLES = {
@@ -65,9 +66,9 @@ def data() -> xr.Dataset:
     return dataset
 
 
-def model(field=None, noise=None, initial=None, **ode) -> bd.Model:
+def model(field=None, noise=None, initial=None, of=bd.ODE, **options) -> bd.Model:
     field = Decay(dist.LogNormal(-1.0, 0.5)) if field is None else field
-    layer = bd.ODE(field, {"y": 2.0} if initial is None else initial, **ode)
+    layer = of(field, initial={"y": 2.0} if initial is None else initial, **options)
     return bd.Model(layer, bd.NormalNoise(0.1) if noise is None else noise)
 
 
@@ -85,6 +86,17 @@ def later(values: Any) -> xr.Dataset:
 
 def at_times(values: Any) -> xr.Dataset:
     return data().assign_coords(time=np.asarray(values))
+
+
+def shot(knots: tuple[float, ...]) -> bd.Model:
+    segments = {"y": dist.LogNormal(np.zeros(len(knots)), 1.0)}
+    return bd.Model(bd.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1))
+
+
+def two_observables() -> bd.Model:
+    noise = bd.NormalNoise(SHARED)
+    layer = bd.Algebraic(lambda t, y, u: {"a": t, "b": -t})
+    return bd.Model(layer, {"a": noise, "b": noise})
 
 
 def three() -> dist.Distribution:
@@ -145,8 +157,13 @@ TABLE = [
     # times
     fitted("times unsorted", lambda: (model(), data().isel(time=[0, 2, 1, 3])), DataError,
            r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
-    fitted("times duplicate", lambda: (model(), data().isel(time=[0, 1, 1, 2])), DataError,
-           r"time must increase: time\[2\]=1.0 is not after time\[1\]=1.0"),
+    fitted("replicates of a chain of rows",
+           lambda: (model(of=bd.Kalman, diffusion={"y": 0.1}, initial_sd={}), data().isel(time=[0, 1, 1, 2])),
+           DataError,
+           "time 1 has several rows, but Kalman goes from each row to the next: give it one row"),
+    fitted("forcing that differs between replicates",
+           lambda: (model(forcings=("u",)), series("u", [1, 1, 2, 1, 1, 1]).assign_coords(time=[0, 1, 1, 2, 3, 4])),
+           DataError, "forcing 'u' has two values at time 1: rows of one time are replicates"),
     fitted("time not finite", lambda: (model(), at_times([0, 1, np.nan, 3, 4, 5])),
            DataError, r"time\[2\] is not finite"),
     fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])),
@@ -159,6 +176,13 @@ TABLE = [
     fitted("no data", lambda: (model(), data().isel(time=[])), DataError, "hold no time at all"),
     fitted("data not a dataset", lambda: (model(), data()["y"]),
            DataError, "must be an xarray.Dataset .* not DataArray"),
+    fitted("a dose before the data", lambda: (model(jumps=bd.Jump(-1.0, {"y": 1.0})), data()), ModelError,
+           "a jump at -1 would never act, since the solve starts at 0: the first time of the data.*start=-1"),
+    fitted("the first of some doses before the start",
+           lambda: (model(start=-1.0, jumps=bd.Jump([-2.0, 1.0], {"y": 1.0})), data()), ModelError,
+           "a jump at -2 would never act, since the solve starts at -1"),
+    fitted("a knot after the data", lambda: (shot(knots=(2.0, 6.0)), data()), ModelError,
+           "the knot at 6 lies after the data, which end at 5"),
     fitted("data before the start", lambda: (model(start=1.0), data()),
            DataError, r"before the start of the model at 1"),
     # observables
@@ -202,8 +226,6 @@ TABLE = [
     fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
            "model must be a bd.Model, not Decay"),
     fitted("nothing random", lambda: (model(Decay(0.5)), data()), ModelError, "nothing in the model is random"),
-    fitted("discrete prior", lambda: (model(Decay(dist.Poisson(2.0))), data()), ModelError,
-           "'layer.vector_field.rate' has the discrete distribution Poisson"),
     fitted("wrong shape in a plain module", lambda: (model(Unchecked(three())), data()), ModelError,
            r"cannot be evaluated.*look at .*layer.vector_field.rate \(3,\)"),
     fitted("wrong shape in plain noise", lambda: (model(noise=PlainNoise(three())), data()), ModelError,
@@ -234,6 +256,32 @@ TABLE = [
     built("noise that is none", lambda: model(noise=0.1), ModelError, "noise must be a noise model"),
     built("layer that is none", lambda: bd.Model(Decay(0.5), bd.NormalNoise(0.1)), ModelError,
           "layer must be a layer such as bd.ODE, not Decay"),
+    built("discrete prior", lambda: model(Decay(dist.Poisson(2.0))), ModelError,
+          "'layer.vector_field.rate' has the discrete distribution Poisson"),
+    built("a known number as a distribution", lambda: model(Decay(dist.Delta(0.5))), ModelError,
+          "'layer.vector_field.rate' has the distribution Delta, which is a known number: write the number itself"),
+    built("masked prior", lambda: model(Decay(dist.LogNormal(0.0, 1.0).mask(False))), ModelError,
+          "'layer.vector_field.rate' has a masked distribution"),
+    built("improper prior", lambda: model(Decay(dist.ImproperUniform(dist.constraints.positive, (), ()))), ModelError,
+          "'layer.vector_field.rate' has the distribution ImproperUniform, which cannot be drawn from"),
+    built("prior reversed", lambda: model(Decay(dist.Uniform(2.0, 1.0))), ModelError,
+          "'layer.vector_field.rate' has the distribution Uniform from 2 to 1: the latter must be larger"),
+    built("noise scale that may be negative", lambda: bd.NormalNoise(dist.Normal(0.0, 1.0)), ModelError,
+          r"NormalNoise.scale must be positive, .*not Normal\(0, 1\), which may be negative"),
+    built("noise scale that is negative", lambda: bd.LogNormalNoise(-0.1), ModelError,
+          "LogNormalNoise.scale must be positive"),
+    built("degrees of freedom that may be negative", lambda: bd.StudentTNoise(0.1, dist.Cauchy()), ModelError,
+          "StudentTNoise.df must be positive"),
+    built("typical scale that may be negative", lambda: bd.VaryingScale(dist.Normal(), wrong_rates), ModelError,
+          "VaryingScale.typical must be positive"),
+    built("concentration that is zero", lambda: bd.NegativeBinomialNoise(0.0), ModelError,
+          "NegativeBinomialNoise.concentration must be positive"),
+    built("start that is random", lambda: model(start=dist.Normal(0.0, 1.0)), ModelError,
+          "start must be a known number, the time of the initial states, not"),
+    built("one prior in two places", lambda: model(Decay(SHARED), initial={"y": SHARED}), ModelError,
+          "'layer.vector_field.rate' and 'layer.initial.y' are one distribution object, of which two separate"),
+    built("one noise for two observables", two_observables, ModelError,
+          r"'noise.a' and 'noise.b' are one NormalNoise object.*one noise for all observables is bd.Model"),
     built("vector field that is none", lambda: model(3.0), ModelError, "vector_field must be callable"),
     built("vector field that is random", lambda: model(dist.Normal(0.0, 1.0)), ModelError,
           "vector_field must be callable"),

@@ -265,3 +265,18 @@ def test_a_gradient_that_is_not_finite_is_named():
     found = bd.check(bd.Model(bd.Algebraic(Root(dist.LogNormal(-2.0, 0.1))), bd.NormalNoise(1.0)), benign())
     [gradient] = [f for f in found.findings if f.level == "bad"]
     assert "64 of 64 gradients are not finite, first in layer.function.k" in gradient.message
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_nothing_is_raised_whatever_is_wrong(monkeypatch):
+    """An error of a user's own, in a rung that is not the first, is told beside those that were climbed."""
+
+    def fail(*args, **options):
+        raise RuntimeError("a table that the equation reads is gone")
+
+    monkeypatch.setattr(checks, "push", fail)
+    found = bd.check(cut_off(), benign())
+    assert found.level == "bad" and [f.level for f in found.findings] == ["good", "bad"]
+    assert "RuntimeError: a table that the equation reads is gone" in str(found)
+    for bad in (bd.check(cut_off(), benign(), key=1.5), bd.check(cut_off(), benign(), bd.NUTS), bd.check(1, 2)):
+        assert bad.level == "bad"

@@ -77,8 +77,7 @@ class TestTimes:
     @pytest.mark.parametrize(
         ("time", "message"),
         [
-            ([0.0, 2.0, 2.0], r"time must increase: time\[2\]=2.0 is not after time\[1\]=2.0"),
-            ([0.0, 2.0, 1.0], r"time\[2\]=1.0 is not after time\[1\]=2.0"),
+            ([0.0, 2.0, 1.0], r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
             ([0.0, np.nan, 1.0], r"time\[1\] is not finite"),
             ([], "no time at all"),
             (np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]"), "convert dates first"),

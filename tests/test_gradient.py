@@ -155,10 +155,12 @@ def test_both_give_the_same_density_and_gradient():
             a, b = y["a"], y["b"]
             return {"a": a * (self.growth - a - self.strength * b), "b": b * (u["light"] - b - a)}
 
-    prior = dist.LogNormal(0.0, 0.3)
-    layer = bd.ODE(Competition(prior, prior), {"a": prior, "b": 0.3}, forcings=("light",), solver="rodas5p")
+    def prior():
+        return dist.LogNormal(0.0, 0.3)
+
+    layer = bd.ODE(Competition(prior(), prior()), {"a": prior(), "b": 0.3}, forcings=("light",), solver="rodas5p")
     data = xr.Dataset({name: ("time", [0.3, 0.6, 0.5]) for name in ("a", "b", "light")}, {"time": [0.0, 1.0, 2.0]})
-    problem = pose(bd.Model(layer, bd.NormalNoise(scale=prior)), data)
+    problem = pose(bd.Model(layer, bd.NormalNoise(scale=prior())), data)
     forward, reverse = (jax.jit(jax.vmap(traced_once(problem, how)[0])) for how in ("forward", "reverse"))
     x = problem.prior(5, key=jax.random.key(0))
     for one, other in zip(forward(x), reverse(x), strict=True):

@@ -149,6 +149,27 @@ class TestEdges:
         values = self.solved((Jump(-0.1, {"c": 2.0}), Jump(7.1, {"c": 2.0})))
         np.testing.assert_allclose(values, self.free, atol=GLOBAL)
 
+    def test_one_that_is_known_to_lie_before_the_start_is_refused(self):
+        for jumps in (Jump(-0.1, {"c": 2.0}), (Jump(1.0, {"c": 1.0}), Jump([-0.1, 2.0], {"c": 2.0}))):
+            with pytest.raises(ModelError, match=r"a jump at -0\.1 would never act, since the solve starts at 0"):
+                bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps)(given())
+            bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps, max_steps=64).begin(given(start=-0.1))
+
+    def test_the_docs_example_with_data_from_later_on(self):
+        """A dose at 0, and data from 0.5 on: refused, and with `start=0` it acts."""
+        data = xr.Dataset({"c": ("time", np.ones(4))}, {"time": [0.5, 1.0, 2.0, 3.0]})
+
+        def model(**options):
+            layer = bd.ODE(Elimination(bd.between(0.3, 1.5)), {"c": 0.0}, jumps=Jump(0.0, {"c": 10.0}), **options)
+            return bd.Model(layer, bd.LogNormalNoise(0.1))
+
+        with pytest.raises(ModelError, match=r"the solve starts at 0\.5: the first time of the data"):
+            pose(model(), data)
+        found = bd.check(model(), data)
+        assert found.level == "bad" and "give the layer start=0" in str(found)
+        problem = pose(model(start=0.0), data)
+        assert float(problem.model.layer.begin(problem.inputs)["c"]) == 10.0
+
     def test_at_zero_within_a_solve(self):
         values = self.solved(Jump(0.0, {"c": 2.0}), start=-1.0)
         np.testing.assert_allclose(values, (np.exp(-0.7) + 2) * self.free, atol=GLOBAL)

@@ -62,7 +62,7 @@ def series(values):
 
 DATA = series(2.0 - 0.3 * np.arange(10.0) + NOISE * np.random.default_rng(0).normal(size=10))
 NORMAL = dist.Normal(0.0, PRIOR)
-MODEL = bd.Model(Line(NORMAL, NORMAL), bd.NormalNoise(scale=NOISE))
+MODEL = bd.Model(Line(NORMAL, dist.Normal(0.0, PRIOR)), bd.NormalNoise(scale=NOISE))
 
 
 def closed_form(noise=NOISE):
@@ -159,7 +159,7 @@ def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
 @pytest.mark.parametrize("method", seldom(METHODS, "meads", "mclmc", "unadjusted_mclmc"))
 def test_failing_solves_are_rejected_or_counted_as_energy_errors(method):
     """Where the solver fails there is no posterior: the level is a truncated normal, the slope follows it."""
-    model = bd.Model(Cut(NORMAL, NORMAL), bd.NormalNoise(scale=NOISE))
+    model = bd.Model(Cut(NORMAL, dist.Normal(0.0, PRIOR)), bd.NormalNoise(scale=NOISE))
     result = run(ManyChain(method, **SMALL), model)
     assert (result.positions[..., 0] > 2.0).all()
     assert result.stats["solver_failure"].any()

@@ -193,7 +193,7 @@ class TestNoise:
         assert float(log_density(model, (DATA,), {}, params)[0]) == pytest.approx(expected)
 
     def test_a_dict_gives_each_its_own_and_may_leave_some_out(self):
-        both = line(noise={"b": bd.NormalNoise(SCALE), "a": bd.NormalNoise(SCALE)})
+        both = line(noise={"b": bd.NormalNoise(SCALE), "a": bd.NormalNoise(dist.HalfNormal(0.5))})
         assert [p for p in paths(both) if "noise" in p] == ["noise.a.scale", "noise.b.scale"]
         assert line(noise={"b": bd.NormalNoise(SCALE)}).observables == ("b",)
 

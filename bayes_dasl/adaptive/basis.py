@@ -1,16 +1,13 @@
 """Unknown functions that are linear in their weights."""
 
-import math
 from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-import numpy as np
-from jax.core import Tracer
 
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
-from ..random import Module, Scalar, Values, bounds, is_random
+from ..random import Module, Scalar, Values, may_be_negative
 from .bases.families import AbstractFamily
 
 _MONOTONE = (None, "increasing", "decreasing")
@@ -94,7 +91,7 @@ class Basis(Module):
             raise ModelError(
                 "a monotone function needs a BSpline family, and not `positive` too: it is never below its level"
             )
-        if (self.monotone or self.positive) and _may_be_negative(self.scale):
+        if (self.monotone or self.positive) and may_be_negative(self.scale):
             raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
@@ -115,12 +112,6 @@ class Basis(Module):
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
-
-
-def _may_be_negative(scale: Any) -> bool:
-    if is_random(scale):
-        return bounds(scale.support).get("lower", -math.inf) < 0
-    return eqx.is_array_like(scale) and not isinstance(scale, Tracer) and bool(np.any(np.asarray(scale) <= 0))
 
 
 def _default_weights(family: AbstractFamily) -> Any:

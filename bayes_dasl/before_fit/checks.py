@@ -12,14 +12,16 @@ from jaxtyping import Array
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..errors import BayesDaslError
-from ..inference import NUTS, AbstractEngine, pose
+from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..judgement.diagnosis import Diagnosis, Finding
+from ..judgement.finite import FEW
+from ..layers import Jump
 from ..model import Model
-from ..prediction.predictive import Pushed, push
-from ..random import draw_prior
+from ..prediction.predictive import Draws, Pushed, push
+from ..random import draw_prior, paths
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -42,8 +44,8 @@ class Check(Diagnosis):
 def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0) -> Check:
     """Check data, prior draws, density, gradient, solver and cost, in seconds, before a long run.
 
-    Nothing is raised for a bad model or bad data: the rung that fails says what is wrong, and those above it are not
-    climbed.
+    Nothing is raised, whatever is wrong with model, data, engine or key: the rung that fails says what, and those above
+    it are not climbed.
 
     Args:
         model: the model.
@@ -52,29 +54,72 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
             is known.
         key: a whole number or a JAX random key, for the prior draws.
     """
+    found: list[Finding] = []
     try:
-        prepare()
-        problem = pose(model, data)
+        for finding in _rungs(model, data, engine, key):
+            found.append(finding)
     except BayesDaslError as error:
-        return Check((Finding("bad", "data and model", str(error), "mend this first"),))
+        found.append(Finding("bad", "data and model", str(error), "mend this first"))
+    except Exception as error:  # whatever a user's equation, noise or engine may raise
+        said = f"{type(error).__name__}: {error}"
+        found.append(Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too"))
+    return Check(tuple(found))
+
+
+def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: int | Array) -> Iterator[Finding]:
+    prepare()
+    engine = NUTS() if engine is None else engine
+    check_engine(engine)
+    problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
+    yield _data(problem)
+    yield from _before_the_data(problem)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
+    yield from _jumps(problem, draws)
     pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
-    return Check(
-        (
-            _data(problem),
-            *_solver(pushed),
-            *_prior(problem, pushed),
-            *_gradient(problem, engine or NUTS(), key=key_gradient),
-        )
-    )
+    yield from _solver(pushed)
+    yield from _prior(problem, pushed)
+    yield from _gradient(problem, engine, key=key_gradient)
 
 
 def _data(problem: Problem) -> Finding:
-    times = problem.inputs.times
+    times = np.asarray(problem.inputs.times)
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
-    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}"
+    rows = times.size - np.unique(times).size
+    replicates = f", {rows} of them replicates" if rows else ""
+    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}{replicates}"
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+
+
+def _before_the_data(problem: Problem) -> Iterator[Finding]:
+    """Forcings of which nothing is known between the start of the solve and the first time of the data."""
+    inputs = problem.inputs
+    if not problem.model.layer.begins:
+        return
+    for name, force in inputs.forcings.items():
+        first, start = float(force.times[0]), float(inputs.start)
+        if first > start:
+            yield Finding(
+                "warning", f"forcing {name}",
+                f"known from {first:g} on; from the start of the solve at {start:g} until then it is held constant",
+                "give the data a row at the start, with NaN for what was not observed",
+            )  # fmt: skip
+
+
+def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
+    """Unknown times of jumps that the prior puts before the solve, where a jump does not act."""
+    start = float(problem.inputs.start)
+    for path, leaf in paths(problem.model).items():
+        if not leaf.owners.endswith(f"/{Jump.__name__}") or not path.endswith(".time"):
+            continue
+        share = float(np.mean(draws[path] < start))
+        if share:
+            yield Finding(
+                "warning", "jump before the start",
+                f"{share:.0%} of the prior draws of {path} lie before the solve, which starts at {start:g}, where a "
+                "jump does not act",
+                f"give the layer an earlier start, or the time a prior above {start:g}",
+            )  # fmt: skip
 
 
 def _solver(pushed: Pushed) -> Iterator[Finding]:
@@ -101,16 +146,27 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
         predicted = pushed.predictions[name][pushed.ok]
         if not len(predicted):
             continue
-        y, predicted = np.asarray(values)[~np.isnan(values)], predicted[:, ~np.isnan(values)]
+        finite = np.isfinite(predicted.reshape(len(predicted), -1)).all(axis=1)
+        odd = f"{int((~finite).sum())} of {len(predicted)} prior draws are infinite or not a number"
+        left_out = "" if finite.all() else f"; {odd}, and left out"
+        if finite.mean() < 1 - FEW:
+            left_out = ""
+            yield Finding(
+                "warning" if finite.any() else "bad", f"prior of {name}", odd,
+                "narrow the priors, that of the noise first, until predictions are numbers",
+            )  # fmt: skip
+        if not finite.any():
+            continue
+        y, predicted = np.asarray(values)[~np.isnan(values)], predicted[finite][:, ~np.isnan(values)]
         low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
         outside = int(((y < low) | (y > high)).sum())
         if outside <= 0.1 * y.size:
-            yield Finding(
-                "good", f"prior of {name}", f"{y.size - outside} of {y.size} data lie within the prior's range"
-            )
+            inside = f"{y.size - outside} of {y.size} data lie within the prior's range"
+            yield Finding("good", f"prior of {name}", f"{inside}{left_out}")
         else:
             yield Finding(
-                "warning", f"prior of {name}", f"{outside} of {y.size} data lie outside 99 % of the prior's draws",
+                "warning", f"prior of {name}",
+                f"{outside} of {y.size} data lie outside 99 % of the prior's draws{left_out}",
                 "widen the priors, or check units and the start time",
             )  # fmt: skip
 

@@ -1,11 +1,16 @@
-"""Data are an xarray.Dataset with a coordinate `time`; NaN means missing. Here they are checked and split."""
+"""Data are an xarray.Dataset with a coordinate `time`; NaN means missing. Here they are checked and split.
+
+Rows that have the same time are replicates.
+"""
 
 import hashlib
 from collections.abc import Iterable, Mapping
+from numbers import Real
 
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jaxtyping import Float, Int, Shaped
 
 from ..errors import DataError
 from .layer_inputs import Inputs, interpolated
@@ -23,15 +28,15 @@ def inputs(
     """Times and forcings of a dataset, without any observation.
 
     Args:
-        data: a dataset; its index increases.
+        data: a dataset; its index never falls, and rows with the same value of it are replicates.
         start: the time of the initial state, in the units of the index; the first time of the data unless given.
         forcings: the variables that drive the model; unless given, every variable of numbers along the index alone of
-            which none is missing.
+            which none is missing and that is the same in replicates.
         interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
         index: the coordinate that the data run along.
         places: the other coordinates that the model looks at.
 
-    Raises: DataError if times do not increase, or a forcing is unknown or has gaps.
+    Raises: DataError if times fall, or a forcing is unknown, has gaps or differs between replicates.
     """
     times = checked_times(data, index)
     start = float(times[0]) if start is None else float(start)
@@ -40,25 +45,53 @@ def inputs(
     if forcings is None:
         forcings = [str(name) for name, v in data.data_vars.items() if _complete_series(v, index)]
     kinds = interpolation or {}
-    named = {name: interpolated(times, _forcing(data, name, index), kinds.get(name, "linear")) for name in forcings}
+    first = occurrence(times) == 0
+    named = {
+        name: interpolated(times[first], _forcing(data, name, index)[first], kinds.get(name, "linear"))
+        for name in forcings
+    }
     coordinates = {name: jnp.asarray(checked_coordinate(data, name)) for name in places}
     return Inputs(jnp.asarray(start), jnp.asarray(times), named, coordinates)
 
 
+def occurrence(times: Shaped[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
+    """Of sorted times, how many rows before each one have the same time: 0 but for replicates."""
+    return np.arange(times.size) - np.searchsorted(times, times)
+
+
+def averaged(
+    times: Float[np.ndarray, " time"], values: Float[np.ndarray, " time"]
+) -> tuple[Float[np.ndarray, " knot"], Float[np.ndarray, " knot"]]:
+    """Each time once, with the mean of its replicates."""
+    once, row, number = np.unique(times, return_inverse=True, return_counts=True)
+    return once, np.bincount(row, values) / number
+
+
 def _complete_series(variable: xr.DataArray, index: str) -> bool:
-    return variable.dims == (index,) and variable.dtype.kind in "iuf" and bool(np.isfinite(variable).all())
+    complete = variable.dims == (index,) and variable.dtype.kind in "iuf" and bool(np.isfinite(variable).all())
+    return complete and _differing(variable[index].values, variable.values).size == 0
+
+
+def _differing(times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Rows whose value is not that of the first replicate of their time."""
+    return np.flatnonzero(values != values[np.searchsorted(times, times)])
 
 
 def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     if name not in data:
         raise DataError(f"forcing '{name}' is not in the data; they hold {_names(data)}")
     values = series(data, name, "forcing", (index,))
+    places = data[index].values
     missing = ~np.isfinite(values)
     if missing.any():
-        places = data[index].values
         at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
         ends = f"; it ends at {last:g}, before the solve does at {places[-1]:g}" if at > last > -np.inf else ""
         raise DataError(f"forcing '{name}' is missing or not finite at {index} {at:g}: fill the gap first{ends}")
+    for row in _differing(places, values)[:1]:
+        raise DataError(
+            f"forcing '{name}' has two values at {index} {places[row]:g}: rows of one {index} are replicates under "
+            "one forcing; give rows under others an index of their own, such as the number of the sample"
+        )
     return values
 
 
@@ -70,19 +103,19 @@ def index_of(data: xr.Dataset | xr.DataArray) -> str:
 
 
 def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
-    """The coordinate that the data run along, as float64.
+    """The coordinate that the data run along, as float64; replicates have the same.
 
-    Raises: DataError unless it is a 1-D coordinate of finite numbers that strictly increase.
+    Raises: DataError unless it is a 1-D coordinate of finite numbers that never fall.
     """
     if not isinstance(data, xr.Dataset):
         raise DataError(f"data must be an xarray.Dataset with a coordinate '{index}', not {type(data).__name__}")
-    return checked_coordinate(data, index)
+    return checked_coordinate(data, index, repeated=True)
 
 
-def checked_coordinate(data: xr.Dataset, name: str) -> np.ndarray:
+def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -> np.ndarray:
     """A 1-D coordinate as float64.
 
-    Raises: DataError unless it holds finite numbers that strictly increase.
+    Raises: DataError unless it holds finite numbers that strictly increase; if some may be `repeated`, that never fall.
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; their coordinates are {_names(data.coords)}")
@@ -96,7 +129,8 @@ def checked_coordinate(data: xr.Dataset, name: str) -> np.ndarray:
         raise DataError(f"data hold no {name} at all")
     if not np.isfinite(values).all():
         raise DataError(f"{name}[{int(np.argmin(np.isfinite(values)))}] is not finite")
-    for i in np.flatnonzero(np.diff(values) <= 0)[:1]:
+    steps = np.diff(values)
+    for i in np.flatnonzero(steps < 0 if repeated else steps <= 0)[:1]:
         raise DataError(f"{name} must increase: {name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}")
     return values
 
@@ -147,14 +181,16 @@ def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:
     """Training data up to and including a value of the index, and test data after it: `split(data, time=1912)`.
 
     Args:
-        data: a dataset; its index increases.
+        data: a dataset; its index never falls, and replicates stay together.
         at: the last value of the index that is training data, in its units, by the name of the index.
 
-    Raises: DataError if one side would be empty, or not exactly one coordinate is named.
+    Raises: DataError if one side would be empty, it is no number, or not exactly one coordinate is named.
     """
     if len(at) != 1:
         raise DataError("split needs one coordinate and where to split it, such as split(data, time=1912)")
     ((index, value),) = at.items()
+    if not isinstance(value, Real):
+        raise DataError(f"the data are split at a number of '{index}', not at {value!r}")
     values = checked_times(data, index)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:

@@ -184,7 +184,8 @@ def _key(held: int | str | None) -> int | Array:
     if isinstance(held, int):
         return held
     try:
-        return jax.random.wrap_key_data(jnp.asarray(json.loads(str(held)), jnp.uint32))
+        found = json.loads(str(held))
+        return found if isinstance(found, int) else jax.random.wrap_key_data(jnp.asarray(found, jnp.uint32))
     except (ValueError, TypeError, OverflowError) as error:
         raise ReadError(
             f"the checkpoint was made with {held}, which is no key of jax.random.key(…): call bd.fit with the same "

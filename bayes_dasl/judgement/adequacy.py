@@ -80,14 +80,22 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
     except MismatchError:  # the forecast says nothing of the times that were fitted
         return
     looked_at = len(_STATISTICS) * len(found)
-    sound, number = True, 0
+    sound, number, left_out = True, 0, 0
     for name, (drawn, observed) in found.items():
         mean, variance = (group[name][0] for group in moments)
         mean, variance = _of_each(mean, variance, predictions[name], noise)
         seen = np.isfinite(observed)
-        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1) & (variance > 0).all(axis=1)
-        if seen.sum() < _FEWEST or not ok.any():
+        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1)
+        ok &= (np.isfinite(variance) & (variance > 0)).all(axis=1)
+        if seen.sum() < _FEWEST:
             continue
+        if not ok.any():
+            yield _finding(
+                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a finite variance",
+                "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be judged by residuals",
+            )  # fmt: skip
+            continue
+        left_out = max(left_out, int((~ok).sum()))
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
         centre, spread = mean[some][:, seen], np.sqrt(variance[some][:, seen])
@@ -97,7 +105,9 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
             sound = False
             yield finding
     if sound and number:
-        yield _finding("good", "training data", f"the residuals of {number} values are like those that the model draws")
+        without = f", without {left_out} draws that have no finite mean and variance" if left_out else ""
+        message = f"the residuals of {number} values are like those that the model draws{without}"
+        yield _finding("good", "training data", message)
 
 
 def _of_each(
@@ -180,6 +190,12 @@ def _held_out_findings(
     except MismatchError:
         return
     scored = {name: _pair(draws, y) for name, (draws, y) in ensembles.items()}
+    lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
+    if lost:
+        yield _finding(
+            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite there",
+            "see why draws fail or overflow",
+        )  # fmt: skip
     scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
     if not scored:
         return

@@ -35,9 +35,10 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
     $t_j - t_i \approx t - t_n$
 
-    The pairs are those within half a typical time step of the lead, and at least the five nearest;
-    a single training value is repeated as it is. Before all training times it is the first value with the changes taken
-    backwards. Memory grows with the number of training values, for each time asked for.
+    The pairs are those within half a typical time step of the lead, and at least the five nearest; training values of a
+    single time are repeated as they are, and replicates of the last time are taken in turn. Before all training times
+    it is the first value with the changes taken backwards. Memory grows with the number of training values, for each
+    time asked for.
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
@@ -115,13 +116,17 @@ def _padded(block: np.ndarray, draws: int) -> np.ndarray:
 
 
 def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
-    """The last value before `t` with each change over the same lead; of one training value, that value."""
-    if seen.size == 1:
+    """The last value before `t` with each change over the same lead; of one training value, that value.
+
+    Replicates of the last time are taken in turn.
+    """
+    if np.ptp(seen) == 0:
         return values
-    last = int(np.searchsorted(seen, t, side="right")) - 1
-    anchor, sign = (last, 1.0) if last >= 0 else (0, -1.0)
-    earlier, later = _pairs(seen, abs(t - seen[anchor]), float(np.median(np.diff(seen))) / 2)
-    return values[anchor] + sign * (values[later] - values[earlier])
+    last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
+    sign = 1.0 if seen[last] <= t else -1.0
+    replicates = values[seen == seen[last]]
+    earlier, later = _pairs(seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2)
+    return replicates[np.arange(earlier.size) % replicates.size] + sign * (values[later] - values[earlier])
 
 
 def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:

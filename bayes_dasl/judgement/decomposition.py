@@ -9,6 +9,7 @@ import xarray as xr
 from scipy import linalg
 
 from ..errors import MismatchError
+from .scores import check_forecast
 
 GROUPS = ("science", "network")
 MEANINGS = {
@@ -45,10 +46,12 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
 
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
-    Raises: MismatchError for an unknown observable, or several that have different dimensions: name those of one kind.
+    Raises: MismatchError for what is no forecast, an unknown observable, or several that have different dimensions:
+    name those of one kind.
     Source: Saltelli et al. (2008), Global Sensitivity Analysis; Kucherenko, Tarantola & Annoni (2012), for dependent
     inputs.
     """
+    check_forecast(fc, "conditional_mean", "conditional_variance")
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
     mean, variance = (stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
     leaves = _leaves(fc)

@@ -12,8 +12,11 @@ import xarray as xr
 from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, nested_rhat, rhat
 from .._statistics.thinning import thinned
+from ..errors import MismatchError
 from .adequacy import adequacy_findings
+from .finite import FEW, finite_findings
 from .posterior_findings import posterior_findings
+from .scores import check_forecast
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -39,8 +42,8 @@ def diagnose(
     Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
     and, where a network is part of it, on the vector field (at the mean states at these times); never on the weights of
     a network, of which several sets say the same. Of more than 200 points 200 evenly spaced ones are looked at. Draws
-    that are not finite are left out. Members of an ensemble and other draws that are no chains are judged by how they
-    were made, which the engine itself says.
+    that are not finite are left out and counted. Members of an ensemble and other draws that are no chains are judged
+    by how they were made, which the engine itself says.
 
     Args:
         post: what `fit` returned.
@@ -48,12 +51,15 @@ def diagnose(
         test: data that the fit has not seen; what was fitted is left out of it.
         rivals: forecasts of other models by name.
 
+    Raises: MismatchError for what is no posterior or no forecast.
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
+    _check_arguments(post, fc, rivals)
     said = from_json(post.attrs.get("findings", "[]"))
     fits = adequacy_findings(post, fc, test, rivals or {})
     if not are_chains(post):
-        return Diagnosis((*said, *posterior_findings(post, agreed=True), *_failure_findings(post, fc), *fits))
+        failed = (*_failure_findings(post, fc), *finite_findings(post, fc))
+        return Diagnosis((*said, *posterior_findings(post, agreed=True), *failed, *fits))
     science = _columns(post, "posterior", "science")
     # Where only the noise is unknown, the trajectories rightly never move.
     trajectories = _columns(post, "conditional_mean") if _layer_is_inferred(post) else _none("trajectories")
@@ -69,9 +75,19 @@ def diagnose(
             *_energy_findings(post),
             *_divergence_findings(post),
             *_failure_findings(post, fc),
+            *finite_findings(post, fc),
             *fits,
         )
     )
+
+
+def _check_arguments(post: object, fc: object, rivals: object) -> None:
+    if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
+        raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
+    if not isinstance(rivals, Mapping | None):
+        raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
+    for forecast in (*([] if fc is None else [fc]), *(rivals or {}).values()):
+        check_forecast(forecast, "predictions", "conditional_mean", "conditional_variance")
 
 
 def are_chains(post: xr.DataTree) -> bool:
@@ -177,12 +193,12 @@ def _mixing(columns: _Columns, superchains: int) -> Iterator[Finding]:
     subject, values, moving = columns.subject, columns.values, columns.moving
     if not columns.names:
         return
-    if columns.left_out and subject == "science parameters":
+    if columns.left_out and subject != "trajectories":  # of which each observable is told apart
         yield Finding(
             "bad",
             subject,
-            f"{columns.left_out} draws are not finite",
-            "look at the priors: a value that overflows points to one that is far too wide",
+            f"{columns.left_out} draws are not finite, and left out",
+            "look at the priors: a number that overflows points to one that is far too wide",
         )
     if values.shape[1] < FEWEST_DRAWS:
         yield Finding(
@@ -348,7 +364,7 @@ def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Findin
     if count == 0:
         return Finding("good", FAILURES, f"none in {size} {draws} draws ({group})")
     # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
-    level: Level = "bad" if draws != "prior" and count > 0.05 * size else "warning"
+    level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
     share = f"{100 * count / size:.3g} %"
     message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
     return Finding(level, FAILURES, message, remedy)

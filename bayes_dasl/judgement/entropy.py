@@ -11,6 +11,7 @@ from scipy import special
 from .._statistics.thinning import thinned
 from ..errors import MismatchError
 from .decomposition import chosen, labelled, stacked
+from .scores import check_forecast
 
 MEANINGS = {
     "total": "entropy of the forecast",
@@ -43,9 +44,10 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
             or `NegativeBinomialNoise`, or says that data are `counts_by_moments`.
 
     Shapes: each variable is `(observable, time, …)`. Units: nat.
-    Raises: MismatchError for an unknown observable, or one that is no count.
+    Raises: MismatchError for what is no forecast, an unknown observable, or one that is no count.
     Source: Depeweg et al. (2018), Decomposition of uncertainty in Bayesian deep learning.
     """
+    check_forecast(fc, "conditional_mean", "conditional_variance")
     everything = fc["conditional_mean"].to_dataset()
     others = {str(name): v.attrs.get("noise", "") for name, v in everything.data_vars.items() if not _are_counts(v)}
     names = [str(n) for n in everything if n not in others] if observables is None else list(observables)

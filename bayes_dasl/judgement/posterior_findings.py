@@ -153,8 +153,13 @@ def _bounds(post: xr.DataTree) -> Iterator[Finding]:
 def _constraints(post: xr.DataTree) -> Iterator[Finding]:
     """Whether the posterior keeps the laws that it was asked to keep."""
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
-        typical = float(np.nanmedian(variable.values))
-        message = f"broken by {typical:.2g} times what is tolerated (root mean square, median of the draws)"
+        broken = variable.values[np.isfinite(variable.values)]
+        if not broken.size:
+            yield Finding("bad", f"constraint {name}", "not finite in any draw", "look at what the law divides by")
+            continue
+        typical = float(np.median(broken))
+        without = f", {variable.size - broken.size} that are not finite left out" if broken.size < variable.size else ""
+        message = f"broken by {typical:.2g} times what is tolerated (root mean square, median of the draws{without})"
         if typical < _BROKEN:
             yield Finding("good", f"constraint {name}", message)
         else:

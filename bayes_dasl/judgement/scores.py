@@ -9,8 +9,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ..data.datasets import checked_times, index_of
-from ..errors import MismatchError
+from ..data.datasets import checked_times, index_of, occurrence
+from ..errors import DataError, MismatchError
 from .log_score import EXACT, KERNEL, UNKNOWN, are_whole, exact_log_scores, kernel_log_scores
 
 LEVELS = (50, 80, 90, 95)
@@ -27,16 +27,21 @@ type LogScores = Mapping[str, np.ndarray]
 
 
 class ScoreTable(pd.DataFrame):
-    """Scores by observable, of which every column is printed, however narrow the terminal is."""
+    """A table of which every column is printed, however narrow the terminal is, and what was left out of it."""
 
     @property
     def _constructor(self) -> type["ScoreTable"]:
         return ScoreTable
 
     def __repr__(self) -> str:
+        return "\n".join([self.to_string(line_width=100), *self._notes()])
+
+    def _notes(self) -> list[str]:
         kinds = self.attrs.get("log_score", {})
-        notes = [f"log_score of {name}: {kind}" for name, kind in kinds.items() if kind != EXACT and name in self.index]
-        return "\n".join([self.to_string(line_width=100), *notes])
+        said = [f"log_score of {name}: {kind}" for name, kind in kinds.items() if kind != EXACT and name in self.index]
+        failed, times = (int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out"))
+        said += [f"left out: {failed} draws that are not finite"] if failed else []
+        return said + ([f"left out: {times} times of the data that are not forecast"] if times else [])
 
 
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
@@ -105,6 +110,8 @@ def fitted_between(fc: xr.DataTree) -> Span:
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
     """The data without those values that were fitted: at the same times and places, between two times.
 
+    At the time of replicates of which one was fitted all are left out: none can be told from another.
+
     Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
     """
     start, end = fitted
@@ -115,16 +122,20 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
 
     def unseen(values: xr.DataArray) -> xr.DataArray:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
-        return values.where(seen[values.name].reindex(at).isnull())
+        known = seen[values.name].notnull()
+        if not known.indexes[index.name].is_unique:
+            known = known.groupby(index.name).any()
+        return values.where(~known.reindex(at, fill_value=False))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
 
-def consistency(tree: xr.DataTree) -> pd.DataFrame:
+def consistency(tree: xr.DataTree) -> ScoreTable:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 
     `rms` is the root mean square over the law's numbers in the median draw, `rms_95` in the 95 % quantile of the draws,
-    `within` the share of draws with less than one, all in units of what the constraint tolerates.
+    `within` the share of draws with less than one, all in units of what the constraint tolerates. Draws for which a law
+    is not finite are left out; `attrs["failed_draws"]` says how many they are at most.
 
     Args:
         tree: what `fit` returned, judged at the times of its data, or what `forecast` returned, judged at its own.
@@ -133,12 +144,14 @@ def consistency(tree: xr.DataTree) -> pd.DataFrame:
     """
     if "mismatch" not in tree.children:
         raise MismatchError("nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, inputs)})")
-    rows = {}
+    rows, failed = {}, 0
     for name, variable in tree["mismatch"].data_vars.items():
         rms = variable.values[np.isfinite(variable.values)]
+        failed = max(failed, variable.size - rms.size)
         median, high = np.quantile(rms, [0.5, 0.95]) if rms.size else (np.nan, np.nan)
         rows[str(name)] = {"rms": median, "rms_95": high, "within": np.mean(rms < 1) if rms.size else np.nan}
-    table = pd.DataFrame.from_dict(rows, orient="index")
+    table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index"))
+    table.attrs["failed_draws"] = failed
     table.index.name = "law"
     return table
 
@@ -235,11 +248,19 @@ def repeats(fc: xr.DataTree) -> int:
     return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
 
 
+def check_forecast(fc: object, *groups: str) -> None:
+    """Raises: MismatchError for what is no forecast, which has these groups."""
+    for group in groups:
+        if not isinstance(fc, xr.DataTree) or group not in fc.children:
+            raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
+
+
 def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     """Pair each observable's draws with its observations at the times that both have; and these observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
-    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
+    differ; DataError for data that are no numbers.
     """
     predictions, _, observed = shared(fc, data)
     return paired(predictions, observed), observed
@@ -258,10 +279,10 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
 
     Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
-    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
+    differ; DataError for data that are no numbers.
     """
-    if "predictions" not in fc.children:
-        raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
+    check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
     checked_times(data, index)
     predictions = fc["predictions"].to_dataset()
@@ -276,6 +297,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     for name, variable in predictions.data_vars.items():
         found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
         _check_places(found, data[name])
+        if data[name].dtype.kind not in "iufb":
+            raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
         draws[name] = found
         observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
@@ -291,21 +314,26 @@ def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
 def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
     """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
 
-    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts.
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts. The first
+    of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
+    that their noise is drawn apart; where it has fewer rows they begin anew.
     """
     coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
     tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
     gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
-    tolerance = min(tolerance, *(gaps[gaps > 0] / 4))
-    columns = pd.Index(forecast).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
-    rows = np.flatnonzero(columns >= 0)
+    tolerance = min([tolerance, *(gaps[gaps > 0] / 4)])
+    order = np.argsort(forecast, kind="stable")
+    times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
+    nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    rows = np.flatnonzero(nearest >= 0)
     if rows.size == 0:
         raise MismatchError(
             f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
             f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
         )
-    return rows, columns[rows]
+    at = nearest[rows]
+    return rows, order[first[at] + occurrence(at) % number[at]]
 
 
 def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:

@@ -71,3 +71,19 @@ def several_names(names: Any) -> tuple[str, ...]:
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"give the names of forcings, such as ('rain', 'sun'), not {names!r}")
     return tuple(names)
+
+
+def start_time(start: Any) -> float | None:
+    """The time of the initial states, if it is given.
+
+    Raises: ModelError for what is no known number, such as a distribution.
+    """
+    if start is None:
+        return None
+    try:
+        number = math.nan if isinstance(start, (str, bool)) else float(start)
+    except (TypeError, ValueError):
+        number = math.nan
+    if not math.isfinite(number):
+        raise ModelError(f"start must be a known number, the time of the initial states, not {start!r}")
+    return number

@@ -32,9 +32,10 @@ class Jump(Module):
     $y(\tau) = y(\tau^-) + \Delta$, or $y(\tau) = g(\tau, y(\tau^-), u(\tau))$
 
     The solution is continuous from the right: its value at the time of a jump is the one after it. A jump at the start
-    of the solve acts, one before the start or after the last time does not. Jumps at one time act in their order, those
-    of one `Jump` all at once: of amounts the sum, of a function a single call. First derivatives with respect to times
-    and amounts follow from those of the solution; second ones by times do not.
+    of the solve acts, one after the last time does not. One that is known to lie before the start is refused; one whose
+    time is unknown does not act there. Jumps at one time act in their order, those of one `Jump` all at once: of
+    amounts the sum, of a function a single call. First derivatives with respect to times and amounts follow from those
+    of the solution; second ones by times do not.
 
     Args:
         time: when, in the units of time of the data: a number, an array of them or a random leaf.
@@ -137,6 +138,23 @@ def as_jumps(jumps: Any) -> tuple[Jump, ...]:
         if not isinstance(jump, Jump):
             raise ModelError(f"jumps must be bd.Jump(time, change), not {jump!r}")
     return jumps
+
+
+def refuse_before(jumps: tuple[Jump, ...], start: Any) -> None:
+    """Refuse jumps that are known to lie before the start of a solve: a dose that is never given.
+
+    Raises: ModelError.
+    """
+    known = [jump.time for jump in jumps if not is_random(jump.time)]
+    if isinstance(start, Tracer) or not known or any(isinstance(time, Tracer) for time in known):
+        return
+    first = min(float(np.asarray(time).min()) for time in known)
+    if first < float(start):
+        raise ModelError(
+            f"a jump at {first:g} would never act, since the solve starts at {float(start):g}: the first time of the "
+            f"data, unless the layer says another; give the layer start={first:g}, which is then the time of the "
+            "initial states, or leave the jump out"
+        )
 
 
 def jumped(

@@ -14,8 +14,8 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
-from ..random import check_scalar, is_random
-from ._functions import any_state, check_tolerances
+from ..random import check_scalar, is_random, may_be_negative
+from ._functions import any_state, check_tolerances, start_time
 from ._prediction import AbstractFilter, Prediction, finite, prediction, shielded
 from ._steps import RetryingController, safe_rates
 from .ode import find_solver
@@ -80,7 +80,7 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     initial_sd: Mapping[str, Any]
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
-    start: float | None = eqx.field(default=None, static=True)
+    start: float | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)
@@ -96,8 +96,9 @@ class Kalman(StochasticEquation, AbstractFilter):
             if self.observe is None:
                 check_scalar(value, f"initial_sd['{name}']")
             fixed = None if is_random(value) else known(value)
-            if fixed is not None and (fixed < 0).any():
-                raise ModelError(f"initial_sd['{name}'] must not be negative, and is {value}")
+            if (is_random(value) and may_be_negative(value)) or (fixed is not None and (fixed < 0).any()):
+                what = f"a {type(value).__name__} has negative numbers too" if is_random(value) else f"is {value}"
+                raise ModelError(f"initial_sd['{name}'] must not be negative, and {what}")
         check_tolerances(self)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:

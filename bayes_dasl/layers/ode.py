@@ -12,11 +12,11 @@ from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Values, VectorField, is_function
-from ._functions import any_state, check_initial, check_tolerances, output_names, several_names
+from ._functions import any_state, check_initial, check_tolerances, output_names, several_names, start_time
 from ._prediction import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
-from .jump import Jump, JumpingSolver, as_jumps, jumped
+from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 
 # Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
 _LAST_PART = 1e-12
@@ -72,7 +72,8 @@ class ODE(AbstractTrajectory):
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
         forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise.
+            unless `interpolation` says otherwise; before the first datum they have its value, and after the last one
+            its.
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
@@ -80,7 +81,8 @@ class ODE(AbstractTrajectory):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
-    an unknown kind, a jump of an unknown state, or bad tolerances; when called, for rates of other states or shapes.
+    an unknown kind, a jump of an unknown state, a start that is no known number, or bad tolerances; when called, for
+    rates of other states or shapes, and a jump that is known to lie before the start.
     """
 
     vector_field: VectorField
@@ -91,7 +93,7 @@ class ODE(AbstractTrajectory):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
-    start: float | None = eqx.field(default=None, static=True)
+    start: float | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)
@@ -129,7 +131,11 @@ class ODE(AbstractTrajectory):
         return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:
-        """The states at the start, after the jumps at that time."""
+        """The states at the start, after the jumps at that time.
+
+        Raises: ModelError for a jump that is known to lie before it.
+        """
+        refuse_before(self.jumps, inputs.start)
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
         return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
 

@@ -11,9 +11,10 @@ import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
 from jax.core import Tracer
+from jaxtyping import Float
 
 from .._jax.tree import FrozenDict
-from ..data.datasets import checked_times, observations
+from ..data.datasets import averaged, checked_times, observations
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import shape_of
@@ -44,9 +45,9 @@ class MultipleShooting(AroundTrajectory):
     up to a constant only.
 
     A time before a knot belongs to the segment that ends there, a time at a knot to the one that starts there. After
-    the last knot the last segment goes on. A knot after the last time has no say: put none after the data, as a later
-    forecast would start anew from a state there that nothing is known of. A jump at a knot acts at the end of the
-    earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
+    the last knot the last segment goes on. A knot after the last time has no say; one after the data is refused by a
+    fit, as a later forecast would start anew from a state there that nothing is known of. A jump at a knot acts at the
+    end of the earlier segment. All segments are solved side by side, each with at most `ode.max_steps` steps.
 
     Args:
         ode: the `bd.ODE`; the first segment starts from its `initial`.
@@ -108,6 +109,20 @@ class MultipleShooting(AroundTrajectory):
     def states(self) -> int:
         """How many numbers the solver carries along: the states of all segments."""
         return self.ode.states * (len(self.knots) + 1)
+
+    def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
+        """Refuse data that end before the last knot, of whose state they would say nothing.
+
+        Args:
+            times: those of the data, sorted.
+
+        Raises: ModelError.
+        """
+        if self.knots[-1] > times[-1]:
+            raise ModelError(
+                f"the knot at {self.knots[-1]:g} lies after the data, which end at {times[-1]:g}: nothing would be "
+                "known of the state there, from which a forecast would start anew"
+            )
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `segments`: those of its state.
@@ -188,6 +203,6 @@ def segment_states(
             raise ModelError(f"the scale of '{name}' must be positive, not {spread!r}")
         values = observations(data, name)
         seen = ~np.isnan(values)
-        centre = np.interp(knots, times[seen], values[seen])
+        centre = np.interp(knots, *averaged(times[seen], values[seen]))
         priors[name] = dist.Normal(jnp.asarray(centre), float(spread))
     return priors

@@ -1,7 +1,9 @@
 """Networks whose weights are random variables."""
 
+import copy
 import math
 from collections.abc import Callable, Mapping
+from numbers import Integral
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -11,6 +13,7 @@ import jax.tree_util as jtu
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
+from .._jax.keys import as_key
 from .._jax.tree import FrozenDict, dotted
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
@@ -83,7 +86,8 @@ def bayesian(module: Any, prior: WeightPrior | None = None, random: str | tuple[
         name = dotted(path)
         if not _is_weight(leaf) or name not in chosen:
             return leaf
-        found = prior(name, leaf)
+        # One object may be the prior of several arrays, each with numbers of its own.
+        found = jax.tree.map(lambda x: copy.copy(x) if is_random(x) else x, prior(name, leaf), is_leaf=is_random)
         if isinstance(found, AbstractWeights):
             return _Shaped(found, leaf.shape)
         if not is_random(found) or shape_of(found) != leaf.shape:
@@ -189,9 +193,15 @@ class Network(Module):
             activation: a function of one number, smooth at best.
             key: a whole number, from which the arrays are drawn that stay known.
             more: `prior` and `random` of `Network`.
+
+        Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
         """
+        if not isinstance(width, Integral) or not isinstance(depth, Integral) or width < 1 or depth < 0:
+            raise ModelError(
+                f"width must be a whole number, at least 1, and depth at least 0: not {width!r}, {depth!r}"
+            )
         size = len(inputs), len(outputs)
-        module = eqx.nn.MLP(*size, width, depth, activation, key=jax.random.key(key))
+        module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
         return cls(module, inputs, outputs, scale, **more)
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -10,6 +11,9 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
+
+from ..errors import MismatchError
+from ..judgement.scores import check_forecast
 
 BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
@@ -48,6 +52,31 @@ STYLE: Any = {
 
 def note(ax: Axes, text: str) -> None:
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", color=GREY)
+
+
+def say_left_out(ax: Axes, draws: int) -> None:
+    """That so many draws are not in the picture, since they are not finite."""
+    if draws:
+        text = f"{draws} draws that are not finite are left out"
+        ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=9, color=GREY)
+
+
+def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
+    """The draws of one observable of a forecast.
+
+    Raises: MismatchError for what is no forecast, or has no such observable.
+    """
+    check_forecast(fc, "predictions")
+    held = fc["predictions"].dataset
+    refuse_unknown(observable, held.data_vars)
+    return held[observable]
+
+
+def refuse_unknown(observable: str, held: Iterable) -> None:
+    """Raises: MismatchError for an observable that is not among those held."""
+    names = [str(name) for name in held]
+    if observable not in names:
+        raise MismatchError(f"the forecast has no observable '{observable}'; it has {', '.join(names) or 'none'}")
 
 
 def plain(text: object) -> str:

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.thinning import thinned
-from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
+from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
 
 _TIMES = 4
 _WIDTHS = "Purples"
@@ -33,12 +33,16 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must have one or two coordinates beside the index.
+
+    Raises: MismatchError for what is no forecast, or an unknown observable.
     """
-    predictions = fc["predictions"].dataset[observable]
+    predictions = predictions_of(fc, observable)
     index, *places = map(str, predictions.dims[2:])
+    predictions = predictions.drop_duplicates(index)  # replicates are forecast alike
     draws = predictions.transpose("chain", "draw", index, *places).values
     draws = draws.reshape(-1, *draws.shape[2:])
-    draws = draws[np.isfinite(draws.reshape(len(draws), -1)).all(axis=1)]
+    finite = np.isfinite(draws.reshape(len(draws), -1)).all(axis=1)
+    draws, left_out = draws[finite], int((~finite).sum())
     with mpl.rc_context(STYLE):
         if not len(draws):
             fig = Figure(figsize=(WIDTH, 2.0), layout="constrained")
@@ -53,8 +57,12 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         maps = {name: parts for name, parts in maps.items() if parts}
         train_end = fc.attrs.get("train_end")
         if len(places) == 1:
-            return _over_time(maps, predictions, index, places[0], train_end)
-        return _at_times(maps, predictions, index, places, train_end)
+            fig = _over_time(maps, predictions, index, places[0], train_end)
+        else:
+            fig = _at_times(maps, predictions, index, places, train_end)
+        if left_out:
+            fig.suptitle(f"{left_out} draws that are not finite are left out", fontsize=9, color=GREY)
+        return fig
 
 
 def _data(
@@ -64,7 +72,12 @@ def _data(
     held = [d[observable].transpose(index, *places) for d in (train, test) if d is not None and observable in d]
     if len(held) == 2 and all(held[0][place].equals(held[1][place]) for place in places):
         held = [xr.concat(held, index, join="exact")]
-    return [values.sortby(index).drop_duplicates(index).astype(float) for values in held]
+    return [_once(values.sortby(index).astype(float), index) for values in held]
+
+
+def _once(values: xr.DataArray, index: str) -> xr.DataArray:
+    """The mean of the replicates of each time, of which some may have been fitted and some held out."""
+    return values if values.indexes[index].is_unique else values.groupby(index).mean().transpose(*values.dims)
 
 
 def _limits(maps: dict[str, list[xr.DataArray]]) -> dict[str, tuple[float, float]]:

@@ -13,7 +13,23 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..judgement.scores import Span, fitted_between
-from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
+from ._style import (
+    BLACK,
+    BLUE,
+    GREY,
+    ORANGE,
+    STYLE,
+    VERMILION,
+    WIDTH,
+    axis_label,
+    note,
+    percent,
+    plain,
+    predictions_of,
+    refuse_unknown,
+    say_left_out,
+    time_axis,
+)
 
 MOST_TIMES = 1000
 PARTS = {  # part of the variance: (colour, hatch)
@@ -35,17 +51,21 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
+
+    Raises: MismatchError for what is no forecast, or an unknown observable.
     """
-    predictions = fc["predictions"].dataset[observable]
+    predictions = predictions_of(fc, observable)
     index = index_of(predictions)
-    time = np.asarray(predictions[index].values, float)
-    draws = _finite_draws(predictions)
+    time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
+    # Replicates are forecast alike: one band for each time.
+    draws = _finite_draws(predictions)[:, first]
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
         bands = _draw_bands(ax, time, draws) if len(draws) else None
         if bands is None:
             note(ax, "every draw of this forecast failed")
+        say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
         seen = [
             *_draw_observations(ax, train, observable, "training data", BLACK, BLACK),
             *_draw_observations(ax, test, observable, "test data", "white", VERMILION),
@@ -84,9 +104,13 @@ def plot_decomposition(
         observable: its name.
         train_end: the last time of the data of the fit, at which a line is drawn; no line unless given.
         train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
+
+    Raises: MismatchError for an unknown observable.
     """
+    refuse_unknown(observable, parts["observable"].values)
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
+    chosen = chosen.drop_duplicates(index)
     time = np.asarray(chosen[index].values, float)
     names = ("aleatoric", *epistemic_parts(chosen))
     total = chosen["total"].values

@@ -109,7 +109,7 @@ def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str,
     times = observed[model.index].values[np.any([s.values for s in seen], axis=0)]
     both = np.intersect1d(known[model.index].values, data[model.index].values) if model.layer.forcings else ()
     for name in model.layer.forcings:
-        then, now = (d[name].sel({model.index: both}).values for d in (known, data))
+        then, now = (d[name].drop_duplicates(model.index).sel({model.index: both}).values for d in (known, data))
         changed = np.asarray(both)[~np.isclose(then, now, rtol=1e-9, atol=0.0)]
         times = times[times < changed[0]] if changed.size else times
     return {"train_start": float(times[0]), "train_end": float(times[-1])} if times.size else {}

@@ -13,7 +13,7 @@ import xarray as xr
 from .._jax.tree import short_names
 from .._runs.files import replacing
 from ..data.datasets import index_of
-from ..errors import MismatchError, ReadError
+from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, bounds, describe_distribution, paths
 
@@ -142,6 +142,8 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
 
     Raises: MismatchError that names the random leaves that differ.
     """
+    if not isinstance(model, Model):
+        raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
     for group in ("posterior", "observed_data", "constant_data"):
         if not isinstance(post, xr.DataTree) or group not in post.children:
             raise MismatchError(f"this is no posterior: it has no group '{group}'; give the result of bd.fit")
@@ -192,8 +194,11 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
         tree: what `fit`, `forecast` or another verb returned.
         path: the file; one that is there already is replaced.
 
-    Raises: WriteError if it cannot be written; a file that was there before is untouched.
+    Raises: MismatchError for what is no such tree; WriteError if it cannot be written: a file that was there before is
+    then untouched.
     """
+    if not isinstance(tree, xr.DataTree):
+        raise MismatchError(f"save takes what fit or forecast returned, an xarray.DataTree, not {type(tree).__name__}")
     path = Path(path)
     with replacing(path) as temporary:
         # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.

@@ -182,14 +182,19 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     if beyond:
         ahead = parts.where(sides["after"] | sides["before"], drop=True)
         where = f"{' and '.join(beyond)} the training data"
-    total = float(ahead["total"].mean())
+    whole = ahead.isel({index: np.flatnonzero(np.isfinite(ahead["total"].values))})
+    lost = ahead.sizes[index] - whole.sizes[index]
+    total = float(whole["total"].mean()) if whole.sizes[index] else np.nan
     if np.isnan(total) and np.isfinite(ahead["aleatoric"]).any():
         return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."
+    if np.isnan(total):
+        return f"The predictive variance {where} is not known: it is not finite."
     if not total > 0:
         return f"No predictive variance {where}."
     names = ("aleatoric", *plots.epistemic_parts(parts))
-    shares = [f"{n} {percent(float(ahead[n].mean()) / total)}" for n in names]
-    return f"Mean variance {where}: {listed(shares)}."
+    shares = [f"{n} {percent(float(whole[n].mean()) / total)}" for n in names]
+    without = f", without {count(lost, 'value')} of no finite variance" if lost else ""
+    return f"Mean variance {where}{without}: {listed(shares)}."
 
 
 def _coverage_words(scores: pd.DataFrame) -> str:

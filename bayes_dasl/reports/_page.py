@@ -17,7 +17,8 @@ from ..errors import MismatchError
 from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
-from ..judgement.scores import fitted_between, held_out, lower_by, pit, score
+from ..judgement.finite import usable_draws
+from ..judgement.scores import check_forecast, fitted_between, held_out, lower_by, pit, score
 from ..plots import epistemic_parts, science_parameters
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
@@ -49,6 +50,7 @@ def render(
     rivals: Mapping[str, xr.DataTree],
 ) -> str:
     """Return the page as HTML."""
+    _check_arguments(post, fc, name, rivals)
     train = post["observed_data"].to_dataset()
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
@@ -98,6 +100,15 @@ def render(
     )  # fmt: skip
 
 
+def _check_arguments(post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapping[str, xr.DataTree]) -> None:
+    if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(post.children):
+        raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
+    check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
+    taken = {name, "climatology", "persistence"} & set(rivals)
+    if taken:
+        raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
+
+
 def _environment() -> jinja2.Environment:
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent),
@@ -130,10 +141,7 @@ def _scored(
 ) -> Scored:
     transform = pit(fc, test)
     index = index_of(transform)
-    common = test.sel({index: transform[index]})
-    taken = {name, "climatology", "persistence"} & set(rivals)
-    if taken:
-        raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
+    common = test.isel({index: np.isin(test[index].values, transform[index].values)})
     tables = {name: score(fc, common)}
     tables |= {other: score(rival, common) for other, rival in rivals.items()}
     tables |= score_baselines(train, common, observables=observables)
@@ -248,11 +256,9 @@ def _origin(post: xr.DataTree) -> tuple[str, str, str]:
 
 
 def _failed(fc: xr.DataTree) -> tuple[int, int]:
-    if "sample_stats_predictions" not in fc.children:
-        draws = fc["predictions"].dataset
-        return 0, draws.sizes["chain"] * draws.sizes["draw"]
-    ok = fc["sample_stats_predictions"]["ok"].values.astype(bool)  # each once, however often it is repeated
-    return int((~ok).sum()), ok.size
+    """How many draws failed in the solver or are not finite, and how many there are; a repeated member counts once."""
+    usable = usable_draws(fc)
+    return int((~usable).sum()), usable.size
 
 
 def _densities(post: xr.DataTree) -> list[_figures.Card]:

@@ -58,8 +58,8 @@ def report(
         name: that of the model, in tables and figures.
         rivals: forecasts of other models by name, to be scored on the same data.
 
-    Raises: MismatchError if the test data and a forecast share no observable or no time, or if a
-    rival has the name of the model or of a baseline.
+    Raises: MismatchError for what is no posterior or forecast, if the test data and a forecast share no observable or
+    no time, or if a rival has the name of the model or of a baseline.
     """
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 

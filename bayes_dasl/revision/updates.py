@@ -21,7 +21,7 @@ from .._statistics.importance import (
     stored_log_likelihood,
     weigh,
 )
-from ..data.datasets import check_units, checked_times, fingerprint, series
+from ..data.datasets import check_units, checked_times, fingerprint, occurrence, series
 from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, Problem, check_engine, check_same_posterior, data_groups, fit, pose
 from ..model import Model
@@ -110,7 +110,7 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
     if new_times[0] < start:
         raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
-    times = np.union1d(observed[index].values, new_times)
+    times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
     columns, gained = {}, 0
@@ -146,10 +146,17 @@ def _new_values(
     return _on(times, checked_times(new_data, dims[0]), series(new_data, name, role, dims))
 
 
+def _rows(before: np.ndarray, now: np.ndarray) -> Float[np.ndarray, " time"]:
+    """All times of either, each as often as in the one that has more rows there."""
+    both = np.concatenate([before, now])
+    within = np.concatenate([occurrence(before), occurrence(now)])
+    return np.unique(np.stack([both, within], axis=1), axis=0)[:, 0]
+
+
 def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
-    """Values at their own times, NaN at all others."""
+    """Values at their own times, replicates in their order, NaN at all others."""
     whole = np.full((len(times), *values.shape[1:]), np.nan)
-    whole[np.searchsorted(times, own)] = values
+    whole[np.searchsorted(times, own) + occurrence(own)] = values
     return whole
 
 

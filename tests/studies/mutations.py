@@ -50,8 +50,8 @@ MUTANTS = (
     ),
     Mutant(
         "a JAX key printed as its last number", "bayes_dasl/_jax/keys.py",
-        "str(jax.random.key_data(key).tolist())",
-        "int(jax.random.key_data(key)[-1])",
+        "str(jax.random.key_data(as_key(key)).tolist())",
+        "int(jax.random.key_data(as_key(key))[-1])",
         ("tests/test_random.py::TestKeys",),
     ),
     Mutant(
@@ -131,13 +131,13 @@ MUTANTS = (
     ),
     Mutant(
         "persistence by the wrong lead time", "bayes_dasl/judgement/baselines.py",
-        "_pairs(seen, abs(t - seen[anchor]), float(np.median(np.diff(seen))) / 2)",
-        "_pairs(seen, abs(t - seen[0]), float(np.median(np.diff(seen))) / 2)",
+        "_pairs(seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2)",
+        "_pairs(seen, abs(t - seen[0]), float(np.median(np.diff(np.unique(seen)))) / 2)",
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
         "fitted values count as held out", "bayes_dasl/judgement/scores.py",
-        "return values.where(seen[values.name].reindex(at).isnull())",
+        "return values.where(~known.reindex(at, fill_value=False))",
         "return values",
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
     ),

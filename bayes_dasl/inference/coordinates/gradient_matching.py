@@ -12,6 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._jax.tree import frozen
+from ...data.datasets import averaged
 from ...layers import AbstractTrajectory
 from ...layers.at_states import States, at_states, trajectories
 from ...random import bounds, is_random, realise
@@ -30,7 +31,7 @@ class _Paths:
     def __init__(self, problem: Problem, known: AbstractTrajectory, ode: AbstractTrajectory):
         inputs = problem.inputs
         times, start = np.asarray(inputs.times), float(inputs.start)
-        size = min(times.size, _MOST_KNOTS) + 3
+        size = min(np.unique(times).size, _MOST_KNOTS) + 3
         inner = np.linspace(start, times[-1], size - 2)
         self._knots = np.concatenate([[start] * 3, inner, [times[-1]] * 3])
         self.grid = np.linspace(start, times[-1], _GRID * size)
@@ -65,13 +66,14 @@ class _Paths:
             return constant, max(float(np.abs(start).max(initial=0.0)), 1.0), True
         values = np.asarray(seen)
         kept = np.isfinite(values) & ((values > 0) | (not self.positive[name]))
-        if kept.sum() < _FEWEST:
+        at, mean = averaged(times[kept], link(values[kept]))
+        if at.size < _FEWEST:
             return constant, 1.0, True
         from scipy.interpolate import make_smoothing_spline
 
-        smooth = make_smoothing_spline(times[kept], link(values[kept]))(self.grid)
-        outside = (self.grid < times[kept][0]) | (self.grid > times[kept][-1])
-        smooth = np.where(outside, np.interp(self.grid, times[kept], link(values[kept])), smooth)
+        smooth = make_smoothing_spline(at, mean)(self.grid)
+        outside = (self.grid < at[0]) | (self.grid > at[-1])
+        smooth = np.where(outside, np.interp(self.grid, at, mean), smooth)
         return np.linalg.lstsq(self.at_grid, smooth, rcond=None)[0], max(float(np.std(smooth)), 1e-3), False
 
     def along(self, coefficients: Mapping[str, Any], features: np.ndarray) -> States:

@@ -13,7 +13,7 @@ from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_ones
-from .._functions import check_tolerances, several_names
+from .._functions import check_tolerances, several_names, start_time
 from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps
 from ..ode import ODE, check_interpolation, find_solver
@@ -73,7 +73,7 @@ class PDE(AbstractLayer):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver, kw_only=True)
-    start: float | None = eqx.field(default=None, static=True, kw_only=True)
+    start: float | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     rtol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     max_steps: int = eqx.field(default=4096, static=True, kw_only=True)

@@ -1,5 +1,7 @@
 """Every adaptive mechanism and every hybrid architecture, with parameters that it must recover."""
 
+import copy
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -193,7 +195,8 @@ def series():
     return Case(
         "Series, a decay behind a sensor", "architecture",
         bd.Model(
-            layer(bd.between(0.1, 2), SensorNet(network)), {name: bd.NormalNoise(SCALE) for name in ("seen", "y")}
+            layer(bd.between(0.1, 2), SensorNet(network)),
+            {name: bd.NormalNoise(copy.copy(SCALE)) for name in ("seen", "y")},
         ),
         layer(0.6, Quadratic()), axis(0, 5, 26), {"seen": 0.02, "y": 0.05},
         {"layer.science.vector_field.rate": 0.6},
@@ -246,7 +249,7 @@ def hierarchical():
         "Hierarchical, two layers under a network", "architecture",
         bd.Model(
             layer(bd.between(0.05, 1), bd.between(0.3, 5), 0.4, network),
-            {name: bd.NormalNoise(SCALE) for name in ("sum", "slow", "fast")},
+            {name: bd.NormalNoise(copy.copy(SCALE)) for name in ("sum", "slow", "fast")},
         ),
         layer(0.2, 1.5, 0.4, None), axis(0, 5, 26), {"sum": 0.02, "slow": 0.05, "fast": 0.05},
         {"layer.sciences.slow.vector_field.rate": 0.2, "layer.sciences.fast.vector_field.rate": 1.5},

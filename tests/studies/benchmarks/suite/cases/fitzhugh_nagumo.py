@@ -67,7 +67,8 @@ def case(rtol: float, atol: float) -> Case:
     y = observations()
     scale = dist.InverseGamma(2.0, 3.0)
     layer = bd.ODE(FitzHughNagumo(**priors()), {"v": 1.0, "w": 1.0}, start=0.0, rtol=rtol, atol=atol)
-    model = bd.Model(layer, {"v": bd.NormalNoise(scale), "w": bd.NormalNoise(scale)})
+    noise = {name: bd.NormalNoise(dist.InverseGamma(2.0, 3.0)) for name in ("v", "w")}
+    model = bd.Model(layer, noise)
     data = xr.Dataset({"v": ("time", y[:, 0]), "w": ("time", y[:, 1])}, {"time": TIMES})
 
     def by_hand():

@@ -1,0 +1,64 @@
+"""Bad input over the whole public face is refused, told or acted upon: the cases of `tests/studies/bad_inputs.py`."""
+
+import warnings
+
+import jaxtyping
+import numpy as np
+import pytest
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError
+from tests.studies.bad_inputs import CASES, CLEAR, FINE, INSIDE, OF_NUMPYRO, RIGHT, SILENT, TOLD, answer
+
+# These compile solves, or push draws through them.
+SLOW = {
+    "an equation that is never a number",
+    "an initial state that is NaN",
+    "a forcing that begins after the start",
+    "a dose that may come before the data",
+    "a copy of a model",
+}
+
+
+@pytest.fixture(autouse=True)
+def as_users_have_it():
+    """Without the type checker of the tests, which would refuse some of this input itself."""
+    jaxtyping.config.update("jaxtyping_disable", True)
+    yield
+    jaxtyping.config.update("jaxtyping_disable", False)
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
+def test_case(name):
+    found = answer(CASES[name])
+    assert found.outcome in (FINE if name not in OF_NUMPYRO else (INSIDE,)), found.said
+
+
+def test_there_are_many_cases():
+    assert len(CASES) >= 120 and set(CASES) >= SLOW | OF_NUMPYRO
+
+
+def refused():
+    raise DataError("no data")
+
+
+def told():
+    warnings.warn("look at the data", stacklevel=1)
+
+
+@pytest.mark.parametrize(
+    ("case", "outcome"),
+    [
+        (refused, CLEAR),
+        (lambda: bd.between(2.0, 1.0), CLEAR),
+        (lambda: bd.NUTS(chians=2), CLEAR),
+        (lambda: np.ones(2) + np.ones(3), INSIDE),
+        (lambda: {}["a"], INSIDE),
+        (lambda: None, SILENT),
+        (lambda: False, SILENT),
+        (lambda: True, RIGHT),
+        (told, TOLD),
+    ],
+)
+def test_answers_are_told_apart(case, outcome):
+    assert answer(case).outcome == outcome
