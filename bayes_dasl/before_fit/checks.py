@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._jax.devices import prepare
 from .._jax.keys import as_key
-from ..errors import BayesDaslError
+from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
@@ -63,6 +63,7 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
     return Check(
         (
             _data(problem),
+            *_kept(problem),
             *_solver(pushed),
             *_prior(problem, pushed),
             *_gradient(problem, engine or NUTS(), key=key_gradient),
@@ -75,6 +76,17 @@ def _data(problem: Problem) -> Finding:
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
     span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}"
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+
+
+def _kept(problem: Problem) -> Iterator[Finding]:
+    """Whether a fit can be known again; nothing is said where it can."""
+    try:
+        problem.fingerprint(needed=True)
+    except UnreadableError as error:
+        yield Finding(
+            "warning", "checkpoint", str(error),
+            "a fit without a checkpoint goes ahead, and is known by its random leaves alone",
+        )  # fmt: skip
 
 
 def _solver(pushed: Pushed) -> Iterator[Finding]:
@@ -118,10 +130,10 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
 def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterator[Finding]:
     try:
         strategy = engine.gradient_mode(problem)
+        value_and_gradient, _ = traced_once(problem, strategy)
     except BayesDaslError as error:
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
-    value_and_gradient, _ = traced_once(problem, strategy)
     run, positions = Sharded(value_and_gradient, _GRADIENTS), problem.prior(_GRADIENTS, key=key)
     began = time.perf_counter()
     value, gradient = run(positions)

@@ -14,7 +14,8 @@ from ..data.datasets import check_units, checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
-from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
+from .identity import model_of
+from .posterior import draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
 
 
@@ -23,6 +24,7 @@ def forecast(
     post: xr.DataTree,
     at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
     *,
+    what_if: bool = False,
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
@@ -35,6 +37,9 @@ def forecast(
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
             array of times, in the units of the index.
+        what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
+            another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
+            report then say so.
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
@@ -42,10 +47,11 @@ def forecast(
     `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
     from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
 
-    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
+    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings.
     """
     began = time.perf_counter()
-    check_belongs(model, post)
+    whose = model_of(model, post, what_if=what_if)
     data = _as_dataset(at, post, model.index)
     inputs = _inputs(model, post, data)
     check_shapes(model, inputs)
@@ -76,6 +82,8 @@ def forecast(
         "key": printable(key),
         **_fitted_span(model, post, data),
         "signature": post.attrs["signature"],
+        "posterior_sha256": post.attrs.get("posterior_sha256", ""),
+        **whose,
         "wall_time_s": time.perf_counter() - began,
     }
     return tree
