@@ -150,9 +150,7 @@ def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path):
     before = (copied / "forecast.nc").read_bytes()
     for command, *options in (["report"], ["forecast", "--until", 20]):
         refused = invoke(command, copied, *options)
-        assert_one_line(
-            refused, r"decay: this posterior belongs to another model .*\(bayes-dasl: run it anew, or --what-if\)"
-        )
+        assert_one_line(refused, r"decay: this posterior belongs to another model .*run it anew, or --what-if\)")
     assert (copied / "forecast.nc").read_bytes() == before
     result = invoke("report", copied, "--what-if")
     assert result.exit_code == 0, result.output
