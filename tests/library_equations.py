@@ -204,9 +204,10 @@ def switch(level, constant):
 @equation
 def pure_callback(level, constant):
     def by_numpy(x):
-        return jax.pure_callback(lambda x: np.asarray(constant * x), jax.ShapeDtypeStruct((), x.dtype), x)
+        shape = jax.ShapeDtypeStruct((), x.dtype)
+        return jax.pure_callback(lambda x: np.asarray(constant * x), shape, x, vmap_method="sequential")
 
-    scaled = jax.custom_jvp(lambda x: jax.vmap(by_numpy)(x[None])[0])
+    scaled = jax.custom_jvp(by_numpy)
     scaled.defjvp(lambda at, along: (scaled(at[0]), constant * along[0]))
     return scaled(level)
 
@@ -270,4 +271,4 @@ if __name__ == "__main__":  # in a process of its own
 
     from bayes_dasl.inference import pose
 
-    json.dump({name: pose(model(name), DATA).fingerprint(needed=True) for name in EQUATIONS}, sys.stdout)
+    json.dump({name: pose(model(name), DATA).fingerprint(needed=True) for name in sys.argv[1:]}, sys.stdout)

@@ -13,10 +13,10 @@ import jax.numpy as jnp
 import lineax as lx
 import numpy as np
 import numpyro.distributions as dist
-import optimistix as optx
 import pytest
 import xarray as xr
 from library_equations import DATA, EQUATIONS, Of, model
+from seldom import seldom
 from sifting import Sifting
 
 import bayes_dasl as bd
@@ -27,31 +27,32 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.gradient import differentiated, traced_once
 
 TESTS = Path(__file__).parent
+# These take seconds to trace.
+DEAR = ("root_find_chord", "root_find_by_its_steps", "least_squares", "minimise", "linear_algebra")
 # The others are fitted in slow runs.
-FITTED = "root_find", "linear_solve_by_conjugate_gradients", "pure_callback", "while_loop"
+FITTED = "root_find", "pure_callback"
 
 
 @pytest.fixture(scope="module")
-def elsewhere():
-    """The fingerprints of all equations in another process, in which sets have another order."""
+def elsewhere(request):
+    """The fingerprints of the equations that are asked for in another process, in which sets have another order."""
+    asked = {item.callspec.params["name"] for item in request.session.items if "elsewhere" in item.fixturenames}
     ran = subprocess.run(
-        [sys.executable, TESTS / "library_equations.py"],
+        [sys.executable, TESTS / "library_equations.py", *sorted(asked)],
         capture_output=True, text=True, check=True, cwd=TESTS.parent,
         env=os.environ | {"PYTHONPATH": str(TESTS.parent), "PYTHONHASHSEED": "7"},
     )  # fmt: skip
     return json.loads(ran.stdout)
 
 
-@pytest.mark.parametrize("name", EQUATIONS)
+@pytest.mark.parametrize("name", seldom(EQUATIONS, *DEAR))
 def test_a_model_is_the_same_in_another_process_and_another_with_another_constant(name, elsewhere):
     same = pose(model(name), DATA).fingerprint(needed=True)
     assert same == elsewhere[name]
     assert pose(model(name, 2.0 + 1e-9), DATA).fingerprint(needed=True) != same
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=() if name in FITTED else pytest.mark.slow) for name in EQUATIONS]
-)
+@pytest.mark.parametrize("name", seldom(EQUATIONS, *(EQUATIONS.keys() - set(FITTED))))
 def test_what_check_calls_ready_is_fitted_and_resumed(name, tmp_path):
     assert bd.check(model(name), DATA, key=1).level != "bad"
     engine = bd.NUTS(chains=2, warmup=50, draws=10, climbs=2)
@@ -280,14 +281,6 @@ def test_a_linear_solve_that_fails_is_a_value(batched):
     plain = traced(function, at)
     assert not np.isfinite(plain(at)).any()
     assert not calls_back(jax.make_jaxpr(plain)(at))
-
-
-def test_a_root_without_a_slope_is_a_value():
-    """By the implicit function theorem its slope is one over zero."""
-    rooted = lambda x: optx.root_find(lambda y, _: 0.0 * y + x - x, optx.Newton(1e-6, 1e-6), x).value  # noqa: E731
-    value, slope = traced(jax.value_and_grad(rooted), 1.0)(1.0)
-    assert np.isfinite(value)
-    assert not np.isfinite(slope)
 
 
 def test_data_and_forecast_know_nothing_of_each_other():

@@ -97,7 +97,7 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
     if what_if:
         return {"model": "another than that of the fit", "what_if": 1}
     said = "that of the fit as far as its random leaves tell"
-    if "posterior_sha256" in post.attrs:
+    if post.attrs.get("posterior_sha256"):
         warnings.warn(
             "this posterior was fitted by other versions of the libraries or on another system: that its equations, "
             "priors, noise and known numbers are those of the model cannot be told, only that its random leaves are",
