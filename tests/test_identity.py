@@ -6,7 +6,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
-from library_equations import DATA, Of, model
+from library_equations import DATA, model
 from sifting import Sifting
 
 import bayes_dasl as bd
@@ -49,7 +49,7 @@ OTHERS = {
     "scale of the noise": lambda: decay(noise=bd.NormalNoise(0.3)),
     "tolerance": lambda: decay(rtol=1e-9),
     "solver": lambda: decay(solver="rodas5p"),
-    "interpolation": lambda: decay(interpolation="step"),
+    "interpolation": lambda: decay(interpolation={"u": "step"}),
     "constraint": lambda: bd.Model(decay().layer, decay().noise, {"small": lambda values, inputs: values["y"]}),
 }
 
@@ -115,17 +115,15 @@ def test_what_if_needs_the_same_random_leaves(closed):
         bd.forecast(other, closed, TIMES, what_if=True)
 
 
-def test_a_model_that_cannot_have_been_fitted_is_another(closed):
-    class Broken(Of):
-        def __call__(self, t, y, u):
-            return {"y": self.level + u["absent"]}
+def test_a_model_that_cannot_have_been_fitted_is_another(fitted):
+    class Decay(bd.Module):
+        rate: bd.Scalar
 
-    broken = bd.Model(bd.Algebraic(Broken(dist.LogNormal(0.0, 0.3), "cond", 2.0)), bd.NormalNoise(0.2))
-    # The owners of a random leaf have names: of the same class, edited.
-    closed = closed.copy()
-    closed.attrs["signature"] = closed.attrs["signature"].replace('"Of"', '"Broken"')
-    with pytest.raises(MismatchError, match=r"cannot be evaluated on the data of the fit \(KeyError: 'absent'\)"):
-        bd.forecast(broken, closed, TIMES)
+        def __call__(self, t, y, u):
+            return {"y": -self.rate * y["absent"]}
+
+    with pytest.raises(MismatchError, match=r"cannot be evaluated on the data of the fit \(KeyError: .absent"):
+        bd.forecast(decay(Decay), fitted, FORCED)
 
 
 @pytest.mark.parametrize("attribute", ["version_jax", "platform"])
