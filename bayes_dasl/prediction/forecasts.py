@@ -14,8 +14,8 @@ from ..data.datasets import check_units, checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
-from .identity import model_of
-from .posterior import draws_of, mismatch_group, over_data, with_coordinates
+from .identity import OWN, model_of
+from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
 
 
@@ -51,10 +51,12 @@ def forecast(
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings.
     """
     began = time.perf_counter()
-    whose = model_of(model, post, what_if=what_if)
+    check_belongs(model, post)
     data = _as_dataset(at, post, model.index)
     inputs = _inputs(model, post, data)
-    check_shapes(model, inputs)
+    whose = model_of(model, post, what_if=what_if)
+    if whose["model"] != OWN:
+        check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     pushed = push(model, inputs, draws, key=as_key(key))
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]

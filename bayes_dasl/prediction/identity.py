@@ -19,6 +19,7 @@ from ..random import paths
 from .posterior import check_belongs, fitted_data
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
+OWN = "that of the fit"
 _REMEDY = (
     "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a correction by "
     "bd.check_solver the model is bd.tightened(model)"
@@ -85,15 +86,15 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
 
     Raises: MismatchError, with `what_if` for other random leaves alone.
     """
-    check_belongs(model, post)
     try:
         same = check_same_posterior(model, post)
     except MismatchError:
+        check_belongs(model, post)
         if not what_if:
             raise
         same = False
     if same:
-        return {"model": "that of the fit", "what_if": 0}
+        return {"model": OWN, "what_if": 0}
     if what_if:
         return {"model": "another than that of the fit", "what_if": 1}
     said = "that of the fit as far as its random leaves tell"
