@@ -40,6 +40,9 @@ _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+WhatIf = Annotated[
+    bool, typer.Option("--what-if", help="Take the models as the study has them now, though others were fitted.")
+]
 
 
 def _print_version(asked: bool) -> bool:
@@ -188,20 +191,21 @@ def forecast(
     run: RunFolder,
     until: Annotated[float, typer.Option(help="The last time to forecast.")],
     step: Annotated[float, typer.Option(help="The time between two forecasts.")] = 1.0,
+    what_if: WhatIf = False,
 ) -> None:
     """Forecast further ahead from the posteriors of a run; rewrites forecast.nc."""
     with _short_errors():
         loaded = _load_run(run)
-        for name in loaded.forecast(future_times(loaded.study, until, step)):
+        for name in loaded.forecast(future_times(loaded.study, until, step), what_if=what_if):
             console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
 
 
 @app.command()
-def report(run: RunFolder) -> None:
+def report(run: RunFolder, what_if: WhatIf = False) -> None:
     """Forecast over the data, score and write report.html anew from the posteriors of a run."""
     with _short_errors():
         loaded = _load_run(run)
-        loaded.finish(say=_say)
+        loaded.finish(what_if=what_if, say=_say)
         _print_verdict(loaded)
 
 

@@ -17,6 +17,10 @@ class ShapeError(ModelError):
     """Something in the model has a shape that it must not have."""
 
 
+class UnreadableError(ModelError):
+    """The model calls Python with something that cannot be read, so that it cannot be told from another."""
+
+
 class MismatchError(BayesDaslError, ValueError):
     """A posterior or forecast belongs to another model or other data."""
 

@@ -193,7 +193,8 @@ class Run:
         model, path = self.study.models[name], self.path(name, "posterior.nc")
         checkpoint = self.path(name, "checkpoint")
         post = load(path) if path.is_file() else None
-        ours = post is not None and post.attrs.get("posterior_sha256") == pose(model, self.study.train).fingerprint()
+        wanted = "" if post is None else pose(model, self.study.train).fingerprint(needed=True)
+        ours = post is not None and post.attrs.get("posterior_sha256") == wanted
         if post is not None and ours and not post.attrs["interrupted"]:
             say(f"{name}: already fitted, kept")
         else:
@@ -268,29 +269,43 @@ class Run:
                 found[name] = load(self.path(name, "posterior.nc"))
         return found
 
-    def forecast(self, at: xr.Dataset | np.ndarray | None = None) -> dict[str, xr.DataTree]:
+    def forecast(self, at: xr.Dataset | np.ndarray | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
         """Forecast with every posterior of the folder, by default over all data, and save.
 
-        Raises: ReadError if the study's own posterior is missing; WriteError, also where another process is at work.
+        Args:
+            at: as for `bd.forecast`.
+            what_if: whether the models of the study may be others than those that were fitted.
+
+        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
+        if the study's own posterior is missing; WriteError, also where another process is at work.
         """
         at = forecast_times(self.study) if at is None else at
         forecasts = {}
         with alone_in(self.folder):
             for name, post in self.fitted().items():
-                forecasts[name] = forecast(self.study.models[name], post, at, key=int(post.attrs["key"]))
-                save(forecasts[name], self.path(name, "forecast.nc"))
+                model, key = self.study.models[name], int(post.attrs["key"])
+                try:
+                    forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
+                except MismatchError as error:
+                    raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
+            for name, found in forecasts.items():
+                save(found, self.path(name, "forecast.nc"))
         return forecasts
 
-    def finish(self, *, say: Say = lambda text: None) -> None:
+    def finish(self, *, what_if: bool = False, say: Say = lambda text: None) -> None:
         """Forecast over all data, score and report, from the posteriors that the folder holds.
+
+        Args:
+            what_if: as for `forecast`.
+            say: as for `Study.run`.
 
         Raises: as `forecast`.
         """
         with alone_in(self.folder):
-            self._finish(say)
+            self._finish(what_if, say)
 
-    def _finish(self, say: Say) -> None:
-        posts, forecasts = self.fitted(), self.forecast()
+    def _finish(self, what_if: bool, say: Say) -> None:
+        posts, forecasts = self.fitted(), self.forecast(what_if=what_if)
         say("forecasts made")
         missing = [name for name in self.study.models if name not in posts]
         if missing:

@@ -192,6 +192,23 @@ def test_forecast_goes_further_ahead(copied):
         assert load(path)["predictions"]["time"].values.tolist() == [0, 2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20]
 
 
+def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path):
+    edited = tmp_path / "edited_study.py"
+    edited.write_text(STUDY.read_text().replace("rtol=1e-6", "rtol=1e-2"))
+    note = json.loads((copied / "study.json").read_text())
+    (copied / "study.json").write_text(json.dumps(note | {"source": str(edited)}))
+    before = (copied / "forecast.nc").read_bytes()
+    for command, *options in (["report"], ["forecast", "--until", 20]):
+        refused = invoke(command, copied, *options)
+        assert_one_line(refused, r"decay: this posterior belongs to another model .*run it anew, or --what-if\)")
+    assert (copied / "forecast.nc").read_bytes() == before
+    result = invoke("report", copied, "--what-if")
+    assert result.exit_code == 0, result.output
+    assert "what if" in result.stdout
+    found = {name: load(copied / name).attrs["what_if"] for name in ("forecast.nc", "inflow/forecast.nc")}
+    assert found == {"forecast.nc": 1, "inflow/forecast.nc": 0}
+
+
 def test_no_command_prints_help():
     result = invoke()
     assert "Usage" in result.output
@@ -205,7 +222,7 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
     found["scores"]["inflow"]["all"] = dict.fromkeys(found["scores"]["inflow"]["all"])
     run = shutil.copytree(ran[0], tmp_path / "run")
     (run / "scores.json").write_text(json.dumps(found))
-    monkeypatch.setattr(Run, "finish", lambda self, say: None)  # which would score anew
+    monkeypatch.setattr(Run, "finish", lambda self, **_: None)  # which would score anew
     result = invoke("report", run)
     assert result.exit_code == code_of(run), result.output
     assert re.search(r"inflow\s+│\s+–\s+│\s+–\s+│\s+–", result.output)

@@ -9,7 +9,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl._jax.trace import calls_back, constants, traced
+from bayes_dasl._jax.trace import calls_back, traced
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 
@@ -159,34 +159,3 @@ def test_what_engines_compile_can_be_kept_on_disk(solver, strategy):
     value_and_gradient, log_density = traced_once(problem, strategy)
     assert not calls_back(jax.make_jaxpr(value_and_gradient)(jnp.zeros(2)))
     assert not calls_back(jax.make_jaxpr(jax.vmap(log_density))(jnp.zeros((3, 2))))
-
-
-def test_constants_are_seen_where_a_branch_returns_nothing_else():
-    def chosen(table):
-        held = jnp.asarray(table)
-        return jax.make_jaxpr(lambda x: jax.lax.cond(x > 0, lambda: held, lambda: jnp.zeros(2)))(1.0)
-
-    one, other = ([np.asarray(c).tolist() for c in constants(chosen(table))] for table in ([1.0, 2.0], [1.0, 3.0]))
-    assert one != other
-
-
-@pytest.mark.slow
-def test_a_fingerprint_sees_constants_of_functions_that_are_called():
-    """A table inside a jitted forcing is no part of the printed program."""
-
-    def problem(table):
-        seasonal = jax.jit(lambda t: jnp.interp(t, jnp.arange(3.0), jnp.asarray(table)))
-
-        class Driven(bd.Module):
-            rate: bd.Scalar
-
-            def __call__(self, t, y, u):
-                return {"y": -self.rate * seasonal(t) * y["y"]}
-
-        data = xr.Dataset({"y": ("time", [1.0, 0.6, 0.4])}, {"time": [0.0, 1.0, 2.0]})
-        return pose(bd.Model(bd.ODE(Driven(dist.LogNormal(0.0, 0.5)), {"y": 1.0}), bd.NormalNoise(0.1)), data)
-
-    one, other = problem([1.0, 2.0, 3.0]), problem([1.0, 20.0, 3.0])
-    assert float(one.log_density(jnp.zeros(1))) != float(other.log_density(jnp.zeros(1)))
-    assert one.fingerprint() == problem([1.0, 2.0, 3.0]).fingerprint()
-    assert one.fingerprint() != other.fingerprint()

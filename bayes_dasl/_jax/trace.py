@@ -1,45 +1,59 @@
 """Functions traced once, to be compiled into several programs and kept in JAX's cache on disk."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
-import numpy as np
 from equinox import error_if
-from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """`function` with its Python run once, here, for arguments like `examples`.
 
-    Runtime checks by `eqx.error_if`, the solver's as well as a model's own, are left out: a program with one is never
-    kept in JAX's cache on disk, and a sampler needs a value where they would raise. The solver's own (the times of the
-    output lie in order, and inside the solve) hold for checked data.
+    Runtime checks by `eqx.error_if`, those of solvers as well as a model's own, are left out: a program with one is
+    never kept in JAX's cache on disk, and a sampler needs a value where they would raise. Diffrax's own (the times of
+    the output lie in order, and inside the solve) hold for checked data.
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
-    flat, tree = jaxpr_as_fun(_unchecked(closed)), jax.tree.structure(shape)
+    flat, tree = jaxpr_as_fun(unchecked(closed)), jax.tree.structure(shape)
     return lambda *arguments: jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
 
 
-def _unchecked(inner: Any) -> Any:
+def unchecked(inner: Any) -> Any:
     """A jaxpr without Equinox's checks: what they look at is passed on, whatever it is."""
     if not _is_jaxpr(inner) or not calls_back(inner):
         return inner
     if not isinstance(inner, Jaxpr):  # before JAX 0.12 a closed jaxpr held an open one
-        return inner.replace(jaxpr=_unchecked(inner.jaxpr))
+        return inner.replace(jaxpr=unchecked(inner.jaxpr))
     return inner.replace(eqns=[_unchecked_equation(e) for e in inner.eqns])
 
 
 def _unchecked_equation(equation: Any) -> Any:
-    if not any(map(calls_back, _inner(equation))):
-        return equation
     parameters = dict(equation.params)
+    lenient = _lenient(equation.primitive.name, parameters)
+    if lenient is parameters and not any(map(calls_back, _inner(equation))):
+        return equation
     if equation.primitive.name == "cond":
         sound = [branch for branch in parameters["branches"] if not _reports(branch)]
         if len(sound) < len(parameters["branches"]):
             return equation.replace(params=parameters | {"branches": (sound[0],) * len(parameters["branches"])})
-    rewritten = jax.tree.map(_unchecked, parameters, is_leaf=_is_jaxpr)
+    rewritten = jax.tree.map(unchecked, lenient, is_leaf=_is_jaxpr)
     return equation.replace(params=rewritten)
+
+
+def _lenient(primitive: str, parameters: dict[str, Any]) -> dict[str, Any]:
+    """The parameters with which a linear solve of Lineax, alone or batched, returns NaN where it would raise.
+
+    Its check is no part of the jaxpr: it is made when the program is compiled. Those that have none are returned.
+    """
+    if primitive == "linear_solve" and parameters["static"][-1] is True:  # the last argument is `throw`
+        return parameters | {"static": (*parameters["static"][:-1], False)}
+    if primitive == "vprim":
+        inside = dict(parameters["params"])
+        found = _lenient(parameters["prim"].name, inside)
+        return parameters if found is inside else parameters | {"params": tuple(found.items())}
+    return parameters
 
 
 def _reports(branch: Any) -> bool:
@@ -51,22 +65,12 @@ def _reports(branch: Any) -> bool:
 
 def calls_back(inner: Any) -> bool:
     """Whether a jaxpr calls back into Python."""
-    return any(e.primitive.name == "pure_callback" or any(map(calls_back, _inner(e))) for e in _equations(inner))
-
-
-def constants(inner: Any) -> Iterator[Any]:
-    """All arrays that a jaxpr holds, also those of functions that it calls, in a fixed order."""
-    yield from getattr(inner, "consts", ())
-    yield from _arrays(getattr(inner, "jaxpr", inner).outvars)
-    for equation in _equations(inner):
-        yield from _arrays(equation.invars)
-        for called in _inner(equation):
-            yield from constants(called)
-
-
-def _arrays(variables: list[Any]) -> Iterator[Any]:
-    """Those that are known; numbers stand in the text of a jaxpr, arrays do not."""
-    return (v.val for v in variables if isinstance(v, Literal) and np.ndim(v.val))
+    return any(
+        e.primitive.name == "pure_callback"
+        or _lenient(e.primitive.name, e.params) is not e.params
+        or any(map(calls_back, _inner(e)))
+        for e in _equations(inner)
+    )
 
 
 def _equations(inner: Any) -> list[Any]:

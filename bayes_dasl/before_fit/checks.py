@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from .._jax.devices import prepare
 from .._jax.keys import as_key
-from ..errors import BayesDaslError
+from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
@@ -73,6 +73,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     yield _data(problem)
+    yield from _kept(problem)
     yield from _before_the_data(problem)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
@@ -120,6 +121,15 @@ def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
                 "jump does not act",
                 f"give the layer an earlier start, or the time a prior above {start:g}",
             )  # fmt: skip
+def _kept(problem: Problem) -> Iterator[Finding]:
+    """Whether a fit can be known again; nothing is said where it can."""
+    try:
+        problem.fingerprint(needed=True)
+    except UnreadableError as error:
+        yield Finding(
+            "warning", "checkpoint", str(error),
+            "a fit without a checkpoint goes ahead, and is known by its random leaves alone",
+        )  # fmt: skip
 
 
 def _solver(pushed: Pushed) -> Iterator[Finding]:
@@ -174,10 +184,10 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
 def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterator[Finding]:
     try:
         strategy = engine.gradient_mode(problem)
+        value_and_gradient, _ = traced_once(problem, strategy)
     except BayesDaslError as error:
         yield Finding("bad", "gradient", str(error), "mend this first")
         return
-    value_and_gradient, _ = traced_once(problem, strategy)
     run, positions = Sharded(value_and_gradient, _GRADIENTS), problem.prior(_GRADIENTS, key=key)
     began = time.perf_counter()
     value, gradient = run(positions)

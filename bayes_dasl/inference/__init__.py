@@ -13,10 +13,7 @@ from .descent import (
 )
 from .engine import AbstractEngine as AbstractEngine, Cost as Cost, Modes as Modes, Samples as Samples
 from .fitting import belongs_to as belongs_to, check_engine as check_engine, fit as fit, resume as resume
-from .groups import (
-    check_same_posterior as check_same_posterior,
-    data_groups as data_groups,
-)
+from .groups import data_groups as data_groups
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
 from .problem import Problem as Problem, Terms as Terms, pose as pose

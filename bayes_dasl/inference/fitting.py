@@ -20,11 +20,12 @@ from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
 from ..errors import ModelError, ReadError
 from ..model import Model
+from ..prediction.identity import versions
 from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
 from .engine import AbstractEngine, Samples, restored
-from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group, versions
+from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
 from .problem import Problem, pose
 
@@ -65,8 +66,9 @@ def fit(
     at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds `mismatch`,
     their root mean square, in units of what is tolerated.
 
-    Raises: DataError, ModelError; MismatchError for a checkpoint of another run; ReadError for a folder that holds
-    something else; WriteError where another process is at work in it, or a step cannot be written.
+    Raises: DataError, ModelError, also for a checkpoint of a model that cannot be told from others; MismatchError for a
+    checkpoint of another run; ReadError for a folder that holds something else; WriteError where another process is at
+    work in it, or a step cannot be written.
     """
     began = time.perf_counter()
     prepare()
@@ -75,7 +77,7 @@ def fit(
     check_engine(engine)
     problem = pose(model, data)
     key_run, key_prior = jax.random.split(as_key(key))
-    identity = _identity(problem.fingerprint(), engine, key)
+    identity = _identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
     with (
         alone_in(checkpoint),
         computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
@@ -200,7 +202,7 @@ def belongs_to(
 
     Raises: ReadError if there is none, or it is torn.
     """
-    return read_identity(checkpoint) == _identity(pose(model, data).fingerprint(), engine, key)
+    return read_identity(checkpoint) == _identity(pose(model, data).fingerprint(needed=True), engine, key)
 
 
 def _identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:

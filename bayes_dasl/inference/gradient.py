@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from .._jax.devices import cache_folder, computing_devices
 from .._jax.trace import traced
 from .._runs.files import write_text
-from ..errors import ModelError, WriteError
+from ..errors import BayesDaslError, ModelError, WriteError
 from .problem import LogDensity, Problem, ValueAndGradient
 from .sharding import lap_times
 
@@ -31,9 +31,7 @@ def choose(problem: Problem, wanted: str) -> str:
 
     Raises: ModelError if the adjoint of the model's solver cannot do what is wanted.
     """
-    adjoints = problem.adjoints()
-    # Every other adjoint than Diffrax's default is the user's choice of how the gradient is taken.
-    chosen = [a for a in adjoints if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
+    chosen = _chosen_adjoints(problem)
     if chosen:
         only = "forward" if any(isinstance(a, diffrax.ForwardMode) for a in chosen) else "reverse"
         if wanted not in ("auto", only):
@@ -44,7 +42,7 @@ def choose(problem: Problem, wanted: str) -> str:
         return only
     if wanted != "auto":
         return wanted
-    if not adjoints:
+    if not problem.adjoints():
         return "reverse"  # there is no solver
     if problem.dimension <= _FORWARD_UP_TO and problem.states() < _MANY_STATES:
         return "forward"
@@ -53,11 +51,17 @@ def choose(problem: Problem, wanted: str) -> str:
     return _remembered(problem)
 
 
+def _chosen_adjoints(problem: Problem) -> list[diffrax.AbstractAdjoint]:
+    """Every other adjoint than Diffrax's default is the user's choice of how the gradient is taken."""
+    return [a for a in problem.adjoints() if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
+
+
 def _remembered(problem: Problem) -> str:
     """The choice measured on this kind of device for this posterior; the first measurement holds from then on."""
     folder = cache_folder()
     kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
-    note = None if folder is None else folder / "gradients" / f"{problem.fingerprint()}-{kind}.json"
+    known = "" if folder is None else problem.fingerprint()
+    note = folder / "gradients" / f"{known}-{kind}.json" if folder and known else None
     noted = None if note is None else _noted(note)
     if noted is not None:
         return noted
@@ -86,7 +90,34 @@ def _measure(problem: Problem, strategy: str) -> float:
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
 
 
+def differentiated(problem: Problem, strategy: str, *, other: bool = True) -> tuple[str, ValueAndGradient, LogDensity]:
+    """How the gradient is taken, with value and gradient, and the log density itself, from one shared trace.
+
+    Not every equation can be differentiated both ways: a loop of unknown length only forward, a rule of its own by
+    `jax.custom_vjp` only in reverse. Then it is the `other` way, if that may be.
+
+    Raises: ModelError where neither way can be had.
+    """
+    ways = [strategy, *(way for way in STRATEGIES[1:] if other and way != strategy and not _chosen_adjoints(problem))]
+    refused = None
+    for way in ways:
+        try:
+            return way, *_traced(problem, way)
+        except BayesDaslError:
+            raise
+        except Exception as error:  # whatever JAX, or a rule of the user, may raise
+            refused = refused or error
+    raise ModelError(
+        f"the model cannot be differentiated in {' or '.join(ways)} mode: {type(refused).__name__}: {refused}"
+    ) from refused
+
+
 def traced_once(problem: Problem, strategy: str = "reverse") -> tuple[ValueAndGradient, LogDensity]:
+    """Value and gradient of the log density, and the log density itself, as `differentiated` makes them."""
+    return differentiated(problem, strategy)[1:]
+
+
+def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensity]:
     """Value and gradient of the log density, and the log density itself, from one shared trace.
 
     Tracing a solver takes about as long as compiling it, so every program of an engine is built from these

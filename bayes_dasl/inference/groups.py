@@ -1,21 +1,18 @@
 """The groups of a posterior: what its draws and prior draws say of the data, and where they come from."""
 
 import datetime
-import importlib.metadata
 import platform
 
 import jax
 import numpy as np
 import xarray as xr
 
-from ..errors import MismatchError
 from ..model import Model
 from ..prediction.confounding import confounding
+from ..prediction.identity import made_with
 from ..prediction.posterior import (
     by_chain,
-    check_belongs,
     draws_dataset,
-    fitted_data,
     mismatch_group,
     over_data,
     plain_attributes,
@@ -25,10 +22,9 @@ from ..prediction.posterior import (
 from ..prediction.predictive import Draws, push
 from ..prediction.vector_fields import rates_on_mean_path
 from .engine import Modes, Samples
-from .problem import Problem, pose
+from .problem import Problem
 
 PRIOR_DRAWS = 500
-_PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
 
 
 def _stats(samples: Samples) -> xr.Dataset:
@@ -101,32 +97,11 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: data[name].transpose(*model.dims(name)) for name in model.observables})
 
 
-def versions() -> dict[str, str]:
-    """The versions of what makes draws."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
-
-
-def check_same_posterior(model: Model, post: xr.DataTree) -> None:
-    """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
-
-    Of a posterior from other versions of the libraries only the random leaves can be compared.
-    Raises: MismatchError.
-    """
-    check_belongs(model, post)
-    same_versions = all(post.attrs.get(f"version_{name}") == version for name, version in versions().items())
-    if same_versions and post.attrs.get("posterior_sha256") != pose(model, fitted_data(post)).fingerprint():
-        raise MismatchError(
-            "this posterior belongs to another model with the same random leaves: an equation, a prior, a known number "
-            "or a solver setting differs; after a correction by bd.check_solver the model is bd.tightened(model)"
-        )
-
-
 def provenance() -> dict[str, str]:
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "created": now,
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
-        "platform": platform.platform(),
-        **{f"version_{name}": version for name, version in versions().items()},
+        **made_with(),
     }

@@ -7,9 +7,7 @@ pushes them through these.
 """
 
 import dataclasses
-import hashlib
 import math
-import re
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
@@ -25,10 +23,11 @@ from numpyro.distributions.transforms import Transform
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from .._jax.trace import constants
 from ..data.layer_inputs import Inputs
+from ..errors import UnreadableError
 from ..layers import with_adjoint
 from ..model import Model, Observed, check_data
+from ..prediction.identity import posterior_fingerprint
 from ..random import draw_prior, paths, realise
 from .bijector import bijector
 
@@ -213,16 +212,20 @@ class Problem(eqx.Module):
             widths = (high - low) / 2
         return np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
 
-    def fingerprint(self) -> str:
-        """SHA-256 of the traced log density: it changes with any equation, prior, solver setting or datum.
+    def fingerprint(self, *, needed: bool = False) -> str:
+        """SHA-256 of the posterior, the same in every process; empty where the model cannot be told from others.
 
-        It cannot see inside a function that JAX calls back in Python, and may change with the versions of libraries.
+        Args:
+            needed: whether it is refused to be empty.
+
+        Raises: ModelError where it is `needed`, and the model calls Python with something that cannot be read.
         """
-        closed = jax.make_jaxpr(self.log_density)(jnp.zeros(self.dimension))
-        digest = hashlib.sha256(re.sub(r"0x[0-9a-f]+", "", str(closed.jaxpr)).encode())
-        for constant in map(np.asarray, constants(closed)):
-            digest.update(f"{constant.dtype}{constant.shape}".encode() + np.ascontiguousarray(constant).tobytes())
-        return digest.hexdigest()
+        try:
+            return posterior_fingerprint(self.model, self.inputs, self.observed)
+        except UnreadableError:
+            if needed:
+                raise
+            return ""
 
     @property
     def times(self) -> int:

@@ -51,12 +51,13 @@ def diagnose(
         test: data that the fit has not seen; what was fitted is left out of it.
         rivals: forecasts of other models by name.
 
-    Raises: MismatchError for what is no posterior or no forecast.
+    Raises: MismatchError for what is no posterior or no forecast, or a forecast that was made from another posterior.
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     _check_arguments(post, fc, rivals)
+    _check_made_from(post, fc)
     said = from_json(post.attrs.get("findings", "[]"))
-    fits = adequacy_findings(post, fc, test, rivals or {})
+    fits = (*_what_if_findings(fc), *adequacy_findings(post, fc, test, rivals or {}))
     if not are_chains(post):
         failed = (*_failure_findings(post, fc), *finite_findings(post, fc))
         return Diagnosis((*said, *posterior_findings(post, agreed=True), *failed, *fits))
@@ -88,6 +89,20 @@ def _check_arguments(post: object, fc: object, rivals: object) -> None:
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
     for forecast in (*([] if fc is None else [fc]), *(rivals or {}).values()):
         check_forecast(forecast, "predictions", "conditional_mean", "conditional_variance")
+
+
+def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
+    """Raises: MismatchError for a forecast from a posterior of another model or other data."""
+    of, ours = ("" if tree is None else tree.attrs.get("posterior_sha256", "") for tree in (fc, post))
+    if of and ours and of != ours:
+        raise MismatchError("this forecast was made from a posterior of another model or other data: forecast anew")
+
+
+def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
+    if fc is not None and fc.attrs.get("what_if", 0):
+        message = "the forecast is of another model than the fitted one, by draws of the latter"
+        remedy = "read it as what would be; to judge the model itself, fit it"
+        yield Finding("warning", "what if", message, remedy, aspect="model")
 
 
 def are_chains(post: xr.DataTree) -> bool:

@@ -17,6 +17,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
+from .identity import OWN, model_of
 from .members import repeated, repetitions
 from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
@@ -27,6 +28,7 @@ def forecast(
     post: xr.DataTree,
     at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
     *,
+    what_if: bool = False,
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
@@ -43,6 +45,9 @@ def forecast(
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
             array of times, in the units of the index.
+        what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
+            another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
+            report then say so.
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
@@ -52,13 +57,16 @@ def forecast(
     from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`. `noise`
     has no parameters of a noise of one's own that is made of several of NumPyro's distributions.
 
-    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
+    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings.
     """
     began = time.perf_counter()
     check_belongs(model, post)
     data = _as_dataset(at, post, model.index)
     inputs = _inputs(model, post, data)
-    check_shapes(model, inputs)
+    whose = model_of(model, post, what_if=what_if)
+    if whose["model"] != OWN:
+        check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
     pushed = push(model, inputs, draws, key=as_key(key), repeats=repeats)
@@ -91,6 +99,8 @@ def forecast(
         "key": printable(key),
         **_fitted_span(model, post, data),
         "signature": post.attrs["signature"],
+        "posterior_sha256": post.attrs.get("posterior_sha256", ""),
+        **whose,
         "wall_time_s": time.perf_counter() - began,
     }
     return tree

@@ -177,6 +177,8 @@ def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_f
     after = times if end is None else times[times > end]
     said += [f"forecast over {_span(part)}" for part in (before, after) if part.size]
     said[-1] += f" ({unit})" if unit else ""
+    if fc.attrs.get("what_if", 0):
+        said.append("what if: the forecast is of another model than the fitted one")
     if all_fitted:
         said.append("the data given here were fitted: none are held out")
     elif test is None:
@@ -294,6 +296,7 @@ def _provenance(post: xr.DataTree, fc: xr.DataTree) -> list[tuple[str, str]]:
         ("data SHA-256", attrs.get("data_sha256", MISSING)),
         ("fitted", attrs.get("created", MISSING)),
         ("forecast", fc.attrs.get("created", MISSING)),
+        ("model of the forecast", fc.attrs.get("model", MISSING)),
         ("wall time", f"{wall}; forecast {seconds(fc.attrs.get('wall_time_s'))}"),
         ("machine", ", ".join(str(attrs[k]) for k in ("platform", "devices") if k in attrs)),
         ("versions", ", ".join(versions)),

@@ -27,8 +27,9 @@ from .._statistics.importance import (
 )
 from .._statistics.thinning import thinned
 from ..errors import ModelError
-from ..inference import Problem, check_same_posterior, pose
+from ..inference import Problem, pose
 from ..model import Model
+from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import draws_of, fitted_data, mismatch_group, over_data, with_log_factor
 from ..prediction.predictive import Pushed, push
 from ..random import is_random

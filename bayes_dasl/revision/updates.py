@@ -23,8 +23,9 @@ from .._statistics.importance import (
 )
 from ..data.datasets import check_units, checked_times, fingerprint, occurrence, series
 from ..errors import DataError
-from ..inference import NUTS, AbstractEngine, Problem, check_engine, check_same_posterior, data_groups, fit, pose
+from ..inference import NUTS, AbstractEngine, Problem, check_engine, data_groups, fit, pose
 from ..model import Model
+from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
 from ..prediction.predictive import Pushed, push
 

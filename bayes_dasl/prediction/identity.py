@@ -1,0 +1,107 @@
+"""Whether a posterior is that of a model: by its random leaves, and by the program of its density."""
+
+import importlib.metadata
+import platform
+import warnings
+
+import jax
+import jax.numpy as jnp
+import xarray as xr
+from numpyro.handlers import substitute
+from numpyro.infer.util import log_density
+
+from .._jax.fingerprints import fingerprint_of
+from ..data.datasets import observations
+from ..data.layer_inputs import Inputs
+from ..errors import MismatchError
+from ..model import Model, Observed
+from ..random import paths
+from .posterior import check_belongs, fitted_data
+
+_PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
+OWN = "that of the fit"
+_REMEDY = (
+    "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a correction by "
+    "bd.check_solver the model is bd.tightened(model)"
+)
+
+
+def versions() -> dict[str, str]:
+    """The versions of what makes draws."""
+    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+
+
+def made_with() -> dict[str, str]:
+    """What decides how a model is traced, beside the model."""
+    system = {"platform": platform.platform(), "backend": jax.default_backend()}
+    return system | {f"version_{name}": version for name, version in versions().items()}
+
+
+def posterior_fingerprint(model: Model, inputs: Inputs, observed: Observed) -> str:
+    """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
+
+    It changes with any equation, prior, noise, known number, solver setting or datum.
+    Raises: UnreadableError where the model calls Python with something that cannot be read.
+    """
+    leaves = paths(model)
+
+    def log_joint(values):
+        return log_density(substitute(model, data=values), (inputs, observed), {}, {})[0]
+
+    examples = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float)) for path, leaf in leaves.items()}
+    supports = {path: leaf.distribution.support for path, leaf in leaves.items()}
+    return fingerprint_of(log_joint, examples, beside=supports)
+
+
+def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
+    """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
+
+    Of a posterior from other versions of the libraries, or from another system, only the random leaves can be compared.
+    Returns whether all was compared.
+    Raises: MismatchError.
+    """
+    check_belongs(model, post)
+    held = post.attrs.get("posterior_sha256")
+    if not held:
+        return False
+    data = fitted_data(post)
+    try:
+        observed = {n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables}
+        same = held == posterior_fingerprint(model, model.inputs(data), observed)
+    except Exception as error:  # whatever the equations of another model raise
+        raise MismatchError(
+            f"this posterior belongs to another model: this one cannot be evaluated on the data of the fit "
+            f"({type(error).__name__}: {error}); {_REMEDY}"
+        ) from error
+    if not same and all(post.attrs.get(name) == value for name, value in made_with().items()):
+        raise MismatchError(
+            "this posterior belongs to another model with the same random leaves: an equation, a prior, the noise, a "
+            f"known number or a solver setting differs; {_REMEDY}"
+        )
+    return same
+
+
+def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:
+    """What a forecast's attributes say of its model: whether it is that of the fit, or, with `what_if`, another.
+
+    Raises: MismatchError, with `what_if` for other random leaves alone.
+    """
+    try:
+        same = check_same_posterior(model, post)
+    except MismatchError:
+        check_belongs(model, post)
+        if not what_if:
+            raise
+        same = False
+    if same:
+        return {"model": OWN, "what_if": 0}
+    if what_if:
+        return {"model": "another than that of the fit", "what_if": 1}
+    said = "that of the fit as far as its random leaves tell"
+    if post.attrs.get("posterior_sha256"):
+        warnings.warn(
+            "this posterior was fitted by other versions of the libraries or on another system: that its equations, "
+            "priors, noise and known numbers are those of the model cannot be told, only that its random leaves are",
+            stacklevel=3,
+        )
+    return {"model": said, "what_if": 0}
