@@ -1,6 +1,27 @@
 """Which quantities move and their R-hat, for the diagnosis and the solver check."""
 
 import numpy as np
+from scipy.special import chdtri
+
+TAIL = 0.05
+"""The quantiles, this and one less it, of which effective sample sizes of tails are: the ends of the intervals that are
+tabulated."""
+
+_FEW = 10  # quantities for which the usual bounds hold
+_BY_CHANCE = 0.05
+
+
+def allowance(number: int, groups: int) -> float:
+    r"""How many times as far above one the largest of many R-hat may lie as that of ten, and so much lower the ESS.
+
+    Of `groups` of draws that agree $\hat R^2 - 1$ is a $\chi^2$ of one degree of freedom less, over the effective
+    sample size. The ratio is that of the values that one of `number` quantities, or one of ten, exceeds in a twentieth
+    of runs.
+    """
+    if number <= _FEW or groups < 2:
+        return 1.0
+    most, usual = chdtri(groups - 1, _BY_CHANCE / np.array([number, _FEW]))
+    return float(most / usual)
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:

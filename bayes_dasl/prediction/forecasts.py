@@ -14,8 +14,9 @@ from ..data.datasets import check_units, checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
-from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
+from .posterior import by_chain, check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
+from .vector_fields import rates_along_paths
 
 
 def forecast(
@@ -39,8 +40,9 @@ def forecast(
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
-    `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
-    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
+    `steps`), `mismatch` (of the constraints, at the forecast's times), `vector_field` as `fit` has it, along the
+    forecast, and `posterior`, the draws that were pushed, from which `decompose` splits the epistemic variance. A draw
+    whose solve fails is NaN and counted in `ok`.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
@@ -70,6 +72,8 @@ def forecast(
     groups["sample_stats_predictions"] = with_coordinates(stats)
     groups["posterior"] = post["posterior"].to_dataset()
     groups |= mismatch_group(pushed.mismatch, post)
+    rates = rates_along_paths(model, inputs, draws)
+    groups |= {} if rates is None else {"vector_field": by_chain(rates, post)}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -12,6 +12,7 @@ import xarray as xr
 from arviz_stats.sampling_diagnostics import ess, rhat
 from arviz_stats.summary import summary
 
+from .._statistics.convergence import TAIL
 from .._statistics.thinning import thinned
 from ..judgement.scores import consistency
 from ..plots import science_parameters
@@ -167,7 +168,10 @@ def _summary(scalars: Mapping[str, xr.DataArray]) -> pd.DataFrame:
     # A label such as `rate[2]` is one scalar here, and coordinates that differ must not be aligned.
     dataset = xr.Dataset({k: v.drop_vars(set(v.coords)) for k, v in scalars.items()})
     options = {"kind": "all", "ci_prob": 0.9, "ci_kind": "eti", "round_to": "none"}
-    return pd.DataFrame(summary(dataset, **options))
+    table = pd.DataFrame(summary(dataset, **options))
+    # That of ArviZ is of the tails beyond 11 and 89 %.
+    tails = ess(dataset, method="tail", prob=(TAIL, 1 - TAIL))
+    return table.assign(ess_tail=[float(tails[name]) for name in table.index])
 
 
 def _brief(row: dict[str, float]) -> Summary:
