@@ -179,7 +179,7 @@ def _held_out_findings(
 def borne_out_by(
     post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
 ) -> tuple[Finding, ...]:
-    """What an engine said: that nothing shows its draws to be as wide as they ought to holds no more if data show it."""
+    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out data show it."""
     if fc is None or test is None or not any(map(leaves_unshown, said)):
         return said
     shown = _spread_shown(fc, held_out(post["observed_data"].to_dataset(), test, fitted_between(fc)))
