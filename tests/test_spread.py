@@ -25,7 +25,12 @@ def normal(spread, dimension=3, shift=0.0, number=1251):
 @pytest.mark.parametrize(
     ("spread", "shift", "level", "words"),
     [
-        (1.0, 0.0, "good", "standard deviations are 1.00 to 1.00 times the posterior's and means at most 0.00 of these"),
+        (
+            1.0,
+            0.0,
+            "good",
+            "standard deviations are 1.00 to 1.00 times the posterior's and means at most 0.00 of these",
+        ),
         (1.1, 0.0, "good", "k-hat"),
         (0.8, 0.0, "warning", "0.8"),
         (1.0, 0.4, "warning", "0.4"),
