@@ -47,7 +47,7 @@ def test_every_draw_is_asked_at_the_mean_and_along_paths_of_single_draws(pushed)
     whose = np.linspace(0, DRAWS - 1, 4).astype(int)
     for number, path in enumerate([paths.mean(axis=0), *paths[whose]]):
         for draw in (0, 7):
-            expected = np.asarray(of(draw).rates_along(inputs, inputs.times, {"y": path})["y"])
+            expected = np.asarray(of(draw).rates_along(inputs, inputs.times, {"y": jnp.asarray(path)})["y"])
             np.testing.assert_allclose(found["y"].sel(path=number).isel(draw=draw), expected, rtol=1e-9, atol=1e-12)
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import AbstractEngine
+from bayes_dasl.judgement.diagnosis import Diagnosis
 
 from .families import TIMES, UNTIL, Fading, curve, driven, fading, line, template
 
@@ -25,7 +26,7 @@ class Judged(NamedTuple):
     rivals: dict[str, xr.DataTree] = {}  # noqa: RUF012
 
     @property
-    def diagnosis(self) -> bd.Diagnosis:
+    def diagnosis(self) -> Diagnosis:
         return bd.diagnose(self.post, self.forecast, self.test, rivals=self.rivals)
 
 
