@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Literal
 
 type Level = Literal["good", "warning", "bad"]
@@ -12,6 +12,8 @@ type Aspect = Literal["sampling", "model"]
 
 LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
 FAILURES = "solver failures"
+SPREAD = "spread of the draws"
+_UNSHOWN = "nothing shows that it is right"
 
 
 @dataclass(frozen=True)
@@ -115,11 +117,28 @@ def from_json(text: str) -> tuple[Finding, ...]:
     return tuple(Finding(**held) for held in json.loads(text))
 
 
-def nested_finding(found: float, of: str = "") -> Finding:
-    """Whether superchains agree; of the parameters, unless it is said of what."""
-    level = grade(-found, good=-1.01, warning=-1.05)
+def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
+    """Whether superchains agree; of the parameters, unless it is said of what. Of many quantities more is `allowed`."""
+    most = 1 + 0.01 * allowed
+    level = grade(-found, good=-most, warning=-1.05)
     remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below 1.01", remedy)
+    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below {most:.4g}", remedy)
+
+
+def unshown_spread(why: str) -> Finding:
+    """Of draws that are no sample of the posterior, as long as nothing shows that they are as wide."""
+    remedy = "take bd.NUTS(), or see whether held-out data bear it out: bd.diagnose(post, forecast, test)"
+    return Finding("warning", SPREAD, f"{_UNSHOWN}: {why}", remedy)
+
+
+def leaves_unshown(finding: Finding) -> bool:
+    """Whether a finding says that nothing shows the spread of the draws to be right."""
+    return finding.subject == SPREAD and finding.message.startswith(_UNSHOWN)
+
+
+def borne_out(finding: Finding, shown: str) -> Finding:
+    """The same finding where the spread of the draws is shown to be right after all."""
+    return replace(finding, level="good", message=shown, remedy="") if leaves_unshown(finding) else finding
 
 
 def evidence_finding(value: float, error: float | None) -> Finding:

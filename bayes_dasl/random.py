@@ -20,6 +20,7 @@ import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
 from scipy.special import ndtri
 
 from ._jax.tree import dotted, key_name, nodes_along
@@ -309,6 +310,20 @@ def may_be_negative(value: Any) -> bool:
     if is_random(value):
         return bounds(value.support).get("lower", -math.inf) < 0
     return eqx.is_array_like(value) and not isinstance(value, Tracer) and bool(np.any(np.asarray(value) <= 0))
+
+
+def chosen_bounds(distribution: dist.Distribution) -> dict[str, float]:
+    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior.
+
+    What the family itself demands is none of these: a half-normal is positive, a beta a share. Nor is a truncation at
+    zero alone.
+    """
+    support: Any = distribution.support
+    while hasattr(support, "base_constraint"):
+        support = support.base_constraint
+    found = bounds(support)
+    own = support is constraints.unit_interval or support is constraints.circular
+    return {} if own or found == {"lower": 0.0} else found
 
 
 def describe_distribution(distribution: Any) -> str:

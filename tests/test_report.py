@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import trees
 import xarray as xr
+from arviz_stats import ess
 from matplotlib.figure import Figure
 
 from bayes_dasl.errors import MismatchError, WriteError
@@ -292,6 +293,13 @@ def test_parameters_show_prior_and_posterior_and_weights_one_row_an_array(study,
             assert np.isclose(shown, value, rtol=0.02).any()
     for name in trees.WEIGHTS:
         assert text.count(f'closure.module.{name}"') == 1
+
+
+def test_the_tail_that_is_tabulated_is_that_of_the_interval(study):
+    """The table holds an interval of 90 %, and the effective sample size of its ends."""
+    post = study["post"]
+    tails = ess(post["posterior"].to_dataset()[["birth"]], method="tail", prob=(0.05, 0.95))
+    assert summaries(post).loc["birth", "ess_tail"] == pytest.approx(float(tails["birth"]))
 
 
 def test_provenance(normal):

@@ -124,10 +124,23 @@ def test_all_draws_near_one_of_several_modes():
 
 
 def test_chains_that_all_move_between_modes():
-    [finding] = found(moded(np.arange(200) % 4 // 3), "modes")
+    [finding] = found(moded(np.arange(200) % 100 // 75), "modes")
     assert finding.level == "good"
     assert "every chain moves between 2 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)" in finding.message
     assert "birth = 0.9 (log density -11, 25% of the draws)" in finding.message
+
+
+def test_modes_that_chains_travel_freely_between_are_one():
+    """Climbs that end at several points of one mode: independent draws change between these at every turn."""
+    rng = np.random.default_rng(0)
+    for share in (0.5, 0.05, 0.002):
+        number = (rng.uniform(size=(4, 200)) < share).astype(int)
+        [finding] = found(moded(number), "modes")
+        assert finding.message.startswith("2 modes were started from; all draws are near one: birth = 0.5"), share
+    every = rng.integers(0, 3, (4, 200))
+    assert found(moded(every), "modes") == []
+    every[2] = 1  # one chain sits in one of them
+    assert found(moded(every, make_post(stuck_chain=2)), "modes")[0].level == "bad"
 
 
 def test_chains_in_modes_of_the_weights_alone():

@@ -1,6 +1,27 @@
 """Which quantities move, their R-hat and effective sample sizes, for verdict, solver check and report alike."""
 
 import numpy as np
+from scipy.special import chdtri
+
+TAIL = 0.05
+"""The quantiles, this and one less it, of which effective sample sizes of tails are: the ends of the intervals that are
+tabulated."""
+
+_FEW = 10  # quantities for which the usual bounds hold
+_BY_CHANCE = 0.05
+
+
+def allowance(number: int, groups: int) -> float:
+    r"""How many times as far above one the largest of many R-hat may lie as that of ten, and so much lower the ESS.
+
+    Of `groups` of draws that agree $\hat R^2 - 1$ is a $\chi^2$ of one degree of freedom less, over the effective
+    sample size. The ratio is that of the values that one of `number` quantities, or one of ten, exceeds in a twentieth
+    of runs.
+    """
+    if number <= _FEW or groups < 2:
+        return 1.0
+    most, usual = chdtri(groups - 1, _BY_CHANCE / np.array([number, _FEW]))
+    return float(most / usual)
 
 
 def moving_quantities(values: np.ndarray) -> np.ndarray:
@@ -17,12 +38,12 @@ def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Effective sample sizes of `(chain, draw, quantity)`, of the bulk and of the 5 % tails; 0 where not defined."""
+    """Effective sample sizes of `(chain, draw, quantity)`, of the bulk and of the tails at `TAIL`; 0 where not defined."""
     from arviz_stats.base.array import array_stats
 
     with np.errstate(divide="ignore", invalid="ignore"):
         bulk = array_stats.ess(values, chain_axis=0, draw_axis=1, method="bulk")
-        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=0.05)
+        tail = array_stats.ess(values, chain_axis=0, draw_axis=1, method="tail", prob=TAIL)
     return np.nan_to_num(bulk), np.nan_to_num(tail)
 
 

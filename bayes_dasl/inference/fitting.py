@@ -63,8 +63,8 @@ def fit(
     `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum given each
     draw); NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and its terms; a
     network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
-    at the mean states of all draws; a model with constraints, or a layer with mismatches of its own, adds `mismatch`,
-    their root mean square, in units of what is tolerated.
+    at the mean states of all draws and along the paths of four; a model with constraints, or a layer with mismatches of
+    its own, adds `mismatch`, their root mean square, in units of what is tolerated.
 
     Raises: DataError, ModelError, also for a checkpoint of a model that cannot be told from others; MismatchError for a
     checkpoint of another run; ReadError for a folder that holds something else; WriteError where another process is at

@@ -20,7 +20,7 @@ from ..prediction.posterior import (
     with_log_factor,
 )
 from ..prediction.predictive import Draws, push
-from ..prediction.vector_fields import rates_on_mean_path
+from ..prediction.vector_fields import rates_along_paths
 from .engine import Modes, Samples
 from .problem import Problem
 
@@ -50,7 +50,7 @@ def predictive_groups(
     flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
     found = confounding(model, problem.inputs, flat)
     groups |= {} if found is None else {"confounding": found}
-    rates = rates_on_mean_path(model, problem.inputs, flat)
+    rates = rates_along_paths(model, problem.inputs, flat)
     groups |= {} if rates is None else {"vector_field": by_chain(rates, groups)}
     return groups | {
         "log_likelihood": over_time(pushed.log_likelihood),

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding, Level
+from .._findings import Finding, Level, borne_out, leaves_unshown
 from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
@@ -23,6 +23,7 @@ _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast wor
 _LEAD = 0.05  # of a score, from which on another forecast is better
 _REPLICATES = 500  # of held-out data
 _VALUES = 400  # held-out values at which forecasts are compared
+_WIDER = 0.1  # how often data of draws twice as wide would be held as well
 
 
 def adequacy_findings(
@@ -208,6 +209,48 @@ def _held_out_findings(
         members = make(train[list(scored)], common[index].values)
         other = {n: (members[n].values.reshape(members.sizes["draw"], -1), own[n][1]) for n in scored}
         yield from _against_baseline(make.__name__, own, other)
+
+
+def borne_out_by(
+    post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
+) -> tuple[Finding, ...]:
+    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out data show it."""
+    if fc is None or test is None or not any(map(leaves_unshown, said)):
+        return said
+    shown = _spread_shown(fc, held_out(post["observed_data"].to_dataset(), test, fitted_between(fc)))
+    return tuple(borne_out(finding, shown) for finding in said) if shown else said
+
+
+def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
+    """What shows draws to spread as far as they ought to; nothing unless data that they have not seen do.
+
+    They do if so many of them lie within the intervals as would hardly do so were the draws to be twice as wide: where
+    noise is most of a forecast its coverage says nothing of how wide its draws are.
+    """
+    try:
+        drawn, mean = (matched(_as_predictions(fc, group), unseen)[0] for group in _GROUPS[:2])
+    except MismatchError:
+        return ""
+    inside, number, wide = 0, 0, np.zeros(_REPLICATES)
+    for name, (draws, observed) in drawn.items():
+        seen = np.isfinite(observed)
+        centre = mean[name][0]
+        ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
+        if not seen.any() or ok.sum() < 2:
+            continue
+        draws, centre, observed = draws[ok][:, seen], centre[ok][:, seen], observed[seen]
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        inside += int(((low <= observed) & (observed <= high)).sum())
+        number += observed.size
+        further = (draws + centre - centre.mean(axis=0))[np.resize(thinned(len(draws), _REPLICATES), _REPLICATES)]
+        wide += ((low <= further) & (further <= high)).sum(axis=1)
+    often = float(np.mean(wide >= inside))
+    if not number or often >= _WIDER:
+        return ""
+    return (
+        f"held-out data bear it out: the 90 % intervals hold {inside} of {number} values, which they would in "
+        f"{often:.0%} of cases if the draws were to be twice as wide"
+    )
 
 
 def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

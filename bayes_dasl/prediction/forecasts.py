@@ -19,8 +19,9 @@ from ..model import Model, check_shapes
 from .conditional import noise_group
 from .identity import OWN, model_of
 from .members import repeated, repetitions
-from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
+from .posterior import by_chain, check_belongs, draws_of, mismatch_group, over_data, with_coordinates
 from .predictive import push
+from .vector_fields import rates_along_paths
 
 
 def forecast(
@@ -53,9 +54,10 @@ def forecast(
     Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
     each member, one after the other), `noise` (the parameters of the distribution that each of these was drawn from),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
-    `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
-    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`. `noise`
-    has no parameters of a noise of one's own that is made of several of NumPyro's distributions.
+    `steps`), `mismatch` (of the constraints, at the forecast's times), `vector_field` as `fit` has it, along the
+    forecast, and `posterior`, the draws that were pushed, from which `decompose` splits the epistemic variance. A draw
+    whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that is made of
+    several of NumPyro's distributions.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings.
@@ -93,6 +95,8 @@ def forecast(
     groups["sample_stats_predictions"] = with_coordinates(stats)
     groups["posterior"] = post["posterior"].to_dataset()
     groups |= mismatch_group(pushed.mismatch, post)
+    rates = rates_along_paths(model, inputs, draws)
+    groups |= {} if rates is None else {"vector_field": by_chain(rates, post)}
     tree = xr.DataTree.from_dict(groups)
     tree.attrs = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -15,7 +15,7 @@ from .._runs.files import replacing
 from ..data.datasets import index_of
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
-from ..random import RandomLeaf, bounds, describe_distribution, paths
+from ..random import RandomLeaf, chosen_bounds, describe_distribution, paths
 
 
 def names(model: Model) -> dict[str, str]:
@@ -40,9 +40,9 @@ def _attributes(leaf: RandomLeaf) -> dict[str, str]:
 
 
 def known_bounds(model: Model) -> str:
-    """The finite bounds of every random leaf that has some, by its name in results: as text, for an attribute."""
+    """The bounds that priors were given, by the name of a random leaf in results: as text, for an attribute."""
     short = names(model)
-    found = {short[path]: bounds(leaf.distribution.support) for path, leaf in paths(model).items()}
+    found = {short[path]: chosen_bounds(leaf.distribution) for path, leaf in paths(model).items()}
     return json.dumps({name: sides for name, sides in found.items() if sides})
 
 

@@ -16,42 +16,48 @@ from ..random import paths, realise
 from .predictive import Draws
 
 _DRAWS = 128
+_OWN_PATHS, _TIMES = 4, 50
 _BATCH = 16
 
 
-def rates_on_mean_path(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
-    """The rates of every state for each draw, at the mean states of the draws at the times of the data.
+def rates_along_paths(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
+    """The rates of every state for each draw, at states where the draws go: at their mean, and along the paths of four.
 
     What several draws say of a vector field can be compared only at the same states; weights of a network cannot be
-    compared at all. Returns a dataset over `draw` and the index, by the name of the state; none where no network is
-    part of the vector field of an ODE.
+    compared at all. Returns a dataset over `draw`, `path` (the first is that of mean states) and the index, of which at
+    most 50 values are taken, by the name of the state; none where no network is part of the vector field of an ODE.
     """
     if model.layer.trajectories is None or not any(_has_network(ode) for ode in trajectories(model.layer)):
         return None
     held = {path: jnp.asarray(values) for path, values in draws.items()}
     total = len(next(iter(held.values())))
-    chosen = thinned(total, _DRAWS)
+    chosen, when = thinned(total, _DRAWS), thinned(inputs.times.size, _TIMES)
     first = {path: values[0] for path, values in held.items()}
 
     def states(draw):
         solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realise(model, draw).layer)]
-        return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan), y) for y, ok, _ in solved]
+        return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan)[when], y) for y, ok, _ in solved]
 
     one = traced(states, first)
     of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in held.items()})
-    mean = jax.tree.map(lambda y: jnp.nanmean(y, axis=0), of_some)
+    flat = [np.asarray(y).reshape(len(chosen), -1) for y in jax.tree.leaves(of_some)]
+    solved = np.flatnonzero(np.isfinite(np.concatenate(flat, axis=1)).all(axis=1))
+    own = solved[thinned(len(solved), _OWN_PATHS)] if solved.size else solved
+    along = jax.tree.map(lambda y: jnp.concatenate([jnp.nanmean(y, axis=0)[None], y[own]]), of_some)
 
     def rates(draw):
-        pairs = zip(trajectories(realise(model, draw).layer), mean, strict=True)
-        return [ode.rates_along(inputs, inputs.times, path) for ode, path in pairs]
+        pairs = zip(trajectories(realise(model, draw).layer), along, strict=True)
+        at = lambda ode, path: ode.rates_along(inputs, inputs.times[when], path)  # noqa: E731
+        return [jax.vmap(lambda path, ode=ode: at(ode, path))(several) for ode, several in pairs]
 
     found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
     variables = {}
     for prefix, of_ode in zip(_prefixes(model), found, strict=True):
         for state, values in of_ode.items():
-            inner = [f"{state}_dim_{i}" for i in range(values.ndim - 2)]
-            variables[prefix + state] = (("draw", model.index, *inner), np.asarray(values))
-    return xr.Dataset(variables, coords={model.index: np.asarray(inputs.times)})
+            inner = [f"{state}_dim_{i}" for i in range(values.ndim - 3)]
+            variables[prefix + state] = (("draw", "path", model.index, *inner), np.asarray(values))
+    at = {"path": np.arange(1 + len(own)), model.index: np.asarray(inputs.times)[when]}
+    return xr.Dataset(variables, coords=at)
 
 
 def _has_network(ode: AbstractTrajectory) -> bool:

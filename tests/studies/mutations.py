@@ -161,8 +161,8 @@ MUTANTS = (
     ),
     Mutant(
         "R-hat good below 1.02", "bayes_dasl/judgement/diagnosis.py",
-        "level = grade(-found[worst], good=-1.01, warning=-_PASSABLE_RHAT)",
-        "level = grade(-found[worst], good=-1.02, warning=-_PASSABLE_RHAT)",
+        "worst, most = int(found.argmax()), 1 + 0.01 * allowed",
+        "worst, most = int(found.argmax()), 1 + 0.02 * allowed",
         ("tests/test_diagnostics.py",),
     ),
     Mutant(
@@ -180,8 +180,8 @@ MUTANTS = (
     ),
     Mutant(
         "nested R-hat good below 1.02", "bayes_dasl/_findings.py",
-        "level = grade(-found, good=-1.01, warning=-1.05)",
-        "level = grade(-found, good=-1.02, warning=-1.05)",
+        "most = 1 + 0.01 * allowed",
+        "most = 1 + 0.02 * allowed",
         ("tests/test_run_findings.py::test_a_fact_of_the_run_is_a_finding",),
     ),
     Mutant(

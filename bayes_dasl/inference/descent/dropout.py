@@ -7,12 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from ..._findings import unshown_spread
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
 from ..coordinates.hidden_units import hidden_units
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
-from .members import descended, point_estimate, proposals_to_draw, solvable
+from .members import descended, log_densities, point_estimate, proposals_to_draw, solvable
 from .settings import WINDOW, Descent
 
 
@@ -71,13 +72,15 @@ class MCDropout(AbstractEngine):
         best = int(np.nanargmin(np.nanmedian(found.curves["loss"][:, -4 * WINDOW :], axis=1)))
         last = jnp.asarray(found.visited[best, -1])
         keys = jax.random.split(key_masks, proposals_to_draw(self.draws))
-        proposals = solvable(problem, np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys)), self.draws)
+        proposed = np.asarray(jax.jit(jax.vmap(lambda k: masked(last, k)))(keys))
+        proposals = solvable(proposed, log_densities(problem, proposed), self.draws)
         unsaid = "what no mask changes, scientific parameters too, has one value: how uncertain it is stays unsaid"
+        masks = "masks differ by as much as the rate says, whatever the data know"
         return Samples(
             proposals.positions[None],
             {"lp": proposals.log_densities[None]},
             facts={**found.facts, **proposals.facts},
-            findings=(point_estimate(unsaid), *proposals.findings),
+            findings=(point_estimate(unsaid), *proposals.findings, unshown_spread(masks)),
             curves=found.curves_of(best),
             draws_are="masks",
             markov=False,

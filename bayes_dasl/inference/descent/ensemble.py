@@ -11,6 +11,7 @@ from ..problem import Problem
 from .adversary import Adversary
 from .members import descended, log_densities, usable
 from .settings import Descent
+from .spread import spread_by_density
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +56,16 @@ class DeepEnsemble(AbstractEngine):
         return self.members
 
     @property
+    def _apart(self) -> str:
+        """What tells members apart."""
+        if self.anchored and self.bootstrap:
+            return "anchored and bootstrapped members spread as a normal posterior does, and only to first order"
+        if self.anchored or self.bootstrap:
+            kind, lacking = ("anchored", "the noise") if self.anchored else ("bootstrapped", "the prior")
+            return f"members that are {kind} only leave out what {lacking} leaves open"
+        return "only where they began tells members apart"
+
+    @property
     def batch(self) -> int:
         """Positions that are looked at together: all members."""
         return self.members
@@ -82,11 +93,12 @@ class DeepEnsemble(AbstractEngine):
         )
         kept = usable(problem, found.positions, found.weights)
         members = found.positions[kept.members]
+        value = log_densities(problem, members)
         return Samples(
             members[None],
-            {"lp": log_densities(problem, members)[None]},
+            {"lp": value[None]},
             facts={**found.facts, **kept.facts},
-            findings=(*found.findings, kept.finding),
+            findings=(*found.findings, kept.finding, spread_by_density(value, problem.dimension, self._apart)),
             curves=found.curves,
             draws_are=kept.draws_are,
             markov=False,

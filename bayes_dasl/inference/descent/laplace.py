@@ -6,7 +6,8 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from ..._runs.journal import Journal
+from ..._findings import unshown_spread
+from ..._runs.journal import Arrays, Journal
 from ..._runs.progress import ProgressBar
 from ...errors import ModelError
 from ..coordinates.conditional import Conditional
@@ -18,6 +19,7 @@ from ..linearisation import gauss_newton
 from ..problem import Problem
 from .members import descended, log_densities, proposals_to_draw, solvable
 from .settings import Descent
+from .spread import spread_of_normal
 
 SUBSETS = ("all", "last")
 
@@ -84,13 +86,19 @@ class Laplace(AbstractEngine):
         steps[:, free] = noise @ root.T
         # What was held out of the descent is in the posterior.
         references = references_of(problem) if self.descent.held_out else found.references
-        proposed = journal.step("proposals", lambda: {"position": _away(references, mode, steps)})["position"]
-        proposals = solvable(problem, proposed, self.draws)
+        proposed = journal.step("proposals", lambda: _away(references, mode, steps))
+        log_posterior = log_densities(problem, proposed["position"])
+        proposals = solvable(proposed["position"], log_posterior, self.draws)
+        if len(free) < problem.dimension:
+            known, spread = {}, unshown_spread("what the weights of hidden layers leave open is left out")
+        else:
+            log_normal = -0.5 * (noise**2).sum(axis=1) - proposed["log_volume"]
+            known, spread = spread_of_normal(proposed["position"], log_posterior, log_normal)
         return Samples(
             proposals.positions[None],
             {"lp": proposals.log_densities[None]},
-            facts={**found.facts, **proposals.facts},
-            findings=(*found.findings, *proposals.findings),
+            facts={**found.facts, **proposals.facts, **known},
+            findings=(*found.findings, *proposals.findings, spread),
             modes=Modes(mode[None], value[best : best + 1]),
             curves=found.curves_of(best),
             draws_are="independent",
@@ -112,15 +120,20 @@ class Laplace(AbstractEngine):
 
 def _away(
     references: References | None, mode: Float[np.ndarray, " dimension"], steps: Float[np.ndarray, "draw dimension"]
-) -> Float[np.ndarray, "draw dimension"]:
-    """Positions so many steps away from the mode, in conditional coordinates if there are any."""
+) -> Arrays:
+    """Positions so many steps away from the mode, and the log volume by which the coordinates stretch on the way there.
+
+    Steps are taken in conditional coordinates, if there are any.
+    """
+    plain = {"position": mode + steps, "log_volume": np.zeros(len(steps))}
     if references is None:
-        return mode + steps
+        return plain
     arrays = references.frame(mode[None])
     if not is_sound(arrays):
-        return mode + steps
+        return plain
     frame = references.restored(arrays)
-    return positions(frame, np.asarray(_turned(frame, mode, steps)))[0]
+    x, log_volume = positions(frame, np.asarray(_turned(frame, mode, steps)))
+    return {"position": x, "log_volume": log_volume}
 
 
 @jax.jit

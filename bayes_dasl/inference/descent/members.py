@@ -187,7 +187,7 @@ class Kept(NamedTuple):
         message += f"; to {self.stuck} the data are far less likely than to the others" if self.stuck else ""
         return Finding(
             "warning" if lost else "good", "ensemble",
-            f"{message}; their spread is no posterior: judge it by the coverage of forecasts",
+            message,
             "allow more steps, or narrow the priors" if lost else "",
         )  # fmt: skip
 
@@ -242,12 +242,14 @@ def proposals_to_draw(draws: int) -> int:
     return round(_SPARE * draws) + 1
 
 
-def solvable(problem: Problem, proposed: Float[np.ndarray, "n dimension"], wanted: int) -> Proposals:
+def solvable(
+    proposed: Float[np.ndarray, "n dimension"], log_density: Float[np.ndarray, " n"], wanted: int
+) -> Proposals:
     """The first so many proposals of finite log density.
 
     Raises: ModelError if there is none.
     """
-    value = or_lowest(log_densities(problem, proposed))
+    value = or_lowest(log_density)
     kept = np.flatnonzero(np.isfinite(value))
     if not kept.size:
         raise no_start(len(proposed))

@@ -5,13 +5,15 @@ import dataclasses
 import jax
 import numpy as np
 from jaxtyping import Array, Float
+from scipy.special import logsumexp
 
 from ..._runs.journal import Journal
 from ..._runs.progress import ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
-from .members import descended, proposals_to_draw, solvable, usable
+from .members import descended, log_densities, proposals_to_draw, solvable, usable
 from .settings import WINDOW, Descent
+from .spread import spread_of_normal
 
 _RANK = 20
 
@@ -24,6 +26,7 @@ class SWAG(AbstractEngine):
     and then goes on at a constant learning rate, each step at a minibatch of the data drawn anew (half of the times, or
     all where there are constraints, unless the descent has one of its own). The mean of where it is at each look, their
     variances and the last K = 20 deviations D from the mean make the normal. Members are dropped as in `DeepEnsemble`.
+    Importance weights against the posterior say whether these normals are as wide as it is.
 
     Args:
         members: how many descend, each from a prior draw of its own.
@@ -80,13 +83,17 @@ class SWAG(AbstractEngine):
         rng = np.random.default_rng(np.asarray(jax.random.key_data(key_draw)).ravel())
         each = -(-(proposals_to_draw(self.draws) - 1) // int(kept.members.sum()))
         # Member by member in turn, so that any number of them has its share of each.
-        proposed = np.concatenate(np.stack([_draws(places, each, rng) for places in visited[kept.members]], axis=1))
-        proposals = solvable(problem, proposed, self.draws)
+        normals = visited[kept.members]
+        proposed = np.concatenate(np.stack([_draws(places, each, rng) for places in normals], axis=1))
+        log_posterior = log_densities(problem, proposed)
+        proposals = solvable(proposed, log_posterior, self.draws)
+        log_normal = logsumexp([_log_density(proposed, places) for places in normals], axis=0)
+        known, spread = spread_of_normal(proposed, log_posterior, log_normal)
         return Samples(
             proposals.positions[None],
             {"lp": proposals.log_densities[None]},
-            facts={"descent_steps": found.steps + wandered.steps, **kept.facts, **proposals.facts},
-            findings=(kept.finding, *proposals.findings),
+            facts={"descent_steps": found.steps + wandered.steps, **kept.facts, **proposals.facts, **known},
+            findings=(kept.finding, *proposals.findings, spread),
             curves=found.curves,
             draws_are=f"draws around {kept.draws_are}",
             markov=False,
@@ -111,3 +118,17 @@ def _draws(
     mean, deviations = places.mean(axis=0), (places - places.mean(axis=0))[-_RANK:]
     along = rng.normal(size=(number, len(deviations))) @ deviations / np.sqrt(len(deviations) - 1)
     return mean + (rng.normal(size=(number, mean.size)) * places.std(axis=0) + along) / np.sqrt(2)
+
+
+def _log_density(
+    x: Float[np.ndarray, "draw dimension"], places: Float[np.ndarray, "window dimension"]
+) -> Float[np.ndarray, " draw"]:
+    """The log density of that normal, up to a constant, by Woodbury's identity."""
+    mean, deviations = places.mean(axis=0), (places - places.mean(axis=0))[-_RANK:]
+    scale = np.maximum(places.std(axis=0) / np.sqrt(2), 1e-300)
+    loadings = deviations / scale / np.sqrt(2 * (len(deviations) - 1))
+    inner = np.eye(len(loadings)) + loadings @ loadings.T
+    z = (x - mean) / scale
+    along = z @ loadings.T
+    squared = (z**2).sum(axis=1) - (along * np.linalg.solve(inner, along.T).T).sum(axis=1)
+    return -0.5 * (squared + np.linalg.slogdet(inner)[1]) - np.log(scale).sum()

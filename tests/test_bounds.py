@@ -1,0 +1,102 @@
+"""Which posteriors are said to lean on a bound of the prior: those that data push there, by draws in closed form."""
+
+import json
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy import stats
+
+from bayes_dasl.judgement.posterior_findings import posterior_findings
+from bayes_dasl.random import chosen_bounds
+
+DRAWS, PRIOR_DRAWS = 2000, 500
+
+
+@pytest.mark.parametrize(
+    ("prior", "bounds"),
+    [
+        (dist.Uniform(0.0, 5.0), {"lower": 0.0, "upper": 5.0}),
+        (dist.Uniform(-1.0, 1.0).expand([3]).to_event(1), {"lower": -1.0, "upper": 1.0}),
+        (dist.TruncatedNormal(1.0, 1.0, low=0.5), {"lower": 0.5}),
+        (dist.TruncatedNormal(1.0, 1.0, high=2.0), {"upper": 2.0}),
+        (dist.TruncatedNormal(1.0, 1.0, low=0.0, high=2.0), {"lower": 0.0, "upper": 2.0}),
+        (dist.TruncatedNormal(1.0, 1.0, low=0.0), {}),
+        (dist.HalfNormal(1.0), {}),
+        (dist.HalfCauchy(1.0), {}),
+        (dist.LogNormal(0.0, 2.0), {}),
+        (dist.Exponential(1.0), {}),
+        (dist.Beta(2.0, 2.0), {}),
+        (dist.Normal(0.0, 1.0), {}),
+        (dist.Dirichlet(np.ones(3)), {}),
+    ],
+)
+def test_a_support_is_no_bound_that_one_has_chosen(prior, bounds):
+    assert chosen_bounds(prior) == bounds
+
+
+def leaning(draws, prior, bounds):
+    """The subjects of what is said of parameters with these draws `(draw,)`, prior draws and bounds."""
+
+    def group(values):
+        columns = {n: (("chain", "draw"), np.asarray(v)[None], {"group": "science"}) for n, v in values.items()}
+        return xr.Dataset(columns)
+
+    tree = xr.DataTree.from_dict({"posterior": group(draws), "prior": group(prior)})
+    tree.attrs["bounds"] = json.dumps(bounds)
+    return [f.subject for f in posterior_findings(tree, agreed=True)]
+
+
+def uniform(truths, sd, rng):
+    """Numbers between 0 and 1 that are measured to within `sd`: their posteriors are truncated normals."""
+    truths = np.atleast_1d(truths)
+    measured = truths + sd * rng.normal(size=truths.size)
+    names = [f"p{i}" for i in range(truths.size)]
+    draws = {
+        name: stats.truncnorm.rvs(-m / sd, (1 - m) / sd, m, sd, size=DRAWS, random_state=rng)
+        for name, m in zip(names, measured, strict=True)
+    }
+    prior = {name: rng.uniform(size=PRIOR_DRAWS) for name in names}
+    return leaning(draws, prior, {name: {"lower": 0.0, "upper": 1.0} for name in names})
+
+
+@pytest.mark.parametrize("sd", [0.01, 0.05, 0.1, 0.3, 10.0])
+@pytest.mark.parametrize("number", [1, 5, 30])
+def test_sound_fits_are_hardly_ever_told_to_widen_their_prior(sd, number):
+    """Truths from the prior, near a bound too. With R above 5 m of m bounds where a normal of sd s tells the truth, at most
+    0.36 / 5 of fits: the largest of s E[max(z - x, 0)] where the hazard h(x) of a normal is 5 m s.
+    """
+    rng = np.random.default_rng(0)
+    fits = 200 if number == 1 else 40
+    told = sum(bool(uniform(rng.uniform(size=number), sd, rng)) for _ in range(fits))
+    most = 0.36 / 5 * fits
+    assert told <= most + 3 * np.sqrt(most)
+
+
+@pytest.mark.parametrize(("truth", "sd", "side"), [(1.1, 0.03, "upper"), (1.5, 0.1, "upper"), (-2.0, 0.3, "lower")])
+def test_truths_beyond_a_bound_are_found(truth, sd, side):
+    rng = np.random.default_rng(0)
+    found = [uniform(truth, sd, rng) for _ in range(20)]
+    assert sum(each == [f"{side} bound of p0"] for each in found) >= 18, found
+
+
+def test_one_truth_beyond_a_bound_is_found_among_twenty_parameters():
+    rng = np.random.default_rng(0)
+    truths = np.append(np.linspace(0.2, 0.8, 19), 2.0)
+    assert "upper bound of p19" in uniform(truths, 0.05, rng)
+
+
+def test_a_long_tail_does_not_make_a_bound_near():
+    """Its standard deviation is far larger than the distance of the mode from the bound."""
+    rng = np.random.default_rng(0)
+    draws = {"x": 1.0 + rng.lognormal(0.0, 2.0, DRAWS)}
+    assert (np.abs(draws["x"] - 1) < 0.25 * draws["x"].std()).mean() > 0.5
+    prior = {"x": 1.0 + rng.lognormal(0.0, 3.0, PRIOR_DRAWS)}
+    assert leaning(draws, prior, {"x": {"lower": 1.0}}) == []
+
+
+def test_what_the_data_do_not_speak_of_leans_on_nothing():
+    rng = np.random.default_rng(0)
+    draws, prior = ({"x": rng.uniform(size=n)} for n in (DRAWS, PRIOR_DRAWS))
+    assert leaning(draws, prior, {"x": {"lower": 0.0, "upper": 1.0}}) == []
