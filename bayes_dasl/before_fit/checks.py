@@ -11,8 +11,10 @@ from jaxtyping import Array
 
 from .._jax.devices import prepare
 from .._jax.keys import as_key
+from ..data.datasets import units_of
 from ..errors import BayesDaslError
 from ..inference import NUTS, AbstractEngine, pose
+from ..inference.dimensions import unit_findings
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
@@ -60,9 +62,12 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    own = model.in_own_units(data)
     return Check(
         (
             _data(problem),
+            *_converted(data, own),
+            *unit_findings(model, own),
             *_solver(pushed),
             *_prior(problem, pushed),
             *_gradient(problem, engine or NUTS(), key=key_gradient),
@@ -75,6 +80,13 @@ def _data(problem: Problem) -> Finding:
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
     span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}"
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
+
+
+def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
+    held, works_in = units_of(data), units_of(own)
+    changed = [f"{name} from {held[name]} to {units}" for name, units in works_in.items() if units != held[name]]
+    if changed:
+        yield Finding("good", "units of data", f"they are converted: {', '.join(changed)}")
 
 
 def _solver(pushed: Pushed) -> Iterator[Finding]:

@@ -11,8 +11,9 @@ from .._findings import Finding, Level
 from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
+from ..prediction.posterior import fitted_observables
 from .baselines import climatology, persistence
-from .scores import Ensembles, fitted_between, held_out, matched
+from .scores import Ensembles, fitted_between, held_out, in_units_of_forecast, matched
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
@@ -41,10 +42,11 @@ def adequacy_findings(
     yield from _prior_findings(post)
     if fc is None:
         return
-    train = post["observed_data"].to_dataset()
+    train = fitted_observables(post)
     yield from _training_findings(fc, train)
     if test is None:
         return
+    test = in_units_of_forecast(fc, test)
     yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
 
 
@@ -272,7 +274,8 @@ def _crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
-    return xr.DataTree.from_dict({"predictions": fc[group].to_dataset()})
+    # Without units: those of a variance are no units of data.
+    return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})
 
 
 def _finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:

@@ -10,7 +10,8 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import logsumexp
 
-from ..data.datasets import checked_times, index_of
+from ..data.datasets import checked_times, in_units, index_of, units_of
+from ..data.units import agree
 from ..errors import MismatchError
 
 LEVELS = (50, 80, 90, 95)
@@ -50,8 +51,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
-    Raises: MismatchError if an observable is not in the data, or no time is shared.
+    Raises: MismatchError if an observable is not in the data, or no time is shared; DataError for units of another
+    dimension than the forecast's (others are converted).
     """
+    data = in_units_of_forecast(fc, data)
     ensembles, common = matched(fc, data)
     table = score_table(ensembles)
     failed = [~_finite(draws) for draws, _ in ensembles.values()]
@@ -75,6 +78,7 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
+    data = in_units_of_forecast(fc, data)
     ensembles, common = matched(fc, data)
     rng = np.random.default_rng(0)
     ranks = {
@@ -177,7 +181,7 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     """Pair each observable's draws with its observations at the times that both have; and those observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
-    Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
+    Raises: MismatchError if an observable is not in the data, no time is shared, or places or units differ.
     """
     if "predictions" not in fc.children:
         raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
@@ -190,6 +194,7 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
             f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
+    _check_units(predictions, data)
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
     ensembles, common = {}, {}
     for name, variable in predictions.data_vars.items():
@@ -199,6 +204,23 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
         flat = draws.values.reshape(draws.shape[0] * draws.shape[1], -1)
         ensembles[str(name)], common[str(name)] = (flat, observed.values.ravel()), observed
     return ensembles, xr.Dataset(common)
+
+
+def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """Data in the units of a forecast, where both state them.
+
+    Raises: DataError for units of another dimension, or of the index or a place.
+    """
+    if "predictions" not in fc.children:
+        return data
+    return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
+
+
+def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
+    theirs, ours = units_of(predictions), units_of(data)
+    for name in map(str, predictions.data_vars):
+        if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
+            raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
 
 
 def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.thinning import thinned
+from ..judgement.scores import in_units_of_forecast
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain
 
 _TIMES = 4
@@ -34,6 +35,7 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         test: the data that the fit has not seen, likewise.
         observable: its name; it must have one or two coordinates beside the index.
     """
+    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     predictions = fc["predictions"].dataset[observable]
     index, *places = map(str, predictions.dims[2:])
     draws = predictions.transpose("chain", "draw", index, *places).values

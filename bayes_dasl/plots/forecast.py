@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
-from ..judgement.scores import Span, fitted_between
+from ..judgement.scores import Span, fitted_between, in_units_of_forecast
 from ._style import BLACK, BLUE, GREY, ORANGE, STYLE, VERMILION, WIDTH, axis_label, note, percent, plain, time_axis
 
 MOST_TIMES = 1000
@@ -36,6 +36,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
     """
+    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     predictions = fc["predictions"].dataset[observable]
     index = index_of(predictions)
     time = np.asarray(predictions[index].values, float)
