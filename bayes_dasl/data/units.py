@@ -41,14 +41,15 @@ def parsed(text: str) -> Unit | None:
     """What a text means; none if it cannot be read, or pint is not installed."""
     registry = _registry()
     found = None if registry is None else _read(registry, text)
-    if found is None:
+    if registry is None or found is None:
         return None
     quantity, unit = found
     dimensions = {str(name): float(power) for name, power in unit.dimensionality.items()}
     words = dict(registry.Quantity(1.0, unit).unit_items())
     counted = {word: power for word, power in words.items() if registry.Unit(word).dimensionality}
-    factors = (_factor(registry, quantity, each) for each in (unit, registry.Unit(registry.UnitsContainer(counted))))
-    return Unit(f"{quantity:g} {unit}", *factors, dimensions)
+    plain = registry.Unit(registry.UnitsContainer(counted))
+    factor, scale = (_factor(registry, quantity, each) for each in (unit, plain))
+    return Unit(f"{quantity:g} {unit}", factor, scale, dimensions)
 
 
 def _factor(registry: Any, quantity: float, unit: Any) -> float | None:
@@ -77,9 +78,12 @@ def convert(values: Float[np.ndarray, "..."], have: str, want: str) -> Float[np.
         return None
     if a.factor is not None and b.factor is not None:
         return values * (a.factor / b.factor)
-    registry = _registry()
+    registry: Any = _registry()
+    held, wanted = (_read(registry, text) for text in (have, want))
+    if held is None or wanted is None:
+        return None
     try:
-        return np.asarray(registry.Quantity(values, _read(registry, have)[1]).to(_read(registry, want)[1]).magnitude)
+        return np.asarray(registry.Quantity(values, held[1]).to(wanted[1]).magnitude)
     except Exception:  # whatever pint may raise of scales that it cannot convert
         return None
 

@@ -140,7 +140,7 @@ def _factors(units: dict[str, Unit]) -> dict[str, float]:
     """By how much numbers are to be multiplied to be in units of one system, which is the nearest to theirs."""
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
     powers = np.array([[unit.dimensions.get(base, 0.0) for base in bases] for unit in units.values()])
-    logs = np.log([unit.scale for unit in units.values()])
+    logs = np.log([unit.scale or 1.0 for unit in units.values()])
     if bases:
         logs = logs - powers @ np.linalg.lstsq(powers, logs, rcond=None)[0]
     return dict(zip(units, np.exp(logs), strict=True))
