@@ -138,11 +138,20 @@ class TestEquations:
         assert said.level == "good" and "holds" in said.message
         check_units(model(units), data(time))
 
-    def test_the_unit_of_a_state_need_not_be_known(self):
+    def test_units_of_states_and_hidden_numbers_need_not_be_known_for_the_time_to_be_wrong(self):
+        class Logistic(bd.Module):
+            rate: bd.Scalar = bd.field(units="1/day")
+            capacity: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": self.rate * y["y"] * (1 - y["y"] / self.capacity - 0.1)}
+
         bare = data("hour").drop_attrs()
-        bare["time"].attrs["units"] = "hour"
-        [said] = unit_findings(model("1/day", layer_units={}), bare)
-        assert said.level == "bad"
+        layer = bd.ODE(Logistic(dist.LogNormal(0.0, 0.3), 9.0), {"y": 3.0})
+        for time, level in (("hour", "bad"), ("day", "good")):
+            bare["time"].attrs["units"] = time
+            [said] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), bare)
+            assert said.level == level and "not checked" not in said.message
 
     @pytest.mark.parametrize("units", ["mg/L/hour", "1", "hour"])
     def test_a_wrong_dimension_is_a_finding_and_no_refusal(self, units):

@@ -2,8 +2,8 @@ r"""Whether equations hold together in the units that are stated for their numbe
 
 A law of nature holds in any units: if each number $q_i$ of an equation $f$ is told in units that make it $s_i$ times as
 large, the result is $s$ times as large, $f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tried with plain
-numbers at a few points, whatever the equation is written in. A number inside of the code has no unit; one for which
-none is stated has a dimension of its own.
+numbers at a few points, whatever the equation is written in. A number inside of the code has no unit; one of which none
+is stated may have any.
 """
 
 from collections.abc import Iterator, Mapping
@@ -121,19 +121,18 @@ def _stated(function: Any, path: tuple) -> str:
 
 
 def _units(equation: _Equation) -> dict[str, Unit]:
-    """What the stated units mean; that of which none can be read has a dimension of its own."""
-    found = {}
-    for name, text in equation.stated.items():
-        unit = parsed(text) if text else None
-        if unit is None or unit.scale is None:
-            unit = Unit(name, 1.0, 1.0, {f"of {name}": 1.0})
-        found[name] = unit
-    return found
+    """What the stated units mean; what has none that can be read is taken for a plain number, for the time being."""
+    found = {name: _readable(text) for name, text in equation.stated.items()}
+    return {name: Unit("", 1.0, 1.0, {}) if unit is None else unit for name, unit in found.items()}
+
+
+def _readable(text: str) -> Unit | None:
+    unit = parsed(text) if text else None
+    return None if unit is None or unit.scale is None else unit
 
 
 def _silent(equation: _Equation) -> list[str]:
-    units = _units(equation)
-    return [name.rsplit(".", 1)[-1] for name, unit in units.items() if f"of {name}" in unit.dimensions]
+    return [name.rsplit(".", 1)[-1] for name, text in equation.stated.items() if _readable(text) is None]
 
 
 def _factors(units: dict[str, Unit]) -> dict[str, float]:
@@ -162,7 +161,9 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
                if not _alike(found[name] / _of_result(equation, name, by), plain[name])]
         for name in equation.results
     }  # fmt: skip
-    if any(off.values()) and (silent := _silent(equation)):
+    silent = _silent(equation)
+    # Where all dimensions agree without them, those of which no unit is known have none of these dimensions.
+    if silent and (any(off.values()) or not bases):
         message = f"{equation.what} was not checked: no unit that can be read is stated for {_listed(silent)}"
         yield Finding("good", _SUBJECT, message)
         return
