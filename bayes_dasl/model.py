@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from .data.datasets import check_units, checked_times, inputs, observations
+from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
@@ -107,6 +107,7 @@ class Model(Module):
                 lacks are drawn.
         """
         if isinstance(data, xr.Dataset):
+            data = self.in_own_units(data)
             held = [name for name in self.observables if name in data]
             observed = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
             data = self.inputs(data)
@@ -150,7 +151,7 @@ class Model(Module):
             start: where the solve starts, in the units of the index; unless given, at the `start` of the layer, else at
                 the first time.
         """
-        layer = self.layer
+        layer, data = self.layer, self.in_own_units(data)
         start = getattr(layer, "start", None) if start is None else start
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
         found = inputs(
@@ -174,6 +175,7 @@ class Model(Module):
         held = [name for name in self.observables if name in data]
         if not isinstance(self.layer, AbstractFilter) or not held:
             return None
+        data = self.in_own_units(data)
         values = {name: jnp.asarray(observations(data, name)) for name in held}
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
@@ -183,6 +185,18 @@ class Model(Module):
                 "row, such as the mean of the replicates"
             )
         return Past(jnp.asarray(times), values)
+
+    def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
+        """Data in the units of the layer, where both state them.
+
+        Args:
+            data: a dataset with observables and forcings; those in other units of the same dimension are converted.
+
+        Raises: DataError for units of another dimension, or of the index or a place.
+        """
+        dims = (dim for name in self.observables for dim in self.dims(name))
+        names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
+        return in_units(data, {name: self.layer.units.get(name, "") for name in names})
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs.
@@ -233,12 +247,13 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     for name in (*model.observables, *model.layer.forcings, *paths(model)):
         if "/" in name:
             raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
+    _refuse_names_of_results(model)
     for name in (*model.observables, *model.layer.forcings):
         if name not in data:
             role = "observable" if name in model.observables else "forcing"
             known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
             raise DataError(f"{role} '{name}' is not in the data; they hold {known}")
-        check_units(data, name, model.layer.units.get(name, ""))
+    data = model.in_own_units(data)
     observed = {name: _observed(model, data, name) for name in model.observables}
     check_shapes(model, model.inputs(data))
     return observed
@@ -247,6 +262,15 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
 def _looks_at_times(node: object) -> bool:
     """Whether a layer says itself which times of data it cannot be fitted to."""
     return hasattr(node, "refuse_times")
+
+
+def _refuse_names_of_results(model: Model) -> None:
+    """Raises: ModelError where an observable, one of several, has a name that results give to something else."""
+    names = model.observables
+    taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
+    for name in names if len(names) > 1 else ():
+        if name in taken:
+            raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
 
 
 def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:

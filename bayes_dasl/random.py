@@ -123,14 +123,21 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
 
 
 def _describe(tree: Any, path: tuple, leaf: dist.Distribution) -> RandomLeaf:
-    group, units, owners = "science", "", []
+    group, owners = "science", []
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
             group = "latent"
-        units = _units(node, path[depth:]) or units
         owners.append(type(node).__name__)
-    return RandomLeaf(dotted(path), leaf, group, units, "/".join(owners))
+    return RandomLeaf(dotted(path), leaf, group, stated_units(tree, path), "/".join(owners))
+
+
+def stated_units(tree: Any, path: tuple) -> str:
+    """The units that a tree states for one of its leaves, random or known; the innermost statement holds."""
+    units = ""
+    for depth, (node, _) in enumerate(_nodes(tree, path)):
+        units = _units(node, path[depth:]) or units
+    return units
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:

@@ -220,8 +220,8 @@ TABLE = [
     fitted("units not a text", lambda: (model(), series("y", np.ones(6), units=3)), DataError,
            "units of 'y' must be text such as 'mg/L', not 3"),
     fitted("units of a forcing",
-           lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="m")),
-           DataError, "'u' is in 'm' but the model works in 'mm'"),
+           lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="s")),
+           DataError, "'u' is in 's' but the model works in 'mm'"),
     # models
     fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
            "model must be a bd.Model, not Decay"),

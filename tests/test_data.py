@@ -8,7 +8,7 @@ from hypothesis import given, settings, strategies as st
 from hypothesis.extra.numpy import arrays
 
 import bayes_dasl as bd
-from bayes_dasl.data.datasets import check_units, checked_times, fingerprint, observations
+from bayes_dasl.data.datasets import checked_times, fingerprint, in_units, observations
 from bayes_dasl.errors import DataError
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
@@ -125,18 +125,35 @@ class TestUnits:
 
     @pytest.mark.parametrize(("name", "units"), [("y", "mg  / L"), ("y", ""), ("bare", "kg"), ("absent", "kg")])
     def test_pass(self, name, units):
-        check_units(self.data, name, units)
+        assert in_units(self.data, {name: units}) is self.data
 
     def test_refuses_other_units(self):
-        for other in ("kg / L", "Mg / L"):  # milli and mega differ by their case alone
+        for other in ("kg", "mol / L"):
             with pytest.raises(DataError, match=f"'y' is in 'mg / L' but the model works in '{other}'"):
-                check_units(self.data, "y", other)
+                in_units(self.data, {"y": other})
 
     def test_refuses_units_that_are_no_text(self):
         data = series([0, 1], y=[1.0, 2.0])
         data["y"].attrs["units"] = 3
         with pytest.raises(DataError, match="units of 'y' must be text"):
-            check_units(data, "y", "")
+            in_units(data, {"y": ""})
+
+    def test_converts_and_leaves_the_data_as_they_were(self):
+        for other, factor in (("g / L", 1e-3), ("Mg / L", 1e-9)):  # milli and mega differ by their case alone
+            found = in_units(self.data, {"y": other})["y"]
+            np.testing.assert_allclose(found, factor * self.data["y"])
+            assert found.attrs["units"] == other and self.data["y"].attrs["units"] == "mg / L"
+
+    def test_refuses_to_convert_a_coordinate(self):
+        data = self.data.assign_coords(time=("time", [0.0, 1.0], {"units": "h"}))
+        with pytest.raises(DataError, match="'time' is in 'h' but the model works in 'day'"):
+            in_units(data, {"time": "day"}, doubtful=True)
+
+    def test_what_cannot_be_compared_may_pass(self):
+        data = self.data.assign(y=self.data["y"].assign_attrs(units="?? !"))
+        assert in_units(data, {"y": "mg"}, doubtful=True) is data
+        with pytest.raises(DataError):
+            in_units(data, {"y": "mg"})
 
 
 class TestSplit:

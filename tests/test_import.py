@@ -8,7 +8,7 @@ import pytest
 
 # Each takes a tenth of a second or more, and most users of a process need few of them.
 HEAVY = (
-    "arviz", "arviz_stats", "blackjax", "haiku", "flax", "jinja2", "matplotlib", "rich", "scipy.interpolate",
+    "arviz", "arviz_stats", "blackjax", "haiku", "flax", "jinja2", "matplotlib", "pint", "rich", "scipy.interpolate",
     "scipy.optimize", "scipy.signal", "scipy.stats", "scoringrules", "typer",
 )  # fmt: skip
 

@@ -243,7 +243,7 @@ def test_another_model_and_no_engine_are_refused(post, unchecked):
         (xr.Dataset(coords={"time": [12.0]}), "the new data hold no value of y"),
         (series([1.0], -1), "new data cannot lie before the start of the model: -1 < 0"),
         (series([np.inf], 12), "observable 'y' is infinite at time 12"),
-        (series([1.0], 12).assign(y=("time", [1.0], {"units": "km"})), "'y' is in 'km' but the model works in 'm'"),
+        (series([1.0], 12).assign(y=("time", [1.0], {"units": "kg"})), "'y' is in 'kg' but the model works in 'm'"),
         (series([1.0], 12).expand_dims("site"), "observable 'y' must have the one dimension time"),
         (xr.Dataset({"y": 1.0}), "coordinate 'time'"),
     ],
@@ -298,7 +298,7 @@ def test_data_are_joined_on_all_times():
         (None, "forcing 'u' is missing at the new time 3"),
         ([1.0, np.nan], "forcing 'u' is missing at the new time 3"),
         ([1.5, 2.0], r"forcing 'u' at time 1 was 1 in the fit and is 1\.5 in the new data"),
-        (("kW", [1.0, 2.0]), "'u' is in 'kW' but the model works in 'W'"),
+        (("s", [1.0, 2.0]), "'u' is in 's' but the model works in 'W'"),
     ],
 )
 def test_forcings_must_be_known_and_the_same(u, message):

@@ -38,7 +38,7 @@ def finite_draws(values: np.ndarray) -> tuple[np.ndarray, int]:
 
 
 def effective_sizes(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Effective sample sizes of `(chain, draw, quantity)`, of the bulk and of the tails at `TAIL`; 0 where not defined."""
+    """Effective sample sizes of `(chain, draw, quantity)`, of bulk and tails (`TAIL`); 0 where not defined."""
     from arviz_stats.base.array import array_stats
 
     with np.errstate(divide="ignore", invalid="ignore"):

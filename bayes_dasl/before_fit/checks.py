@@ -11,8 +11,10 @@ from jaxtyping import Array
 
 from .._jax.devices import prepare
 from .._jax.keys import as_key
+from ..data.datasets import units_of
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
+from ..inference.dimensions import unit_findings
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
@@ -72,8 +74,11 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     check_engine(engine)
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
+    own = model.in_own_units(data)
     yield _data(problem)
+    yield from _converted(data, own)
     yield from _kept(problem)
+    yield from unit_findings(model, own)
     yield from _before_the_data(problem)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
@@ -121,6 +126,8 @@ def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
                 "jump does not act",
                 f"give the layer an earlier start, or the time a prior above {start:g}",
             )  # fmt: skip
+
+
 def _kept(problem: Problem) -> Iterator[Finding]:
     """Whether a fit can be known again; nothing is said where it can."""
     try:
@@ -130,6 +137,13 @@ def _kept(problem: Problem) -> Iterator[Finding]:
             "warning", "checkpoint", str(error),
             "a fit without a checkpoint goes ahead, and is known by its random leaves alone",
         )  # fmt: skip
+
+
+def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
+    held, works_in = units_of(data), units_of(own)
+    changed = [f"{name} from {held[name]} to {units}" for name, units in works_in.items() if units != held[name]]
+    if changed:
+        yield Finding("good", "units of data", f"they are converted: {', '.join(changed)}")
 
 
 def _solver(pushed: Pushed) -> Iterator[Finding]:

@@ -14,6 +14,10 @@ from jaxtyping import Float, Int, Shaped
 
 from ..errors import DataError
 from .layer_inputs import Inputs, interpolated
+from .units import agree, convert
+
+JOINT, DATUM = "joint", "datum"
+"""In results: all data as one variable, and the dimension of data."""
 
 
 def inputs(
@@ -166,15 +170,40 @@ def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("tim
     return np.asarray(variable.transpose(*dims).values, dtype=np.float64)
 
 
-def check_units(data: xr.Dataset, name: str, expected: str) -> None:
-    """Refuse data whose units differ from what the model says; data or models without units pass."""
-    if name not in data.variables or "units" not in data[name].attrs:
-        return
-    units = data[name].attrs["units"]
-    if not isinstance(units, str):
-        raise DataError(f"the units of '{name}' must be text such as 'mg/L', not {units!r}")
-    if expected and " ".join(units.split()) != " ".join(expected.split()):
-        raise DataError(f"'{name}' is in '{units}' but the model works in '{expected}': convert the data first")
+def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = False) -> xr.Dataset:
+    """The data in given units: variables that are in other units of the same dimension are converted.
+
+    Coordinates are not, since the times that are asked for later would then mean others. Where one side states no units
+    nothing is said. Those that cannot be compared pass if they may be `doubtful`.
+
+    Raises: DataError for units of another dimension, or of a coordinate.
+    """
+    if not isinstance(data, xr.Dataset):  # which is told where it is read
+        return data
+    for name, expected in units.items():
+        if name not in data.variables or "units" not in data[name].attrs:
+            continue
+        held = data[name].attrs["units"]
+        if not isinstance(held, str):
+            raise DataError(f"the units of '{name}' must be text such as 'mg/L', not {held!r}")
+        if not expected or (doubtful and not held):
+            continue
+        same = agree(held, expected)
+        variable = data[name]
+        if same or (same is None and doubtful) or variable.dtype.kind not in "iuf":
+            continue
+        values = None if name in data.coords else convert(np.asarray(variable.values, dtype=np.float64), held, expected)
+        if values is None:
+            raise DataError(f"'{name}' is in '{held}' but the model works in '{expected}': convert the data first")
+        attributes = variable.attrs | {"units": expected}
+        data = data.assign({name: (variable.dims, values, attributes)})
+    return data
+
+
+def units_of(data: xr.Dataset) -> dict[str, str]:
+    """The units that variables and coordinates state, as far as they are text."""
+    stated = {str(name): variable.attrs.get("units", "") for name, variable in data.variables.items()}
+    return {name: units for name, units in stated.items() if isinstance(units, str)}
 
 
 def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:

@@ -20,10 +20,12 @@ from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
 from ..errors import ModelError, ReadError
 from ..model import Model
+from ..prediction.arviz_groups import log_prior_group
 from ..prediction.identity import versions
 from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
+from .dimensions import check_units
 from .engine import AbstractEngine, Samples, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
@@ -49,7 +51,8 @@ def fit(
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
+        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model. Those in
+            other units than the model says are converted to its units.
         engine: how draws are made, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was
@@ -59,16 +62,20 @@ def fit(
         key: a whole number or a JAX random key. The same key gives the same draws on the same machine, as long as the
             cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
 
-    Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_likelihood`, `prior`,
-    `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the mean of each datum given each
-    draw); NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and its terms; a
+    Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
+    `posterior_predictive`, `prior`, `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the
+    mean of each datum given each draw). Data that are missing are left out of `log_likelihood`, `posterior_predictive`
+    and `observed_data`: an observable that has gaps runs along `<name>_datum` there, and `fitted_data` has it as it was
+    given. `log_likelihood` has one variable: of several observables it is `joint`, beside which each is a coordinate.
+    NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and its terms; a
     network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
     at the mean states of all draws and along the paths of four; a model with constraints, or a layer with mismatches of
     its own, adds `mismatch`, their root mean square, in units of what is tolerated.
 
-    Raises: DataError, ModelError, also for a checkpoint of a model that cannot be told from others; MismatchError for a
-    checkpoint of another run; ReadError for a folder that holds something else; WriteError where another process is at
-    work in it, or a step cannot be written.
+    Raises: DataError, ModelError (also where the units of numbers and data make the equations wrong by a factor, and
+    for a checkpoint of a model that cannot be told from others); MismatchError for a checkpoint of another run;
+    ReadError for a folder that holds something else; WriteError where another process is at work in it, or a step
+    cannot be written.
     """
     began = time.perf_counter()
     prepare()
@@ -76,8 +83,15 @@ def fit(
     check_device(device)
     check_engine(engine)
     problem = pose(model, data)
-    key_run, key_prior = jax.random.split(as_key(key))
+    check_units(model, data)
+    data = model.in_own_units(data)
+    key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
     identity = _identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
+
+    def named(position):
+        values = problem.constrain(position)
+        return values, problem.log_prior_of(values)
+
     with (
         alone_in(checkpoint),
         computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
@@ -87,12 +101,12 @@ def fit(
             drawn = samples.positions.shape[1]
             warnings.warn(f"stopped early: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
         sampled = time.perf_counter()
-        constrained = jax.jit(jax.vmap(jax.vmap(problem.constrain)))(samples.positions)
-        draws = jax.tree.map(np.asarray, constrained)
+        draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
-        predictive = predictive_groups(model, problem, data, draws, prior, samples)
+        predictive = predictive_groups(model, problem, data, draws, prior, samples, key=key_predict)
     tree = xr.DataTree.from_dict(
         predictive
+        | {"log_prior": log_prior_group(model, log_prior)}
         | data_groups(model, data, float(problem.inputs.start))
         | modes_group(model, problem, samples.modes)
         | training_group(samples.curves)

@@ -6,15 +6,16 @@ import platform
 import jax
 import numpy as np
 import xarray as xr
+from jaxtyping import Array
 
 from ..model import Model
+from ..prediction.arviz_groups import said_of_data, where_seen
 from ..prediction.confounding import confounding
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
     by_chain,
     draws_dataset,
     mismatch_group,
-    over_data,
     plain_attributes,
     with_coordinates,
     with_log_factor,
@@ -32,19 +33,16 @@ def _stats(samples: Samples) -> xr.Dataset:
 
 
 def predictive_groups(
-    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples
+    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples, *, key: Array
 ) -> dict[str, xr.Dataset]:
     """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
-    pushed = push(model, problem.inputs, both, observed=problem.observed)
+    pushed = push(model, problem.inputs, both, observed=problem.observed, key=key)
     health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
 
     groups = {"posterior": draws_dataset(model, draws)}
     groups["sample_stats"] = with_log_factor(_stats(samples), pushed.log_factor[PRIOR_DRAWS:])
-
-    def over_time(values: Draws) -> xr.Dataset:
-        return over_data({name: v[PRIOR_DRAWS:] for name, v in values.items()}, groups, ordered(model, data))
 
     groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
     flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
@@ -53,8 +51,7 @@ def predictive_groups(
     rates = rates_along_paths(model, problem.inputs, flat)
     groups |= {} if rates is None else {"vector_field": by_chain(rates, groups)}
     return groups | {
-        "log_likelihood": over_time(pushed.log_likelihood),
-        "conditional_mean": over_time(pushed.mean),
+        **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data)),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
         "sample_stats_prior": with_coordinates(stats),
     }
@@ -82,6 +79,7 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
 
 
 def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Dataset]:
+    """Observables and forcings; where something is missing (NaN), `fitted_data` are the observables with the gaps."""
     known = data[list(model.layer.forcings)]
     known.attrs = {"start": start}
     observed = ordered(model, data).astype(float)
@@ -89,7 +87,8 @@ def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Da
     for dataset in (known, observed):
         for variable in dataset.variables.values():
             variable.attrs = plain_attributes(variable.attrs)
-    return {"observed_data": observed, "constant_data": known}
+    groups = {"observed_data": where_seen(observed, observed), "constant_data": known}
+    return groups if groups["observed_data"] is observed else groups | {"fitted_data": observed}
 
 
 def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:

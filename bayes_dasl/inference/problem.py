@@ -112,9 +112,16 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         values, log_jacobian = self.constrain_with_volume(position)
+        return sum(self.log_prior_of(values).values(), log_jacobian)
+
+    def log_prior_of(self, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
+        """The log prior density of each random leaf at its own value, by path.
+
+        Args:
+            values: those of every random leaf, by path.
+        """
         leaves = paths(self.model)
-        terms = [jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()]
-        return sum(terms, log_jacobian)
+        return {path: jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()}
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
         """The log priors of a position by group, with the volume of the way to the unconstrained space.

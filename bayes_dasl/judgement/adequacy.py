@@ -12,8 +12,20 @@ from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
+from ..prediction.posterior import fitted_observables
 from .baselines import climatology, persistence
-from .scores import Ensembles, covered, fitted_between, held_out, lower_by, matched, mean_crps, paired, shared
+from .scores import (
+    Ensembles,
+    covered,
+    fitted_between,
+    held_out,
+    in_units_of_forecast,
+    lower_by,
+    matched,
+    mean_crps,
+    paired,
+    shared,
+)
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
@@ -43,10 +55,11 @@ def adequacy_findings(
     yield from _prior_findings(post)
     if fc is None:
         return
-    train = post["observed_data"].to_dataset()
+    train = fitted_observables(post)
     yield from _training_findings(fc, train)
     if test is None:
         return
+    test = in_units_of_forecast(fc, test)
     yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
 
 
@@ -217,7 +230,7 @@ def borne_out_by(
     """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out data show it."""
     if fc is None or test is None or not any(map(leaves_unshown, said)):
         return said
-    shown = _spread_shown(fc, held_out(post["observed_data"].to_dataset(), test, fitted_between(fc)))
+    shown = _spread_shown(fc, held_out(fitted_observables(post), in_units_of_forecast(fc, test), fitted_between(fc)))
     return tuple(borne_out(finding, shown) for finding in said) if shown else said
 
 
@@ -360,7 +373,8 @@ def _crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
-    return xr.DataTree.from_dict({"predictions": fc[group].to_dataset()})
+    # Without units: those of a variance are no units of data.
+    return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})
 
 
 def _finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:

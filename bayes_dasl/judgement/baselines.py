@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ..data.datasets import index_of
+from ..data.datasets import in_units, index_of, units_of
 from ..errors import MismatchError
 from .scores import score_table
 
@@ -74,6 +74,7 @@ def score_baselines(
                 f"the {part} data lack the observables {', '.join(absent)}; "
                 f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
             )
+    test = in_units(test, units_of(train), doubtful=True)
     tables = {}
     for baseline in (climatology, persistence):
         members = baseline(train[names], test[index_of(test[names])].values)

@@ -9,7 +9,8 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from ..data.datasets import checked_times, index_of, occurrence
+from ..data.datasets import checked_times, in_units, index_of, occurrence, units_of
+from ..data.units import agree
 from ..errors import DataError, MismatchError
 from .log_score import EXACT, KERNEL, UNKNOWN, are_whole, exact_log_scores, kernel_log_scores
 
@@ -63,8 +64,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
     units; log_score in nats, of a density in the inverse units; coverages are shares. Lower is better, but for these.
-    Raises: MismatchError if an observable is not in the data, or no time is shared.
+    Raises: MismatchError if an observable is not in the data, or no time is shared; DataError for units of another
+    dimension than the forecast's (others are converted).
     """
+    data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
     ensembles = paired(predictions, common)
     table = score_table(ensembles, exact_log_scores(predictions, noise, common))
@@ -89,6 +92,7 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
+    data = in_units_of_forecast(fc, data)
     ensembles, common = matched(fc, data)
     rng = np.random.default_rng(0)
     ranks = {
@@ -259,8 +263,8 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     """Pair each observable's draws with its observations at the times that both have; and these observations.
 
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
-    differ; DataError for data that are no numbers.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or places or
+    units differ; DataError for data that are no numbers.
     """
     predictions, _, observed = shared(fc, data)
     return paired(predictions, observed), observed
@@ -292,6 +296,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
             f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
+    _check_units(predictions, data)
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
     draws, observed = {}, {}
     for name, variable in predictions.data_vars.items():
@@ -303,6 +308,23 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
+
+
+def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """Data in the units of a forecast, where both state them.
+
+    Raises: DataError for units of another dimension, or of the index or a place.
+    """
+    if "predictions" not in fc.children:
+        return data
+    return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
+
+
+def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
+    theirs, ours = units_of(predictions), units_of(data)
+    for name in map(str, predictions.data_vars):
+        if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
+            raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
 
 
 def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:

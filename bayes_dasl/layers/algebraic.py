@@ -27,7 +27,7 @@ class Algebraic(AbstractLayer):
         function: a function `(t, y, u)` of the value of the index at one row, an empty dict (there are no states) and a
             dict of the forcings at that row, which returns a dict of named values.
         forcings: the data variables that enter the formula: a name, or several.
-        units: the units of forcings and values, by name: data in other units are refused.
+        units: the units of forcings and values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along, such as `temperature` or `sample`.
 
     Shapes: each value is a number; predictions are `(row,)`.

@@ -53,7 +53,7 @@ class BoundaryValue(AbstractLayer):
         domain: (a, b), the two ends, in the units of the index.
         nodes: equally spaced nodes, both ends included.
         forcings: the data variables that the equation reads: a name, or several. They run linearly between their data.
-        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along.
         rtol: the size of the last correction of the damped Newton iteration, relative to the states; it says nothing of
             the error that the nodes leave.

@@ -140,7 +140,7 @@ class Implicit(AbstractLayer):
         observe: a function `(t, y, u)` that turns unknowns into a dict of the values that are predicted; without it the
             unknowns themselves are.
         forcings: the data variables that the equations read: a name, or several.
-        units: the units of unknowns, forcings and observed values, by name: data in other units are refused.
+        units: the units of unknowns, forcings and observed values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along.
         kind: "root" or "fixed_point".
         method: "newton", a damped Newton method for both kinds; or "iteration", which puts a fixed point in its own

@@ -71,7 +71,7 @@ class Kalman(StochasticEquation, AbstractFilter):
             unless `interpolation` says otherwise.
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
-        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError as `SDE` does, and for an `initial_sd` of unknown states; DataError for a past before the start.

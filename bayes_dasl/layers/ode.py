@@ -77,7 +77,7 @@ class ODE(AbstractTrajectory):
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
-        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of

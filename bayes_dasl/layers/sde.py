@@ -158,7 +158,7 @@ class SDE(StochasticEquation):
             unless `interpolation` says otherwise.
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
-        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is `(steps,)` followed by
     the shape of the state; predictions are `(time,)`.

@@ -47,7 +47,7 @@ class SteadyState(AbstractLayer):
         observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
             states themselves are.
         forcings: the data variables that the equation reads: a name, or several.
-        units: the units of states, forcings and observed values, by name: data in other units are refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
         index: the coordinate that the data run along.
         rtol: the size of Newton's last correction, relative to the states.
         atol: what it may be besides, in the units of the states, the same for all.

@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.thinning import thinned
+from ..judgement.scores import in_units_of_forecast
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
 
 _TIMES = 4
@@ -37,6 +38,7 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
     Raises: MismatchError for what is no forecast, or an unknown observable.
     """
     predictions = predictions_of(fc, observable)
+    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     index, *places = map(str, predictions.dims[2:])
     predictions = predictions.drop_duplicates(index)  # replicates are forecast alike
     draws = predictions.transpose("chain", "draw", index, *places).values

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
-from ..judgement.scores import Span, fitted_between
+from ..judgement.scores import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,
@@ -55,6 +55,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     Raises: MismatchError for what is no forecast, or an unknown observable.
     """
     predictions = predictions_of(fc, observable)
+    train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     index = index_of(predictions)
     time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
     # Replicates are forecast alike: one band for each time.

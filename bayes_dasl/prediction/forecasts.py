@@ -12,14 +12,23 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._jax.keys import as_key, printable
-from ..data.datasets import check_units, checked_times
+from ..data.datasets import checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .identity import OWN, model_of
 from .members import repeated, repetitions
-from .posterior import by_chain, check_belongs, draws_of, mismatch_group, over_data, with_coordinates
+from .posterior import (
+    by_chain,
+    check_belongs,
+    draws_of,
+    fitted_observables,
+    in_units_of_fit,
+    mismatch_group,
+    over_data,
+    with_coordinates,
+)
 from .predictive import push
 from .vector_fields import rates_along_paths
 
@@ -65,6 +74,8 @@ def forecast(
     began = time.perf_counter()
     check_belongs(model, post)
     data = _as_dataset(at, post, model.index)
+    seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
+    data = in_units_of_fit(model, post, data.drop_vars(seen))
     inputs = _inputs(model, post, data)
     whose = model_of(model, post, what_if=what_if)
     if whose["model"] != OWN:
@@ -76,7 +87,7 @@ def forecast(
     if repeats > 1:
         predictions, noise = repeated(pushed, repeats, key=jax.random.fold_in(as_key(key), 1))
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
-    observed = post["observed_data"].to_dataset()
+    observed = fitted_observables(post)
     groups = {
         name: over_data(values, post, observed, data)
         for name, values in (
@@ -118,7 +129,7 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known = post["observed_data"].to_dataset(), post["constant_data"].to_dataset()
+    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != model.index]) for name in observed]
     times = observed[model.index].values[np.any([s.values for s in seen], axis=0)]
     both = np.intersect1d(known[model.index].values, data[model.index].values) if model.layer.forcings else ()
@@ -131,7 +142,7 @@ def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str,
 
 def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:
     """What is asked for, at the places of the fitted data where it names none."""
-    places = {n: c for n, c in post["observed_data"].to_dataset().coords.items() if n != index and c.dims == (n,)}
+    places = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
     if isinstance(at, xr.Dataset):
         return at.assign_coords({n: c for n, c in places.items() if n not in at.coords})
     times = np.asarray(at)
@@ -148,13 +159,12 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         start = min(start, float(times[0]))
     if times[0] < start:
         raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
-    past = model.past(post["observed_data"].to_dataset())
+    past = model.past(fitted_observables(post))
     if not model.layer.forcings:
         return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
-        check_units(data, name, model.layer.units.get(name, ""))
     forcings = list(model.layer.forcings)
     index = model.index
     known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)

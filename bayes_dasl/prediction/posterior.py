@@ -12,7 +12,7 @@ import xarray as xr
 
 from .._jax.tree import short_names
 from .._runs.files import replacing
-from ..data.datasets import index_of
+from ..data.datasets import in_units, index_of, units_of
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, chosen_bounds, describe_distribution, paths
@@ -162,9 +162,25 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
     raise MismatchError(f"this posterior belongs to another model: {'; '.join(p for p in parts if p)}")
 
 
+def fitted_observables(post: xr.DataTree) -> xr.Dataset:
+    """The observables that a posterior was fitted to, over their whole index: NaN where missing."""
+    return post["fitted_data" if "fitted_data" in post.children else "observed_data"].to_dataset()
+
+
+def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """New data in the units of the model, or, where it states none, in those of the data that it was fitted to.
+
+    Raises: DataError for units of another dimension, or of the index or a place.
+    """
+    fitted = fitted_data(post)
+    along = units_of(fitted.coords.to_dataset())
+    data = in_units(model.in_own_units(data), {n: u for n, u in units_of(fitted).items() if n not in along})
+    return in_units(data, along, doubtful=True)
+
+
 def fitted_data(post: xr.DataTree) -> xr.Dataset:
     """The data that a posterior was fitted to, with the units of each variable."""
-    groups = [post[name].to_dataset() for name in ("observed_data", "constant_data")]
+    groups = [fitted_observables(post), post["constant_data"].to_dataset()]
     return xr.merge(groups, combine_attrs="drop_conflicts").drop_attrs(deep=False)
 
 

@@ -18,8 +18,9 @@ from ..judgement.baselines import score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.finite import usable_draws
-from ..judgement.scores import check_forecast, fitted_between, held_out, lower_by, pit, score
+from ..judgement.scores import check_forecast, fitted_between, held_out, in_units_of_forecast, lower_by, pit, score
 from ..plots import epistemic_parts, science_parameters
+from ..prediction.posterior import fitted_observables
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 
@@ -51,7 +52,7 @@ def render(
 ) -> str:
     """Return the page as HTML."""
     _check_arguments(post, fc, name, rivals)
-    train = post["observed_data"].to_dataset()
+    train = fitted_observables(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
     diagnosis = diagnose(post, fc, test, rivals=rivals)
@@ -125,6 +126,7 @@ def _held_out(
     """The test data without values that were fitted, or none where nothing is left; and whether that is so."""
     if test is None:
         return test, False
+    test = in_units_of_forecast(fc, test)
     left = held_out(train, test, fitted_between(fc))
     seen = [name for name in observables if name in left]
     none = bool(seen) and any(test[n].notnull().any() for n in seen) and not any(left[n].notnull().any() for n in seen)

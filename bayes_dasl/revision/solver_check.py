@@ -29,8 +29,9 @@ from .._statistics.thinning import thinned
 from ..errors import ModelError
 from ..inference import Problem, pose
 from ..model import Model
+from ..prediction.arviz_groups import said_of_data
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, fitted_data, mismatch_group, over_data, with_log_factor
+from ..prediction.posterior import draws_of, fitted_data, fitted_observables, mismatch_group, with_log_factor
 from ..prediction.predictive import Pushed, push
 from ..random import is_random
 
@@ -82,7 +83,8 @@ def check_solver(
     problem = pose(tightened(model, factor), fitted_data(post))
     total = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     index = np.arange(total) if correct else thinned(total, draws)
-    again = _solve_again(problem, post, index, earlier_log_weights(post) if correct else None)
+    earlier = earlier_log_weights(post) if correct else None
+    again = _solve_again(problem, post, index, earlier, key=jax.random.fold_in(as_key(key), 1) if correct else None)
     found = {"pareto_k": again.weights.pareto_k, **_largest_shift(post, again), **_tolerances(problem.model)}
     found |= {"failures": int((~again.pushed.ok).sum()), "draws": len(index), "factor": float(factor)}
     found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
@@ -104,11 +106,14 @@ class _Again:
     weights: Weights
 
 
-def _solve_again(problem: Problem, post: xr.DataTree, index: np.ndarray, earlier: np.ndarray | None) -> _Again:
-    """`earlier` are log weights of all draws of the posterior, to be judged with those of the solver."""
+def _solve_again(
+    problem: Problem, post: xr.DataTree, index: np.ndarray, earlier: np.ndarray | None, *, key: Array | None
+) -> _Again:
+    """`earlier` are log weights of all draws of the posterior, to be judged with those of the solver; with a `key`
+    the draws are also those of data."""
     draws = {path: values[index] for path, values in draws_of(problem.model, post).items()}
     before = stored_log_likelihood(post)[index]
-    pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
+    pushed = push(problem.model, problem.inputs, draws, observed=problem.observed, key=key)
     earlier = None if earlier is None else earlier[index]
     log_weights = pushed.log_weight(problem.observed) - before
     return _Again(index, pushed, log_weights, weigh(log_weights, as_rows(draws), earlier))
@@ -221,13 +226,11 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
             f"(R-hat {chains_apart:.3g}), which no weights can mend: fit again with rtol and atol ten times tighter"
         )
     taken = again.weights.resample(len(again.index), key=key)
-    observed = tree["observed_data"].to_dataset()
     groups = resample_groups(tree, taken)
     if "sample_stats" in tree.children:
         stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])
-    for name, values in (("log_likelihood", again.pushed.log_likelihood), ("conditional_mean", again.pushed.mean)):
-        groups[name] = over_data({n: v[taken] for n, v in values.items()}, tree, observed)
+    groups |= said_of_data(again.pushed, taken, tree, fitted_observables(tree))
     groups |= mismatch_group({name: v[taken] for name, v in again.pushed.mismatch.items()}, tree)
     for name, group in groups.items():
         tree[name] = xr.DataTree(group)

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 
 from .._findings import Finding, from_json, to_json
 from .._jax.keys import as_key, printable
-from .._statistics.importance import resample_draws
+from .._statistics.importance import resample_draws, told_apart
 from ..errors import MismatchError
 
 
@@ -73,8 +73,7 @@ def _pointwise(post: xr.DataTree) -> Float[np.ndarray, "chain draw datum"]:
     for variable in post["log_likelihood"].data_vars.values():
         values = variable.transpose("chain", "draw", ...).values
         blocks.append(values.reshape(*values.shape[:2], -1))
-    joined = np.concatenate(blocks, axis=2)
-    return joined[..., ~np.isnan(joined).all(axis=(0, 1))]
+    return np.concatenate(blocks, axis=2)
 
 
 def _weights(log_likelihood: Float[np.ndarray, "chain draw datum"]) -> tuple[Float[np.ndarray, " chain"], float]:
@@ -82,7 +81,7 @@ def _weights(log_likelihood: Float[np.ndarray, "chain draw datum"]) -> tuple[Flo
 
     trees = {
         str(chain): xr.DataTree.from_dict(
-            {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "datum"), values[None])}),
+            {"log_likelihood": xr.Dataset({"y": (("chain", "draw", "datum"), told_apart(values)[None])}),
              "posterior": xr.Dataset({"y": (("chain", "draw"), np.zeros((1, len(values))))})}
         )
         for chain, values in enumerate(log_likelihood)

@@ -21,12 +21,13 @@ from .._statistics.importance import (
     stored_log_likelihood,
     weigh,
 )
-from ..data.datasets import check_units, checked_times, fingerprint, occurrence, series
+from ..data.datasets import checked_times, fingerprint, occurrence, series
 from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, Problem, check_engine, data_groups, fit, pose
 from ..model import Model
+from ..prediction.arviz_groups import said_of_data
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, mismatch_group, over_data, with_log_factor
+from ..prediction.posterior import draws_of, fitted_observables, in_units_of_fit, mismatch_group, with_log_factor
 from ..prediction.predictive import Pushed, push
 
 _SUBJECT = "update"
@@ -76,7 +77,8 @@ def update(
     joined = _joined(model, post, new_data)
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
-    pushed = push(model, problem.inputs, draws, observed=problem.observed)
+    key_predict = jax.random.fold_in(as_key(key), 1)
+    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
     log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
@@ -106,8 +108,9 @@ def _finding(tree: xr.DataTree) -> Finding:
 
 def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
     """The data of the fit and the new ones, on all their times."""
-    observed, known = post["observed_data"].to_dataset(), post["constant_data"].to_dataset()
+    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     index = model.index
+    new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
     if new_times[0] < start:
         raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
@@ -142,7 +145,6 @@ def _new_values(
     dims = tuple(map(str, before.dims))
     if name not in new_data:
         return np.full((len(times), *before.shape[1:]), np.nan)
-    check_units(new_data, name, model.layer.units.get(name, "") or before.attrs.get("units", ""))
     role = "observable" if name in model.observables else "forcing"
     return _on(times, checked_times(new_data, dims[0]), series(new_data, name, role, dims))
 
@@ -190,9 +192,7 @@ def _resampled(
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
     groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
-    for group, values in (("log_likelihood", pushed.log_likelihood), ("conditional_mean", pushed.mean)):
-        groups[group] = over_data({name: v[taken] for name, v in values.items()}, post, joined)
-    return groups
+    return groups | said_of_data(pushed, taken, post, joined)
 
 
 def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:

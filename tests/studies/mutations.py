@@ -25,9 +25,9 @@ MUTANTS = (
         ("tests/test_data.py::TestSplit",),
     ),
     Mutant(
-        "units compared without case", "bayes_dasl/data/datasets.py",
-        'if expected and " ".join(units.split()) != " ".join(expected.split()):',
-        'if expected and " ".join(units.lower().split()) != " ".join(expected.lower().split()):',
+        "units compared without case", "bayes_dasl/data/units.py",
+        'return " ".join(one.split()) == " ".join(other.split())',
+        'return " ".join(one.lower().split()) == " ".join(other.lower().split())',
         ("tests/test_data.py::TestUnits",),
     ),
     Mutant(

@@ -49,7 +49,7 @@ class PDE(AbstractLayer):
             unless `interpolation` says otherwise.
         interpolation: which forcings do not: "step" or "cubic" by name, as for `ODE`.
         jumps: a `bd.Jump`, or several of them: sudden changes of the fields.
-        units: the units of fields, forcings and observed values, by name: data in other units are refused.
+        units: the units of fields, forcings and observed values, by name: data in others are converted, or refused.
         solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or `Chebyshev(stages)` for
             diffusion.
         start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that

@@ -1,0 +1,252 @@
+r"""Whether equations hold together in the units that are stated for their numbers and for the data.
+
+A law of nature holds in any units: if each number $q_i$ of an equation $f$ is told in units that make it $s_i$ times as
+large, the result is $s$ times as large, $f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tried with plain
+numbers at a few points, whatever the equation is written in. A number inside of the code has no unit; one of which none
+is stated may have any.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.tree_util as jtu
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding
+from ..data.units import Unit, installed, parsed
+from ..errors import ModelError
+from ..hybrid import Residual
+from ..layers import ODE, Algebraic
+from ..model import Model
+from ..random import is_random, stated_units
+
+_POINTS = 8
+_FACTOR = 1.7
+"""By which a base unit is changed."""
+_TOLERANCE = 1e-6
+_SUBJECT = "units of equations"
+_LISTED = 6
+
+type Numbers = dict[str, np.ndarray]
+"""The numbers of an equation at some points, `(point, …)`, by name."""
+
+
+class _Equation(NamedTuple):
+    """A function of a model, and the units that are stated for its leaves and for `t`, states, forcings and results."""
+
+    what: str
+    function: Any
+    states: Mapping[str, Any]
+    forcings: tuple[str, ...]
+    index: str
+    stated: dict[str, str]
+    results: dict[str, tuple[str, str]]
+    """Those whose unit, divided by that of the second, is the unit of a result."""
+
+    def texts(self) -> str:
+        """The units that are stated, for a message."""
+        said = {name.rsplit(".", 1)[-1]: units for name, units in self.stated.items() if units}
+        return ", ".join(f"{name} {units}" for name, units in said.items())
+
+
+def check_units(model: Model, data: xr.Dataset) -> None:
+    """Refuse equations that are right in their dimensions and wrong by a factor, in the units that are stated.
+
+    Nothing is computed where no two units differ by a factor, and nothing loads where numbers have none.
+
+    Raises: ModelError that names the units.
+    """
+    for equation in _equations(model, data):
+        if _mixed(_factors(_units(equation))):
+            for finding in _compare(data, equation):
+                if finding.level == "bad":
+                    raise ModelError(f"{finding.message}: {finding.remedy}")
+
+
+def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
+    """What the stated units say of the equations; nothing where numbers have none."""
+    for equation in _equations(model, data):
+        if installed():
+            yield from _compare(data, equation)
+        else:
+            message = "units are compared as texts only, and equations not at all: pip install 'bayes-dasl[units]'"
+            yield Finding("good", _SUBJECT, message)
+
+
+def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
+    """The vector fields of the ODEs of a model, or its formula; of a science with a correction, the science."""
+    layer = model.layer
+    if isinstance(layer, Algebraic):
+        results = {name: (name, "") for name in layer.outputs}
+        found = [("the formula", layer, layer.function, {}, results)]
+    else:
+        parts = [part for part in layer.trajectories or [] if isinstance(part, ODE)]
+        found = [
+            ("the rate of change", part, part.vector_field, part.initial, {n: (n, layer.index) for n in part.initial})
+            for part in parts
+        ]
+    for what, part, function, states, results in found:
+        function = function.science if isinstance(function, Residual) else function
+        if not all(name in data for name in part.forcings):  # what another layer makes
+            continue
+        own = {name: _stated(function, path) for name, (path, _) in _numbers(function).items()}
+        if not any(own.values()):
+            continue
+        named = dict.fromkeys((layer.index, *states, *part.forcings, *results))
+        # A state has the units of the data of its name only if it is what is observed.
+        seen = {n for n in named if n in data.variables and (n not in states or getattr(part, "observe", None) is None)}
+        beside = {n: part.units.get(n, "") or (str(data[n].attrs.get("units", "")) if n in seen else "") for n in named}
+        beside[layer.index] = beside[layer.index].split(" since ")[0]
+        yield _Equation(what, function, states, part.forcings, layer.index, own | beside, results)
+
+
+def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
+    """The path and the value of each random leaf and each known number of a function."""
+    found = {}
+    for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]:
+        number = isinstance(leaf, float) or (hasattr(leaf, "dtype") and np.issubdtype(leaf.dtype, np.inexact))
+        whole = isinstance(leaf, int) and bool(_stated(function, path))
+        if path and (is_random(leaf) or number or whole):
+            found[jtu.keystr(path)] = (path, leaf)
+    return found
+
+
+def _stated(function: Any, path: tuple) -> str:
+    try:
+        return stated_units(function, path)
+    except ModelError:  # a known number inside of something whose parts have no names
+        return ""
+
+
+def _units(equation: _Equation) -> dict[str, Unit]:
+    """What the stated units mean; what has none that can be read is taken for a plain number, for the time being."""
+    found = {name: _readable(text) for name, text in equation.stated.items()}
+    return {name: Unit("", 1.0, 1.0, {}) if unit is None else unit for name, unit in found.items()}
+
+
+def _readable(text: str) -> Unit | None:
+    unit = parsed(text) if text else None
+    return None if unit is None or unit.scale is None else unit
+
+
+def _silent(equation: _Equation) -> list[str]:
+    return [name.rsplit(".", 1)[-1] for name, text in equation.stated.items() if _readable(text) is None]
+
+
+def _factors(units: dict[str, Unit]) -> dict[str, float]:
+    """By how much numbers are to be multiplied to be in units of one system, which is the nearest to theirs."""
+    bases = sorted({base for unit in units.values() for base in unit.dimensions})
+    powers = np.array([[unit.dimensions.get(base, 0.0) for base in bases] for unit in units.values()])
+    logs = np.log([unit.scale or 1.0 for unit in units.values()])
+    if bases:
+        logs = logs - powers @ np.linalg.lstsq(powers, logs, rcond=None)[0]
+    return dict(zip(units, np.exp(logs), strict=True))
+
+
+def _mixed(factors: Mapping[str, float]) -> bool:
+    return any(abs(np.log(factor)) > _TOLERANCE for factor in factors.values())
+
+
+def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
+    units = _units(equation)
+    bases = sorted({base for unit in units.values() for base in unit.dimensions})
+    changes = [{n: _FACTOR ** unit.dimensions.get(base, 0.0) for n, unit in units.items()} for base in bases]
+    factors = _factors(units)
+    plain, *changed = _results(data, equation, [dict.fromkeys(units, 1.0), *changes, factors])
+    *by_base, coherent = changed
+    off = {
+        name: [base for base, found, by in zip(bases, by_base, changes, strict=True)
+               if not _alike(found[name] / _of_result(equation, name, by), plain[name])]
+        for name in equation.results
+    }  # fmt: skip
+    silent = _silent(equation)
+    # Where all dimensions agree without them, those of which no unit is known have none of these dimensions.
+    if silent and (any(off.values()) or not bases):
+        message = f"{equation.what} was not checked: no unit that can be read is stated for {_listed(silent)}"
+        yield Finding("good", _SUBJECT, message)
+        return
+    for name, bases_off in off.items():
+        if bases_off:
+            yield Finding(
+                "warning", _SUBJECT,
+                f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' is wrong in its "
+                f"dimension of {' and '.join(base.strip('[]') for base in bases_off)}",
+                "a unit is wrong, or a number inside of the equation has one: make it a field, such as "
+                "`gravity: float = bd.field(units='m/s^2', default=9.81)`",
+            )  # fmt: skip
+            continue
+        right = coherent[name] / _of_result(equation, name, factors)
+        if not _alike(right, plain[name]):
+            yield Finding(
+                "bad", _SUBJECT,
+                f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' "
+                f"{_times(plain[name], right)}",
+                "state numbers and data in units of one system, or make a number that converts them a field, such as "
+                "`hours_a_day: float = bd.field(units='hour/day', default=24.0)`",
+            )  # fmt: skip
+            return
+    if not any(off.values()):
+        yield Finding("good", _SUBJECT, f"{equation.what} holds in the units that are stated ({equation.texts()})")
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
+
+
+def _of_result(equation: _Equation, name: str, factors: Mapping[str, float]) -> float:
+    of, over = equation.results[name]
+    return factors[of] / (factors[over] if over else 1.0)
+
+
+def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
+    finite = np.isfinite(found) & np.isfinite(expected)
+    difference = np.abs(found - expected)[finite].max(initial=0.0)
+    return bool(difference <= _TOLERANCE * np.abs(expected)[finite].max(initial=0.0))
+
+
+def _times(found: np.ndarray, right: np.ndarray) -> str:
+    with np.errstate(all="ignore"):
+        ratio = (found / right)[np.isfinite(found / right)]
+    middle = float(np.median(ratio)) if ratio.size else np.nan
+    even = ratio.size and np.allclose(ratio, middle, rtol=1e-4, atol=0.0)
+    return f"comes out {middle:.4g} times as large as it is" if even else "comes out wrong"
+
+
+def _results(data: xr.Dataset, equation: _Equation, factors: list[dict[str, float]]) -> list[dict[str, np.ndarray]]:
+    """What an equation gives at a few points if its numbers are multiplied by each of some factors: in one program."""
+    leaves, structure = jtu.tree_flatten_with_path(equation.function, is_leaf=is_random)
+    values = _points(data, equation)
+    every = {name: np.concatenate([v * by[name] for by in factors]) for name, v in values.items()}
+
+    def at(numbers):
+        function = jtu.tree_unflatten(structure, [numbers.get(jtu.keystr(path), leaf) for path, leaf in leaves])
+        states, forced = ({name: numbers[name] for name in some} for some in (equation.states, equation.forcings))
+        found: Mapping = function(numbers[equation.index], states, forced)
+        return {name: found[name] for name in equation.results}
+
+    found = jax.tree.map(np.asarray, jax.jit(jax.vmap(at))(every))
+    parts = {name: np.split(v, len(factors)) for name, v in found.items()}
+    return [{name: v[i] for name, v in parts.items()} for i in range(len(factors))]
+
+
+def _points(data: xr.Dataset, equation: _Equation) -> Numbers:
+    """Numbers of an equation at a few prior draws, rows of the data, and states about where they begin."""
+
+    def over_points(leaf: Any) -> np.ndarray:
+        if is_random(leaf):
+            return np.asarray(leaf.sample(jax.random.key(len(found)), (_POINTS,)))
+        return np.broadcast_to(leaf, (_POINTS, *np.shape(leaf))).astype(float)
+
+    found: Numbers = {}
+    rng = np.random.default_rng(0)
+    rows = rng.integers(data.sizes[equation.index], size=_POINTS)
+    for name, (_, leaf) in _numbers(equation.function).items():
+        found[name] = over_points(leaf)
+    for name, initial in equation.states.items():
+        begun = over_points(initial)
+        found[name] = np.where(begun == 0, 1.0, begun) * rng.uniform(0.5, 1.5, begun.shape)
+    for name in (equation.index, *equation.forcings):
+        found[name] = np.asarray(data[name].values, float)[rows]
+    return found
