@@ -241,13 +241,14 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     noise is most of a forecast its coverage says nothing of how wide its draws are.
     """
     try:
-        drawn, mean = (matched(_as_predictions(fc, group), unseen)[0] for group in _GROUPS[:2])
+        predictions, noise, common = shared(fc, unseen)
+        moments = [matched(_as_predictions(fc, group), unseen)[0] for group in _MOMENTS]
     except MismatchError:
         return ""
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
-    for name, (draws, observed) in drawn.items():
+    for name, (draws, observed) in paired(predictions, common).items():
         seen = np.isfinite(observed)
-        centre = mean[name][0]
+        centre, _ = _of_each(*(group[name][0] for group in moments), predictions[name], noise)
         ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
         if not seen.any() or ok.sum() < 2:
             continue

@@ -128,8 +128,8 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
         known = seen[values.name].notnull()
         if not known.indexes[index.name].is_unique:
-            known = known.groupby(index.name).any()
-        return values.where(~known.reindex(at, fill_value=False))
+            known = known.groupby(str(index.name)).any()
+        return values.where(~known.reindex(at).fillna(False).astype(bool))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
@@ -235,7 +235,8 @@ def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> Sc
     overall = known.mean(skipna=False)
     shares = [f"coverage_{level}" for level in LEVELS]
     # Whole numbers of data, so that equal shares are equal to the last bit.
-    overall[shares] = known[shares].mul(known["n"], axis=0).round().sum(skipna=False) / known["n"].sum()
+    inside = known[shares].to_numpy() * known[["n"]].to_numpy()
+    overall[shares] = inside.round().sum(axis=0) / known["n"].sum()
     overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"
