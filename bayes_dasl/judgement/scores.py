@@ -231,12 +231,12 @@ def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> Sc
     exact = log_scores or {}
     rows = {name: score_ensemble(*pair, exact.get(name)) for name, pair in ensembles.items()}
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
-    known = table[table["n"] > 0]
+    known = pd.DataFrame(table[table["n"] > 0])
     overall = known.mean(skipna=False)
     shares = [f"coverage_{level}" for level in LEVELS]
-    # Whole numbers of data, so that equal shares are equal to the last bit.
-    inside = known[shares].to_numpy() * known[["n"]].to_numpy()
-    overall[shares] = inside.round().sum(axis=0) / known["n"].sum()
+    if len(known):  # by whole numbers of data, so that equal shares are equal to the last bit
+        counts = known["n"].to_numpy(float)
+        overall[shares] = np.round(known[shares].to_numpy(float).T * counts).sum(axis=1) / counts.sum()
     overall["n"] = known["n"].sum()
     table.loc["all"] = overall
     table.index.name = "observable"

@@ -66,8 +66,8 @@ def update(
     `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
     worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
 
-    Raises: DataError for a datum that the posterior knows already, a missing forcing, other units, or nothing new;
-    MismatchError for a posterior of another model.
+    Raises: DataError for a datum that the posterior knows already, a missing forcing, units of another dimension, or
+    nothing new; MismatchError for a posterior of another model.
     """
     began = time.perf_counter()
     prepare()

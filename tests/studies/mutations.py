@@ -111,6 +111,18 @@ MUTANTS = (
         ("tests/test_scores.py::test_coverage_is_nominal_only_for_the_right_spread",),
     ),
     Mutant(
+        "the log score averages logarithms", "bayes_dasl/judgement/log_score.py",
+        "total = jax.nn.logsumexp(jnp.where(failed, -jnp.inf, density), axis=0)",
+        "total = jnp.log(number) + jnp.where(failed, 0.0, density).sum(axis=0) / number",
+        ("tests/test_log_score.py::test_the_log_score_is_that_of_the_exact_mixture",),
+    ),
+    Mutant(
+        "few members are repeated and not moved apart", "bayes_dasl/prediction/members.py",
+        "return np.sqrt((members + 1) / (2 * gammaincinv((members - 1) / 2, level)))",
+        "return np.ones(repeats)",
+        ("tests/test_few_members.py::test_factors_are_those_of_another_member",),
+    ),
+    Mutant(
         "epistemic variance by n - 1, the total by n", "bayes_dasl/judgement/decomposition.py",
         '"epistemic": centred.var(axis=0),',
         '"epistemic": centred.var(axis=0, ddof=1),',
