@@ -180,8 +180,10 @@ def arm(fault: Fault, folder: Path) -> None:
 def main() -> None:
     in_small_steps()
     told = json.loads(sys.argv[1])
-    # A shell that starts a program in the background lets it ignore Ctrl-C.
+    # Who starts a program in the background lets it ignore some of these.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
     folder = Path(told["folder"])
     arm(Fault(**told.get("fault", {})), Path(told["word"]))
     if told["engine"] == STUDY:
