@@ -115,8 +115,8 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
         known = seen[values.name].notnull()
         if not known.indexes[index.name].is_unique:
-            known = known.groupby(index.name).any()
-        return values.where(~known.reindex(at, fill_value=False))
+            known = known.groupby(str(index.name)).any()
+        return values.where(~(known.astype(float).reindex(at) > 0))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
