@@ -13,7 +13,6 @@ answer is
 
 import argparse
 import re
-import tempfile
 import traceback
 import warnings
 from collections import Counter
@@ -45,6 +44,7 @@ FINE = (CLEAR, TOLD, RIGHT)
 OF_NUMPYRO = {"a prior of a prior", "a prior of a prior, by its rate"}
 """NumPyro raises these itself where the distribution is made: nothing of ours is called yet."""
 _LONGEST = 160
+_OF_A_MACHINE = re.compile(r"(?<!\w)/[\w.+-]+/[\w.+/-]*|0x[0-9a-f]+")  # paths and addresses
 
 
 class Answer(NamedTuple):
@@ -112,8 +112,7 @@ def _plain(said: str) -> str:
 
 def tried(name: str) -> Row:
     outcome, said = answer(CASES[name])
-    words = re.sub(rf"{re.escape(tempfile.gettempdir())}/\S+|{re.escape(str(ROOT))}|0x[0-9a-f]+", "…", said)
-    words = " ".join(words.split())
+    words = " ".join(_OF_A_MACHINE.sub("…", said).split())
     return {"name": name, "group": GROUP_OF[name], "outcome": outcome, "said": words[: 2 * _LONGEST]}
 
 
