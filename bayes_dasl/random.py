@@ -271,8 +271,12 @@ def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
 
     Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
     """
-    if not (math.isfinite(low) and math.isfinite(high) and low < high):
-        raise ModelError(f"between({low}, {high}) is no range: low must be less than high, both finite")
+    try:
+        sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)
+    except TypeError:  # what is no number
+        sound = False
+    if not sound:
+        raise ModelError(f"between({low!r}, {high!r}) is no range: low must be less than high, both finite numbers")
     if not 0 < mass < 1:
         raise ModelError(f"mass must lie between 0 and 1, not {mass}")
     if low == 0:

@@ -14,7 +14,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
-from bayes_dasl.random import paths
+from bayes_dasl.random import paths, realise
 
 TOLERANCE = 1e-9
 GLOBAL = 1000 * TOLERANCE
@@ -168,7 +168,8 @@ class TestEdges:
         found = bd.check(model(), data)
         assert found.level == "bad" and "give the layer start=0" in str(found)
         problem = pose(model(start=0.0), data)
-        assert float(problem.model.layer.begin(problem.inputs)["c"]) == 10.0
+        layer = realise(problem.model, {"layer.vector_field.rate": jnp.asarray(0.7)}).layer
+        assert float(layer.begin(problem.inputs)["c"]) == 10.0
 
     def test_at_zero_within_a_solve(self):
         values = self.solved(Jump(0.0, {"c": 2.0}), start=-1.0)

@@ -44,6 +44,7 @@ FINE = (CLEAR, TOLD, RIGHT)
 OF_NUMPYRO = {"a prior of a prior", "a prior of a prior, by its rate"}
 """NumPyro raises these itself where the distribution is made: nothing of ours is called yet."""
 _LONGEST = 160
+_OF_A_MACHINE = re.compile(r"(?<!\w)/[\w.+-]+/[\w.+/-]*|0x[0-9a-f]+")  # paths and addresses
 
 
 class Answer(NamedTuple):
@@ -87,7 +88,7 @@ def code(name: str) -> str:
 
 
 def shown() -> str:
-    """How many cases of each group were answered how, and the words of each."""
+    """How many cases of each group were answered how, and the words of those that are no clear error."""
     rows = [row for row in latest(held(ROWS), ("name",)) if row["name"] in CASES]
     counts = {group: Counter(row["outcome"] for row in rows if row["group"] == group) for group in GROUPS}
     outcomes = (*FINE, INSIDE, SILENT)
@@ -98,8 +99,9 @@ def shown() -> str:
     old = sum(row.get("code") != code(row["name"]) for row in rows)
     age = f"{old} of {len(rows)} rows are older than the code." if old else "All rows are of the code as it stands."
     each = [["case", "group", "answer", "in words"]]
-    each += [[row["name"], row["group"], row["outcome"], _plain(row["said"])] for row in rows]
-    return f"{table(lines)}\n\n{age}\n\n{table(each)}"
+    others = [row for row in rows if row["outcome"] != CLEAR]
+    each += [[row["name"], row["group"], row["outcome"], _plain(row["said"])] for row in others]
+    return f"{table(lines)}\n\n{age} Those that are answered otherwise than by a clear error:\n\n{table(each)}"
 
 
 def _plain(said: str) -> str:
@@ -110,7 +112,7 @@ def _plain(said: str) -> str:
 
 def tried(name: str) -> Row:
     outcome, said = answer(CASES[name])
-    words = " ".join(said.replace(str(ROOT), "…").split())
+    words = " ".join(_OF_A_MACHINE.sub("…", said).split())
     return {"name": name, "group": GROUP_OF[name], "outcome": outcome, "said": words[: 2 * _LONGEST]}
 
 
