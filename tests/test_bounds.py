@@ -64,10 +64,8 @@ def uniform(truths, sd, rng):
 @pytest.mark.parametrize("sd", [0.01, 0.05, 0.1, 0.3, 10.0])
 @pytest.mark.parametrize("number", [1, 5, 30])
 def test_sound_fits_are_hardly_ever_told_to_widen_their_prior(sd, number):
-    """Truths from the prior, near a bound too.
-
-    With R above 5 m of m bounds where a normal of sd s tells the truth, at most 0.36 / 5 of fits: the largest of
-    s E[max(z - x, 0)] where the hazard h(x) of a normal is 5 m s.
+    """Truths from the prior, near a bound too. With R above 5 m of m bounds, where a normal of sd s tells the truth, at
+    most 0.36 / 5 of fits: the largest of s E[max(z - x, 0)] where the hazard h(x) of a normal is 5 m s.
     """
     rng = np.random.default_rng(0)
     fits = 200 if number == 1 else 40

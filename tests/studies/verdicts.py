@@ -26,11 +26,13 @@ RESULTS = Path(__file__).with_suffix(".jsonl")
 PAGE = ROOT / "docs" / "verdicts.md"
 SEEDS = range(2)
 TASK = ("kind", "case", "seed")
+SLOW = ("a solver that is too coarse",)  # its rough posterior takes long trajectories
 
 
 def tasks(seed: int) -> list[tuple[str, str, int]]:
     sound = [("sound", name, seed) for name in families()]
-    return sound + [("fault", name, 0) for name in FAULTS if seed == 0]
+    faults = [("fault", name, 0) for name in FAULTS if (name in SLOW) == (seed > 0)]
+    return faults + sound if seed == 0 else sound + faults
 
 
 @cache
@@ -74,10 +76,9 @@ def tables() -> str:
     rows = latest(held(RESULTS), TASK)
     faults, sound = ([row for row in rows if row["kind"] == kind] for kind in ("fault", "sound"))
     caught, unsound = ([row for row in of if row["seen"]] for of in (faults, sound))
-    seconds = sum(row["seconds"] for row in rows)
     text = (
         f"**{len(caught)} of {len(faults)} faults are caught; of {len(sound)} sound fits {len(unsound)} are called "
-        f"unsound.** {age(rows, TASK, code_of)} All of them took {seconds / 60:.0f} minutes.\n\n"
+        f"unsound.** {age(rows, TASK, code_of)}\n\n"
     )
     lines = [("fault", "engine", "caught by", "said", "also")]
     lines += [(row["case"], row["engine"], *_told(row), ", ".join(dict.fromkeys(row["also"]))) for row in faults]

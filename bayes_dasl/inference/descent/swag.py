@@ -88,7 +88,7 @@ class SWAG(AbstractEngine):
         log_posterior = log_densities(problem, proposed)
         proposals = solvable(proposed, log_posterior, self.draws)
         log_normal = logsumexp([_log_density(proposed, places) for places in normals], axis=0)
-        known, spread = spread_of_normal(proposed, log_posterior, log_normal)
+        known, spread = spread_of_normal(proposed, log_posterior, log_normal)  # type: ignore[arg-type]
         return Samples(
             proposals.positions[None],
             {"lp": proposals.log_densities[None]},
