@@ -76,9 +76,11 @@ def tables() -> str:
     rows = latest(held(RESULTS), TASK)
     faults, sound = ([row for row in rows if row["kind"] == kind] for kind in ("fault", "sound"))
     caught, unsound = ([row for row in of if row["seen"]] for of in (faults, sound))
+    left = sum(len(tasks(seed)) for seed in SEEDS) - len(rows)
+    missing = f" {left} cases are still to be run." if left else ""
     text = (
         f"**{len(caught)} of {len(faults)} faults are caught; of {len(sound)} sound fits {len(unsound)} are called "
-        f"unsound.** {age(rows, TASK, code_of)}\n\n"
+        f"unsound.**{missing} {age(rows, TASK, code_of)}\n\n"
     )
     lines = [("fault", "engine", "caught by", "said", "also")]
     lines += [(row["case"], row["engine"], *_told(row), ", ".join(dict.fromkeys(row["also"]))) for row in faults]
