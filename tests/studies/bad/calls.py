@@ -88,10 +88,18 @@ CASES = {
     "a forecast beyond its forcing": lambda: bd.forecast(
         model(forcings=("u",)), posterior(model(forcings=("u",))), later().assign(u=("time", [1.0, np.nan, np.nan]))
     ),
-    "a forecast under a forcing of another unit": lambda: bd.forecast(
+    "a forecast under a forcing of another unit": lambda: bool(
+        np.allclose(
+            model(forcings=("u",), units={"u": "mm"}).in_own_units(
+                later().assign(u=("time", np.ones(3), {"units": "m"}))
+            )["u"],
+            1000.0,
+        )
+    ),
+    "a forecast under a forcing of another dimension": lambda: bd.forecast(
         model(forcings=("u",), units={"u": "mm"}),
         posterior(model(forcings=("u",), units={"u": "mm"})),
-        later().assign(u=("time", np.ones(3), {"units": "m"})),
+        later().assign(u=("time", np.ones(3), {"units": "s"})),
     ),
     "a forecast with a dose before the start": lambda: bd.forecast(
         model(jumps=bd.Jump(-1.0, {"y": 1.0})), posterior(model()), data()
