@@ -11,7 +11,7 @@ from .._findings import Finding, Level
 from .._statistics.thinning import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .baselines import climatology, persistence
+from .baselines import baselines
 from .scores import Ensembles, fitted_between, held_out, matched
 
 _DRAWS = 1000  # replicates of the data
@@ -169,10 +169,10 @@ def _held_out_findings(
     for name, rival in rivals.items():
         yield from _against_rival(name, own, matched(rival, test)[0])
     index = index_of(common)
-    for make in (climatology, persistence):
+    for name, make in baselines(train[list(scored)]).items():
         members = make(train[list(scored)], common[index].values)
         other = {n: (members[n].values.reshape(members.sizes["draw"], -1), own[n][1]) for n in scored}
-        yield from _against_baseline(make.__name__, own, other)
+        yield from _against_baseline(name, own, other)
 
 
 def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -10,6 +11,7 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.special import logsumexp
 
+from .._statistics.blocks import blocks_of, draws_at
 from ..data.datasets import checked_times, index_of
 from ..errors import MismatchError
 
@@ -52,10 +54,17 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     units; log_score in nats; coverages are shares. Lower is better, but for the coverages.
     Raises: MismatchError if an observable is not in the data, or no time is shared.
     """
-    ensembles, common = matched(fc, data)
-    table = score_table(ensembles)
-    failed = [~_finite(draws) for draws, _ in ensembles.values()]
-    table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum())
+    matches, common = _matches(fc, data)
+    rows, failed = {}, np.zeros(1, bool)
+    for name, match in matches.items():
+        scores, whole = [], np.ones(1, bool)
+        for draws, observed in match:
+            scores.append(_at_times(draws, observed))
+            whole = whole & _finite(draws)
+        rows[name] = _summary(np.concatenate(scores, axis=1), common[name].values.ravel())
+        failed = failed | ~whole
+    table = _table(rows)
+    table.attrs["failed_draws"] = int(failed.sum())
     index = index_of(common)
     table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
     return table
@@ -75,12 +84,14 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
-    ensembles, common = matched(fc, data)
-    rng = np.random.default_rng(0)
-    ranks = {
-        name: _ranks(draws[_finite(draws)], observed, rng).reshape(common[name].shape)
-        for name, (draws, observed) in ensembles.items()
-    }
+    matches, common = _matches(fc, data)
+    rng, ranks = np.random.default_rng(0), {}
+    for name, match in matches.items():
+        whole = np.ones(1, bool)
+        for draws, _ in match:
+            whole = whole & _finite(draws)
+        of_blocks = [_ranks(draws[whole], observed, rng) for draws, observed in match]
+        ranks[name] = np.concatenate(of_blocks).reshape(common[name].shape)
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
@@ -147,7 +158,11 @@ def score_ensemble(
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
     """
-    draws, observed = np.asarray(draws, float), np.asarray(observed, float)
+    return _summary(_at_times(np.asarray(draws, float), np.asarray(observed, float)), np.asarray(observed, float))
+
+
+def _at_times(draws: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no finite draw."""
     seen = np.isfinite(observed)
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
     finite = np.isfinite(draws)
@@ -155,6 +170,12 @@ def score_ensemble(
         times = seen & (finite == pattern[:, None]).all(axis=0)
         if pattern.any():
             at_times[:, times] = _pointwise(observed[times], draws[pattern][:, times].T)
+    return at_times
+
+
+def _summary(at_times: np.ndarray, observed: np.ndarray) -> dict[str, float | int]:
+    """Means over the observed times."""
+    seen = np.isfinite(observed)
     # NumPy warns at the mean of nothing.
     means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
     scores = dict(zip(POINTWISE, map(float, means), strict=True))
@@ -164,7 +185,10 @@ def score_ensemble(
 
 def score_table(ensembles: Ensembles) -> ScoreTable:
     """Tabulate `score_ensemble` of named (draws, observed) pairs, and their mean as `all`."""
-    rows = {name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()}
+    return _table({name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()})
+
+
+def _table(rows: Mapping[str, Mapping[str, float | int]]) -> ScoreTable:
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
     overall = table[table["n"] > 0].mean()
     overall["n"] = table["n"].sum()
@@ -179,6 +203,37 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
     Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
     Raises: MismatchError if an observable is not in the data, no time is shared, or the places differ.
     """
+    matches, common = _matches(fc, data)
+    return {name: match.whole() for name, match in matches.items()}, common
+
+
+@dataclasses.dataclass(frozen=True)
+class _Match:
+    """Draws of an observable, and observations at some of their times, which are at `columns`."""
+
+    draws: xr.DataArray
+    observed: xr.DataArray
+    columns: np.ndarray
+
+    def __iter__(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Block by block, draws `(draw, datum)` and observed `(datum,)`."""
+        for at in blocks_of(self.draws, {str(dim): size for dim, size in self.observed.sizes.items()}):
+            yield self._at(at), self.observed.isel(at).values.ravel()
+
+    def whole(self) -> tuple[np.ndarray, np.ndarray]:
+        return self._at({str(dim): slice(None) for dim in self.observed.dims}), self.observed.values.ravel()
+
+    def _at(self, at: Mapping[str, slice]) -> np.ndarray:
+        index = str(self.observed.dims[0])
+        columns = self.columns[at[index]]
+        if np.array_equal(columns, np.arange(columns[0], columns[0] + len(columns))):
+            # A file is read much faster by a slice, and of an array that is no copy.
+            columns = slice(columns[0], columns[0] + len(columns))
+        return draws_at(self.draws, {**at, index: columns})
+
+
+def _matches(fc: xr.DataTree, data: xr.Dataset) -> tuple[dict[str, _Match], xr.Dataset]:
+    """What `matched` says, block by block."""
     if "predictions" not in fc.children:
         raise MismatchError("this is no forecast: it has no group 'predictions'; give the result of bd.forecast")
     index = index_of(fc["predictions"].to_dataset())
@@ -191,18 +246,17 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
             f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
         )
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
-    ensembles, common = {}, {}
+    matches = {}
     for name, variable in predictions.data_vars.items():
-        draws = variable.transpose("chain", "draw", index, ...).isel({index: columns})
-        _check_places(draws, data[name])
-        observed = data[name].isel({index: rows}).transpose(*draws.dims[2:]).astype(float)
-        flat = draws.values.reshape(draws.shape[0] * draws.shape[1], -1)
-        ensembles[str(name)], common[str(name)] = (flat, observed.values.ravel()), observed
-    return ensembles, xr.Dataset(common)
+        places = [dim for dim in variable.dims if dim not in ("chain", "draw", index)]
+        _check_places(variable, places, data[name])
+        observed = data[name].isel({index: rows}).transpose(index, *places).astype(float)
+        matches[str(name)] = _Match(variable, observed, columns)
+    return matches, xr.Dataset({name: match.observed for name, match in matches.items()})
 
 
-def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
-    for place in draws.dims[3:]:
+def _check_places(draws: xr.DataArray, places: Sequence[Hashable], data: xr.DataArray) -> None:
+    for place in places:
         if place not in data.dims or not np.array_equal(draws[place].values, data[place].values):
             raise MismatchError(f"'{data.name}' is forecast at other places '{place}' than those of the data")
 

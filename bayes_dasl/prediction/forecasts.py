@@ -2,8 +2,11 @@
 
 import dataclasses
 import datetime
+import os
 import time
+from collections.abc import Mapping
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -14,8 +17,10 @@ from ..data.datasets import check_units, checked_times
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
+from .exchange import GROUPS, Exchange, exchanged
+from .output import Rows, blank, new_file
 from .posterior import check_belongs, draws_of, mismatch_group, over_data, with_coordinates
-from .predictive import push
+from .predictive import Pusher
 
 
 def forecast(
@@ -23,26 +28,32 @@ def forecast(
     post: xr.DataTree,
     at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
     *,
+    path: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
 
     The solve starts where the fitted data started, so the times may be past or future ones. Draws go through in chunks:
-    memory is bounded whatever their number.
+    memory is bounded whatever their number, but for what is returned. With `path` that is in the file too, as `save`
+    would write it, and what is returned reads from there: `decompose`, `score` and `pit` do so block by block.
 
     Args:
         model: the model of the fit.
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
             array of times, in the units of the index.
+        path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns a DataTree with the groups `predictions` (one draw of each datum for each posterior draw),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
-    `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed,
-    from which `decompose` splits the epistemic variance. A draw whose solve fails is NaN and counted in `ok`.
+    `steps`), `mismatch` (of the constraints, at the forecast's times), and `posterior`, the draws that were pushed. A
+    draw whose solve fails is NaN and counted in `ok`. Of a model with science and network, from 100 draws on, also
+    `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of another
+    draw, for up to 4000 draws, from which `decompose` splits the epistemic variance.
 
-    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings; WriteError if the file
+    cannot be written.
     """
     began = time.perf_counter()
     check_belongs(model, post)
@@ -50,35 +61,81 @@ def forecast(
     inputs = _inputs(model, post, data)
     check_shapes(model, inputs)
     draws = draws_of(model, post)
-    pushed = push(model, inputs, draws, key=as_key(key))
-    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
-    observed = post["observed_data"].to_dataset()
-    groups = {
-        name: over_data(values, post, observed, data)
-        for name, values in (
-            ("predictions", pushed.predictions),
-            ("conditional_mean", pushed.mean),
-            ("conditional_variance", pushed.variance),
-        )
-    }
-    for name, variable in groups["conditional_mean"].data_vars.items():
-        noise = model.noise_of(str(name))
-        variable.attrs |= {"noise": type(noise).__name__, "counts_by_moments": int(noise.counts_by_moments)}
-    groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
-    health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
-    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
-    groups["sample_stats_predictions"] = with_coordinates(stats)
-    groups["posterior"] = post["posterior"].to_dataset()
-    groups |= mismatch_group(pushed.mismatch, post)
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {
+    pusher = Pusher(model, inputs, draws, key=as_key(key))
+    exchange = exchanged(model, draws)
+    arrays = _arrays(pusher, exchange, in_memory=path is None)
+    groups = _by_draw(model, post, data, arrays, exchange)
+    attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
         **_fitted_span(model, post, data),
         "signature": post.attrs["signature"],
-        "wall_time_s": time.perf_counter() - began,
     }
-    return tree
+
+    def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+        spent = {"wall_time_s": time.perf_counter() - began}
+        return health | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
+
+    if path is None:
+        return xr.DataTree.from_dict(groups | rest(_push(pusher, exchange, arrays, post)))
+    with new_file(path, groups) as file:
+        with file.rows() as rows:
+            health = _push(pusher, exchange, rows, post)
+        for name, group in rest(health).items():
+            file.append(name, group)
+    return xr.open_datatree(path, engine="h5netcdf")
+
+
+def _arrays(pusher: Pusher, exchange: Exchange | None, *, in_memory: bool) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays `(draw, …)` by group and observable, for what is pushed."""
+    shapes = {
+        "predictions": (pusher.draws, pusher.shapes.predictions),
+        "conditional_mean": (pusher.draws, pusher.shapes.mean),
+        "conditional_variance": (pusher.draws, pusher.shapes.variance),
+    }
+    if exchange is not None:
+        shapes["exchanged_mean"] = len(GROUPS) * len(exchange.index), pusher.shapes.mean
+    return {
+        group: {name: blank((draws, *shape.shape), in_memory=in_memory) for name, shape in of_one.items()}
+        for group, (draws, of_one) in shapes.items()
+    }
+
+
+def _by_draw(
+    model: Model, post: xr.DataTree, data: xr.Dataset, arrays: Mapping, exchange: Exchange | None
+) -> dict[str, xr.Dataset]:
+    """Groups that show these arrays."""
+    observed = post["observed_data"].to_dataset()
+    whole = ("predictions", "conditional_mean", "conditional_variance")
+    groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
+    for name, variable in groups["conditional_mean"].data_vars.items():
+        noise = model.noise_of(str(name))
+        variable.attrs |= {"noise": type(noise).__name__, "counts_by_moments": int(noise.counts_by_moments)}
+    groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
+    if exchange is not None:
+        shape = len(GROUPS), len(exchange.index)
+        both = over_data(arrays["exchanged_mean"], post, observed, data, shape).rename(chain="kept", draw="exchange")
+        groups["exchanged_mean"] = both.assign_coords(kept=list(GROUPS), exchange=exchange.index)
+    return groups
+
+
+def _push(pusher: Pusher, exchange: Exchange | None, into: Rows, post: xr.DataTree) -> dict[str, xr.Dataset]:
+    """Fill groups by rows, and say how the solver fared and by how much constraints are broken."""
+    small: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+    for rows, part in pusher():
+        moments = (part.predictions, part.mean, part.variance)
+        for group, values in zip(("predictions", "conditional_mean", "conditional_variance"), moments, strict=True):
+            for name, value in values.items():
+                into[group][name][rows] = value
+        small.append((part.ok, part.steps, part.mismatch))
+    for rows, part in pusher(exchange.draws) if exchange is not None else ():
+        for name, value in part.mean.items():
+            into["exchanged_mean"][name][rows] = value
+    ok, steps, mismatch = jax.tree.map(lambda *a: np.concatenate(a), *small)
+    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
+    health = {"ok": ok.reshape(shape), "steps": steps.reshape(shape)}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+    return {"sample_stats_predictions": with_coordinates(stats), **mismatch_group(mismatch, post)}
 
 
 def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:

@@ -75,13 +75,18 @@ def _beyond(data: xr.Dataset, name: str, number: int) -> tuple[str, ...]:
 
 
 def over_data(
-    values: Mapping[str, np.ndarray], post: Mapping, data: xr.Dataset, at: xr.Dataset | None = None
+    values: Mapping[str, np.ndarray],
+    post: Mapping,
+    data: xr.Dataset,
+    at: xr.Dataset | None = None,
+    shape: tuple[int, int] | None = None,
 ) -> xr.Dataset:
     """Draws `(chain · draw, time, …)` of observables, in the chains of a posterior, over its data or at other times.
 
     `data` are those of the fit, with their dimensions in the model's order; `at` has the times, and may have places.
+    `shape` is another one than that of the posterior.
     """
-    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    shape = shape or tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
     at = data if at is None else at
     index = index_of(data)
     names = dict.fromkeys(str(d) for n in values if n in data for d in data[n].dims if d != index)

@@ -187,8 +187,9 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
         return f"One draw has no epistemic uncertainty: what is known of the variance {where} is aleatoric."
     if not total > 0:
         return f"No predictive variance {where}."
-    names = ("aleatoric", *plots.epistemic_parts(parts))
-    shares = [f"{n} {percent(float(ahead[n].mean()) / total)}" for n in names]
+    of_parts = {"aleatoric": parts["aleatoric"], **plots.epistemic_parts(parts)}
+    means = {name: float(part.sel({index: ahead[index]}).mean()) for name, part in of_parts.items()}
+    shares = [f"{name} {percent(mean / total)}" for name, mean in means.items()]
     return f"Mean variance {where}: {listed(shares)}."
 
 
