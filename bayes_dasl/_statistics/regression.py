@@ -87,5 +87,6 @@ def _orthonormal(design: np.ndarray) -> np.ndarray:
     """A basis of the columns, fewer where they depend on each other: the square of a two-valued leaf is no news."""
     if not design.shape[1]:
         return design
-    left, values, _ = np.linalg.svd(design, full_matrices=False)
-    return left[:, values > 1e-6 * values[0]]
+    values, vectors = linalg.eigh(design.T @ design)
+    some = values > 1e-10 * values[-1]
+    return design @ (vectors[:, some] / np.sqrt(values[some]))
