@@ -6,6 +6,7 @@ from scipy.special import eval_legendre
 
 DRAWS_PER_FEATURE = 20
 _DEGREES = range(3, 13)
+_RIDGE = 1e-6
 
 
 def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
@@ -18,8 +19,7 @@ def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
 
     It is a lower bound: what these features miss of how `x` determines `m` (products of three scalars, weights of a
     network with sign symmetry, or a network too large for its principal components to say what it does) is not in it.
-    The adjustment takes the draws as independent: chains that mix slowly in both `x` and `m` inflate it, the more so
-    the more features there are.
+    The adjustment takes the draws as independent: for chains see `explained_elsewhere`.
 
     Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite; NaN for fewer than 20 draws.
     Units: the square of those of `mean`; those of `features` do not matter.
@@ -44,6 +44,29 @@ def explained_by(columns: np.ndarray | None, mean: np.ndarray) -> np.ndarray:
     left = square - ((columns.T @ centred) ** 2).sum(axis=0)
     adjusted = square - left * (draws - 1) / (draws - 1 - columns.shape[1])
     return np.clip(adjusted, 0.0, square) / draws
+
+
+def predicted(columns: np.ndarray, mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """What a `basis` predicts of `mean`, about its mean, in each half of the draws by a regression on the other.
+
+    Where the halves are of different chains it holds nothing of the draws that it predicts, however slowly chains mix.
+    Shapes: `mean` is `(draw, time)` and so is what is returned, `half` is `(draw,)`.
+    """
+    centred = mean - mean.mean(axis=0)
+    found = np.zeros_like(centred)
+    for own in (half, ~half):
+        others = columns[~own]
+        gram = others.T @ others + _RIDGE * np.eye(columns.shape[1])
+        found[own] = columns[own] @ np.linalg.solve(gram, others.T @ centred[~own])
+    return found
+
+
+def explained_elsewhere(columns: np.ndarray | None, mean: np.ndarray, half: np.ndarray) -> np.ndarray:
+    """Like `explained_by`, but of draws that a regression has not seen: at least so much, for any chains."""
+    if columns is None:
+        return np.full(mean.shape[1], np.nan)
+    centred, found = mean - mean.mean(axis=0), predicted(columns, mean, half)
+    return np.maximum((2 * found * centred - found**2).mean(axis=0), 0.0)
 
 
 def linear_features(features: np.ndarray, most: int) -> np.ndarray:

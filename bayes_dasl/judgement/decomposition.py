@@ -8,7 +8,14 @@ import numpy as np
 import xarray as xr
 
 from .._statistics.blocks import blocks_of, draws_at
-from .._statistics.regression import DRAWS_PER_FEATURE, basis, explained_by, explained_variance as explained_variance
+from .._statistics.regression import (
+    DRAWS_PER_FEATURE,
+    basis,
+    explained_by,
+    explained_elsewhere,
+    explained_variance as explained_variance,
+    predicted,
+)
 from ..errors import MismatchError
 
 GROUPS = ("science", "network")
@@ -74,16 +81,16 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     for row, (name, mean) in enumerate(means.data_vars.items()):
         ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
         failed = max(failed, int((~ok).sum()))
-        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])[ok]
-        split.look_at(str(name), ok)
+        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
+        split.look_at(str(name), ok, chain)
         for at in blocks_of(mean):
             values = draws_at(mean, at)
-            found = total_variance(values[ok], draws_at(variances[name], at)[ok], chain)
+            found = total_variance(values[ok], draws_at(variances[name], at)[ok], chain[ok])
             found |= split.parts(values, at, found["epistemic"])
             for part, numbers in found.items():
                 put(parts[part][row], at, numbers)
-    found = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
-    return found.assign_attrs({"share_error": split.error} if split.leaves else {})
+    told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
+    return told.assign_attrs({"share_error": split.error} if split.leaves else {})
 
 
 def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None) -> dict[str, np.ndarray]:
@@ -125,9 +132,11 @@ class _Split:
         self._pairs: dict[str, tuple[xr.DataArray, np.ndarray]] = {}
         self._bases: dict[tuple[str, bytes], np.ndarray | None] = {}
 
-    def look_at(self, name: str, ok: np.ndarray) -> None:
+    def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """From now on at an observable, of which some draws are whole."""
-        self._ok, self._pairs = ok, {}
+        self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
+        # Regressions are tried on other chains than they were fitted to.
+        self._half = 2 * chain >= self._chains if self._chains > 1 else np.arange(len(chain)) * 2 >= len(chain)
         self._variable = None if self._exchanged is None else self._exchanged[name]
         if self._variable is None or not self.leaves or not ok.any():
             return
@@ -151,7 +160,9 @@ class _Split:
         whole = mean[self._ok]
         spread = whole.var(axis=0)
         for group in GROUPS:
-            least = explained_by(self._basis(group, self._ok), whole)
+            columns = self._basis(group, self._ok)
+            one = self._chains == 1
+            least = explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
             scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
             found[group], found[f"{group}_least"] = np.full(len(epistemic), np.nan), least * scale
             if group in self._pairs:
@@ -159,7 +170,7 @@ class _Split:
                 index = of_group["exchange"].values[some]
                 held = np.zeros(len(mean), bool)
                 held[index] = True
-                share = shared(mean[index], draws_at(of_group, at)[some], self._basis(group, held))
+                share = shared(mean[index], draws_at(of_group, at)[some], self._basis(group, held), self._half[index])
                 found[group] = share * epistemic
         found["interaction"] = epistemic - found["science"] - found["network"]
         return found
@@ -172,12 +183,13 @@ class _Split:
         return self._bases[key]
 
 
-def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None) -> np.ndarray:
+def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray) -> np.ndarray:
     """The share `(datum,)` of the variance that a group of leaves determines, from pairs that share nothing else.
 
-    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or what the features of
-    the group explain of it, differ by more than a little and chance.
-    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features `(draw, p)`.
+    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or its covariance with
+    what a regression on the group's features predicts, differ by more than a little and chance.
+    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features `(draw, p)`, `half`
+    is `(draw,)`.
     """
     draws = len(mean)
     if columns is None:
@@ -186,15 +198,16 @@ def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None) -> n
     squares = (one**2).mean(axis=0), (two**2).mean(axis=0)
     pooled = (squares[0] + squares[1]) / 2
     pooled = np.where(pooled > 0, pooled, 1.0)
+    foreseen = predicted(columns, mean, half)
+    with_one, with_two = (foreseen * one).mean(axis=0) / pooled, (foreseen * two).mean(axis=0) / pooled
     share = (one * two).mean(axis=0) / pooled
     error = np.sqrt(sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True)) / draws) / pooled
     shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
-    explained = ((columns.T @ one) * (columns.T @ two)).sum(axis=0) / draws
     alike = (
         (error <= _COARSEST)
         & (np.abs(squares[1] - squares[0]) / pooled <= _UNLIKE_VARIANCE + 2 * error)
         & (shift <= _UNLIKE_VARIANCE + 2 * np.sqrt(2 / draws))
-        & (np.abs(explained - explained_by(columns, mean)) / pooled <= _UNLIKE_SHARE + 2 / np.sqrt(draws))
+        & (np.abs(with_one - with_two) <= _UNLIKE_SHARE + 2 / np.sqrt(draws))
     )
     return np.where(alike, np.clip(share, 0.0, 1.0), np.nan)
 
