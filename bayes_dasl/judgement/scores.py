@@ -188,7 +188,7 @@ def score_table(ensembles: Ensembles) -> ScoreTable:
     return _table({name: score_ensemble(draws, observed) for name, (draws, observed) in ensembles.items()})
 
 
-def _table(rows: Mapping[str, Mapping[str, float | int]]) -> ScoreTable:
+def _table(rows: dict[str, dict[str, float | int]]) -> ScoreTable:
     table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
     overall = table[table["n"] > 0].mean()
     overall["n"] = table["n"].sum()
