@@ -108,8 +108,8 @@ def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | N
     if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
         return {"total": unknown, "aleatoric": variance[0] if len(variance) else unknown, "epistemic": unknown}
-    several = chain is not None and (chain != chain[0]).any()
-    of_chain = np.unique(chain, return_inverse=True)[1] if several else np.arange(draws)
+    several = chain is not None and bool((chain != chain[0]).any())
+    of_chain = np.unique(chain, return_inverse=True)[1] if chain is not None and several else np.arange(draws)
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
     centred = centred - centred.mean(axis=0)
