@@ -20,7 +20,7 @@ from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, split
 from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
-from .judgement.baselines import score_baselines
+from .judgement.baselines import BASELINES, score_baselines
 from .judgement.diagnosis import Diagnosis, diagnose
 from .judgement.scores import score
 from .model import Model, check_data
@@ -30,7 +30,6 @@ from .reports.document import report
 from .revision.solver_check import check_solver, has_tolerances
 
 _PLOTTED_TIMES = 100
-_BASELINES = {"climatology", "persistence"}
 # A name is that of a folder of a run: it must mean the same on every system and be none of a run's own.
 _LONGEST_NAME = 100
 _OF_A_RUN = {"checkpoint", "posterior.nc", "forecast.nc", "scores.json", "report.html", "study.json"}
@@ -74,7 +73,7 @@ class Study:
         taken: dict[str, str] = {}
         for name in (self.label, *self.rivals):
             _check_name(name, "a model")
-            if name.casefold() in _BASELINES:
+            if name.casefold() in BASELINES:
                 raise ModelError(f"'{name}' is the name of a baseline: give the model another")
             if (alike := taken.get(name.casefold())) is not None:
                 both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"

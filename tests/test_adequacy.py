@@ -140,6 +140,17 @@ def test_a_rival_or_a_baseline_that_wins_is_named():
     assert levels(judged(*noisy))["against climatology"] == "bad"
 
 
+def test_a_seasonal_climatology_that_wins_is_named():
+    rng = np.random.default_rng(3)
+    wave = 3 * np.sin(2 * np.pi * TIMES) + NOISE * rng.normal(size=TIMES.size)
+    post, fc, data = results(wave, LINE, rng, noise=2.2)
+    assert "against seasonal climatology" not in levels(judged(post, fc, data))
+    years = post["observed_data"].to_dataset()
+    years["time"].attrs["units"] = "year"
+    post["observed_data"] = xr.DataTree(years)
+    assert levels(judged(post, fc, data))["against seasonal climatology"] in ("warning", "bad")
+
+
 def test_what_was_not_looked_at_is_not_good():
     post, fc, data = sound(0)
     assert levels(adequacy_findings(post, None, None, {})) == {}

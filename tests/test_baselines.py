@@ -8,8 +8,16 @@ import xarray as xr
 from hypothesis import given, settings, strategies as st
 from trees import make_data, make_fc
 
-from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.baselines import _pairs, climatology, persistence, score_baselines
+from bayes_dasl.errors import DataError, MismatchError
+from bayes_dasl.judgement.baselines import (
+    BASELINES,
+    _pairs,
+    baselines,
+    climatology,
+    persistence,
+    score_baselines,
+    seasonal_climatology,
+)
 from bayes_dasl.judgement.scores import score, score_ensemble
 
 
@@ -163,3 +171,69 @@ def test_errors_name_what_is_missing_and_where():
         score_baselines(train, test[["hare"]])
     with pytest.raises(MismatchError, match="training data lack the observables hares"):
         score_baselines(train, test, observables=["hares"])
+
+
+def seasonal(years, units="day", step=1.0, seed=0):
+    """Daily values of a yearly wave with noise, from the tenth day of some year on."""
+    rng = np.random.default_rng(seed)
+    time = 10.0 + np.arange(0.0, 365.2425 * years, step)
+    values = 10 * np.sin(2 * np.pi * time / 365.2425) + rng.normal(size=time.size)
+    data = series(values, time)
+    data["time"].attrs["units"] = units
+    return data
+
+
+def test_a_seasonal_climatology_takes_the_season_of_all_years():
+    train = seasonal(3.0)
+    time = train["time"].values
+    t = float(time[-1]) + 200.0
+    found = members(seasonal_climatology(train, [t]))
+    apart = np.abs((time - t + 182.62125) % 365.2425 - 182.62125)
+    assert sorted(train["y"].values[apart <= 15.5]) == list(found)
+    assert 3 * 30 <= found.size <= 3 * 32
+    # Across the end of the year too, and for times before the data.
+    around = members(seasonal_climatology(train, [0.0]))
+    assert around.size >= 3 * 30
+    assert abs(around.mean()) < 1.0
+
+
+def test_a_season_without_values_takes_the_five_nearest():
+    train = seasonal(3.0).isel(time=slice(0, 900, 60))
+    assert members(seasonal_climatology(train, [2000.0])).size == 5
+
+
+@pytest.mark.parametrize(
+    ("units", "scale"), [("h", 24.0), ("seconds", 86400.0), ("days since 2001-01-01", 1.0), ("yr", 1 / 365.2425)]
+)
+def test_a_year_is_one_in_any_unit_of_time(units, scale):
+    train = seasonal(2.0, units)
+    expected = members(seasonal_climatology(seasonal(2.0), [800.3]))
+    train = train.assign_coords(time=("time", train["time"].values * scale, train["time"].attrs))
+    assert list(members(seasonal_climatology(train, [800.3 * scale]))) == list(expected)
+
+
+def test_years_of_a_calendar_without_leap_days():
+    train = seasonal(3.0)
+    train["time"].attrs["calendar"] = "360_day"
+    apart = np.abs((train["time"].values - 1500.0 + 180) % 360 - 180)
+    assert members(seasonal_climatology(train, [1500.0])).size == (apart <= 15.5 / 365.2425 * 360).sum()
+
+
+def test_only_data_with_seasons_have_a_seasonal_climatology():
+    plain = ["climatology", "persistence"]
+    assert list(baselines(seasonal(2.0))) == [*plain, "seasonal climatology"] == list(BASELINES)
+    assert list(baselines(seasonal(1.5))) == plain
+    assert list(baselines(seasonal(4.0, step=365.0))) == plain
+    assert list(baselines(seasonal(2.0, units="m"))) == plain
+    yearly, _ = make_data()
+    assert yearly["time"].attrs["units"] == "year" and list(baselines(yearly)) == plain
+    with pytest.raises(DataError, match="no unit of time"):
+        seasonal_climatology(series([1.0, 2.0]), [3.0])
+
+
+def test_where_there_are_seasons_it_is_the_one_to_beat():
+    whole = seasonal(3.0)
+    tables = score_baselines(whole.isel(time=slice(800)), whole.isel(time=slice(800, None)))
+    assert list(tables) == list(BASELINES)
+    best = min(tables, key=lambda name: tables[name].loc["all", "crps"])
+    assert best == "seasonal climatology"

@@ -48,9 +48,31 @@ def test_total_is_computed_on_its_own():
     mean, variance = rng.normal(size=(400, 2)), rng.gamma(2.0, size=(400, 2))
     parts = total_variance(mean, variance)
     second_moment = (variance + mean**2).mean(axis=0)
-    assert parts["total"] == pytest.approx(second_moment - mean.mean(axis=0) ** 2)
-    sample_variance = mean.var(axis=0, ddof=1)
-    assert parts["total"] != pytest.approx(parts["aleatoric"] + sample_variance, rel=1e-6)
+    square_of_mean = mean.mean(axis=0) ** 2 - mean.var(axis=0, ddof=1) / 400
+    assert parts["total"] == pytest.approx(second_moment - square_of_mean)
+    assert parts["total"] != pytest.approx(parts["aleatoric"] + mean.var(axis=0), rel=1e-6)
+
+
+@pytest.mark.parametrize(("chains", "draws"), [(1, 3), (3, 1), (3, 20)])
+def test_few_members_or_chains_have_the_whole_epistemic_variance(chains, draws):
+    """Three values of variance 1, in chains that do not move: with n in the place of n - 1 it would be 2 / 3."""
+    values = np.random.default_rng(18).normal(size=(3, 4000))
+    mean = np.repeat(values, draws, axis=0) if chains > 1 else values
+    found = total_variance(mean, np.ones_like(mean), np.repeat(np.arange(chains), draws))
+    assert abs(standard_errors(found["epistemic"], 1.0)) < 4
+    assert found["total"] == pytest.approx(1 + found["epistemic"])
+
+
+def test_chains_of_unequal_length_leave_no_variance_negative():
+    """Failed draws are missing in some chains; a constant has no variance."""
+    rng = np.random.default_rng(19)
+    mean, chain = rng.normal(size=(60, 50)), np.sort(rng.choice(4, 60, p=[0.1, 0.2, 0.3, 0.4]))
+    found = total_variance(mean, np.ones_like(mean), chain)
+    assert (found["epistemic"] > 0).all()
+    assert abs(standard_errors(found["epistemic"], 1.0)) < 4
+    shifted = total_variance(mean + 1e3, np.ones_like(mean), chain)
+    np.testing.assert_allclose(shifted["epistemic"], found["epistemic"], rtol=1e-9)
+    assert not total_variance(np.full((60, 2), 0.1), np.ones((60, 2)), chain)["epistemic"].any()
 
 
 def test_total_is_the_variance_of_the_predictions():
@@ -71,9 +93,11 @@ def standard_errors(estimate, exact):
 
 
 def split_of(science, network, mean):
-    """Parts at the one time of a forecast whose leaves are given as `(draw,)` or `(draw, leaf)`."""
+    """What regressions tell at the one time of a forecast whose leaves are given as `(draw,)` or `(draw, leaf)`."""
     parts = decompose(forecast_of(mean[:, None], np.ones((mean.size, 1)), science, network))
-    return {name: values.item() for name, values in parts.sel(observable="y").data_vars.items()}
+    found = {name: values.item() for name, values in parts.sel(observable="y").data_vars.items()}
+    found |= {group: found[f"{group}_least"] for group in ("science", "network")}
+    return found | {"interaction": found["epistemic"] - found["science"] - found["network"]}
 
 
 def replicated(draw, count):
@@ -100,8 +124,7 @@ def test_correlated_gaussian_groups(rho):
     exact["interaction"] = exact["epistemic"] - exact["science"] - exact["network"]
     parts = replicated(draw, 300)
     for name, variance in exact.items():
-        # The variance over draws divides by n: every part is a factor (n - 1) / n too small.
-        assert abs(standard_errors(parts[name], variance * (draws - 1) / draws)) < 4
+        assert abs(standard_errors(parts[name], variance)) < 4
     assert abs(standard_errors(parts["science"], 1.2 * exact["science"])) > 4
     if rho:
         assert abs(standard_errors(parts["science"], a**2)) > 4
@@ -120,7 +143,7 @@ def test_a_group_of_many_correlated_leaves():
     for name, group in (("science", slice(4)), ("network", slice(4, None))):
         with_mean = covariance[group] @ weights
         exact = with_mean @ np.linalg.solve(covariance[group, group], with_mean)
-        assert abs(standard_errors(parts[name], exact * (draws - 1) / draws)) < 4
+        assert abs(standard_errors(parts[name], exact)) < 4
 
 
 def test_a_product_of_independent_groups_is_interaction():
@@ -165,6 +188,13 @@ def test_redundant_groups_are_counted_twice():
     assert parts["interaction"] == pytest.approx(-parts["epistemic"], rel=0.02)
 
 
+def test_a_wave_of_one_scalar_is_seen():
+    """Quadratics found 0.0005 of it."""
+    s, w = np.random.default_rng(20).normal(size=(2, 4000))
+    parts = split_of(s, w, np.cos(4 * s) + 0.711 * w)
+    assert parts["science"] / parts["epistemic"] == pytest.approx(0.497, abs=0.05)
+
+
 def test_squares_and_products_within_a_group_are_seen():
     x = np.random.default_rng(7).normal(size=(3000, 3))
     s, w = x[:, :2], x[:, 2]
@@ -174,14 +204,16 @@ def test_squares_and_products_within_a_group_are_seen():
     assert parts["network"] / parts["epistemic"] == pytest.approx(1 / 4, abs=0.05)
 
 
-def test_what_a_quadratic_misses_shows_as_interaction():
+def test_what_a_regression_misses_is_unknown_and_no_interaction():
     s, w = np.sign(np.random.default_rng(8).normal(size=(2, 3, 4000)))
     parts = split_of(s.T, w.T, w.prod(axis=0))
     assert parts["network"] < 0.02 * parts["epistemic"]
     assert parts["interaction"] > 0.98 * parts["epistemic"]
+    told = decompose(forecast_of(w.prod(axis=0)[:, None], np.ones((4000, 1)), s.T, w.T))
+    assert np.isnan(told["network"]).all() and np.isnan(told["interaction"]).all()
 
 
-@pytest.mark.parametrize(("leaves", "fitted"), [(1, 2), (5, 20), (60, 25), (700, 25)])
+@pytest.mark.parametrize(("leaves", "fitted"), [(1, 12), (5, 25), (60, 25), (700, 25)])
 def test_unrelated_leaves_explain_nothing(leaves, fitted):
     rng, draws = np.random.default_rng(9), 500
     mean = rng.normal(size=(draws, 400))
@@ -320,7 +352,7 @@ def test_parts_of_several_observables_and_times_keep_their_places():
     fc = forecast_of(np.zeros((2000, 3)), np.ones((2000, 3)), x[0, :, 0], x[0, :, 1])
     fc["conditional_mean"] = xr.Dataset(mean, coords)
     fc["conditional_variance"] = xr.ones_like(fc["conditional_mean"].to_dataset())
-    science = decompose(fc)["science"]
+    science = decompose(fc)["science_least"]
     for name, a in shares.items():
         # Four standard errors of a variance from 2000 draws, and as much for the chance correlation with the rest.
         tolerance = 0.13 * np.square(a) + 0.18 * np.array(a) + 0.01

@@ -44,7 +44,7 @@ def epistemic(engine: str, **changed: float) -> float:
     """The variance of the line far beyond the data; level and slope are their own unconstrained numbers."""
     key, _ = jax.random.split(jax.random.key(0))
     found = ENGINES[engine].run(pose(*posed(**changed)), key=key, journal=Journal(), bar=ProgressBar(False))
-    return float((found.positions @ [1.0, BEYOND]).var())
+    return float((found.positions @ [1.0, BEYOND]).var(ddof=1))
 
 
 @pytest.mark.slow

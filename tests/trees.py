@@ -176,7 +176,21 @@ def make_fc(
         variables = {name: (dims, y) for name, y in values.items()}
         groups[group] = _labelled(variables, time, shape)
     groups["posterior"] = _pushed(rng, science, weights if network else None)
+    if network:
+        groups["exchanged_mean"] = _exchanged(time, science.ravel(), weights.ravel(), observables, variance)
     return xr.DataTree.from_dict(groups)
+
+
+def _exchanged(time, science, weights, observables, variance) -> xr.Dataset:
+    """Means of the draws with one group kept and the other that of the next draw."""
+    sound = np.zeros(science.shape, bool)
+    pairs = (science, np.roll(weights, 1)), (np.roll(science, 1), weights)
+    means = {
+        name: np.stack([_ensemble(name, time, *pair, sound) for pair in pairs]) * np.exp(variance / 2)
+        for name in observables
+    }
+    coords = {"kept": ["science", "network"], "exchange": np.arange(science.size), "time": time}
+    return xr.Dataset({name: (("kept", "exchange", "time"), y) for name, y in means.items()}, coords)
 
 
 def _ensemble(name, time, science, weights, failed) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 from equinox import error_if
+from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
 
@@ -18,6 +19,23 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     flat, tree = jaxpr_as_fun(unchecked(closed)), jax.tree.structure(shape)
     return lambda *arguments: jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
+
+
+def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """`traced`, with the arrays that the function holds beside it: they are its first argument.
+
+    Held by a program, long series are constants that XLA works on while it compiles; it says so where that takes a
+    second. As arguments they cost nothing there, and other series of the same length find the program on disk.
+    """
+    closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
+    closed, tree = unchecked(closed), jax.tree.structure(shape)
+
+    def run(held, *arguments):
+        with jax.debug_nans(False):  # as `jaxpr_as_fun` does
+            flat = eval_jaxpr(closed.jaxpr, held, *jax.tree.leaves(arguments))
+        return jax.tree.unflatten(tree, flat)
+
+    return run, list(closed.consts)
 
 
 def unchecked(inner: Any) -> Any:

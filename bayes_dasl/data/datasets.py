@@ -126,7 +126,7 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
     if data[name].dtype.kind not in "iuf":
         raise DataError(
             f"{name} must be numbers (years, days, …), not {data[name].dtype}: convert dates first, for example "
-            f"({name} - {name}[0]) / np.timedelta64(1, 'D')"
+            f"({name} - {name}[0]) / np.timedelta64(1, 'D'), with {name}.attrs['units'] = 'day'"
         )
     values = np.asarray(data[name].values, dtype=np.float64)
     if values.size == 0:

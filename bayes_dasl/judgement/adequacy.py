@@ -13,7 +13,7 @@ from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables
-from .baselines import climatology, persistence
+from .baselines import baselines
 from .scores import (
     Ensembles,
     covered,
@@ -218,10 +218,10 @@ def _held_out_findings(
     for name, rival in rivals.items():
         yield from _against_rival(name, own, matched(rival, test)[0])
     index = index_of(common)
-    for make in (climatology, persistence):
+    for name, make in baselines(train[list(scored)]).items():
         members = make(train[list(scored)], common[index].values)
         other = {n: (members[n].values.reshape(members.sizes["draw"], -1), own[n][1]) for n in scored}
-        yield from _against_baseline(make.__name__, own, other)
+        yield from _against_baseline(name, own, other)
 
 
 def borne_out_by(

@@ -10,10 +10,28 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.datasets import in_units, index_of, units_of
-from ..errors import MismatchError
+from ..errors import DataError, MismatchError
 from .scores import score_table
 
-FEWEST_DIFFERENCES = 5
+FEWEST = 5
+SEASONAL = "seasonal climatology"
+BASELINES = ("climatology", "persistence", SEASONAL)
+_DAYS = 365.2425
+_SEASON = 15.5 / _DAYS
+_WHOLE = 0.99
+"""Of a year that counts as whole: the last datum of daily ones is a day short of it."""
+_OF_A_DAY = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 86400.0),
+    **dict.fromkeys(("min", "minute", "minutes"), 1440.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 24.0),
+    **dict.fromkeys(("d", "day", "days"), 1.0),
+    **dict.fromkeys(("week", "weeks"), 1 / 7),
+}
+_OF_A_YEAR = {
+    **dict.fromkeys(("month", "months"), 12.0),
+    **dict.fromkeys(("a", "yr", "year", "years"), 1.0),
+}
+_CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
 
 
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -48,18 +66,65 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
         if seen.size == 0:
             return np.empty((0, time.size))
         columns = [_dressed(seen, values, float(t)) for t in time]
-        members = np.full((max(map(len, columns)), time.size), np.nan)
-        for column, found in enumerate(columns):
-            members[: found.size, column] = found
-        return members
+        return _aligned(columns)
 
     return _forecast(train, time, ensemble)
+
+
+def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    """Forecast, at every time, the training values of its season: of all years, within 15 days of its day of the year.
+
+    Where the data have less than five values there, the five that are nearest in season.
+
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
+    Raises: DataError if the index says no unit of time.
+    """
+    time = np.atleast_1d(np.asarray(times, float))
+    year = _year_of(train)
+    if year is None:
+        raise DataError(f"'{index_of(train)}' has no unit of time such as 'day' or 'h' in attrs['units']")
+
+    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if seen.size == 0:
+            return np.empty((0, time.size))
+        columns = []
+        for t in time:
+            apart = np.abs((seen - t + year / 2) % year - year / 2)
+            nearest = np.partition(apart, min(FEWEST, seen.size) - 1)[min(FEWEST, seen.size) - 1]
+            columns.append(values[apart <= max(nearest, _SEASON * year)])
+        return _aligned(columns)
+
+    return _forecast(train, time, ensemble)
+
+
+def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
+    """The baselines that there are for some data, by name.
+
+    A seasonal climatology is one of them if the index has a unit of time and the data have seasons: at least two years,
+    at least four values in each on average.
+    """
+    found = {"climatology": climatology, "persistence": persistence}
+    year, time = _year_of(train), np.asarray(train[index_of(train)].values)
+    if year is None or time.dtype.kind not in "iuf" or time.size < 2:
+        return found
+    years = float(time[-1] - time[0]) / year
+    return found | ({SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {})
+
+
+def _year_of(data: xr.Dataset) -> float | None:
+    """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where they are no time."""
+    attributes = data[index_of(data)].attrs
+    units = str(attributes.get("units", "")).split(" since ")[0].strip()
+    units = units if len(units) < 3 else units.lower()
+    if units in _OF_A_YEAR:
+        return _OF_A_YEAR[units]
+    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS) if units in _OF_A_DAY else None
 
 
 def score_baselines(
     train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
 ) -> dict[str, pd.DataFrame]:
-    """Score climatology and persistence on the test data, with the columns of `score`.
+    """Score the `baselines` of the training data on the test data, with the columns of `score`.
 
     `observables` defaults to every variable of the training data; name them where the data hold
     forcings too.
@@ -76,9 +141,9 @@ def score_baselines(
             )
     test = in_units(test, units_of(train), doubtful=True)
     tables = {}
-    for baseline in (climatology, persistence):
+    for label, baseline in baselines(train[names]).items():
         members = baseline(train[names], test[index_of(test[names])].values)
-        tables[baseline.__name__] = score_table(
+        tables[label] = score_table(
             {
                 name: (
                     members[name].values.reshape(members.sizes["draw"], test[name].size),
@@ -111,6 +176,14 @@ def _forecast(
     return xr.Dataset(variables, coords={**train.coords, **coords})
 
 
+def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Members `(draw, time)` from those of each time, padded with NaN."""
+    members = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+    for column, found in enumerate(columns):
+        members[: found.size, column] = found
+    return members
+
+
 def _padded(block: np.ndarray, draws: int) -> np.ndarray:
     missing = ((0, draws - block.shape[0]), (0, 0))
     return np.pad(block, missing, constant_values=np.nan)
@@ -135,10 +208,10 @@ def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.
     first = np.arange(seen.size)
     at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
     # The five nearest pairs of all are among the five nearest on either side for each earlier time.
-    near = at[:, None] + np.arange(-FEWEST_DIFFERENCES, FEWEST_DIFFERENCES)
+    near = at[:, None] + np.arange(-FEWEST, FEWEST)
     inside = (near > first[:, None]) & (near < seen.size)
     distance = np.abs(seen[np.clip(near, 0, seen.size - 1)] - seen[:, None] - lead)[inside]
-    rank = min(FEWEST_DIFFERENCES, distance.size) - 1
+    rank = min(FEWEST, distance.size) - 1
     fewest = np.partition(distance, rank)[rank]
     # A little above the tie, so that rounding of the times keeps equal leads together.
     width = max(fewest, width) * (1 + 1e-9) + 4 * np.spacing(np.abs(seen).max() + lead)

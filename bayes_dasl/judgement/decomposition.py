@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import xarray as xr
-from scipy import linalg
 
+from .._statistics.blocks import blocks_of, draws_at
+from .._statistics.regression import (
+    DRAWS_PER_FEATURE,
+    basis,
+    explained_by,
+    explained_elsewhere,
+    explained_variance as explained_variance,
+    predicted,
+)
 from ..errors import MismatchError
 from .scores import check_forecast
 
@@ -16,29 +24,44 @@ MEANINGS = {
     "total": "total variance",
     "aleatoric": "variance of the observation given the draw",
     "epistemic": "variance of the conditional mean over draws",
-    "science": "epistemic variance that knowing the science leaves would remove",
-    "network": "epistemic variance that knowing the network leaves would remove",
-    "interaction": "epistemic variance less science and network",
+    "science": "epistemic variance that knowing the science leaves would remove; NaN where unknown",
+    "network": "epistemic variance that knowing the network leaves would remove; NaN where unknown",
+    "interaction": "epistemic variance less science and network; NaN where one of them is unknown",
+    "science_least": "what knowing the science leaves would remove at least",
+    "network_least": "what knowing the network leaves would remove at least",
 }
-DRAWS_PER_FEATURE = 20
+# By how much exchanged draws may differ from the posterior's, in shares of the variance, besides chance.
+_UNLIKE_VARIANCE, _UNLIKE_SHARE, _MOST_FAILED = 0.1, 0.05, 0.05
+_COARSEST = 0.25
 
 
 def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
-    `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$.
+    `total = aleatoric + epistemic`; the total is computed on its own, from $E[v + m^2] - E[m]^2$. The epistemic part,
+    the variance of $m = E(y \mid \theta)$, is that of independent chains or members, however few: a share $1/n$ of it
+    is not lost. A single chain counts as independent draws.
 
-    With science and network leaves in the model, the epistemic part, the variance of $m = E(y \mid \theta)$, is split
-    by first-order conditional variances under the joint posterior: `science` $= \mathrm{Var}[E(m \mid \text{science})]$
-    is what would vanish on average if the science leaves were known, `network` the same for the network's. Each lies
-    between 0 and `epistemic`. `interaction` is what is left of it. It is positive where only both groups together
-    determine the mean: a true interaction, or two groups that compensate each other, so that neither alone tells much.
-    It is negative where either group alone tells the same, so that both count it.
+    With science and network leaves in the model, the epistemic part is split by first-order conditional variances under
+    the joint posterior: `science` $= \mathrm{Var}[E(m \mid \text{science})]$ is what would vanish on average if the
+    science leaves were known, `network` the same for the network's. `interaction` is what is left of it. It is positive
+    where only both groups together determine the mean: a true interaction, or two groups that compensate each other, so
+    that neither alone tells much. It is negative where either group alone tells the same, so that both count it.
 
-    Both parts are regressions on the posterior's own draws; `explained_variance` says what those can miss.
+    Science and network are the covariance of the means of two draws that share that group and nothing else, which
+    `forecast` makes from 100 draws on, whatever the model is. The standard error of such a share of the epistemic
+    variance is about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent draws, or less. Such pairs
+    can be made where the groups are independent under the posterior, or depend on each other linearly. Where they do
+    not look like draws of the posterior, in mean, variance, or what the group's leaves explain, the part is unknown,
+    and NaN.
+
+    `science_least` and `network_least` are known everywhere: regressions on the draws, which say what a group explains
+    at least. What they miss may be interaction, or the group's own.
+
     Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
     draw's own variance: the others are NaN, and all of them where no draw is left; the split is NaN for fewer than 20.
+    A forecast in a file is read block by block: memory is bounded whatever the number of times and draws.
 
     Args:
         fc: what `forecast` returned.
@@ -48,103 +71,148 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     Units: the square of the observable's, which the coordinate `units` names.
     Raises: MismatchError for what is no forecast, an unknown observable, or several that have different dimensions:
     name those of one kind.
-    Source: Saltelli et al. (2008), Global Sensitivity Analysis; Kucherenko, Tarantola & Annoni (2012), for dependent
-    inputs.
+    Source: Saltelli et al. (2008), Global Sensitivity Analysis; Janon et al. (2014), Asymptotic normality and
+    efficiency of two Sobol index estimators; Kucherenko, Tarantola & Annoni (2012), for dependent inputs.
     """
     check_forecast(fc, "conditional_mean", "conditional_variance")
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
-    mean, variance = (stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
-    leaves = _leaves(fc)
-    ok = np.all(np.isfinite(mean) & ~np.isnan(variance), axis=2)
-    names = [name for name in MEANINGS if leaves or name not in (*GROUPS, "interaction")]
-    parts = {name: np.full(mean.shape[1:], np.nan) for name in names}
-    # As a rule a draw fails for every observable: then this is one pass, and one regression a group.
-    for kept in np.unique(ok, axis=1).T:
-        same = (ok == kept[:, None]).all(axis=0)
-        shape = (kept.sum(), same.sum() * mean.shape[2])
-        flat, flat_variance = (values[kept][:, same].reshape(shape) for values in (mean, variance))
-        row = total_variance(flat, flat_variance)
-        row |= {group: explained_variance(features[kept], flat) for group, features in leaves.items()}
-        if leaves:
-            row["interaction"] = row["epistemic"] - row["science"] - row["network"]
-        for name, values in row.items():
-            parts[name][same] = values.reshape(-1, mean.shape[2])
-    attrs = {name: {"long_name": MEANINGS[name]} for name in names}
-    return labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)), attrs)
+    variances = fc["conditional_variance"].to_dataset()
+    split = _Split(fc)
+    names = [name for name in MEANINGS if split.leaves or name in ("total", "aleatoric", "epistemic")]
+    parts = {name: np.empty(block_shape(means)) for name in names}
+    failed = 0
+    for row, (name, mean) in enumerate(means.data_vars.items()):
+        ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
+        failed = max(failed, int((~ok).sum()))
+        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
+        split.look_at(str(name), ok, chain)
+        for at in blocks_of(mean):
+            values = draws_at(mean, at)
+            found = total_variance(values[ok], draws_at(variances[name], at)[ok], chain[ok])
+            found |= split.parts(values, at, found["epistemic"])
+            for part, numbers in found.items():
+                put(parts[part][row], at, numbers)
+    told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
+    return told.assign_attrs({"share_error": split.error} if split.leaves else {})
 
 
-def total_variance(mean: np.ndarray, variance: np.ndarray) -> dict[str, np.ndarray]:
-    """Return total, aleatoric and epistemic `(time,)` from conditional moments `(draw, time)`.
+def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None) -> dict[str, np.ndarray]:
+    r"""Return total, aleatoric and epistemic `(time,)` from conditional moments `(draw, time)`.
 
-    Shapes: NaN where there is no draw. Of one draw only the aleatoric part is known, the others are NaN.
+    $E[m]^2$ is the mean product of draws of different chains, which is unbiased for independent chains, whatever the
+    draws within one do; each draw is a chain of its own where there is one chain only.
+
+    Shapes: `chain` is `(draw,)`. NaN where there is no draw. Of one draw only the aleatoric part is known.
     """
-    if mean.shape[0] < 2:
+    draws = len(mean)
+    if draws < 2:
         unknown = np.full(mean.shape[1], np.nan)
         return {"total": unknown, "aleatoric": variance[0] if len(variance) else unknown, "epistemic": unknown}
+    several = chain is not None and bool((chain != chain[0]).any())
+    of_chain = np.unique(chain, return_inverse=True)[1] if chain is not None and several else np.arange(draws)
     # Variance knows no origin; near zero the squares lose no digits.
     centred = mean - mean[0]
+    centred = centred - centred.mean(axis=0)
+    sums = np.stack([centred[of_chain == c].sum(axis=0) for c in range(of_chain.max() + 1)]) if several else centred
+    pairs = draws**2 - (np.bincount(of_chain) ** 2).sum()
+    square_of_mean = -(sums**2).sum(axis=0) / pairs  # all draws together sum to zero
     return {
-        "total": (variance + centred**2).mean(axis=0) - centred.mean(axis=0) ** 2,
+        "total": (variance + centred**2).mean(axis=0) - square_of_mean,
         "aleatoric": variance.mean(axis=0),
-        "epistemic": centred.var(axis=0),
+        "epistemic": (centred**2).mean(axis=0) - square_of_mean,
     }
 
 
-def explained_variance(features: np.ndarray, mean: np.ndarray) -> np.ndarray:
-    r"""Estimate $\mathrm{Var}[E(m \mid x)]$ `(time,)` from draws of `x` and `m` (a given-data estimator).
+class _Split:
+    """What leaves and exchanged draws of each group say of the mean of one observable after another."""
 
-    $\bar R^2 \, \mathrm{Var}[m]$, with the adjusted $\bar R^2 = 1 - (1 - R^2)(n - 1)/(n - 1 - p)$, clipped to $[0, 1]$,
-    of least squares on every scalar of `x`, standardised, then the squares and the pairwise products, in that order and
-    as many as keep $p \le n / 20$. More scalars than that are replaced by their leading principal components.
+    def __init__(self, fc: xr.DataTree):
+        self.leaves = _leaves(fc)
+        self._exchanged = fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else None
+        number = 0 if self._exchanged is None else self._exchanged.sizes["exchange"]
+        self.error = float(number**-0.5) if number else float("nan")
+        self._variable: xr.DataArray | None = None
+        self._pairs: dict[str, tuple[xr.DataArray, np.ndarray]] = {}
+        self._bases: dict[tuple[str, bytes], np.ndarray | None] = {}
 
-    What it cannot see: it is a lower bound as far as a quadratic misses how `x` determines `m` (weights of a network
-    with sign symmetry, or a network too large for its principal components to say what it does); `decompose` then shows
-    that share as interaction. The adjustment takes the draws as independent: chains that mix slowly in both `x` and `m`
-    inflate the share, the more so the more features there are.
+    def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
+        """From now on at an observable, of which some draws are whole."""
+        self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
+        # Regressions are tried on other chains than they were fitted to.
+        self._half = 2 * chain >= self._chains if self._chains > 1 else np.arange(len(chain)) * 2 >= len(chain)
+        self._variable = None if self._exchanged is None else self._exchanged[name]
+        if self._variable is None or not self.leaves or not ok.any():
+            return
+        index = self._variable["exchange"].values
+        for group in GROUPS:
+            of_group = self._variable.sel(kept=group, drop=True)
+            finite = np.ones(len(index), bool)
+            for at in blocks_of(of_group):
+                finite &= np.isfinite(draws_at(of_group, at)).all(axis=1)
+            if finite[ok[index]].sum() >= (1 - _MOST_FAILED) * ok[index].sum():
+                self._pairs[group] = of_group, np.flatnonzero(finite & ok[index])
 
-    Shapes: `features` is `(draw, feature)`, `mean` is `(draw, time)`, both finite; NaN for fewer than 20 draws.
-    Units: the square of those of `mean`; those of `features` do not matter.
-    Source: Plischke, Borgonovo & Smith (2013), Global sensitivity measures from given data.
+    def parts(self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray) -> dict[str, np.ndarray]:
+        """Science, network, interaction, and the least of the first two, of means `(draw, datum)` of all draws."""
+        if not self.leaves:
+            return {}
+        if self._ok.sum() < DRAWS_PER_FEATURE:
+            unknown = ("science", "network", "interaction", "science_least", "network_least")
+            return dict.fromkeys(unknown, np.full(len(epistemic), np.nan))
+        found = {}
+        whole = mean[self._ok]
+        spread = whole.var(axis=0)
+        for group in GROUPS:
+            columns = self._basis(group, self._ok)
+            one = self._chains == 1
+            least = explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
+            scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
+            found[group], found[f"{group}_least"] = np.full(len(epistemic), np.nan), least * scale
+            if group in self._pairs:
+                of_group, some = self._pairs[group]
+                index = of_group["exchange"].values[some]
+                held = np.zeros(len(mean), bool)
+                held[index] = True
+                share = shared(mean[index], draws_at(of_group, at)[some], self._basis(group, held), self._half[index])
+                found[group] = share * epistemic
+        found["interaction"] = epistemic - found["science"] - found["network"]
+        return found
+
+    def _basis(self, group: str, some: np.ndarray) -> np.ndarray | None:
+        """Of some draws; as a rule the same for all observables."""
+        key = group, some.tobytes()
+        if key not in self._bases:
+            self._bases[key] = basis(self.leaves[group][some])
+        return self._bases[key]
+
+
+def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half: np.ndarray) -> np.ndarray:
+    """The share `(datum,)` of the variance that a group of leaves determines, from pairs that share nothing else.
+
+    NaN where the pairs are none of the posterior's: where mean or variance of the other draw, or its covariance with
+    what a regression on the group's features predicts, differ by more than a little and chance.
+    Shapes: `mean` and `other` are `(draw, datum)`, `columns` a basis of the group's features `(draw, p)`, `half`
+    is `(draw,)`.
     """
-    draws = mean.shape[0]
-    if draws < DRAWS_PER_FEATURE:
+    draws = len(mean)
+    if columns is None:
         return np.full(mean.shape[1], np.nan)
-    basis = _orthonormal(_design(features, draws // DRAWS_PER_FEATURE))
-    centred = mean - mean.mean(axis=0)
-    square = (centred**2).sum(axis=0)
-    left = square - ((basis.T @ centred) ** 2).sum(axis=0)
-    adjusted = square - left * (draws - 1) / (draws - 1 - basis.shape[1])
-    return np.clip(adjusted, 0.0, square) / draws
-
-
-def _design(features: np.ndarray, most: int) -> np.ndarray:
-    """Centred columns, at most `most`: linear ones, or principal components, then quadratic ones."""
-    varying = features[:, np.ptp(features, axis=0) > 0]
-    scores = (varying - varying.mean(axis=0)) / varying.std(axis=0)
-    size = scores.shape[1]
-    if size > most:
-        return _principal_components(scores, most)
-    row, column = np.triu_indices(size, k=1)
-    first = np.concatenate([np.arange(size), row])[: most - size]
-    second = np.concatenate([np.arange(size), column])[: most - size]
-    quadratic = scores[:, first] * scores[:, second]
-    return np.concatenate([scores, quadratic - quadratic.mean(axis=0)], axis=1)
-
-
-def _principal_components(scores: np.ndarray, most: int) -> np.ndarray:
-    draws, size = scores.shape
-    wide = size > draws
-    gram = scores @ scores.T if wide else scores.T @ scores
-    values, vectors = linalg.eigh(gram, subset_by_index=(len(gram) - most, len(gram) - 1))
-    return vectors * np.sqrt(values.clip(min=0)) if wide else scores @ vectors
-
-
-def _orthonormal(design: np.ndarray) -> np.ndarray:
-    """A basis of the columns, fewer where they depend on each other: the square of a two-valued leaf is no news."""
-    if not design.shape[1]:
-        return design
-    left, values, _ = np.linalg.svd(design, full_matrices=False)
-    return left[:, values > 1e-6 * values[0]]
+    one, two = mean - mean.mean(axis=0), other - other.mean(axis=0)
+    squares = (one**2).mean(axis=0), (two**2).mean(axis=0)
+    pooled = (squares[0] + squares[1]) / 2
+    pooled = np.where(pooled > 0, pooled, 1.0)
+    foreseen = predicted(columns, mean, half)
+    with_one, with_two = (foreseen * one).mean(axis=0) / pooled, (foreseen * two).mean(axis=0) / pooled
+    share = (one * two).mean(axis=0) / pooled
+    error = np.sqrt(sum((z**4).mean(axis=0) - s**2 for z, s in zip((one, two), squares, strict=True)) / draws) / pooled
+    shift = np.abs(mean.mean(axis=0) - other.mean(axis=0)) / np.sqrt(pooled)
+    alike = (
+        (error <= _COARSEST)
+        & (np.abs(squares[1] - squares[0]) / pooled <= _UNLIKE_VARIANCE + 2 * error)
+        & (shift <= _UNLIKE_VARIANCE + 2 * np.sqrt(2 / draws))
+        & (np.abs(with_one - with_two) <= _UNLIKE_SHARE + 2 / np.sqrt(draws))
+    )
+    return np.where(alike, np.clip(share, 0.0, 1.0), np.nan)
 
 
 def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
@@ -183,23 +251,34 @@ def _dims(variable: xr.DataArray) -> tuple[str, ...]:
     return tuple(str(dim) for dim in variable.dims if dim not in ("chain", "draw"))
 
 
-def stacked(moments: xr.Dataset, means: xr.Dataset) -> np.ndarray:
-    """All observables as `(draw, observable, datum)`, the places of a field one after the other."""
-    values = [moments[name].transpose("chain", "draw", *_dims(means[name])).values for name in means]
-    return np.stack([value.reshape(value.shape[0] * value.shape[1], -1) for value in values], axis=1)
+def whole_draws(mean: xr.DataArray, variance: xr.DataArray, known: Callable[[np.ndarray], np.ndarray]) -> np.ndarray:
+    """Which draws have a finite mean and a known variance at all times `(draw,)`."""
+    ok = np.ones(mean.sizes["chain"] * mean.sizes["draw"], bool)
+    for at in blocks_of(mean):
+        ok &= np.all(np.isfinite(draws_at(mean, at)) & known(draws_at(variance, at)), axis=1)
+    return ok
+
+
+def block_shape(means: xr.Dataset) -> tuple[int, ...]:
+    """`(observable, time, …)`."""
+    one = next(iter(means.data_vars.values()))
+    return len(means), *(one.sizes[dim] for dim in _dims(one))
+
+
+def put(part: np.ndarray, at: Mapping[str, slice], numbers: np.ndarray) -> None:
+    """Put the numbers `(datum,)` of a block into the place of that block."""
+    block = part[tuple(at.values())]
+    block[...] = numbers.reshape(block.shape)
 
 
 def labelled(
     parts: dict[str, np.ndarray], means: xr.Dataset, failed: int, attrs: Mapping[str, Mapping[str, str]]
 ) -> xr.Dataset:
-    """Parts of each observable `(observable, datum)` as a dataset, with the attributes of each part."""
+    """Parts `(observable, time, …)` as a dataset, with the attributes of each part."""
     names = [str(name) for name in means.data_vars]
     units = [str(means[name].attrs.get("units", "")) for name in names]
     dims = _dims(next(iter(means.data_vars.values())))
-    shape = (len(names), *(means.sizes[dim] for dim in dims))
-    variables = {
-        name: (("observable", *dims), values.reshape(shape), dict(attrs[name])) for name, values in parts.items()
-    }
+    variables = {name: (("observable", *dims), values, dict(attrs[name])) for name, values in parts.items()}
     coords = {
         "observable": names,
         "units": ("observable", units),

@@ -8,9 +8,10 @@ import numpy as np
 import xarray as xr
 from scipy import special
 
+from .._statistics.blocks import blocks_of, draws_at
 from .._statistics.thinning import thinned
 from ..errors import MismatchError
-from .decomposition import chosen, labelled, stacked
+from .decomposition import block_shape, chosen, labelled, put, whole_draws
 from .scores import check_forecast
 
 MEANINGS = {
@@ -60,16 +61,20 @@ def decompose_entropy(fc: xr.DataTree, observables: Sequence[str] | None = None)
     if not names:
         raise MismatchError("the forecast has no counts whose law follows from their moments: see decompose(fc)")
     means = chosen(everything, names)
-    mean, variance = (stacked(fc[group].to_dataset(), means) for group in ("conditional_mean", "conditional_variance"))
-    ok = np.all(np.isfinite(mean) & np.isfinite(variance), axis=2)
-    parts = {part: np.empty(mean.shape[1:]) for part in MEANINGS}
-    for row, kept in enumerate(ok.T):
-        some = np.flatnonzero(kept)[thinned(int(kept.sum()), _MOST_DRAWS)]
-        for datum, moments in enumerate(zip(mean[some, row].T, variance[some, row].T, strict=True)):
-            for part, value in zip(MEANINGS, split(*moments), strict=True):
-                parts[part][row, datum] = value
+    variances = fc["conditional_variance"].to_dataset()
+    parts = {part: np.empty(block_shape(means)) for part in MEANINGS}
+    failed = 0
+    for row, (name, mean) in enumerate(means.data_vars.items()):
+        ok = whole_draws(mean, variances[name], np.isfinite)
+        failed = max(failed, int((~ok).sum()))
+        some = np.flatnonzero(ok)[thinned(int(ok.sum()), _MOST_DRAWS)]
+        for at in blocks_of(mean):
+            moments = (draws_at(moment, at)[some].T for moment in (mean, variances[name]))
+            values = np.array([split(*pair) for pair in zip(*moments, strict=True)])
+            for part, numbers in zip(MEANINGS, values.T, strict=True):
+                put(parts[part][row], at, numbers)
     attrs = {part: {"long_name": meaning, "units": "nat"} for part, meaning in MEANINGS.items()}
-    return labelled(parts, means, int((~ok).sum(axis=0).max(initial=0)), attrs)
+    return labelled(parts, means, failed, attrs)
 
 
 def _are_counts(variable: xr.DataArray) -> bool:

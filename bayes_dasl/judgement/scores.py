@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
+from .._statistics.blocks import blocks_of, draws_at
 from ..data.datasets import checked_times, in_units, index_of, occurrence, units_of
 from ..data.units import agree
 from ..errors import DataError, MismatchError
@@ -24,7 +26,8 @@ _FIRST = ("crps", "log_score", "rmse", "mae", "coverage_90")  # what a narrow te
 POINTWISE = tuple(name for name in COLUMNS if name not in ("rmse", "n"))
 
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
-type LogScores = Mapping[str, np.ndarray]
+type Part = tuple[np.ndarray, np.ndarray, np.ndarray | None]
+"""Draws `(draw, datum)`, data `(datum,)` and, where they are known, exact log scores `(datum,)`."""
 
 
 class ScoreTable(pd.DataFrame):
@@ -69,9 +72,9 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """
     data = in_units_of_forecast(fc, data)
     predictions, noise, common = shared(fc, data)
-    ensembles = paired(predictions, common)
-    table = score_table(ensembles, exact_log_scores(predictions, noise, common))
-    failed = [~_finite(draws) for draws, _ in ensembles.values()]
+    rows = {name: _scored(_parts(name, predictions, noise, common)) for name in map(str, predictions.data_vars)}
+    table = _table(rows)
+    failed = [~row.whole for row in rows.values()]
     table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum()) // repeats(fc)
     index = index_of(common)
     table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
@@ -93,12 +96,14 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     Raises: MismatchError as for `score`.
     """
     data = in_units_of_forecast(fc, data)
-    ensembles, common = matched(fc, data)
-    rng = np.random.default_rng(0)
-    ranks = {
-        name: _ranks(draws[_finite(draws)], observed, rng).reshape(common[name].shape)
-        for name, (draws, observed) in ensembles.items()
-    }
+    predictions, _, common = shared(fc, data)
+    rng, ranks = np.random.default_rng(0), {}
+    for name, variable in predictions.data_vars.items():
+        whole = np.all([_finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
+        observed = [common[name].isel(at).values.ravel() for at in blocks_of(variable)]
+        parts = zip(blocks_of(variable), observed, strict=True)
+        found = [_ranks(draws_at(variable, at)[whole], y, rng) for at, y in parts]
+        ranks[name] = np.concatenate(found).reshape(common[name].shape)
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
@@ -176,20 +181,46 @@ def score_ensemble(
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
     """
-    draws, observed = np.asarray(draws, float), np.asarray(observed, float)
-    seen = np.isfinite(observed)
-    at_times = np.full((len(POINTWISE), observed.size), np.nan)
-    kernel = log_scores is None and not are_whole(draws, observed)
-    for times, obs, fct in _complete(draws, observed):
-        at_times[:, times] = _pointwise(obs, fct, kernel=kernel)
-    if log_scores is not None:
-        row = at_times[POINTWISE.index("log_score")]
-        row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
+    return _scored([(np.asarray(draws, float), np.asarray(observed, float), log_scores)]).scores
+
+
+class _Scored(NamedTuple):
+    """The scores of an observable, of which kind its log score is, and which draws `(draw,)` are finite throughout."""
+
+    scores: dict[str, float | int]
+    kind: str
+    whole: np.ndarray
+
+
+def _scored(parts: Iterable[Part]) -> _Scored:
+    """Score an observable whose data come part by part."""
+    columns, data, exact, numbers, whole = [], [], False, True, np.ones(1, bool)
+    for draws, observed, log_scores in parts:
+        exact = log_scores is not None
+        numbers = numbers and are_whole(draws, observed)
+        whole = whole & _finite(draws)
+        columns.append(_at_times(draws, observed, log_scores))
+        data.append(observed)
+    at_times, seen = np.concatenate(columns, axis=1), np.isfinite(np.concatenate(data))
+    if numbers and not exact:
+        at_times[POINTWISE.index("log_score")] = np.nan
     # NumPy warns at the mean of nothing.
     means = at_times[:, seen].mean(axis=1) if seen.any() else np.full(len(POINTWISE), np.nan)
     scores = dict(zip(POINTWISE, map(float, means), strict=True))
     scores["rmse"] = float(np.sqrt(scores["mse"]))
-    return {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
+    scores = {name: scores[name] for name in COLUMNS[:-1]} | {"n": int(seen.sum())}
+    return _Scored(scores, EXACT if exact else UNKNOWN if numbers else KERNEL, whole)
+
+
+def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> np.ndarray:
+    """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no finite draw."""
+    at_times = np.full((len(POINTWISE), observed.size), np.nan)
+    for times, obs, fct in _complete(draws, observed):
+        at_times[:, times] = _pointwise(obs, fct, kernel=log_scores is None)
+    if log_scores is not None:
+        row = at_times[POINTWISE.index("log_score")]
+        row[:] = np.where(np.isnan(at_times[0]), np.nan, log_scores)
+    return at_times
 
 
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
@@ -226,11 +257,14 @@ def _complete(draws: np.ndarray, observed: np.ndarray) -> Iterator[tuple[np.ndar
             yield times, observed[times], draws[pattern][:, times].T
 
 
-def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> ScoreTable:
+def score_table(ensembles: Ensembles) -> ScoreTable:
     """Tabulate `score_ensemble` of named (draws, observed) pairs, and as `all` their mean, or share of all data."""
-    exact = log_scores or {}
-    rows = {name: score_ensemble(*pair, exact.get(name)) for name, pair in ensembles.items()}
-    table = ScoreTable(pd.DataFrame.from_dict(rows, orient="index", columns=list(COLUMNS)))
+    return _table({name: _scored([(*pair, None)]) for name, pair in ensembles.items()})
+
+
+def _table(rows: Mapping[str, _Scored]) -> ScoreTable:
+    of_each = {name: row.scores for name, row in rows.items()}
+    table = ScoreTable(pd.DataFrame.from_dict(of_each, orient="index", columns=list(COLUMNS)))
     known = pd.DataFrame(table[table["n"] > 0])
     overall = known.mean(skipna=False)
     shares = [f"coverage_{level}" for level in LEVELS]
@@ -241,9 +275,7 @@ def score_table(ensembles: Ensembles, log_scores: LogScores | None = None) -> Sc
     table.loc["all"] = overall
     table.index.name = "observable"
     table = ScoreTable(table.astype({"n": int}).reindex(columns=[*_FIRST, *(c for c in COLUMNS if c not in _FIRST)]))
-    table.attrs["log_score"] = {
-        name: EXACT if name in exact else UNKNOWN if are_whole(*pair) else KERNEL for name, pair in ensembles.items()
-    }
+    table.attrs["log_score"] = {name: row.kind for name, row in rows.items()}
     return table
 
 
@@ -280,6 +312,16 @@ def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
     return found
 
 
+def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset) -> Iterator[Part]:
+    """An observable block by block, from the file where the forecast lies in one."""
+    own = [parameter for parameter, held in noise.data_vars.items() if held.attrs.get("observable") == name]
+    needed = predictions[[name]], noise[own], observed[[name]]
+    for at in blocks_of(predictions[name]):
+        here = [part.isel(at, missing_dims="ignore").compute() for part in needed]
+        exact = exact_log_scores(*here).get(name)
+        yield draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name].values.ravel(), exact
+
+
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
 
@@ -299,6 +341,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         )
     _check_units(predictions, data)
     rows, columns = _shared_times(predictions[index].values, data[index].values, index)
+    columns = _as_slice(columns)
     draws, observed = {}, {}
     for name, variable in predictions.data_vars.items():
         found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
@@ -309,6 +352,12 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
+
+
+def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
+    """A file is read much faster by a slice, and of an array that is no copy."""
+    whole = slice(int(columns[0]), int(columns[0]) + len(columns))
+    return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
 
 
 def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:

@@ -38,6 +38,9 @@ PARTS = {  # part of the variance: (colour, hatch)
     "science": (BLUE, None),
     "network": (ORANGE, None),
     "interaction": ("#F3D5E4", "////"),
+    "science, at least": (BLUE, None),
+    "network, at least": (ORANGE, None),
+    "unknown": ("#E4E4E4", "...."),
 }
 
 
@@ -81,14 +84,24 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     return fig
 
 
-def epistemic_parts(parts: xr.Dataset) -> tuple[str, ...]:
-    """The parts of the epistemic variance that are known: one only, where there were too few draws to split it.
+def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The parts of the epistemic variance as far as they are known, by name; they add up to it.
+
+    Science, network and interaction; where one of the first two is unknown, what it explains at least, and the rest as
+    unknown; and one part only, where there were too few draws to split it.
 
     Args:
         parts: what `decompose` returned.
     """
-    known = "network" in parts and bool(np.isfinite(parts["network"]).any())
-    return ("science", "network", "interaction") if known else ("epistemic",)
+    epistemic, groups = parts["epistemic"], ("science", "network")
+    if "network" not in parts or not bool(np.isfinite(parts["network_least"]).any()):
+        return {"epistemic": epistemic}
+    known = np.isfinite(parts["interaction"])
+    if bool((known | ~np.isfinite(epistemic)).all()):
+        return {name: parts[name] for name in (*groups, "interaction")}
+    told = {f"{name}, at least": parts[name].fillna(parts[f"{name}_least"]) for name in groups}
+    told |= {"interaction": parts["interaction"].where(known, 0.0)} if bool(known.any()) else {}
+    return told | {"unknown": xr.where(known, 0.0, epistemic - sum(told.values()))}
 
 
 def plot_decomposition(
@@ -98,7 +111,8 @@ def plot_decomposition(
 
     Science and network would vanish on average if that group were known, the interaction only if both were. Where the
     groups say the same it is negative and hangs below zero, so that the total, drawn as a line, is always the height of
-    the stack less what hangs below it.
+    the stack less what hangs below it. Where they are unknown, what either group explains at least is drawn, and the
+    rest as unknown.
 
     Args:
         parts: what `decompose` returned.
@@ -113,14 +127,14 @@ def plot_decomposition(
     index = index_of(chosen["total"])
     chosen = chosen.drop_duplicates(index)
     time = np.asarray(chosen[index].values, float)
-    names = ("aleatoric", *epistemic_parts(chosen))
+    stack = {"aleatoric": chosen["aleatoric"], **epistemic_parts(chosen)}
     total = chosen["total"].values
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 4.2), layout="constrained")
         upper, lower = fig.subplots(2, 1, sharex=True, height_ratios=(3, 2))
         positive = np.where(total > 0, total, np.nan)
         for ax, scale in ((upper, np.ones_like(total)), (lower, positive)):
-            _draw_stack(ax, time, {name: chosen[name].values / scale for name in names})
+            _draw_stack(ax, time, {name: part.values / scale for name, part in stack.items()})
             ax.plot(time, total / scale, color=BLACK, lw=1.6, label="total")
         upper.set_ylabel(_variance_label(chosen))
         lower.set_ylabel("share of total")

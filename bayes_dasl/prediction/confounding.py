@@ -11,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._jax.trace import traced
+from .._jax.trace import parted
 from .._statistics.thinning import thinned
 from ..data.layer_inputs import Inputs
 from ..hybrid import Residual
@@ -55,8 +55,9 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
     some = {path: jnp.asarray(np.asarray(v)[index]) for path, v in draws.items()}
-    one = traced(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
-    theta, shift, explained = (np.asarray(a) for a in jax.jit(lambda d: jax.lax.map(one, d, batch_size=16))(some))
+    one, held = parted(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
+    each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=16))
+    theta, shift, explained = map(np.asarray, each(held, some))
     finite = np.isfinite(shift).all(axis=1)
     return _table(model, leaves, theta[finite], shift[finite], explained[finite])
 

@@ -3,7 +3,10 @@
 import dataclasses
 import datetime
 import math
+import os
 import time
+from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -17,8 +20,10 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
+from .exchange import GROUPS, Exchange, exchanged
 from .identity import OWN, model_of
 from .members import repeated, repetitions
+from .output import Rows, blank, new_file
 from .posterior import (
     by_chain,
     check_belongs,
@@ -29,7 +34,7 @@ from .posterior import (
     over_data,
     with_coordinates,
 )
-from .predictive import push
+from .predictive import Pusher
 from .vector_fields import rates_along_paths
 
 
@@ -39,16 +44,20 @@ def forecast(
     at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
     *,
     what_if: bool = False,
+    path: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
 
     The solve starts where the fitted data started, so the times may be past or future ones. Draws go through in chunks:
-    memory is bounded whatever their number.
+    memory is bounded whatever their number, but for what is returned. With `path` that is in the file too, as `save`
+    would write it, and what is returned reads from there: `decompose`, `decompose_entropy`, `score` and `pit` do so
+    block by block.
 
     A posterior of fewer than a thousand members, or other draws that are no chains, has several predictive draws of
     each, about a thousand in all (of large fields at least a hundred), so that intervals know the noise. They are a
     little wider than the members: another member may lie further out than so few have shown (docs/uncertainty.md).
+    These are in memory all at once before they are in a file.
 
     Args:
         model: the model of the fit.
@@ -58,18 +67,22 @@ def forecast(
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
+        path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
     Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
     each member, one after the other), `noise` (the parameters of the distribution that each of these was drawn from),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
     `steps`), `mismatch` (of the constraints, at the forecast's times), `vector_field` as `fit` has it, along the
-    forecast, and `posterior`, the draws that were pushed, from which `decompose` splits the epistemic variance. A draw
-    whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that is made of
-    several of NumPyro's distributions.
+    forecast, and `posterior`, the draws that were pushed. A draw whose solve fails is NaN and counted in `ok`. `noise`
+    has no parameters of a noise of one's own that is made of several of NumPyro's distributions. Of a model with
+    science and network, from 100 draws on, also `exchanged_mean`: the conditional mean where one group of leaves was
+    `kept` and all others were those of another draw, for up to 4000 draws, from which `decompose` splits the epistemic
+    variance.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
-    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings.
+    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
+    cannot be written.
     """
     began = time.perf_counter()
     check_belongs(model, post)
@@ -82,43 +95,108 @@ def forecast(
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
-    pushed = push(model, inputs, draws, key=as_key(key), repeats=repeats)
-    predictions, noise = pushed.predictions, pushed.noise
-    if repeats > 1:
-        predictions, noise = repeated(pushed, repeats, key=jax.random.fold_in(as_key(key), 1))
-    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
-    observed = fitted_observables(post)
-    groups = {
-        name: over_data(values, post, observed, data)
-        for name, values in (
-            ("predictions", predictions),
-            ("conditional_mean", pushed.mean),
-            ("conditional_variance", pushed.variance),
-        )
-    }
-    for name, variable in groups["conditional_mean"].data_vars.items():
-        kind = model.noise_of(str(name))
-        variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
-    groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
-    groups["noise"] = noise_group(pushed.families, noise, groups["predictions"])
-    health = {"ok": pushed.ok.reshape(shape), "steps": pushed.steps.reshape(shape)}
-    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
-    groups["sample_stats_predictions"] = with_coordinates(stats)
-    groups["posterior"] = post["posterior"].to_dataset()
-    groups |= mismatch_group(pushed.mismatch, post)
-    rates = rates_along_paths(model, inputs, draws)
-    groups |= {} if rates is None else {"vector_field": by_chain(rates, post)}
-    tree = xr.DataTree.from_dict(groups)
-    tree.attrs = {
+    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats)
+    exchange = exchanged(model, draws)
+    arrays = _arrays(pusher, repeats, exchange, in_memory=path is None)
+    groups = _by_draw(model, post, data, pusher, arrays, exchange)
+    attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
         **_fitted_span(model, post, data),
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
-        "wall_time_s": time.perf_counter() - began,
     }
-    return tree
+
+    def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
+        rates = rates_along_paths(model, inputs, draws)
+        found = health | ({} if rates is None else {"vector_field": by_chain(rates, post)})
+        spent = {"wall_time_s": time.perf_counter() - began}
+        return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
+
+    def fill(into: Rows) -> dict[str, xr.Dataset]:
+        return _fill(into, pusher, exchange, post, repeats, jax.random.fold_in(as_key(key), 1))
+
+    if path is None:
+        return xr.DataTree.from_dict(groups | rest(fill(arrays)))
+    with new_file(path, groups) as file:
+        with file.rows() as rows:
+            health = fill(rows)
+        for name, group in rest(health).items():
+            file.append(name, group)
+    return xr.open_datatree(path, engine="h5netcdf")
+
+
+def _arrays(
+    pusher: Pusher, repeats: int, exchange: Exchange | None, *, in_memory: bool
+) -> dict[str, dict[str, np.ndarray]]:
+    """Arrays `(draw, …)` by group and variable, for what is pushed."""
+    drawn = pusher.draws * repeats
+    shapes = {
+        "predictions": (drawn, pusher.shapes.mean),
+        "noise": (drawn, _flat(pusher.shapes.noise)),
+        "conditional_mean": (pusher.draws, pusher.shapes.mean),
+        "conditional_variance": (pusher.draws, pusher.shapes.variance),
+    }
+    if exchange is not None:
+        shapes["exchanged_mean"] = len(GROUPS) * len(exchange.index), pusher.shapes.mean
+    return {
+        group: {name: blank((draws, *one.shape), one.dtype, in_memory=in_memory) for name, one in of_one.items()}
+        for group, (draws, of_one) in shapes.items()
+    }
+
+
+def _flat(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    """The parameters of all observables by their names in the group `noise`."""
+    return {f"{name}.{parameter}": value for name, own in noise.items() for parameter, value in own.items()}
+
+
+def _by_draw(
+    model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, arrays: Rows, exchange: Exchange | None
+) -> dict[str, xr.Dataset]:
+    """Groups that show these arrays."""
+    observed = fitted_observables(post)
+    whole = ("predictions", "conditional_mean", "conditional_variance")
+    groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
+    for name, variable in groups["conditional_mean"].data_vars.items():
+        kind = model.noise_of(str(name))
+        variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
+    groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
+    noise = {n: {p: arrays["noise"][f"{n}.{p}"] for p in own} for n, own in pusher.shapes.noise.items()}
+    groups["noise"] = noise_group(pusher.shapes.families, noise, groups["predictions"])
+    if exchange is not None:
+        both = over_data(arrays["exchanged_mean"], post, observed, data, chains=len(GROUPS))
+        both = both.rename(chain="kept", draw="exchange")
+        groups["exchanged_mean"] = both.assign_coords(kept=list(GROUPS), exchange=exchange.index)
+    return groups
+
+
+def _fill(
+    into: Rows, pusher: Pusher, exchange: Exchange | None, post: xr.DataTree, repeats: int, key: Array
+) -> dict[str, xr.Dataset]:
+    """Fill groups by rows, and say how the solver fared and by how much constraints are broken."""
+    small: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
+    # Few members are moved apart from their mean, for which all are needed at once.
+    for rows, part in pusher() if repeats == 1 else [(slice(0, pusher.draws), pusher.whole())]:
+        predictions, noise = (part.predictions, part.noise) if repeats == 1 else repeated(part, repeats, key=key)
+        drawn = slice(rows.start * repeats, rows.stop * repeats)
+        for group, at, values in (
+            ("predictions", drawn, predictions),
+            ("noise", drawn, _flat(noise)),
+            ("conditional_mean", rows, part.mean),
+            ("conditional_variance", rows, part.variance),
+        ):
+            for name, value in values.items():
+                into[group][name][at] = value
+        small.append((part.ok, part.steps, part.mismatch))
+    for rows, part in pusher(exchange.draws) if exchange is not None else ():
+        for name, value in part.mean.items():
+            into["exchanged_mean"][name][rows] = value
+    ok, steps, mismatch = jax.tree.map(lambda *a: np.concatenate(a), *small)
+    shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
+    health = {"ok": ok.reshape(shape), "steps": steps.reshape(shape)}
+    stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
+    return {"sample_stats_predictions": with_coordinates(stats), **mismatch_group(mismatch, post)}
 
 
 def _size(model: Model, inputs: Inputs) -> int:

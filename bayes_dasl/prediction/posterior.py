@@ -76,13 +76,18 @@ def _beyond(data: xr.Dataset, name: str, number: int) -> tuple[str, ...]:
 
 
 def over_data(
-    values: Mapping[str, np.ndarray], post: Mapping, data: xr.Dataset, at: xr.Dataset | None = None
+    values: Mapping[str, np.ndarray],
+    post: Mapping,
+    data: xr.Dataset,
+    at: xr.Dataset | None = None,
+    chains: int | None = None,
 ) -> xr.Dataset:
     """Draws `(chain · draw, time, …)` of observables, in the chains of a posterior, over its data or at other times.
 
     `data` are those of the fit, with their dimensions in the model's order; `at` has the times, and may have places.
+    There are as many `chains` as in the posterior unless given.
     """
-    chains = post["posterior"].sizes["chain"]  # of draws there may be several for each of the posterior's
+    chains = chains or post["posterior"].sizes["chain"]  # of draws there may be several for each of the posterior's
     at = data if at is None else at
     index = index_of(data)
     names = dict.fromkeys(str(d) for n in values if n in data for d in data[n].dims if d != index)
@@ -192,6 +197,14 @@ def _digest(content: bytes) -> bytes:
     return hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
+def seal(path: Path) -> None:
+    """Put a checksum behind the end of a file; what it holds is read block by block."""
+    with path.open("rb+") as file:
+        digest = hashlib.file_digest(file, "sha256")
+        file.seek(0, os.SEEK_END)
+        file.write(_SEAL + digest.hexdigest().encode() + b"\n")
+
+
 def _unsealed(written: bytes) -> bytes:
     """What was sealed; files of other programs, which have no seal, are as they are.
 
@@ -220,7 +233,8 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
         # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.
         whole = io.BytesIO()
         tree.to_netcdf(whole, engine="h5netcdf")
-        temporary.write_bytes(whole.getvalue() + _SEAL + _digest(whole.getvalue()))
+        temporary.write_bytes(whole.getvalue())
+        seal(temporary)
     return path
 
 

@@ -1,7 +1,7 @@
 """Push draws through a model, chunk by chunk, so that memory stays bounded whatever their number."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -11,8 +11,8 @@ import numpy as np
 from jaxtyping import Array
 
 from .._jax import memory as _memory
-from .._jax.devices import keep_programs
-from .._jax.trace import traced
+from .._jax.devices import computing_devices, keep_programs
+from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
 from ..data.layer_inputs import Inputs
 from ..model import Model, Observed
@@ -22,6 +22,8 @@ from .conditional import parameters_of
 _LARGEST_CHUNK = 500
 _SHARE = 0.25
 """Of the memory at hand, for one chunk."""
+_MOST = 2**28
+"""Bytes for one chunk on a CPU."""
 
 type Draws = Mapping[str, np.ndarray]
 
@@ -63,40 +65,90 @@ def push(
 
     With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one predictive draw
     and the parameters of the noise; of a noise that these do not make anew `repeats` draws, along a second axis.
-    `draws` maps each random leaf's path to an array `(draws, …)`. A chunk is as large as a quarter of the memory at
-    hand allows: the compiled program itself says what it needs.
+    `draws` maps each random leaf's path to an array `(draws, …)`.
     """
-    keep_programs()
-    total = len(next(iter(draws.values())))
-    draws = {path: np.asarray(values) for path, values in draws.items()}
-    # Numbers, which NumPy can index; without predictive draws nothing looks at them.
-    keys = np.zeros((total, 0)) if key is None else np.asarray(jax.random.key_data(jax.random.split(key, total)))
-    kind = None if key is None else jax.random.key_impl(key)
-    run, chunk = _compiled(_one_draw(model, inputs, observed, kind, repeats), draws, keys)
-    parts = []
-    for start in range(0, total, chunk):
-        # The last chunk repeats draws up to full length: one shape, one compilation.
-        index = np.minimum(np.arange(start, start + chunk), total - 1)
-        part = run({path: v[index] for path, v in draws.items()}, keys[index])
-        keep = min(chunk, total - start)
-        parts.append(jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part))
-    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+    pusher = Pusher(model, inputs, draws, observed=observed, key=key, repeats=repeats)
+    return pusher.whole()
 
 
-def _compiled(function: Callable, draws: Draws, keys: np.ndarray) -> tuple[Callable, int]:
+class Pusher:
+    """A program that pushes draws through a model, chunk by chunk, for `push` or for what keeps no draws in memory.
+
+    A chunk is as large as a quarter of the memory at hand allows, on a CPU a quarter of a gibibyte at most, since more
+    makes nothing faster there: the compiled program itself says what it needs.
+
+    Args:
+        model: the model.
+        inputs: those of its layer.
+        draws: of every random leaf, `(draw, …)` by path.
+        observed: the data of each observable, for their log likelihood.
+        key: a JAX random key, for one predictive draw each, and the parameters of the noise.
+        repeats: how many draws, along a second axis, of a noise that its parameters do not make anew.
+    """
+
+    def __init__(
+        self,
+        model: Model,
+        inputs: Inputs,
+        draws: Draws,
+        *,
+        observed: Observed | None = None,
+        key: Array | None = None,
+        repeats: int = 1,
+    ):
+        keep_programs()
+        self.draws: int = len(next(iter(draws.values())))
+        self._own = _arrays(draws)
+        # Numbers, which NumPy can index; without predictive draws nothing looks at them.
+        split = None if key is None else jax.random.key_data(jax.random.split(key, self.draws))
+        self._keys = np.zeros((self.draws, 0)) if split is None else np.asarray(split)
+        one = _one_draw(model, inputs, observed, None if key is None else jax.random.key_impl(key), repeats)
+        first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
+        # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
+        flat, self._held = parted(one, *first)
+        self.shapes: Pushed = jax.eval_shape(flat, self._held, *first)
+        self._program, self.chunk = _compiled(flat, self._held, first, self.draws)
+
+    def __call__(self, draws: Draws | None = None) -> Iterator[tuple[slice, Pushed]]:
+        """Which rows are pushed, and what they predict: of its own draws, or of others, whose predictions mean nothing.
+
+        Args:
+            draws: others of the same model, `(draw, …)` by path.
+        """
+        draws = self._own if draws is None else _arrays(draws)
+        total = len(next(iter(draws.values())))
+        for start in range(0, total, self.chunk):
+            # The last chunk repeats draws up to full length: one shape, one compilation.
+            index = np.minimum(np.arange(start, start + self.chunk), total - 1)
+            keys = self._keys[np.minimum(index, self.draws - 1)]
+            part = self._program(self._held, {path: v[index] for path, v in draws.items()}, keys)
+            keep = min(self.chunk, total - start)
+            yield slice(start, start + keep), jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part)
+            # What was looked at makes room for the next chunk.
+            del part
+
+    def whole(self) -> Pushed:
+        """What all of its draws predict, in memory."""
+        found = jax.tree.map(lambda a: np.empty((self.draws, *a.shape), a.dtype), self.shapes)
+        for rows, part in self():
+            for of_all, of_some in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
+                of_all[rows] = of_some
+        return found
+
+
+def _arrays(draws: Draws) -> dict[str, np.ndarray]:
+    return {path: np.asarray(values) for path, values in draws.items()}
+
+
+def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tuple[Callable, int]:
     """A program for as many draws at once as a share of the memory allows, and their number."""
-    first = {path: values[0] for path, values in draws.items()}
-    # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
-    flat = traced(function, first, keys[0])
-
-    def one(draw, key):
-        return flat(draw, key)
-
     budget = _SHARE * _memory.available()
-    chunk = min(_LARGEST_CHUNK, len(keys))
+    if computing_devices()[0].platform == "cpu":
+        budget = min(budget, _MOST)
+    chunk = min(_LARGEST_CHUNK, draws)
     while True:
-        shapes = jax.tree.map(lambda x, n=chunk: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), (first, keys[0]))
-        program = jax.jit(jax.vmap(one)).lower(*shapes).compile()
+        shapes = jax.tree.map(lambda x, n=chunk: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), first)
+        program = jax.jit(jax.vmap(function, in_axes=(None, 0, 0))).lower(held, *shapes).compile()
         needed = _memory.needed(program)
         if needed <= budget or chunk == 1:
             return program, chunk

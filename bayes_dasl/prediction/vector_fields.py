@@ -1,11 +1,14 @@
 """Vector fields with networks in them, at points where all draws can be compared."""
 
+from collections.abc import Callable
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from .._jax.trace import traced
+from .._jax.trace import parted
 from .._jax.tree import short_names
 from .._statistics.thinning import thinned
 from ..data.layer_inputs import Inputs
@@ -29,17 +32,16 @@ def rates_along_paths(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset 
     """
     if model.layer.trajectories is None or not any(_has_network(ode) for ode in trajectories(model.layer)):
         return None
-    held = {path: jnp.asarray(values) for path, values in draws.items()}
-    total = len(next(iter(held.values())))
+    every = {path: jnp.asarray(values) for path, values in draws.items()}
+    total = len(next(iter(every.values())))
     chosen, when = thinned(total, _DRAWS), thinned(inputs.times.size, _TIMES)
-    first = {path: values[0] for path, values in held.items()}
+    first = {path: values[0] for path, values in every.items()}
 
     def states(draw):
         solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realise(model, draw).layer)]
         return [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y, jnp.nan)[when], y) for y, ok, _ in solved]
 
-    one = traced(states, first)
-    of_some = jax.jit(lambda d: jax.lax.map(one, d, batch_size=_BATCH))({p: v[chosen] for p, v in held.items()})
+    of_some = _mapped(states, first, {path: values[chosen] for path, values in every.items()})
     flat = [np.asarray(y).reshape(len(chosen), -1) for y in jax.tree.leaves(of_some)]
     solved = np.flatnonzero(np.isfinite(np.concatenate(flat, axis=1)).all(axis=1))
     own = solved[thinned(len(solved), _OWN_PATHS)] if solved.size else solved
@@ -50,7 +52,7 @@ def rates_along_paths(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset 
         at = lambda ode, path: ode.rates_along(inputs, inputs.times[when], path)  # noqa: E731
         return [jax.vmap(lambda path, ode=ode: at(ode, path))(several) for ode, several in pairs]
 
-    found = jax.jit(lambda d: jax.lax.map(rates, d, batch_size=_BATCH))(held)
+    found = _mapped(rates, first, every)
     variables = {}
     for prefix, of_ode in zip(_prefixes(model), found, strict=True):
         for state, values in of_ode.items():
@@ -58,6 +60,11 @@ def rates_along_paths(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset 
             variables[prefix + state] = (("draw", "path", model.index, *inner), np.asarray(values))
     at = {"path": np.arange(1 + len(own)), model.index: np.asarray(inputs.times)[when]}
     return xr.Dataset(variables, coords=at)
+
+
+def _mapped(function: Callable[..., Any], first: Any, draws: Any) -> Any:
+    one, held = parted(function, first)
+    return jax.jit(lambda held, d: jax.lax.map(lambda draw: one(held, draw), d, batch_size=_BATCH))(held, draws)
 
 
 def _has_network(ode: AbstractTrajectory) -> bool:

@@ -176,6 +176,8 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
 def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     index = next(str(dim) for dim in parts.dims if dim != "observable")
     start, end = (bound if bound is not None else np.nan for bound in fitted)
+    epistemic = plots.epistemic_parts(parts)
+    parts = parts[["total", "aleatoric"]].assign(epistemic)
     sides = {"after": parts[index] > end, "before": parts[index] < start}
     beyond = [side for side, there in sides.items() if bool(there.any())]
     ahead, where = parts, "over all times"
@@ -191,8 +193,7 @@ def _share_words(parts: xr.Dataset, fitted: Span) -> str:
         return f"The predictive variance {where} is not known: it is not finite."
     if not total > 0:
         return f"No predictive variance {where}."
-    names = ("aleatoric", *plots.epistemic_parts(parts))
-    shares = [f"{n} {percent(float(whole[n].mean()) / total)}" for n in names]
+    shares = [f"{n} {percent(float(whole[n].mean()) / total)}" for n in ("aleatoric", *epistemic)]
     without = f", without {count(lost, 'value')} of no finite variance" if lost else ""
     return f"Mean variance {where}{without}: {listed(shares)}."
 

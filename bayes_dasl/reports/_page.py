@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ..judgement.baselines import score_baselines
+from ..judgement.baselines import BASELINES, score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.finite import usable_draws
@@ -84,8 +84,9 @@ def render(
         estimated=_tables.estimated(scored.tables) if scored else "",
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
-        split="network" in epistemic_parts(parts := _parts(fc, shown)),
-        negative=bool((parts["interaction"] < 0).any()) if "interaction" in parts else False,
+        split="interaction" in (told := _told(parts := _parts(fc, shown))),
+        unknown="unknown" in told,
+        negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),
         parameters=_tables.parameter_rows(post, summary),
@@ -105,7 +106,7 @@ def _check_arguments(post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapp
     if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
-    taken = {name, "climatology", "persistence"} & set(rivals)
+    taken = {name, *BASELINES} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
 
@@ -159,6 +160,15 @@ def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
     parts = [decompose(fc, names) for names in alike.values()]
     index = index_of(predictions)
     return xr.concat([p.mean([d for d in p.dims if d not in ("observable", index)]) for p in parts], "observable")
+
+
+def _told(parts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The parts of the epistemic variance that are drawn for some observable."""
+    found: dict[str, xr.DataArray] = {}
+    for name in parts["observable"].values:
+        for part, values in epistemic_parts(parts.sel(observable=name)).items():
+            found[part] = xr.concat([found[part], values], "observable") if part in found else values
+    return found
 
 
 def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
