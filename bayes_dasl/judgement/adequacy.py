@@ -248,7 +248,8 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
     for name, (draws, observed) in paired(predictions, common).items():
         seen = np.isfinite(observed)
-        centre, _ = _of_each(*(group[name][0] for group in moments), predictions[name], noise)
+        mean, variance = (group[name][0] for group in moments)
+        centre, _ = _of_each(mean, variance, predictions[name], noise)
         ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
         if not seen.any() or ok.sum() < 2:
             continue
@@ -327,7 +328,8 @@ def _standard_error(lead: np.ndarray) -> float:
 
 def _better(name: str, level: Level, lead: np.ndarray, own: Ensembles, other: Ensembles) -> Finding:
     """Of many values only some say how sure this is; how much better the other is, all of them, as in the scores."""
-    lower = lower_by(*(np.array([mean_crps(*e[n]) for n in own]) for e in (own, other)), _numbers(own))
+    ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
+    lower = lower_by(ours, theirs, _numbers(own))
     among = int(_numbers(own).sum())
     of = f"{among} values" if lead.size == among else f"{lead.size} of {among} values"
     several = ", on average over the observables" if len(own) > 1 else ""
