@@ -10,11 +10,13 @@ import tracemalloc
 import numpy as np
 import pytest
 import xarray as xr
+from by_hand import at_times, levels_model, posterior
+from test_log_score import BinomialNoise, TruncatedNoise
 
 import bayes_dasl as bd
 from bayes_dasl._statistics import blocks as _blocks
 from bayes_dasl._statistics.blocks import blocks
-from bayes_dasl.errors import WriteError
+from bayes_dasl.errors import ReadError, WriteError
 from bayes_dasl.prediction import predictive as _predictive
 from tests.studies import ROOT
 from tests.studies.benchmarks.memory import posed
@@ -53,6 +55,52 @@ def test_read_block_by_block_it_says_the_same(whole, tmp_path, monkeypatch):
     np.testing.assert_allclose(bd.score(filed, data), scores)
     few = data.isel(time=[1, 2, 50])
     np.testing.assert_allclose(bd.score(filed, few), bd.score(fc, few))
+
+
+@pytest.mark.parametrize("chains", [True, False])
+@pytest.mark.parametrize("noise", [bd.NormalNoise(0.5), BinomialNoise(5), TruncatedNoise()])
+def test_the_noise_and_repeated_members_are_in_the_file_too(noise, chains, tmp_path, monkeypatch):
+    rng = np.random.default_rng(1)
+    truth, levels = at_times(rng.integers(1, 5, 6)), rng.uniform(1.0, 4.0, (1, 7, 6))
+    model = levels_model(6, noise)
+    post = posterior(model, truth, {"layer.function.level": levels}, chains=chains)
+    fc = bd.forecast(model, post, truth)
+    monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 3)
+    filed = bd.forecast(model, post, truth, path=tmp_path / "forecast.nc")
+    assert filed["predictions"].sizes["draw"] == (7 if chains else 1001)
+    monkeypatch.setattr(_blocks, "_VALUES", 2 * filed["predictions"].sizes["draw"])
+    assert filed["noise"].data_vars.keys() == fc["noise"].data_vars.keys()
+    for name, parameter in fc["noise"].data_vars.items():
+        xr.testing.assert_allclose(filed["noise"][name], parameter)
+        assert filed["noise"][name].dtype == parameter.dtype
+    xr.testing.assert_allclose(filed["predictions"].to_dataset(), fc["predictions"].to_dataset())
+    table = bd.score(filed, truth)
+    np.testing.assert_allclose(table, bd.score(fc, truth))
+    assert table.attrs == bd.score(fc, truth).attrs
+
+
+def test_whether_numbers_are_whole_is_asked_of_all_blocks(monkeypatch):
+    """Draws alone have a kernel density unless all of them and the data are whole numbers."""
+    values = np.random.default_rng(2).poisson(3.0, (1, 50, 8)).astype(float)
+    values[..., 7] += 0.5
+    truth, whole = at_times(np.full(8, 3.0)), at_times(np.full(7, 3.0))
+    fc = xr.DataTree.from_dict({"predictions": xr.Dataset({"y": (("chain", "draw", "time"), values)}, truth.coords)})
+    told, of_counts = bd.score(fc, truth), bd.score(fc, whole)
+    monkeypatch.setattr(_blocks, "_VALUES", 100)
+    np.testing.assert_allclose(bd.score(fc, truth), told)
+    assert np.isfinite(told.loc["y", "log_score"]) and np.isnan(bd.score(fc, whole).loc["y", "log_score"])
+    assert bd.score(fc, whole).attrs == of_counts.attrs
+
+
+def test_a_bit_that_has_changed_in_the_file_is_seen(whole, tmp_path):
+    model, post, data, _ = whole
+    path = tmp_path / "forecast.nc"
+    bd.forecast(model, post, data, path=path).close()
+    written = bytearray(path.read_bytes())
+    written[len(written) // 2] ^= 4
+    path.write_bytes(written)
+    with pytest.raises(ReadError, match="its checksum is another than when it was written"):
+        bd.load(path)
 
 
 def test_blocks_make_up_the_whole_in_its_order():
