@@ -38,7 +38,7 @@ def exact_log_scores(predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Da
 @functools.partial(jax.jit, static_argnames="family")
 def _mixture(family: type[Distribution], parameters: Parameters, observed: jax.Array) -> jax.Array:
     given = Conditional(family, parameters).distribution
-    allowed = given.support(observed)
+    allowed = given.support(observed)  # pyright: ignore
     density = jnp.where(allowed, given.log_prob(jnp.where(allowed, observed, 1.0)), -jnp.inf)
     failed = functools.reduce(jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density))
     number = jnp.sum(~failed, axis=0)
