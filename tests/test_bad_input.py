@@ -460,7 +460,7 @@ def test_compilations_are_counted(compiled):
     """A good call compiles the solver, so that the counts of zero above mean something."""
     fc = bd.forecast(model(), posterior(model()), data())
     np.testing.assert_allclose(fc["conditional_mean"]["y"][0, 0], data()["y"], rtol=1e-5)
-    assert "jit(one)" in compiled, compiled  # _predictive.push's
+    assert "jit(run)" in compiled, compiled  # that of `parted`, which pushes draws
 
 
 def test_good_data_are_not_refused(compiled):

@@ -30,7 +30,7 @@ TESTS = Path(__file__).parent
 # These take seconds to trace.
 DEAR = ("root_find_chord", "root_find_by_its_steps", "least_squares", "minimise", "linear_algebra")
 # The others are fitted in slow runs.
-FITTED = "root_find", "pure_callback"
+FITTED = ("root_find",)
 
 
 @pytest.fixture(scope="module")
