@@ -87,17 +87,10 @@ def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
-    try:
-        predictions, noise, common = shared(fc, train)
-        found = paired(predictions, common)
-        moments = [matched(_as_predictions(fc, group), train)[0] for group in _MOMENTS]
-    except MismatchError:  # the forecast says nothing of the times that were fitted
-        return
+    found = _with_moments(fc, train)
     looked_at = len(_STATISTICS) * len(found)
     sound, number, left_out = True, 0, 0
-    for name, (drawn, observed) in found.items():
-        mean, variance = (group[name][0] for group in moments)
-        mean, variance = _of_each(mean, variance, predictions[name], noise)
+    for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
         ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1)
         ok &= (np.isfinite(variance) & (variance > 0)).all(axis=1)
@@ -122,6 +115,25 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
         without = f", without {left_out} draws that have no finite mean and variance" if left_out else ""
         message = f"the residuals of {number} values are like those that the model draws{without}"
         yield _finding("good", "training data", message)
+
+
+def _with_moments(
+    fc: xr.DataTree, data: xr.Dataset
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """By observable its draws, observations, and the mean and variance that each draw was drawn from.
+
+    Nothing where the forecast says nothing of these times. Shapes: all `(draw, datum)`, but for observed `(datum,)`.
+    """
+    try:
+        predictions, noise, common = shared(fc, data)
+        moments = [matched(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
+    except MismatchError:
+        return {}
+    found = {}
+    for name, (draws, observed) in paired(predictions, common).items():
+        mean, variance = (group[name][0] for group in moments)
+        found[name] = draws, observed, *_of_each(mean, variance, predictions[name], noise)
+    return found
 
 
 def _of_each(
@@ -240,16 +252,9 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
     They do if so many of them lie within the intervals as would hardly do so were the draws to be twice as wide: where
     noise is most of a forecast its coverage says nothing of how wide its draws are.
     """
-    try:
-        predictions, noise, common = shared(fc, unseen)
-        moments = [matched(_as_predictions(fc, group), unseen)[0] for group in _MOMENTS]
-    except MismatchError:
-        return ""
     inside, number, wide = 0, 0, np.zeros(_REPLICATES)
-    for name, (draws, observed) in paired(predictions, common).items():
+    for draws, observed, centre, _ in _with_moments(fc, unseen).values():
         seen = np.isfinite(observed)
-        mean, variance = (group[name][0] for group in moments)
-        centre, _ = _of_each(mean, variance, predictions[name], noise)
         ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
         if not seen.any() or ok.sum() < 2:
             continue

@@ -100,9 +100,10 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     rng, ranks = np.random.default_rng(0), {}
     for name, variable in predictions.data_vars.items():
         whole = np.all([_finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
-        observed = [common[name].isel(at).values.ravel() for at in blocks_of(variable)]
-        parts = zip(blocks_of(variable), observed, strict=True)
-        found = [_ranks(draws_at(variable, at)[whole], y, rng) for at, y in parts]
+        found = [
+            _ranks(draws_at(variable, at)[whole], common[name].isel(at).values.ravel(), rng)
+            for at in blocks_of(variable)
+        ]
         ranks[name] = np.concatenate(found).reshape(common[name].shape)
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
@@ -166,22 +167,20 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
 
 
 def score_ensemble(
-    draws: Float[np.ndarray, "draw time"],
-    observed: Float[np.ndarray, " time"],
-    log_scores: Float[np.ndarray, " time"] | None = None,
+    draws: Float[np.ndarray, "draw time"], observed: Float[np.ndarray, " time"]
 ) -> dict[str, float | int]:
     """Score draws against observations; each score is the mean over the observed times.
 
-    The CRPS is the fair estimator, unbiased whatever the number of draws. Unless `log_scores` are known, the log score
-    is that of a Gaussian kernel density (Silverman's bandwidth), NaN where all draws are equal, or where all draws and
-    observations are whole numbers.
+    The CRPS is the fair estimator, unbiased whatever the number of draws. The log score is that of a Gaussian kernel
+    density (Silverman's bandwidth), NaN where all draws are equal, or where all draws and observations are whole
+    numbers.
     At each time the draws that are not finite are left out; where none is left, or without an observation, every score
     is NaN.
 
     Shapes: draws `(draw, time)`, observed `(time,)`, NaN where missing.
     Source: Gneiting & Raftery (2007), Strictly proper scoring rules, prediction, and estimation.
     """
-    return _scored([(np.asarray(draws, float), np.asarray(observed, float), log_scores)]).scores
+    return _scored([(np.asarray(draws, float), np.asarray(observed, float), None)]).scores
 
 
 class _Scored(NamedTuple):

@@ -59,16 +59,14 @@ def push(
     *,
     observed: Observed | None = None,
     key: Array | None = None,
-    repeats: int = 1,
 ) -> Pushed:
     """Conditional mean and variance of each observable for every draw.
 
     With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one predictive draw
-    and the parameters of the noise; of a noise that these do not make anew `repeats` draws, along a second axis.
+    and the parameters of the noise.
     `draws` maps each random leaf's path to an array `(draws, …)`.
     """
-    pusher = Pusher(model, inputs, draws, observed=observed, key=key, repeats=repeats)
-    return pusher.whole()
+    return Pusher(model, inputs, draws, observed=observed, key=key).whole()
 
 
 class Pusher:
