@@ -15,7 +15,7 @@ from bayes_dasl.errors import DataError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
-from bayes_dasl.judgement.scores import held_out, matched
+from bayes_dasl.judgement.matching import held_out, matched
 from bayes_dasl.revision.updates import _joined
 from tests.studies.bad.given import closed, data, model, posterior
 

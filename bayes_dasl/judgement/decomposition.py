@@ -17,7 +17,7 @@ from .._statistics.regression import (
     predicted,
 )
 from ..errors import MismatchError
-from .scores import check_forecast
+from .matching import check_forecast
 
 GROUPS = ("science", "network")
 MEANINGS = {

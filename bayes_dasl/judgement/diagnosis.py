@@ -22,8 +22,8 @@ from .._statistics.thinning import thinned
 from ..errors import MismatchError
 from .adequacy import adequacy_findings, borne_out_by
 from .finite import FEW, finite_findings
+from .matching import check_forecast
 from .posterior_findings import posterior_findings
-from .scores import check_forecast
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05

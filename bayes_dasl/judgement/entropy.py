@@ -12,7 +12,7 @@ from .._statistics.blocks import blocks_of, draws_at
 from .._statistics.thinning import thinned
 from ..errors import MismatchError
 from .decomposition import block_shape, chosen, labelled, put, whole_draws
-from .scores import check_forecast
+from .matching import check_forecast
 
 MEANINGS = {
     "total": "entropy of the forecast",

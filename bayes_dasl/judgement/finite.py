@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
-from .scores import repeats
+from .matching import repeats
 
 FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
 

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..errors import MismatchError
-from ..judgement.scores import check_forecast
+from ..judgement.matching import check_forecast
 
 BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"

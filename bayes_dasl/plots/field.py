@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.thinning import thinned
-from ..judgement.scores import in_units_of_forecast
+from ..judgement.matching import in_units_of_forecast
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
 
 _TIMES = 4

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
-from ..judgement.scores import Span, fitted_between, in_units_of_forecast
+from ..judgement.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,

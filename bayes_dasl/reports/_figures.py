@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..judgement.scores import Span
+from ..judgement.matching import Span
 from ._text import MISSING, count, listed, percent, slug
 
 MOST_OBSERVABLES = 8

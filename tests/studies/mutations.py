@@ -147,7 +147,7 @@ MUTANTS = (
         ("tests/test_baselines.py::test_persistence_takes_the_changes_at_the_same_lead",),
     ),
     Mutant(
-        "fitted values count as held out", "bayes_dasl/judgement/scores.py",
+        "fitted values count as held out", "bayes_dasl/judgement/matching.py",
         "return values.where(~(known.astype(float).reindex(at) > 0))",
         "return values",
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),

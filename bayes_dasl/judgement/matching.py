@@ -1,0 +1,165 @@
+"""Which draws of a forecast belong to which data: times, places and units that both have, and what was held out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..data.datasets import checked_times, in_units, index_of, occurrence, units_of
+from ..data.units import agree
+from ..errors import DataError, MismatchError
+
+type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
+
+type Span = tuple[float | None, float | None]
+"""From when until when data were fitted, as far as that is known."""
+
+
+def repeats(fc: xr.DataTree) -> int:
+    """How many predictive draws a forecast has of each draw of the posterior."""
+    drawn = fc["predictions"].sizes["draw"]
+    return drawn // fc["conditional_mean"].sizes["draw"] if "conditional_mean" in fc.children else 1
+
+
+def check_forecast(fc: object, *groups: str) -> None:
+    """Raises: MismatchError for what is no forecast, which has these groups."""
+    for group in groups:
+        if not isinstance(fc, xr.DataTree) or group not in fc.children:
+            raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
+
+
+def fitted_between(fc: xr.DataTree) -> Span:
+    """From when until when the data of a forecast were fitted, under its forcings."""
+    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
+
+
+def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
+    """The data without those values that were fitted: at the same times and places, between two times.
+
+    At the time of replicates of which one was fitted all are left out: none can be told from another.
+
+    Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
+    """
+    start, end = fitted
+    if end is None:
+        return data
+    index = train[index_of(train)]
+    seen = train.sel({index.name: (index <= end) & (index >= (-np.inf if start is None else start))})
+
+    def unseen(values: xr.DataArray) -> xr.DataArray:
+        at = {dim: values[dim] for dim in values.dims if dim in values.coords}
+        known = seen[values.name].notnull()
+        if not known.indexes[index.name].is_unique:
+            known = known.groupby(str(index.name)).any()
+        return values.where(~(known.astype(float).reindex(at) > 0))
+
+    return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
+
+
+def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
+    """Pair each observable's draws with its observations at the times that both have; and these observations.
+
+    Shapes: draws `(draw, datum)` with chains merged, observed `(datum,)`: the places of a field are data in their turn.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or places or
+    units differ; DataError for data that are no numbers.
+    """
+    predictions, _, observed = shared(fc, data)
+    return paired(predictions, observed), observed
+
+
+def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
+    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, as `shared` returns them."""
+    found = {}
+    for name, variable in predictions.data_vars.items():
+        draws = variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
+        found[str(name)] = draws, observed[name].values.ravel()
+    return found
+
+
+def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
+
+    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
+    differ; DataError for data that are no numbers.
+    """
+    check_forecast(fc, "predictions")
+    index = index_of(fc["predictions"].to_dataset())
+    checked_times(data, index)
+    predictions = fc["predictions"].to_dataset()
+    absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
+    if absent:
+        raise MismatchError(
+            f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
+            f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+        )
+    _check_units(predictions, data)
+    rows, columns = _shared_times(predictions[index].values, data[index].values, index)
+    columns = _as_slice(columns)
+    draws, observed = {}, {}
+    for name, variable in predictions.data_vars.items():
+        found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
+        _check_places(found, data[name])
+        if data[name].dtype.kind not in "iufb":
+            raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
+        draws[name] = found
+        observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
+    noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
+    return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
+
+
+def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
+    """A file is read much faster by a slice, and of an array that is no copy."""
+    whole = slice(int(columns[0]), int(columns[0]) + len(columns))
+    return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
+
+
+def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """Data in the units of a forecast, where both state them.
+
+    Raises: DataError for units of another dimension, or of the index or a place.
+    """
+    if "predictions" not in fc.children:
+        return data
+    return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
+
+
+def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
+    theirs, ours = units_of(predictions), units_of(data)
+    for name in map(str, predictions.data_vars):
+        if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
+            raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
+
+
+def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
+    for place in draws.dims[3:]:
+        if place not in data.dims or not np.array_equal(draws[place].values, data[place].values):
+            raise MismatchError(f"'{data.name}' is forecast at other places '{place}' than those of the data")
+
+
+def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
+
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts. The first
+    of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
+    that their noise is drawn apart; where it has fewer rows they begin anew.
+    """
+    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
+    forecast, data = np.asarray(forecast, float), np.asarray(data, float)
+    tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
+    gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
+    tolerance = min([tolerance, *(gaps[gaps > 0] / 4)])
+    order = np.argsort(forecast, kind="stable")
+    times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
+    nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    rows = np.flatnonzero(nearest >= 0)
+    if rows.size == 0:
+        raise MismatchError(
+            f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
+            f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
+        )
+    at = nearest[rows]
+    return rows, order[first[at] + occurrence(at) % number[at]]
