@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.finite import finite_findings, usable_draws
+from bayes_dasl.judgement.failures import finite_findings, usable_draws
 from tests.studies.bad.given import closed, data, fitted, forecast, spoilt
 
 

@@ -19,7 +19,7 @@ from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..judgement.diagnosis import Diagnosis, Finding
-from ..judgement.finite import FEW
+from ..judgement.failures import FEW
 from ..layers import Jump
 from ..model import Model
 from ..prediction.predictive import Draws, Pushed, push

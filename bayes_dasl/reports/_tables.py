@@ -13,8 +13,8 @@ from arviz_stats.summary import summary
 
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat
 from .._statistics.thinning import thinned
-from ..judgement.diagnosis import FEWEST_DRAWS
 from ..judgement.log_score import EXACT
+from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency
 from ..plots import science_parameters
 from ._text import MISSING, fixed, listed, number, percent

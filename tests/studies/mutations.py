@@ -171,7 +171,7 @@ MUTANTS = (
         ("tests/test_baselines.py::test_climatology_repeats_the_observed_training_values",),
     ),
     Mutant(
-        "R-hat good below 1.02", "bayes_dasl/judgement/diagnosis.py",
+        "R-hat good below 1.02", "bayes_dasl/judgement/mixing.py",
         "worst, most = int(found.argmax()), 1 + 0.01 * allowed",
         "worst, most = int(found.argmax()), 1 + 0.02 * allowed",
         ("tests/test_diagnostics.py",),
