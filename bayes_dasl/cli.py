@@ -18,11 +18,12 @@ from rich.table import Table
 from . import __version__
 from ._findings import Level
 from ._runs.console import LastingConsole
+from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, Interrupted, ReadError
 from .judgement.diagnosis import Diagnosis
 from .reports._text import number, percent
-from .study import Run, Study, future_times, read_note
+from .study import Run, Study, future_times
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""

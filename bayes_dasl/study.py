@@ -1,7 +1,6 @@
 """A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
 
 import dataclasses
-import itertools
 import json
 import shutil
 import tempfile
@@ -15,6 +14,7 @@ import xarray as xr
 
 from ._jax.keys import whole_number
 from ._runs.files import forget_unfinished, write_text
+from ._runs.folder import check_name, put_aside, read_note
 from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, split
@@ -30,11 +30,6 @@ from .reports.document import report
 from .revision.solver_check import check_solver, has_tolerances
 
 _PLOTTED_TIMES = 100
-# A name is that of a folder of a run: it must mean the same on every system and be none of a run's own.
-_LONGEST_NAME = 100
-_OF_A_RUN = {"checkpoint", "posterior.nc", "forecast.nc", "scores.json", "report.html", "study.json"}
-_OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}
-_ASIDE = ".old-"
 
 type Say = Callable[[str], None]
 
@@ -69,10 +64,10 @@ class Study:
     source: str = ""
 
     def __post_init__(self):
-        _check_name(self.name, "a study")
+        check_name(self.name, "a study")
         taken: dict[str, str] = {}
         for name in (self.label, *self.rivals):
-            _check_name(name, "a model")
+            check_name(name, "a model")
             if name.casefold() in BASELINES:
                 raise ModelError(f"'{name}' is the name of a baseline: give the model another")
             if (alike := taken.get(name.casefold())) is not None:
@@ -222,13 +217,9 @@ class Run:
         return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
 
     def _put_aside(self, name: str, path: Path, say: Say) -> None:
-        """Rename what an older version of the model left; nothing that was put aside before is lost."""
-        if not path.exists():
-            return
-        names = (path.with_name(f"{path.stem}{_ASIDE}{i}{path.suffix}") for i in itertools.count(1))
-        aside = next(free for free in names if not free.exists())
-        path.rename(aside)
-        say(f"{name}: {path} belongs to another version of the model or the libraries: moved to {aside}")
+        """Rename what an older version of the model left."""
+        if (aside := put_aside(path)) is not None:
+            say(f"{name}: {path} belongs to another version of the model or the libraries: moved to {aside}")
 
     def _goes_on(self, checkpoint: Path, name: str, key: int) -> bool:
         try:
@@ -347,48 +338,11 @@ class Run:
         return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
 
 
-def read_note(folder: Path) -> dict[str, Any]:
-    """What `study.json` says of the run that a folder holds.
-
-    Raises: ReadError if it is missing, torn or not one of ours.
-    """
-    note = folder / "study.json"
-    if not note.is_file():
-        raise ReadError(f"{folder} is no run folder: it has no {note.name}; make one with 'bayes-dasl run'")
-    try:
-        held = json.loads(note.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ReadError(f"{note} is torn or not one of ours: {error}") from error
-    if not isinstance(held, dict) or "study" not in held or not isinstance(held.get("key"), int):
-        raise ReadError(f"{note} is not one of ours: it names no study and key")
-    return held
-
-
 def _used(study: Study) -> xr.Dataset:
     """The training data that a model of the study looks at."""
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
-
-
-def _check_name(name: object, of: str) -> None:
-    """Raises: ModelError unless it can be the name of a folder on every system."""
-    if not isinstance(name, str):
-        raise ModelError(f"the name of {of} is text, not {name!r}")
-    folded = name.casefold()
-    reason = None
-    if not name.strip() or name != name.strip():
-        reason = "must not be empty, or begin or end with a space"
-    elif len(name.encode()) > _LONGEST_NAME:
-        reason = f"has {len(name.encode())} bytes of at most {_LONGEST_NAME}"
-    elif any(c in '/\\:*?"<>|' or not c.isprintable() for c in name):
-        reason = 'must have no slash and none of : * ? " < > |, since a folder has this name'
-    elif name.startswith(".") or name.endswith("."):
-        reason = "must not begin or end with a dot"
-    elif folded in _OF_A_RUN or folded.split(".")[0] in _OF_WINDOWS or _ASIDE in folded:
-        reason = "is kept for what a run or the system writes"
-    if reason is not None:
-        raise ModelError(f"{of} cannot be named {name[:40]!r}: the name {reason}")
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
