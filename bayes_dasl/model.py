@@ -11,7 +11,10 @@ import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
+from numpyro.handlers import substitute
+from numpyro.infer.util import log_density
 
+from ._jax.fingerprints import fingerprint_of
 from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
@@ -317,3 +320,19 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
         if shape != want:
             what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
             raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")
+
+
+def posterior_fingerprint(model: Model, inputs: Inputs, observed: Observed) -> str:
+    """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
+
+    It changes with any equation, prior, noise, known number, solver setting or datum.
+    Raises: UnreadableError where the model calls Python with something that cannot be read.
+    """
+    leaves = paths(model)
+
+    def log_joint(values):
+        return log_density(substitute(model, data=values), (inputs, observed), {}, {})[0]
+
+    examples = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float)) for path, leaf in leaves.items()}
+    supports = {path: leaf.distribution.support for path, leaf in leaves.items()}
+    return fingerprint_of(log_joint, examples, beside=supports)

@@ -11,8 +11,14 @@ from .descent import (
     Laplace as Laplace,
     MCDropout as MCDropout,
 )
-from .engine import AbstractEngine as AbstractEngine, Cost as Cost, Modes as Modes, Samples as Samples
-from .fitting import belongs_to as belongs_to, check_engine as check_engine, fit as fit, resume as resume
+from .engine import (
+    AbstractEngine as AbstractEngine,
+    Cost as Cost,
+    Modes as Modes,
+    Samples as Samples,
+    check_engine as check_engine,
+)
+from .fitting import belongs_to as belongs_to, fit as fit, resume as resume
 from .groups import data_groups as data_groups
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS

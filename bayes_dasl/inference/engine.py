@@ -187,6 +187,12 @@ class AbstractEngine(abc.ABC, Settings):
         return self
 
 
+def check_engine(engine: object) -> None:
+    """Raises: ModelError for what is no engine, such as the class of one."""
+    if not isinstance(engine, AbstractEngine):
+        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
+
+
 def restored(stored: dict[str, Any]) -> Any:
     """An engine or a strategy from what `stored` made of it.
 

@@ -18,7 +18,7 @@ from .._runs.journal import Journal, read_identity
 from .._runs.lock import alone_in
 from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
-from ..errors import ModelError, ReadError
+from ..errors import ReadError
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group
 from ..prediction.identity import versions
@@ -26,7 +26,7 @@ from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
 from .dimensions import check_units
-from .engine import AbstractEngine, Samples, restored
+from .engine import AbstractEngine, Samples, check_engine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
 from .problem import Problem, pose
@@ -170,12 +170,6 @@ def resume(
     identity = read_identity(checkpoint)
     engine, key = _engine(identity.get("engine")), _key(identity.get("key"))
     return fit(model, data, engine, progress=progress, checkpoint=checkpoint, device=device, key=key)
-
-
-def check_engine(engine: object) -> None:
-    """Raises: ModelError for what is no engine, such as the class of one."""
-    if not isinstance(engine, AbstractEngine):
-        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
 
 
 def _engine(held: int | str | None) -> AbstractEngine:

@@ -26,8 +26,7 @@ from numpyro.infer.util import log_density
 from ..data.layer_inputs import Inputs
 from ..errors import UnreadableError
 from ..layers import with_adjoint
-from ..model import Model, Observed, check_data
-from ..prediction.identity import posterior_fingerprint
+from ..model import Model, Observed, check_data, posterior_fingerprint
 from ..random import draw_prior, paths, realise
 from .bijector import bijector
 

@@ -7,15 +7,10 @@ import warnings
 import jax
 import jax.numpy as jnp
 import xarray as xr
-from numpyro.handlers import substitute
-from numpyro.infer.util import log_density
 
-from .._jax.fingerprints import fingerprint_of
 from ..data.datasets import observations
-from ..data.layer_inputs import Inputs
 from ..errors import MismatchError
-from ..model import Model, Observed
-from ..random import paths
+from ..model import Model, posterior_fingerprint
 from .posterior import check_belongs, fitted_data
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
@@ -35,22 +30,6 @@ def made_with() -> dict[str, str]:
     """What decides how a model is traced, beside the model."""
     system = {"platform": platform.platform(), "backend": jax.default_backend()}
     return system | {f"version_{name}": version for name, version in versions().items()}
-
-
-def posterior_fingerprint(model: Model, inputs: Inputs, observed: Observed) -> str:
-    """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
-
-    It changes with any equation, prior, noise, known number, solver setting or datum.
-    Raises: UnreadableError where the model calls Python with something that cannot be read.
-    """
-    leaves = paths(model)
-
-    def log_joint(values):
-        return log_density(substitute(model, data=values), (inputs, observed), {}, {})[0]
-
-    examples = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float)) for path, leaf in leaves.items()}
-    supports = {path: leaf.distribution.support for path, leaf in leaves.items()}
-    return fingerprint_of(log_joint, examples, beside=supports)
 
 
 def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
