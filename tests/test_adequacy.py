@@ -6,7 +6,7 @@ import xarray as xr
 
 from bayes_dasl.judgement.adequacy import _crps_at, adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
-from bayes_dasl.judgement.scores import _crps
+from bayes_dasl.judgement.ensemble_scores import _crps
 
 DRAWS, NOISE = 2000, 0.5
 TIMES = np.linspace(0.0, 6.0, 45)

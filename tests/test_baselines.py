@@ -18,7 +18,8 @@ from bayes_dasl.judgement.baselines import (
     score_baselines,
     seasonal_climatology,
 )
-from bayes_dasl.judgement.scores import score, score_ensemble
+from bayes_dasl.judgement.ensemble_scores import score_ensemble
+from bayes_dasl.judgement.scores import score
 
 
 def series(values, time=None):

@@ -11,7 +11,7 @@ from scipy import stats
 from test_scores import data_of, forecast_of
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.scores import score_ensemble
+from bayes_dasl.judgement.ensemble_scores import score_ensemble
 from bayes_dasl.prediction.conditional import conditional, noise_group
 
 TIMES, CHAINS, DRAWS = 7, 2, 30

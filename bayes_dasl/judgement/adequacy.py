@@ -14,8 +14,8 @@ from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables
 from .baselines import baselines
+from .ensemble_scores import covered, lower_by, mean_crps
 from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched, paired, shared
-from .scores import covered, lower_by, mean_crps
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at

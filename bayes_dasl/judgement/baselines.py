@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike
 
 from ..data.datasets import in_units, index_of, units_of
 from ..errors import DataError, MismatchError
-from .scores import score_table
+from .ensemble_scores import score_table
 
 FEWEST = 5
 SEASONAL = "seasonal climatology"

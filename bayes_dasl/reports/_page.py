@@ -17,9 +17,10 @@ from ..errors import MismatchError
 from ..judgement.baselines import BASELINES, score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
+from ..judgement.ensemble_scores import lower_by
 from ..judgement.failures import usable_draws
 from ..judgement.matching import check_forecast, fitted_between, held_out, in_units_of_forecast
-from ..judgement.scores import lower_by, pit, score
+from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import fitted_observables
 from . import _figures, _tables

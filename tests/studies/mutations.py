@@ -92,7 +92,7 @@ MUTANTS = (
         ("tests/test_signals.py",),
     ),
     Mutant(
-        "the CRPS of few draws is not the fair one", "bayes_dasl/judgement/scores.py",
+        "the CRPS of few draws is not the fair one", "bayes_dasl/judgement/ensemble_scores.py",
         'estimator = "pwm" if fct.shape[1] > 1 else "nrg"',
         'estimator = "nrg"',
         ("tests/test_scores.py::test_errors_and_fair_crps_follow_their_definitions",),
@@ -105,7 +105,7 @@ MUTANTS = (
          "tests/test_scores.py::test_pit_of_counts_is_uniform_only_for_a_calibrated_forecast"),
     ),
     Mutant(
-        "one-sided intervals in the coverage", "bayes_dasl/judgement/scores.py",
+        "one-sided intervals in the coverage", "bayes_dasl/judgement/ensemble_scores.py",
         "return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)",
         "return np.quantile(fct, [1 - mass, mass], axis=1)",
         ("tests/test_scores.py::test_coverage_is_nominal_only_for_the_right_spread",),
