@@ -1,8 +1,7 @@
 """Engines that draw from the posterior, behind one verb: `fit`."""
 
 from .._findings import Finding as Finding
-from .._runs.journal import Journal as Journal
-from .._runs.progress import ProgressBar as ProgressBar
+from .._runs.journal import Journal as Journal, ProgressBar as ProgressBar
 from .descent import (
     SWAG as SWAG,
     DeepEnsemble as DeepEnsemble,

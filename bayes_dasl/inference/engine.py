@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._findings import Finding
-from .._runs.journal import Journal
-from .._runs.progress import ProgressBar
+from .._runs.journal import Journal, ProgressBar
 from ..errors import ModelError, ReadError
 from .gradient import choose
 from .problem import Problem

@@ -14,9 +14,8 @@ from jaxtyping import Array
 from .._findings import to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
-from .._runs.journal import Journal, read_identity
+from .._runs.journal import Journal, ProgressBar, read_identity
 from .._runs.lock import alone_in
-from .._runs.progress import ProgressBar
 from ..data.datasets import fingerprint
 from ..errors import ReadError
 from ..model import Model

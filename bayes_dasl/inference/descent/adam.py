@@ -17,8 +17,7 @@ from jaxtyping import Array, Float
 
 from ..._findings import Finding
 from ..._jax.trace import traced
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..coordinates.frame import Frame, Plain
 from ..coordinates.reference import References, is_sound, references_of
 from ..engine import Facts

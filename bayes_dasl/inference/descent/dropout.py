@@ -8,8 +8,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._findings import unshown_spread
-from ..._runs.journal import Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Journal, ProgressBar
 from ..coordinates.hidden_units import hidden_units
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem

@@ -4,8 +4,7 @@ import dataclasses
 
 from jaxtyping import Array
 
-from ..._runs.journal import Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from .adversary import Adversary

@@ -5,8 +5,7 @@ import dataclasses
 import numpy as np
 from jaxtyping import Array
 
-from ..._runs.journal import Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from ..starts import no_start

@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._findings import unshown_spread
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError
 from ..coordinates.conditional import Conditional
 from ..coordinates.frame import positions

@@ -10,8 +10,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..._findings import Finding
 from ..._jax.tree import frozen
-from ..._runs.journal import Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
 from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference

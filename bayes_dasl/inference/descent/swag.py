@@ -7,8 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 from scipy.special import logsumexp
 
-from ..._runs.journal import Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from .members import descended, log_densities, proposals_to_draw, solvable, usable

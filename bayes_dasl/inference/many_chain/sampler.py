@@ -9,8 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._findings import Finding, nested_finding
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..._statistics.convergence import nested_rhat
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Modes, Samples

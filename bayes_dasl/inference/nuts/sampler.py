@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._findings import Finding
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of

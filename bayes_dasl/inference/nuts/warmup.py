@@ -4,8 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..coordinates.frame import Frame, FrameMaker, entered, left, positions
 from ..metric import Metric, refine
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size

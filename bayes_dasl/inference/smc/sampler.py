@@ -10,8 +10,7 @@ import numpy as np
 from jaxtyping import Array
 
 from ..._findings import Finding, evidence_finding
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem

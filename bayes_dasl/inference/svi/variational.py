@@ -12,8 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._findings import Finding, evidence_finding
-from ..._runs.journal import Arrays, Journal
-from ..._runs.progress import ProgressBar
+from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..._statistics.importance import largest_pareto_k, weigh
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Modes, Samples
