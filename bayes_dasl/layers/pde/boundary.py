@@ -6,8 +6,7 @@ from typing import Any
 
 from ...errors import ModelError
 from ...random import Module, is_random
-from .grid import Grid
-from .pointwise import check_value
+from .grid import Grid, check_value
 
 ENDS = ("low", "high")
 

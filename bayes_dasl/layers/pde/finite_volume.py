@@ -11,8 +11,7 @@ from jaxtyping import Array, Float
 from ...errors import ModelError
 from ...random import Module, Values, is_function
 from .boundary import ENDS, AbstractCondition, AbstractLinear, Flux, Periodic, check_boundary, condition, fields_of
-from .grid import Grid
-from .pointwise import by_field, check_value, each, evaluate, known, of_field
+from .grid import Grid, by_field, check_value, each, evaluate, known, of_field
 
 
 class FiniteVolume(Module):

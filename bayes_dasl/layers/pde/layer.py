@@ -17,8 +17,7 @@ from .._functions import check_tolerances, several_names, start_time
 from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps
 from ..ode import ODE, check_interpolation, find_solver
-from .grid import Grid
-from .pointwise import check_value, evaluate
+from .grid import Grid, check_value, evaluate
 
 _OF_ODE = ("forcings", "interpolation", "jumps", "units", "solver", "start", "rtol", "atol", "max_steps", "adjoint")
 

@@ -9,8 +9,7 @@ from jaxtyping import Array, Bool, Complex, Float
 
 from ...errors import ModelError
 from ...random import Module, Values, is_function
-from .grid import Grid
-from .pointwise import by_field, check_value, each, of_field
+from .grid import Grid, by_field, check_value, each, of_field
 
 
 def to_spectrum(values: Float[Array, "..."]) -> Complex[Array, "..."]:

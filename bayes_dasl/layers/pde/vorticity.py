@@ -9,8 +9,7 @@ from jaxtyping import Array, Float
 
 from ...errors import ModelError
 from ...random import Module, Scalar, Values
-from .grid import Grid
-from .pointwise import check_value, evaluate
+from .grid import Grid, check_value, evaluate
 from .spectral import modes, resolved, slopes, squared_wavenumber, to_field, to_spectrum, wavenumbers
 
 
