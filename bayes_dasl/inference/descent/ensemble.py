@@ -7,8 +7,7 @@ from jaxtyping import Array
 from ..._runs.journal import Journal, ProgressBar
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
-from .adversary import Adversary
-from .members import descended, log_densities, usable
+from .members import Adversary, descended, log_densities, usable
 from .settings import Descent
 from .spread import spread_by_density
 

@@ -18,7 +18,6 @@ from ..engine import Facts
 from ..problem import Problem, Terms
 from ..starts import no_start, or_lowest
 from .adam import Descended, Loss, descend
-from .adversary import Adversary
 from .settings import Descent
 
 _DRAWS_A_MEMBER = 4
@@ -26,6 +25,29 @@ _DRAWS_A_MEMBER = 4
 _FAR_OFF = 0.5
 _LOST = 0.2  # share of members, or of proposals
 _SPARE = 1.25
+
+
+class Adversary:
+    """Moves forcings, or the index where there are none, by a share of the range of each (fast gradient sign).
+
+    Raises: ModelError for a model that reads neither: of a solver the times cannot change their places.
+    Source: Goodfellow, Shlens & Szegedy (2015).
+    """
+
+    def __init__(self, problem: Problem, share: float):
+        if not problem.movable:
+            raise ModelError(
+                "adversarial needs inputs that can be moved: forcings (linear or step), or the index of a layer that "
+                "solves nothing; this model has neither"
+            )
+        self._by = {name: share * float(np.ptp(np.asarray(v))) for name, v in problem.movable.items()}
+
+    def moved(self, problem: Problem, log_likelihood: Callable[[Problem], Array]) -> Problem:
+        """The problem with inputs at which the data are less likely; no gradient flows through the move."""
+        now = frozen({name: problem.movable[name] for name in self._by})
+        slopes = jax.grad(lambda values: log_likelihood(problem.moved_to(values)))(now)
+        away = {n: v - self._by[n] * jnp.sign(jnp.nan_to_num(slopes[n])) for n, v in now.items()}
+        return problem.moved_to(frozen(away))
 
 
 def descended(
