@@ -1,4 +1,4 @@
-"""Which quantities move, their R-hat and effective sample sizes, for verdict, solver check and report alike."""
+"""Which of many draws to look at, which quantities move, their R-hat and effective sample sizes."""
 
 import numpy as np
 from scipy.special import chdtri
@@ -73,3 +73,8 @@ def nested_rhat(draws: np.ndarray, superchains: int) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
         values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
     return float(np.max(np.where(np.isfinite(values), values, np.inf)))
+
+
+def thinned(total: int, most: int) -> np.ndarray:
+    """The indices of at most so many of them, evenly spaced, the first and the last among them."""
+    return np.unique(np.linspace(0, total - 1, min(most, total)).astype(int))

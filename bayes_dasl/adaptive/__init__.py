@@ -2,6 +2,5 @@
 
 from . import bases as bases
 from .basis import Basis as Basis
-from .coupling import Coupling as Coupling, Link as Link
+from .coupling import Coupling as Coupling, LayerCoupling as LayerCoupling, Link as Link
 from .fidelity import MultiFidelity as MultiFidelity
-from .layer_coupling import LayerCoupling as LayerCoupling

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding, Level, borne_out, leaves_unshown
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..prediction.conditional import conditional

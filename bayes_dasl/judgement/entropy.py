@@ -9,7 +9,7 @@ import xarray as xr
 from scipy import special
 
 from .._statistics.blocks import blocks_of, draws_at
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..errors import MismatchError
 from .decomposition import block_shape, chosen, labelled, put, whole_draws
 from .matching import check_forecast

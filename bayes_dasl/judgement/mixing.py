@@ -17,8 +17,8 @@ from .._statistics.convergence import (
     moving_quantities,
     nested_rhat,
     rhat,
+    thinned,
 )
-from .._statistics.thinning import thinned
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05

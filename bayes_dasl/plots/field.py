@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..judgement.matching import in_units_of_forecast
 from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
 

@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .._jax.keys import as_key
 from .._jax.tree import short_names
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..errors import MismatchError, ModelError
 from ..model import Model
 from ..networks.network import Network, networks

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._jax.trace import parted
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
 from ..hybrid import Residual
 from ..hybrid._sensitivity import Coordinates, coordinates, parameters

@@ -6,8 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
 
+from .._statistics.convergence import thinned
 from .._statistics.regression import DRAWS_PER_FEATURE, linear_features
-from .._statistics.thinning import thinned
 from ..model import Model
 from ..random import RandomLeaf, paths
 from .predictive import Draws

@@ -10,7 +10,7 @@ import xarray as xr
 
 from .._jax.trace import parted
 from .._jax.tree import short_names
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory
 from ..layers.at_states import named_trajectories, trajectories

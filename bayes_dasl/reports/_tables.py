@@ -11,8 +11,7 @@ import pandas as pd
 import xarray as xr
 from arviz_stats.summary import summary
 
-from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat
-from .._statistics.thinning import thinned
+from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
 from ..judgement.log_score import EXACT
 from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency

@@ -13,7 +13,7 @@ from jaxtyping import Array
 
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
-from .._statistics.convergence import moving_quantities, rhat
+from .._statistics.convergence import moving_quantities, rhat, thinned
 from .._statistics.importance import (
     FEWEST,
     Weights,
@@ -25,7 +25,6 @@ from .._statistics.importance import (
     stored_log_likelihood,
     weigh,
 )
-from .._statistics.thinning import thinned
 from ..errors import ModelError
 from ..inference import Problem, pose
 from ..model import Model

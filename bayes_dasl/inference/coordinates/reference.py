@@ -20,10 +20,9 @@ from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem
 from ..starts import Optimiser, evenly, no_start, or_lowest
-from .conditional import Conditional, LinearModel, Path, from_rows, in_rows
+from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
 from .frame import positions
 from .gradient_matching import Matching
-from .last_layer import last_layer
 
 COORDINATES = ("auto", "plain")
 """In what an engine may be asked to move: conditional coordinates where there are any, or the plain ones."""

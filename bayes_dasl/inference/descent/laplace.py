@@ -11,9 +11,8 @@ from ..._findings import unshown_spread
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError
 from ...random import realise
-from ..coordinates.conditional import Conditional
+from ..coordinates.conditional import Conditional, last_layer
 from ..coordinates.frame import positions
-from ..coordinates.last_layer import last_layer
 from ..coordinates.reference import References, is_sound, references_of
 from ..engine import AbstractEngine, Cost, Modes, Samples
 from ..problem import Problem
