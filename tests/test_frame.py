@@ -22,7 +22,7 @@ from bayes_dasl.inference.coordinates.conditional import LinearModel
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import AbstractTrajectory, Prediction
-from bayes_dasl.layers.at_states import at_states, named_trajectories, trajectories
+from bayes_dasl.layers.layer import at_states, named_trajectories, trajectories
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,7 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs, Linear
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers._parts import agreed, agreed_interpolation, check_function
-from ..layers._prediction import joined
+from ..layers.layer import agreed, agreed_interpolation, check_function, joined
 from ..random import Module, Scalar, Values, VectorField, check_scalar
 
 

@@ -10,8 +10,7 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers._parts import check_function
-from ..layers._prediction import prediction
+from ..layers.layer import check_function, prediction
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 

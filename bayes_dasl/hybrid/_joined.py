@@ -12,8 +12,7 @@ from .._jax.tree import prepared, prepared_inside
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
-from ..layers._parts import agreed, agreed_interpolation, is_layer
-from ..layers._prediction import joined
+from ..layers.layer import agreed, agreed_interpolation, is_layer, joined
 from ..random import Values, with_ones
 
 type Part = Callable[..., Any]

@@ -10,7 +10,7 @@ import xarray as xr
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractLayer
-from ..layers._parts import check_function, check_part, is_layer
+from ..layers.layer import check_function, check_part, is_layer
 from ..random import Values, VectorField, with_ones
 from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected

@@ -11,8 +11,7 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers._parts import check_function, is_layer
-from ..layers._prediction import prediction
+from ..layers.layer import check_function, is_layer, prediction
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 

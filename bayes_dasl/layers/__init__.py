@@ -1,18 +1,18 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
-from ._adjoint import with_adjoint as with_adjoint
-from ._prediction import (
-    AbstractFilter as AbstractFilter,
-    AbstractLayer as AbstractLayer,
-    AbstractTrajectory as AbstractTrajectory,
-    Prediction as Prediction,
-    prediction as prediction,
-)
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
 from .implicit import Implicit as Implicit
 from .jump import Jump as Jump
 from .kalman import Kalman as Kalman
+from .layer import (
+    AbstractFilter as AbstractFilter,
+    AbstractLayer as AbstractLayer,
+    AbstractTrajectory as AbstractTrajectory,
+    Prediction as Prediction,
+    prediction as prediction,
+    with_adjoint as with_adjoint,
+)
 from .ode import ODE as ODE
 from .pde import PDE as PDE
 from .quadrature import integrate as integrate, integrate_between as integrate_between

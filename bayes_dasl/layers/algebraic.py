@@ -11,7 +11,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import named, several_names, shapes_of
-from ._prediction import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
+from .layer import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
 
 
 class Algebraic(AbstractLayer):

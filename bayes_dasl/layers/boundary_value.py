@@ -16,9 +16,9 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, predict_rows
 from .algebraic import at_rows, forced_rows
 from .implicit import check_guess, differentiable, guess_function, matching, search
+from .layer import AbstractLayer, Prediction, predict_rows
 
 type Boundary = Callable[[Values, Values, Values], Values]
 

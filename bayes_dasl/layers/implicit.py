@@ -17,8 +17,8 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
 from ._functions import check_tolerances, named, output_names, several_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, predict_rows
 from .algebraic import at_rows, forced_rows
+from .layer import AbstractLayer, Prediction, predict_rows
 
 type Flat = Float[Array, " unknown"]
 type System = Callable[[Flat], Flat]

@@ -16,8 +16,8 @@ from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
 from ..random import check_scalar, is_random, may_be_negative
 from ._functions import any_state, check_tolerances, start_time
-from ._prediction import AbstractFilter, Prediction, finite, prediction, shielded
 from ._steps import RetryingController, safe_rates
+from .layer import AbstractFilter, Prediction, finite, prediction, shielded
 from .ode import find_solver
 from .sde import StochasticEquation, known
 

@@ -13,10 +13,10 @@ from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Values, VectorField, is_function
 from ._functions import any_state, check_initial, check_tolerances, output_names, several_names, start_time
-from ._prediction import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
+from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 
 # Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
 _LAST_PART = 1e-12

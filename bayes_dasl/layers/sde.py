@@ -19,7 +19,7 @@ from ..data.layer_inputs import Inputs, Step
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, check_initial, output_names, several_names, shapes_of
-from ._prediction import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
+from .layer import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
 
 # A time this far beyond the grid, in steps of it, is on its end but for rounding.
 _ROUNDING = 1e-6

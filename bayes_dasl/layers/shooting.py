@@ -18,7 +18,7 @@ from ..data.datasets import averaged, checked_times, observations
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import shape_of
-from ._prediction import AroundTrajectory, Prediction
+from .layer import AroundTrajectory, Prediction
 from .ode import ODE
 
 

@@ -15,11 +15,11 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random
 from ._functions import check_tolerances, named, output_names, several_names
-from ._prediction import AbstractLayer, Prediction, predict_rows
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, limits
 from .algebraic import at_rows, forced_rows
 from .implicit import differentiable, matching, search
+from .layer import AbstractLayer, Prediction, predict_rows
 
 # The transient need not be solved more exactly than it takes to stay on its way.
 _ON_THE_WAY = 1e-4

@@ -13,7 +13,7 @@ from .._jax.tree import short_names
 from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory
-from ..layers.at_states import named_trajectories, trajectories
+from ..layers.layer import named_trajectories, trajectories
 from ..model import Model
 from ..random import paths, realise
 from .predictive import Draws

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from ..._jax.trace import traced
 from ...layers import AbstractTrajectory
-from ...layers.at_states import States, at_states, trajectories
+from ...layers.layer import States, at_states, trajectories
 from ...model import Model
 from ...networks.network import Network, linear_layers, networks
 from ...random import RandomLeaf, draw_prior, paths, realise

@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from ..._jax.tree import frozen
 from ...data.datasets import averaged
 from ...layers import AbstractTrajectory
-from ...layers.at_states import States, at_states, trajectories
+from ...layers.layer import States, at_states, trajectories
 from ...random import bounds, is_random, realise
 from ..problem import Problem
 

@@ -15,7 +15,7 @@ from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
-from ...layers.at_states import trajectories
+from ...layers.layer import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem

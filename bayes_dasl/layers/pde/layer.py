@@ -14,8 +14,8 @@ from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_ones
 from .._functions import check_tolerances, several_names, start_time
-from .._prediction import AbstractLayer, Prediction
 from ..jump import Jump, as_jumps
+from ..layer import AbstractLayer, Prediction
 from ..ode import ODE, check_interpolation, find_solver
 from .grid import Grid, check_value, evaluate
 

@@ -1,17 +1,23 @@
-"""What every layer returns."""
+"""What every layer is and returns, what may be part of one, and what a layer says without its solves."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 from jaxtyping import Array, Bool, Float, Int
 
-from .._jax.tree import frozen
+from .._jax.tree import dotted, frozen
 from ..data.layer_inputs import Inputs
-from ..random import Module, Values, VectorField
+from ..errors import ModelError
+from ..random import Module, Values, VectorField, is_function
+
+type States = dict[str, Array]
+"""States of one trajectory by name, `(time, …)`."""
 
 
 class Prediction(eqx.Module):
@@ -179,6 +185,53 @@ class AroundTrajectory(AbstractLayer):
         return self.ode.outputs
 
 
+class AtStates(AroundTrajectory):
+    """A trajectory whose states at the times of the data are known."""
+
+    ode: AbstractTrajectory
+    known: States
+
+    def __init__(self, ode: AbstractTrajectory, known: States):
+        self.ode, self.known = ode, known
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        return self.ode.predict(inputs, self.known, True, jnp.zeros((), int))
+
+
+def _is_trajectory(node: Any) -> bool:
+    return isinstance(node, AbstractTrajectory)
+
+
+def named_trajectories(tree: Any) -> list[tuple[str, AbstractTrajectory]]:
+    """The trajectories inside a tree by their dotted paths, in its order."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=_is_trajectory)[0]
+    return [(dotted(path), node) for path, node in found if _is_trajectory(node)]
+
+
+def trajectories(tree: Any) -> list[AbstractTrajectory]:
+    """The trajectories inside a tree, in its order."""
+    return [trajectory for _, trajectory in named_trajectories(tree)]
+
+
+def at_states(tree: Any, states: Sequence[States]) -> Any:
+    """A tree with given states in place of the solves of its trajectories."""
+    left = list(states)
+    return jax.tree.map(
+        lambda node: AtStates(node, left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
+    )
+
+
+def with_adjoint(
+    tree: Any, adjoint: diffrax.AbstractAdjoint, instead_of: type[diffrax.AbstractAdjoint] = diffrax.AbstractAdjoint
+) -> Any:
+    """The tree with another adjoint in place of every one of a kind."""
+
+    def is_adjoint(node):
+        return isinstance(node, diffrax.AbstractAdjoint)
+
+    return jax.tree.map(lambda node: adjoint if isinstance(node, instead_of) else node, tree, is_leaf=is_adjoint)
+
+
 class AbstractFilter(AbstractLayer):
     """A layer that looks back at observations: `layer(inputs, variances)` with the variance of each one's noise.
 
@@ -240,3 +293,43 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
     mismatches = {f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()}
     return prediction(values, ok, stats, mismatches=mismatches, **more)
+
+
+def is_layer(part: Any) -> bool:
+    """Whether a part is a whole layer, rather than a function of time, states and forcings."""
+    return isinstance(part, AbstractLayer) and part.layered
+
+
+def check_function(value: Any, where: str) -> None:
+    """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
+    if not is_function(value) or is_layer(value):
+        kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
+        raise ModelError(f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}")
+
+
+def check_part(value: Any, where: str) -> None:
+    """Refuse what is neither a layer nor a function of time, states and forcings."""
+    if not is_layer(value):
+        check_function(value, where)
+
+
+def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """What parts state of names, from (part, name, value).
+
+    Raises: ModelError if two of them state different things of one name.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    for part, name, value in stated:
+        first, other = owner.setdefault(name, (part, value))
+        if other != value:
+            raise ModelError(f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one")
+    return {name: value for name, (_, value) in owner.items()}
+
+
+def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """How the forcings that layers read run between their data, as far as not linearly; `read` names them by layer."""
+    kinds = agreed(
+        "interpolation",
+        ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
+    )
+    return {name: kind for name, kind in kinds.items() if kind != "linear"}
