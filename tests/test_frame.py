@@ -15,10 +15,9 @@ import bayes_dasl as bd
 from bayes_dasl.inference.coordinates import (
     frame as _frame,
     gradient_matching as _matching,
-    last_layer as _last_layer,
     reference as _reference,
 )
-from bayes_dasl.inference.coordinates.conditional import LinearModel
+from bayes_dasl.inference.coordinates.conditional import LinearModel, last_layer
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import AbstractTrajectory, Prediction
@@ -28,7 +27,7 @@ from bayes_dasl.layers.layer import at_states, named_trajectories, trajectories
 @pytest.fixture(scope="module")
 def posed():
     problem = pose(small.stepped(), small.data())
-    linear = LinearModel(problem, *_last_layer.last_layer(problem))
+    linear = LinearModel(problem, *last_layer(problem))
     references = _reference.References(linear)
     x = np.asarray(problem.prior(40, key=jax.random.key(1)))
     matched = _matching.Matching(problem).climb(x)
@@ -94,7 +93,7 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     x = np.linspace(-2, 2, 20)
     y = np.sin(x) + 0.1 * np.random.default_rng(0).normal(size=20)
     problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", y)}, coords={"time": np.arange(20.0)}))
-    last = _last_layer.last_layer(problem)
+    last = last_layer(problem)
     references = _reference.References(LinearModel(problem, *last))
     frame = references.restored(references.frame(np.asarray(problem.prior(8, key=jax.random.key(0)))))
     exact = eqx.tree_at(lambda f: f.slack, frame, jax.tree.map(jnp.zeros_like, frame.slack))
@@ -106,26 +105,26 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
 
 def test_last_layers_are_found_where_the_output_is_linear_in_them():
     problem = pose(small.model(), small.data())
-    last = _last_layer.last_layer(problem)
+    last = last_layer(problem)
     names = [problem.labels()[i] for i in last.coordinates]
     path = "layer.vector_field.closure.module.layers.1"
     assert names == [f"{path}.weight[{i}]" for i in range(3)] + [f"{path}.bias"]
     np.testing.assert_allclose(last.sd, [3**-0.5] * 3 + [1.0])
     bent = small.network(final_activation=jnp.tanh)
-    assert _last_layer.last_layer(pose(small.model(bent), small.data())).coordinates == ()
+    assert last_layer(pose(small.model(bent), small.data())).coordinates == ()
     known = eqx.tree_at(lambda n: n.module.layers[1].bias, small.network(), jnp.zeros(1))
-    assert len(_last_layer.last_layer(pose(small.model(known), small.data())).coordinates) == 3
+    assert len(last_layer(pose(small.model(known), small.data())).coordinates) == 3
     positive = eqx.tree_at(
         lambda n: n.module.layers[1].weight, small.network(), dist.HalfNormal(1.0).expand((1, 3)).to_event(2)
     )
-    assert len(_last_layer.last_layer(pose(small.model(positive), small.data())).coordinates) == 1
+    assert len(last_layer(pose(small.model(positive), small.data())).coordinates) == 1
 
 
 def test_a_noise_head_is_no_part_of_the_frame():
     head = small.network(("log_scale",))
     noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
     problem = pose(small.model(noise=noise), small.data())
-    assert all("noise" not in problem.labels()[i] for i in _last_layer.last_layer(problem).coordinates)
+    assert all("noise" not in problem.labels()[i] for i in last_layer(problem).coordinates)
 
 
 def test_which_layers_can_be_given_their_states():
