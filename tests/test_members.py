@@ -154,7 +154,7 @@ def test_a_descent_does_not_depend_on_units(line):
 
 def test_last_layers_take_steps_in_units_of_their_own_normal():
     problem = pose(small.stepped(), small.data())
-    widths = references_of(problem).widths()
+    widths = references_of(problem).widths(problem.prior_widths())
     last = np.asarray(["layers.1" in label for label in problem.labels()])
     assert last.sum() == 4
     np.testing.assert_array_equal(widths[last], 1.0)

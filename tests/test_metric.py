@@ -29,6 +29,11 @@ def posed(size):
     return pose(bd.Model(layer, bd.NormalNoise(scale=1.0)), data)
 
 
+def laplace(problem, precision):
+    """The metric of a mode of a problem, as engines ask for it."""
+    return laplace_metric(precision, problem.of_groups("science", "latent"), problem.of_groups("science"))
+
+
 def covariance_of(rng, size):
     root = rng.normal(size=(size, size)) / np.sqrt(size) + np.diag(np.exp(rng.normal(size=size)))
     return root @ root.T
@@ -69,7 +74,7 @@ def test_gradients_follow_the_chain_rule(metric):
 
 def dense(covariance):
     """The metric in which a normal of this covariance is a unit normal."""
-    unit = laplace_metric(posed(len(covariance)), np.eye(len(covariance)))
+    unit = laplace(posed(len(covariance)), np.eye(len(covariance)))
     return eqx.tree_at(lambda m: m.factor, unit, jnp.asarray(np.linalg.cholesky(covariance)))
 
 
@@ -92,14 +97,14 @@ def test_a_normal_is_whitened_from_few_draws():
 
 def test_the_laplace_metric_is_the_inverse_of_the_curvature():
     precision = np.linalg.inv(covariance_of(np.random.default_rng(2), 5))
-    metric = laplace_metric(posed(5), precision)
+    metric = laplace(posed(5), precision)
     columns = jax.vmap(metric.position)(jnp.eye(5))
     np.testing.assert_allclose(columns.T @ columns, np.linalg.inv(precision), rtol=1e-8)
     assert metric.differs_from(metric) == pytest.approx(1.0)
 
 
 def test_directions_of_no_curvature_are_long_and_no_longer():
-    metric = laplace_metric(posed(4), np.diag([4.0, 0.0, -1.0, 1e-9]))
+    metric = laplace(posed(4), np.diag([4.0, 0.0, -1.0, 1e-9]))
     np.testing.assert_allclose(np.diag(metric.factor), [0.5, 10.0, 1.0, 10.0])
 
 
@@ -111,9 +116,9 @@ def test_many_dimensions_are_low_rank():
     covariance[0, 1] = covariance[1, 0] = 0.99 * np.sqrt(covariance[0, 0] * covariance[1, 1])
     draws = rng.multivariate_normal(np.zeros(160), covariance, size=(4, 100), method="cholesky")
     gradients = -np.linalg.solve(covariance, draws[..., None])[..., 0]
-    start = laplace_metric(posed(160), np.eye(160))
+    start = laplace(posed(160), np.eye(160))
     assert start.rest == tuple(range(160))
-    assert laplace_metric(posed(128), np.eye(128)).rest == ()
+    assert laplace(posed(128), np.eye(128)).rest == ()
     metric = _metric.refine(start, draws, gradients)
     spread = np.asarray(jax.vmap(metric.whitened)(draws.reshape(-1, 160)))
     assert abs(np.corrcoef(spread[:, 0], spread[:, 1])[0, 1]) < 0.2
@@ -125,7 +130,7 @@ def test_a_mode_of_any_condition_has_a_metric(stiffest):
     """A datum of known noise beside a direction that only the prior constrains."""
     rotation = np.linalg.qr(np.random.default_rng(2).normal(size=(4, 4)))[0]
     curvature = np.array([stiffest, 1e2, 1.0, 1e-1])
-    metric = laplace_metric(posed(4), (rotation * curvature) @ rotation.T)
+    metric = laplace(posed(4), (rotation * curvature) @ rotation.T)
     factor = np.asarray(metric.factor)
     assert np.isfinite(factor).all() and (np.diag(factor) > 0).all()
     if stiffest < 1e10:  # beyond, the curvature itself is lost in rounding
@@ -148,7 +153,7 @@ def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     layer = bd.MultipleShooting(ode, times[1:], segments, 0.1)
     data = xr.Dataset({"y": ("time", np.ones(knots + 1))}, {"time": times})
     problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
-    metric = laplace_metric(problem, np.eye(problem.dimension))
+    metric = laplace(problem, np.eye(problem.dimension))
     assert (len(metric.block), len(metric.rest)) == (dense, rest)
 
 

@@ -250,7 +250,7 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     problem = pose(model, driven())
     references, judge = references_of(problem), Judge(problem, climbs)
     assert references is not None
-    found = matched_start(references, judge, None, chains=chains, key=jax.random.key(0))
+    found = matched_start(problem, references, judge, None, chains=chains, key=jax.random.key(0))
     assert len(np.unique(found["reached"], axis=0)) == chains
     assert np.isfinite(judge.evaluate(found["reached"])[0]).all()
     best = jnp.asarray(found["modes"][0])
@@ -326,7 +326,7 @@ def test_a_solver_of_forward_mode_only_can_be_descended(monkeypatch):
     problem = pose(with_adjoint(small.model(), diffrax.ForwardMode()), small.data())
     references = references_of(problem)
     assert references is not None
-    given = [references.linear.problem]
+    given = [dataclasses.replace(problem, model=references.linear.model)]
 
     def descend(problem, *args, **options):
         given.append(problem)

@@ -1,9 +1,11 @@
 """Fit a model to data: one verb, whatever the engine; and go on with a fit that was killed."""
 
+import contextlib
 import json
 import os
 import time
 import warnings
+from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
@@ -25,10 +27,10 @@ from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
 from .dimensions import check_units
-from .engine import AbstractEngine, Samples, check_engine, restored
+from .engine import AbstractEngine, check_engine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
-from .problem import Problem, pose
+from .problem import pose
 
 
 def fit(
@@ -95,19 +97,20 @@ def fit(
         alone_in(checkpoint),
         computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
     ):
-        samples = _run(engine, problem, key_run, journal, progress)
+        with _told_if_stopped(journal), ProgressBar(progress) as bar:
+            samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
         if samples.interrupted:
             drawn = samples.positions.shape[1]
             warnings.warn(f"stopped early: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
         sampled = time.perf_counter()
         draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
-        predictive = predictive_groups(model, problem, data, draws, prior, samples, key=key_predict)
+        predictive = predictive_groups(problem, data, draws, prior, samples, key=key_predict)
     tree = xr.DataTree.from_dict(
         predictive
         | {"log_prior": log_prior_group(model, log_prior)}
         | data_groups(model, data, float(problem.inputs.start))
-        | modes_group(model, problem, samples.modes)
+        | modes_group(problem, samples.modes)
         | training_group(samples.curves)
     )
     tree.attrs = {
@@ -132,11 +135,11 @@ def fit(
     return tree
 
 
-def _run(engine: AbstractEngine, problem: Problem, key: Array, journal: Journal, progress: bool | None) -> Samples:
-    """The samples of an engine; one that is stopped before it has any says what became of its work."""
+@contextlib.contextmanager
+def _told_if_stopped(journal: Journal) -> Iterator[None]:
+    """An engine that is stopped before it has any samples says what became of its work."""
     try:
-        with ProgressBar(progress) as bar:
-            return engine.run(problem, key=key, journal=journal, bar=bar)
+        yield
     except KeyboardInterrupt:
         kept = "and no checkpoint was given to keep the work so far"
         if journal.folder is not None:

@@ -31,7 +31,8 @@ def choose(problem: Problem, wanted: str) -> str:
 
     Raises: ModelError if the adjoint of the model's solver cannot do what is wanted.
     """
-    chosen = _chosen_adjoints(problem)
+    adjoints = problem.adjoints()
+    chosen = _chosen_by_user(adjoints)
     if chosen:
         only = "forward" if any(isinstance(a, diffrax.ForwardMode) for a in chosen) else "reverse"
         if wanted not in ("auto", only):
@@ -42,7 +43,7 @@ def choose(problem: Problem, wanted: str) -> str:
         return only
     if wanted != "auto":
         return wanted
-    if not problem.adjoints():
+    if not adjoints:
         return "reverse"  # there is no solver
     if problem.dimension <= _FORWARD_UP_TO and problem.states() < _MANY_STATES:
         return "forward"
@@ -51,9 +52,9 @@ def choose(problem: Problem, wanted: str) -> str:
     return _remembered(problem)
 
 
-def _chosen_adjoints(problem: Problem) -> list[diffrax.AbstractAdjoint]:
+def _chosen_by_user(adjoints: list[diffrax.AbstractAdjoint]) -> list[diffrax.AbstractAdjoint]:
     """Every other adjoint than Diffrax's default is the user's choice of how the gradient is taken."""
-    return [a for a in problem.adjoints() if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
+    return [a for a in adjoints if not isinstance(a, diffrax.RecursiveCheckpointAdjoint)]
 
 
 def _remembered(problem: Problem) -> str:
@@ -98,7 +99,8 @@ def differentiated(problem: Problem, strategy: str, *, other: bool = True) -> tu
 
     Raises: ModelError where neither way can be had.
     """
-    ways = [strategy, *(way for way in STRATEGIES[1:] if other and way != strategy and not _chosen_adjoints(problem))]
+    free = other and not _chosen_by_user(problem.adjoints())
+    ways = [strategy, *(way for way in STRATEGIES[1:] if free and way != strategy)]
     refused = None
     for way in ways:
         try:

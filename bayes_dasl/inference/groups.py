@@ -33,9 +33,10 @@ def _stats(samples: Samples) -> xr.Dataset:
 
 
 def predictive_groups(
-    model: Model, problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples, *, key: Array
+    problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples, *, key: Array
 ) -> dict[str, xr.Dataset]:
     """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
+    model = problem.model
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
     pushed = push(model, problem.inputs, both, observed=problem.observed, key=key)
     health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
@@ -57,12 +58,12 @@ def predictive_groups(
     }
 
 
-def modes_group(model: Model, problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
+def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
     """The modes by name, best first, with their log density in the unconstrained space."""
     if modes is None:
         return {}
     values = jax.jit(jax.vmap(problem.constrain))(modes.positions)
-    dataset = draws_dataset(model, {path: np.asarray(v)[None] for path, v in values.items()})
+    dataset = draws_dataset(problem.model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
     return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
 

@@ -2,13 +2,11 @@
 
 Every engine uses this and nothing else of the model: the log density and its terms, prior draws in the same space, the
 way back to named values, subsets of the data, and what kind of solver there is. Of what makes draws only `coordinates`
-and `linearisation` look at the model, the inputs and the data inside; what is said of draws, before a fit and after it,
-pushes them through these.
+and the curvature of `Laplace` look at the model, the inputs and the data inside; what is said of draws, before a fit
+and after it, pushes them through these.
 """
 
 import dataclasses
-import math
-from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
@@ -19,7 +17,6 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
-from numpyro.distributions.transforms import Transform
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
@@ -28,11 +25,9 @@ from ..errors import UnreadableError
 from ..layers import with_adjoint
 from ..model import Model, Observed, check_data, posterior_fingerprint
 from ..random import draw_prior, paths, realise
-from .bijector import bijector
+from .sites import Sites, constrained, labels, sites_of, unconstrained
 
 _WIDTH_DRAWS, _CENTRAL = 500, (0.15866, 0.84134)
-
-
 _INDEX = "the index itself"
 
 type Priors = Mapping[str, Float[Array, ""]]
@@ -40,7 +35,6 @@ type Priors = Mapping[str, Float[Array, ""]]
 
 type Weights = Mapping[str, Float[Array | np.ndarray, "time ..."]]
 """How often each datum of an observable counts."""
-
 
 type LogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
 type ValueAndGradient = Callable[[Float[Array, " dimension"]], tuple[Float[Array, ""], Float[Array, " dimension"]]]
@@ -61,23 +55,8 @@ class Terms(NamedTuple):
     network: Float[Array, ""]
 
 
-class _Site(eqx.Module):
-    """Where one random leaf lies in the flat vector, and how it gets there."""
-
-    start: int
-    shape: tuple[int, ...]
-    bijector: Transform
-
-    @property
-    def size(self) -> int:
-        """Unconstrained numbers: a point of the simplex of three has two."""
-        return math.prod(self.bijector.inverse_shape(self.shape))
-
-
 class Problem(eqx.Module):
     """The posterior of a model given data, as a function of one flat vector of length `dimension`; `pose` makes it.
-
-    The sites lie in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped.
 
     Args:
         model: the model.
@@ -90,7 +69,7 @@ class Problem(eqx.Module):
     model: Model
     inputs: Inputs
     observed: Observed
-    sites: OrderedDict[str, _Site]
+    sites: Sites
     dimension: int = eqx.field(static=True)
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
@@ -99,7 +78,7 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, log_jacobian = self.constrain_with_volume(position)
+        values, log_jacobian = constrained(self.sites, position)
         log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + log_jacobian
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
@@ -110,7 +89,7 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, log_jacobian = self.constrain_with_volume(position)
+        values, log_jacobian = constrained(self.sites, position)
         return sum(self.log_prior_of(values).values(), log_jacobian)
 
     def log_prior_of(self, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
@@ -173,21 +152,7 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        return self.constrain_with_volume(position)[0]
-
-    def constrain_with_volume(self, position: Array) -> tuple[dict[str, Array], Array]:
-        """Named values, and the log of the volume that the way there stretches.
-
-        Args:
-            position: where, in the unconstrained space, `(dimension,)`.
-        """
-        values, log_jacobian = {}, jnp.zeros(())
-        for path, site in self.sites.items():
-            flat = position[site.start : site.start + site.size]
-            x = flat.reshape(site.bijector.inverse_shape(site.shape))
-            values[path] = site.bijector(x)
-            log_jacobian += jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
-        return values, log_jacobian
+        return constrained(self.sites, position)[0]
 
     def unconstrain(self, values: dict[str, Array]) -> Float[Array, " dimension"]:
         """The flat position of named values.
@@ -195,8 +160,7 @@ class Problem(eqx.Module):
         Args:
             values: those of every random leaf, by path.
         """
-        parts = [jnp.ravel(site.bijector.inv(values[path])) for path, site in self.sites.items()]
-        return jnp.concatenate(parts)
+        return unconstrained(self.sites, values)
 
     def prior(self, draws: int, *, key: Array) -> Float[Array, "draws dimension"]:
         """Independent prior draws in the unconstrained space; no solver runs.
@@ -205,7 +169,9 @@ class Problem(eqx.Module):
             draws: how many.
             key: a JAX random key.
         """
-        return jax.jit(jax.vmap(self.unconstrain))(draw_prior(self.model, draws, key=key))
+        return jax.jit(jax.vmap(lambda values: unconstrained(self.sites, values)))(
+            draw_prior(self.model, draws, key=key)
+        )
 
     def prior_widths(self) -> Float[np.ndarray, " dimension"]:
         """How wide the prior is in the unconstrained space: half of its central 68 %, a normal's standard deviation.
@@ -325,16 +291,12 @@ class Problem(eqx.Module):
 
     def forward(self) -> "Problem":
         """The problem with solvers that forward mode goes through."""
-        return self._differentiated(diffrax.ForwardMode(), diffrax.AbstractAdjoint)
+        return dataclasses.replace(self, model=with_adjoint(self.model, diffrax.ForwardMode()))
 
     def reversible(self) -> "Problem":
         """The problem with solvers that reverse mode goes through, where they were given forward mode only."""
-        return self._differentiated(diffrax.RecursiveCheckpointAdjoint(), diffrax.ForwardMode)
-
-    def _differentiated(self, by: diffrax.AbstractAdjoint, instead_of: type[diffrax.AbstractAdjoint]) -> "Problem":
-        if not self.adjoints():
-            return self
-        return dataclasses.replace(self, model=with_adjoint(self.model, by, instead_of))
+        reverse = diffrax.RecursiveCheckpointAdjoint()
+        return dataclasses.replace(self, model=with_adjoint(self.model, reverse, diffrax.ForwardMode))
 
     def states(self) -> int:
         """How many numbers the solvers of the model carry along, all of them together."""
@@ -352,9 +314,7 @@ class Problem(eqx.Module):
 
     def labels(self) -> list[str]:
         """A name for each coordinate, to say where something went wrong."""
-        return [
-            path if site.size == 1 else f"{path}[{i}]" for path, site in self.sites.items() for i in range(site.size)
-        ]
+        return labels(self.sites)
 
 
 def pose(model: Model, data: xr.Dataset) -> Problem:
@@ -367,8 +327,5 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
     Raises: DataError or ModelError, before anything is compiled.
     """
     observed = check_data(model, data)
-    sites, start = OrderedDict(), 0
-    for path, leaf in paths(model).items():
-        sites[path] = _Site(start, leaf.shape, bijector(leaf.distribution.support))
-        start += sites[path].size
-    return Problem(model, model.inputs(data), observed, sites, start)
+    sites, dimension = sites_of(paths(model))
+    return Problem(model, model.inputs(data), observed, sites, dimension)

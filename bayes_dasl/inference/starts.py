@@ -223,10 +223,13 @@ def first_positions(
     return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)
 
 
-def laplace_metric(problem: Problem, precision: Float[np.ndarray, "dimension dimension"]) -> Metric:
-    """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long."""
+def laplace_metric(precision: Float[np.ndarray, "dimension dimension"], *blocks: tuple[int, ...]) -> Metric:
+    """The metric of a mode where minus the Hessian is `precision`; directions of no curvature are left long.
+
+    Of many coordinates it is dense for the first of some `blocks` of them that is small, and low-rank for the rest.
+    """
     root = root_of_inverse(precision)
-    block, rest = _split(problem.dimension, problem.of_groups("science", "latent"), problem.of_groups("science"))
+    block, rest = _split(len(precision), *blocks)
     factor = lower_factor(root[list(block)])
     remaining = root[list(rest)] @ root[list(rest)].T
     scale = np.sqrt(np.diag(remaining))

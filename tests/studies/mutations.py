@@ -341,7 +341,7 @@ MUTANTS = (
         ("tests/test_model.py::TestFailure",),
     ),
     Mutant(
-        "wrong Jacobian of the normal's bijector", "bayes_dasl/inference/bijector.py",
+        "wrong Jacobian of the normal's bijector", "bayes_dasl/inference/sites.py",
         "return norm.logpdf(x)",
         "return norm.logcdf(x)",
         ("tests/test_inference.py::test_values_keep_their_support_and_their_volume",),

@@ -17,6 +17,7 @@ from ...model import Model
 from ...networks.network import Network, linear_layers, networks
 from ...random import RandomLeaf, draw_prior, paths, realise
 from ..problem import Problem
+from ..sites import constrained
 
 _LINEAR = 1e-9
 
@@ -64,8 +65,9 @@ class LinearModel:
     """
 
     def __init__(self, problem: Problem, coordinates: tuple[int, ...], mean: np.ndarray, sd: np.ndarray):
-        self.problem, self.mean, self.sd = problem, mean, sd
-        self.weights = np.asarray(coordinates, int)
+        self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
+        self.sites, self.dimension = problem.sites, problem.dimension
+        self.weights, self.mean, self.sd = np.asarray(coordinates, int), mean, sd
         self._moments: Any = None
 
     def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
@@ -75,14 +77,14 @@ class LinearModel:
     def trace(self, like: "Conditional") -> None:
         """Trace the moments once, for all frames: what a model closes over is of no use in `shard_map`."""
         blank = jax.tree.map(lambda a: jnp.zeros(a.shape, a.dtype), like)
-        self._moments = traced(Conditional.normal, blank, jnp.zeros(self.problem.dimension))
+        self._moments = traced(Conditional.normal, blank, jnp.zeros(self.dimension))
 
     def realised(self, x: Float[Array, " dimension"]) -> Model:
-        return realise(self.problem.model, self.problem.constrain(x))
+        return realise(self.model, constrained(self.sites, x)[0])
 
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
         """What the layer predicts on the reference paths, and how far it is from that to first order."""
-        inputs = self.problem.inputs
+        inputs = self.inputs
         changes = [path.change(ode, inputs) for path, ode in zip(paths, trajectories(realised.layer), strict=True)]
 
         def at(share):
@@ -157,8 +159,8 @@ class Conditional(eqx.Module):
         """How far data are from predictions, and the precision of each; 0 where a datum is missing."""
         data, precisions = [], []
         for name in realised.observables:
-            observed = self.linear.problem.observed[name]
-            noise = realised.noise_at(name, self.centre, self.linear.problem.inputs)
+            observed = self.linear.observed[name]
+            noise = realised.noise_at(name, self.centre, self.linear.inputs)
             seen = ~jnp.isnan(observed)
             data.append(jnp.ravel(noise.link(jnp.where(seen, observed, 1.0))))
             spread = noise.spread(self.centre[name]) ** 2 + self.slack[name] ** 2

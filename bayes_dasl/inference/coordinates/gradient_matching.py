@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from ..._jax.tree import frozen
 from ...data.datasets import averaged
+from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
 from ...random import bounds, is_random, realise
@@ -28,8 +29,15 @@ _FEWEST = 5  # data that a smoothing spline takes
 class _Paths:
     """Splines for the states of an AbstractTrajectory: the logarithm of a state that starts positive."""
 
-    def __init__(self, problem: Problem, known: AbstractTrajectory, ode: AbstractTrajectory):
-        inputs = problem.inputs
+    def __init__(
+        self,
+        known: AbstractTrajectory,
+        ode: AbstractTrajectory,
+        inputs: Inputs,
+        observed: Mapping[str, Array],
+        supports: Mapping[str, Any],
+    ):
+        self._inputs = inputs
         times, start = np.asarray(inputs.times), float(inputs.start)
         size = min(np.unique(times).size, _MOST_KNOTS) + 3
         inner = np.linspace(start, times[-1], size - 2)
@@ -38,8 +46,7 @@ class _Paths:
         self.at_times, self.at_grid = self._features(times), self._features(self.grid)
         self.slopes = self._features(self.grid, 1)
         begun = ode.begin(inputs)
-        seen = problem.observed if ode.observe is None else {}
-        supports = {name: problem.model.noise_of(name).support for name in begun if name in seen}
+        seen = observed if ode.observe is None else {}
         self.positive = {
             name: _is_positive(known.initial[name], supports.get(name), seen.get(name)) and bool(jnp.all(value > 0))
             for name, value in begun.items()
@@ -80,6 +87,25 @@ class _Paths:
         rows = {name: jnp.tensordot(features, c, 1) for name, c in coefficients.items()}
         return {name: jnp.exp(v) if self.positive[name] else v for name, v in rows.items()}
 
+    def agree(self, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
+        """How well the rates of an ODE agree with those of the path of these coefficients, as a log density."""
+        inputs = self._inputs
+        along = self.along(c, self.at_grid)
+        found, value = ode.rates_along(inputs, jnp.asarray(self.grid), along), jnp.zeros(())
+        begun, share = ode.begin(inputs), len(self.at_times) / len(self.grid)
+        duration = self.grid[-1] - self.grid[0]
+        for name, rate in found.items():
+            slope = jnp.tensordot(self.slopes, c[name], 1)
+            positive = self.positive[name]
+            first = np.tensordot(self.slopes, self.first[name], 1)
+            tolerance = _TOLERANCE * max(float(first.std()), self.scale[name] / duration)
+            apart = (rate / along[name] if positive else rate) - slope
+            value -= 0.5 * share * jnp.sum((apart / tolerance) ** 2)
+            at_start = c[name][0]
+            wanted = jnp.log(begun[name]) if positive else begun[name]
+            value -= 0.5 * jnp.sum(((wanted - at_start) / (_TOLERANCE * self.scale[name])) ** 2)
+        return value
+
 
 def _is_positive(initial: Any, support: Any, seen: Array | None) -> bool:
     """Whether a state is known to stay positive: it starts so for sure, or is observed with noise that needs it."""
@@ -97,8 +123,9 @@ class Matching:
     def __init__(self, problem: Problem):
         self._problem = problem
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
+        supports = {name: problem.model.noise_of(name).support for name in problem.observed}
         pairs = zip(trajectories(problem.model.layer), trajectories(first.layer), strict=True)
-        self._paths = [_Paths(problem, known, ode) for known, ode in pairs]
+        self._paths = [_Paths(known, ode, problem.inputs, problem.observed, supports) for known, ode in pairs]
 
     def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
         """Positions after a climb from these, by Adam."""
@@ -128,29 +155,11 @@ class Matching:
                 name: first + paths.free[name] * paths.scale[name] * offset[name] for name, first in paths.first.items()
             }
             states.append(paths.along(c, paths.at_times))
-            value += self._rates_agree(paths, ode, c)
+            value += paths.agree(ode, c)
         # Noise that could shrink while paths move would end at nothing.
         realised = eqx.tree_at(lambda m: m.noise, at_states(realised, states), frozen(realised.noise))
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
             seen = ~jnp.isnan(problem.observed[name])
             value += jnp.sum(jnp.where(seen, noise.log_prob(jnp.where(seen, problem.observed[name], 1.0)), 0.0))
-        return value
-
-    def _rates_agree(self, paths: _Paths, ode: AbstractTrajectory, c: Mapping[str, Any]) -> Float[Array, ""]:
-        inputs = self._problem.inputs
-        along = paths.along(c, paths.at_grid)
-        found, value = ode.rates_along(inputs, jnp.asarray(paths.grid), along), jnp.zeros(())
-        begun, share = ode.begin(inputs), len(paths.at_times) / len(paths.grid)
-        duration = paths.grid[-1] - paths.grid[0]
-        for name, rate in found.items():
-            slope = jnp.tensordot(paths.slopes, c[name], 1)
-            positive = paths.positive[name]
-            first = np.tensordot(paths.slopes, paths.first[name], 1)
-            tolerance = _TOLERANCE * max(float(first.std()), paths.scale[name] / duration)
-            apart = (rate / along[name] if positive else rate) - slope
-            value -= 0.5 * share * jnp.sum((apart / tolerance) ** 2)
-            at_start = c[name][0]
-            wanted = jnp.log(begun[name]) if positive else begun[name]
-            value -= 0.5 * jnp.sum(((wanted - at_start) / (_TOLERANCE * paths.scale[name])) ** 2)
         return value

@@ -104,9 +104,9 @@ class References:
         leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
-    def widths(self) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies: as its prior, or by one where frames make it a unit normal."""
-        widths = self.linear.problem.prior_widths()
+    def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
+        """By how much a coordinate varies: as under the prior, or by one where frames make it a unit normal."""
+        widths = prior.copy()
         widths[self.linear.weights] = 1.0
         return widths
 
@@ -131,17 +131,17 @@ class References:
     @functools.cached_property
     def like(self) -> Conditional:
         """The shapes of a frame, from the trace that frames around one position are compiled from."""
-        return self._program.trace(jnp.zeros((1, self.linear.problem.dimension))).out_info
+        return self._program.trace(jnp.zeros((1, self.linear.dimension))).out_info
 
     def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
-        linear, model = self.linear, self.linear.problem.model
+        linear, model = self.linear, self.linear.model
         number = len(trajectories(model.layer))
         paths = tuple(self._path(chosen, i) for i in range(number))
 
         def at(x):
             realised = linear.realised(x)
             centre = linear.predicted(realised, paths)[0]
-            inputs = linear.problem.inputs
+            inputs = linear.inputs
             return centre, {n: realised.noise_at(n, centre, inputs).spread(centre[n]) for n in model.observables}
 
         centre, spread = jax.tree.map(lambda v: v.mean(0), jax.vmap(at)(chosen))
@@ -149,7 +149,7 @@ class References:
 
     def _path(self, chosen: Array, number: int) -> Path:
         """The path of one of the ODEs under the mean of its vector fields and starts."""
-        inputs = self.linear.problem.inputs
+        inputs = self.linear.inputs
         ode = lambda x: trajectories(self.linear.realised(x).layer)[number]  # noqa: E731
         fields = eqx.filter_vmap(lambda x: prepared(ode(x).vector_field), out_axes=eqx.if_array(0))(chosen)
         start = jax.tree.map(lambda y: y.mean(0), jax.vmap(lambda x: ode(x).begin(inputs))(chosen))
@@ -197,6 +197,7 @@ def _as_row(values: Any) -> Any:
 
 
 def matched_start(
+    problem: Problem,
     references: References,
     optimiser: Optimiser,
     near: Float[np.ndarray, "draw dimension"] | None,
@@ -212,7 +213,7 @@ def matched_start(
     network say the same.
     Raises: ModelError if nothing with a finite log density is reached.
     """
-    problem, number = references.linear.problem, optimiser.climbs
+    number = optimiser.climbs
     x = np.array(problem.prior(number, key=key))
     if near is not None:
         x[: number // 2] = evenly(near, number // 2)
@@ -235,7 +236,7 @@ def matched_start(
     return {
         "modes": x[order[:1]],
         "log_densities": value[order[:1]],
-        "precisions": np.diag(1 / references.widths() ** 2)[None],
+        "precisions": np.diag(1 / references.widths(problem.prior_widths()) ** 2)[None],
         "tried": np.asarray(number),
         "failed": np.asarray(failed),
         "reached": reached,

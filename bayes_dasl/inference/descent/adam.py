@@ -146,7 +146,8 @@ class _Frames:
 
     def widths(self, problem: Problem) -> Float[np.ndarray, " dimension"]:
         """By how much a coordinate varies."""
-        return problem.prior_widths() if self._references is None else self._references.widths()
+        widths = problem.prior_widths()
+        return widths if self._references is None else self._references.widths(widths)
 
     def blank(self) -> dict[str, Array]:
         """The arrays of a frame, by their shapes only."""

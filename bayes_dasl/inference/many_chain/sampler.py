@@ -93,21 +93,21 @@ class ManyChain(AbstractEngine):
         # Reverse mode: for a batch it is cheaper than forward mode from few dimensions on.
         value_and_gradient, log_density = traced_once(problem)
         method = _METHODS[self.method](self.max_steps)
-        unit = laplace_metric(problem, np.eye(problem.dimension))
+        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
+        unit = laplace_metric(np.eye(problem.dimension), judged, science)
         population = Population(method, log_density, self.chains, unit, problem.dimension)
         try:
             bar.start("finding modes", 1)
             optimiser = Optimiser(value_and_gradient)
             begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
             population.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
-            laplace = laplace_metric(problem, begun["precisions"][0])
+            laplace = laplace_metric(begun["precisions"][0], judged, science)
             metric, steps = self._warm_up(population, laplace, journal, bar)
             if isinstance(method, UnadjustedMCLMC):
                 steps += _keep_energy(population, metric, journal, bar)
             trace, interrupted = self._sample(population, metric, journal, bar)
         finally:
             population.close()
-        judged = problem.of_groups("science", "latent")
         return self._samples(trace, interrupted, begun, population, method.gradients, steps, judged)
 
     def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:

@@ -124,29 +124,40 @@ class NUTS(AbstractEngine):
         """This engine, but looking for modes near draws of a similar posterior too."""
         return Warmed(self, positions)
 
-    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+    def run(
+        self,
+        problem: Problem,
+        *,
+        near: Float[np.ndarray, "draw dimension"] | None = None,
+        key: Array,
+        journal: Journal,
+        bar: ProgressBar,
+    ) -> Samples:
         """Draw from the posterior. Ctrl-C while sampling ends early and keeps the draws so far.
+
+        Args:
+            problem: the posterior, as a function of one flat vector.
+            near: draws of a similar posterior, `(draw, dimension)`, near which modes are looked for as well.
+            key: a JAX random key.
+            journal: keeps each step of long work as it is done.
+            bar: shows how far the work has come.
 
         Raises: ModelError if no start has a finite log density.
         """
-        return self._run(problem, None, key, journal, bar)
-
-    def _run(
-        self, problem: Problem, near: np.ndarray | None, key: Array, journal: Journal, bar: ProgressBar
-    ) -> Samples:
         bar.start("finding modes", 1)
         key_find, key_place, key_paths, key_chains = jax.random.split(key, 4)
         chosen = journal.step("gradient", lambda: {"strategy": np.asarray(choose(problem, self.gradient))})
         strategy, value_and_gradient, log_density = differentiated(
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
+        judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
             kernel,
             self.chains,
-            laplace_metric(problem, np.eye(problem.dimension)),
+            laplace_metric(np.eye(problem.dimension), judged, science),
             Plain() if references is None else references.like,
             problem.dimension,
             key=key_chains,
@@ -167,9 +178,8 @@ class NUTS(AbstractEngine):
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             state |= into_frame(frame, state) if references else {}
-            judged = problem.of_groups("science", "latent")
             warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
-            warm = warm_up.run(state, laplace_metric(problem, begun["precisions"][0]), frame)
+            warm = warm_up.run(state, laplace_metric(begun["precisions"][0], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -217,7 +227,7 @@ class NUTS(AbstractEngine):
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
         if references:
-            found = matched_start(references, optimiser, near, chains=self.chains, key=key_find)
+            found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
             position = found["reached"][: self.chains]
         elif isinstance(self.start, AbstractEngine) and near is not None:
             found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
@@ -296,7 +306,7 @@ class Warmed(AbstractEngine):
 
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Draw from the posterior, as `NUTS.run`."""
-        return self.engine._run(problem, self.positions, key, journal, bar)
+        return self.engine.run(problem, near=self.positions, key=key, journal=journal, bar=bar)
 
 
 def _in_own_coordinates(trace: Arrays, frame: Frame) -> Float[np.ndarray, "chain draw dimension"]:
