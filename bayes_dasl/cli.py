@@ -16,12 +16,11 @@ from rich.markup import escape
 from rich.table import Table
 
 from . import __version__
-from ._findings import Level
+from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, Interrupted, ReadError
-from .judgement.diagnosis import Diagnosis
 from .reports._text import number, percent
 from .study import Run, Study, future_times
 

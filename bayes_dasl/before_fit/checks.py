@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..data.datasets import units_of
@@ -18,7 +19,6 @@ from ..inference.dimensions import unit_findings
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
-from ..judgement.diagnosis import Diagnosis, Finding
 from ..judgement.failures import FEW
 from ..layers import Jump
 from ..model import Model

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._findings import Finding
+from .._findings import Finding, to_json
 from .._runs.journal import Journal, ProgressBar
 from ..errors import ModelError, ReadError
 from .gradient import choose
@@ -75,6 +75,18 @@ class Samples:
     markov: bool = True
     superchains: int = 0
     interrupted: bool = False
+
+    @property
+    def attributes(self) -> dict[str, int | float | str]:
+        """What a result says of its draws and of the run, ready for netCDF."""
+        return {
+            "interrupted": int(self.interrupted),
+            "draws_are": self.draws_are,
+            "markov": int(self.markov),
+            "superchains": self.superchains,
+            "findings": to_json(self.findings),
+            **self.facts,
+        }
 
 
 class Settings:

@@ -13,17 +13,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._findings import to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, ProgressBar, read_identity
 from .._runs.lock import alone_in
-from ..data.datasets import fingerprint
 from ..errors import ReadError
 from ..model import Model
-from ..prediction.arviz_groups import log_prior_group
 from ..prediction.identity import versions
-from ..prediction.posterior import known_bounds, signature
 from ..random import draw_prior
 from .device import check_device, computing_on
 from .dimensions import check_units
@@ -105,32 +101,23 @@ def fit(
         sampled = time.perf_counter()
         draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
-        predictive = predictive_groups(problem, data, draws, prior, samples, key=key_predict)
+        predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, key=key_predict)
     tree = xr.DataTree.from_dict(
         predictive
-        | {"log_prior": log_prior_group(model, log_prior)}
         | data_groups(model, data, float(problem.inputs.start))
         | modes_group(problem, samples.modes)
         | training_group(samples.curves)
     )
     tree.attrs = {
-        **provenance(),
+        **provenance(model, data),
         "engine": repr(engine),
         "device": computed_on,
         "key": printable(key),
         "draws_requested": engine.draws,
-        "interrupted": int(samples.interrupted),
-        "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
-        "signature": signature(model),
-        "bounds": known_bounds(model),
         "posterior_sha256": identity["posterior_sha256"],
-        "draws_are": samples.draws_are,
-        "markov": int(samples.markov),
-        "superchains": samples.superchains,
-        "findings": to_json(samples.findings),
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
-        **samples.facts,
+        **samples.attributes,
     }
     return tree
 

@@ -2,21 +2,25 @@
 
 import datetime
 import platform
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from ..data.datasets import fingerprint
 from ..model import Model
-from ..prediction.arviz_groups import said_of_data, where_seen
+from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
 from ..prediction.confounding import confounding
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
     by_chain,
     draws_dataset,
+    known_bounds,
     mismatch_group,
     plain_attributes,
+    signature,
     with_coordinates,
     with_log_factor,
 )
@@ -33,9 +37,16 @@ def _stats(samples: Samples) -> xr.Dataset:
 
 
 def predictive_groups(
-    problem: Problem, data: xr.Dataset, draws: Draws, prior: Draws, samples: Samples, *, key: Array
+    problem: Problem,
+    data: xr.Dataset,
+    draws: Draws,
+    log_prior: Mapping[str, np.ndarray],
+    prior: Draws,
+    samples: Samples,
+    *,
+    key: Array,
 ) -> dict[str, xr.Dataset]:
-    """What posterior draws say of the data, and how prior draws fare in the solver: pushed in one go."""
+    """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed in one go."""
     model = problem.model
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
     pushed = push(model, problem.inputs, both, observed=problem.observed, key=key)
@@ -55,6 +66,7 @@ def predictive_groups(
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data)),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
         "sample_stats_prior": with_coordinates(stats),
+        "log_prior": log_prior_group(model, log_prior),
     }
 
 
@@ -97,11 +109,15 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: data[name].transpose(*model.dims(name)) for name in model.observables})
 
 
-def provenance() -> dict[str, str]:
+def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
+    """When and by what a fit was made, and of which model and data."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
     return {
         "created": now,
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
         **made_with(),
+        "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
+        "signature": signature(model),
+        "bounds": known_bounds(model),
     }
