@@ -13,6 +13,8 @@ type Aspect = Literal["sampling", "model"]
 LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
+SAMPLER = "bd.NUTS()"
+"""What draws from the posterior itself, to which remedies send the user."""
 _UNSHOWN = "nothing shows that it is right"
 
 
@@ -127,7 +129,7 @@ def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
 
 def unshown_spread(why: str) -> Finding:
     """Of draws that are no sample of the posterior, as long as nothing shows that they are as wide."""
-    remedy = "take bd.NUTS(), or see whether held-out data bear it out: bd.diagnose(post, forecast, test)"
+    remedy = f"take {SAMPLER}, or see whether held-out data bear it out: bd.diagnose(post, forecast, test)"
     return Finding("warning", SPREAD, f"{_UNSHOWN}: {why}", remedy)
 
 

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._findings import Finding, to_json
+from .._findings import SAMPLER, Finding, to_json
 from .._runs.journal import Journal, ProgressBar
 from ..errors import ModelError, ReadError
 from .gradient import choose
@@ -201,7 +201,7 @@ class AbstractEngine(abc.ABC, Settings):
 def check_engine(engine: object) -> None:
     """Raises: ModelError for what is no engine, such as the class of one."""
     if not isinstance(engine, AbstractEngine):
-        raise ModelError(f"engine must be an engine such as bd.NUTS(), not {engine!r}")
+        raise ModelError(f"engine must be an engine such as {SAMPLER}, not {engine!r}")
 
 
 def restored(stored: dict[str, Any]) -> Any:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from ..._findings import Finding
+from ..._findings import SAMPLER, Finding
 from ..._jax.tree import frozen
 from ..._runs.journal import Journal, ProgressBar
 from ...errors import ModelError
@@ -253,7 +253,7 @@ class Proposals(NamedTuple):
             Finding(
                 "warning" if much else "good", "lost draws",
                 f"{self.lost} of {self.number} draws have no finite log density and were left out",
-                "what is left is narrower than the approximation: take bd.NUTS()" if much else "",
+                f"what is left is narrower than the approximation: take {SAMPLER}" if much else "",
             ),
         )  # fmt: skip
 
@@ -280,4 +280,4 @@ def solvable(
 
 def point_estimate(of: str) -> Finding:
     """To be said where scientific parameters have one value only."""
-    return Finding("warning", "point estimate", of, "take bd.NUTS(), or bd.DeepEnsemble(), where uncertainty matters")
+    return Finding("warning", "point estimate", of, f"take {SAMPLER}, or bd.DeepEnsemble(), where uncertainty matters")

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
-from ..._findings import Finding, evidence_finding
+from ..._findings import SAMPLER, Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ..._statistics.importance import largest_pareto_k, weigh
 from ...errors import ModelError
@@ -177,7 +177,7 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"
     yield Finding(
         "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
-        "" if good else "take a richer guide (full_rank, flow), or bd.NUTS()",
+        "" if good else f"take a richer guide (full_rank, flow), or {SAMPLER}",
     )  # fmt: skip
     if not facts["converged"]:
         yield Finding(
