@@ -16,8 +16,8 @@ from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.descent import dropout, laplace, members as _members, swag
 from bayes_dasl.inference.descent.adam import Descended
-from bayes_dasl.inference.descent.laplace import gauss_newton
 from bayes_dasl.inference.descent.members import Adversary
+from bayes_dasl.inference.linearisation import gauss_newton
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.random import draw_prior, realise
 from tests.studies.uncertainty.problems import lotka_volterra

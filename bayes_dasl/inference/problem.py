@@ -2,8 +2,8 @@
 
 Every engine uses this and nothing else of the model: the log density and its terms, prior draws in the same space, the
 way back to named values, subsets of the data, and what kind of solver there is. Of what makes draws only `coordinates`
-and the curvature of `Laplace` look at the model, the inputs and the data inside; what is said of draws, before a fit
-and after it, pushes them through these.
+and `linearisation` look at the model, the inputs and the data inside; what is said of draws, before a fit and after it,
+pushes them through these.
 """
 
 import dataclasses
