@@ -7,6 +7,9 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
+from tests.studies.imports import Graph, working_tree
+from tests.studies.structure import chain
+
 PACKAGE = ROOT / "bayes_dasl"
 ENGINES = ("nuts", "smc", "svi", "many_chain", "descent")
 FILES = {str(path.relative_to(PACKAGE)): path for path in sorted(PACKAGE.rglob("*.py"))}
@@ -96,3 +99,14 @@ def test_an_engine_knows_no_layer_network_or_noise(name):
 def test_nobody_knows_an_engine_by_name(name):
     foreign = {engine for engine, home in HOMES.items() if not name.startswith(f"{home}/")}
     assert named(name) & foreign == DEFAULTS.get(name, set())
+
+
+def test_no_chain_of_imports_is_long():
+    """Whoever reads a file from the top of one needs no more than ten others."""
+    longest = chain(Graph(working_tree(ROOT, PACKAGE.name)).without_packages())
+    assert len(longest) - 1 <= 10, " → ".join(longest)
+
+
+def test_no_file_is_long():
+    lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
+    assert {name: number for name, number in lines.items() if number > 450} == {}
