@@ -26,7 +26,7 @@ from .dimensions import check_units
 from .engine import AbstractEngine, check_engine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
-from .problem import pose
+from .problem import log_priors_of, pose
 
 
 def fit(
@@ -87,7 +87,7 @@ def fit(
 
     def named(position):
         values = problem.constrain(position)
-        return values, problem.log_prior_of(values)
+        return values, log_priors_of(model, values)
 
     with (
         alone_in(checkpoint),

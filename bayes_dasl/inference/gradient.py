@@ -86,7 +86,7 @@ def _noted(note: Path) -> str | None:
 
 def _measure(problem: Problem, strategy: str) -> float:
     """Seconds for one gradient, on average over prior draws; all devices work side by side."""
-    value_and_gradient, _ = traced_once(problem, strategy)
+    _, value_and_gradient, _ = differentiated(problem, strategy)
     positions = problem.prior(_POSITIONS, key=jax.random.key(0))
     return min(lap_times(value_and_gradient, positions, _POSITIONS, laps=_LAPS)) / _POSITIONS
 

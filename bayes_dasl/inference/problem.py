@@ -90,16 +90,7 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         values, log_jacobian = constrained(self.sites, position)
-        return sum(self.log_prior_of(values).values(), log_jacobian)
-
-    def log_prior_of(self, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
-        """The log prior density of each random leaf at its own value, by path.
-
-        Args:
-            values: those of every random leaf, by path.
-        """
-        leaves = paths(self.model)
-        return {path: jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in leaves.items()}
+        return sum(log_priors_of(self.model, values).values(), log_jacobian)
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
         """The log priors of a position by group, with the volume of the way to the unconstrained space.
@@ -315,6 +306,11 @@ class Problem(eqx.Module):
     def labels(self) -> list[str]:
         """A name for each coordinate, to say where something went wrong."""
         return labels(self.sites)
+
+
+def log_priors_of(model: Model, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
+    """The log prior density of each random leaf at its own value, by path."""
+    return {path: jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in paths(model).items()}
 
 
 def pose(model: Model, data: xr.Dataset) -> Problem:
