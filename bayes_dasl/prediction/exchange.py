@@ -16,14 +16,14 @@ _BY_CHANCE = 4.0
 """Standard errors, or about so many, of what a regression gains on draws that it has not seen."""
 
 
-def exchangeable(model: Model, draws: Draws) -> np.ndarray | None:
-    """The draws whose leaves are kept, among all of the posterior: of more than 4000 so many.
+def exchangeable(model: Model, draws: Draws) -> np.ndarray:
+    """The indices of the draws whose leaves are kept, among all of the posterior: of more than 4000 so many.
 
-    None where the model has not both science and network, or for fewer than 100 draws.
+    There are none where the model has not both science and network, or for fewer than 100 draws.
     """
     total = len(next(iter(draws.values())))
     if total < FEWEST or not set(GROUPS) <= {leaf.group for leaf in paths(model).values()}:
-        return None
+        return np.zeros(0, int)
     return thinned(total, MOST)
 
 

@@ -36,7 +36,7 @@ from .posterior import (
     with_coordinates,
 )
 from .predictive import Pusher
-from .vector_fields import rates_along_paths
+from .vector_fields import rates_along_paths, watched
 
 
 def forecast(
@@ -96,11 +96,12 @@ def forecast(
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
-    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats)
+    seen_along = watched(model, inputs, len(next(iter(draws.values()))))
+    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
     index = exchangeable(model, draws)
-    others = {} if index is None else {"exchanged_mean": _exchanged_group(post, data, pusher, index)}
+    others = {"exchanged_mean": _exchanged_group(post, data, pusher, index)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
@@ -111,8 +112,10 @@ def forecast(
     }
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        rates = rates_along_paths(model, inputs, draws)
-        found = health | ({} if rates is None else {"vector_field": by_chain(rates, post)})
+        found = health
+        if seen_along is not None:
+            rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
+            found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
         return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
 
@@ -120,12 +123,12 @@ def forecast(
         return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
 
     def exchange(into: Mapping[str, Any]) -> None:
-        for rows, part in pusher(exchanged(model, draws, index)) if index is not None else ():
+        for rows, part in pusher(exchanged(model, draws, index)) if index.size else ():
             for name, value in part.mean.items():
                 into[name][rows] = value
 
     def exchanged_means() -> dict[str, np.ndarray]:
-        found = _blank(pusher.shapes.mean, len(GROUPS) * np.size(index), in_memory=True)
+        found = _blank(pusher.shapes.mean, len(GROUPS) * index.size, in_memory=True)
         exchange(found)
         return found
 
