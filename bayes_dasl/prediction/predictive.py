@@ -196,7 +196,7 @@ def _one_draw(
         if times is not None:
             solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realised.layer)]
             states = [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[times], jnp.nan), y) for y, ok, _ in solved]
-            realised = at_solutions(realised, solved)
+            realised = eqx.tree_at(lambda m: m.layer, realised, at_solutions(realised.layer, solved))
         prediction = realised.predict(inputs)
         ok = prediction.ok
         noise = realised.conditional(prediction, inputs)
