@@ -31,6 +31,7 @@ class OfThePrior(AbstractEngine):
 
 def rates_of(model, inputs, draws):
     along = watched(model, inputs, DRAWS)
+    assert along is not None
     pusher = Pusher(model, inputs, draws, watched=along)
     pusher.whole()
     return rates_along_paths(model, inputs, draws, along.times, pusher.watched_states)
