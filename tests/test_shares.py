@@ -1,12 +1,15 @@
 """Shares of science and network against closed forms, through `forecast` and `decompose`."""
 
+import pickle
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
+import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.prediction import exchange as _exchange
+from bayes_dasl.prediction import exchange as _exchange, forecasts
 from bayes_dasl.prediction.exchange import renewal
 from tests.studies.uncertainty import shares
 from tests.studies.uncertainty.shares import Weights, numbers
@@ -86,6 +89,24 @@ def test_few_draws_are_not_exchanged(model):
     assert np.isfinite(parts["science_least"]).all()
 
 
+def test_nothing_is_exchanged_before_someone_looks(model, monkeypatch, tmp_path):
+    """Not for a score; then once, and a file, a copy and a pickle hold the numbers."""
+    asked = []
+    exchanged = forecasts.exchanged
+    monkeypatch.setattr(forecasts, "exchanged", lambda *a: asked.append(len(a[2])) or exchanged(*a))
+    monkeypatch.setattr(_exchange, "MOST", 120)
+    fc = shares.forecast(model, *numbers(8))
+    truth = xr.Dataset({name: ("time", [0.3]) for name in model.observables}, {"time": [shares.TIME]})
+    bd.score(fc, truth)
+    assert fc["exchanged_mean"]["sum"].shape == (2, 120, 1) and repr(fc)
+    assert not asked
+    others = [pickle.loads(pickle.dumps(fc)), fc.copy(deep=True), bd.load(bd.save(fc, tmp_path / "fc.nc"))]
+    bd.decompose(fc)
+    assert asked == [120]
+    for other in others:
+        xr.testing.assert_equal(other["exchanged_mean"].to_dataset(), fc["exchanged_mean"].to_dataset())
+
+
 def test_other_draws_keep_one_group_and_nothing_else(model, monkeypatch):
     monkeypatch.setattr(_exchange, "MOST", 300)
     fc, _ = decomposed(model, *numbers(5))
@@ -129,9 +150,8 @@ def test_leaves_stay_in_their_support():
         "layer.function.network.inner": none,
         "layer.function.network.outer": none,
     }
-    found = _exchange.exchanged(leaves, draws)
-    assert found is not None
-    again = found.draws["layer.function.network.weight"][:4000]
+    found = _exchange.exchanged(leaves, draws, np.arange(4000))
+    again = found["layer.function.network.weight"][:4000]
     assert (again > 0).all()
     correlation = np.corrcoef(np.log(s.ravel()), np.log(again))[0, 1]
     assert correlation == pytest.approx(0.9, abs=0.02)

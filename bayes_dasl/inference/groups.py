@@ -24,8 +24,8 @@ from ..prediction.posterior import (
     with_coordinates,
     with_log_factor,
 )
-from ..prediction.predictive import Draws, push
-from ..prediction.vector_fields import rates_along_paths
+from ..prediction.predictive import Draws, Pusher
+from ..prediction.vector_fields import rates_along_paths, watched
 from .engine import Modes, Samples
 from .problem import Problem
 
@@ -49,7 +49,10 @@ def predictive_groups(
     """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed in one go."""
     model = problem.model
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
-    pushed = push(model, problem.inputs, both, observed=problem.observed, key=key)
+    flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+    along = watched(model, problem.inputs, len(next(iter(flat.values()))), after=PRIOR_DRAWS)
+    pusher = Pusher(model, problem.inputs, both, observed=problem.observed, key=key, watched=along)
+    pushed = pusher.whole()
     health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
 
@@ -57,11 +60,11 @@ def predictive_groups(
     groups["sample_stats"] = with_log_factor(_stats(samples), pushed.log_factor[PRIOR_DRAWS:])
 
     groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
-    flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
     found = confounding(model, problem.inputs, flat)
     groups |= {} if found is None else {"confounding": found}
-    rates = rates_along_paths(model, problem.inputs, flat)
-    groups |= {} if rates is None else {"vector_field": by_chain(rates, groups)}
+    if along is not None:
+        rates = rates_along_paths(model, problem.inputs, flat, along.times, pusher.watched_states)
+        groups |= {"vector_field": by_chain(rates, groups)}
     return groups | {
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data)),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),

@@ -186,16 +186,18 @@ class AroundTrajectory(AbstractLayer):
 
 
 class AtStates(AroundTrajectory):
-    """A trajectory whose states at the times of the data are known."""
+    """A trajectory whose states at the times of the data are known, with the success and the steps of their solve."""
 
     ode: AbstractTrajectory
     known: States
+    ok: Any
+    steps: Any
 
-    def __init__(self, ode: AbstractTrajectory, known: States):
-        self.ode, self.known = ode, known
+    def __init__(self, ode: AbstractTrajectory, known: States, ok: Any = True, steps: Any = 0):
+        self.ode, self.known, self.ok, self.steps = ode, known, ok, jnp.asarray(steps)
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        return self.ode.predict(inputs, self.known, True, jnp.zeros((), int))
+        return self.ode.predict(inputs, self.known, self.ok, self.steps)
 
 
 def _is_trajectory(node: Any) -> bool:
@@ -215,9 +217,14 @@ def trajectories(tree: Any) -> list[AbstractTrajectory]:
 
 def at_states(tree: Any, states: Sequence[States]) -> Any:
     """A tree with given states in place of the solves of its trajectories."""
-    left = list(states)
+    return at_solutions(tree, [(known,) for known in states])
+
+
+def at_solutions(tree: Any, solutions: Sequence[tuple]) -> Any:
+    """A tree with what `solve` returned in place of the solves of its trajectories."""
+    left = list(solutions)
     return jax.tree.map(
-        lambda node: AtStates(node, left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
+        lambda node: AtStates(node, *left.pop(0)) if _is_trajectory(node) else node, tree, is_leaf=_is_trajectory
     )
 
 

@@ -1,7 +1,5 @@
 """Draws of which one group of leaves stays and all others are drawn anew, to split a variance between groups."""
 
-from typing import NamedTuple
-
 import jax.numpy as jnp
 import numpy as np
 from numpyro.distributions import biject_to
@@ -18,38 +16,32 @@ _BY_CHANCE = 4.0
 """Standard errors, or about so many, of what a regression gains on draws that it has not seen."""
 
 
-class Exchange(NamedTuple):
-    """Draws of which one group of leaves was kept and all others exchanged.
+def exchangeable(model: Model, draws: Draws) -> np.ndarray:
+    """The indices of the draws whose leaves are kept, among all of the posterior: of more than 4000 so many.
 
-    Args:
-        index: the draws whose leaves are kept, among all of the posterior.
-        draws: leaf by leaf, of each of `GROUPS` kept in its turn, one after the other.
+    There are none where the model has not both science and network, or for fewer than 100 draws.
     """
+    total = len(next(iter(draws.values())))
+    if total < FEWEST or not set(GROUPS) <= {leaf.group for leaf in paths(model).values()}:
+        return np.zeros(0, int)
+    return thinned(total, MOST)
 
-    index: np.ndarray
-    draws: Draws
 
-
-def exchanged(model: Model, draws: Draws) -> Exchange | None:
-    r"""Some draws with one group of leaves kept, and all else of another draw.
+def exchanged(model: Model, draws: Draws, index: np.ndarray) -> Draws:
+    r"""Draws with one group of leaves kept, and all else of another draw: of each of `GROUPS`, one after the other.
 
     For $(x, y)$ of a draw, $x$ the group, it is $(x, y')$. Where the groups are independent under the posterior,
     $y'$ is that of another draw. Where they depend on each other linearly, it is moved along by the regression of $y$
     on $x$, in unconstrained numbers. In both cases $y'$ is another draw given $x$, so that
     $\mathrm{Cov}[m(x, y), m(x, y')] = \mathrm{Var}[E(m \mid x)]$. Whether it is so the predictions tell.
 
-    None where the model has not both science and network, or for fewer than 100 draws; of more than 4000 so many.
     Source: Saltelli et al. (2010), Variance based sensitivity analysis of model output; Kucherenko, Tarantola & Annoni
     (2012), for dependent inputs.
     """
     leaves = paths(model)
-    total = len(next(iter(draws.values())))
-    if total < FEWEST or not set(GROUPS) <= {leaf.group for leaf in leaves.values()}:
-        return None
-    index = thinned(total, MOST)
     some = {path: np.asarray(values)[index] for path, values in draws.items()}
     renewed = [_renewed(leaves, some, group) for group in GROUPS]
-    return Exchange(index, {path: np.concatenate([of_group[path] for of_group in renewed]) for path in draws})
+    return {path: np.concatenate([of_group[path] for of_group in renewed]) for path in draws}
 
 
 def _renewed(leaves: dict[str, RandomLeaf], draws: Draws, kept: str) -> Draws:

@@ -20,9 +20,10 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
-from .exchange import GROUPS, Exchange, exchanged
+from .exchange import GROUPS, exchangeable, exchanged
 from .identity import OWN, model_of
 from .members import repeated, repetitions
+from .on_demand import on_demand
 from .output import Rows, blank, new_file
 from .posterior import (
     by_chain,
@@ -35,7 +36,7 @@ from .posterior import (
     with_coordinates,
 )
 from .predictive import Pusher
-from .vector_fields import rates_along_paths
+from .vector_fields import rates_along_paths, watched
 
 
 def forecast(
@@ -78,7 +79,7 @@ def forecast(
     has no parameters of a noise of one's own that is made of several of NumPyro's distributions. Of a model with
     science and network, from 100 draws on, also `exchanged_mean`: the conditional mean where one group of leaves was
     `kept` and all others were those of another draw, for up to 4000 draws, from which `decompose` splits the epistemic
-    variance.
+    variance. These solves wait until the group is looked at or saved; with `path` they are made at once.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
@@ -95,10 +96,12 @@ def forecast(
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
-    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats)
-    exchange = exchanged(model, draws)
-    arrays = _arrays(pusher, repeats, exchange, in_memory=path is None)
-    groups = _by_draw(model, post, data, pusher, arrays, exchange)
+    seen_along = watched(model, inputs, len(next(iter(draws.values()))))
+    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along)
+    arrays = _arrays(pusher, repeats, in_memory=path is None)
+    groups = _by_draw(model, post, data, pusher, arrays)
+    index = exchangeable(model, draws)
+    others = {"exchanged_mean": _exchanged_group(post, data, pusher, index)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
@@ -109,27 +112,39 @@ def forecast(
     }
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
-        rates = rates_along_paths(model, inputs, draws)
-        found = health | ({} if rates is None else {"vector_field": by_chain(rates, post)})
+        found = health
+        if seen_along is not None:
+            rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
+            found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
         return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
 
     def fill(into: Rows) -> dict[str, xr.Dataset]:
-        return _fill(into, pusher, exchange, post, repeats, jax.random.fold_in(as_key(key), 1))
+        return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
+
+    def exchange(into: Mapping[str, Any]) -> None:
+        for rows, part in pusher(exchanged(model, draws, index)) if index.size else ():
+            for name, value in part.mean.items():
+                into[name][rows] = value
+
+    def exchanged_means() -> dict[str, np.ndarray]:
+        found = _blank(pusher.shapes.mean, len(GROUPS) * index.size, in_memory=True)
+        exchange(found)
+        return found
 
     if path is None:
-        return xr.DataTree.from_dict(groups | rest(fill(arrays)))
-    with new_file(path, groups) as file:
+        others = {name: on_demand(group, exchanged_means) for name, group in others.items()}
+        return xr.DataTree.from_dict(groups | others | rest(fill(arrays)))
+    with new_file(path, groups | others) as file:
         with file.rows() as rows:
             health = fill(rows)
+            exchange(rows.get("exchanged_mean", {}))
         for name, group in rest(health).items():
             file.append(name, group)
     return xr.open_datatree(path, engine="h5netcdf")
 
 
-def _arrays(
-    pusher: Pusher, repeats: int, exchange: Exchange | None, *, in_memory: bool
-) -> dict[str, dict[str, np.ndarray]]:
+def _arrays(pusher: Pusher, repeats: int, *, in_memory: bool) -> dict[str, dict[str, np.ndarray]]:
     """Arrays `(draw, …)` by group and variable, for what is pushed."""
     drawn = pusher.draws * repeats
     shapes = {
@@ -138,12 +153,11 @@ def _arrays(
         "conditional_mean": (pusher.draws, pusher.shapes.mean),
         "conditional_variance": (pusher.draws, pusher.shapes.variance),
     }
-    if exchange is not None:
-        shapes["exchanged_mean"] = len(GROUPS) * len(exchange.index), pusher.shapes.mean
-    return {
-        group: {name: blank((draws, *one.shape), one.dtype, in_memory=in_memory) for name, one in of_one.items()}
-        for group, (draws, of_one) in shapes.items()
-    }
+    return {group: _blank(of_one, draws, in_memory=in_memory) for group, (draws, of_one) in shapes.items()}
+
+
+def _blank(of_one: Mapping[str, Any], draws: int, *, in_memory: bool) -> dict[str, np.ndarray]:
+    return {name: blank((draws, *one.shape), one.dtype, in_memory=in_memory) for name, one in of_one.items()}
 
 
 def _flat(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
@@ -151,9 +165,7 @@ def _flat(noise: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     return {f"{name}.{parameter}": value for name, own in noise.items() for parameter, value in own.items()}
 
 
-def _by_draw(
-    model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, arrays: Rows, exchange: Exchange | None
-) -> dict[str, xr.Dataset]:
+def _by_draw(model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, arrays: Rows) -> dict[str, xr.Dataset]:
     """Groups that show these arrays."""
     observed = fitted_observables(post)
     whole = ("predictions", "conditional_mean", "conditional_variance")
@@ -164,16 +176,17 @@ def _by_draw(
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     noise = {n: {p: arrays["noise"][f"{n}.{p}"] for p in own} for n, own in pusher.shapes.noise.items()}
     groups["noise"] = noise_group(pusher.shapes.families, noise, groups["predictions"])
-    if exchange is not None:
-        both = over_data(arrays["exchanged_mean"], post, observed, data, chains=len(GROUPS))
-        both = both.rename(chain="kept", draw="exchange")
-        groups["exchanged_mean"] = both.assign_coords(kept=list(GROUPS), exchange=exchange.index)
     return groups
 
 
-def _fill(
-    into: Rows, pusher: Pusher, exchange: Exchange | None, post: xr.DataTree, repeats: int, key: Array
-) -> dict[str, xr.Dataset]:
+def _exchanged_group(post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray) -> xr.Dataset:
+    """The group of exchanged draws without its numbers."""
+    arrays = _blank(pusher.shapes.mean, len(GROUPS) * len(index), in_memory=False)
+    both = over_data(arrays, post, fitted_observables(post), data, chains=len(GROUPS))
+    return both.rename(chain="kept", draw="exchange").assign_coords(kept=list(GROUPS), exchange=index)
+
+
+def _fill(into: Rows, pusher: Pusher, post: xr.DataTree, repeats: int, key: Array) -> dict[str, xr.Dataset]:
     """Fill groups by rows, and say how the solver fared and by how much constraints are broken."""
     small: list[tuple[np.ndarray, np.ndarray, dict[str, np.ndarray]]] = []
     # Few members are moved apart from their mean, for which all are needed at once.
@@ -189,9 +202,6 @@ def _fill(
             for name, value in values.items():
                 into[group][name][at] = value
         small.append((part.ok, part.steps, part.mismatch))
-    for rows, part in pusher(exchange.draws) if exchange is not None else ():
-        for name, value in part.mean.items():
-            into["exchanged_mean"][name][rows] = value
     ok, steps, mismatch = jax.tree.map(lambda *a: np.concatenate(a), *small)
     shape = post["posterior"].sizes["chain"], post["posterior"].sizes["draw"]
     health = {"ok": ok.reshape(shape), "steps": steps.reshape(shape)}

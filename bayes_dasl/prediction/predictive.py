@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -15,6 +15,7 @@ from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
 from ..data.layer_inputs import Inputs
+from ..layers.layer import at_solutions, trajectories
 from ..model import Model, Observed
 from ..random import realise
 from .conditional import parameters_of
@@ -26,6 +27,20 @@ _MOST = 2**28
 """Bytes for one chunk on a CPU."""
 
 type Draws = Mapping[str, np.ndarray]
+type Paths = list[dict[str, np.ndarray]]
+"""The states of each trajectory by name, `(draw, time, …)`."""
+
+
+class Watched(NamedTuple):
+    """Of which draws, and at which of the times, the states of trajectories are kept.
+
+    Args:
+        draws: the indices of some draws, ascending.
+        times: those of some times.
+    """
+
+    draws: np.ndarray
+    times: np.ndarray
 
 
 class Pushed(eqx.Module):
@@ -82,6 +97,7 @@ class Pusher:
         observed: the data of each observable, for their log likelihood.
         key: a JAX random key, for one predictive draw each, and the parameters of the noise.
         repeats: how many draws, along a second axis, of a noise that its parameters do not make anew.
+        watched: draws whose states `watched_states` are kept while its own draws are pushed.
     """
 
     def __init__(
@@ -93,6 +109,7 @@ class Pusher:
         observed: Observed | None = None,
         key: Array | None = None,
         repeats: int = 1,
+        watched: Watched | None = None,
     ):
         keep_programs()
         self.draws: int = len(next(iter(draws.values())))
@@ -100,12 +117,16 @@ class Pusher:
         # Numbers, which NumPy can index; without predictive draws nothing looks at them.
         split = None if key is None else jax.random.key_data(jax.random.split(key, self.draws))
         self._keys = np.zeros((self.draws, 0)) if split is None else np.asarray(split)
-        one = _one_draw(model, inputs, observed, None if key is None else jax.random.key_impl(key), repeats)
+        self._watched = np.zeros(0, int) if watched is None else watched.draws
+        kind = None if key is None else jax.random.key_impl(key)
+        one = _one_draw(model, inputs, observed, kind, repeats, None if watched is None else watched.times)
         first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
         # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
         flat, self._held = parted(one, *first)
-        self.shapes: Pushed = jax.eval_shape(flat, self._held, *first)
         self._program, self.chunk = _compiled(flat, self._held, first, self.draws)
+        of_chunk, _ = self._program.out_info
+        self.shapes: Pushed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), of_chunk)
+        self._states: list[Paths] = []
 
     def __call__(self, draws: Draws | None = None) -> Iterator[tuple[slice, Pushed]]:
         """Which rows are pushed, and what they predict: of its own draws, or of others, whose predictions mean nothing.
@@ -113,17 +134,28 @@ class Pusher:
         Args:
             draws: others of the same model, `(draw, …)` by path.
         """
+        own = draws is None
         draws = self._own if draws is None else _arrays(draws)
         total = len(next(iter(draws.values())))
+        if own:
+            self._states = []
         for start in range(0, total, self.chunk):
             # The last chunk repeats draws up to full length: one shape, one compilation.
             index = np.minimum(np.arange(start, start + self.chunk), total - 1)
             keys = self._keys[np.minimum(index, self.draws - 1)]
-            part = self._program(self._held, {path: v[index] for path, v in draws.items()}, keys)
+            part, states = self._program(self._held, {path: v[index] for path, v in draws.items()}, keys)
             keep = min(self.chunk, total - start)
+            if own:
+                some = self._watched[(start <= self._watched) & (self._watched < start + keep)] - start
+                self._states.append(jax.tree.map(lambda a, some=some: np.asarray(a)[some], states))
             yield slice(start, start + keep), jax.tree.map(lambda a, keep=keep: np.asarray(a)[:keep], part)
             # What was looked at makes room for the next chunk.
-            del part
+            del part, states
+
+    @property
+    def watched_states(self) -> Paths:
+        """The states of the watched draws at the watched times, NaN where the solver failed."""
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *self._states)
 
     def whole(self) -> Pushed:
         """What all of its draws predict, in memory."""
@@ -138,7 +170,7 @@ def _arrays(draws: Draws) -> dict[str, np.ndarray]:
     return {path: np.asarray(values) for path, values in draws.items()}
 
 
-def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tuple[Callable, int]:
+def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tuple[jax.stages.Compiled, int]:
     """A program for as many draws at once as a share of the memory allows, and their number."""
     budget = _SHARE * _memory.available()
     if computing_devices()[0].platform == "cpu":
@@ -154,11 +186,17 @@ def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tu
         chunk = 2 ** math.floor(math.log2(min(max(chunk * budget / needed, 1), chunk / 2)))
 
 
-def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any, repeats: int) -> Any:
-    """Of a draw; with random keys of some `kind` also predictions."""
+def _one_draw(
+    model: Model, inputs: Inputs, observed: Observed | None, kind: Any, repeats: int, times: np.ndarray | None
+) -> Any:
+    """Of a draw; with random keys of some `kind` also predictions, and the states at some of the `times`."""
 
     def one(draw, key):
-        realised = realise(model, draw)
+        realised, states = realise(model, draw), []
+        if times is not None:
+            solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realised.layer)]
+            states = [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[times], jnp.nan), y) for y, ok, _ in solved]
+            realised = eqx.tree_at(lambda m: m.layer, realised, at_solutions(realised.layer, solved))
         prediction = realised.predict(inputs)
         ok = prediction.ok
         noise = realised.conditional(prediction, inputs)
@@ -174,7 +212,7 @@ def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any
             for k, (name, d) in zip(keys, noise.items(), strict=True):
                 several = repeats > 1 and name not in parameters
                 predictions[name] = masked(d.sample(k, (repeats,) if several else ()))
-        return Pushed(
+        pushed = Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},
             ok,
@@ -186,6 +224,7 @@ def _one_draw(model: Model, inputs: Inputs, observed: Observed | None, kind: Any
             {name: _marked(ok, held) for name, held in parameters.items()},
             tuple((name, type(noise[name]).__name__) for name in parameters),
         )
+        return pushed, states
 
     return one
 
