@@ -157,6 +157,7 @@ class TestStiff:
     def layer(self, **options):
         return bd.ODE(Robertson(), {"a": 1.0, "b": 0.0, "c": 0.0}, rtol=1e-7, atol=1e-11, **options)
 
+    @pytest.mark.slow
     def test_robertson_against_scipy(self):
         def rates(t, y):
             return list(Robertson()(t, dict(zip("abc", y, strict=True)), {}).values())

@@ -168,7 +168,10 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("reason", "reverse"),
         [
-            *((reason, reason in REVERSE) for reason in FAILING),
+            *(
+                pytest.param(reason, reason in REVERSE, marks=pytest.mark.slow if reason == "it grows" else ())
+                for reason in FAILING
+            ),
             *(pytest.param(reason, reason not in REVERSE, marks=pytest.mark.slow) for reason in FAILING),
         ],
     )
