@@ -13,7 +13,6 @@ import pytest
 import trees
 import xarray as xr
 from arviz_stats import ess
-from matplotlib.figure import Figure
 
 from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.judgement.baselines import score_baselines
@@ -112,12 +111,6 @@ def normal(study) -> Report:
         name="hybrid",
         rivals=study["rivals"],
     )
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures that are laid out but not drawn, where only the words of a page count."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, buffer, **_: buffer.write(b"<svg/>"))
 
 
 @pytest.fixture(scope="module")
