@@ -64,6 +64,14 @@ def shared_file(shared: Path) -> Callable[[str], Path]:
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Figures that are laid out but not drawn, where only the words of a page count."""
+    from matplotlib.figure import Figure
+
+    monkeypatch.setattr(Figure, "savefig", lambda figure, buffer, **_: buffer.write(b"<svg/>"))
+
+
+@pytest.fixture
 def unchecked():
     """Without the type checker of the tests, which would refuse such input itself."""
     jaxtyping.config.update("jaxtyping_disable", True)

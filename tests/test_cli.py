@@ -194,7 +194,7 @@ def test_forecast_goes_further_ahead(copied):
         assert load(path)["predictions"]["time"].values.tolist() == [0, 2.5, 5, 7.5, 10, 12.5, 15, 17.5, 20]
 
 
-def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path):
+def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undrawn):
     edited = tmp_path / "edited_study.py"
     edited.write_text(STUDY.read_text().replace("rtol=1e-6", "rtol=1e-2"))
     note = json.loads((copied / "study.json").read_text())
@@ -450,7 +450,7 @@ LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d
     ],
     ids=lambda value: getattr(value, "name", ""),
 )
-def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch, number, code):
+def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, monkeypatch, undrawn, number, code):
     study, folder = written(tmp_path, LONG % (100, 10_000_000)), tmp_path / "the run"
     with Command("run", study, "--out", folder, "--key", 5) as command:
         command.wait_for(r"sampling.*[1-9]\d*0/10000000")

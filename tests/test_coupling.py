@@ -136,6 +136,7 @@ class TestLorenz96:
         rng = np.random.default_rng(0)
         return rng.normal(size=self.large), 0.1 * rng.normal(size=(self.large, self.small))
 
+    @pytest.mark.slow
     def test_against_scipy(self):
         x0, z0 = self.start()
         times = np.linspace(0.0, 1.0, 6)

@@ -106,7 +106,7 @@ def replicated(draw, count):
     return {name: np.array([split[name] for split in splits]) for name in splits[0]}
 
 
-@pytest.mark.parametrize("rho", [-0.6, 0.0, 0.8])
+@pytest.mark.parametrize("rho", [-0.6, pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_correlated_gaussian_groups(rho):
     # E[m | s] = (a + rho b) s: a group also tells what it knows of the other.
     rng, a, b, draws = np.random.default_rng(2), 1.5, -0.7, 300

@@ -93,6 +93,6 @@ class TestNotDetermined:
 
     def test_of_very_different_scales_is_no_reason(self):
         both = lambda t, y, u: {"x": 1e-9 * (y["x"] - 2e6), "y": 1e9 * (y["y"] - 3e-6 * y["x"])}  # noqa: E731
-        prediction = bd.Implicit(both, {"x": 1.0, "y": 1.0})(GIVEN)
+        prediction = jax.jit(lambda: bd.Implicit(both, {"x": 1.0, "y": 1.0})(GIVEN))()
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["y"], 6.0)

@@ -28,9 +28,12 @@ from bayes_dasl.inference.gradient import differentiated, traced_once
 
 TESTS = Path(__file__).parent
 # These take seconds to trace.
-DEAR = ("root_find_chord", "root_find_by_its_steps", "least_squares", "minimise", "linear_algebra")
+DEAR = (
+    *("root_find_chord", "root_find_by_its_steps", "root_find_bisection", "fixed_point", "least_squares", "minimise"),
+    *("linear_algebra", "linear_solve_by_conjugate_gradients", "while_loop_of_equinox"),
+)
 # The others are fitted in slow runs.
-FITTED = ("root_find",)
+FITTED = ("while_loop",)
 
 
 @pytest.fixture(scope="module")

@@ -161,8 +161,17 @@ class TestAdvection:
         return grid, found.y.T
 
     # Measured in the mean: a limiter is of first order at the two crests, whatever it is elsewhere.
-    @pytest.mark.parametrize(("limiter", "expected"), [("upwind", 1.0), ("van_leer", 2.0), ("minmod", 2.0)])
-    @pytest.mark.parametrize("velocity", [1.0, -1.0])
+    @pytest.mark.parametrize(
+        ("limiter", "expected", "velocity"),
+        [
+            ("upwind", 1.0, 1.0),
+            ("upwind", 1.0, -1.0),
+            ("van_leer", 2.0, 1.0),
+            ("minmod", 2.0, -1.0),
+            pytest.param("van_leer", 2.0, -1.0, marks=pytest.mark.slow),
+            pytest.param("minmod", 2.0, 1.0, marks=pytest.mark.slow),
+        ],
+    )
     def test_order(self, limiter, expected, velocity):
         def error(count):
             grid, values = self.wave(limiter, count, lambda x: np.sin(2 * np.pi * x), 0.5, velocity)

@@ -131,6 +131,7 @@ def friction(t, y, u):
     return {"friction": y["x"] ** -2}
 
 
+@pytest.mark.slow
 def test_colebrook():
     reynolds, roughness = np.array([5e3, 1e5, 1e7]), 1e-3
     inputs = given(range(3), reynolds=reynolds)

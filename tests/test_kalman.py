@@ -124,6 +124,7 @@ class TestOrnsteinUhlenbeck:
             prediction.variances["x"], np.diag(covariance_of(self.times, self.times)), atol=GLOBAL
         )
 
+    @pytest.mark.slow
     def test_traced_or_known_times_are_the_same(self):
         y, _ = draw_process(self.times, 4)
         inputs = given(self.times[2:], self.times, x=y)
@@ -132,7 +133,9 @@ class TestOrnsteinUhlenbeck:
         np.testing.assert_allclose(known.values["x"], traced.values["x"], atol=1e-13)
         np.testing.assert_allclose(known.variances["x"], traced.variances["x"], atol=1e-13)
 
-    @pytest.mark.parametrize(("scale", "atol"), [(1e-4, 1e-6), (1.0, 0.1), (1e4, 1e-6)])
+    @pytest.mark.parametrize(
+        ("scale", "atol"), [pytest.param(1e-4, 1e-6, marks=pytest.mark.slow), (1.0, 0.1), (1e4, 1e-6)]
+    )
     def test_tolerance_is_relative_to_the_spread(self, scale, atol):
         """Whatever the units, and whatever `atol` of the states, covariances are right to `rtol`."""
         y, _ = draw_process(self.times, 5)

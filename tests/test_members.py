@@ -218,6 +218,7 @@ def test_data_held_out_stop_a_descent(line):
     assert (post.attrs["draws_are"], post.attrs["markov"]) == ("a point estimate", 0)
 
 
+@pytest.mark.slow
 def test_batches_of_rows_lead_to_the_same_place(line):
     model, data, mean, covariance = line
     engine = bd.Joint(starts=1, descent=bd.Descent(steps=3000, minibatch=4, patience=60))
@@ -566,6 +567,7 @@ def test_numbers_that_make_no_sense_are_refused(make, message, unchecked):
         make()
 
 
+@pytest.mark.slow
 def test_uncertainty_of_members_reaches_the_forecast(line):
     model, data, *_ = line
     post = bd.fit(model, data, bd.DeepEnsemble(members=12, descent=bd.Descent(steps=800)), key=0)

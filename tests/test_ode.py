@@ -157,6 +157,7 @@ class TestStiff:
     def layer(self, **options):
         return bd.ODE(Robertson(), {"a": 1.0, "b": 0.0, "c": 0.0}, rtol=1e-7, atol=1e-11, **options)
 
+    @pytest.mark.slow
     def test_robertson_against_scipy(self):
         def rates(t, y):
             return list(Robertson()(t, dict(zip("abc", y, strict=True)), {}).values())
@@ -168,6 +169,7 @@ class TestStiff:
             for name, reference in zip("abc", exact, strict=True):
                 np.testing.assert_allclose(prediction.values[name], reference, rtol=100 * 1e-7)
 
+    @pytest.mark.slow
     def test_a_solver_for_easy_equations_reports_failure(self):
         prediction = solve(self.layer(max_steps=500), given(self.times, start=0.0))
         assert not bool(prediction.ok)

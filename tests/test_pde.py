@@ -210,6 +210,7 @@ class TestGradients:
         np.testing.assert_allclose(ours, jacobian[1], atol=1e-6)
         assert np.abs(jacobian[1]).max(axis=0).min() > 1e-3
 
+    @pytest.mark.slow
     def test_forward_mode(self, jacobian):
         np.testing.assert_allclose(jacobian[0], jacobian[1], atol=1e-6)
 

@@ -13,7 +13,6 @@ import pytest
 import trees
 import xarray as xr
 from arviz_stats import ess
-from matplotlib.figure import Figure
 
 from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.judgement.baselines import score_baselines
@@ -112,12 +111,6 @@ def normal(study) -> Report:
         name="hybrid",
         rivals=study["rivals"],
     )
-
-
-@pytest.fixture
-def undrawn(monkeypatch):
-    """Figures that are laid out but not drawn, where only the words of a page count."""
-    monkeypatch.setattr(Figure, "savefig", lambda figure, buffer, **_: buffer.write(b"<svg/>"))
 
 
 @pytest.fixture(scope="module")
@@ -307,7 +300,7 @@ def test_provenance(normal):
         assert fact in normal.html
 
 
-def test_user_text_is_escaped(study):
+def test_user_text_is_escaped(study, undrawn):
     spell, names = "<script>alert(1)</script>", {"hare": "<script>alert(2)"}
 
     def rename(ds: xr.Dataset) -> xr.Dataset:
@@ -378,7 +371,7 @@ def test_a_forecast_of_nothing_but_failures_still_reports():
     assert "No test value could be scored" in page
 
 
-def test_one_draw_is_said_to_have_no_epistemic_uncertainty():
+def test_one_draw_is_said_to_have_no_epistemic_uncertainty(undrawn):
     fc = trees.make_fc(chains=1, draws=1)
     page = report(trees.make_post(), fc, trees.make_data()[1]).html
     assert "One draw has no epistemic uncertainty: what is known of the variance after the training data" in page
@@ -435,7 +428,7 @@ def test_save_into_no_folder_names_the_path(tmp_path):
     assert Report("new").save(str(tmp_path / "a.html")).read_text() == "new"
 
 
-def test_engines_without_chains_show_their_members_and_no_rhat():
+def test_engines_without_chains_show_their_members_and_no_rhat(undrawn):
     post = trees.make_post()
     post.attrs |= {"draws_are": "members (17 of 20 kept)", "markov": 0}
     steps = {"step": np.arange(1, 101), "look": [50, 100]}

@@ -50,7 +50,7 @@ def test_of_independent_groups(independent, name):
     assert parts.attrs["share_error"] == pytest.approx(4000**-0.5)
 
 
-@pytest.mark.parametrize("correlation", [0.8, -0.6])
+@pytest.mark.parametrize("correlation", [0.8, pytest.param(-0.6, marks=pytest.mark.slow)])
 def test_of_correlated_groups(model, correlation):
     _, parts = decomposed(model, *numbers(2, correlation))
     for name, truths in shares.shares(correlation).items():

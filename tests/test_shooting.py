@@ -112,6 +112,7 @@ class TestSegments:
         assert prediction.values["y"].tolist() == [1, 5]
         assert prediction.mismatches["y at knots"].tolist() == [-8.0, 0.0, 0.0]
 
+    @pytest.mark.slow
     def test_times_in_some_segments_only(self):
         steady = bd.ODE(lambda t, y, u: {"y": jnp.ones(())}, {"y": 0.0}, start=0.0)
         layer = MultipleShooting(steady, (1.0, 2.0, 3.0), {"y": np.array([10.0, 20.0, 30.0])}, 1.0)

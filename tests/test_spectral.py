@@ -107,6 +107,7 @@ class TestSpectral:
         np.testing.assert_allclose(found, exact(2.0), atol=100 * FINE["rtol"])
         assert np.abs(exact(2.0) - exact(0.0)).max() > 0.01
 
+    @pytest.mark.slow
     def test_kuramoto_and_sivashinsky_grow_and_decay(self):
         """A small wave grows as exp((k² − k⁴) t)."""
         grid = Grid(x=(0.0, 4 * np.pi, 32))

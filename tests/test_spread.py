@@ -6,6 +6,7 @@ import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from scipy import stats
+from seldom import seldom
 from test_adequacy import DRAWS, LINE, NOISE, TIMES, trees
 
 import bayes_dasl as bd
@@ -109,7 +110,7 @@ ENGINES = {
 }
 
 
-@pytest.mark.parametrize("name", ENGINES)
+@pytest.mark.parametrize("name", seldom(ENGINES, "both"))
 def test_engines_say_how_their_draws_spread_on_a_conjugate_line(line, name):
     engine, level, words = ENGINES[name]
     found = engine.run(pose(*line), key=jax.random.key(0), journal=Journal(), bar=ProgressBar(False)).findings

@@ -142,6 +142,7 @@ class TestWhichOneIsFound:
         assert bool(prediction.ok)
         assert float(prediction.values["y"][0]) == pytest.approx(2.0, abs=ALGEBRA)
 
+    @pytest.mark.slow
     def test_enzyme_kinetics(self):
         """Fed at a rate f, a Michaelis–Menten reaction holds s at k f / (v - f)."""
         fed = np.array([0.1, 0.5, 0.9])
@@ -168,7 +169,10 @@ class TestFailure:
     @pytest.mark.parametrize(
         ("reason", "reverse"),
         [
-            *((reason, reason in REVERSE) for reason in FAILING),
+            *(
+                pytest.param(reason, reason in REVERSE, marks=pytest.mark.slow if reason == "it grows" else ())
+                for reason in FAILING
+            ),
             *(pytest.param(reason, reason not in REVERSE, marks=pytest.mark.slow) for reason in FAILING),
         ],
     )

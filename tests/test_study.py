@@ -28,6 +28,11 @@ from bayes_dasl.study import Run, forecast_times, future_times
 ROOT = Path(__file__).resolve().parents[1]
 
 
+@pytest.fixture(autouse=True)
+def words_alone(undrawn):
+    """The page of the first run has its figures; those of the others are not looked at."""
+
+
 @pytest.fixture(scope="module")
 def ran(tmp_path_factory):
     """The quick study, run once in Python, and what it said."""

@@ -70,7 +70,7 @@ def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     "problem",
     [
         Conjugate([0.0, 0.0], [0.0, 0.0], correlated(2, 0.995), noise=5.0).problem,
-        Known(banana, [0.0, 0.0], np.diag([1.0, 9.0])),
+        pytest.param(Known(banana, [0.0, 0.0], np.diag([1.0, 9.0])), marks=pytest.mark.slow),
     ],
     ids=["correlated", "banana"],
 )

@@ -152,9 +152,9 @@ def test_refusals():
     with pytest.raises(ModelError, match="mean must be a function"):
         bd.VarianceHead(dist.Normal(0.0, 1.0), {"speed": 1.0})
     with pytest.raises(ModelError, match="scale of 'height'"):
-        uncertain({"height": 1.0})(GIVEN)
+        jax.eval_shape(lambda: uncertain({"height": 1.0})(GIVEN))
     with pytest.raises(ModelError, match="put the hybrid inside"):
-        bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN)
+        jax.eval_shape(lambda: bd.Residual(uncertain({"speed": 1.0}), lambda t, y, u: {"place": 0.0})(GIVEN))
     with pytest.raises(ModelError, match="needs bd"):
         model = bd.Model(uncertain({"speed": 1.0}), bd.StudentTNoise(1.0))
         jax.eval_shape(lambda: model.conditional(model.predict(GIVEN), GIVEN))
