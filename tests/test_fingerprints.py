@@ -28,7 +28,7 @@ from bayes_dasl.inference.gradient import differentiated, traced_once
 
 TESTS = Path(__file__).parent
 # These take seconds to trace.
-DEAR = ("root_find_chord", "root_find_by_its_steps", "least_squares", "minimise", "linear_algebra")
+DEAR = ("root_find_chord", "root_find_by_its_steps", "least_squares", "minimise")
 # The others are fitted in slow runs.
 FITTED = ("root_find",)
 
