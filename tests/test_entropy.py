@@ -104,7 +104,6 @@ def fitted():
     return bd.forecast(model, post, np.linspace(0.0, 8.0, 5))
 
 
-@pytest.mark.slow
 def test_of_a_forecast(fitted):
     parts = bd.decompose_entropy(fitted)
     assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == ("observable", "time")

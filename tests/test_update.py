@@ -131,8 +131,13 @@ def test_the_result_is_like_that_of_a_fit(post):
     bd.forecast(model(), updated, np.linspace(0.0, 20.0, 5))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("new", [np.array([12.0]), np.full(2000, 2.1)], ids=["surprising", "many"])
+@pytest.mark.parametrize(
+    "new",
+    [
+        pytest.param(np.array([12.0]), id="surprising"),
+        pytest.param(np.full(2000, 2.1), id="many", marks=pytest.mark.slow),
+    ],
+)
 def test_what_weights_cannot_carry_is_fitted_anew(post, new):
     updated = update(model(), post, series(new, 12), engine=Exact(), key=2)
     assert updated.attrs["updated_by"] == "refit"
