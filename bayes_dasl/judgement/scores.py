@@ -135,7 +135,10 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         known = seen[values.name].notnull()
         if not known.indexes[index.name].is_unique:
             known = known.groupby(str(index.name)).any()
-        return values.where(~(known.astype(float).reindex(at) > 0))
+        times = at.pop(index.name, known[index.name])
+        rounding = _rounding(index.values, times.values)
+        known = known.astype(float).reindex({index.name: times}, method="nearest", tolerance=rounding)
+        return values.where(~(known.reindex(at) > 0))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 
@@ -389,11 +392,8 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
     that their noise is drawn apart; where it has fewer rows they begin anew.
     """
-    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
+    tolerance = _rounding(forecast, data)
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
-    tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
-    gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
-    tolerance = min([tolerance, *(gaps[gaps > 0] / 4)])
     order = np.argsort(forecast, kind="stable")
     times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
     nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
@@ -405,6 +405,15 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
         )
     at = nearest[rows]
     return rows, order[first[at] + occurrence(at) % number[at]]
+
+
+def _rounding(*several: np.ndarray) -> float:
+    """How far apart the same time of several series may lie, since each is rounded."""
+    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
+    times = [np.sort(np.asarray(x, float)) for x in several]
+    gaps = np.concatenate([np.diff(x) for x in times])
+    largest = max(np.abs(x).max(initial=0.0) for x in times)
+    return min([max(4 * coarsest, 2e-13) * largest, *(gaps[gaps > 0] / 4)])
 
 
 def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
