@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding
+from .._findings import FAILURES, Diagnosis, Finding, Level, from_json, grade, nested_finding, unshown_spread
 from .._statistics.convergence import (
     allowance,
     effective_sizes,
@@ -66,7 +66,7 @@ def diagnose(
     """
     _check_arguments(post, fc, rivals)
     _check_made_from(post, fc)
-    said = borne_out_by(post, fc, test, from_json(post.attrs.get("findings", "[]")))
+    said = borne_out_by(post, fc, test, _said(post))
     fits = (*_what_if_findings(fc), *adequacy_findings(post, fc, test, rivals or {}))
     if not are_chains(post):
         failed = (*_failure_findings(post, fc), *finite_findings(post, fc))
@@ -117,6 +117,12 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
 def are_chains(post: xr.DataTree) -> bool:
     """Whether the draws are those of chains, rather than members, masks or a point."""
     return bool(post.attrs.get("markov", 1))
+
+
+def _said(post: xr.DataTree) -> tuple[Finding, ...]:
+    """What the engine says of its run; of draws that are no chains somebody must say whether they are right."""
+    said = from_json(post.attrs.get("findings", "[]"))
+    return said or (() if are_chains(post) else (unshown_spread("the engine says nothing of its draws"),))
 
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:
