@@ -320,7 +320,7 @@ def may_be_negative(value: Any) -> bool:
         value = value.v
     if is_random(value):
         return bounds(value.support).get("lower", -math.inf) < 0
-    return eqx.is_array_like(value) and not isinstance(value, Tracer) and bool(np.any(np.asarray(value) <= 0))
+    return eqx.is_array_like(value) and not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0))
 
 
 def chosen_bounds(distribution: dist.Distribution) -> dict[str, float]:

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import shutil
 import tempfile
+import unicodedata
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -70,10 +71,10 @@ class Study:
             check_name(name, "a model")
             if name.casefold() in BASELINES:
                 raise ModelError(f"'{name}' is the name of a baseline: give the model another")
-            if (alike := taken.get(name.casefold())) is not None:
+            if (alike := taken.get(_folded(name))) is not None:
                 both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
                 raise ModelError(f"two models are named {both}: give the model another label")
-            taken[name.casefold()] = name
+            taken[_folded(name)] = name
         _ = self._parts  # refuses a split that leaves one side empty
 
     @property
@@ -343,6 +344,11 @@ def _used(study: Study) -> xr.Dataset:
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
+
+
+def _folded(name: str) -> str:
+    """What a system may take a name for that tells neither case nor ways to write an accent apart."""
+    return unicodedata.normalize("NFC", name.casefold())
 
 
 def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:

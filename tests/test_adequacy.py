@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import xarray as xr
 
+from bayes_dasl.errors import MismatchError
 from bayes_dasl.judgement.adequacy import _crps_at, adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
 from bayes_dasl.judgement.ensemble_scores import _crps
@@ -138,6 +139,27 @@ def test_a_rival_or_a_baseline_that_wins_is_named():
     assert levels(judged(*good, rivals={"level": poor[1]}))["against level"] == "good"
     noisy = results(rng.normal(size=TIMES.size), 5 * LINE**2, rng, noise=0.05)
     assert levels(judged(*noisy))["against climatology"] == "bad"
+
+
+def test_a_rival_is_compared_at_the_times_that_both_forecast():
+    rng = np.random.default_rng(0)
+    good = results(y := LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)
+    poor = results(y, LINE[:, :1], rng)[1]
+
+    def at(fc, times):
+        some = xr.DataTree.from_dict({n: g.to_dataset().isel(time=times) for n, g in fc.children.items()})
+        some.attrs = fc.attrs
+        return some
+
+    late = slice(37, None)
+    both = judged(good[0], at(poor, late), good[2], rivals={"line": at(good[1], late)})
+    expected = [f for f in both if f.subject == "against line"]
+    assert expected[0].level == "warning"
+    for ours, theirs in ((poor, at(good[1], late)), (at(poor, late), good[1])):
+        found = judged(good[0], ours, good[2], rivals={"line": theirs})
+        assert [f for f in found if f.subject == "against line"] == expected
+    with pytest.raises(MismatchError, match="forecast at the times of the data"):
+        judged(good[0], at(poor, slice(0, 35)), good[2], rivals={"line": at(good[1], late)})
 
 
 def test_a_seasonal_climatology_that_wins_is_named():

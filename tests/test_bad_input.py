@@ -268,6 +268,8 @@ TABLE = [
           "'layer.vector_field.rate' has the distribution Uniform from 2 to 1: the latter must be larger"),
     built("noise scale that may be negative", lambda: bd.NormalNoise(dist.Normal(0.0, 1.0)), ModelError,
           r"NormalNoise.scale must be positive, .*not Normal\(0, 1\), which may be negative"),
+    built("a noise scale that is no number", lambda: bd.NormalNoise(np.nan), ModelError,
+          "NormalNoise.scale must be positive"),
     built("noise scale that is negative", lambda: bd.LogNormalNoise(-0.1), ModelError,
           "LogNormalNoise.scale must be positive"),
     built("degrees of freedom that may be negative", lambda: bd.StudentTNoise(0.1, dist.Cauchy()), ModelError,

@@ -235,6 +235,14 @@ def test_draws_that_are_no_chains_are_judged_by_how_they_were_made(said, subject
     assert levels(diagnosis, subject) == levels_expected
 
 
+def test_draws_that_are_no_chains_and_of_which_nothing_is_said_are_not_trusted():
+    post = make_post(draws=50, chains=2, network=False)
+    post.attrs |= {"draws_are": "somebody's", "markov": 0, "findings": "[]"}
+    diagnosis = diagnose(post)
+    assert levels(diagnosis, "spread of the draws") == {"warning"}
+    assert "every check passed" not in diagnosis.verdict
+
+
 def test_a_descent_says_how_it_ended():
     assert descended(False).facts == {"descent_steps": 500, "descent_stopped": 0}
     assert descended(True).facts == {"descent_steps": 500, "descent_stopped": 1}

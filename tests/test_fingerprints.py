@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import types
 from pathlib import Path
 
 import jax
@@ -199,6 +200,25 @@ def test_the_body_of_a_callback_counts(monkeypatch):
     before = called(Scaled().method)
     monkeypatch.setattr(Scaled, "times", lambda self, x: self.scale + x)
     assert called(Scaled().method) != before
+
+
+def test_functions_of_modules_inside_modules_count(tmp_path):
+    """As in `equations.seasons.table(x)`, with a package of the user's own."""
+
+    def module(name, code, **held):
+        made = types.ModuleType(name)
+        made.__file__ = str(tmp_path / f"{name}.py")
+        vars(made).update(held)
+        exec(code, vars(made))
+        return made
+
+    def by(factor):
+        inner = module("seasons", f"FACTOR = {factor}\ndef table(x): return FACTOR * x")
+        outer = module("equations", "", seasons=inner)
+        inner.equations = outer
+        return called(module("mine", "def call(x): return equations.seasons.table(x)", equations=outer).call)
+
+    assert by(2.0) == by(2.0) != by(3.0)
 
 
 def test_functions_of_numpy_count_by_their_names():

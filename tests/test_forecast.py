@@ -93,6 +93,15 @@ def test_under_other_forcings_nothing_was_fitted(forced):
     assert "train_end" not in bd.forecast(model, post, data.assign(u=data["u"] + 1.0)).attrs
 
 
+def test_a_forcing_that_differs_only_between_the_data_of_the_fit_is_another(forced):
+    model, data, post = forced
+    when = float(data["time"][5] + data["time"][6]) / 2
+    between = data.interp(time=[when]).assign(y=("time", [np.nan]))
+    for added, end in ((0.0, 4.0), (1.0, float(data["time"][5]))):
+        denser = xr.concat([data, between.assign(u=between["u"] + added)], "time").sortby("time")
+        assert bd.forecast(model, post, denser).attrs["train_end"] == end
+
+
 def test_chunks_change_nothing(forced, whole, monkeypatch):
     model, data, post = forced
     monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 150)  # 400 draws: the last chunk is padded

@@ -250,6 +250,14 @@ def test_what_was_fitted_is_known_by_row():
     np.testing.assert_array_equal(held_out(train, data, (None, None))["y"].values, data["y"].values)
 
 
+@pytest.mark.parametrize("rounded", [np.float32, lambda times: np.nextafter(times, 9.0)])
+def test_what_was_fitted_is_known_up_to_the_rounding_of_times(rounded):
+    times = np.array([0.1, 0.7, 1.1])
+    train = xr.Dataset({"y": ("time", [1.0, np.nan, 3.0])}, {"time": times})
+    data = xr.Dataset({"y": ("time", [1.0, 2.0, 3.0, 4.0])}, {"time": rounded(np.append(times, 1.2))})
+    np.testing.assert_array_equal(held_out(train, data, (0.1, 1.1))["y"].values, [np.nan, 2.0, np.nan, 4.0])
+
+
 def test_swapped_observables_score_worse():
     _, test = make_data()
     fc = make_fc()

@@ -176,6 +176,14 @@ def test_names_that_differ_in_case_only_are_refused():
     dataclasses.replace(study, rivals={"lynx–hare, with a network": rival})
 
 
+def test_names_that_differ_in_how_an_accent_is_written_are_refused():
+    """Some systems take them for one folder."""
+    study = quick_study.study()
+    rival = next(iter(study.rivals.values()))
+    with pytest.raises(ModelError, match="which some systems take for the same"):
+        dataclasses.replace(study, rivals={"h\u00e9": rival, "he\u0301": rival})
+
+
 @pytest.mark.parametrize(
     ("change", "key", "named"),
     [

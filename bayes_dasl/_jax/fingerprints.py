@@ -222,11 +222,16 @@ def _names(code: types.CodeType) -> set[str]:
 def _named(f: types.FunctionType) -> dict[str, Any]:
     """The globals that a function of the user names, and of the user's modules what it names of them."""
     names = sorted(_names(f.__code__))
-    found = {name: f.__globals__[name] for name in names if name in f.__globals__}
-    for name, value in list(found.items()):
-        if isinstance(value, types.ModuleType) and not _installed(getattr(value, "__file__", None) or _OURS):
-            found[name] = {inner: vars(value)[inner] for inner in names if inner in vars(value)}
-    return found
+    return {name: _of_it(f.__globals__[name], names) for name in names if name in f.__globals__}
+
+
+def _of_it(value: Any, names: list[str], around: tuple[Any, ...] = ()) -> Any:
+    """Of a module of the user, and of those inside of it, what has one of these names; anything else as it is."""
+    module = isinstance(value, types.ModuleType) and value not in around
+    if not module or _installed(getattr(value, "__file__", None) or _OURS):
+        return value
+    held = vars(value)
+    return {name: _of_it(held[name], names, (*around, value)) for name in names if name in held}
 
 
 def _counts(name: str, value: Any) -> bool:

@@ -218,7 +218,9 @@ def _held_out_findings(
     own = {name: ensembles[name] for name in scored}
     yield _coverage(own, scored)
     for name, rival in rivals.items():
-        yield from _against_rival(name, own, matched(rival, test)[0])
+        theirs, both = matched(rival, common)
+        ours = matched(fc, both)[0]  # at the times that both forecast
+        yield from _against_rival(name, {n: ours[n] for n in scored}, theirs)
     index = index_of(common)
     for name, make in baselines(train[list(scored)]).items():
         members = make(train[list(scored)], common[index].values)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import xarray as xr
 
-from .._findings import Diagnosis, Finding, from_json
+from .._findings import Diagnosis, Finding, from_json, unshown_spread
 from ..errors import MismatchError
 from .adequacy import adequacy_findings, borne_out_by
 from .failures import failure_findings, finite_findings
@@ -48,7 +48,7 @@ def diagnose(
     """
     _check_arguments(post, fc, rivals)
     _check_made_from(post, fc)
-    said = borne_out_by(post, fc, test, from_json(post.attrs.get("findings", "[]")))
+    said = borne_out_by(post, fc, test, _said(post))
     fits = (*_what_if_findings(fc), *adequacy_findings(post, fc, test, rivals or {}))
     if not are_chains(post):
         failed = (*failure_findings(post, fc), *finite_findings(post, fc))
@@ -96,6 +96,12 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
 def are_chains(post: xr.DataTree) -> bool:
     """Whether the draws are those of chains, rather than members, masks or a point."""
     return bool(post.attrs.get("markov", 1))
+
+
+def _said(post: xr.DataTree) -> tuple[Finding, ...]:
+    """What the engine says of its run; of draws that are no chains somebody must say whether they are right."""
+    said = from_json(post.attrs.get("findings", "[]"))
+    return said or (() if are_chains(post) else (unshown_spread("the engine says nothing of its draws"),))
 
 
 def _run_findings(post: xr.DataTree) -> Iterator[Finding]:

@@ -76,6 +76,44 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
 
 
+<<<<<<< HEAD
+=======
+type Span = tuple[float | None, float | None]
+"""From when until when data were fitted, as far as that is known."""
+
+
+def fitted_between(fc: xr.DataTree) -> Span:
+    """From when until when the data of a forecast were fitted, under its forcings."""
+    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
+
+
+def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
+    """The data without those values that were fitted: at the same times and places, between two times.
+
+    At the time of replicates of which one was fitted all are left out: none can be told from another.
+
+    Under other forcings the same times are forecast: `fitted` says which are not, and has no end where all are.
+    """
+    start, end = fitted
+    if end is None:
+        return data
+    index = train[index_of(train)]
+    seen = train.sel({index.name: (index <= end) & (index >= (-np.inf if start is None else start))})
+
+    def unseen(values: xr.DataArray) -> xr.DataArray:
+        at = {dim: values[dim] for dim in values.dims if dim in values.coords}
+        known = seen[values.name].notnull()
+        if not known.indexes[index.name].is_unique:
+            known = known.groupby(str(index.name)).any()
+        times = at.pop(index.name, known[index.name])
+        rounding = _rounding(index.values, times.values)
+        known = known.astype(float).reindex({index.name: times}, method="nearest", tolerance=rounding)
+        return values.where(~(known.reindex(at) > 0))
+
+    return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
+
+
+>>>>>>> fc151b1968a39c1bb8072da47ad1284aab2690eb
 def consistency(tree: xr.DataTree) -> ScoreTable:
     """How far a posterior or a forecast breaks each constraint, one row for each law.
 
@@ -112,6 +150,139 @@ def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.D
         yield draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name].values.ravel(), exact
 
 
+<<<<<<< HEAD
+=======
+def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
+    """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
+
+    Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
+    differ; DataError for data that are no numbers.
+    """
+    check_forecast(fc, "predictions")
+    index = index_of(fc["predictions"].to_dataset())
+    checked_times(data, index)
+    predictions = fc["predictions"].to_dataset()
+    absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
+    if absent:
+        raise MismatchError(
+            f"the data lack the observables {', '.join(absent)} that the forecast predicts; "
+            f"the data hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+        )
+    _check_units(predictions, data)
+    rows, columns = _shared_times(predictions[index].values, data[index].values, index)
+    columns = _as_slice(columns)
+    draws, observed = {}, {}
+    for name, variable in predictions.data_vars.items():
+        found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
+        _check_places(found, data[name])
+        if data[name].dtype.kind not in "iufb":
+            raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
+        draws[name] = found
+        observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
+    noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
+    return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
+
+
+def _as_slice(columns: np.ndarray) -> np.ndarray | slice:
+    """A file is read much faster by a slice, and of an array that is no copy."""
+    whole = slice(int(columns[0]), int(columns[0]) + len(columns))
+    return whole if np.array_equal(columns, np.arange(whole.start, whole.stop)) else columns
+
+
+def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """Data in the units of a forecast, where both state them.
+
+    Raises: DataError for units of another dimension, or of the index or a place.
+    """
+    if "predictions" not in fc.children:
+        return data
+    return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
+
+
+def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
+    theirs, ours = units_of(predictions), units_of(data)
+    for name in map(str, predictions.data_vars):
+        if theirs[name] and ours[name] and agree(theirs[name], ours[name]) is False:
+            raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
+
+
+def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
+    for place in draws.dims[3:]:
+        if place not in data.dims or not np.array_equal(draws[place].values, data[place].values):
+            raise MismatchError(f"'{data.name}' is forecast at other places '{place}' than those of the data")
+
+
+def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:
+    """Indices into `data` and into `forecast` of the times that both have, up to the rounding of either.
+
+    Numbers of 32 bits are rounded so coarsely that one time may be near two others: only the nearest counts. The first
+    of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
+    that their noise is drawn apart; where it has fewer rows they begin anew.
+    """
+    tolerance = _rounding(forecast, data)
+    forecast, data = np.asarray(forecast, float), np.asarray(data, float)
+    order = np.argsort(forecast, kind="stable")
+    times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
+    nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
+    rows = np.flatnonzero(nearest >= 0)
+    if rows.size == 0:
+        raise MismatchError(
+            f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
+            f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
+        )
+    at = nearest[rows]
+    return rows, order[first[at] + occurrence(at) % number[at]]
+
+
+def _rounding(*several: np.ndarray) -> float:
+    """How far apart the same time of several series may lie, since each is rounded."""
+    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
+    times = [np.sort(np.asarray(x, float)) for x in several]
+    gaps = np.concatenate([np.diff(x) for x in times])
+    largest = max(np.abs(x).max(initial=0.0) for x in times)
+    return min([max(4 * coarsest, 2e-13) * largest, *(gaps[gaps > 0] / 4)])
+
+
+def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
+    """Scores `(score, time)` in the order of POINTWISE, for `fct` of shape `(time, draw)`."""
+    scores = [
+        (fct.mean(axis=1) - obs) ** 2,
+        np.abs(np.median(fct, axis=1) - obs),
+        _crps(obs, fct),
+        _interval_score(obs, fct, 0.1),
+        kernel_log_scores(obs, fct) if kernel else np.full(obs.size, np.nan),
+    ]
+    for level in LEVELS:
+        low, high = _central(fct, level / 100)
+        scores.append((low <= obs) & (obs <= high))
+    return np.array(scores, float)
+
+
+def _finite(draws: np.ndarray) -> np.ndarray:
+    return np.all(np.isfinite(draws), axis=1)
+
+
+def _central(fct: np.ndarray, mass: float) -> np.ndarray:
+    return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
+
+
+def _crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    import scoringrules
+
+    # The fair (probability-weighted-moment) estimator divides by m - 1.
+    estimator = "pwm" if fct.shape[1] > 1 else "nrg"
+    return np.reshape(scoringrules.crps_ensemble(obs, fct, estimator=estimator), obs.shape)
+
+
+def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
+    import scoringrules
+
+    low, high = _central(fct, 1 - alpha)
+    return np.reshape(scoringrules.interval_score(obs, low, high, alpha), obs.shape)
+
+
+>>>>>>> fc151b1968a39c1bb8072da47ad1284aab2690eb
 def _ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)

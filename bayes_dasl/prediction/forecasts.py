@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .._jax.keys import as_key, printable
 from ..data.datasets import checked_times
-from ..data.layer_inputs import Inputs
+from ..data.layer_inputs import Inputs, interpolated
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
@@ -217,15 +217,30 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
-    seen = [observed[name].notnull().any([d for d in observed[name].dims if d != model.index]) for name in observed]
-    times = observed[model.index].values[np.any([s.values for s in seen], axis=0)]
-    both = np.intersect1d(known[model.index].values, data[model.index].values) if model.layer.forcings else ()
+    observed, known, index = fitted_observables(post), post["constant_data"].to_dataset(), model.index
+    seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
+    times = observed[index].values[np.any([s.values for s in seen], axis=0)]
     for name in model.layer.forcings:
-        then, now = (d[name].drop_duplicates(model.index).sel({model.index: both}).values for d in (known, data))
-        changed = np.asarray(both)[~np.isclose(then, now, rtol=1e-9, atol=0.0)]
-        times = times[times < changed[0]] if changed.size else times
+        changed = _changed(model, known, data, name)
+        times = times[times < changed.min()] if changed.size else times
     return {"train_start": float(times[0]), "train_end": float(times[-1])} if times.size else {}
+
+
+def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
+    """Times at which a forcing is not what it was in the fit, also at new ones between those of the fit."""
+    index = model.index
+    then, now = (d[forcing].drop_duplicates(index) for d in (known, data))
+    both = np.intersect1d(then[index].values, now[index].values)
+    old, new = (series.sel({index: both}).values for series in (then, now))
+    changed = both[~np.isclose(old, new, rtol=1e-9, atol=0.0)]
+    added = np.setdiff1d(now[index].values, both)
+    added = added[added <= float(then[index][-1])]
+    if not added.size or not model.layer.begins:  # where rows know nothing of each other
+        return changed
+    was = interpolated(then[index].values, then.values, model.layer.interpolation.get(forcing, "linear"))
+    old, new = np.asarray(jax.vmap(was)(jnp.asarray(added))), now.sel({index: added}).values
+    rounding = 1e-12 * np.abs(then.values).max()
+    return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
 
 
 def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:

@@ -148,7 +148,7 @@ MUTANTS = (
     ),
     Mutant(
         "fitted values count as held out", "bayes_dasl/judgement/matching.py",
-        "return values.where(~(known.astype(float).reindex(at) > 0))",
+        "return values.where(~(known.reindex(at) > 0))",
         "return values",
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
     ),
