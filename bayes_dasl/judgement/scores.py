@@ -347,6 +347,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         _check_places(found, data[name])
         if data[name].dtype.kind not in "iufb":
             raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
+        if np.isinf(data[name].values).any():
+            raise DataError(f"observable '{name}' is infinite; a missing value is NaN")
         draws[name] = found
         observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
