@@ -295,8 +295,10 @@ def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time .
     if outside.any():
         where = tuple(np.argwhere(outside)[0])
         at, kind = float(data[dims[0]].values[where[0]]), type(noise).__name__
+        shown = f"{values[where]:g}"
+        shown = repr(float(values[where])) if bool(noise.support(float(shown))) else shown  # 5.000000001 is no count
         raise DataError(
-            f"observable '{name}' is {values[where]:g} at {dims[0]} {at:g}, which {kind} rules out: its data are "
+            f"observable '{name}' is {shown} at {dims[0]} {at:g}, which {kind} rules out: its data are "
             f"{describe_support(noise.support)}"
         )
     return jnp.asarray(values)

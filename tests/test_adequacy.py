@@ -197,6 +197,8 @@ def test_a_forecast_of_other_draws_is_refused():
     y = 1.0 + 0.5 * TIMES + NOISE * rng.normal(size=len(TIMES))
     post, fc, data = results(y, LINE, rng)
     other, _, _ = results(y, LINE, rng)
+    for tree in (post, fc):
+        tree.attrs["posterior_sha256"] = "of this model and these data"
     drawn = post["posterior"].to_dataset().assign_coords(chain=[0], draw=np.arange(DRAWS))
     post["posterior"], fc["posterior"] = xr.DataTree(drawn), xr.DataTree(drawn.isel(draw=slice(0, None, 4)))
     diagnose(post, fc, data)

@@ -105,7 +105,7 @@ def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
     of, ours = ("" if tree is None else tree.attrs.get("posterior_sha256", "") for tree in (fc, post))
     if of and ours and of != ours:
         raise MismatchError("this forecast was made from a posterior of another model or other data: forecast anew")
-    if fc is None or "posterior" not in fc.children:
+    if fc is None or not of or "posterior" not in fc.children:  # made by hand
         return
     # Of one model and data there may be several posteriors, by other engines and keys.
     for name, pushed in fc["posterior"].data_vars.items():
