@@ -93,6 +93,21 @@ class Model(Module):
         """
         return (self.index, *self.layer.dims.get(observable, ()))
 
+    def leaf_units(self, path: tuple[str, ...]) -> str:
+        """Units of a random leaf of the noise that has those of its data, where the layer states them.
+
+        Args:
+            path: the names on the way from the model to the leaf.
+        """
+        if path[0] != "noise":
+            return ""
+        names, field = ((path[1],), path[2:]) if isinstance(self.noise, Mapping) else (self.observables, path[1:])
+        of_data = self.noise_of(names[0]).in_units_of_data
+        if field[0] not in of_data or field[1:] not in ((), ("typical",)):
+            return ""
+        stated = {self.layer.units.get(name, "") for name in names}
+        return stated.pop() if len(stated) == 1 else ""
+
     def noise_of(self, observable: str) -> AbstractNoise:
         """The noise of an observable, as the model holds it: its parameters may be random.
 
@@ -283,8 +298,10 @@ def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time .
     if outside.any():
         where = tuple(np.argwhere(outside)[0])
         at, kind = float(data[dims[0]].values[where[0]]), type(noise).__name__
+        shown = f"{values[where]:g}"
+        shown = repr(float(values[where])) if bool(noise.support(float(shown))) else shown  # 5.000000001 is no count
         raise DataError(
-            f"observable '{name}' is {values[where]:g} at {dims[0]} {at:g}, which {kind} rules out: its data are "
+            f"observable '{name}' is {shown} at {dims[0]} {at:g}, which {kind} rules out: its data are "
             f"{describe_support(noise.support)}"
         )
     return jnp.asarray(values)

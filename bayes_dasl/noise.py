@@ -61,11 +61,13 @@ class AbstractNoise(Module):
     """The distribution of a datum, given its prediction; its parameters may be random leaves.
 
     `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
-    and negative binomial where the variance is larger; `positive`: the fields that must be positive.
+    and negative binomial where the variance is larger; `positive`: the fields that must be positive;
+    `in_units_of_data`: the fields that have the units of the observable.
     """
 
     counts_by_moments: ClassVar[bool] = False
     positive: ClassVar[tuple[str, ...]] = ("scale",)
+    in_units_of_data: ClassVar[tuple[str, ...]] = ()
 
     def __check_init__(self):
         scale = getattr(self, "scale", 1.0)
@@ -166,6 +168,7 @@ class NormalNoise(AbstractNoise):
     """
 
     scale: Scalar | VaryingScale
+    in_units_of_data: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.Normal(prediction, self.scale)
@@ -226,6 +229,7 @@ class StudentTNoise(AbstractNoise):
     scale: Scalar | VaryingScale
     df: Scalar = 4.0
     positive: ClassVar[tuple[str, ...]] = ("scale", "df")
+    in_units_of_data: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return dist.StudentT(self.df, prediction, self.scale)

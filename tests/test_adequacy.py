@@ -197,3 +197,32 @@ def test_the_crps_at_many_values_is_that_of_the_scores():
     rng = np.random.default_rng(0)
     draws, values = rng.normal(size=50), rng.normal(size=7)
     np.testing.assert_allclose(_crps_at(draws, values), _crps(values, np.tile(draws, (7, 1))), rtol=1e-9)
+
+
+def test_a_small_share_that_passes_says_why():
+    """Of a level that is hardly known all held-out values miss together, one time in a few."""
+    rng = np.random.default_rng(3)
+    centre, noise = np.zeros((DRAWS, len(TIMES))), np.full(DRAWS, 0.1)
+    centre += rng.normal(size=(DRAWS, 1))
+    y = np.where(FITTED, 0.0, 1.75) + 0.1 * rng.normal(size=len(TIMES))
+    found = {
+        f.subject: f for f in adequacy_findings(*trees(y, centre, noise, centre[:, :1], centre[:500, :1], rng), {})
+    }
+    held_out = found["held-out data"]
+    assert held_out.level == "good" and "do no better" in held_out.message
+
+
+def test_a_forecast_of_other_draws_is_refused():
+    """Another key or engine gives another posterior of the same model and data."""
+    rng = np.random.default_rng(4)
+    y = 1.0 + 0.5 * TIMES + NOISE * rng.normal(size=len(TIMES))
+    post, fc, data = results(y, LINE, rng)
+    other, _, _ = results(y, LINE, rng)
+    for tree in (post, fc):
+        tree.attrs["posterior_sha256"] = "of this model and these data"
+    drawn = post["posterior"].to_dataset().assign_coords(chain=[0], draw=np.arange(DRAWS))
+    post["posterior"], fc["posterior"] = xr.DataTree(drawn), xr.DataTree(drawn.isel(draw=slice(0, None, 4)))
+    diagnose(post, fc, data)
+    with pytest.raises(MismatchError, match="other draws than those of this posterior"):
+        fc["posterior"] = other["posterior"].copy()
+        diagnose(post, fc, data)

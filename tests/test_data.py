@@ -77,7 +77,7 @@ class TestTimes:
     @pytest.mark.parametrize(
         ("time", "message"),
         [
-            ([0.0, 2.0, 1.0], r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
+            ([0.0, 2.0, 1.0], r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0; sort .*sortby\('time'\)"),
             ([0.0, np.nan, 1.0], r"time\[1\] is not finite"),
             ([], "no time at all"),
             (np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]"), "convert dates first"),
@@ -90,6 +90,13 @@ class TestTimes:
     def test_refuses_data_without_time(self):
         with pytest.raises(DataError, match="need a 1-D coordinate 'time'; their coordinates are day"):
             checked_times(xr.Dataset({}, {"day": [1, 2]}))
+
+    @pytest.mark.parametrize("turned", [lambda d: d, lambda d: d.reset_coords("time")])
+    def test_says_how_a_time_along_another_dimension_becomes_the_index(self, turned):
+        data = turned(xr.Dataset({"y": ("row", [3.0, 4.0])}, {"time": ("row", [0.0, 1.0])}))
+        with pytest.raises(DataError, match=r"theirs lies along 'row': .*data.swap_dims\(\{'row': 'time'\}\)"):
+            checked_times(data)
+        assert checked_times(data.swap_dims({"row": "time"}).set_coords("time")).tolist() == [0.0, 1.0]
 
     def test_whole_numbers_become_float(self):
         assert checked_times(series([1, 2])).dtype == np.float64

@@ -12,7 +12,7 @@ from hypothesis.extra.numpy import arrays
 from scipy import stats
 from trees import TEST_TIMES, make_data, make_fc
 
-from bayes_dasl.errors import BayesDaslError, MismatchError
+from bayes_dasl.errors import BayesDaslError, DataError, MismatchError
 from bayes_dasl.judgement.ensemble_scores import COLUMNS, score_ensemble
 from bayes_dasl.judgement.matching import held_out
 from bayes_dasl.judgement.scores import pit, score
@@ -280,6 +280,13 @@ def test_a_forecast_that_failed_throughout_is_scored_as_nan():
     assert table.attrs["failed_draws"] == 800
     assert table["crps"].isna().all()
     assert pit(make_fc(failures=800), test)["hare"].isnull().all()
+
+
+@pytest.mark.parametrize("function", [score, pit])
+def test_data_that_are_infinite_are_not_missing(function):
+    _, test = make_data()
+    with pytest.raises(DataError, match="'hare' is infinite; a missing value is NaN"):
+        function(make_fc(), test.assign(hare=test["hare"].where(test["time"] > test["time"][0], np.inf)))
 
 
 @pytest.mark.parametrize("function", [score, pit])

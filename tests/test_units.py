@@ -17,6 +17,7 @@ from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference.dimensions import check_units, unit_findings
 from bayes_dasl.judgement.matching import matched
 from bayes_dasl.model import check_data
+from bayes_dasl.random import paths
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "getting-started.md"
 
@@ -259,6 +260,20 @@ class TestData:
         rival["predictions"]["y"].attrs["units"] = "ug/L"
         with pytest.raises(MismatchError, match="'y' is forecast in 'ug/L' but the data are in 'mg/L'"):
             matched(rival, data())
+
+    @pytest.mark.parametrize(
+        "noise, found",
+        [
+            (lambda scale: bd.NormalNoise(scale), "mg/L"),
+            (lambda scale: {"y": bd.StudentTNoise(scale)}, "mg/L"),
+            (lambda scale: bd.NormalNoise(bd.VaryingScale(scale, lambda t, y, u: {"log": 0.0 * t})), "mg/L"),
+            (lambda scale: bd.LogNormalNoise(scale), ""),
+        ],
+    )
+    def test_the_scale_of_a_noise_has_those_of_its_data(self, noise, found):
+        formula = bd.Algebraic(lambda t, y, u: {"y": t}, units={"y": "mg/L"})
+        (leaf,) = paths(bd.Model(formula, noise(dist.LogNormal(0.0, 1.0)))).values()
+        assert leaf.units == found
 
     def test_an_index_in_other_units_is_refused(self):
         with pytest.raises(DataError, match="'time' is in 'hour' but the model works in 'day'"):

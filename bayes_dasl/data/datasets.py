@@ -122,7 +122,7 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
     Raises: DataError unless it holds finite numbers that strictly increase; if some may be `repeated`, that never fall.
     """
     if name not in data.coords or data[name].dims != (name,):
-        raise DataError(f"data need a 1-D coordinate '{name}'; their coordinates are {_names(data.coords)}")
+        raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
     if data[name].dtype.kind not in "iuf":
         raise DataError(
             f"{name} must be numbers (years, days, …), not {data[name].dtype}: convert dates first, for example "
@@ -135,8 +135,18 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
         raise DataError(f"{name}[{int(np.argmin(np.isfinite(values)))}] is not finite")
     steps = np.diff(values)
     for i in np.flatnonzero(steps < 0 if repeated else steps <= 0)[:1]:
-        raise DataError(f"{name} must increase: {name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}")
+        remedy = f"; sort the rows by data.sortby('{name}')" if steps[i] < 0 else ""
+        said = f"{name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}"
+        raise DataError(f"{name} must increase: {said}{remedy}")
     return values
+
+
+def _in_its_place(data: xr.Dataset, name: str) -> str:
+    """What data have in place of a coordinate, and how to make it one where it is there under another dimension."""
+    if name in data.variables and data[name].ndim == 1:
+        (dim,) = data[name].dims
+        return f"theirs lies along '{dim}': make it the dimension by data.swap_dims({{'{dim}': '{name}'}})"
+    return f"their coordinates are {_names(data.coords)}"
 
 
 def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time",)) -> np.ndarray:

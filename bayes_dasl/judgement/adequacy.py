@@ -286,6 +286,9 @@ def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
     error = np.sqrt(0.9 * 0.1 / number)
     message = f"the 90 % intervals hold {inside} of {number} values ({inside / number:.0%}, binomial error {error:.0%})"
     if worse >= _DOUBTFUL:
+        if inside < 0.9 * number - 2 * error * number:
+            # A share that looks too small must not pass for good without a reason.
+            message += f"; errors hold together, and of the data that it draws itself {worse:.1%} do no better"
         return _finding("good", "held-out data", message)
     level: Level = "bad" if worse < _ABSURD or inside < number / 2 else "warning"
     remedy = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"

@@ -80,10 +80,21 @@ def _check_arguments(post: object, fc: object, rivals: object) -> None:
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
-    """Raises: MismatchError for a forecast from a posterior of another model or other data."""
+    """Raises: MismatchError for a forecast from a posterior of another model or other data, or from other draws."""
     of, ours = ("" if tree is None else tree.attrs.get("posterior_sha256", "") for tree in (fc, post))
     if of and ours and of != ours:
         raise MismatchError("this forecast was made from a posterior of another model or other data: forecast anew")
+    if fc is None or not of or "posterior" not in fc.children:  # made by hand
+        return
+    # Of one model and data there may be several posteriors, by other engines and keys.
+    for name, pushed in fc["posterior"].data_vars.items():
+        if name in post["posterior"]:
+            pushed, drawn = xr.align(pushed, post["posterior"][name], join="inner")  # one of them may be thinned
+            if not np.array_equal(pushed.values, drawn.transpose(*pushed.dims).values, equal_nan=True):
+                raise MismatchError(
+                    "this forecast was made from other draws than those of this posterior, as those of another engine "
+                    "or key: forecast anew"
+                )
 
 
 def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:

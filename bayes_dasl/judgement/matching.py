@@ -105,6 +105,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         _check_places(found, data[name])
         if data[name].dtype.kind not in "iufb":
             raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
+        if np.isinf(data[name].values).any():
+            raise DataError(f"observable '{name}' is infinite; a missing value is NaN")
         draws[name] = found
         observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
@@ -147,11 +149,8 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
     that their noise is drawn apart; where it has fewer rows they begin anew.
     """
-    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in (forecast, data))
+    tolerance = _rounding(forecast, data)
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
-    tolerance = max(4 * coarsest, 2e-13) * max(np.abs(forecast).max(), np.abs(data).max())
-    gaps = np.concatenate([np.diff(np.sort(forecast)), np.diff(np.sort(data))])
-    tolerance = min([tolerance, *(gaps[gaps > 0] / 4)])
     order = np.argsort(forecast, kind="stable")
     times, first, number = np.unique(forecast[order], return_index=True, return_counts=True)
     nearest = pd.Index(times).get_indexer(pd.Index(data), method="nearest", tolerance=tolerance)
@@ -163,3 +162,12 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
         )
     at = nearest[rows]
     return rows, order[first[at] + occurrence(at) % number[at]]
+
+
+def _rounding(*several: np.ndarray) -> float:
+    """How far apart the same time of several series may lie, since each is rounded."""
+    coarsest = max((np.finfo(x.dtype).eps if x.dtype.kind == "f" else 0.0) for x in several)
+    times = [np.sort(np.asarray(x, float)) for x in several]
+    gaps = np.concatenate([np.diff(x) for x in times])
+    largest = max(np.abs(x).max(initial=0.0) for x in times)
+    return min([max(4 * coarsest, 2e-13) * largest, *(gaps[gaps > 0] / 4)])

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from ..errors import ModelError
+from ..errors import BayesDaslError, ModelError
 from ..random import check_scalar, is_function, is_random, shape_of, with_ones
 
 
@@ -23,9 +23,22 @@ def named(values: Any, what: str) -> dict[str, Any]:
 
 
 def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) -> dict[str, Any]:
-    """Shapes of the values that a function returns, by name; its random leaves may be anything."""
+    """Shapes of the values that a function returns, by name; its random leaves may be anything.
+
+    Raises: ModelError if it cannot be evaluated, or returns no dict.
+    """
     known, u = with_ones(function), dict.fromkeys(forcings, jnp.zeros(()))
-    return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
+    try:
+        return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
+    except BayesDaslError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        given = f"the states {_listed(states)} and the forcings {_listed(u)}"
+        raise ModelError(f"{what} cannot be evaluated with {given}: {type(error).__name__}: {error}") from error
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(names) or "(none)"
 
 
 def output_names(observe: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:

@@ -55,7 +55,7 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
         for ax, name in zip(axes, names, strict=True):
             _draw_densities(ax, posterior[name], prior.get(name))
             ax.set_title(plain(name))
-            ax.set_xlabel(plain(posterior[name].attrs.get("units") or "(no unit)"), fontsize=9)
+            ax.set_xlabel(plain(posterior[name].attrs.get("units") or "(no unit stated)"), fontsize=9)
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
     return fig
 

@@ -50,10 +50,10 @@ def forecast(
 ) -> xr.DataTree:
     """Push every posterior draw through the model, to the times of `at`.
 
-    The solve starts where the fitted data started, so the times may be past or future ones. Draws go through in chunks:
-    memory is bounded whatever their number, but for what is returned. With `path` that is in the file too, as `save`
-    would write it, and what is returned reads from there: `decompose`, `decompose_entropy`, `score` and `pit` do so
-    block by block.
+    The solve starts where that of the fit did: the times may be past or future ones, from there on. Draws go through in
+    chunks: memory is bounded whatever their number, but for what is returned. With `path` that is in the file too, as
+    `save` would write it, and what is returned reads from there: `decompose`, `decompose_entropy`, `score` and `pit` do
+    so block by block.
 
     A posterior of fewer than a thousand members, or other draws that are no chains, has several predictive draws of
     each, about a thousand in all (of large fields at least a hundred), so that intervals know the noise. They are a

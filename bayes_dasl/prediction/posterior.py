@@ -241,6 +241,9 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
 def load(path: str | os.PathLike) -> xr.DataTree:
     """Read a posterior or a forecast into memory. A bit that has changed since `save` wrote the file is seen.
 
+    The checksum is no part of netCDF: a file that another program has written anew, as h5py does with one that it opens
+    to write, has none any more, and is read as it is.
+
     Args:
         path: a file that `save` wrote.
 

@@ -108,6 +108,8 @@ def _check_arguments(post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapp
     if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
+    if not isinstance(rivals, Mapping):
+        raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
     taken = {name, *BASELINES} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
