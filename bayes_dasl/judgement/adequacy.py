@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
@@ -14,6 +14,7 @@ from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables
 from .baselines import baselines
+from .residuals import ABSURD, DOUBTFUL, NUMBER, residual_findings
 from .scores import (
     Ensembles,
     covered,
@@ -29,8 +30,6 @@ from .scores import (
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
-_DOUBTFUL, _ABSURD = 0.01, 0.001  # how often a sound model does worse, over all that is looked at
-_STRONG = 0.3  # correlation of neighbours from which a model is said to miss something
 _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline
 _LEAD = 0.05  # of a score, from which on another forecast is better
 _REPLICATES = 500  # of held-out data
@@ -88,7 +87,7 @@ def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
     found = _with_moments(fc, train)
-    looked_at = len(_STATISTICS) * len(found)
+    looked_at = NUMBER * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
@@ -105,10 +104,8 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
         left_out = max(left_out, int((~ok).sum()))
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
-        centre, spread = mean[some][:, seen], np.sqrt(variance[some][:, seen])
-        own = (observed[seen] - centre.mean(axis=0)) / np.sqrt((spread**2).mean(axis=0))
-        made = (drawn[some][:, seen] - centre) / spread
-        for finding in _residuals(name, own, made, looked_at):
+        drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
+        for finding in residual_findings(name, drawn, observed[seen], mean, np.sqrt(variance), looked_at):
             sound = False
             yield finding
     if sound and number:
@@ -151,60 +148,6 @@ def _of_each(
     return mean, variance
 
 
-def _residuals(name: str, own: np.ndarray, made: np.ndarray, looked_at: int) -> Iterator[Finding]:
-    """What is unusual about residuals `(value,)`, beside those `(draw, value)` that the model draws."""
-    for subject, (statistic, told, remedy) in _STATISTICS.items():
-        value, theirs = float(statistic(own[None])[0]), statistic(made)
-        # A fit makes residuals smaller and neighbours alternate, so only the other side says something.
-        worse = max(float(np.mean(theirs >= value)), 0.1 / len(theirs)) * looked_at
-        if worse >= _DOUBTFUL:
-            continue
-        strong = worse < _ABSURD and (subject != "order" or value >= _STRONG)
-        yield _finding(
-            "bad" if strong else "warning", f"{subject} of residuals of {name}",
-            told.format(abs(value), abs(float(np.median(theirs)))), remedy,
-        )  # fmt: skip
-
-
-def _size(z: np.ndarray) -> np.ndarray:
-    return np.sqrt((z**2).mean(axis=1))
-
-
-def _order(z: np.ndarray) -> np.ndarray:
-    """The correlation of neighbours, about zero: residuals that all lie on one side are correlated too."""
-    return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
-
-
-def _tails(z: np.ndarray) -> np.ndarray:
-    """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than the others."""
-    return -np.abs(z).mean(axis=1) / np.maximum(_size(z), 1e-300)
-
-
-def _skewness(z: np.ndarray) -> np.ndarray:
-    centred = z - z.mean(axis=1, keepdims=True)
-    spread = np.maximum(np.sqrt((centred**2).mean(axis=1)), 1e-300)
-    return np.abs((centred**3).mean(axis=1) / spread**3)
-
-
-_MISSING = "the model misses something that the data follow: a term, a forcing, or noise that is correlated"
-_STATISTICS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, str]] = {
-    "size": (
-        _size,
-        "they are {0:.2g} times as large as the noise is said to be, where {1:.2g} are usual",
-        "let the scale of the noise be unknown, or look for what the model misses",
-    ),
-    "order": (_order, "neighbours have a correlation of {0:.2f}, where {1:.2f} is usual", _MISSING),
-    "tails": (
-        _tails,
-        "their mean size is {0:.2f} of their root mean square, where {1:.2f} is usual",
-        "some data lie far out: look at them, or take bd.StudentTNoise",
-    ),
-    "symmetry": (
-        _skewness,
-        "their skewness is {0:.2f}, where {1:.2f} is usual",
-        "some data lie out on one side: look at them, or take a noise that is not symmetric, such as bd.LogNormalNoise",
-    ),
-}
 _MOMENTS = ("conditional_mean", "conditional_variance")
 
 
@@ -293,9 +236,9 @@ def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
     worse = max(float(np.mean(replicates <= inside)), 0.1 / len(replicates))
     error = np.sqrt(0.9 * 0.1 / number)
     message = f"the 90 % intervals hold {inside} of {number} values ({inside / number:.0%}, binomial error {error:.0%})"
-    if worse >= _DOUBTFUL:
+    if worse >= DOUBTFUL:
         return _finding("good", "held-out data", message)
-    level: Level = "bad" if worse < _ABSURD or inside < number / 2 else "warning"
+    level: Level = "bad" if worse < ABSURD or inside < number / 2 else "warning"
     remedy = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
     share = "none" if worse < 1 / len(replicates) else f"{worse:.1%}"
     return _finding(level, "held-out data", f"{message}; of the data that it draws itself {share} do worse", remedy)

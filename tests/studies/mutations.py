@@ -153,7 +153,7 @@ MUTANTS = (
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
     ),
     Mutant(
-        "residuals are blamed for being small", "bayes_dasl/judgement/adequacy.py",
+        "residuals are blamed for being small", "bayes_dasl/judgement/residuals.py",
         "float(np.mean(theirs >= value))",
         "float(np.mean(theirs <= value))",
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
