@@ -225,7 +225,10 @@ def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
-    """How many held-out values the 90 % intervals hold, beside how many of them a sound forecast leaves out."""
+    """How many held-out values the 90 % intervals hold, and how far out they lie, beside data that a forecast draws.
+
+    Errors of a forecast may be all but one: then a tenth of sound ones hold nothing, and only how far out says more.
+    """
     held = np.concatenate([covered(draws, observed, 90) for draws, observed in own.values()])
     inside, number = int(np.nansum(held)), int(np.isfinite(held).sum())
     replicates = np.zeros(min(len(draws) for draws, _ in scored.values()))
@@ -233,15 +236,33 @@ def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         # Draws of a forecast hold together over time as the truth does, so they say how far a share may stray.
         replicates += ((low <= draws) & (draws <= high)).sum(axis=1)[: len(replicates)]
-    worse = max(float(np.mean(replicates <= inside)), 0.1 / len(replicates))
+    distance, usual = _distance(scored)
+    fewer, further = (max(float(o.mean()), 0.1 / o.size) for o in (replicates <= inside, usual >= distance))
     error = np.sqrt(0.9 * 0.1 / number)
     message = f"the 90 % intervals hold {inside} of {number} values ({inside / number:.0%}, binomial error {error:.0%})"
+    worse = 2 * min(fewer, further)
     if worse >= DOUBTFUL:
         return _finding("good", "held-out data", message)
     level: Level = "bad" if worse < ABSURD or inside < number / 2 else "warning"
     remedy = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
-    share = "none" if worse < 1 / len(replicates) else f"{worse:.1%}"
+    often, of = (fewer, replicates) if fewer <= further else (further, usual)
+    if of is usual:
+        message += f"; their CRPS is {distance:.2g} times what it expects of itself"
+    share = "none" if often < 1 / of.size else f"{often:.1%}"
     return _finding(level, "held-out data", f"{message}; of the data that it draws itself {share} do worse", remedy)
+
+
+def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
+    """The CRPS of data in units of that which the forecast expects of itself, on average; and of replicates."""
+    blocks = []
+    for draws, observed in scored.values():
+        some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
+        each = np.concatenate([observed[None, some], made[:, some]])
+        crps = np.stack([_crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1)
+        blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
+    shortest = min(map(len, blocks))
+    means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
+    return float(means[0]), means[1:]
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:

@@ -30,22 +30,21 @@ def residual_findings(
         if level := _level(often, len(made), looked_at, strong=subject != "order" or value >= _STRONG):
             told = told.format(abs(value), abs(float(np.median(theirs))))
             yield Finding(level, f"{subject} of residuals of {name}", told, remedy, aspect="model")
-    yield from _evenness(name, (observed - mean) / sd, made, mean, looked_at)
+    yield from _evenness(name, own, made, mean, looked_at)
 
 
 def _evenness(name: str, own: np.ndarray, made: np.ndarray, mean: np.ndarray, looked_at: int) -> Iterator[Finding]:
     """Whether residuals are as large where much is predicted as where little is.
 
-    A fit makes residuals smallest where it hangs on few data, often where predictions are large. So they are compared
-    draw by draw, each about the mean of its own draw: the spread of the draws makes up for that.
+    Here both sides say something: noise that grows with the prediction, and noise that is said to grow and does not.
     """
     some = thinned(mean.shape[1], _VALUES)
-    predicted = _ranks(np.abs(mean[:, some]))
-    each, theirs = (_correlation(_ranks(np.abs(z[:, some])), predicted) for z in (own, made))
-    value, often = float(np.median(each)), float(np.mean(np.abs(theirs) >= np.abs(each)))
+    each = _correlation(np.abs(made[:, some]), np.abs(mean[:, some]))
+    value = float(_correlation(np.abs(own[None, some]), np.abs(mean[:, some].mean(axis=0, keepdims=True)))[0])
+    often = float(np.mean(np.abs(each) >= abs(value)))
     if level := _level(often, len(made), looked_at, strong=abs(value) >= _STRONG):
         does, remedy = ("grow", _GROWING) if value > 0 else ("shrink", _SHRINKING)
-        usual = float(np.median(np.abs(theirs)))
+        usual = float(np.median(np.abs(each)))
         told = (
             f"they {does} with what is predicted: rank correlation {value:.2f}, where {usual:.2f} either way is usual"
         )
@@ -79,17 +78,13 @@ def _skewness(z: np.ndarray) -> np.ndarray:
 
 
 def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """That of each row with the same row of the other; none where one of them does not vary."""
+    """Spearman's, of each row with the same row of the other; none where one of them does not vary."""
+    from scipy.stats import rankdata
+
+    one, other = (rankdata(v, axis=1) for v in (one, other))
     one, other = (v - v.mean(axis=1, keepdims=True) for v in (one, other))
     sizes = np.sqrt((one**2).sum(axis=1) * (other**2).sum(axis=1))
     return (one * other).sum(axis=1) / np.maximum(sizes, 1e-300)
-
-
-def _ranks(values: np.ndarray) -> np.ndarray:
-    """Of each row; equal numbers share one."""
-    from scipy.stats import rankdata
-
-    return rankdata(values, axis=1)
 
 
 _MISSING = "the model misses something that the data follow: a term, a forcing, or noise that is correlated"
