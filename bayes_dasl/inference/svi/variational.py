@@ -197,7 +197,7 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
     """How many modes the guide does not reach. One that it does is its own: a climb that ended short of the top."""
-    reached = nearest_mode(proposals["position"], found["modes"], found["precisions"])
+    reached = nearest_mode(proposals["position"][None], found["modes"], found["precisions"])[0]
     held = np.bincount(reached[np.isfinite(proposals["log_weight"])], minlength=len(found["modes"]))
     return int((held < max(1.0, _REACHED * held.sum())).sum())
 
