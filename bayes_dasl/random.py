@@ -96,8 +96,8 @@ def of_a_prior(distribution: dist.Distribution) -> str:
     for name in distribution.arg_constraints:
         if is_random(vars(distribution).get(name)):
             return (
-                f"has the distribution {type(distribution).__name__}, whose {name} is itself a distribution: give each a "
-                "field of its own, and work out the one from the other in the equations"
+                f"has the distribution {type(distribution).__name__}, whose {name} is itself a distribution: give each "
+                "a field of its own, and work out the one from the other in the equations"
             )
     return ""
 

@@ -159,6 +159,18 @@ MUTANTS = (
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
     ),
     Mutant(
+        "noise may grow with the prediction", "bayes_dasl/judgement/residuals.py",
+        "np.mean(np.abs(each) >= abs(value))",
+        "np.mean(each <= value)",
+        ("tests/test_adequacy.py::test_planted_faults_are_found[relative_noise]",),
+    ),
+    Mutant(
+        "data that lie far out are as good as near ones", "bayes_dasl/judgement/adequacy.py",
+        "worse = 2 * min(fewer, further)",
+        "worse = 2 * fewer",
+        ("tests/test_adequacy.py::test_planted_faults_are_found[one_error_for_all]",),
+    ),
+    Mutant(
         "a rival that loses is said to win", "bayes_dasl/judgement/adequacy.py",
         "if mean > max(_LEAD, _standard_error(lead)):",
         "if -mean > max(_LEAD, _standard_error(lead)):",

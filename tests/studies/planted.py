@@ -198,7 +198,7 @@ def correction_in_place_of_a_parameter() -> Judged:
 
 
 def solver_too_coarse() -> Judged:
-    """A tolerance of 0.3, where the noise is 0.05; by an engine that no rough posterior makes take long trajectories."""
+    """A tolerance of 0.3, where the noise is 0.05; by an engine that takes no trajectories, which would be long."""
     field = Fading(bd.between(0.2, 2.0))
     model = bd.Model(bd.ODE(field, {"y": 5.0}, start=0.0, rtol=0.3, atol=0.3), bd.NormalNoise(0.05))
     judged = fitted(model, series(5.0 * np.exp(-0.6 * TIMES) + 0.05 * NORMAL), bd.SVI("laplace", draws=250))
