@@ -75,6 +75,8 @@ def _scalar_fields(cls: type) -> list[str]:
 def check_scalar(value: Any, where: str) -> None:
     """Refuse anything that is not one number or a distribution over one number."""
     if is_random(value):
+        if fault := of_a_prior(value):
+            raise ModelError(f"{where} {fault}")
         shape = shape_of(value)
         if shape:
             raise ModelError(
@@ -84,6 +86,20 @@ def check_scalar(value: Any, where: str) -> None:
     elif not isinstance(value, (int, float)) and not (eqx.is_array_like(value) and jnp.ndim(value) == 0):
         what = f"an array of shape {jnp.shape(value)}" if eqx.is_array_like(value) else repr(value)
         raise ModelError(f"{where} must be a number or a distribution over one number, not {what}")
+
+
+def of_a_prior(distribution: dist.Distribution) -> str:
+    """What is wrong with a prior whose parameter is a distribution; nothing of others.
+
+    NumPyro refuses most of these itself, where they are made, but for one told not to check its arguments.
+    """
+    for name in distribution.arg_constraints:
+        if is_random(vars(distribution).get(name)):
+            return (
+                f"has the distribution {type(distribution).__name__}, whose {name} is itself a distribution: give each "
+                "a field of its own, and work out the one from the other in the equations"
+            )
+    return ""
 
 
 def is_random(leaf: Any) -> bool:

@@ -317,11 +317,13 @@ class Run:
     def _scores(self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]) -> dict[str, Any]:
         observed = self.study.train[list(self.study.model.observables)]
         tables = {name: score(fc, self.study.test) for name, fc in forecasts.items()}
+        others = score_baselines(observed, self.study.test)
         return {
             "study": self.study.name,
             "split": self.study.split,
             "scores": {name: _plain(table) for name, table in tables.items()},
-            "baselines": {n: _plain(t) for n, t in score_baselines(observed, self.study.test).items()},
+            "baselines": {name: _plain(table) for name, table in others.items()},
+            "attrs": {name: table.attrs for name, table in (tables | others).items()},
             "diagnosis": {name: self._judged(name, post, forecasts).to_dict() for name, post in posts.items()},
         }
 

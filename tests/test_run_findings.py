@@ -153,7 +153,15 @@ def test_chains_in_modes_of_the_weights_alone():
     assert found(moded(number, make_post(stuck_chain=1)), "modes")[0].level == "bad"
 
 
-GUIDE = {"svi_steps": 900, "proposals": 16000, "pareto_k": 0.2, "resampled": 1, "converged": 1, "modes": 1}
+GUIDE = {
+    "svi_steps": 900,
+    "proposals": 16000,
+    "pareto_k": 0.2,
+    "resampled": 1,
+    "converged": 1,
+    "modes": 1,
+    "modes_missed": 0,
+}
 SHORT = {"superchains": 2, "nested_rhat": 1.004}
 ENERGY = SHORT | {"energy_variance_per_dimension": 1e-4, "energy_variance_bound": 5e-4}
 EVIDENCE = {"log_evidence": -33.456, "log_evidence_se": 0.1}
@@ -168,7 +176,9 @@ CASES = [
     (svi.findings, GUIDE | {"converged": 0}, "variational guide", ["good", "warning"],
      "the ELBO still rose after 900 steps"),
     (svi.findings, GUIDE, "modes", [], ""),
-    (svi.findings, GUIDE | {"modes": 3}, "modes", ["warning"], "the guide covers one of 3 modes.*bd.SMC"),
+    (svi.findings, GUIDE | {"modes": 3}, "modes", [], ""),
+    (svi.findings, GUIDE | {"modes": 3, "modes_missed": 2}, "modes", ["warning"],
+     "2 of 3 modes that were found hold no draw of the guide.*bd.SMC"),
     (svi.findings, GUIDE, "log evidence", [], ""),
     (svi.findings, GUIDE | EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),

@@ -84,6 +84,9 @@ def test_scores_are_json_for_every_model_and_baseline(ran):
     table = bd.score(load(run.folder / "forecast.nc"), run.study.test)
     assert found["scores"]["decay"]["y"]["crps"] == table.loc["y", "crps"]
     assert found["scores"]["decay"]["y"]["n"] == 3
+    kernel = "a kernel estimate from the draws"
+    assert found["attrs"]["decay"] == {"log_score": {"y": "exact"}, "failed_draws": 0, "times_left_out": 0}
+    assert found["attrs"]["climatology"]["log_score"] == {"y": kernel}
     assert found["scores"]["decay"]["y"]["crps"] < found["baselines"]["climatology"]["y"]["crps"]
 
 

@@ -81,6 +81,15 @@ def test_a_guide_too_narrow_is_told_by_its_weights(problem):
     assert "log_evidence" not in facts
 
 
+def test_modes_that_the_guide_does_not_reach_are_counted():
+    """Of two modes far apart it covers one; two places that its draws lie around are its own, tops or not."""
+    proposals = {"position": np.random.default_rng(0).normal(size=(4000, 2)), "log_weight": np.zeros(4000)}
+    far, near = np.array([[0.0, 0.0], [9.0, 0.0]]), np.array([[0.0, 0.0], [3.2, 0.0]])
+    for modes, missed in ((far, 1), (near, 0), (far[:1], 0)):
+        found = {"modes": modes, "precisions": np.tile(np.eye(2), (len(modes), 1, 1))}
+        assert svi._missed(proposals, found) == missed
+
+
 def test_draws_stay_where_the_solver_succeeds():
     """A sixth of a normal fails: the rest is a truncated normal, of which the guide covers the whole."""
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import xarray as xr
@@ -16,11 +16,10 @@ from ..prediction.posterior import fitted_observables
 from .baselines import baselines
 from .ensemble_scores import covered, lower_by, mean_crps
 from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched, paired, shared
+from .residuals import ABSURD, DOUBTFUL, NUMBER, residual_findings, share_beyond
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
-_DOUBTFUL, _ABSURD = 0.01, 0.001  # how often a sound model does worse, over all that is looked at
-_STRONG = 0.3  # correlation of neighbours from which a model is said to miss something
 _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline
 _LEAD = 0.05  # of a score, from which on another forecast is better
 _REPLICATES = 500  # of held-out data
@@ -78,7 +77,7 @@ def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
     found = _with_moments(fc, train)
-    looked_at = len(_STATISTICS) * len(found)
+    looked_at = NUMBER * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
@@ -95,10 +94,8 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
         left_out = max(left_out, int((~ok).sum()))
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
-        centre, spread = mean[some][:, seen], np.sqrt(variance[some][:, seen])
-        own = (observed[seen] - centre.mean(axis=0)) / np.sqrt((spread**2).mean(axis=0))
-        made = (drawn[some][:, seen] - centre) / spread
-        for finding in _residuals(name, own, made, looked_at):
+        drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
+        for finding in residual_findings(name, drawn, observed[seen], mean, np.sqrt(variance), looked_at):
             sound = False
             yield finding
     if sound and number:
@@ -141,60 +138,6 @@ def _of_each(
     return mean, variance
 
 
-def _residuals(name: str, own: np.ndarray, made: np.ndarray, looked_at: int) -> Iterator[Finding]:
-    """What is unusual about residuals `(value,)`, beside those `(draw, value)` that the model draws."""
-    for subject, (statistic, told, remedy) in _STATISTICS.items():
-        value, theirs = float(statistic(own[None])[0]), statistic(made)
-        # A fit makes residuals smaller and neighbours alternate, so only the other side says something.
-        worse = max(float(np.mean(theirs >= value)), 0.1 / len(theirs)) * looked_at
-        if worse >= _DOUBTFUL:
-            continue
-        strong = worse < _ABSURD and (subject != "order" or value >= _STRONG)
-        yield _finding(
-            "bad" if strong else "warning", f"{subject} of residuals of {name}",
-            told.format(abs(value), abs(float(np.median(theirs)))), remedy,
-        )  # fmt: skip
-
-
-def _size(z: np.ndarray) -> np.ndarray:
-    return np.sqrt((z**2).mean(axis=1))
-
-
-def _order(z: np.ndarray) -> np.ndarray:
-    """The correlation of neighbours, about zero: residuals that all lie on one side are correlated too."""
-    return (z[:, 1:] * z[:, :-1]).sum(axis=1) / np.maximum((z**2).sum(axis=1), 1e-300)
-
-
-def _tails(z: np.ndarray) -> np.ndarray:
-    """Geary's ratio, with a minus: 0.80 of normal residuals, less where some are far larger than the others."""
-    return -np.abs(z).mean(axis=1) / np.maximum(_size(z), 1e-300)
-
-
-def _skewness(z: np.ndarray) -> np.ndarray:
-    centred = z - z.mean(axis=1, keepdims=True)
-    spread = np.maximum(np.sqrt((centred**2).mean(axis=1)), 1e-300)
-    return np.abs((centred**3).mean(axis=1) / spread**3)
-
-
-_MISSING = "the model misses something that the data follow: a term, a forcing, or noise that is correlated"
-_STATISTICS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, str]] = {
-    "size": (
-        _size,
-        "they are {0:.2g} times as large as the noise is said to be, where {1:.2g} are usual",
-        "let the scale of the noise be unknown, or look for what the model misses",
-    ),
-    "order": (_order, "neighbours have a correlation of {0:.2f}, where {1:.2f} is usual", _MISSING),
-    "tails": (
-        _tails,
-        "their mean size is {0:.2f} of their root mean square, where {1:.2f} is usual",
-        "some data lie far out: look at them, or take bd.StudentTNoise",
-    ),
-    "symmetry": (
-        _skewness,
-        "their skewness is {0:.2f}, where {1:.2f} is usual",
-        "some data lie out on one side: look at them, or take a noise that is not symmetric, such as bd.LogNormalNoise",
-    ),
-}
 _MOMENTS = ("conditional_mean", "conditional_variance")
 
 
@@ -274,7 +217,10 @@ def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
-    """How many held-out values the 90 % intervals hold, beside how many of them a sound forecast leaves out."""
+    """How many held-out values the 90 % intervals hold, and how far out they lie, beside data that a forecast draws.
+
+    Errors of a forecast may be all but one: then a tenth of sound ones hold nothing, and only how far out says more.
+    """
     held = np.concatenate([covered(draws, observed, 90) for draws, observed in own.values()])
     inside, number = int(np.nansum(held)), int(np.isfinite(held).sum())
     replicates = np.zeros(min(len(draws) for draws, _ in scored.values()))
@@ -282,18 +228,37 @@ def _coverage(own: Ensembles, scored: Ensembles) -> Finding:
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         # Draws of a forecast hold together over time as the truth does, so they say how far a share may stray.
         replicates += ((low <= draws) & (draws <= high)).sum(axis=1)[: len(replicates)]
-    worse = max(float(np.mean(replicates <= inside)), 0.1 / len(replicates))
+    distance, usual = _distance(scored)
+    fewer, further = share_beyond(-replicates, -inside), share_beyond(usual, distance)
     error = np.sqrt(0.9 * 0.1 / number)
     message = f"the 90 % intervals hold {inside} of {number} values ({inside / number:.0%}, binomial error {error:.0%})"
-    if worse >= _DOUBTFUL:
+    worse = 2 * min(fewer, further)
+    if worse >= DOUBTFUL:
         if inside < 0.9 * number - 2 * error * number:
             # A share that looks too small must not pass for good without a reason.
-            message += f"; errors hold together, and of the data that it draws itself {worse:.1%} do no better"
+            message += f"; errors hold together, and of the data that it draws itself {fewer:.1%} do no better"
         return _finding("good", "held-out data", message)
-    level: Level = "bad" if worse < _ABSURD or inside < number / 2 else "warning"
+    level: Level = "bad" if worse < ABSURD or inside < number / 2 else "warning"
     remedy = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
-    share = "none" if worse < 1 / len(replicates) else f"{worse:.1%}"
-    return _finding(level, "held-out data", f"{message}; of the data that it draws itself {share} do worse", remedy)
+    often, of = (fewer, replicates) if fewer <= further else (further, usual)
+    if of is usual:
+        message += f"; their CRPS is {distance:.2g} times what it expects of itself"
+    share = "none" if often < 1 / of.size else f"{often:.1%}"
+    message += f"; of the data that it draws itself {share} do no better"
+    return _finding(level, "held-out data", message, remedy)
+
+
+def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
+    """The CRPS of data in units of that which the forecast expects of itself, on average; and of replicates."""
+    blocks = []
+    for draws, observed in scored.values():
+        some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
+        each = np.concatenate([observed[None, some], made[:, some]])
+        crps = np.stack([_crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1)
+        blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
+    shortest = min(map(len, blocks))
+    means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
+    return float(means[0]), means[1:]
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:
@@ -317,7 +282,7 @@ def _against_baseline(name: str, own: Ensembles, other: Ensembles) -> Iterator[F
     number = min(len(replicates) for _, replicates in found)
     replicates = np.concatenate([r[:number] for _, r in found], axis=1).mean(axis=1)
     mean = float(lead.mean())
-    usual = max(float(np.mean(replicates >= mean)), 0.1 / number)
+    usual = share_beyond(replicates, mean)
     if mean > _LEAD and usual < _BEATEN:
         yield _better(name, "bad" if usual < _CLEARLY else "warning", lead, own, other)
 

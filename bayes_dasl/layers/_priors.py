@@ -11,7 +11,7 @@ import numpyro.distributions as dist
 
 from .._jax.tree import Path, child, dotted, key_name, nodes_along
 from ..errors import ModelError
-from ..random import bounds, is_random, paths
+from ..random import bounds, is_random, of_a_prior, paths
 
 
 def check_priors(tree: Any) -> None:
@@ -28,6 +28,8 @@ def check_priors(tree: Any) -> None:
 def _faults(distribution: dist.Distribution) -> Iterator[str]:
     for part in _inside(distribution):
         kind = type(part).__name__
+        if fault := of_a_prior(part):
+            yield fault
         if isinstance(part, dist.Delta):
             yield "has the distribution Delta, which is a known number: write the number itself"
         if isinstance(part, dist.MaskedDistribution):

@@ -8,6 +8,8 @@ answer is
 - *told*: a finding of a verdict or check that is not good, or a warning;
 - *done right*: what looks like a fault is none, or is acted upon;
 - a *traceback from inside*: any other exception, of JAX or NumPyro say, which does not speak of what the user wrote;
+- an *error of NumPyro*, clear or unclear: raised where the user makes a distribution, so that nothing of the package
+  has been called yet;
 - a *silent wrong answer*.
 """
 
@@ -40,9 +42,8 @@ GROUP_OF = {name: group for group, cases in GROUPS.items() for name in cases}
 
 CLEAR, TOLD, RIGHT = "clear error", "told", "done right"
 INSIDE, SILENT = "traceback from inside", "silent wrong answer"
+THEIRS, THEIRS_UNCLEAR = "clear error of NumPyro", "unclear error of NumPyro"
 FINE = (CLEAR, TOLD, RIGHT)
-OF_NUMPYRO = {"a prior of a prior", "a prior of a prior, by its rate"}
-"""NumPyro raises these itself where the distribution is made: nothing of ours is called yet."""
 _LONGEST = 160
 _OF_A_MACHINE = re.compile(r"(?<!\w)/[\w.+-]+/[\w.+/-]*|0x[0-9a-f]+")  # paths and addresses
 
@@ -61,9 +62,9 @@ def answer(case: Callable[[], Any]) -> Answer:
         except BayesDaslError as error:
             return Answer(CLEAR, f"{type(error).__name__}: {error}")
         except (ValueError, TypeError) as error:
-            return Answer(CLEAR if _is_ours(error) else INSIDE, f"{type(error).__name__}: {error}")
+            return Answer(CLEAR if _is_ours(error) else _from_inside(error), f"{type(error).__name__}: {error}")
         except Exception as error:  # whatever comes up from inside
-            return Answer(INSIDE, f"{type(error).__name__}: {error}")
+            return Answer(_from_inside(error), f"{type(error).__name__}: {error}")
     if isinstance(found, Diagnosis) and found.level != "good":
         return Answer(TOLD, str(next(f for f in found.findings if f.level == found.level)))
     if found is True:
@@ -78,6 +79,15 @@ def _is_ours(error: Exception) -> bool:
     raised = Path(last.filename).is_relative_to(PACKAGE) and (last.line or "").startswith("raise")
     called = re.match(r"(\w+)(\.__init__)?\(\) (got an unexpected|missing \d+ required)", str(error))
     return raised or (called is not None and hasattr(bd, called[1]))
+
+
+def _from_inside(error: Exception) -> str:
+    """Whose error it is that no line of the package raised; NumPyro's is clear if it names the parameter."""
+    passed = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+    ours = any(path.is_relative_to(PACKAGE) for path in passed)
+    if ours or not any("numpyro" in path.parts for path in passed):
+        return INSIDE
+    return THEIRS if re.search(r"invalid \w+ parameter", str(error)) else THEIRS_UNCLEAR
 
 
 @cache
@@ -95,7 +105,7 @@ def shown() -> str:
     """How many cases of each group were answered how, and the words of those that are no clear error."""
     rows = [row for row in latest(held(ROWS), ("name",)) if row["name"] in CASES]
     counts = {group: Counter(row["outcome"] for row in rows if row["group"] == group) for group in GROUPS}
-    outcomes = (*FINE, INSIDE, SILENT)
+    outcomes = (*FINE, THEIRS, THEIRS_UNCLEAR, INSIDE, SILENT)
     lines = [["input", *outcomes, "in all"]]
     lines += [[group, *(found[o] for o in outcomes), sum(found.values())] for group, found in counts.items()]
     whole = sum(counts.values(), Counter())

@@ -153,10 +153,22 @@ MUTANTS = (
         ("tests/test_scores.py::test_what_was_fitted_is_known_by_row",),
     ),
     Mutant(
-        "residuals are blamed for being small", "bayes_dasl/judgement/adequacy.py",
+        "residuals are blamed for being small", "bayes_dasl/judgement/residuals.py",
         "float(np.mean(theirs >= value))",
         "float(np.mean(theirs <= value))",
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
+    ),
+    Mutant(
+        "noise may grow with the prediction", "bayes_dasl/judgement/residuals.py",
+        "np.mean(np.abs(each) >= abs(value))",
+        "np.mean(each <= value)",
+        ("tests/test_adequacy.py::test_planted_faults_are_found[relative_noise]",),
+    ),
+    Mutant(
+        "data that lie far out are as good as near ones", "bayes_dasl/judgement/adequacy.py",
+        "worse = 2 * min(fewer, further)",
+        "worse = 2 * fewer",
+        ("tests/test_adequacy.py::test_planted_faults_are_found[one_error_for_all]",),
     ),
     Mutant(
         "a rival that loses is said to win", "bayes_dasl/judgement/adequacy.py",

@@ -20,7 +20,7 @@ from ..gradient import traced_once
 from ..metric import root_of_inverse
 from ..problem import LogDensity, Problem
 from ..sharding import Sharded
-from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start
+from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, nearest_mode
 from .guides import GUIDES, Family, Parameters, build_family
 
 WINDOW = 100
@@ -33,6 +33,7 @@ _WORTH_HAVING = 1e-4
 _OVERSAMPLING = 4
 _FEWEST_PROPOSALS = 1000
 _VALUES = 4  # that cost as much as a gradient
+_REACHED = 1e-3  # of the proposals, nearest to a mode that the guide reaches
 _BATCH = 32
 
 
@@ -114,7 +115,7 @@ class SVI(AbstractEngine):
         shape = self.chains, self.draws
         # Draws that are left as they are were resampled by no weight.
         kept = ("lp", "log_weight") if judged["resampled"] else ("lp",)
-        facts = judged | fitted | fared(found)
+        facts = judged | fitted | fared(found) | {"modes_missed": _missed(proposals, found)}
         return Samples(
             proposals["position"][chosen].reshape(*shape, -1),
             {name: proposals[name][chosen].reshape(shape) for name in kept},
@@ -183,13 +184,21 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
         yield Finding(
             "warning", "variational guide", f"the ELBO still rose after {facts['svi_steps']} steps", "allow more steps"
         )
-    if facts["modes"] > 1:
+    if facts["modes_missed"]:
         yield Finding(
-            "warning", "modes", f"the guide covers one of {facts['modes']} modes that were found",
+            "warning", "modes",
+            f"{facts['modes_missed']} of {facts['modes']} modes that were found hold no draw of the guide",
             "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
         )  # fmt: skip
     if "log_evidence" in facts:
         yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"])
+
+
+def _missed(proposals: Arrays, found: Arrays) -> int:
+    """How many modes the guide does not reach. One that it does is its own: a climb that ended short of the top."""
+    reached = nearest_mode(proposals["position"][None], found["modes"], found["precisions"])[0]
+    held = np.bincount(reached[np.isfinite(proposals["log_weight"])], minlength=len(found["modes"]))
+    return int((held < max(1.0, _REACHED * held.sum())).sum())
 
 
 class _Ascent:

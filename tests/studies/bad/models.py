@@ -110,6 +110,8 @@ CASES = {
     "a unit distribution": lambda: model(Decay(dist.Unit(0.0))),
     "a prior of a prior": lambda: model(Decay(dist.Normal(dist.Normal(0.0, 1.0), 1.0))),
     "a prior of a prior, by its rate": lambda: model(Decay(dist.Exponential(dist.HalfNormal(1.0)))),
+    "a prior of a prior, unchecked": lambda: model(Decay(dist.Exponential(dist.HalfNormal(1.0), validate_args=False))),
+    "a prior of a negative scale": lambda: model(Decay(dist.Normal(0.0, -1.0))),
     "a prior whose ends are reversed": lambda: model(Decay(dist.Uniform(2.0, 1.0))),
     "a prior over three numbers": lambda: Decay(three()),
     "a prior over three numbers, unchecked": lambda: fit(
