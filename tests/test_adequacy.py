@@ -3,12 +3,13 @@
 import numpy as np
 import pytest
 import xarray as xr
+from scipy import stats
 
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.judgement.adequacy import _crps_at, adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
 from bayes_dasl.judgement.ensemble_scores import _crps
-from bayes_dasl.judgement.residuals import NUMBER, residual_findings
+from bayes_dasl.judgement.residuals import NUMBER, residual_findings, share_beyond
 
 DRAWS, NOISE = 2000, 0.5
 TIMES = np.linspace(0.0, 6.0, 45)
@@ -93,6 +94,26 @@ def test_the_evenness_of_sound_models_is_left_alone(design):
         found = residual_findings("y", drawn, y[FITTED], mean, np.full(mean.shape, NOISE), NUMBER)
         questioned += "evenness of residuals of y" in levels(found)
     assert questioned <= 3  # of a binomial with a mean of 0.2
+
+
+@pytest.mark.parametrize("draws", [100, 1000])
+@pytest.mark.parametrize("observables", [1, 30])
+def test_noise_a_hundred_times_as_large_is_bad_however_much_is_looked_at(draws, observables):
+    rng = np.random.default_rng(0)
+    mean = np.zeros((draws, TIMES.size))
+    drawn = rng.normal(size=mean.shape)
+    found = residual_findings("y", drawn, 100 * rng.normal(size=TIMES.size), mean, np.ones(mean.shape), 5 * observables)
+    assert levels(found)["size of residuals of y"] == "bad"
+
+
+def test_how_rare_a_statistic_is_beyond_all_replicates():
+    """As rare as the distribution has it where its tail is exponential, and no rarer where that is lighter."""
+    rng = np.random.default_rng(0)
+    several = [share_beyond(rng.exponential(size=400), 12.0) for _ in range(50)]
+    assert np.exp(np.mean(np.log(several))) == pytest.approx(np.exp(-12.0), rel=0.6)
+    assert np.median([share_beyond(rng.normal(size=400), 4.5) for _ in range(50)]) > stats.norm.sf(4.5)
+    assert share_beyond(np.arange(100.0), 89.5) == pytest.approx(0.1)
+    assert share_beyond(np.ones(100), 2.0) == pytest.approx(0.001)
 
 
 def constant_for_a_line(rng):

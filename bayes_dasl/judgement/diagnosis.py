@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+import numpy as np
 import xarray as xr
 
 from .._findings import Diagnosis, Finding, from_json, unshown_spread
@@ -88,9 +89,11 @@ def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
     if fc is None or not of or "posterior" not in fc.children:  # made by hand
         return
     # Of one model and data there may be several posteriors, by other engines and keys.
-    for name, pushed in fc["posterior"].data_vars.items():
+    for name, pushed in fc["posterior"].to_dataset().items():
         if name in post["posterior"]:
-            pushed, drawn = xr.align(pushed, post["posterior"][name], join="inner")  # one of them may be thinned
+            pushed, drawn = xr.align(
+                pushed, post["posterior"].to_dataset()[name], join="inner"
+            )  # one of them may be thinned
             if not np.array_equal(pushed.values, drawn.transpose(*pushed.dims).values, equal_nan=True):
                 raise MismatchError(
                     "this forecast was made from other draws than those of this posterior, as those of another engine "

@@ -54,7 +54,10 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         known = seen[values.name].notnull()
         if not known.indexes[index.name].is_unique:
             known = known.groupby(str(index.name)).any()
-        return values.where(~(known.astype(float).reindex(at) > 0))
+        times = at.pop(index.name, known[index.name])
+        rounding = _rounding(index.values, times.values)
+        known = known.astype(float).reindex({index.name: times}, method="nearest", tolerance=rounding)
+        return values.where(~(known.reindex(at) > 0))
 
     return data.assign({name: unseen(data[name]) for name in seen.data_vars if name in data})
 

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from .._findings import Finding, Level
-from .._statistics.thinning import thinned
+from .._statistics.convergence import thinned
 
 DOUBTFUL, ABSURD = 0.01, 0.001  # how often a sound model does worse, over all that is looked at
 _STRONG = 0.3  # correlation from which a model is said to miss something

@@ -154,15 +154,21 @@ MUTANTS = (
     ),
     Mutant(
         "residuals are blamed for being small", "bayes_dasl/judgement/residuals.py",
-        "float(np.mean(theirs >= value))",
-        "float(np.mean(theirs <= value))",
+        "often = share_beyond(theirs, value)",
+        "often = share_beyond(-theirs, -value)",
         ("tests/test_adequacy.py::test_planted_faults_are_found",),
     ),
     Mutant(
         "noise may grow with the prediction", "bayes_dasl/judgement/residuals.py",
-        "np.mean(np.abs(each) >= abs(value))",
-        "np.mean(each <= value)",
+        "share_beyond(np.abs(each), abs(value))",
+        "share_beyond(-each, -value)",
         ("tests/test_adequacy.py::test_planted_faults_are_found[relative_noise]",),
+    ),
+    Mutant(
+        "nothing is rarer than one in all replicates", "bayes_dasl/judgement/residuals.py",
+        "return float(min(_TAIL * np.exp(-(value - tail) / excess), 1 / replicates.size))",
+        "return 0.1 / replicates.size",
+        ("tests/test_adequacy.py::test_noise_a_hundred_times_as_large_is_bad_however_much_is_looked_at",),
     ),
     Mutant(
         "data that lie far out are as good as near ones", "bayes_dasl/judgement/adequacy.py",
