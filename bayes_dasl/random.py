@@ -83,9 +83,16 @@ def check_scalar(value: Any, where: str) -> None:
                 f"{where} must be a distribution over one number, but this {type(value).__name__} has shape "
                 f"{shape}: give each number a field of its own"
             )
-    elif not isinstance(value, (int, float)) and not (eqx.is_array_like(value) and jnp.ndim(value) == 0):
-        what = f"an array of shape {jnp.shape(value)}" if eqx.is_array_like(value) else repr(value)
+    elif not eqx.is_array_like(value) or jnp.ndim(value) or not _is_number(value):
+        alike = eqx.is_array_like(value) and jnp.ndim(value)
+        what = f"an array of shape {jnp.shape(value)}" if alike else repr(value)
         raise ModelError(f"{where} must be a number or a distribution over one number, not {what}")
+
+
+def _is_number(value: Any) -> bool:
+    """Whether a scalar is real and not NaN, as far as that is known before a program runs."""
+    kind = jnp.result_type(value).kind
+    return kind in "iuf" and (isinstance(value, Tracer) or not np.isnan(value))
 
 
 def of_a_prior(distribution: dist.Distribution) -> str:
@@ -318,6 +325,11 @@ def describe_support(support: Any) -> str:
 
 def bounds(support: Any) -> dict[str, float]:
     """`lower` and `upper` of a support, as far as they are finite and the same for every element."""
+    return {side: float(value.ravel()[0]) for side, value in _ends(support).items() if float(np.ptp(value)) == 0}
+
+
+def _ends(support: Any) -> dict[str, np.ndarray]:
+    """`lower` and `upper` of a support, as far as they are finite."""
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
     found = {}
@@ -325,8 +337,8 @@ def bounds(support: Any) -> dict[str, float]:
         value = getattr(support, other, None)
         # By NumPy, since what is wrong with data is said before anything is compiled.
         value = np.asarray(math.nan if value is None or isinstance(value, Tracer) else value)
-        if bool(np.isfinite(value).all()) and float(np.ptp(value)) == 0:
-            found[side] = float(value.ravel()[0])
+        if bool(np.isfinite(value).all()):
+            found[side] = value
     return found
 
 
@@ -339,8 +351,8 @@ def may_be_negative(value: Any) -> bool:
     return eqx.is_array_like(value) and not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0))
 
 
-def chosen_bounds(distribution: dist.Distribution) -> dict[str, float]:
-    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior.
+def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
+    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior; nested lists where they differ.
 
     What the family itself demands is none of these: a half-normal is positive, a beta a share. Nor is a truncation at
     zero alone.
@@ -348,7 +360,8 @@ def chosen_bounds(distribution: dist.Distribution) -> dict[str, float]:
     support: Any = distribution.support
     while hasattr(support, "base_constraint"):
         support = support.base_constraint
-    found = bounds(support)
+    same = bounds(support)
+    found = {side: same.get(side, value.tolist()) for side, value in _ends(support).items()}
     own = support is constraints.unit_interval or support is constraints.circular
     return {} if own or found == {"lower": 0.0} else found
 

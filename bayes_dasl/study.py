@@ -374,7 +374,7 @@ def forecast_times(study: Study) -> xr.Dataset:
 
 
 def future_times(study: Study, until: float, step: float) -> np.ndarray:
-    """Times from the start of the data to `until`.
+    """Times from the start of the data to `until`, and those of the data: verdicts go on looking at what was held out.
 
     Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
     """
@@ -383,4 +383,6 @@ def future_times(study: Study, until: float, step: float) -> np.ndarray:
         raise DataError("this study needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
     if not (0 < step < np.inf and start < until < np.inf):
         raise DataError(f"until must lie after {start:g} and the step must be positive, both finite")
-    return np.arange(start, until + step / 2, step)
+    times, ahead = np.unique(study.data[study.index].values.astype(float)), np.arange(start, until + step / 2, step)
+    there = pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
+    return np.union1d(times, ahead[~there])

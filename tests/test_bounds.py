@@ -19,6 +19,7 @@ DRAWS, PRIOR_DRAWS = 2000, 500
     [
         (dist.Uniform(0.0, 5.0), {"lower": 0.0, "upper": 5.0}),
         (dist.Uniform(-1.0, 1.0).expand([3]).to_event(1), {"lower": -1.0, "upper": 1.0}),
+        (dist.Uniform(0.0, np.array([1.0, 2.0])).to_event(1), {"lower": 0.0, "upper": [1.0, 2.0]}),
         (dist.TruncatedNormal(1.0, 1.0, low=0.5), {"lower": 0.5}),
         (dist.TruncatedNormal(1.0, 1.0, high=2.0), {"upper": 2.0}),
         (dist.TruncatedNormal(1.0, 1.0, low=0.0, high=2.0), {"lower": 0.0, "upper": 2.0}),
@@ -40,8 +41,8 @@ def leaning(draws, prior, bounds):
     """The subjects of what is said of parameters with these draws `(draw,)`, prior draws and bounds."""
 
     def group(values):
-        columns = {n: (("chain", "draw"), np.asarray(v)[None], {"group": "science"}) for n, v in values.items()}
-        return xr.Dataset(columns)
+        dims = {n: ("chain", "draw", *(f"{n}_dim_{i}" for i in range(np.ndim(v) - 1))) for n, v in values.items()}
+        return xr.Dataset({n: (dims[n], np.asarray(v)[None], {"group": "science"}) for n, v in values.items()})
 
     tree = xr.DataTree.from_dict({"posterior": group(draws), "prior": group(prior)})
     tree.attrs["bounds"] = json.dumps(bounds)
@@ -95,6 +96,16 @@ def test_one_truth_beyond_a_bound_is_found_among_twenty_parameters():
     rng = np.random.default_rng(0)
     truths = np.append(np.linspace(0.2, 0.8, 19), 2.0)
     assert "upper bound of p19" in uniform(truths, 0.05, rng)
+
+
+def test_each_number_of_an_array_has_bounds_of_its_own():
+    """The second leans on its upper bound of 2; the first, in the middle of its own, is far below that."""
+    rng = np.random.default_rng(0)
+    draws = np.stack([rng.normal(0.5, 0.05, DRAWS), 2.0 - rng.exponential(0.01, DRAWS)], axis=1)
+    prior = rng.uniform(size=(PRIOR_DRAWS, 2)) * [1.0, 2.0]
+    bounds = {"p": {"lower": 0.0, "upper": [1.0, 2.0]}}
+    assert leaning({"p": draws}, {"p": prior}, bounds) == ["upper bound of p"]
+    assert leaning({"p": draws[:, [0, 0]] * [1.0, 2.0]}, {"p": prior}, bounds) == []
 
 
 def test_a_long_tail_does_not_make_a_bound_near():

@@ -1,6 +1,7 @@
 """The ladder of cheap checks, and priors of which a tenth blows the solver up."""
 
 import dataclasses
+from typing import Any
 
 import diffrax
 import jax.numpy as jnp
@@ -265,6 +266,22 @@ def test_a_gradient_that_is_not_finite_is_named():
     found = bd.check(bd.Model(bd.Algebraic(Root(dist.LogNormal(-2.0, 0.1))), bd.NormalNoise(1.0)), benign())
     [gradient] = [f for f in found.findings if f.level == "bad"]
     assert "64 of 64 gradients are not finite, first in layer.function.k" in gradient.message
+
+
+def test_a_number_that_no_datum_depends_on_is_named():
+    class Spare(bd.Module):
+        k: bd.Scalar
+        spare: bd.Scalar
+        table: Any
+
+        def __call__(self, t, y, u):
+            return {"z": 1.0 - self.k * t + self.table[0]}
+
+    numbers = dist.Normal(0.0, 1.0), dist.HalfNormal(1.0), dist.Normal(np.zeros(3), 1.0).to_event(1)
+    found = bd.check(bd.Model(bd.Algebraic(Spare(*numbers)), bd.NormalNoise(dist.HalfNormal(1.0))), benign())
+    [warned] = [f for f in found.findings if f.level != "good"]
+    assert warned.message.startswith("no datum depends on layer.function.spare: ")
+    assert found.verdict == "Ready to fit, with care: see unknown numbers."
 
 
 @pytest.mark.usefixtures("unchecked")

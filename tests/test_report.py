@@ -396,6 +396,9 @@ def test_many_observables_and_parameters_are_capped_and_said_so(study):
 def test_a_rival_may_not_take_a_name_that_is_taken(study):
     with pytest.raises(MismatchError, match="climatology"):
         report(study["post"], study["fc"], study["test"], rivals={"climatology": study["fc"]})
+
+
+def test_rivals_are_forecasts_by_name(study, unchecked):
     with pytest.raises(MismatchError, match="rivals must be a dict of forecasts by name, not list"):
         report(study["post"], study["fc"], study["test"], rivals=[study["fc"]])
 

@@ -276,7 +276,10 @@ def test_future_times_that_are_none_are_refused(until, step):
 
 
 def test_future_times():
-    np.testing.assert_array_equal(future_times(small_study.study(), 12.0, 4.0), [0.0, 4.0, 8.0, 12.0])
+    """Beside the grid all times of the data, so that a verdict goes on looking at what was held out."""
+    found = future_times(small_study.study(), 18.3, 6.1)
+    np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 6, 6.1, 7, 8, 9, 12.2, 18.3])
+    assert future_times(small_study.study(), 0.9, 0.1).size == 19  # neither 0 nor what rounding makes of it twice
 
 
 # ---- files

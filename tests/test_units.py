@@ -220,6 +220,36 @@ class TestEquations:
         [said] = unit_findings(study.model, study.data)
         assert said.level == "bad"
 
+    def test_the_drift_of_a_stochastic_equation(self):
+        class Decay(bd.Module):
+            rate: bd.Scalar = bd.field(units="1/day")
+
+            def __call__(self, t, y, u):
+                return {"y": -self.rate * y["y"]}
+
+        rate = dist.LogNormal(0.0, 0.3)
+        several = {
+            bd.Kalman: bd.Kalman(Decay(rate), {"y": 0.1}, {"y": 3.0}, {"y": 1.0}, units={"y": "mg/L"}),
+            bd.SDE: bd.SDE(Decay(rate), {"y": 0.1}, {"y": 3.0}, grid=(0.0, 9.0, 20), units={"y": "mg/L"}),
+        }
+        for layer in several.values():
+            levels = {}
+            for time in ("day", "hour"):
+                [said] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data(time))
+                levels[time] = said.level
+            assert levels == {"day": "good", "hour": "bad"}
+
+    def test_what_is_not_tried_is_not_said_to_hold(self):
+        class Decay(bd.Module):
+            rate: bd.Scalar = bd.field(units="1/day")
+
+            def __call__(self, t, y, u):
+                return {"y": 1.0 - self.rate * y["y"]}
+
+        layer = bd.SteadyState(Decay(dist.LogNormal(0.0, 0.3)), {"y": 1.0}, units={"y": "mg/L"})
+        [said] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data("hour"))
+        assert "SteadyState are not tried" in said.message
+
     def test_a_formula(self):
         class Left(bd.Module):
             rate: bd.Scalar = bd.field(units="1/h")

@@ -246,7 +246,6 @@ def test_another_model_and_no_engine_are_refused(post, unchecked):
         ),
         (series([np.nan], 12), "the new data hold no value of y: there is nothing to update by"),
         (xr.Dataset(coords={"time": [12.0]}), "the new data hold no value of y"),
-        (series([1.0], -1), "new data cannot lie before the start of the model: -1 < 0"),
         (series([np.inf], 12), "observable 'y' is infinite at time 12"),
         (series([1.0], 12).assign(y=("time", [1.0], {"units": "kg"})), "'y' is in 'kg' but the model works in 'm'"),
         (series([1.0], 12).expand_dims("site"), "observable 'y' must have the one dimension time"),
@@ -256,6 +255,15 @@ def test_another_model_and_no_engine_are_refused(post, unchecked):
 def test_new_data_that_make_no_sense(post, new, message):
     with pytest.raises(DataError, match=message):
         update(model(), post, new)
+
+
+def test_data_before_those_of_the_fit_are_taken_in_where_nothing_begins_there(post, monkeypatch):
+    updated = update(model(), post, series([2.3], -1))
+    assert_draws(updated, [2.3, *OLD])
+    assert float(updated["observed_data"]["time"][0]) == updated["constant_data"].attrs["start"] == -1.0
+    monkeypatch.setattr(Level, "begins", True)
+    with pytest.raises(DataError, match="new data cannot lie before the start of the model: -1 < 0"):
+        update(model(), post, series([1.0], -1))
 
 
 class Forced(bd.Module):

@@ -27,6 +27,7 @@ from ..random import draw_prior, paths
 
 _DRAWS = 256
 _GRADIENTS = 64
+_EQUAL = 1e-10
 
 
 @dataclass(frozen=True)
@@ -224,7 +225,27 @@ def _gradient(problem: Problem, engine: AbstractEngine, *, key: Array) -> Iterat
             f"{int(finite.sum())} of {_GRADIENTS} prior draws have a finite log density, all with finite gradients"
         )
         yield Finding("good", "density and gradient", message)
+        yield from _unused(problem, positions[finite], gradient[finite])
     yield _cost(run, positions, compiling, problem, engine)
+
+
+def _unused(problem: Problem, positions: Array, gradient: np.ndarray) -> Iterator[Finding]:
+    """Random leaves on which nothing but their own prior depends, at none of some positions."""
+    of_prior = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_prior)))(positions))
+    moved = ~np.isclose(gradient, of_prior, rtol=_EQUAL, atol=_EQUAL).all(axis=0)
+    leaves = paths(problem.model)
+    unused = [
+        path
+        for path, site in problem.sites.items()
+        # Of a path that goes on after the last datum the data rightly say nothing.
+        if leaves[path].group != "latent" and not moved[site.start : site.start + site.size].any()
+    ]
+    if unused:
+        yield Finding(
+            "warning", "unknown numbers",
+            f"no datum depends on {', '.join(unused)}: the posterior will be the prior",
+            "use it in the equation, or leave it out",
+        )  # fmt: skip
 
 
 def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEngine) -> Finding:

@@ -19,8 +19,9 @@ from ..data.units import Unit, installed, parsed
 from ..errors import ModelError
 from ..hybrid import Residual
 from ..layers import ODE, Algebraic
+from ..layers.sde import StochasticEquation
 from ..model import Model
-from ..random import is_random, stated_units
+from ..random import is_random, paths, stated_units
 
 _POINTS = 8
 _FACTOR = 1.7
@@ -67,6 +68,9 @@ def check_units(model: Model, data: xr.Dataset) -> None:
 
 def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
     """What the stated units say of the equations; nothing where numbers have none."""
+    if not _functions(model) and any(leaf.units for leaf in paths(model).values()):
+        message = f"the equations of {type(model.layer).__name__} are not tried in other units"
+        yield Finding("good", _SUBJECT, message)
     for equation in _equations(model, data):
         if installed():
             yield from _compare(data, equation)
@@ -75,19 +79,26 @@ def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
             yield Finding("good", _SUBJECT, message)
 
 
-def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
-    """The vector fields of the ODEs of a model, or its formula; of a science with a correction, the science."""
+def _functions(model: Model) -> list[tuple[str, Any, Any, Mapping[str, Any], dict[str, tuple[str, str]]]]:
+    """What is tried: its name, the layer, the function, its states, and of which units its results are."""
     layer = model.layer
     if isinstance(layer, Algebraic):
-        results = {name: (name, "") for name in layer.outputs}
-        found = [("the formula", layer, layer.function, {}, results)]
-    else:
-        parts = [part for part in layer.trajectories or [] if isinstance(part, ODE)]
-        found = [
-            ("the rate of change", part, part.vector_field, part.initial, {n: (n, layer.index) for n in part.initial})
-            for part in parts
-        ]
-    for what, part, function, states, results in found:
+        return [("the formula", layer, layer.function, {}, {name: (name, "") for name in layer.outputs})]
+    parts = [
+        ("the rate of change", part, part.vector_field) for part in layer.trajectories or [] if isinstance(part, ODE)
+    ]
+    if isinstance(layer, StochasticEquation):
+        parts = [("the drift", layer, layer.drift)]
+    return [
+        (what, part, function, part.initial, {state: (state, layer.index) for state in part.initial})
+        for what, part, function in parts
+    ]
+
+
+def _equations(model: Model, data: xr.Dataset) -> Iterator[_Equation]:
+    """The functions of a model that say enough of their units; of a science with a correction, the science."""
+    layer = model.layer
+    for what, part, function, states, results in _functions(model):
         function = function.science if isinstance(function, Residual) else function
         if not all(name in data for name in part.forcings):  # what another layer makes
             continue

@@ -174,7 +174,8 @@ def _bounds(post: xr.DataTree) -> Iterator[Finding]:
     number = sum(len(sides) * math.prod(held[name].shape[2:]) for name, sides in bounds.items())
     for name, sides in bounds.items():
         draws, before = (_rows(d[name]) for d in (held, prior))
-        for side, bound in sides.items():
+        for side, ends in sides.items():
+            bound = np.broadcast_to(ends, held[name].shape[2:]).ravel()
             near, nearby = np.quantile(np.abs(draws - bound), [_TENTH, 3 * _TENTH], axis=0)
             usual = np.quantile(np.abs(before - bound), _TENTH, axis=0)
             favoured = usual / np.maximum(near, 1e-300)
@@ -182,7 +183,7 @@ def _bounds(post: xr.DataTree) -> Iterator[Finding]:
             for i in np.flatnonzero(leans)[np.argsort(-favoured[leans])][:1]:
                 yield Finding(
                     "warning", f"{side} bound of {name}",
-                    f"a tenth of the draws lies within {near[i]:.2g} of {bound:g}, a tenth of the prior within "
+                    f"a tenth of the draws lies within {near[i]:.2g} of {bound[i]:g}, a tenth of the prior within "
                     f"{usual[i]:.2g}",
                     "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
                 )  # fmt: skip

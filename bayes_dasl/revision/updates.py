@@ -112,7 +112,7 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
-    if new_times[0] < start:
+    if model.layer.begins and new_times[0] < start:
         raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
     times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}

@@ -258,8 +258,8 @@ MUTANTS = (
     ),
     Mutant(
         "forecast times without the last", "bayes_dasl/study.py",
-        "return np.arange(start, until + step / 2, step)",
-        "return np.arange(start, until, step)",
+        "np.arange(start, until + step / 2, step)",
+        "np.arange(start, until, step)",
         ("tests/test_study.py::test_future_times",),
     ),
     Mutant(
