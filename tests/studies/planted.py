@@ -271,7 +271,9 @@ def altered(group: str, change: Callable[[xr.Dataset], xr.Dataset]) -> Callable[
 
     def make() -> Judged:
         judged = of_a_line(bd.NUTS())()
-        judged.post[group] = xr.DataTree(change(judged.post[group].to_dataset()))
+        for tree in (judged.post, judged.forecast):  # a forecast holds the draws that it was made from
+            if tree is not None and group in tree.children:
+                tree[group] = xr.DataTree(change(tree[group].to_dataset()))
         return judged
 
     return make
