@@ -7,6 +7,7 @@ after it is compared to an uninterrupted run: how many draws are lacking, and ho
 
 import argparse
 import functools
+import re
 import tempfile
 import time
 import warnings
@@ -162,7 +163,8 @@ def run(place: Place, task: Task) -> Row:
     try:
         found = TASKS[task](place)._asdict()
     except (Wrong, BayesDaslError) as error:
-        found = {"outcome": f"WRONG: {error}", "lost": None, "changed": None}
+        said = re.sub(r"/[\w./-]*/", "", str(error))  # no path of this machine
+        found = {"outcome": f"WRONG: {said}", "lost": None, "changed": None}
     return dict(zip(NAMES, task, strict=True)) | found | {"seconds": round(time.perf_counter() - began, 1)}
 
 
