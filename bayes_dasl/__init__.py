@@ -80,8 +80,15 @@ from .noise import (
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,
 )
-from .prediction import forecast as forecast, load as load, save as save
-from .random import Module as Module, Scalar as Scalar, between as between, field as field
+from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save
+from .priors import between as between
+from .random import (
+    Module as Module,
+    Scalar as Scalar,
+    dependent as dependent,
+    field as field,
+    shared as shared,
+)
 from .reports import report as report
 from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
 from .study import Study as Study

@@ -15,13 +15,14 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 from ._jax.fingerprints import fingerprint_of
+from ._statistics.distributions import describe_support
 from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
 from .noise import AbstractNoise
-from .random import Module, Values, describe_support, is_function, paths, sample
+from .random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
@@ -75,6 +76,9 @@ class Model(Module):
             if not isinstance(name, str) or "/" in name or name in ("chain", "draw"):
                 raise ModelError(f"a constraint cannot have the name {name!r}: no slash, and neither chain nor draw")
         check_priors(self)
+        taken = {*self.observables, *self.constraints, self.index, "chain", "draw", "solver_ok", "mismatches"}
+        for name in taken & set(paths(self)):
+            raise ModelError(f"a shared number cannot be called '{name}', which has another meaning: rename it")
 
     @property
     def observables(self) -> tuple[str, ...]:

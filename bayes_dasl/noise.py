@@ -9,18 +9,9 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from ._statistics.distributions import describe_distribution, may_be_negative
 from .errors import ModelError
-from .random import (
-    Module,
-    Scalar,
-    Values,
-    VectorField,
-    check_scalar,
-    describe_distribution,
-    is_function,
-    is_random,
-    may_be_negative,
-)
+from .random import Module, Scalar, Values, VectorField, check_scalar, is_function, is_random
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 _SMALLEST = 1e-12

@@ -1,14 +1,14 @@
 """The core: a model is a pytree, and a distribution may stand wherever a number could.
 
-A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces every random leaf by a draw
-inside a NumPyro model, `realise` by a given draw; both are the same walk over the tree.
+A leaf that is a NumPyro distribution is a *random leaf*. `sample` replaces every random leaf by a draw inside a NumPyro
+model, `realise` by a given draw; both are the same walk over the tree, which draws what is `shared` once and what is
+`dependent` after what it depends on.
 """
 
 import dataclasses
-import functools
 import math
-import pickle
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
 import equinox as eqx
@@ -21,10 +21,10 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
-from scipy.special import ndtri
 
-from ._jax.tree import dotted, key_name, nodes_along
-from .errors import MismatchError, ModelError
+from ._jax.tree import argument_names, dotted, key_name, nodes_along, stated_units
+from ._statistics.distributions import describe_call, of_a_prior, possible, same_support
+from .errors import BayesDaslError, MismatchError, ModelError
 
 type Scalar = float | Float[Array, ""] | dist.Distribution
 """A number, or the distribution that stands in its place."""
@@ -35,7 +35,8 @@ type Values = Mapping[str, Float[Array, "..."]]
 type VectorField = Callable[[Any, Values, Values], Values]
 """`vector_field(t, y, u)`: the rate of change of each state, given time, states and forcings."""
 
-_DRAWS_A_PROGRAM, _FEW_NUMBERS = 512, 4096
+
+_TRIED = 1000  # draws that tell whether a number which is worked out of others is positive
 
 
 class Module(eqx.Module):
@@ -95,20 +96,6 @@ def _is_number(value: Any) -> bool:
     return kind in "iuf" and (isinstance(value, Tracer) or not np.isnan(value))
 
 
-def of_a_prior(distribution: dist.Distribution) -> str:
-    """What is wrong with a prior whose parameter is a distribution; nothing of others.
-
-    NumPyro refuses most of these itself, where they are made, but for one told not to check its arguments.
-    """
-    for name in distribution.arg_constraints:
-        if is_random(vars(distribution).get(name)):
-            return (
-                f"has the distribution {type(distribution).__name__}, whose {name} is itself a distribution: give each "
-                "a field of its own, and work out the one from the other in the equations"
-            )
-    return ""
-
-
 def is_random(leaf: Any) -> bool:
     """Whether a leaf is inferred (a distribution) rather than known (a number)."""
     return isinstance(leaf, dist.Distribution)
@@ -124,43 +111,235 @@ def shape_of(value: Any) -> tuple[int, ...]:
     return value.batch_shape + value.event_shape if is_random(value) else jnp.shape(value)
 
 
-@dataclasses.dataclass(frozen=True)
-class RandomLeaf:
-    """What is known of one random leaf without drawing it; `owners` are the classes from the root to it."""
+class Unknown(dist.Distribution):
+    """A number that depends on others or stands in several places; arithmetic with it gives another one."""
 
-    path: str
+    __array_ufunc__ = None  # else NumPy's arrays would do the arithmetic element by element
+
+    def __neg__(self) -> Any:
+        return dependent(operator.neg, self)
+
+
+def _operators() -> None:
+    for name in ("add", "sub", "mul", "truediv", "pow"):
+        of = getattr(operator, name)
+        setattr(Unknown, f"__{name}__", lambda self, other, of=of: dependent(of, self, other))
+        setattr(Unknown, f"__r{name}__", lambda self, other, of=of: dependent(of, other, self))
+
+
+_operators()
+
+
+class Shared(Unknown):
+    """One random leaf that stands in several places; `shared` makes it."""
+
+    pytree_data_fields = ("unknown",)
+    pytree_aux_fields = ("name",)
+
+    def __init__(self, unknown: dist.Distribution, name: str):
+        self.unknown, self.name = unknown, name
+        super().__init__(unknown.batch_shape, unknown.event_shape)
+
+    @property
+    def support(self) -> Any:
+        return self.unknown.support
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.unknown.sample(key, sample_shape)
+
+    def described(self) -> str:
+        return self.name
+
+
+class Dependent(Unknown):
+    """A random leaf that depends on others, or a number that is worked out of others; `dependent` makes it.
+
+    Of its arguments, the first `by_place` of them by their place and the others by name, its function makes the
+    distribution that it is `drawn` from, or else the number itself.
+    """
+
+    pytree_data_fields = ("arguments",)
+    pytree_aux_fields = ("function", "by_place", "drawn")
+
+    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any], by_place: int):
+        self.function, self.arguments, self.by_place = function, arguments, by_place
+        example, other = self.example(0.1), self.example(0.3)
+        self.drawn = is_random(example)
+        if self.drawn and not same_support(example, other):
+            raise ModelError(
+                f"the bounds of this {type(example).__name__} depend on unknown numbers, which no coordinates follow: "
+                "draw a share and move it there, as in low + width * bd.shared(dist.Uniform(0, 1), 'share')"
+            )
+        super().__init__(*((example.batch_shape, example.event_shape) if self.drawn else (jnp.shape(example),)))
+
+    def described(self) -> str:
+        return describe_call(self.function, self.arguments.values())
+
+    def of(self, arguments: Mapping[str, Any]) -> Any:
+        """What the function makes of arguments with numbers in place of random leaves."""
+        values = list(arguments.values())
+        by_name = dict(list(arguments.items())[self.by_place :])
+        return self.function(*values[: self.by_place], **by_name)
+
+    def example(self, at: float = 0.1) -> Any:
+        """What the function makes of numbers that its arguments may be."""
+        return self.of(_replace(self.arguments, lambda _, leaf: possible(leaf, at)))
+
+    @property
+    def support(self) -> Any:
+        if self.drawn:
+            return self.example().support
+        tried = self.sample(jax.random.key(0), (_TRIED,))
+        return constraints.positive if bool(jnp.all(tried > 0)) else constraints.real
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        """Draws whose arguments are drawn with them."""
+
+        def one(key):
+            keys = iter(jax.random.split(key, 1 + len(paths(self.arguments))))
+            found = self.of(_replace(self.arguments, lambda _, leaf: leaf.sample(next(keys))))
+            return found.sample(next(keys)) if self.drawn else found
+
+        drawn = jax.vmap(one)(jax.random.split(key, math.prod(sample_shape)))
+        return drawn.reshape(*sample_shape, *drawn.shape[1:])
+
+
+def shared(unknown: Any, name: str) -> Any:
+    """One unknown number in several places, or one module with all of its unknown numbers.
+
+    `rate = bd.shared(bd.between(0.1, 2.0), "rate")`: wherever `rate` stands, it is the same number, called `rate` in
+    results. Arithmetic such as `2 * rate` or `1 - rate` gives a number that is worked out of it.
+
+    Args:
+        unknown: a distribution, what `dependent` returns, or a module with random leaves, such as a `bd.Network`.
+        name: what it is called in results; a word, which no other shared number has.
+
+    Returns: what may be put in several places.
+    Raises: ModelError for a name that is no word, or where nothing is unknown.
+    """
+    if not isinstance(name, str) or not name.isidentifier():
+        raise ModelError(f"shared needs a name of letters, digits and underscores, such as 'rate', not {name!r}")
+    if not paths(unknown):
+        raise ModelError(f"nothing in shared({unknown!r}, {name!r}) is unknown: a known number may stand anywhere")
+    if is_random(unknown):
+        return _shared(unknown, name)
+    return jtu.tree_map_with_path(
+        lambda path, leaf: _shared(leaf, f"{name}.{dotted(path)}") if is_random(leaf) else leaf,
+        unknown,
+        is_leaf=is_random,
+    )
+
+
+def _shared(leaf: dist.Distribution, name: str) -> dist.Distribution:
+    if isinstance(leaf, Dependent) and not leaf.drawn:
+        raise ModelError(f"'{name}' is worked out of other numbers: share these, and it is the same everywhere")
+    return leaf if isinstance(leaf, Shared) else Shared(leaf, name)
+
+
+def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Dependent:
+    """An unknown number that depends on others: drawn from a distribution that they give, or worked out of them.
+
+    `bd.dependent(dist.LogNormal, dist.Normal(0, 1), 0.3)` is a log-normal number whose location is unknown too, as deep
+    as one likes; `bd.dependent(jnp.exp, k)` is the exponential of the unknown number `k`.
+
+    Args:
+        function: of numbers, either a distribution (a NumPyro class, or a function that returns one of always the same
+            shape and bounds), or a number or array.
+        args: its arguments: numbers, distributions, what `shared` and `dependent` return, or modules and dicts of them.
+        kwargs: the same by name.
+
+    Returns: what may be put in place of a number.
+    Raises: ModelError where nothing in the arguments is unknown, the function cannot be called with them, or returns
+    neither.
+    """
+    if isinstance(function, eqx.Module):  # its own numbers may be unknown too
+        return dependent(_called, function, *args, **kwargs)
+    arguments = dict(zip(argument_names(function, len(args)), args, strict=True)) | kwargs
+    if not paths(arguments):
+        raise ModelError(f"nothing that this {_name(function)} depends on is unknown: write the number or distribution")
+    try:
+        return Dependent(function, arguments, len(args))
+    except BayesDaslError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise ModelError(
+            f"{_name(function)} cannot be worked out of {', '.join(arguments)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    return function(*args, **kwargs)
+
+
+def _name(function: Any) -> str:
+    return getattr(function, "__name__", type(function).__name__)
+
+
+class RandomLeaf(eqx.Module):
+    """What is known of one random leaf without drawing it.
+
+    `owners` are the classes from the root to it, `places` where it stands, none for what only others depend on. Of the
+    parts of its path the last `own` belong together.
+    """
+
+    path: str = eqx.field(static=True)
     distribution: dist.Distribution
-    group: str
-    units: str
-    owners: str
+    group: str = eqx.field(static=True)
+    units: str = eqx.field(static=True)
+    owners: str = eqx.field(static=True)
+    places: tuple[str, ...] = eqx.field(static=True)
+    own: int = eqx.field(static=True, default=1)
 
     @property
     def shape(self) -> tuple[int, ...]:
         return shape_of(self.distribution)
 
+    def given(self, values: Mapping[str, Array]) -> Any:
+        """Its distribution, given the values of those that it depends on, by path."""
+        leaf = self.distribution
+        if not isinstance(leaf, Dependent):
+            return leaf
+        return leaf.of(_replace(leaf.arguments, lambda path, _: values[path], self.path))
+
 
 def paths(tree: Any) -> dict[str, RandomLeaf]:
-    """Every random leaf of a tree by its dotted path, in the order of the tree."""
-    leaves = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
-    return {leaf.path: leaf for leaf in (_describe(tree, p, x) for p, x in leaves if is_random(x))}
+    """Every random leaf of a tree by its dotted path, in the order of the tree; none before what it depends on.
+
+    A shared one has its name in place of a path.
+    """
+    found: dict[str, RandomLeaf] = {}
+    for leaf in occurrences(tree):
+        first = found.setdefault(leaf.path, leaf)
+        if first is not leaf:
+            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places)
+    return found
 
 
-def _describe(tree: Any, path: tuple, leaf: dist.Distribution) -> RandomLeaf:
-    group, owners = "science", []
+def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomLeaf]:
+    """All random leaves, those of the arguments of a dependent one before it, as often as they stand somewhere."""
+    for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
+        if is_random(leaf):
+            found = _describe(tree, path, leaf, inside)
+            if isinstance(found.distribution, Dependent):
+                yield from occurrences(found.distribution.arguments, found)
+            if not isinstance(found.distribution, Dependent) or found.distribution.drawn:
+                yield found
+
+
+def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None) -> RandomLeaf:
+    group, owners, place = inside.group if inside else "science", [inside.owners] if inside else [], dotted(path)
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
             group = "latent"
         owners.append(type(node).__name__)
-    return RandomLeaf(dotted(path), leaf, group, stated_units(tree, path), "/".join(owners))
-
-
-def stated_units(tree: Any, path: tuple) -> str:
-    """The units that a tree states for one of its leaves, random or known; the innermost statement holds."""
-    units = ""
-    for depth, (node, _) in enumerate(_nodes(tree, path)):
-        units = _units(node, path[depth:]) or units
-    return units
+    units, whole = stated_units(tree, path), "/".join(owners)
+    if isinstance(leaf, Shared):
+        places = () if inside else (place,)
+        return RandomLeaf(leaf.name, leaf.unknown, group, units, whole, places, 1 + leaf.name.count("."))
+    if inside:
+        return RandomLeaf(_below(inside.path, place), leaf, group, units, whole, (), inside.own + len(path))
+    return RandomLeaf(place, leaf, group, units, whole, (place,))
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
@@ -173,18 +352,27 @@ def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
         ) from error
 
 
-def _units(node: Any, path: tuple) -> str:
-    """Units that a node states for the leaf that `path` leads to: by its fields, or by `leaf_units`."""
-    if hasattr(node, "leaf_units"):
-        return node.leaf_units(tuple(key_name(key) for key in path))
-    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
-    stated = {f.name: f.metadata.get("units", "") for f in fields}
-    return stated.get(key_name(path[0]), "")
+def _below(path: str, name: str) -> str:
+    return f"{path}.{name}" if path and name else path or name
 
 
-def _replace(tree: Any, value_of: Callable[[str, dist.Distribution], Any]) -> Any:
+def _replace(
+    tree: Any, value_of: Callable[[str, Any], Any], inside: str = "", known: dict[str, Any] | None = None
+) -> Any:
+    """The tree with values in place of random leaves: of each path once, after those that it depends on."""
+    known = {} if known is None else known
+
     def swap(path, leaf):
-        return value_of(dotted(path), leaf) if is_random(leaf) else leaf
+        if not is_random(leaf):
+            return leaf
+        name = _below(inside, dotted(path))
+        if isinstance(leaf, Shared):
+            name, leaf = leaf.name, leaf.unknown
+        if name not in known:
+            if isinstance(leaf, Dependent):
+                leaf = leaf.of(_replace(leaf.arguments, value_of, name, known))
+            known[name] = value_of(name, leaf) if is_random(leaf) else leaf
+        return known[name]
 
     return jtu.tree_map_with_path(swap, tree, is_leaf=is_random)
 
@@ -208,179 +396,3 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
 def with_ones(tree: Any) -> Any:
     """The tree with ones for every random leaf, to find out shapes that do not depend on their values."""
     return _replace(tree, lambda _, leaf: jnp.ones(shape_of(leaf)))
-
-
-def draw_prior(tree: Any, draws: int, *, key: Array) -> dict[str, Array]:
-    """Independent draws of every random leaf, stacked along a leading axis; no solver runs."""
-    leaves = paths(tree)
-    # One program for all numbers of draws up to 512, of which the first are the same, where there is room.
-    small = sum(math.prod(leaf.shape) for leaf in leaves.values()) <= _FEW_NUMBERS
-    drawn = -(-draws // _DRAWS_A_PROGRAM) * _DRAWS_A_PROGRAM if small else draws
-    keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]
-    values = _sample(_Distributions(tuple(leaf.distribution for leaf in leaves.values())), keys, drawn)
-    return {path: _first(v, draws) for path, v in zip(leaves, values, strict=True)}
-
-
-def _first(values: Array, number: int) -> Array:
-    """Cut by NumPy, which compiles nothing, where they are known."""
-    return values[:number] if isinstance(values, Tracer) else jnp.asarray(np.asarray(values)[:number])
-
-
-class _Distributions:
-    """Some distributions, equal to others with the same numbers: what draws from them is then compiled once.
-
-    They stay in the program. As arguments their numbers would come in another order in every process, since NumPyro
-    keeps their names in a set, and no program on disk would be found again.
-    """
-
-    def __init__(self, every: tuple[dist.Distribution, ...]):
-        self.every = every
-        try:
-            self._said = pickle.dumps(every)
-        except Exception:  # whatever pickle may raise for what a user wrote
-            self._said = b"%d" % id(every)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Distributions) and self._said == other._said
-
-    def __hash__(self) -> int:
-        return hash(self._said)
-
-    def alike(self) -> list[list[int]]:
-        """Which differ in numbers only."""
-        groups: dict[Any, list[int]] = {}
-        for i, distribution in enumerate(self.every):
-            groups.setdefault(_kind(distribution) or i, []).append(i)
-        return list(groups.values())
-
-
-def _kind(distribution: Any) -> Any:
-    """What those of NumPyro's own share that differ in known numbers only; none for any other distribution."""
-    values, structure = jax.tree.flatten(distribution)
-    if any(isinstance(value, Tracer) for value in values):
-        return None
-    while type(distribution).__module__.startswith("numpyro."):
-        if not hasattr(distribution, "base_dist"):
-            return structure, *(np.shape(v) for v in values)
-        distribution = distribution.base_dist
-    return None
-
-
-@functools.partial(jax.jit, static_argnames=("distributions", "draws"))
-def _sample(distributions: _Distributions, keys: Array, draws: int) -> list[Array]:
-    """Independent draws from each; those that differ in numbers only are drawn at once, which compiles as one."""
-    found = {}
-    for group in distributions.alike():
-        several = [distributions.every[i] for i in group]
-        if len(several) == 1:
-            drawn = [several[0].sample(keys[group[0]], (draws,))]
-        else:
-            numbers = jax.tree.map(lambda *v: np.stack(v), *several)
-            drawn = jax.vmap(lambda d, key: d.sample(key, (draws,)))(numbers, keys[np.array(group)])
-        found |= dict(zip(group, drawn, strict=True))
-    return [found[i] for i in range(len(distributions.every))]
-
-
-def between(low: float, high: float, mass: float = 0.95) -> dist.Distribution:
-    """An informed prior from a plausible range: the central `mass` of it lies between `low` and `high`.
-
-    A range of positive numbers gives a log-normal prior (the number stays positive), a range that holds
-    negative numbers a normal one.
-
-    Args:
-        low: the lower end of the range, in the units of the number.
-        high: its upper end, in the same units.
-        mass: the prior probability of the range; half of the rest lies below it, half above.
-
-    Raises: ModelError for an empty range, a mass outside (0, 1), or a range that starts at exactly 0.
-    """
-    try:
-        sound = math.isfinite(low) and math.isfinite(high) and bool(low < high)
-    except TypeError:  # what is no number
-        sound = False
-    if not sound:
-        raise ModelError(f"between({low!r}, {high!r}) is no range: low must be less than high, both finite numbers")
-    if not 0 < mass < 1:
-        raise ModelError(f"mass must lie between 0 and 1, not {mass}")
-    if low == 0:
-        raise ModelError(
-            "a range that starts at 0 does not say how small the number may be: give a small positive low for a "
-            "positive number, or a distribution such as numpyro's HalfNormal"
-        )
-    half_width = float(ndtri(0.5 + mass / 2))
-    family, (a, b) = (dist.LogNormal, (math.log(low), math.log(high))) if low > 0 else (dist.Normal, (low, high))
-    return family((a + b) / 2, (b - a) / (2 * half_width))
-
-
-def describe_support(support: Any) -> str:
-    """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    words = ["whole numbers"] if support.is_discrete else []
-    for side, value in bounds(support).items():
-        beyond, within = ("greater than", "at least") if side == "lower" else ("less than", "at most")
-        words.append(f"{within if bool(support(value)) else beyond} {value:g}")
-    return ", ".join(words) or "any numbers"
-
-
-def bounds(support: Any) -> dict[str, float]:
-    """`lower` and `upper` of a support, as far as they are finite and the same for every element."""
-    return {side: float(value.ravel()[0]) for side, value in _ends(support).items() if float(np.ptp(value)) == 0}
-
-
-def _ends(support: Any) -> dict[str, np.ndarray]:
-    """`lower` and `upper` of a support, as far as they are finite."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    found = {}
-    for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
-        value = getattr(support, other, None)
-        # By NumPy, since what is wrong with data is said before anything is compiled.
-        value = np.asarray(math.nan if value is None or isinstance(value, Tracer) else value)
-        if bool(np.isfinite(value).all()):
-            found[side] = value
-    return found
-
-
-def may_be_negative(value: Any) -> bool:
-    """Whether a distribution has negative numbers too, or a known number is not positive."""
-    if isinstance(value, dist.Delta):
-        value = value.v
-    if is_random(value):
-        return bounds(value.support).get("lower", -math.inf) < 0
-    return eqx.is_array_like(value) and not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0))
-
-
-def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
-    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior; nested lists where they differ.
-
-    What the family itself demands is none of these: a half-normal is positive, a beta a share. Nor is a truncation at
-    zero alone.
-    """
-    support: Any = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    same = bounds(support)
-    found = {side: same.get(side, value.tolist()) for side, value in _ends(support).items()}
-    own = support is constraints.unit_interval or support is constraints.circular
-    return {} if own or found == {"lower": 0.0} else found
-
-
-def describe_distribution(distribution: Any) -> str:
-    """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of each parameter."""
-    inner: Any = distribution
-    while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
-        inner = inner.base_dist
-    name, support = type(inner).__name__, ""
-    if "Truncated" in name and hasattr(inner, "base_dist"):
-        low, high = (getattr(inner, side, None) for side in ("low", "high"))
-        bounds = [f"> {_range(low)}" if low is not None else "", f"< {_range(high)}" if high is not None else ""]
-        inner, support = inner.base_dist, ", " + " and ".join(b for b in bounds if b)
-        name = type(inner).__name__
-    values = [_range(getattr(inner, p)) for p in inner.arg_constraints if getattr(inner, p, None) is not None]
-    return f"{name}({', '.join(values)}){support}"
-
-
-def _range(value: Any) -> str:
-    low, high = float(np.min(value)), float(np.max(value))
-    return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -9,7 +9,8 @@ import pytest
 from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
-from bayes_dasl.random import draw_prior, paths, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 

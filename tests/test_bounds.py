@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 from scipy import stats
 
+from bayes_dasl._statistics.distributions import chosen_bounds
 from bayes_dasl.judgement.posterior_findings import posterior_findings
-from bayes_dasl.random import chosen_bounds
 
 DRAWS, PRIOR_DRAWS = 2000, 500
 

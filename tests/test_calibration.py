@@ -13,7 +13,7 @@ from scipy import stats
 import bayes_dasl as bd
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.prediction.predictive import push
-from bayes_dasl.random import draw_prior
+from bayes_dasl.priors import draw_prior
 
 REPLICATES = 24
 TIMES = np.linspace(0.0, 4.0, 12)

@@ -13,7 +13,8 @@ from pdes import given, solve
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.random import draw_prior, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 
 GRID = bd.pde.Grid(x=(0.0, 2 * np.pi, 16), y=(0.0, 2 * np.pi, 16))
 X = GRID.centres("x")

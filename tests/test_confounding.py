@@ -12,7 +12,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.prediction.confounding import _table, confounding
-from bayes_dasl.random import draw_prior, paths
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import paths
 
 TIMES = np.linspace(0.0, 3.0, 25)
 

@@ -17,7 +17,8 @@ from scipy.special import erfc
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
-from bayes_dasl.random import draw_prior, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 
 ROUND_OFF = 1e-12
 FINE = 1e-9

@@ -19,7 +19,8 @@ from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Adversary
 from bayes_dasl.inference.linearisation import gauss_newton
 from bayes_dasl.inference.problem import pose
-from bayes_dasl.random import draw_prior, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 from tests.studies.uncertainty.problems import lotka_volterra
 
 PATH = "layer.vector_field.closure.module.layers"

@@ -9,7 +9,8 @@ import pytest
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.random import draw_prior, paths, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import paths, realise
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 PRIOR = dist.LogNormal(-2.0, 0.5)

@@ -14,8 +14,10 @@ from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl._jax.keys import as_key, printable
+from bayes_dasl._statistics.distributions import describe_distribution
 from bayes_dasl.errors import MismatchError, ModelError
-from bayes_dasl.random import _sample, describe_distribution, draw_prior, is_random, paths, realise, sample
+from bayes_dasl.priors import _sample, draw_prior
+from bayes_dasl.random import is_random, paths, realise, sample
 
 EXACT = 10 * np.sqrt(np.finfo(float).eps)
 

@@ -28,7 +28,8 @@ from bayes_dasl.layers.pde import (
     truncated,
     velocity,
 )
-from bayes_dasl.random import draw_prior, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 
 LAP = 2 * np.pi
 LINE = Grid(x=(0.0, LAP, 32))

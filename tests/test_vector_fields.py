@@ -13,7 +13,8 @@ import bayes_dasl as bd
 from bayes_dasl.inference import AbstractEngine, Samples
 from bayes_dasl.prediction.predictive import Pusher, push
 from bayes_dasl.prediction.vector_fields import rates_along_paths, watched
-from bayes_dasl.random import draw_prior, realise
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 
 DRAWS = 20
 

@@ -1,6 +1,8 @@
 """Pytrees: dotted names, the nodes that a path runs through, and gradients that stop at a tree."""
 
-from collections.abc import Iterable, Iterator
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import equinox as eqx
@@ -43,6 +45,26 @@ def nodes_along(tree: Any, path: Path) -> Iterator[tuple[Any, Any]]:
         node = child(node, key)
 
 
+def stated_units(tree: Any, path: Path) -> str:
+    """The units that a tree states for one of its leaves, random or known; the innermost statement holds.
+
+    Raises: TypeError where the path runs through an object whose parts have no names.
+    """
+    units = ""
+    for depth, (node, _) in enumerate(nodes_along(tree, path)):
+        units = _units(node, path[depth:]) or units
+    return units
+
+
+def _units(node: Any, path: Path) -> str:
+    """Units that a node states for the leaf that `path` leads to: by its fields, or by `leaf_units`."""
+    if hasattr(node, "leaf_units"):
+        return node.leaf_units(tuple(key_name(key) for key in path))
+    fields = dataclasses.fields(node) if dataclasses.is_dataclass(node) else ()
+    stated = {f.name: f.metadata.get("units", "") for f in fields}
+    return stated.get(key_name(path[0]), "")
+
+
 def prepared(tree: Any) -> Any:
     """The tree in which every node that can work something out before a solve, by `node.prepared()`, has done so."""
     return tree.prepared() if hasattr(tree, "prepared") else prepared_inside(tree)
@@ -54,13 +76,16 @@ def prepared_inside(tree: Any) -> Any:
     return jtu.tree_map(lambda node: node.prepared() if inside(node) else node, tree, is_leaf=inside)
 
 
-def short_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str, str]:
+def short_names(
+    names: Iterable[str], reserved: Iterable[str] = (), least: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """The shortest suffix of each dotted name that is unambiguous, is not reserved and starts with a word.
 
-    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say).
+    `layer.initial.hare` becomes `initial.hare` if `hare` is reserved (an observable, say). Of some names the suffix has
+    at `least` so many parts.
     """
-    names, taken = list(names), set(reserved)
-    suffixes = {name: list(_suffixes(name)) for name in names}
+    names, taken, least = list(names), set(reserved), least or {}
+    suffixes = {name: list(_suffixes(name, least.get(name, 1))) for name in names}
     counts: dict[str, int] = {}
     for candidates in suffixes.values():
         for suffix in candidates:
@@ -68,11 +93,21 @@ def short_names(names: Iterable[str], reserved: Iterable[str] = ()) -> dict[str,
     return {name: next((s for s in suffixes[name] if counts[s] == 1 and s not in taken), name) for name in names}
 
 
-def _suffixes(name: str) -> Iterator[str]:
+def _suffixes(name: str, least: int) -> Iterator[str]:
     parts = name.split(".")
-    for start in range(len(parts) - 1, -1, -1):
+    for start in range(len(parts) - least, -1, -1):
         if not parts[start].isdigit():
             yield ".".join(parts[start:])
+
+
+def argument_names(function: Callable[..., Any], number: int) -> list[str]:
+    """Names of the first arguments of a function, or their number where it has none for them."""
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):  # a function of C that does not tell
+        parameters = ()
+    names = [p.name for p in parameters if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)][:number]
+    return names + [str(i) for i in range(len(names), number)]
 
 
 class FrozenDict(dict):

@@ -5,9 +5,10 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
+from .._statistics.distributions import may_be_negative
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
-from ..random import Module, Scalar, Values, may_be_negative
+from ..random import Module, Scalar, Values
 from .bases.families import AbstractFamily
 
 _MONOTONE = (None, "increasing", "decreasing")
@@ -93,6 +94,11 @@ class Basis(Module):
             )
         if (self.monotone or self.positive) and may_be_negative(self.scale):
             raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
+
+    @property
+    def drawn_over(self) -> dict[str, tuple[float, float]]:
+        """The range of each input that a figure of the function shows."""
+        return dict(zip(self.input, self.family.ranges, strict=True))
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         known = {"t": t, **u, **y}

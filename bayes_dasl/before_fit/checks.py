@@ -23,7 +23,8 @@ from ..judgement.failures import FEW
 from ..layers import Jump
 from ..model import Model
 from ..prediction.predictive import Draws, Pushed, push
-from ..random import draw_prior, paths
+from ..priors import draw_prior
+from ..random import paths
 
 _DRAWS = 256
 _GRADIENTS = 64

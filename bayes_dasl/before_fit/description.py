@@ -12,14 +12,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from .._statistics.distributions import describe_distribution
 from ..errors import ModelError
-from ..random import Module, RandomLeaf, describe_distribution, is_random, paths
+from ..random import Module, RandomLeaf, Shared, is_random, paths
 
 if TYPE_CHECKING:
     import matplotlib.figure
     import rich.tree
 
 _WIDTH = 120
+_BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 
 
@@ -112,7 +114,11 @@ def describe(model: Module) -> Description:
     """
     if not isinstance(model, eqx.Module):
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")
-    return Description(_node("", "", model, "science", paths(model)))
+    leaves = paths(model)
+    root = _node("", "", model, "science", leaves)
+    entries = tuple(_inferred(path, leaf, leaf.places) for path, leaf in leaves.items() if path not in leaf.places)
+    beside = Node(_BESIDE, "", "science", {}, entries, ())
+    return Description(dataclasses.replace(root, children=(*root.children, beside)) if entries else root)
 
 
 def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, RandomLeaf]) -> Node:
@@ -172,11 +178,15 @@ def _setting(value: Any) -> str:
     return (getattr(value, "__name__", "") if callable(value) else str(value)).replace("<lambda>", "")
 
 
-def _inferred(name: str, leaf: RandomLeaf) -> Entry:
-    return Entry(name, True, describe_distribution(leaf.distribution), leaf.shape, leaf.units, leaf.group)
+def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
+    where = f" in {' and '.join(places)}" if places else ""
+    return Entry(name, True, describe_distribution(leaf.distribution) + where, leaf.shape, leaf.units, leaf.group)
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:
+    if is_random(value):  # one that is shared, or worked out of others
+        what = describe_distribution(value) + (", shared" if isinstance(value, Shared) else "")
+        return Entry(name, False, what, value.shape(), metadata.get("units", ""), group)
     return Entry(name, False, _value(value), np.shape(value), metadata.get("units", ""), group)
 
 

@@ -19,7 +19,7 @@ from ..layers import ODE
 from ..layers.ode import find_solver
 from ..model import Model
 from ..prediction.predictive import push
-from ..random import draw_prior
+from ..priors import draw_prior
 
 _SOLVERS = ("tsit5", "rodas5p")
 _DRAWS = 32

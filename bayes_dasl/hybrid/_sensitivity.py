@@ -16,18 +16,23 @@ from numpyro.distributions import biject_to
 from .._jax.tree import FrozenDict, dotted, prepared
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory, with_adjoint
+from ..layers._functions import method_of
 from ..random import Module, RandomLeaf, Values
 
 
 @dataclasses.dataclass(frozen=True)
 class Coordinates:
-    """How far a leaf can move: in its own numbers, or in those of a support of another dimension, as of shares."""
+    """How far a leaf can move: in its own numbers, or in those of a support of another dimension, as of shares.
 
+    A shared leaf moves in all of its `places` at once.
+    """
+
+    places: tuple[str, ...]
     shape: tuple[int, ...]
     support: Any = None
 
     def __hash__(self) -> int:  # NumPyro's constraints have none
-        return hash((self.shape, type(self.support)))
+        return hash((self.places, self.shape, type(self.support)))
 
     def free(self, value: Any) -> Array:
         """The coordinates of a value."""
@@ -39,8 +44,8 @@ class Coordinates:
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The coordinates of random leaves, by path."""
-    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items())
+    """The coordinates of random leaves, by path; of those on which others depend alone there are none."""
+    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places)
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:
@@ -48,20 +53,23 @@ def _coordinates(leaf: RandomLeaf) -> Coordinates:
     try:
         shape = tuple(biject_to(support).inverse_shape(leaf.shape))
     except NotImplementedError:  # a support without coordinates, such as a sphere
-        return Coordinates(leaf.shape)
-    return Coordinates(leaf.shape) if shape == leaf.shape else Coordinates(shape, support)
+        return Coordinates(leaf.places, leaf.shape)
+    same = shape == leaf.shape
+    return Coordinates(leaf.places, leaf.shape) if same else Coordinates(leaf.places, shape, support)
 
 
 def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
     """The coordinates of some leaves of a realised tree as one vector, and the tree for another such vector."""
     held, structure = jtu.tree_flatten_with_path(tree)
-    at = {i: leaves[dotted(path)] for i, (path, _) in enumerate(held) if dotted(path) in leaves}
-    flat, unravel = ravel_pytree([how.free(held[i][1]) for i, how in at.items()])
+    number = {dotted(path): i for i, (path, _) in enumerate(held)}
+    moving = [how for how in leaves.values() if how.places[0] in number]
+    flat, unravel = ravel_pytree([how.free(held[number[how.places[0]]][1]) for how in moving])
 
     def rebuild(numbers: Array) -> Any:
         changed = [leaf for _, leaf in held]
-        for (i, how), free in zip(at.items(), unravel(numbers), strict=True):
-            changed[i] = how.value(free)
+        for how, free in zip(moving, unravel(numbers), strict=True):
+            for place in how.places:
+                changed[number[place]] = how.value(free)
         return structure.unflatten(changed)
 
     return flat, rebuild
@@ -125,7 +133,12 @@ def _along(layer: AbstractTrajectory, rebuild: Callable, flat: Array, directions
 
     def observe(t, y, u):
         states, along = _parted(y)
-        of = lambda p, s: dict(rebuild(p).observe(t, s, u)) if layer.observe else s  # noqa: E731
+
+        def of(numbers, states):
+            at = rebuild(numbers)
+            observed = method_of(at.vector_field, at.observe)
+            return dict(observed(t, states, u)) if observed else states
+
         values, moved = jax.vmap(lambda d, s: jax.jvp(of, (flat, states), (d, s)), out_axes=(None, 0))(
             directions, along
         )

@@ -15,13 +15,14 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
+from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
 from ..errors import ModelError
 from ..hybrid import Residual
 from ..layers import ODE, Algebraic
 from ..layers.sde import StochasticEquation
 from ..model import Model
-from ..random import is_random, paths, stated_units
+from ..random import is_random, paths
 
 _POINTS = 8
 _FACTOR = 1.7
@@ -127,7 +128,7 @@ def _numbers(function: Any) -> dict[str, tuple[tuple, Any]]:
 def _stated(function: Any, path: tuple) -> str:
     try:
         return stated_units(function, path)
-    except ModelError:  # a known number inside of something whose parts have no names
+    except TypeError:  # a known number inside of something whose parts have no names
         return ""
 
 

@@ -20,7 +20,7 @@ from .._runs.lock import alone_in
 from ..errors import ReadError
 from ..model import Model
 from ..prediction.identity import versions
-from ..random import draw_prior
+from ..priors import draw_prior
 from .device import check_device, computing_on
 from .dimensions import check_units
 from .engine import AbstractEngine, check_engine, restored

@@ -24,7 +24,8 @@ from ..data.layer_inputs import Inputs
 from ..errors import UnreadableError
 from ..layers import with_adjoint
 from ..model import Model, Observed, check_data, posterior_fingerprint
-from ..random import draw_prior, paths, realise
+from ..priors import draw_prior
+from ..random import paths, realise
 from .sites import Sites, constrained, labels, sites_of, unconstrained
 
 _WIDTH_DRAWS, _CENTRAL = 500, (0.15866, 0.84134)
@@ -78,9 +79,9 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, log_jacobian = constrained(self.sites, position)
+        values, volumes = constrained(self.sites, position)
         log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
-        value = log_joint + log_jacobian
+        value = log_joint + sum(volumes.values(), jnp.zeros(()))
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
     def log_prior(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
@@ -89,8 +90,8 @@ class Problem(eqx.Module):
         Args:
             position: where, in the unconstrained space, `(dimension,)`.
         """
-        values, log_jacobian = constrained(self.sites, position)
-        return sum(log_priors_of(self.model, values).values(), log_jacobian)
+        values, volumes = constrained(self.sites, position)
+        return sum(log_priors_of(self.model, values).values(), sum(volumes.values(), jnp.zeros(())))
 
     def log_priors(self, position: Float[Array, " dimension"]) -> Priors:
         """The log priors of a position by group, with the volume of the way to the unconstrained space.
@@ -99,12 +100,10 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         found = {"science": jnp.zeros(()), "latent": jnp.zeros(()), "network": jnp.zeros(())}
-        values = self.constrain(position)
+        values, volumes = constrained(self.sites, position)
+        of_leaves = log_priors_of(self.model, values)
         for path, leaf in paths(self.model).items():
-            site = self.sites[path]
-            x = position[site.start : site.start + site.size].reshape(site.bijector.inverse_shape(site.shape))
-            volume = jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
-            found[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume
+            found[leaf.group] += of_leaves[path] + volumes[path]
         return found
 
     def terms(
@@ -310,7 +309,7 @@ class Problem(eqx.Module):
 
 def log_priors_of(model: Model, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
     """The log prior density of each random leaf at its own value, by path."""
-    return {path: jnp.sum(leaf.distribution.log_prob(values[path])) for path, leaf in paths(model).items()}
+    return {path: jnp.sum(leaf.given(values).log_prob(values[path])) for path, leaf in paths(model).items()}
 
 
 def pose(model: Model, data: xr.Dataset) -> Problem:

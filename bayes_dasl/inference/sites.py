@@ -3,10 +3,12 @@
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
@@ -19,48 +21,115 @@ from numpyro.distributions.transforms import (
     biject_to,
 )
 
-from ..random import RandomLeaf
+from ..random import Dependent, RandomLeaf
 
 type Sites = OrderedDict[str, Site]
 """By path, in the order of the vector; JAX would sort a plain dictionary whenever a tree is mapped."""
 
 
 class Site(eqx.Module):
-    """Where one random leaf lies in the flat vector, and how it gets there."""
+    """Where one random leaf lies in the flat vector, and how it gets there.
+
+    One whose prior has a location and a scale that depend on other leaves is there in units of these (non-centring), so
+    that no scale near zero makes a funnel; it is given as `standardised`.
+    """
 
     start: int
     shape: tuple[int, ...]
     bijector: Transform
+    standardised: RandomLeaf | None = None
 
     @property
     def size(self) -> int:
         """Unconstrained numbers: a point of the simplex of three has two."""
         return math.prod(self.bijector.inverse_shape(self.shape))
 
+    def value(self, position: Float[Array, " dimension"], values: Mapping[str, Array]) -> tuple[Array, Array]:
+        """The value of the leaf at a position, given those that it depends on, and the log of the volume stretched."""
+        x = position[self.start : self.start + self.size].reshape(self.bijector.inverse_shape(self.shape))
+        volume = jnp.zeros(())
+        if (spread := self._spread(values)) is not None:
+            x, volume = spread.from_standard(x)
+        value: Any = self.bijector(x)
+        return value, volume + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
+
+    def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
+        """Where it lies in the flat vector, from its value and those that it depends on."""
+        x: Any = self.bijector.inv(value)
+        spread = self._spread(values)
+        return jnp.ravel(x if spread is None else spread.standard(x))
+
+    def _spread(self, values: Mapping[str, Array]) -> "_Spread | None":
+        return None if self.standardised is None else _spread(self.standardised.given(values))
+
 
 def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
     """The sites of random leaves by path, one after the other, and the length of the vector."""
     sites, start = OrderedDict(), 0
     for path, leaf in leaves.items():
-        sites[path] = Site(start, leaf.shape, bijector(leaf.distribution.support))
+        prior = leaf.distribution
+        standardised = leaf if isinstance(prior, Dependent) and _spread(prior.example()) is not None else None
+        sites[path] = Site(start, leaf.shape, bijector(prior.support), standardised)
         start += sites[path].size
     return sites, start
 
 
-def constrained(sites: Sites, position: Float[Array, " dimension"]) -> tuple[dict[str, Array], Array]:
-    """Named values of a flat position, and the log of the volume that the way there stretches."""
-    values, log_jacobian = {}, jnp.zeros(())
+def constrained(sites: Sites, position: Float[Array, " dimension"]) -> tuple[dict[str, Array], dict[str, Array]]:
+    """Named values of a flat position, and of each the log of the volume that the way there stretches."""
+    values, volumes = {}, {}
     for path, site in sites.items():
-        flat = position[site.start : site.start + site.size]
-        x = flat.reshape(site.bijector.inverse_shape(site.shape))
-        values[path] = site.bijector(x)
-        log_jacobian += jnp.sum(site.bijector.log_abs_det_jacobian(x, values[path]))
-    return values, log_jacobian
+        values[path], volumes[path] = site.value(position, values)
+    return values, volumes
 
 
 def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " dimension"]:
     """The flat position of named values."""
-    return jnp.concatenate([jnp.ravel(site.bijector.inv(values[path])) for path, site in sites.items()])
+    return jnp.concatenate([site.flat(values[path], values) for path, site in sites.items()])
+
+
+class _Spread(NamedTuple):
+    """Location and scale of a prior in unconstrained numbers; the scale of vectors may be a triangular matrix."""
+
+    location: Any
+    scale: Any
+
+    def from_standard(self, z: Array) -> tuple[Array, Array]:
+        if isinstance(self.scale, _Triangular):
+            factor = self.scale.factor
+            moved = jnp.einsum("...ij,...j->...i", factor, z)
+            log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
+            return self.location + moved, jnp.sum(jnp.broadcast_to(log_diagonal, z.shape))
+        return self.location + self.scale * z, jnp.sum(jnp.broadcast_to(jnp.log(self.scale), z.shape))
+
+    def standard(self, x: Array) -> Array:
+        away = x - self.location
+        if isinstance(self.scale, _Triangular):
+            factor = jnp.broadcast_to(self.scale.factor, (*away.shape, away.shape[-1]))
+            return solve_triangular(factor, away[..., None], lower=True)[..., 0]
+        return away / self.scale
+
+
+class _Triangular(NamedTuple):
+    factor: Any
+
+
+_SCALED = (dist.HalfNormal, dist.HalfCauchy, dist.Weibull)
+_RATED = (dist.Exponential, dist.Gamma)
+
+
+def _spread(prior: Any) -> _Spread | None:
+    """Location and scale of a prior in unconstrained numbers; none of other families."""
+    while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
+        prior = prior.base_dist
+    located = {"loc", "scale"} <= prior.arg_constraints.keys() and prior.support is constraints.real
+    if located or type(prior) is dist.LogNormal:
+        return _Spread(prior.loc, prior.scale)
+    if type(prior) is dist.MultivariateNormal:
+        return _Spread(prior.loc, _Triangular(prior.scale_tril))
+    # Of what is positive the unconstrained number is the logarithm, whose location is that of the scale.
+    if type(prior) in _SCALED:
+        return _Spread(jnp.log(prior.scale), 1.0)
+    return _Spread(-jnp.log(prior.rate), 1.0) if type(prior) in _RATED else None
 
 
 def labels(sites: Sites) -> list[str]:

@@ -1,15 +1,17 @@
 """The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
+from types import FunctionType
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 
 from ..errors import BayesDaslError, ModelError
-from ..random import check_scalar, is_function, is_random, shape_of, with_ones
+from ..random import check_scalar, is_function, is_random, paths, shape_of, with_ones
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
@@ -41,9 +43,35 @@ def _listed(names: Iterable[str]) -> str:
     return ", ".join(names) or "(none)"
 
 
-def output_names(observe: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
+def output_names(observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
     """Names of what is predicted: of the states, or of what `observe` makes of them."""
+    observe = method_of(with_ones(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
+
+
+def method_of(equations: Any, function: Any) -> Any:
+    """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of these.
+
+    Raises: ModelError for a method that holds unknown numbers of its own.
+    """
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, eqx.Module) and paths(owner):
+        kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
+        raise ModelError(f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}")
+    for node in _modules(equations) if isinstance(function, FunctionType) else ():
+        if getattr(type(node), function.__name__, None) is function:
+            return lambda t, y, u: function(node, t, y, u)
+    return function
+
+
+def _modules(tree: Any) -> Iterator[eqx.Module]:
+    """A module and those inside it, the outer ones first."""
+    if isinstance(tree, eqx.Module):
+        yield tree
+    inside = lambda node: node is not tree and isinstance(node, eqx.Module)  # noqa: E731
+    for node in jax.tree.leaves(tree, is_leaf=inside):
+        if inside(node):
+            yield from _modules(node)
 
 
 def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,16 +2,18 @@
 
 import dataclasses
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Any
 
+import equinox as eqx
 import jax.tree_util as jtu
 import numpy as np
 import numpyro.distributions as dist
 
 from .._jax.tree import Path, child, dotted, key_name, nodes_along
+from .._statistics.distributions import bounds, of_a_prior
 from ..errors import ModelError
-from ..random import bounds, is_random, of_a_prior, paths
+from ..random import Dependent, RandomLeaf, Shared, is_random, occurrences
 
 
 def check_priors(tree: Any) -> None:
@@ -19,14 +21,23 @@ def check_priors(tree: Any) -> None:
 
     Raises: ModelError that names the random leaf and says what to write instead.
     """
-    for path, leaf in paths(tree).items():
+    held: dict[str, RandomLeaf] = {}
+    for leaf in occurrences(tree):
         for fault in _faults(leaf.distribution):
-            raise ModelError(f"'{path}' {fault}")
+            raise ModelError(f"'{leaf.path}' {fault}")
+        other = held.setdefault(leaf.path, leaf)
+        if other is not leaf and not eqx.tree_equal(other.distribution, leaf.distribution):
+            raise ModelError(
+                f"'{leaf.path}' is the name of two unknown numbers with different priors: call bd.shared once, and put "
+                "what it returns everywhere"
+            )
     _refuse_one_object_in_two_places(tree)
+    _refuse_unshared(held)
 
 
 def _faults(distribution: dist.Distribution) -> Iterator[str]:
-    for part in _inside(distribution):
+    of = distribution.example() if isinstance(distribution, Dependent) else distribution
+    for part in _inside(of):
         kind = type(part).__name__
         if fault := of_a_prior(part):
             yield fault
@@ -36,10 +47,10 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
             yield "has a masked distribution, which counts for nothing where it is masked: write it without its mask"
         if isinstance(part, (dist.ImproperUniform, dist.Unit)):
             yield f"has the distribution {kind}, which cannot be drawn from: take a proper one, such as a wide Normal"
-    kind = type(distribution).__name__
-    if distribution.is_discrete:
+    kind = type(of).__name__
+    if of.is_discrete:
         yield f"has the discrete distribution {kind}: only continuous ones can be inferred"
-    sides = bounds(distribution.support)
+    sides = bounds(of.support)
     if sides.get("lower", -np.inf) >= sides.get("upper", np.inf):
         yield f"has the distribution {kind} from {sides['lower']:g} to {sides['upper']:g}: the latter must be larger"
 
@@ -51,10 +62,23 @@ def _inside(distribution: Any) -> Iterator[Any]:
         distribution = getattr(distribution, "base_dist", None)
 
 
+def _refuse_unshared(leaves: Mapping[str, RandomLeaf]) -> None:
+    """Refuse one object that others depend on in several places, or that stands somewhere without its shared name."""
+    named: dict[int, str] = {}
+    for path, leaf in leaves.items():
+        other = named.setdefault(id(leaf.distribution), path)
+        if other != path and not all(name in leaves[name].places for name in (other, path)):
+            raise ModelError(
+                f"'{other}' and '{path}' are one {type(leaf.distribution).__name__} object, of which two separate "
+                "unknowns would be made: put what one call of bd.shared(…, name) returns in both places if it is one "
+                "number, or write it twice if these are two"
+            )
+
+
 def _refuse_one_object_in_two_places(tree: Any) -> None:
     held: dict[int, Path] = {}
     for path, leaf in jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]:
-        if not is_random(leaf):
+        if not is_random(leaf) or isinstance(leaf, Shared) or (isinstance(leaf, Dependent) and not leaf.drawn):
             continue
         first = held.setdefault(id(leaf), path)
         if first is not path and not (_by_default(tree, first) and _by_default(tree, path)):
@@ -85,6 +109,7 @@ def _told(tree: Any, one: Path, other: Path) -> str:
     of_noise = all(name.startswith("noise.") for name in names)
     return (
         f"'{names[0]}' and '{names[1]}' are one {kind} object, of which two separate unknowns would be made: write it "
-        "twice, an object for each place, if these are meant; one unknown number in two places is not available yet"
+        "twice, an object for each place, if these are meant; put what one call of bd.shared(…, name) returns in both "
+        "places if it is one unknown"
         + ("; one noise for all observables is bd.Model(layer, noise)" if of_noise else "")
     )

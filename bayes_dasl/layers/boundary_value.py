@@ -15,7 +15,7 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
-from ._functions import check_tolerances, named, output_names, several_names, shapes_of
+from ._functions import check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
 from .implicit import check_guess, differentiable, guess_function, matching, search
 from .layer import AbstractLayer, Prediction, predict_rows
@@ -93,7 +93,7 @@ class BoundaryValue(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return output_names(self.observe, self._unknowns, self.forcings)
+        return output_names(self.observe, self.vector_field, self._unknowns, self.forcings)
 
     @property
     def states(self) -> int:
@@ -132,7 +132,9 @@ class BoundaryValue(AbstractLayer):
             states = jax.vmap(lambda at: _hermite(at, x, y, rates(x, y)))(times)
             if self.observe is None:
                 return states
-            return at_rows(self.observe, "observe", times, states, forced_rows(inputs, self.forcings))
+            return at_rows(
+                method_of(self.vector_field, self.observe), "observe", times, states, forced_rows(inputs, self.forcings)
+            )
 
         ok = ok & jnp.all(self._inside(inputs.times))
         return predict_rows(values, inputs.times, ok, {"steps": steps})

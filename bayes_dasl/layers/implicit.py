@@ -16,7 +16,7 @@ from .._jax.tree import FrozenDict, frozen
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
-from ._functions import check_tolerances, named, output_names, several_names, shapes_of
+from ._functions import check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
 from .layer import AbstractLayer, Prediction, predict_rows
 
@@ -183,7 +183,7 @@ class Implicit(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return output_names(self.observe, self._unknowns, self.forcings)
+        return output_names(self.observe, self.equations, self._unknowns, self.forcings)
 
     @property
     def states(self) -> int:
@@ -205,7 +205,8 @@ class Implicit(AbstractLayer):
                 return unravel(differentiable(self._residuals(t, u, unravel), root))
 
             y = jax.vmap(unknowns)(times, u, roots)
-            return y if self.observe is None else at_rows(self.observe, "observe", times, y, u)
+            observe = method_of(self.equations, self.observe)
+            return y if observe is None else at_rows(observe, "observe", times, y, u)
 
         return predict_rows(values, inputs.times, jnp.all(found), {"steps": jnp.max(steps)})
 

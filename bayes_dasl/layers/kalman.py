@@ -12,10 +12,11 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
+from .._statistics.distributions import may_be_negative
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
-from ..random import check_scalar, is_random, may_be_negative
-from ._functions import any_state, check_tolerances, start_time
+from ..random import check_scalar, is_random
+from ._functions import any_state, check_tolerances, method_of, start_time
 from ._steps import RetryingController, safe_rates
 from .layer import AbstractFilter, Prediction, finite, prediction, shielded
 from .ode import find_solver
@@ -203,7 +204,8 @@ class Kalman(StochasticEquation, AbstractFilter):
 
         def observed(y):
             states = unravel(y)
-            seen = states if self.observe is None else self.observe(t, states, inputs.forced(t))
+            observe = method_of(self.drift, self.observe)
+            seen = states if observe is None else observe(t, states, inputs.forced(t))
             values = jnp.stack([jnp.asarray(seen[name], y.dtype) for name in self.outputs])
             return values, values
 

@@ -12,7 +12,7 @@ from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Values, VectorField, is_function
-from ._functions import any_state, check_initial, check_tolerances, output_names, several_names, start_time
+from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
@@ -63,7 +63,7 @@ class ODE(AbstractTrajectory):
             the rate of change of every state, in its units per unit of time.
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
         observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
-            states themselves are.
+            states themselves are. A method of the equations' class, such as `Bucket.flow`, is called on the equations.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
         start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
             the model is fitted to.
@@ -111,7 +111,7 @@ class ODE(AbstractTrajectory):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return output_names(self.observe, any_state(self.initial), self.forcings)
+        return output_names(self.observe, self.vector_field, any_state(self.initial), self.forcings)
 
     @property
     def states(self) -> int:
@@ -184,7 +184,7 @@ class ODE(AbstractTrajectory):
         """
         if self.observe is None:
             return prediction(states, ok, {"steps": steps}, **more)
-        observe, forced = self.observe, self._forced(inputs)
+        observe, forced = method_of(self.vector_field, self.observe), self._forced(inputs)
 
         def rows(times):
             return jax.vmap(lambda t, y: dict(observe(t, y, forced(t))))(times, states)

@@ -18,7 +18,7 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs, Step
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
-from ._functions import any_state, check_initial, output_names, several_names, shapes_of
+from ._functions import any_state, check_initial, method_of, output_names, several_names, shapes_of
 from .layer import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
 
 # A time this far beyond the grid, in steps of it, is on its end but for rounding.
@@ -63,7 +63,7 @@ class StochasticEquation(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return output_names(self.observe, any_state(self.initial), self.forcings)
+        return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
 
     @property
     def states(self) -> int:
@@ -196,7 +196,7 @@ class SDE(StochasticEquation):
         named, stats = jax.vmap(unravel)(states), {"steps": jnp.asarray(steps)}
         if self.observe is None:
             return prediction(named, ok, stats)
-        observe = self.observe
+        observe = method_of(self.drift, self.observe)
 
         def rows(times):
             return jax.vmap(lambda t, y: dict(observe(t, y, inputs.forced(t))))(times, named)

@@ -14,7 +14,7 @@ from .._jax.tree import FrozenDict, frozen, prepared
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random
-from ._functions import check_tolerances, named, output_names, several_names
+from ._functions import check_tolerances, method_of, named, output_names, several_names
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, limits
 from .algebraic import at_rows, forced_rows
@@ -84,7 +84,7 @@ class SteadyState(AbstractLayer):
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        return output_names(self.observe, self._begin, self.forcings)
+        return output_names(self.observe, self.vector_field, self._begin, self.forcings)
 
     @property
     def states(self) -> int:
@@ -98,7 +98,7 @@ class SteadyState(AbstractLayer):
     def __call__(self, inputs: Inputs) -> Prediction:
         u = forced_rows(inputs, self.forcings)
         start, unravel = ravel_pytree(self._begin)
-        field = prepared(self.vector_field)
+        field, observe = prepared(self.vector_field), method_of(self.vector_field, self.observe)
 
         def rates(t, u):
             def flat(y):
@@ -113,7 +113,7 @@ class SteadyState(AbstractLayer):
 
         def values(times):
             y = jax.vmap(lambda t, u, root: unravel(differentiable(rates(t, u), root)))(times, u, roots)
-            return y if self.observe is None else at_rows(self.observe, "observe", times, y, u)
+            return y if observe is None else at_rows(observe, "observe", times, y, u)
 
         return predict_rows(values, inputs.times, jnp.all(ok), {"steps": jnp.max(steps)})
 

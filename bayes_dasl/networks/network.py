@@ -19,6 +19,8 @@ from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
 from .weights import AbstractWeights, Horseshoe
 
+_REACH = 2.5  # widths of an input to either side of its middle that a figure shows
+
 type WeightPrior = Callable[[str, Array], Any]
 """From the dotted name of an array of a module and the array: a distribution of its shape, or `AbstractWeights`."""
 
@@ -203,6 +205,13 @@ class Network(Module):
         size = len(inputs), len(outputs)
         module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
         return cls(module, inputs, outputs, scale, **more)
+
+    @property
+    def drawn_over(self) -> dict[str, tuple[float, float]]:
+        """The range of each input that a figure of the function shows: 2.5 of its widths to either side."""
+        return {
+            name: (middle - _REACH * width, middle + _REACH * width) for name, (middle, width) in self.inputs.items()
+        }
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         known = {"t": t, **u, **y}

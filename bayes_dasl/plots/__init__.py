@@ -7,13 +7,14 @@ hatches or labels say the same.
 
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION
 from .calibration import plot_coverage as plot_coverage, plot_pit as plot_pit
+from .derived import plot_derived as plot_derived
 from .field import plot_field as plot_field
 from .forecast import (
     epistemic_parts as epistemic_parts,
     plot_decomposition as plot_decomposition,
     plot_forecast as plot_forecast,
 )
-from .network import plot_network as plot_network, plot_training as plot_training
+from .function import plot_function as plot_function, plot_training as plot_training
 from .posterior import (
     plot_prior_posterior as plot_prior_posterior,
     plot_ranks as plot_ranks,

@@ -53,7 +53,7 @@ def plot_prior_posterior(post: xr.DataTree, names: Sequence[str] | None = None) 
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(names), height=1.55)
         for ax, name in zip(axes, names, strict=True):
-            _draw_densities(ax, posterior[name], prior.get(name))
+            draw_densities(ax, posterior[name], prior.get(name))
             ax.set_title(plain(name))
             ax.set_xlabel(plain(posterior[name].attrs.get("units") or "(no unit stated)"), fontsize=9)
         fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
@@ -102,7 +102,8 @@ def _elements(name: Hashable, array: xr.DataArray) -> list[tuple[str, xr.DataArr
     return found
 
 
-def _draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None) -> None:
+def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None) -> None:
+    """Draw the density of the draws of one number, on that of its prior."""
     after = sorted_finite(posterior.values)
     before = after[:0] if prior is None else sorted_finite(prior.values)
     low, high = _shown(after, before)

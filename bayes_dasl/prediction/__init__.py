@@ -1,4 +1,5 @@
 """Prediction: draws to and from a DataTree, and what a model says of them at any times."""
 
+from .derived import evaluate as evaluate
 from .forecasts import forecast as forecast
 from .posterior import load as load, save as save

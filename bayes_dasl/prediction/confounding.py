@@ -116,7 +116,7 @@ def _table(
     short, labels = names(model), []
     for path, how in coordinates(leaves).items():
         inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
-        labels += [short[f"layer.{path}"] + tag for tag in inside]
+        labels += [short[f"layer.{path}" if path in how.places else path] + tag for tag in inside]
     # Equal numbers have a standard deviation of what rounding leaves of them.
     spread = theta.std(axis=0), shift.std(axis=0)
     moving = (spread[0] > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)) & (

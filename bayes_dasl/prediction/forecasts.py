@@ -5,7 +5,7 @@ import datetime
 import math
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import jax
@@ -74,12 +74,13 @@ def forecast(
     Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
     each member, one after the other), `noise` (the parameters of the distribution that each of these was drawn from),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
-    `steps`), `mismatch` (of the constraints, at the forecast's times), `vector_field` as `fit` has it, along the
-    forecast, and `posterior`, the draws that were pushed. A draw whose solve fails is NaN and counted in `ok`. `noise`
-    has no parameters of a noise of one's own that is made of several of NumPyro's distributions. Of a model with
-    science and network, from 100 draws on, also `exchanged_mean`: the conditional mean where one group of leaves was
-    `kept` and all others were those of another draw, for up to 4000 draws, from which `decompose` splits the epistemic
-    variance. These solves wait until the group is looked at or saved; with `path` they are made at once.
+    `steps`), `unobserved` (outputs of the layer that no datum observes, without noise), `mismatch` (of the constraints,
+    at the forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the draws that were
+    pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that
+    is made of several of NumPyro's distributions. Of a model with science and network, from 100 draws on, also
+    `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of another
+    draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
+    is looked at or saved; with `path` they are made at once.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
@@ -87,9 +88,7 @@ def forecast(
     """
     began = time.perf_counter()
     check_belongs(model, post)
-    data = _as_dataset(at, post, model.index)
-    seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
-    data = in_units_of_fit(model, post, data.drop_vars(seen))
+    data = _asked(model, post, at)
     inputs = _inputs(model, post, data)
     whose = model_of(model, post, what_if=what_if)
     if whose["model"] != OWN:
@@ -144,6 +143,22 @@ def forecast(
     return xr.open_datatree(path, engine="h5netcdf")
 
 
+def inputs_at(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> Inputs:
+    """The inputs of a model at times that one may ask for, from where the fit started.
+
+    Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
+    """
+    check_belongs(model, post)
+    return _inputs(model, post, _asked(model, post, at))
+
+
+def _asked(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
+    """Times and forcings that are asked for, in the units of the fit, without observations."""
+    data = _as_dataset(at, post, model.index)
+    seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
+    return in_units_of_fit(model, post, data.drop_vars(seen))
+
+
 def _arrays(pusher: Pusher, repeats: int, *, in_memory: bool) -> dict[str, dict[str, np.ndarray]]:
     """Arrays `(draw, …)` by group and variable, for what is pushed."""
     drawn = pusher.draws * repeats
@@ -152,6 +167,7 @@ def _arrays(pusher: Pusher, repeats: int, *, in_memory: bool) -> dict[str, dict[
         "noise": (drawn, _flat(pusher.shapes.noise)),
         "conditional_mean": (pusher.draws, pusher.shapes.mean),
         "conditional_variance": (pusher.draws, pusher.shapes.variance),
+        "unobserved": (pusher.draws, pusher.shapes.unobserved),
     }
     return {group: _blank(of_one, draws, in_memory=in_memory) for group, (draws, of_one) in shapes.items()}
 
@@ -174,9 +190,20 @@ def _by_draw(model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, 
         kind = model.noise_of(str(name))
         variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
+    if arrays["unobserved"]:
+        groups["unobserved"] = over_data(arrays["unobserved"], post, _like_outputs(model, arrays["unobserved"]), data)
     noise = {n: {p: arrays["noise"][f"{n}.{p}"] for p in own} for n, own in pusher.shapes.noise.items()}
     groups["noise"] = noise_group(pusher.shapes.families, noise, groups["predictions"])
     return groups
+
+
+def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
+    """Data as there would be of outputs that nobody observed."""
+    dims = {name: model.dims(name) for name in names}
+    units = {name: model.layer.units.get(name, "") for name in names}
+    return xr.Dataset(
+        {n: (own, np.zeros((1,) * len(own)), {"units": units[n]} if units[n] else {}) for n, own in dims.items()}
+    )
 
 
 def _exchanged_group(post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray) -> xr.Dataset:
@@ -198,6 +225,7 @@ def _fill(into: Rows, pusher: Pusher, post: xr.DataTree, repeats: int, key: Arra
             ("noise", drawn, _flat(noise)),
             ("conditional_mean", rows, part.mean),
             ("conditional_variance", rows, part.variance),
+            ("unobserved", rows, part.unobserved),
         ):
             for name, value in values.items():
                 into[group][name][at] = value

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Array
 from scipy.special import gammaincinv
 
-from ..random import bounds
+from .._statistics.distributions import bounds
 from .conditional import Parameters
 from .predictive import Pushed
 

@@ -12,15 +12,18 @@ import xarray as xr
 
 from .._jax.tree import short_names
 from .._runs.files import replacing
+from .._statistics.distributions import chosen_bounds, describe_distribution
 from ..data.datasets import in_units, index_of, units_of
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
-from ..random import RandomLeaf, chosen_bounds, describe_distribution, paths
+from ..random import RandomLeaf, paths
 
 
 def names(model: Model) -> dict[str, str]:
     """The name in results of every random leaf, by its path: the shortest suffix that is unambiguous."""
-    return short_names(paths(model), reserved=(*model.observables, model.index, "chain", "draw"))
+    leaves = paths(model)
+    least = {path: leaf.own for path, leaf in leaves.items()}
+    return short_names(leaves, (*model.observables, model.index, "chain", "draw"), least)
 
 
 def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:

@@ -47,8 +47,8 @@ class Pushed(eqx.Module):
     """What draws predict; the leading axis is the draw. Values are NaN where the solver failed.
 
     `mismatch` is the root mean square of each standardised mismatch and broken constraint, `log_factor` what all of
-    them add to the log density. `noise` has the parameters of the distribution of each datum where its family, by name
-    in `families`, and they make it anew.
+    them add to the log density. `unobserved` are outputs without noise. `noise` has the parameters of the distribution
+    of each datum where its family, by name in `families`, and they make it anew.
     """
 
     mean: dict[str, Any]
@@ -59,6 +59,7 @@ class Pushed(eqx.Module):
     predictions: dict[str, Any]
     mismatch: dict[str, Any] = eqx.field(default_factory=dict)
     log_factor: Any = 0.0
+    unobserved: dict[str, Any] = eqx.field(default_factory=dict)
     noise: dict[str, dict[str, Any]] = eqx.field(default_factory=dict)
     families: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
@@ -205,8 +206,9 @@ def _one_draw(
             name: jnp.where(jnp.isnan(y), jnp.nan, noise[name].log_prob(jnp.where(jnp.isnan(y), 1.0, y)))
             for name, y in (observed or {}).items()
         }
-        predictions, parameters = {}, {}
+        predictions, parameters, beside = {}, {}, {}
         if kind is not None:
+            beside = {name: masked(v) for name, v in prediction.values.items() if name not in noise}
             keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
             for k, (name, d) in zip(keys, noise.items(), strict=True):
@@ -221,6 +223,7 @@ def _one_draw(
             predictions,
             {name: masked(jnp.sqrt(jnp.mean(jnp.square(v)))) for name, v in prediction.mismatches.items()},
             prediction.log_factor,
+            beside,
             {name: _marked(ok, held) for name, held in parameters.items()},
             tuple((name, type(noise[name]).__name__) for name in parameters),
         )

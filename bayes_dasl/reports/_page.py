@@ -51,6 +51,7 @@ def render(
     title: str,
     name: str,
     rivals: Mapping[str, xr.DataTree],
+    derived: xr.Dataset | None = None,
 ) -> str:
     """Return the page as HTML."""
     _check_arguments(post, fc, name, rivals)
@@ -91,6 +92,7 @@ def render(
         negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),
+        derived=_figures.derived_cards(fc, derived),
         parameters=_tables.parameter_rows(post, summary),
         parameter_total=len(summary),
         weights=_tables.weight_rows(post),

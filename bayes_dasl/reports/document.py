@@ -46,6 +46,7 @@ def report(
     title: str = "Forecast report",
     name: str = "model",
     rivals: Mapping[str, xr.DataTree] | None = None,
+    derived: xr.Dataset | None = None,
 ) -> Report:
     """Report on one fit and its forecast.
 
@@ -57,10 +58,11 @@ def report(
         title: that of the page.
         name: that of the model, in tables and figures.
         rivals: forecasts of other models by name, to be scored on the same data.
+        derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes.
 
     Raises: MismatchError for what is no posterior or forecast, if the test data and a forecast share no observable or
     no time, or if a rival has the name of the model or of a baseline.
     """
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 
-    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}))
+    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived))

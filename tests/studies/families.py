@@ -14,7 +14,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl.inference import AbstractEngine
 from bayes_dasl.prediction.predictive import push
-from bayes_dasl.random import draw_prior
+from bayes_dasl.priors import draw_prior
 
 TIMES = np.linspace(0.0, 6.0, 46)
 UNTIL = 4.0

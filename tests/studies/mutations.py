@@ -43,7 +43,7 @@ MUTANTS = (
         ("tests/test_noise.py::test_log_density",),
     ),
     Mutant(
-        "one key for all prior draws", "bayes_dasl/random.py",
+        "one key for all prior draws", "bayes_dasl/priors.py",
         "keys = jax.random.split(key, max(len(leaves), 1))[: len(leaves)]",
         "keys = jnp.stack([key] * len(leaves))",
         ("tests/test_random.py::TestPriorDraws",),
@@ -366,15 +366,15 @@ MUTANTS = (
     ),
     Mutant(
         "log density without the volume", "bayes_dasl/inference/problem.py",
-        "value = log_joint + log_jacobian",
+        "value = log_joint + sum(volumes.values(), jnp.zeros(()))",
         "value = log_joint",
         ("tests/test_inference.py::test_the_flat_density_is_the_models_own",
          "tests/test_inference.py::test_values_keep_their_support_and_their_volume"),
     ),
     Mutant(
         "dropped prior of a group", "bayes_dasl/inference/problem.py",
-        "found[leaf.group] += jnp.sum(leaf.distribution.log_prob(values[path])) + volume",
-        "found[leaf.group] += volume",
+        "found[leaf.group] += of_leaves[path] + volumes[path]",
+        "found[leaf.group] += volumes[path]",
         ("tests/test_members.py::test_the_prior_of_a_group_is_that_of_its_leaves",),
     ),
     Mutant(

@@ -25,6 +25,11 @@ class AbstractFamily(Module):
         return 1
 
     @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Lower and upper end of each of its inputs."""
+        return ((self.low, self.high),)  # type: ignore[attr-defined]
+
+    @property
     def has_amplitude(self) -> bool:
         """Whether it is scaled by an unknown of its own, so that its weights are standard normal."""
         return False
@@ -236,6 +241,10 @@ class Product(AbstractFamily):
     @property
     def inputs(self) -> int:
         return len(self.families)
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return tuple(ends for family in self.families for ends in family.ranges)
 
     @property
     def size(self) -> int:

@@ -9,7 +9,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 
 from ...errors import ModelError
-from ...random import Scalar, between
+from ...priors import between
+from ...random import Scalar
 from .families import AbstractFamily, check_range, held
 
 # A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.

@@ -15,7 +15,8 @@ from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
 from ...model import Model
 from ...networks.network import Network, linear_layers, networks
-from ...random import RandomLeaf, draw_prior, paths, realise
+from ...priors import draw_prior
+from ...random import RandomLeaf, paths, realise
 from ..problem import Problem
 from ..sites import constrained
 
@@ -180,7 +181,8 @@ def last_layer(problem: Problem) -> LastLayer:
     """Those of all networks of a model; none of a network whose outputs are not linear in the last of its layers."""
     leaves = paths(problem.model)
     inside = [(where, network) for where, network in networks(problem.model) if where.startswith("layer.")]
-    parts = [path for where, network in inside for path in _linear_paths(where, network, leaves)]
+    # A network that is shared stands in several places.
+    parts = dict.fromkeys(path for where, network in inside for path in _linear_paths(where, network, leaves))
     coordinates: list[int] = []
     moments: list[list[np.ndarray]] = [[], []]
     for path in parts:
@@ -198,20 +200,21 @@ def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -
     if not layers:
         return []
     # Of weights under a horseshoe it is the standard normal factor that is linear.
-    named = [f"{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")]
-    inside = [name for name in named if _is_normal(leaves.get(f"{where}.{name}"))]
-    return [f"{where}.{name}" for name in inside] if inside and _is_affine(network, inside) else []
+    at = {f"{where}.{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")}
+    found = [leaf for leaf in leaves.values() if at & {*leaf.places} and _is_normal(leaf)]
+    return [leaf.path for leaf in found] if found and _is_affine(network, where, found) else []
 
 
-def _is_normal(leaf: RandomLeaf | None) -> bool:
-    prior: Any = None if leaf is None else leaf.distribution
+def _is_normal(leaf: RandomLeaf) -> bool:
+    prior: Any = leaf.distribution
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist
     return isinstance(prior, dist.Normal)
 
 
-def _is_affine(network: Network, names: list[str]) -> bool:
+def _is_affine(network: Network, where: str, last: list[RandomLeaf]) -> bool:
     """Whether halfway between two values of these weights the outputs are halfway as well."""
+    names = {path.removeprefix(f"{where}.") for leaf in last for path in (leaf.path, *leaf.places)}
     draws = {path: np.asarray(v) for path, v in draw_prior(network, 2, key=jax.random.key(0)).items()}
     two = {path: v if path in names else v[[0, 0]] for path, v in draws.items()}
     three = {path: np.concatenate([v, v.mean(axis=0, keepdims=True)]) for path, v in two.items()}

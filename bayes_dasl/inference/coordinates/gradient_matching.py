@@ -12,11 +12,12 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._jax.tree import frozen
+from ..._statistics.distributions import bounds
 from ...data.datasets import averaged
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.layer import States, at_states, trajectories
-from ...random import bounds, is_random, realise
+from ...random import is_random, realise
 from ..problem import Problem
 
 _STEPS, _RATE = 1000, 0.05

@@ -6,6 +6,7 @@ from numpyro.distributions.transforms import IdentityTransform
 
 from ...errors import ModelError
 from ...networks.network import linear_layers, networks
+from ...random import paths
 from ..problem import Problem
 
 
@@ -15,11 +16,12 @@ def hidden_units(problem: Problem) -> Int[np.ndarray, " dimension"]:
     Raises: ModelError where there is no hidden unit, or weights cannot be zero or lie under a horseshoe.
     """
     unit, number = np.full(problem.dimension, -1), 0
+    names = {place: path for path, leaf in paths(problem.model).items() for place in leaf.places}
     for where, network in networks(problem.model):
         for path in linear_layers(network)[1:]:
             weight = f"{where}.{path}.weight"
-            site = problem.sites.get(weight)
-            if any(name.startswith(f"{weight}.") for name in problem.sites) or not (
+            site = problem.sites.get(names.get(weight, weight))
+            if any(place.startswith(f"{weight}.") for place in names) or not (
                 site is None or isinstance(site.bijector, IdentityTransform)
             ):
                 raise ModelError(f"MCDropout makes weights zero, which the prior of '{weight}' forbids: take fan_in")

@@ -13,7 +13,7 @@ from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_ones
-from .._functions import check_tolerances, several_names, start_time
+from .._functions import check_tolerances, method_of, several_names, start_time
 from ..jump import Jump, as_jumps
 from ..layer import AbstractLayer, Prediction
 from ..ode import ODE, check_interpolation, find_solver
@@ -160,13 +160,14 @@ class PDE(AbstractLayer):
         return jnp.broadcast_to(values, self.grid.shape)
 
     def _observed(self, t: Any, y: Values, u: Values) -> dict[str, Any]:
-        if self.observe is None:
+        observe = method_of(self.vector_field, self.observe)
+        if observe is None:
             return dict(y)
         known: dict[str, Any] = {**u, **self.grid.places}
         outflow = getattr(self.vector_field, "outflow", None)
         if outflow is not None:
             known |= outflow(t, y, u)
-        values = {name: jnp.asarray(value, float) for name, value in self.observe(t, y, known).items()}
+        values = {name: jnp.asarray(value, float) for name, value in observe(t, y, known).items()}
         for name, value in values.items():
             if value.shape not in ((), self.grid.shape):
                 raise ModelError(

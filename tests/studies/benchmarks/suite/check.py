@@ -14,7 +14,7 @@ from numpyro.infer.util import potential_energy, transform_fn
 
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.sites import constrained
-from bayes_dasl.random import draw_prior
+from bayes_dasl.priors import draw_prior
 
 from . import stan_engine
 from .cases import Case, load
@@ -44,7 +44,7 @@ def log_densities(case: Case, points: list[dict[str, np.ndarray]]) -> dict[str, 
     def own(point):
         """Our log density, with the volume of the peers' transforms in the place of ours."""
         position = problem.unconstrain(point)
-        value = problem.log_density(position) - constrained(problem.sites, position)[1]
+        value = problem.log_density(position) - sum(constrained(problem.sites, position)[1].values())
         places = ((theirs[name], point[path]) for name, path in case.parameters.items())
         return value + sum(jnp.sum(t.log_abs_det_jacobian(t.inv(y), y)) for t, y in places)
 

@@ -1,9 +1,12 @@
-"""Figures of what networks say as functions, before and after data, and of how they learned it."""
+"""Figures of what unknown functions say, before and after data, and of how descents learned it."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
+import jax.tree_util as jtu
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -13,54 +16,56 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._jax.keys import as_key
-from .._jax.tree import short_names
+from .._jax.tree import dotted, short_names
 from .._statistics.convergence import thinned
 from ..errors import MismatchError, ModelError
 from ..model import Model
-from ..networks.network import Network, networks
 from ..prediction.posterior import check_belongs, draws_of, fitted_data
-from ..random import draw_prior, realise
+from ..priors import draw_prior
+from ..random import realise
 from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
 
-_REACH = 2.5  # widths of an input to either side of its middle
 _GRID = 81
 _MOST_DRAWS = 400
 _LINES_SHOWN = 8
 _MOST_PANELS = 12
 
 
-def plot_network(
-    model: Model, post: xr.DataTree | None = None, network: str | None = None, *, key: int | Array = 0
+def plot_function(
+    model: Model, post: xr.DataTree | None = None, function: str | None = None, *, key: int | Array = 0
 ) -> Figure:
-    """Draw what a network says over each of its inputs, the other inputs held in their middle.
+    """Draw what an unknown function says over each of its inputs, the other inputs held in their middle.
 
     Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
     on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
-    would believe. An input runs 2.5 of its widths to either side of its middle (see `Network`); its units are those of
-    the model, else those of the data of the fit.
+    would believe. An input of a `bd.Network` runs 2.5 of its widths to either side of its middle, one of a `bd.Basis`
+    over its range; its units are those of the model, else those of the data of the fit. Functions of other kinds are
+    drawn where they have a property `drawn_over`, from the name of each input to its range.
 
     Args:
-        model: a model with a `bd.Network` in it.
+        model: a model with a `bd.Network` or `bd.Basis` in it.
         post: what `fit` returned; only the prior is drawn unless given.
-        network: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it.
+        function: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it.
         key: a whole number or a JAX random key, for the prior draws.
 
-    Raises: ModelError for a model without networks, or several where none is named; MismatchError for an unknown name,
-    or a posterior of another model.
+    Raises: ModelError for a model without unknown functions, or several where none is named; MismatchError for an
+    unknown name, or a posterior of another model.
     """
-    path, found = _only(model, network)
+    path, found = _only(model, function)
     draws = {path: np.asarray(values) for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()}
     drawn = {"prior": draws}
     if post is not None:
         check_belongs(model, post)
         drawn["posterior"] = _some(draws_of(model, post))
-    said = {which: {name: _along(model, path, name, draws) for name in found.inputs} for which, draws in drawn.items()}
-    panels = [(output, name) for output in found.outputs for name in found.inputs][:_MOST_PANELS]
+    inputs = found.drawn_over
+    said = {which: {name: _along(model, path, name, draws) for name in inputs} for which, draws in drawn.items()}
+    panels = [(output, name) for name in inputs for output in said["prior"][name]]
+    panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[:_MOST_PANELS]
     units = _units(model, post)
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
         for ax, (output, name) in zip(axes, panels, strict=True):
-            grid = _grid(found, name)
+            grid = np.linspace(inputs[name][0], inputs[name][1], _GRID)
             for which, values in said.items():
                 _draw_functions(ax, grid, values[name][output], which)
             ax.set_title(plain(output))
@@ -124,17 +129,23 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _only(model: Model, name: str | None) -> tuple[str, Network]:
-    found = dict(networks(model))
+def _functions(model: Model) -> dict[str, Any]:
+    """The unknown functions inside a model, by their dotted paths."""
+    is_one = lambda node: hasattr(node, "drawn_over")  # noqa: E731
+    return {dotted(p): node for p, node in jtu.tree_flatten_with_path(model, is_leaf=is_one)[0] if is_one(node)}
+
+
+def _only(model: Model, name: str | None) -> tuple[str, Any]:
+    found = _functions(model)
     if not found:
-        raise ModelError("there is no bd.Network in the model")
+        raise ModelError("there is no unknown function in the model, such as a bd.Network or a bd.Basis")
     if name is None:
         if len(found) > 1:
-            raise ModelError(f"there are several networks: name one of {', '.join(short_names(found).values())}")
+            raise ModelError(f"there are several functions: name one of {', '.join(short_names(found).values())}")
         return next(iter(found.items()))
     chosen = [path for path in found if path == name or path.endswith(f".{name}")]
     if len(chosen) != 1:
-        raise MismatchError(f"no one network is named '{name}'; there are {', '.join(found)}")
+        raise MismatchError(f"no one function is named '{name}'; there are {', '.join(found)}")
     return chosen[0], found[chosen[0]]
 
 
@@ -152,19 +163,14 @@ def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {path: values[at] for path, values in draws.items()}
 
 
-def _grid(network: Network, name: str) -> np.ndarray:
-    middle, width = network.inputs[name]
-    return np.linspace(middle - _REACH * width, middle + _REACH * width, _GRID)
-
-
 def _along(model: Model, path: str, name: str, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What each draw of a network says along one input: `(draw, input)` by output."""
-    network = dict(networks(model))[path]
-    known = {other: jnp.full(_GRID, m) for other, (m, _) in network.inputs.items()}
-    known |= {name: jnp.asarray(_grid(network, name))}
+    """What each draw of a function says along one input: `(draw, input)` by output."""
+    ranges = _functions(model)[path].drawn_over
+    known = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
+    known |= {name: jnp.linspace(ranges[name][0], ranges[name][1], _GRID)}
 
     def one(draw):
-        drawn = dict(networks(realise(model, draw)))[path]
+        drawn = _functions(realise(model, draw))[path]
         return dict(jax.vmap(lambda u: drawn(u.get("t", 0.0), {}, u))(known))
 
     values = jax.jit(jax.vmap(one))({path: jnp.asarray(v) for path, v in draws.items()})

@@ -33,7 +33,7 @@ def joint():
 
 
 def test_the_prior_of_the_function_before_there_are_data():
-    figure = plots.plot_network(model())
+    figure = plots.plot_function(model())
     assert [ax.get_xlabel() for ax in figure.axes] == ["x (g)", "t"]
     assert {ax.get_title(loc="left") for ax in figure.axes} == {"x"}
     grid = figure.axes[0].lines[0].get_xdata()
@@ -42,9 +42,9 @@ def test_the_prior_of_the_function_before_there_are_data():
 
 def test_the_prior_drawn_is_that_of_the_network():
     """Its 90 % band at the middle is that of the network's own draws."""
-    figure = plots.plot_network(model())
+    figure = plots.plot_function(model())
     network = networks.networks(model())[0][1]
-    draws = bd.random.draw_prior(network, 400, key=jax.random.key(1))
+    draws = bd.priors.draw_prior(network, 400, key=jax.random.key(1))
     said = jax.vmap(lambda d: bd.random.realise(network, d)(1.5, {"x": jnp.asarray(0.5)}, {})["x"])(draws)
     band = figure.axes[0].collections[0].get_paths()[0].vertices
     middle = band[np.abs(band[:, 0] - 0.5) < 1e-9][:, 1]
@@ -52,29 +52,29 @@ def test_the_prior_drawn_is_that_of_the_network():
 
 
 def test_the_posterior_lies_on_its_prior(joint):
-    figure = plots.plot_network(model(), joint)
+    figure = plots.plot_function(model(), joint)
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
     assert labels == ["prior, 90 %", "prior draws", "posterior, 90 %", "posterior median"]
 
 
 def test_units_are_those_of_the_data_where_the_model_says_none(joint):
-    assert [ax.get_xlabel() for ax in plots.plot_network(model(units=""), joint).axes] == ["x (g)", "t (h)"]
+    assert [ax.get_xlabel() for ax in plots.plot_function(model(units=""), joint).axes] == ["x (g)", "t (h)"]
 
 
 def test_all_of_the_posterior_is_seen_wherever_it_lies(joint):
     """Limits hold what is drawn of the posterior; of a prior beside it that is much wider only a part."""
     elsewhere, bias = joint.copy(deep=True), "layers.1.bias"
     elsewhere["posterior"][bias].values[...] += 100.0
-    prior = [ax.get_ylim() for ax in plots.plot_network(model()).axes]
+    prior = [ax.get_ylim() for ax in plots.plot_function(model()).axes]
     for post in (joint, elsewhere):
-        for ax in plots.plot_network(model(), post).axes:
+        for ax in plots.plot_function(model(), post).axes:
             low, high = ax.get_ylim()
             median = next(line for line in ax.lines if line.get_label() == "posterior median").get_ydata()
             assert low < median.min() and median.max() < high
     narrow = joint.copy(deep=True)
     for name in ("layers.1.weight", bias):
         narrow["posterior"][name].values[...] *= 1e-3
-    for ax, (low, high) in zip(plots.plot_network(model(), narrow).axes, prior, strict=True):
+    for ax, (low, high) in zip(plots.plot_function(model(), narrow).axes, prior, strict=True):
         assert low < ax.get_ylim()[0] < ax.get_ylim()[1] < high
         assert np.diff(ax.get_ylim()) < 0.1 * (high - low)
 
@@ -133,16 +133,16 @@ def test_training_curves(joint):
 
 
 def test_refusals(joint):
-    with pytest.raises(ModelError, match="several networks"):
-        plots.plot_network(model(2))
+    with pytest.raises(ModelError, match="several functions"):
+        plots.plot_function(model(2))
     with pytest.raises(MismatchError, match="named 'lynx'"):
-        plots.plot_network(model(2), network="lynx")
-    assert len(plots.plot_network(model(2), network="science.closure").axes) >= 2
+        plots.plot_function(model(2), function="lynx")
+    assert len(plots.plot_function(model(2), function="science.closure").axes) >= 2
     with pytest.raises(MismatchError):
-        plots.plot_network(model(2), joint, network="science.closure")
+        plots.plot_function(model(2), joint, function="science.closure")
     layer = bd.ODE(lambda t, y, u: {"x": -y["x"]}, {"x": dist.Normal(1.0, 0.1)})
     known = bd.Model(layer, bd.NormalNoise(0.1))
-    with pytest.raises(ModelError, match=r"no bd\.Network"):
-        plots.plot_network(known)
+    with pytest.raises(ModelError, match="no unknown function"):
+        plots.plot_function(known)
     with pytest.raises(MismatchError, match="no training curves"):
         plots.plot_training(xr.DataTree())

@@ -1,0 +1,88 @@
+"""Figures of derived quantities: numbers as densities, series as bands."""
+
+from __future__ import annotations
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ..errors import MismatchError
+from ._style import BLUE, FAINT, GREY, STYLE, axis_label, note, plain, say_left_out, small_multiples
+from .posterior import draw_densities
+
+_QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
+
+
+def plot_derived(values: xr.Dataset, prior: xr.Dataset | None = None) -> Figure:
+    """Draw derived quantities: a number as a density, a series as its median with 50 and 90 % bands.
+
+    Draws that are not finite, as of a failed solve, are left out.
+
+    Args:
+        values: what `evaluate` returned, or the group `unobserved` of a forecast; each variable is a number, or a
+            series along one dimension.
+        prior: the same for prior draws, to lie below it.
+
+    Raises: MismatchError for what has no draws, or more than one dimension beside them.
+    """
+    for name, variable in values.data_vars.items():
+        if not {"chain", "draw"} <= set(variable.dims) or variable.ndim > 3:
+            raise MismatchError(
+                f"'{name}' runs along {', '.join(map(str, variable.dims))}: a figure shows numbers and series over "
+                "chain and draw, so choose a part of it, as by .isel"
+            )
+    if not values.data_vars:
+        raise MismatchError("there is nothing to draw: this dataset has no variables")
+    with mpl.rc_context(STYLE):
+        fig, axes = small_multiples(len(values.data_vars), height=1.75)
+        for ax, (name, variable) in zip(axes, values.data_vars.items(), strict=True):
+            before = None if prior is None or name not in prior else prior[name]
+            ax.set_title(plain(name))
+            if variable.ndim == 2:
+                draw_densities(ax, variable, before)
+                ax.set_xlabel(plain(variable.attrs.get("units") or "(no unit stated)"), fontsize=9)
+            else:
+                _draw_series(ax, variable, before)
+        handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        fig.legend(handles.values(), handles.keys(), loc="outside upper left", ncols=min(4, len(handles)))
+    return fig
+
+
+def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None) -> None:
+    along = next(str(dim) for dim in values.dims if dim not in ("chain", "draw"))
+    x = np.asarray(values[along].values, float)
+    if prior is not None and (before := _finite(prior, along)).size:
+        low, high = np.quantile(before, (_QUANTILES[0], _QUANTILES[-1]), axis=0)
+        ax.fill_between(x, low, high, color=FAINT, lw=0)
+        ax.plot(x, np.median(before, axis=0), color=GREY, lw=1.2, ls="--", label="prior")
+    draws = _finite(values, along)
+    if not draws.size:
+        note(ax, "no draw is finite")
+        return
+    say_left_out(ax, values.sizes["chain"] * values.sizes["draw"] - len(draws))
+    q05, q25, q50, q75, q95 = np.quantile(draws, _QUANTILES, axis=0)
+    ax.fill_between(x, q05, q95, color=BLUE, alpha=0.18, lw=0, label="90 % band")
+    ax.fill_between(x, q25, q75, color=BLUE, alpha=0.36, lw=0, label="50 % band")
+    ax.plot(x, q50, color=BLUE, lw=1.8, label="median")
+    _look_at(ax, q05, q95)
+    ax.set_xlabel(axis_label(values[along], along), fontsize=9)
+    if values.attrs.get("units"):
+        ax.set_ylabel(plain(values.attrs["units"]), fontsize=9)
+    ax.set_xlim(float(x.min()), float(x.max()))
+    ax.xaxis.set_major_locator(MaxNLocator(5))
+    ax.yaxis.set_major_locator(MaxNLocator(4))
+
+
+def _look_at(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
+    """Limits around the posterior: a prior may be so wide that nothing else could be seen."""
+    below, above = ax.get_ylim()
+    room = float(np.ptp([low.min(), high.max()])) or 1.0
+    ax.set_ylim(max(below, low.min() - room), min(above, high.max() + room))
+
+
+def _finite(values: xr.DataArray, along: str) -> np.ndarray:
+    draws = values.transpose("chain", "draw", along).values.reshape(-1, values.sizes[along])
+    return draws[np.isfinite(draws).all(axis=1)]

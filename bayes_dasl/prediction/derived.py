@@ -1,0 +1,117 @@
+"""Derived quantities: any function of a model over all draws."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from jaxtyping import Float
+
+from .._jax.devices import keep_programs
+from .._jax.keys import as_key
+from .._jax.trace import parted
+from ..errors import BayesDaslError, MismatchError, ModelError
+from ..model import Model
+from ..priors import draw_prior
+from ..random import realise
+from .forecasts import inputs_at
+from .posterior import draws_of, with_coordinates
+
+_BATCH = 64
+_PRIOR_DRAWS = 1000
+_GROUPS = ("posterior", "prior")
+
+
+def evaluate(
+    model: Model,
+    post: xr.DataTree | None,
+    function: Callable[..., Any],
+    at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"] | None = None,
+    *,
+    group: str = "posterior",
+    coords: Mapping[str, Float[np.ndarray, " point"]] | None = None,
+) -> xr.Dataset:
+    """Work out a derived quantity for every draw: a half-life, a flux over time, what a network says along an input.
+
+    `bd.evaluate(model, post, lambda m: {"half_life": jnp.log(2) / m.layer.vector_field.rate})`
+
+    Args:
+        model: the model of the fit.
+        post: what `fit` returned, or None for a thousand draws of the prior.
+        function: of the model with numbers in place of all that is unknown; if `at` is given, also of what its layer
+            predicts there, `(time, …)` by name, whether it is observed or not. Returns a number, an array, or a dict of
+            them.
+        at: times, or a dataset with times and forcings, as for `forecast`.
+        group: "posterior", or "prior" for the prior draws of the fit.
+        coords: what axes of the result run along, as arrays by name. An axis belongs to the one of its length; that of
+            the times is known.
+
+    Returns a dataset over chain, draw and these axes; NaN where a solve failed.
+    Raises: MismatchError for a posterior of another model or an unknown group; ModelError if the function cannot be
+    called, or two coordinates of one length leave open which an axis is; DataError for bad times or forcings.
+    """
+    draws, shape = _draws(model, post, group)
+    if post is None and at is not None:
+        raise MismatchError("evaluate needs a fit to know where the model starts: give post, or leave out the times")
+    inputs = None if at is None or post is None else inputs_at(model, post, at)
+
+    def one(draw):
+        realised = realise(model, draw)
+        if inputs is None:
+            return _named(function, function(realised))
+        prediction = realised.predict(inputs)
+        found = _named(function, function(realised, prediction.values))
+        return {name: jnp.where(prediction.ok, value, jnp.nan) for name, value in found.items()}
+
+    try:
+        flat, held = parted(one, {path: values[0] for path, values in draws.items()})
+    except BayesDaslError:
+        raise
+    except Exception as error:  # whatever a user's function may raise
+        raise ModelError(f"the function cannot be worked out of the model: {type(error).__name__}: {error}") from error
+    keep_programs()
+    each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: flat(held, draw), draws, batch_size=_BATCH))
+    found = {name: np.asarray(values) for name, values in each(held, draws).items()}
+    along = {name: np.asarray(values) for name, values in (coords or {}).items()}
+    if inputs is not None:
+        along = {model.index: np.asarray(inputs.times), **along}
+    variables = {
+        name: (("chain", "draw", *_dims(name, values.shape[1:], along)), values.reshape(*shape, *values.shape[1:]))
+        for name, values in found.items()
+    }
+    used = {dim for dims, _ in variables.values() for dim in dims}
+    coordinates = {name: values for name, values in along.items() if name in used}
+    return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
+
+
+def _draws(model: Model, post: xr.DataTree | None, group: str) -> tuple[dict[str, np.ndarray], tuple[int, int]]:
+    if group not in _GROUPS:
+        raise MismatchError(f"group must be one of {', '.join(_GROUPS)}, not {group!r}")
+    if post is None:
+        if not isinstance(model, Model):
+            raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+        drawn = draw_prior(model, _PRIOR_DRAWS, key=as_key(0))
+        return {path: np.asarray(values) for path, values in drawn.items()}, (1, _PRIOR_DRAWS)
+    draws = draws_of(model, post, group)
+    return draws, (post[group].sizes["chain"], post[group].sizes["draw"])
+
+
+def _named(function: Callable[..., Any], found: Any) -> dict[str, Any]:
+    name = getattr(function, "__name__", type(function).__name__)
+    found = found if isinstance(found, Mapping) else {"value" if name == "<lambda>" else name: found}
+    return {str(name): jnp.asarray(value, float) for name, value in found.items()}
+
+
+def _dims(name: str, shape: tuple[int, ...], along: Mapping[str, np.ndarray]) -> list[str]:
+    """The dimension of each axis: the coordinate of its length, or one of its own."""
+    dims: list[str] = []
+    for number, size in enumerate(shape):
+        fitting = [dim for dim, values in along.items() if values.shape == (size,) and dim not in dims]
+        if len(fitting) > 1:
+            raise ModelError(
+                f"an axis of '{name}' has {size} numbers, as have {' and '.join(fitting)}: give them different lengths"
+            )
+        dims.append(fitting[0] if fitting else f"{name}_dim_{number}")
+    return dims
