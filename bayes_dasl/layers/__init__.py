@@ -2,7 +2,8 @@
 
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
-from .implicit import Implicit as Implicit
+from .event import Event as Event
+from .implicit import Implicit as Implicit, find_root as find_root
 from .jump import Jump as Jump
 from .kalman import Kalman as Kalman
 from .layer import (

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, ClassVar
 
 import diffrax
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,13 +76,15 @@ class _Interpolation(diffrax.AbstractLocalInterpolation):
 class Rodas5P(diffrax.AbstractAdaptiveSolver):
     r"""Rosenbrock–Wanner method of order 5(4) with eight stages, stiffly accurate and L-stable.
 
-    $(I/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h \sum_j C_{ij} k_j + h\,d_i\,f_t$
+    $(M/(\gamma h) - J)\,k_i = f(t + c_i h,\ y + \sum_j a_{ij} k_j) + \tfrac1h M \sum_j C_{ij} k_j + h\,d_i\,f_t$
 
     For stiff equations with few states, where it needs far fewer and far cheaper steps than an implicit Runge–Kutta
-    method; dense linear algebra.
+    method; dense linear algebra. $M$ is one but for the states that are `algebraic`, of which $f$ is to be zero
+    (equations of index 1).
     Source: Steinebach (2023), Construction of Rosenbrock–Wanner method Rodas5P.
     """
 
+    algebraic: tuple[str, ...] = eqx.field(default=(), static=True)
     term_structure: ClassVar = diffrax.AbstractTerm
     interpolation_cls: ClassVar[Callable[..., _Interpolation]] = _Interpolation
 
@@ -106,16 +109,22 @@ class Rodas5P(diffrax.AbstractAdaptiveSolver):
 
         jacobian = jax.jacfwd(rates, argnums=1)(t0, flat)
         by_time = jax.jvp(lambda t: rates(t, flat), (t0,), (jnp.ones_like(t0),))[1]
-        solve = _solver(jnp.eye(flat.size) / (_GAMMA * h) - jacobian)
+        mass = self._mass(y0)
+        solve = _solver(jnp.diag(mass) / (_GAMMA * h) - jacobian)
         stages: list[Array] = []
         for a, c, at, d in zip(_A, _C, _TIMES, _D, strict=True):
             y = flat + sum((weight * k for weight, k in zip(a, stages, strict=True)), jnp.zeros_like(flat))
             carried = sum((weight * k for weight, k in zip(c, stages, strict=True)), jnp.zeros_like(flat))
-            stages.append(solve(rates(t0 + at * h, y) + carried / h + d * h * by_time))
+            stages.append(solve(rates(t0 + at * h, y) + mass * carried / h + d * h * by_time))
         end = y + stages[-1]  # the last stage begins at the embedded solution: it is the error estimate
         dense = jax.vmap(unravel)(jnp.asarray(_H) @ jnp.stack(stages))
         y1 = unravel(end)
         return y1, unravel(stages[-1]), dict(y0=y0, y1=y1, coefficients=dense), None, diffrax.RESULTS.successful
+
+    def _mass(self, y: Any) -> Array:
+        if not self.algebraic:
+            return jnp.ones(ravel_pytree(y)[0].size)
+        return ravel_pytree({name: jnp.full_like(v, float(name not in self.algebraic)) for name, v in y.items()})[0]
 
 
 def _solver(matrix: Float[Array, "n n"]) -> Callable[[Array], Array]:

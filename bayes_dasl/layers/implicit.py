@@ -1,7 +1,7 @@
 """Values that are defined by equations: roots and fixed points, solved for at each row of the data."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax
@@ -119,7 +119,41 @@ def _implicit_jvp(primals, tangents):
     closed, root = primals
     root = _implicit(closed, root)
     _, along = eqx.filter_jvp(lambda system: system(root), (closed,), tangents[:1])
+    along = jnp.zeros_like(root) if along is None else along  # of equations in which nothing moves
     return root, -jnp.linalg.solve(jax.jacfwd(closed)(root), along)
+
+
+def find_root(
+    equations: Callable[[Any], Any], guess: Any, *, rtol: float = 1e-8, atol: float = 1e-12, max_steps: int = 64
+) -> Any:
+    """Unknowns at which equations are zero, inside of a function of a model: an equilibrium, an inverse, a law.
+
+    Newton's method, damped; derivatives follow from the implicit-function theorem, whatever the steps of the search
+    were. Where none is found the unknowns are NaN, so that a solver tries a shorter step, and a layer is not `ok`.
+
+    Args:
+        equations: a function of the unknowns, which returns as many numbers as they have.
+        guess: where the search starts: a number, an array or a dict of them. No gradient flows through it.
+        rtol: the error that a root may have, relative to it.
+        atol: the error that it may have besides, in its units.
+        max_steps: the most steps.
+
+    Shapes: those of the guess, also of what the equations return.
+    Raises: ModelError if the equations return another number of values.
+    """
+    flat, unravel = ravel_pytree(jax.tree.map(lambda x: jnp.asarray(x, float), guess))
+
+    def system(y):
+        return ravel_pytree(equations(unravel(y)))[0]
+
+    if jax.eval_shape(system, flat).shape != flat.shape:
+        raise ModelError(f"the equations return {jax.eval_shape(system, flat).size} values of {flat.size} unknowns")
+    root, ok, _ = search(system, flat, rtol, atol, max_steps)
+    closed = jax.tree.map(
+        lambda x: jnp.where(ok, x, lax.stop_gradient(x)) if eqx.is_inexact_array(x) else x,
+        eqx.filter_closure_convert(system, flat),
+    )
+    return jax.tree.map(lambda x: jnp.where(ok, x, jnp.nan), unravel(differentiable(closed, root)))
 
 
 class Implicit(AbstractLayer):
@@ -155,6 +189,8 @@ class Implicit(AbstractLayer):
     Raises: ModelError for an unknown kind or method, a guess of the wrong shape, or bad tolerances; when called, for
     equations of other names or shapes than those of the unknowns.
     """
+
+    in_a_function: ClassVar[str] = "; inside of a function call bd.find_root(equations, guess)"
 
     equations: VectorField
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]

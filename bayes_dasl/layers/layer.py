@@ -311,7 +311,10 @@ def check_function(value: Any, where: str) -> None:
     """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
     if not is_function(value) or is_layer(value):
         kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
-        raise ModelError(f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}")
+        instead = getattr(type(value), "in_a_function", "") if is_layer(value) else ""
+        raise ModelError(
+            f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}{instead}"
+        )
 
 
 def check_part(value: Any, where: str) -> None:

@@ -1,5 +1,6 @@
 """Ordinary differential equations, solved by Diffrax."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 
 from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
@@ -15,6 +17,8 @@ from ..random import Module, Values, VectorField, is_function
 from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
+from .event import Event, as_events, solve_with_events
+from .implicit import find_root
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
 
@@ -64,6 +68,10 @@ class ODE(AbstractTrajectory):
         initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
         observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
             states themselves are. A method of the equations' class, such as `Bucket.flow`, is called on the equations.
+        events: a `bd.Event`, or several of them: sudden changes whenever a function of the states passes through zero.
+        algebraic: the states of which the vector field gives not a rate but what must be zero (a differential–algebraic
+            equation of index 1, for `solver="rodas5p"`): a name, or several. What `initial` says of them is where the
+            search for their first value begins.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
         start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
             the model is fitted to.
@@ -91,6 +99,8 @@ class ODE(AbstractTrajectory):
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
+    events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
+    algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | None = eqx.field(default=None, static=True, converter=start_time)
@@ -108,6 +118,20 @@ class ODE(AbstractTrajectory):
         check_interpolation(self.interpolation, self.forcings)
         for jump in self.jumps:
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+        for event in self.events:
+            event.jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+        self._check_algebraic()
+
+    def _check_algebraic(self) -> None:
+        for name in self.algebraic:
+            if name not in self.initial:
+                raise ModelError(f"algebraic names '{name}', but the states are {', '.join(self.initial)}")
+        if self.algebraic and not isinstance(self.solver, Rodas5P):
+            raise ModelError(f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}")
+        if self.algebraic and (self.jumps or self.events):
+            raise ModelError(
+                "algebraic states and jumps do not go together yet: solve for them by bd.find_root instead"
+            )
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -137,32 +161,53 @@ class ODE(AbstractTrajectory):
         """
         refuse_before(self.jumps, inputs.start)
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
+        if self.algebraic:
+            return self._consistent(inputs, initial)
         return self._jumped(inputs, inputs.start, initial, lambda times: times == inputs.start)
+
+    def _consistent(self, inputs: Inputs, initial: dict[str, Any]) -> dict[str, Any]:
+        """The states at the start, the algebraic ones such that their equations hold, as far as a search finds any."""
+        guess = {name: initial[name] for name in self.algebraic}
+        found = find_root(self._laws(inputs, initial), guess)
+        keep = finite(found)  # what is not finite would have no gradient; `solve` says that it failed
+        return initial | {name: jnp.where(keep, value, guess[name]) for name, value in found.items()}
+
+    def _laws(self, inputs: Inputs, states: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+        """What must be zero at the start, as a function of the algebraic states."""
+        field, forced, start = prepared(self.vector_field), self._forced(inputs), inputs.start
+
+        def laws(found):
+            rates = _checked_rates(field(start, states | found, forced(start)), states)
+            return {name: rates[name] for name in self.algebraic}
+
+        return laws
+
+    def _hold(self, inputs: Inputs, states: dict[str, Any]) -> Any:
+        """Whether the laws of the algebraic states hold at the start: a step of Newton's would not move them."""
+        flat, unravel = ravel_pytree({name: states[name] for name in self.algebraic})
+        laws = self._laws(inputs, states)
+        away = lambda y: ravel_pytree(laws(unravel(y)))[0]  # noqa: E731
+        step = jnp.linalg.solve(jax.jacfwd(away)(flat), away(flat))
+        return jnp.all(jnp.abs(step) <= self.atol + self.rtol * jnp.abs(flat))
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
         """The states at all times from those at the start, whether the solve succeeded, and its steps."""
         end = inputs.times[-1]
-        kinks, breaks = self._discontinuities(inputs)
-        controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
-        if kinks is not None or breaks is not None:
-            controller = diffrax.ClipStepSizeController(controller, step_ts=kinks, jump_ts=breaks)
-        solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(self._rates(inputs, initial)),
-            JumpingSolver(self.solver) if self.jumps else self.solver,
-            inputs.start,
-            end,
-            None,
-            initial,
-            args=(self._forced(inputs), self.jumps),
-            saveat=diffrax.SaveAt(ts=inputs.times),
-            stepsize_controller=controller,
-            max_steps=self.max_steps + sum(len(times) for times in (kinks, breaks) if times is not None),
-            adjoint=self.adjoint,
-            throw=False,
-        )
-        ok = (solution.result == diffrax.RESULTS.successful) & finite(solution.ys)
+        if self.events:
+            solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
+            forced, field = self._forced(inputs), prepared(self.vector_field)
+            rates = lambda t, y: _checked_rates(field(t, y, forced(t)), y)  # noqa: E731
+            span = inputs.times, inputs.start
+            found, ok, steps = solve_with_events(self.events, solve, rates, forced, *span, initial)
+        else:
+            solution = self._solved(inputs, inputs.start, initial, diffrax.SaveAt(ts=inputs.times), None)
+            found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
+            steps = jnp.asarray(solution.stats["num_steps"])
+        ok = ok & finite(found)
+        if self.algebraic:
+            ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
         # Masked before jumps and `observe`, so that a singular function there still has a finite gradient.
-        states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), solution.ys)
+        states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
         if self.jumps:
             last = jax.tree.map(lambda y: y[-1], states)
             # Those at the start have acted already, however short the solve.
@@ -170,7 +215,33 @@ class ODE(AbstractTrajectory):
             after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
             states = jax.tree.map(lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after)
-        return states, ok, jnp.asarray(solution.stats["num_steps"])
+        return states, ok, steps
+
+    def _solved(self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any) -> Any:
+        """One solve to the last of the times."""
+        kinks, breaks = self._discontinuities(inputs)
+        controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
+        if kinks is not None or breaks is not None:
+            controller = diffrax.ClipStepSizeController(controller, step_ts=kinks, jump_ts=breaks)
+        return diffrax.diffeqsolve(
+            diffrax.ODETerm(self._rates(inputs, initial)),
+            JumpingSolver(self.solver) if self.jumps else self._solver,
+            start,
+            inputs.times[-1],
+            None,
+            initial,
+            args=(self._forced(inputs), self.jumps),
+            saveat=saved,
+            stepsize_controller=controller,
+            max_steps=self.max_steps + sum(len(times) for times in (kinks, breaks) if times is not None),
+            adjoint=self.adjoint,
+            event=event,
+            throw=False,
+        )
+
+    @property
+    def _solver(self) -> diffrax.AbstractSolver:
+        return dataclasses.replace(self.solver, algebraic=self.algebraic) if self.algebraic else self.solver
 
     def predict(self, inputs: Inputs, states: dict[str, Any], ok: Any, steps: Any, **more: Any) -> Prediction:
         """What is observed of the states at all times.
