@@ -60,6 +60,7 @@ from .layers import (
     SDE as SDE,
     Algebraic as Algebraic,
     BoundaryValue as BoundaryValue,
+    Difference as Difference,
     Event as Event,
     Implicit as Implicit,
     Jump as Jump,

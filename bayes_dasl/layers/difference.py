@@ -1,0 +1,182 @@
+"""Difference equations: states that go from one step to the next, by the day, the year or the generation."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.core import Tracer
+from jaxtyping import Array, Float
+
+from .._jax.tree import FrozenDict, prepared
+from ..data.layer_inputs import Inputs
+from ..errors import DataError, ModelError, ShapeError
+from ..random import Values, VectorField, is_function
+from ._functions import any_state, check_initial, method_of, named, output_names, several_names, start_time
+from ._steps import limits, safe_rates
+from .layer import AbstractLayer, Prediction, predict_rows
+
+_OFF = 1e-6  # of a step: how far a time of the data may lie beside the grid
+_UNROLLED = 8
+
+
+class Difference(AbstractLayer):
+    r"""States that go from step to step.
+
+    $y_{k+1} = g(t_k, y_k, u_k), \quad t_k = t_0 + k\,\text{length}$
+
+    The forcings of a step are those at its beginning. The data lie on the grid of steps, with gaps where one likes. A
+    state that leaves the finite numbers is reported by `ok=False`, never by an exception.
+
+    Args:
+        step: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns the next value of
+            every state, in its units.
+        initial: a dict of the states at `start`, each a number, an array or a random leaf, in the units of the state.
+        observe: a function `(t, y, u)` that turns the states at the beginning of a step, and its forcings, into a dict
+            of the values that are predicted, such as what flows in that step; without it the states themselves are. A
+            method of the equations' class, such as `Bucket.flow`, is called on the equations.
+        forcings: the data variables that drive the equation: a name, or several.
+        start: the time of `initial`; unless given, the first time of the data that the model is fitted to.
+        length: that of a step, in the units of time of the data.
+        sums: values whose datum is the sum over the last steps, its own included, as of weekly cases: how many steps,
+            by name. Before the start nothing is counted; `None` counts from there.
+        means: values whose datum is a mean over the last steps, likewise.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
+    Raises: ModelError for what is no function, a length that is not positive, sums or means of what is not predicted;
+    when called, for other states or shapes than those of `initial`, and DataError for times beside the grid.
+    """
+
+    step: VectorField
+    initial: dict[str, Any]
+    observe: Callable[[Any, Values, Values], Values] | None = None
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
+    start: float | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
+    length: float = eqx.field(default=1.0, static=True, kw_only=True)
+    sums: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    means: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+
+    def __check_init__(self):
+        if not is_function(self.step):
+            raise ModelError(f"step must be callable as g(t, y, u), not {self.step!r}")
+        check_initial(self.initial, self.observe)
+        if not self.length > 0:
+            raise ModelError(f"the length of a step must be positive, not {self.length!r}")
+        for name, number in (*self.sums.items(), *self.means.items()):
+            if name not in self.outputs:
+                raise ModelError(f"sums and means are of {', '.join(self.outputs)}, not of '{name}'")
+            if number is not None and (not isinstance(number, int) or number < 1):
+                raise ModelError(f"'{name}' is taken over a whole number of steps, or None for all, not {number!r}")
+        if both := set(self.sums) & set(self.means):
+            raise ModelError(f"'{both.pop()}' is either a sum or a mean")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return output_names(self.observe, self.step, any_state(self.initial), self.forcings)
+
+    @property
+    def states(self) -> int:
+        """How many numbers are carried along."""
+        return sum(value.size for value in any_state(self.initial).values())
+
+    def leaf_units(self, path: tuple[str, ...]) -> str:
+        """Units of a random leaf of `initial`: those of its state.
+
+        Args:
+            path: the names on the way from the layer to the leaf.
+        """
+        return self.units.get(path[1], "") if path[0] == "initial" else ""
+
+    def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
+        """Refuse times of data that lie beside the grid, as far as its start is known.
+
+        Args:
+            times: those of the data, `(time,)`.
+
+        Raises: DataError that names the first one.
+        """
+        start = times[0] if self.start is None else self.start
+        steps = (times - start) / self.length
+        for time in times[np.abs(steps - np.round(steps)) > _OFF][:1]:
+            raise DataError(
+                f"time {time:g} lies between two steps of length {self.length:g} from {start:g}: give every datum the "
+                "time of its step, or the layer another start or length"
+            )
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        steps = self._steps_up_to(inputs)
+        grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
+        u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}
+        states = self._states(grid, u)
+        small = [jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)]
+        ok = jnp.all(jnp.stack(small))
+        states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), states)
+        at = jnp.round((inputs.times - inputs.start) / self.length).astype(int)
+
+        def rows(grid):
+            return {name: self._taken(name, values, at) for name, values in self._observed(grid, states, u).items()}
+
+        return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)})
+
+    def _states(self, grid: Array, u: dict[str, Array]) -> dict[str, Any]:
+        """The states at all times of the grid."""
+        field = prepared(self.step)
+        initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
+
+        def following(when, y):
+            t, forced = when
+            found = named(field(t, y, forced), "the step")
+            if set(found) != set(y):
+                raise ModelError(f"the step returns {', '.join(found)}, but the states are {', '.join(y)}")
+            for name, value in found.items():
+                if value.shape != y[name].shape:
+                    raise ShapeError(f"the step gives '{name}' the shape {value.shape}, not its own {y[name].shape}")
+            return {name: found[name].astype(y[name].dtype) for name in y}
+
+        known = lax.stop_gradient(((grid[0], jax.tree.map(lambda v: v[0], u)), initial))
+        closed = eqx.filter_closure_convert(following, *known)
+
+        def advance(y, when):
+            return safe_rates(closed, when, y, known), y
+
+        when = grid[:-1], jax.tree.map(lambda v: v[:-1], u)
+        last, before = lax.scan(advance, initial, when, unroll=_UNROLLED)
+        return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
+
+    def _observed(self, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
+        observe = method_of(self.step, self.observe)
+        if observe is None:
+            return dict(states)
+        return jax.vmap(lambda t, y, u: named(observe(t, y, u), "observe"))(grid, states, u)
+
+    def _taken(self, name: str, values: Array, at: Array) -> Array:
+        """The values at some steps, or their sums or means over the steps before these."""
+        if name not in self.sums and name not in self.means:
+            return values[at]
+        number = self.sums.get(name, self.means.get(name))
+        total = jnp.concatenate([jnp.zeros_like(values[:1]), jnp.cumsum(values, axis=0)])
+        begin = jnp.zeros_like(at) if number is None else jnp.maximum(at + 1 - number, 0)
+        summed = total[at + 1] - total[begin]
+        return summed if name in self.sums else summed / (at + 1 - begin)
+
+    def _steps_up_to(self, inputs: Inputs) -> int:
+        """As many steps as the last time needs.
+
+        Raises: DataError for times beside the grid.
+        """
+        if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
+            raise ModelError(
+                "Difference needs to know the times of its data: it cannot be fitted to some rows at a time"
+            )
+        steps = (np.asarray(inputs.times) - float(inputs.start)) / self.length
+        for i in np.flatnonzero(np.abs(steps - np.round(steps)) > _OFF)[:1]:
+            raise DataError(
+                f"time {float(inputs.times[i]):g} lies between two steps of length {self.length:g} from "
+                f"{float(inputs.start):g}"
+            )
+        return int(round(float(steps[-1])))
