@@ -20,7 +20,6 @@ from ._steps import limits, safe_rates
 from .layer import AbstractLayer, Prediction, predict_rows
 
 _OFF = 1e-6  # of a step: how far a time of the data may lie beside the grid
-_UNROLLED = 8
 
 
 class Difference(AbstractLayer):
@@ -145,7 +144,7 @@ class Difference(AbstractLayer):
             return safe_rates(closed, when, y, known), y
 
         when = grid[:-1], jax.tree.map(lambda v: v[:-1], u)
-        last, before = lax.scan(advance, initial, when, unroll=_UNROLLED)
+        last, before = lax.scan(advance, initial, when)
         return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
 
     def _observed(self, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
@@ -170,13 +169,11 @@ class Difference(AbstractLayer):
         Raises: DataError for times beside the grid.
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
-            raise ModelError(
-                "Difference needs to know the times of its data: it cannot be fitted to some rows at a time"
-            )
+            raise ModelError("Difference needs to know the times of its data: fit it to all rows at a time")
         steps = (np.asarray(inputs.times) - float(inputs.start)) / self.length
         for i in np.flatnonzero(np.abs(steps - np.round(steps)) > _OFF)[:1]:
             raise DataError(
                 f"time {float(inputs.times[i]):g} lies between two steps of length {self.length:g} from "
                 f"{float(inputs.start):g}"
             )
-        return int(round(float(steps[-1])))
+        return round(float(steps[-1]))
