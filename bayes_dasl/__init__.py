@@ -83,6 +83,7 @@ from .noise import (
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,
 )
+from .population import Each as Each, population as population, varying as varying
 from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save
 from .priors import between as between
 from .random import (

@@ -8,6 +8,7 @@ model, `realise` by a given draw; both are the same walk over the tree, which dr
 import dataclasses
 import math
 import operator
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, get_type_hints
 
@@ -22,7 +23,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from ._jax.tree import argument_names, dotted, key_name, nodes_along, stated_units
+from ._jax.tree import FrozenDict, argument_names, dotted, key_name, nodes_along, stated_units
 from ._statistics.distributions import describe_call, of_a_prior, possible, same_support
 from .errors import BayesDaslError, MismatchError, ModelError
 
@@ -161,8 +162,9 @@ class Dependent(Unknown):
     pytree_data_fields = ("arguments",)
     pytree_aux_fields = ("function", "by_place", "drawn")
 
-    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any], by_place: int):
-        self.function, self.arguments, self.by_place = function, arguments, by_place
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], by_place: int):
+        # JAX would sort a plain dictionary, and hand arguments on in another order.
+        self.function, self.arguments, self.by_place = function, OrderedDict(arguments), by_place
         example, other = self.example(0.1), self.example(0.3)
         self.drawn = is_random(example)
         if self.drawn and not same_support(example, other):
@@ -279,7 +281,7 @@ class RandomLeaf(eqx.Module):
     """What is known of one random leaf without drawing it.
 
     `owners` are the classes from the root to it, `places` where it stands, none for what only others depend on. Of the
-    parts of its path the last `own` belong together.
+    parts of its path the last `own` belong together. `dims` are the names and values of its first dimensions, if any.
     """
 
     path: str = eqx.field(static=True)
@@ -289,6 +291,7 @@ class RandomLeaf(eqx.Module):
     owners: str = eqx.field(static=True)
     places: tuple[str, ...] = eqx.field(static=True)
     own: int = eqx.field(static=True, default=1)
+    dims: FrozenDict = eqx.field(static=True, default=FrozenDict())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -328,18 +331,22 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 
 def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None) -> RandomLeaf:
     group, owners, place = inside.group if inside else "science", [inside.owners] if inside else [], dotted(path)
+    dims: dict[str, tuple[float, ...]] = {}
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
             group = "latent"
+        if hasattr(node, "leaf_dims"):
+            dims |= node.leaf_dims(tuple(map(key_name, path[depth:])))
         owners.append(type(node).__name__)
     units, whole = stated_units(tree, path), "/".join(owners)
     if isinstance(leaf, Shared):
         places = () if inside else (place,)
-        return RandomLeaf(leaf.name, leaf.unknown, group, units, whole, places, 1 + leaf.name.count("."))
+        own = 1 + leaf.name.count(".")
+        return RandomLeaf(leaf.name, leaf.unknown, group, units, whole, places, own, FrozenDict(dims))
     if inside:
         return RandomLeaf(_below(inside.path, place), leaf, group, units, whole, (), inside.own + len(path))
-    return RandomLeaf(place, leaf, group, units, whole, (place,))
+    return RandomLeaf(place, leaf, group, units, whole, (place,), 1, FrozenDict(dims))
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:

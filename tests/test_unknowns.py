@@ -137,6 +137,16 @@ class TestDependent:
         assert stats.kstest(np.asarray(drawn["left"]), stats.norm(1.0, 3.0).cdf).pvalue > 1e-3
         assert np.corrcoef(drawn["left"], drawn["left.loc"])[0, 1] == pytest.approx(np.sqrt(5) / 3, abs=0.03)
 
+    def test_arguments_keep_their_order(self):
+        leaf = bd.dependent(dist.Beta, dist.LogNormal(3.0, 1e-3), dist.LogNormal(0.0, 1e-3))
+        assert list(paths(Pair(leaf, 1.0))) == ["left.concentration1", "left.concentration0", "left"]
+        expected = np.exp(3.0) / (np.exp(3.0) + 1)
+        for one in (leaf, jax.tree.map(lambda x: x, leaf)):
+            assert one.example().concentration1 == one.example().concentration0
+            assert np.mean(one.sample(jax.random.key(0), (4000,))) == pytest.approx(expected, abs=0.01)
+            drawn = draw_prior(Pair(one, 1.0), 4000, key=jax.random.key(0))
+            assert np.mean(drawn["left"]) == pytest.approx(expected, abs=0.01)
+
     def test_own_draws_are_those_of_the_hierarchy(self):
         leaf = bd.dependent(dist.Normal, dist.Normal(1.0, 2.0), 1.0)
         assert (

@@ -29,12 +29,13 @@ def names(model: Model) -> dict[str, str]:
 def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
     """A dataset of draws, path → `(chain, draw, …)`, with units, group and prior of each variable."""
     short = names(model)
-    variables = {}
+    variables, coordinates = {}, {}
     for path, leaf in paths(model).items():
         values = np.asarray(draws[path])
-        own = [f"{short[path]}_dim_{i}" for i in range(values.ndim - 2)]
+        own = [*leaf.dims, *(f"{short[path]}_dim_{i}" for i in range(len(leaf.dims), values.ndim - 2))]
         variables[short[path]] = (("chain", "draw", *own), values, _attributes(leaf))
-    return with_coordinates(xr.Dataset(variables))
+        coordinates |= {dim: np.asarray(members) for dim, members in leaf.dims.items()}
+    return with_coordinates(xr.Dataset(variables, coordinates))
 
 
 def _attributes(leaf: RandomLeaf) -> dict[str, str]:

@@ -1,0 +1,278 @@
+"""Populations: one model for each subject, tank or catchment, with numbers that differ between them."""
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import jax.tree_util as jtu
+import numpy as np
+import numpyro.distributions as dist
+from jax.core import Tracer
+
+from ._jax.tree import dotted
+from ._statistics.distributions import describe_distribution
+from .data.layer_inputs import Inputs
+from .errors import DataError, ModelError
+from .layers import AbstractFilter, AbstractLayer, Prediction
+from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
+
+
+class Varying(Unknown):
+    """A number of which each member of a population has its own; `varying` makes it, `Each` names the members."""
+
+    pytree_data_fields = ("one",)
+    pytree_aux_fields = ()
+
+    def __init__(self, one: Any):
+        self.one = one
+        known = not is_random(one)
+        super().__init__(*(((), np.shape(one)[1:]) if known else (one.batch_shape, one.event_shape)))
+
+    unbound = "is one number for each member of a population: wrap the layer that holds it in bd.Each(layer, members)"
+
+    @property
+    def support(self) -> Any:
+        return self.one.support if is_random(self.one) else dist.constraints.real
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        if is_random(self.one):
+            return self.one.sample(key, sample_shape)
+        return jax.random.choice(key, jnp.asarray(self.one, float), sample_shape)
+
+    def described(self) -> str:
+        known = "known numbers"
+        return f"{describe_distribution(self.one) if is_random(self.one) else known} for each"
+
+
+def varying(one: Any) -> Any:
+    """A number of which each member of a population has its own, in place of a number.
+
+    Args:
+        one: the distribution of each one's number, given what `dependent` and `shared` say is common to all; or an
+            array of known numbers, `(member,)`, such as doses or weights.
+
+    Returns: what may stand in a layer that is wrapped in `bd.Each`.
+    Raises: ModelError for what is neither, or a distribution over several numbers that are not one event.
+    """
+    if is_random(one):
+        if one.batch_shape:
+            raise ModelError(f"varying takes the distribution of one member, not one of shape {shape_of(one)}")
+        return Varying(one)
+    numbers = np.asarray(one)
+    if not numbers.ndim or numbers.dtype.kind not in "iuf":
+        raise ModelError(f"varying takes a distribution, or an array of known numbers, not {one!r}")
+    return Varying(jnp.asarray(numbers, float))
+
+
+def population(center: Scalar, spread: Scalar, effect: Any = 0.0) -> Any:
+    r"""A positive number of which each member of a population has its own: log-normal around what is typical.
+
+    $\log \theta_i \sim N(\log \text{center} + \text{effect}_i, \text{spread})$
+
+    Members inform each other as far as the data say that they are alike (partial pooling).
+
+    Args:
+        center: what is typical, in the units of the number: known, or a distribution over positive numbers.
+        spread: the standard deviation of the logarithm between members: 0.3 is about 30 %.
+        effect: what is known to change the logarithm, such as `slope * bd.varying(log_weight)`.
+
+    Returns: what may stand in a layer that is wrapped in `bd.Each`.
+    Raises: ModelError where all of these are known.
+    """
+    return varying(dependent(_around, center, spread, effect))
+
+
+def _around(center: Any, spread: Any, effect: Any) -> dist.Distribution:
+    return dist.LogNormal(jnp.log(center) + effect, spread)
+
+
+class Each(AbstractLayer):
+    """One layer for each member of a population, all of them solved at once.
+
+    What is `varying` in the layer (also within noise that it holds, but not in that of the model) has a number for each
+    member, all else is common to them. The predictions have one more dimension: data are `(time, subject)`, with NaN
+    where a member was not observed.
+
+    Args:
+        layer: that of one member.
+        members: what they are called in the data: numbers, which rise.
+        dim: the dimension that they form.
+
+    Raises: ModelError for a layer that looks back at observations, members that are no rising numbers, nothing that
+    varies, or known numbers for others than these members; DataError when called for a member that there is not.
+    """
+
+    layer: AbstractLayer
+    members: tuple[float, ...] = eqx.field(static=True)
+    dim: str = eqx.field(static=True)
+    varied: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(self, layer: Any, members: Sequence[float] | np.ndarray, dim: str = "subject"):
+        if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):
+            raise ModelError(f"Each takes a layer such as bd.ODE, not {type(layer).__name__}")
+        numbers = np.asarray(members, float) if np.asarray(members).dtype.kind in "iuf" else np.zeros(0)
+        if numbers.ndim != 1 or not numbers.size or not np.all(np.diff(numbers) > 0):
+            raise ModelError(f"members must be numbers that rise, such as the values of data['{dim}'], not {members!r}")
+        self.members, self.dim = tuple(numbers.tolist()), dim
+        held = jtu.tree_flatten_with_path(layer, is_leaf=is_random)[0]
+        self.varied = tuple(dotted(path) for path, leaf in held if _varies(leaf))
+        if not self.varied:
+            raise ModelError("nothing in the layer is varying: its members would all be the same")
+        self.layer = jax.tree.map(
+            lambda leaf: _expanded(leaf, numbers.size) if _varies(leaf) else leaf, layer, is_leaf=is_random
+        )
+
+    @property
+    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
+        return self.layer.forcings
+
+    @property
+    def units(self) -> Mapping[str, str]:  # pyright: ignore
+        return self.layer.units
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self.layer.interpolation
+
+    @property
+    def index(self) -> str:
+        return self.layer.index
+
+    @property
+    def start(self) -> float | None:
+        return getattr(self.layer, "start", None)
+
+    @property
+    def begins(self) -> bool:
+        return self.layer.begins
+
+    @property
+    def states(self) -> int:
+        return len(self.members) * self._one.states
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self._one.outputs
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        inner = self._one.dims
+        return {name: (*inner.get(name, ()), self.dim) for name in self.outputs}
+
+    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+        """The dimension of a random leaf that differs between members.
+
+        Args:
+            path: the names on the way from here to the leaf.
+        """
+        return {self.dim: self.members} if ".".join(path[1:]) in self.varied else {}
+
+    @property
+    def _one(self) -> AbstractLayer:
+        """The layer of the first member, with ones in place of what is unknown and varies."""
+        return self._of(lambda leaf: jnp.ones(shape_of(leaf)[1:]) if is_random(leaf) else jnp.asarray(leaf)[0])
+
+    def _of(self, number: Callable[[Any], Any]) -> Any:
+        def chosen(path, leaf):
+            return number(leaf) if dotted(path) in self.varied else leaf
+
+        return jtu.tree_map_with_path(chosen, self.layer, is_leaf=is_random)
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        at = self._asked(inputs.coordinates.get(self.dim))
+        own = dataclasses.replace(inputs, coordinates={n: c for n, c in inputs.coordinates.items() if n != self.dim})
+
+        def one(member):
+            return self._of(lambda leaf: jnp.asarray(leaf)[member])(own)
+
+        found = jax.vmap(one)(at)
+        last = lambda values: {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}  # noqa: E731
+        return Prediction(
+            last(found.values),
+            jnp.all(found.ok),
+            {name: jnp.max(value) for name, value in found.stats.items()},
+            found.mismatches,
+            last(found.variances),
+        )
+
+    def _asked(self, names: Any) -> Any:
+        """The numbers of the members that are asked for, all of them where nothing is said."""
+        if names is None:
+            return jnp.arange(len(self.members))
+        known = np.asarray(self.members)
+        if isinstance(names, Tracer):
+            return jnp.searchsorted(jnp.asarray(known), names)
+        for name in np.setdiff1d(np.asarray(names), known)[:1]:
+            raise DataError(f"{self.dim} {name:g} is no member of the model, whose are {known[0]:g} to {known[-1]:g}")
+        return jnp.asarray(np.searchsorted(known, np.asarray(names)))
+
+
+def _varies(leaf: Any) -> bool:
+    """Whether a number differs between members, itself or by what it depends on."""
+    if isinstance(leaf, Varying):
+        return True
+    if isinstance(leaf, Shared):
+        return _varies(leaf.unknown)
+    inside = leaf.arguments if isinstance(leaf, Dependent) else ()
+    return any(map(_varies, jax.tree.leaves(inside, is_leaf=is_random)))
+
+
+def _expanded(leaf: Any, members: int) -> Any:
+    """A number of each member as an array of all."""
+    if isinstance(leaf, Shared):
+        return Shared(_expanded(leaf.unknown, members), leaf.name)
+    if isinstance(leaf, Dependent):
+        return _over_members(leaf, members)
+    if not is_random(leaf.one):
+        if len(leaf.one) != members:
+            raise ModelError(f"there are {members} members, but {len(leaf.one)} known numbers of one that varies")
+        return leaf.one
+    if isinstance(leaf.one, Dependent):
+        return _over_members(leaf.one, members)
+    return leaf.one.expand((members,))
+
+
+def _over_members(leaf: Dependent, members: int) -> Dependent:
+    varied = tuple(name for name, value in leaf.arguments.items() if _holds_varying(value))
+    arguments = {
+        name: jax.tree.map(lambda part: _expanded(part, members) if _varies(part) else part, value, is_leaf=is_random)
+        for name, value in leaf.arguments.items()
+    }
+    return Dependent(OverMembers(leaf.function, leaf.by_place, varied, tuple(arguments), members), arguments, 0)
+
+
+def _holds_varying(value: Any) -> bool:
+    return any(map(_varies, jax.tree.leaves(value, is_leaf=is_random)))
+
+
+@dataclasses.dataclass(frozen=True)
+class OverMembers:
+    """A function of the numbers of one member, for all of them at once."""
+
+    function: Callable[..., Any]
+    by_place: int
+    varied: tuple[str, ...]
+    names: tuple[str, ...]
+    members: int
+
+    @property
+    def __name__(self) -> str:
+        return getattr(self.function, "__name__", type(self.function).__name__)
+
+    def __call__(self, **arguments: Any) -> Any:
+        def of(varied):
+            values = [varied.get(name, arguments[name]) for name in self.names]
+            by_name = dict(zip(self.names[self.by_place :], values[self.by_place :], strict=True))
+            return self.function(*values[: self.by_place], **by_name)
+
+        some = {name: arguments[name] for name in self.varied}
+        if not some:
+            found = of({})
+            return found.expand((self.members,)) if is_random(found) else jnp.broadcast_to(found, (self.members,))
+        first = jax.tree.map(lambda v: v[0], some)
+        if is_random(of(first)):
+            return of(some)  # NumPyro's distributions take arrays of arguments
+        return jax.vmap(of)(some)

@@ -1,0 +1,203 @@
+"""Populations: one layer for each member, with numbers that differ between them."""
+
+import os
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from numpyro.handlers import substitute
+from numpyro.infer.util import log_density
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.inference.problem import pose
+from bayes_dasl.random import paths, realise
+
+SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+def layer(rate, start=4.0):
+    return bd.ODE(Decay(rate), {"y": start}, start=0.0)
+
+
+def typical():
+    return bd.population(dist.LogNormal(-1.0, 0.5), dist.HalfNormal(0.5))
+
+
+def model(rate=None, start=4.0, members=SUBJECTS):
+    return bd.Model(bd.Each(layer(typical() if rate is None else rate, start), members), bd.NormalNoise(0.1))
+
+
+def data(rates=(0.2, 0.4, 0.8), start=4.0):
+    values = start * np.exp(-np.outer(TIMES, rates))
+    values[2, 1] = np.nan
+    return xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": SUBJECTS})
+
+
+class TestEach:
+    def test_members_have_numbers_of_their_own(self):
+        found = paths(model())
+        assert {path.rsplit("vector_field.")[-1]: leaf.shape for path, leaf in found.items()} == {
+            "rate.center": (),
+            "rate.spread": (),
+            "rate": (3,),
+        }
+        assert [*found.values()][-1].dims == {"subject": tuple(SUBJECTS)}
+
+    def test_predicts_each_as_alone(self):
+        rates = jnp.asarray([0.2, 0.4, 0.8])
+        values = {path: jnp.ones(leaf.shape) for path, leaf in paths(model()).items()}
+        values |= {path: rates for path, leaf in paths(model()).items() if leaf.dims}
+        found = realise(model(), values).predict(model().inputs(data()))
+        assert found.values["y"].shape == (4, 3)
+        np.testing.assert_allclose(found.values["y"], 4 * np.exp(-np.outer(TIMES, rates)), rtol=1e-5)
+
+    def test_the_density_is_that_of_the_hierarchy(self):
+        problem = pose(model(), data())
+        x = problem.prior(1, key=jax.random.key(0))[0]
+        values = problem.constrain(x)
+        center, spread, rate = values.values()
+        log_joint = (
+            dist.LogNormal(-1.0, 0.5).log_prob(center)
+            + dist.HalfNormal(0.5).log_prob(spread)
+            + dist.LogNormal(jnp.log(center), spread).log_prob(rate).sum()
+        )
+        predicted = 4 * jnp.exp(-jnp.outer(TIMES, rate))
+        seen = np.isfinite(data()["y"].values)
+        log_joint += dist.Normal(predicted[seen], 0.1).log_prob(data()["y"].values[seen]).sum()
+        ours = log_density(
+            substitute(problem.model, data=values),
+            (problem.inputs, problem.observed),
+            {},
+            {},
+        )[0]
+        assert ours == pytest.approx(float(log_joint), rel=1e-4)
+
+    def test_known_numbers_of_each_and_covariates(self):
+        doses, weights = np.array([4.0, 8.0, 2.0]), np.array([0.0, 1.0, -1.0])
+        slope = bd.shared(dist.Normal(0.0, 1.0), "slope")
+        rate = bd.population(0.3, 0.1, effect=slope * bd.varying(weights))
+        each = model(rate, bd.varying(doses))
+        found = paths(each)
+        assert list(found) == ["slope", "layer.layer.vector_field.rate"]
+        values = {"slope": jnp.asarray(0.5), "layer.layer.vector_field.rate": jnp.full(3, 0.3)}
+        predicted = realise(each, values).predict(each.inputs(data())).values["y"]
+        np.testing.assert_allclose(predicted[0], doses * np.exp(-0.15), rtol=1e-5)
+        given = found["layer.layer.vector_field.rate"].given(values)
+        np.testing.assert_allclose(given.loc, np.log(0.3) + 0.5 * weights)
+
+    def test_one_number_of_each_in_several_places(self):
+        """The start of each member is twice its rate."""
+        rate = bd.shared(typical(), "rate")
+        each = model(rate, 2 * rate)
+        assert list(paths(each)) == ["rate.center", "rate.spread", "rate"]
+        one = jnp.asarray(1.0)
+        values = {"rate.center": one, "rate.spread": one, "rate": jnp.asarray([0.2, 0.4, 0.8])}
+        predicted = realise(each, values).predict(each.inputs(data())).values["y"]
+        np.testing.assert_allclose(predicted[0], 2 * values["rate"] * jnp.exp(-0.5 * values["rate"]), rtol=1e-5)
+
+    def test_each_for_itself(self):
+        found = paths(model(bd.varying(dist.LogNormal(-1.0, 0.5))))
+        assert [leaf.shape for leaf in found.values()] == [(3,)]
+
+    @pytest.mark.parametrize(
+        ("make", "message"),
+        [
+            (lambda: bd.Each(layer(0.3), SUBJECTS), "nothing in the layer is varying"),
+            (lambda: bd.Each(layer(typical()), [2.0, 1.0]), "members must be numbers that rise"),
+            (lambda: bd.Each(Decay(0.3), SUBJECTS), "takes a layer"),
+            (lambda: bd.Each(layer(typical(), bd.varying(np.ones(4))), SUBJECTS), "3 members, but 4 known numbers"),
+            (lambda: bd.Model(layer(typical()), bd.NormalNoise(0.1)), r"wrap the layer .* in bd\.Each"),
+            (lambda: bd.varying(dist.Normal(jnp.zeros(3), 1.0)), "distribution of one member"),
+            (lambda: bd.varying(0.3), "a distribution, or an array"),
+        ],
+    )
+    def test_refusals(self, make, message):
+        with pytest.raises(ModelError, match=message):
+            make()
+
+
+@pytest.fixture(scope="module")
+def post():
+    return bd.fit(model(), data(), bd.NUTS(chains=2, draws=300), progress=False)
+
+
+class TestFit:
+    def test_draws_have_the_dimension_of_the_members(self, post):
+        assert post["posterior"]["rate"].dims == ("chain", "draw", "subject")
+        np.testing.assert_array_equal(post["posterior"]["subject"], SUBJECTS)
+        np.testing.assert_allclose(post["posterior"]["rate"].mean(("chain", "draw")), [0.2, 0.4, 0.8], rtol=0.1)
+
+    def test_forecast_of_all_and_of_some(self, post):
+        fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
+        assert fc["predictions"]["y"].dims == ("chain", "draw", "time", "subject")
+        some = bd.forecast(model(), post, xr.Dataset(coords={"time": np.arange(1.0, 9.0), "subject": [7.0]}))
+        np.testing.assert_allclose(
+            some["conditional_mean"]["y"][..., 0], fc["conditional_mean"]["y"].sel(subject=7.0), rtol=1e-6
+        )
+        with pytest.raises(DataError, match="subject 5 is no member"):
+            bd.forecast(model(), post, xr.Dataset(coords={"time": np.arange(1.0, 9.0), "subject": [5.0]}))
+
+    def test_the_page(self, post):
+        fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
+        assert "rate[3.0]" in bd.report(post, fc).html
+
+
+class Oral(bd.Module):
+    """One compartment with first-order absorption, by logarithms of elimination, absorption and clearance."""
+
+    absorption: bd.Scalar
+    elimination: bd.Scalar
+    clearance: bd.Scalar
+
+    def __call__(self, t, y, u):
+        taken = self.absorption * y["gut"]
+        return {"gut": -taken, "blood": taken - self.elimination * y["blood"]}
+
+    def concentration(self, t, y, u):
+        return {"conc": y["blood"] * self.elimination / self.clearance}
+
+
+def theophylline():
+    folder = os.environ.get("BAYES_DASL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
+    path = Path(folder) / "pk" / "theo_sd.csv"
+    if not path.is_file():
+        pytest.skip("needs the theophylline data: set BAYES_DASL_DATA")
+    rows = np.genfromtxt(path, delimiter=",", names=True)
+    dosed, seen = rows[rows["AMT"] > 0], rows[rows["EVID"] == 0]
+    # Amounts of this table are milligrams; nlme's are milligrams per kilogram.
+    doses = dosed["AMT"] / dosed["WT"]
+    times = np.unique(seen["TIME"])
+    conc = np.full((len(times), len(dosed)), np.nan)
+    for row in seen:
+        conc[np.searchsorted(times, row["TIME"]), np.flatnonzero(dosed["ID"] == row["ID"])[0]] = row["DV"]
+    data = xr.Dataset({"conc": (("time", "subject"), conc)}, {"time": times, "subject": dosed["ID"]})
+    return data, doses
+
+
+@pytest.mark.slow
+def test_theophylline_is_that_of_nlme():
+    """nlme (Pinheiro & Bates 2000, p. 364): log ke −2.43, log ka 0.45, log Cl −3.21, within two standard errors."""
+    data, doses = theophylline()
+    field = Oral(
+        bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)),
+        bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination"),
+        bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)),
+    )
+    one = bd.ODE(field, {"gut": bd.varying(doses), "blood": 0.0}, Oral.concentration, start=0.0)
+    model = bd.Model(bd.Each(one, data["subject"].values), bd.NormalNoise(dist.HalfNormal(2.0)))
+    post = bd.fit(model, data, bd.NUTS(), progress=False)
+    for name, mean, error in (("elimination", -2.43, 0.064), ("absorption", 0.45, 0.20), ("clearance", -3.21, 0.082)):
+        found = float(np.log(post["posterior"][f"{name}.center"]).mean())
+        assert abs(found - mean) < 2 * error, (name, found)
