@@ -82,10 +82,10 @@ def population(center: Scalar, spread: Scalar, effect: Any = 0.0) -> Any:
     Returns: what may stand in a layer that is wrapped in `bd.Each`.
     Raises: ModelError where all of these are known.
     """
-    return varying(dependent(_around, center, spread, effect))
+    return varying(dependent(log_normal_around, center, spread, effect))
 
 
-def _around(center: Any, spread: Any, effect: Any) -> dist.Distribution:
+def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distribution:
     return dist.LogNormal(jnp.log(center) + effect, spread)
 
 
@@ -252,7 +252,7 @@ def _holds_varying(value: Any) -> bool:
 class OverMembers:
     """A function of the numbers of one member, for all of them at once."""
 
-    function: Callable[..., Any]
+    of_one: Callable[..., Any]
     by_place: int
     varied: tuple[str, ...]
     names: tuple[str, ...]
@@ -260,13 +260,13 @@ class OverMembers:
 
     @property
     def __name__(self) -> str:
-        return getattr(self.function, "__name__", type(self.function).__name__)
+        return getattr(self.of_one, "__name__", type(self.of_one).__name__)
 
     def __call__(self, **arguments: Any) -> Any:
         def of(varied):
             values = [varied.get(name, arguments[name]) for name in self.names]
             by_name = dict(zip(self.names[self.by_place :], values[self.by_place :], strict=True))
-            return self.function(*values[: self.by_place], **by_name)
+            return self.of_one(*values[: self.by_place], **by_name)
 
         some = {name: arguments[name] for name in self.varied}
         if not some:

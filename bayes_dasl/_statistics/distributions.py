@@ -121,7 +121,7 @@ def describe_distribution(distribution: Any) -> str:
 
 def describe_call(function: Any, values: Iterable[Any]) -> str:
     """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function and what it is called with."""
-    values = list(values)
+    values, function = list(values), getattr(function, "of_one", function)
     if function is operator.neg:
         return f"-{_describe_argument(values[0], inside=True)}"
     if function in _SIGNS:
