@@ -138,6 +138,10 @@ class TestFigures:
         assert labels == {"prior", "prior, 90 % band", "posterior", "90 % band", "50 % band", "median"}
         alone = plots.plot_derived(prior[["half_life"]]).legends[0].get_texts()
         assert [text.get_text() for text in alone] == ["prior"]
+        series = plots.plot_derived(prior[["curve"]]).legends[0].get_texts()
+        assert {text.get_text() for text in series} == {
+            f"{n} of the prior" for n in ("median", "50 % band", "90 % band")
+        }
 
     def test_members_have_intervals(self, post):
         three = lambda m: {"dose": m.layer.vector_field.rate * jnp.arange(1.0, 4.0)}  # noqa: E731

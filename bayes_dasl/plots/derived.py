@@ -40,23 +40,24 @@ def plot_derived(values: xr.Dataset, prior: xr.Dataset | None = None) -> Figure:
             )
     if not values.data_vars:
         raise MismatchError("there is nothing to draw: this dataset has no variables")
+    of = values.attrs.get("group", "posterior")
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(values.data_vars), height=1.75)
         for ax, (name, variable) in zip(axes, values.data_vars.items(), strict=True):
             before = None if prior is None or name not in prior else prior[name]
             ax.set_title(plain(name))
             if variable.ndim == 2:
-                draw_densities(ax, variable, before, values.attrs.get("group", "posterior"))
+                draw_densities(ax, variable, before, of)
                 ax.set_xlabel(plain(variable.attrs.get("units") or "(no unit stated)"), fontsize=9)
             else:
-                _draw_series(ax, variable, before)
+                _draw_series(ax, variable, before, "" if of == "posterior" else " of the prior")
         handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-        labels = sorted(handles, key=_LEGEND.index)
+        labels = sorted(handles, key=lambda label: _LEGEND.index(label.removesuffix(" of the prior")))
         fig.legend([handles[label] for label in labels], labels, loc="outside upper left", ncols=min(4, len(labels)))
     return fig
 
 
-def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None) -> None:
+def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: str) -> None:
     along = next(str(dim) for dim in values.dims if dim not in ("chain", "draw"))
     members = along not in values.coords or values[along].dtype.kind not in "iuf"
     x = np.arange(values.sizes[along], dtype=float) if members else np.asarray(values[along].values, float)
@@ -72,9 +73,11 @@ def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None) -> 
         return
     say_left_out(ax, values.sizes["chain"] * values.sizes["draw"] - len(draws))
     q05, q25, q50, q75, q95 = np.quantile(draws, _QUANTILES, axis=0)
-    span(ax, x, q05, q95, color=BLUE, alpha=0.18, label="90 % band")
-    span(ax, x, q25, q75, color=BLUE, alpha=0.36, label="50 % band")
-    ax.plot(x, q50, color=BLUE, lw=1.8, label="median", **({"ls": "none", "marker": "o", "ms": 4} if members else {}))
+    span(ax, x, q05, q95, color=BLUE, alpha=0.18, label=f"90 % band{of}")
+    span(ax, x, q25, q75, color=BLUE, alpha=0.36, label=f"50 % band{of}")
+    ax.plot(
+        x, q50, color=BLUE, lw=1.8, label=f"median{of}", **({"ls": "none", "marker": "o", "ms": 4} if members else {})
+    )
     _look_at(ax, q05, q95)
     ax.set_xlabel(axis_label(values[along], along), fontsize=9)
     if values.attrs.get("units"):
