@@ -65,7 +65,7 @@ def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of:
     if prior is not None and (before := _finite(prior, along)).size:
         low, high = np.quantile(before, (_QUANTILES[0], _QUANTILES[-1]), axis=0)
         span(ax, x, low, high, color=FAINT, label="prior, 90 % band")
-        style = {"ls": "none", "marker": "_"} if members else {"ls": "--"}
+        style: dict[str, Any] = {"ls": "none", "marker": "_"} if members else {"ls": "--"}
         ax.plot(x, np.median(before, axis=0), color=GREY, lw=1.2, label="prior", **style)
     draws = _finite(values, along)
     if not draws.size:

@@ -97,8 +97,8 @@ def evaluate(
         raise ModelError(
             f"coords gives '{unused[0]}' {along[unused[0]].size} values, but no axis of the result has as many"
         )
-    coordinates = {name: values for name, values in along.items() if name in used}
-    if inputs is not None and model.index in coordinates:
+    coordinates: dict[str, Any] = {name: values for name, values in along.items() if name in used}
+    if inputs is not None and post is not None and model.index in coordinates:
         coordinates[model.index] = (model.index, along[model.index], fitted_observables(post)[model.index].attrs)
     return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
 
