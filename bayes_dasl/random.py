@@ -83,7 +83,7 @@ def check_scalar(value: Any, where: str) -> None:
         if shape:
             raise ModelError(
                 f"{where} must be a distribution over one number, but this {type(value).__name__} has shape "
-                f"{shape}: give each number a field of its own"
+                f"{shape}: give each number a field of its own, or annotate the field jax.Array in place of bd.Scalar"
             )
     elif not eqx.is_array_like(value) or jnp.ndim(value) or not _is_number(value):
         alike = eqx.is_array_like(value) and jnp.ndim(value)

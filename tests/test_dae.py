@@ -113,6 +113,7 @@ class TestStart:
         [
             ({"algebraic": "d"}, "algebraic names 'd'"),
             ({"solver": "tsit5"}, "need solver='rodas5p'"),
+            ({"guess": dist.Normal(0.0, 1.0)}, "state 'c' is a guess"),
             ({"jumps": bd.Jump(1.0, {"a": 1.0})}, "algebraic states and jumps"),
         ],
     )

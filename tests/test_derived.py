@@ -28,7 +28,7 @@ MODEL = bd.Model(
     bd.ODE(Decay(dist.LogNormal(-1.0, 0.5)), {"x": 4.0}, Decay.seen, start=0.0, units={"flux": "g/h"}),
     {"x": bd.NormalNoise(0.1)},
 )
-DATA = xr.Dataset({"x": ("time", 4 * np.exp(-0.4 * TIMES))}, {"time": TIMES})
+DATA = xr.Dataset({"x": ("time", 4 * np.exp(-0.4 * TIMES))}, {"time": ("time", TIMES, {"units": "h"})})
 
 
 @pytest.fixture(scope="module")
@@ -67,7 +67,7 @@ class TestEvaluate:
 
         found = bd.evaluate(MODEL, post, flux, np.arange(0.0, 9.0))
         fc = bd.forecast(MODEL, post, np.arange(0.0, 9.0))
-        assert found["flux"].dims == ("chain", "draw", "time")
+        assert found["flux"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
         np.testing.assert_allclose(found["flux"], fc["unobserved"]["flux"], rtol=1e-9)
         np.testing.assert_allclose(found["total"], fc["unobserved"]["flux"].sum("time"), rtol=1e-9)
 
@@ -89,6 +89,14 @@ class TestEvaluate:
             bd.evaluate(MODEL, None, lambda m, values: values["x"], TIMES)
         with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
             bd.evaluate(MODEL, post, lambda m: m.layer.nothing)
+        with pytest.raises(ModelError, match=r"must take \(model\), or be given times by at="):
+            bd.evaluate(MODEL, post, lambda m, values: values["x"])
+        with pytest.raises(ModelError, match=r"must take \(model, values\), since `at` is given"):
+            bd.evaluate(MODEL, post, half_life, TIMES)
+        with pytest.raises(ModelError, match=r"write it with jax\.numpy"):
+            bd.evaluate(MODEL, post, lambda m: float(m.layer.vector_field.rate))
+        with pytest.raises(ModelError, match="coords gives 'dose' 3 values, but no axis"):
+            bd.evaluate(MODEL, post, half_life, coords={"dose": np.arange(3.0)})
         with pytest.raises(DataError, match="cannot go back"):
             bd.evaluate(MODEL, post, lambda m, values: values["x"], np.array([-1.0, 0.0]))
         other = bd.Model(bd.Algebraic(lambda t, y, u: {"x": t}), bd.NormalNoise(dist.HalfNormal(1.0)))
@@ -127,7 +135,25 @@ class TestFigures:
         np.testing.assert_allclose(median, found["curve"].median(("chain", "draw")))
         assert bands.get_xlabel() == "day"
         labels = {text.get_text() for text in figure.legends[0].get_texts()}
-        assert labels == {"prior", "posterior", "90 % band", "50 % band", "median"}
+        assert labels == {"prior", "prior, 90 % band", "posterior", "90 % band", "50 % band", "median"}
+        alone = plots.plot_derived(prior[["half_life"]]).legends[0].get_texts()
+        assert [text.get_text() for text in alone] == ["prior"]
+        series = plots.plot_derived(prior[["curve"]]).legends[0].get_texts()
+        assert {text.get_text() for text in series} == {
+            f"{n} of the prior" for n in ("median", "50 % band", "90 % band")
+        }
+
+    def test_members_have_intervals(self, post):
+        three = lambda m: {"dose": m.layer.vector_field.rate * jnp.arange(1.0, 4.0)}  # noqa: E731
+        found = bd.evaluate(MODEL, post, three, coords={"child": ["Ann", "Bo", "Cy"]})
+        (ax,) = plots.plot_derived(found, bd.evaluate(MODEL, None, three, coords={"child": ["Ann", "Bo", "Cy"]})).axes
+        assert [text.get_text() for text in ax.get_xticklabels()] == ["Ann", "Bo", "Cy"]
+        low, high = found["dose"].quantile((0.05, 0.95), ("chain", "draw"))
+        bars = next(bars for bars in ax.containers if bars.get_label() == "90 % band")
+        np.testing.assert_allclose([bar.get_y() for bar in bars], low)
+        np.testing.assert_allclose([bar.get_y() + bar.get_height() for bar in bars], high)
+        (unnamed,) = plots.plot_derived(bd.evaluate(MODEL, post, three)).axes
+        assert [text.get_text() for text in unnamed.get_xticklabels()] == ["0", "1", "2"]
 
     def test_refusals(self, post):
         with pytest.raises(MismatchError, match="choose a part of it"):

@@ -138,3 +138,21 @@ def test_beside_a_jump():
 def test_refusals(make, message):
     with pytest.raises(ModelError, match=message):
         make()
+
+
+@pytest.mark.parametrize(
+    ("when", "said"),
+    [
+        (lambda t, y, u: y["height"] < 0.5, "not a truth value"),
+        (lambda t, y, u: {"height": y["height"]}, "not dict"),
+        (lambda t, y, u: y["height"] * jnp.ones(2), r"not an array of shape \(2,\)"),
+    ],
+)
+def test_what_cannot_pass_through_zero_is_refused(when, said):
+    model = bd.Model(
+        bd.ODE(Ball(), {"height": 1.0, "speed": 0.0}, start=0.0, events=bd.Event(when, {"speed": 1.0})),
+        bd.NormalNoise(0.1),
+    )
+    inputs = model.inputs(xr.Dataset(coords={"time": np.linspace(0.0, 1.0, 3)}))
+    with pytest.raises(ModelError, match="must return one number that passes through zero.* " + said):
+        realise(model, {}).predict(inputs)

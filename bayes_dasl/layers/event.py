@@ -68,6 +68,21 @@ def as_events(events: Any) -> tuple[Event, ...]:
     return events
 
 
+def _number(value: Any) -> Any:
+    """Refuse what cannot pass through zero: a truth value jumps from zero to one."""
+    if not eqx.is_array_like(value):
+        said = type(value).__name__
+    elif jnp.result_type(value).kind not in "iuf":
+        said = "a truth value or a complex one"
+    elif jnp.shape(value):
+        said = f"an array of shape {jnp.shape(value)}"
+    else:
+        return jnp.asarray(value, float)
+    raise ModelError(
+        f"when of an event must return one number that passes through zero, such as y['c'] - 3.0, not {said}"
+    )
+
+
 def solve_with_events(
     events: tuple[Event, ...],
     solve: Callable[..., Any],
@@ -88,7 +103,7 @@ def solve_with_events(
         def value(t, y, args, **_):
             late = jnp.where(t == begin, ahead, 0.0)
             later = jax.tree.map(lambda y, rate: y + late * rate, y, rates(t, y))
-            return jnp.asarray(when(t + late, later, forced(t)), float)
+            return _number(when(t + late, later, forced(t)))
 
         return value
 

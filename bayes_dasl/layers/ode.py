@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
-from ..random import Module, Values, VectorField, is_function
+from ..random import Module, Unknown, Values, VectorField, is_function, is_random
 from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
@@ -126,6 +126,11 @@ class ODE(AbstractTrajectory):
         for name in self.algebraic:
             if name not in self.initial:
                 raise ModelError(f"algebraic names '{name}', but the states are {', '.join(self.initial)}")
+            value = self.initial[name]
+            if is_random(value) and not isinstance(value, Unknown):
+                raise ModelError(
+                    f"initial of the algebraic state '{name}' is a guess, which the equations correct: give a number"
+                )
         if self.algebraic and not isinstance(self.solver, Rodas5P):
             raise ModelError(f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}")
         if self.algebraic and (self.jumps or self.events):

@@ -102,7 +102,7 @@ def _elements(name: Hashable, array: xr.DataArray) -> list[tuple[str, xr.DataArr
     return found
 
 
-def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None) -> None:
+def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None, label: str = "posterior") -> None:
     """Draw the density of the draws of one number, on that of its prior."""
     after = sorted_finite(posterior.values)
     before = after[:0] if prior is None else sorted_finite(prior.values)
@@ -113,7 +113,7 @@ def draw_densities(ax: Axes, posterior: xr.DataArray, prior: xr.DataArray | None
         ax.plot(grid, density, color=GREY, lw=1.2, ls="--", label="prior")
     grid, density = _density(after, low, high)
     ax.fill_between(grid, density, color=BLUE, alpha=0.25, lw=0)
-    ax.plot(grid, density, color=BLUE, lw=1.8, label="posterior")
+    ax.plot(grid, density, color=BLUE, lw=1.8, label=label)
     if high > low:
         ax.set_xlim(low, high)
     ax.set_ylim(bottom=0)

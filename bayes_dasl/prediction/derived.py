@@ -1,6 +1,7 @@
 """Derived quantities: any function of a model over all draws."""
 
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,11 +18,12 @@ from ..model import Model
 from ..priors import draw_prior
 from ..random import realise
 from .forecasts import inputs_at
-from .posterior import draws_of, with_coordinates
+from .posterior import draws_of, fitted_observables, with_coordinates
 
 _BATCH = 64
 _PRIOR_DRAWS = 1000
 _GROUPS = ("posterior", "prior")
+_TRACED = (jax.errors.ConcretizationTypeError, jax.errors.TracerArrayConversionError)
 
 
 def evaluate(
@@ -31,7 +33,7 @@ def evaluate(
     at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"] | None = None,
     *,
     group: str = "posterior",
-    coords: Mapping[str, Float[np.ndarray, " point"]] | None = None,
+    coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
 ) -> xr.Dataset:
     """Work out a derived quantity for every draw: a half-life, a flux over time, what a network says along an input.
 
@@ -45,17 +47,21 @@ def evaluate(
             them.
         at: times, or a dataset with times and forcings, as for `forecast`.
         group: "posterior", or "prior" for the prior draws of the fit.
-        coords: what axes of the result run along, as arrays by name. An axis belongs to the one of its length; that of
-            the times is known.
+        coords: what axes of the result run along, by name: numbers, or names such as those of schools. An axis belongs
+            to the one of its length; that of the times is known.
 
-    Returns a dataset over chain, draw and these axes; NaN where a solve failed.
+    Returns a dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit that
+    `found["half_life"].attrs["units"]` is given.
     Raises: MismatchError for a posterior of another model or an unknown group; ModelError if the function cannot be
-    called, or two coordinates of one length leave open which an axis is; DataError for bad times or forcings.
+    called, two coordinates of one length leave open which an axis is, or one has the length of none; DataError for bad
+    times or forcings.
     """
     draws, shape = _draws(model, post, group)
     if post is None and at is not None:
         raise MismatchError("evaluate needs a fit to know where the model starts: give post, or leave out the times")
     inputs = None if at is None or post is None else inputs_at(model, post, at)
+
+    _check_arguments(function, 1 if at is None else 2)
 
     def one(draw):
         realised = realise(model, draw)
@@ -69,6 +75,11 @@ def evaluate(
         flat, held = parted(one, {path: values[0] for path, values in draws.items()})
     except BayesDaslError:
         raise
+    except _TRACED as error:
+        raise ModelError(
+            f"the function cannot be worked out of the model: {type(error).__name__}: it runs for all draws at once: "
+            "write it with jax.numpy, without float(…), math, NumPy's functions and `if`"
+        ) from error
     except Exception as error:  # whatever a user's function may raise
         raise ModelError(f"the function cannot be worked out of the model: {type(error).__name__}: {error}") from error
     keep_programs()
@@ -82,8 +93,26 @@ def evaluate(
         for name, values in found.items()
     }
     used = {dim for dims, _ in variables.values() for dim in dims}
-    coordinates = {name: values for name, values in along.items() if name in used}
+    if unused := [name for name in coords or () if name not in used]:
+        raise ModelError(
+            f"coords gives '{unused[0]}' {along[unused[0]].size} values, but no axis of the result has as many"
+        )
+    coordinates: dict[str, Any] = {name: values for name, values in along.items() if name in used}
+    if inputs is not None and post is not None and model.index in coordinates:
+        coordinates[model.index] = (model.index, along[model.index], fitted_observables(post)[model.index].attrs)
     return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
+
+
+def _check_arguments(function: Callable[..., Any], number: int) -> None:
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # what Python knows nothing about, such as some builtins
+        return
+    try:
+        signature.bind(*range(number))
+    except TypeError as error:
+        wanted = "(model), or be given times by at=" if number == 1 else "(model, values), since `at` is given"
+        raise ModelError(f"the function must take {wanted}: {error}") from error
 
 
 def _draws(model: Model, post: xr.DataTree | None, group: str) -> tuple[dict[str, np.ndarray], tuple[int, int]]:

@@ -72,12 +72,13 @@ def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
     """Draw derived quantities, and outputs of the model that nobody observes; not what has several dimensions."""
     held = {"unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None, "derived": derived}
     words = {"unobserved": "Predicted, but not observed.", "derived": "Derived quantities."}
+    without = {"unobserved": "Without noise: ", "derived": ""}
     cards = []
     for kind, values in held.items():
         shown = [n for n, v in values.data_vars.items() if v.ndim <= 3][:MOST_PANELS] if values is not None else []
         if values is not None and shown:
             figure = plots.plot_derived(values[shown])
-            caption = f"Without noise: {listed([str(n) for n in shown])}, over all draws."
+            caption = f"{without[kind]}{listed([str(n) for n in shown])}, over all draws."
             alt = f"Posterior of {listed([str(n) for n in shown])}."
             cards.append(_card(figure, kind, words[kind], caption, alt))
     return cards
