@@ -117,8 +117,13 @@ class Unknown(dist.Distribution):
 
     __array_ufunc__ = None  # else NumPy's arrays would do the arithmetic element by element
 
+    __iter__ = None
+
     def __neg__(self) -> Any:
         return dependent(operator.neg, self)
+
+    def __getitem__(self, index: Any) -> Any:
+        return dependent(operator.getitem, self, index)
 
 
 def _operators() -> None:
@@ -175,7 +180,7 @@ class Dependent(Unknown):
         super().__init__(*((example.batch_shape, example.event_shape) if self.drawn else (jnp.shape(example),)))
 
     def described(self) -> str:
-        return describe_call(self.function, self.arguments.values())
+        return describe_call(self.function, self.arguments.values(), self.example() if self.drawn else None)
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
         """What the function makes of arguments with numbers in place of random leaves."""

@@ -137,6 +137,18 @@ class TestDependent:
         assert stats.kstest(np.asarray(drawn["left"]), stats.norm(1.0, 3.0).cdf).pvalue > 1e-3
         assert np.corrcoef(drawn["left"], drawn["left.loc"])[0, 1] == pytest.approx(np.sqrt(5) / 3, abs=0.03)
 
+    def test_elements_of_a_vector(self):
+        both = bd.shared(dist.Normal(0.0, 1.0).expand((2,)).to_event(1), "both")
+        tree = Pair(both[0], both[1])
+        assert realise(tree, {"both": jnp.asarray([1.0, 2.0])}) == Pair(jnp.asarray(1.0), jnp.asarray(2.0))
+        assert describe_distribution(both[1]) == "getitem(both, 1)"
+        with pytest.raises(TypeError, match="not iterable"):
+            list(both)
+
+    def test_what_a_function_makes_is_named(self):
+        leaf = bd.dependent(lambda m: dist.LogNormal(m, 0.3).expand((2,)).to_event(1), dist.Normal(0.0, 1.0))
+        assert describe_distribution(leaf) == "LogNormal given Normal(0, 1)"
+
     def test_arguments_keep_their_order(self):
         leaf = bd.dependent(dist.Beta, dist.LogNormal(3.0, 1e-3), dist.LogNormal(0.0, 1e-3))
         assert list(paths(Pair(leaf, 1.0))) == ["left.concentration1", "left.concentration0", "left"]
@@ -164,6 +176,7 @@ class TestDependent:
             (np.float64(2.0) * k, "2 * k", 6.0),
             (jnp.asarray(2.0) - k, "2 - k", -1.0),
             (bd.dependent(jnp.log, k), "log(k)", np.log(3.0)),
+            (bd.dependent(lambda k: k + 1, k), "a function(k)", 4.0),
         ):
             tree = Pair(leaf, f)
             assert set(paths(tree)) <= {"f", "k"}

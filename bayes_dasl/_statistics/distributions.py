@@ -119,15 +119,17 @@ def describe_distribution(distribution: Any) -> str:
     return f"{name}({', '.join(values)}){support}"
 
 
-def describe_call(function: Any, values: Iterable[Any]) -> str:
-    """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function and what it is called with."""
+def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str:
+    """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function, what it is called with, and what it made."""
     values, function = list(values), getattr(function, "of_one", function)
     if function is operator.neg:
         return f"-{_describe_argument(values[0], inside=True)}"
     if function in _SIGNS:
         return f" {_SIGNS[function]} ".join(_describe_argument(value, inside=True) for value in values)
-    name = getattr(function, "__name__", type(function).__name__)
-    return f"{'a function' if name == '<lambda>' else name}({', '.join(map(_describe_argument, values))})"
+    name, said = getattr(function, "__name__", type(function).__name__), ", ".join(map(_describe_argument, values))
+    if name != "<lambda>":
+        return f"{name}({said})"
+    return f"{describe_distribution(made).partition('(')[0]} given {said}" if made else f"a function({said})"
 
 
 def _describe_argument(value: Any, inside: bool = False) -> str:
