@@ -116,6 +116,9 @@ class Unknown(dist.Distribution):
 
     __array_ufunc__ = None  # else NumPy's arrays would do the arithmetic element by element
 
+    def __repr__(self) -> str:
+        return self.described()
+
     def __neg__(self) -> Any:
         return dependent(operator.neg, self)
 
@@ -154,17 +157,19 @@ class Shared(Unknown):
 class Dependent(Unknown):
     """A random leaf that depends on others, or a number that is worked out of others; `dependent` makes it.
 
-    Of its arguments, the first `by_place` of them by their place and the others by name, its function makes the
+    Of its arguments, those named in `by_place` in this order and the others by name, its function makes the
     distribution that it is `drawn` from, or else the number itself.
     """
 
     pytree_data_fields = ("arguments",)
     pytree_aux_fields = ("function", "by_place", "drawn")
 
-    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any], by_place: int):
+    def __init__(self, function: Callable[..., Any], arguments: dict[str, Any], by_place: tuple[str, ...]):
         self.function, self.arguments, self.by_place = function, arguments, by_place
         example, other = self.example(0.1), self.example(0.3)
         self.drawn = is_random(example)
+        if isinstance(example, Unknown) or not (self.drawn or eqx.is_array_like(example)):
+            raise ModelError(f"{_name(function)} must return a NumPyro distribution or a number, not {example!r}")
         if self.drawn and not same_support(example, other):
             raise ModelError(
                 f"the bounds of this {type(example).__name__} depend on unknown numbers, which no coordinates follow: "
@@ -173,24 +178,26 @@ class Dependent(Unknown):
         super().__init__(*((example.batch_shape, example.event_shape) if self.drawn else (jnp.shape(example),)))
 
     def described(self) -> str:
-        return describe_call(self.function, self.arguments.values())
+        return describe_call(self.function, {**dict.fromkeys(self.by_place), **self.arguments}.values())
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
         """What the function makes of arguments with numbers in place of random leaves."""
-        values = list(arguments.values())
-        by_name = dict(list(arguments.items())[self.by_place :])
-        return self.function(*values[: self.by_place], **by_name)
+        by_name = {name: value for name, value in arguments.items() if name not in self.by_place}
+        return self.function(*(arguments[name] for name in self.by_place), **by_name)
 
     def example(self, at: float = 0.1) -> Any:
         """What the function makes of numbers that its arguments may be."""
-        return self.of(_replace(self.arguments, lambda _, leaf: possible(leaf, at)))
+        with jax.ensure_compile_time_eval():  # else what is known would not be so inside of a program
+            return self.of(with_possible(self.arguments, at))
 
     @property
     def support(self) -> Any:
         if self.drawn:
             return self.example().support
-        tried = self.sample(jax.random.key(0), (_TRIED,))
-        return constraints.positive if bool(jnp.all(tried > 0)) else constraints.real
+        with jax.ensure_compile_time_eval():
+            positive = jnp.all(self.sample(jax.random.key(0), (_TRIED,)) > 0)
+        # Of what only a running program knows nothing is refused.
+        return constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         """Draws whose arguments are drawn with them."""
@@ -254,11 +261,14 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
     """
     if isinstance(function, eqx.Module):  # its own numbers may be unknown too
         return dependent(_called, function, *args, **kwargs)
-    arguments = dict(zip(argument_names(function, len(args)), args, strict=True)) | kwargs
+    by_place = tuple(argument_names(function, len(args)))
+    arguments = dict(zip(by_place, args, strict=True)) | kwargs
+    if twice := kwargs.keys() & {*by_place}:
+        raise ModelError(f"{_name(function)} is given {', '.join(sorted(twice))} twice: by place and by name")
     if not paths(arguments):
         raise ModelError(f"nothing that this {_name(function)} depends on is unknown: write the number or distribution")
     try:
-        return Dependent(function, arguments, len(args))
+        return Dependent(function, arguments, by_place)
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's function may raise
@@ -278,8 +288,8 @@ def _name(function: Any) -> str:
 class RandomLeaf(eqx.Module):
     """What is known of one random leaf without drawing it.
 
-    `owners` are the classes from the root to it, `places` where it stands, none for what only others depend on. Of the
-    parts of its path the last `own` belong together.
+    `owners` are the classes from the root to it, `places` where it stands, `within` where numbers that are worked out
+    of it do: none of both for what only the priors of others depend on. Of its path the last `own` parts belong together.
     """
 
     path: str = eqx.field(static=True)
@@ -289,6 +299,7 @@ class RandomLeaf(eqx.Module):
     owners: str = eqx.field(static=True)
     places: tuple[str, ...] = eqx.field(static=True)
     own: int = eqx.field(static=True, default=1)
+    within: tuple[str, ...] = eqx.field(static=True, default=())
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -311,7 +322,8 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
     for leaf in occurrences(tree):
         first = found.setdefault(leaf.path, leaf)
         if first is not leaf:
-            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places)
+            within = tuple(dict.fromkeys(first.within + leaf.within))
+            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places, within=within)
     return found
 
 
@@ -334,12 +346,13 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
             group = "latent"
         owners.append(type(node).__name__)
     units, whole = stated_units(tree, path), "/".join(owners)
-    if isinstance(leaf, Shared):
-        places = () if inside else (place,)
-        return RandomLeaf(leaf.name, leaf.unknown, group, units, whole, places, 1 + leaf.name.count("."))
+    places, name, own, within = (place,), place, 1, ()
     if inside:
-        return RandomLeaf(_below(inside.path, place), leaf, group, units, whole, (), inside.own + len(path))
-    return RandomLeaf(place, leaf, group, units, whole, (place,))
+        places, name, own = (), _below(inside.path, place), inside.own + len(path)
+        within = () if inside.distribution.drawn else inside.places + inside.within
+    if isinstance(leaf, Shared):
+        name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")
+    return RandomLeaf(name, leaf, group, units, whole, places, own, within)
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
@@ -393,6 +406,6 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
     return _replace(tree, lambda path, _: draw[path])
 
 
-def with_ones(tree: Any) -> Any:
-    """The tree with ones for every random leaf, to find out shapes that do not depend on their values."""
-    return _replace(tree, lambda _, leaf: jnp.ones(shape_of(leaf)))
+def with_possible(tree: Any, at: float = 0.1) -> Any:
+    """The tree with a number that may be for every random leaf, to find out shapes that do not depend on values."""
+    return _replace(tree, lambda _, leaf: possible(leaf, at))

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import BayesDaslError, ModelError
-from ..random import check_scalar, is_function, is_random, paths, shape_of, with_ones
+from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
@@ -29,7 +29,7 @@ def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) ->
 
     Raises: ModelError if it cannot be evaluated, or returns no dict.
     """
-    known, u = with_ones(function), dict.fromkeys(forcings, jnp.zeros(()))
+    known, u = with_possible(function), dict.fromkeys(forcings, jnp.zeros(()))
     try:
         return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
     except BayesDaslError:
@@ -45,7 +45,7 @@ def _listed(names: Iterable[str]) -> str:
 
 def output_names(observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
     """Names of what is predicted: of the states, or of what `observe` makes of them."""
-    observe = method_of(with_ones(equations), observe)
+    observe = method_of(with_possible(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
 
 
