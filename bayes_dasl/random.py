@@ -20,10 +20,9 @@ import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, Float
-from numpyro.distributions import constraints
 
-from ._jax.tree import argument_names, dotted, key_name, nodes_along, stated_units
-from ._statistics.distributions import describe_call, of_a_prior, possible, same_support
+from ._jax.tree import argument_names, below, dotted, key_name, nodes_along, stated_units
+from ._statistics.distributions import describe_call, of_a_prior, possible, same_support, support_of_draws
 from .errors import BayesDaslError, MismatchError, ModelError
 
 type Scalar = float | Float[Array, ""] | dist.Distribution
@@ -169,7 +168,7 @@ class Dependent(Unknown):
         example, other = self.example(0.1), self.example(0.3)
         self.drawn = is_random(example)
         if isinstance(example, Unknown) or not (self.drawn or eqx.is_array_like(example)):
-            raise ModelError(f"{_name(function)} must return a NumPyro distribution or a number, not {example!r}")
+            raise ModelError(f"{name_of(function)} must return a NumPyro distribution or a number, not {example!r}")
         if self.drawn and not same_support(example, other):
             raise ModelError(
                 f"the bounds of this {type(example).__name__} depend on unknown numbers, which no coordinates follow: "
@@ -195,9 +194,7 @@ class Dependent(Unknown):
         if self.drawn:
             return self.example().support
         with jax.ensure_compile_time_eval():
-            positive = jnp.all(self.sample(jax.random.key(0), (_TRIED,)) > 0)
-        # Of what only a running program knows nothing is refused.
-        return constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
+            return support_of_draws(self.sample(jax.random.key(0), (_TRIED,)))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         """Draws whose arguments are drawn with them."""
@@ -260,36 +257,28 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
     neither.
     """
     if isinstance(function, eqx.Module):  # its own numbers may be unknown too
-        return dependent(_called, function, *args, **kwargs)
+        return dependent(operator.call, function, *args, **kwargs)
     by_place = tuple(argument_names(function, len(args)))
     arguments = dict(zip(by_place, args, strict=True)) | kwargs
     if twice := kwargs.keys() & {*by_place}:
-        raise ModelError(f"{_name(function)} is given {', '.join(sorted(twice))} twice: by place and by name")
+        raise ModelError(f"{name_of(function)} is given {', '.join(sorted(twice))} twice: by place and by name")
     if not paths(arguments):
-        raise ModelError(f"nothing that this {_name(function)} depends on is unknown: write the number or distribution")
+        raise ModelError(f"nothing that this {name_of(function)} depends on is unknown: write it as it is")
     try:
         return Dependent(function, arguments, by_place)
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's function may raise
         raise ModelError(
-            f"{_name(function)} cannot be worked out of {', '.join(arguments)}: {type(error).__name__}: {error}"
+            f"{name_of(function)} cannot be worked out of {', '.join(arguments)}: {type(error).__name__}: {error}"
         ) from error
-
-
-def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
 
 
 class RandomLeaf(eqx.Module):
     """What is known of one random leaf without drawing it.
 
     `owners` are the classes from the root to it, `places` where it stands, `within` where numbers that are worked out
-    of it do: none of both for what only the priors of others depend on. Of its path the last `own` parts belong together.
+    of it do: none of both for what only priors depend on. Of the parts of its path the last `own` belong together.
     """
 
     path: str = eqx.field(static=True)
@@ -323,7 +312,9 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
         first = found.setdefault(leaf.path, leaf)
         if first is not leaf:
             within = tuple(dict.fromkeys(first.within + leaf.within))
-            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places, within=within)
+            group = "science" if leaf.group == "science" else first.group  # it has a meaning wherever else it stands
+            places = first.places + leaf.places
+            found[leaf.path] = dataclasses.replace(first, places=places, within=within, group=group)
     return found
 
 
@@ -348,7 +339,7 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
     units, whole = stated_units(tree, path), "/".join(owners)
     places, name, own, within = (place,), place, 1, ()
     if inside:
-        places, name, own = (), _below(inside.path, place), inside.own + len(path)
+        places, name, own = (), below(inside.path, place), inside.own + len(path)
         within = () if inside.distribution.drawn else inside.places + inside.within
     if isinstance(leaf, Shared):
         name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")
@@ -365,10 +356,6 @@ def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
         ) from error
 
 
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name else path or name
-
-
 def _replace(
     tree: Any, value_of: Callable[[str, Any], Any], inside: str = "", known: dict[str, Any] | None = None
 ) -> Any:
@@ -378,7 +365,7 @@ def _replace(
     def swap(path, leaf):
         if not is_random(leaf):
             return leaf
-        name = _below(inside, dotted(path))
+        name = below(inside, dotted(path))
         if isinstance(leaf, Shared):
             name, leaf = leaf.name, leaf.unknown
         if name not in known:
@@ -407,5 +394,5 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
 
 
 def with_possible(tree: Any, at: float = 0.1) -> Any:
-    """The tree with a number that may be for every random leaf, to find out shapes that do not depend on values."""
+    """The tree with some possible value for every random leaf, to find out shapes that do not depend on values."""
     return _replace(tree, lambda _, leaf: possible(leaf, at))

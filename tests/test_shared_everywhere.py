@@ -55,7 +55,7 @@ class TestArguments:
 
         problem = pose(line(bd.dependent(prior, dist.HalfNormal(1.0), 3, kind="laplace")), rows())
         assert problem.dimension == 4
-        assert np.isfinite(jax.jit(problem.log_density)(jnp.zeros(4)))
+        assert np.isfinite(problem.log_density(jnp.zeros(4)))
 
     def test_need_not_allow_ones(self):
         factor = dist.LKJCholesky(3, 1.0)
@@ -133,13 +133,35 @@ class TestSensitivities:
 
     def test_confounding_moves_what_numbers_are_worked_out_of(self):
         k = bd.shared(dist.LogNormal(0.0, 0.3), "k")
+        network = bd.Network.mlp(("t",), ("y",), width=2)
         both = []
         for rate, scale in ((k, 1.0), (k / 2, 2.0)):
-            model = corrected(rate)
-            problem = pose(model, decaying())
+            model = bd.Model(bd.Algebraic(bd.Residual(Line(rate), network)), bd.NormalNoise(0.1))
+            problem = pose(model, rows())
             draws = {path: np.array(values) for path, values in draw_prior(model, 8, key=jax.random.key(0)).items()}
             draws["k"] = draws["k"] * scale
             both.append(confounding(model, problem.inputs, draws))
         assert list(both[1]["parameter"].values) == ["k"]
         np.testing.assert_allclose(both[0]["correlation"], both[1]["correlation"], rtol=1e-4)
         np.testing.assert_allclose(both[0]["shift_sd"], both[1]["shift_sd"], rtol=1e-4)
+
+
+class TestNamesAndGroups:
+    @pytest.mark.parametrize("first", [True, False])
+    def test_what_stands_in_science_and_in_a_network_is_science(self, first):
+        scale = bd.shared(dist.HalfNormal(1.0), "scale")
+        network = bd.Network.mlp(("t",), ("y",), scale, width=2)
+        model = bd.Model(bd.Algebraic(network), bd.NormalNoise(scale if first else 1.0))
+        assert paths(model)["scale"].group == ("science" if first else "network")
+
+    @pytest.mark.parametrize("name", ["layer", "noise"])
+    def test_a_name_that_paths_begin_with_is_refused(self, name):
+        with pytest.raises(ModelError, match=f"cannot be called '{name}'"):
+            line(bd.shared(dist.Normal(0.0, 1.0), name))
+
+    @pytest.mark.slow
+    def test_the_time_of_a_jump_is_looked_at_under_its_shared_name(self):
+        when = bd.shared(dist.Normal(0.0, 1.0), "when")
+        layer = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": 1.0}, start=0.0, jumps=bd.Jump(when, {"y": 1.0}))
+        model = bd.Model(layer, bd.NormalNoise(1.0))
+        assert "of the prior draws of when lie before the solve" in str(bd.check(model, rows()))

@@ -48,6 +48,12 @@ def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
     return type(supports[0]) is type(supports[1]) and all(map(np.array_equal, *ends))
 
 
+def support_of_draws(draws: Any) -> Any:
+    """Positive numbers if all draws are, else any; of draws that only a running program knows nothing is doubted."""
+    positive = jnp.all(draws > 0)
+    return constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
+
+
 def describe_support(support: Any) -> str:
     """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
     while hasattr(support, "base_constraint"):
@@ -119,6 +125,11 @@ def describe_distribution(distribution: Any) -> str:
     return f"{name}({', '.join(values)}){support}"
 
 
+def name_of(function: Any) -> str:
+    """What a function is called, or else its class."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def describe_call(function: Any, values: Iterable[Any]) -> str:
     """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function and what it is called with."""
     values = list(values)
@@ -126,7 +137,7 @@ def describe_call(function: Any, values: Iterable[Any]) -> str:
         return f"-{_describe_argument(values[0], inside=True)}"
     if function in _SIGNS:
         return f" {_SIGNS[function]} ".join(_describe_argument(value, inside=True) for value in values)
-    name = getattr(function, "__name__", type(function).__name__)
+    name = name_of(function)
     return f"{'a function' if name == '<lambda>' else name}({', '.join(map(_describe_argument, values))})"
 
 
