@@ -165,3 +165,53 @@ class TestNamesAndGroups:
         layer = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": 1.0}, start=0.0, jumps=bd.Jump(when, {"y": 1.0}))
         model = bd.Model(layer, bd.NormalNoise(1.0))
         assert "of the prior draws of when lie before the solve" in str(bd.check(model, rows()))
+
+
+class Store(bd.Module):
+    lag: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"store": -y["store"] / self.lag}
+
+    def flow(self, t, y, u):
+        return {"Q": y["store"] / self.lag}
+
+    @staticmethod
+    def level(t, y, u):
+        return {"Q": y["store"]}
+
+
+class Leaking(Store):
+    def flow(self, t, y, u):
+        return {"Q": 0.5 * y["store"] / self.lag}
+
+
+class Both(bd.Module):
+    fast: Store
+    slow: Store
+
+    def __call__(self, t, y, u):
+        return {"store": self.fast(t, y, u)["store"] + self.slow(t, y, u)["store"]}
+
+
+class TestObserve:
+    @pytest.mark.parametrize(
+        ("equations", "observe", "first"),
+        [
+            (Leaking, Leaking.flow, 1.0),
+            (Leaking, Store.flow, 2.0),
+            (Store, Store.level, 4.0),
+            (Leaking, Store.level, 4.0),
+        ],
+    )
+    def test_as_a_method_of_a_class_above_or_of_no_object(self, equations, observe, first):
+        layer = bd.ODE(equations(2.0), {"store": dist.Normal(4.0, 1.0)}, observe, start=0.0)
+        model = bd.Model(layer, bd.NormalNoise(1.0))
+        data = xr.Dataset({"Q": ("time", TIMES)}, {"time": TIMES})
+        found = realise(model, {"layer.initial.store": jnp.asarray(4.0)}).predict(model.inputs(data))
+        assert float(found.values["Q"][0]) == pytest.approx(first)
+
+    def test_a_method_that_two_parts_have_is_refused(self):
+        equations = Both(Store(1.0), Store(10.0))
+        with pytest.raises(ModelError, match="the method 'flow' of 2 parts of the equations"):
+            bd.Model(bd.ODE(equations, {"store": 1.0}, Store.flow, start=0.0), bd.NormalNoise(dist.HalfNormal(1.0)))
