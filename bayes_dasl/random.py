@@ -115,9 +115,6 @@ class Unknown(dist.Distribution):
 
     __array_ufunc__ = None  # else NumPy's arrays would do the arithmetic element by element
 
-    def __repr__(self) -> str:
-        return self.described()
-
     def __neg__(self) -> Any:
         return dependent(operator.neg, self)
 
@@ -152,6 +149,8 @@ class Shared(Unknown):
     def described(self) -> str:
         return self.name
 
+    __repr__ = described
+
 
 class Dependent(Unknown):
     """A random leaf that depends on others, or a number that is worked out of others; `dependent` makes it.
@@ -178,6 +177,8 @@ class Dependent(Unknown):
 
     def described(self) -> str:
         return describe_call(self.function, {**dict.fromkeys(self.by_place), **self.arguments}.values())
+
+    __repr__ = described
 
     def of(self, arguments: Mapping[str, Any]) -> Any:
         """What the function makes of arguments with numbers in place of random leaves."""
@@ -313,8 +314,7 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
         if first is not leaf:
             within = tuple(dict.fromkeys(first.within + leaf.within))
             group = "science" if leaf.group == "science" else first.group  # it has a meaning wherever else it stands
-            places = first.places + leaf.places
-            found[leaf.path] = dataclasses.replace(first, places=places, within=within, group=group)
+            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places, within=within, group=group)
     return found
 
 
@@ -340,7 +340,7 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
     places, name, own, within = (place,), place, 1, ()
     if inside:
         places, name, own = (), below(inside.path, place), inside.own + len(path)
-        within = () if inside.distribution.drawn else inside.places + inside.within
+        within = () if getattr(inside.distribution, "drawn", True) else inside.places + inside.within
     if isinstance(leaf, Shared):
         name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")
     return RandomLeaf(name, leaf, group, units, whole, places, own, within)
