@@ -77,8 +77,11 @@ class Model(Module):
                 raise ModelError(f"a constraint cannot have the name {name!r}: no slash, and neither chain nor draw")
         check_priors(self)
         taken = {*self.observables, *self.constraints, self.index, "chain", "draw", "solver_ok", "mismatches"}
-        for name in taken & set(paths(self)):
-            raise ModelError(f"a shared number cannot be called '{name}', which has another meaning: rename it")
+        for path, leaf in paths(self).items():
+            first = path.split(".")[0]
+            shared = leaf.own == 1 + path.count(".")
+            if path in taken or (shared and first in ("layer", "noise", "constraints")):
+                raise ModelError(f"what is shared cannot be called '{first}', which has another meaning: rename it")
 
     @property
     def observables(self) -> tuple[str, ...]:

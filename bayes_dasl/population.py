@@ -241,7 +241,7 @@ def _over_members(leaf: Dependent, members: int) -> Dependent:
         name: jax.tree.map(lambda part: _expanded(part, members) if _varies(part) else part, value, is_leaf=is_random)
         for name, value in leaf.arguments.items()
     }
-    return Dependent(OverMembers(leaf.function, leaf.by_place, varied, tuple(arguments), members), arguments, 0)
+    return Dependent(OverMembers(leaf.function, leaf.by_place, varied, members), arguments, ())
 
 
 def _holds_varying(value: Any) -> bool:
@@ -253,9 +253,8 @@ class OverMembers:
     """A function of the numbers of one member, for all of them at once."""
 
     of_one: Callable[..., Any]
-    by_place: int
+    by_place: tuple[str, ...]
     varied: tuple[str, ...]
-    names: tuple[str, ...]
     members: int
 
     @property
@@ -264,9 +263,9 @@ class OverMembers:
 
     def __call__(self, **arguments: Any) -> Any:
         def of(varied):
-            values = [varied.get(name, arguments[name]) for name in self.names]
-            by_name = dict(zip(self.names[self.by_place :], values[self.by_place :], strict=True))
-            return self.of_one(*values[: self.by_place], **by_name)
+            values = arguments | varied
+            by_name = {name: value for name, value in values.items() if name not in self.by_place}
+            return self.of_one(*(values[name] for name in self.by_place), **by_name)
 
         some = {name: arguments[name] for name in self.varied}
         if not some:

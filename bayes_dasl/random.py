@@ -21,10 +21,9 @@ import numpyro
 import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, Float
-from numpyro.distributions import constraints
 
-from ._jax.tree import FrozenDict, argument_names, dotted, key_name, nodes_along, stated_units
-from ._statistics.distributions import describe_call, of_a_prior, possible, same_support
+from ._jax.tree import FrozenDict, argument_names, below, dotted, key_name, nodes_along, stated_units
+from ._statistics.distributions import describe_call, name_of, of_a_prior, possible, same_support, support_of_draws
 from .errors import BayesDaslError, MismatchError, ModelError
 
 type Scalar = float | Float[Array, ""] | dist.Distribution
@@ -156,22 +155,26 @@ class Shared(Unknown):
     def described(self) -> str:
         return self.name
 
+    __repr__ = described
+
 
 class Dependent(Unknown):
     """A random leaf that depends on others, or a number that is worked out of others; `dependent` makes it.
 
-    Of its arguments, the first `by_place` of them by their place and the others by name, its function makes the
+    Of its arguments, those named in `by_place` in this order and the others by name, its function makes the
     distribution that it is `drawn` from, or else the number itself.
     """
 
     pytree_data_fields = ("arguments",)
     pytree_aux_fields = ("function", "by_place", "drawn")
 
-    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], by_place: int):
-        # JAX would sort a plain dictionary, and hand arguments on in another order.
+    def __init__(self, function: Callable[..., Any], arguments: Mapping[str, Any], by_place: tuple[str, ...]):
+        # JAX would sort a plain dictionary.
         self.function, self.arguments, self.by_place = function, OrderedDict(arguments), by_place
         example, other = self.example(0.1), self.example(0.3)
         self.drawn = is_random(example)
+        if isinstance(example, Unknown) or not (self.drawn or eqx.is_array_like(example)):
+            raise ModelError(f"{name_of(function)} must return a NumPyro distribution or a number, not {example!r}")
         if self.drawn and not same_support(example, other):
             raise ModelError(
                 f"the bounds of this {type(example).__name__} depend on unknown numbers, which no coordinates follow: "
@@ -182,22 +185,24 @@ class Dependent(Unknown):
     def described(self) -> str:
         return describe_call(self.function, self.arguments.values(), self.example() if self.drawn else None)
 
+    __repr__ = described
+
     def of(self, arguments: Mapping[str, Any]) -> Any:
         """What the function makes of arguments with numbers in place of random leaves."""
-        values = list(arguments.values())
-        by_name = dict(list(arguments.items())[self.by_place :])
-        return self.function(*values[: self.by_place], **by_name)
+        by_name = {name: value for name, value in arguments.items() if name not in self.by_place}
+        return self.function(*(arguments[name] for name in self.by_place), **by_name)
 
     def example(self, at: float = 0.1) -> Any:
         """What the function makes of numbers that its arguments may be."""
-        return self.of(_replace(self.arguments, lambda _, leaf: possible(leaf, at)))
+        with jax.ensure_compile_time_eval():  # else what is known would not be so inside of a program
+            return self.of(with_possible(self.arguments, at))
 
     @property
     def support(self) -> Any:
         if self.drawn:
             return self.example().support
-        tried = self.sample(jax.random.key(0), (_TRIED,))
-        return constraints.positive if bool(jnp.all(tried > 0)) else constraints.real
+        with jax.ensure_compile_time_eval():
+            return support_of_draws(self.sample(jax.random.key(0), (_TRIED,)))
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         """Draws whose arguments are drawn with them."""
@@ -260,33 +265,29 @@ def dependent(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Depend
     neither.
     """
     if isinstance(function, eqx.Module):  # its own numbers may be unknown too
-        return dependent(_called, function, *args, **kwargs)
-    arguments = dict(zip(argument_names(function, len(args)), args, strict=True)) | kwargs
+        return dependent(operator.call, function, *args, **kwargs)
+    by_place = tuple(argument_names(function, len(args)))
+    arguments = dict(zip(by_place, args, strict=True)) | kwargs
+    if twice := kwargs.keys() & {*by_place}:
+        raise ModelError(f"{name_of(function)} is given {', '.join(sorted(twice))} twice: by place and by name")
     if not paths(arguments):
-        raise ModelError(f"nothing that this {_name(function)} depends on is unknown: write the number or distribution")
+        raise ModelError(f"nothing that this {name_of(function)} depends on is unknown: write it as it is")
     try:
-        return Dependent(function, arguments, len(args))
+        return Dependent(function, arguments, by_place)
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's function may raise
         raise ModelError(
-            f"{_name(function)} cannot be worked out of {', '.join(arguments)}: {type(error).__name__}: {error}"
+            f"{name_of(function)} cannot be worked out of {', '.join(arguments)}: {type(error).__name__}: {error}"
         ) from error
-
-
-def _called(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    return function(*args, **kwargs)
-
-
-def _name(function: Any) -> str:
-    return getattr(function, "__name__", type(function).__name__)
 
 
 class RandomLeaf(eqx.Module):
     """What is known of one random leaf without drawing it.
 
-    `owners` are the classes from the root to it, `places` where it stands, none for what only others depend on. Of the
-    parts of its path the last `own` belong together. `dims` are the names and values of its first dimensions, if any.
+    `owners` are the classes from the root to it, `places` where it stands, `within` where numbers that are worked out
+    of it do: none of both for what only priors depend on. Of the parts of its path the last `own` belong together.
+    `dims` are the names and values of its first dimensions, if any.
     """
 
     path: str = eqx.field(static=True)
@@ -296,6 +297,7 @@ class RandomLeaf(eqx.Module):
     owners: str = eqx.field(static=True)
     places: tuple[str, ...] = eqx.field(static=True)
     own: int = eqx.field(static=True, default=1)
+    within: tuple[str, ...] = eqx.field(static=True, default=())
     dims: FrozenDict = eqx.field(static=True, default=FrozenDict())
 
     @property
@@ -319,7 +321,9 @@ def paths(tree: Any) -> dict[str, RandomLeaf]:
     for leaf in occurrences(tree):
         first = found.setdefault(leaf.path, leaf)
         if first is not leaf:
-            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places)
+            within = tuple(dict.fromkeys(first.within + leaf.within))
+            group = "science" if leaf.group == "science" else first.group  # it has a meaning wherever else it stands
+            found[leaf.path] = dataclasses.replace(first, places=first.places + leaf.places, within=within, group=group)
     return found
 
 
@@ -345,13 +349,13 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
             dims |= node.leaf_dims(tuple(map(key_name, path[depth:])))
         owners.append(type(node).__name__)
     units, whole = stated_units(tree, path), "/".join(owners)
-    if isinstance(leaf, Shared):
-        places = () if inside else (place,)
-        own = 1 + leaf.name.count(".")
-        return RandomLeaf(leaf.name, leaf.unknown, group, units, whole, places, own, FrozenDict(dims))
+    places, name, own, within = (place,), place, 1, ()
     if inside:
-        return RandomLeaf(_below(inside.path, place), leaf, group, units, whole, (), inside.own + len(path))
-    return RandomLeaf(place, leaf, group, units, whole, (place,), 1, FrozenDict(dims))
+        places, name, own = (), below(inside.path, place), inside.own + len(path)
+        within = () if getattr(inside.distribution, "drawn", True) else inside.places + inside.within
+    if isinstance(leaf, Shared):
+        name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")
+    return RandomLeaf(name, leaf, group, units, whole, places, own, within, FrozenDict(dims))
 
 
 def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
@@ -364,10 +368,6 @@ def _nodes(tree: Any, path: tuple) -> list[tuple[Any, Any]]:
         ) from error
 
 
-def _below(path: str, name: str) -> str:
-    return f"{path}.{name}" if path and name else path or name
-
-
 def _replace(
     tree: Any, value_of: Callable[[str, Any], Any], inside: str = "", known: dict[str, Any] | None = None
 ) -> Any:
@@ -377,7 +377,7 @@ def _replace(
     def swap(path, leaf):
         if not is_random(leaf):
             return leaf
-        name = _below(inside, dotted(path))
+        name = below(inside, dotted(path))
         if isinstance(leaf, Shared):
             name, leaf = leaf.name, leaf.unknown
         if name not in known:
@@ -405,6 +405,6 @@ def realise(tree: Any, draw: Mapping[str, Array]) -> Any:
     return _replace(tree, lambda path, _: draw[path])
 
 
-def with_ones(tree: Any) -> Any:
-    """The tree with ones for every random leaf, to find out shapes that do not depend on their values."""
-    return _replace(tree, lambda _, leaf: jnp.ones(shape_of(leaf)))
+def with_possible(tree: Any, at: float = 0.1) -> Any:
+    """The tree with some possible value for every random leaf, to find out shapes that do not depend on values."""
+    return _replace(tree, lambda _, leaf: possible(leaf, at))

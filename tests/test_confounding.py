@@ -73,7 +73,7 @@ def test_where_no_draw_could_be_looked_at_nothing_is_said(plain):
 def test_parameters_of_one_value_are_not_said_to_correlate():
     """Equal numbers may differ from their mean by what rounding leaves."""
     model = bd.Model(bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": dist.Normal(2.0, 0.1)}), bd.NormalNoise(0.02))
-    leaves = {path: leaf for path, leaf in paths(model.layer).items() if leaf.group == "science"}
+    leaves = {path: leaf for path, leaf in paths(model).items() if leaf.group == "science"}
     shift = np.random.default_rng(0).normal(size=(128, 2))
     for values in np.random.default_rng(1).lognormal(size=(20, 2)):
         found = _table(model, leaves, np.tile(values, (128, 1)), shift, np.ones(128))

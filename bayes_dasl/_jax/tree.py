@@ -26,6 +26,11 @@ def dotted(path: Path) -> str:
     return ".".join(key_name(key) for key in path)
 
 
+def below(path: str, name: str) -> str:
+    """The dotted path of what has a name inside of what has a path; either may be empty."""
+    return f"{path}.{name}" if path and name else path or name
+
+
 def child(node: Any, key: Any) -> Any:
     """The child of `node` that one step of a path leads to."""
     if isinstance(key, jtu.GetAttrKey):

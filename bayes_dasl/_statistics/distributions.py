@@ -48,6 +48,12 @@ def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
     return type(supports[0]) is type(supports[1]) and all(map(np.array_equal, *ends))
 
 
+def support_of_draws(draws: Any) -> Any:
+    """Positive numbers if all draws are, else any; of draws that only a running program knows nothing is doubted."""
+    positive = jnp.all(draws > 0)
+    return constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
+
+
 def describe_support(support: Any) -> str:
     """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
     while hasattr(support, "base_constraint"):
@@ -119,6 +125,11 @@ def describe_distribution(distribution: Any) -> str:
     return f"{name}({', '.join(values)}){support}"
 
 
+def name_of(function: Any) -> str:
+    """What a function is called, or else its class."""
+    return getattr(function, "__name__", type(function).__name__)
+
+
 def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str:
     """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function, what it is called with, and what it made."""
     values, function = list(values), getattr(function, "of_one", function)
@@ -126,7 +137,7 @@ def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str
         return f"-{_describe_argument(values[0], inside=True)}"
     if function in _SIGNS:
         return f" {_SIGNS[function]} ".join(_describe_argument(value, inside=True) for value in values)
-    name, said = getattr(function, "__name__", type(function).__name__), ", ".join(map(_describe_argument, values))
+    name, said = name_of(function), ", ".join(map(_describe_argument, values))
     if name != "<lambda>":
         return f"{name}({said})"
     return f"{describe_distribution(made).partition('(')[0]} given {said}" if made else f"a function({said})"

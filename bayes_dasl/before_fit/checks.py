@@ -24,7 +24,7 @@ from ..layers import Jump
 from ..model import Model
 from ..prediction.predictive import Draws, Pushed, push
 from ..priors import draw_prior
-from ..random import paths
+from ..random import occurrences, paths
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -117,8 +117,9 @@ def _before_the_data(problem: Problem) -> Iterator[Finding]:
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
     """Unknown times of jumps that the prior puts before the solve, where a jump does not act."""
     start = float(problem.inputs.start)
-    for path, leaf in paths(problem.model).items():
-        if not leaf.owners.endswith(f"/{Jump.__name__}") or not path.endswith(".time"):
+    for leaf in occurrences(problem.model):
+        path = leaf.path
+        if not leaf.owners.endswith(f"/{Jump.__name__}") or not any(place.endswith(".time") for place in leaf.places):
             continue
         share = float(np.mean(draws[path] < start))
         if share:

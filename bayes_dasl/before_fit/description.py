@@ -116,7 +116,9 @@ def describe(model: Module) -> Description:
         raise ModelError(f"describe takes a bd.Model or a part of one, not {type(model).__name__}")
     leaves = paths(model)
     root = _node("", "", model, "science", leaves)
-    entries = tuple(_inferred(path, leaf, leaf.places) for path, leaf in leaves.items() if path not in leaf.places)
+    entries = tuple(
+        _inferred(path, leaf, leaf.places + leaf.within) for path, leaf in leaves.items() if path not in leaf.places
+    )
     beside = Node(_BESIDE, "", "science", {}, entries, ())
     return Description(dataclasses.replace(root, children=(*root.children, beside)) if entries else root)
 

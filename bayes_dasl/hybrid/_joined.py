@@ -13,7 +13,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers.layer import agreed, agreed_interpolation, is_layer, joined
-from ..random import Values, with_ones
+from ..random import Values, with_possible
 
 type Part = Callable[..., Any]
 
@@ -63,7 +63,7 @@ class AbstractHybrid(AbstractLayer):
     @property
     def outputs(self) -> tuple[str, ...]:
         found = {name: dict.fromkeys(part.outputs, jnp.ones(())) for name, part in self._layers.items()}
-        known, u = with_ones(self), dict.fromkeys(self.forcings, jnp.zeros(()))
+        known, u = with_possible(self), dict.fromkeys(self.forcings, jnp.zeros(()))
         return tuple(jax.eval_shape(lambda: dict(known._at(jnp.zeros(()), {}, u, found))))
 
     @property

@@ -28,7 +28,7 @@ class Coordinates:
     """
 
     places: tuple[str, ...]
-    shape: tuple[int, ...]
+    shape: tuple[int, ...] = ()
     support: Any = None
 
     def __hash__(self) -> int:  # NumPyro's constraints have none
@@ -44,8 +44,14 @@ class Coordinates:
 
 
 def coordinates(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
-    """The coordinates of random leaves, by path; of those on which others depend alone there are none."""
-    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places)
+    """The coordinates of random leaves, by path; of those that only the priors of others depend on there are none."""
+    return FrozenDict((path, _coordinates(leaf)) for path, leaf in leaves.items() if leaf.places or leaf.within)
+
+
+def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
+    """The same of what stands in a tree itself: a number that is worked out of others counts as one of its own."""
+    worked_out = {place: Coordinates((place,)) for leaf in leaves.values() for place in leaf.within}
+    return FrozenDict({path: how for path, how in coordinates(leaves).items() if how.places} | worked_out)
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:

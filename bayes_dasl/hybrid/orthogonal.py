@@ -15,7 +15,7 @@ from ..data.datasets import checked_times, index_of, inputs
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Module, Values, paths
-from ._sensitivity import coordinates, parameters, tangents
+from ._sensitivity import parameters, standing, tangents
 
 # Of sensitivities that depend on each other one is as good as another: the smallest solution is stable.
 _RIDGE = 1e-10
@@ -30,7 +30,7 @@ def scientific(science: Any) -> FrozenDict:
     leaves = {path: leaf for path, leaf in paths(science).items() if leaf.group == "science"}
     if not leaves:
         raise ModelError("nothing in the science is random: there is nothing that a closure could be orthogonal to")
-    return coordinates(leaves)
+    return standing(leaves)
 
 
 def least_squares(matrix: Float[Array, "row k"], target: Float[Array, " row"]) -> Float[Array, " k"]:

@@ -11,7 +11,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractLayer
 from ..layers.layer import check_function, check_part, is_layer
-from ..random import Values, VectorField, with_ones
+from ..random import Values, VectorField, with_possible
 from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected
 
@@ -73,7 +73,7 @@ class Residual(AbstractHybrid):
         elif orthogonal is not None:
             self.orthogonal = Projection(science, orthogonal)
             if relative:
-                self.orthogonal.refuse_zeros(with_ones(closure))
+                self.orthogonal.refuse_zeros(with_possible(closure))
 
     @property
     def parts(self):

@@ -1,5 +1,6 @@
 """The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
 
+import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from numbers import Integral, Real
@@ -11,7 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from ..errors import BayesDaslError, ModelError
-from ..random import check_scalar, is_function, is_random, paths, shape_of, with_ones
+from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
 
 def named(values: Any, what: str) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def shapes_of(function: Any, what: str, states: Any, forcings: Iterable[str]) ->
 
     Raises: ModelError if it cannot be evaluated, or returns no dict.
     """
-    known, u = with_ones(function), dict.fromkeys(forcings, jnp.zeros(()))
+    known, u = with_possible(function), dict.fromkeys(forcings, jnp.zeros(()))
     try:
         return jax.eval_shape(lambda y: named(known(jnp.zeros(()), y, u), what), states)
     except BayesDaslError:
@@ -45,33 +46,42 @@ def _listed(names: Iterable[str]) -> str:
 
 def output_names(observe: Any, equations: Any, states: Mapping[str, Any], forcings: Iterable[str]) -> tuple[str, ...]:
     """Names of what is predicted: of the states, or of what `observe` makes of them."""
-    observe = method_of(with_ones(equations), observe)
+    observe = method_of(with_possible(equations), observe)
     return tuple(states if observe is None else shapes_of(observe, "observe", states, forcings))
 
 
 def method_of(equations: Any, function: Any) -> Any:
     """A function `(t, y, u)`; if it is a method of the equations, or of a part of them, that of these.
 
-    Raises: ModelError for a method that holds unknown numbers of its own.
+    Raises: ModelError for a method that holds unknown numbers of its own, or that several parts have.
     """
     owner = getattr(function, "__self__", None)
     if isinstance(owner, eqx.Module) and paths(owner):
         kind, name = type(owner).__name__, getattr(function, "__name__", "observe")
         raise ModelError(f"observe is a method of another {kind}, with unknowns of its own: write {kind}.{name}")
-    for node in _modules(equations) if isinstance(function, FunctionType) else ():
-        if getattr(type(node), function.__name__, None) is function:
-            return lambda t, y, u: function(node, t, y, u)
-    return function
+    having = list(_having(equations, function)) if isinstance(function, FunctionType) else []
+    if len(having) > 1:
+        raise ModelError(
+            f"observe is the method '{function.__name__}' of {len(having)} parts of the equations: write a method of "
+            "the whole that calls that of the part that is observed"
+        )
+    return (lambda t, y, u: function(having[0], t, y, u)) if having else function
 
 
-def _modules(tree: Any) -> Iterator[eqx.Module]:
-    """A module and those inside it, the outer ones first."""
-    if isinstance(tree, eqx.Module):
+def _having(tree: Any, method: FunctionType) -> Iterator[eqx.Module]:
+    """The outermost modules of a tree that have a method, be it one that they have overridden."""
+    if isinstance(tree, eqx.Module) and any(_defines(kind, method) for kind in type(tree).__mro__):
         yield tree
+        return
     inside = lambda node: node is not tree and isinstance(node, eqx.Module)  # noqa: E731
     for node in jax.tree.leaves(tree, is_leaf=inside):
         if inside(node):
-            yield from _modules(node)
+            yield from _having(node, method)
+
+
+def _defines(kind: type, method: FunctionType) -> bool:
+    own = inspect.getattr_static(kind, method.__name__, None)
+    return not isinstance(own, staticmethod) and getattr(kind, method.__name__, None) is method
 
 
 def any_state(initial: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ import equinox as eqx
 import jax.tree_util as jtu
 import numpy as np
 import numpyro.distributions as dist
+from jax.core import Tracer
 
 from .._jax.tree import Path, child, dotted, key_name, nodes_along
 from .._statistics.distributions import bounds, of_a_prior
@@ -26,7 +27,8 @@ def check_priors(tree: Any) -> None:
         for fault in _faults(leaf.distribution):
             raise ModelError(f"'{leaf.path}' {fault}")
         other = held.setdefault(leaf.path, leaf)
-        if other is not leaf and not eqx.tree_equal(other.distribution, leaf.distribution):
+        same = other is leaf or eqx.tree_equal(other.distribution, leaf.distribution)
+        if not isinstance(same, Tracer) and not same:
             raise ModelError(
                 f"'{leaf.path}' is the name of two unknown numbers with different priors: call bd.shared once, and put "
                 "what it returns everywhere"

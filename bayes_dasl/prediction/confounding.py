@@ -9,13 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array
 
 from .._jax.trace import parted
 from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
 from ..hybrid import Residual
-from ..hybrid._sensitivity import Coordinates, coordinates, parameters
+from ..hybrid._sensitivity import Coordinates, coordinates
 from ..hybrid.orthogonal import least_squares
 from ..layers import with_adjoint
 from ..model import Model
@@ -49,7 +50,8 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     does not move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is
     the mean share of the closures' effect that the parameters could do.
     """
-    leaves = {path: leaf for path, leaf in paths(_without_closures(model.layer)).items() if leaf.group == "science"}
+    alone = paths(eqx.tree_at(lambda m: m.layer, model, _without_closures(model.layer)))
+    leaves = {path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)}
     if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
         return None
     total = len(next(iter(draws.values())))
@@ -62,6 +64,10 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     return _table(model, leaves, theta[finite], shift[finite], explained[finite])
 
 
+def _in_layer(leaf: RandomLeaf) -> bool:
+    return any(place.startswith("layer.") for place in leaf.places + leaf.within)
+
+
 def _is_residual(node: Any) -> bool:
     return isinstance(node, Residual)
 
@@ -71,11 +77,12 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
 
     def one(draw):
         realised = realise(forward, draw)
-        flat, rebuild = parameters(realised.layer, leaves)
+        flat, unravel = ravel_pytree([how.free(draw[path]) for path, how in leaves.items()])
 
         def predicted(numbers_and_factor):
-            numbers, factor = numbers_and_factor[:-1], numbers_and_factor[-1]
-            layer = _amplified(rebuild(numbers), factor)
+            numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
+            moved = {path: how.value(free) for (path, how), free in zip(leaves.items(), numbers, strict=True)}
+            layer = _amplified(realise(forward, draw | moved).layer, factor)
             prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
             return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
 
@@ -116,7 +123,7 @@ def _table(
     short, labels = names(model), []
     for path, how in coordinates(leaves).items():
         inside = [f"[{', '.join(map(str, i))}]" for i in np.ndindex(how.shape)] if how.shape else [""]
-        labels += [short[f"layer.{path}" if path in how.places else path] + tag for tag in inside]
+        labels += [short[path] + tag for tag in inside]
     # Equal numbers have a standard deviation of what rounding leaves of them.
     spread = theta.std(axis=0), shift.std(axis=0)
     moving = (spread[0] > 1e-9 * np.abs(theta).max(initial=1e-300, axis=0)) & (

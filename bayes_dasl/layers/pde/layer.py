@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
-from ...random import Values, VectorField, with_ones
+from ...random import Values, VectorField, with_possible
 from .._functions import check_tolerances, method_of, several_names, start_time
 from ..jump import Jump, as_jumps
 from ..layer import AbstractLayer, Prediction
@@ -177,7 +177,7 @@ class PDE(AbstractLayer):
 
     def _observed_shapes(self) -> dict[str, tuple[int, ...]]:
         """The shapes of what is observed, whatever the random leaves are."""
-        known = with_ones(self)
+        known = with_possible(self)
         fields = {name: jnp.ones(self.grid.shape) for name in self.initial}
         shapes = jax.eval_shape(known._observed, 0.0, fields, dict.fromkeys(self.forcings, 0.0))
         return {name: value.shape for name, value in shapes.items()}
