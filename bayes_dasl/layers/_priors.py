@@ -49,8 +49,8 @@ def _faults(distribution: dist.Distribution) -> Iterator[str]:
             yield "has a masked distribution, which counts for nothing where it is masked: write it without its mask"
         if isinstance(part, (dist.ImproperUniform, dist.Unit)):
             yield f"has the distribution {kind}, which cannot be drawn from: take a proper one, such as a wide Normal"
-    if hasattr(distribution, "unbound"):
-        yield distribution.unbound
+    if unbound := getattr(distribution, "unbound", ""):
+        yield unbound
         return
     kind = type(of).__name__
     if of.is_discrete:

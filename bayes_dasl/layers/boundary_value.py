@@ -70,7 +70,7 @@ class BoundaryValue(AbstractLayer):
     vector_field: VectorField
     boundary: Boundary
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
-    observe: Callable[[Any, Values, Values], Values] | None = None
+    observe: Callable[..., Values] | None = None
     domain: tuple[float, ...] = eqx.field(static=True, converter=_domain, kw_only=True)
     nodes: int = eqx.field(default=50, static=True, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)

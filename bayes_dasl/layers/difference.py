@@ -52,7 +52,7 @@ class Difference(AbstractLayer):
 
     step: VectorField
     initial: dict[str, Any]
-    observe: Callable[[Any, Values, Values], Values] | None = None
+    observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     start: float | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     length: float = eqx.field(default=1.0, static=True, kw_only=True)

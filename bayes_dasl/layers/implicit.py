@@ -194,7 +194,7 @@ class Implicit(AbstractLayer):
 
     equations: VectorField
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
-    observe: Callable[[Any, Values, Values], Values] | None = None
+    observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)

@@ -114,7 +114,7 @@ class AbstractTrajectory(AbstractLayer):
 
     vector_field: eqx.AbstractVar[VectorField]
     initial: eqx.AbstractVar[dict[str, Any]]
-    observe: eqx.AbstractVar[Callable[[Any, Values, Values], Values] | None]
+    observe: eqx.AbstractVar[Callable[..., Values] | None]
 
     @property
     def trajectories(self) -> "list[AbstractTrajectory] | None":

@@ -95,7 +95,7 @@ class ODE(AbstractTrajectory):
 
     vector_field: VectorField
     initial: dict[str, Any]
-    observe: Callable[[Any, Values, Values], Values] | None = None
+    observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)

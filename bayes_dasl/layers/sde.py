@@ -33,7 +33,7 @@ class StochasticEquation(AbstractLayer):
     drift: VectorField
     diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
     initial: dict[str, Any]
-    observe: Callable[[Any, Values, Values], Values] | None = eqx.field(default=None, kw_only=True)
+    observe: Callable[..., Values] | None = eqx.field(default=None, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     # A default that is a value, not a factory: it must hide the property of the base class.
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)

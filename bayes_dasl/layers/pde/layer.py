@@ -65,7 +65,7 @@ class PDE(AbstractLayer):
 
     vector_field: VectorField
     initial: dict[str, Any]
-    observe: Callable[[Any, Values, Values], Values] | None = None
+    observe: Callable[..., Values] | None = None
     degree: int = eqx.field(default=1, static=True, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
