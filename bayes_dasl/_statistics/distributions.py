@@ -32,10 +32,19 @@ def of_a_prior(distribution: dist.Distribution) -> str:
 
 
 def possible(distribution: dist.Distribution, at: float) -> Any:
-    """A number that a distribution may give: where `at` lies in the unconstrained space, in each direction."""
+    """A number that a distribution may give, another for every `at` in (0, 1); as a rule nothing is compiled."""
+    support: Any = distribution.support
     shape = distribution.batch_shape + distribution.event_shape
+    ends = bounds(support)
+    low, high = ends.get("lower"), ends.get("upper")
+    if support.is_discrete:
+        return jnp.asarray(np.ones(shape))
+    if low is not None:
+        return jnp.asarray(np.full(shape, low + (math.exp(at) if high is None else (high - low) * (1 + at) / 2)))
+    if high is not None or support in (constraints.real, constraints.real_vector):
+        return jnp.asarray(np.full(shape, at if high is None else high - math.exp(at)))
     try:
-        way = biject_to(distribution.support)
+        way = biject_to(support)
         return way(jnp.full(way.inverse_shape(shape), at))
     except NotImplementedError:  # a support without coordinates, such as a sphere
         return distribution.sample(jax.random.key(0))
