@@ -17,6 +17,7 @@ from ._statistics.distributions import describe_distribution
 from .data.layer_inputs import Inputs
 from .errors import DataError, ModelError
 from .layers import AbstractFilter, AbstractLayer, Prediction
+from .layers.layer import AroundLayer
 from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
 
 
@@ -89,7 +90,7 @@ def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distributio
     return dist.LogNormal(jnp.log(center) + effect, spread)
 
 
-class Each(AbstractLayer):
+class Each(AroundLayer):
     """One layer for each member of a population, all of them solved at once.
 
     What is `varying` in the layer (also within noise that it holds, but not in that of the model) has a number for each
@@ -124,30 +125,6 @@ class Each(AbstractLayer):
         self.layer = jax.tree.map(
             lambda leaf: _expanded(leaf, numbers.size) if _varies(leaf) else leaf, layer, is_leaf=is_random
         )
-
-    @property
-    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
-        return self.layer.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:  # pyright: ignore
-        return self.layer.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.layer.interpolation
-
-    @property
-    def index(self) -> str:
-        return self.layer.index
-
-    @property
-    def start(self) -> float | None:
-        return getattr(self.layer, "start", None)
-
-    @property
-    def begins(self) -> bool:
-        return self.layer.begins
 
     @property
     def states(self) -> int:
@@ -216,8 +193,7 @@ def _varies(leaf: Any) -> bool:
         return True
     if isinstance(leaf, Shared):
         return _varies(leaf.unknown)
-    inside = leaf.arguments if isinstance(leaf, Dependent) else ()
-    return any(map(_varies, jax.tree.leaves(inside, is_leaf=is_random)))
+    return isinstance(leaf, Dependent) and _holds_varying(leaf.arguments)
 
 
 def _expanded(leaf: Any, members: int) -> Any:

@@ -1,8 +1,5 @@
 """Populations: one layer for each member, with numbers that differ between them."""
 
-import os
-from pathlib import Path
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -180,11 +177,7 @@ class Oral(bd.Module):
         return {"conc": y["blood"] * self.elimination / self.clearance}
 
 
-def theophylline():
-    folder = os.environ.get("BAYES_DASL_DATA", str(Path(__file__).parents[2] / "shared" / "data"))
-    path = Path(folder) / "pk" / "theo_sd.csv"
-    if not path.is_file():
-        pytest.skip("needs the theophylline data: set BAYES_DASL_DATA")
+def theophylline(path):
     rows = np.genfromtxt(path, delimiter=",", names=True)
     dosed, seen = rows[rows["AMT"] > 0], rows[rows["EVID"] == 0]
     # Amounts of this table are milligrams; nlme's are milligrams per kilogram.
@@ -198,9 +191,9 @@ def theophylline():
 
 
 @pytest.mark.slow
-def test_theophylline_is_that_of_nlme():
+def test_theophylline_is_that_of_nlme(shared_file):
     """nlme (Pinheiro & Bates 2000, p. 364): log ke −2.43, log ka 0.45, log Cl −3.21, within two standard errors."""
-    data, doses = theophylline()
+    data, doses = theophylline(shared_file("data/pk/theo_sd.csv"))
     field = Oral(
         bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)),
         bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination"),

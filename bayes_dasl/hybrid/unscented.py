@@ -11,7 +11,7 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.layer import check_function, is_layer, prediction
+from ..layers.layer import AroundLayer, check_function, is_layer, prediction
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 
@@ -56,7 +56,7 @@ class VarianceHead(Module):
         return values
 
 
-class Unscented(AbstractLayer):
+class Unscented(AroundLayer):
     r"""Mean and variance of what a layer predicts where `VarianceHead`s inside are uncertain.
 
     $E[z] \approx \sum_k w_k z(\varepsilon_k)$ and the variance likewise, over the $2n + 1$ sigma points of the n
@@ -88,36 +88,12 @@ class Unscented(AbstractLayer):
         return self.layer.outputs
 
     @property
-    def forcings(self) -> tuple[str, ...]:
-        return self.layer.forcings
-
-    @property
-    def units(self) -> Mapping[str, str]:
-        return self.layer.units
-
-    @property
-    def interpolation(self) -> Mapping[str, str]:
-        return self.layer.interpolation
-
-    @property
-    def index(self) -> str:
-        return self.layer.index
-
-    @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:
         return self.layer.dims
 
     @property
-    def begins(self) -> bool:
-        return self.layer.begins
-
-    @property
     def states(self) -> int:
         return self.layer.states
-
-    @property
-    def start(self) -> float | None:
-        return getattr(self.layer, "start", None)
 
     @property
     def deviates(self) -> int:

@@ -3,12 +3,11 @@
 import math
 from collections import OrderedDict
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
 import numpyro.distributions as dist
-from jax.scipy.linalg import solve_triangular
 from jax.scipy.special import ndtr, ndtri
 from jax.scipy.stats import norm
 from jaxtyping import Array, Float
@@ -16,6 +15,7 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import (
     AffineTransform,
     ComposeTransform,
+    LowerCholeskyAffine,
     ParameterFreeTransform,
     Transform,
     biject_to,
@@ -48,19 +48,20 @@ class Site(eqx.Module):
         """The value of the leaf at a position, given those that it depends on, and the log of the volume stretched."""
         x = position[self.start : self.start + self.size].reshape(self.bijector.inverse_shape(self.shape))
         volume = jnp.zeros(())
-        if (spread := self._spread(values)) is not None:
-            x, volume = spread.from_standard(x)
+        if (way := self._way(values)) is not None:
+            x, z = way(x), x
+            volume = jnp.sum(way.log_abs_det_jacobian(z, x))
         value: Any = self.bijector(x)
         return value, volume + jnp.sum(self.bijector.log_abs_det_jacobian(x, value))
 
     def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
         """Where it lies in the flat vector, from its value and those that it depends on."""
         x: Any = self.bijector.inv(value)
-        spread = self._spread(values)
-        return jnp.ravel(x if spread is None else spread.standard(x))
+        way = self._way(values)
+        return jnp.ravel(x if way is None else way.inv(x))
 
-    def _spread(self, values: Mapping[str, Array]) -> "_Spread | None":
-        return None if self.standardised is None else _spread(self.standardised.given(values))
+    def _way(self, values: Mapping[str, Array]) -> Transform | None:
+        return None if self.standardised is None else _from_standard(self.standardised.given(values))
 
 
 def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
@@ -68,7 +69,7 @@ def sites_of(leaves: Mapping[str, RandomLeaf]) -> tuple[Sites, int]:
     sites, start = OrderedDict(), 0
     for path, leaf in leaves.items():
         prior = leaf.distribution
-        standardised = leaf if isinstance(prior, Dependent) and _spread(prior.example()) is not None else None
+        standardised = leaf if isinstance(prior, Dependent) and _from_standard(prior.example()) is not None else None
         sites[path] = Site(start, leaf.shape, bijector(prior.support), standardised)
         start += sites[path].size
     return sites, start
@@ -87,49 +88,23 @@ def unconstrained(sites: Sites, values: Mapping[str, Array]) -> Float[Array, " d
     return jnp.concatenate([site.flat(values[path], values) for path, site in sites.items()])
 
 
-class _Spread(NamedTuple):
-    """Location and scale of a prior in unconstrained numbers; the scale of vectors may be a triangular matrix."""
-
-    location: Any
-    scale: Any
-
-    def from_standard(self, z: Array) -> tuple[Array, Array]:
-        if isinstance(self.scale, _Triangular):
-            factor = self.scale.factor
-            moved = jnp.einsum("...ij,...j->...i", factor, z)
-            log_diagonal = jnp.log(jnp.diagonal(factor, axis1=-2, axis2=-1))
-            return self.location + moved, jnp.sum(jnp.broadcast_to(log_diagonal, z.shape))
-        return self.location + self.scale * z, jnp.sum(jnp.broadcast_to(jnp.log(self.scale), z.shape))
-
-    def standard(self, x: Array) -> Array:
-        away = x - self.location
-        if isinstance(self.scale, _Triangular):
-            factor = jnp.broadcast_to(self.scale.factor, (*away.shape, away.shape[-1]))
-            return solve_triangular(factor, away[..., None], lower=True)[..., 0]
-        return away / self.scale
-
-
-class _Triangular(NamedTuple):
-    factor: Any
-
-
 _SCALED = (dist.HalfNormal, dist.HalfCauchy, dist.Weibull)
 _RATED = (dist.Exponential, dist.Gamma)
 
 
-def _spread(prior: Any) -> _Spread | None:
-    """Location and scale of a prior in unconstrained numbers; none of other families."""
+def _from_standard(prior: Any) -> Transform | None:
+    """The way from units of a prior's location and scale to its unconstrained numbers; none of other families."""
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist
     located = {"loc", "scale"} <= prior.arg_constraints.keys() and prior.support is constraints.real
     if located or type(prior) is dist.LogNormal:
-        return _Spread(prior.loc, prior.scale)
+        return AffineTransform(prior.loc, prior.scale)
     if type(prior) is dist.MultivariateNormal:
-        return _Spread(prior.loc, _Triangular(prior.scale_tril))
+        return LowerCholeskyAffine(prior.loc, jnp.asarray(prior.scale_tril))
     # Of what is positive the unconstrained number is the logarithm, whose location is that of the scale.
     if type(prior) in _SCALED:
-        return _Spread(jnp.log(prior.scale), 1.0)
-    return _Spread(-jnp.log(prior.rate), 1.0) if type(prior) in _RATED else None
+        return AffineTransform(jnp.log(prior.scale), 1.0)
+    return AffineTransform(-jnp.log(prior.rate), 1.0) if type(prior) in _RATED else None
 
 
 def labels(sites: Sites) -> list[str]:

@@ -99,7 +99,9 @@ class Difference(AbstractLayer):
 
         Raises: DataError that names the first one.
         """
-        start = times[0] if self.start is None else self.start
+        self._refuse_between(times, times[0] if self.start is None else self.start)
+
+    def _refuse_between(self, times: np.ndarray, start: float) -> None:
         steps = (times - start) / self.length
         for time in times[np.abs(steps - np.round(steps)) > _OFF][:1]:
             raise DataError(
@@ -170,10 +172,6 @@ class Difference(AbstractLayer):
         """
         if isinstance(inputs.times, Tracer) or isinstance(inputs.start, Tracer):
             raise ModelError("Difference needs to know the times of its data: fit it to all rows at a time")
-        steps = (np.asarray(inputs.times) - float(inputs.start)) / self.length
-        for i in np.flatnonzero(np.abs(steps - np.round(steps)) > _OFF)[:1]:
-            raise DataError(
-                f"time {float(inputs.times[i]):g} lies between two steps of length {self.length:g} from "
-                f"{float(inputs.start):g}"
-            )
-        return round(float(steps[-1]))
+        times, start = np.asarray(inputs.times), float(inputs.start)
+        self._refuse_between(times, start)
+        return round(float((times[-1] - start) / self.length))

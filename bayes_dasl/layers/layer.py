@@ -159,6 +159,36 @@ class AbstractTrajectory(AbstractLayer):
         """
 
 
+class AroundLayer(AbstractLayer):
+    """A layer around another one: what drives it is what drives that."""
+
+    layer: eqx.AbstractVar[AbstractLayer]
+
+    @property
+    def forcings(self) -> tuple[str, ...]:  # pyright: ignore
+        return self.layer.forcings
+
+    @property
+    def units(self) -> Mapping[str, str]:  # pyright: ignore
+        return self.layer.units
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return self.layer.interpolation
+
+    @property
+    def index(self) -> str:
+        return self.layer.index
+
+    @property
+    def start(self) -> float | None:
+        return getattr(self.layer, "start", None)
+
+    @property
+    def begins(self) -> bool:
+        return self.layer.begins
+
+
 class AroundTrajectory(AbstractLayer):
     """A layer around one trajectory: what drives it and what it predicts are those of the trajectory."""
 

@@ -116,10 +116,8 @@ class ODE(AbstractTrajectory):
         check_tolerances(self)
         check_initial(self.initial, self.observe)
         check_interpolation(self.interpolation, self.forcings)
-        for jump in self.jumps:
+        for jump in (*self.jumps, *(event.jump for event in self.events)):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
-        for event in self.events:
-            event.jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         self._check_algebraic()
 
     def _check_algebraic(self) -> None:
@@ -179,11 +177,11 @@ class ODE(AbstractTrajectory):
 
     def _laws(self, inputs: Inputs, states: dict[str, Any]) -> Callable[[dict[str, Any]], dict[str, Any]]:
         """What must be zero at the start, as a function of the algebraic states."""
-        field, forced, start = prepared(self.vector_field), self._forced(inputs), inputs.start
+        rates = self._field(self._forced(inputs))
 
         def laws(found):
-            rates = _checked_rates(field(start, states | found, forced(start)), states)
-            return {name: rates[name] for name in self.algebraic}
+            at_start = rates(inputs.start, states | found)
+            return {name: at_start[name] for name in self.algebraic}
 
         return laws
 
@@ -200,10 +198,8 @@ class ODE(AbstractTrajectory):
         end = inputs.times[-1]
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
-            forced, field = self._forced(inputs), prepared(self.vector_field)
-            rates = lambda t, y: _checked_rates(field(t, y, forced(t)), y)  # noqa: E731
-            span = inputs.times, inputs.start
-            found, ok, steps = solve_with_events(self.events, solve, rates, forced, *span, initial)
+            forced, span = self._forced(inputs), (inputs.times, inputs.start)
+            found, ok, steps = solve_with_events(self.events, solve, self._field(forced), forced, *span, initial)
         else:
             solution = self._solved(inputs, inputs.start, initial, diffrax.SaveAt(ts=inputs.times), None)
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
@@ -294,13 +290,14 @@ class ODE(AbstractTrajectory):
             inside(jnp.concatenate([*breaks])) if breaks else None,
         )
 
+    def _field(self, forced: Callable) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+        """The vector field as a function of time and states alone."""
+        field = prepared(self.vector_field)
+        return lambda t, y: _checked_rates(field(t, y, forced(t)), y)
+
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
-        field, forced = prepared(self.vector_field), _up_to_the_end(self._forced(inputs), _last_part(inputs))
-
-        def rates(t, y):
-            return _checked_rates(field(t, y, forced(t)), y)
-
+        rates = self._field(_up_to_the_end(self._forced(inputs), _last_part(inputs)))
         # Forward mode through an explicit solver needs no protection: no step that is rejected is multiplied by zero.
         if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
             self.solver, diffrax.AbstractImplicitSolver

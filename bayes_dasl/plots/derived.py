@@ -13,6 +13,7 @@ from matplotlib.ticker import MaxNLocator
 
 from ..errors import MismatchError
 from ._style import BLUE, FAINT, GREY, STYLE, axis_label, note, plain, say_left_out, small_multiples
+from .forecast import finite_draws
 from .posterior import draw_densities
 
 _QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -62,12 +63,12 @@ def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of:
     members = along not in values.coords or values[along].dtype.kind not in "iuf"
     x = np.arange(values.sizes[along], dtype=float) if members else np.asarray(values[along].values, float)
     span = _interval if members else _band
-    if prior is not None and (before := _finite(prior, along)).size:
+    if prior is not None and (before := finite_draws(prior)).size:
         low, high = np.quantile(before, (_QUANTILES[0], _QUANTILES[-1]), axis=0)
         span(ax, x, low, high, color=FAINT, label="prior, 90 % band")
         style: dict[str, Any] = {"ls": "none", "marker": "_"} if members else {"ls": "--"}
         ax.plot(x, np.median(before, axis=0), color=GREY, lw=1.2, label="prior", **style)
-    draws = _finite(values, along)
+    draws = finite_draws(values)
     if not draws.size:
         note(ax, "no draw is finite")
         return
@@ -104,8 +105,3 @@ def _look_at(ax: Axes, low: np.ndarray, high: np.ndarray) -> None:
     below, above = ax.get_ylim()
     room = float(np.ptp([low.min(), high.max()])) or 1.0
     ax.set_ylim(max(below, low.min() - room), min(above, high.max() + room))
-
-
-def _finite(values: xr.DataArray, along: str) -> np.ndarray:
-    draws = values.transpose("chain", "draw", along).values.reshape(-1, values.sizes[along])
-    return draws[np.isfinite(draws).all(axis=1)]

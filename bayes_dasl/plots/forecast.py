@@ -62,7 +62,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     index = index_of(predictions)
     time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
     # Replicates are forecast alike: one band for each time.
-    draws = _finite_draws(predictions)[:, first]
+    draws = finite_draws(predictions)[:, first]
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
@@ -146,7 +146,8 @@ def plot_decomposition(
     return fig
 
 
-def _finite_draws(array: xr.DataArray) -> np.ndarray:
+def finite_draws(array: xr.DataArray) -> np.ndarray:
+    """The draws of a series that are finite throughout, one a row."""
     draws = array.transpose("chain", "draw", ...).values.reshape(-1, array.shape[-1])
     return draws[np.isfinite(draws).all(axis=1)]
 
