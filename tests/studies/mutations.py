@@ -37,7 +37,7 @@ MUTANTS = (
         ("tests/test_forcing.py::TestBetweenTheData",),
     ),
     Mutant(
-        "sigma x 1.2 in normal noise", "bayes_dasl/noise.py",
+        "sigma x 1.2 in normal noise", "bayes_dasl/noise/families.py",
         "return dist.Normal(prediction, self.scale)",
         "return dist.Normal(prediction, 1.2 * self.scale)",
         ("tests/test_noise.py::test_log_density",),

@@ -1,0 +1,10 @@
+"""Observation noise: how a datum scatters around what the layer predicts."""
+
+from .base import AbstractNoise as AbstractNoise, VaryingScale as VaryingScale
+from .families import (
+    LogNormalNoise as LogNormalNoise,
+    NegativeBinomialNoise as NegativeBinomialNoise,
+    NormalNoise as NormalNoise,
+    PoissonNoise as PoissonNoise,
+    StudentTNoise as StudentTNoise,
+)
