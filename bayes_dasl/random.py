@@ -340,7 +340,7 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 
 def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None) -> RandomLeaf:
     group, owners, place = inside.group if inside else "science", [inside.owners] if inside else [], dotted(path)
-    dims: dict[str, tuple[float, ...]] = {}
+    dims: dict[str, tuple[Any, ...]] = {}
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):

@@ -1,5 +1,7 @@
 """Populations: one layer for each member, with numbers that differ between them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -119,11 +121,67 @@ class TestEach:
         found = paths(model(bd.varying(dist.LogNormal(-1.0, 0.5))))
         assert [leaf.shape for leaf in found.values()] == [(3,)]
 
+    def test_solves_look_at_own_times_only(self):
+        """The log density is the same, as far as the solver is accurate, as with solves to all times."""
+        values = data()["y"].values.copy()
+        values[[0, 3], 0], values[1:, 2] = np.nan, np.nan
+        gaps = data().assign(y=(("time", "subject"), values))
+        ode = bd.Each(bd.ODE(Decay(typical()), {"y": 4.0}, start=0.0), SUBJECTS)
+        problem = pose(bd.Model(ode, bd.NormalNoise(0.1)), gaps)
+        np.testing.assert_array_equal(problem.own_times.times, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
+        at = jnp.asarray([0.1, -0.5, 0.3, 0.2, -1.0])
+        everywhere = dataclasses.replace(problem, own_times=None)
+        own, all_times = (jax.jit(lambda x, p=p: p.log_density(x))(at) for p in (problem, everywhere))
+        assert own == pytest.approx(float(all_times), abs=1e-4)
+        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_times is None
+
+    def test_names(self):
+        names = ["Ann", "Bo", "Cy"]
+        each = model(members=names)
+        named = data().assign_coords(subject=names)
+        problem, other = pose(each, named), pose(model(), data())
+        at = jnp.arange(5.0) / 5
+        assert problem.log_density(at) == other.log_density(at)
+        assert paths(each)["layer.layer.function.rate"].dims == {"subject": tuple(names)}
+        with pytest.raises(DataError, match="subject Di is no member"):
+            pose(each, data().assign_coords(subject=["Ann", "Bo", "Di"]))
+
+    def test_forcings_of_each(self):
+        class Pushed(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": u["all"] + u["own"] * self.rate}
+
+        each = bd.Model(
+            bd.Each(bd.Algebraic(Pushed(typical()), forcings=("all", "own")), SUBJECTS), bd.NormalNoise(0.1)
+        )
+        own = np.outer(TIMES, [1.0, 2.0, 3.0])
+        forced = data().assign(all=("time", TIMES), own=(("subject", "time"), own.T))
+        values = {path: jnp.ones(leaf.shape) for path, leaf in paths(each).items()}
+        predicted = realise(each, values).predict(each.inputs(forced)).values["y"]
+        np.testing.assert_allclose(predicted, TIMES[:, None] + own)
+        with pytest.raises(DataError, match=r"subject 1\.0: forcing 'own' is missing"):
+            pose(each, forced.assign(own=forced["own"].where(forced["own"] != 2.0)))
+
+    def test_noise_of_each(self):
+        noise = bd.NormalNoise(bd.population(dist.LogNormal(-1.0, 0.5), 0.3))
+        each = bd.Model(bd.Each(layer(typical()), SUBJECTS), noise)
+        leaf = paths(each)["noise.scale"]
+        assert (leaf.shape, leaf.dims) == ((3,), {"subject": tuple(SUBJECTS)})
+        values = {path: jnp.ones(leaf.shape) for path, leaf in paths(each).items()}
+        realised = realise(each, values | {"noise.scale": jnp.asarray([0.1, 0.2, 0.3])})
+        for asked, scales in ((data(), [0.1, 0.2, 0.3]), (data().sel(subject=[7.0, 1.0]), [0.3, 0.1])):
+            inputs = each.inputs(asked)
+            found = realised.conditional(realised.predict(inputs), inputs)["y"]
+            np.testing.assert_allclose(jnp.broadcast_to(found.scale, found.loc.shape)[0], scales)
+
     @pytest.mark.parametrize(
         ("make", "message"),
         [
             (lambda: bd.Each(layer(0.3), SUBJECTS), "nothing in the layer is varying"),
-            (lambda: bd.Each(layer(typical()), [2.0, 1.0]), "members must be numbers that rise"),
+            (lambda: bd.Each(layer(typical()), [2.0, 2.0]), "members must be different"),
+            (lambda: bd.Each(layer(typical()), np.zeros((2, 2))), "members must be numbers or names"),
             (lambda: bd.Each(Decay(0.3), SUBJECTS), "takes a layer"),
             (lambda: bd.Each(layer(typical(), bd.varying(np.ones(4))), SUBJECTS), "3 members, but 4 known numbers"),
             (lambda: bd.Model(layer(typical()), bd.NormalNoise(0.1)), r"wrap the layer .* in bd\.Each"),
@@ -154,8 +212,25 @@ class TestFit:
         np.testing.assert_allclose(
             some["conditional_mean"]["y"][..., 0], fc["conditional_mean"]["y"].sel(subject=7.0), rtol=1e-6
         )
-        with pytest.raises(DataError, match="subject 5 is no member"):
+        with pytest.raises(DataError, match=r"subject 5\.0 is no member .* among the members"):
             bd.forecast(model(), post, xr.Dataset(coords={"time": np.arange(1.0, 9.0), "subject": [5.0]}))
+
+    def test_members_that_the_fit_has_not_seen(self, post):
+        """One that is new is drawn from the population, one that was seen keeps its draws."""
+        others = model(members=[7.0, 8.0])
+        fc = bd.forecast(others, post, TIMES)
+        assert "other members" in fc.attrs["model"]
+        rate, held = fc["posterior"]["rate"], post["posterior"]
+        np.testing.assert_array_equal(rate.sel(subject=7.0), held["rate"].sel(subject=7.0))
+        z = (np.log(rate.sel(subject=8.0)) - np.log(held["rate.center"])) / held["rate.spread"]
+        assert abs(float(z.mean())) < 0.2 and 0.85 < float(z.std()) < 1.15
+        seen, new = (fc["conditional_mean"]["y"].sel(subject=s) for s in (7.0, 8.0))
+        for found, own in ((new, rate.sel(subject=8.0)), (seen, held["rate"].sel(subject=7.0))):
+            np.testing.assert_allclose(found, 4 * np.exp(-own.values[..., None] * TIMES), rtol=1e-5)
+        again = bd.evaluate(
+            others, post, lambda m: {"rate": m.layer.layer.function.rate}, coords={"who": np.array([7.0, 8.0])}
+        )
+        np.testing.assert_allclose(again["rate"].sel(who=8.0), rate.sel(subject=8.0))
 
     def test_the_page(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))

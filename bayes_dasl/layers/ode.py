@@ -145,6 +145,10 @@ class ODE(AbstractTrajectory):
         """How many numbers the solver carries along."""
         return sum(value.size for value in any_state(self.initial).values())
 
+    @property
+    def pointwise(self) -> bool:
+        return True
+
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its state.
 

@@ -18,6 +18,7 @@ from .._jax.keys import as_key, printable
 from ..data.datasets import checked_times
 from ..data.layer_inputs import Inputs, interpolated
 from ..errors import DataError
+from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
@@ -33,6 +34,7 @@ from .posterior import (
     in_units_of_fit,
     mismatch_group,
     over_data,
+    pushed_draws,
     with_coordinates,
 )
 from .predictive import Pusher
@@ -116,7 +118,7 @@ def forecast(
             rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
             found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
-        return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
+        return found | {"posterior": pushed_draws(model, post, draws), "/": xr.Dataset(attrs=attributes | spent)}
 
     def fill(into: Rows) -> dict[str, xr.Dataset]:
         return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
@@ -154,7 +156,7 @@ def inputs_at(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | n
 
 def _asked(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
     """Times and forcings that are asked for, in the units of the fit, without observations."""
-    data = _as_dataset(at, post, model.index)
+    data = _as_dataset(model, at, post)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
     return in_units_of_fit(model, post, data.drop_vars(seen))
 
@@ -245,7 +247,7 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known, index = fitted_observables(post), post["constant_data"].to_dataset(), model.index
+    observed, known, index = fitted_observables(post), _known_forcings(model, post, data), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
     for name in model.layer.forcings:
@@ -259,21 +261,27 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     index = model.index
     then, now = (d[forcing].drop_duplicates(index) for d in (known, data))
     both = np.intersect1d(then[index].values, now[index].values)
-    old, new = (series.sel({index: both}).values for series in (then, now))
-    changed = both[~np.isclose(old, new, rtol=1e-9, atol=0.0)]
+    old, new = (series.sel({index: both}).transpose(index, ...).values for series in (then, now))
+    differs = ~np.isclose(old, new, rtol=1e-9, atol=0.0)
+    changed = both[differs.reshape(len(both), -1).any(1)]
     added = np.setdiff1d(now[index].values, both)
     added = added[added <= float(then[index][-1])]
     if not added.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
+    if then.ndim > 1:  # of each member its own
+        return np.concatenate([changed, added])
     was = interpolated(then[index].values, then.values, model.layer.interpolation.get(forcing, "linear"))
     old, new = np.asarray(jax.vmap(was)(jnp.asarray(added))), now.sel({index: added}).values
     rounding = 1e-12 * np.abs(then.values).max()
     return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
 
 
-def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:
-    """What is asked for, at the places of the fitted data where it names none."""
-    places = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
+def _as_dataset(model: Model, at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree) -> xr.Dataset:
+    """What is asked for, at the places of the fitted data where it names none, or for all members of a population."""
+    index, layer = model.index, model.layer
+    places: dict[Any, Any] = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
+    if isinstance(layer, AbstractPopulation):
+        places[layer.dim] = (layer.dim, np.asarray(layer.members), places[layer.dim].attrs)
     if isinstance(at, xr.Dataset):
         return at.assign_coords({n: c for n, c in places.items() if n not in at.coords})
     times = np.asarray(at)
@@ -298,11 +306,18 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)
+    known = _known_forcings(model, post, data)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
+
+
+def _known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
+    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    own = [dim for dim in known.dims if dim != model.index]
+    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

@@ -91,7 +91,7 @@ class Centring:
                 mean, factor = _told(way, p, m)
                 away = z - mean
                 moved = factor * away if factor.ndim == z.ndim else jnp.einsum("...ji,...j->...i", factor, away)
-                xi = xi.at[at].set(moved.ravel())
+                xi = xi.at[at].set(jnp.ravel(moved))
             values[path] = site.value(x, values)[0]
         return xi
 
