@@ -12,8 +12,9 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
-from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference.problem import pose
+from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
 
 SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
@@ -194,6 +195,20 @@ class TestEach:
             make()
 
 
+def alone(post):
+    """The posterior as that of members that have nothing in common."""
+    held = post["posterior"].to_dataset()[["rate"]]
+    signature = bd.Model(bd.Each(layer(bd.varying(dist.LogNormal(-1.0, 0.5))), SUBJECTS), bd.NormalNoise(0.1))
+    return xr.DataTree.from_dict(
+        {
+            "posterior": held.assign(rate=held["rate"].assign_attrs(path=next(iter(paths(signature))))),
+            "observed_data": post["observed_data"].to_dataset(),
+            "constant_data": post["constant_data"].to_dataset(),
+            "/": xr.Dataset(attrs={"signature": signature_of(signature)}),
+        }
+    )
+
+
 @pytest.fixture(scope="module")
 def post():
     return bd.fit(model(), data(), bd.NUTS(chains=2, draws=300), progress=False)
@@ -231,6 +246,37 @@ class TestFit:
             others, post, lambda m: {"rate": m.layer.layer.function.rate}, coords={"who": np.array([7.0, 8.0])}
         )
         np.testing.assert_allclose(again["rate"].sel(who=8.0), rate.sel(subject=8.0))
+
+    def test_shrinkage(self, post):
+        """What the data fix is not drawn to the middle: 1 − the spread of the mean of z."""
+        found = bd.shrinkage(model(), post)
+        draws = post["posterior"]
+        z = (np.log(draws["rate"]) - np.log(draws["rate.center"])) / draws["rate.spread"]
+        assert float(found["rate"]) == pytest.approx(1 - float(z.mean(("chain", "draw")).std(ddof=1)), rel=1e-6)
+        with pytest.raises(ModelError, match="nothing differs between members"):
+            bd.shrinkage(model(bd.varying(dist.LogNormal(-1.0, 0.5))), alone(post))
+
+    def test_a_figure_of_each(self, post):
+        fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
+        fig = bd.plots.plot_members(fc, data(), None, "y")
+        shown = [ax for ax in fig.axes if ax.get_visible()]
+        assert [ax.get_title(loc="left") for ax in shown] == ["subject 1", "subject 3", "subject 7"]
+        for ax, subject in zip(shown, SUBJECTS, strict=True):
+            (median,) = (line for line in ax.lines if line.get_label() == "median")
+            own = fc["predictions"]["y"].sel(subject=subject)
+            np.testing.assert_allclose(median.get_ydata(), own.median(("chain", "draw")))
+            (dots,) = (line for line in ax.lines if line.get_label() == "training data")
+            assert len(dots.get_ydata()) == int(data()["y"].sel(subject=subject).notnull().sum())
+        assert sum(ax.get_visible() for ax in bd.plots.plot_members(fc, None, None, "y", most=2).axes) == 2
+
+    def test_a_visual_predictive_check(self, post):
+        fc = bd.forecast(model(), post, TIMES)
+        ax = bd.plots.plot_vpc(fc, data(), "y", bins=4).axes[0]
+        (middle,) = (line for line in ax.lines if line.get_label() == "50 % of the data")
+        np.testing.assert_allclose(middle.get_xdata(), TIMES)
+        np.testing.assert_allclose(middle.get_ydata(), data()["y"].median("subject"))
+        with pytest.raises(MismatchError, match="none of the data lie"):
+            bd.plots.plot_vpc(fc, data().assign_coords(time=TIMES + 0.1), "y")
 
     def test_the_page(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))

@@ -110,6 +110,7 @@ def forecast(
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
+        **({"members": model.layer.dim} if isinstance(model.layer, AbstractPopulation) else {}),
     }
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -288,7 +289,8 @@ def _as_dataset(model: Model, at: xr.Dataset | xr.DataArray | np.ndarray, post: 
     if times.ndim != 1:
         raise DataError(f"times must be a 1-D array or a dataset with a coordinate '{index}', not shape {times.shape}")
     # Numbers become floats; dates stay what they are, to be refused with the other times.
-    return xr.Dataset(coords={index: times.astype(float) if times.dtype.kind in "iu" else times, **places})
+    times = times.astype(float) if times.dtype.kind in "iu" else times
+    return xr.Dataset(coords={index: (index, times, fitted_observables(post)[index].attrs), **places})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
