@@ -118,6 +118,22 @@ class TestEach:
         predicted = realise(each, values).predict(each.inputs(data())).values["y"]
         np.testing.assert_allclose(predicted[0], 2 * values["rate"] * jnp.exp(-0.5 * values["rate"]), rtol=1e-5)
 
+    def test_numbers_that_are_correlated_between_members(self):
+        spreads, factor = dist.HalfNormal(jnp.ones(2)).to_event(1), dist.LKJCholesky(2)
+        drawn = bd.dependent(
+            lambda s, c: dist.MultivariateNormal(jnp.zeros(2), scale_tril=s[:, None] * c), spreads, factor
+        )
+        both = bd.shared(bd.varying(drawn), "both")
+        each = model(bd.dependent(jnp.exp, both[0]), bd.dependent(jnp.exp, both[1]))
+        found = paths(each)
+        assert (found["both"].shape, found["both"].dims) == ((3, 2), {"subject": tuple(SUBJECTS)})
+        values = {path: jnp.ones(leaf.shape) for path, leaf in found.items()}
+        values |= {path: jnp.eye(2) for path in values if path.endswith(".c")}
+        values["both"] = jnp.log(jnp.asarray([[0.1, 1.0], [0.2, 2.0], [0.3, 3.0]]))
+        predicted = realise(each, values).predict(each.inputs(data())).values["y"]
+        np.testing.assert_allclose(predicted[1], [np.exp(-0.1), 2 * np.exp(-0.2), 3 * np.exp(-0.3)], rtol=1e-6)
+        assert pose(each, data()).sites["both"].standardised is not None
+
     def test_each_for_itself(self):
         found = paths(model(bd.varying(dist.LogNormal(-1.0, 0.5))))
         assert [leaf.shape for leaf in found.values()] == [(3,)]
