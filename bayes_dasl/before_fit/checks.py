@@ -76,7 +76,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     check_engine(engine)
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
-    own = model.in_own_units(data)
+    own = model.in_numbers(model.in_own_units(data))
     yield _data(problem)
     yield from _converted(data, own)
     yield from _kept(problem)

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import diffrax
@@ -73,8 +74,8 @@ class ODE(AbstractTrajectory):
             equation of index 1, for `solver="rodas5p"`): a name, or several. What `initial` says of them is where the
             search for their first value begins.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
-            the model is fitted to.
+        start: the time of `initial`: a number in the units of time of the data, or a date such as "2001-06-30"; unless
+            given, the first time of the data that the model is fitted to.
         rtol: the error that a step may make, relative to the states.
         atol: the error that it may make besides, in the units of the states, the same for all.
         max_steps: the most steps of a solve.
@@ -86,6 +87,8 @@ class ODE(AbstractTrajectory):
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+            That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
+            they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
@@ -103,7 +106,7 @@ class ODE(AbstractTrajectory):
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
-    start: float | None = eqx.field(default=None, static=True, converter=start_time)
+    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)

@@ -1,6 +1,7 @@
 """Long or chaotic series of an ODE, solved in short segments that start from states of their own."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -85,7 +86,7 @@ class MultipleShooting(AroundTrajectory):
                 raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
 
     def _check_start(self, start: Any) -> None:
-        if start is not None and not isinstance(start, Tracer) and self.knots[0] <= float(start):
+        if start is not None and not isinstance(start, (Tracer, datetime)) and self.knots[0] <= float(start):
             raise ModelError(f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}")
 
     def _check_segments(self) -> None:

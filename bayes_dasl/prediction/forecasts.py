@@ -11,11 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from .._jax.keys import as_key, printable
-from ..data.datasets import checked_times
+from ..data.datasets import checked_index, checked_times
+from ..data.dates import are_dates, as_attribute, dates, numbers, told
 from ..data.layer_inputs import Inputs, interpolated
 from ..errors import DataError
 from ..model import Model, check_shapes
@@ -38,11 +40,14 @@ from .posterior import (
 from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
 
+type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
+"""Times and forcings, or times alone."""
+
 
 def forecast(
     model: Model,
     post: xr.DataTree,
-    at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
+    at: Asked,
     *,
     what_if: bool = False,
     path: str | os.PathLike | None = None,
@@ -64,7 +69,7 @@ def forecast(
         model: the model of the fit.
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
-            array of times, in the units of the index.
+            array of times, in the units of the index, or of dates.
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
@@ -114,6 +119,7 @@ def forecast(
         found = health
         if seen_along is not None:
             rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
+            rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
             found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
         return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
@@ -143,16 +149,17 @@ def forecast(
     return xr.open_datatree(path, engine="h5netcdf")
 
 
-def inputs_at(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> Inputs:
-    """The inputs of a model at times that one may ask for, from where the fit started.
+def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:
+    """The inputs of a model at times that one may ask for, from where the fit started, and these times.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     check_belongs(model, post)
-    return _inputs(model, post, _asked(model, post, at))
+    data = _asked(model, post, at)
+    return _inputs(model, post, data), data[model.index]
 
 
-def _asked(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
+def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
     """Times and forcings that are asked for, in the units of the fit, without observations."""
     data = _as_dataset(at, post, model.index)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
@@ -243,7 +250,7 @@ def _size(model: Model, inputs: Inputs) -> int:
     return inputs.times.size * sum(map(math.prod, places))
 
 
-def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
+def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
     observed, known, index = fitted_observables(post), post["constant_data"].to_dataset(), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
@@ -251,7 +258,7 @@ def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str,
     for name in model.layer.forcings:
         changed = _changed(model, known, data, name)
         times = times[times < changed.min()] if changed.size else times
-    return {"train_start": float(times[0]), "train_end": float(times[-1])} if times.size else {}
+    return {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])} if times.size else {}
 
 
 def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
@@ -262,16 +269,17 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     old, new = (series.sel({index: both}).values for series in (then, now))
     changed = both[~np.isclose(old, new, rtol=1e-9, atol=0.0)]
     added = np.setdiff1d(now[index].values, both)
-    added = added[added <= float(then[index][-1])]
+    added = added[added <= then[index].values[-1]]
     if not added.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
-    was = interpolated(then[index].values, then.values, model.layer.interpolation.get(forcing, "linear"))
-    old, new = np.asarray(jax.vmap(was)(jnp.asarray(added))), now.sel({index: added}).values
+    knots, between = (numbers(times, model.counts_in) for times in (then[index].values, added))
+    was = interpolated(knots, then.values, model.layer.interpolation.get(forcing, "linear"))
+    old, new = np.asarray(jax.vmap(was)(jnp.asarray(between))), now.sel({index: added}).values
     rounding = 1e-12 * np.abs(then.values).max()
     return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
 
 
-def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, index: str) -> xr.Dataset:
+def _as_dataset(at: Asked, post: xr.DataTree, index: str) -> xr.Dataset:
     """What is asked for, at the places of the fitted data where it names none."""
     places = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
     if isinstance(at, xr.Dataset):
@@ -279,26 +287,28 @@ def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, i
     times = np.asarray(at)
     if times.ndim != 1:
         raise DataError(f"times must be a 1-D array or a dataset with a coordinate '{index}', not shape {times.shape}")
-    # Numbers become floats; dates stay what they are, to be refused with the other times.
+    # Numbers become floats; dates stay what they are.
     return xr.Dataset(coords={index: times.astype(float) if times.dtype.kind in "iu" else times, **places})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
+    asked, data = checked_index(data, model.index), model.in_numbers(data)
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
     if not model.layer.begins:
         start = min(start, float(times[0]))
     if times[0] < start:
-        raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
+        began = told(dates(start, asked, model.counts_in) if are_dates(asked) else start)
+        raise DataError(f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}")
     past = model.past(fitted_observables(post))
     if not model.layer.forcings:
         return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
-            raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
+            raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)
+    known = model.in_numbers(post["constant_data"].to_dataset())[forcings].reset_coords(drop=True)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
