@@ -19,6 +19,7 @@ from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
 from .data.datasets import DATUM, JOINT, checked_index, checked_times, in_units, inputs, observations
 from .data.dates import SINCE, as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
+from .data.gaps import FILLED
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Jump, Prediction
@@ -352,6 +353,10 @@ def _refuse_names_of_results(model: Model) -> None:
 def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
     noise, dims = model.noise_of(name), model.dims(name)
     values = observations(data, name, dims=dims)
+    if FILLED in data[name].attrs:
+        raise DataError(
+            f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and fill forcings only"
+        )
     outside = ~np.isnan(values) & ~np.asarray(noise.support(values))
     if outside.any():
         where = tuple(np.argwhere(outside)[0])

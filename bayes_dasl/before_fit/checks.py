@@ -13,6 +13,7 @@ from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..data.datasets import units_of
+from ..data.gaps import FILLED
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.dimensions import unit_findings
@@ -29,6 +30,7 @@ from ..random import occurrences, paths
 _DRAWS = 256
 _GRADIENTS = 64
 _EQUAL = 1e-10
+_MUCH = 0.1  # of a forcing that was filled
 
 
 @dataclass(frozen=True)
@@ -76,11 +78,12 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     check_engine(engine)
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
-    own = model.in_numbers(model.in_own_units(data))
+    own = model.in_own_units(data)
     yield _data(problem)
     yield from _converted(data, own)
     yield from _kept(problem)
-    yield from unit_findings(model, own)
+    yield from unit_findings(model, model.in_numbers(own))
+    yield from _filled(model, data)
     yield from _before_the_data(problem)
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
@@ -112,6 +115,15 @@ def _before_the_data(problem: Problem) -> Iterator[Finding]:
                 f"known from {first:g} on; from the start of the solve at {start:g} until then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
+
+
+def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
+    """What `fill_gaps` says of the forcings."""
+    for name in model.layer.forcings:
+        if (said := data[name].attrs.get(FILLED)) is not None:
+            share = int(said.split()[0]) / int(said.split()[2])
+            level, remedy = ("good", "") if share <= _MUCH else ("warning", "see whether what was filled matters")
+            yield Finding(level, f"forcing {name}", said, remedy)
 
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:

@@ -93,11 +93,13 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
         at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
         when = lambda place: told_of(data[index], place)  # noqa: E731
         ends = f"; it ends at {when(last)}, before the solve does at {when(places[-1])}" if at > last > -np.inf else ""
-        raise DataError(f"forcing '{name}' is missing or not finite at {index} {when(at)}: fill the gap first{ends}")
+        way = f"fill the gap first, as by bd.fill_gaps(data, {name}='interpolate')"
+        raise DataError(f"forcing '{name}' is missing or not finite at {index} {when(at)}: {way}{ends}")
     for row in _differing(places, values)[:1]:
         raise DataError(
-            f"forcing '{name}' has two values at {index} {told_of(data[index], places[row])}: rows of one {index} are replicates under "
-            "one forcing; give rows under others an index of their own, such as the number of the sample"
+            f"forcing '{name}' has two values at {index} {told_of(data[index], places[row])}: rows of one {index} are "
+            "replicates under one forcing; give rows under others an index of their own, such as the number of the "
+            "sample"
         )
     return values
 

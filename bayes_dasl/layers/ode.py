@@ -16,6 +16,7 @@ from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Unknown, Values, VectorField, is_function, is_random
 from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
+from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .event import Event, as_events, solve_with_events
@@ -90,6 +91,11 @@ class ODE(AbstractTrajectory):
             That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
             they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
 
+        sums: predicted values whose datum is their integral over an interval up to its time, such as weekly cases from
+            cases a day: how long that is, in the units of time, by name. An interval that would begin before the start
+            begins there; `None` is for all since the start.
+        means: values whose datum is a mean over such an interval.
+
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
     an unknown kind, a jump of an unknown state, a start that is no known number, or bad tolerances; when called, for
@@ -104,6 +110,8 @@ class ODE(AbstractTrajectory):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
+    sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
@@ -122,6 +130,8 @@ class ODE(AbstractTrajectory):
         for jump in (*self.jumps, *(event.jump for event in self.events)):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         self._check_algebraic()
+        if self.sums or self.means:
+            check_intervals(self.sums, self.means, self.outputs)
 
     def _check_algebraic(self) -> None:
         for name in self.algebraic:
@@ -148,6 +158,11 @@ class ODE(AbstractTrajectory):
         """How many numbers the solver carries along."""
         return sum(value.size for value in any_state(self.initial).values())
 
+    @property
+    def trajectories(self) -> list[AbstractTrajectory] | None:
+        """Itself; none where it predicts sums or means, which states at the times of the data do not determine."""
+        return None if self.sums or self.means else [self]
+
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its state.
 
@@ -158,6 +173,8 @@ class ODE(AbstractTrajectory):
         return self.units.get(state, "")
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        if self.sums or self.means:
+            return over_intervals(self, inputs)
         return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:

@@ -80,6 +80,8 @@ class MultipleShooting(AroundTrajectory):
         if not knots.size or not np.isfinite(knots).all() or (np.diff(knots) <= 0).any():
             raise ModelError(f"knots must be finite times that increase, not {self.knots}")
         self._check_start(self.ode.start)
+        if self.ode.sums or self.ode.means:
+            raise ModelError("an ODE with sums or means over intervals is solved in one go: leave MultipleShooting out")
         self._check_segments()
         for name, gap in self._gaps.items():
             if not isinstance(gap, Real) or isinstance(gap, bool) or not 0 < float(gap) < np.inf:

@@ -73,11 +73,11 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
         seen = [
-            *_draw_observations(ax, train, observable, "training data", BLACK, BLACK),
-            *_draw_observations(ax, test, observable, "test data", "white", VERMILION),
+            *draw_observations(ax, train, observable, "training data", BLACK, BLACK),
+            *draw_observations(ax, test, observable, "test data", "white", VERMILION),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
-        _draw_boundaries(ax, time, fitted_between(fc))
+        draw_boundaries(ax, time, fitted_between(fc))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         handles, labels = ax.get_legend_handles_labels()
@@ -141,7 +141,7 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None
         lower.set_ylabel("share of total")
         lower.yaxis.set_major_formatter(percent())
         for ax in (upper, lower):
-            _draw_boundaries(ax, time, (train_start, train_end), label=ax is upper)
+            draw_boundaries(ax, time, (train_start, train_end), label=ax is upper)
         time_axis(lower, chosen[index])
         fig.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
@@ -163,7 +163,7 @@ def _draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
     return bands
 
 
-def _draw_observations(
+def draw_observations(
     ax: Axes, data: xr.Dataset | None, observable: str, label: str, face: str, edge: str
 ) -> list[np.ndarray]:
     if data is None or observable not in data:
@@ -204,7 +204,7 @@ def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
+def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
     """A line where the fitted data end, and one where they begin if anything is forecast before."""
     start, end = (None if at is None else float(positions(at)) for at in fitted)
     if start is not None and time.min() < start:

@@ -2,11 +2,12 @@
 
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
@@ -37,13 +38,17 @@ from .posterior import (
     over_data,
     with_coordinates,
 )
-from .predictive import Pusher
+from .predictive import Drives, Pusher
 from .vector_fields import rates_along_paths, watched
+
+MEMBER = "member"
+"""The dimension of an ensemble of forcings."""
 
 type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
 """Times and forcings, or times alone."""
 
 
+@overload
 def forecast(
     model: Model,
     post: xr.DataTree,
@@ -52,7 +57,20 @@ def forecast(
     what_if: bool = False,
     path: str | os.PathLike | None = None,
     key: int | Array = 0,
-) -> xr.DataTree:
+) -> xr.DataTree: ...
+@overload
+def forecast(
+    model: Model, post: xr.DataTree, at: dict[str, Asked], *, what_if: bool = False, key: int | Array = 0
+) -> dict[str, xr.DataTree]: ...
+def forecast(
+    model: Model,
+    post: xr.DataTree,
+    at: Asked | dict[str, Asked],
+    *,
+    what_if: bool = False,
+    path: str | os.PathLike | None = None,
+    key: int | Array = 0,
+) -> xr.DataTree | dict[str, xr.DataTree]:
     """Push every posterior draw through the model, to the times of `at`.
 
     The solve starts where that of the fit did: the times may be past or future ones, from there on. Draws go through in
@@ -69,7 +87,9 @@ def forecast(
         model: the model of the fit.
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
-            array of times, in the units of the index, or of dates.
+            array of times, in the units of the index, or of dates. Forcings may have the dimension `member`, those of
+            an ensemble: draws are paired with its members in turn. A dict of these by name, scenarios, is forecast one
+            by one, with the same noise.
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
@@ -87,29 +107,42 @@ def forecast(
     draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
     is looked at or saved; with `path` they are made at once.
 
+    Of an ensemble of forcings, `forcing_member` in `sample_stats_predictions` says which one a draw had; there is
+    neither `vector_field` nor `exchanged_mean` then. Of scenarios, a dict of such trees.
+
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
     cannot be written.
     """
+    if isinstance(at, dict):
+        if path is not None:
+            raise DataError("scenarios go to no file: save each of them by bd.save")
+        scenarios = {name: forecast(model, post, each, what_if=what_if, key=key) for name, each in at.items()}
+        for name, found in scenarios.items():
+            found.attrs["scenario"] = name
+        return scenarios
     began = time.perf_counter()
     check_belongs(model, post)
     data = _asked(model, post, at)
-    inputs = _inputs(model, post, data)
+    members = _members(model, data)
+    inputs = _inputs(model, post, members[0])
     whose = model_of(model, post, what_if=what_if)
     if whose["model"] != OWN:
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
-    seen_along = watched(model, inputs, len(next(iter(draws.values()))))
-    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along)
+    number = len(next(iter(draws.values())))
+    drives = None if len(members) == 1 else _drives(model, post, members, number)
+    seen_along = watched(model, inputs, number) if drives is None else None
+    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
-    index = exchangeable(model, draws)
+    index = exchangeable(model, draws) if drives is None else np.zeros(0, int)
     others = {"exchanged_mean": _exchanged_group(post, data, pusher, index)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
-        **_fitted_span(model, post, data),
+        **_fitted_span(model, post, members),
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
@@ -117,6 +150,10 @@ def forecast(
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         found = health
+        if drives is not None:
+            stats = health["sample_stats_predictions"]
+            member = (("chain", "draw"), drives.of_draw.reshape(stats["ok"].shape))
+            found = found | {"sample_stats_predictions": stats.assign(forcing_member=member)}
         if seen_along is not None:
             rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
             rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
@@ -250,12 +287,28 @@ def _size(model: Model, inputs: Inputs) -> int:
     return inputs.times.size * sum(map(math.prod, places))
 
 
-def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float | str]:
+def _members(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
+    """The data with each member of an ensemble of forcings; as they are where there is none."""
+    if not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
+        return [data]
+    return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
+
+
+def _drives(model: Model, post: xr.DataTree, members: list[xr.Dataset], draws: int) -> Drives:
+    """The forcings of all members, each of which drives as many draws as any other."""
+    if len(members) > draws:
+        raise DataError(f"{len(members)} members of the forcings are more than the {draws} draws: take fewer of them")
+    forcings = [_inputs(model, post, member).forcings for member in members]
+    of_all = jax.tree.map(lambda *leaves: jnp.stack(leaves), *forcings)
+    return Drives(of_all, np.arange(draws) % len(members))
+
+
+def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
     observed, known, index = fitted_observables(post), post["constant_data"].to_dataset(), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
-    for name in model.layer.forcings:
+    for name, data in itertools.product(model.layer.forcings, members):
         changed = _changed(model, known, data, name)
         times = times[times < changed.min()] if changed.size else times
     return {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])} if times.size else {}
