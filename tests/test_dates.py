@@ -187,6 +187,17 @@ class TestModel:
         some = data().isel(time=slice(5, None))
         np.testing.assert_array_equal(model().inputs(some).times, model().inputs(data()).times[5:])
 
+    def test_says_dates_of_what_it_refuses(self):
+        early = bucket(bd.between(0.1, 0.6), start="2000-12-30")
+        told = [f.message for f in bd.check(model(early), data()).findings if f.subject == "forcing rain"]
+        assert told == [
+            "known from 2001-01-01 on; from the start of the solve at 2000-12-30 until then it is held constant"
+        ]
+        with pytest.raises(DataError, match=r"time\[0\]=2001-01-01 lies before the start of the model at 2001-01-05"):
+            pose(model(bucket(bd.between(0.1, 0.6), start="2001-01-05")), data())
+        with pytest.raises(DataError, match=r"time holds dates, where numbers are needed: model.inputs\(data\) makes"):
+            bd.inputs(data())
+
     @pytest.mark.parametrize("start", ["2000-12-30", datetime.datetime(2000, 12, 30), np.datetime64("2000-12-30")])
     def test_starts_at_a_date(self, start):
         layer = bucket(bd.between(0.1, 0.6), start=start)

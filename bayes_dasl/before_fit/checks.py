@@ -13,6 +13,7 @@ from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..data.datasets import units_of
+from ..data.dates import told_of
 from ..data.gaps import FILLED
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
@@ -84,7 +85,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     yield from _kept(problem)
     yield from unit_findings(model, model.in_numbers(own))
     yield from _filled(model, data)
-    yield from _before_the_data(problem)
+    yield from _before_the_data(problem, model.in_numbers(own)[model.index])
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
     pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
@@ -102,7 +103,7 @@ def _data(problem: Problem) -> Finding:
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
 
 
-def _before_the_data(problem: Problem) -> Iterator[Finding]:
+def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
     """Forcings of which nothing is known between the start of the solve and the first time of the data."""
     inputs = problem.inputs
     if not problem.model.layer.begins:
@@ -112,7 +113,8 @@ def _before_the_data(problem: Problem) -> Iterator[Finding]:
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
-                f"known from {first:g} on; from the start of the solve at {start:g} until then it is held constant",
+                f"known from {told_of(index, first)} on; from the start of the solve at {told_of(index, start)} until "
+                "then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
 

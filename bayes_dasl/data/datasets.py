@@ -91,15 +91,17 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     missing = ~np.isfinite(values)
     if missing.any():
         at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
-        when = lambda place: told_of(data[index], place)  # noqa: E731
-        ends = f"; it ends at {when(last)}, before the solve does at {when(places[-1])}" if at > last > -np.inf else ""
+        when, then, end = (
+            told_of(data[index], place) if np.isfinite(place) else "" for place in (at, last, places[-1])
+        )
+        ends = f"; it ends at {then}, before the solve does at {end}" if at > last > -np.inf else ""
         way = f"fill the gap first, as by bd.fill_gaps(data, {name}='interpolate')"
-        raise DataError(f"forcing '{name}' is missing or not finite at {index} {when(at)}: {way}{ends}")
+        raise DataError(f"forcing '{name}' is missing or not finite at {index} {when}: {way}{ends}")
     for row in _differing(places, values)[:1]:
+        when = told_of(data[index], float(places[row]))
         raise DataError(
-            f"forcing '{name}' has two values at {index} {told_of(data[index], places[row])}: rows of one {index} are "
-            "replicates under one forcing; give rows under others an index of their own, such as the number of the "
-            "sample"
+            f"forcing '{name}' has two values at {index} {when}: rows of one {index} are replicates under one forcing; "
+            "give rows under others an index of their own, such as the number of the sample"
         )
     return values
 
@@ -130,8 +132,8 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
     if are_dates(data[name]):
         raise DataError(
-            f"{name} holds dates, where numbers are needed: convert dates first, as a model does, which says in which "
-            f"unit and since when: ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
+            f"{name} holds dates, where numbers are needed: model.inputs(data) makes them, or convert dates first, by "
+            f"({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
         raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name])}")

@@ -3,6 +3,7 @@
 import os
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -41,9 +42,10 @@ def _table(path: Path, index: str) -> xr.Dataset:
     if index not in table:
         raise DataError(f"{path} has no '{index}'; it holds {', '.join(map(str, table))}")
     if not pd.api.types.is_numeric_dtype(table[index]):
-        read = pd.to_datetime(table[index], format="ISO8601", errors="coerce")
-        for row in read.index[read.isna()][:1]:
-            what = f"'{table[index][row]}' in row {row + 1}"
+        held = table[index].astype(str)
+        read = pd.to_datetime(held, format="ISO8601", errors="coerce")
+        for row in np.flatnonzero(read.isna().to_numpy())[:1]:
+            what = f"'{held.iloc[row]}' in row {row + 1}"
             raise DataError(f"{path}: '{index}' holds neither numbers nor dates such as 2001-06-30: {what}")
         table[index] = read
     return table.set_index(index).to_xarray()

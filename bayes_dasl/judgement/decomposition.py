@@ -107,7 +107,8 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
 
 def _members(fc: xr.DataTree) -> np.ndarray | None:
     """Which member of an ensemble of forcings each draw had, if there was one."""
-    stats = fc["sample_stats_predictions"] if "sample_stats_predictions" in fc.children else {}
+    group = "sample_stats_predictions"
+    stats = fc[group].to_dataset() if group in fc.children else xr.Dataset()
     return stats["forcing_member"].values.ravel() if "forcing_member" in stats else None
 
 
