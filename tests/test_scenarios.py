@@ -110,6 +110,22 @@ def test_an_ensemble_in_a_file_and_its_scores(post, ensemble, amounts, tmp_path)
     written.close()
 
 
+def test_refuses_a_gap_between_the_fit_and_the_forecast(post):
+    """Where rain would run straight from the last day of the fit to the first of the forecast."""
+    for rows, fine in ((slice(0, None), True), (slice(1, None), True), (slice(2, None), False)):
+        at = rain(np.zeros(5)).isel(time=rows)
+        if fine:
+            bd.forecast(MODEL, post, at)
+        else:
+            with pytest.raises(
+                DataError, match=r"known up to 2001-01-10 by the fit and from 2001-01-13 on.*rows between"
+            ):
+                bd.forecast(MODEL, post, at)
+    whole = xr.concat([TRAIN[["rain"]], rain(np.zeros(5)).isel(time=[4])], "time")
+    with pytest.raises(DataError, match="rows between too"):
+        bd.forecast(MODEL, post, whole)
+
+
 def test_refuses_more_members_than_draws(post):
     with pytest.raises(DataError, match="121 members of the forcings are more than the 120 draws"):
         bd.forecast(MODEL, post, rain(np.zeros((5, 121)), members=True))

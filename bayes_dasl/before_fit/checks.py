@@ -13,7 +13,7 @@ from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from ..data.datasets import units_of
-from ..data.dates import told_of
+from ..data.dates import told, told_of
 from ..data.gaps import FILLED
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
@@ -80,7 +80,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     own = model.in_own_units(data)
-    yield _data(problem)
+    yield _data(problem, data[model.index])
     yield from _converted(data, own)
     yield from _kept(problem)
     yield from unit_findings(model, model.in_numbers(own))
@@ -94,12 +94,12 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     yield from _gradient(problem, engine, key=key_gradient)
 
 
-def _data(problem: Problem) -> Finding:
+def _data(problem: Problem, index: xr.DataArray) -> Finding:
     times = np.asarray(problem.inputs.times)
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""
-    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}{replicates}"
+    span = f"{times.size} times from {told(index.values[0])} to {told(index.values[-1])}{replicates}"
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
 
 

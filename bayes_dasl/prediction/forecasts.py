@@ -362,10 +362,29 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     forcings = list(model.layer.forcings)
     index = model.index
     known = model.in_numbers(post["constant_data"].to_dataset())[forcings].reset_coords(drop=True)
+    _refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
+
+
+def _refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
+    """Refuse a time between fit and forecast of which the forcings are not known: they would run straight there.
+
+    Raises: DataError where that is longer than twice any step of either.
+    """
+    after = times > known[-1]
+    steps = np.concatenate([np.diff(known), np.diff(times[after])])
+    if not model.layer.begins or not after.any() or not steps.size:
+        return
+    first = int(np.argmax(after))
+    if times[first] - known[-1] > 2 * steps.max():
+        end = told(dates(known[-1], asked, model.counts_in) if are_dates(asked) else known[-1])
+        raise DataError(
+            f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
+            "between too, as by xr.concat([test, later], 'time')"
+        )
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
