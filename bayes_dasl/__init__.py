@@ -21,7 +21,7 @@ from .adaptive import (
     bases as bases,
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
-from .data import inputs as inputs, split as split, standardise as standardise
+from .data import fill_gaps as fill_gaps, inputs as inputs, split as split, standardise as standardise
 from .errors import BayesDaslError as BayesDaslError
 from .hybrid import (
     Conserve as Conserve,
@@ -72,6 +72,7 @@ from .layers import (
     integrate as integrate,
     integrate_between as integrate_between,
     pde as pde,
+    phase as phase,
     segment_states as segment_states,
 )
 from .model import Model as Model

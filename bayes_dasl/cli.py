@@ -20,9 +20,9 @@ from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
-from .errors import BayesDaslError, Interrupted, ReadError
+from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .reports._text import number, percent
-from .study import Run, Study, future_times
+from .study import Run, Study, future_forcings, future_times
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
@@ -189,14 +189,21 @@ def diagnose(run: RunFolder) -> None:
 @app.command()
 def forecast(
     run: RunFolder,
-    until: Annotated[float, typer.Option(help="The last time to forecast.")],
-    step: Annotated[float, typer.Option(help="The time between two forecasts.")] = 1.0,
+    until: Annotated[str | None, typer.Option(help="The last time to forecast: a number, or a date.")] = None,
+    step: Annotated[float, typer.Option(help="The time between two forecasts; of dates in days.")] = 1.0,
+    forcing: Annotated[
+        Path | None, typer.Option(help="A file .csv or .nc with times and forcings; its times are forecast.")
+    ] = None,
     what_if: WhatIf = False,
 ) -> None:
     """Forecast further ahead from the posteriors of a run; rewrites forecast.nc."""
     with _short_errors():
         loaded = _load_run(run)
-        for name in loaded.forecast(future_times(loaded.study, until, step), what_if=what_if):
+        if forcing is None and until is None:
+            raise DataError("say until when to forecast, by --until, or give a file of forcings, by --forcing")
+        at = future_times(loaded.study, until, step) if forcing is None else None
+        at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
+        for name in loaded.forecast(at, what_if=what_if):
             console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
 
 
@@ -221,12 +228,16 @@ def _print_findings(name: str, result: Diagnosis) -> None:
         console.print(f"  {_SYMBOLS[finding.level]} {text}", soft_wrap=True)
 
 
+def _split(found: dict) -> str:
+    return found["split"] if isinstance(found["split"], str) else f"{found['split']:g}"
+
+
 def _print_verdict(done: Run) -> None:
     """Print the scores and the verdict on each model, and end with its exit code."""
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
-    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {found['split']:g}", title_justify="left")
+    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {_split(found)}", title_justify="left")
     for name, row in rows.items():
         star = " ★" if best is not None and row["crps"] == best else ""
         table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))

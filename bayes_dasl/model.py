@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import equinox as eqx
@@ -17,7 +18,8 @@ from numpyro.infer.util import log_density
 
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
-from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations
+from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
+from .data.dates import SINCE, as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
 from .data.layer_inputs import Inputs, OwnTimes, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
@@ -207,11 +209,12 @@ class Model(Module):
 
         Args:
             data: a dataset with the index and the forcings of the layer; observations are looked at by a filter only.
-            start: where the solve starts, in the units of the index; unless given, at the `start` of the layer, else at
-                the first time.
+            start: where the solve starts, in the units in which the layer has its times; unless given, at the `start`
+                of the layer, else at the first time.
         """
         layer, data = self.layer, self.in_own_units(data)
-        start = getattr(layer, "start", None) if start is None else start
+        start = self._start(data) if start is None else start
+        data = self.in_numbers(data)
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
         found = inputs(
             data,
@@ -240,7 +243,7 @@ class Model(Module):
         held = [name for name in self.observables if name in data]
         if not isinstance(self.layer, AbstractFilter) or not held:
             return None
-        data = self.in_own_units(data)
+        data = self.in_numbers(self.in_own_units(data))
         values = {name: jnp.asarray(observations(data, name)) for name in held}
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
@@ -261,7 +264,37 @@ class Model(Module):
         """
         dims = (dim for name in self.observables for dim in self.dims(name))
         names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
-        return in_units(data, {name: self.layer.units.get(name, "") for name in names})
+        units = {name: self.layer.units.get(name, "") for name in names}
+        if has_dates(data, self.index):  # what a unit of dates is, netCDF says
+            plain = {name: v for name, v in data[self.index].attrs.items() if name not in ("units", "calendar")}
+            data = data.assign_coords({self.index: (self.index, data[self.index].values, plain)})
+        return in_units(data, units | {self.index: unit_of(units[self.index])})
+
+    @property
+    def counts_in(self) -> str:
+        """In what the layer counts dates: its unit of time and since when, "day since 1970-01-01" unless it says."""
+        return counted_in(self.layer.units.get(self.index, ""))
+
+    def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
+        """Data with the numbers that the layer has for dates; others as they are.
+
+        Args:
+            data: a dataset with the index.
+
+        Raises: DataError for dates that numbers cannot tell apart, ModelError if the layer states no unit of time.
+        """
+        return in_numbers(data, self.index, self.layer.units.get(self.index, ""))
+
+    def _start(self, data: xr.Dataset) -> float | None:
+        """The start of the layer in its own numbers."""
+        start = getattr(self.layer, "start", None)
+        if not isinstance(start, datetime):
+            return start
+        if not has_dates(data, self.index):
+            raise DataError(
+                f"the layer starts at {told(as_date(start))}, but {self.index} holds no dates: give one of both"
+            )
+        return float(numbers(as_date(start), self.layer.units.get(self.index, "")))
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs.
@@ -304,10 +337,13 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     """
     if not isinstance(model, Model):
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
-    times = checked_times(data, model.index)
+    checked_index(data, model.index)
     if not paths(model):
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
+    if has_dates(data, model.index):
+        _refuse_numbers_for_dates(model, data)
+    times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):
             part.refuse_times(times)
@@ -324,6 +360,25 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     observed = {name: _observed(model, data, name) for name in model.observables}
     check_shapes(model, model.inputs(data))
     return observed
+
+
+def _refuse_numbers_for_dates(model: Model, data: xr.Dataset) -> None:
+    """Raises: DataError or ModelError where it is not said what numbers that are times mean, or the rates."""
+    stated, start = model.layer.units.get(model.index, ""), getattr(model.layer, "start", None)
+    refuse_unsaid(data, model.index, stated)
+    jumps = any(map(_holds_times, jax.tree.leaves(model.layer, is_leaf=_holds_times)))
+    if SINCE not in stated and (jumps or isinstance(start, float)):
+        what = f"start={start:g}" if isinstance(start, float) else "the time of a jump"
+        unit, first = unit_of(stated) or "day", told(data[model.index].values[0])
+        raise ModelError(
+            f"{model.index} holds dates, but {what} is a number: say what it counts, by "
+            f"units={{'{model.index}': '{unit} since {first}'}} in the layer; a start may be a date itself"
+        )
+
+
+def _holds_times(node: object) -> bool:
+    """Whether a part has times of its own, as a jump has."""
+    return getattr(node, "holds_times", False) is True
 
 
 def _looks_at_times(node: object) -> bool:
@@ -343,14 +398,18 @@ def _refuse_names_of_results(model: Model) -> None:
 def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
     noise, dims = model.noise_of(name), model.dims(name)
     values = observations(data, name, dims=dims)
+    if FILLED in data[name].attrs:
+        raise DataError(
+            f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and fill forcings only"
+        )
     outside = ~np.isnan(values) & ~np.asarray(noise.support(values))
     if outside.any():
         where = tuple(np.argwhere(outside)[0])
-        at, kind = float(data[dims[0]].values[where[0]]), type(noise).__name__
+        at, kind = told(data[dims[0]].values[where[0]]), type(noise).__name__
         shown = f"{values[where]:g}"
         shown = repr(float(values[where])) if bool(noise.support(float(shown))) else shown  # 5.000000001 is no count
         raise DataError(
-            f"observable '{name}' is {shown} at {dims[0]} {at:g}, which {kind} rules out: its data are "
+            f"observable '{name}' is {shown} at {dims[0]} {at}, which {kind} rules out: its data are "
             f"{describe_support(noise.support)}"
         )
     return jnp.asarray(values)

@@ -18,14 +18,16 @@ from ._runs.files import forget_unfinished, write_text
 from ._runs.folder import check_name, put_aside, read_note
 from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
-from .data.datasets import fingerprint, split
+from .data.datasets import fingerprint, place_of, split
+from .data.dates import are_dates, as_attribute, refuse_mixed, seconds, told
+from .data.files import read_series
 from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
 from .judgement.baselines import BASELINES, score_baselines
 from .judgement.diagnosis import Diagnosis, diagnose
 from .judgement.scores import score
 from .model import Model, check_data
-from .prediction.forecasts import forecast
+from .prediction.forecasts import Asked, forecast
 from .prediction.posterior import load, save
 from .reports.document import report
 from .revision.solver_check import check_solver, has_tolerances
@@ -43,7 +45,7 @@ class Study:
         name: that of the study; the title of the report unless there is a `title`.
         model: the model.
         data: a dataset with the index, the observables and the forcings of all models.
-        split: the last value of the index that is training data, in its units.
+        split: the last value of the index that is training data, in its units, or a date.
         rivals: other models by name.
         engine: what fits every model, `NUTS()` unless given.
         label: names the model in tables and figures, as the keys of `rivals` name the others.
@@ -57,7 +59,7 @@ class Study:
     name: str
     model: Model
     data: xr.Dataset
-    split: float
+    split: float | str
     rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
     engine: AbstractEngine = dataclasses.field(default_factory=NUTS)
     label: str = "model"
@@ -260,7 +262,7 @@ class Run:
                 found[name] = load(self.path(name, "posterior.nc"))
         return found
 
-    def forecast(self, at: xr.Dataset | np.ndarray | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
+    def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
         """Forecast with every posterior of the folder, by default over all data, and save.
 
         Args:
@@ -320,7 +322,7 @@ class Run:
         others = score_baselines(observed, self.study.test)
         return {
             "study": self.study.name,
-            "split": self.study.split,
+            "split": as_attribute(place_of(self.study.data, self.study.index, self.study.split)),
             "scores": {name: _plain(table) for name, table in tables.items()},
             "baselines": {name: _plain(table) for name, table in others.items()},
             "attrs": {name: table.attrs for name, table in (tables | others).items()},
@@ -366,23 +368,66 @@ def forecast_times(study: Study) -> xr.Dataset:
     if study.forced:
         return study.data
     index = study.data[study.index]
-    times = np.asarray(index.values, dtype=float)
-    parts = max(1, round(_PLOTTED_TIMES / len(times)))
-    number = np.arange((len(times) - 1) * parts + 1) / parts
-    between = np.interp(number, np.arange(len(times)), times)
+    parts = max(1, round(_PLOTTED_TIMES / index.size))
+    number = np.arange((index.size - 1) * parts + 1)
+    if are_dates(index):
+        times = index.values.astype(np.promote_types(index.dtype, "M8[ms]"))
+        steps = np.append(np.diff(times), np.timedelta64(0, "ms"))
+        between = times[number // parts] + steps[number // parts] * (number % parts) // parts
+    else:
+        between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
     return xr.Dataset(coords={study.index: (study.index, between, index.attrs)})
 
 
-def future_times(study: Study, until: float, step: float) -> np.ndarray:
+def future_times(study: Study, until: Any, step: float) -> np.ndarray:
     """Times from the start of the data to `until`, and those of the data: verdicts go on looking at what was held out.
+
+    Args:
+        study: the study.
+        until: the last of these times, a number or a date.
+        step: the time between two of them; of dates in the unit of time of the model, days unless it says another.
 
     Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
     """
-    start = float(study.data[study.index].values[0])
     if study.forced:
-        raise DataError("this study needs forcings: forecast in Python, with bd.forecast(model, post, dataset)")
+        raise DataError(
+            "this study needs forcings: give a file of them by --forcing, or forecast in Python, with "
+            "bd.forecast(model, post, dataset)"
+        )
+    held, until = study.data[study.index].values, place_of(study.data, study.index, until)
+    if are_dates(held):
+        start, each = held[0], seconds(step, study.model.layer.units.get(study.index, ""))
+        if not (each > np.timedelta64(0, "ms") and start < until):
+            raise DataError(f"until must lie after {told(start)} and the step must be positive, both finite")
+        return np.union1d(held, np.arange(start, until + each / 2, each))
+    start = float(held[0])
     if not (0 < step < np.inf and start < until < np.inf):
         raise DataError(f"until must lie after {start:g} and the step must be positive, both finite")
     times, ahead = np.unique(study.data[study.index].values.astype(float)), np.arange(start, until + step / 2, step)
     there = pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
     return np.union1d(times, ahead[~there])
+
+
+def future_forcings(study: Study, path: str | Path, until: Any = None) -> xr.Dataset:
+    """The forcings of the data and, after these, those of a file, which also stand for the data's at the same times.
+
+    Args:
+        study: the study.
+        path: a CSV table or a netCDF file with the index and the forcings of all models.
+        until: the last time that is taken of it, a number or a date; all of it unless given.
+
+    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, or has dates where the
+    data have numbers.
+    """
+    index = study.index
+    names = tuple(dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings))
+    if not names:
+        raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
+    ahead = read_series(path, index, names)
+    refuse_mixed(ahead, index, study.data[index], "the data of the study")
+    if until is not None:
+        ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
+    known = study.data[list(names)].reset_coords(drop=True)
+    before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
+    both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
+    return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})

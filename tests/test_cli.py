@@ -19,6 +19,7 @@ from threading import Event, Thread
 import numpy as np
 import pytest
 import quick_study
+import xarray as xr
 from typer.testing import CliRunner
 
 import bayes_dasl as bd
@@ -504,3 +505,92 @@ def test_ctrl_c_before_the_first_draw_leaves_nothing_half_written(tmp_path):
             assert set(os.listdir(folder)) == {"study.json", "checkpoint"}
             last = output.strip().splitlines()[-1]
             assert last.startswith("stopped: nothing is half-written; run the same command again, or bayes-dasl resume")
+
+
+FORCED = """
+import numpy as np
+import numpyro.distributions as dist
+import xarray as xr
+from sifting import Sifting
+
+import bayes_dasl as bd
+
+
+class Bucket(bd.Module):
+    share: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"store": (1 - self.share) * y["store"] + u["rain"]}
+
+    def flow(self, t, y, u):
+        return {"flow": self.share * y["store"]}
+
+
+def study():
+    days = np.arange("2001-01-01", "2001-01-13", dtype="datetime64[D]").astype("datetime64[ns]")
+    data = xr.Dataset({"rain": ("time", np.ones(12)), "flow": ("time", np.linspace(3.0, 1.0, 12))}, {"time": days})
+    layer = bd.Difference(Bucket(bd.between(0.1, 0.6)), {"store": 10.0}, Bucket.flow, forcings="rain")
+    return bd.Study("wet", bd.Model(layer, bd.NormalNoise(0.5)), data, "2001-01-09", engine=Sifting(draws=20))
+"""
+
+
+@pytest.fixture(scope="module")
+def forced(tmp_path_factory):
+    """A run of a study whose data have dates and a forcing."""
+    folder = tmp_path_factory.mktemp("forced")
+    (folder / "wet_study.py").write_text(FORCED)
+    result = invoke("run", folder / "wet_study.py", "--out", folder / "run")
+    assert "after 2001-01-09" in result.stdout, result.output
+    return folder / "run"
+
+
+def future(path, column="time", days=5):
+    dates = np.arange("2001-01-11", "2001-01-31", dtype="datetime64[D]")[:days]
+    path.write_text("\n".join([f"{column},rain", *(f"{day},{2.0}" for day in dates)]) + "\n")
+    return path
+
+
+def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
+    """Its rows stand for those of the data at the same times, and go on after them."""
+    result = invoke("forecast", forced, "--forcing", future(tmp_path / "future.csv"))
+    assert result.exit_code == 0, result.output
+    found = load(forced / "forecast.nc")["predictions"]
+    assert found["time"].values[-1] == np.datetime64("2001-01-15") and found.sizes["time"] == 15
+    result = invoke("forecast", forced, "--forcing", future(tmp_path / "future.csv"), "--until", "2001-01-13")
+    assert result.exit_code == 0, result.output
+    assert load(forced / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-13")
+    table = xr.Dataset({"rain": ("time", [2.0])}, {"time": np.array(["2001-01-13"], "datetime64[ns]")})
+    table.to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
+    result = invoke("forecast", forced, "--forcing", tmp_path / "future.nc")
+    assert result.exit_code == 0, result.output
+
+
+@pytest.mark.parametrize(
+    ("write", "said"),
+    [
+        (lambda path: future(path, "date"), "has no 'time'; it holds date, rain"),
+        (lambda path: path.write_text("time,snow\n2001-01-13,1\n"), "has no 'rain'"),
+        (lambda path: path.write_text("time,rain\nnoon,1\n"), "'time' holds neither numbers nor dates"),
+        (lambda path: path.write_text("time,rain\n13,1\n"), "time holds numbers here, but dates in the data of the"),
+        (
+            lambda path: path.write_text("time,rain\n2001-01-13,\n"),
+            "forcing 'rain' is missing or not finite at time 2001-01-13",
+        ),
+        (lambda path: path.write_text("time,rain\n2001-01-13,wet\n"), "forcing 'rain' must hold numbers"),
+        (lambda path: path.write_text(""), "can be read neither as CSV nor as netCDF"),
+        (lambda path: None, "there is no file"),
+    ],
+    ids=["another column", "another forcing", "text", "numbers", "a gap", "words", "empty", "none"],
+)
+def test_a_bad_file_of_forcings_is_one_line(forced, tmp_path, write, said):
+    write(tmp_path / "future.csv")
+    assert_one_line(invoke("forecast", forced, "--forcing", tmp_path / "future.csv"), said)
+
+
+def test_a_forecast_until_no_time_is_one_line(forced, ran):
+    assert_one_line(
+        invoke("forecast", forced, "--until", "2001-02-01"), "needs forcings: give a file of them by --forcing"
+    )
+    assert_one_line(invoke("forecast", forced), "say until when to forecast, by --until, or give a file")
+    assert_one_line(invoke("forecast", ran[0], "--until", "soon"), "a number of 'time' is needed, not 'soon'")
+    assert_one_line(invoke("forecast", ran[0], "--forcing", "future.csv"), "this study needs no forcings")

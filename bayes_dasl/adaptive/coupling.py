@@ -210,7 +210,7 @@ class LayerCoupling(AbstractLayer):
         return next(iter(self._own("index")), "time")
 
     @property
-    def start(self) -> float | None:
+    def start(self) -> Any:
         return next(iter(self._own("start")), None)
 
     @property

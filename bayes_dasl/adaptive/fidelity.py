@@ -81,7 +81,7 @@ class MultiFidelity(AbstractLayer):
         return self.low.index
 
     @property
-    def start(self) -> float | None:
+    def start(self) -> Any:
         return getattr(self.low, "start", None)
 
     @property

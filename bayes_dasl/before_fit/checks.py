@@ -12,7 +12,8 @@ from jaxtyping import Array
 from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
-from ..data.datasets import units_of
+from ..data.datasets import FILLED, units_of
+from ..data.dates import told, told_of
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.dimensions import unit_findings
@@ -29,6 +30,7 @@ from ..random import occurrences, paths
 _DRAWS = 256
 _GRADIENTS = 64
 _EQUAL = 1e-10
+_MUCH = 0.1  # of a forcing that was filled
 
 
 @dataclass(frozen=True)
@@ -77,11 +79,12 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     problem = pose(model, data)
     key_prior, key_predict, key_gradient = jax.random.split(as_key(key), 3)
     own = model.in_own_units(data)
-    yield _data(problem)
+    yield _data(problem, data[model.index])
     yield from _converted(data, own)
     yield from _kept(problem)
-    yield from unit_findings(model, own)
-    yield from _before_the_data(problem)
+    yield from unit_findings(model, model.in_numbers(own))
+    yield from _filled(model, data)
+    yield from _before_the_data(problem, model.in_numbers(own)[model.index])
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
     pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
@@ -90,16 +93,16 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     yield from _gradient(problem, engine, key=key_gradient)
 
 
-def _data(problem: Problem) -> Finding:
+def _data(problem: Problem, index: xr.DataArray) -> Finding:
     times = np.asarray(problem.inputs.times)
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""
-    span = f"{times.size} times from {float(times[0]):g} to {float(times[-1]):g}{replicates}"
+    span = f"{times.size} times from {told(index.values[0])} to {told(index.values[-1])}{replicates}"
     return Finding("good", "data and model", f"{span}; observed: {seen}; {problem.dimension} unknown numbers")
 
 
-def _before_the_data(problem: Problem) -> Iterator[Finding]:
+def _before_the_data(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
     """Forcings of which nothing is known between the start of the solve and the first time of the data."""
     inputs = problem.inputs
     if not problem.model.layer.begins:
@@ -109,9 +112,19 @@ def _before_the_data(problem: Problem) -> Iterator[Finding]:
         if first > start:
             yield Finding(
                 "warning", f"forcing {name}",
-                f"known from {first:g} on; from the start of the solve at {start:g} until then it is held constant",
+                f"known from {told_of(index, first)} on; from the start of the solve at {told_of(index, start)} until "
+                "then it is held constant",
                 "give the data a row at the start, with NaN for what was not observed",
             )  # fmt: skip
+
+
+def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
+    """What `fill_gaps` says of the forcings."""
+    for name in model.layer.forcings:
+        if (said := data[name].attrs.get(FILLED)) is not None:
+            share = int(said.split()[0]) / int(said.split()[2])
+            level, remedy = ("good", "") if share <= _MUCH else ("warning", "see whether what was filled matters")
+            yield Finding(level, f"forcing {name}", said, remedy)
 
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:

@@ -1,4 +1,5 @@
 """Data and what drives a model: times, observations, forcings, places."""
 
 from .datasets import inputs as inputs, split as split, standardise as standardise
+from .gaps import fill_gaps as fill_gaps
 from .layer_inputs import Inputs as Inputs

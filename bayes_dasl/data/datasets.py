@@ -5,7 +5,7 @@ Rows that have the same time are replicates.
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
-from numbers import Real
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +14,14 @@ import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from ..errors import DataError
+from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
 from .layer_inputs import AbstractForcing, Inputs, interpolated
-from .units import agree, convert
+from .units import agree, convert, same_text
 
 JOINT, DATUM = "joint", "datum"
 """In results: all data as one variable, and the dimension of data."""
+FILLED = "filled"
+"""The attribute of a variable that says what of it was filled, and how."""
 
 
 def inputs(
@@ -48,7 +51,8 @@ def inputs(
     times = checked_times(data, index)
     start = float(times[0]) if start is None else float(start)
     if start > times[0]:
-        raise DataError(f"{index}[0]={times[0]:g} lies before the start of the model at {start:g}")
+        first, begin = (told_of(data[index], time) for time in (times[0], start))
+        raise DataError(f"{index}[0]={first} lies before the start of the model at {begin}")
     if forcings is None:
         forcings = [str(name) for name, v in data.data_vars.items() if _complete_series(v, index)]
     kinds = interpolation or {}
@@ -108,12 +112,17 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
     missing = ~np.isfinite(values)
     if missing.any():
         at, last = float(places[missing][0]), places[~missing].max(initial=-np.inf)
-        ends = f"; it ends at {last:g}, before the solve does at {places[-1]:g}" if at > last > -np.inf else ""
-        raise DataError(f"forcing '{name}' is missing or not finite at {index} {at:g}: fill the gap first{ends}")
+        when, then, end = (
+            told_of(data[index], place) if np.isfinite(place) else "" for place in (at, last, places[-1])
+        )
+        ends = f"; it ends at {then}, before the solve does at {end}" if at > last > -np.inf else ""
+        way = f"fill the gap first, as by bd.fill_gaps(data, {name}='interpolate')"
+        raise DataError(f"forcing '{name}' is missing or not finite at {index} {when}: {way}{ends}")
     for row in _differing(places, values)[:1]:
+        when = told_of(data[index], float(places[row]))
         raise DataError(
-            f"forcing '{name}' has two values at {index} {places[row]:g}: rows of one {index} are replicates under "
-            "one forcing; give rows under others an index of their own, such as the number of the sample"
+            f"forcing '{name}' has two values at {index} {when}: rows of one {index} are replicates under one forcing; "
+            "give rows under others an index of their own, such as the number of the sample"
         )
     return values
 
@@ -142,22 +151,38 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
     """
     if name not in data.coords or data[name].dims != (name,):
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
-    if data[name].dtype.kind not in "iuf":
+    if are_dates(data[name]):
         raise DataError(
-            f"{name} must be numbers (years, days, …), not {data[name].dtype}: convert dates first, for example "
-            f"({name} - {name}[0]) / np.timedelta64(1, 'D'), with {name}.attrs['units'] = 'day'"
+            f"{name} holds dates, where numbers are needed: model.inputs(data) makes them, or convert dates first, by "
+            f"({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
+    if data[name].dtype.kind not in "iuf":
+        raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name])}")
     values = np.asarray(data[name].values, dtype=np.float64)
     if values.size == 0:
         raise DataError(f"data hold no {name} at all")
     if not np.isfinite(values).all():
         raise DataError(f"{name}[{int(np.argmin(np.isfinite(values)))}] is not finite")
-    steps = np.diff(values)
-    for i in np.flatnonzero(steps < 0 if repeated else steps <= 0)[:1]:
-        remedy = f"; sort the rows by data.sortby('{name}')" if steps[i] < 0 else ""
+    _refuse_disorder(values, name, repeated)
+    return values
+
+
+def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
+    later, same = values[1:] > values[:-1], values[1:] == values[:-1]
+    for i in np.flatnonzero(~(later | (same & repeated)))[:1]:
+        remedy = "" if same[i] else f"; sort the rows by data.sortby('{name}')"
         said = f"{name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}"
         raise DataError(f"{name} must increase: {said}{remedy}")
-    return values
+
+
+def _kind(values: xr.DataArray) -> str:
+    """What is no number and no date, and how to make it one."""
+    first: Any = values.values.ravel()[0] if values.size else None
+    if values.dtype.kind == "m":
+        return f"{values.dtype}: divide it by a unit of time, such as np.timedelta64(1, 'D')"
+    if hasattr(first, "calendar"):
+        return f"dates of the calendar {first.calendar}: take data.convert_calendar('standard', align_on='date')"
+    return f"{values.dtype}: make dates by pandas.to_datetime(…, utc=True).tz_localize(None)"
 
 
 def _in_its_place(data: xr.Dataset, name: str) -> str:
@@ -177,8 +202,8 @@ def observations(data: xr.Dataset, name: str, *, dims: tuple[str, ...] = ("time"
         raise DataError(f"observable '{name}' is not in the data; they hold {_names(data)}")
     values = series(data, name, "observable", dims)
     if np.isinf(values).any():
-        at = float(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
-        raise DataError(f"observable '{name}' is infinite at {dims[0]} {at:g}; a missing value is NaN")
+        at = told(data[dims[0]].values[np.nonzero(np.isinf(values))[0][0]])
+        raise DataError(f"observable '{name}' is infinite at {dims[0]} {at}; a missing value is NaN")
     seen = values[~np.isnan(values)]
     if seen.size == 0:
         raise DataError(f"observable '{name}' has no value at all: leave it out of the model's noise")
@@ -217,6 +242,8 @@ def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = Fal
             raise DataError(f"the units of '{name}' must be text such as 'mg/L', not {held!r}")
         if not expected or (doubtful and not held):
             continue
+        if name in data.coords and (SINCE in held or SINCE in expected) and not same_text(held, expected):
+            raise DataError(f"'{name}' is in '{held}' but was in '{expected}': give it dates, by xarray.decode_cf")
         same = agree(held, expected)
         variable = data[name]
         if same or (same is None and doubtful) or variable.dtype.kind not in "iuf":
@@ -235,27 +262,57 @@ def units_of(data: xr.Dataset) -> dict[str, str]:
     return {name: units for name, units in stated.items() if isinstance(units, str)}
 
 
-def split(data: xr.Dataset, **at: float) -> tuple[xr.Dataset, xr.Dataset]:
+def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
     """Training data up to and including a value of the index, and test data after it: `split(data, time=1912)`.
 
     Args:
         data: a dataset; its index never falls, and replicates stay together.
-        at: the last value of the index that is training data, in its units, by the name of the index.
+        at: the last value of the index that is training data, by the name of the index: a number in its units or, where
+            it holds dates, a date, such as "2001-06-30".
 
-    Raises: DataError if one side would be empty, it is no number, or not exactly one coordinate is named.
+    Raises: DataError if one side would be empty, it is neither number nor date as the index is, or not exactly one
+    coordinate is named.
     """
     if len(at) != 1:
         raise DataError("split needs one coordinate and where to split it, such as split(data, time=1912)")
     ((index, value),) = at.items()
-    if not isinstance(value, Real):
-        raise DataError(f"the data are split at a number of '{index}', not at {value!r}")
-    values = checked_times(data, index)
+    values, value = checked_index(data, index), place_of(data, index, value)
     train, test = data.isel({index: values <= value}), data.isel({index: values > value})
     if train.sizes[index] == 0 or test.sizes[index] == 0:
         raise DataError(
-            f"a split at {value:g} leaves one side empty: the data run from {values[0]:g} to {values[-1]:g}"
+            f"a split at {told(value)} leaves one side empty: the data run from {told(values[0])} to {told(values[-1])}"
         )
     return train, test
+
+
+def checked_index(data: xr.Dataset, index: str) -> np.ndarray:
+    """The numbers or dates that the data run along.
+
+    Raises: DataError unless it is a 1-D coordinate of finite ones that never fall.
+    """
+    if not has_dates(data, index) or data[index].dims != (index,) or not data[index].size:
+        return checked_times(data, index)
+    values = data[index].values
+    if np.isnat(values).any():
+        raise DataError(f"{index}[{int(np.argmax(np.isnat(values)))}] is no date")
+    _refuse_disorder(values, index, repeated=True)
+    return values
+
+
+def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
+    """A place along the index as that has it: a number, or a date where it holds dates.
+
+    Raises: DataError for what is none.
+    """
+    if not has_dates(data, index):
+        try:
+            return float(value) if isinstance(value, str) else value + 0.0
+        except (TypeError, ValueError) as error:
+            raise DataError(f"a number of '{index}' is needed, not {value!r}") from error
+    try:
+        return as_date(value)
+    except ValueError as error:
+        raise DataError(f"'{index}' holds dates, so give one, such as '2001-06-30', not {value!r}") from error
 
 
 def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]:
@@ -275,7 +332,9 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
 def fingerprint(data: xr.Dataset) -> str:
     """SHA-256 of coordinates, variable names and values: the same data give the same text on every machine."""
     index = index_of(data)
-    digest = hashlib.sha256(checked_times(data, index).astype("<f8").tobytes())
+    times = checked_index(data, index)
+    times = times.astype("M8[us]").astype("<i8") if are_dates(times) else times.astype("<f8")
+    digest = hashlib.sha256(times.tobytes())
     others = sorted({str(d) for v in data.data_vars.values() for d in v.dims} - {index})
     for name in (*others, *sorted(map(str, data.data_vars))):
         digest.update(name.encode())

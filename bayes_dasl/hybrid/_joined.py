@@ -91,7 +91,7 @@ class AbstractHybrid(AbstractLayer):
         return self._shared("index", "time")
 
     @property
-    def start(self) -> float | None:
+    def start(self) -> Any:
         return self._shared("start", None)
 
     @property

@@ -86,7 +86,9 @@ def _functions(model: Model) -> list[tuple[str, Any, Any, Mapping[str, Any], dic
     if isinstance(layer, Algebraic):
         return [("the formula", layer, layer.function, {}, {name: (name, "") for name in layer.outputs})]
     parts = [
-        ("the rate of change", part, part.vector_field) for part in layer.trajectories or [] if isinstance(part, ODE)
+        ("the rate of change", part, part.vector_field)
+        for part in layer.trajectories or [layer]
+        if isinstance(part, ODE)
     ]
     if isinstance(layer, StochasticEquation):
         parts = [("the drift", layer, layer.drift)]

@@ -80,8 +80,8 @@ def fit(
     check_device(device)
     check_engine(engine)
     problem = pose(model, data)
-    check_units(model, data)
     data = model.in_own_units(data)
+    check_units(model, model.in_numbers(data))
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
     identity = _identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 

@@ -10,11 +10,13 @@ import xarray as xr
 from jaxtyping import Array
 
 from ..data.datasets import fingerprint
+from ..data.dates import has_dates
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
 from ..prediction.confounding import confounding
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
+    COUNTS_IN,
     by_chain,
     draws_dataset,
     known_bounds,
@@ -64,6 +66,7 @@ def predictive_groups(
     groups |= {} if found is None else {"confounding": found}
     if along is not None:
         rates = rates_along_paths(model, problem.inputs, flat, along.times, pusher.watched_states)
+        rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
         groups |= {"vector_field": by_chain(rates, groups)}
     return groups | {
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data)),
@@ -98,6 +101,8 @@ def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Da
     """Observables and forcings; where something is missing (NaN), `fitted_data` are the observables with the gaps."""
     known = data[list(model.layer.forcings)]
     known.attrs = {"start": start}
+    if has_dates(data, model.index):
+        known.attrs[COUNTS_IN] = model.counts_in
     observed = ordered(model, data).astype(float)
     observed.attrs = {}
     for dataset in (known, observed):

@@ -10,6 +10,7 @@ import xarray as xr
 from numpy.typing import ArrayLike
 
 from ..data.datasets import in_units, index_of, units_of
+from ..data.dates import are_dates, numbers
 from ..errors import DataError, MismatchError
 from .ensemble_scores import score_table
 
@@ -39,7 +40,7 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
     """
-    time = np.atleast_1d(np.asarray(times, float))
+    time = np.atleast_1d(np.asarray(times))
 
     def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, None], (1, time.size))
@@ -60,12 +61,12 @@ def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
 
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
     """
-    time = np.atleast_1d(np.asarray(times, float))
+    time = np.atleast_1d(np.asarray(times))
 
     def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
         if seen.size == 0:
             return np.empty((0, time.size))
-        columns = [_dressed(seen, values, float(t)) for t in time]
+        columns = [_dressed(seen, values, float(t)) for t in numbers(time)]
         return _aligned(columns)
 
     return _forecast(train, time, ensemble)
@@ -79,7 +80,7 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
     Raises: DataError if the index says no unit of time.
     """
-    time = np.atleast_1d(np.asarray(times, float))
+    time = np.atleast_1d(np.asarray(times))
     year = _year_of(train)
     if year is None:
         raise DataError(f"'{index_of(train)}' has no unit of time such as 'day' or 'h' in attrs['units']")
@@ -88,7 +89,7 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
         if seen.size == 0:
             return np.empty((0, time.size))
         columns = []
-        for t in time:
+        for t in numbers(time):
             apart = np.abs((seen - t + year / 2) % year - year / 2)
             nearest = np.partition(apart, min(FEWEST, seen.size) - 1)[min(FEWEST, seen.size) - 1]
             columns.append(values[apart <= max(nearest, _SEASON * year)])
@@ -105,14 +106,16 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
     """
     found = {"climatology": climatology, "persistence": persistence}
     year, time = _year_of(train), np.asarray(train[index_of(train)].values)
-    if year is None or time.dtype.kind not in "iuf" or time.size < 2:
+    if year is None or time.dtype.kind not in "iufM" or time.size < 2:
         return found
-    years = float(time[-1] - time[0]) / year
+    years = float(np.ptp(numbers(time[[0, -1]]))) / year
     return found | ({SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {})
 
 
 def _year_of(data: xr.Dataset) -> float | None:
     """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where they are no time."""
+    if are_dates(data[index_of(data)]):
+        return _DAYS
     attributes = data[index_of(data)].attrs
     units = str(attributes.get("units", "")).split(" since ")[0].strip()
     units = units if len(units) < 3 else units.lower()
@@ -160,7 +163,7 @@ def _forecast(
 ) -> xr.Dataset:
     """Apply `ensemble(times, values)` to the observed part of each variable."""
     index = index_of(train)
-    known = np.asarray(train[index].values, float)
+    known = numbers(train[index].values)
     members = {}
     for name, variable in train.data_vars.items():
         columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T

@@ -27,6 +27,7 @@ MEANINGS = {
     "science": "epistemic variance that knowing the science leaves would remove; NaN where unknown",
     "network": "epistemic variance that knowing the network leaves would remove; NaN where unknown",
     "interaction": "epistemic variance less science and network; NaN where one of them is unknown",
+    "forcing": "epistemic variance that knowing which member of the forcings comes true would remove",
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
 }
@@ -59,6 +60,9 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     `science_least` and `network_least` are known everywhere: regressions on the draws, which say what a group explains
     at least. What they miss may be interaction, or the group's own.
 
+    Of a forecast over an ensemble of forcings the epistemic part has that of these in it, and `forcing` is
+    $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science and network are not split then.
+
     Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
     draw's own variance: the others are NaN, and all of them where no draw is left; the split is NaN for fewer than 20.
     A forecast in a file is read block by block: memory is bounded whatever the number of times and draws.
@@ -78,22 +82,51 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     means = chosen(fc["conditional_mean"].to_dataset(), observables)
     variances = fc["conditional_variance"].to_dataset()
     split = _Split(fc)
-    names = [name for name in MEANINGS if split.leaves or name in ("total", "aleatoric", "epistemic")]
+    member = _members(fc)
+    names = ["total", "aleatoric", "epistemic"] if member is not None or not split.leaves else list(MEANINGS)
+    names = [name for name in names if name != "forcing"] + ([] if member is None else ["forcing"])
     parts = {name: np.empty(block_shape(means)) for name in names}
     failed = 0
     for row, (name, mean) in enumerate(means.data_vars.items()):
         ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
         failed = max(failed, int((~ok).sum()))
-        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"])
+        chain = np.repeat(np.arange(mean.sizes["chain"]), mean.sizes["draw"]) if member is None else member
         split.look_at(str(name), ok, chain)
         for at in blocks_of(mean):
             values = draws_at(mean, at)
             found = total_variance(values[ok], draws_at(variances[name], at)[ok], chain[ok])
-            found |= split.parts(values, at, found["epistemic"])
+            if member is None:
+                found |= split.parts(values, at, found["epistemic"])
+            else:
+                found["forcing"] = variance_between(values[ok], member[ok])
             for part, numbers in found.items():
                 put(parts[part][row], at, numbers)
     told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
-    return told.assign_attrs({"share_error": split.error} if split.leaves else {})
+    return told.assign_attrs({"share_error": split.error} if split.leaves and member is None else {})
+
+
+def _members(fc: xr.DataTree) -> np.ndarray | None:
+    """Which member of an ensemble of forcings each draw had, if there was one."""
+    group = "sample_stats_predictions"
+    stats = fc[group].to_dataset() if group in fc.children else xr.Dataset()
+    return stats["forcing_member"].values.ravel() if "forcing_member" in stats else None
+
+
+def variance_between(mean: np.ndarray, group: np.ndarray) -> np.ndarray:
+    """The variance of the mean of a group over groups, `(time,)`, unbiased by how few draws each has.
+
+    It is the mean product of two draws of one group, less that of two draws of different ones.
+
+    Shapes: `mean` is `(draw, time)`, `group` `(draw,)`. NaN where no group has two draws, or there is one group.
+    """
+    _, of_draw, number = np.unique(group, return_inverse=True, return_counts=True)
+    within, across = (number * (number - 1)).sum(), len(mean) ** 2 - (number**2).sum()
+    if not within or not across:
+        return np.full(mean.shape[1], np.nan)
+    centred = mean - mean.mean(axis=0)
+    sums = np.stack([centred[of_draw == g].sum(axis=0) for g in range(len(number))])
+    together = (sums**2).sum(axis=0)
+    return (together - (centred**2).sum(axis=0)) / within + together / across
 
 
 def total_variance(mean: np.ndarray, variance: np.ndarray, chain: np.ndarray | None = None) -> dict[str, np.ndarray]:

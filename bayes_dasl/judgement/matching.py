@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.datasets import checked_times, in_units, index_of, occurrence, units_of
+from ..data.datasets import checked_index, in_units, index_of, occurrence, units_of
+from ..data.dates import are_dates, from_attribute, refuse_mixed, told
 from ..data.units import agree
 from ..errors import DataError, MismatchError
 
 type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
-type Span = tuple[float | None, float | None]
-"""From when until when data were fitted, as far as that is known."""
+type Span = tuple[Any, Any]
+"""From when until when data were fitted, numbers or dates, as far as that is known."""
 
 
 def repeats(fc: xr.DataTree) -> int:
@@ -33,7 +35,7 @@ def check_forecast(fc: object, *groups: str) -> None:
 
 def fitted_between(fc: xr.DataTree) -> Span:
     """From when until when the data of a forecast were fitted, under its forcings."""
-    return fc.attrs.get("train_start"), fc.attrs.get("train_end")
+    return from_attribute(fc.attrs, "train_start"), from_attribute(fc.attrs, "train_end")
 
 
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
@@ -47,7 +49,7 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
     if end is None:
         return data
     index = train[index_of(train)]
-    seen = train.sel({index.name: (index <= end) & (index >= (-np.inf if start is None else start))})
+    seen = train.sel({index.name: (index <= end) & (True if start is None else index >= start)})
 
     def unseen(values: xr.DataArray) -> xr.DataArray:
         at = {dim: values[dim] for dim in values.dims if dim in values.coords}
@@ -55,7 +57,8 @@ def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
         if not known.indexes[index.name].is_unique:
             known = known.groupby(str(index.name)).any()
         times = at.pop(index.name, known[index.name])
-        rounding = _rounding(index.values, times.values)
+        dated = are_dates(times)
+        rounding: Any = np.timedelta64(0, "ns") if dated else _rounding(index.values, times.values)
         known = known.astype(float).reindex({index.name: times}, method="nearest", tolerance=rounding)
         return values.where(~(known.reindex(at) > 0))
 
@@ -91,7 +94,7 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     """
     check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
-    checked_times(data, index)
+    checked_index(data, index)
     predictions = fc["predictions"].to_dataset()
     absent = [str(name) for name in predictions.data_vars if name not in data.data_vars]
     if absent:
@@ -129,6 +132,9 @@ def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     """
     if "predictions" not in fc.children:
         return data
+    predictions = fc["predictions"].to_dataset()
+    if (index := index_of(predictions)) in predictions.coords:
+        refuse_mixed(data, index, predictions[index], "the forecast")
     return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
 
 
@@ -152,6 +158,9 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     of some replicates is paired with the first row that the forecast has at that time, the second with the second, so
     that their noise is drawn apart; where it has fewer rows they begin anew.
     """
+    theirs, ours = (f"from {told(times.min())} to {told(times.max())}" for times in (data, forecast))
+    if are_dates(forecast):
+        forecast, data = ((times - min(forecast[0], data[0])) / np.timedelta64(1, "s") for times in (forecast, data))
     tolerance = _rounding(forecast, data)
     forecast, data = np.asarray(forecast, float), np.asarray(data, float)
     order = np.argsort(forecast, kind="stable")
@@ -160,8 +169,7 @@ def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[n
     rows = np.flatnonzero(nearest >= 0)
     if rows.size == 0:
         raise MismatchError(
-            f"no {index} of the data (from {data.min():g} to {data.max():g}) is in the forecast "
-            f"(from {forecast.min():g} to {forecast.max():g}); forecast at the times of the data"
+            f"no {index} of the data ({theirs}) is in the forecast ({ours}); forecast at the times of the data"
         )
     at = nearest[rows]
     return rows, order[first[at] + occurrence(at) % number[at]]

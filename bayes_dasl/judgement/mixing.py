@@ -19,6 +19,7 @@ from .._statistics.convergence import (
     rhat,
     thinned,
 )
+from ..data.dates import told
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -97,7 +98,7 @@ def _element_names(name: str, variable: xr.DataArray) -> list[str]:
     inner = variable.dims[2:]
     if inner and all(dim in variable.coords for dim in inner):
         places = itertools.product(*(variable[dim].values for dim in inner))
-        return [f"{name} at {', '.join(f'{d} {v:g}' for d, v in zip(inner, at, strict=True))}" for at in places]
+        return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(inner, at, strict=True))}" for at in places]
     indices = np.ndindex(variable.shape[2:])
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 

@@ -1,6 +1,7 @@
 """Difference equations: states that go from one step to the next, by the day, the year or the generation."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import equinox as eqx
@@ -38,12 +39,14 @@ class Difference(AbstractLayer):
             of the values that are predicted, such as what flows in that step; without it the states themselves are. A
             method of the equations' class, such as `Bucket.flow`, is called on the equations.
         forcings: the data variables that drive the equation: a name, or several.
-        start: the time of `initial`; unless given, the first time of the data that the model is fitted to.
+        start: the time of `initial`, a number or a date; unless given, the first time of the data that the model is
+            fitted to.
         length: that of a step, in the units of time of the data.
         sums: values whose datum is the sum over the last steps, its own included, as of weekly cases: how many steps,
             by name. Before the start nothing is counted; `None` counts from there.
         means: values whose datum is a mean over the last steps, likewise.
-        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused; of
+            `time` what numbers mean for data with dates, days since 1970 unless given.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError for what is no function, a length that is not positive, sums or means of what is not predicted;
@@ -54,7 +57,7 @@ class Difference(AbstractLayer):
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    start: float | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
+    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     length: float = eqx.field(default=1.0, static=True, kw_only=True)
     sums: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     means: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
@@ -99,7 +102,8 @@ class Difference(AbstractLayer):
 
         Raises: DataError that names the first one.
         """
-        self._refuse_between(times, times[0] if self.start is None else self.start)
+        if self.start is None or isinstance(self.start, float):  # of a date the numbers are known when it is called
+            self._refuse_between(times, times[0] if self.start is None else self.start)
 
     def _refuse_between(self, times: np.ndarray, start: float) -> None:
         steps = (times - start) / self.length

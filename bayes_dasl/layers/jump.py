@@ -1,7 +1,7 @@
 """Sudden changes of the states of an ODE: doses, harvests, interventions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -47,6 +47,7 @@ class Jump(Module):
     Raises: ModelError for a time of another shape, no change at all, or amounts of another number than times.
     """
 
+    holds_times: ClassVar[bool] = True
     time: Any = eqx.field(converter=_array)
     change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(converter=_plain)
 

@@ -1,6 +1,7 @@
 """The likelihood of a stochastic differential equation without its path: a Kalman filter."""
 
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -59,8 +60,8 @@ class Kalman(StochasticEquation, AbstractFilter):
             the state.
         initial_sd: their standard deviations, likewise; a state that it does not name is known exactly.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
-            the model is fitted to.
+        start: the time of `initial`, in the units of time of the data, or a date; unless given, the first time of the
+            data that the model is fitted to.
         rtol: the error that a step may make, relative to the means; covariances are exact to it relative to the spread
             of their states.
         atol: the error in the means that it may make besides, in the units of the states, the same for all.
@@ -81,7 +82,7 @@ class Kalman(StochasticEquation, AbstractFilter):
 
     initial_sd: Mapping[str, Any]
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
-    start: float | None = eqx.field(default=None, static=True, converter=start_time)
+    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)

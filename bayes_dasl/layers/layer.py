@@ -2,6 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from datetime import datetime
 from typing import Any
 
 import diffrax
@@ -187,7 +188,7 @@ class AroundLayer(AbstractLayer):
         return self.layer.index
 
     @property
-    def start(self) -> float | None:
+    def start(self) -> float | datetime | None:
         return getattr(self.layer, "start", None)
 
     @property
@@ -262,7 +263,7 @@ class AroundTrajectory(AbstractLayer):
         return self.ode.interpolation
 
     @property
-    def start(self) -> float | None:
+    def start(self) -> float | datetime | None:
         return getattr(self.ode, "start", None)
 
     @property

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import diffrax
@@ -15,6 +16,7 @@ from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Module, Unknown, Values, VectorField, is_function, is_random
 from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
+from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
 from .event import Event, as_events, solve_with_events
@@ -73,8 +75,8 @@ class ODE(AbstractTrajectory):
             equation of index 1, for `solver="rodas5p"`): a name, or several. What `initial` says of them is where the
             search for their first value begins.
         solver: a Diffrax solver or its name: `tsit5` for non-stiff, `rodas5p` for stiff equations.
-        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
-            the model is fitted to.
+        start: the time of `initial`: a number in the units of time of the data, or a date such as "2001-06-30"; unless
+            given, the first time of the data that the model is fitted to.
         rtol: the error that a step may make, relative to the states.
         atol: the error that it may make besides, in the units of the states, the same for all.
         max_steps: the most steps of a solve.
@@ -86,6 +88,13 @@ class ODE(AbstractTrajectory):
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+            That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
+            they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
+
+        sums: predicted values whose datum is their integral over an interval up to its time, such as weekly cases from
+            cases a day: how long that is, in the units of time, by name. An interval that would begin before the start
+            begins there; `None` is for all since the start.
+        means: values whose datum is a mean over such an interval.
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
@@ -101,9 +110,11 @@ class ODE(AbstractTrajectory):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
+    sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
-    start: float | None = eqx.field(default=None, static=True, converter=start_time)
+    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)
     atol: float = eqx.field(default=1e-6, static=True)
     max_steps: int = eqx.field(default=4096, static=True)
@@ -119,6 +130,8 @@ class ODE(AbstractTrajectory):
         for jump in (*self.jumps, *(event.jump for event in self.events)):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         self._check_algebraic()
+        if self.sums or self.means:
+            check_intervals(self.sums, self.means, self.outputs)
 
     def _check_algebraic(self) -> None:
         for name in self.algebraic:
@@ -147,7 +160,12 @@ class ODE(AbstractTrajectory):
 
     @property
     def pointwise(self) -> bool:
-        return True
+        return not (self.sums or self.means)
+
+    @property
+    def trajectories(self) -> list[AbstractTrajectory] | None:
+        """Itself; none where it predicts sums or means, which states at the times of the data do not determine."""
+        return None if self.sums or self.means else [self]
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of `initial` or of an amount: those of its state.
@@ -159,6 +177,8 @@ class ODE(AbstractTrajectory):
         return self.units.get(state, "")
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        if self.sums or self.means:
+            return over_intervals(self, inputs)
         return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Long or chaotic series of an ODE, solved in short segments that start from states of their own."""
 
 from collections.abc import Iterable, Mapping
+from datetime import datetime
 from numbers import Real
 from typing import Any, ClassVar
 
@@ -79,13 +80,15 @@ class MultipleShooting(AroundTrajectory):
         if not knots.size or not np.isfinite(knots).all() or (np.diff(knots) <= 0).any():
             raise ModelError(f"knots must be finite times that increase, not {self.knots}")
         self._check_start(self.ode.start)
+        if self.ode.sums or self.ode.means:
+            raise ModelError("an ODE with sums or means over intervals is solved in one go: leave MultipleShooting out")
         self._check_segments()
         for name, gap in self._gaps.items():
             if not isinstance(gap, Real) or isinstance(gap, bool) or not 0 < float(gap) < np.inf:
                 raise ModelError(f"the gap of '{name}' must be a known positive number, not {gap!r}")
 
     def _check_start(self, start: Any) -> None:
-        if start is not None and not isinstance(start, Tracer) and self.knots[0] <= float(start):
+        if start is not None and not isinstance(start, (Tracer, datetime)) and self.knots[0] <= float(start):
             raise ModelError(f"the first knot at {self.knots[0]:g} must lie after the start at {float(start):g}")
 
     def _check_segments(self) -> None:

@@ -21,4 +21,5 @@ from .posterior import (
     plot_ranks as plot_ranks,
     science_parameters as science_parameters,
 )
+from .scenarios import plot_scenarios as plot_scenarios
 from .tree import plot_tree as plot_tree

@@ -9,9 +9,11 @@ from typing import Any
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
+from ..data.dates import are_dates, as_date
 from ..errors import MismatchError
 from ..judgement.matching import check_forecast
 
@@ -93,11 +95,27 @@ def percent() -> PercentFormatter:
     return PercentFormatter(1.0, symbol="\N{NARROW NO-BREAK SPACE}%")
 
 
+def positions(values: Any) -> np.ndarray:
+    """Where numbers or dates, also one in an attribute of a forecast, lie along an axis."""
+    values = as_date(values) if isinstance(values, str) else values
+    return np.asarray(date2num(values)) if are_dates(values) else np.asarray(values, float)
+
+
+def along_dates(ax: Axes, most: int = 6) -> None:
+    """An axis whose positions are those of dates."""
+    locator = AutoDateLocator(minticks=3, maxticks=most)
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
 def time_axis(ax: Axes, time: xr.DataArray) -> None:
-    values = np.asarray(time.values, float)
+    values = positions(time.values)
     ax.set_xlabel(axis_label(time, str(time.name)))
-    whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
-    ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
+    if are_dates(time):
+        along_dates(ax)
+    else:
+        whole = bool(np.all(values == np.round(values))) and np.ptp(values) > 4
+        ax.xaxis.set_major_locator(MaxNLocator(6, integer=whole))
     if values.size > 1:
         pad = 0.02 * np.ptp(values)
         low, high = ax.dataLim.intervalx

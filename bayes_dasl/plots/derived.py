@@ -11,8 +11,21 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..data.dates import are_dates
 from ..errors import MismatchError
-from ._style import BLUE, FAINT, GREY, STYLE, axis_label, note, plain, say_left_out, small_multiples
+from ._style import (
+    BLUE,
+    FAINT,
+    GREY,
+    STYLE,
+    along_dates,
+    axis_label,
+    note,
+    plain,
+    positions,
+    say_left_out,
+    small_multiples,
+)
 from .forecast import finite_draws
 from .posterior import draw_densities
 
@@ -60,8 +73,8 @@ def plot_derived(values: xr.Dataset, prior: xr.Dataset | None = None) -> Figure:
 
 def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of: str) -> None:
     along = next(str(dim) for dim in values.dims if dim not in ("chain", "draw"))
-    members = along not in values.coords or values[along].dtype.kind not in "iuf"
-    x = np.arange(values.sizes[along], dtype=float) if members else np.asarray(values[along].values, float)
+    members = along not in values.coords or values[along].dtype.kind not in "iufM"
+    x = np.arange(values.sizes[along], dtype=float) if members else positions(values[along].values)
     span = _interval if members else _band
     if prior is not None and (before := finite_draws(prior)).size:
         low, high = np.quantile(before, (_QUANTILES[0], _QUANTILES[-1]), axis=0)
@@ -88,7 +101,7 @@ def _draw_series(ax: Axes, values: xr.DataArray, prior: xr.DataArray | None, of:
         ax.set_xlim(-0.6, len(x) - 0.4)
     else:
         ax.set_xlim(float(x.min()), float(x.max()))
-        ax.xaxis.set_major_locator(MaxNLocator(5))
+        along_dates(ax, 5) if are_dates(values[along]) else ax.xaxis.set_major_locator(MaxNLocator(5))
     ax.yaxis.set_major_locator(MaxNLocator(4))
 
 

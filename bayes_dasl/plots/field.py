@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from textwrap import fill
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -12,8 +13,20 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._statistics.convergence import thinned
-from ..judgement.matching import in_units_of_forecast
-from ._style import GREY, STYLE, VERMILION, WIDTH, axis_label, note, plain, predictions_of
+from ..data.dates import are_dates, told
+from ..judgement.matching import fitted_between, in_units_of_forecast
+from ._style import (
+    GREY,
+    STYLE,
+    VERMILION,
+    WIDTH,
+    along_dates,
+    axis_label,
+    note,
+    plain,
+    positions,
+    predictions_of,
+)
 
 _TIMES = 4
 _WIDTHS = "Purples"
@@ -57,7 +70,7 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         errors = [found for part in data if (found := middle - part).size]
         maps = {"data": data, "median": [middle], _ERROR: errors, _SPREAD: [like.copy(data=high - low)]}
         maps = {name: parts for name, parts in maps.items() if parts}
-        train_end = fc.attrs.get("train_end")
+        _, train_end = fitted_between(fc)
         if len(places) == 1:
             fig = _over_time(maps, predictions, index, places[0], train_end)
         else:
@@ -104,14 +117,15 @@ def _colours(name: str, limits: tuple[float, float]) -> dict:
     return {"cmap": "viridis", "vmin": low, "vmax": high}
 
 
-def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, train_end: float | None) -> Figure:
+def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, train_end: Any) -> Figure:
     limits = _limits(maps)
     fig = Figure(figsize=(WIDTH, 1.75 * len(maps) + 0.4), layout="constrained")
     axes = np.atleast_1d(fig.subplots(len(maps), 1, sharex=True, sharey=True))
     for ax, (name, parts) in zip(axes, maps.items(), strict=True):
         for values in parts:
             mesh = ax.pcolormesh(
-                values[index].values, values[place].values, values.values.T, shading="nearest", rasterized=True,
+                positions(values[index].values), values[place].values, values.values.T, shading="nearest",
+                rasterized=True,
                 **_colours(name, limits[name]),
             )  # fmt: skip
         fig.colorbar(mesh, ax=ax, label=axis_label(predictions, str(predictions.name)))
@@ -119,22 +133,24 @@ def _over_time(maps: dict, predictions: xr.DataArray, index: str, place: str, tr
         ax.set_ylabel(axis_label(predictions[place], place))
         times = np.concatenate([values[index].values for values in parts])
         if train_end is not None and times.min() < train_end < times.max():
-            ax.axvline(train_end, color=VERMILION, lw=1.2, ls=(0, (4, 3)))
+            ax.axvline(float(positions(train_end)), color=VERMILION, lw=1.2, ls=(0, (4, 3)))
     axes[-1].set_xlabel(axis_label(predictions[index], index))
-    axes[-1].xaxis.set_major_locator(MaxNLocator(6))
+    along_dates(axes[-1]) if are_dates(predictions[index]) else axes[-1].xaxis.set_major_locator(MaxNLocator(6))
     return fig
 
 
-def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list, train_end: float | None) -> Figure:
+def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list, train_end: Any) -> Figure:
     limits, chosen = _limits(maps), _chosen(maps, predictions[index].values, index)
     fig = Figure(figsize=(1.75 * len(chosen) + 1.1, 1.75 * len(maps) + 0.5), layout="constrained")
     axes = fig.subplots(len(maps), len(chosen), sharex=True, sharey=True, squeeze=False)
     for ax, time in zip(axes[0], chosen, strict=True):
-        ax.set_title(plain(f"{index} {time:g}") + (", fitted" if train_end is not None and time <= train_end else ""))
+        ax.set_title(
+            plain(f"{index} {told(time)}") + (", fitted" if train_end is not None and time <= train_end else "")
+        )
     for row, (name, parts) in zip(axes, maps.items(), strict=True):
         colours, mesh = _colours(name, limits[name]), None
         for ax, time in zip(row, chosen, strict=True):
-            mesh = _map(ax, parts, index, places, float(time), colours) or mesh
+            mesh = _map(ax, parts, index, places, time, colours) or mesh
         if mesh is not None:
             fig.colorbar(
                 mesh, ax=list(row), label=f"{fill(name, 13)}\n{axis_label(predictions, str(predictions.name))}"
@@ -147,12 +163,12 @@ def _at_times(maps: dict, predictions: xr.DataArray, index: str, places: list, t
 
 def _chosen(maps: dict, times: np.ndarray, index: str) -> np.ndarray:
     """Up to four times, spread over those that have data, or over all if none has."""
-    with_data = [t for t in times if any(_at(part, index, float(t)) is not None for part in maps.get("data", ()))]
+    with_data = [t for t in times if any(_at(part, index, t) is not None for part in maps.get("data", ()))]
     times = np.asarray(with_data) if with_data else times
     return times[thinned(len(times), _TIMES)]
 
 
-def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: float, colours: dict):
+def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: Any, colours: dict):
     at = next((found for part in parts if (found := _at(part, index, time)) is not None), None)
     if at is None:
         ax.text(0.5, 0.5, "none", transform=ax.transAxes, ha="center", va="center", color=GREY)
@@ -163,7 +179,8 @@ def _map(ax: Axes, parts: list[xr.DataArray], index: str, places: list, time: fl
     return mesh
 
 
-def _at(values: xr.DataArray, index: str, time: float) -> xr.DataArray | None:
+def _at(values: xr.DataArray, index: str, time: Any) -> xr.DataArray | None:
     """The values at a time, if there are any."""
     at = values.sel({index: time}, method="nearest")
-    return at if np.isclose(float(at[index]), time) and np.isfinite(at.values).any() else None
+    same = at[index].values == time if are_dates(at[index]) else np.isclose(float(at[index]), time)
+    return at if same and np.isfinite(at.values).any() else None

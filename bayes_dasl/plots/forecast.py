@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -25,6 +26,7 @@ from ._style import (
     note,
     percent,
     plain,
+    positions,
     predictions_of,
     refuse_unknown,
     say_left_out,
@@ -60,7 +62,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     predictions = predictions_of(fc, observable)
     train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     index = index_of(predictions)
-    time, first = np.unique(np.asarray(predictions[index].values, float), return_index=True)
+    time, first = np.unique(positions(predictions[index].values), return_index=True)
     # Replicates are forecast alike: one band for each time.
     draws = finite_draws(predictions)[:, first]
     with mpl.rc_context(STYLE):
@@ -75,7 +77,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             *draw_observations(ax, test, observable, "test data", "white", VERMILION),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
-        _draw_boundaries(ax, time, fitted_between(fc))
+        draw_boundaries(ax, time, fitted_between(fc))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         handles, labels = ax.get_legend_handles_labels()
@@ -104,9 +106,7 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     return told | {"unknown": xr.where(known, 0.0, epistemic - sum(told.values()))}
 
 
-def plot_decomposition(
-    parts: xr.Dataset, observable: str, train_end: float | None = None, train_start: float | None = None
-) -> Figure:
+def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None, train_start: Any = None) -> Figure:
     """Stack the parts of the predictive variance, above as they are and below as shares.
 
     Science and network would vanish on average if that group were known, the interaction only if both were. Where the
@@ -117,7 +117,8 @@ def plot_decomposition(
     Args:
         parts: what `decompose` returned.
         observable: its name.
-        train_end: the last time of the data of the fit, at which a line is drawn; no line unless given.
+        train_end: the last time of the data of the fit, a number or a date, at which a line is drawn; no line unless
+            given.
         train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
 
     Raises: MismatchError for an unknown observable.
@@ -126,7 +127,7 @@ def plot_decomposition(
     chosen = parts.sel(observable=observable)
     index = index_of(chosen["total"])
     chosen = chosen.drop_duplicates(index)
-    time = np.asarray(chosen[index].values, float)
+    time = positions(chosen[index].values)
     stack = {"aleatoric": chosen["aleatoric"], **epistemic_parts(chosen)}
     total = chosen["total"].values
     with mpl.rc_context(STYLE):
@@ -140,7 +141,7 @@ def plot_decomposition(
         lower.set_ylabel("share of total")
         lower.yaxis.set_major_formatter(percent())
         for ax in (upper, lower):
-            _draw_boundaries(ax, time, (train_start, train_end), label=ax is upper)
+            draw_boundaries(ax, time, (train_start, train_end), label=ax is upper)
         time_axis(lower, chosen[index])
         fig.legend(*upper.get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
@@ -170,7 +171,7 @@ def draw_observations(
     if data is None or observable not in data:
         return []
     values = np.asarray(data[observable].values, float)
-    time = np.asarray(data[index_of(data[observable])].values, float)
+    time = positions(data[index_of(data[observable])].values)
     seen = np.isfinite(values)
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
     ax.plot(
@@ -205,9 +206,9 @@ def _clip(ax: Axes, bands: np.ndarray | None, seen: np.ndarray) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
+def draw_boundaries(ax: Axes, time: np.ndarray, fitted: Span, *, label: bool = True) -> None:
     """A line where the fitted data end, and one where they begin if anything is forecast before."""
-    start, end = fitted
+    start, end = (None if at is None else float(positions(at)) for at in fitted)
     if start is not None and time.min() < start:
         _draw_boundary(ax, start, ("forecast", "fitted") if label else None)
     if end is not None and np.isfinite(end) and (start is None or time.max() > end or time.min() >= start):

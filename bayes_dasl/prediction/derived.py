@@ -17,7 +17,7 @@ from ..errors import BayesDaslError, MismatchError, ModelError
 from ..model import Model
 from ..priors import draw_prior
 from ..random import realise
-from .forecasts import inputs_at
+from .forecasts import Asked, inputs_at
 from .posterior import draws_of, fitted_observables, with_coordinates
 
 _BATCH = 64
@@ -30,7 +30,7 @@ def evaluate(
     model: Model,
     post: xr.DataTree | None,
     function: Callable[..., Any],
-    at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"] | None = None,
+    at: Asked | None = None,
     *,
     group: str = "posterior",
     coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
@@ -59,7 +59,7 @@ def evaluate(
     draws, shape = _draws(model, post, group)
     if post is None and at is not None:
         raise MismatchError("evaluate needs a fit to know where the model starts: give post, or leave out the times")
-    inputs = None if at is None or post is None else inputs_at(model, post, at)
+    inputs, times = (None, None) if at is None or post is None else inputs_at(model, post, at)
 
     _check_arguments(function, 1 if at is None else 2)
 
@@ -86,8 +86,8 @@ def evaluate(
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: flat(held, draw), draws, batch_size=_BATCH))
     found = {name: np.asarray(values) for name, values in each(held, draws).items()}
     along = {name: np.asarray(values) for name, values in (coords or {}).items()}
-    if inputs is not None:
-        along = {model.index: np.asarray(inputs.times), **along}
+    if times is not None:
+        along = {model.index: times.values, **along}
     variables = {
         name: (("chain", "draw", *_dims(name, values.shape[1:], along)), values.reshape(*shape, *values.shape[1:]))
         for name, values in found.items()

@@ -2,20 +2,23 @@
 
 import dataclasses
 import datetime
+import itertools
 import math
 import os
 import time
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Shaped
 
 from .._jax.keys import as_key, printable
-from ..data.datasets import checked_times
+from ..data.datasets import checked_index, checked_times
+from ..data.dates import are_dates, as_attribute, dates, numbers, told
 from ..data.layer_inputs import Inputs, interpolated
 from ..errors import DataError
 from ..layers.layer import AbstractPopulation
@@ -37,19 +40,39 @@ from .posterior import (
     pushed_draws,
     with_coordinates,
 )
-from .predictive import Pusher
+from .predictive import Drives, Pusher
 from .vector_fields import rates_along_paths, watched
 
+MEMBER = "member"
+"""The dimension of an ensemble of forcings."""
 
+type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
+"""Times and forcings, or times alone."""
+
+
+@overload
 def forecast(
     model: Model,
     post: xr.DataTree,
-    at: xr.Dataset | xr.DataArray | Float[np.ndarray, " time"],
+    at: Asked,
     *,
     what_if: bool = False,
     path: str | os.PathLike | None = None,
     key: int | Array = 0,
-) -> xr.DataTree:
+) -> xr.DataTree: ...
+@overload
+def forecast(
+    model: Model, post: xr.DataTree, at: dict[str, Asked], *, what_if: bool = False, key: int | Array = 0
+) -> dict[str, xr.DataTree]: ...
+def forecast(
+    model: Model,
+    post: xr.DataTree,
+    at: Asked | dict[str, Asked],
+    *,
+    what_if: bool = False,
+    path: str | os.PathLike | None = None,
+    key: int | Array = 0,
+) -> xr.DataTree | dict[str, xr.DataTree]:
     """Push every posterior draw through the model, to the times of `at`.
 
     The solve starts where that of the fit did: the times may be past or future ones, from there on. Draws go through in
@@ -66,7 +89,9 @@ def forecast(
         model: the model of the fit.
         post: what `fit` returned.
         at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
-            array of times, in the units of the index.
+            array of times, in the units of the index, or of dates. Forcings may have the dimension `member`, those of
+            an ensemble: draws are paired with its members in turn. A dict of these by name, scenarios, is forecast one
+            by one, with the same noise.
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
@@ -84,29 +109,42 @@ def forecast(
     draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
     is looked at or saved; with `path` they are made at once.
 
+    Of an ensemble of forcings, `forcing_member` in `sample_stats_predictions` says which one a draw had; there is
+    neither `vector_field` nor `exchanged_mean` then. Of scenarios, a dict of such trees.
+
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
     cannot be written.
     """
+    if isinstance(at, dict):
+        if path is not None:
+            raise DataError("scenarios go to no file: save each of them by bd.save")
+        scenarios = {name: forecast(model, post, each, what_if=what_if, key=key) for name, each in at.items()}
+        for name, found in scenarios.items():
+            found.attrs["scenario"] = name
+        return scenarios
     began = time.perf_counter()
     check_belongs(model, post)
     data = _asked(model, post, at)
-    inputs = _inputs(model, post, data)
+    members = _members(model, data)
+    inputs = _inputs(model, post, members[0])
     whose = model_of(model, post, what_if=what_if)
     if whose["model"] != OWN:
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
-    seen_along = watched(model, inputs, len(next(iter(draws.values()))))
-    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along)
+    number = len(next(iter(draws.values())))
+    drives = None if len(members) == 1 else _drives(model, post, members, number)
+    seen_along = watched(model, inputs, number) if drives is None else None
+    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
-    index = exchangeable(model, draws)
+    index = exchangeable(model, draws) if drives is None else np.zeros(0, int)
     others = {"exchanged_mean": _exchanged_group(post, data, pusher, index)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
-        **_fitted_span(model, post, data),
+        **_fitted_span(model, post, members),
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
@@ -115,8 +153,13 @@ def forecast(
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
         found = health
+        if drives is not None:
+            stats = health["sample_stats_predictions"]
+            member = (("chain", "draw"), drives.of_draw.reshape(stats["ok"].shape))
+            found = found | {"sample_stats_predictions": stats.assign(forcing_member=member)}
         if seen_along is not None:
             rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
+            rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
             found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
         return found | {"posterior": pushed_draws(model, post, draws), "/": xr.Dataset(attrs=attributes | spent)}
@@ -146,16 +189,17 @@ def forecast(
     return xr.open_datatree(path, engine="h5netcdf")
 
 
-def inputs_at(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> Inputs:
-    """The inputs of a model at times that one may ask for, from where the fit started.
+def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:
+    """The inputs of a model at times that one may ask for, from where the fit started, and these times.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     check_belongs(model, post)
-    return _inputs(model, post, _asked(model, post, at))
+    data = _asked(model, post, at)
+    return _inputs(model, post, data), data[model.index]
 
 
-def _asked(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
+def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
     """Times and forcings that are asked for, in the units of the fit, without observations."""
     data = _as_dataset(model, at, post)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
@@ -246,15 +290,31 @@ def _size(model: Model, inputs: Inputs) -> int:
     return inputs.times.size * sum(map(math.prod, places))
 
 
-def _fitted_span(model: Model, post: xr.DataTree, data: xr.Dataset) -> dict[str, float]:
+def _members(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
+    """The data with each member of an ensemble of forcings; as they are where there is none."""
+    if not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
+        return [data]
+    return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
+
+
+def _drives(model: Model, post: xr.DataTree, members: list[xr.Dataset], draws: int) -> Drives:
+    """The forcings of all members, each of which drives as many draws as any other."""
+    if len(members) > draws:
+        raise DataError(f"{len(members)} members of the forcings are more than the {draws} draws: take fewer of them")
+    forcings = [_inputs(model, post, member).forcings for member in members]
+    of_all = jax.tree.map(lambda *leaves: jnp.stack(leaves), *forcings)
+    return Drives(of_all, np.arange(draws) % len(members))
+
+
+def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known, index = fitted_observables(post), _known_forcings(model, post, data), model.index
+    observed, known, index = fitted_observables(post), _known_forcings(model, post, members[0]), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
-    for name in model.layer.forcings:
+    for name, data in itertools.product(model.layer.forcings, members):
         changed = _changed(model, known, data, name)
         times = times[times < changed.min()] if changed.size else times
-    return {"train_start": float(times[0]), "train_end": float(times[-1])} if times.size else {}
+    return {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])} if times.size else {}
 
 
 def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
@@ -266,18 +326,19 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     differs = ~np.isclose(old, new, rtol=1e-9, atol=0.0)
     changed = both[differs.reshape(len(both), -1).any(1)]
     added = np.setdiff1d(now[index].values, both)
-    added = added[added <= float(then[index][-1])]
+    added = added[added <= then[index].values[-1]]
     if not added.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
     if then.ndim > 1:  # of each member its own
         return np.concatenate([changed, added])
-    was = interpolated(then[index].values, then.values, model.layer.interpolation.get(forcing, "linear"))
-    old, new = np.asarray(jax.vmap(was)(jnp.asarray(added))), now.sel({index: added}).values
+    knots, between = (numbers(times, model.counts_in) for times in (then[index].values, added))
+    was = interpolated(knots, then.values, model.layer.interpolation.get(forcing, "linear"))
+    old, new = np.asarray(jax.vmap(was)(jnp.asarray(between))), now.sel({index: added}).values
     rounding = 1e-12 * np.abs(then.values).max()
     return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
 
 
-def _as_dataset(model: Model, at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree) -> xr.Dataset:
+def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
     """What is asked for, at the places of the fitted data where it names none, or for all members of a population."""
     index, layer = model.index, model.layer
     places: dict[Any, Any] = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
@@ -288,27 +349,30 @@ def _as_dataset(model: Model, at: xr.Dataset | xr.DataArray | np.ndarray, post: 
     times = np.asarray(at)
     if times.ndim != 1:
         raise DataError(f"times must be a 1-D array or a dataset with a coordinate '{index}', not shape {times.shape}")
-    # Numbers become floats; dates stay what they are, to be refused with the other times.
+    # Numbers become floats; dates stay what they are.
     times = times.astype(float) if times.dtype.kind in "iu" else times
     return xr.Dataset(coords={index: (index, times, fitted_observables(post)[index].attrs), **places})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
+    asked, data = checked_index(data, model.index), model.in_numbers(data)
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
     if not model.layer.begins:
         start = min(start, float(times[0]))
     if times[0] < start:
-        raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
+        began = told(dates(start, asked, model.counts_in) if are_dates(asked) else start)
+        raise DataError(f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}")
     past = model.past(fitted_observables(post))
     if not model.layer.forcings:
         return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
-            raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
+            raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = _known_forcings(model, post, data)
+    known = model.in_numbers(_known_forcings(model, post, data))
+    _refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
@@ -320,6 +384,24 @@ def _known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dat
     known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
     own = [dim for dim in known.dims if dim != model.index]
     return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
+
+
+def _refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
+    """Refuse a time between fit and forecast of which the forcings are not known: they would run straight there.
+
+    Raises: DataError where that is longer than twice any step of either.
+    """
+    after = times > known[-1]
+    steps = np.concatenate([np.diff(known), np.diff(times[after])])
+    if not model.layer.begins or not after.any() or not steps.size:
+        return
+    first = int(np.argmax(after))
+    if times[first] - known[-1] > 2 * steps.max():
+        end = told(dates(known[-1], asked, model.counts_in) if are_dates(asked) else known[-1])
+        raise DataError(
+            f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
+            "between too, as by xr.concat([test, later], 'time')"
+        )
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

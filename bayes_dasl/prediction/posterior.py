@@ -14,10 +14,13 @@ from .._jax.tree import short_names
 from .._runs.files import replacing
 from .._statistics.distributions import chosen_bounds, describe_distribution
 from ..data.datasets import in_units, index_of, units_of
+from ..data.dates import refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, paths
 from .other_members import differ, of_members
+
+COUNTS_IN = "counts_dates_in"
 
 
 def names(model: Model) -> dict[str, str]:
@@ -193,9 +196,15 @@ def fitted_observables(post: xr.DataTree) -> xr.Dataset:
 def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     """New data in the units of the model, or, where it states none, in those of the data that it was fitted to.
 
-    Raises: DataError for units of another dimension, or of the index or a place.
+    Raises: DataError for units of another dimension, or of the index or a place, and for dates where the fit had
+    numbers or the other way round; MismatchError if the model counts dates in another way than that of the fit.
     """
     fitted = fitted_data(post)
+    if model.index in fitted.coords:
+        refuse_mixed(data, model.index, fitted[model.index], "the data of the fit")
+    counted = post["constant_data"].attrs.get(COUNTS_IN, model.counts_in)
+    if counted != model.counts_in:
+        raise MismatchError(f"the model counts dates in '{model.counts_in}', that of the fit did in '{counted}'")
     along = units_of(fitted.coords.to_dataset())
     data = in_units(model.in_own_units(data), {n: u for n, u in units_of(fitted).items() if n not in along})
     return in_units(data, along, doubtful=True)

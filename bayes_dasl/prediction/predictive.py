@@ -1,5 +1,6 @@
 """Push draws through a model, chunk by chunk, so that memory stays bounded whatever their number."""
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -26,6 +27,8 @@ _SHARE = 0.25
 _MOST = 2**28
 """Bytes for one chunk on a CPU."""
 
+_MEMBER = "member of the forcings"
+
 type Draws = Mapping[str, np.ndarray]
 type Paths = list[dict[str, np.ndarray]]
 """The states of each trajectory by name, `(draw, time, …)`."""
@@ -41,6 +44,18 @@ class Watched(NamedTuple):
 
     draws: np.ndarray
     times: np.ndarray
+
+
+class Drives(NamedTuple):
+    """An ensemble of forcings, of which each draw has one member.
+
+    Args:
+        forcings: by name, with a leading axis of members on every array.
+        of_draw: which member a draw has, `(draw,)`.
+    """
+
+    forcings: dict[str, Any]
+    of_draw: np.ndarray
 
 
 class Pushed(eqx.Module):
@@ -99,6 +114,7 @@ class Pusher:
         key: a JAX random key, for one predictive draw each, and the parameters of the noise.
         repeats: how many draws, along a second axis, of a noise that its parameters do not make anew.
         watched: draws whose states `watched_states` are kept while its own draws are pushed.
+        drives: forcings that differ between draws.
     """
 
     def __init__(
@@ -111,16 +127,18 @@ class Pusher:
         key: Array | None = None,
         repeats: int = 1,
         watched: Watched | None = None,
+        drives: Drives | None = None,
     ):
         keep_programs()
         self.draws: int = len(next(iter(draws.values())))
-        self._own = _arrays(draws)
+        self._own = _arrays(draws) | ({} if drives is None else {_MEMBER: drives.of_draw})
         # Numbers, which NumPy can index; without predictive draws nothing looks at them.
         split = None if key is None else jax.random.key_data(jax.random.split(key, self.draws))
         self._keys = np.zeros((self.draws, 0)) if split is None else np.asarray(split)
         self._watched = np.zeros(0, int) if watched is None else watched.draws
         kind = None if key is None else jax.random.key_impl(key)
-        one = _one_draw(model, inputs, observed, kind, repeats, None if watched is None else watched.times)
+        times, ensemble = None if watched is None else watched.times, None if drives is None else drives.forcings
+        one = _one_draw(model, inputs, observed, kind, repeats, times, ensemble)
         first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
         # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
         flat, self._held = parted(one, *first)
@@ -188,11 +206,23 @@ def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tu
 
 
 def _one_draw(
-    model: Model, inputs: Inputs, observed: Observed | None, kind: Any, repeats: int, times: np.ndarray | None
+    model: Model,
+    inputs: Inputs,
+    observed: Observed | None,
+    kind: Any,
+    repeats: int,
+    times: np.ndarray | None,
+    ensemble: Any,
 ) -> Any:
     """Of a draw; with random keys of some `kind` also predictions, and the states at some of the `times`."""
+    driven_alike = inputs
 
     def one(draw, key):
+        inputs = driven_alike
+        if ensemble is not None:
+            forcings = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
+            inputs = dataclasses.replace(inputs, forcings=forcings)
+            draw = {path: value for path, value in draw.items() if path != _MEMBER}
         realised, states = realise(model, draw), []
         if times is not None:
             solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realised.layer)]

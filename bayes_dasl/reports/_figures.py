@@ -197,10 +197,14 @@ def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:
 
 def _share_words(parts: xr.Dataset, fitted: Span) -> str:
     index = next(str(dim) for dim in parts.dims if dim != "observable")
-    start, end = (bound if bound is not None else np.nan for bound in fitted)
+    start, end = fitted
     epistemic = plots.epistemic_parts(parts)
     parts = parts[["total", "aleatoric"]].assign(epistemic)
-    sides = {"after": parts[index] > end, "before": parts[index] < start}
+    never = xr.zeros_like(parts[index], dtype=bool)
+    sides = {
+        "after": never if end is None else parts[index] > end,
+        "before": never if start is None else parts[index] < start,
+    }
     beyond = [side for side, there in sides.items() if bool(there.any())]
     ahead, where = parts, "over all times"
     if beyond:

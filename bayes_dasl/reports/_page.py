@@ -13,6 +13,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.datasets import index_of
+from ..data.dates import are_dates, told
 from ..errors import MismatchError
 from ..judgement.baselines import BASELINES, score_baselines
 from ..judgement.decomposition import decompose
@@ -205,8 +206,10 @@ def _subtitle(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, all_f
 
 
 def _span(time: np.ndarray) -> str:
-    first, last = float(time.min()), float(time.max())
-    return f"{first:.10g}\N{EN DASH}{last:.10g}" if last > first else f"{first:.10g}"
+    first, last = time.min(), time.max()
+    first, last = (told(at) if are_dates(time) else f"{float(at):.10g}" for at in (first, last))
+    between = " to " if are_dates(time) else "\N{EN DASH}"
+    return f"{first}{between}{last}" if last != first else first
 
 
 def _skill(scored: Scored, units: Mapping[str, str]) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 import xarray as xr
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Shaped
 
 from .._findings import Finding, from_json, to_json
 from .._jax.devices import prepare
@@ -21,7 +21,8 @@ from .._statistics.importance import (
     stored_log_likelihood,
     weigh,
 )
-from ..data.datasets import checked_times, fingerprint, occurrence, series
+from ..data.datasets import checked_index, fingerprint, occurrence, series
+from ..data.dates import numbers, told
 from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, Problem, check_engine, data_groups, fit, pose
 from ..model import Model
@@ -111,9 +112,9 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
-    start, new_times = float(known.attrs["start"]), checked_times(new_data, index)
-    if model.layer.begins and new_times[0] < start:
-        raise DataError(f"new data cannot lie before the start of the model: {new_times[0]:g} < {start:g}")
+    start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
+    if model.layer.begins and (first := float(numbers(new_times[0], model.counts_in))) < start:
+        raise DataError(f"new data cannot lie before the start of the model: {first:g} < {start:g}")
     times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
@@ -146,14 +147,14 @@ def _new_values(
     if name not in new_data:
         return np.full((len(times), *before.shape[1:]), np.nan)
     role = "observable" if name in model.observables else "forcing"
-    return _on(times, checked_times(new_data, dims[0]), series(new_data, name, role, dims))
+    return _on(times, checked_index(new_data, dims[0]), series(new_data, name, role, dims))
 
 
-def _rows(before: np.ndarray, now: np.ndarray) -> Float[np.ndarray, " time"]:
+def _rows(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
     """All times of either, each as often as in the one that has more rows there."""
-    both = np.concatenate([before, now])
-    within = np.concatenate([occurrence(before), occurrence(now)])
-    return np.unique(np.stack([both, within], axis=1), axis=0)[:, 0]
+    once = np.unique(np.concatenate([before, now]))
+    often = [np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)]
+    return np.repeat(once, np.maximum(*often))
 
 
 def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
@@ -166,7 +167,7 @@ def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndar
 def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
         raise DataError(
-            f"the posterior knows '{name}' at time {times[at[0]]:g} already ({held[at]:g}; the new data say "
+            f"the posterior knows '{name}' at time {told(times[at[0]])} already ({held[at]:g}; the new data say "
             f"{now[at]:g}): a "
             "datum must not count twice, so leave it out of the new data"
         )
@@ -174,11 +175,11 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
     for i in np.flatnonzero(np.isnan(held) & np.isnan(now))[:1]:
-        raise DataError(f"forcing '{name}' is missing at the new time {times[i]:g}")
+        raise DataError(f"forcing '{name}' is missing at the new time {told(times[i])}")
     for i in np.flatnonzero(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]:
         raise DataError(
-            f"forcing '{name}' at time {times[i]:g} was {held[i]:g} in the fit and is {now[i]:g} in the new data: an "
-            "update adds observations; to change what is known, fit again"
+            f"forcing '{name}' at time {told(times[i])} was {held[i]:g} in the fit and is {now[i]:g} in the new data: "
+            "an update adds observations; to change what is known, fit again"
         )
 
 

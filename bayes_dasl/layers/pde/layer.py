@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping
+from datetime import datetime
 from typing import Any
 
 import diffrax
@@ -51,8 +52,8 @@ class PDE(AbstractLayer):
         units: the units of fields, forcings and observed values, by name: data in others are converted, or refused.
         solver: a Diffrax solver or its name: `tsit5`, `rodas5p` for stiff equations, or `Chebyshev(stages)` for
             diffusion.
-        start: the time of `initial`, in the units of time of the data; unless given, the first time of the data that
-            the model is fitted to.
+        start: the time of `initial`, in the units of time of the data, or a date; unless given, the first time of the
+            data that the model is fitted to.
         rtol: the error that a step may make, relative to the fields.
         atol: the error that it may make besides, in the units of the fields, the same for all.
         max_steps: the most steps of a solve.
@@ -72,7 +73,7 @@ class PDE(AbstractLayer):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver, kw_only=True)
-    start: float | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
+    start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     rtol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-6, static=True, kw_only=True)
     max_steps: int = eqx.field(default=4096, static=True, kw_only=True)

@@ -1,0 +1,94 @@
+"""Gaps of what drives a model, filled by a stated rule that the data then tell."""
+
+from collections.abc import Callable
+from numbers import Real
+
+import numpy as np
+import xarray as xr
+
+from ..errors import DataError
+from .datasets import FILLED, checked_index, index_of, series
+from .dates import numbers, seconds_in, told
+
+_YEAR = 365.2425 * 86400
+_SEASON = 15.5 * 86400
+_FEWEST = 3  # known values of a season
+
+
+def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
+    """Fill what is missing (NaN) in forcings, each by its rule: `fill_gaps(data, rain=0.0, air="climatology")`.
+
+    What was filled is in `attrs["filled"]` of the variable, which `check` tells and a fit keeps. Observables are left
+    as they are: a missing observation is NaN, and a model with an observable that was filled is refused.
+
+    Args:
+        data: a dataset whose variables run along its index, numbers or dates.
+        rules: by the name of the variable "interpolate" (a straight line between the neighbours), "last" (the last
+            value before), "climatology" (the mean over all years of what is known within 15 days of that day of the
+            year), or a number.
+
+    Returns the data with these variables filled.
+    Raises: DataError for an unknown variable or rule, a gap at an end that a rule knows nothing of, a season of which
+    fewer than three values are known, or, for a climatology, an index without a unit of time.
+    """
+    for name, rule in rules.items():
+        if name not in data:
+            raise DataError(f"there is no '{name}' to fill; the data hold {', '.join(map(str, data.data_vars))}")
+        index = index_of(data[name])
+        values = series(data, name, "forcing", (index,))
+        times, missing = checked_index(data, index), ~np.isfinite(values)
+        if not missing.any():
+            continue
+        if missing.all():
+            raise DataError(f"'{name}' has no value at all, from which a gap could be filled")
+        if not (isinstance(rule, Real) and np.isfinite(rule)) and rule not in _RULES:
+            raise DataError(f"'{name}' is filled by one of {', '.join(_RULES)} or by a number, not by {rule!r}")
+        if isinstance(rule, str):
+            whole = _RULES[rule](data[index], times, np.where(missing, np.nan, values))
+        else:
+            whole = np.full(values.shape, float(rule))
+        for i in np.flatnonzero(missing & ~np.isfinite(whole))[:1]:
+            raise DataError(f"'{name}' is missing at {index} {told(times[i])}, of which '{rule}' knows nothing")
+        filled = np.where(missing, whole, values)
+        attributes = data[name].attrs | {FILLED: _said(missing, rule)}
+        data = data.assign({name: (index, filled, attributes)})
+    return data
+
+
+def _said(missing: np.ndarray, rule: str | float) -> str:
+    begins = np.flatnonzero(np.diff(missing.astype(int), prepend=0) > 0)
+    ends = np.flatnonzero(np.diff(missing.astype(int), append=0) < 0)
+    longest = int((ends - begins).max()) + 1
+    by = rule if isinstance(rule, str) else f"{float(rule):g}"
+    return f"{int(missing.sum())} of {missing.size} values filled by {by}, at most {longest} in a row"
+
+
+def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    at, known = numbers(times), np.isfinite(values)
+    return np.interp(at, at[known], values[known], left=np.nan, right=np.nan)
+
+
+def _last(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    row = np.maximum.accumulate(np.where(np.isfinite(values), np.arange(values.size), -1))
+    return np.where(row >= 0, values[row], np.nan)
+
+
+def _climatology(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:
+    units = "day" if times.dtype.kind == "M" else str(index.attrs.get("units", ""))
+    if not units:
+        raise DataError(f"a climatology needs dates, or {index.name}.attrs['units'] such as 'day'")
+    year = _YEAR / seconds_in(units)
+    at, known = numbers(times) % year, np.isfinite(values)
+    found = np.full(values.shape, np.nan)
+    for i in np.flatnonzero(~known):
+        apart = np.abs((at[known] - at[i] + year / 2) % year - year / 2)
+        near = values[known][apart <= _SEASON / seconds_in(units)]
+        found[i] = near.mean() if near.size >= _FEWEST else np.nan
+    return found
+
+
+_RULES: dict[str, Callable[[xr.DataArray, np.ndarray, np.ndarray], np.ndarray]] = {
+    "interpolate": _interpolated,
+    "last": _last,
+    "climatology": _climatology,
+}

@@ -1,0 +1,112 @@
+"""Sums and means over an interval up to each datum of what an ODE predicts, by integrals that the solver carries."""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from numbers import Real
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+
+from ..data.layer_inputs import Inputs
+from ..errors import ModelError
+from ..random import Module, Values, VectorField, is_function
+from ._functions import method_of
+from .layer import Prediction
+
+type Lengths = Mapping[str, float | None]
+"""How long the interval up to each datum is, by what is summed; none for all since the start."""
+
+
+def check_intervals(sums: Lengths, means: Lengths, outputs: tuple[str, ...]) -> None:
+    """Raises: ModelError for sums or means of what is not predicted, of both kinds, or over no positive length."""
+    for name, length in (*sums.items(), *means.items()):
+        if name not in outputs:
+            raise ModelError(f"sums and means are of {', '.join(outputs)}, not of '{name}'")
+        if length is not None and not (isinstance(length, Real) and 0 < float(length) < math.inf):
+            raise ModelError(f"'{name}' is taken over a positive length of time, or None for all, not {length!r}")
+    if both := set(sums) & set(means):
+        raise ModelError(f"'{both.pop()}' is either a sum or a mean")
+
+
+def over_intervals(ode: Any, inputs: Inputs) -> Prediction:
+    """What an ODE predicts, with the sums and means over intervals up to each time that it names.
+
+    An interval that would begin before the start begins there.
+    """
+    lengths = {**ode.sums, **ode.means}
+    totals = {_total(name): jnp.zeros(()) for name in lengths}
+    with_totals = dataclasses.replace(
+        ode,
+        vector_field=_WithTotals(ode.vector_field, ode.observe, tuple(lengths)),
+        initial=ode.initial | totals,
+        observe=lambda t, y, u: dict(y),
+        jumps=[dataclasses.replace(jump, change=_of_states(jump.change)) for jump in ode.jumps],
+        events=[
+            dataclasses.replace(event, when=_OfStates(event.when), change=_of_states(event.change))
+            for event in ode.events
+        ],
+        sums={},
+        means={},
+    )
+    begins = {length: _begin(inputs, length) for length in lengths.values()}
+    asked = jnp.sort(jnp.concatenate([inputs.times, *begins.values()]))
+    more = dataclasses.replace(inputs, times=asked)
+    found, ok, steps = with_totals.solve(more, with_totals.begin(more))
+
+    def at(times):
+        rows = jnp.searchsorted(asked, times)
+        return {name: values[rows] for name, values in found.items()}
+
+    now, before = at(inputs.times), {length: at(times) for length, times in begins.items()}
+    plain = ode.predict(inputs, {name: now[name] for name in ode.initial}, ok, steps)
+    values = dict(plain.values)
+    for name, length in lengths.items():
+        summed = now[_total(name)] - before[length][_total(name)]
+        elapsed = inputs.times - begins[length]
+        # At the start the interval has no length, and its mean is the value there.
+        mean = jnp.where(elapsed > 0, summed / jnp.where(elapsed > 0, elapsed, 1.0), values[name])
+        values[name] = summed if name in ode.sums else mean
+    masked = {name: jnp.where(plain.ok, value, 1.0) for name, value in values.items()}
+    return dataclasses.replace(plain, values=masked)
+
+
+def _begin(inputs: Inputs, length: float | None) -> Any:
+    start = jnp.broadcast_to(inputs.start, inputs.times.shape).astype(inputs.times.dtype)
+    return start if length is None else jnp.maximum(inputs.times - length, start)
+
+
+def _total(name: str) -> str:
+    return f"total of {name}"
+
+
+def _visible(y: Values) -> Values:
+    return {name: value for name, value in y.items() if not name.startswith(_total(""))}
+
+
+class _OfStates(Module):
+    """A function `(t, y, u)` that does not see the totals."""
+
+    function: Any
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Any:
+        return self.function(t, _visible(y), u)
+
+
+def _of_states(change: Any) -> Any:
+    return _OfStates(change) if is_function(change) else change
+
+
+class _WithTotals(Module):
+    """A vector field that also says how fast totals grow: by what is observed."""
+
+    field: VectorField
+    observe: Any
+    names: tuple[str, ...] = eqx.field(static=True)
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        own = _visible(y)
+        observe = method_of(self.field, self.observe)
+        seen = dict(own if observe is None else observe(t, own, u))
+        return {**self.field(t, own, u), **{_total(name): jnp.asarray(seen[name], float) for name in self.names}}
