@@ -17,9 +17,8 @@ from numpyro.infer.util import log_density
 
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
-from .data.datasets import DATUM, JOINT, checked_index, checked_times, in_units, inputs, observations
-from .data.dates import SINCE, as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
-from .data.gaps import FILLED
+from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
+from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Jump, Prediction
@@ -301,7 +300,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
     if has_dates(data, model.index):
-        _refuse_numbers_for_dates(model, data)
+        _refuse_numbers_for_dates(model.layer, data)
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):
@@ -321,19 +320,13 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     return observed
 
 
-def _refuse_numbers_for_dates(model: Model, data: xr.Dataset) -> None:
-    """Raises: DataError or ModelError where it is not said what numbers that are times mean, or the rates."""
-    stated, start = model.layer.units.get(model.index, ""), getattr(model.layer, "start", None)
-    refuse_unsaid(data, model.index, stated)
-    parts = jax.tree.leaves(model.layer, is_leaf=lambda node: isinstance(node, Jump))
-    jumps = any(isinstance(part, Jump) for part in parts)
-    if SINCE not in stated and (jumps or isinstance(start, float)):
-        what = f"start={start:g}" if isinstance(start, float) else "the time of a jump"
-        unit, first = unit_of(stated) or "day", told(data[model.index].values[0])
-        raise ModelError(
-            f"{model.index} holds dates, but {what} is a number: say what it counts, by "
-            f"units={{'{model.index}': '{unit} since {first}'}} in the layer; a start may be a date itself"
-        )
+def _refuse_numbers_for_dates(layer: AbstractLayer, data: xr.Dataset) -> None:
+    """Raises: DataError or ModelError where it is left open what rates, or numbers that are times, mean for dates."""
+    start = getattr(layer, "start", None)
+    given = [f"start={start:g}"] if isinstance(start, float) else []
+    parts = jax.tree.leaves(layer, is_leaf=lambda node: isinstance(node, Jump))
+    given += ["the time of a jump"] if any(isinstance(part, Jump) for part in parts) else []
+    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 
 def _looks_at_times(node: object) -> bool:

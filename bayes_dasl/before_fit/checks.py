@@ -12,9 +12,8 @@ from jaxtyping import Array
 from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
-from ..data.datasets import units_of
+from ..data.datasets import FILLED, units_of
 from ..data.dates import told, told_of
-from ..data.gaps import FILLED
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.dimensions import unit_findings

@@ -7,11 +7,8 @@ import numpy as np
 import xarray as xr
 
 from ..errors import DataError
-from .datasets import checked_index, index_of, series
+from .datasets import FILLED, checked_index, index_of, series
 from .dates import numbers, seconds_in, told
-
-FILLED = "filled"
-"""The attribute of a variable that says what of it was filled, and how."""
 
 _YEAR = 365.2425 * 86400
 _SEASON = 15.5 * 86400
