@@ -21,7 +21,7 @@ from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, i
 from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
-from .layers import AbstractFilter, AbstractLayer, Jump, Prediction
+from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
 from .noise import AbstractNoise
 from .random import Module, Values, is_function, paths, sample
@@ -324,8 +324,8 @@ def _refuse_numbers_for_dates(layer: AbstractLayer, data: xr.Dataset) -> None:
     """Raises: DataError or ModelError where it is left open what rates, or numbers that are times, mean for dates."""
     start = getattr(layer, "start", None)
     given = [f"start={start:g}"] if isinstance(start, float) else []
-    parts = jax.tree.leaves(layer, is_leaf=lambda node: isinstance(node, Jump))
-    given += ["the time of a jump"] if any(isinstance(part, Jump) for part in parts) else []
+    timed = lambda node: hasattr(node, "has_a_time")  # noqa: E731
+    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
     refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 

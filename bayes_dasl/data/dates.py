@@ -171,8 +171,8 @@ def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str]
     if times and SINCE not in units:
         since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
         raise ModelError(
-            f"{index} holds dates, but {times[0]} is a number: say what it counts, by units={{'{index}': '{since}'}} in "
-            "the layer; a start may be a date itself"
+            f"{index} holds dates, but {times[0]} is a number: say what it counts, by units={{'{index}': '{since}'}} "
+            "in the layer; a start may be a date itself"
         )
     if units:
         return

@@ -1,7 +1,7 @@
 """Sudden changes of the states of an ODE: doses, harvests, interventions."""
 
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -49,6 +49,7 @@ class Jump(Module):
 
     time: Any = eqx.field(converter=_array)
     change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(converter=_plain)
+    has_a_time: ClassVar[bool] = True
 
     def __check_init__(self):
         shape = _shape(self.time)
