@@ -19,7 +19,7 @@ from numpyro.infer.util import log_density
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
 from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
-from .data.dates import SINCE, as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
+from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
 from .data.layer_inputs import Inputs, OwnTimes, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
@@ -342,7 +342,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
     if has_dates(data, model.index):
-        _refuse_numbers_for_dates(model, data)
+        _refuse_numbers_for_dates(model.layer, data)
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):
@@ -362,23 +362,13 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     return observed
 
 
-def _refuse_numbers_for_dates(model: Model, data: xr.Dataset) -> None:
-    """Raises: DataError or ModelError where it is not said what numbers that are times mean, or the rates."""
-    stated, start = model.layer.units.get(model.index, ""), getattr(model.layer, "start", None)
-    refuse_unsaid(data, model.index, stated)
-    jumps = any(map(_holds_times, jax.tree.leaves(model.layer, is_leaf=_holds_times)))
-    if SINCE not in stated and (jumps or isinstance(start, float)):
-        what = f"start={start:g}" if isinstance(start, float) else "the time of a jump"
-        unit, first = unit_of(stated) or "day", told(data[model.index].values[0])
-        raise ModelError(
-            f"{model.index} holds dates, but {what} is a number: say what it counts, by "
-            f"units={{'{model.index}': '{unit} since {first}'}} in the layer; a start may be a date itself"
-        )
-
-
-def _holds_times(node: object) -> bool:
-    """Whether a part has times of its own, as a jump has."""
-    return getattr(node, "holds_times", False) is True
+def _refuse_numbers_for_dates(layer: AbstractLayer, data: xr.Dataset) -> None:
+    """Raises: DataError or ModelError where it is left open what rates, or numbers that are times, mean for dates."""
+    start = getattr(layer, "start", None)
+    given = [f"start={start:g}"] if isinstance(start, float) else []
+    timed = lambda node: hasattr(node, "has_a_time")  # noqa: E731
+    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
+    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 
 def _looks_at_times(node: object) -> bool:

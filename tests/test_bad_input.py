@@ -169,7 +169,7 @@ TABLE = [
     fitted("time infinite", lambda: (model(), at_times([0, 1, 2, 3, 4, np.inf])),
            DataError, r"time\[5\] is not finite"),
     fitted("times dates", lambda: (model(), at_times(np.datetime64("2020-01-01", "ns") + np.arange(6))), DataError,
-           r"time must be numbers .* not datetime64.*convert dates first"),
+           r"the dates of time are not whole days, so say in which unit of time .* units=\{'time': 'h'\} in the layer"),
     fitted("times text", lambda: (model(), at_times([f"day {i}" for i in range(6)])),
            DataError, "time must be numbers"),
     fitted("no time", lambda: (model(), data().drop_vars("time")), DataError, "need a 1-D coordinate 'time'"),
@@ -393,7 +393,7 @@ TABLE = [
              "times must be a 1-D array"),
     foretold("forecast dates",
              lambda: (model(), posterior(model()), np.array(["2020-01-01", "2020-01-02"], "datetime64[ns]")), DataError,
-             "time must be numbers"),
+             "time holds dates here, but numbers in the data of the fit"),
     foretold("forecast without its forcing", lambda: (model(forcings=("u",)), posterior(model()), np.array([6.0, 7.0])),
              DataError, "forcing 'u' is not in the data; a forecast needs it up to 7"),
 ]  # fmt: skip

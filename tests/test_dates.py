@@ -223,7 +223,7 @@ class TestModel:
             ode = bd.ODE(Decay(bd.between(0.1, 1.0)), {"flow": 1.0}, jumps=bd.Jump(3.0, {"flow": 1.0}), units=units)
             return bd.Model(ode, bd.NormalNoise(0.2))
 
-        with pytest.raises(ModelError, match="the time of a jump is a number: say what it counts"):
+        with pytest.raises(ModelError, match="the time of a Jump is a number: say what it counts"):
             pose(dosed(), data())
         pose(dosed(time="day since 2001-01-01"), data())
 

@@ -9,7 +9,7 @@ from sifting import Sifting
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.judgement.decomposition import variance_between
-from bayes_dasl.plots import plot_scenarios
+from bayes_dasl.plots import plot_decomposition, plot_scenarios
 
 DAYS = np.arange("2001-01-01", "2001-01-16", dtype="datetime64[D]").astype("datetime64[ns]")
 
@@ -88,6 +88,12 @@ def test_their_uncertainty_is_told_apart(ensemble):
     assert abs(float(parts["forcing"][0])) < 0.05 * float(parts["epistemic"][0]) + 1e-9, "yesterday's rain is known"
     assert 0.8 < float(parts["forcing"][-1] / parts["epistemic"][-1]) < 1.05
     assert "network" not in parts
+    figure = plot_decomposition(bd.decompose(ensemble), "flow", ensemble.attrs["train_end"])
+    assert {text.get_text() for text in figure.legends[0].get_texts()} >= {"aleatoric", "forcing", "parameters"}
+
+
+def test_the_report_says_what_the_forcings_leave_open(post, ensemble, undrawn):
+    assert "which member of the forcings comes true" in bd.report(post, ensemble).html
 
 
 def test_variance_between_groups_is_unbiased():

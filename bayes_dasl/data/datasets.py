@@ -21,7 +21,7 @@ from .units import agree, convert, same_text
 JOINT, DATUM = "joint", "datum"
 """In results: all data as one variable, and the dimension of data."""
 FILLED = "filled"
-"""The attribute of a variable that says what of it was filled, and how."""
+"""The attribute of a variable that says what of it `fill_gaps` filled, and how."""
 
 
 def inputs(

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -157,11 +157,23 @@ def has_dates(data: Any, index: str) -> bool:
     return isinstance(data, xr.Dataset) and index in data.coords and are_dates(data[index])
 
 
-def refuse_unsaid(data: xr.Dataset, index: str, units: str) -> None:
+def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str] = ()) -> None:
     """Refuse dates of which it is not plain in which unit of time a model's rates are: daily and weekly ones are.
 
-    Raises: DataError that says how to state it.
+    Args:
+        data: a dataset with dates.
+        index: that of the dates.
+        units: what a layer states of them.
+        times: numbers of the layer that are times, in words: of these it must be stated since when they count.
+
+    Raises: DataError that says how to state it, ModelError for such numbers.
     """
+    if times and SINCE not in units:
+        since = f"{unit_of(units) or DAY} since {told(data[index].values[0])}"
+        raise ModelError(
+            f"{index} holds dates, but {times[0]} is a number: say what it counts, by units={{'{index}': '{since}'}} "
+            "in the layer; a start may be a date itself"
+        )
     if units:
         return
     held = np.unique(data[index].values)

@@ -47,14 +47,17 @@ class Jump(Module):
     Raises: ModelError for a time of another shape, no change at all, or amounts of another number than times.
     """
 
-    holds_times: ClassVar[bool] = True
     time: Any = eqx.field(converter=_array)
     change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(converter=_plain)
+    has_a_time: ClassVar[bool] = True
 
     def __check_init__(self):
         shape = _shape(self.time)
         if shape is None or len(shape) > 1 or 0 in shape:
-            raise ModelError(f"the time of a jump must be a number, some in a row, or random: not {self.time!r}")
+            raise ModelError(
+                f"the time of a jump must be a number, some in a row, or random: not {self.time!r}; for data with "
+                "dates it counts what the layer says, by units={'time': 'days since 2001-01-01'}"
+            )
         if not is_random(self.time) and not isinstance(self.time, Tracer) and not np.isfinite(self.time).all():
             raise ModelError(f"the time of a jump must be finite, not {self.time}")
         if not is_function(self.change) and not (isinstance(self.change, dict) and self.change):

@@ -90,7 +90,6 @@ class ODE(AbstractTrajectory):
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
             That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
             they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
-
         sums: predicted values whose datum is their integral over an interval up to its time, such as weekly cases from
             cases a day: how long that is, in the units of time, by name. An interval that would begin before the start
             begins there; `None` is for all since the start.

@@ -17,6 +17,7 @@ from ..judgement.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,
+    GREEN,
     GREY,
     ORANGE,
     STYLE,
@@ -43,6 +44,8 @@ PARTS = {  # part of the variance: (colour, hatch)
     "science, at least": (BLUE, None),
     "network, at least": (ORANGE, None),
     "unknown": ("#E4E4E4", "...."),
+    "forcing": (GREEN, None),
+    "parameters": (BLUE, None),
 }
 
 
@@ -89,13 +92,16 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
 def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     """The parts of the epistemic variance as far as they are known, by name; they add up to it.
 
-    Science, network and interaction; where one of the first two is unknown, what it explains at least, and the rest as
-    unknown; and one part only, where there were too few draws to split it.
+    Of an ensemble of forcings, forcing and parameters. Else science, network and interaction; where one of the first
+    two is unknown, what it explains at least, and the rest as unknown; and one part only, where there were too few
+    draws to split it.
 
     Args:
         parts: what `decompose` returned.
     """
     epistemic, groups = parts["epistemic"], ("science", "network")
+    if "forcing" in parts:
+        return {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
     if "network" not in parts or not bool(np.isfinite(parts["network_least"]).any()):
         return {"epistemic": epistemic}
     known = np.isfinite(parts["interaction"])

@@ -25,6 +25,7 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
+from .future_forcings import known_forcings, members_of, paired, refuse_a_gap
 from .identity import OWN, model_of
 from .members import repeated, repetitions
 from .on_demand import on_demand
@@ -40,11 +41,8 @@ from .posterior import (
     pushed_draws,
     with_coordinates,
 )
-from .predictive import Drives, Pusher
+from .predictive import Pusher
 from .vector_fields import rates_along_paths, watched
-
-MEMBER = "member"
-"""The dimension of an ensemble of forcings."""
 
 type Asked = xr.Dataset | xr.DataArray | pd.DatetimeIndex | Shaped[np.ndarray, " time"]
 """Times and forcings, or times alone."""
@@ -126,7 +124,7 @@ def forecast(
     began = time.perf_counter()
     check_belongs(model, post)
     data = _asked(model, post, at)
-    members = _members(model, data)
+    members = members_of(model, data)
     inputs = _inputs(model, post, members[0])
     whose = model_of(model, post, what_if=what_if)
     if whose["model"] != OWN:
@@ -134,7 +132,9 @@ def forecast(
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
     number = len(next(iter(draws.values())))
-    drives = None if len(members) == 1 else _drives(model, post, members, number)
+    drives = (
+        None if len(members) == 1 else paired([_inputs(model, post, member).forcings for member in members], number)
+    )
     seen_along = watched(model, inputs, number) if drives is None else None
     pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
@@ -290,25 +290,9 @@ def _size(model: Model, inputs: Inputs) -> int:
     return inputs.times.size * sum(map(math.prod, places))
 
 
-def _members(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
-    """The data with each member of an ensemble of forcings; as they are where there is none."""
-    if not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
-        return [data]
-    return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
-
-
-def _drives(model: Model, post: xr.DataTree, members: list[xr.Dataset], draws: int) -> Drives:
-    """The forcings of all members, each of which drives as many draws as any other."""
-    if len(members) > draws:
-        raise DataError(f"{len(members)} members of the forcings are more than the {draws} draws: take fewer of them")
-    forcings = [_inputs(model, post, member).forcings for member in members]
-    of_all = jax.tree.map(lambda *leaves: jnp.stack(leaves), *forcings)
-    return Drives(of_all, np.arange(draws) % len(members))
-
-
 def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known, index = fitted_observables(post), _known_forcings(model, post, members[0]), model.index
+    observed, known, index = fitted_observables(post), known_forcings(model, post, members[0]), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
     for name, data in itertools.product(model.layer.forcings, members):
@@ -371,37 +355,12 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = model.in_numbers(_known_forcings(model, post, data))
-    _refuse_a_gap(model, known[index].values, times, asked)
+    known = model.in_numbers(known_forcings(model, post, data))
+    refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
-
-
-def _known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
-    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
-    own = [dim for dim in known.dims if dim != model.index]
-    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
-
-
-def _refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
-    """Refuse a time between fit and forecast of which the forcings are not known: they would run straight there.
-
-    Raises: DataError where that is longer than twice any step of either.
-    """
-    after = times > known[-1]
-    steps = np.concatenate([np.diff(known), np.diff(times[after])])
-    if not model.layer.begins or not after.any() or not steps.size:
-        return
-    first = int(np.argmax(after))
-    if times[first] - known[-1] > 2 * steps.max():
-        end = told(dates(known[-1], asked, model.counts_in) if are_dates(asked) else known[-1])
-        raise DataError(
-            f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
-            "between too, as by xr.concat([test, later], 'time')"
-        )
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

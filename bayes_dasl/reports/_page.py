@@ -90,6 +90,7 @@ def render(
         calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
         split="interaction" in (told := _told(parts := _parts(fc, shown))),
         unknown="unknown" in told,
+        forcing="forcing" in told,
         negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),

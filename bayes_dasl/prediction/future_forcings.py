@@ -1,0 +1,60 @@
+"""Forcings of times to come: ensembles of them, and those that a forecast lacks."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from ..data.dates import are_dates, dates, told
+from ..data.layer_inputs import AbstractForcing
+from ..errors import DataError
+from ..model import Model
+from .predictive import Drives
+
+MEMBER = "member"
+"""The dimension of an ensemble of forcings."""
+
+
+def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
+    """The data with each member of an ensemble of forcings; as they are where there is none."""
+    if not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
+        return [data]
+    return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
+
+
+def paired(forcings: Sequence[dict[str, AbstractForcing]], draws: int) -> Drives:
+    """The forcings of all members of an ensemble, each of which drives as many draws as any other.
+
+    Raises: DataError for more members than draws.
+    """
+    if len(forcings) > draws:
+        raise DataError(f"{len(forcings)} members of the forcings are more than the {draws} draws: take fewer of them")
+    of_all = jax.tree.map(lambda *leaves: jnp.stack(leaves), *forcings)
+    return Drives(of_all, np.arange(draws) % len(forcings))
+
+
+def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
+    """Refuse a time between fit and forecast of which the forcings are not known: they would run straight there.
+
+    Raises: DataError where that is longer than twice any step of either.
+    """
+    after = times > known[-1]
+    steps = np.concatenate([np.diff(known), np.diff(times[after])])
+    if not model.layer.begins or not after.any() or not steps.size:
+        return
+    first = int(np.argmax(after))
+    if times[first] - known[-1] > 2 * steps.max():
+        end = told(dates(known[-1], asked, model.counts_in) if are_dates(asked) else known[-1])
+        raise DataError(
+            f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
+            "between too, as by xr.concat([test, later], 'time')"
+        )
+
+
+def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
+    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    own = [dim for dim in known.dims if dim != model.index]
+    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
