@@ -21,7 +21,7 @@ from .adaptive import (
     bases as bases,
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
-from .data import inputs as inputs, split as split, standardise as standardise
+from .data import from_table as from_table, inputs as inputs, split as split, standardise as standardise
 from .errors import BayesDaslError as BayesDaslError
 from .hybrid import (
     Conserve as Conserve,

@@ -2,3 +2,4 @@
 
 from .datasets import inputs as inputs, split as split, standardise as standardise
 from .layer_inputs import Inputs as Inputs
+from .tables import from_table as from_table
