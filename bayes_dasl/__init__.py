@@ -22,6 +22,7 @@ from .adaptive import (
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
 from .data import from_table as from_table, inputs as inputs, split as split, standardise as standardise
+from .dosing import doses as doses
 from .errors import BayesDaslError as BayesDaslError
 from .hybrid import (
     Conserve as Conserve,
@@ -60,6 +61,7 @@ from .layers import (
     SDE as SDE,
     Algebraic as Algebraic,
     BoundaryValue as BoundaryValue,
+    Compartments as Compartments,
     Difference as Difference,
     Event as Event,
     Implicit as Implicit,

@@ -191,7 +191,7 @@ class TestEvents:
         times = np.array([0.0, 1.0, 5.0, 11.0])
         steady = lambda most: solve("time,amt,ii,ss\n0,10,6,1\n", times, most)  # noqa: E731
         (values, ok), slope = jax.jit(lambda m: (steady(m), jax.grad(lambda m: steady(m)[0][2])(m)))(4.0)
-        long, fine = jax.jit(lambda m: solve("time,amt,ii,addl\n0,10,6,400\n", times + 400 * 6.0, m))(4.0)
+        long, fine = jax.jit(lambda m: solve("time,amt,ii,addl\n0,10,6,60\n", times + 60 * 6.0, m))(4.0)
         assert bool(ok) and bool(fine)
         np.testing.assert_allclose(values[:3], long[:3], rtol=1e-6)
         step = 1e-4

@@ -240,8 +240,11 @@ class _Layout:
                 f"the forcing '{name}' has two values at time {self.when[rows[at]]}, in {frame.row(first[at])} and "
                 f"{frame.row(rows[at])}: it is one number at each time"
             )
-        spread = [(place, row) for row in rows for place in np.flatnonzero(self.times == self.when[row])]
-        places, rows = np.array(spread).T
+        # A time with replicates has several rows, in all of which the forcing is the same.
+        begin, end = (np.searchsorted(self.times, self.when[rows], side) for side in ("left", "right"))
+        number = end - begin
+        places = np.repeat(begin - np.cumsum(number) + number, number) + np.arange(number.sum())
+        rows = np.repeat(rows, number)
         return self._laid(places, rows, values[rows], frame.units(column, name))
 
     def dataset(self, variables: Mapping[str, Any], units: str) -> xr.Dataset:

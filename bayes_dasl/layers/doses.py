@@ -29,7 +29,7 @@ class Given(Module):
     amount: Any
     rate: Any
     duration: Any
-    until: Any
+    until: Any = eqx.field(metadata={"hidden": True})
     into: str = eqx.field(static=True)
     infused: bool = eqx.field(static=True)
 
@@ -42,9 +42,9 @@ class Steady(Module):
     rate: Any
     duration: Any
     interval: Any
-    until: Any
+    until: Any = eqx.field(metadata={"hidden": True})
     replaces: Any
-    place: Any
+    place: Any = eqx.field(metadata={"hidden": True})
     into: tuple[str, ...] = eqx.field(static=True)
     infused: bool = eqx.field(static=True)
     endless: bool = eqx.field(static=True)
