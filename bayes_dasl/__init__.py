@@ -21,7 +21,14 @@ from .adaptive import (
     bases as bases,
 )
 from .before_fit import check as check, choose_solver as choose_solver, describe as describe
-from .data import fill_gaps as fill_gaps, inputs as inputs, split as split, standardise as standardise
+from .data import (
+    fill_gaps as fill_gaps,
+    from_table as from_table,
+    inputs as inputs,
+    split as split,
+    standardise as standardise,
+)
+from .dosing import doses as doses
 from .errors import BayesDaslError as BayesDaslError
 from .hybrid import (
     Conserve as Conserve,
@@ -61,6 +68,7 @@ from .layers import (
     SDE as SDE,
     Algebraic as Algebraic,
     BoundaryValue as BoundaryValue,
+    Compartments as Compartments,
     Difference as Difference,
     Event as Event,
     Implicit as Implicit,

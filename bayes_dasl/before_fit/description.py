@@ -128,6 +128,8 @@ def _node(name: str, path: str, value: Any, group: str, leaves: Mapping[str, Ran
     settings, entries, children = {}, [], []
     for field, part, metadata in _parts(value):
         at = f"{path}.{field}" if path else field
+        if metadata.get("hidden", False):
+            continue
         if metadata.get("static", False) or not _is_part(part):
             settings |= {field: said} if (said := _setting(part)) else {}
         elif _is_number(part):

@@ -3,3 +3,4 @@
 from .datasets import inputs as inputs, split as split, standardise as standardise
 from .gaps import fill_gaps as fill_gaps
 from .layer_inputs import Inputs as Inputs
+from .tables import from_table as from_table

@@ -90,7 +90,11 @@ def tangents(
     checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, leaves)
-    if isinstance(layer, AbstractTrajectory) and not getattr(layer, "jumps", ()):
+    if (
+        isinstance(layer, AbstractTrajectory)
+        and not getattr(layer, "jumps", ())
+        and getattr(layer, "doses", None) is None
+    ):
         return _along(layer, rebuild, flat, directions, inputs)
 
     def predict(numbers):

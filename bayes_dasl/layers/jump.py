@@ -162,7 +162,7 @@ def refuse_before(jumps: tuple[Jump, ...], start: Any) -> None:
 
 
 def jumped(
-    jumps: tuple[Jump, ...], due: Callable[[Array], Array], t: Any, y: Values, forced: Callable, rates: Callable
+    jumps: tuple[Any, ...], due: Callable[[Array], Array], t: Any, y: Values, forced: Callable, rates: Callable
 ) -> dict[str, Any]:
     """The states at `t` after the jumps that are `due`, a function of their times.
 
@@ -174,7 +174,8 @@ def jumped(
     for jump in jumps:
         times = jump.times
         acting = due(times)
-        late = jnp.sum(jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0))
+        # Those at one time move together: their mean, since their sum would count the move of each for all.
+        late = jnp.sum(jnp.where(acting, times - jax.lax.stop_gradient(times), 0.0)) / jnp.maximum(jnp.sum(acting), 1)
         y = jump(acting, t + late, _moved(y, late, rates(t, y)), forced(t + late))
         y = _moved(y, -late, rates(t, y))
     return dict(y)

@@ -19,6 +19,7 @@ from ._functions import any_state, check_initial, check_tolerances, method_of, o
 from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, safe_rates
+from .doses import Doses, Schedule
 from .event import Event, as_events, solve_with_events
 from .implicit import find_root
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
@@ -87,6 +88,8 @@ class ODE(AbstractTrajectory):
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
+        doses: what `bd.doses` reads from a table: doses at once or as infusions, steady states, resets, of which the
+            equation knows nothing. Unless `start` says another, the solve starts at the first time of the table.
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
             That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
             they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
@@ -97,8 +100,8 @@ class ODE(AbstractTrajectory):
 
     Shapes: states are scalars, or arrays if `observe` reduces them to scalars; predictions are `(time,)`.
     Raises: ModelError if built with an unknown solver, a state of the wrong shape, an interpolation of no forcing or of
-    an unknown kind, a jump of an unknown state, a start that is no known number, or bad tolerances; when called, for
-    rates of other states or shapes, and a jump that is known to lie before the start.
+    an unknown kind, a jump or a dose of an unknown state, a start that is no known number or after the first dose, or
+    bad tolerances; when called, for rates of other states or shapes, and a jump that is known to lie before the start.
     """
 
     vector_field: VectorField
@@ -108,6 +111,7 @@ class ODE(AbstractTrajectory):
     interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
+    doses: Doses | Schedule | None = eqx.field(default=None, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
     means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
@@ -120,6 +124,10 @@ class ODE(AbstractTrajectory):
     # Few checkpoints make a gradient cheap whatever max_steps allows: 81 against 168 µs on lynx–hare.
     adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=32)
 
+    def __post_init__(self):
+        if self.start is None and isinstance(self.doses, Doses):
+            self.start = self.doses.start
+
     def __check_init__(self):
         if not is_function(self.vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")
@@ -128,9 +136,23 @@ class ODE(AbstractTrajectory):
         check_interpolation(self.interpolation, self.forcings)
         for jump in (*self.jumps, *(event.jump for event in self.events)):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+        self._check_doses()
         self._check_algebraic()
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
+
+    def _check_doses(self) -> None:
+        if self.doses is None or isinstance(self.doses, Schedule):
+            return
+        if not isinstance(self.doses, Doses):
+            raise ModelError(f"doses must be what bd.doses(table, …) returns, not {self.doses!r}")
+        self.doses.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+        if self.sums or self.means:
+            raise ModelError(
+                "sums and means over intervals and doses do not go together yet: observe the states instead"
+            )
+        if isinstance(self.start, float) and self.start > self.doses.start:
+            raise ModelError(f"the table of doses begins at {self.doses.start:g}, before the start at {self.start:g}")
 
     def _check_algebraic(self) -> None:
         for name in self.algebraic:
@@ -143,9 +165,9 @@ class ODE(AbstractTrajectory):
                 )
         if self.algebraic and not isinstance(self.solver, Rodas5P):
             raise ModelError(f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}")
-        if self.algebraic and (self.jumps or self.events):
+        if self.algebraic and (self.jumps or self.events or self.doses is not None):
             raise ModelError(
-                "algebraic states and jumps do not go together yet: solve for them by bd.find_root instead"
+                "algebraic states and jumps or doses do not go together yet: solve for them by bd.find_root instead"
             )
 
     @property
@@ -178,13 +200,44 @@ class ODE(AbstractTrajectory):
     def __call__(self, inputs: Inputs) -> Prediction:
         if self.sums or self.means:
             return over_intervals(self, inputs)
-        return self.predict(inputs, *self.solve(inputs, self.begin(inputs)))
+        ode = self._scheduled(inputs)  # once: a steady state takes several solves
+        return ode.predict(inputs, *ode.solve(inputs, ode.begin(inputs)))
+
+    def _scheduled(self, inputs: Inputs) -> "ODE":
+        """The same with the times and amounts of its doses worked out."""
+        if not isinstance(self.doses, Doses):
+            return self
+        return self._with(doses=self.doses.schedule(self, inputs))
+
+    def _with(self, **fields: Any) -> "ODE":
+        """The same with other fields, of which nothing is checked: their numbers may be traced."""
+        where = lambda ode: [getattr(ode, name) for name in fields]  # noqa: E731
+        return eqx.tree_at(where, self, [*fields.values()], is_leaf=lambda x: any(x is held for held in where(self)))
+
+    def with_schedule(self, schedule: Schedule, initial: dict[str, Any]) -> "ODE":
+        """The equations from other states under what is to happen, and nothing else.
+
+        Args:
+            schedule: what happens when.
+            initial: the states at the start.
+        """
+        return dataclasses.replace(self, doses=None, jumps=(), events=())._with(doses=schedule, initial=initial)
+
+    def rates_at(self, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+        """The vector field as a function of time and states alone, with what infusions add.
+
+        Args:
+            inputs: start, times and forcings.
+        """
+        return self._field(self._forced(inputs))
 
     def begin(self, inputs: Inputs) -> dict[str, Any]:
         """The states at the start, after the jumps at that time.
 
         Raises: ModelError for a jump that is known to lie before it.
         """
+        if isinstance(self.doses, Doses):
+            return self._scheduled(inputs).begin(inputs)
         refuse_before(self.jumps, inputs.start)
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
         if self.algebraic:
@@ -218,6 +271,8 @@ class ODE(AbstractTrajectory):
 
     def solve(self, inputs: Inputs, initial: dict[str, Any]) -> tuple[dict[str, Any], Any, Any]:
         """The states at all times from those at the start, whether the solve succeeded, and its steps."""
+        if isinstance(self.doses, Doses):
+            return self._scheduled(inputs).solve(inputs, initial)
         end = inputs.times[-1]
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
@@ -228,11 +283,13 @@ class ODE(AbstractTrajectory):
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
         ok = ok & finite(found)
+        if isinstance(self.doses, Schedule):
+            ok = ok & self.doses.ok
         if self.algebraic:
             ok = ok & self._hold(inputs, jax.lax.stop_gradient(initial))
         # Masked before jumps and `observe`, so that a singular function there still has a finite gradient.
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
-        if self.jumps:
+        if self._sudden:
             last = jax.tree.map(lambda y: y[-1], states)
             # Those at the start have acted already, however short the solve.
             begun = jnp.maximum(_last_part(inputs), inputs.start)
@@ -249,12 +306,12 @@ class ODE(AbstractTrajectory):
             controller = diffrax.ClipStepSizeController(controller, step_ts=kinks, jump_ts=breaks)
         return diffrax.diffeqsolve(
             diffrax.ODETerm(self._rates(inputs, initial)),
-            JumpingSolver(self.solver) if self.jumps else self._solver,
+            JumpingSolver(self.solver) if self._sudden else self._solver,
             start,
             inputs.times[-1],
             None,
             initial,
-            args=(self._forced(inputs), self.jumps),
+            args=(self._forced(inputs), self._sudden),
             saveat=saved,
             stepsize_controller=controller,
             max_steps=self.max_steps + sum(len(times) for times in (kinks, breaks) if times is not None),
@@ -262,6 +319,11 @@ class ODE(AbstractTrajectory):
             event=event,
             throw=False,
         )
+
+    @property
+    def _sudden(self) -> tuple[Any, ...]:
+        """Jumps and doses: all that changes the states at times of its own."""
+        return (*self.jumps, self.doses) if isinstance(self.doses, Schedule) else self.jumps
 
     @property
     def _solver(self) -> diffrax.AbstractSolver:
@@ -288,35 +350,35 @@ class ODE(AbstractTrajectory):
 
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
         """What the vector field says at some times and states, `(time, …)` each."""
-        field, forced = prepared(self.vector_field), self._forced(inputs)
-        return jax.vmap(lambda t, y: dict(field(t, y, forced(t))))(times, states)
+        return jax.vmap(self._scheduled(inputs).rates_at(inputs))(times, dict(states))
 
     def _jumped(self, inputs: Inputs, t: Any, y: dict[str, Any], due: Callable) -> dict[str, Any]:
         """The states after the jumps that are due at a time; outside the solve, those at its ends."""
-        if not self.jumps:
+        if not self._sudden:
             return y
         rates = self._rates(inputs, y)
-        return jumped(self.jumps, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
+        return jumped(self._sudden, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
 
     def _forced(self, inputs: Inputs) -> "_Forced":
-        return _Forced({name: inputs.forcings[name] for name in self.forcings})
+        given = self.doses if isinstance(self.doses, Schedule) else None
+        return _Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
         """Times at which steps must end, and those at which they must start anew; none if there are no such times."""
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
-        breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self.jumps)]
+        breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self._sudden)]
         inside = lambda t: jnp.where((t > inputs.start) & (t <= _last_part(inputs)), t, jnp.inf)  # noqa: E731
         return (
             jnp.concatenate([*kinks]) if kinks else None,
             inside(jnp.concatenate([*breaks])) if breaks else None,
         )
 
-    def _field(self, forced: Callable) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    def _field(self, forced: "_Forced") -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone."""
         field = prepared(self.vector_field)
-        return lambda t, y: _checked_rates(field(t, y, forced(t)), y)
+        return lambda t, y: forced.infused(t, _checked_rates(field(t, y, forced(t)), y))
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
@@ -332,12 +394,18 @@ class ODE(AbstractTrajectory):
 
 
 class _Forced(Module):
-    """The forcings as one function of time: the `u` of a vector field."""
+    """The forcings as one function of time: the `u` of a vector field; and infusions, which it need not know."""
 
     forcings: dict[str, AbstractForcing]
+    given: Schedule | None = None
+    last: Any = jnp.inf
 
     def __call__(self, t: Any) -> dict[str, Any]:
         return {name: force(t) for name, force in self.forcings.items()}
+
+    def infused(self, t: Any, rates: dict[str, Any]) -> dict[str, Any]:
+        more = self.given.rates(t, self.last) if self.given is not None else {}
+        return {name: rate + more[name] if name in more else rate for name, rate in rates.items()}
 
 
 def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
@@ -346,7 +414,8 @@ def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
     def held(force):
         return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 
-    return _Forced({name: held(f) if isinstance(f, Step) else f for name, f in forced.forcings.items()})
+    forcings = {name: held(f) if isinstance(f, Step) else f for name, f in forced.forcings.items()}
+    return _Forced(forcings, forced.given, last)
 
 
 def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:

@@ -1,0 +1,257 @@
+"""Tables of rows as people keep them: read, their columns found, their cells made numbers; errors name the row."""
+
+import csv
+import re
+import warnings
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ..errors import DataError, ReadError
+from .units import agree, convert, installed, parsed, same_text
+
+type Source = pd.DataFrame | str | Path
+"""A table, or the file that holds one."""
+
+_WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
+_MISSING = ("", ".", "na", "nan")
+ABSENT = (".", "NA", "N/A", "NaN", "nan", "")
+
+
+class Frame:
+    """A table whose rows are called as in the file that it comes from.
+
+    Args:
+        table: a DataFrame, or the path of a CSV or Parquet file.
+        units: what columns are in: units as text, or the name of a column that holds those of each row.
+        to: the units that are wanted, by what columns are called in the result.
+        names: what columns, or codes in them, are called in the result.
+    """
+
+    def __init__(
+        self,
+        table: Source,
+        units: Mapping[str, str] | None = None,
+        to: Mapping[str, str] | None = None,
+        names: Mapping[Any, str] | None = None,
+    ):
+        self.in_file = not isinstance(table, pd.DataFrame)
+        self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
+        if not isinstance(self.frame, pd.DataFrame):
+            raise DataError(f"a table is a pandas DataFrame, or the path of a CSV or Parquet file, not {table!r}")
+        self.frame = self.frame.set_axis([str(label).strip() for label in self.frame.columns], axis=1)
+        for name in self.frame.columns[self.frame.columns.duplicated()][:1]:
+            raise DataError(f"the table has two columns '{name}': rename or leave out one of them")
+        self.frame = self.frame.dropna(how="all")
+        if self.frame.empty:
+            raise DataError("the table has no rows")
+        self.stated, self.wanted, self.names = dict(units or {}), dict(to or {}), dict(names or {})
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def row(self, number: Any) -> str:
+        """How a reader finds a row, from its place in the table."""
+        label = self.frame.index[number]
+        return f"line {label + 2}" if self.in_file else f"row {label}"
+
+    def label(self, name: str, role: str = "") -> str:
+        """The column of a name: exactly, or else whatever its case and the units in brackets after it.
+
+        Raises: DataError for none, or several.
+        """
+        if name in self.frame.columns:
+            return name
+        alike = [c for c in self.frame.columns if name.lower() in (c.lower(), _bare(c).lower())]
+        if len(alike) == 1:
+            return alike[0]
+        said = f"'{name}'" + (f" for {role}" if role else "")
+        if alike:
+            raise DataError(f"the columns {', '.join(alike)} may all be meant by {said}: write one of them")
+        raise DataError(f"the table has no column {said}; its columns are {', '.join(self.frame.columns)}")
+
+    def has(self, name: str) -> bool:
+        return any(name.lower() in (c.lower(), _bare(c).lower()) for c in self.frame.columns)
+
+    def called(self, column: str) -> str:
+        """What a column is called in the result."""
+        label = self.label(column)
+        return self.names.get(column, self.names.get(label, _bare(label)))
+
+    def cells(self, name: str, role: str = "") -> Any:
+        return self.frame[self.label(name, role)]
+
+    def missing(self, name: str) -> np.ndarray:
+        cells = self.cells(name)
+        if cells.dtype.kind in "iufbM":
+            return np.asarray(cells.isna())
+        return np.asarray(cells.isna() | cells.astype(str).str.strip().str.lower().isin(_MISSING))
+
+    def numbers(self, name: str, role: str, among: np.ndarray | None = None) -> np.ndarray:
+        """A column as float64, NaN where it is empty.
+
+        Args:
+            name: of the column.
+            role: what it is for, in errors.
+            among: which rows are read; the others are NaN. All of them unless given.
+
+        Raises: DataError that names the first row with text, or with a number that is infinite.
+        """
+        cells, empty = self.cells(name, role), self.missing(name)
+        among = np.ones(len(self), bool) if among is None else among
+        if cells.dtype.kind in "mM":
+            raise DataError(f"the column '{self.label(name)}' for {role} holds dates, not numbers")
+        found = np.asarray(pd.to_numeric(cells, errors="coerce"), float)
+        for at in np.flatnonzero(np.isnan(found) & ~empty & among)[:1]:
+            raise DataError(self._no_number(str(cells.iloc[at]), name, at))
+        for at in np.flatnonzero(np.isinf(found) & among)[:1]:
+            raise DataError(
+                f"'{self.label(name)}' is infinite in {self.row(at)}: leave the cell empty if it is missing"
+            )
+        return np.where(among, found, np.nan)
+
+    def _no_number(self, text: str, name: str, at: Any) -> str:
+        said = f"'{self.label(name)}' is {text!r} in {self.row(at)}, which is no number"
+        if re.fullmatch(r"\s*[<>≤≥]=?\s*[\d.]+\s*", text):
+            number, side = re.sub(r"[^\d.]", "", text), "1" if text.strip()[0] in "<≤" else "−1"
+            return f"{said}: write the limit {number} there, {side} in a column of flags, and name that in censored="
+        if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", text):
+            return f"{said}: read the table by pandas.read_csv(…, decimal=',') first"
+        return f"{said}: leave the cell empty if it is missing"
+
+    def refuse_missing(self, name: str, role: str, among: np.ndarray, remedy: str) -> None:
+        """Raises: DataError that names the first row, among those, in which a column is empty."""
+        for at in np.flatnonzero(self.missing(name) & among)[:1]:
+            raise DataError(f"the {role} in '{self.label(name)}' is missing in {self.row(at)}: {remedy}")
+
+    def converted(self, values: np.ndarray, name: str, called: str, *, spread: bool = False) -> np.ndarray:
+        """Numbers of a column in the units that are wanted of what it is called.
+
+        Args:
+            values: what the column holds, NaN in rows that do not count.
+            name: of the column.
+            called: the name in the result.
+            spread: whether the numbers are differences, such as standard deviations.
+
+        Raises: DataError for units that cannot be converted, or that differ from row to row.
+        """
+        counted, want = ~np.isnan(values), self.wanted.get(called, "")
+        held = np.array(self._held(name, called, counted))
+        done = np.array(values)
+        for unit in dict.fromkeys(held[counted]) if want else ():
+            rows = counted & (held == unit)
+            if not unit:
+                raise DataError(
+                    f"'{called}' is wanted in '{want}', but what '{self.label(name)}' is in is not said: give "
+                    f"units={{'{called}': …}}"
+                )
+            where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != unit).any() else ""
+            offset = _convert(np.zeros(1), unit, want, called, where) if spread else 0.0
+            done[rows] = _convert(values[rows], unit, want, called, where) - offset
+        return done
+
+    def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
+        """The units of what a column is called in the result; empty if nobody says."""
+        among = np.ones(len(self), bool) if among is None else among
+        return self.wanted.get(called) or next((unit for unit in self._held(name, called, among) if unit), "")
+
+    def _held(self, name: str, called: str, among: np.ndarray) -> list[str]:
+        """The units of each row of a column."""
+        label = self.label(name)
+        stated = next((self.stated[key] for key in (called, name, label) if key in self.stated), "")
+        if stated and stated in self.frame.columns:
+            return self._of_rows(stated, called, among)
+        found = _WITH_UNITS.match(label)
+        unit = stated or (found[2] if found else "") or (self.frame.attrs.get("units") or {}).get(label, "")
+        if unit and installed() and parsed(unit) is None:
+            raise DataError(f"'{unit}' is no unit that can be read, of '{called}': write it as in 'mg/L'")
+        return [unit] * len(self)
+
+    def _of_rows(self, column: str, called: str, among: np.ndarray) -> list[str]:
+        self.refuse_missing(column, f"unit of '{called}'", among, "write it, as in the other rows")
+        held = ["" if empty else str(cell).strip() for cell, empty in
+                zip(self.frame[column], self.missing(column), strict=True)]  # fmt: skip
+        rows = np.flatnonzero(among)
+        for at in rows:
+            if not self.wanted.get(called) and not (held[at] == held[rows[0]] or agree(held[at], held[rows[0]])):
+                raise DataError(
+                    f"'{called}' is in '{held[rows[0]]}' in {self.row(rows[0])} but in '{held[at]}' in {self.row(at)}: "
+                    f"say which is wanted, as in to={{'{called}': '{held[rows[0]]}'}}"
+                )
+        return held
+
+
+def _bare(column: str) -> str:
+    """The name of a column without the units in brackets after it."""
+    found = _WITH_UNITS.match(column)
+    return found[1] if found else column
+
+
+def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) -> np.ndarray:
+    if same_text(have, want):
+        return values
+    if not installed():
+        raise DataError(f"'{called}' is in '{have}' but wanted in '{want}': to convert units, install pint")
+    found = convert(values, have, want)
+    if found is None:
+        raise DataError(f"'{called}' is in '{have}'{where}, which cannot be converted to '{want}'")
+    return found
+
+
+def _read(path: Path) -> pd.DataFrame:
+    if not path.is_file():
+        raise ReadError(f"there is no file {path}")
+    kind = path.suffix.lower()
+    if kind in (".parquet", ".pq"):
+        try:
+            return pd.read_parquet(path)
+        except ImportError as error:
+            raise DataError(f"{path.name}: to read Parquet, install pyarrow") from error
+        except Exception as error:  # whatever its reader may raise of a torn file
+            raise ReadError(f"{path.name} cannot be read as Parquet: {error}") from error
+    if kind not in (".csv", ".txt", ".tsv", ".dat"):
+        raise DataError(f"{path.name} is neither CSV nor Parquet: read it by pandas, and give the DataFrame")
+    return _text(path, "\t" if kind == ".tsv" else ",")
+
+
+def _text(path: Path, separator: str) -> pd.DataFrame:
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            header = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
+        if len(header) == 1 and ";" in header[0]:
+            raise DataError(f"{path.name} is separated by semicolons: read it by pandas.read_csv(…, sep=';') first")
+        # pandas would call the second one 'dose.1'.
+        for name in {name for name in header if header.count(name) > 1}:
+            raise DataError(f"the table has two columns '{name}': rename or leave out one of them")
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            return pd.read_csv(
+                path,
+                sep=separator,
+                skipinitialspace=True,
+                na_values=list(ABSENT),
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                index_col=False,
+            )
+    except UnicodeDecodeError as error:
+        raise ReadError(f"{path.name} is not UTF-8 text: {error}") from error
+    except pd.errors.EmptyDataError as error:
+        raise DataError("the table has no rows") from error
+    except (pd.errors.ParserError, pd.errors.ParserWarning, csv.Error) as error:
+        said = re.sub(r"^Error tokenizing data\. C error: ", "", str(error).strip())
+        raise DataError(f"{path.name} is no table: {said}") from error
+
+
+def once(frame: Frame, roles: Mapping[str, Iterable[str]]) -> None:
+    """Raises: DataError for one column in two roles."""
+    held: dict[str, str] = {}
+    for role, columns in roles.items():
+        for column in columns:
+            label = frame.label(column, role)
+            if label in held:
+                raise DataError(f"the column '{label}' is named for {held[label]} and for {role}")
+            held[label] = role

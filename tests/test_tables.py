@@ -1,0 +1,276 @@
+"""Tidy tables: what they become, and what is said of bad ones."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError, ReadError
+
+GOOD = """ID,TIME,DV,WT,SEX
+1,0.5,4.2,60,f
+1,2,3.1,60,f
+2,0.5,5.0,80,m
+2,4,.,80,m
+2,8,1.0,80,m
+"""
+
+
+def table(text: str = GOOD) -> pd.DataFrame:
+    from io import StringIO
+
+    return pd.read_csv(StringIO(text), na_values=["."])
+
+
+@pytest.fixture
+def written(tmp_path):
+    """A text as a CSV file."""
+
+    def write(text: str, name: str = "table.csv"):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+class TestGood:
+    def test_subjects_times_and_covariates(self, written):
+        found = bd.from_table(written(GOOD), "dv", subject="id", covariates=("wt", "sex"), names={"DV": "conc"})
+        expected = xr.Dataset(
+            {
+                "conc": (("time", "subject"), [[4.2, 5.0], [3.1, np.nan], [np.nan, 1.0]]),
+                "WT": ("subject", [60.0, 80.0]),
+                "SEX_f": ("subject", [1.0, 0.0]),
+                "SEX_m": ("subject", [0.0, 1.0]),
+            },
+            {"time": [0.5, 2.0, 8.0], "subject": [1.0, 2.0]},
+        )
+        xr.testing.assert_identical(found, expected)
+        xr.testing.assert_identical(bd.from_table(table(), "DV", subject="ID", covariates=("WT", "SEX"),
+                                                  names={"DV": "conc"}), expected)  # fmt: skip
+
+    def test_the_table_that_is_given_stays_as_it_is(self):
+        given = table().rename(columns={"DV": " DV "})
+        before = given.copy()
+        bd.from_table(given, "DV", subject="ID")
+        pd.testing.assert_frame_equal(given, before)
+
+    def test_a_series_with_forcings_in_several_columns(self):
+        found = bd.from_table(
+            table("day,rain,flow,level\n0,2,0.5,1\n1,0,,2\n2,1,0.4,\n"), ("flow", "level"), time="day", forcings="rain"
+        )
+        assert dict(found.sizes) == {"time": 3}
+        np.testing.assert_array_equal(found["rain"], [2.0, 0.0, 1.0])
+        np.testing.assert_array_equal(found["flow"], [0.5, np.nan, 0.4])
+
+    def test_several_observables_in_one_column(self):
+        text = "id,time,dv,dvid\n1,0,1,cp\n1,0,90,pca\n1,2,3,cp\n2,2,80,pca\n"
+        found = bd.from_table(table(text), "dv", observable="dvid", subject="id")
+        np.testing.assert_array_equal(found["cp"], [[1.0, np.nan], [3.0, np.nan]])
+        np.testing.assert_array_equal(found["pca"], [[90.0, np.nan], [np.nan, 80.0]])
+        coded = table(text).replace({"dvid": {"cp": 1, "pca": 2}}).astype({"dvid": int})
+        xr.testing.assert_identical(
+            bd.from_table(coded, "dv", observable="dvid", subject="id", names={1: "cp", 2: "pca"}), found
+        )
+
+    def test_replicates_have_rows_of_their_own(self):
+        text = "id,time,dv\n1,0,1\n1,0,2\n2,0,3\n2,1,4\n"
+        found = bd.from_table(table(text), "dv", subject="id", replicates=True)
+        np.testing.assert_array_equal(found["time"], [0.0, 0.0, 1.0])
+        np.testing.assert_array_equal(found["dv"], [[1.0, 3.0], [2.0, np.nan], [np.nan, 4.0]])
+
+    def test_censored_values_and_known_errors(self):
+        text = "time,dv,bq,lloq,se\n0,3,0,0.5,0.1\n1,0,1,0.5,0.2\n2,9,-1,8,0.3\n"
+        found = bd.from_table(table(text), "dv", censored="bq", limit="lloq", error="se")
+        np.testing.assert_array_equal(found["dv"], [3.0, 0.5, 8.0])
+        np.testing.assert_array_equal(found["dv_censored"], [0.0, 1.0, -1.0])
+        np.testing.assert_array_equal(found["dv_error"], [0.1, 0.2, 0.3])
+
+    @pytest.mark.parametrize(
+        ("text", "units"),
+        [
+            ("time (min),conc [ug/L]\n30,500\n60,250\n", {}),
+            ("time,conc\n30,500\n60,250\n", {"time": "min", "conc": "ug/L"}),
+            ("time,conc,unit,clock\n30,500,ug/L,min\n60,0.25,mg/L,min\n", {"time": "clock", "conc": "unit"}),
+        ],
+    )
+    def test_units_are_converted_at_the_edge(self, text, units):
+        pytest.importorskip("pint")
+        found = bd.from_table(table(text), "conc", units=units, to={"time": "hour", "conc": "mg/L"})
+        np.testing.assert_allclose(found["time"], [0.5, 1.0])
+        np.testing.assert_allclose(found["conc"], [0.5, 0.25])
+        assert found["conc"].attrs["units"] == "mg/L" and found["time"].attrs["units"] == "hour"
+
+    def test_errors_of_a_scale_with_an_offset_are_differences(self):
+        pytest.importorskip("pint")
+        found = bd.from_table(table("time,temp,se\n0,10,2\n"), "temp", error="se", units={"temp": "degC"},
+                              to={"temp": "kelvin"})  # fmt: skip
+        np.testing.assert_allclose([found["temp"][0], found["temp_error"][0]], [283.15, 2.0])
+
+    def test_dates(self):
+        found = bd.from_table(table("date,flow\n2004-02-28,1\n2004-02-29,2\n"), "flow", time="date")
+        assert found["time"].dtype.kind == "M"
+
+    def test_subjects_with_names(self):
+        found = bd.from_table(table(GOOD.replace("\n1,", "\nBo,").replace("\n2,", "\nAnn,")), "dv", subject="id")
+        np.testing.assert_array_equal(found["subject"], [1.0, 2.0])
+        assert found["subject_name"].values.tolist() == ["Ann", "Bo"]
+
+    def test_rows_of_doses_are_no_observations(self):
+        text = "id,time,amt,dv,evid\n1,0,100,0,1\n1,1,0,3,0\n1,1,100,0,1\n1,2,0,2,0\n"
+        found = bd.from_table(table(text), "dv", subject="id")
+        np.testing.assert_array_equal(found["dv"], [[3.0], [2.0]])
+        without = bd.from_table(table(text).drop(columns="evid"), "dv", subject="id")
+        xr.testing.assert_identical(found, without)
+
+
+def read(text=GOOD, **options):
+    return lambda write: bd.from_table(write(text), **({"value": "dv", "subject": "id"} | options))
+
+
+def changed(old, new, **options):
+    assert old in GOOD
+    return read(GOOD.replace(old, new), **options)
+
+
+TWO = "id,time,dv,what\n1,0,1,cp\n1,0,90,pca\n"
+FLAGS = "id,time,dv,bq,lloq,se\n1,0,3,0,.,0.1\n1,1,.,1,.,0.1\n"
+BAD = {
+    "no file": (lambda write: bd.from_table("nowhere.csv", "dv"), "there is no file nowhere.csv"),
+    "another kind of file": (
+        lambda write: bd.from_table(write("a", "t.xlsx"), "dv"),
+        "t.xlsx is neither CSV nor Parquet",
+    ),
+    "no table": (lambda write: bd.from_table({"dv": [1]}, "dv"), "a pandas DataFrame, or the path"),
+    "an empty file": (read(""), "no rows"),
+    "a header alone": (read("id,time,dv\n"), "no rows"),
+    "semicolons": (read("id;time;dv\n1;0;1\n"), "separated by semicolons"),
+    "a row with too many cells": (changed("2,3.1,60,f", "2,3,1,60,f"), "is no table: .*line 3"),
+    "two columns of one name": (read("id,time,dv,dv\n1,0,1,2\n"), "two columns 'dv'"),
+    "a column in two roles": (read(value="time"), "'TIME' is named for values and for times"),
+    "an unknown column": (read(value="conc"), "no column 'conc' for values; its columns are ID, TIME, DV, WT, SEX"),
+    "a name of two columns": (read("id,time,dv (mg),dv [%]\n1,0,1,2\n"), "may all be meant by 'dv'"),
+    "no value": (read(value=()), "value must name the column"),
+    "text among numbers": (
+        changed("4.2", "lost"),
+        "'DV' is 'lost' in line 2, which is no number: leave the cell empty",
+    ),
+    "below a limit, in text": (changed("4.2", "<0.5"), "'<0.5' in line 2.*: write the limit 0.5 there, 1 in a column"),
+    "a decimal comma": (changed("4.2", '"4,2"'), "'4,2' in line 2.*decimal=','"),
+    "an infinite value": (changed("4.2", "inf"), "'DV' is infinite in line 2"),
+    "a row after a blank line": (read("id,time,dv\n\n1,0,x\n"), "in line 3"),
+    "a missing time": (changed("1,2,3.1", "1,,3.1"), "the time in 'TIME' is missing in line 3"),
+    "text as time": (changed("1,2,3.1", "1,noon,3.1"), "'TIME' is 'noon' in line 3, which is no number"),
+    "a date that is none": (
+        read("time,dv\n2004-02-29,1\n2005-02-29,1\n", subject=None),
+        "'2005-02-29' in line 3, which is no date",
+    ),
+    "an infinite time": (changed("1,2,3.1", "1,inf,3.1"), "'TIME' is infinite in line 3"),
+    "times that fall": (changed("2,8,1.0", "2,0.1,1.0"), "time falls from 0.5 in line 4 to 0.1 in line 6: mend it"),
+    "two values at one time": (
+        changed("1,2,3.1", "1,0.5,3.1"),
+        "'DV' has two values at time 0.5, in line 2 and line 3",
+    ),
+    "a missing subject": (changed("1,2,3.1", ",2,3.1"), "the subject in 'ID' is missing in line 3"),
+    "no value of a subject": (
+        read("id,time,dv\n1,0,1\n2,0,\n2,1,.\n"),
+        r"subject 2 has no value at all \(from line 3\)",
+    ),
+    "no value at all": (read("id,time,dv\n1,0,\n1,1,\n"), "'dv' has no value at all"),
+    "a missing observable": (
+        read(TWO.replace("cp", ""), observable="what"),
+        "the observable in 'what' is missing in line 2",
+    ),
+    "an observable that is a number": (
+        read(TWO.replace("pca", "2").replace("cp", "1"), observable="what"),
+        "'what' has the code 1: say what it is called",
+    ),
+    "several columns of several observables": (
+        read(TWO, value=("dv", "time"), time="id", subject=None, observable="what"),
+        "there is one column of values",
+    ),
+    "a covariate that changes": (
+        changed("1,2,3.1,60", "1,2,3.1,61", covariates="wt"),
+        "'wt' of subject 1 is 60 in line 2 but 61 in line 3",
+    ),
+    "a missing covariate": (
+        changed("1,2,3.1,60", "1,2,3.1,", covariates="wt"),
+        "the covariate in 'WT' is missing in line 3",
+    ),
+    "a covariate of nobody": (read(subject=None, covariates="wt"), "no subject= is given"),
+    "a gap in a forcing": (
+        read("time,dv,rain\n0,1,2\n1,2,\n", subject=None, forcings="rain"),
+        "the forcing in 'rain' is missing in line 3",
+    ),
+    "a forcing with two values": (
+        read("time,dv,rain\n0,1,2\n0,2,3\n", subject=None, forcings="rain", replicates=True),
+        "'rain' has two values at time 0.0, in line 2 and line 3",
+    ),
+    "an error of zero": (
+        read(FLAGS.replace("0.1", "0", 1), error="se"),
+        "the error of 'dv' is 0.0 in line 2: it must be positive",
+    ),
+    "a negative error": (read(FLAGS.replace("0.1", "-1", 1), error="se"), "the error of 'dv' is -1.0 in line 2"),
+    "a missing error": (read(FLAGS.replace("0.1", "", 1), error="se"), "the error of 'dv' is nan in line 2"),
+    "another flag": (read(FLAGS.replace("3,0,", "3,2,"), censored="bq"), "'bq' is 2 in line 2: a flag is 1"),
+    "censored without a limit": (
+        read(FLAGS, censored="bq", limit="lloq"),
+        "in line 3 is censored, but its limit in 'lloq' is missing",
+    ),
+    "censored without a value": (read(FLAGS, censored="bq"), "in line 3 is censored, but its limit in 'dv' is missing"),
+    "a limit of nothing": (read(FLAGS, limit="lloq"), "no column that says which values are censored"),
+    "one error for two columns": (
+        read("time,a,b,se\n0,1,2,1\n", value=("a", "b"), subject=None, error="se"),
+        "which error belongs to which",
+    ),
+    "an error of no value": (
+        read("time,a,b,se\n0,1,2,1\n", value=("a", "b"), subject=None, error={"c": "se"}),
+        "error names 'c'",
+    ),
+    "mixed units": (
+        read("time,dv,unit\n0,1,mg/L\n1,2,ug/L\n", subject=None, units={"dv": "unit"}),
+        "'dv' is in 'mg/L' in line 2 but in 'ug/L' in line 3: say which is wanted",
+    ),
+    "units of another dimension in a row": (
+        read("time,dv,unit\n0,1,mg/L\n1,2,mm\n", subject=None, units={"dv": "unit"}, to={"dv": "ug/L"}),
+        "'dv' is in 'mm' in line 3, which cannot be converted to 'ug/L'",
+    ),
+    "a missing unit": (
+        read("time,dv,unit\n0,1,mg/L\n1,2,\n", subject=None, units={"dv": "unit"}),
+        "the unit of 'dv' in 'unit' is missing in line 3",
+    ),
+    "another dimension": (
+        read(units={"dv": "mg"}, to={"dv": "L"}, names={"dv": "dv"}),
+        "'dv' is in 'mg', which cannot be converted to 'L'",
+    ),
+    "units that nobody states": (read(to={"DV": "mg"}), "'DV' is wanted in 'mg', but what 'DV' is in is not said"),
+    "units of nothing": (read(to={"x": "mg"}), "units are wanted of 'x'"),
+    "a unit that is none": (read(units={"DV": "mg/"}), "'mg/' is no unit"),
+}
+
+
+@pytest.mark.parametrize("kind", BAD)
+def test_bad_tables(kind, written, unchecked):
+    pytest.importorskip("pint")
+    call, message = BAD[kind]
+    with pytest.raises((DataError, ReadError), match=message):
+        call(written)
+
+
+def test_rows_of_a_frame_are_called_by_their_label():
+    frame = table(GOOD.replace("4.2", "lost")).set_axis([10, 20, 30, 40, 50])
+    with pytest.raises(DataError, match="in row 10, which is no number"):
+        bd.from_table(frame, "dv", subject="id")
+
+
+def test_theophylline_and_warfarin(shared_file):
+    theo = bd.from_table(shared_file("data/pk/theo_sd.csv"), "DV", subject="ID", covariates="WT", names={"DV": "conc"})
+    assert dict(theo.sizes) == {"time": 78, "subject": 12} and int(theo["conc"].notnull().sum()) == 132
+    file = shared_file("data/pk/nlmixr2_warfarin.csv")
+    with pytest.raises(DataError, match=r"'cp' has two values at time 3.0, in line 151 and line 152"):
+        bd.from_table(file, "dv", observable="dvid", subject="id")
+    both = bd.from_table(file, "dv", observable="dvid", subject="id", covariates=("wt", "sex"), replicates=True)
+    assert int(both["cp"].notnull().sum()) + int(both["pca"].notnull().sum()) == 483
+    assert both["sex_male"].sum() + both["sex_female"].sum() == 32
