@@ -53,6 +53,7 @@ from .judgement import (
     diagnose as diagnose,
     pit as pit,
     score as score,
+    shrinkage as shrinkage,
 )
 from .layers import (
     ODE as ODE,

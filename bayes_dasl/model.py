@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -18,11 +19,12 @@ from numpyro.infer.util import log_density
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
 from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
-from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
-from .data.layer_inputs import Inputs, Past
+from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, unit_of
+from .data.layer_inputs import Inputs, OwnTimes, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
+from .layers.layer import AbstractPopulation, of_members, refuse_open_times
 from .noise import AbstractNoise
 from .random import Module, Values, is_function, paths, sample
 
@@ -51,7 +53,18 @@ class Model(Module):
 
     layer: AbstractLayer
     noise: AbstractNoise | Mapping[str, AbstractNoise]
-    constraints: Mapping[str, Constraint] = eqx.field(default_factory=dict)
+    constraints: Mapping[str, Constraint]
+    varied_noise: tuple[str, ...] = eqx.field(static=True)
+
+    def __init__(
+        self,
+        layer: AbstractLayer,
+        noise: AbstractNoise | Mapping[str, AbstractNoise],
+        constraints: Mapping[str, Constraint] | None = None,
+    ):
+        self.layer, self.constraints = layer, {} if constraints is None else constraints
+        of_members = isinstance(layer, AbstractPopulation)
+        self.noise, self.varied_noise = layer.over_members(noise) if of_members else (noise, ())
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
@@ -101,6 +114,27 @@ class Model(Module):
             observable: its name.
         """
         return (self.index, *self.layer.dims.get(observable, ()))
+
+    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
+        """The dimension of a random leaf of the noise that differs between the members of a population.
+
+        Args:
+            path: the names on the way from the model to the leaf.
+        """
+        varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
+        return {self.layer.dim: self.layer.members} if varies and isinstance(self.layer, AbstractPopulation) else {}
+
+    def own_times(self, inputs: Inputs, observed: Observed) -> OwnTimes | None:
+        """When each member of a population was observed; none where there are no members, or that does not matter.
+
+        Args:
+            inputs: those of the data.
+            observed: the data by name, NaN where missing.
+        """
+        # A soft law may look at all times.
+        if self.constraints or not isinstance(self.layer, AbstractPopulation):
+            return None
+        return self.layer.own_times(inputs, observed)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of the noise that has those of its data, where the layer states them.
@@ -189,7 +223,13 @@ class Model(Module):
             interpolation=layer.interpolation,
             index=self.index,
             places=places,
+            members=layer.dim if isinstance(layer, AbstractPopulation) else None,
         )
+        if isinstance(layer, AbstractPopulation):
+            if layer.dim not in data.coords:
+                raise DataError(f"data need a coordinate '{layer.dim}' that says whose they are")
+            at = jnp.asarray(layer.positions(data[layer.dim].values))
+            found = dataclasses.replace(found, coordinates=found.coordinates | {layer.dim: at})
         return dataclasses.replace(found, past=self.past(data))
 
     def past(self, data: xr.Dataset) -> Past | None:
@@ -278,12 +318,14 @@ class Model(Module):
             values: what the layer predicts, `(time, …)` by name, in the units of the outputs.
             inputs: those of the prediction.
         """
-        noise = self.noise_of(name)
+        every = self.noise
+        if self.varied_noise and isinstance(self.layer, AbstractPopulation):
+            every = of_members(every, self.varied_noise, inputs.coordinates[self.layer.dim])
+        noise = every[name] if isinstance(every, Mapping) else every
         if not noise.varies:
             return noise
-        forced = jax.vmap(inputs.forced)(inputs.times)
-        beyond = (1,) * (values[name].ndim - 1)
-        over_places = lambda series: jnp.reshape(series, series.shape + beyond)  # noqa: E731
+        forced = jax.vmap(inputs.forced)(inputs.times) | inputs.forced_of_members()
+        over_places = lambda s: jnp.reshape(s, s.shape[:1] + (1,) * (values[name].ndim - s.ndim) + s.shape[1:])  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
         return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()})
 
@@ -300,7 +342,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
     if has_dates(data, model.index):
-        _refuse_numbers_for_dates(model.layer, data)
+        refuse_open_times(model.layer, data)
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):
@@ -318,15 +360,6 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     observed = {name: _observed(model, data, name) for name in model.observables}
     check_shapes(model, model.inputs(data))
     return observed
-
-
-def _refuse_numbers_for_dates(layer: AbstractLayer, data: xr.Dataset) -> None:
-    """Raises: DataError or ModelError where it is left open what rates, or numbers that are times, mean for dates."""
-    start = getattr(layer, "start", None)
-    given = [f"start={start:g}"] if isinstance(start, float) else []
-    timed = lambda node: hasattr(node, "has_a_time")  # noqa: E731
-    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
-    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 
 def _looks_at_times(node: object) -> bool:

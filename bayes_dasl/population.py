@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
 import numpyro.distributions as dist
-from jax.core import Tracer
+from jaxtyping import Array
 
 from ._jax.tree import dotted
 from ._statistics.distributions import describe_distribution
-from .data.layer_inputs import Inputs
+from .data.layer_inputs import Inputs, OwnTimes
 from .errors import DataError, ModelError
 from .layers import AbstractFilter, AbstractLayer, Prediction
-from .layers.layer import AroundLayer
+from .layers.layer import AbstractPopulation, of_members
 from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
 
 
@@ -90,41 +90,68 @@ def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distributio
     return dist.LogNormal(jnp.log(center) + effect, spread)
 
 
-class Each(AroundLayer):
+class Each(AbstractPopulation):
     """One layer for each member of a population, all of them solved at once.
 
-    What is `varying` in the layer (also within noise that it holds, but not in that of the model) has a number for each
-    member, all else is common to them. The predictions have one more dimension: data are `(time, subject)`, with NaN
-    where a member was not observed.
+    What is `varying` in the layer, or in the noise of the model, has a number for each member, all else is common to
+    them. The predictions have one more dimension: data are `(time, subject)`, with NaN where a member was not observed.
+    So may forcings be; those along time alone are the same for all.
 
     Args:
         layer: that of one member.
-        members: what they are called in the data: numbers, which rise.
+        members: what they are called in the data, such as the values of `data["subject"]`: numbers or names.
         dim: the dimension that they form.
 
-    Raises: ModelError for a layer that looks back at observations, members that are no rising numbers, nothing that
-    varies, or known numbers for others than these members; DataError when called for a member that there is not.
+    Raises: ModelError for a layer that looks back at observations, members that are no numbers or names or not
+    different ones, nothing that varies, or known numbers for others than these members.
     """
 
     layer: AbstractLayer
-    members: tuple[float, ...] = eqx.field(static=True)
+    members: tuple[Any, ...] = eqx.field(static=True)
     dim: str = eqx.field(static=True)
     varied: tuple[str, ...] = eqx.field(static=True)
 
-    def __init__(self, layer: Any, members: Sequence[float] | np.ndarray, dim: str = "subject"):
+    def __init__(self, layer: Any, members: Sequence[Any] | np.ndarray, dim: str = "subject"):
         if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):
             raise ModelError(f"Each takes a layer such as bd.ODE, not {type(layer).__name__}")
-        numbers = np.asarray(members, float) if np.asarray(members).dtype.kind in "iuf" else np.zeros(0)
-        if numbers.ndim != 1 or not numbers.size or not np.all(np.diff(numbers) > 0):
-            raise ModelError(f"members must be numbers that rise, such as the values of data['{dim}'], not {members!r}")
-        self.members, self.dim = tuple(numbers.tolist()), dim
-        held = jtu.tree_flatten_with_path(layer, is_leaf=is_random)[0]
-        self.varied = tuple(dotted(path) for path, leaf in held if _varies(leaf))
+        names = np.asarray(members)
+        if names.ndim != 1 or not names.size or names.dtype.kind not in "iufUOT":
+            raise ModelError(f"members must be numbers or names, such as data['{dim}'].values, not {members!r}")
+        self.members, self.dim = tuple(names.tolist()), dim
+        for name in self.members:
+            if self.members.count(name) > 1 or not isinstance(name, (int, float, str)):
+                raise ModelError(f"members must be different numbers or names: {name!r} is no such one")
+        self.layer, self.varied = self.over_members(layer)
         if not self.varied:
             raise ModelError("nothing in the layer is varying: its members would all be the same")
-        self.layer = jax.tree.map(
-            lambda leaf: _expanded(leaf, numbers.size) if _varies(leaf) else leaf, layer, is_leaf=is_random
-        )
+
+    def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
+        """A tree with a number of each member wherever one is `varying`, and the paths at which it is.
+
+        Args:
+            tree: a layer, or noise.
+        """
+        held = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
+        varied = tuple(dotted(path) for path, leaf in held if _varies(leaf))
+        expanded = lambda leaf: _expanded(leaf, len(self.members)) if _varies(leaf) else leaf  # noqa: E731
+        return jax.tree.map(expanded, tree, is_leaf=is_random), varied
+
+    def positions(self, names: Any) -> np.ndarray:
+        """Which of the members some are.
+
+        Args:
+            names: what they are called, `(member,)`.
+
+        Raises: DataError for one that is no member.
+        """
+        known = {name: i for i, name in enumerate(self.members)}
+        for name in np.asarray(names).tolist():
+            if name not in known:
+                raise DataError(
+                    f"{self.dim} {name} is no member of the model, which has {len(known)}, from {self.members[0]} to "
+                    f"{self.members[-1]}: for one that the fit has not seen, make the model with it among the members"
+                )
+        return np.asarray([known[name] for name in np.asarray(names).tolist()])
 
     @property
     def states(self) -> int:
@@ -139,7 +166,7 @@ class Each(AroundLayer):
         inner = self._one.dims
         return {name: (*inner.get(name, ()), self.dim) for name in self.outputs}
 
-    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[float, ...]]:
+    def leaf_dims(self, path: tuple[str, ...]) -> dict[str, tuple[Any, ...]]:
         """The dimension of a random leaf that differs between members.
 
         Args:
@@ -150,41 +177,56 @@ class Each(AroundLayer):
     @property
     def _one(self) -> AbstractLayer:
         """The layer of the first member, with ones in place of what is unknown and varies."""
-        return self._of(lambda leaf: jnp.ones(shape_of(leaf)[1:]) if is_random(leaf) else jnp.asarray(leaf)[0])
 
-    def _of(self, number: Callable[[Any], Any]) -> Any:
-        def chosen(path, leaf):
-            return number(leaf) if dotted(path) in self.varied else leaf
+        def first(path, leaf):
+            if dotted(path) not in self.varied:
+                return leaf
+            return jnp.ones(shape_of(leaf)[1:]) if is_random(leaf) else jnp.asarray(leaf)[0]
 
-        return jtu.tree_map_with_path(chosen, self.layer, is_leaf=is_random)
+        return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
+
+    def own_times(self, inputs: Inputs, observed: Mapping[str, Array]) -> OwnTimes | None:
+        """When each member was observed; none where its layer looks at all times, or all were at all of them.
+
+        Args:
+            inputs: those of the data.
+            observed: the data by name, `(time, …, member)`, NaN where missing.
+        """
+        if not self._one.pointwise:
+            return None
+        each = (~np.isnan(np.asarray(values)) for values in observed.values())
+        seen = np.any([one.any(axis=tuple(range(1, one.ndim - 1))) for one in each], axis=0)
+        seen[-1, ~seen.any(0)] = True  # one who was never observed has a solve too
+        if (most := seen.sum(0).max()) == len(seen):
+            return None
+        rows = np.cumsum(seen, axis=0)
+        index = np.stack([np.resize(np.flatnonzero(one), most) for one in seen.T])
+        index = np.maximum.accumulate(index, axis=1)
+        return OwnTimes(inputs.times[index], jnp.asarray(np.maximum(rows - 1, 0)))
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        at = self._asked(inputs.coordinates.get(self.dim))
-        own = dataclasses.replace(inputs, coordinates={n: c for n, c in inputs.coordinates.items() if n != self.dim})
+        at, own = inputs.coordinates.get(self.dim, jnp.arange(len(self.members))), inputs.own_times
+        others = {name: places for name, places in inputs.coordinates.items() if name != self.dim}
+        common = dataclasses.replace(inputs, coordinates=others, own_times=None, own_forcings={})
 
-        def one(member):
-            return self._of(lambda leaf: jnp.asarray(leaf)[member])(own)
+        def one(member, times, forcings):
+            drives = dataclasses.replace(common, times=times, forcings=common.forcings | forcings)
+            return of_members(self.layer, self.varied, member)(drives)
 
-        found = jax.vmap(one)(at)
-        last = lambda values: {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}  # noqa: E731
+        times, mapped = (inputs.times, None) if own is None else (own.times, 0)
+        found = jax.vmap(one, in_axes=(0, mapped, 0))(at, times, inputs.own_forcings)
+
+        def over_members(values):
+            last = {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
+            return last if own is None else {name: own.at_all(value) for name, value in last.items()}
+
         return Prediction(
-            last(found.values),
+            over_members(found.values),
             jnp.all(found.ok),
             {name: jnp.max(value) for name, value in found.stats.items()},
             found.mismatches,
-            last(found.variances),
+            over_members(found.variances),
         )
-
-    def _asked(self, names: Any) -> Any:
-        """The numbers of the members that are asked for, all of them where nothing is said."""
-        if names is None:
-            return jnp.arange(len(self.members))
-        known = np.asarray(self.members)
-        if isinstance(names, Tracer):
-            return jnp.searchsorted(jnp.asarray(known), names)
-        for name in np.setdiff1d(np.asarray(names), known)[:1]:
-            raise DataError(f"{self.dim} {name:g} is no member of the model, whose are {known[0]:g} to {known[-1]:g}")
-        return jnp.asarray(np.searchsorted(known, np.asarray(names)))
 
 
 def _varies(leaf: Any) -> bool:

@@ -340,7 +340,7 @@ def occurrences(tree: Any, inside: RandomLeaf | None = None) -> Iterator[RandomL
 
 def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLeaf | None) -> RandomLeaf:
     group, owners, place = inside.group if inside else "science", [inside.owners] if inside else [], dotted(path)
-    dims: dict[str, tuple[float, ...]] = {}
+    dims: dict[str, tuple[Any, ...]] = {}
     for depth, (node, _) in enumerate(_nodes(tree, path)):
         group = getattr(node, "random_group", group)
         if key_name(path[depth]) in getattr(node, "latent_fields", ()):
@@ -352,6 +352,9 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
     places, name, own, within = (place,), place, 1, ()
     if inside:
         places, name, own = (), below(inside.path, place), inside.own + len(path)
+        # What a number of each member depends on may have one for each member too.
+        over = getattr(getattr(inside.distribution, "function", None), "varied", ())
+        dims |= inside.dims if key_name(path[0]) in over else {}
         within = () if getattr(inside.distribution, "drawn", True) else inside.places + inside.within
     if isinstance(leaf, Shared):
         name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")

@@ -347,6 +347,18 @@ class TestSaid:
             np.testing.assert_allclose(make(found, ahead)["y"], baselines(plain)[name](plain, later)["y"], rtol=1e-12)
 
 
+def test_members_of_a_population_have_dates_too():
+    each = bd.Each(bucket(bd.varying(np.array([0.2, 0.5])), start="2001-01-01"), ["hill", "plain"], dim="site")
+    both = bd.Model(each, {"flow": bd.NormalNoise(bd.between(0.1, 1.0))})
+    flow = np.stack([data()["flow"].values] * 2, axis=1)
+    seen = data().assign(flow=(("time", "site"), flow)).assign_coords(site=["hill", "plain"])
+    fc = bd.forecast(both, bd.fit(both, seen, Sifting(draws=20), progress=False), seen)
+    assert fc["predictions"]["flow"].sel(site="hill")["time"].values[-1] == np.datetime64("2001-01-30")
+    for figure in (bd.plots.plot_members(fc, seen, None, "flow"), bd.plots.plot_vpc(fc, seen, "flow")):
+        low, high = figure.axes[0].get_xlim()
+        assert low < 11323 and high > 11352
+
+
 class TestStudy:
     study = bd.Study("flow", model(), data(), split="2001-01-20", engine=Sifting())
 

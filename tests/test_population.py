@@ -1,5 +1,7 @@
 """Populations: one layer for each member, with numbers that differ between them."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -10,8 +12,9 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
-from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference.problem import pose
+from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
 
 SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
@@ -115,15 +118,87 @@ class TestEach:
         predicted = realise(each, values).predict(each.inputs(data())).values["y"]
         np.testing.assert_allclose(predicted[0], 2 * values["rate"] * jnp.exp(-0.5 * values["rate"]), rtol=1e-5)
 
+    def test_numbers_that_are_correlated_between_members(self):
+        spreads, factor = dist.HalfNormal(jnp.ones(2)).to_event(1), dist.LKJCholesky(2)
+        drawn = bd.dependent(
+            lambda s, c: dist.MultivariateNormal(jnp.zeros(2), scale_tril=s[:, None] * c), spreads, factor
+        )
+        both = bd.shared(bd.varying(drawn), "both")
+        each = model(bd.dependent(jnp.exp, both[0]), bd.dependent(jnp.exp, both[1]))
+        found = paths(each)
+        assert (found["both"].shape, found["both"].dims) == ((3, 2), {"subject": tuple(SUBJECTS)})
+        values = {path: jnp.ones(leaf.shape) for path, leaf in found.items()}
+        values |= {path: jnp.eye(2) for path in values if path.endswith(".c")}
+        values["both"] = jnp.log(jnp.asarray([[0.1, 1.0], [0.2, 2.0], [0.3, 3.0]]))
+        predicted = realise(each, values).predict(each.inputs(data())).values["y"]
+        np.testing.assert_allclose(predicted[1], [np.exp(-0.1), 2 * np.exp(-0.2), 3 * np.exp(-0.3)], rtol=1e-6)
+        assert pose(each, data()).sites["both"].standardised is not None
+
     def test_each_for_itself(self):
         found = paths(model(bd.varying(dist.LogNormal(-1.0, 0.5))))
         assert [leaf.shape for leaf in found.values()] == [(3,)]
+
+    def test_solves_look_at_own_times_only(self):
+        """The log density is the same, as far as the solver is accurate, as with solves to all times."""
+        values = data()["y"].values.copy()
+        values[[0, 3], 0], values[1:, 2] = np.nan, np.nan
+        gaps = data().assign(y=(("time", "subject"), values))
+        ode = bd.Each(bd.ODE(Decay(typical()), {"y": 4.0}, start=0.0), SUBJECTS)
+        problem = pose(bd.Model(ode, bd.NormalNoise(0.1)), gaps)
+        np.testing.assert_array_equal(problem.own_times.times, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
+        at = jnp.asarray([0.1, -0.5, 0.3, 0.2, -1.0])
+        everywhere = dataclasses.replace(problem, own_times=None)
+        own, all_times = (jax.jit(lambda x, p=p: p.log_density(x))(at) for p in (problem, everywhere))
+        assert own == pytest.approx(float(all_times), abs=1e-4)
+        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_times is None
+
+    def test_names(self):
+        names = ["Ann", "Bo", "Cy"]
+        each = model(members=names)
+        named = data().assign_coords(subject=names)
+        problem, other = pose(each, named), pose(model(), data())
+        at = jnp.arange(5.0) / 5
+        assert problem.log_density(at) == other.log_density(at)
+        assert paths(each)["layer.layer.function.rate"].dims == {"subject": tuple(names)}
+        with pytest.raises(DataError, match="subject Di is no member"):
+            pose(each, data().assign_coords(subject=["Ann", "Bo", "Di"]))
+
+    def test_forcings_of_each(self):
+        class Pushed(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": u["all"] + u["own"] * self.rate}
+
+        each = bd.Model(
+            bd.Each(bd.Algebraic(Pushed(typical()), forcings=("all", "own")), SUBJECTS), bd.NormalNoise(0.1)
+        )
+        own = np.outer(TIMES, [1.0, 2.0, 3.0])
+        forced = data().assign(all=("time", TIMES), own=(("subject", "time"), own.T))
+        values = {path: jnp.ones(leaf.shape) for path, leaf in paths(each).items()}
+        predicted = realise(each, values).predict(each.inputs(forced)).values["y"]
+        np.testing.assert_allclose(predicted, TIMES[:, None] + own)
+        with pytest.raises(DataError, match=r"subject 1\.0: forcing 'own' is missing"):
+            pose(each, forced.assign(own=forced["own"].where(forced["own"] != 2.0)))
+
+    def test_noise_of_each(self):
+        noise = bd.NormalNoise(bd.population(dist.LogNormal(-1.0, 0.5), 0.3))
+        each = bd.Model(bd.Each(layer(typical()), SUBJECTS), noise)
+        leaf = paths(each)["noise.scale"]
+        assert (leaf.shape, leaf.dims) == ((3,), {"subject": tuple(SUBJECTS)})
+        values = {path: jnp.ones(leaf.shape) for path, leaf in paths(each).items()}
+        realised = realise(each, values | {"noise.scale": jnp.asarray([0.1, 0.2, 0.3])})
+        for asked, scales in ((data(), [0.1, 0.2, 0.3]), (data().sel(subject=[7.0, 1.0]), [0.3, 0.1])):
+            inputs = each.inputs(asked)
+            found = realised.conditional(realised.predict(inputs), inputs)["y"]
+            np.testing.assert_allclose(jnp.broadcast_to(found.scale, found.loc.shape)[0], scales)
 
     @pytest.mark.parametrize(
         ("make", "message"),
         [
             (lambda: bd.Each(layer(0.3), SUBJECTS), "nothing in the layer is varying"),
-            (lambda: bd.Each(layer(typical()), [2.0, 1.0]), "members must be numbers that rise"),
+            (lambda: bd.Each(layer(typical()), [2.0, 2.0]), "members must be different"),
+            (lambda: bd.Each(layer(typical()), np.zeros((2, 2))), "members must be numbers or names"),
             (lambda: bd.Each(Decay(0.3), SUBJECTS), "takes a layer"),
             (lambda: bd.Each(layer(typical(), bd.varying(np.ones(4))), SUBJECTS), "3 members, but 4 known numbers"),
             (lambda: bd.Model(layer(typical()), bd.NormalNoise(0.1)), r"wrap the layer .* in bd\.Each"),
@@ -134,6 +209,20 @@ class TestEach:
     def test_refusals(self, make, message):
         with pytest.raises(ModelError, match=message):
             make()
+
+
+def alone(post):
+    """The posterior as that of members that have nothing in common."""
+    held = post["posterior"].to_dataset()[["rate"]]
+    signature = bd.Model(bd.Each(layer(bd.varying(dist.LogNormal(-1.0, 0.5))), SUBJECTS), bd.NormalNoise(0.1))
+    return xr.DataTree.from_dict(
+        {
+            "posterior": held.assign(rate=held["rate"].assign_attrs(path=next(iter(paths(signature))))),
+            "observed_data": post["observed_data"].to_dataset(),
+            "constant_data": post["constant_data"].to_dataset(),
+            "/": xr.Dataset(attrs={"signature": signature_of(signature)}),
+        }
+    )
 
 
 @pytest.fixture(scope="module")
@@ -154,8 +243,56 @@ class TestFit:
         np.testing.assert_allclose(
             some["conditional_mean"]["y"][..., 0], fc["conditional_mean"]["y"].sel(subject=7.0), rtol=1e-6
         )
-        with pytest.raises(DataError, match="subject 5 is no member"):
+        with pytest.raises(DataError, match=r"subject 5\.0 is no member .* among the members"):
             bd.forecast(model(), post, xr.Dataset(coords={"time": np.arange(1.0, 9.0), "subject": [5.0]}))
+
+    def test_members_that_the_fit_has_not_seen(self, post):
+        """One that is new is drawn from the population, one that was seen keeps its draws."""
+        others = model(members=[7.0, 8.0])
+        fc = bd.forecast(others, post, TIMES)
+        assert "other members" in fc.attrs["model"]
+        rate, held = fc["posterior"]["rate"], post["posterior"]
+        np.testing.assert_array_equal(rate.sel(subject=7.0), held["rate"].sel(subject=7.0))
+        z = (np.log(rate.sel(subject=8.0)) - np.log(held["rate.center"])) / held["rate.spread"]
+        assert abs(float(z.mean())) < 0.2 and 0.85 < float(z.std()) < 1.15
+        seen, new = (fc["conditional_mean"]["y"].sel(subject=s) for s in (7.0, 8.0))
+        for found, own in ((new, rate.sel(subject=8.0)), (seen, held["rate"].sel(subject=7.0))):
+            np.testing.assert_allclose(found, 4 * np.exp(-own.values[..., None] * TIMES), rtol=1e-5)
+        again = bd.evaluate(
+            others, post, lambda m: {"rate": m.layer.layer.function.rate}, coords={"who": np.array([7.0, 8.0])}
+        )
+        np.testing.assert_allclose(again["rate"].sel(who=8.0), rate.sel(subject=8.0))
+
+    def test_shrinkage(self, post):
+        """What the data fix is not drawn to the middle: 1 − the spread of the mean of z."""
+        found = bd.shrinkage(model(), post)
+        draws = post["posterior"]
+        z = (np.log(draws["rate"]) - np.log(draws["rate.center"])) / draws["rate.spread"]
+        assert float(found["rate"]) == pytest.approx(1 - float(z.mean(("chain", "draw")).std(ddof=1)), rel=1e-6)
+        with pytest.raises(ModelError, match="nothing differs between members"):
+            bd.shrinkage(model(bd.varying(dist.LogNormal(-1.0, 0.5))), alone(post))
+
+    def test_a_figure_of_each(self, post):
+        fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
+        fig = bd.plots.plot_members(fc, data(), None, "y")
+        shown = [ax for ax in fig.axes if ax.get_visible()]
+        assert [ax.get_title(loc="left") for ax in shown] == ["subject 1", "subject 3", "subject 7"]
+        for ax, subject in zip(shown, SUBJECTS, strict=True):
+            (median,) = (line for line in ax.lines if line.get_label() == "median")
+            own = fc["predictions"]["y"].sel(subject=subject)
+            np.testing.assert_allclose(median.get_ydata(), own.median(("chain", "draw")))
+            (dots,) = (line for line in ax.lines if line.get_label() == "training data")
+            assert len(dots.get_ydata()) == int(data()["y"].sel(subject=subject).notnull().sum())
+        assert sum(ax.get_visible() for ax in bd.plots.plot_members(fc, None, None, "y", most=2).axes) == 2
+
+    def test_a_visual_predictive_check(self, post):
+        fc = bd.forecast(model(), post, TIMES)
+        ax = bd.plots.plot_vpc(fc, data(), "y", bins=4).axes[0]
+        (middle,) = (line for line in ax.lines if line.get_label() == "50 % of the data")
+        np.testing.assert_allclose(middle.get_xdata(), TIMES)
+        np.testing.assert_allclose(middle.get_ydata(), data()["y"].median("subject"))
+        with pytest.raises(MismatchError, match="none of the data lie"):
+            bd.plots.plot_vpc(fc, data().assign_coords(time=TIMES + 0.1), "y")
 
     def test_the_page(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))

@@ -12,7 +12,8 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs, Linear
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.layer import agreed, agreed_interpolation, check_function, joined
+from ..layers._functions import agreed, agreed_interpolation
+from ..layers.layer import check_function, joined
 from ..random import Module, Scalar, Values, VectorField, check_scalar
 
 

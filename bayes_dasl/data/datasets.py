@@ -4,9 +4,10 @@ Rows that have the same time are replicates.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
@@ -14,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 
 from ..errors import DataError
 from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
-from .layer_inputs import Inputs, interpolated
+from .layer_inputs import AbstractForcing, Inputs, interpolated
 from .units import agree, convert, same_text
 
 JOINT, DATUM = "joint", "datum"
@@ -31,6 +32,7 @@ def inputs(
     interpolation: Mapping[str, str] | None = None,
     index: str = "time",
     places: Iterable[str] = (),
+    members: str | None = None,
 ) -> Inputs:
     """Times and forcings of a dataset, without any observation.
 
@@ -42,6 +44,7 @@ def inputs(
         interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
         index: the coordinate that the data run along.
         places: the other coordinates that the model looks at.
+        members: the dimension of a population, along which forcings may differ.
 
     Raises: DataError if times fall, or a forcing is unknown, has gaps or differs between replicates.
     """
@@ -54,12 +57,28 @@ def inputs(
         forcings = [str(name) for name, v in data.data_vars.items() if _complete_series(v, index)]
     kinds = interpolation or {}
     first = occurrence(times) == 0
-    named = {
-        name: interpolated(times[first], _forcing(data, name, index)[first], kinds.get(name, "linear"))
-        for name in forcings
-    }
-    coordinates = {name: jnp.asarray(checked_coordinate(data, name)) for name in places}
-    return Inputs(jnp.asarray(start), jnp.asarray(times), named, coordinates)
+
+    def forcing(data: xr.Dataset, name: str) -> AbstractForcing:
+        return interpolated(times[first], _forcing(data, name, index)[first], kinds.get(name, "linear"))
+
+    own = [name for name in forcings if name in data and members in data[name].dims]
+    named = {name: forcing(data, name) for name in forcings if name not in own}
+    of_members = {name: _of_each(data, name, str(members), forcing) for name in own}
+    coordinates = {name: jnp.asarray(checked_coordinate(data, name)) for name in places if name != members}
+    return Inputs(jnp.asarray(start), jnp.asarray(times), named, coordinates, own_forcings=of_members)
+
+
+def _of_each(
+    data: xr.Dataset, name: str, members: str, forcing: Callable[[xr.Dataset, str], AbstractForcing]
+) -> AbstractForcing:
+    """The forcing of each member, as one with arrays whose first dimension is the member."""
+    found = []
+    for i, member in enumerate(data[members].values):
+        try:
+            found.append(forcing(data.isel({members: i}), name))
+        except DataError as error:
+            raise DataError(f"{members} {member}: {error}") from error
+    return jax.tree.map(lambda *arrays: jnp.stack(arrays), *found)
 
 
 def occurrence(times: Shaped[np.ndarray, " time"]) -> Int[np.ndarray, " time"]:
@@ -319,7 +338,9 @@ def fingerprint(data: xr.Dataset) -> str:
     others = sorted({str(d) for v in data.data_vars.values() for d in v.dims} - {index})
     for name in (*others, *sorted(map(str, data.data_vars))):
         digest.update(name.encode())
-        digest.update(np.ascontiguousarray(data[name].values).astype("<f8").tobytes())
+        values = data[name].values
+        text = values.dtype.kind not in "iufb"
+        digest.update(repr(values.tolist()).encode() if text else np.ascontiguousarray(values).astype("<f8").tobytes())
     return digest.hexdigest()
 
 

@@ -3,9 +3,10 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..errors import DataError
 
@@ -81,6 +82,27 @@ class Past(eqx.Module):
     values: dict[str, Float[Array, " past"]]
 
 
+class OwnTimes(eqx.Module):
+    """The times at which each member of a population was observed: its solve need look at no others.
+
+    Args:
+        times: those of each, `(member, row)`; of members that were observed less often the last one is repeated.
+        row: which of them is the last one up to each time of the data, `(time, member)`.
+    """
+
+    times: Float[Array, "member row"]
+    row: Int[Array, "time member"]
+
+    def at_all(self, values: Float[Array, "row ... member"]) -> Float[Array, "time ... member"]:
+        """Values at the times of the data, from those at each member's own: where it has none, those of the last one.
+
+        Args:
+            values: those at each member's own times.
+        """
+        row = self.row.reshape(len(self.row), *[1] * (values.ndim - 2), -1)
+        return jnp.take_along_axis(values, row, axis=0)
+
+
 class Inputs(eqx.Module):
     """What a layer is driven by: the start, the times at which it is asked, and the forcings.
 
@@ -89,15 +111,20 @@ class Inputs(eqx.Module):
         times: the values of the data's index, `(time,)`: times, or the rows of a layer that knows no time.
         forcings: functions of one time, by name.
         coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at which a field was
-            observed.
+            observed; of the members of a population which they are, from zero.
         past: observations that a filtering layer looks back at; none for other layers.
+        own_times: when each member of a population was observed, where others do not matter; none where all do.
+        own_forcings: the forcings that differ between the members of a population, by name; arrays in them have the
+            member as their first dimension.
     """
 
     start: Float[Array, ""]
     times: Float[Array, " time"]
     forcings: dict[str, AbstractForcing]
-    coordinates: dict[str, Float[Array, " place"]] = eqx.field(default_factory=dict)
+    coordinates: dict[str, Float[Array, " place"] | Int[Array, " member"]] = eqx.field(default_factory=dict)
     past: Past | None = None
+    own_times: OwnTimes | None = None
+    own_forcings: dict[str, AbstractForcing] = eqx.field(default_factory=dict)
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
         """The forcings at one time, by name: the `u` of a vector field.
@@ -106,3 +133,11 @@ class Inputs(eqx.Module):
             t: a time, in the units of the index.
         """
         return {name: force(t) for name, force in self.forcings.items()}
+
+    def forced_of_members(self) -> dict[str, Float[Array, "time member"]]:
+        """The forcings that differ between the members of a population, at all times."""
+
+        def over_times(force: AbstractForcing) -> Array:
+            return jax.vmap(lambda one: jax.vmap(one)(self.times), out_axes=1)(force)
+
+        return {name: over_times(force) for name, force in self.own_forcings.items()}

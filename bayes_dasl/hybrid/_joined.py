@@ -12,7 +12,8 @@ from .._jax.tree import prepared, prepared_inside
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
-from ..layers.layer import agreed, agreed_interpolation, is_layer, joined
+from ..layers._functions import agreed, agreed_interpolation
+from ..layers.layer import is_layer, joined
 from ..random import Values, with_possible
 
 type Part = Callable[..., Any]

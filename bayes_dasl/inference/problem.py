@@ -20,7 +20,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from ..data.layer_inputs import Inputs
+from ..data.layer_inputs import Inputs, OwnTimes
 from ..errors import UnreadableError
 from ..layers import with_adjoint
 from ..model import Model, Observed, check_data, posterior_fingerprint
@@ -63,6 +63,7 @@ class Problem(eqx.Module):
         model: the model.
         inputs: what drives its layer: start, times, forcings, places.
         observed: the data of each observable, `(time, …)`, NaN where missing.
+        own_times: when each member of a population was observed; none where that does not matter.
         sites: where each random leaf lies in the vector, and how it gets there, by path.
         dimension: the length of the vector.
     """
@@ -72,6 +73,11 @@ class Problem(eqx.Module):
     observed: Observed
     sites: Sites
     dimension: int = eqx.field(static=True)
+    own_times: OwnTimes | None = None
+
+    @property
+    def _at_data(self) -> Inputs:
+        return dataclasses.replace(self.inputs, own_times=self.own_times)
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         """Log density in the unconstrained space, up to a constant; −inf where the solver fails.
@@ -80,7 +86,7 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         values, volumes = constrained(self.sites, position)
-        log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
+        log_joint, _ = log_density(substitute(self.model, data=values), (self._at_data, self.observed), {}, {})
         value = log_joint + sum(volumes.values(), jnp.zeros(()))
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -125,9 +131,9 @@ class Problem(eqx.Module):
         priors = self.log_priors(position) if priors is None else priors
         weights = self.weights() if weights is None else weights
         realised = realise(self.model, self.constrain(position if data_at is None else data_at))
-        prediction = realised.predict(self.inputs)
+        prediction = realised.predict(self._at_data)
         likelihood = jnp.zeros(())
-        for name, noise in realised.conditional(prediction, self.inputs).items():
+        for name, noise in realised.conditional(prediction, self._at_data).items():
             seen = ~jnp.isnan(self.observed[name])
             each = noise.log_prob(jnp.where(seen, self.observed[name], 1.0))
             likelihood += jnp.sum(weights[name] * jnp.where(seen, each, 0.0))
@@ -225,9 +231,8 @@ class Problem(eqx.Module):
             index: whole numbers, `(row,)`, that say which times.
         """
         inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index])
-        return dataclasses.replace(
-            self, inputs=inputs, observed={name: values[index] for name, values in self.observed.items()}
-        )
+        observed = {name: values[index] for name, values in self.observed.items()}
+        return dataclasses.replace(self, inputs=inputs, observed=observed, own_times=None)
 
     def split(self, held_out: Bool[np.ndarray, " time"]) -> "tuple[Problem, Problem]":
         """The problem in which the data at some times are missing, and the one in which all others are.
@@ -321,6 +326,6 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
 
     Raises: DataError or ModelError, before anything is compiled.
     """
-    observed = check_data(model, data)
+    observed, inputs = check_data(model, data), model.inputs(data)
     sites, dimension = sites_of(paths(model))
-    return Problem(model, model.inputs(data), observed, sites, dimension)
+    return Problem(model, inputs, observed, sites, dimension, model.own_times(inputs, observed))

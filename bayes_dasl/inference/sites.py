@@ -48,7 +48,7 @@ class Site(eqx.Module):
         """The value of the leaf at a position, given those that it depends on, and the log of the volume stretched."""
         x = position[self.start : self.start + self.size].reshape(self.bijector.inverse_shape(self.shape))
         volume = jnp.zeros(())
-        if (way := self._way(values)) is not None:
+        if (way := self.way(values)) is not None:
             x, z = way(x), x
             volume = jnp.sum(way.log_abs_det_jacobian(z, x))
         value: Any = self.bijector(x)
@@ -57,10 +57,11 @@ class Site(eqx.Module):
     def flat(self, value: Array, values: Mapping[str, Array]) -> Float[Array, " size"]:
         """Where it lies in the flat vector, from its value and those that it depends on."""
         x: Any = self.bijector.inv(value)
-        way = self._way(values)
+        way = self.way(values)
         return jnp.ravel(x if way is None else way.inv(x))
 
-    def _way(self, values: Mapping[str, Array]) -> Transform | None:
+    def way(self, values: Mapping[str, Array]) -> Transform | None:
+        """The way from standardised numbers to unconstrained ones, given those that it depends on, if there is one."""
         return None if self.standardised is None else _from_standard(self.standardised.given(values))
 
 

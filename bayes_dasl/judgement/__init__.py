@@ -4,3 +4,4 @@ from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy
 from .scores import consistency as consistency, pit as pit, score as score
+from .shrinkage import shrinkage as shrinkage

@@ -148,3 +148,25 @@ def start_time(start: Any) -> float | datetime.datetime | None:
             "such as '2001-06-30'"
         )
     return number
+
+
+def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
+    """What parts state of names, from (part, name, value).
+
+    Raises: ModelError if two of them state different things of one name.
+    """
+    owner: dict[str, tuple[str, str]] = {}
+    for part, name, value in stated:
+        first, other = owner.setdefault(name, (part, value))
+        if other != value:
+            raise ModelError(f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one")
+    return {name: value for name, (_, value) in owner.items()}
+
+
+def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]) -> dict[str, str]:
+    """How the forcings that layers read run between their data, as far as not linearly; `read` names them by layer."""
+    kinds = agreed(
+        "interpolation",
+        ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
+    )
+    return {name: kind for name, kind in kinds.items() if kind != "linear"}

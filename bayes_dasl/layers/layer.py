@@ -1,7 +1,7 @@
 """What every layer is and returns, what may be part of one, and what a layer says without its solves."""
 
 from abc import abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -10,10 +10,13 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
+import numpy as np
+import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import dotted, frozen
-from ..data.layer_inputs import Inputs
+from ..data.dates import refuse_unsaid
+from ..data.layer_inputs import Inputs, OwnTimes
 from ..errors import ModelError
 from ..random import Module, Values, VectorField, is_function
 
@@ -87,6 +90,11 @@ class AbstractLayer(Module):
     def begins(self) -> bool:
         """Whether it goes on from a start, and so knows nothing of what was before."""
         return hasattr(self, "start")
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether what it predicts at one time does not depend on which others it is asked for."""
+        return False
 
     @property
     def layered(self) -> bool:
@@ -188,6 +196,55 @@ class AroundLayer(AbstractLayer):
     @property
     def begins(self) -> bool:
         return self.layer.begins
+
+
+class AbstractPopulation(AroundLayer):
+    """A layer for each member of a population, such as `bd.Each`; `dim` is the dimension that they form."""
+
+    members: eqx.AbstractVar[tuple[Any, ...]]
+    dim: eqx.AbstractVar[str]
+
+    @abstractmethod
+    def over_members(self, tree: Any) -> tuple[Any, tuple[str, ...]]:
+        """A tree with a number of each member wherever one is varying, and the paths at which it is.
+
+        Args:
+            tree: a layer, or noise.
+        """
+
+    @abstractmethod
+    def positions(self, names: Any) -> Int[np.ndarray, " member"]:
+        """Which of the members some are.
+
+        Args:
+            names: what they are called, `(member,)`.
+
+        Raises: DataError for one that is no member.
+        """
+
+    @abstractmethod
+    def own_times(self, inputs: Inputs, observed: Mapping[str, Array]) -> OwnTimes | None:
+        """When each member was observed; none where its layer looks at all times, or all were at all of them.
+
+        Args:
+            inputs: those of the data.
+            observed: the data by name, `(time, …, member)`, NaN where missing.
+        """
+
+
+def of_members(tree: Any, varied: Sequence[str], at: Any) -> Any:
+    """A tree with the numbers of some members at the paths that vary.
+
+    Args:
+        tree: a layer, or noise, with numbers in place of what is unknown.
+        varied: the paths, as `AbstractPopulation.over_members` found them.
+        at: which members, a position or several.
+    """
+
+    def chosen(path, leaf):
+        return jnp.asarray(leaf)[at] if dotted(path) in varied else leaf
+
+    return jtu.tree_map_with_path(chosen, tree)
 
 
 class AroundTrajectory(AbstractLayer):
@@ -333,6 +390,17 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
     return prediction(values, ok, stats, mismatches=mismatches, **more)
 
 
+def refuse_open_times(layer: AbstractLayer, data: xr.Dataset) -> None:
+    """Refuse a layer that leaves open what its rates, or its numbers that are times, mean for data with dates.
+
+    Raises: DataError or ModelError that says how to state it.
+    """
+    start, timed = getattr(layer, "start", None), lambda node: hasattr(node, "has_a_time")
+    given = [f"start={start:g}"] if isinstance(start, float) else []
+    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
+    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
+
+
 def is_layer(part: Any) -> bool:
     """Whether a part is a whole layer, rather than a function of time, states and forcings."""
     return isinstance(part, AbstractLayer) and part.layered
@@ -352,25 +420,3 @@ def check_part(value: Any, where: str) -> None:
     """Refuse what is neither a layer nor a function of time, states and forcings."""
     if not is_layer(value):
         check_function(value, where)
-
-
-def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:
-    """What parts state of names, from (part, name, value).
-
-    Raises: ModelError if two of them state different things of one name.
-    """
-    owner: dict[str, tuple[str, str]] = {}
-    for part, name, value in stated:
-        first, other = owner.setdefault(name, (part, value))
-        if other != value:
-            raise ModelError(f"{what} of '{name}': '{other}' in '{first}' but '{value}' in '{part}'; choose one")
-    return {name: value for name, (_, value) in owner.items()}
-
-
-def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[str]]) -> dict[str, str]:
-    """How the forcings that layers read run between their data, as far as not linearly; `read` names them by layer."""
-    kinds = agreed(
-        "interpolation",
-        ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
-    )
-    return {name: kind for name, kind in kinds.items() if kind != "linear"}

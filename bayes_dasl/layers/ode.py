@@ -158,6 +158,10 @@ class ODE(AbstractTrajectory):
         return sum(value.size for value in any_state(self.initial).values())
 
     @property
+    def pointwise(self) -> bool:
+        return True
+
+    @property
     def trajectories(self) -> list[AbstractTrajectory] | None:
         """Itself; none where it predicts sums or means, which states at the times of the data do not determine."""
         return None if self.sums or self.means else [self]

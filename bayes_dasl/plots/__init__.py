@@ -15,6 +15,7 @@ from .forecast import (
     plot_forecast as plot_forecast,
 )
 from .function import plot_function as plot_function, plot_training as plot_training
+from .population import plot_members as plot_members, plot_vpc as plot_vpc
 from .posterior import (
     plot_prior_posterior as plot_prior_posterior,
     plot_ranks as plot_ranks,

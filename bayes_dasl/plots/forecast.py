@@ -71,7 +71,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
-        bands = _draw_bands(ax, time, draws) if len(draws) else None
+        bands = draw_bands(ax, time, draws) if len(draws) else None
         if bands is None:
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
@@ -159,7 +159,8 @@ def finite_draws(array: xr.DataArray) -> np.ndarray:
     return draws[np.isfinite(draws).all(axis=1)]
 
 
-def _draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
+def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Bands of 50 and 90 % and the median of draws, one a row: their quantiles from low to high."""
     every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
     time = time[every]
     q05, q25, q50, q75, q95 = bands = np.quantile(draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
@@ -172,6 +173,7 @@ def _draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
 def draw_observations(
     ax: Axes, data: xr.Dataset | None, observable: str, label: str, face: str, edge: str
 ) -> list[np.ndarray]:
+    """Data as points: the values that were drawn."""
     if data is None or observable not in data:
         return []
     values = np.asarray(data[observable].values, float)

@@ -21,6 +21,7 @@ from ..data.datasets import checked_index, checked_times
 from ..data.dates import are_dates, as_attribute, dates, numbers, told
 from ..data.layer_inputs import Inputs, interpolated
 from ..errors import DataError
+from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
@@ -37,6 +38,7 @@ from .posterior import (
     in_units_of_fit,
     mismatch_group,
     over_data,
+    pushed_draws,
     with_coordinates,
 )
 from .predictive import Pusher
@@ -130,9 +132,7 @@ def forecast(
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
     number = len(next(iter(draws.values())))
-    drives = (
-        None if len(members) == 1 else paired([_inputs(model, post, member).forcings for member in members], number)
-    )
+    drives = None if len(members) == 1 else paired([_inputs(model, post, member) for member in members], number)
     seen_along = watched(model, inputs, number) if drives is None else None
     pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
@@ -146,6 +146,7 @@ def forecast(
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
+        **({"members": model.layer.dim} if isinstance(model.layer, AbstractPopulation) else {}),
     }
 
     def rest(health: dict[str, xr.Dataset]) -> dict[str, xr.Dataset]:
@@ -159,7 +160,7 @@ def forecast(
             rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
             found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
-        return found | {"posterior": post["posterior"].to_dataset(), "/": xr.Dataset(attrs=attributes | spent)}
+        return found | {"posterior": pushed_draws(model, post, draws), "/": xr.Dataset(attrs=attributes | spent)}
 
     def fill(into: Rows) -> dict[str, xr.Dataset]:
         return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
@@ -198,7 +199,7 @@ def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.Da
 
 def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
     """Times and forcings that are asked for, in the units of the fit, without observations."""
-    data = _as_dataset(at, post, model.index)
+    data = _as_dataset(model, at, post)
     seen = [name for name in model.observables if name in data and name not in model.layer.forcings]
     return in_units_of_fit(model, post, data.drop_vars(seen))
 
@@ -289,7 +290,7 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known, index = fitted_observables(post), post["constant_data"].to_dataset(), model.index
+    observed, known, index = fitted_observables(post), _known_forcings(model, post, members[0]), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
     for name, data in itertools.product(model.layer.forcings, members):
@@ -303,12 +304,15 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     index = model.index
     then, now = (d[forcing].drop_duplicates(index) for d in (known, data))
     both = np.intersect1d(then[index].values, now[index].values)
-    old, new = (series.sel({index: both}).values for series in (then, now))
-    changed = both[~np.isclose(old, new, rtol=1e-9, atol=0.0)]
+    old, new = (series.sel({index: both}).transpose(index, ...).values for series in (then, now))
+    differs = ~np.isclose(old, new, rtol=1e-9, atol=0.0)
+    changed = both[differs.any(tuple(range(1, differs.ndim)))]
     added = np.setdiff1d(now[index].values, both)
     added = added[added <= then[index].values[-1]]
     if not added.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
+    if then.ndim > 1:  # of each member its own
+        return np.concatenate([changed, added])
     knots, between = (numbers(times, model.counts_in) for times in (then[index].values, added))
     was = interpolated(knots, then.values, model.layer.interpolation.get(forcing, "linear"))
     old, new = np.asarray(jax.vmap(was)(jnp.asarray(between))), now.sel({index: added}).values
@@ -316,16 +320,20 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
 
 
-def _as_dataset(at: Asked, post: xr.DataTree, index: str) -> xr.Dataset:
-    """What is asked for, at the places of the fitted data where it names none."""
-    places = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
+def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
+    """What is asked for, at the places of the fitted data where it names none, or for all members of a population."""
+    index, layer = model.index, model.layer
+    places: dict[Any, Any] = {n: c for n, c in fitted_observables(post).coords.items() if n != index and c.dims == (n,)}
+    if isinstance(layer, AbstractPopulation):
+        places[layer.dim] = (layer.dim, np.asarray(layer.members), places[layer.dim].attrs)
     if isinstance(at, xr.Dataset):
         return at.assign_coords({n: c for n, c in places.items() if n not in at.coords})
     times = np.asarray(at)
     if times.ndim != 1:
         raise DataError(f"times must be a 1-D array or a dataset with a coordinate '{index}', not shape {times.shape}")
     # Numbers become floats; dates stay what they are.
-    return xr.Dataset(coords={index: times.astype(float) if times.dtype.kind in "iu" else times, **places})
+    times = times.astype(float) if times.dtype.kind in "iu" else times
+    return xr.Dataset(coords={index: (index, times, fitted_observables(post)[index].attrs), **places})
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
@@ -345,12 +353,19 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = model.in_numbers(post["constant_data"].to_dataset())[forcings].reset_coords(drop=True)
+    known = model.in_numbers(_known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
+
+
+def _known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
+    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    own = [dim for dim in known.dims if dim != model.index]
+    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

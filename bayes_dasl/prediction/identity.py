@@ -11,6 +11,8 @@ import xarray as xr
 from ..data.datasets import observations
 from ..errors import MismatchError
 from ..model import Model, posterior_fingerprint
+from ..random import paths
+from .other_members import differ
 from .posterior import check_belongs, fitted_data
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
@@ -65,6 +67,9 @@ def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str
 
     Raises: MismatchError, with `what_if` for other random leaves alone.
     """
+    if differ(paths(model), post["posterior"].to_dataset()):
+        check_belongs(model, post)
+        return {"model": "that of the fit for other members, as far as its random leaves tell", "what_if": int(what_if)}
     try:
         same = check_same_posterior(model, post)
     except MismatchError:

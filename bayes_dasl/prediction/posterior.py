@@ -18,6 +18,7 @@ from ..data.dates import refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, paths
+from .other_members import differ, of_members
 
 COUNTS_IN = "counts_dates_in"
 
@@ -133,19 +134,32 @@ def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
 
 
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
-    """Draws of every random leaf, path → `(chain · draw, …)`.
+    """Draws of every random leaf, path → `(chain · draw, …)`, of a population for the members of the model.
 
     Raises: MismatchError if the posterior belongs to another model.
     """
     check_belongs(model, post)
     dataset = post[group].to_dataset()
     by_path = {v.attrs["path"]: v for v in dataset.data_vars.values()}
-    return {path: by_path[path].values.reshape(-1, *by_path[path].shape[2:]) for path in paths(model)}
+    draws: dict[str, np.ndarray] = {}
+    for path, leaf in paths(model).items():
+        held = by_path[path]
+        draws[path] = of_members(leaf, held, draws) if leaf.dims else held.values.reshape(-1, *held.shape[2:])
+    return draws
+
+
+def pushed_draws(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
+    """The draws of a posterior as a dataset, where the model is of other members those that they have there."""
+    held = post["posterior"].to_dataset()
+    if not differ(paths(model), held):
+        return held
+    shape = held.sizes["chain"], held.sizes["draw"]
+    return draws_dataset(model, {path: values.reshape(*shape, *values.shape[1:]) for path, values in draws.items()})
 
 
 def signature(model: Model) -> str:
-    """What a posterior must share with a model: random leaves, their shapes and owners, and observables."""
-    leaves = {path: [list(leaf.shape), leaf.owners] for path, leaf in paths(model).items()}
+    """What a posterior must share with a model: random leaves, their shapes for a member, owners, and observables."""
+    leaves = {path: [list(leaf.shape[len(leaf.dims) :]), leaf.owners] for path, leaf in paths(model).items()}
     return json.dumps({"leaves": leaves, "observables": sorted(model.observables)}, sort_keys=True)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -36,7 +36,7 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
     """Draw the forecast of each observable."""
     return [
         _card(
-            (plots.plot_field if is_field(fc, name) else plots.plot_forecast)(fc, train, test, name),
+            _forecast_figure(fc, name)(fc, train, test, name),
             f"forecast-{slug(name)}",
             str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
             _data_words(train, test, name),
@@ -46,8 +46,14 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
     ]
 
 
+def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
+    if is_field(fc, name):
+        return plots.plot_field
+    return plots.plot_members if "members" in fc.attrs else plots.plot_forecast
+
+
 def is_field(fc: xr.DataTree, name: str) -> bool:
-    return fc["predictions"].dataset[name].ndim > 3
+    return fc["predictions"].dataset[name].ndim > (4 if "members" in fc.attrs else 3)
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:

@@ -41,9 +41,11 @@ class Plain(eqx.Module):
 
 @runtime_checkable
 class FrameMaker(Protocol):
-    """Makes frames from positions, as arrays that a journal can keep."""
+    """Makes frames from draws and the gradients of the log density there, as arrays that a journal can keep."""
 
-    def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays: ...
+    def frame(
+        self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]
+    ) -> Arrays: ...
 
     def restored(self, arrays: Arrays) -> Frame: ...
 

@@ -97,7 +97,7 @@ class References:
         self._program = jax.jit(self._frame)
         linear.trace(self.like)
 
-    def frame(self, positions: Float[np.ndarray, "n dimension"]) -> Arrays:
+    def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
         number = POSITIONS if len(positions) > 1 else 1
         chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]

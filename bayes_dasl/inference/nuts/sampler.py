@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
+from ..coordinates.centring import centring_of
 from ..coordinates.frame import Frame, Plain, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -52,8 +53,10 @@ class NUTS(AbstractEngine):
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, and with at most 127 steps a draw. Each begins where one of the best climbs ended, or,
-    where there are more chains than those, at weights of the last layer drawn anew.
+    the data without a solve, and with at most 127 steps a draw. Where none does, numbers whose priors depend on others,
+    such as those of a population, are centred as far as the data say what they are, by draws of the warm-up. Chains
+    with a network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
+    the last layer drawn anew.
 
     Args:
         chains: how many; they share the metric and the step size.
@@ -71,7 +74,7 @@ class NUTS(AbstractEngine):
         climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
             where a solve is dear and the posterior has one mode.
         coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with any other start than
-            "modes".
+            "modes", and in numbers in units of what their priors depend on.
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
     Sommer et al. (2024) for chains from an ensemble.
@@ -152,13 +155,14 @@ class NUTS(AbstractEngine):
         )
         judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
+        centring = centring_of(problem) if self.coordinates != "plain" and not references else None
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
             kernel,
             self.chains,
             laplace_metric(np.eye(problem.dimension), judged, science),
-            Plain() if references is None else references.like,
+            (references or centring).like if references or centring else Plain(),  # pyright: ignore
             problem.dimension,
             key=key_chains,
         )
@@ -173,12 +177,12 @@ class NUTS(AbstractEngine):
             begun = journal.step(
                 "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
             )
-            frame = Plain()
+            frame = centring.like if centring else Plain()
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
             state |= into_frame(frame, state) if references else {}
-            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references)
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring)
             warm = warm_up.run(state, laplace_metric(begun["precisions"][0], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
@@ -190,7 +194,7 @@ class NUTS(AbstractEngine):
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": "conditional coordinates" if references else "plain coordinates",
+            "sampled_in": f"{'conditional' if references else 'partly centred' if centring else 'plain'} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),

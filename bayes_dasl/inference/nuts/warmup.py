@@ -1,11 +1,12 @@
 """The warm-up of NUTS: it lasts as long as it needs to, and finds a metric and a frame on its way."""
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..coordinates.frame import Frame, FrameMaker, entered, left, positions
+from ..coordinates.frame import Frame, FrameMaker, entered, left
 from ..metric import Metric, refine
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
@@ -32,8 +33,8 @@ class Warm(NamedTuple):
 class WarmUp:
     """Windows of draws, each twice as long as the one before; after each the metric is refined.
 
-    The first window finds the typical set, the last settles the step size. With `references` the frame is made anew
-    from the draws of each early window. The chains must agree about the coordinates `judged`: all others are weights
+    The first window finds the typical set, the last settles the step size. With `frames` the frame is made anew from
+    the draws of each early window. The chains must agree about the coordinates `judged`: all others are weights
     of networks, of which several say the same.
     """
 
@@ -44,10 +45,10 @@ class WarmUp:
         journal: Journal,
         bar: ProgressBar,
         judged: tuple[int, ...],
-        references: FrameMaker | None = None,
+        frames: FrameMaker | None = None,
     ):
         self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
-        self._judged, self._references = list(judged), references
+        self._judged, self._frames = list(judged), frames
         self._begin, self._steps, self._seconds = 0, 0, 0.0
 
     def run(self, state: Arrays, metric: Metric, frame: Frame) -> Warm:
@@ -59,7 +60,7 @@ class WarmUp:
             state, trace = self._window(state, metric, frame, min(length, self._left() - _LAST))
             if first:  # on its way to the typical set
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
-            refreshed = self._references is not None and self._begin <= _REFRESHED_UNTIL
+            refreshed = self._frames is not None and self._begin <= _REFRESHED_UNTIL
             if refreshed:
                 frame, state, trace = self._refresh(frame, state, trace)
             before, metric = metric, refine(metric, trace["position"], trace["gradient"])
@@ -88,12 +89,12 @@ class WarmUp:
 
     def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
         """A frame around the later half of a window, and state and trace in it."""
-        assert self._references is not None
-        references, later = self._references, trace["position"][:, trace["position"].shape[1] // 2 :]
-        reached = later.reshape(-1, later.shape[-1])
-        arrays = self._journal.step(f"frame at {self._begin}", lambda: references.frame(positions(old, reached)[0]))
-        new = references.restored(arrays)
-        return new, state | into_frame(new, state, old), trace | into_frame(new, trace, old)
+        assert self._frames is not None
+        frames, state, trace = self._frames, state | out_of_frame(old, state), trace | out_of_frame(old, trace)
+        later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
+        reached = [values.reshape(-1, values.shape[-1]) for values in later]
+        new = frames.restored(self._journal.step(f"frame at {self._begin}", lambda: frames.frame(*reached)))
+        return new, state | into_frame(new, state), trace | into_frame(new, trace)
 
     def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
         """Whether the chains agree over a window and its draws call for the metric that there was."""
@@ -109,11 +110,20 @@ class WarmUp:
         return weights or after.differs_from(before) < _FITTING
 
 
-def into_frame(frame: Frame, arrays: Arrays, out_of: Frame | None = None) -> Arrays:
-    """Positions, log densities and gradients in a frame; those that there are, are in another one if that is given."""
+def into_frame(frame: Frame, arrays: Arrays) -> Arrays:
+    """Positions, log densities and gradients in a frame, from those in the posterior's own coordinates."""
+    return _moved(entered, frame, arrays)
+
+
+def out_of_frame(frame: Frame, arrays: Arrays) -> Arrays:
+    """Positions, log densities and gradients in the posterior's own coordinates, from those in a frame."""
+    return _moved(left, frame, arrays)
+
+
+def _moved(move: Callable[..., tuple[np.ndarray, ...]], frame: Frame, arrays: Arrays) -> Arrays:
     shape = arrays["lp"].shape
-    flat = tuple(arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
-    moved = entered(frame, *(flat if out_of is None else left(out_of, *flat)))
+    flat = (arrays[n].reshape(-1, *arrays[n].shape[len(shape) :]) for n in ("position", "lp", "gradient"))
+    moved = move(frame, *flat)
     return {n: v.reshape(*shape, *v.shape[1:]) for n, v in zip(("position", "lp", "gradient"), moved, strict=True)}
 
 
