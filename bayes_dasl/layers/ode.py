@@ -159,7 +159,7 @@ class ODE(AbstractTrajectory):
 
     @property
     def pointwise(self) -> bool:
-        return True
+        return not (self.sums or self.means)
 
     @property
     def trajectories(self) -> list[AbstractTrajectory] | None:

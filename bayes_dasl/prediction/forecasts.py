@@ -25,7 +25,7 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
-from .future_forcings import members_of, paired, refuse_a_gap
+from .future_forcings import known_forcings, members_of, paired, refuse_a_gap
 from .identity import OWN, model_of
 from .members import repeated, repetitions
 from .on_demand import on_demand
@@ -290,7 +290,7 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
     """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
-    observed, known, index = fitted_observables(post), _known_forcings(model, post, members[0]), model.index
+    observed, known, index = fitted_observables(post), known_forcings(model, post, members[0]), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
     for name, data in itertools.product(model.layer.forcings, members):
@@ -353,19 +353,12 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
     forcings = list(model.layer.forcings)
     index = model.index
-    known = model.in_numbers(_known_forcings(model, post, data))
+    known = model.in_numbers(known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
-
-
-def _known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
-    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
-    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
-    own = [dim for dim in known.dims if dim != model.index]
-    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

@@ -52,3 +52,10 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
             f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
             "between too, as by xr.concat([test, later], 'time')"
         )
+
+
+def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
+    """The forcings of the fit; those that differ between members for those that are asked for, NaN of new ones."""
+    known = post["constant_data"].to_dataset()[list(model.layer.forcings)]
+    own = [dim for dim in known.dims if dim != model.index]
+    return known.reindex({dim: data[dim].values for dim in own}).reset_coords(drop=True)

@@ -78,7 +78,7 @@ class Centring:
                     factor = jnp.diagonal(factor, axis1=-2, axis2=-1)
                 else:
                     standard = mean + at_xi / factor
-                x, volume = x.at[at].set(standard.ravel()), volume - jnp.sum(jnp.log(factor))
+                x, volume = x.at[at].set(jnp.ravel(standard)), volume - jnp.sum(jnp.log(factor))
             values[path] = site.value(x, values)[0]
         return x, volume
 
@@ -107,7 +107,7 @@ class Centring:
             at = slice(site.start, site.start + site.size)
             if (way := site.way(values)) is not None:
                 z = x[at].reshape(site.bijector.inverse_shape(site.shape))
-                own = own.at[at].set(way(z).ravel())
+                own = own.at[at].set(jnp.ravel(way(z)))
                 pulled = jax.vjp(lambda u, way=way: way.inv(u), way(z))[1](by_likelihood[at].reshape(z.shape))[0]
                 score, free = score.at[at].set(pulled.ravel()), free.at[at].set(True)
             values[path] = site.value(x, values)[0]
