@@ -19,12 +19,12 @@ from numpyro.infer.util import log_density
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
 from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
-from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, refuse_unsaid, told, unit_of
+from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, unit_of
 from .data.layer_inputs import Inputs, OwnTimes, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
-from .layers.layer import AbstractPopulation, of_members
+from .layers.layer import AbstractPopulation, of_members, refuse_open_times
 from .noise import AbstractNoise
 from .random import Module, Values, is_function, paths, sample
 
@@ -342,7 +342,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
     if has_dates(data, model.index):
-        _refuse_numbers_for_dates(model.layer, data)
+        refuse_open_times(model.layer, data)
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):
@@ -360,15 +360,6 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     observed = {name: _observed(model, data, name) for name in model.observables}
     check_shapes(model, model.inputs(data))
     return observed
-
-
-def _refuse_numbers_for_dates(layer: AbstractLayer, data: xr.Dataset) -> None:
-    """Raises: DataError or ModelError where it is left open what rates, or numbers that are times, mean for dates."""
-    start = getattr(layer, "start", None)
-    given = [f"start={start:g}"] if isinstance(start, float) else []
-    timed = lambda node: hasattr(node, "has_a_time")  # noqa: E731
-    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
-    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 
 def _looks_at_times(node: object) -> bool:

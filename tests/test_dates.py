@@ -36,6 +36,13 @@ class Bucket(bd.Module):
         return {"flow": self.share * y["store"], "day": t}
 
 
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"flow": -self.rate * y["flow"]}
+
+
 def bucket(share=0.3, **more):
     return bd.Difference(Bucket(share), {"store": 10.0}, Bucket.flow, forcings="rain", **more)
 
@@ -178,6 +185,25 @@ class TestModel:
         at = plain.prior(3, key=jax.random.key(0))
         np.testing.assert_array_equal(jax.vmap(dated.log_density)(at), jax.vmap(plain.log_density)(at))
 
+    @pytest.mark.parametrize("units", ["h", "h since 2001-01-01", "s since 2000-12-31"])
+    def test_solves_as_well_long_after_1970(self, units):
+        rate = 0.3 / (3600 if units.startswith("s ") else 1)
+        decaying = bd.Model(bd.ODE(Decay(rate), {"flow": 8.0}, units={"time": units}), bd.NormalNoise(1.0))
+        minutes = np.array([0, 1, 7, 60, 600])
+        times = DAYS[0] + minutes * np.timedelta64(1, "m")
+        found = decaying.predict(decaying.inputs(xr.Dataset(coords={"time": times})))
+        np.testing.assert_allclose(found.values["flow"], 8.0 * np.exp(-0.3 * minutes / 60), rtol=1e-5)
+
+    def test_a_filter_looks_back_at_dates(self):
+        def filtered(**more):
+            layer = bd.Kalman(Decay(bd.between(0.1, 1.0)), {"flow": 0.3}, {"flow": 3.0}, {"flow": 1.0}, **more)
+            return bd.Model(layer, bd.NormalNoise(0.2))
+
+        seen = data()[["flow"]].isel(time=[0, 1, 2, 4, 7])
+        dated, plain = pose(filtered(units={"time": "day since 2001-01-01"}), seen), pose(filtered(), in_days(seen))
+        at = plain.prior(1, key=jax.random.key(0))[0]
+        assert float(dated.log_density(at)) == float(plain.log_density(at))
+
     def test_counts_in_the_unit_of_its_rates(self):
         hours = data(DAYS[0] + np.arange(30) * np.timedelta64(30, "m"))
         found = model(bucket(length=0.5, units={"time": "h since 2001-01-01"})).inputs(hours)
@@ -213,12 +239,6 @@ class TestModel:
         pose(model(bucket(bd.between(0.1, 0.6), start=0.0, units={"time": "day since 2001-01-01"})), data())
 
     def test_refuses_a_jump_likewise(self):
-        class Decay(bd.Module):
-            rate: bd.Scalar
-
-            def __call__(self, t, y, u):
-                return {"flow": -self.rate * y["flow"]}
-
         def dosed(**units):
             ode = bd.ODE(Decay(bd.between(0.1, 1.0)), {"flow": 1.0}, jumps=bd.Jump(3.0, {"flow": 1.0}), units=units)
             return bd.Model(ode, bd.NormalNoise(0.2))
@@ -228,13 +248,13 @@ class TestModel:
         pose(dosed(time="day since 2001-01-01"), data())
 
     def test_units_of_rates_are_compared_with_that_of_the_dates(self):
-        class Decay(bd.Module):
+        class Hourly(bd.Module):
             rate: bd.Scalar = bd.field(units="1/h")
 
             def __call__(self, t, y, u):
                 return {"flow": -self.rate * y["flow"]}
 
-        decaying = bd.Model(bd.ODE(Decay(bd.between(0.1, 1.0)), {"flow": 1.0}), bd.NormalNoise(0.2))
+        decaying = bd.Model(bd.ODE(Hourly(bd.between(0.1, 1.0)), {"flow": 1.0}), bd.NormalNoise(0.2))
         with pytest.raises(ModelError, match=r"comes out 0.04167 times as large"):
             bd.fit(decaying, data(), Sifting(), progress=False)
 
@@ -345,6 +365,18 @@ class TestSaid:
         assert set(baselines(found)) == set(baselines(plain)) and len(baselines(found)) == 3
         for name, make in baselines(found).items():
             np.testing.assert_allclose(make(found, ahead)["y"], baselines(plain)[name](plain, later)["y"], rtol=1e-12)
+
+
+def test_members_of_a_population_have_dates_too():
+    each = bd.Each(bucket(bd.varying(np.array([0.2, 0.5])), start="2001-01-01"), ["hill", "plain"], dim="site")
+    both = bd.Model(each, {"flow": bd.NormalNoise(bd.between(0.1, 1.0))})
+    flow = np.stack([data()["flow"].values] * 2, axis=1)
+    seen = data().assign(flow=(("time", "site"), flow)).assign_coords(site=["hill", "plain"])
+    fc = bd.forecast(both, bd.fit(both, seen, Sifting(draws=20), progress=False), seen)
+    assert fc["predictions"]["flow"].sel(site="hill")["time"].values[-1] == np.datetime64("2001-01-30")
+    for figure in (bd.plots.plot_members(fc, seen, None, "flow"), bd.plots.plot_vpc(fc, seen, "flow")):
+        low, high = figure.axes[0].get_xlim()
+        assert low < 11323 and high > 11352
 
 
 class TestStudy:

@@ -135,3 +135,20 @@ def test_refuses_a_gap_between_the_fit_and_the_forecast(post):
 def test_refuses_more_members_than_draws(post):
     with pytest.raises(DataError, match="121 members of the forcings are more than the 120 draws"):
         bd.forecast(MODEL, post, rain(np.zeros((5, 121)), members=True))
+
+
+def test_an_ensemble_for_each_member_of_a_population(amounts):
+    """Rain that differs between sites, in several futures: each draw has one future of all sites."""
+    step = bd.Difference(
+        Bucket(bd.varying(np.array([0.2, 0.3]))), {"store": 10.0}, Bucket.flow, forcings="rain", start="2001-01-01"
+    )
+    model = bd.Model(bd.Each(step, ["hill", "plain"], dim="site"), {"flow": bd.NormalNoise(bd.between(0.1, 2.0))})
+    both = TRAIN.expand_dims(site=["hill", "plain"], axis=1)
+    post = bd.fit(model, both, Sifting(draws=20), progress=False)
+    ahead = xr.concat([rain(amounts, members=True), rain(2.0 * amounts, members=True)], "site")
+    ahead = ahead.assign_coords(site=["hill", "plain"]).transpose("time", "site", "member")
+    fc = bd.forecast(model, post, ahead)
+    member = fc["sample_stats_predictions"]["forcing_member"].values
+    alone = bd.forecast(model, post, ahead.isel(member=3))
+    ours, theirs = (found["conditional_mean"]["flow"].values[member == 3] for found in (fc, alone))
+    np.testing.assert_allclose(ours, theirs, rtol=1e-12)

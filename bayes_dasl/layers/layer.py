@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
+import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import dotted, frozen
+from ..data.dates import refuse_unsaid
 from ..data.layer_inputs import Inputs, OwnTimes
 from ..errors import ModelError
 from ..random import Module, Values, VectorField, is_function
@@ -386,6 +388,17 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
     mismatches = {f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()}
     return prediction(values, ok, stats, mismatches=mismatches, **more)
+
+
+def refuse_open_times(layer: AbstractLayer, data: xr.Dataset) -> None:
+    """Refuse a layer that leaves open what its rates, or its numbers that are times, mean for data with dates.
+
+    Raises: DataError or ModelError that says how to state it.
+    """
+    start, timed = getattr(layer, "start", None), lambda node: hasattr(node, "has_a_time")
+    given = [f"start={start:g}"] if isinstance(start, float) else []
+    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
+    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 
 def is_layer(part: Any) -> bool:

@@ -103,7 +103,7 @@ def positions(values: Any) -> np.ndarray:
 
 def along_dates(ax: Axes, most: int = 6) -> None:
     """An axis whose positions are those of dates."""
-    locator = AutoDateLocator(minticks=3, maxticks=most)
+    locator = AutoDateLocator(minticks=min(3, most), maxticks=most)
     ax.xaxis.set_major_locator(locator)
     ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
 

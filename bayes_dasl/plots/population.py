@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.datasets import index_of
+from ..data.dates import are_dates
 from ..errors import MismatchError
 from ..judgement.matching import in_units_of_forecast
 from ._style import (
@@ -21,9 +22,11 @@ from ._style import (
     STYLE,
     VERMILION,
     WIDTH,
+    along_dates,
     axis_label,
     note,
     plain,
+    positions,
     predictions_of,
     say_left_out,
     time_axis,
@@ -60,7 +63,7 @@ def plot_members(
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows), layout="constrained")
         axes = np.asarray(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
-        time = np.asarray(predictions[index].values)
+        time = positions(predictions[index].values)
         for ax, member in zip(axes, members, strict=False):
             own = predictions.sel({dim: member})
             draws = finite_draws(own)
@@ -107,7 +110,7 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
     drawn = both.transpose("chain", "draw", index, dim).values
     draws = drawn.reshape(math.prod(drawn.shape[:2]), values.size)
     draws = draws[np.isfinite(draws).all(1)]
-    at = np.broadcast_to(np.asarray(seen[index].values, float)[:, None], seen.shape).ravel()
+    at = np.broadcast_to(positions(seen[index].values)[:, None], seen.shape).ravel()
     kept = np.isfinite(values)
     if not kept.any() or not len(draws):
         raise MismatchError("none of the data lie at times and members of the forecast: forecast at those of the data")
@@ -153,7 +156,10 @@ def _name(dim: str, member: object) -> str:
 def _labelled(fig: Figure, axes: np.ndarray, columns: int, predictions: xr.DataArray, observable: str) -> None:
     for ax in axes:
         time_axis(ax, predictions[index_of(predictions)])
-        ax.xaxis.set_major_locator(MaxNLocator(3))
+        if are_dates(predictions[index_of(predictions)]):
+            along_dates(ax, 3)
+        else:
+            ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set_xlabel("")
     for ax in axes[-columns:]:
         ax.tick_params(labelbottom=True)

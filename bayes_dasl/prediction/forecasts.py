@@ -132,9 +132,7 @@ def forecast(
     draws = draws_of(model, post)
     repeats = repetitions(post, _size(model, inputs))
     number = len(next(iter(draws.values())))
-    drives = (
-        None if len(members) == 1 else paired([_inputs(model, post, member).forcings for member in members], number)
-    )
+    drives = None if len(members) == 1 else paired([_inputs(model, post, member) for member in members], number)
     seen_along = watched(model, inputs, number) if drives is None else None
     pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
@@ -308,7 +306,7 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     both = np.intersect1d(then[index].values, now[index].values)
     old, new = (series.sel({index: both}).transpose(index, ...).values for series in (then, now))
     differs = ~np.isclose(old, new, rtol=1e-9, atol=0.0)
-    changed = both[differs.reshape(len(both), -1).any(1)]
+    changed = both[differs.any(tuple(range(1, differs.ndim)))]
     added = np.setdiff1d(now[index].values, both)
     added = added[added <= then[index].values[-1]]
     if not added.size or not model.layer.begins:  # where rows know nothing of each other

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from ..data.dates import are_dates, dates, told
-from ..data.layer_inputs import AbstractForcing
+from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model
 from .predictive import Drives
@@ -19,20 +19,21 @@ MEMBER = "member"
 
 def members_of(model: Model, data: xr.Dataset) -> list[xr.Dataset]:
     """The data with each member of an ensemble of forcings; as they are where there is none."""
-    if not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
+    ours = getattr(model.layer, "dim", None) != MEMBER  # the members of a population may be called so too
+    if not ours or not any(MEMBER in data[name].dims for name in model.layer.forcings if name in data):
         return [data]
     return [data.isel({MEMBER: number}, drop=True) for number in range(data.sizes[MEMBER])]
 
 
-def paired(forcings: Sequence[dict[str, AbstractForcing]], draws: int) -> Drives:
+def paired(members: Sequence[Inputs], draws: int) -> Drives:
     """The forcings of all members of an ensemble, each of which drives as many draws as any other.
 
     Raises: DataError for more members than draws.
     """
-    if len(forcings) > draws:
-        raise DataError(f"{len(forcings)} members of the forcings are more than the {draws} draws: take fewer of them")
-    of_all = jax.tree.map(lambda *leaves: jnp.stack(leaves), *forcings)
-    return Drives(of_all, np.arange(draws) % len(forcings))
+    if len(members) > draws:
+        raise DataError(f"{len(members)} members of the forcings are more than the {draws} draws: take fewer of them")
+    driving = [(member.forcings, member.own_forcings) for member in members]
+    return Drives(jax.tree.map(lambda *leaves: jnp.stack(leaves), *driving), np.arange(draws) % len(members))
 
 
 def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:

@@ -50,11 +50,11 @@ class Drives(NamedTuple):
     """An ensemble of forcings, of which each draw has one member.
 
     Args:
-        forcings: by name, with a leading axis of members on every array.
+        forcings: those of `Inputs`, and its own ones of a population, with a leading axis of members on every array.
         of_draw: which member a draw has, `(draw,)`.
     """
 
-    forcings: dict[str, Any]
+    forcings: tuple[dict[str, Any], dict[str, Any]]
     of_draw: np.ndarray
 
 
@@ -220,8 +220,8 @@ def _one_draw(
     def one(draw, key):
         inputs = driven_alike
         if ensemble is not None:
-            forcings = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
-            inputs = dataclasses.replace(inputs, forcings=forcings)
+            forcings, own = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
+            inputs = dataclasses.replace(inputs, forcings=forcings, own_forcings=own)
             draw = {path: value for path, value in draw.items() if path != _MEMBER}
         realised, states = realise(model, draw), []
         if times is not None:
