@@ -12,9 +12,10 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._jax.tree import FrozenDict, prepared
-from ..data.layer_inputs import KINDS, AbstractForcing, Inputs, Linear, Step
+from ..data.layer_inputs import KINDS, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
-from ..random import Module, Unknown, Values, VectorField, is_function, is_random
+from ..random import Unknown, Values, VectorField, is_function, is_random
+from ._forced import Forced, last_part
 from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
 from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
@@ -24,9 +25,6 @@ from .event import Event, as_events, solve_with_events
 from .implicit import find_root
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
-
-# Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
-_LAST_PART = 1e-12
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:
@@ -292,7 +290,7 @@ class ODE(AbstractTrajectory):
         if self._sudden:
             last = jax.tree.map(lambda y: y[-1], states)
             # Those at the start have acted already, however short the solve.
-            begun = jnp.maximum(_last_part(inputs), inputs.start)
+            begun = jnp.maximum(last_part(inputs), inputs.start)
             after = self._jumped(inputs, end, last, lambda times: (times > begun) & (times <= end))
             at_end = inputs.times == end
             states = jax.tree.map(lambda y, new: jax.vmap(lambda e, y: jnp.where(e, new, y))(at_end, y), states, after)
@@ -359,9 +357,9 @@ class ODE(AbstractTrajectory):
         rates = self._rates(inputs, y)
         return jumped(self._sudden, due, t, y, self._forced(inputs), lambda t, y: rates(t, y, None))
 
-    def _forced(self, inputs: Inputs) -> "_Forced":
+    def _forced(self, inputs: Inputs) -> Forced:
         given = self.doses if isinstance(self.doses, Schedule) else None
-        return _Forced({name: inputs.forcings[name] for name in self.forcings}, given)
+        return Forced({name: inputs.forcings[name] for name in self.forcings}, given)
 
     def _discontinuities(self, inputs: Inputs) -> tuple[Any, Any]:
         """Times at which steps must end, and those at which they must start anew; none if there are no such times."""
@@ -369,20 +367,20 @@ class ODE(AbstractTrajectory):
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
         breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self._sudden)]
-        inside = lambda t: jnp.where((t > inputs.start) & (t <= _last_part(inputs)), t, jnp.inf)  # noqa: E731
+        inside = lambda t: jnp.where((t > inputs.start) & (t <= last_part(inputs)), t, jnp.inf)  # noqa: E731
         return (
             jnp.concatenate([*kinks]) if kinks else None,
             inside(jnp.concatenate([*breaks])) if breaks else None,
         )
 
-    def _field(self, forced: "_Forced") -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
+    def _field(self, forced: Forced) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone."""
         field = prepared(self.vector_field)
         return lambda t, y: forced.infused(t, _checked_rates(field(t, y, forced(t)), y))
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
-        rates = self._field(_up_to_the_end(self._forced(inputs), _last_part(inputs)))
+        rates = self._field(self._forced(inputs).up_to(last_part(inputs)))
         # Forward mode through an explicit solver needs no protection: no step that is rejected is multiplied by zero.
         if isinstance(self.adjoint, diffrax.ForwardMode) and not isinstance(
             self.solver, diffrax.AbstractImplicitSolver
@@ -391,31 +389,6 @@ class ODE(AbstractTrajectory):
         known = _strong(jax.lax.stop_gradient((inputs.start, initial)))
         closed = eqx.filter_closure_convert(rates, *known)
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
-
-
-class _Forced(Module):
-    """The forcings as one function of time: the `u` of a vector field; and infusions, which it need not know."""
-
-    forcings: dict[str, AbstractForcing]
-    given: Schedule | None = None
-    last: Any = jnp.inf
-
-    def __call__(self, t: Any) -> dict[str, Any]:
-        return {name: force(t) for name, force in self.forcings.items()}
-
-    def infused(self, t: Any, rates: dict[str, Any]) -> dict[str, Any]:
-        more = self.given.rates(t, self.last) if self.given is not None else {}
-        return {name: rate + more[name] if name in more else rate for name, rate in rates.items()}
-
-
-def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
-    """Forcings without the steps at the end of the solve, which the last stage of the last step would see."""
-
-    def held(force):
-        return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
-
-    forcings = {name: held(f) if isinstance(f, Step) else f for name, f in forced.forcings.items()}
-    return _Forced(forcings, forced.given, last)
 
 
 def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
@@ -435,11 +408,6 @@ def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
 def _strong(tree: Any) -> Any:
     """Arrays of a tree with types of their own, not those of Python's numbers: a closed function insists on them."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
-
-
-def _last_part(inputs: Inputs) -> Any:
-    start, end = inputs.start, inputs.times[-1]
-    return end - _LAST_PART * (jnp.abs(start) + jnp.abs(end))
 
 
 def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:

@@ -432,6 +432,30 @@ MUTANTS = (
         ("tests/test_jump.py::TestEdges::test_one_time_only",),
     ),
     Mutant(
+        "an infusion that begins later has given as much", "bayes_dasl/layers/doses.py",
+        "pulses.amount - _late(pulses.begin) * pulses.rate",
+        "pulses.amount - 0 * pulses.rate",
+        ("tests/test_doses.py::TestEvents::test_doses_infusions_repeats_and_resets",),
+    ),
+    Mutant(
+        "an infusion goes on after a reset", "bayes_dasl/layers/doses.py",
+        "jnp.minimum(begin + duration, given.until), begin < given.until",
+        "begin + duration, begin < given.until",
+        ("tests/test_doses.py::TestEvents::test_doses_infusions_repeats_and_resets",),
+    ),
+    Mutant(
+        "a steady state counts the dose of its record twice", "bayes_dasl/layers/compartments.py",
+        "- lag + steady.interval  # of",
+        "- lag  # of",
+        ("tests/test_compartments.py::test_every_event_is_the_sum_of_matrix_exponentials",),
+    ),
+    Mutant(
+        "a row is called by its place", "bayes_dasl/data/frames.py",
+        'f"line {label + 2}"',
+        'f"line {label + 1}"',
+        ("tests/test_tables.py::test_bad_tables",),
+    ),
+    Mutant(
         "gaps times their scale", "bayes_dasl/layers/shooting.py",
         "each = (ended[name] - begins[name][1:]) / self._gaps[name]",
         "each = (ended[name] - begins[name][1:]) * self._gaps[name]",
