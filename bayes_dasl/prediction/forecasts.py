@@ -16,7 +16,7 @@ from jaxtyping import Array, Float
 
 from .._jax.keys import as_key, printable
 from ..data.datasets import checked_times
-from ..data.layer_inputs import Inputs, interpolated
+from ..data.layer_inputs import Inputs, Past, interpolated
 from ..errors import DataError
 from ..model import Model, check_shapes
 from .conditional import noise_group
@@ -290,7 +290,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         start = min(start, float(times[0]))
     if times[0] < start:
         raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
-    past = model.past(fitted_observables(post))
+    past = _past(model, post, data)
     if not model.layer.forcings:
         return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
@@ -303,6 +303,18 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
+
+
+def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
+    """What the model looks back at, at the places that are asked for: NaN at those that were not observed."""
+    fitted = fitted_observables(post)
+    past = model.past(fitted)
+    places = {name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)}
+    if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
+        return past
+    arrays = xr.Dataset({n: (model.dims(n), np.asarray(v)) for n, v in past.values.items()}, coords=places)
+    there = arrays.reindex({name: data[name] for name in places})
+    return dataclasses.replace(past, values={n: jnp.asarray(there[n].values) for n in past.values})
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
