@@ -55,6 +55,7 @@ from .judgement import (
     score as score,
 )
 from .layers import (
+    DDE as DDE,
     ODE as ODE,
     PDE as PDE,
     SDE as SDE,

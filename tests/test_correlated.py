@@ -1,11 +1,15 @@
 """Correlated noise against dense normal distributions: density, forecasts and the paths that are drawn."""
 
+import dataclasses
+
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from numpyro.handlers import block, condition
 from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
@@ -116,16 +120,12 @@ class TestDensity:
 
 
 def _conditioned(model, level):
-    from numpyro.handlers import block, condition
-
     path = "layer.function.level"
     return block(condition(model, {path: jnp.asarray(level)}), hide=[path])
 
 
 def _ahead(model, data):
     inputs = model.inputs(data)
-    import dataclasses
-
     past = dataclasses.replace(inputs.past, same=False)
     return dataclasses.replace(inputs, times=jnp.asarray(LATER), past=past)
 
@@ -195,7 +195,7 @@ class TestFit:
         assert abs(neighbours) < 4 / np.sqrt(innovations.size)
 
     def test_residuals_are_judged_as_they_came(self, correlated, forecast):
-        model, post, train, whole = correlated
+        _, post, _, whole = correlated
         verdict = bd.diagnose(post, forecast, whole.isel(time=slice(100, None)))
         assert not [f for f in verdict.findings if f.aspect == "model" and f.level != "good"]
 
@@ -284,7 +284,6 @@ class TestPopulation:
     def test_the_future_of_one_member_goes_on_from_its_own_residuals(self, model, data):
         from bayes_dasl.prediction.forecasts import _past
 
-        problem = pose(model, data)
         tree = xr.DataTree.from_dict({"fitted_data": data})
         asked = xr.Dataset(coords={"time": LATER, "subject": [5.0]})
         past = _past(model, tree, asked)
@@ -332,11 +331,50 @@ class TestProblem:
         assert np.all(np.abs(np.cov(drawn.T) - exact) < 4.5 * error)
 
 
+class TestWhite:
+    def test_may_vary(self):
+        """The white noise of each datum is that at its own time, also in the past of a forecast."""
+        white = bd.VaryingScale(0.4, lambda t, y, u: {"log": 0.1 * t})
+        model, data = _model(bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), white)), _data()
+        given = _conditional(model, _ahead(model, data))
+        seen = np.isfinite(data["y"].values)
+        times = TIMES[seen]
+        known = _decays(times, times) + np.diag((0.4 * np.exp(0.1 * times)) ** 2)
+        across = _decays(LATER, times)
+        mean = across @ np.linalg.solve(known, _residuals(data, False)[seen])
+        left = SCALE**2 - np.sum(across * np.linalg.solve(known, across.T).T, axis=1)
+        np.testing.assert_allclose(given.alone.loc, line(LATER) + mean, rtol=1e-9)
+        np.testing.assert_allclose(given.variance, left + (0.4 * np.exp(0.1 * LATER)) ** 2, rtol=1e-9)
+
+
+class TestTrajectories:
+    @pytest.mark.slow
+    def test_states_given_in_place_of_solves_lie_at_the_past_too(self):
+        """A hybrid's forecast keeps the states along its paths: those of the times asked for alone."""
+        from bayes_dasl.prediction.predictive import Pusher, Watched
+
+        network = bd.Network(
+            eqx.nn.MLP(1, 1, 2, 1, jnp.tanh, key=jax.random.key(0)), {"y": (2.0, 1.0)}, outputs=("y",), scale=0.1
+        )
+        model = bd.Model(
+            bd.ODE(bd.Residual(lambda t, y, u: {"y": -0.1 * y["y"]}, network), {"y": 2.0}),
+            bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), 0.1),
+        )
+        problem = pose(model, _data())
+        draws = {path: np.asarray(v)[None] for path, v in problem.constrain(jnp.zeros(problem.dimension)).items()}
+        past = dataclasses.replace(problem.inputs.past, same=False)
+        inputs = dataclasses.replace(problem.inputs, times=jnp.asarray(LATER), past=past)
+        plain = Pusher(model, inputs, draws, key=jax.random.key(0)).whole()
+        pusher = Pusher(
+            model, inputs, draws, key=jax.random.key(0), watched=Watched(np.array([0]), np.arange(LATER.size))
+        )
+        np.testing.assert_allclose(pusher.whole().mean["y"], plain.mean["y"], rtol=1e-12)
+        assert pusher.watched_states[0]["y"].shape == (1, LATER.size)
+
+
 class TestMembers:
     def test_moved_draws_hold_together(self):
         from bayes_dasl.prediction.members import repeated
-        from bayes_dasl.prediction.predictive import push
-
         from bayes_dasl.prediction.predictive import Pusher
 
         model = _model(bd.CorrelatedLogNoise(bd.OrnsteinUhlenbeck(SCALE, TIME)))
@@ -352,7 +390,7 @@ class TestMembers:
 class TestRefusals:
     @pytest.mark.usefixtures("unchecked")
     def test_what_is_no_process(self):
-        with pytest.raises(ModelError, match="process must be one such as bd.AR1"):
+        with pytest.raises(ModelError, match=r"process must be one such as bd\.AR1"):
             bd.CorrelatedNoise(0.5)
 
     @pytest.mark.parametrize(

@@ -293,7 +293,7 @@ class ODE(AbstractTrajectory):
     def _field(self, forced: Callable) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone."""
         field = prepared(self.vector_field)
-        return lambda t, y: _checked_rates(field(t, y, forced(t)), y)
+        return lambda t, y: checked_rates(field(t, y, forced(t)), y)
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
@@ -326,7 +326,7 @@ def _up_to_the_end(forced: _Forced, last: Any) -> _Forced:
     return _Forced({name: held(f) if isinstance(f, Step) else f for name, f in forced.forcings.items()})
 
 
-def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
     if not isinstance(rates, Mapping):
         raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
     if set(rates) != set(y):

@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
+from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
@@ -68,8 +69,8 @@ class CorrelatedNoise(AbstractNoise):
             )
         if none and self.process.begins is not None:
             raise ModelError(
-                f"{type(self.process).__name__} begins at zero, where data would have no noise at all: give white noise "
-                "beside it"
+                f"{type(self.process).__name__} begins at zero, where data would have no noise at all: give white "
+                "noise beside it"
             )
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
@@ -171,7 +172,7 @@ class HeldTogether(dist.Distribution):
             values = transform(values)
         return values
 
-    def log_prob(self, value: Any) -> Array:
+    def log_prob(self, value: Any) -> Any:
         return self.alone.log_prob(value)
 
 
@@ -263,4 +264,4 @@ def _where(condition: Array, a: Array, b: Array) -> Array:
 
 
 def _is_zero(value: Any) -> bool:
-    return eqx.is_array_like(value) and not isinstance(value, jax.core.Tracer) and jnp.ndim(value) == 0 and value == 0
+    return eqx.is_array_like(value) and not isinstance(value, Tracer) and jnp.ndim(value) == 0 and value == 0

@@ -1,11 +1,11 @@
-"""How residuals hang together along the index: linear processes of one or two numbers that know no more than the last."""
+"""How residuals hang together along the index: linear Gaussian processes whose future hangs on their present alone."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from .._statistics.distributions import bounds, describe_distribution, may_be_negative
@@ -102,14 +102,15 @@ class AR1(AbstractProcess):
     step: float = eqx.field(default=1.0, static=True, converter=float)
 
     def __check_init__(self):
-        check_scalar(self.correlation, "AR1.correlation")
-        if is_random(self.correlation):
-            ends = bounds(self.correlation.support)
+        given: Any = self.correlation
+        check_scalar(given, "AR1.correlation")
+        if is_random(given):
+            ends = bounds(given.support)
             fine = ends.get("lower", -1.0) >= 0 and ends.get("upper", 2.0) <= 1
         else:
-            fine = isinstance(self.correlation, jax.core.Tracer) or 0 <= float(self.correlation) < 1
+            fine = isinstance(given, Tracer) or 0 <= float(given) < 1
         if not fine:
-            what = describe_distribution(self.correlation) if is_random(self.correlation) else self.correlation
+            what = describe_distribution(given) if is_random(given) else given
             raise ModelError(f"AR1.correlation must lie between 0 and 1, as dist.Uniform(0, 1) does, not {what}")
         if not self.step > 0:
             raise ModelError(f"AR1: the step must be positive, not {self.step}")
