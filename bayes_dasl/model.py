@@ -22,8 +22,7 @@ from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
-from .noise import AbstractNoise, CorrelatedNoise
-from .noise.correlated import Before
+from .noise import AbstractNoise
 from .random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
@@ -260,29 +259,22 @@ class Model(Module):
         """
         found: dict[str, dist.Distribution] = {}
         for name in self.observables:
-            noise, value = self.noise_at(name, prediction.values, inputs), prediction.values[name]
-            if isinstance(noise, CorrelatedNoise):
-                if name in prediction.variances:
-                    raise ModelError(
-                        f"the layer predicts a variance of '{name}' too, which needs bd.NormalNoise, not "
-                        f"{type(noise).__name__}"
-                    )
-                found[name] = noise.given(value, inputs.times, self._before(name, prediction, inputs))
+            noise: Any = self.noise_at(name, prediction.values, inputs)
+            value, variance = prediction.values[name], prediction.variances.get(name)
+            if noise.looks_back:
+                found[name] = noise.given(value, inputs.times, self._before(name, prediction, inputs), variance)
             else:
-                found[name] = noise.around(value, prediction.variances.get(name))
+                found[name] = noise.around(value, variance)
         return found
 
-    def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Before | None:
-        """The residuals that correlated noise looks back at."""
+    def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
+        """What was seen of an observable whose noise looks back."""
         past = inputs.past
         if past is None or name not in past.values:
             return None
-        then = dataclasses.replace(inputs, times=inputs.times if past.same else past.times)
-        noise, predicted = self.noise_at(name, prediction.before, then), prediction.before[name]
-        seen = ~jnp.isnan(past.values[name])
-        residuals = noise.link(jnp.where(seen, past.values[name], 1.0)) - noise.link(predicted)
-        white = jnp.broadcast_to(jnp.asarray(getattr(noise, "white", 0.0)), predicted.shape)
-        return Before(then.times, residuals, seen, white, past.same)
+        then = inputs if past.same else dataclasses.replace(inputs, times=past.times)
+        noise: Any = self.noise_at(name, prediction.before, then)
+        return noise.before(then.times, past.values[name], prediction.before[name], same=past.same)
 
     def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
         """The noise of an observable at all times, given what the layer of a realised model predicts.

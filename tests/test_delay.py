@@ -200,7 +200,7 @@ class TestModel:
         tight = bd.tightened(model, 100.0)
         assert tight.layer.longest_step == pytest.approx(0.1 / 100**0.25)
         data = xr.Dataset({"y": ("time", self.TIMES)}, {"time": self.TIMES})
-        values = {"layer.vector_field.rate": jnp.asarray(1.0), "layer.lags.past": jnp.asarray(1.3)}
+        values = {"layer.vector_field.rate": jnp.asarray(1.0), "layer.delays.past": jnp.asarray(1.3)}
         for each in (model, tight):
             inputs = each.inputs(data)
             assert bool(jax.jit(lambda v, m=each, i=inputs: realise(m, v).predict(i).ok)(values))

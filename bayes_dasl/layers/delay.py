@@ -82,7 +82,7 @@ class DDE(AbstractLayer):
 
     vector_field: VectorField
     initial: dict[str, Any]
-    lags: dict[str, Scalar]
+    delays: dict[str, Scalar]
     observe: Callable[..., Values] | None
     history: Callable[..., Values] | None
     of: Mapping[str, str] = eqx.field(static=True)
@@ -117,10 +117,10 @@ class DDE(AbstractLayer):
         check_initial(initial, observe)
         self.vector_field, self.initial, self.observe = vector_field, initial, observe
         self.forcings, self.start = several_names(forcings), start_time(start)
-        self.of, self.lags = _read(delays, initial, self.forcings)
+        self.of, self.delays = _read(delays, initial, self.forcings)
         if history is not None and not is_function(history):
             raise ModelError(f"history must be a function (t, y, u) that returns some states, not {history!r}")
-        self.history, self.longest_step = history, _longest(longest_step, self.lags)
+        self.history, self.longest_step = history, _longest(longest_step, self.delays)
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
         check_tolerances(self)
         self.interpolation, self.units = FrozenDict(interpolation), FrozenDict(units)
@@ -176,7 +176,7 @@ class DDE(AbstractLayer):
 
         def past(t):
             lagged = {}
-            for name, lag in self.lags.items():
+            for name, lag in self.delays.items():
                 s, state = t - jnp.asarray(lag), self.of[name]
                 before = self._before(inputs, initial, jnp.where(s < inputs.start, s, inputs.start))[state]
                 lagged[name] = jnp.where(
@@ -210,7 +210,7 @@ class DDE(AbstractLayer):
                 f"DDE would take {number} steps of {self.longest_step:g} from {start:g} to {end:g}: give a longer "
                 f"longest_step, or more than max_steps={self.max_steps}"
             )
-        lags = [jnp.asarray(lag) for lag in self.lags.values()]
+        lags = [jnp.asarray(lag) for lag in self.delays.values()]
         used = [inputs.forcings[name] for name in self.forcings]
         kinks = {id(f.times): jnp.asarray(f.times) for f in used if isinstance(f, Linear | Step)}.values()
         again = [f.times + lag for f in used if isinstance(f, Step) for lag in lags]
@@ -231,7 +231,7 @@ class DDE(AbstractLayer):
         rates, known = self._rates(inputs, initial, unravel)
         lookups = [
             self._lookups(inputs, initial, nodes, lag, of)
-            for lag, of in zip(self.lags.values(), self.of.values(), strict=True)
+            for lag, of in zip(self.delays.values(), self.of.values(), strict=True)
         ]
 
         def step(carry, at):
@@ -245,7 +245,7 @@ class DDE(AbstractLayer):
                     lookup.value(solution, stage, unravel, of)
                     for lookup, of in zip(looked, self.of.values(), strict=True)
                 ]
-                return dict(zip(self.lags, every, strict=True))
+                return dict(zip(self.delays, every, strict=True))
 
             before = [past(stage) for stage in range(len(_STAGES))]
             slope = lambda t, y, stage: safe_rates(rates, t, (y, before[stage]), known)[0]  # noqa: E731
@@ -262,7 +262,7 @@ class DDE(AbstractLayer):
         )
         rows = jnp.arange(len(lengths)), begins, lengths, lookups
         (_, solution), _ = jax.lax.scan(step, (flat, solution), rows)
-        shortest = jnp.min(jnp.stack([jnp.asarray(lag, float) for lag in self.lags.values()]))
+        shortest = jnp.min(jnp.stack([jnp.asarray(lag, float) for lag in self.delays.values()]))
         late = shortest < jnp.max(lengths) * (1 - 1e-9) if coarser == 1 else jnp.asarray(False)
         return solution._replace(ok=~late & finite(solution.states)), jnp.asarray(len(lengths))
 
@@ -279,7 +279,7 @@ class DDE(AbstractLayer):
         start = inputs.start
         past = {
             name: self._before(inputs, initial, start - jnp.asarray(lag))[self.of[name]]
-            for name, lag in self.lags.items()
+            for name, lag in self.delays.items()
         }
         known = jax.lax.stop_gradient((jnp.asarray(start, float), (ravel_pytree(initial)[0], past)))
         return eqx.filter_closure_convert(rates, *known), known

@@ -83,8 +83,32 @@ class CorrelatedNoise(AbstractNoise):
         usual = self.process.variance + jnp.square(jnp.asarray(self.white))
         return jnp.broadcast_to(jnp.sqrt(usual), prediction.shape)
 
+    def before(
+        self,
+        times: Float[Array, " past"],
+        data: Float[Array, "past ..."],
+        prediction: Float[Array, "past ..."],
+        *,
+        same: bool,
+    ) -> Before:
+        """What was seen, as residuals.
+
+        Args:
+            times: when, which rise.
+            data: NaN where missing, in the units of the observable.
+            prediction: that of the observable at these times, likewise.
+            same: whether the times that are asked for are these.
+        """
+        seen = ~jnp.isnan(data)
+        residuals = self.link(jnp.where(seen, data, 1.0)) - self.link(prediction)
+        return Before(times, residuals, seen, jnp.broadcast_to(jnp.asarray(self.white, float), data.shape), same)
+
     def given(
-        self, prediction: Float[Array, "time ..."], times: Float[Array, " time"], before: Before | None
+        self,
+        prediction: Float[Array, "time ..."],
+        times: Float[Array, " time"],
+        before: Before | None,
+        variance: Float[Array, "time ..."] | None = None,
     ) -> dist.Distribution:
         """The distribution of each datum given those before it; drawn from, they hold together.
 
@@ -92,7 +116,12 @@ class CorrelatedNoise(AbstractNoise):
             prediction: that of the observable, `(time, …)`, in its units.
             times: those of the prediction, which never fall.
             before: what was seen; none for draws from what is known of no datum.
+            variance: that of the prediction itself, which must be none.
+
+        Raises: ModelError for such a variance.
         """
+        if variance is not None:
+            raise ModelError(f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}")
         process, white = self.process, jnp.broadcast_to(jnp.asarray(self.white, float), prediction.shape)
         if before is None:
             nothing = jnp.zeros((0, *prediction.shape[1:]))

@@ -8,8 +8,6 @@ import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
 
-from ..noise.correlated import HeldTogether
-
 type Parameters = Mapping[str, Any]
 
 
@@ -26,7 +24,7 @@ class Conditional(NamedTuple):
 
 def alone(distribution: dist.Distribution) -> dist.Distribution:
     """The distribution of each datum, where draws of several hold together."""
-    return distribution.alone if isinstance(distribution, HeldTogether) else distribution
+    return getattr(distribution, "alone", distribution)
 
 
 def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
