@@ -347,6 +347,16 @@ class TestWhite:
         np.testing.assert_allclose(given.variance, left + (0.4 * np.exp(0.1 * LATER)) ** 2, rtol=1e-9)
 
 
+class TestCheck:
+    def test_priors_are_judged_without_the_data(self):
+        """Of one step ahead data that wander together would lie within any prior."""
+        data = _data(missing=())
+        data["y"] += 50.0
+        found = bd.check(_model(bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))), data)
+        (prior,) = [f for f in found.findings if f.subject == "prior of y"]
+        assert prior.level != "good"
+
+
 class TestTrajectories:
     @pytest.mark.slow
     def test_states_given_in_place_of_solves_lie_at_the_past_too(self):
