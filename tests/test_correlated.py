@@ -347,6 +347,18 @@ class TestWhite:
         np.testing.assert_allclose(given.variance, left + (0.4 * np.exp(0.1 * LATER)) ** 2, rtol=1e-9)
 
 
+class TestSteps:
+    def test_layers_of_steps_know_their_times_in_a_forecast(self):
+        layer = bd.Difference(lambda t, y, u: {"y": 0.9 * y["y"]}, {"y": 2.0}, start=0.0)
+        model = bd.Model(layer, bd.CorrelatedNoise(bd.AR1(SCALE, 0.5)))
+        days = np.arange(6.0)
+        inputs = model.inputs(xr.Dataset({"y": ("time", 2 * 0.9**days + 0.4)}, {"time": days}))
+        past = dataclasses.replace(inputs.past, same=False)
+        ahead = dataclasses.replace(inputs, times=jnp.asarray([6.0, 8.0]), past=past)
+        found = jax.jit(lambda: model.conditional(model.predict(ahead), ahead)["y"].mean)()
+        np.testing.assert_allclose(found, 2 * 0.9 ** np.array([6, 8]) + 0.4 * 0.5 ** np.array([1, 3]), rtol=1e-12)
+
+
 class TestCheck:
     def test_priors_are_judged_without_the_data(self):
         """Of one step ahead data that wander together would lie within any prior."""

@@ -5,6 +5,7 @@ from abc import abstractmethod
 from typing import Any
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
@@ -126,6 +127,8 @@ class Inputs(eqx.Module):
             every = jnp.unique(jnp.concatenate(both), size=sum(t.size for t in both), fill_value=jnp.inf)
             every = jnp.where(jnp.isinf(every), jnp.max(jnp.concatenate(both)), every)
         else:
-            every = jnp.asarray(np.unique(np.concatenate([np.asarray(times) for times in both])))
+            # Known while a program is traced too, for layers that go by steps.
+            with jax.ensure_compile_time_eval():
+                every = jnp.asarray(np.unique(np.concatenate([np.asarray(times) for times in both])))
         at, then = (jnp.searchsorted(every, times) for times in both)
         return dataclasses.replace(self, times=every), at, then

@@ -26,7 +26,7 @@ from ..rows import age, go_on, held, latest
 RESULTS = Path(__file__).with_suffix(".jsonl")
 FIGURE = ROOT / "docs" / "assets" / "climate_noise.png"
 YEARS, FITTED = np.arange(140.0), 100
-SD, CORRELATIONS, SEEDS = 0.15, (0.6, 0.9), range(10)
+SD, CORRELATIONS, SEEDS = 0.15, (0.6, 0.9), range(20)
 TRUTH = (1.2, 0.7, 8.0)
 NOISES = {
     "independent": bd.NormalNoise(dist.HalfNormal(0.5)),
@@ -36,7 +36,7 @@ TASK = ("noise", "correlation", "seed")
 
 
 class TwoLayers(bd.Module):
-    """Heat of the surface and of the deep ocean (Geoffroy et al. 2013)."""
+    """Heat of the surface and of the deep ocean (Geoffroy et al. 2013), by the year."""
 
     feedback: bd.Scalar = bd.field(units="W m⁻² K⁻¹")
     exchange: bd.Scalar = bd.field(units="W m⁻² K⁻¹")
@@ -45,15 +45,13 @@ class TwoLayers(bd.Module):
     def __call__(self, t, y, u):
         forcing = 7.4 * t / 140.0
         down = self.exchange * (y["surface"] - y["deep"])
-        return {
-            "surface": (forcing - self.feedback * y["surface"] - down) / self.capacity,
-            "deep": down / 100.0,
-        }
+        gained = (forcing - self.feedback * y["surface"] - down) / self.capacity
+        return {"surface": y["surface"] + gained, "deep": y["deep"] + down / 100.0}
 
 
 def layer(feedback, exchange, capacity):
     start = {"surface": 0.0, "deep": 0.0}
-    return bd.ODE(TwoLayers(feedback, exchange, capacity), start, lambda t, y, u: {"temperature": y["surface"]})
+    return bd.Difference(TwoLayers(feedback, exchange, capacity), start, lambda t, y, u: {"temperature": y["surface"]})
 
 
 def model(noise: str) -> bd.Model:
