@@ -63,6 +63,7 @@ from .judgement import (
     shrinkage as shrinkage,
 )
 from .layers import (
+    DDE as DDE,
     ODE as ODE,
     PDE as PDE,
     SDE as SDE,
@@ -86,10 +87,16 @@ from .layers import (
 from .model import Model as Model
 from .networks import Network as Network
 from .noise import (
+    AR1 as AR1,
+    CorrelatedLogNoise as CorrelatedLogNoise,
+    CorrelatedNoise as CorrelatedNoise,
     LogNormalNoise as LogNormalNoise,
+    Matern32 as Matern32,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
+    OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     PoissonNoise as PoissonNoise,
+    RandomWalk as RandomWalk,
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,
 )

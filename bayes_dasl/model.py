@@ -77,6 +77,11 @@ class Model(Module):
                 )
             if noise.varies and isinstance(self.layer, AbstractFilter):
                 raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
+            if noise.looks_back and isinstance(self.layer, AbstractFilter):
+                raise ModelError(
+                    f"{type(self.layer).__name__} looks back at the data itself: give it bd.NormalNoise, not "
+                    f"{type(noise).__name__}"
+                )
         if not self.observables:
             raise ModelError(f"noise names no observable; the outputs of the model are {', '.join(self.layer.outputs)}")
         for name in self.observables:
@@ -132,7 +137,7 @@ class Model(Module):
             observed: the data by name, NaN where missing.
         """
         # A soft law may look at all times.
-        if self.constraints or not isinstance(self.layer, AbstractPopulation):
+        if self.constraints or inputs.past is not None or not isinstance(self.layer, AbstractPopulation):
             return None
         return self.layer.own_times(inputs, observed)
 
@@ -145,8 +150,7 @@ class Model(Module):
         if path[0] != "noise":
             return ""
         names, field = ((path[1],), path[2:]) if isinstance(self.noise, Mapping) else (self.observables, path[1:])
-        of_data = self.noise_of(names[0]).in_units_of_data
-        if field[0] not in of_data or field[1:] not in ((), ("typical",)):
+        if ".".join(field).removesuffix(".typical") not in self.noise_of(names[0]).in_units_of_data:
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
         return stated.pop() if len(stated) == 1 else ""
@@ -172,6 +176,8 @@ class Model(Module):
             held = [name for name in self.observables if name in data]
             observed = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
             data = self.inputs(data)
+        if observed is not None and data.past is None and self.looks_back:
+            data = dataclasses.replace(data, past=Past(data.times, observed, same=True))
         realised = sample(self)
         prediction = realised.predict(data)
         # NUTS may propose a corner where the solver fails: reject that draw, keep the chain alive.
@@ -195,7 +201,12 @@ class Model(Module):
         if isinstance(self.layer, AbstractFilter):
             prediction = self.layer(inputs, {name: self.noise_of(name).variance for name in self.observables})
         else:
-            prediction = self.layer(inputs)
+            whole, at, then = self.solved_at(inputs)
+            prediction = self.layer(whole)
+            if whole.past is not None:
+                values = prediction.values
+                asked, before = ({name: v[rows] for name, v in values.items()} for rows in (at, then))
+                prediction = dataclasses.replace(prediction, values=asked, before=before)
         broken = {name: jnp.asarray(law(prediction.values, inputs)) for name, law in self.constraints.items()}
         for name in broken:
             if name in prediction.mismatches:
@@ -203,6 +214,19 @@ class Model(Module):
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
+
+    @property
+    def looks_back(self) -> bool:
+        """Whether a noise judges a datum given those before it."""
+        return any(self.noise_of(name).looks_back for name in self.observables)
+
+    def solved_at(self, inputs: Inputs) -> tuple[Inputs, Any, Any]:
+        """The inputs that the layer is called with, and where the times asked for, and those of the past, lie in them.
+
+        Args:
+            inputs: start, times, forcings and places, with the past where noise looks back.
+        """
+        return inputs.with_past() if self.looks_back else (inputs, slice(None), slice(None))
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
         """Times, forcings and places for this model's layer.
@@ -230,24 +254,26 @@ class Model(Module):
                 raise DataError(f"data need a coordinate '{layer.dim}' that says whose they are")
             at = jnp.asarray(layer.positions(data[layer.dim].values))
             found = dataclasses.replace(found, coordinates=found.coordinates | {layer.dim: at})
-        return dataclasses.replace(found, past=self.past(data))
+        past = self.past(data)
+        return dataclasses.replace(found, past=None if past is None else dataclasses.replace(past, same=True))
 
     def past(self, data: xr.Dataset) -> Past | None:
-        """The observations that a filtering layer looks back at; none for other layers, or without observations.
+        """The observations that a filtering layer or correlated noise looks back at; none for others, or without any.
 
         Args:
             data: a dataset with the index and observations, NaN where missing.
 
         Raises: DataError for several rows at one time.
         """
-        held = [name for name in self.observables if name in data]
-        if not isinstance(self.layer, AbstractFilter) or not held:
+        filters = isinstance(self.layer, AbstractFilter)
+        held = [name for name in self.observables if name in data and (filters or self.noise_of(name).looks_back)]
+        if not held:
             return None
         data = self.in_numbers(self.in_own_units(data))
-        values = {name: jnp.asarray(observations(data, name)) for name in held}
+        values = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
-            kind = type(self.layer).__name__
+            kind = type(self.layer if filters else self.noise_of(held[0])).__name__
             raise DataError(
                 f"{self.index} {times[i]:g} has several rows, but {kind} goes from each row to the next: give it one "
                 "row, such as the mean of the replicates"
@@ -303,12 +329,24 @@ class Model(Module):
             prediction: what `predict` returned.
             inputs: those that it was called with.
         """
-        return {
-            name: self.noise_at(name, prediction.values, inputs).around(
-                prediction.values[name], prediction.variances.get(name)
-            )
-            for name in self.observables
-        }
+        found: dict[str, dist.Distribution] = {}
+        for name in self.observables:
+            noise: Any = self.noise_at(name, prediction.values, inputs)
+            value, variance = prediction.values[name], prediction.variances.get(name)
+            if noise.looks_back:
+                found[name] = noise.given(value, inputs.times, self._before(name, prediction, inputs), variance)
+            else:
+                found[name] = noise.around(value, variance)
+        return found
+
+    def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
+        """What was seen of an observable whose noise looks back."""
+        past = inputs.past
+        if past is None or name not in past.values:
+            return None
+        then = inputs if past.same else dataclasses.replace(inputs, times=past.times)
+        noise: Any = self.noise_at(name, prediction.before, then)
+        return noise.before(then.times, past.values[name], prediction.before[name], same=past.same)
 
     def noise_at(self, name: str, values: Values, inputs: Inputs) -> AbstractNoise:
         """The noise of an observable at all times, given what the layer of a realised model predicts.

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import jax
 import numpy as np
@@ -87,7 +87,9 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     yield from _before_the_data(problem, model.in_numbers(own)[model.index])
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
-    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    # What the priors say without the data, also where a model looks back at them.
+    unseen = replace(problem.inputs, past=None)
+    pushed = push(model, unseen, draws, observed=problem.observed, key=key_predict)
     yield from _solver(pushed)
     yield from _prior(problem, pushed)
     yield from _gradient(problem, engine, key=key_gradient)

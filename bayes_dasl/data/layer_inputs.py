@@ -1,11 +1,14 @@
 """What drives a model: times, forcings and how they run between their data, places, and what was observed before."""
 
+import dataclasses
 from abc import abstractmethod
+from typing import Any
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import Array, Float, Int
 
 from ..errors import DataError
@@ -76,10 +79,17 @@ def interpolated(
 
 
 class Past(eqx.Module):
-    """Observations that a filtering layer has seen before it is asked; NaN where missing."""
+    """Observations that a filtering layer, or correlated noise, looks back at; NaN where missing.
+
+    Args:
+        times: when, which rise.
+        values: those of each observable, `(past, …)`.
+        same: whether the times that are asked for are these.
+    """
 
     times: Float[Array, " past"]
-    values: dict[str, Float[Array, " past"]]
+    values: dict[str, Float[Array, "past ..."]]
+    same: bool = eqx.field(default=False, static=True)
 
 
 class OwnTimes(eqx.Module):
@@ -112,7 +122,7 @@ class Inputs(eqx.Module):
         forcings: functions of one time, by name.
         coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at which a field was
             observed; of the members of a population which they are, from zero.
-        past: observations that a filtering layer looks back at; none for other layers.
+        past: observations that a filtering layer, or correlated noise, looks back at; none for others.
         own_times: when each member of a population was observed, where others do not matter; none where all do.
         own_forcings: the forcings that differ between the members of a population, by name; arrays in them have the
             member as their first dimension.
@@ -141,3 +151,18 @@ class Inputs(eqx.Module):
             return jax.vmap(lambda one: jax.vmap(one)(self.times), out_axes=1)(force)
 
         return {name: over_times(force) for name, force in self.own_forcings.items()}
+
+    def with_past(self) -> "tuple[Inputs, Any, Any]":
+        """Inputs at the times asked for and those of the past, and where each of these lie among them."""
+        if self.past is None or self.past.same:
+            return self, slice(None), slice(None)
+        both = [self.times, self.past.times]
+        if any(isinstance(times, Tracer) for times in both):
+            every = jnp.unique(jnp.concatenate(both), size=sum(t.size for t in both), fill_value=jnp.inf)
+            every = jnp.where(jnp.isinf(every), jnp.max(jnp.concatenate(both)), every)
+        else:
+            # Known while a program is traced too, for layers that go by steps.
+            with jax.ensure_compile_time_eval():
+                every = jnp.asarray(np.unique(np.concatenate([np.asarray(times) for times in both])))
+        at, then = (jnp.searchsorted(every, times) for times in both)
+        return dataclasses.replace(self, times=every), at, then

@@ -29,8 +29,12 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
         places, spreads = [], []
         for name in model.observables:
             noise, value = model.noise_at(name, held.values, inputs), held.values[name]
-            spread = noise.spread(value, found.variances.get(name))
-            places.append(jnp.ravel(noise.link(found.values[name])))
+            if noise.looks_back:
+                given = model.conditional(found, inputs)[name].alone
+                place, spread = given.loc, given.scale  # given the data before, as the density is
+            else:
+                place, spread = noise.link(found.values[name]), noise.spread(value, found.variances.get(name))
+            places.append(jnp.ravel(place))
             spreads.append(jnp.ravel(jnp.broadcast_to(jnp.log(spread), value.shape)))
         broken = [jnp.ravel(v) for v in found.mismatches.values()]
         return jnp.concatenate(places), jnp.concatenate(spreads), jnp.concatenate([*broken, jnp.zeros(0)])

@@ -230,7 +230,9 @@ class Problem(eqx.Module):
         Args:
             index: whole numbers, `(row,)`, that say which times.
         """
-        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index])
+        past = self.inputs.past
+        past = None if past is None else dataclasses.replace(past, same=False)
+        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], past=past)
         observed = {name: values[index] for name, values in self.observed.items()}
         return dataclasses.replace(self, inputs=inputs, observed=observed, own_times=None)
 

@@ -102,7 +102,10 @@ def _correlation(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return (one * other).sum(axis=1) / np.maximum(sizes, 1e-300)
 
 
-_MISSING = "the model misses something that the data follow: a term, a forcing, or noise that is correlated"
+_MISSING = (
+    "the model misses something that the data follow: a term, a forcing, or noise that is correlated "
+    "(bd.CorrelatedNoise)"
+)
 _STATISTICS: dict[str, tuple[Callable[[np.ndarray], np.ndarray], str, str]] = {
     "size": (
         _size,

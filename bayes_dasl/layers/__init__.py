@@ -4,6 +4,7 @@ from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
 from .calendar import phase as phase
 from .compartments import Compartments as Compartments
+from .delay import DDE as DDE
 from .difference import Difference as Difference
 from .event import Event as Event
 from .implicit import Implicit as Implicit, find_root as find_root

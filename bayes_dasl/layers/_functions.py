@@ -1,6 +1,5 @@
 """The functions `(t, y, u)` that users write: what they return, by name and shape, without running them."""
 
-import datetime
 import inspect
 import math
 from collections.abc import Iterable, Iterator, Mapping
@@ -11,10 +10,7 @@ from typing import Any
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
-import pandas as pd
 
-from ..data.dates import as_date
 from ..errors import BayesDaslError, ModelError
 from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
@@ -126,28 +122,6 @@ def several_names(names: Any) -> tuple[str, ...]:
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"give the names of forcings, such as ('rain', 'sun'), not {names!r}")
     return tuple(names)
-
-
-def start_time(start: Any) -> float | datetime.datetime | None:
-    """The time of the initial states, if it is given: a number or a date.
-
-    Raises: ModelError for what is neither, such as a distribution.
-    """
-    if start is None:
-        return None
-    try:
-        if isinstance(start, (str, datetime.date, np.datetime64)):
-            # A scalar of NumPy counts as an array, which a static field may not hold.
-            return pd.to_datetime(as_date(start)).to_pydatetime()
-        number = math.nan if isinstance(start, bool) else float(start)
-    except (TypeError, ValueError):
-        number = math.nan
-    if not math.isfinite(number):
-        raise ModelError(
-            f"start must be a known number, the time of the initial states, not {start!r}; for data with dates a date, "
-            "such as '2001-06-30'"
-        )
-    return number
 
 
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:

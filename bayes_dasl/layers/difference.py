@@ -16,7 +16,8 @@ from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError, ShapeError
 from ..random import Values, VectorField, is_function
-from ._functions import any_state, check_initial, method_of, named, output_names, several_names, start_time
+from ._functions import any_state, check_initial, method_of, named, output_names, several_names
+from ._start import start_time
 from ._steps import limits, safe_rates
 from .layer import AbstractLayer, Prediction, predict_rows
 

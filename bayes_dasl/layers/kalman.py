@@ -17,7 +17,8 @@ from .._statistics.distributions import may_be_negative
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
 from ..random import check_scalar, is_random
-from ._functions import any_state, check_tolerances, method_of, start_time
+from ._functions import any_state, check_tolerances, method_of
+from ._start import start_time
 from ._steps import RetryingController, safe_rates
 from .layer import AbstractFilter, Prediction, finite, prediction, shielded
 from .ode import find_solver

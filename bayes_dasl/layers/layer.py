@@ -36,6 +36,7 @@ class Prediction(eqx.Module):
             normal, as the gap between two segments of a trajectory divided by the gap that is allowed.
         variances: those of the values given the parameters, `(time, …)` by name, in the square of their units, where a
             layer has integrated over a path that it does not know.
+        before: the values at the times of `inputs.past`, where noise looks back at them.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -43,6 +44,7 @@ class Prediction(eqx.Module):
     stats: dict[str, Int[Array, ""]] = eqx.field(default_factory=dict)
     mismatches: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
     variances: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
+    before: dict[str, Float[Array, "past ..."]] = eqx.field(default_factory=dict)
 
     @property
     def log_factor(self) -> Float[Array, ""]:

@@ -16,9 +16,10 @@ from ..data.layer_inputs import KINDS, Inputs, Linear, Step
 from ..errors import ModelError, ShapeError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._forced import Forced, last_part
-from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names, start_time
+from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names
 from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
+from ._start import start_time
 from ._steps import RetryingController, safe_rates
 from .doses import Doses, Schedule
 from .event import Event, as_events, solve_with_events
@@ -376,7 +377,7 @@ class ODE(AbstractTrajectory):
     def _field(self, forced: Forced) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone."""
         field = prepared(self.vector_field)
-        return lambda t, y: forced.infused(t, _checked_rates(field(t, y, forced(t)), y))
+        return lambda t, y: forced.infused(t, checked_rates(field(t, y, forced(t)), y))
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""
@@ -391,7 +392,7 @@ class ODE(AbstractTrajectory):
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
 
 
-def _checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
     if not isinstance(rates, Mapping):
         raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
     if set(rates) != set(y):

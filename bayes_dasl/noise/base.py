@@ -53,12 +53,14 @@ class AbstractNoise(Module):
 
     `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
     and negative binomial where the variance is larger; `positive`: the fields that must be positive;
-    `in_units_of_data`: the fields that have the units of the observable.
+    `in_units_of_data`: the fields that have the units of the observable; `looks_back`: whether a datum is judged given
+    those before it, as of `CorrelatedNoise`.
     """
 
     counts_by_moments: ClassVar[bool] = False
     positive: ClassVar[tuple[str, ...]] = ("scale",)
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
+    looks_back: ClassVar[bool] = False
 
     def __check_init__(self):
         scale = getattr(self, "scale", 1.0)

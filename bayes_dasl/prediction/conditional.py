@@ -22,8 +22,14 @@ class Conditional(NamedTuple):
         return self.family(**self.parameters)
 
 
+def alone(distribution: dist.Distribution) -> dist.Distribution:
+    """The distribution of each datum, where draws of several hold together."""
+    return getattr(distribution, "alone", distribution)
+
+
 def parameters_of(distribution: dist.Distribution) -> dict[str, Any]:
     """What makes a distribution anew, each with as many axes as its batch; nothing where that is not enough."""
+    distribution = alone(distribution)
     family, shape = type(distribution), distribution.batch_shape
     if getattr(dist, family.__name__, None) is not family or distribution.event_shape:
         return {}

@@ -19,7 +19,7 @@ from jaxtyping import Array, Shaped
 from .._jax.keys import as_key, printable
 from ..data.datasets import checked_index, checked_times
 from ..data.dates import are_dates, as_attribute, dates, numbers, told
-from ..data.layer_inputs import Inputs, interpolated
+from ..data.layer_inputs import Inputs, Past, interpolated
 from ..errors import DataError
 from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
@@ -345,7 +345,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     if times[0] < start:
         began = told(dates(start, asked, model.counts_in) if are_dates(asked) else start)
         raise DataError(f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}")
-    past = model.past(fitted_observables(post))
+    past = _past(model, post, data)
     if not model.layer.forcings:
         return dataclasses.replace(model.inputs(data, start=start), past=past)
     for name in model.layer.forcings:
@@ -359,6 +359,18 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
+
+
+def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
+    """What the model looks back at, at the places that are asked for: NaN at those that were not observed."""
+    fitted = fitted_observables(post)
+    past = model.past(fitted)
+    places = {name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)}
+    if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
+        return past
+    arrays = xr.Dataset({n: (model.dims(n), np.asarray(v)) for n, v in past.values.items()}, coords=places)
+    there = arrays.reindex({name: data[name] for name in places})
+    return dataclasses.replace(past, values={n: jnp.asarray(there[n].values) for n in past.values})
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:

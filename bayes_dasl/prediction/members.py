@@ -58,8 +58,14 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
             parameter: widened(values, pushed.ok, factors, _scale(kind, parameter))
             for parameter, values in pushed.noise[name].items()
         }
-        sound = {p: np.where(np.isnan(v), v.dtype.type(1), v) for p, v in noise[name].items()}
-        drawn = np.asarray(_sample(kind, sound, own))
+        sound = _sound(noise[name])
+        given = pushed.predictions[name]
+        if given.ndim > pushed.mean[name].ndim:  # draws that hold together have been made, and are moved
+            before = _sound({p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()})
+            given = np.where(np.isnan(given), 1.0, given).reshape(-1, *given.shape[2:])
+            drawn = np.asarray(_carried(kind, before, sound, given))
+        else:
+            drawn = np.asarray(_sample(kind, sound, own))
         predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
     return predictions, noise
 
@@ -98,6 +104,16 @@ _SCALES: dict[tuple, Scale] = {
         lambda x: np.sin(np.clip(x, _NEAR, np.pi / 2 - _NEAR)) ** 2,
     ),
 }
+
+
+def _sound(parameters: Parameters) -> dict[str, np.ndarray]:
+    return {name: np.where(np.isnan(v), v.dtype.type(1), v) for name, v in parameters.items()}
+
+
+@functools.partial(jax.jit, static_argnames="family")
+def _carried(family: type[dist.Distribution], before: Parameters, now: Parameters, drawn: Array) -> Array:
+    """Draws of one distribution at the same levels of another."""
+    return family(**now).icdf(family(**before).cdf(drawn))
 
 
 @functools.partial(jax.jit, static_argnames="family")

@@ -19,7 +19,7 @@ from ..data.layer_inputs import Inputs
 from ..layers.layer import at_solutions, trajectories
 from ..model import Model, Observed
 from ..random import realise
-from .conditional import parameters_of
+from .conditional import alone, parameters_of
 
 _LARGEST_CHUNK = 500
 _SHARE = 0.25
@@ -225,8 +225,9 @@ def _one_draw(
             draw = {path: value for path, value in draw.items() if path != _MEMBER}
         realised, states = realise(model, draw), []
         if times is not None:
-            solved = [ode.solve(inputs, ode.begin(inputs)) for ode in trajectories(realised.layer)]
-            states = [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[times], jnp.nan), y) for y, ok, _ in solved]
+            whole, asked, _ = model.solved_at(inputs)
+            solved = [ode.solve(whole, ode.begin(whole)) for ode in trajectories(realised.layer)]
+            states = [jax.tree.map(lambda y, ok=ok: jnp.where(ok, y[asked][times], jnp.nan), y) for y, ok, _ in solved]
             realised = eqx.tree_at(lambda m: m.layer, realised, at_solutions(realised.layer, solved))
         prediction = realised.predict(inputs)
         ok = prediction.ok
@@ -242,7 +243,7 @@ def _one_draw(
             keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
             for k, (name, d) in zip(keys, noise.items(), strict=True):
-                several = repeats > 1 and name not in parameters
+                several = repeats > 1 and (name not in parameters or alone(d) is not d)
                 predictions[name] = masked(d.sample(k, (repeats,) if several else ()))
         pushed = Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
@@ -255,7 +256,7 @@ def _one_draw(
             prediction.log_factor,
             beside,
             {name: _marked(ok, held) for name, held in parameters.items()},
-            tuple((name, type(noise[name]).__name__) for name in parameters),
+            tuple((name, type(alone(noise[name])).__name__) for name in parameters),
         )
         return pushed, states
 

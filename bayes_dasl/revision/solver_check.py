@@ -168,6 +168,8 @@ def _tighten(node: Any, factor: float) -> Any:
     if finer and isinstance(getattr(node, "max_steps", None), int):
         # Steps shrink by the p-th root of the factor, p the order: the square root is enough from two on.
         finer["max_steps"] = math.ceil(node.max_steps * math.sqrt(factor))
+    if finer and isinstance(getattr(node, "longest_step", None), float):
+        finer["longest_step"] = node.longest_step / factor**0.25  # of a method of fixed steps, whose order is four
     tight = copy.copy(tight)
     for name, value in finer.items():
         # Not by the constructor: it may take other arguments than there are fields.

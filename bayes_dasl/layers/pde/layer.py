@@ -14,7 +14,8 @@ from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_possible
-from .._functions import check_tolerances, method_of, several_names, start_time
+from .._functions import check_tolerances, method_of, several_names
+from .._start import start_time
 from ..jump import Jump, as_jumps
 from ..layer import AbstractLayer, Prediction
 from ..ode import ODE, check_interpolation, find_solver

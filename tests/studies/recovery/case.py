@@ -8,6 +8,7 @@ import numpy as np
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl._statistics.convergence import rhat
 from bayes_dasl.layers import AbstractLayer
 
 from ..provenance import fingerprint
@@ -72,16 +73,16 @@ def fit(case: Case, replicate: int) -> dict:
     began = time.perf_counter()
     post = bd.fit(case.model, case.data(replicate), case.engine, progress=False, key=replicate)
     by_path = {v.attrs["path"]: v for v in post["posterior"].data_vars.values()}
-    covered, rhat = {}, 1.0
+    covered, highest = {}, 1.0
     for path, truth in case.judged.items():
         draws = by_path[path].values
         low, high = np.quantile(draws, [0.05, 0.95])
         covered[path] = bool(low <= truth <= high)
-        rhat = max(rhat, float(bd.diagnostics.rhat(draws[..., None]).max()))
+        highest = max(highest, float(rhat(draws[..., None]).max()))
     return {
         "case": case.name,
         "replicate": replicate,
         "covered": covered,
-        "rhat": round(rhat, 4),
+        "rhat": round(highest, 4),
         "seconds": round(time.perf_counter() - began, 1),
     }

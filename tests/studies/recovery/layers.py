@@ -312,7 +312,84 @@ def burgers():
     )  # fmt: skip
 
 
+class Binding(bd.Module):
+    """A ligand that leaves as far as it is free; how much is free is a law."""
+
+    loss: bd.Scalar
+    affinity: bd.Scalar
+
+    def __call__(self, t, y, u):
+        bound = 2.0 * y["free"] / (self.affinity + y["free"])
+        return {"total": -self.loss * y["free"], "free": y["free"] + bound - y["total"]}
+
+
+def algebraic_states():
+    def layer(loss, affinity):
+        return bd.ODE(
+            Binding(loss, affinity), {"total": 5.0, "free": 4.0}, algebraic="free", solver="rodas5p", max_steps=256,
+        )  # fmt: skip
+
+    return Case(
+        "ODE with an algebraic state (DAE)", "layer",
+        bd.Model(layer(bd.between(0.05, 1.0), bd.between(0.1, 3.0)), bd.NormalNoise(0.1)),
+        layer(0.3, 0.6), axis(0, 12, 16), {"total": 0.1, "free": 0.1},
+        {"layer.vector_field.loss": 0.3, "layer.vector_field.affinity": 0.6},
+    )  # fmt: skip
+
+
+class Delayed(bd.Module):
+    """Logistic growth that crowding slows down after a time."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.rate * y["y"] * (1 - u["past"])}
+
+
+def delayed():
+    def layer(rate, delay):
+        return bd.DDE(Delayed(rate), {"y": 0.2}, {"past": ("y", delay)}, longest_step=0.1)
+
+    return Case(
+        "DDE, an unknown delay", "layer",
+        bd.Model(layer(bd.between(0.3, 2.0), dist.Uniform(0.3, 3.0)), bd.NormalNoise(0.1)),
+        layer(1.0, 1.3), axis(0, 12, 25), {"y": 0.1},
+        {"layer.vector_field.rate": 1.0, "layer.delays.past": 1.3},
+    )  # fmt: skip
+
+
+class Falling(bd.Module):
+    gravity: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"height": y["speed"], "speed": -self.gravity}
+
+
+class Bouncing(bd.Module):
+    share: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"height": jnp.zeros(()), "speed": -self.share * y["speed"]}
+
+
+def bouncing():
+    def layer(gravity, share):
+        event = bd.Event(lambda t, y, u: y["height"], Bouncing(share), most=8)
+        return bd.ODE(
+            Falling(gravity), {"height": 1.0, "speed": 0.0}, observe=lambda t, y, u: {"height": y["height"]},
+            events=event, max_steps=256,
+        )  # fmt: skip
+
+    return Case(
+        "ODE with events (a ball that bounces)", "layer",
+        bd.Model(layer(dist.LogNormal(np.log(9.8), 0.05), dist.Uniform(0.6, 0.95)), bd.NormalNoise(0.05)),
+        layer(9.81, 0.8), axis(0.0, 1.5, 31), {"height": 0.05},
+        {"layer.vector_field.gravity": 9.81, "layer.events.0.change.share": 0.8},
+    )  # fmt: skip
+
+
 LAYERS = (
     non_stiff(), stiff(), doses(), driven(), steady_state(), shooting(), stochastic(False), stochastic(True),
     algebraic(), implicit(), boundary_value(), heat(), burgers(),
+    algebraic_states(), delayed(), bouncing(),
 )  # fmt: skip
