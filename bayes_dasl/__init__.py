@@ -79,6 +79,7 @@ from .noise import (
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
+    PerDatum as PerDatum,
     PoissonNoise as PoissonNoise,
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,

@@ -16,12 +16,13 @@ from numpyro.infer.util import log_density
 
 from ._jax.fingerprints import fingerprint_of
 from ._statistics.distributions import describe_support
-from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations
+from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations, per_datum
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers._priors import check_priors
 from .noise import AbstractNoise
+from .noise.base import Read
 from .random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
@@ -61,7 +62,7 @@ class Model(Module):
                     f"noise must be a noise model such as bd.NormalNoise, or a dict of them, not {noise!r}"
                 )
             if noise.varies and isinstance(self.layer, AbstractFilter):
-                raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
+                raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, no VaryingScale nor PerDatum")
         if not self.observables:
             raise ModelError(f"noise names no observable; the outputs of the model are {', '.join(self.layer.outputs)}")
         for name in self.observables:
@@ -169,17 +170,28 @@ class Model(Module):
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times, forcings and places for this model's layer.
+        """Times, forcings and places for this model's layer, and what its noise reads of each datum.
 
         Args:
-            data: a dataset with the index and the forcings of the layer; observations are looked at by a filter only.
+            data: a dataset with the index, the forcings of the layer and what the noise reads; observations are looked
+                at by a filter only.
             start: where the solve starts, in the units of the index; unless given, at the `start` of the layer, else at
                 the first time.
+        """
+        data = self.in_own_units(data)
+        return dataclasses.replace(self.driven(data, start=start), past=self.past(data), per_datum=self.per_datum(data))
+
+    def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
+        """Times, forcings and places alone.
+
+        Args:
+            data: a dataset with the index and the forcings of the layer.
+            start: as for `inputs`.
         """
         layer, data = self.layer, self.in_own_units(data)
         start = getattr(layer, "start", None) if start is None else start
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
-        found = inputs(
+        return inputs(
             data,
             start=start,
             forcings=layer.forcings,
@@ -187,7 +199,34 @@ class Model(Module):
             index=self.index,
             places=places,
         )
-        return dataclasses.replace(found, past=self.past(data))
+
+    def reads(self, observable: str) -> dict[str, Read]:
+        """What the noise of an observable reads of each datum, by the name of the data's variable.
+
+        Args:
+            observable: its name.
+        """
+        return {read.leaf.named(observable): read for read in self.noise_of(observable).reads}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The variables of the data that the noise of any observable reads."""
+        return tuple(dict.fromkeys(name for observable in self.observables for name in self.reads(observable)))
+
+    def per_datum(self, data: xr.Dataset) -> dict[str, Float[Array, "time ..."]]:
+        """What the noise reads of each datum, `(time, …)` by the name of the data's variable.
+
+        Args:
+            data: a dataset with these variables, in the units of the observables.
+
+        Raises: DataError where one of them is missing, has other dimensions, or a number that cannot be.
+        """
+        found = {}
+        for observable in self.observables:
+            dims = self.dims(observable)
+            for name, read in self.reads(observable).items():
+                found[name] = jnp.asarray(per_datum(data, name, observable, dims, read.support, read.leaf.otherwise))
+        return found
 
     def past(self, data: xr.Dataset) -> Past | None:
         """The observations that a filtering layer looks back at; none for other layers, or without observations.
@@ -221,7 +260,17 @@ class Model(Module):
         """
         dims = (dim for name in self.observables for dim in self.dims(name))
         names = dict.fromkeys((*self.observables, *self.layer.forcings, *dims))
-        return in_units(data, {name: self.layer.units.get(name, "") for name in names})
+        data = in_units(data, {name: self.layer.units.get(name, "") for name in names})
+        return in_units(data, self._units_beside(data))
+
+    def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
+        """The units of what the noise reads of each datum: where they are those of the observable."""
+        found = {}
+        for observable in self.observables if isinstance(data, xr.Dataset) else ():
+            held = data[observable].attrs.get("units", "") if observable in data else ""
+            of_data = self.layer.units.get(observable, "") or held
+            found |= {name: of_data for name, read in self.reads(observable).items() if read.in_units_of_data}
+        return found
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs.
@@ -248,11 +297,12 @@ class Model(Module):
         noise = self.noise_of(name)
         if not noise.varies:
             return noise
+        of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in self.reads(name).items()}
         forced = jax.vmap(inputs.forced)(inputs.times)
         beyond = (1,) * (values[name].ndim - 1)
         over_places = lambda series: jnp.reshape(series, series.shape + beyond)  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
-        return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()})
+        return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()}, of_data)
 
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:

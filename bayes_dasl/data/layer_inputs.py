@@ -91,6 +91,7 @@ class Inputs(eqx.Module):
         coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at which a field was
             observed.
         past: observations that a filtering layer looks back at; none for other layers.
+        per_datum: what the noise reads of each datum, `(time, …)` by the name of the data's variable.
     """
 
     start: Float[Array, ""]
@@ -98,6 +99,7 @@ class Inputs(eqx.Module):
     forcings: dict[str, AbstractForcing]
     coordinates: dict[str, Float[Array, " place"]] = eqx.field(default_factory=dict)
     past: Past | None = None
+    per_datum: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
         """The forcings at one time, by name: the `u` of a vector field.

@@ -48,8 +48,8 @@ def fit(
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model. Those in
-            other units than the model says are converted to its units.
+        data: a dataset with the index, the observables (NaN where missing), the forcings of the model and what its
+            noise reads of each datum. Those in other units than the model says are converted to its units.
         engine: how draws are made, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was

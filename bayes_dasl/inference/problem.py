@@ -224,7 +224,8 @@ class Problem(eqx.Module):
         Args:
             index: whole numbers, `(row,)`, that say which times.
         """
-        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index])
+        read = {name: values[index] for name, values in self.inputs.per_datum.items()}
+        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], per_datum=read)
         return dataclasses.replace(
             self, inputs=inputs, observed={name: values[index] for name, values in self.observed.items()}
         )

@@ -1,6 +1,6 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
-from .base import AbstractNoise as AbstractNoise, VaryingScale as VaryingScale
+from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
 from .families import (
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,

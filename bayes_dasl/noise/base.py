@@ -1,8 +1,10 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
+import dataclasses
 from abc import abstractmethod
-from typing import Any, ClassVar
+from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
@@ -37,7 +39,7 @@ class VaryingScale(Module):
     def __check_init__(self):
         if not is_function(self.head):
             raise ModelError(f"head must be a function (t, y, u) with one value, such as bd.Network, not {self.head!r}")
-        _check_positive(self.typical, "VaryingScale.typical")
+        check_positive(self.typical, "VaryingScale.typical")
 
     def __call__(self, t: Any, y: Values, u: Values) -> Float[Array, "..."]:
         """The scale at one time or at many at once."""
@@ -47,13 +49,83 @@ class VaryingScale(Module):
         (logarithm,) = found.values()
         return jnp.asarray(self.typical) * jnp.exp(jnp.clip(jnp.asarray(logarithm), -_FAR, _FAR))
 
+    def at(self, t: Any, y: Values, u: Values, of_data: Values) -> Float[Array, "..."]:
+        """The scale at some times, where a noise asks for it.
+
+        Args:
+            t: times.
+            y: predicted values by name.
+            u: forcings by name.
+            of_data: not looked at.
+        """
+        return self(t, y, u)
+
+
+class PerDatum(Module):
+    """A known number of each datum, in place of a number of the noise: its measurement error, or how many were counted.
+
+    The data have it as a variable with the dimensions of the observable: `bd.NormalNoise(bd.PerDatum("level_error"))`.
+
+    Args:
+        variable: the name of the variable in the data; `{observable}` in it stands for the name of the observable,
+            where one noise is that of several.
+        factor: multiplies what the data say: 1, or a distribution, such as `dist.LogNormal(0.0, 0.5)` on errors that
+            are known up to a factor.
+        otherwise: the number of a datum of which the data do not say it, as at a time that is forecast: in the units of
+            the variable. Unless given, such a datum is refused.
+
+    Raises: ModelError if the variable has no name, or the factor may be negative.
+    """
+
+    variable: str = eqx.field(static=True)
+    factor: Scalar = 1.0
+    otherwise: float | None = eqx.field(default=None, static=True)
+
+    def __check_init__(self):
+        if not isinstance(self.variable, str) or not self.variable:
+            raise ModelError(f"PerDatum takes the name of a variable of the data, not {self.variable!r}")
+        check_positive(self.factor, "PerDatum.factor")
+
+    def named(self, observable: str) -> str:
+        """The name of the variable in the data.
+
+        Args:
+            observable: the name of that of which the noise is.
+        """
+        return self.variable.replace("{observable}", observable)
+
+    def at(self, t: Any, y: Values, u: Values, of_data: Values) -> Float[Array, "..."]:
+        """The number of each datum.
+
+        Args:
+            t: times: not looked at, as what is predicted is not.
+            y: predicted values by name.
+            u: forcings by name.
+            of_data: what the noise reads of each datum, by `variable`.
+        """
+        return jnp.asarray(self.factor) * of_data[self.variable]
+
+
+def per_datum(value: Any) -> Any:
+    """The name of a variable of the data as what it holds; all else as it is."""
+    return PerDatum(value) if isinstance(value, str) else value
+
+
+class Read(NamedTuple):
+    """What a noise reads of each datum, where it may lie, and whether it has the units of the observable."""
+
+    leaf: PerDatum
+    support: constraints.Constraint
+    in_units_of_data: bool
+
 
 class AbstractNoise(Module):
     """The distribution of a datum, given its prediction; its parameters may be random leaves.
 
     `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
     and negative binomial where the variance is larger; `positive`: the fields that must be positive;
-    `in_units_of_data`: the fields that have the units of the observable.
+    `in_units_of_data`: the fields that have the units of the observable. What a field may hold beside a number its
+    annotation says, such as `Scalar | VaryingScale | PerDatum`.
     """
 
     counts_by_moments: ClassVar[bool] = False
@@ -61,11 +133,11 @@ class AbstractNoise(Module):
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
 
     def __check_init__(self):
-        scale = getattr(self, "scale", 1.0)
-        if not _varies(scale):
-            check_scalar(scale, f"{type(self).__name__}.scale")
+        for name, kinds in _alternatives(type(self)).items():
+            if not isinstance(getattr(self, name), kinds):
+                check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")
         for name in self.positive:
-            _check_positive(getattr(self, name, 1.0), f"{type(self).__name__}.{name}")
+            check_positive(getattr(self, name, 1.0), f"{type(self).__name__}.{name}")
 
     @property
     def support(self) -> constraints.Constraint:
@@ -82,18 +154,39 @@ class AbstractNoise(Module):
 
     @property
     def varies(self) -> bool:
-        """Whether one of its parameters depends on time, predictions or forcings."""
-        return any(map(_varies, jax.tree.leaves(self, is_leaf=_varies)))
+        """Whether one of its parameters depends on time, predictions or forcings, or is known of each datum."""
+        return any(map(may_vary, jax.tree.leaves(self, is_leaf=may_vary)))
 
-    def at(self, t: Any, y: Values, u: Values) -> "AbstractNoise":
+    @property
+    def reads(self) -> tuple[Read, ...]:
+        """What it reads of each datum, itself or in a noise that it is around."""
+        found = []
+        for field in dataclasses.fields(self):
+            value = getattr(self, field.name)
+            if isinstance(value, PerDatum):
+                found.append(Read(value, self.support_of(field.name), field.name in self.in_units_of_data))
+            elif isinstance(value, AbstractNoise):
+                found += value.reads
+        return tuple(found)
+
+    def support_of(self, field: str) -> constraints.Constraint:
+        """Where the numbers of a field may lie that are known of each datum.
+
+        Args:
+            field: its name.
+        """
+        return constraints.positive
+
+    def at(self, t: Any, y: Values, u: Values, of_data: Values) -> "AbstractNoise":
         """Itself at some times, where its parameters that vary are numbers.
 
         Args:
             t: times, `(time, …)`.
             y: the predicted values at these times, by name.
             u: the forcings at these times, by name.
+            of_data: what it reads of each datum, by the `PerDatum.variable` that says so.
         """
-        return jax.tree.map(lambda leaf: leaf(t, y, u) if _varies(leaf) else leaf, self, is_leaf=_varies)
+        return jax.tree.map(lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf, self, is_leaf=may_vary)
 
     @property
     def variance(self) -> Float[Array, ""]:
@@ -138,7 +231,7 @@ class AbstractNoise(Module):
         return dist.Normal(prediction, jnp.sqrt(variance + self.variance))
 
 
-def _check_positive(value: Any, where: str) -> None:
+def check_positive(value: Any, where: str) -> None:
     """Refuse a number that is not positive, and a distribution that has negative numbers too."""
     if may_be_negative(value):
         what = f"{describe_distribution(value)}, which may be negative" if is_random(value) else f"{value}"
@@ -147,5 +240,16 @@ def _check_positive(value: Any, where: str) -> None:
         )
 
 
-def _varies(node: Any) -> bool:
-    return isinstance(node, VaryingScale)
+def may_vary(node: Any) -> bool:
+    """Whether something is no number itself, but one for each datum."""
+    return isinstance(node, (VaryingScale, PerDatum))
+
+
+def _alternatives(noise: type) -> dict[str, tuple[type, ...]]:
+    """What may stand in place of a number, by the fields of a noise for which there is something."""
+    try:
+        hints = get_type_hints(noise)
+    except NameError:  # an annotation that is only known to the type checker
+        return {}
+    kinds = {name: get_args(hints[name]) for name in noise.__dataclass_fields__ if name in hints}
+    return {name: tuple(k for k in own if k is not Scalar) for name, own in kinds.items() if Scalar in own}

@@ -63,8 +63,8 @@ def forecast(
     Args:
         model: the model of the fit.
         post: what `fit` returned.
-        at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
-            array of times, in the units of the index.
+        at: a dataset (its times, forcings and what the noise reads of each datum are used, never its observations) or,
+            for a model that needs no more, an array of times, in the units of the index.
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
@@ -83,8 +83,8 @@ def forecast(
     is looked at or saved; with `path` they are made at once.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
-    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
-    cannot be written.
+    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings, or where the noise
+    reads of each datum what is not there; WriteError if the file cannot be written.
     """
     began = time.perf_counter()
     check_belongs(model, post)
@@ -144,12 +144,12 @@ def forecast(
 
 
 def inputs_at(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> Inputs:
-    """The inputs of a model at times that one may ask for, from where the fit started.
+    """The inputs of a model's layer at times that one may ask for, from where the fit started.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     check_belongs(model, post)
-    return _inputs(model, post, _asked(model, post, at))
+    return _driven(model, post, _asked(model, post, at))
 
 
 def _asked(model: Model, post: xr.DataTree, at: xr.Dataset | xr.DataArray | np.ndarray) -> xr.Dataset:
@@ -284,6 +284,11 @@ def _as_dataset(at: xr.Dataset | xr.DataArray | np.ndarray, post: xr.DataTree, i
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
+    """Inputs of a model, what its noise reads of each datum among them."""
+    return dataclasses.replace(_driven(model, post, data), per_datum=model.per_datum(data))
+
+
+def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
     if not model.layer.begins:
@@ -292,7 +297,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         raise DataError(f"a forecast cannot go back before the start of the model: {times[0]:g} < {start:g}")
     past = model.past(fitted_observables(post))
     if not model.layer.forcings:
-        return dataclasses.replace(model.inputs(data, start=start), past=past)
+        return dataclasses.replace(model.driven(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {times[-1]:g}")
@@ -301,7 +306,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     known = post["constant_data"].to_dataset()[forcings].reset_coords(drop=True)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
-    joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
+    joined = model.driven(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
 
 

@@ -38,8 +38,8 @@ MUTANTS = (
     ),
     Mutant(
         "sigma x 1.2 in normal noise", "bayes_dasl/noise/families.py",
-        "return dist.Normal(prediction, self.scale)",
-        "return dist.Normal(prediction, 1.2 * self.scale)",
+        "return dist.Normal(prediction, self.sigma)",
+        "return dist.Normal(prediction, 1.2 * self.sigma)",
         ("tests/test_noise.py::test_log_density",),
     ),
     Mutant(
