@@ -2,6 +2,7 @@
 
 from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
 from .families import (
+    CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,

@@ -65,6 +65,42 @@ class NormalNoise(AbstractScaled):
         return jnp.asarray(self.sigma) ** 2
 
 
+class CombinedNoise(AbstractNoise):
+    r"""Normal noise that is proportional to what is predicted, with a floor: $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
+
+    Args:
+        additive: a, in the units of the observable: the error where little is predicted; none for an error that is
+            proportional alone.
+        proportional: b, which has no unit: 0.2 is an error of 20 % where much is predicted.
+        known_error: the measurement error of each datum, in the units of the observable, as the name of a variable of
+            the data or a `PerDatum`; its square adds to the other two.
+
+    Raises: ModelError if a parameter may be negative.
+    """
+
+    additive: Scalar | None
+    proportional: Scalar
+    known_error: PerDatum | None = eqx.field(default=None, kw_only=True, converter=per_datum)
+    positive: ClassVar[tuple[str, ...]] = ("additive", "proportional")
+    in_units_of_data: ClassVar[tuple[str, ...]] = ("additive", "known_error")
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        return dist.Normal(prediction, jnp.sqrt(self._variance(jnp.square(prediction))))
+
+    def around(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> dist.Distribution:
+        """Normal, with the mean and the variance of data around a prediction that is uncertain by `variance` itself."""
+        if variance is None:
+            return self(prediction)
+        return dist.Normal(prediction, jnp.sqrt(variance + self._variance(jnp.square(prediction) + variance)))
+
+    def _variance(self, square: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """That of the noise, given the mean square of the prediction."""
+        constant = sum(jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None)
+        return jnp.maximum(constant + jnp.square(jnp.asarray(self.proportional)) * square, SMALLEST**2)
+
+
 class LogNormalNoise(AbstractScaled):
     r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z.
 
