@@ -76,6 +76,7 @@ from .layers import (
 from .model import Model as Model
 from .networks import Network as Network
 from .noise import (
+    Censored as Censored,
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,

@@ -15,7 +15,7 @@ from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 from ._jax.fingerprints import fingerprint_of
-from ._statistics.distributions import describe_support
+from .data.censoring import refuse_censored
 from .data.datasets import DATUM, JOINT, checked_times, in_units, inputs, observations, per_datum
 from .data.layer_inputs import Inputs, Past
 from .errors import BayesDaslError, DataError, ModelError, ShapeError
@@ -110,7 +110,10 @@ class Model(Module):
         if path[0] != "noise":
             return ""
         names, field = ((path[1],), path[2:]) if isinstance(self.noise, Mapping) else (self.observables, path[1:])
-        of_data = self.noise_of(names[0]).in_units_of_data
+        noise = self.noise_of(names[0])
+        while isinstance(inner := getattr(noise, field[0]), AbstractNoise):
+            noise, field = inner, field[1:]
+        of_data = noise.in_units_of_data
         if field[0] not in of_data or field[1:] not in ((), ("typical",)):
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
@@ -225,8 +228,20 @@ class Model(Module):
         for observable in self.observables:
             dims = self.dims(observable)
             for name, read in self.reads(observable).items():
-                found[name] = jnp.asarray(per_datum(data, name, observable, dims, read.support, read.leaf.otherwise))
+                values = per_datum(data, name, observable, dims, read.support, read.leaf.otherwise, read.leaf.needed)
+                found[name] = jnp.asarray(values)
         return found
+
+    def told(self, observable: str, inputs: Inputs) -> AbstractNoise:
+        """The noise of an observable where what is known of each datum is in its place.
+
+        Args:
+            observable: its name.
+            inputs: those of the data.
+        """
+        reads = self.reads(observable).items()
+        of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
+        return self.noise_of(observable).told(of_data)
 
     def past(self, data: xr.Dataset) -> Past | None:
         """The observations that a filtering layer looks back at; none for other layers, or without observations.
@@ -329,9 +344,14 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
             known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
             raise DataError(f"{role} '{name}' is not in the data; they hold {known}")
     data = model.in_own_units(data)
-    observed = {name: _observed(model, data, name) for name in model.observables}
-    check_shapes(model, model.inputs(data))
-    return observed
+    for name in model.observables:
+        refuse_censored(data, name, model.reads(name))
+    values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
+    inputs = model.inputs(data)
+    for name in model.observables:
+        _refuse_ruled_out(model, name, values[name], inputs)
+    check_shapes(model, inputs)
+    return {name: jnp.asarray(each) for name, each in values.items()}
 
 
 def _looks_at_times(node: object) -> bool:
@@ -348,20 +368,19 @@ def _refuse_names_of_results(model: Model) -> None:
             raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
 
 
-def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
-    noise, dims = model.noise_of(name), model.dims(name)
-    values = observations(data, name, dims=dims)
-    outside = ~np.isnan(values) & ~np.asarray(noise.support(values))
-    if outside.any():
-        where = tuple(np.argwhere(outside)[0])
-        at, kind = float(data[dims[0]].values[where[0]]), type(noise).__name__
-        shown = f"{values[where]:g}"
-        shown = repr(float(values[where])) if bool(noise.support(float(shown))) else shown  # 5.000000001 is no count
-        raise DataError(
-            f"observable '{name}' is {shown} at {dims[0]} {at:g}, which {kind} rules out: its data are "
-            f"{describe_support(noise.support)}"
-        )
-    return jnp.asarray(values)
+def _refuse_ruled_out(model: Model, name: str, values: Float[np.ndarray, "time ..."], inputs: Inputs) -> None:
+    """Raises: DataError for a datum that its noise cannot give."""
+    noise = model.told(name, inputs)
+    outside, possible = noise.ruled_out(values)
+    if not outside.any():
+        return
+    where = tuple(np.argwhere(outside)[0])
+    shown = f"{values[where]:g}"
+    shown = repr(float(values[where])) if float(shown) != values[where] else shown  # 5.000000001 is no count
+    raise DataError(
+        f"observable '{name}' is {shown} at {model.index} {float(inputs.times[where[0]]):g}, which "
+        f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
+    )
 
 
 def check_shapes(model: Model, inputs: Inputs) -> None:

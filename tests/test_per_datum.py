@@ -76,7 +76,7 @@ def test_what_is_wrong_with_it_is_said_with_its_row():
         r"'y_error' is missing at time 5 \(row 5\), where 'y' was observed",
     )
     refused(lambda d: d.assign(y_error=-d["y_error"]), r"'y_error' is -0.1 at time 0 \(row 0\).*greater than 0")
-    refused(lambda d: d.assign(y_error=d["y_error"] * np.inf), "'y_error' is inf at time 0.* finite")
+    refused(lambda d: d.assign(y_error=d["y_error"] * np.inf), "'y_error' is inf at time 0.* must be finite")
     refused(lambda d: d.assign(y_error=("x", [1.0])), "'y_error' must have the one dimension time, not")
     refused(lambda d: d.assign(y_error=d["y_error"].astype(str)), "'y_error' must hold numbers")
     kilograms = DATA["y_error"].assign_attrs(units="kg")

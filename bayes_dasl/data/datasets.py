@@ -185,25 +185,33 @@ def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("tim
 
 
 def per_datum(
-    data: xr.Dataset, variable: str, observable: str, dims: tuple[str, ...], support: Any, otherwise: float | None
+    data: xr.Dataset,
+    variable: str,
+    observable: str,
+    dims: tuple[str, ...],
+    support: Any,
+    otherwise: float | None,
+    needed: bool,
 ) -> Float[np.ndarray, "time ..."]:
     """The numbers of a variable for each datum of an observable, over `dims`.
 
-    `support` says which numbers there may be; `otherwise` is that of a datum without one, or none where it needs one.
+    `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says it: one that is
+    forecast, where there is no observable, or any where it is not `needed`.
     Where an observation is missing (NaN) nothing is needed.
     Raises: DataError that names the row where a number is missing or cannot be, or for other dimensions.
     """
     who = f"the noise of '{observable}' reads '{variable}' of each datum"
     fitted = observable in data
-    if variable not in data and (fitted or otherwise is None):
+    lenient = otherwise is not None and not (fitted and needed)
+    if variable not in data:
+        if lenient:
+            return np.full([data.sizes[dim] for dim in dims], otherwise)
         known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
         raise DataError(f"{who}, which is not in the data; they hold {known}{'' if fitted else _ahead(variable)}")
-    if variable not in data:
-        return np.full([data.sizes[dim] for dim in dims], otherwise)
     values = series(data, variable, f"for the noise of '{observable}', variable", dims)
     seen = data[observable].notnull().transpose(*dims).values if fitted else np.ones(values.shape, bool)
     missing = np.isnan(values)
-    if (missing & seen).any() and otherwise is None:
+    if (missing & seen).any() and not lenient:
         at = _where(data, dims, missing & seen)
         why = f"where '{observable}' was observed" if fitted else f"but {who}{_ahead(variable)}"
         raise DataError(f"'{variable}' is missing at {at}, {why}")
@@ -212,7 +220,7 @@ def per_datum(
         value = values[tuple(np.argwhere(wrong)[0])]
         raise DataError(
             f"'{variable}' is {value:g} at {_where(data, dims, wrong)}, but what the noise of '{observable}' reads "
-            f"there must be a finite number, {describe_support(support)}"
+            f"there must be finite: {describe_support(support)}"
         )
     return np.where(missing | ~seen, _UNSEEN if otherwise is None else otherwise, values)
 

@@ -1,6 +1,7 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
 from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
+from .censored import Censored as Censored
 from .families import (
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,

@@ -2,16 +2,18 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, NamedTuple, get_args, get_type_hints
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import describe_distribution, may_be_negative
+from .._statistics.distributions import describe_distribution, describe_support, may_be_negative
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function, is_random
 
@@ -71,8 +73,9 @@ class PerDatum(Module):
             where one noise is that of several.
         factor: multiplies what the data say: 1, or a distribution, such as `dist.LogNormal(0.0, 0.5)` on errors that
             are known up to a factor.
-        otherwise: the number of a datum of which the data do not say it, as at a time that is forecast: in the units of
-            the variable. Unless given, such a datum is refused.
+        otherwise: the number of a datum that is forecast, where nothing says it: in the units of the variable. Unless
+            given, such a datum is refused.
+        needed: whether the data of a fit must say it of each datum; else it is `otherwise` there too.
 
     Raises: ModelError if the variable has no name, or the factor may be negative.
     """
@@ -80,6 +83,7 @@ class PerDatum(Module):
     variable: str = eqx.field(static=True)
     factor: Scalar = 1.0
     otherwise: float | None = eqx.field(default=None, static=True)
+    needed: bool = eqx.field(default=True, static=True)
 
     def __check_init__(self):
         if not isinstance(self.variable, str) or not self.variable:
@@ -187,6 +191,42 @@ class AbstractNoise(Module):
             of_data: what it reads of each datum, by the `PerDatum.variable` that says so.
         """
         return jax.tree.map(lambda leaf: leaf.at(t, y, u, of_data) if may_vary(leaf) else leaf, self, is_leaf=may_vary)
+
+    def told(self, of_data: Mapping[str, Any]) -> "AbstractNoise":
+        """Itself where what is known of each datum is in its place; what is unknown stays unknown.
+
+        Args:
+            of_data: as for `at`.
+        """
+
+        def known(leaf: Any) -> Any:
+            return of_data[leaf.variable] if isinstance(leaf, PerDatum) else leaf
+
+        return jax.tree.map(known, self, is_leaf=lambda leaf: may_vary(leaf) or is_random(leaf))
+
+    def ruled_out(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, str]:
+        """Which data cannot be, and what they would have to be.
+
+        Args:
+            values: data, `(time, …)`, NaN where missing, of a noise that is `told` what is known of each.
+        """
+        outside = ~np.isnan(values) & ~np.asarray(self.support(values))
+        first = tuple(np.argwhere(outside)[0]) if outside.any() else ()
+        own = jax.tree.map(lambda end: end[first] if np.shape(end) == values.shape else end, self.support)
+        return outside, describe_support(own)
+
+    def known_between(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds within which data lie, the datum itself twice where it is seen.
+
+        Args:
+            values: data, `(time, …)`, of a noise that is `told` what is known of each.
+        """
+        return values, values
+
+    @property
+    def limits(self) -> dict[str, float]:
+        """Limits beyond which no datum is seen, as attributes of a forecast; none for most."""
+        return {}
 
     @property
     def variance(self) -> Float[Array, ""]:

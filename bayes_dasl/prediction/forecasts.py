@@ -77,7 +77,7 @@ def forecast(
     `steps`), `unobserved` (outputs of the layer that no datum observes, without noise), `mismatch` (of the constraints,
     at the forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the draws that were
     pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that
-    is made of several of NumPyro's distributions. Of a model with science and network, from 100 draws on, also
+    is a mixture of NumPyro's distributions, or a transform. Of a model with science and network, from 100 draws on, also
     `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of another
     draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
     is looked at or saved; with `path` they are made at once.
@@ -189,6 +189,8 @@ def _by_draw(model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, 
     for name, variable in groups["conditional_mean"].data_vars.items():
         kind = model.noise_of(str(name))
         variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
+    for name, variable in groups["predictions"].data_vars.items():
+        variable.attrs |= model.noise_of(str(name)).limits
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     if arrays["unobserved"]:
         groups["unobserved"] = over_data(arrays["unobserved"], post, _like_outputs(model, arrays["unobserved"]), data)

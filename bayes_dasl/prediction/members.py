@@ -4,14 +4,14 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array
 from scipy.special import gammaincinv
 
 from .._statistics.distributions import bounds
-from .conditional import Parameters
+from .conditional import Parameters, constraint_of, made
 from .predictive import Pushed
 
 _DRAWS, _FEWEST = 1000, 100  # that intervals are taken from; and of a field, if more would be too large
@@ -53,13 +53,12 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
     factors = spread_factors(int(pushed.ok.sum()), repeats)
     keys = jax.random.split(key, max(len(families), 1))
     for own, (name, family) in zip(keys, families.items(), strict=False):
-        kind = getattr(dist, family)
         noise[name] = {
-            parameter: widened(values, pushed.ok, factors, _scale(kind, parameter))
+            parameter: widened(values, pushed.ok, factors, _scale(family, parameter))
             for parameter, values in pushed.noise[name].items()
         }
         sound = {p: np.where(np.isnan(v), v.dtype.type(1), v) for p, v in noise[name].items()}
-        drawn = np.asarray(_sample(kind, sound, own))
+        drawn = np.asarray(_sample(family, sound, own))
         predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
     return predictions, noise
 
@@ -83,11 +82,11 @@ def widened(values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scal
     return back(centre + apart).reshape(-1, *values.shape[1:])
 
 
-def _scale(family: type[dist.Distribution], parameter: str) -> Scale | None:
+def _scale(family: str, parameter: str) -> Scale | None:
     """The scale on which a location is moved, and the way back; none for a parameter that is no location."""
-    if parameter not in _LOCATIONS:
+    if parameter.rpartition(".")[2] not in _LOCATIONS:
         return None
-    return _SCALES.get(tuple(bounds(family.arg_constraints[parameter]).items()))
+    return _SCALES.get(tuple(bounds(constraint_of(family, parameter)).items()))
 
 
 _SCALES: dict[tuple, Scale] = {
@@ -101,5 +100,5 @@ _SCALES: dict[tuple, Scale] = {
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _sample(family: type[dist.Distribution], parameters: Parameters, key: Array) -> Array:
-    return family(**parameters).sample(key)
+def _sample(family: str, parameters: Parameters, key: Array) -> Array:
+    return jnp.asarray(made(family, parameters).sample(key))
