@@ -76,8 +76,12 @@ from .layers import (
 from .model import Model as Model
 from .networks import Network as Network
 from .noise import (
+    BetaBinomialNoise as BetaBinomialNoise,
+    BinomialNoise as BinomialNoise,
+    BoxCoxNoise as BoxCoxNoise,
     Censored as Censored,
     CombinedNoise as CombinedNoise,
+    HurdleNoise as HurdleNoise,
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
@@ -85,6 +89,7 @@ from .noise import (
     PoissonNoise as PoissonNoise,
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,
+    ZeroInflatedNoise as ZeroInflatedNoise,
 )
 from .population import Each as Each, population as population, varying as varying
 from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save

@@ -1,20 +1,21 @@
-"""Concentrations under a limit of quantification: taken as seen or left out they bias a clearance, censored they do not.
+"""Concentrations under a limit of quantification: taken as seen or left out they bias a clearance, censored not.
 
 One compartment, a bolus and a clearance, sampled until most values lie under the limit.
 """
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from scipy.optimize import minimize
 
 import bayes_dasl as bd
+from bayes_dasl.inference import pose
 
-DOSE, VOLUME, CLEARANCE, LIMIT = 100.0, 20.0, 5.0, 0.25
-TIMES = np.repeat([1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 20.0, 24.0], 3)
-SCALE = 0.3
-ENGINE = bd.NUTS(chains=2, warmup=100, draws=200, climbs=4)
+DOSE, VOLUME, CLEARANCE, LIMIT, SCALE = 100.0, 20.0, 5.0, 0.5, 0.8
+TIMES = np.repeat([1.0, 2.0, 4.0, 6.0, 8.0, 10.0, 12.0, 14.0, 16.0, 18.0, 20.0, 24.0], 4)
 
 
 class Elimination(bd.Module):
@@ -38,38 +39,46 @@ def simulated(seed):
     )
 
 
-def clearance(noise, data):
-    """Posterior mean and standard deviation."""
-    equation = Elimination(dist.LogNormal(3.0, 0.5), dist.LogNormal(1.6, 0.7))
-    draws = bd.fit(bd.Model(bd.Algebraic(equation), noise), data, ENGINE, progress=False)["posterior"]["clearance"]
-    return float(draws.mean()), float(draws.std())
+def model(noise):
+    equation = Elimination(dist.LogNormal(3.0, 2.0), dist.LogNormal(1.0, 2.0))
+    return bd.Model(bd.Algebraic(equation), noise)
+
+
+def most_likely(noise, data):
+    """The clearance at the posterior mode, and about its standard deviation by the curvature there."""
+    problem = pose(model(noise), data)
+    downhill = jax.jit(jax.value_and_grad(lambda x: -problem.log_density(x)))
+    found = minimize(downhill, np.zeros(problem.dimension), jac=True)
+    at = float(problem.constrain(jnp.asarray(found.x))["layer.function.clearance"])
+    first = problem.sites["layer.function.clearance"].start
+    return at, at * float(np.sqrt(found.hess_inv[first, first]))
 
 
 def three_ways(seed):
     """The clearance from censored values, from the limit in their place, and without them."""
-    data, noise = simulated(seed), bd.LogNormalNoise(dist.HalfNormal(0.5))
+    data, noise = simulated(seed), bd.LogNormalNoise(dist.HalfNormal(1.0))
     seen = data.drop_vars("level_censored")
     return (
-        clearance(bd.Censored(noise), data),
-        clearance(noise, seen),
-        clearance(noise, seen.where(data["level_censored"] == 0)),
+        most_likely(bd.Censored(noise), data),
+        most_likely(noise, seen),
+        most_likely(noise, seen.where(data["level_censored"] == 0)),
     )
 
 
 def test_censoring_ignored_biases_the_clearance_and_ours_recovers_it():
     (ours, sd), (at_limit, _), (left_out, _) = three_ways(0)
-    assert abs(ours - CLEARANCE) < 2 * sd and sd < 0.1 * CLEARANCE
+    assert abs(ours - CLEARANCE) < 2 * sd
     assert at_limit < 0.8 * CLEARANCE
     assert left_out < ours
 
 
 @pytest.mark.slow
 def test_so_over_replicates():
-    """Twelve data sets: the mean is right to its error, and nine of ten standard intervals hold the truth or more."""
-    found = np.array([three_ways(seed) for seed in range(12)])
+    """Of forty data sets the mean is right to its error, and intervals of two standard deviations hold the truth."""
+    found = np.array([three_ways(seed) for seed in range(40)])
     ours, at_limit, left_out = found[..., 0].T
     error = ours.std(ddof=1) / np.sqrt(len(ours))
     assert abs(ours.mean() - CLEARANCE) < 3 * error
-    assert np.mean(np.abs(ours - CLEARANCE) < 2 * found[:, 0, 1]) > 0.75
+    assert np.mean(np.abs(ours - CLEARANCE) < 2 * found[:, 0, 1]) > 0.8
     assert at_limit.mean() < 0.8 * CLEARANCE
-    assert left_out.mean() < ours.mean() - 2 * error
+    assert left_out.mean() < 0.8 * CLEARANCE

@@ -22,7 +22,7 @@ SCALE = RNG.uniform(0.3, 1.0, size=(CHAINS, DRAWS))
 
 
 class BinomialNoise(bd.noise.AbstractNoise):
-    """The noise of docs/extending.md: a distribution of NumPyro that the package does not know."""
+    """A noise of one's own: so many of `total` trials succeed."""
 
     total: int
 

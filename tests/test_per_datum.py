@@ -186,3 +186,28 @@ def test_check_and_files_know_them(post, tmp_path):
     assert bd.check(KNOWN, in_centimetres()).level == "good"
     again = bd.load(bd.save(post, tmp_path / "post.nc"))
     assert bd.forecast(KNOWN, again, in_centimetres().dropna("time"))["predictions"].sizes["time"] == 19
+
+
+class ShareNoise(bd.noise.AbstractNoise):
+    """A noise of one's own with a number that may be known of each datum."""
+
+    size: bd.Scalar | bd.PerDatum
+    positive = ("size",)
+    support = dist.constraints.open_interval(0.0, 1.0)
+
+    def __call__(self, prediction):
+        return dist.Beta(self.size * prediction, self.size * (1 - prediction))
+
+
+def test_a_noise_of_ones_own_may_read_numbers_of_each_datum():
+    sizes = np.linspace(2.0, 40.0, 20)
+    data = DATA.assign(y=("time", np.where(SEEN, np.linspace(0.1, 0.9, 20), np.nan)), size=("time", sizes))
+    problem = pose(model(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0)), data)
+    wanted = stats.beta(sizes / 2, sizes / 2).logpdf(data["y"].values)
+    assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(np.nansum(wanted), rel=1e-9)
+    with pytest.raises(DataError, match=r"'size' is -2 at time 0 \(row 0\)"):
+        check_data(model(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0)), data.assign(size=-data["size"]))
+    with pytest.raises(ModelError, match=r"ShareNoise.size must be a number"):
+        ShareNoise(jnp.ones(2))
+    in_hurdle = bd.HurdleNoise(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0))
+    assert pose(model(in_hurdle, dist.Beta(1.0, 1.0)), data.assign(y=data["y"].where(data["time"] != 4, 0.0)))

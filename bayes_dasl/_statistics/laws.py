@@ -1,13 +1,17 @@
 """Distributions that NumPyro does not have, and logarithms of distribution functions, exact far out in both tails."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
 from jax.scipy.special import gammainc, gammaincc, gammaln, log_ndtr
 from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+from numpyro.distributions.util import promote_shapes
 
 _STEPS = 300  # of a continued fraction, which needs about the root of the largest count
 _TINY = 1e-300
@@ -215,5 +219,182 @@ class CensoredLaw(dist.Distribution):
         return censored_log_prob(self.uncensored, jnp.asarray(value), low, high)
 
 
-LAWS: dict[str, type[dist.Distribution]] = {}
+def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
+    return promote_shapes(*values, shape=shape)
+
+
+class BoxCoxNormal(dist.Distribution):
+    r"""A number y that is normal once it is transformed, $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$.
+
+    For λ > 0 what the transform can reach has a lower end, at which the normal distribution is cut off.
+
+    Args:
+        loc: the middle, on the transformed scale.
+        scale: the standard deviation there.
+        power: λ, not negative.
+        shift: c.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "power": constraints.nonnegative,
+        "shift": constraints.real,
+    }
+
+    def __init__(self, loc: Any, scale: Any, power: Any, shift: Any = 0.0, *, validate_args: bool | None = None):
+        self.loc, self.scale, self.power, self.shift = _promoted(loc, scale, power, shift)
+        shape = jax.lax.broadcast_shapes(*map(jnp.shape, (loc, scale, power, shift)))
+        super().__init__(shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # pyright: ignore[reportArgumentType]
+    def support(self) -> Any:
+        return constraints.greater_than(-jnp.asarray(self.shift))
+
+    @property
+    def _end(self) -> Any:
+        """Where the transform begins, in standard deviations from the middle."""
+        positive = self.power > 0
+        return jnp.where(positive, (-1 / jnp.where(positive, self.power, 1.0) - self.loc) / self.scale, -jnp.inf)
+
+    @property
+    def _log_kept(self) -> Any:
+        return _log_ndtr_above(self._end)
+
+    def log_prob(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        z = (box_cox(value, self.power, self.shift) - self.loc) / self.scale
+        volume = (self.power - 1) * jnp.log(value + self.shift) - jnp.log(self.scale)
+        return -0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) + volume - self._log_kept
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        shape = sample_shape + self.batch_shape
+        z = jax.random.truncated_normal(key, jnp.broadcast_to(self._end, shape), jnp.inf, dtype=jnp.result_type(float))
+        return self._back(z)
+
+    def _back(self, z: Any) -> Any:
+        return un_box_cox(self.loc + self.scale * z, self.power, self.shift)
+
+    def _moment(self, function: Callable[[Any], Any]) -> Any:
+        """The mean of a function of y, by Gauss's quadrature over the normal number."""
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        relative = jnp.minimum(self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6), _MOST_SPREAD)
+        low = jnp.maximum(self._end, -_WIDE)
+        high = jnp.maximum(low, 0.0) + _WIDE + 2 * relative
+        half = (high - low)[..., None] / 2
+        z = low[..., None] + half * (1 + nodes)
+        each = jax.tree.map(lambda v: jnp.asarray(v)[..., None], (self.loc, self.scale, self.power, self.shift))
+        density = jnp.exp(-0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) - self._log_kept[..., None])
+        y = un_box_cox(each[0] + each[1] * z, each[2], each[3])
+        return jnp.broadcast_to(jnp.sum(weights * half * density * function(y), axis=-1), self.batch_shape)
+
+    @property
+    def mean(self) -> Any:
+        return self._moment(lambda y: y)
+
+    @property
+    def variance(self) -> Any:
+        middle = self.mean
+        return self._moment(lambda y: jnp.square(y - middle[..., None]))
+
+    def log_tails(self, value: Any) -> Tails:
+        possible = value > -jnp.asarray(self.shift)
+        safe = jnp.where(possible, value, 1.0 - self.shift)
+        z = (box_cox(safe, self.power, self.shift) - self.loc) / self.scale
+        standard = dist.Normal(0.0, 1.0)
+        up_to = log_between(standard, self._end, z) - self._log_kept
+        return tails_where(possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept)
+
+
+_NODES, _WIDE, _MOST_SPREAD = 100, 9.0, 5.0
+
+
+def _log_ndtr_above(end: Any) -> Any:
+    finite = jnp.isfinite(end)
+    return jnp.where(finite, log_ndtr(-jnp.where(finite, end, 0.0)), 0.0)
+
+
+def box_cox(value: Any, power: Any, shift: Any) -> Any:
+    """The Box–Cox transform of positive `value + shift`."""
+    log = jnp.log(value + shift)
+    near = jnp.abs(power * log) < 1e-6
+    safe = jnp.where(near, 1.0, power)
+    return jnp.where(near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe)
+
+
+def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
+    """Back from the transformed scale; its end is where the number itself, with the shift, is zero."""
+    product = power * transformed
+    near = jnp.abs(product) < 1e-6
+    safe = jnp.where(near, 1.0, power)
+    log = jnp.log1p(jnp.where(near, 1.0, jnp.maximum(product, -1 + 1e-15))) / safe
+    return jnp.exp(jnp.where(near, transformed * (1 - product / 2), log)) - shift
+
+
+class Hurdle(dist.Distribution):
+    """Zero with a probability of its own; else a positive number of another distribution.
+
+    NumPyro has one from 0.22 on, whose draws end never where the other distribution gives zeros alone.
+
+    Args:
+        base_dist: of positive numbers, or of counts, of which the zeros are left out.
+        gate: the probability of zero.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"gate": constraints.unit_interval}
+    pytree_data_fields = ("base_dist", "gate")
+
+    def __init__(self, base_dist: Any, gate: Any, *, validate_args: bool | None = None):
+        shape: Any = jax.lax.broadcast_shapes(jnp.shape(gate), base_dist.batch_shape)
+        (self.gate,) = _promoted(gate, shape=shape)
+        self.base_dist = base_dist.expand(shape)
+        super().__init__(shape, validate_args=validate_args)
+
+    @constraints.dependent_property(event_dim=0)  # pyright: ignore[reportArgumentType]
+    def support(self) -> Any:
+        return constraints.nonnegative_integer if self._counts else constraints.nonnegative
+
+    @property
+    def _counts(self) -> bool:
+        return bool(self.base_dist.support.is_discrete)
+
+    @property
+    def _log_positive(self) -> Any:
+        """The logarithm of the probability that the other distribution gives a positive number."""
+        return jnp.log(-jnp.expm1(self.base_dist.log_prob(0.0))) if self._counts else jnp.zeros(())
+
+    def log_prob(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        positive = self.base_dist.log_prob(jnp.where(value == 0, 1.0, value)) - self._log_positive
+        return jnp.where(value == 0, jnp.log(self.gate), jnp.log1p(-self.gate) + positive)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        key_zero, key = jax.random.split(key)
+        zero = jax.random.bernoulli(key_zero, self.gate, sample_shape + self.batch_shape)
+        drawn = self.base_dist.sample(key, sample_shape)
+        if self._counts:
+            # Where so many draws are all zero a positive one is hardly ever more than one.
+            again = lambda i, y: jnp.where(y == 0, self.base_dist.sample(jax.random.fold_in(key, i), sample_shape), y)  # noqa: E731
+            drawn = jnp.maximum(jax.lax.fori_loop(0, _ROUNDS, again, drawn), 1)
+        return jnp.where(zero, jnp.zeros_like(drawn), drawn)
+
+    @property
+    def mean(self) -> Any:
+        return (1 - self.gate) * self.base_dist.mean / jnp.exp(self._log_positive)
+
+    @property
+    def variance(self) -> Any:
+        square = (self.base_dist.variance + jnp.square(self.base_dist.mean)) / jnp.exp(self._log_positive)
+        return (1 - self.gate) * square - jnp.square(self.mean)
+
+    def log_tails(self, value: Any) -> Tails:
+        _, beyond = log_tails(self.base_dist, value)
+        above = jnp.log1p(-self.gate) + beyond - self._log_positive
+        return tails_where(value >= 0, jnp.log1p(-jnp.exp(above)), above)
+
+
+_ROUNDS = 50
+
+
+LAWS: dict[str, type[dist.Distribution]] = {law.__name__: law for law in (BoxCoxNormal, Hurdle)}
 """Those that their parameters make anew, by name."""

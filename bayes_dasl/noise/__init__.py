@@ -2,6 +2,7 @@
 
 from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
 from .censored import Censored as Censored
+from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
 from .families import (
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
@@ -10,3 +11,5 @@ from .families import (
     PoissonNoise as PoissonNoise,
     StudentTNoise as StudentTNoise,
 )
+from .transformed import BoxCoxNoise as BoxCoxNoise
+from .zeros import HurdleNoise as HurdleNoise, ZeroInflatedNoise as ZeroInflatedNoise

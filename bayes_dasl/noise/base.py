@@ -211,7 +211,9 @@ class AbstractNoise(Module):
             values: data, `(time, …)`, NaN where missing, of a noise that is `told` what is known of each.
         """
         outside = ~np.isnan(values) & ~np.asarray(self.support(values))
-        first = tuple(np.argwhere(outside)[0]) if outside.any() else ()
+        if not outside.any():
+            return outside, ""
+        first = tuple(np.argwhere(outside)[0])
         own = jax.tree.map(lambda end: end[first] if np.shape(end) == values.shape else end, self.support)
         return outside, describe_support(own)
 
@@ -235,6 +237,14 @@ class AbstractNoise(Module):
         Raises: ModelError for a noise model that is not normal.
         """
         raise ModelError(f"a layer that predicts a variance too needs bd.NormalNoise, not {type(self).__name__}")
+
+    def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """Data as what is predicted of them: the data themselves, but for counts of which a share is predicted.
+
+        Args:
+            values: data, `(time, …)`.
+        """
+        return values
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         """Data or predictions on the scale on which the noise is nearly normal.

@@ -99,6 +99,9 @@ class Censored(AbstractNoise):
         found = {BELOW: self.below, ABOVE: self.above}
         return {name: float(value) for name, value in found.items() if value is not None}
 
+    def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        return self.noise.as_predicted(values)
+
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return self.noise.link(values)
 

@@ -77,10 +77,10 @@ def forecast(
     `steps`), `unobserved` (outputs of the layer that no datum observes, without noise), `mismatch` (of the constraints,
     at the forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the draws that were
     pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that
-    is a mixture of NumPyro's distributions, or a transform. Of a model with science and network, from 100 draws on, also
-    `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of another
-    draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
-    is looked at or saved; with `path` they are made at once.
+    is a mixture of NumPyro's distributions, or a transform. Of a model with science and network, from 100 draws on,
+    also `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of
+    another draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until
+    the group is looked at or saved; with `path` they are made at once.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
     setting, unless `what_if`, or other random leaves; DataError for bad times or forcings, or where the noise
