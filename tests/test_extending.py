@@ -48,8 +48,8 @@ def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
 
 def test_data_outside_the_support_are_refused_by_name(page):
     data = page["data"].assign(dead=page["data"]["dead"] + 0.04)
-    with pytest.raises(bd.BayesDaslError, match="'dead' is 1.02 at dose 32, which BetaNoise rules out: its data are "
-                       "greater than 0, less than 1"):  # fmt: skip
+    with pytest.raises(bd.BayesDaslError, match=r"'dead' is 1\.02 at dose 32, which BetaNoise rules out: its data "
+                       "are greater than 0, less than 1"):  # fmt: skip
         bd.fit(page["model"], data)
 
 
