@@ -380,7 +380,7 @@ def _refuse_ruled_out(model: Model, name: str, values: Float[np.ndarray, "time .
     rounded[where] = float(shown)
     shown = shown if noise.ruled_out(rounded)[0][where] else repr(float(values[where]))  # 5.000000001 is no count
     raise DataError(
-        f"observable '{name}' is {shown} at {model.index} {float(inputs.times[where[0]]):g}, which "
+        f"observable '{name}' is {shown} at {model.index} {np.asarray(inputs.times)[where[0]]:g}, which "
         f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
     )
 
