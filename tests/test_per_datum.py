@@ -1,5 +1,7 @@
 """Numbers known of each datum: how they reach the noise, what is refused, and posteriors known in closed form."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +16,7 @@ from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.model import check_data
 from bayes_dasl.random import paths
+from bayes_dasl.study import forecast_times
 
 ENGINE = bd.NUTS(chains=2, warmup=100, draws=300, climbs=4)
 ERRORS = np.array([0.1, 0.2, 0.3, 0.4, 2.0] * 4)
@@ -211,3 +214,12 @@ def test_a_noise_of_ones_own_may_read_numbers_of_each_datum():
         ShareNoise(jnp.ones(2))
     in_hurdle = bd.HurdleNoise(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0))
     assert pose(model(in_hurdle, dist.Beta(1.0, 1.0)), data.assign(y=data["y"].where(data["time"] != 4, 0.0)))
+
+
+def test_a_study_forecasts_where_the_data_say_what_the_noise_reads():
+    whole = DATA.dropna("time")
+    study = bd.Study("levels", KNOWN, whole, split=12.0, engine=ENGINE)
+    study.refuse_bad_input()
+    assert forecast_times(study)["time"].equals(whole["time"])
+    exact = dataclasses.replace(study, model=model(bd.NormalNoise(0.3)))
+    assert forecast_times(exact).sizes["time"] > whole.sizes["time"]
