@@ -88,17 +88,25 @@ from .model import Model as Model
 from .networks import Network as Network
 from .noise import (
     AR1 as AR1,
+    BetaBinomialNoise as BetaBinomialNoise,
+    BinomialNoise as BinomialNoise,
+    BoxCoxNoise as BoxCoxNoise,
+    Censored as Censored,
+    CombinedNoise as CombinedNoise,
     CorrelatedLogNoise as CorrelatedLogNoise,
     CorrelatedNoise as CorrelatedNoise,
+    HurdleNoise as HurdleNoise,
     LogNormalNoise as LogNormalNoise,
     Matern32 as Matern32,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
     OrnsteinUhlenbeck as OrnsteinUhlenbeck,
+    PerDatum as PerDatum,
     PoissonNoise as PoissonNoise,
     RandomWalk as RandomWalk,
     StudentTNoise as StudentTNoise,
     VaryingScale as VaryingScale,
+    ZeroInflatedNoise as ZeroInflatedNoise,
 )
 from .population import Each as Each, population as population, varying as varying
 from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save

@@ -364,8 +364,8 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 
 def forecast_times(study: Study) -> xr.Dataset:
-    """All times of the data and, where no forcing is needed, times between them for smooth curves."""
-    if study.forced:
+    """All times of the data and, where these say all that is needed there, times between them for smooth curves."""
+    if study.forced or any(model.read for model in study.models.values()):
         return study.data
     index = study.data[study.index]
     parts = max(1, round(_PLOTTED_TIMES / index.size))

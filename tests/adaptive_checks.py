@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.priors import draw_prior

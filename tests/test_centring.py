@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.centring import centring_of
-from bayes_dasl.inference.problem import pose
 
 GROUPS = "abcdef"
 TRUE = np.array([-3.0, -1.0, 0.0, 0.5, 1.5, 4.0])

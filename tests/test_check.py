@@ -16,8 +16,7 @@ from scipy.stats import norm
 
 import bayes_dasl as bd
 from bayes_dasl.before_fit import checks
-from bayes_dasl.inference import AbstractEngine
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import AbstractEngine, pose
 from bayes_dasl.prediction.predictive import Pushed
 
 SIGMA = 0.1

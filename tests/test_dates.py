@@ -16,7 +16,7 @@ import bayes_dasl as bd
 from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.data.dates import as_date, counted_in, dates, numbers, told
 from bayes_dasl.errors import DataError, MismatchError, ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.judgement.baselines import baselines
 from bayes_dasl.plots import plot_decomposition, plot_derived, plot_field, plot_forecast
 from bayes_dasl.study import forecast_times, future_forcings, future_times

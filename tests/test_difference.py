@@ -11,7 +11,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.random import realise
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.random import realise
 
 GRAVITY, BOUNCE = 9.81, 0.8

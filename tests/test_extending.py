@@ -28,11 +28,11 @@ def page():
 
 def by_quadrature():
     """Posterior means of both parameters on a grid."""
-    doses, dead = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), np.array([2, 6, 17, 35, 46, 49])
+    doses, dead = np.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0]), np.array([0.04, 0.12, 0.34, 0.70, 0.92, 0.98])
     half = stats.norm.ppf(0.975)
     lethal, slope = np.meshgrid(np.geomspace(1.0, 30.0, 400), np.geomspace(0.2, 8.0, 400), indexing="ij")
     share = 1 / (1 + (doses / lethal[..., None]) ** -slope[..., None])
-    log = stats.binom(50, share).logpmf(dead).sum(-1)
+    log = stats.beta(50 * share, 50 * (1 - share)).logpdf(dead).sum(-1)
     log += stats.norm((np.log(20)) / 2, np.log(20) / (2 * half)).logpdf(np.log(lethal))
     log += stats.norm(0.5, 0.5).logpdf(np.log(slope))
     weights = np.exp(log - log.max())
@@ -47,9 +47,9 @@ def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
 
 
 def test_data_outside_the_support_are_refused_by_name(page):
-    data = page["data"].assign(dead=page["data"]["dead"] + 2.0)
-    with pytest.raises(bd.BayesDaslError, match="'dead' is 51 at dose 32, which BinomialNoise rules out: its data are "
-                       "whole numbers, at least 0, at most 50"):  # fmt: skip
+    data = page["data"].assign(dead=page["data"]["dead"] + 0.04)
+    with pytest.raises(bd.BayesDaslError, match=r"'dead' is 1\.02 at dose 32, which BetaNoise rules out: its data "
+                       "are greater than 0, less than 1"):  # fmt: skip
         bd.fit(page["model"], data)
 
 

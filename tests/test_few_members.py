@@ -5,7 +5,7 @@ import pytest
 import xarray as xr
 from by_hand import at_times, levels_model, posterior
 from scipy import stats
-from test_log_score import BinomialNoise, TruncatedNoise
+from test_log_score import BinomialNoise, MixedNoise
 
 import bayes_dasl as bd
 from bayes_dasl.judgement.diagnosis import diagnose
@@ -120,7 +120,7 @@ def test_a_single_member_and_very_many_are_left_where_they_are():
         (bd.LogNormalNoise(0.3), [1.0, 4.0, 2.0, 9.0]),
         (bd.StudentTNoise(0.3), [1.0, 4.0, 2.0, 9.0]),
         (BinomialNoise(9), [1.0, 4.0, 2.0, 4.9]),
-        (TruncatedNoise(), [1.0, 4.0, 2.0, 9.0]),
+        (MixedNoise(), [1.0, 4.0, 2.0, 9.0]),
     ],
 )
 def test_every_noise_can_be_repeated(noise, values):

@@ -12,6 +12,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates import (
     frame as _frame,
     gradient_matching as _matching,
@@ -19,7 +20,6 @@ from bayes_dasl.inference.coordinates import (
 )
 from bayes_dasl.inference.coordinates.conditional import LinearModel, last_layer
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import AbstractTrajectory, Prediction
 from bayes_dasl.layers.layer import at_states, named_trajectories, trajectories
 

@@ -19,11 +19,10 @@ from numpyro.infer import MCMC, Predictive
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
 import bayes_dasl as bd
-from bayes_dasl.inference import ProgressBar, gradient as _gradient, starts as _start
+from bayes_dasl.inference import ProgressBar, gradient as _gradient, pose, starts as _start
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.nuts import sampler as nuts
 from bayes_dasl.inference.nuts.pathfinder import Pathfinder
-from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.sites import bijector
 from bayes_dasl.layers import Prediction
 from bayes_dasl.prediction.posterior import draws_of, names

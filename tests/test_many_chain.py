@@ -19,11 +19,10 @@ from seldom import seldom
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.convergence import nested_rhat
-from bayes_dasl.inference import Journal, ProgressBar
+from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
 from bayes_dasl.inference.many_chain.population import CHUNK, Population
 from bayes_dasl.inference.many_chain.sampler import ENERGY_VARIANCE, ManyChain
-from bayes_dasl.inference.problem import pose
 from bayes_dasl.layers import Prediction
 
 METHODS = ("chees", "meads", "mclmc", "unadjusted_mclmc")

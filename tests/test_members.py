@@ -12,13 +12,12 @@ import xarray as xr
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl.inference import Journal, ProgressBar
+from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.coordinates.reference import references_of
 from bayes_dasl.inference.descent import dropout, laplace, members as _members, swag
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Adversary
 from bayes_dasl.inference.linearisation import gauss_newton
-from bayes_dasl.inference.problem import pose
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from tests.studies.uncertainty.problems import lotka_volterra

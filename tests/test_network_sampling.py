@@ -14,12 +14,11 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
-from bayes_dasl.inference import Journal, ProgressBar
+from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.inference.coordinates.reference import has_reference, matched_start, references_of
 from bayes_dasl.inference.descent import members
 from bayes_dasl.inference.nuts import sampler
-from bayes_dasl.inference.problem import pose
 from bayes_dasl.inference.starts import Optimiser
 from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of

@@ -20,6 +20,12 @@ Z = jnp.asarray([0.7, 3.0, 12.0])
 # A noise model, what SciPy calls it, and the same with a spread that is 1.2 times too wide.
 CASES = {
     "normal": (bd.NormalNoise(0.5), lambda z: stats.norm(z, 0.5), bd.NormalNoise(0.6)),
+    "combined": (
+        bd.CombinedNoise(0.3, 0.2),
+        lambda z: stats.norm(z, np.sqrt(0.09 + 0.04 * z**2)),
+        bd.CombinedNoise(0.36, 0.24),
+    ),
+    "proportional": (bd.CombinedNoise(None, 0.2), lambda z: stats.norm(z, 0.2 * z), bd.CombinedNoise(None, 0.24)),
     "lognormal": (bd.LogNormalNoise(0.4), lambda z: stats.lognorm(0.4, scale=z), bd.LogNormalNoise(0.48)),
     "student": (bd.StudentTNoise(0.5, 5.0), lambda z: stats.t(5, z, 0.5), bd.StudentTNoise(0.6, 5.0)),
     "poisson": (bd.PoissonNoise(), stats.poisson, bd.NegativeBinomialNoise(2.0)),
@@ -170,9 +176,24 @@ def test_student_tends_to_normal():
         (bd.LogNormalNoise, "scale"),
         (bd.StudentTNoise, "scale"),
         (bd.NegativeBinomialNoise, "concentration"),
+        (lambda a: bd.CombinedNoise(a, 0.1), "additive"),
+        (lambda b: bd.CombinedNoise(None, b), "proportional"),
     ],
 )
 def test_its_parameter_may_be_random_but_is_one_number(unchecked, build, name):
     assert list(paths(build(dist.HalfNormal(1.0)))) == [name]
-    with pytest.raises(ModelError, match=f"{build.__name__}.{name}"):
-        build(jnp.ones(2))
+    for wrong in (jnp.ones(2), -1.0):
+        with pytest.raises(ModelError, match=f"{type(build(1.0)).__name__}.{name}"):
+            build(wrong)
+
+
+def test_proportional_noise_around_a_prediction_that_is_uncertain_itself():
+    """By hand: the variance of y = z + e, with the mean square of z in that of e."""
+    around = bd.CombinedNoise(0.3, 0.2).around(Z, jnp.full(3, 0.5))
+    np.testing.assert_allclose(around.variance, 0.5 + 0.09 + 0.04 * (Z**2 + 0.5), rtol=EXACT)
+    np.testing.assert_allclose(bd.CombinedNoise(0.3, 0.2).spread(Z), np.sqrt(0.09 + 0.04 * Z**2), rtol=EXACT)
+
+
+def test_proportional_noise_where_nothing_is_predicted():
+    log, slope = jax.value_and_grad(lambda z: bd.CombinedNoise(None, 0.2)(z).log_prob(2.0).sum())(jnp.zeros(1))
+    assert np.isfinite(log) and np.isfinite(slope).all()

@@ -13,7 +13,7 @@ from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
 

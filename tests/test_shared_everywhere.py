@@ -14,7 +14,7 @@ from numpyro.distributions import constraints
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.prediction.confounding import confounding
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise

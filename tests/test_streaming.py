@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import xarray as xr
 from by_hand import at_times, levels_model, posterior
-from test_log_score import BinomialNoise, TruncatedNoise
+from test_log_score import BinomialNoise, MixedNoise
 
 import bayes_dasl as bd
 from bayes_dasl._statistics import blocks as _blocks
@@ -58,7 +58,7 @@ def test_read_block_by_block_it_says_the_same(whole, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("chains", [True, False])
-@pytest.mark.parametrize("noise", [bd.NormalNoise(0.5), BinomialNoise(5), TruncatedNoise()])
+@pytest.mark.parametrize("noise", [bd.NormalNoise(0.5), BinomialNoise(5), MixedNoise()])
 def test_the_noise_and_repeated_members_are_in_the_file_too(noise, chains, tmp_path, monkeypatch):
     rng = np.random.default_rng(1)
     truth, levels = at_times(rng.integers(1, 5, 6)), rng.uniform(1.0, 4.0, (1, 7, 6))

@@ -10,8 +10,8 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl._jax.trace import calls_back, traced
+from bayes_dasl.inference import pose
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.problem import pose
 
 X = jnp.array([0.3, -0.7, 1.1])
 

@@ -17,7 +17,7 @@ from scipy import stats
 import bayes_dasl as bd
 from bayes_dasl._statistics.distributions import describe_distribution
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference.problem import pose
+from bayes_dasl.inference import pose
 from bayes_dasl.prediction.posterior import names
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise, sample

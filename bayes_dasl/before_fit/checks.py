@@ -199,16 +199,18 @@ def _prior(problem: Problem, pushed: Pushed) -> Iterator[Finding]:
             )  # fmt: skip
         if not finite.any():
             continue
-        y, predicted = np.asarray(values)[~np.isnan(values)], predicted[finite][:, ~np.isnan(values)]
-        low, high = np.quantile(predicted, [0.005, 0.995], axis=0)
-        outside = int(((y < low) | (y > high)).sum())
-        if outside <= 0.1 * y.size:
-            inside = f"{y.size - outside} of {y.size} data lie within the prior's range"
+        seen = ~np.isnan(values)
+        noise = problem.model.told(name, problem.inputs)
+        at_least, at_most = (np.asarray(end)[seen] for end in noise.known_between(np.asarray(values)))
+        low, high = np.quantile(predicted[finite][:, seen], [0.005, 0.995], axis=0)
+        outside, number = int(((at_most < low) | (at_least > high)).sum()), at_most.size
+        if outside <= 0.1 * number:
+            inside = f"{number - outside} of {number} data lie within the prior's range"
             yield Finding("good", f"prior of {name}", f"{inside}{left_out}")
         else:
             yield Finding(
                 "warning", f"prior of {name}",
-                f"{outside} of {y.size} data lie outside 99 % of the prior's draws{left_out}",
+                f"{outside} of {number} data lie outside 99 % of the prior's draws{left_out}",
                 "widen the priors, or check units and the start time",
             )  # fmt: skip
 

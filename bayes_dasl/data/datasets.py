@@ -13,10 +13,13 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
+from .._statistics.distributions import describe_support
 from ..errors import DataError
 from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
 from .layer_inputs import AbstractForcing, Inputs, interpolated
 from .units import agree, convert, same_text
+
+_UNSEEN = 1.0  # stands where there is no datum: a number that harms no gradient
 
 JOINT, DATUM = "joint", "datum"
 """In results: all data as one variable, and the dimension of data."""
@@ -222,6 +225,62 @@ def series(data: xr.Dataset, name: str, role: str, dims: tuple[str, ...] = ("tim
     if variable.dtype.kind not in "iuf":
         raise DataError(f"{role} '{name}' must hold numbers, not {variable.dtype}")
     return np.asarray(variable.transpose(*dims).values, dtype=np.float64)
+
+
+def per_datum(
+    data: xr.Dataset,
+    variable: str,
+    observable: str,
+    dims: tuple[str, ...],
+    support: Any,
+    otherwise: float | None,
+    needed: bool,
+) -> Float[np.ndarray, "time ..."]:
+    """The numbers of a variable for each datum of an observable, over `dims`.
+
+    `support` says which numbers there may be; `otherwise` is that of a datum of which nothing says it: one that is
+    forecast, where there is no observable, or any where it is not `needed`.
+    Where an observation is missing (NaN) nothing is needed.
+    Raises: DataError that names the row where a number is missing or cannot be, or for other dimensions.
+    """
+    who = f"the noise of '{observable}' reads '{variable}' of each datum"
+    fitted = observable in data
+    lenient = otherwise is not None and not (fitted and needed)
+    if variable not in data:
+        if lenient:
+            return np.full([data.sizes[dim] for dim in dims], otherwise)
+        known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
+        raise DataError(f"{who}, which is not in the data; they hold {known}{'' if fitted else _ahead(variable)}")
+    values = series(data, variable, f"for the noise of '{observable}', variable", dims)
+    seen = data[observable].notnull().transpose(*dims).values if fitted else np.ones(values.shape, bool)
+    missing = np.isnan(values)
+    if (missing & seen).any() and not lenient:
+        at = _where(data, dims, missing & seen)
+        why = f"where '{observable}' was observed" if fitted else f"but {who}{_ahead(variable)}"
+        raise DataError(f"'{variable}' is missing at {at}, {why}")
+    wrong = seen & ~missing & ~(np.isfinite(values) & np.asarray(support(values)))
+    if wrong.any():
+        value = values[tuple(np.argwhere(wrong)[0])]
+        raise DataError(
+            f"'{variable}' is {value:g} at {_where(data, dims, wrong)}, but what the noise of '{observable}' reads "
+            f"there must be finite: {describe_support(support)}"
+        )
+    return np.where(missing | ~seen, _UNSEEN if otherwise is None else otherwise, values)
+
+
+def _ahead(variable: str) -> str:
+    return (
+        f": of data that are forecast it must be known too. Ask for a dataset of times that has it, or say "
+        f"bd.PerDatum('{variable}', otherwise=…)"
+    )
+
+
+def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
+    """The first of some data, by the coordinates of its row and place."""
+    first = np.argwhere(at)[0]
+    return (
+        ", ".join(f"{dim} {data[dim].values[i]:g}" for dim, i in zip(dims, first, strict=True)) + f" (row {first[0]})"
+    )
 
 
 def in_units(data: xr.Dataset, units: Mapping[str, str], *, doubtful: bool = False) -> xr.Dataset:

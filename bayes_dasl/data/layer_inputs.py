@@ -126,6 +126,7 @@ class Inputs(eqx.Module):
         own_times: when each member of a population was observed, where others do not matter; none where all do.
         own_forcings: the forcings that differ between the members of a population, by name; arrays in them have the
             member as their first dimension.
+        per_datum: what the noise reads of each datum, `(time, …)` by the name of the data's variable.
     """
 
     start: Float[Array, ""]
@@ -135,6 +136,7 @@ class Inputs(eqx.Module):
     past: Past | None = None
     own_times: OwnTimes | None = None
     own_forcings: dict[str, AbstractForcing] = eqx.field(default_factory=dict)
+    per_datum: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
         """The forcings at one time, by name: the `u` of a vector field.

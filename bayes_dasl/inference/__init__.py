@@ -21,6 +21,7 @@ from .fitting import belongs_to as belongs_to, fit as fit, resume as resume
 from .groups import data_groups as data_groups
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS
-from .problem import Problem as Problem, Terms as Terms, pose as pose
+from .posing import pose as pose
+from .problem import Problem as Problem, Terms as Terms
 from .smc import SMC as SMC
 from .svi import SVI as SVI

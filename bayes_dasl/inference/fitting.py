@@ -26,7 +26,8 @@ from .dimensions import check_units
 from .engine import AbstractEngine, check_engine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
-from .problem import log_priors_of, pose
+from .posing import pose
+from .problem import log_priors_of
 
 
 def fit(
@@ -48,8 +49,8 @@ def fit(
 
     Args:
         model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model. Those in
-            other units than the model says are converted to its units.
+        data: a dataset with the index, the observables (NaN where missing), the forcings of the model and what its
+            noise reads of each datum. Those in other units than the model says are converted to its units.
         engine: how draws are made, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: a folder in which every step of the run is kept as it is done. Called again after the process was

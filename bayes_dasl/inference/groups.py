@@ -98,8 +98,8 @@ def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset
 
 
 def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Dataset]:
-    """Observables and forcings; where something is missing (NaN), `fitted_data` are the observables with the gaps."""
-    known = data[list(model.layer.forcings)]
+    """Observables, forcings and what the noise reads; where something is missing, `fitted_data` has the gaps."""
+    known = data[[*model.layer.forcings, *(name for name in model.read if name in data)]]
     known.attrs = {"start": start}
     if has_dates(data, model.index):
         known.attrs[COUNTS_IN] = model.counts_in
@@ -120,12 +120,13 @@ def ordered(model: Model, data: xr.Dataset) -> xr.Dataset:
 def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
     """When and by what a fit was made, and of which model and data."""
     now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+    read = [name for name in model.read if name in data]
     return {
         "created": now,
         "inference_library": "bayes_dasl",
         "version_python": platform.python_version(),
         **made_with(),
-        "data_sha256": fingerprint(data[[*model.observables, *model.layer.forcings]]),
+        "data_sha256": fingerprint(data[[*dict.fromkeys((*model.observables, *model.layer.forcings, *read))]]),
         "signature": signature(model),
         "bounds": known_bounds(model),
     }

@@ -15,7 +15,6 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
@@ -23,10 +22,10 @@ from numpyro.infer.util import log_density
 from ..data.layer_inputs import Inputs, OwnTimes
 from ..errors import UnreadableError
 from ..layers import with_adjoint
-from ..model import Model, Observed, check_data, posterior_fingerprint
+from ..model import Model, Observed, posterior_fingerprint
 from ..priors import draw_prior
 from ..random import paths, realise
-from .sites import Sites, constrained, labels, sites_of, unconstrained
+from .sites import Sites, constrained, labels, unconstrained
 
 _WIDTH_DRAWS, _CENTRAL = 500, (0.15866, 0.84134)
 _INDEX = "the index itself"
@@ -232,7 +231,8 @@ class Problem(eqx.Module):
         """
         past = self.inputs.past
         past = None if past is None else dataclasses.replace(past, same=False)
-        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], past=past)
+        read = {name: values[index] for name, values in self.inputs.per_datum.items()}
+        inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], past=past, per_datum=read)
         observed = {name: values[index] for name, values in self.observed.items()}
         return dataclasses.replace(self, inputs=inputs, observed=observed, own_times=None)
 
@@ -317,17 +317,3 @@ class Problem(eqx.Module):
 def log_priors_of(model: Model, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
     """The log prior density of each random leaf at its own value, by path."""
     return {path: jnp.sum(leaf.given(values).log_prob(values[path])) for path, leaf in paths(model).items()}
-
-
-def pose(model: Model, data: xr.Dataset) -> Problem:
-    """Check the data and flatten the model's random leaves.
-
-    Args:
-        model: the model.
-        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
-
-    Raises: DataError or ModelError, before anything is compiled.
-    """
-    observed, inputs = check_data(model, data), model.inputs(data)
-    sites, dimension = sites_of(paths(model))
-    return Problem(model, inputs, observed, sites, dimension, model.own_times(inputs, observed))

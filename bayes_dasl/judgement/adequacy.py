@@ -9,13 +9,14 @@ import xarray as xr
 
 from .._findings import Finding, Level, borne_out, leaves_unshown
 from .._statistics.convergence import thinned
+from ..data.censoring import alike, completed
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
-from ..prediction.posterior import fitted_observables
+from ..prediction.posterior import fitted_observables, with_what_is_censored
 from .baselines import baselines
 from .ensemble_scores import covered, lower_by, mean_crps
-from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched, paired, shared
+from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched, merged, shared
 from .residuals import ABSURD, DOUBTFUL, NUMBER, residual_findings, share_beyond
 
 _DRAWS = 1000  # replicates of the data
@@ -45,7 +46,7 @@ def adequacy_findings(
     if fc is None:
         return
     train = fitted_observables(post)
-    yield from _training_findings(fc, train)
+    yield from _training_findings(fc, with_what_is_censored(post))
     if test is None:
         return
     test = in_units_of_forecast(fc, test)
@@ -109,17 +110,19 @@ def _with_moments(
 ) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
     """By observable its draws, observations, and the mean and variance that each draw was drawn from.
 
-    Nothing where the forecast says nothing of these times. Shapes: all `(draw, datum)`, but for observed `(datum,)`.
+    A draw stands for a censored datum. Nothing where the forecast says nothing of these times.
+    Shapes: all `(draw, datum)`, but for observed `(datum,)`.
     """
     try:
         predictions, noise, common = shared(fc, data)
-        moments = [matched(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
+        moments = [shared(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
     except MismatchError:
         return {}
     found = {}
-    for name, (draws, observed) in paired(predictions, common).items():
-        mean, variance = (group[name][0] for group in moments)
-        found[name] = draws, observed, *_of_each(mean, variance, predictions[name], noise)
+    for name, variable in predictions.data_vars.items():
+        draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))
+        observed = completed(draws, common[name])
+        found[str(name)] = draws, observed, *_of_each(mean, variance, variable, noise)
     return found
 
 
@@ -167,7 +170,8 @@ def _held_out_findings(
     index = index_of(common)
     for name, make in baselines(train[list(scored)]).items():
         members = make(train[list(scored)], common[index].values)
-        other = {n: (members[n].values.reshape(members.sizes["draw"], -1), own[n][1]) for n in scored}
+        flat = {n: members[n].values.reshape(members.sizes["draw"], -1) for n in scored}
+        other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
         yield from _against_baseline(name, own, other)
 
 

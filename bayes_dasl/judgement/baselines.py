@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
+from ..data.censoring import alike, with_bounds
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import are_dates, numbers
 from ..errors import DataError, MismatchError
@@ -146,15 +147,12 @@ def score_baselines(
     tables = {}
     for label, baseline in baselines(train[names]).items():
         members = baseline(train[names], test[index_of(test[names])].values)
-        tables[label] = score_table(
-            {
-                name: (
-                    members[name].values.reshape(members.sizes["draw"], test[name].size),
-                    test[name].transpose(*members[name].dims[1:]).values.astype(float).ravel(),
-                )
-                for name in names
-            }
-        )
+        found = {}
+        for name in names:
+            seen = with_bounds(test[name], test, test[name].attrs).transpose(*members[name].dims[1:]).astype(float)
+            draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
+            found[name] = alike(draws, seen), seen.values.ravel()
+        tables[label] = score_table(found)
     return tables
 
 

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from numpyro.distributions import Distribution
 from scipy.special import logsumexp
 
+from .._statistics.laws import censored_log_prob
+from ..data.censoring import bounds
 from ..prediction.conditional import Conditional, Parameters, conditional
 
 EXACT = "exact"
@@ -30,16 +31,27 @@ def exact_log_scores(predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Da
         kept = conditional(noise, variable)
         if kept is not None:
             y = observed[name].values.astype(float)
-            scores = np.asarray(_mixture(kept.family, dict(kept.parameters), np.nan_to_num(y)))
+            ends = (end.reshape(y.shape) for end in bounds(observed[name]))
+            low, high = (np.nan_to_num(end, posinf=np.inf, neginf=-np.inf) for end in ends)
+            between = None if np.array_equal(low, high) else (low, high)
+            scores = np.asarray(_mixture(kept.family, dict(kept.parameters), np.nan_to_num(y), between))
             found[str(name)] = np.where(np.isnan(y), np.nan, scores).ravel()
     return found
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _mixture(family: type[Distribution], parameters: Parameters, observed: jax.Array) -> jax.Array:
+def _mixture(
+    family: str, parameters: Parameters, observed: jax.Array, between: tuple[jax.Array, jax.Array] | None
+) -> jax.Array:
     given = Conditional(family, parameters).distribution
     allowed = given.support(observed)  # pyright: ignore
-    density = jnp.where(allowed, given.log_prob(jnp.where(allowed, observed, 1.0)), -jnp.inf)
+    safe = jnp.where(allowed, observed, 1.0)
+    if between is None:
+        density = jnp.where(allowed, given.log_prob(safe), -jnp.inf)
+    else:
+        seen = between[0] == between[1]
+        density = censored_log_prob(given, safe, *(jnp.where(seen, safe, end) for end in between))
+        density = jnp.where(allowed | ~seen, density, -jnp.inf)
     failed = functools.reduce(jnp.logical_or, map(jnp.isnan, parameters.values()), jnp.isnan(density))
     number = jnp.sum(~failed, axis=0)
     total = jax.nn.logsumexp(jnp.where(failed, -jnp.inf, density), axis=0)

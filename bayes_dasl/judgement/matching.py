@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..data.censoring import LIMIT, alike, with_bounds
 from ..data.datasets import checked_index, in_units, index_of, occurrence, units_of
 from ..data.dates import are_dates, from_attribute, refuse_mixed, told
 from ..data.units import agree
@@ -77,17 +78,23 @@ def matched(fc: xr.DataTree, data: xr.Dataset) -> tuple[Ensembles, xr.Dataset]:
 
 
 def paired(predictions: xr.Dataset, observed: xr.Dataset) -> Ensembles:
-    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, as `shared` returns them."""
-    found = {}
-    for name, variable in predictions.data_vars.items():
-        draws = variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
-        found[str(name)] = draws, observed[name].values.ravel()
-    return found
+    """The draws of each observable `(draw, datum)` and its observations `(datum,)`, of what `shared` returns.
+
+    Draws within the bounds of a censored datum equal it.
+    """
+    flat = {str(name): merged(variable) for name, variable in predictions.data_vars.items()}
+    return {name: (alike(draws, observed[name]), observed[name].values.ravel()) for name, draws in flat.items()}
+
+
+def merged(variable: xr.DataArray) -> np.ndarray:
+    """Draws `(draw, datum)` of all chains."""
+    return variable.values.reshape(variable.shape[0] * variable.shape[1], -1)
 
 
 def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, xr.Dataset]:
     """Predictions, what is kept of their noise, and observations, at the times that the forecast and the data share.
 
+    Observations that are censored have their bounds as coordinates.
     Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
     Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
     differ; DataError for data that are no numbers.
@@ -114,7 +121,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
         if np.isinf(data[name].values).any():
             raise DataError(f"observable '{name}' is infinite; a missing value is NaN")
         draws[name] = found
-        observed[name] = data[name].isel({index: rows}).transpose(*found.dims[2:]).astype(float)
+        seen = with_bounds(data[name], data, variable.attrs)
+        observed[name] = seen.isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
 
@@ -135,7 +143,8 @@ def in_units_of_forecast(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     predictions = fc["predictions"].to_dataset()
     if (index := index_of(predictions)) in predictions.coords:
         refuse_mixed(data, index, predictions[index], "the forecast")
-    return in_units(data, units_of(fc["predictions"].to_dataset()), doubtful=True)
+    units = units_of(predictions)
+    return in_units(data, units | {f"{name}{LIMIT}": unit for name, unit in units.items()}, doubtful=True)
 
 
 def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:

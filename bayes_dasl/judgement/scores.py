@@ -9,6 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from .._statistics.blocks import blocks_of, draws_at
+from ..data.censoring import alike
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from .ensemble_scores import Part, ScoreTable, finite, scored, table_of
@@ -28,6 +29,10 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     gives to the datum. A forecast without the group `noise`, made by hand, has draws only: then it is that of a kernel
     density of these, which is an estimate, and NaN where draws and data are whole numbers, of which draws alone give no
     mass. `attrs["log_score"]` says which by observable, and so does the printed table where it is not exact.
+
+    A censored datum is scored by what is known of it: its log score is that of the probability that the forecast gives
+    to its bounds. For the other scores draws within its bounds count as equal to it, and those beyond a limit at which
+    data are censored as at the limit.
 
     Args:
         fc: what `forecast` returned.
@@ -54,7 +59,8 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
     $p = (\#\{x < y\} + u\,(\#\{x = y\} + 1)) / (m + 1)$ for $m$ draws $x$ and $u \sim U(0, 1)$
 
-    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed.
+    For a calibrated forecast it is uniform, also for counts; the $u$ come from a fixed seed. All draws within the
+    bounds of a censored datum equal it.
 
     Args:
         fc: what `forecast` returned.
@@ -69,7 +75,7 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     for name, variable in predictions.data_vars.items():
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
         found = [
-            _ranks(draws_at(variable, at)[whole], common[name].isel(at).values.ravel(), rng)
+            _ranks(alike(draws_at(variable, at)[whole], seen := common[name].isel(at)), seen.values.ravel(), rng)
             for at in blocks_of(variable)
         ]
         ranks[name] = np.concatenate(found).reshape(common[name].shape)
@@ -109,7 +115,8 @@ def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.D
     for at in blocks_of(predictions[name]):
         here = [part.isel(at, missing_dims="ignore").compute() for part in needed]
         exact = exact_log_scores(*here).get(name)
-        yield draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name].values.ravel(), exact
+        draws, seen = draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name]
+        yield alike(draws, seen), seen.values.ravel(), exact
 
 
 def _ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -7,7 +7,7 @@ from .compartments import Compartments as Compartments
 from .delay import DDE as DDE
 from .difference import Difference as Difference
 from .event import Event as Event
-from .implicit import Implicit as Implicit, find_root as find_root
+from .implicit import Implicit as Implicit
 from .jump import Jump as Jump
 from .kalman import Kalman as Kalman
 from .layer import (
@@ -21,6 +21,7 @@ from .layer import (
 from .ode import ODE as ODE
 from .pde import PDE as PDE
 from .quadrature import integrate as integrate, integrate_between as integrate_between
+from .root import find_root as find_root
 from .sde import SDE as SDE
 from .shooting import MultipleShooting as MultipleShooting, segment_states as segment_states
 from .steady_state import SteadyState as SteadyState

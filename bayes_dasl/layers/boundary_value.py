@@ -17,8 +17,9 @@ from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
 from ._functions import check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
-from .implicit import check_guess, differentiable, guess_function, matching, search
+from .implicit import check_guess, guess_function, matching
 from .layer import AbstractLayer, Prediction, predict_rows
+from .root import differentiable, search
 
 type Boundary = Callable[[Values, Values, Values], Values]
 

@@ -16,8 +16,8 @@ from ..data.events import NEVER
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Module, Values
-from .implicit import find_root
 from .layer import finite, with_adjoint
+from .root import find_root
 
 _CYCLES = 20  # of the search for a steady state
 

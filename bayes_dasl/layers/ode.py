@@ -23,9 +23,9 @@ from ._start import start_time
 from ._steps import RetryingController, safe_rates
 from .doses import Doses, Schedule
 from .event import Event, as_events, solve_with_events
-from .implicit import find_root
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
+from .root import find_root
 
 
 def find_solver(solver: str | diffrax.AbstractSolver) -> diffrax.AbstractSolver:

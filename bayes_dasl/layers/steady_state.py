@@ -18,8 +18,9 @@ from ._functions import check_tolerances, method_of, named, output_names, severa
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, limits
 from .algebraic import at_rows, forced_rows
-from .implicit import differentiable, matching, search
+from .implicit import matching
 from .layer import AbstractLayer, Prediction, predict_rows
+from .root import differentiable, search
 
 # The transient need not be solved more exactly than it takes to stay on its way.
 _ON_THE_WAY = 1e-4

@@ -1,8 +1,11 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
-from .base import AbstractNoise as AbstractNoise, VaryingScale as VaryingScale
+from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
+from .censored import Censored as Censored
 from .correlated import CorrelatedLogNoise as CorrelatedLogNoise, CorrelatedNoise as CorrelatedNoise
+from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
 from .families import (
+    CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
@@ -16,3 +19,5 @@ from .processes import (
     OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     RandomWalk as RandomWalk,
 )
+from .transformed import BoxCoxNoise as BoxCoxNoise
+from .zeros import HurdleNoise as HurdleNoise, ZeroInflatedNoise as ZeroInflatedNoise

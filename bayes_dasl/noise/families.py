@@ -1,49 +1,123 @@
 """Families of noise: normal, log-normal, Student's t, counts."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
+import equinox as eqx
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
+from ..errors import ModelError
 from ..random import Scalar
-from .base import SMALLEST, AbstractNoise, VaryingScale
+from .base import SMALLEST, AbstractNoise, PerDatum, VaryingScale, per_datum
 
 
-class NormalNoise(AbstractNoise):
+class AbstractScaled(AbstractNoise):
+    """Noise with a scale that is unknown, known of each datum, or made of both.
+
+    Args:
+        scale: what is not known of each datum, or a `VaryingScale`; none where `known_error` is all there is.
+        known_error: the measurement error of each datum, as the name of a variable of the data or a `PerDatum`; it adds
+            to the scale in quadrature.
+
+    Raises: ModelError if there is neither.
+    """
+
+    scale: Scalar | VaryingScale | PerDatum | None = None
+    known_error: PerDatum | None = eqx.field(default=None, kw_only=True, converter=per_datum)
+    in_units_of_data: ClassVar[tuple[str, ...]] = ("scale", "known_error")
+
+    def __check_init__(self):
+        kind = type(self).__name__
+        if self.scale is None and self.known_error is None:
+            raise ModelError(f"{kind} needs a scale, a known_error of each datum, or both")
+        if not isinstance(self.known_error, PerDatum | None):
+            raise ModelError(f"{kind}.known_error must be the name of a variable of the data, not {self.known_error!r}")
+
+    def support_of(self, field: str) -> constraints.Constraint:
+        beside = field == "known_error" and self.scale is not None
+        return constraints.nonnegative if beside else constraints.positive
+
+    @property
+    def sigma(self) -> Any:
+        """The scale of each datum, all that adds to it taken together."""
+        if self.known_error is None:
+            return self.scale
+        known = jnp.asarray(self.known_error)
+        return known if self.scale is None else jnp.hypot(jnp.asarray(self.scale), known)
+
+
+class NormalNoise(AbstractScaled):
     r"""Normal noise: $y \sim N(z, \sigma)$.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`.
+        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is all there is.
+        known_error: the measurement error of each datum, in the same units, as the name of a variable of the data or a
+            `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
-    scale: Scalar | VaryingScale
-    in_units_of_data: ClassVar[tuple[str, ...]] = ("scale",)
-
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        return dist.Normal(prediction, self.scale)
+        return dist.Normal(prediction, self.sigma)
 
     @property
     def variance(self) -> Float[Array, ""]:
-        return jnp.asarray(self.scale) ** 2
+        return jnp.asarray(self.sigma) ** 2
 
 
-class LogNormalNoise(AbstractNoise):
+class CombinedNoise(AbstractNoise):
+    r"""Normal noise that is proportional to what is predicted, with a floor: $y \sim N(z, \sqrt{a^2 + (b z)^2})$.
+
+    Args:
+        additive: a, in the units of the observable: the error where little is predicted; none for an error that is
+            proportional alone.
+        proportional: b, which has no unit: 0.2 is an error of 20 % where much is predicted.
+        known_error: the measurement error of each datum, in the units of the observable, as the name of a variable of
+            the data or a `PerDatum`; its square adds to the other two.
+
+    Raises: ModelError if a parameter may be negative.
+    """
+
+    additive: Scalar | None
+    proportional: Scalar
+    known_error: PerDatum | None = eqx.field(default=None, kw_only=True, converter=per_datum)
+    positive: ClassVar[tuple[str, ...]] = ("additive", "proportional")
+    in_units_of_data: ClassVar[tuple[str, ...]] = ("additive", "known_error")
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        return dist.Normal(prediction, jnp.sqrt(self._variance(jnp.square(prediction))))
+
+    def around(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> dist.Distribution:
+        """Normal, with the mean and the variance of data around a prediction that is uncertain by `variance` itself."""
+        if variance is None:
+            return self(prediction)
+        return dist.Normal(prediction, jnp.sqrt(variance + self._variance(jnp.square(prediction) + variance)))
+
+    def _variance(self, square: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """That of the noise, given the mean square of the prediction."""
+        constant = sum(jnp.square(jnp.asarray(v)) for v in (self.additive, self.known_error) if v is not None)
+        return jnp.maximum(constant + jnp.square(jnp.asarray(self.proportional)) * square, SMALLEST**2)
+
+
+class LogNormalNoise(AbstractScaled):
     r"""$\log y \sim N(\log z, \sigma)$: relative noise around the median z.
 
     Args:
-        scale: σ, which has no unit, or a `VaryingScale`.
+        scale: σ, which has no unit, or a `VaryingScale`; none where `known_error` is all there is.
+        known_error: the standard error of each logarithm, as the name of a variable of the data or a `PerDatum`:
+            $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
-    scale: Scalar | VaryingScale
+    in_units_of_data: ClassVar[tuple[str, ...]] = ()
 
     @property
     def support(self) -> constraints.Constraint:
         return constraints.positive
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        return dist.LogNormal(self.link(prediction), self.scale)
+        return dist.LogNormal(self.link(prediction), self.sigma)
 
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return jnp.log(jnp.maximum(values, SMALLEST))
@@ -51,7 +125,7 @@ class LogNormalNoise(AbstractNoise):
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
-        scale = jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
+        scale = jnp.broadcast_to(jnp.asarray(self.sigma), prediction.shape)
         return scale if variance is None else jnp.sqrt(scale**2 + _log_variance(prediction, variance))
 
     def around(
@@ -69,28 +143,28 @@ def _log_variance(mean: Float[Array, "time ..."], variance: Float[Array, "time .
     return jnp.log1p(variance / jnp.square(jnp.maximum(mean, SMALLEST)))
 
 
-class StudentTNoise(AbstractNoise):
+class StudentTNoise(AbstractScaled):
     r"""$y \sim t_\nu(z, \sigma)$: robust to outliers; the variance is infinite unless ν > 2.
 
     Args:
-        scale: σ, in the units of the observable, or a `VaryingScale`.
+        scale: σ, in the units of the observable, or a `VaryingScale`; none where `known_error` is all there is.
         df: ν, the degrees of freedom: the fewer, the heavier the tails.
+        known_error: the measurement error of each datum, in the same units, as the name of a variable of the data or a
+            `PerDatum`: $\sigma^2 = \text{scale}^2 + \text{known\_error}^2$.
     """
 
-    scale: Scalar | VaryingScale
     df: Scalar = 4.0
     positive: ClassVar[tuple[str, ...]] = ("scale", "df")
-    in_units_of_data: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        return dist.StudentT(self.df, prediction, self.scale)
+        return dist.StudentT(self.df, prediction, self.sigma)
 
     def spread(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
         # By the Fisher information of the location.
         df = jnp.asarray(self.df)
-        return jnp.broadcast_to(jnp.asarray(self.scale) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape)
+        return jnp.broadcast_to(jnp.asarray(self.sigma) * jnp.sqrt((df + 3) / (df + 1)), prediction.shape)
 
 
 class PoissonNoise(AbstractNoise):

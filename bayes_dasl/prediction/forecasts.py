@@ -86,10 +86,10 @@ def forecast(
     Args:
         model: the model of the fit.
         post: what `fit` returned.
-        at: a dataset (its times and forcings are used, never its observations) or, for a model without forcings, an
-            array of times, in the units of the index, or of dates. Forcings may have the dimension `member`, those of
-            an ensemble: draws are paired with its members in turn. A dict of these by name, scenarios, is forecast one
-            by one, with the same noise.
+        at: a dataset (its times, forcings and what the noise reads of each datum are used, never its observations) or,
+            for a model that needs no more, an array of times, in the units of the index, or of dates. Forcings may have
+            the dimension `member`, those of an ensemble: draws are paired with its members in turn. A dict of these by
+            name, scenarios, is forecast one by one, with the same noise.
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
@@ -102,17 +102,17 @@ def forecast(
     `steps`), `unobserved` (outputs of the layer that no datum observes, without noise), `mismatch` (of the constraints,
     at the forecast's times), `vector_field` as `fit` has it, along the forecast, and `posterior`, the draws that were
     pushed. A draw whose solve fails is NaN and counted in `ok`. `noise` has no parameters of a noise of one's own that
-    is made of several of NumPyro's distributions. Of a model with science and network, from 100 draws on, also
-    `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of another
-    draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until the group
-    is looked at or saved; with `path` they are made at once.
+    is a mixture of NumPyro's distributions, or a transform. Of a model with science and network, from 100 draws on,
+    also `exchanged_mean`: the conditional mean where one group of leaves was `kept` and all others were those of
+    another draw, for up to 4000 draws, from which `decompose` splits the epistemic variance. These solves wait until
+    the group is looked at or saved; with `path` they are made at once.
 
     Of an ensemble of forcings, `forcing_member` in `sample_stats_predictions` says which one a draw had; there is
     neither `vector_field` nor `exchanged_mean` then. Of scenarios, a dict of such trees.
 
     Raises: MismatchError for a posterior of another model: another equation, prior, noise, known number or solver
-    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings; WriteError if the file
-    cannot be written.
+    setting, unless `what_if`, or other random leaves; DataError for bad times or forcings, or where the noise
+    reads of each datum what is not there; WriteError if the file cannot be written.
     """
     if isinstance(at, dict):
         if path is not None:
@@ -188,13 +188,13 @@ def forecast(
 
 
 def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:
-    """The inputs of a model at times that one may ask for, from where the fit started, and these times.
+    """The inputs of a model's layer at times that one may ask for, from where the fit started, and these times.
 
     Raises: MismatchError for a posterior of another model; DataError for bad times or forcings.
     """
     check_belongs(model, post)
     data = _asked(model, post, at)
-    return _inputs(model, post, data), data[model.index]
+    return _driven(model, post, data), data[model.index]
 
 
 def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:
@@ -234,6 +234,8 @@ def _by_draw(model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, 
     for name, variable in groups["conditional_mean"].data_vars.items():
         kind = model.noise_of(str(name))
         variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
+    for name, variable in groups["predictions"].data_vars.items():
+        variable.attrs |= model.noise_of(str(name)).limits
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
     if arrays["unobserved"]:
         groups["unobserved"] = over_data(arrays["unobserved"], post, _like_outputs(model, arrays["unobserved"]), data)
@@ -337,6 +339,11 @@ def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
 
 
 def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
+    """Inputs of a model, what its noise reads of each datum among them."""
+    return dataclasses.replace(_driven(model, post, data), per_datum=model.per_datum(data))
+
+
+def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     """Inputs that start where the fitted data did, with the forcings of then and of now."""
     asked, data = checked_index(data, model.index), model.in_numbers(data)
     start, times = float(post["constant_data"].attrs["start"]), checked_times(data, model.index)
@@ -347,7 +354,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
         raise DataError(f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}")
     past = _past(model, post, data)
     if not model.layer.forcings:
-        return dataclasses.replace(model.inputs(data, start=start), past=past)
+        return dataclasses.replace(model.driven(data, start=start), past=past)
     for name in model.layer.forcings:
         if name not in data:
             raise DataError(f"forcing '{name}' is not in the data; a forecast needs it up to {told(asked[-1])}")
@@ -357,7 +364,7 @@ def _inputs(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
-    joined = model.inputs(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
+    joined = model.driven(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
 
 

@@ -4,14 +4,14 @@ import functools
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 import numpy as np
-import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array
 from scipy.special import gammaincinv
 
 from .._statistics.distributions import bounds
-from .conditional import Parameters
+from .conditional import Parameters, constraint_of, made
 from .predictive import Pushed
 
 _DRAWS, _FEWEST = 1000, 100  # that intervals are taken from; and of a field, if more would be too large
@@ -53,9 +53,8 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
     factors = spread_factors(int(pushed.ok.sum()), repeats)
     keys = jax.random.split(key, max(len(families), 1))
     for own, (name, family) in zip(keys, families.items(), strict=False):
-        kind = getattr(dist, family)
         noise[name] = {
-            parameter: widened(values, pushed.ok, factors, _scale(kind, parameter))
+            parameter: widened(values, pushed.ok, factors, _scale(family, parameter))
             for parameter, values in pushed.noise[name].items()
         }
         sound = _sound(noise[name])
@@ -63,9 +62,9 @@ def repeated(pushed: Pushed, repeats: int, *, key: Array) -> tuple[dict[str, np.
         if given.ndim > pushed.mean[name].ndim:  # draws that hold together have been made, and are moved
             before = _sound({p: np.repeat(v, repeats, axis=0) for p, v in pushed.noise[name].items()})
             given = np.where(np.isnan(given), 1.0, given).reshape(-1, *given.shape[2:])
-            drawn = np.asarray(_carried(kind, before, sound, given))
+            drawn = np.asarray(_carried(family, before, sound, given))
         else:
-            drawn = np.asarray(_sample(kind, sound, own))
+            drawn = np.asarray(_sample(family, sound, own))
         predictions[name] = np.where(ok.reshape(-1, *(1,) * (drawn.ndim - 1)), drawn, np.nan)
     return predictions, noise
 
@@ -89,11 +88,11 @@ def widened(values: np.ndarray, ok: np.ndarray, factors: np.ndarray, scale: Scal
     return back(centre + apart).reshape(-1, *values.shape[1:])
 
 
-def _scale(family: type[dist.Distribution], parameter: str) -> Scale | None:
+def _scale(family: str, parameter: str) -> Scale | None:
     """The scale on which a location is moved, and the way back; none for a parameter that is no location."""
-    if parameter not in _LOCATIONS:
+    if parameter.rpartition(".")[2] not in _LOCATIONS:
         return None
-    return _SCALES.get(tuple(bounds(family.arg_constraints[parameter]).items()))
+    return _SCALES.get(tuple(bounds(constraint_of(family, parameter)).items()))
 
 
 _SCALES: dict[tuple, Scale] = {
@@ -111,11 +110,11 @@ def _sound(parameters: Parameters) -> dict[str, np.ndarray]:
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _carried(family: type[dist.Distribution], before: Parameters, now: Parameters, drawn: Array) -> Array:
+def _carried(family: str, before: Parameters, now: Parameters, drawn: Array) -> Array:
     """Draws of one distribution at the same levels of another."""
-    return family(**now).icdf(family(**before).cdf(drawn))
+    return made(family, now).icdf(made(family, before).cdf(drawn))
 
 
 @functools.partial(jax.jit, static_argnames="family")
-def _sample(family: type[dist.Distribution], parameters: Parameters, key: Array) -> Array:
-    return family(**parameters).sample(key)
+def _sample(family: str, parameters: Parameters, key: Array) -> Array:
+    return jnp.asarray(made(family, parameters).sample(key))

@@ -13,6 +13,7 @@ import xarray as xr
 from .._jax.tree import short_names
 from .._runs.files import replacing
 from .._statistics.distributions import chosen_bounds, describe_distribution
+from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
@@ -191,6 +192,14 @@ def check_belongs(model: Model, post: xr.DataTree) -> None:
 def fitted_observables(post: xr.DataTree) -> xr.Dataset:
     """The observables that a posterior was fitted to, over their whole index: NaN where missing."""
     return post["fitted_data" if "fitted_data" in post.children else "observed_data"].to_dataset()
+
+
+def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
+    """The observables of a fit, with what the data say of their censoring as coordinates."""
+    observed = fitted_observables(post)
+    known = post["constant_data"].to_dataset() if "constant_data" in post.children else xr.Dataset()
+    beside = [f"{name}{part}" for name in observed.data_vars for part in (CODE, LIMIT)]
+    return observed.assign_coords({name: known[name] for name in beside if name in known})
 
 
 def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:

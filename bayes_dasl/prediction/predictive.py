@@ -19,7 +19,7 @@ from ..data.layer_inputs import Inputs
 from ..layers.layer import at_solutions, trajectories
 from ..model import Model, Observed
 from ..random import realise
-from .conditional import alone, parameters_of
+from .conditional import alone, family_of, parameters_of
 
 _LARGEST_CHUNK = 500
 _SHARE = 0.25
@@ -241,6 +241,7 @@ def _one_draw(
         if kind is not None:
             beside = {name: masked(v) for name, v in prediction.values.items() if name not in noise}
             keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
+            noise = {name: getattr(d, "uncensored", d) for name, d in noise.items()}  # as they would be seen
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
             for k, (name, d) in zip(keys, noise.items(), strict=True):
                 several = repeats > 1 and (name not in parameters or alone(d) is not d)
@@ -256,7 +257,7 @@ def _one_draw(
             prediction.log_factor,
             beside,
             {name: _marked(ok, held) for name, held in parameters.items()},
-            tuple((name, type(alone(noise[name])).__name__) for name in parameters),
+            tuple((name, family_of(alone(noise[name]))) for name in parameters),
         )
         return pushed, states
 

@@ -56,7 +56,7 @@ def update(
         model: the model of the fit.
         post: what `fit`, or an earlier `update`, returned.
         new_data: observations at other times than the fit's, or of observables that were missing (NaN) at a time of the
-            fit, and the forcings at the times that are new.
+            fit, what the noise reads of each of them, and the forcings at the times that are new.
         engine: what fits the model to all data where weights will not do, `NUTS()` unless given.
         progress: whether a bar is shown; unless told, on a terminal.
         checkpoint: as for `fit`, for that case.
@@ -131,7 +131,28 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
         columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
     if not gained:
         raise DataError(f"the new data hold no value of {', '.join(model.observables)}: there is nothing to update by")
+    columns |= _beside(model, observed, known, new_data, times)
     return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
+
+
+def _beside(
+    model: Model, observed: xr.Dataset, known: xr.Dataset, new_data: xr.Dataset, times: np.ndarray
+) -> dict[str, Any]:
+    """What the noise reads of each datum, from the data that the datum is in."""
+    columns = {}
+    for observable, name in ((o, n) for o in model.observables for n in model.reads(o)):
+        like, dims = observed[observable], model.dims(observable)
+        in_fit, in_new = (
+            _on(times, data[dims[0]].values, series(data, name, "variable", dims))
+            if name in data
+            else np.full((len(times), *like.shape[1:]), np.nan)
+            for data in (known, new_data)
+        )
+        if name in known or name in new_data:
+            seen = ~np.isnan(_on(times, like[dims[0]].values, like.values))
+            attributes = (known if name in known else new_data)[name].attrs
+            columns[name] = (dims, np.where(seen | np.isnan(in_new), in_fit, in_new), attributes)
+    return columns
 
 
 def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:

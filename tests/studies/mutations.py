@@ -38,8 +38,8 @@ MUTANTS = (
     ),
     Mutant(
         "sigma x 1.2 in normal noise", "bayes_dasl/noise/families.py",
-        "return dist.Normal(prediction, self.scale)",
-        "return dist.Normal(prediction, 1.2 * self.scale)",
+        "return dist.Normal(prediction, self.sigma)",
+        "return dist.Normal(prediction, 1.2 * self.sigma)",
         ("tests/test_noise.py::test_log_density",),
     ),
     Mutant(
@@ -341,13 +341,13 @@ MUTANTS = (
         ("tests/test_finite_volume.py::TestConservation::test_the_flux_into_a_closed_form",),
     ),
     Mutant(
-        "swapped observables", "bayes_dasl/model.py",
+        "swapped observables", "bayes_dasl/model/core.py",
         "prediction.values[name], prediction.variances.get(name)",
         "prediction.values[self.layer.outputs[self.observables.index(name)]], prediction.variances.get(name)",
         ("tests/test_model.py::TestNoise", "tests/test_model.py::TestDensity::test_against_scipy"),
     ),
     Mutant(
-        "a failing solve is unlikely, not impossible", "bayes_dasl/model.py",
+        "a failing solve is unlikely, not impossible", "bayes_dasl/model/core.py",
         'numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))',
         'numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -1e6))',
         ("tests/test_model.py::TestFailure",),

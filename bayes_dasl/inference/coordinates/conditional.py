@@ -163,7 +163,7 @@ class Conditional(eqx.Module):
             observed = self.linear.observed[name]
             noise = realised.noise_at(name, self.centre, self.linear.inputs)
             seen = ~jnp.isnan(observed)
-            data.append(jnp.ravel(noise.link(jnp.where(seen, observed, 1.0))))
+            data.append(jnp.ravel(noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))))
             spread = noise.spread(self.centre[name]) ** 2 + self.slack[name] ** 2
             precisions.append(jnp.ravel(jnp.where(seen, 1 / spread, 0.0)))
         return jnp.concatenate(data) - predicted, jnp.concatenate(precisions)

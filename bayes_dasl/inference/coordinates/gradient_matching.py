@@ -125,8 +125,10 @@ class Matching:
         self._problem = problem
         first = realise(problem.model, problem.constrain(jnp.zeros(problem.dimension)))
         supports = {name: problem.model.noise_of(name).support for name in problem.observed}
+        told = {name: problem.model.told(name, problem.inputs) for name in problem.observed}
+        predicted = {name: told[name].as_predicted(values) for name, values in problem.observed.items()}
         pairs = zip(trajectories(problem.model.layer), trajectories(first.layer), strict=True)
-        self._paths = [_Paths(known, ode, problem.inputs, problem.observed, supports) for known, ode in pairs]
+        self._paths = [_Paths(known, ode, problem.inputs, predicted, supports) for known, ode in pairs]
 
     def climb(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
         """Positions after a climb from these, by Adam."""

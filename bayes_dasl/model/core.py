@@ -16,17 +16,17 @@ from jaxtyping import Array, Float
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from ._jax.fingerprints import fingerprint_of
-from ._statistics.distributions import describe_support
-from .data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, in_units, inputs, observations
-from .data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, unit_of
-from .data.layer_inputs import Inputs, OwnTimes, Past
-from .errors import BayesDaslError, DataError, ModelError, ShapeError
-from .layers import AbstractFilter, AbstractLayer, Prediction
-from .layers._priors import check_priors
-from .layers.layer import AbstractPopulation, of_members, refuse_open_times
-from .noise import AbstractNoise
-from .random import Module, Values, is_function, paths, sample
+from .._jax.fingerprints import fingerprint_of
+from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
+from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, unit_of
+from ..data.layer_inputs import Inputs, OwnTimes, Past
+from ..errors import DataError, ModelError
+from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._priors import check_priors
+from ..layers.layer import AbstractPopulation, of_members
+from ..noise import AbstractNoise
+from ..noise.base import Read
+from ..random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
 type Constraint = Callable[[Values, Inputs], Float[Array, "..."]]
@@ -76,7 +76,7 @@ class Model(Module):
                     f"noise must be a noise model such as bd.NormalNoise, or a dict of them, not {noise!r}"
                 )
             if noise.varies and isinstance(self.layer, AbstractFilter):
-                raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, not a VaryingScale")
+                raise ModelError(f"{type(self.layer).__name__} needs noise of one scale, no VaryingScale nor PerDatum")
             if noise.looks_back and isinstance(self.layer, AbstractFilter):
                 raise ModelError(
                     f"{type(self.layer).__name__} looks back at the data itself: give it bd.NormalNoise, not "
@@ -150,7 +150,10 @@ class Model(Module):
         if path[0] != "noise":
             return ""
         names, field = ((path[1],), path[2:]) if isinstance(self.noise, Mapping) else (self.observables, path[1:])
-        if ".".join(field).removesuffix(".typical") not in self.noise_of(names[0]).in_units_of_data:
+        noise = self.noise_of(names[0])
+        while isinstance(inner := getattr(noise, field[0]), AbstractNoise):
+            noise, field = inner, field[1:]
+        if ".".join(field).removesuffix(".typical") not in noise.in_units_of_data:
             return ""
         stated = {self.layer.units.get(name, "") for name in names}
         return stated.pop() if len(stated) == 1 else ""
@@ -229,18 +232,29 @@ class Model(Module):
         return inputs.with_past() if self.looks_back else (inputs, slice(None), slice(None))
 
     def inputs(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
-        """Times, forcings and places for this model's layer.
+        """Times, forcings and places for this model's layer, and what its noise reads of each datum.
 
         Args:
-            data: a dataset with the index and the forcings of the layer; observations are looked at by a filter only.
+            data: a dataset with the index, the forcings of the layer and what the noise reads; observations are looked
+                at by a filter and by correlated noise only.
             start: where the solve starts, in the units in which the layer has its times; unless given, at the `start`
                 of the layer, else at the first time.
+        """
+        data = self.in_own_units(data)
+        return dataclasses.replace(self.driven(data, start=start), past=self.past(data), per_datum=self.per_datum(data))
+
+    def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
+        """Times, forcings and places alone.
+
+        Args:
+            data: a dataset with the index and the forcings of the layer.
+            start: as for `inputs`.
         """
         layer, data = self.layer, self.in_own_units(data)
         start = self._start(data) if start is None else start
         data = self.in_numbers(data)
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
-        found = inputs(
+        return inputs(
             data,
             start=start,
             forcings=layer.forcings,
@@ -249,13 +263,46 @@ class Model(Module):
             places=places,
             members=layer.dim if isinstance(layer, AbstractPopulation) else None,
         )
-        if isinstance(layer, AbstractPopulation):
-            if layer.dim not in data.coords:
-                raise DataError(f"data need a coordinate '{layer.dim}' that says whose they are")
-            at = jnp.asarray(layer.positions(data[layer.dim].values))
-            found = dataclasses.replace(found, coordinates=found.coordinates | {layer.dim: at})
-        past = self.past(data)
-        return dataclasses.replace(found, past=None if past is None else dataclasses.replace(past, same=True))
+
+    def reads(self, observable: str) -> dict[str, Read]:
+        """What the noise of an observable reads of each datum, by the name of the data's variable.
+
+        Args:
+            observable: its name.
+        """
+        return {read.leaf.named(observable): read for read in self.noise_of(observable).reads}
+
+    @property
+    def read(self) -> tuple[str, ...]:
+        """The variables of the data that the noise of any observable reads."""
+        return tuple(dict.fromkeys(name for observable in self.observables for name in self.reads(observable)))
+
+    def per_datum(self, data: xr.Dataset) -> dict[str, Float[Array, "time ..."]]:
+        """What the noise reads of each datum, `(time, …)` by the name of the data's variable.
+
+        Args:
+            data: a dataset with these variables, in the units of the observables.
+
+        Raises: DataError where one of them is missing, has other dimensions, or a number that cannot be.
+        """
+        found = {}
+        for observable in self.observables:
+            dims = self.dims(observable)
+            for name, read in self.reads(observable).items():
+                values = per_datum(data, name, observable, dims, read.support, read.leaf.otherwise, read.leaf.needed)
+                found[name] = jnp.asarray(values)
+        return found
+
+    def told(self, observable: str, inputs: Inputs) -> AbstractNoise:
+        """The noise of an observable where what is known of each datum is in its place.
+
+        Args:
+            observable: its name.
+            inputs: those of the data.
+        """
+        reads = self.reads(observable).items()
+        of_data = {read.leaf.variable: np.asarray(inputs.per_datum[name]) for name, read in reads}
+        return self.noise_of(observable).told(of_data)
 
     def past(self, data: xr.Dataset) -> Past | None:
         """The observations that a filtering layer or correlated noise looks back at; none for others, or without any.
@@ -294,7 +341,8 @@ class Model(Module):
         if has_dates(data, self.index):  # what a unit of dates is, netCDF says
             plain = {name: v for name, v in data[self.index].attrs.items() if name not in ("units", "calendar")}
             data = data.assign_coords({self.index: (self.index, data[self.index].values, plain)})
-        return in_units(data, units | {self.index: unit_of(units[self.index])})
+        data = in_units(data, units | {self.index: unit_of(units[self.index])})
+        return in_units(data, self._units_beside(data))
 
     @property
     def counts_in(self) -> str:
@@ -321,6 +369,15 @@ class Model(Module):
                 f"the layer starts at {told(as_date(start))}, but {self.index} holds no dates: give one of both"
             )
         return float(numbers(as_date(start), self.layer.units.get(self.index, "")))
+
+    def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
+        """The units of what the noise reads of each datum: where they are those of the observable."""
+        found = {}
+        for observable in self.observables if isinstance(data, xr.Dataset) else ():
+            held = data[observable].attrs.get("units", "") if observable in data else ""
+            of_data = self.layer.units.get(observable, "") or held
+            found |= {name: of_data for name, read in self.reads(observable).items() if read.in_units_of_data}
+        return found
 
     def conditional(self, prediction: Prediction, inputs: Inputs) -> dict[str, dist.Distribution]:
         """The distribution of each observable, given a prediction of a realised model and its inputs.
@@ -362,108 +419,11 @@ class Model(Module):
         noise = every[name] if isinstance(every, Mapping) else every
         if not noise.varies:
             return noise
+        of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in self.reads(name).items()}
         forced = jax.vmap(inputs.forced)(inputs.times) | inputs.forced_of_members()
         over_places = lambda s: jnp.reshape(s, s.shape[:1] + (1,) * (values[name].ndim - s.ndim) + s.shape[1:])  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
-        return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()})
-
-
-def check_data(model: Model, data: xr.Dataset) -> Observed:
-    """Refuse data that the model cannot be fitted to, before anything is compiled; else the observed arrays.
-
-    Raises: DataError or ModelError that names what is wrong and what would be right.
-    """
-    if not isinstance(model, Model):
-        raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
-    checked_index(data, model.index)
-    if not paths(model):
-        raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
-    check_priors(model)
-    if has_dates(data, model.index):
-        refuse_open_times(model.layer, data)
-    times = checked_times(model.in_numbers(data), model.index)
-    for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
-        if _looks_at_times(part):
-            part.refuse_times(times)
-    for name in (*model.observables, *model.layer.forcings, *paths(model)):
-        if "/" in name:
-            raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
-    _refuse_names_of_results(model)
-    for name in (*model.observables, *model.layer.forcings):
-        if name not in data:
-            role = "observable" if name in model.observables else "forcing"
-            known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-            raise DataError(f"{role} '{name}' is not in the data; they hold {known}")
-    data = model.in_own_units(data)
-    observed = {name: _observed(model, data, name) for name in model.observables}
-    check_shapes(model, model.inputs(data))
-    return observed
-
-
-def _looks_at_times(node: object) -> bool:
-    """Whether a layer says itself which times of data it cannot be fitted to."""
-    return hasattr(node, "refuse_times")
-
-
-def _refuse_names_of_results(model: Model) -> None:
-    """Raises: ModelError where an observable, one of several, has a name that results give to something else."""
-    names = model.observables
-    taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
-    for name in names if len(names) > 1 else ():
-        if name in taken:
-            raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
-
-
-def _observed(model: Model, data: xr.Dataset, name: str) -> Float[Array, "time ..."]:
-    noise, dims = model.noise_of(name), model.dims(name)
-    values = observations(data, name, dims=dims)
-    if FILLED in data[name].attrs:
-        raise DataError(
-            f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and fill forcings only"
-        )
-    outside = ~np.isnan(values) & ~np.asarray(noise.support(values))
-    if outside.any():
-        where = tuple(np.argwhere(outside)[0])
-        at, kind = told(data[dims[0]].values[where[0]]), type(noise).__name__
-        shown = f"{values[where]:g}"
-        shown = repr(float(values[where])) if bool(noise.support(float(shown))) else shown  # 5.000000001 is no count
-        raise DataError(
-            f"observable '{name}' is {shown} at {dims[0]} {at}, which {kind} rules out: its data are "
-            f"{describe_support(noise.support)}"
-        )
-    return jnp.asarray(values)
-
-
-def check_shapes(model: Model, inputs: Inputs) -> None:
-    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
-
-    Raises: ModelError that names the random leaves whose shape is not that of one number.
-    """
-    leaves = paths(model)
-
-    def evaluate():
-        with numpyro.handlers.seed(rng_seed=0):
-            realised = sample(model)
-            prediction = realised.predict(inputs)
-            return {name: d.batch_shape for name, d in realised.conditional(prediction, inputs).items()}
-
-    odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
-    hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""
-    shapes: dict = {}
-    try:
-        eqx.filter_eval_shape(lambda: shapes.update(evaluate()))
-    except ShapeError as error:
-        raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
-    except BayesDaslError:
-        raise
-    except Exception as error:  # whatever a user's equation may raise
-        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
-    for name, shape in shapes.items():
-        places = model.dims(name)[1:]
-        want = inputs.times.shape + tuple(inputs.coordinates[place].size for place in places)
-        if shape != want:
-            what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
-            raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")
+        return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()}, of_data)
 
 
 def posterior_fingerprint(model: Model, inputs: Inputs, observed: Observed) -> str:

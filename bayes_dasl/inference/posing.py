@@ -1,0 +1,22 @@
+"""From a model and data to the posterior that engines see."""
+
+import xarray as xr
+
+from ..model import Model, check_data
+from ..random import paths
+from .problem import Problem
+from .sites import sites_of
+
+
+def pose(model: Model, data: xr.Dataset) -> Problem:
+    """Check the data and flatten the model's random leaves.
+
+    Args:
+        model: the model.
+        data: a dataset with the index, the observables (NaN where missing) and the forcings of the model.
+
+    Raises: DataError or ModelError, before anything is compiled.
+    """
+    observed, inputs = check_data(model, data), model.inputs(data)
+    sites, dimension = sites_of(paths(model))
+    return Problem(model, inputs, observed, sites, dimension, model.own_times(inputs, observed))

@@ -1,0 +1,125 @@
+"""Data and shapes that a model cannot be fitted to are refused here, before anything is compiled."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import xarray as xr
+from jaxtyping import Float
+
+from ..data.censoring import refuse_censored
+from ..data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, observations
+from ..data.dates import has_dates, told
+from ..data.layer_inputs import Inputs
+from ..errors import BayesDaslError, DataError, ModelError, ShapeError
+from ..layers._priors import check_priors
+from ..layers.layer import refuse_open_times
+from ..random import paths, sample
+from .core import Model, Observed
+
+
+def check_data(model: Model, data: xr.Dataset) -> Observed:
+    """Refuse data that the model cannot be fitted to, before anything is compiled; else the observed arrays.
+
+    Raises: DataError or ModelError that names what is wrong and what would be right.
+    """
+    if not isinstance(model, Model):
+        raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+    checked_index(data, model.index)
+    if not paths(model):
+        raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
+    check_priors(model)
+    if has_dates(data, model.index):
+        refuse_open_times(model.layer, data)
+    times = checked_times(model.in_numbers(data), model.index)
+    for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
+        if _looks_at_times(part):
+            part.refuse_times(times)
+    for name in (*model.observables, *model.layer.forcings, *paths(model)):
+        if "/" in name:
+            raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
+    _refuse_names_of_results(model)
+    for name in (*model.observables, *model.layer.forcings):
+        if name not in data:
+            role = "observable" if name in model.observables else "forcing"
+            known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
+            raise DataError(f"{role} '{name}' is not in the data; they hold {known}")
+    data = model.in_own_units(data)
+    for name in model.observables:
+        if FILLED in data[name].attrs:
+            raise DataError(
+                f"'{name}' is an observable: leave its gaps as NaN, of which nothing is said, and fill forcings only"
+            )
+        refuse_censored(data, name, model.reads(name))
+    values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
+    inputs = model.inputs(data)
+    for name in model.observables:
+        _refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
+    check_shapes(model, inputs)
+    return {name: jnp.asarray(each) for name, each in values.items()}
+
+
+def _looks_at_times(node: object) -> bool:
+    """Whether a layer says itself which times of data it cannot be fitted to."""
+    return hasattr(node, "refuse_times")
+
+
+def _refuse_names_of_results(model: Model) -> None:
+    """Raises: ModelError where an observable, one of several, has a name that results give to something else."""
+    names = model.observables
+    taken = {JOINT, DATUM, *(f"{n}_{beside}" for n in names for beside in (DATUM, *model.dims(n)))}
+    for name in names if len(names) > 1 else ():
+        if name in taken:
+            raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
+
+
+def _refuse_ruled_out(
+    model: Model, name: str, values: Float[np.ndarray, "time ..."], times: np.ndarray, inputs: Inputs
+) -> None:
+    """Raises: DataError for a datum that its noise cannot give."""
+    noise = model.told(name, inputs)
+    outside, possible = noise.ruled_out(values)
+    if not outside.any():
+        return
+    where = tuple(np.argwhere(outside)[0])
+    shown = f"{values[where]:g}"
+    rounded = values.copy()
+    rounded[where] = float(shown)
+    shown = shown if noise.ruled_out(rounded)[0][where] else repr(float(values[where]))  # 5.000000001 is no count
+    raise DataError(
+        f"observable '{name}' is {shown} at {model.index} {told(times[where[0]])}, which "
+        f"{type(model.noise_of(name)).__name__} rules out: its data are {possible}"
+    )
+
+
+def check_shapes(model: Model, inputs: Inputs) -> None:
+    """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
+
+    Raises: ModelError that names the random leaves whose shape is not that of one number.
+    """
+    leaves = paths(model)
+
+    def evaluate():
+        with numpyro.handlers.seed(rng_seed=0):
+            realised = sample(model)
+            prediction = realised.predict(inputs)
+            return {name: d.batch_shape for name, d in realised.conditional(prediction, inputs).items()}
+
+    odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
+    hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""
+    shapes: dict = {}
+    try:
+        eqx.filter_eval_shape(lambda: shapes.update(evaluate()))
+    except ShapeError as error:
+        raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
+    except BayesDaslError:
+        raise
+    except Exception as error:  # whatever a user's equation may raise
+        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
+    for name, shape in shapes.items():
+        places = model.dims(name)[1:]
+        want = inputs.times.shape + tuple(inputs.coordinates[place].size for place in places)
+        if shape != want:
+            what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
+            raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")

@@ -1,0 +1,91 @@
+"""Counts out of a number of trials: those who are ill among those who were tested."""
+
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from ..errors import ModelError
+from ..random import Scalar, is_random
+from .base import AbstractNoise, PerDatum, per_datum
+
+_NEAR = 1e-9  # to 0 or 1: a probability that a solver has left, or reached
+
+
+class AbstractOfTrials(AbstractNoise):
+    """Counts of successes among a known number of trials, each with the predicted probability.
+
+    Args:
+        trials: how many, or the name of a variable of the data that has the number of each datum.
+
+    Raises: ModelError for trials that are no known whole number.
+    """
+
+    trials: int | PerDatum = eqx.field(converter=per_datum)
+
+    def __check_init__(self):
+        if isinstance(self.trials, PerDatum):
+            return
+        known = not is_random(self.trials) and np.ndim(self.trials) == 0
+        if not known or self.trials != np.round(self.trials) or self.trials < 1:
+            raise ModelError(
+                f"{type(self).__name__}.trials must be a whole number, or the name of a variable of the data that has "
+                f"that of each datum, not {self.trials!r}"
+            )
+
+    @property
+    def support(self) -> constraints.Constraint:
+        if isinstance(self.trials, PerDatum):
+            return constraints.nonnegative_integer
+        return constraints.integer_interval(0, self.trials)
+
+    def support_of(self, field: str) -> constraints.Constraint:
+        return constraints.nonnegative_integer if field == "trials" else super().support_of(field)
+
+    def as_predicted(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        """The share of successes, which is what a layer predicts."""
+        return values / jnp.maximum(jnp.asarray(self.trials, float), 1.0)
+
+    def spread(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> Float[Array, "time ..."]:
+        return jnp.sqrt(self.around(prediction, variance).variance) / jnp.maximum(jnp.asarray(self.trials, float), 1.0)
+
+    @property
+    def _number(self) -> Any:
+        return jnp.asarray(jnp.round(jnp.asarray(self.trials, float)), int)
+
+
+def _share(prediction: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+    return jnp.clip(prediction, _NEAR, 1 - _NEAR)
+
+
+class BinomialNoise(AbstractOfTrials):
+    r"""$y \sim \mathrm{Binomial}(n, z)$: so many of n trials succeed, each with the predicted probability z.
+
+    Args:
+        trials: n: a number, or the name of a variable of the data that has the number of each datum.
+    """
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        return dist.BinomialProbs(_share(prediction), self._number)
+
+
+class BetaBinomialNoise(AbstractOfTrials):
+    r"""$y \sim \mathrm{BetaBinomial}(n, k z, k (1 - z))$: counts out of n that scatter more than by chance.
+
+    Args:
+        trials: n: a number, or the name of a variable of the data that has the number of each datum.
+        concentration: k, which has no unit: the variance is $n z (1 - z)\, (k + n) / (k + 1)$.
+    """
+
+    concentration: Scalar
+    positive: ClassVar[tuple[str, ...]] = ("concentration",)
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        share, size = _share(prediction), jnp.asarray(self.concentration)
+        return dist.BetaBinomial(size * share, size * (1 - share), self._number)

@@ -1,0 +1,63 @@
+"""Noise that is normal once data and predictions are transformed: a logarithm with an offset, a root, a power."""
+
+from numbers import Real
+from typing import ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from .._statistics.distributions import bounds, describe_distribution
+from .._statistics.laws import BoxCoxNormal, box_cox
+from ..errors import ModelError
+from ..random import Scalar, is_random
+from .base import SMALLEST, AbstractNoise, VaryingScale
+
+
+class BoxCoxNoise(AbstractNoise):
+    r"""Noise that is normal once transformed: $g(y) \sim N(g(z), \sigma)$, $g(y) = ((y + c)^\lambda - 1) / \lambda$.
+
+    A power of 0 is the logarithm, $g(y) = \log(y + c)$; of 0.5 a square root, of which $g$ is twice; of 1 data as they
+    are. So errors grow with what is predicted, the faster the smaller the power. Densities, and so log scores, are
+    those of the data in their own units, and so are forecasts. Above a power of 0 the normal distribution is cut off
+    where y + c would be negative; the prediction is the median as long as that is far away.
+
+    Args:
+        scale: σ, on the transformed scale, or a `VaryingScale`.
+        power: λ, not negative: known, or unknown, such as `dist.Uniform(0.0, 1.0)`.
+        shift: c, a known number in the units of the observable, such as half of the smallest value above zero where
+            data may be zero: data lie above −c.
+
+    Raises: ModelError for a negative power, or a shift that is no known number or is negative.
+    """
+
+    scale: Scalar | VaryingScale
+    power: Scalar
+    shift: float = eqx.field(default=0.0, static=True)
+    positive: ClassVar[tuple[str, ...]] = ("scale",)
+
+    def __check_init__(self):
+        least = bounds(self.power.support).get("lower", -np.inf) if is_random(self.power) else float(self.power)  # pyright: ignore
+        if least < 0:
+            said = describe_distribution(self.power) if is_random(self.power) else self.power
+            raise ModelError(f"BoxCoxNoise.power must not be negative, as in {said}: moments would be infinite")
+        if not isinstance(self.shift, Real) or not 0 <= self.shift < np.inf:
+            raise ModelError(f"BoxCoxNoise.shift must be a known number that is not negative, not {self.shift!r}")
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return constraints.greater_than(-self.shift) if self.shift else constraints.positive
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        return BoxCoxNormal(self.link(prediction), self.scale, self.power, self.shift)
+
+    def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        return box_cox(jnp.maximum(values, SMALLEST - self.shift), self.power, self.shift)
+
+    def spread(
+        self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
+    ) -> Float[Array, "time ..."]:
+        return jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)

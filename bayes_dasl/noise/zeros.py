@@ -1,0 +1,104 @@
+"""More zeros than a noise gives itself: counts with zeros of two kinds, and amounts that are zero or not."""
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+
+from .._statistics.distributions import bounds, describe_distribution
+from .._statistics.laws import Hurdle
+from ..errors import ModelError
+from ..random import Scalar, is_random
+from .base import AbstractNoise
+
+
+class AbstractWithZeros(AbstractNoise):
+    """Noise around another one, with a share of zeros.
+
+    Args:
+        noise: the other one.
+        zeros: the share, between 0 and 1: known, or unknown, such as `dist.Beta(1.0, 4.0)`.
+
+    Raises: ModelError for what is no noise, or a share that may be none.
+    """
+
+    noise: AbstractNoise
+    zeros: Scalar
+    positive: ClassVar[tuple[str, ...]] = ("zeros",)
+
+    def __check_init__(self):
+        kind = type(self).__name__
+        if not isinstance(self.noise, AbstractNoise):
+            raise ModelError(f"{kind} is around a noise such as bd.PoissonNoise, not {self.noise!r}")
+        self._refuse_noise()
+        most = bounds(self.zeros.support).get("upper", jnp.inf) if is_random(self.zeros) else float(self.zeros)  # pyright: ignore
+        if most > 1 or (most == 1 and not is_random(self.zeros)):
+            said = describe_distribution(self.zeros) if is_random(self.zeros) else self.zeros
+            raise ModelError(f"{kind}.zeros must be a share between 0 and 1, such as dist.Beta(1.0, 4.0), not {said}")
+
+    @abstractmethod
+    def _refuse_noise(self) -> None:
+        """Raises: ModelError for a noise that it cannot be around."""
+
+    def _possible(self) -> bool:
+        """Whether the noise inside gives no negative numbers."""
+        return bounds(self.noise.support).get("lower", -1.0) >= 0
+
+
+class ZeroInflatedNoise(AbstractWithZeros):
+    r"""Counts of which some are zero for a reason of their own; the others, zeros among them, follow a noise.
+
+    $P(y) = \pi\, [y = 0] + (1 - \pi)\, p(y \mid z)$, so that the mean of data is $(1 - \pi) z$
+
+    Args:
+        noise: that of the counts, such as `bd.NegativeBinomialNoise(3.0)`.
+        zeros: π, the share of data that are zero for that reason: known, or unknown, such as `dist.Beta(1.0, 4.0)`.
+
+    Raises: ModelError for a noise of other data than counts, or a share that may lie outside 0 and 1.
+    """
+
+    def _refuse_noise(self) -> None:
+        if not (self.noise.support.is_discrete and self._possible()):
+            raise ModelError(
+                f"ZeroInflatedNoise is around a noise of counts, not {type(self.noise).__name__}: for amounts, "
+                "of which none is zero by itself, take bd.HurdleNoise"
+            )
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.noise.support
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        law: Any = dist.ZeroInflatedDistribution(self.noise(prediction), gate=jnp.asarray(self.zeros))
+        return law
+
+
+class HurdleNoise(AbstractWithZeros):
+    r"""Data that are zero or positive, such as daily rain; those that are positive follow a noise.
+
+    $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of p. Where an
+    amount is zero its log density is the logarithm of a probability.
+
+    Args:
+        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or `bd.PoissonNoise()`.
+        zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
+
+    Raises: ModelError for a noise that gives negative data, or a share that may lie outside 0 and 1.
+    """
+
+    def _refuse_noise(self) -> None:
+        if not self._possible():
+            raise ModelError(
+                f"HurdleNoise is around a noise of positive data, such as bd.LogNormalNoise, not "
+                f"{type(self.noise).__name__}, which gives negative ones too"
+            )
+
+    @property
+    def support(self) -> constraints.Constraint:
+        return self.noise.support if self.noise.support.is_discrete else constraints.nonnegative
+
+    def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
+        return Hurdle(self.noise(prediction), jnp.asarray(self.zeros))
