@@ -137,9 +137,8 @@ class Model(Module):
             observed: the data by name, NaN where missing.
         """
         # A soft law may look at all times.
-        if self.constraints or inputs.past is not None or not isinstance(self.layer, AbstractPopulation):
-            return None
-        return self.layer.own_times(inputs, observed)
+        alone = isinstance(self.layer, AbstractPopulation) and not self.constraints and inputs.past is None
+        return self.layer.own_times(inputs, observed) if alone else None  # pyright: ignore
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of the noise that has those of its data, where the layer states them.
@@ -241,7 +240,9 @@ class Model(Module):
                 of the layer, else at the first time.
         """
         data = self.in_own_units(data)
-        return dataclasses.replace(self.driven(data, start=start), past=self.past(data), per_datum=self.per_datum(data))
+        past = self.past(data)
+        past = None if past is None else dataclasses.replace(past, same=True)
+        return dataclasses.replace(self.driven(data, start=start), past=past, per_datum=self.per_datum(data))
 
     def driven(self, data: xr.Dataset, *, start: float | None = None) -> Inputs:
         """Times, forcings and places alone.
@@ -254,15 +255,22 @@ class Model(Module):
         start = self._start(data) if start is None else start
         data = self.in_numbers(data)
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
-        return inputs(
+        population = isinstance(layer, AbstractPopulation)
+        found = inputs(
             data,
             start=start,
             forcings=layer.forcings,
             interpolation=layer.interpolation,
             index=self.index,
             places=places,
-            members=layer.dim if isinstance(layer, AbstractPopulation) else None,
+            members=layer.dim if population else None,
         )
+        if not population:
+            return found
+        if layer.dim not in data.coords:
+            raise DataError(f"data need a coordinate '{layer.dim}' that says whose they are")
+        at = {layer.dim: jnp.asarray(layer.positions(data[layer.dim].values))}
+        return dataclasses.replace(found, coordinates=found.coordinates | at)
 
     def reads(self, observable: str) -> dict[str, Read]:
         """What the noise of an observable reads of each datum, by the name of the data's variable.
