@@ -515,4 +515,46 @@ MUTANTS = (
         "np.tile(rng.multinomial(number, np.full(number, 1 / number)), (members, 1))",
         ("tests/test_members.py::test_bootstrapped_members_see_other_data",),
     ),
+    Mutant(
+        "numbers of a hierarchy without their volume", "bayes_dasl/inference/sites.py",
+        "volume = jnp.sum(way.log_abs_det_jacobian(z, x))",
+        "volume = jnp.zeros(())",
+        ("tests/test_unknowns.py", "tests/test_centring.py::test_chains_take_shorter_ways"),
+    ),
+    Mutant(
+        "partly centred coordinates without their volume", "bayes_dasl/inference/coordinates/centring.py",
+        "volume - jnp.sum(jnp.log(factor))",
+        "volume",
+        ("tests/test_centring.py::TestFrame::test_there_and_back",),
+    ),
+    Mutant(
+        "what data say of a member, twice as much", "bayes_dasl/inference/coordinates/centring.py",
+        "precision = np.where(told, -slope, 0.0)",
+        "precision = np.where(told, -2 * slope, 0.0)",
+        ("tests/test_centring.py::TestFrame::test_what_data_say_is_the_precision_of_their_mean",),
+    ),
+    Mutant(
+        "a shared number drawn wherever it stands", "bayes_dasl/random.py",
+        "        if name not in known:\n",
+        "        if True:\n",
+        ("tests/test_unknowns.py",),
+    ),
+    Mutant(
+        "an effect against its sign", "bayes_dasl/population.py",
+        "return dist.LogNormal(jnp.log(center) + effect, spread)",
+        "return dist.LogNormal(jnp.log(center) - effect, spread)",
+        ("tests/test_population.py::TestEach::test_known_numbers_of_each_and_covariates",),
+    ),
+    Mutant(
+        "members at each other's own times", "bayes_dasl/population.py",
+        "index = np.maximum.accumulate(index, axis=1)",
+        "index = np.maximum.accumulate(index, axis=1)[::-1]",
+        ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
+    ),
+    Mutant(
+        "known members drawn anew", "bayes_dasl/prediction/other_members.py",
+        "known = np.asarray([member in position for member in members])",
+        "known = np.zeros(len(members), bool)",
+        ("tests/test_population.py::TestFit::test_members_that_the_fit_has_not_seen",),
+    ),
 )  # fmt: skip
