@@ -1,0 +1,104 @@
+"""Populations, tables, doses, dates, forcings and noise of several kinds in one model."""
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+import xarray as xr
+from by_hand import posterior
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError, MismatchError, ModelError
+from bayes_dasl.inference import pose
+from bayes_dasl.judgement.adequacy import _training_findings
+from bayes_dasl.judgement.matching import fitted_between
+from bayes_dasl.model import check_data
+from bayes_dasl.prediction.posterior import with_what_is_censored
+
+NAMES, TIMES = ["Ann", "Bo", "Cy"], np.arange(1.0, 6.0)
+DATES = pd.date_range("2001-01-01", periods=5)
+
+
+class Line(bd.Module):
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * t + u.get("x", 0.0)}
+
+
+def each(noise, members=NAMES, slope=None, **options):
+    slope = bd.varying(bd.between(1.0, 4.0)) if slope is None else slope
+    return bd.Model(bd.Each(bd.Algebraic(Line(slope), **options), members), noise)
+
+
+def lines(times=TIMES, members=NAMES, **more):
+    values = np.random.default_rng(0).uniform(1.0, 3.0, (len(times), len(members)))
+    return xr.Dataset({"y": (("time", "subject"), values), **more}, {"time": times, "subject": members})
+
+
+def fitted(model, data):
+    slopes = np.random.default_rng(1).uniform(1.0, 2.0, (2, 40, len(NAMES)))
+    return posterior(model, data, {"layer.layer.function.slope": slopes})
+
+
+class TestNoise:
+    @pytest.mark.parametrize(
+        ("build", "message"),
+        [
+            (lambda inner: bd.Censored(inner, below=1.0), "Censored cannot be around CorrelatedLogNoise: it judges"),
+            (lambda inner: bd.HurdleNoise(inner, 0.3), "HurdleNoise cannot be around CorrelatedLogNoise: it judges"),
+        ],
+    )
+    def test_residuals_that_hang_together_do_not_stand_inside_of_another_noise(self, build, message):
+        """It would be taken for independent, without a word."""
+        with pytest.raises(ModelError, match=message):
+            build(bd.CorrelatedLogNoise(bd.AR1(0.5, 0.5)))
+
+    def test_what_is_censored_is_said_outside(self):
+        with pytest.raises(ModelError, match=r"HurdleNoise cannot be around Censored: put bd\.Censored around"):
+            bd.HurdleNoise(bd.Censored(bd.LogNormalNoise(0.5), below=0.1), 0.3)
+
+    @pytest.mark.parametrize(
+        "process",
+        [
+            bd.AR1,
+            bd.OrnsteinUhlenbeck,
+            bd.Matern32,
+            lambda scale, other: bd.RandomWalk(scale, start=0.0),
+        ],
+    )
+    def test_a_process_of_each_member_with_numbers_of_its_own(self, process):
+        scales, others, data = np.array([0.3, 0.6, 0.9]), np.array([0.2, 0.3, 0.5]), lines()
+        together = each(bd.CorrelatedNoise(process(bd.varying(scales), bd.varying(others)), 0.2))
+        alone = [
+            each(bd.CorrelatedNoise(process(s, o), 0.2), [name])
+            for s, o, name in zip(scales, others, NAMES, strict=True)
+        ]
+        data = data.isel(subject=[2, 0, 1])  # in another order than in the model
+
+        def said(model, data):
+            problem = pose(model, data)
+            return float(problem.terms(jnp.zeros(problem.dimension)).data)
+
+        assert said(together, data) == pytest.approx(
+            sum(said(m, data.sel(subject=[n])) for m, n in zip(alone, NAMES, strict=True)), rel=1e-9
+        )
+
+    def test_what_is_missing_of_a_datum_is_told_by_date_and_name(self):
+        errors = np.full((5, 3), 0.1)
+        errors[1, 2] = np.nan
+        data = lines(DATES, y_error=(("time", "subject"), errors))
+        with pytest.raises(DataError, match="'y_error' is missing at time 2001-01-02, subject Cy"):
+            pose(each(bd.NormalNoise(known_error="y_error")), data)
+
+    def test_several_rows_at_one_date(self):
+        model = bd.Model(bd.Algebraic(Line(bd.between(1.0, 4.0))), bd.CorrelatedNoise(bd.AR1(0.5, 0.5)))
+        with pytest.raises(DataError, match="time 2001-01-02 has several rows, but CorrelatedNoise"):
+            model.past(lines(DATES[[0, 1, 1, 2, 3]]).isel(subject=0, drop=True))
+
+    def test_where_a_walk_begins_on_dates_must_be_said(self):
+        noise = bd.CorrelatedNoise(bd.RandomWalk(0.1, start=0.0), 0.1)
+        with pytest.raises(ModelError, match="the time of a RandomWalk is a number: say what it counts"):
+            check_data(each(noise), lines(DATES))
+        check_data(each(noise, units={"time": "days since 2001-01-01"}), lines(DATES))
