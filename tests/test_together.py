@@ -102,3 +102,64 @@ class TestNoise:
         with pytest.raises(ModelError, match="the time of a RandomWalk is a number: say what it counts"):
             check_data(each(noise), lines(DATES))
         check_data(each(noise, units={"time": "days since 2001-01-01"}), lines(DATES))
+
+
+SLOPE = bd.between(1.0, 4.0)
+
+
+class TestTables:
+    ROWS = "id,time,amt,conc\nBo,0,100,.\nBo,2,.,3\nAnn,0,200,.\nAnn,1,.,5\nAnn,2,.,4\n"
+
+    @pytest.fixture
+    def path(self, tmp_path):
+        (tmp_path / "study.csv").write_text(self.ROWS)
+        return tmp_path / "study.csv"
+
+    @staticmethod
+    def layer(given):
+        return bd.Compartments(bd.population(dist.LogNormal(0.0, 1.0), 0.3), 10.0, doses=given)
+
+    def test_names_stay_names(self, path):
+        data, given = bd.from_table(path, "conc", subject="id"), bd.doses(path, into="central", subject="id")
+        assert data["subject"].values.tolist() == list(given.members) == ["Ann", "Bo"]
+        model = bd.Model(bd.Each(self.layer(given), given.members), bd.NormalNoise(0.5))
+        swapped = data.isel(subject=[1, 0])
+        one, other = pose(model, data), pose(model, swapped)
+        at = jnp.asarray([0.3, -0.2, 0.4])
+        assert one.log_density(at) == pytest.approx(float(other.log_density(at)))
+
+    @pytest.mark.parametrize("members", [["Bo", "Ann"], ["Ann", "Di"], ["Ann"], [1.0, 2.0]])
+    def test_doses_of_other_members_are_refused(self, path, members):
+        given = bd.doses(path, into="central", subject="id")
+        with pytest.raises(ModelError, match=r"the members are not those of the doses, in their order"):
+            bd.Each(self.layer(given), members)
+
+    def test_doses_of_nobody_are_those_of_each(self, path):
+        path.write_text("time,amt\n0,100\n")
+        given = bd.doses(path, into="central")
+        assert bd.Each(self.layer(given), ["Ann", "Bo"]).members == ("Ann", "Bo") and given.members == ()
+
+    def test_on_dates_it_must_be_said_since_when_doses_count(self, path):
+        path.write_text("time,amt\n0,100\n")
+        data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 5))}, {"time": DATES})
+        given = bd.doses(path, into="central")
+        for units, start in (({}, None), ({}, "2001-01-01"), ({"time": "days since 2001-01-01"}, "2001-01-01")):
+            ode = bd.ODE(Decay(SLOPE), {"central": 0.0}, Decay.conc, doses=given, units=units, start=start)
+            closed = bd.Compartments(SLOPE, 10.0, doses=given, units=units)
+            for layer in (ode, closed):
+                model = bd.Model(layer, bd.NormalNoise(0.1))
+                if units:
+                    check_data(model, data)
+                else:
+                    with pytest.raises(ModelError, match="the time of doses is a number: say what it counts"):
+                        check_data(model, data)
+
+
+class Decay(bd.Module):
+    clearance: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"central": -self.clearance * y["central"] / 10.0}
+
+    def conc(self, t, y, u):
+        return {"conc": y["central"] / 10.0}

@@ -38,7 +38,7 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     cells = frame.cells(column, "subjects")
     kept = cells if pd.api.types.is_numeric_dtype(cells) else cells.astype(str).str.strip()
     members, who = np.unique(kept.to_numpy(), return_inverse=True)
-    return who, members
+    return who, members.astype(float if members.dtype.kind in "iuf" else str)
 
 
 def observations(frame: Frame) -> np.ndarray:

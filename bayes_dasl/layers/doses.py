@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -64,7 +64,7 @@ class Doses(Module):
         lag: how much later than its record a dose arrives, by state.
         bioavailability: the share of an amount that arrives, by state.
         duration: how long infusions last whose duration is unknown, by state.
-        members: the subjects.
+        members: the subjects, numbers or names; none where the doses are those of any.
         start: the first time of the table, at which a solve starts unless its layer says another.
     """
 
@@ -74,8 +74,9 @@ class Doses(Module):
     lag: dict[str, Any]
     bioavailability: dict[str, Any]
     duration: dict[str, Any]
-    members: tuple[float, ...] = eqx.field(static=True)
+    members: tuple[float | str, ...] = eqx.field(static=True)
     start: float = eqx.field(static=True)
+    has_a_time: ClassVar[str] = "doses"
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse doses into a state that there is not, or that is no number.
