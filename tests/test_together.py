@@ -163,3 +163,91 @@ class Decay(bd.Module):
 
     def conc(self, t, y, u):
         return {"conc": y["central"] / 10.0}
+
+
+class TestForecasts:
+    NOISE = bd.NormalNoise(0.1)
+
+    def test_names_through_a_file_and_back(self, tmp_path):
+        data = lines()
+        model = each(self.NOISE)
+        bd.save(fitted(model, data), tmp_path / "post.nc")
+        post = bd.load(tmp_path / "post.nc")
+        others = each(self.NOISE, ["Di", "Cy"])
+        bd.save(bd.forecast(others, post, TIMES), tmp_path / "fc.nc")
+        fc = bd.load(tmp_path / "fc.nc")
+        seen, then = (tree["posterior"]["slope"].sel(subject="Cy") for tree in (fc, post))
+        np.testing.assert_array_equal(seen, then)
+        with pytest.raises(MismatchError, match="forecast at other places 'subject'"):
+            bd.score(fc, data)
+
+    def test_scores_are_of_the_members_that_are_forecast(self):
+        data = lines()
+        model, asked = each(self.NOISE), ["Cy", "Ann"]
+        fc = bd.forecast(model, fitted(model, data), xr.Dataset(coords={"time": TIMES, "subject": asked}))
+        pd.testing.assert_frame_equal(bd.score(fc, data), bd.score(fc, data.sel(subject=asked)))
+        assert bd.pit(fc, data)["y"]["subject"].values.tolist() == asked
+
+    def test_forcings_that_become_those_of_each_member(self):
+        """The span that was fitted ends where the forcing of one that the fit has seen is another."""
+        data = lines(x=("time", TIMES))
+        model = each(self.NOISE, forcings="x")
+        post = fitted(model, data)
+        own = xr.DataArray(TIMES[:, None] * np.ones(3), dims=("time", "subject"))
+        asked = xr.Dataset({"x": own}, {"time": TIMES, "subject": NAMES})
+        assert fitted_between(bd.forecast(model, post, asked)) == (1.0, 5.0)
+        asked["x"][3, 1] += 1.0
+        fc = bd.forecast(model, post, asked)
+        assert fitted_between(fc) == (1.0, 3.0)
+        slopes = post["posterior"]["slope"].values
+        expected = slopes[..., None, :] * TIMES[:, None] + asked["x"].values
+        np.testing.assert_allclose(fc["conditional_mean"]["y"], expected)
+
+    def test_a_new_member_under_forcings_of_its_own_leaves_what_was_fitted_of_others(self):
+        own = (("time", "subject"), TIMES[:, None] * np.ones(3))
+        data = lines(x=own)
+        post = fitted(each(self.NOISE, forcings="x"), data)
+        others = ["Cy", "Di"]
+        x = np.stack([TIMES, 3 * TIMES], axis=1)
+        asked = xr.Dataset({"x": (("time", "subject"), x)}, {"time": TIMES, "subject": others})
+        fc = bd.forecast(each(self.NOISE, others, forcings="x"), post, asked)
+        assert fitted_between(fc) == (1.0, 5.0)
+
+    def test_an_update_tells_the_time_at_which_a_forcing_of_a_member_is_missing(self):
+        own = (("time", "subject"), TIMES[:, None] * np.ones(3))
+        data = lines(x=own)
+        model = each(self.NOISE, forcings="x")
+        later = data.assign_coords(time=TIMES + 5.0)
+        with pytest.raises(DataError, match="forcing 'x' is missing at the new time 7"):
+            bd.update(model, fitted(model, data), later.assign(x=later["x"].where(later["x"] != 2.0)))
+
+    def test_neighbours_of_residuals_are_those_of_one_member(self):
+        """Residuals that follow each other in time, and lie on both sides at each time."""
+        rng = np.random.default_rng(2)
+        times, members = np.arange(1.0, 41.0), [*NAMES, "Di"]
+        draws = np.full((2, 200, 4), 1.5) + 1e-3 * rng.normal(size=(2, 200, 4))
+        slow = np.sign(np.sin(times / 4.0))[:, None] * np.array([1.0, -1.0, 1.0, -1.0])
+        values = 1.5 * times[:, None] + 0.1 * slow
+        data = xr.Dataset({"y": (("time", "subject"), values)}, {"time": times, "subject": members})
+        model = each(self.NOISE, members)
+        post = posterior(model, data, {"layer.layer.function.slope": draws})
+        found = _training_findings(bd.forecast(model, post, times), with_what_is_censored(post))
+        assert any(f.subject == "order of residuals of y" for f in found)
+
+    def test_a_visual_check_of_data_that_are_censored(self):
+        """What is below the limit is drawn as it would be reported, and so is what the model draws there."""
+        data = lines()
+        model = each(bd.Censored(bd.NormalNoise(1.0), below=2.5))
+        seen = data.assign(y=data["y"].clip(min=2.5))
+        fc = bd.forecast(model, fitted(model, seen), TIMES)
+        ax = bd.plots.plot_vpc(fc, seen, "y", bins=2).axes[0]
+        assert min(band.get_paths()[0].vertices[:, 1].min() for band in ax.collections) >= 2.5
+
+    def test_shrinkage_is_of_the_members_of_the_fit(self):
+        slope = lambda: bd.population(dist.LogNormal(0.5, 0.5), 0.3)  # noqa: E731
+        model, path = each(self.NOISE, slope=slope()), "layer.layer.function.slope"
+        draws = np.random.default_rng(1).uniform(1.0, 2.0, (2, 40, 3))
+        post = posterior(model, lines(), {f"{path}.center": draws.mean(-1), path: draws})
+        assert np.isfinite(bd.shrinkage(model, post)["slope"])
+        with pytest.raises(MismatchError, match="give the model of the fit"):
+            bd.shrinkage(each(self.NOISE, ["Di", *NAMES], slope()), post)
