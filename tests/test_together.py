@@ -251,3 +251,16 @@ class TestForecasts:
         assert np.isfinite(bd.shrinkage(model, post)["slope"])
         with pytest.raises(MismatchError, match="give the model of the fit"):
             bd.shrinkage(each(self.NOISE, ["Di", *NAMES], slope()), post)
+
+    def test_what_is_worked_out_has_the_members_as_a_dimension(self):
+        model, slope = each(self.NOISE), lambda m, *values: {"slope": m.layer.layer.function.slope}
+        post = fitted(model, lines())
+        found = bd.evaluate(model, post, lambda m, values: slope(m) | values, at=TIMES)
+        assert found["slope"].dims == ("chain", "draw", "subject") and found["y"].dims[2:] == ("time", "subject")
+        np.testing.assert_array_equal(found["slope"].sel(subject="Bo"), post["posterior"]["slope"].sel(subject="Bo"))
+        named = bd.evaluate(model, post, slope, coords={"who": NAMES})
+        assert named["slope"].dims == ("chain", "draw", "who")
+        with pytest.raises(ModelError, match="3 numbers, as have time and subject"):  # not taken for times
+            bd.evaluate(model, post, slope, at=TIMES[:3])
+        others = bd.evaluate(model, post, slope, at=xr.Dataset(coords={"time": TIMES, "subject": ["Cy", "Bo", "Ann"]}))
+        assert others["slope"].dims == ("chain", "draw", "slope_dim_0")
