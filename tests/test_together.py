@@ -154,6 +154,18 @@ class TestTables:
                     with pytest.raises(ModelError, match="the time of doses is a number: say what it counts"):
                         check_data(model, data)
 
+    def test_doses_before_the_start_of_a_solve_are_not_lost_in_silence(self, path):
+        """As where a forecast under other doses starts where the fit did, or a layer at a date."""
+        path.write_text("time,amt\n0,100\n")
+        units = {"time": "days since 2001-01-01"}
+        ode = bd.ODE(
+            Decay(SLOPE), {"central": 0.0}, Decay.conc, doses=bd.doses(path, into="central"), units=units,
+            start="2001-01-02",
+        )  # fmt: skip
+        data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 4))}, {"time": DATES[1:]})
+        with pytest.raises(ModelError, match="the table of doses begins at 0, before the solve does at 1"):
+            check_data(bd.Model(ode, bd.NormalNoise(0.1)), data)
+
 
 class Decay(bd.Module):
     clearance: bd.Scalar

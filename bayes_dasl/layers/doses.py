@@ -8,6 +8,7 @@ import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
@@ -91,6 +92,21 @@ class Doses(Module):
                 raise ModelError(f"doses go into '{given.into}', but the states are {', '.join(shapes)}")
             if shapes[given.into]:
                 raise ModelError(f"doses go into '{given.into}', which is an array of shape {shapes[given.into]}")
+
+    def refuse_before(self, start: Any) -> None:
+        """Refuse a table that is known to begin before the start of a solve: what is given before would be lost.
+
+        Args:
+            start: that of the solve.
+
+        Raises: ModelError.
+        """
+        if not isinstance(start, Tracer) and self.start < float(start):
+            raise ModelError(
+                f"the table of doses begins at {self.start:g}, before the solve does at {float(start):g}: what is "
+                "given before would be lost. A forecast starts where the fit did: begin that at the first of all tables, by "
+                f"start={self.start:g} in the layer, or a date"
+            )
 
     def schedule(self, ode: Any, inputs: Inputs) -> "Schedule":
         """What happens when, with the states of all steady states.
