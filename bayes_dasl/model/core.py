@@ -329,7 +329,7 @@ class Model(Module):
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
             kind = type(self.layer if filters else self.noise_of(held[0])).__name__
-            when = told_of(data[self.index], times[i])
+            when = told_of(data[self.index], float(times[i]))
             raise DataError(
                 f"{self.index} {when} has several rows, but {kind} goes from each row to the next: give it one row, "
                 "such as the mean of the replicates"
