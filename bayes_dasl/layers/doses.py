@@ -103,9 +103,9 @@ class Doses(Module):
         """
         if not isinstance(start, Tracer) and self.start < float(start):
             raise ModelError(
-                f"the table of doses begins at {self.start:g}, before the solve does at {float(start):g}: what is "
-                "given before would be lost. A forecast starts where the fit did: begin that at the first of all tables, "
-                f"by start={self.start:g} in the layer, or a date"
+                f"the table of doses begins at {self.start:g}, before the solve does at {float(start):g}, and what is "
+                "given before would be lost. A forecast starts where the fit did: let that begin at the first time of "
+                f"all tables, by start={self.start:g} in the layer, or a date"
             )
 
     def schedule(self, ode: Any, inputs: Inputs) -> "Schedule":
