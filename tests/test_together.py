@@ -15,6 +15,7 @@ from bayes_dasl.judgement.adequacy import _training_findings
 from bayes_dasl.judgement.matching import fitted_between
 from bayes_dasl.model import check_data
 from bayes_dasl.prediction.posterior import with_what_is_censored
+from bayes_dasl.reports._figures import forecast_cards
 
 NAMES, TIMES = ["Ann", "Bo", "Cy"], np.arange(1.0, 6.0)
 DATES = pd.date_range("2001-01-01", periods=5)
@@ -276,3 +277,18 @@ class TestForecasts:
             bd.evaluate(model, post, slope, at=TIMES[:3])
         others = bd.evaluate(model, post, slope, at=xr.Dataset(coords={"time": TIMES, "subject": ["Cy", "Bo", "Ann"]}))
         assert others["slope"].dims == ("chain", "draw", "slope_dim_0")
+
+    def test_figures_of_a_series_refuse_members(self):
+        """More members than times: their draws would be taken for those of times."""
+        model, data = each(self.NOISE), lines()
+        fc = bd.forecast(model, fitted(model, data), TIMES[:2])
+        for draw in (
+            lambda: bd.plots.plot_forecast(fc, data, None, "y"),
+            lambda: bd.plots.plot_scenarios({"now": fc}, data, "y"),
+            lambda: bd.plots.plot_decomposition(bd.decompose(fc), "y"),
+        ):
+            with pytest.raises(MismatchError, match="'y' lies along time and subject, but this draws a series"):
+                draw()
+        one = fc.sel(subject="Bo")
+        assert bd.plots.plot_forecast(one, data.sel(subject="Bo"), None, "y")
+        assert forecast_cards(one, data.sel(subject="Bo"), None, ["y"])  # and so does a report of one

@@ -29,6 +29,7 @@ from ._style import (
     plain,
     positions,
     predictions_of,
+    refuse_places,
     refuse_unknown,
     say_left_out,
     time_axis,
@@ -60,7 +61,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
 
-    Raises: MismatchError for what is no forecast, or an unknown observable.
+    Raises: MismatchError for what is no forecast, or an unknown observable, or one with places or members.
     """
     predictions = predictions_of(fc, observable)
     train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
@@ -127,10 +128,11 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None
             given.
         train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
 
-    Raises: MismatchError for an unknown observable.
+    Raises: MismatchError for an unknown observable, or one with places or members beside the index.
     """
     refuse_unknown(observable, parts["observable"].values)
     chosen = parts.sel(observable=observable)
+    refuse_places(chosen["total"].rename(observable))
     index = index_of(chosen["total"])
     chosen = chosen.drop_duplicates(index)
     time = positions(chosen[index].values)
@@ -155,6 +157,7 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None
 
 def finite_draws(array: xr.DataArray) -> np.ndarray:
     """The draws of a series that are finite throughout, one a row."""
+    refuse_places(array)
     draws = array.transpose("chain", "draw", ...).values.reshape(-1, array.shape[-1])
     return draws[np.isfinite(draws).all(axis=1)]
 
