@@ -1,5 +1,7 @@
 """Populations, tables, doses, dates, forcings and noise of several kinds in one model."""
 
+import dataclasses
+
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
@@ -166,6 +168,22 @@ class TestTables:
         data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 4))}, {"time": DATES[1:]})
         with pytest.raises(ModelError, match="the table of doses begins at 0, before the solve does at 1"):
             check_data(bd.Model(ode, bd.NormalNoise(0.1)), data)
+
+    def test_formulas_and_compartments_are_worked_out_at_own_times_too(self, path):
+        data = bd.from_table(path, "conc", subject="id")  # Bo has no value at the first time
+        given = bd.doses(path, into="central", subject="id")
+        formula = bd.Algebraic(Line(bd.varying(SLOPE)))
+        layers = {"conc": self.layer(given), "y": formula}
+        for name, layer in layers.items():
+            model = bd.Model(bd.Each(layer, given.members), bd.NormalNoise(0.5))
+            problem = pose(model, data.rename(conc=name).assign(
+                {name: (("time", "subject"), np.array([[5.0, np.nan], [np.nan, 3.0]]))}
+            ))  # fmt: skip
+            np.testing.assert_array_equal(problem.own_times.times, [[1.0], [2.0]])
+            at, everywhere = jnp.full(problem.dimension, 0.3), dataclasses.replace(problem, own_times=None)
+            assert problem.log_density(at) == pytest.approx(float(everywhere.log_density(at)), rel=1e-9)
+        moved = problem.moved_to({name: problem.inputs.times + 1.0 for name in problem.movable})
+        assert moved.log_density(at) != problem.log_density(at)
 
 
 class Decay(bd.Module):
