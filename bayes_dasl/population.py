@@ -113,7 +113,7 @@ class Each(AbstractPopulation):
     layer: AbstractLayer
     members: tuple[Any, ...] = eqx.field(static=True)
     dim: str = eqx.field(static=True)
-    varied: tuple[str, ...] = eqx.field(static=True)
+    varied: tuple[str, ...] = eqx.field(static=True, metadata={"hidden": True})
 
     def __init__(self, layer: Any, members: Sequence[Any] | np.ndarray, dim: str = "subject"):
         if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):

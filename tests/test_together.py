@@ -131,6 +131,13 @@ class TestTables:
         at = jnp.asarray([0.3, -0.2, 0.4])
         assert one.log_density(at) == pytest.approx(float(other.log_density(at)))
 
+    def test_a_description_names_members_once_and_not_all_of_many(self, path):
+        given = bd.doses(path, into="central", subject="id")
+        told = str(bd.describe(bd.Model(bd.Each(self.layer(given), given.members), bd.NormalNoise(0.5))))
+        assert told.count("Ann, Bo") == 1 and "varied" not in told
+        many = str(bd.describe(bd.Each(bd.Algebraic(Line(bd.varying(SLOPE))), np.arange(1.0, 101.0))))
+        assert "members=(1, 2, 3, 4, 5, 6, …, 100), 100 of them" in many
+
     @pytest.mark.parametrize("members", [["Bo", "Ann"], ["Ann", "Di"], ["Ann"], [1.0, 2.0]])
     def test_doses_of_other_members_are_refused(self, path, members):
         given = bd.doses(path, into="central", subject="id")

@@ -75,7 +75,7 @@ class Doses(Module):
     lag: dict[str, Any]
     bioavailability: dict[str, Any]
     duration: dict[str, Any]
-    members: tuple[float | str, ...] = eqx.field(static=True)
+    members: tuple[float | str, ...] = eqx.field(static=True, metadata={"hidden": True})
     start: float = eqx.field(static=True)
     has_a_time: ClassVar[str] = "doses"
 

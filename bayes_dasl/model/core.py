@@ -54,7 +54,7 @@ class Model(Module):
     layer: AbstractLayer
     noise: AbstractNoise | Mapping[str, AbstractNoise]
     constraints: Mapping[str, Constraint]
-    varied_noise: tuple[str, ...] = eqx.field(static=True)
+    varied_noise: tuple[str, ...] = eqx.field(static=True, metadata={"hidden": True})
 
     def __init__(
         self,
