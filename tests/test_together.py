@@ -317,3 +317,19 @@ class TestForecasts:
         one = fc.sel(subject="Bo")
         assert bd.plots.plot_forecast(one, data.sel(subject="Bo"), None, "y")
         assert forecast_cards(one, data.sel(subject="Bo"), None, ["y"])  # and so does a report of one
+
+    def test_figures_tell_censored_data_from_those_that_were_seen(self):
+        codes = np.zeros((5, 3))
+        codes[1, 0], codes[2, 0] = 1.0, -1.0
+        data = lines(y_censored=(("time", "subject"), codes))
+        model = each(bd.Censored(self.NOISE))
+        post = fitted(model, data)
+        fc = bd.forecast(model, post, TIMES)
+        ax = bd.plots.plot_members(fc, with_what_is_censored(post), None, "y").axes[0]
+        drawn = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines if "data" in line.get_label()}
+        assert drawn == {"o": [1.0, 4.0, 5.0], "v": [2.0], "^": [3.0]}
+        limited = each(bd.Censored(self.NOISE, below=2.0))
+        fc = bd.forecast(limited, fitted(limited, data[["y"]]), TIMES)
+        ax = bd.plots.plot_forecast(fc.sel(subject="Bo"), data[["y"]].sel(subject="Bo"), None, "y").axes[0]
+        (below,) = (line for line in ax.lines if line.get_marker() == "v")
+        assert len(below.get_xdata()) == int((data["y"].sel(subject="Bo") <= 2.0).sum())

@@ -78,7 +78,7 @@ def plot_members(
                 (data[1], "test data", "white", VERMILION),
             ):
                 if part is not None and member in part[dim].values:
-                    draw_observations(ax, part.sel({dim: member}), observable, label, face, edge)
+                    draw_observations(ax, part.sel({dim: member}), observable, label, face, edge, own.attrs)
             ax.set_title(plain(_name(dim, member)), fontsize=9, loc="left")
         _labelled(fig, axes[: len(members)], columns, predictions, observable)
         for ax in axes[len(members) :]:
