@@ -38,7 +38,12 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     cells = frame.cells(column, "subjects")
     kept = cells if pd.api.types.is_numeric_dtype(cells) else cells.astype(str).str.strip()
     members, who = np.unique(kept.to_numpy(), return_inverse=True)
-    return who, members.astype(float if members.dtype.kind in "iuf" else str)
+    return who, members
+
+
+def as_coordinate(members: np.ndarray) -> np.ndarray:
+    """What subjects are called, as a coordinate of data and as the members of a model: float64, or text."""
+    return members.astype(np.float64 if members.dtype.kind in "iuf" else str)
 
 
 def observations(frame: Frame) -> np.ndarray:

@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import DataError
-from .columns import observations, sorted_within, subjects, times
+from .columns import as_coordinate, observations, sorted_within, subjects, times
 from .frames import Frame, Source, once
 
 
@@ -250,7 +250,7 @@ class _Layout:
     def dataset(self, variables: Mapping[str, Any], units: str) -> xr.Dataset:
         coordinates: dict[str, Any] = {"time": ("time", self.times, {"units": units} if units else {})}
         if self.several:
-            coordinates["subject"] = ("subject", self.members)
+            coordinates["subject"] = ("subject", as_coordinate(self.members))
         return xr.Dataset(dict(variables), coordinates)
 
 
