@@ -248,8 +248,11 @@ class TestForecasts:
         others = ["Cy", "Di"]
         x = np.stack([TIMES, 3 * TIMES], axis=1)
         asked = xr.Dataset({"x": (("time", "subject"), x)}, {"time": TIMES, "subject": others})
-        fc = bd.forecast(each(self.NOISE, others, forcings="x"), post, asked)
+        model = each(self.NOISE, others, forcings="x")
+        fc = bd.forecast(model, post, asked)
         assert fitted_between(fc) == (1.0, 5.0)
+        with pytest.raises(DataError, match="forcing 'x' of subject Di, which the fit has not seen, .* from 1 on"):
+            bd.forecast(model, post, asked.isel(time=slice(3, None)))
 
     def test_an_update_tells_the_time_at_which_a_forcing_of_a_member_is_missing(self):
         own = (("time", "subject"), TIMES[:, None] * np.ones(3))

@@ -25,7 +25,7 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
-from .future_forcings import known_forcings, members_of, paired, refuse_a_gap
+from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
 from .members import repeated, repetitions
 from .on_demand import on_demand
@@ -375,6 +375,7 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     known = model.in_numbers(known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
+    refuse_unknown_past(model, before)
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.driven(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)
