@@ -17,6 +17,7 @@ from ._statistics.distributions import describe_distribution
 from .data.layer_inputs import Inputs, OwnTimes
 from .errors import DataError, ModelError
 from .layers import AbstractFilter, AbstractLayer, Prediction
+from .layers.doses import Doses
 from .layers.layer import AbstractPopulation, of_members
 from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
 
@@ -36,7 +37,10 @@ class Varying(Unknown):
 
     @property
     def support(self) -> Any:
-        return self.one.support if is_random(self.one) else dist.constraints.real
+        if is_random(self.one):
+            return self.one.support
+        low, high = float(np.min(self.one)), float(np.max(self.one))
+        return dist.constraints.interval(low, high) if low > 0 else dist.constraints.real
 
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
         if is_random(self.one):
@@ -103,13 +107,13 @@ class Each(AbstractPopulation):
         dim: the dimension that they form.
 
     Raises: ModelError for a layer that looks back at observations, members that are no numbers or names or not
-    different ones, nothing that varies, or known numbers for others than these members.
+    different ones, nothing that varies, or known numbers or doses of others than these members.
     """
 
     layer: AbstractLayer
     members: tuple[Any, ...] = eqx.field(static=True)
     dim: str = eqx.field(static=True)
-    varied: tuple[str, ...] = eqx.field(static=True)
+    varied: tuple[str, ...] = eqx.field(static=True, metadata={"hidden": True})
 
     def __init__(self, layer: Any, members: Sequence[Any] | np.ndarray, dim: str = "subject"):
         if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):
@@ -118,6 +122,7 @@ class Each(AbstractPopulation):
         if names.ndim != 1 or not names.size or names.dtype.kind not in "iufUOT":
             raise ModelError(f"members must be numbers or names, such as data['{dim}'].values, not {members!r}")
         self.members, self.dim = tuple(names.tolist()), dim
+        _refuse_doses_of_others(layer, self.members)
         for name in self.members:
             if self.members.count(name) > 1 or not isinstance(name, (int, float, str)):
                 raise ModelError(f"members must be different numbers or names: {name!r} is no such one")
@@ -227,6 +232,21 @@ class Each(AbstractPopulation):
             found.mismatches,
             over_members(found.variances),
         )
+
+
+def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
+    """Raises: ModelError for doses of other members, or of these in another order: arrays hold them by place."""
+    are_doses = lambda node: isinstance(node, Doses)  # noqa: E731
+    for doses in filter(are_doses, jax.tree.leaves(layer, is_leaf=are_doses)):
+        if doses.members and doses.members != members:
+            without, beside = (
+                ", ".join(str(name) for name in one if name not in other) or "none"
+                for one, other in ((members, doses.members), (doses.members, members))
+            )
+            raise ModelError(
+                "the members are not those of the doses, in their order: give bd.Each(layer, doses.members), with "
+                f"doses of them alone; members without doses: {without}; doses of others: {beside}"
+            )
 
 
 def _varies(leaf: Any) -> bool:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import rich.tree
 
 _WIDTH = 120
+_LISTED = 8  # names of a setting that are all told
 _BESIDE = "shared, and what others depend on"
 _GROUP_COLOURS = {"science": "blue", "network": "dark_orange3"}
 
@@ -174,7 +175,9 @@ def _setting(value: Any) -> str:
     if isinstance(value, Mapping):
         return ", ".join(f"{k}: {_setting(v)}" for k, v in value.items())
     if isinstance(value, (tuple, list)):
-        return "(" + ", ".join(map(_setting, value)) + ")"
+        number = len(value)
+        some = value if number <= _LISTED else (*value[: _LISTED - 2], "…", value[-1])
+        return "(" + ", ".join(map(_setting, some)) + ")" + (f", {number} of them" if number > _LISTED else "")
     if isinstance(value, float):
         return f"{value:.4g}"
     if isinstance(value, eqx.Module):

@@ -41,6 +41,11 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     return who, members
 
 
+def as_coordinate(members: np.ndarray) -> np.ndarray:
+    """What subjects are called, as a coordinate of data and as the members of a model: float64, or text."""
+    return members.astype(np.float64 if members.dtype.kind in "iuf" else str)
+
+
 def observations(frame: Frame) -> np.ndarray:
     """Which rows are observations: in NONMEM's layout those with `evid` 0 and `mdv` 0, or without an amount."""
     kept = np.ones(len(frame), bool)

@@ -279,7 +279,8 @@ def _where(data: xr.Dataset, dims: tuple[str, ...], at: np.ndarray) -> str:
     """The first of some data, by the coordinates of its row and place."""
     first = np.argwhere(at)[0]
     return (
-        ", ".join(f"{dim} {data[dim].values[i]:g}" for dim, i in zip(dims, first, strict=True)) + f" (row {first[0]})"
+        ", ".join(f"{dim} {told(data[dim].values[i])}" for dim, i in zip(dims, first, strict=True))
+        + f" (row {first[0]})"
     )
 
 

@@ -83,8 +83,10 @@ def as_date(value: Any) -> np.datetime64:
 
 
 def told(value: Any) -> str:
-    """A number or a date of an index, in words."""
+    """A number or a date of an index, or a name of a place, in words."""
     value = np.asarray(value)
+    if value.dtype.kind in "UO":
+        return str(value)
     return np.datetime_as_string(value, unit="auto").item() if are_dates(value) else f"{float(value):g}"
 
 

@@ -70,7 +70,10 @@ def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, sub
     """
     when, (who, members) = times(frame, time), subjects(frame, subject)
     if when.dtype.kind == "M":
-        raise DataError(f"the times of doses in '{frame.label(time)}' are dates: give numbers, such as hours")
+        raise DataError(
+            f"the times of doses in '{frame.label(time)}' are dates: give numbers, such as hours, and where "
+            "data have dates say in the layer since when they count: units={'time': 'h since 2001-01-01'}"
+        )
     sorted_within(frame, when, who, np.ones(len(frame), bool))
     kinds = _kinds(frame)
     states = _states(frame, into, kinds)

@@ -279,7 +279,8 @@ class Problem(eqx.Module):
             name: dataclasses.replace(force, values=values[name]) if name in values else force
             for name, force in self.inputs.forcings.items()
         }
-        return self._with_inputs(forcings=forcings, times=values.get(_INDEX, self.inputs.times))
+        moved = self._with_inputs(forcings=forcings, times=values.get(_INDEX, self.inputs.times))
+        return dataclasses.replace(moved, own_times=None) if _INDEX in values else moved
 
     def adjoints(self) -> list[diffrax.AbstractAdjoint]:
         """How the solvers of the model are differentiated, in reverse mode."""

@@ -118,6 +118,9 @@ def _with_moments(
         moments = [shared(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
     except MismatchError:
         return {}
+    if "members" in fc.attrs:  # neighbours are those of one member
+        last = ..., index_of(common)
+        predictions, common, *moments = (each.transpose(*last) for each in (predictions, common, *moments))
     found = {}
     for name, variable in predictions.data_vars.items():
         draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))

@@ -96,8 +96,8 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
 
     Observations that are censored have their bounds as coordinates.
     Shapes: predictions `(chain, draw, time, …)`, observations `(time, …)`; a parameter of the noise may have less.
-    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the places
-    differ; DataError for data that are no numbers.
+    Raises: MismatchError for what is no forecast, if an observable is not in the data, no time is shared, or the data
+    lack one of its places; DataError for data that are no numbers.
     """
     check_forecast(fc, "predictions")
     index = index_of(fc["predictions"].to_dataset())
@@ -115,13 +115,13 @@ def shared(fc: xr.DataTree, data: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset, x
     draws, observed = {}, {}
     for name, variable in predictions.data_vars.items():
         found = variable.transpose("chain", "draw", index, ...).isel({index: columns})
-        _check_places(found, data[name])
-        if data[name].dtype.kind not in "iufb":
-            raise DataError(f"observable '{name}' must hold numbers, not {data[name].dtype}")
-        if np.isinf(data[name].values).any():
+        there = _at_places(found, data, str(name))
+        if there[name].dtype.kind not in "iufb":
+            raise DataError(f"observable '{name}' must hold numbers, not {there[name].dtype}")
+        if np.isinf(there[name].values).any():
             raise DataError(f"observable '{name}' is infinite; a missing value is NaN")
         draws[name] = found
-        seen = with_bounds(data[name], data, variable.attrs)
+        seen = with_bounds(there[name], there, variable.attrs)
         observed[name] = seen.isel({index: rows}).transpose(*found.dims[2:]).astype(float)
     noise = fc["noise"].to_dataset() if "noise" in fc.children else xr.Dataset()
     return xr.Dataset(draws), noise.isel({index: columns}, missing_dims="ignore"), xr.Dataset(observed)
@@ -154,10 +154,15 @@ def _check_units(predictions: xr.Dataset, data: xr.Dataset) -> None:
             raise MismatchError(f"'{name}' is forecast in '{theirs[name]}' but the data are in '{ours[name]}'")
 
 
-def _check_places(draws: xr.DataArray, data: xr.DataArray) -> None:
+def _at_places(draws: xr.DataArray, data: xr.Dataset, name: str) -> xr.Dataset:
+    """The data at the places, or of the members, that are forecast."""
     for place in draws.dims[3:]:
-        if place not in data.dims or not np.array_equal(draws[place].values, data[place].values):
-            raise MismatchError(f"'{data.name}' is forecast at other places '{place}' than those of the data")
+        asked = draws[place].values
+        if place not in data[name].dims or not np.isin(asked, data[place].values).all():
+            raise MismatchError(f"'{name}' is forecast at other places '{place}' than those of the data")
+        if not np.array_equal(asked, data[place].values):
+            data = data.sel({place: asked})
+    return data
 
 
 def _shared_times(forecast: np.ndarray, data: np.ndarray, index: str) -> tuple[np.ndarray, np.ndarray]:

@@ -21,8 +21,9 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     """Score a forecast against the data, one row for each observable and one for `all`.
 
     Only times that the forecast and the data share count; `attrs["times_left_out"]` says how many of the data are not
-    forecast. Missing observations are left out, and so are draws that are not finite (a failed solve);
-    `attrs["failed_draws"]` counts those, of members each once. Row `all` is the mean over the observables that have
+    forecast. Of places, or members, those of the forecast count, all of which the data must have. Missing
+    observations are left out, and so are draws that are not finite (a failed solve); `attrs["failed_draws"]` counts
+    those, of members each once. Row `all` is the mean over the observables that have
     data, NaN where one of them is; its coverages are shares of all values, and its `n` is their number.
 
     The log score is exact: minus the log of the mean over draws of the density, or mass, that the noise of each draw

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..errors import ModelError
+from ..errors import MismatchError, ModelError
 from ..inference.sites import sites_of
 from ..model import Model
+from ..prediction.other_members import differ
 from ..prediction.posterior import draws_of, names
 from ..random import paths
 
@@ -27,9 +28,11 @@ def shrinkage(model: Model, post: xr.DataTree) -> xr.Dataset:
     its numbers.
     Source: Savic & Karlsson (2009).
     Raises: ModelError where nothing differs between members by a prior with a location and a scale; MismatchError for a
-    posterior of another model.
+    posterior of another model, or of other members.
     """
     leaves, draws, short = paths(model), draws_of(model, post), names(model)
+    if differ(leaves, post["posterior"].to_dataset()):
+        raise MismatchError("this says what the data say of each member of the fit: give the model of the fit")
     sites, _ = sites_of(leaves)
     found = {}
     for path, leaf in leaves.items():

@@ -48,6 +48,10 @@ class Algebraic(AbstractLayer):
         return tuple(shapes_of(self.function, "the function", {}, self.forcings))
 
     @property
+    def pointwise(self) -> bool:
+        return True
+
+    @property
     def trajectories(self) -> list[AbstractTrajectory]:
         return []
 

@@ -68,6 +68,10 @@ class Compartments(AbstractLayer):
         return (self.output,)
 
     @property
+    def pointwise(self) -> bool:
+        return True
+
+    @property
     def trajectories(self) -> list[AbstractTrajectory]:
         return []
 

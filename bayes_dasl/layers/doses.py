@@ -2,12 +2,13 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
 import jax
 import jax.numpy as jnp
+from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
@@ -64,7 +65,7 @@ class Doses(Module):
         lag: how much later than its record a dose arrives, by state.
         bioavailability: the share of an amount that arrives, by state.
         duration: how long infusions last whose duration is unknown, by state.
-        members: the subjects.
+        members: the subjects, numbers or names; none where the doses are those of any.
         start: the first time of the table, at which a solve starts unless its layer says another.
     """
 
@@ -74,8 +75,9 @@ class Doses(Module):
     lag: dict[str, Any]
     bioavailability: dict[str, Any]
     duration: dict[str, Any]
-    members: tuple[float, ...] = eqx.field(static=True)
+    members: tuple[float | str, ...] = eqx.field(static=True, metadata={"hidden": True})
     start: float = eqx.field(static=True)
+    has_a_time: ClassVar[str] = "doses"
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse doses into a state that there is not, or that is no number.
@@ -90,6 +92,21 @@ class Doses(Module):
                 raise ModelError(f"doses go into '{given.into}', but the states are {', '.join(shapes)}")
             if shapes[given.into]:
                 raise ModelError(f"doses go into '{given.into}', which is an array of shape {shapes[given.into]}")
+
+    def refuse_before(self, start: Any) -> None:
+        """Refuse a table that is known to begin before the start of a solve: what is given before would be lost.
+
+        Args:
+            start: that of the solve.
+
+        Raises: ModelError.
+        """
+        if not isinstance(start, Tracer) and self.start < float(start):
+            raise ModelError(
+                f"the table of doses begins at {self.start:g}, before the solve does at {float(start):g}, and what is "
+                "given before would be lost. A forecast starts where the fit did: let that begin at the first time of "
+                f"all tables, by start={self.start:g} in the layer, or a date"
+            )
 
     def schedule(self, ode: Any, inputs: Inputs) -> "Schedule":
         """What happens when, with the states of all steady states.

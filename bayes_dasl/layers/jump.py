@@ -49,7 +49,7 @@ class Jump(Module):
 
     time: Any = eqx.field(converter=_array)
     change: dict[str, Any] | Callable[[Any, Values, Values], Values] = eqx.field(converter=_plain)
-    has_a_time: ClassVar[bool] = True
+    has_a_time: ClassVar[str] = "a Jump"
 
     def __check_init__(self):
         shape = _shape(self.time)

@@ -392,14 +392,20 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
     return prediction(values, ok, stats, mismatches=mismatches, **more)
 
 
-def refuse_open_times(layer: AbstractLayer, data: xr.Dataset) -> None:
-    """Refuse a layer that leaves open what its rates, or its numbers that are times, mean for data with dates.
+def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> None:
+    """Refuse a model that leaves open what its rates, or its numbers that are times, mean for data with dates.
+
+    Args:
+        layer: that of the model, which says it by its `units`.
+        noise: that of the model.
+        data: a dataset with dates.
 
     Raises: DataError or ModelError that says how to state it.
     """
     start, timed = getattr(layer, "start", None), lambda node: hasattr(node, "has_a_time")
-    given = [f"start={start:g}"] if isinstance(start, float) else []
-    given += [f"the time of a {type(part).__name__}" for part in jax.tree.leaves(layer, is_leaf=timed) if timed(part)]
+    parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]
+    given = [f"the time of {part.has_a_time}" for part in parts]
+    given += [f"start={start:g}"] if isinstance(start, float) else []
     refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
 
 

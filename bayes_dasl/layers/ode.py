@@ -206,6 +206,7 @@ class ODE(AbstractTrajectory):
         """The same with the times and amounts of its doses worked out."""
         if not isinstance(self.doses, Doses):
             return self
+        self.doses.refuse_before(inputs.start)
         return self._with(doses=self.doses.schedule(self, inputs))
 
     def _with(self, **fields: Any) -> "ODE":

@@ -31,7 +31,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         raise ModelError("nothing in the model is random: put a distribution where a number is unknown")
     check_priors(model)
     if has_dates(data, model.index):
-        refuse_open_times(model.layer, data)
+        refuse_open_times(model.layer, model.noise, data)
     times = checked_times(model.in_numbers(data), model.index)
     for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
         if _looks_at_times(part):

@@ -18,7 +18,7 @@ from numpyro.infer.util import log_density
 
 from .._jax.fingerprints import fingerprint_of
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, unit_of
+from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnTimes, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
@@ -54,7 +54,7 @@ class Model(Module):
     layer: AbstractLayer
     noise: AbstractNoise | Mapping[str, AbstractNoise]
     constraints: Mapping[str, Constraint]
-    varied_noise: tuple[str, ...] = eqx.field(static=True)
+    varied_noise: tuple[str, ...] = eqx.field(static=True, metadata={"hidden": True})
 
     def __init__(
         self,
@@ -329,9 +329,10 @@ class Model(Module):
         times = checked_times(data, self.index)
         for i in np.flatnonzero(np.diff(times) == 0)[:1]:
             kind = type(self.layer if filters else self.noise_of(held[0])).__name__
+            when = told_of(data[self.index], float(times[i]))
             raise DataError(
-                f"{self.index} {times[i]:g} has several rows, but {kind} goes from each row to the next: give it one "
-                "row, such as the mean of the replicates"
+                f"{self.index} {when} has several rows, but {kind} goes from each row to the next: give it one row, "
+                "such as the mean of the replicates"
             )
         return Past(jnp.asarray(times), values)
 

@@ -129,16 +129,21 @@ class AbstractNoise(Module):
     `counts_by_moments`: whether data are counts whose law follows from mean and variance, Poisson where these are equal
     and negative binomial where the variance is larger; `positive`: the fields that must be positive;
     `in_units_of_data`: the fields that have the units of the observable; `looks_back`: whether a datum is judged given
-    those before it, as of `CorrelatedNoise`. What a field may
-    hold beside a number its annotation says, such as `Scalar | VaryingScale | PerDatum`.
+    those before it, as of `CorrelatedNoise`; `not_inside`: why it may not stand inside of another noise, for most "".
+    What a field may hold beside a number its annotation says, such as `Scalar | VaryingScale | PerDatum`.
     """
 
     counts_by_moments: ClassVar[bool] = False
     positive: ClassVar[tuple[str, ...]] = ("scale",)
     in_units_of_data: ClassVar[tuple[str, ...]] = ()
     looks_back: ClassVar[bool] = False
+    not_inside: ClassVar[str] = ""
 
     def __check_init__(self):
+        for inner in (getattr(self, each.name) for each in dataclasses.fields(self)):
+            if isinstance(inner, AbstractNoise) and inner.not_inside:
+                kinds = type(self).__name__, type(inner).__name__
+                raise ModelError(f"{kinds[0]} cannot be around {kinds[1]}: {inner.not_inside}")
         for name, kinds in _alternatives(type(self)).items():
             if not isinstance(getattr(self, name), kinds):
                 check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")

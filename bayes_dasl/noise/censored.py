@@ -32,7 +32,8 @@ class Censored(AbstractNoise):
         below: a limit of quantification, in the units of the observable: a datum at or below it is left-censored there.
         above: an upper one: a datum at or above it is right-censored there.
 
-    Raises: ModelError for a noise whose distribution function is not known, or limits that are no rising numbers.
+    Raises: ModelError for a noise whose distribution function is not known, one of residuals that hang together, or
+    limits that are no rising numbers.
     """
 
     noise: AbstractNoise
@@ -42,6 +43,7 @@ class Censored(AbstractNoise):
     limit: PerDatum | None
     positive: ClassVar[tuple[str, ...]] = ()
     in_units_of_data: ClassVar[tuple[str, ...]] = ("limit",)
+    not_inside: ClassVar[str] = "put bd.Censored around the other noise"
 
     def __init__(self, noise: AbstractNoise, below: float | None = None, above: float | None = None):
         if not isinstance(noise, AbstractNoise) or isinstance(noise, Censored):

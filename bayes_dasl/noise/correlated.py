@@ -58,6 +58,7 @@ class CorrelatedNoise(AbstractNoise):
     positive: ClassVar[tuple[str, ...]] = ()
     in_units_of_data: ClassVar[tuple[str, ...]] = ("white", "process.scale")
     looks_back: ClassVar[bool] = True
+    not_inside: ClassVar[str] = "it judges a datum given those before it, of which the other noise would know nothing"
 
     def __check_init__(self):
         if not isinstance(self.process, AbstractProcess):
@@ -250,7 +251,7 @@ def _origin(process: AbstractProcess, times: Array, before: Before) -> Array:
 def _filtered(process: AbstractProcess, before: Before, origin: Array) -> _Belief:
     """Beliefs before anything was seen and after each past row, `(1 + past, …)`."""
     places = before.residuals.shape[1:]
-    covariance = jnp.broadcast_to(jnp.asarray(process.first), (*places, *jnp.shape(process.first)))
+    covariance = jnp.broadcast_to(jnp.asarray(process.first), (*places, *jnp.shape(process.first)[-2:]))
     first = _Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
 
     def step(belief: _Belief, at: tuple) -> tuple[_Belief, _Belief]:

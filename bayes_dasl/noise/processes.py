@@ -20,7 +20,8 @@ class AbstractProcess(Module):
 
     $s(t + \Delta) \sim N(A(\Delta)\, s(t), Q(\Delta))$
 
-    `start` is the time at which it begins, none where it has always been; `positive` are the fields that must be.
+    Its numbers may be those of each member of a population, `(member,)`, where lags are `(…, member)`. `positive` are
+    the fields that must be.
     """
 
     positive: ClassVar[tuple[str, ...]] = ("scale",)
@@ -54,7 +55,7 @@ class AbstractProcess(Module):
     @property
     def variance(self) -> Float[Array, ""]:
         """A usual variance of the residual, in the square of its units."""
-        return jnp.asarray(self.first)[0, 0]
+        return jnp.asarray(self.first)[..., 0, 0]
 
 
 class OrnsteinUhlenbeck(AbstractProcess):
@@ -76,7 +77,7 @@ class OrnsteinUhlenbeck(AbstractProcess):
 
     @property
     def first(self) -> Float[Array, "state state"]:
-        return jnp.square(jnp.asarray(self.scale, float))[None, None]
+        return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         return _one_number(-lag / jnp.asarray(self.time), self.scale)
@@ -117,7 +118,7 @@ class AR1(AbstractProcess):
 
     @property
     def first(self) -> Float[Array, "state state"]:
-        return jnp.square(jnp.asarray(self.scale, float))[None, None]
+        return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         forgets = jnp.log(jnp.maximum(jnp.asarray(self.correlation), _SMALLEST))
@@ -144,7 +145,7 @@ class Matern32(AbstractProcess):
     @property
     def first(self) -> Float[Array, "state state"]:
         # The second number is the slope in units of λ, so that both are of one size.
-        return jnp.square(jnp.asarray(self.scale, float)) * jnp.eye(2)
+        return jnp.square(jnp.asarray(self.scale, float))[..., None, None] * jnp.eye(2)
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         x = jnp.sqrt(3.0) / jnp.asarray(self.length) * lag
@@ -154,7 +155,7 @@ class Matern32(AbstractProcess):
         of_one = _matrix(
             grown - 2 * x * (1 + x) * twice, 2 * x**2 * twice, 2 * x**2 * twice, grown + 2 * x * (1 - x) * twice
         )
-        return flow, jnp.square(jnp.asarray(self.scale)) * of_one
+        return flow, jnp.square(jnp.asarray(self.scale))[..., None, None] * of_one
 
 
 class RandomWalk(AbstractProcess):
@@ -174,6 +175,7 @@ class RandomWalk(AbstractProcess):
 
     scale: Scalar
     start: float = eqx.field(static=True, converter=float)
+    has_a_time: ClassVar[str] = "a RandomWalk"
 
     @property
     def begins(self) -> float | None:

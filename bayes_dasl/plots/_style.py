@@ -74,6 +74,16 @@ def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:
     return held[observable]
 
 
+def refuse_places(array: xr.DataArray) -> None:
+    """Raises: MismatchError for what lies along more than the index, where a series is drawn."""
+    dims = [str(dim) for dim in array.dims if dim not in ("chain", "draw")]
+    if len(dims) > 1:
+        raise MismatchError(
+            f"'{array.name}' lies along {' and '.join(dims)}, but this draws a series: choose one place or member, as "
+            f"by .sel({dims[1]}=…), or take plot_members or plot_field"
+        )
+
+
 def refuse_unknown(observable: str, held: Iterable) -> None:
     """Raises: MismatchError for an observable that is not among those held."""
     names = [str(name) for name in held]

@@ -12,6 +12,7 @@ import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..data.censoring import bounds, with_bounds
 from ..data.datasets import index_of
 from ..judgement.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
@@ -29,6 +30,7 @@ from ._style import (
     plain,
     positions,
     predictions_of,
+    refuse_places,
     refuse_unknown,
     say_left_out,
     time_axis,
@@ -60,7 +62,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
 
-    Raises: MismatchError for what is no forecast, or an unknown observable.
+    Raises: MismatchError for what is no forecast, or an unknown observable, or one with places or members.
     """
     predictions = predictions_of(fc, observable)
     train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
@@ -76,8 +78,8 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
         seen = [
-            *draw_observations(ax, train, observable, "training data", BLACK, BLACK),
-            *draw_observations(ax, test, observable, "test data", "white", VERMILION),
+            *draw_observations(ax, train, observable, "training data", BLACK, BLACK, predictions.attrs),
+            *draw_observations(ax, test, observable, "test data", "white", VERMILION, predictions.attrs),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
         draw_boundaries(ax, time, fitted_between(fc))
@@ -127,10 +129,11 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None
             given.
         train_start: the first one, at which a line is drawn if the parts begin before; no line unless given.
 
-    Raises: MismatchError for an unknown observable.
+    Raises: MismatchError for an unknown observable, or one with places or members beside the index.
     """
     refuse_unknown(observable, parts["observable"].values)
     chosen = parts.sel(observable=observable)
+    refuse_places(chosen["total"].rename(observable))
     index = index_of(chosen["total"])
     chosen = chosen.drop_duplicates(index)
     time = positions(chosen[index].values)
@@ -155,6 +158,7 @@ def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None
 
 def finite_draws(array: xr.DataArray) -> np.ndarray:
     """The draws of a series that are finite throughout, one a row."""
+    refuse_places(array)
     draws = array.transpose("chain", "draw", ...).values.reshape(-1, array.shape[-1])
     return draws[np.isfinite(draws).all(axis=1)]
 
@@ -171,19 +175,30 @@ def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def draw_observations(
-    ax: Axes, data: xr.Dataset | None, observable: str, label: str, face: str, edge: str
+    ax: Axes,
+    data: xr.Dataset | None,
+    observable: str,
+    label: str,
+    face: str,
+    edge: str,
+    limits: Mapping[str, Any] | None = None,
 ) -> list[np.ndarray]:
-    """Data as points: the values that were drawn."""
+    """Data as points, those that are censored as triangles that point to where they may lie: the values drawn."""
     if data is None or observable not in data:
         return []
-    values = np.asarray(data[observable].values, float)
+    observed = with_bounds(data[observable], data, limits or {})
+    values, (low, high) = np.asarray(observed.values, float), bounds(observed)
     time = positions(data[index_of(data[observable])].values)
     seen = np.isfinite(values)
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
-    ax.plot(
-        time[seen], values[seen], "o", ms=size, mfc=face, mec=edge, mew=1.3, label=label, zorder=5,
-        rasterized=seen.sum() > 2000,
-    )  # fmt: skip
+    whole, upwards = low == high, np.isposinf(high) | (low == values)
+    kinds = {"o": seen & whole, "v": seen & ~whole & ~upwards, "^": seen & ~whole & upwards}
+    for marker, some in kinds.items():
+        if some.any() or marker == "o":
+            ax.plot(
+                time[some], values[some], marker, ms=size, mfc=face, mec=edge, mew=1.3, zorder=5,
+                label=label if marker == "o" else f"{label}, censored", rasterized=seen.sum() > 2000,
+            )  # fmt: skip
     return [values[seen]]
 
 

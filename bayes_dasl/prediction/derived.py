@@ -13,7 +13,9 @@ from jaxtyping import Float
 from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._jax.trace import parted
+from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, MismatchError, ModelError
+from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..priors import draw_prior
 from ..random import realise
@@ -48,7 +50,7 @@ def evaluate(
         at: times, or a dataset with times and forcings, as for `forecast`.
         group: "posterior", or "prior" for the prior draws of the fit.
         coords: what axes of the result run along, by name: numbers, or names such as those of schools. An axis belongs
-            to the one of its length; that of the times is known.
+            to the one of its length; those of the times and of the members of a population are known.
 
     Returns a dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit that
     `found["half_life"].attrs["units"]` is given.
@@ -86,6 +88,7 @@ def evaluate(
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: flat(held, draw), draws, batch_size=_BATCH))
     found = {name: np.asarray(values) for name, values in each(held, draws).items()}
     along = {name: np.asarray(values) for name, values in (coords or {}).items()}
+    along = _members(model, inputs, along) | along
     if times is not None:
         along = {model.index: times.values, **along}
     variables = {
@@ -101,6 +104,17 @@ def evaluate(
     if inputs is not None and post is not None and model.index in coordinates:
         coordinates[model.index] = (model.index, along[model.index], fitted_observables(post)[model.index].attrs)
     return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
+
+
+def _members(model: Model, inputs: Inputs | None, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The members of a population by their dimension, unless others are asked for or coordinates of as many given."""
+    layer = model.layer
+    if not isinstance(layer, AbstractPopulation):
+        return {}
+    every = np.arange(len(layer.members))
+    asked = every if inputs is None else np.asarray(inputs.coordinates[layer.dim])
+    known = any(values.size == every.size for values in given.values())
+    return {} if known or not np.array_equal(asked, every) else {layer.dim: np.asarray(layer.members)}
 
 
 def _check_arguments(function: Callable[..., Any], number: int) -> None:

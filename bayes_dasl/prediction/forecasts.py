@@ -25,7 +25,7 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
-from .future_forcings import known_forcings, members_of, paired, refuse_a_gap
+from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
 from .members import repeated, repetitions
 from .on_demand import on_demand
@@ -305,21 +305,33 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     """Times at which a forcing is not what it was in the fit, also at new ones between those of the fit."""
     index = model.index
     then, now = (d[forcing].drop_duplicates(index) for d in (known, data))
-    both = np.intersect1d(then[index].values, now[index].values)
-    old, new = (series.sel({index: both}).transpose(index, ...).values for series in (then, now))
-    differs = ~np.isclose(old, new, rtol=1e-9, atol=0.0)
-    changed = both[differs.any(tuple(range(1, differs.ndim)))]
-    added = np.setdiff1d(now[index].values, both)
-    added = added[added <= then[index].values[-1]]
-    if not added.size or not model.layer.begins:  # where rows know nothing of each other
+    knots, times = then[index].values, now[index].values
+    then, now = _of_each(then, now, index)
+    both, at, again = np.intersect1d(knots, times, return_indices=True)
+    changed = both[~np.isclose(then[at], now[again], rtol=1e-9, atol=0.0).all(1)]
+    new = np.flatnonzero(~np.isin(times, both) & (times <= knots[-1]))
+    if not new.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
-    if then.ndim > 1:  # of each member its own
-        return np.concatenate([changed, added])
-    knots, between = (numbers(times, model.counts_in) for times in (then[index].values, added))
-    was = interpolated(knots, then.values, model.layer.interpolation.get(forcing, "linear"))
-    old, new = np.asarray(jax.vmap(was)(jnp.asarray(between))), now.sel({index: added}).values
-    rounding = 1e-12 * np.abs(then.values).max()
-    return np.concatenate([changed, added[~np.isclose(old, new, rtol=1e-9, atol=rounding)]])
+    kind = model.layer.interpolation.get(forcing, "linear")
+    knots, between = (numbers(places, model.counts_in) for places in (knots, times[new]))
+    was = [jax.vmap(interpolated(knots, values, kind))(jnp.asarray(between)) for values in then.T]
+    rounding = 1e-12 * np.abs(then).max(initial=0.0)
+    alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)
+    return np.concatenate([changed, times[new][~alike.all(1)]])
+
+
+def _of_each(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:
+    """A forcing in the fit and now, `(time, member)`, where either may be the same for all members.
+
+    Of members that the fit has not seen there is nothing: nothing was fitted of them.
+    """
+    both = (then, now), (now, then)
+    before, after = (
+        one.broadcast_like(other.isel({index: 0}, drop=True)).transpose(index, ...).values.reshape(len(one[index]), -1)
+        for one, other in both
+    )
+    seen = np.isfinite(before).all(0)
+    return before[:, seen], after[:, seen]
 
 
 def _as_dataset(model: Model, at: Asked, post: xr.DataTree) -> xr.Dataset:
@@ -363,6 +375,7 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     known = model.in_numbers(known_forcings(model, post, data))
     refuse_a_gap(model, known[index].values, times, asked)
     before = known.isel({index: ~np.isin(known[index], times)})
+    refuse_unknown_past(model, before)
     both = xr.concat([before, data[forcings].reset_coords(drop=True)], index, data_vars="all").sortby(index)
     joined = model.driven(both.assign_coords(data.coords.to_dataset().drop_vars(index).coords), start=start)
     return dataclasses.replace(joined, times=jnp.asarray(times), past=past)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from ..data.dates import are_dates, dates, told
+from ..data.dates import are_dates, dates, told, told_of
 from ..data.layer_inputs import Inputs
 from ..errors import DataError
 from ..model import Model
@@ -52,6 +52,21 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
             f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
             "between too, as by xr.concat([test, later], 'time')"
         )
+
+
+def refuse_unknown_past(model: Model, before: xr.Dataset) -> None:
+    """Refuse members that the fit has not seen where their own forcings are not known from its start on.
+
+    Raises: DataError.
+    """
+    for name, variable in before.data_vars.items():
+        for dim in (dim for dim in variable.dims if dim != model.index):
+            for member in before[dim].values[variable.isnull().any(model.index).values][:1]:
+                begin = told_of(before[model.index], float(before[model.index].values[0]))
+                raise DataError(
+                    f"forcing '{name}' of {dim} {told(member)}, which the fit has not seen, is not known at its times: "
+                    f"ask for the rows from {begin} on too"
+                )
 
 
 def known_forcings(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dataset:

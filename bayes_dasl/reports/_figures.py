@@ -49,11 +49,15 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
     if is_field(fc, name):
         return plots.plot_field
-    return plots.plot_members if "members" in fc.attrs else plots.plot_forecast
+    return plots.plot_members if _has_members(fc, name) else plots.plot_forecast
 
 
 def is_field(fc: xr.DataTree, name: str) -> bool:
-    return fc["predictions"].dataset[name].ndim > (4 if "members" in fc.attrs else 3)
+    return fc["predictions"].dataset[name].ndim > (4 if _has_members(fc, name) else 3)
+
+
+def _has_members(fc: xr.DataTree, name: str) -> bool:
+    return fc.attrs.get("members") in fc["predictions"].dataset[name].dims  # not where one was chosen
 
 
 def _spread_words(fc: xr.DataTree, name: str) -> str:

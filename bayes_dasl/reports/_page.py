@@ -23,7 +23,7 @@ from ..judgement.failures import usable_draws
 from ..judgement.matching import check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
-from ..prediction.posterior import fitted_observables
+from ..prediction.posterior import fitted_observables, with_what_is_censored
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 
@@ -76,7 +76,7 @@ def render(
         symbols=SYMBOLS,
         skill=_skill(scored, units) if scored else "",
         facts=_facts(post, fc, summary, scored, units),
-        forecast=_figures.forecast_cards(fc, train, test, shown),
+        forecast=_figures.forecast_cards(fc, with_what_is_censored(post), test, shown),
         fields=any(_figures.is_field(fc, name) for name in shown),
         curves=not all(_figures.is_field(fc, name) for name in shown),
         failed=_failed(fc),

@@ -22,7 +22,7 @@ from .._statistics.importance import (
     weigh,
 )
 from ..data.datasets import checked_index, fingerprint, occurrence, series
-from ..data.dates import numbers, told
+from ..data.dates import are_dates, dates, numbers, told
 from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, Problem, check_engine, data_groups, fit, pose
 from ..model import Model
@@ -113,8 +113,9 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
-    if model.layer.begins and (first := float(numbers(new_times[0], model.counts_in))) < start:
-        raise DataError(f"new data cannot lie before the start of the model: {first:g} < {start:g}")
+    if model.layer.begins and float(numbers(new_times[0], model.counts_in)) < start:
+        began = told(dates(start, new_times, model.counts_in) if are_dates(new_times) else start)
+        raise DataError(f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}")
     times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)
@@ -195,12 +196,12 @@ def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 
 def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
-    for i in np.flatnonzero(np.isnan(held) & np.isnan(now))[:1]:
-        raise DataError(f"forcing '{name}' is missing at the new time {told(times[i])}")
-    for i in np.flatnonzero(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]:
+    for at in map(tuple, np.argwhere(np.isnan(held) & np.isnan(now))[:1]):
+        raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
+    for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
         raise DataError(
-            f"forcing '{name}' at time {told(times[i])} was {held[i]:g} in the fit and is {now[i]:g} in the new data: "
-            "an update adds observations; to change what is known, fit again"
+            f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is {now[at]:g} in the new "
+            "data: an update adds observations; to change what is known, fit again"
         )
 
 
