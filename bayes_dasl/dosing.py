@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from .data.columns import along
 from .data.events import UNKNOWN, Doses as Read, read_doses
 from .data.frames import Frame, Source
 from .errors import ModelError
@@ -91,7 +92,5 @@ def _doses(read: Read, *, several: bool, lag: Any, bioavailability: Any, duratio
                endless=endless)
         for endless, numbers in read.steady.items()
     )  # fmt: skip
-    names = read.members
-    words = names.dtype.kind not in "iuf"
-    members = np.arange(1.0, 1 + len(names)) if words else names.astype(float)
-    return Doses(given, steady, of(read.resets), lag, bioavailability, duration, tuple(members.tolist()), read.start)
+    members = tuple(along(read.members).tolist()) if several else ()
+    return Doses(given, steady, of(read.resets), lag, bioavailability, duration, members, read.start)

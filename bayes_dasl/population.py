@@ -17,6 +17,7 @@ from ._statistics.distributions import describe_distribution
 from .data.layer_inputs import Inputs, OwnTimes
 from .errors import DataError, ModelError
 from .layers import AbstractFilter, AbstractLayer, Prediction
+from .layers.doses import Doses
 from .layers.layer import AbstractPopulation, of_members
 from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
 
@@ -103,7 +104,7 @@ class Each(AbstractPopulation):
         dim: the dimension that they form.
 
     Raises: ModelError for a layer that looks back at observations, members that are no numbers or names or not
-    different ones, nothing that varies, or known numbers for others than these members.
+    different ones, nothing that varies, or known numbers or doses of others than these members.
     """
 
     layer: AbstractLayer
@@ -121,6 +122,12 @@ class Each(AbstractPopulation):
         for name in self.members:
             if self.members.count(name) > 1 or not isinstance(name, (int, float, str)):
                 raise ModelError(f"members must be different numbers or names: {name!r} is no such one")
+        for doses in jax.tree.leaves(layer, is_leaf=lambda node: isinstance(node, Doses)):
+            if isinstance(doses, Doses) and doses.members not in ((), self.members):
+                raise ModelError(
+                    f"the doses are those of {dim} {_some(doses.members)}, in this order, but the members are "
+                    f"{_some(self.members)}: bd.Each(layer, doses.members)"
+                )
         self.layer, self.varied = self.over_members(layer)
         if not self.varied:
             raise ModelError("nothing in the layer is varying: its members would all be the same")
@@ -236,6 +243,10 @@ def _varies(leaf: Any) -> bool:
     if isinstance(leaf, Shared):
         return _varies(leaf.unknown)
     return isinstance(leaf, Dependent) and _holds_varying(leaf.arguments)
+
+
+def _some(members: tuple[Any, ...]) -> str:
+    return ", ".join(map(str, members[:5])) + (f", … ({len(members)})" if len(members) > 5 else "")
 
 
 def _expanded(leaf: Any, members: int) -> Any:

@@ -115,8 +115,8 @@ class TestGood:
 
     def test_subjects_with_names(self):
         found = bd.from_table(table(GOOD.replace("\n1,", "\nBo,").replace("\n2,", "\nAnn,")), "dv", subject="id")
-        np.testing.assert_array_equal(found["subject"], [1.0, 2.0])
-        assert found["subject_name"].values.tolist() == ["Ann", "Bo"]
+        assert found["subject"].values.tolist() == ["Ann", "Bo"]
+        np.testing.assert_array_equal(found["DV"].sel(subject="Bo").dropna("time"), [4.2, 3.1])
 
     def test_rows_of_doses_are_no_observations(self):
         text = "id,time,amt,dv,evid\n1,0,100,0,1\n1,1,0,3,0\n1,1,100,0,1\n1,2,0,2,0\n"

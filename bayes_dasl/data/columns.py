@@ -41,6 +41,14 @@ def subjects(frame: Frame, column: str | None) -> tuple[np.ndarray, np.ndarray]:
     return who, members
 
 
+def along(members: np.ndarray) -> np.ndarray:
+    """What subjects are called along a dimension of data and draws: numbers, or names.
+
+    A name stays what it is: its place among others would be another one in a table of fewer subjects.
+    """
+    return members.astype(float if members.dtype.kind in "iuf" else str)
+
+
 def observations(frame: Frame) -> np.ndarray:
     """Which rows are observations: in NONMEM's layout those with `evid` 0 and `mdv` 0, or without an amount."""
     kept = np.ones(len(frame), bool)

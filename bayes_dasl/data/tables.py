@@ -8,7 +8,7 @@ import pandas as pd
 import xarray as xr
 
 from ..errors import DataError
-from .columns import observations, sorted_within, subjects, times
+from .columns import along, observations, sorted_within, subjects, times
 from .frames import Frame, Source, once
 
 
@@ -60,8 +60,8 @@ def from_table(
         value: the column of what was measured, or several of them, one for each observable.
         time: the column of times: numbers, or dates.
         observable: the column that says what the value of a row is of, where one column holds several observables.
-        subject: the column that says whose the row is; values are then `(time, subject)`. Names are numbered in their
-            order, and kept as the coordinate `subject_name`.
+        subject: the column that says whose the row is; values are then `(time, subject)`, with the numbers or the
+            names in this column as the coordinate `subject`.
         error: the column of known standard errors, in the units of the value; a dict by value where there are several.
             They become `<observable>_error`.
         censored: the column of flags: 1 where the value is only known to lie below its limit, −1 where above, 0 or
@@ -250,11 +250,7 @@ class _Layout:
     def dataset(self, variables: Mapping[str, Any], units: str) -> xr.Dataset:
         coordinates: dict[str, Any] = {"time": ("time", self.times, {"units": units} if units else {})}
         if self.several:
-            words = self.members.dtype.kind not in "iuf"
-            numbers = np.arange(1.0, 1 + len(self.members)) if words else self.members.astype(float)
-            coordinates["subject"] = ("subject", numbers)
-            if words:
-                coordinates["subject_name"] = ("subject", self.members.astype(str))
+            coordinates["subject"] = ("subject", along(self.members))
         return xr.Dataset(dict(variables), coordinates)
 
 

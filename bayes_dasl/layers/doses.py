@@ -64,7 +64,7 @@ class Doses(Module):
         lag: how much later than its record a dose arrives, by state.
         bioavailability: the share of an amount that arrives, by state.
         duration: how long infusions last whose duration is unknown, by state.
-        members: the subjects.
+        members: the subjects, none of a table of one.
         start: the first time of the table, at which a solve starts unless its layer says another.
     """
 
@@ -74,7 +74,7 @@ class Doses(Module):
     lag: dict[str, Any]
     bioavailability: dict[str, Any]
     duration: dict[str, Any]
-    members: tuple[float, ...] = eqx.field(static=True)
+    members: tuple[float | str, ...] = eqx.field(static=True)
     start: float = eqx.field(static=True)
 
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
