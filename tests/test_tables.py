@@ -67,11 +67,11 @@ class TestGood:
 
     def test_forcings_go_on_where_nothing_was_observed_and_keep_their_gaps(self):
         found = bd.from_table(
-            table("date,rain,flow\n2001-01-01,2,0.5\n2001-01-02,7,\n2001-01-03,,0.4\n2001-01-04,1,\n"), "flow", time="date",
+            table("day,rain,q\n2001-01-01,2,0.5\n2001-01-02,7,\n2001-01-03,,0.4\n2001-01-04,1,\n"), "q", time="day",
             forcings="rain",
         )  # fmt: skip
         np.testing.assert_array_equal(found["rain"], [2.0, 7.0, np.nan, 1.0])
-        np.testing.assert_array_equal(found["flow"], [0.5, np.nan, 0.4, np.nan])
+        np.testing.assert_array_equal(found["q"], [0.5, np.nan, 0.4, np.nan])
         np.testing.assert_array_equal(bd.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0])
         each = bd.from_table(table("id,time,rain,dv\n1,0,2,0.5\n1,1,7,\n1,2,3,0.4\n2,0,5,1\n"), "dv", subject="id",
                              forcings="rain")  # fmt: skip

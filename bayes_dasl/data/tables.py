@@ -238,7 +238,7 @@ class _Layout:
     def forcing(self, frame: Frame, column: str) -> Any:
         """A column that drives the model, at all times of the dataset.
 
-        Of one series it may have gaps, which `fill_gaps` fills; of subjects a gap would look like a time of another one.
+        Of one series it may have gaps, which `fill_gaps` fills; of subjects one would look like a time of another.
 
         Raises: DataError where it is missing for a subject, or has two values at one time.
         """
