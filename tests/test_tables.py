@@ -181,6 +181,7 @@ BAD = {
     ),
     "an infinite time": (changed("1,2,3.1", "1,inf,3.1"), "'TIME' is infinite in line 3"),
     "times that fall": (changed("2,8,1.0", "2,0.1,1.0"), "time falls from 0.5 in line 4 to 0.1 in line 6: mend it"),
+    "subjects that nobody told apart": (read(subject=None), "or, if they are of several subjects, .* as subject="),
     "two values at one time": (
         changed("1,2,3.1", "1,0.5,3.1"),
         "'DV' has two values at time 0.5, in line 2 and line 3",
