@@ -10,6 +10,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from ..data.censoring import alike, with_bounds
 from ..data.datasets import index_of
 from ..data.dates import are_dates
 from ..errors import MismatchError
@@ -77,7 +78,7 @@ def plot_members(
                 (data[1], "test data", "white", VERMILION),
             ):
                 if part is not None and member in part[dim].values:
-                    draw_observations(ax, part.sel({dim: member}), observable, label, face, edge)
+                    draw_observations(ax, part.sel({dim: member}), own, label, face, edge)
             ax.set_title(plain(_name(dim, member)), fontsize=9, loc="left")
         _labelled(fig, axes[: len(members)], columns, predictions, observable)
         for ax in axes[len(members) :]:
@@ -91,7 +92,8 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
     """Draw a visual predictive check: quantiles of the data of all members over time, and what the model says of them.
 
     The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many data each; the bands
-    hold the same quantile of data drawn anew, of the same members at the same times, in 90 % of the draws.
+    hold the same quantile of data drawn anew, of the same members at the same times, in 90 % of the draws. Where data
+    are censored both are of what would be reported: the limit, for what lies below it.
 
     Args:
         fc: what `forecast` returned at the times of the data, for a model with `bd.Each`.
@@ -104,12 +106,13 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
     """
     predictions, dim = _of_members(fc, observable)
     index = index_of(predictions)
-    observed = in_units_of_forecast(fc, data)[observable].transpose(index, dim)
+    given = in_units_of_forecast(fc, data)
+    observed = with_bounds(given[observable].transpose(index, dim), given, predictions.attrs)
     both, seen = xr.align(predictions, observed, join="inner")
     values = seen.values.ravel()
     drawn = both.transpose("chain", "draw", index, dim).values
     draws = drawn.reshape(math.prod(drawn.shape[:2]), values.size)
-    draws = draws[np.isfinite(draws).all(1)]
+    draws = alike(draws[np.isfinite(draws).all(1)], seen)
     at = np.broadcast_to(positions(seen[index].values)[:, None], seen.shape).ravel()
     kept = np.isfinite(values)
     if not kept.any() or not len(draws):
