@@ -208,6 +208,10 @@ def test_a_fit_of_a_population():
             lambda: bd.Compartments(1.0, 1.0, exchange=1.0, doses=bd.doses(table("time,amt\n0,1\n"), "central")),
             "exchange and peripheral belong together",
         ),
+        (
+            lambda: bd.Each(bd.Compartments(**ONE, doses=doses(subject="id")), [2.0, 1.0, 3.0, 4.0, 5.0, 6.0, 7.0]),
+            r"doses are those of subject 1.0, 2.0, 3.0, 4.0, 5.0, … \(7\), in this order, but the members are 2.0, 1.0",
+        ),
     ],
 )
 def test_refusals(make, message):

@@ -82,10 +82,15 @@ class TestEvaluate:
         alone = bd.evaluate(MODEL, post, lambda m: m.layer.vector_field.rate * jnp.ones(3))
         assert alone["value"].dims == ("chain", "draw", "value_dim_0")
 
+    def test_a_series_before_a_fit(self):
+        found = bd.evaluate(MODEL, None, lambda m, values: {"x": values["x"], "rate": m.layer.vector_field.rate}, DATA)
+        assert found["x"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
+        np.testing.assert_allclose(found["x"], 4 * np.exp(-found["rate"] * found["time"]), rtol=1e-5, atol=1e-5)
+
     def test_refusals(self, post):
         with pytest.raises(MismatchError, match="group must be one of"):
             bd.evaluate(MODEL, post, half_life, group="predictions")
-        with pytest.raises(MismatchError, match="needs a fit"):
+        with pytest.raises(MismatchError, match="without a fit times alone do not say where the model starts"):
             bd.evaluate(MODEL, None, lambda m, values: values["x"], TIMES)
         with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
             bd.evaluate(MODEL, post, lambda m: m.layer.nothing)

@@ -97,6 +97,7 @@ class Holder(bd.Module):
         (1 + 2j, 0, "held = 1+2j"),
         (jnp.ones(3) * 1j, 0, "held = known complex numbers  shape (3,)"),
         (jnp.asarray([True, False]), 0, "held = known numbers"),
+        (np.full(3, 300.0), 0, "held = known numbers, all 300  shape (3,)"),
     ],
 )
 def test_odd_values_are_shown_too(held, unknowns, line):

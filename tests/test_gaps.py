@@ -97,6 +97,15 @@ class TestSaid:
         (found,) = [f for f in bd.check(model(), data).findings if f.subject == "forcing rain"]
         assert found.level == "warning" and found.message == "1 of 6 values filled by interpolate, at most 1 in a row"
 
+    def test_check_says_that_rows_were_left_out(self):
+        """Not a number that is missing, which is refused, but a row: rain that fell then would be forgotten."""
+        data = rainy([1, 2, 3, 4, 50, 6, 7, 8], pd.date_range("2001-01-01", periods=8)).isel(time=[0, 1, 2, 3, 6, 7])
+        said = [f.message for f in bd.check(model(), data).findings if f.subject == "forcing rain"]
+        assert said == [
+            "2 rows of a regular series are left out, the most between 2001-01-04 and 2001-01-07: there the model "
+            "takes what the rows around them say"
+        ]
+
     def test_an_observable_is_not_filled(self):
         data = rainy([1, 2, 3])
         data["flow"][1] = NAN

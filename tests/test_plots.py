@@ -59,6 +59,19 @@ def test_forecast_bands_are_quantiles_of_the_draws_that_did_not_fail(fc):
     np.testing.assert_allclose(line(ax, "median"), np.nanmedian(draws, axis=0), rtol=1e-12)
 
 
+def test_censored_data_are_triangles_that_say_where_they_lie(fc):
+    train, test = trees.make_data()
+    codes = np.zeros(train.sizes["time"])
+    codes[[1, 2, 4]] = 1, 1, -1
+    ax = plots.plot_forecast(fc, train.assign(lynx_censored=("time", codes)), test, "lynx").axes[0]
+    lynx, markers = train["lynx"].values, {x.get_label(): x.get_marker() for x in ax.lines}
+    np.testing.assert_array_equal(line(ax, "training data"), lynx[codes == 0])
+    np.testing.assert_array_equal(line(ax, "training data, at most"), lynx[[1, 2]])
+    np.testing.assert_array_equal(line(ax, "training data, at least"), lynx[[4]])
+    assert (markers["training data, at most"], markers["training data, at least"]) == ("v", "^")
+    assert "test data, at most" not in markers
+
+
 def test_forecast_shows_every_datum_and_the_boundary(fc):
     train, test = trees.make_data(missing=2)
     ax = plots.plot_forecast(fc, train, test, "lynx").axes[0]

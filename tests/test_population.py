@@ -294,6 +294,20 @@ class TestFit:
         with pytest.raises(MismatchError, match="none of the data lie"):
             bd.plots.plot_vpc(fc, data().assign_coords(time=TIMES + 0.1), "y")
 
+    def test_a_visual_predictive_check_of_censored_data(self, post):
+        """New data are what would be reported, so that a low quantile of theirs is no lower than the limit."""
+        limit = 0.5
+        given = data().assign(y_censored=(data()["y"] < limit).astype(float)).assign(y=data()["y"].clip(min=limit))
+        fc = bd.forecast(model(), post, TIMES)
+        censored, whole = (
+            min(
+                band.get_paths()[0].vertices[:, 1].min()
+                for band in bd.plots.plot_vpc(fc, seen, "y").axes[0].collections
+            )
+            for seen in (given, data())
+        )
+        assert whole < limit and censored == limit
+
     def test_the_page(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
         assert "rate[3.0]" in bd.report(post, fc).html

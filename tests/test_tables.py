@@ -65,6 +65,18 @@ class TestGood:
         np.testing.assert_array_equal(found["rain"], [2.0, 0.0, 1.0])
         np.testing.assert_array_equal(found["flow"], [0.5, np.nan, 0.4])
 
+    def test_forcings_go_on_where_nothing_was_observed_and_keep_their_gaps(self):
+        found = bd.from_table(
+            table("day,rain,q\n2001-01-01,2,0.5\n2001-01-02,7,\n2001-01-03,,0.4\n2001-01-04,1,\n"), "q", time="day",
+            forcings="rain",
+        )  # fmt: skip
+        np.testing.assert_array_equal(found["rain"], [2.0, 7.0, np.nan, 1.0])
+        np.testing.assert_array_equal(found["q"], [0.5, np.nan, 0.4, np.nan])
+        np.testing.assert_array_equal(bd.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0])
+        each = bd.from_table(table("id,time,rain,dv\n1,0,2,0.5\n1,1,7,\n1,2,3,0.4\n2,0,5,1\n"), "dv", subject="id",
+                             forcings="rain")  # fmt: skip
+        np.testing.assert_array_equal(each["rain"], [[2.0, 5.0], [7.0, np.nan], [3.0, np.nan]])
+
     def test_several_observables_in_one_column(self):
         text = "id,time,dv,dvid\n1,0,1,cp\n1,0,90,pca\n1,2,3,cp\n2,2,80,pca\n"
         found = bd.from_table(table(text), "dv", observable="dvid", subject="id")
@@ -116,6 +128,7 @@ class TestGood:
     def test_subjects_with_names(self):
         found = bd.from_table(table(GOOD.replace("\n1,", "\nBo,").replace("\n2,", "\nAnn,")), "dv", subject="id")
         assert found["subject"].values.tolist() == ["Ann", "Bo"]
+        np.testing.assert_array_equal(found["DV"].sel(subject="Bo").dropna("time"), [4.2, 3.1])
 
     def test_rows_of_doses_are_no_observations(self):
         text = "id,time,amt,dv,evid\n1,0,100,0,1\n1,1,0,3,0\n1,1,100,0,1\n1,2,0,2,0\n"
@@ -168,6 +181,7 @@ BAD = {
     ),
     "an infinite time": (changed("1,2,3.1", "1,inf,3.1"), "'TIME' is infinite in line 3"),
     "times that fall": (changed("2,8,1.0", "2,0.1,1.0"), "time falls from 0.5 in line 4 to 0.1 in line 6: mend it"),
+    "subjects that nobody told apart": (read(subject=None), "or, if they are of several subjects, .* as subject="),
     "two values at one time": (
         changed("1,2,3.1", "1,0.5,3.1"),
         "'DV' has two values at time 0.5, in line 2 and line 3",
@@ -200,7 +214,7 @@ BAD = {
     ),
     "a covariate of nobody": (read(subject=None, covariates="wt"), "no subject= is given"),
     "a gap in a forcing": (
-        read("time,dv,rain\n0,1,2\n1,2,\n", subject=None, forcings="rain"),
+        read("id,time,dv,rain\n1,0,1,2\n1,1,2,\n", forcings="rain"),
         "the forcing in 'rain' is missing in line 3",
     ),
     "a forcing with two values": (

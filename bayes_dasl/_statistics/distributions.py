@@ -156,9 +156,9 @@ def _describe_argument(value: Any, inside: bool = False) -> str:
     if isinstance(value, dist.Distribution):
         said = describe_distribution(value)
         return f"({said})" if inside and getattr(value, "function", None) in _SIGNS else said
-    return _range(value) if eqx.is_array_like(value) else type(value).__name__
+    return _range(value, digits=6) if eqx.is_array_like(value) else type(value).__name__  # as someone wrote it
 
 
-def _range(value: Any) -> str:
+def _range(value: Any, digits: int = 3) -> str:
     low, high = float(np.min(value)), float(np.max(value))
-    return f"{low:.3g}" if low == high else f"{low:.3g}…{high:.3g}"
+    return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"

@@ -31,6 +31,7 @@ _DRAWS = 256
 _GRADIENTS = 64
 _EQUAL = 1e-10
 _MUCH = 0.1  # of a forcing that was filled
+_FEW = 0.2  # of the steps of a regular series: the longer ones are then rows that were left out
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     yield from unit_findings(model, model.in_numbers(own))
     yield from _filled(model, data)
     yield from _before_the_data(problem, model.in_numbers(own)[model.index])
+    yield from _rows_left_out(problem, model.in_numbers(own)[model.index])
     draws = {path: np.asarray(v) for path, v in draw_prior(model, _DRAWS, key=key_prior).items()}
     yield from _jumps(problem, draws)
     # What the priors say without the data, also where a model looks back at them.
@@ -127,6 +129,25 @@ def _filled(model: Model, data: xr.Dataset) -> Iterator[Finding]:
             share = int(said.split()[0]) / int(said.split()[2])
             level, remedy = ("good", "") if share <= _MUCH else ("warning", "see whether what was filled matters")
             yield Finding(level, f"forcing {name}", said, remedy)
+
+
+def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
+    """Forcings whose table leaves out times of what else is a regular series: nobody chose what they are there."""
+    if not problem.inputs.forcings or not problem.model.layer.begins:
+        return
+    rows = np.unique(index.values)
+    steps = np.diff(rows)
+    longer = steps > 1.5 * np.median(steps) if steps.size else np.zeros(0, bool)
+    if not 0 < longer.sum() <= _FEW * steps.size:
+        return
+    missing, at = round(float((steps[longer] / np.median(steps) - 1).sum())), int(np.argmax(steps))
+    begin, end = (told_of(index, float(rows[i])) for i in (at, at + 1))
+    yield Finding(
+        "warning", f"forcing {', '.join(problem.inputs.forcings)}",
+        f"{missing} rows of a regular series are left out, the most between {begin} and {end}: there the model "
+        "takes what the rows around them say",
+        "give the data a row at each time, as by data.resample or data.reindex, and bd.fill_gaps a rule",
+    )  # fmt: skip
 
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:

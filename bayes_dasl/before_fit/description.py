@@ -203,7 +203,10 @@ def _value(value: Any) -> str:
         return "no numbers"
     if np.iscomplexobj(value):
         return f"{complex(value):.4g}" if not np.shape(value) else "known complex numbers"
-    return f"{float(value):.4g}" if not np.shape(value) else f"known numbers, {np.min(value):.3g}…{np.max(value):.3g}"
+    if not np.shape(value):
+        return f"{float(value):.4g}"
+    low, high = np.min(value), np.max(value)
+    return f"known numbers, all {low:.4g}" if low == high else f"known numbers, {low:.3g}…{high:.3g}"
 
 
 def _kind(value: Any) -> str:

@@ -63,7 +63,8 @@ def sorted_within(frame: Frame, when: np.ndarray, who: np.ndarray, among: np.nda
     falls = (np.diff(who[rows]) == 0) & (np.diff(when[rows]) < np.zeros((), np.diff(when[:1]).dtype))
     for i in np.flatnonzero(falls)[:1]:
         one, other = rows[i], rows[i + 1]
+        several = "" if who.any() else ", or, if they are of several subjects, give the column of these as subject=…"
         raise DataError(
             f"time falls from {when[one]} in {frame.row(one)} to {when[other]} in {frame.row(other)}: mend it, or sort "
-            "the rows by time first"
+            f"the rows by time first{several}"
         )

@@ -60,8 +60,8 @@ def from_table(
         value: the column of what was measured, or several of them, one for each observable.
         time: the column of times: numbers, or dates.
         observable: the column that says what the value of a row is of, where one column holds several observables.
-        subject: the column that says whose the row is; values are then `(time, subject)`. Subjects, numbers or
-            names, are sorted.
+        subject: the column that says whose the row is; values are then `(time, subject)`, with the numbers or the
+            names in this column as the coordinate `subject`.
         error: the column of known standard errors, in the units of the value; a dict by value where there are several.
             They become `<observable>_error`.
         censored: the column of flags: 1 where the value is only known to lie below its limit, −1 where above, 0 or
@@ -69,7 +69,8 @@ def from_table(
         limit: the column of these limits; unless given, the value of a flagged row is its limit.
         covariates: columns of which each subject has one number: `(subject,)`. Of one with words there is a variable of
             zeros and ones for each word, such as `sex_male`.
-        forcings: columns that drive the model, with a number in each row.
+        forcings: columns that drive the model, kept at all their times, also where nothing was observed. Gaps of one
+            series stay missing, for `bd.fill_gaps`; with subjects there must be a number in each row.
         names: what columns, or the codes in the column `observable`, are called in the dataset: `{"DV": "conc"}`.
         units: what columns are in, as in `{"conc": "mg/L"}`, or the name of a column that holds the units of each row.
             They may also stand in the header in brackets, or in `table.attrs["units"]`, a dict.
@@ -98,7 +99,8 @@ def from_table(
         if not any((who[s.rows] == number).any() for s in found):
             first = frame.row(int(np.argmax(who == number)))
             raise DataError(f"subject {member} has no value at all (from {first}): leave it out of the table")
-    layout = _Layout(found, when, who, members, subject is not None)
+    driven = observations(frame) & np.any([~frame.missing(column) for column in forced], axis=0)
+    layout = _Layout(found, np.flatnonzero(driven), when, who, members, subject is not None)
     variables = {name: variable for s in found for name, variable in layout.seen(s).items()}
     for column in forced:
         variables[frame.called(column)] = layout.forcing(frame, column)
@@ -203,8 +205,17 @@ def _copies(
 class _Layout:
     """Where the rows of a table lie over times, in which replicates have rows of their own, and subjects."""
 
-    def __init__(self, found: list[Seen], when: np.ndarray, who: np.ndarray, members: np.ndarray, several: bool):
-        pairs = pd.concat([pd.DataFrame({"when": when[s.rows], "copy": s.copy}) for s in found])
+    def __init__(
+        self,
+        found: list[Seen],
+        driven: np.ndarray,
+        when: np.ndarray,
+        who: np.ndarray,
+        members: np.ndarray,
+        several: bool,
+    ):
+        held = [*((s.rows, s.copy) for s in found), (driven, 0)]  # forcings go on where nothing was observed
+        pairs = pd.concat([pd.DataFrame({"when": when[rows], "copy": copy}) for rows, copy in held])
         self.grid = pd.MultiIndex.from_frame(pairs.drop_duplicates().sort_values(["when", "copy"]))
         self.times = self.grid.get_level_values("when").to_numpy()
         self.when, self.who, self.members, self.several = when, who, members, several
@@ -225,12 +236,14 @@ class _Layout:
         return laid
 
     def forcing(self, frame: Frame, column: str) -> Any:
-        """A column that drives the model, at all times at which something was observed.
+        """A column that drives the model, at all times of the dataset.
 
-        Raises: DataError where it is missing, or has two values at one time.
+        Of one series it may have gaps, which `fill_gaps` fills; of subjects one would look like a time of another.
+
+        Raises: DataError where it is missing for a subject, or has two values at one time.
         """
-        asked = np.isin(self.when, self.times) & (observations(frame) if self.several else True)
-        frame.refuse_missing(column, "forcing", asked, "fill the gap first")
+        asked = np.isin(self.when, self.times) & (observations(frame) if self.several else ~frame.missing(column))
+        frame.refuse_missing(column, "forcing", asked, "fill the gap in the table first")
         name, rows = frame.called(column), np.flatnonzero(asked)
         values = frame.converted(frame.numbers(column, "forcing"), column, name)
         cells = pd.DataFrame({"who": self.who[rows], "when": self.when[rows]})

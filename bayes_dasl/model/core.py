@@ -24,8 +24,7 @@ from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
 from ..layers.layer import AbstractPopulation, of_members
-from ..noise import AbstractNoise
-from ..noise.base import Read
+from ..noise import AbstractNoise, Read
 from ..random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]

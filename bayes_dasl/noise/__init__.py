@@ -1,6 +1,6 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
-from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, VaryingScale as VaryingScale
+from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, Read as Read, VaryingScale as VaryingScale
 from .censored import Censored as Censored
 from .correlated import CorrelatedLogNoise as CorrelatedLogNoise, CorrelatedNoise as CorrelatedNoise
 from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise

@@ -78,8 +78,8 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
         seen = [
-            *draw_observations(ax, train, observable, "training data", BLACK, BLACK, predictions.attrs),
-            *draw_observations(ax, test, observable, "test data", "white", VERMILION, predictions.attrs),
+            *draw_observations(ax, train, predictions, "training data", BLACK, BLACK),
+            *draw_observations(ax, test, predictions, "test data", "white", VERMILION),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
         draw_boundaries(ax, time, fitted_between(fc))
@@ -175,29 +175,28 @@ def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def draw_observations(
-    ax: Axes,
-    data: xr.Dataset | None,
-    observable: str,
-    label: str,
-    face: str,
-    edge: str,
-    limits: Mapping[str, Any] | None = None,
+    ax: Axes, data: xr.Dataset | None, predictions: xr.DataArray, label: str, face: str, edge: str
 ) -> list[np.ndarray]:
-    """Data as points, those that are censored as triangles that point to where they may lie: the values drawn."""
+    """Data as points, and censored ones as triangles that say where they lie: the values that were drawn."""
+    observable = str(predictions.name)
     if data is None or observable not in data:
         return []
-    observed = with_bounds(data[observable], data, limits or {})
-    values, (low, high) = np.asarray(observed.values, float), bounds(observed)
-    time = positions(data[index_of(data[observable])].values)
+    given = with_bounds(data[observable], data, predictions.attrs)
+    values, (low, high) = np.asarray(given.values, float), bounds(given)
+    time = positions(data[index_of(given)].values)
     seen = np.isfinite(values)
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
-    whole, upwards = low == high, np.isposinf(high) | (low == values)
-    kinds = {"o": seen & whole, "v": seen & ~whole & ~upwards, "^": seen & ~whole & upwards}
-    for marker, some in kinds.items():
-        if some.any() or marker == "o":
+    below, above = (low < high) & (values == high), (low < high) & (values == low)
+    exact = seen & ~below & ~above
+    for marker, at, name in (
+        ("o", exact, label),
+        ("v", below, f"{label}, at most"),
+        ("^", above, f"{label}, at least"),
+    ):
+        if marker == "o" or at.any():
             ax.plot(
-                time[some], values[some], marker, ms=size, mfc=face, mec=edge, mew=1.3, zorder=5,
-                label=label if marker == "o" else f"{label}, censored", rasterized=seen.sum() > 2000,
+                time[at], values[at], marker, ms=size, mfc=face, mec=edge, mew=1.3, label=name, zorder=5, ls="",
+                rasterized=seen.sum() > 2000,
             )  # fmt: skip
     return [values[seen]]
 

@@ -78,7 +78,7 @@ def plot_members(
                 (data[1], "test data", "white", VERMILION),
             ):
                 if part is not None and member in part[dim].values:
-                    draw_observations(ax, part.sel({dim: member}), observable, label, face, edge, own.attrs)
+                    draw_observations(ax, part.sel({dim: member}), own, label, face, edge)
             ax.set_title(plain(_name(dim, member)), fontsize=9, loc="left")
         _labelled(fig, axes[: len(members)], columns, predictions, observable)
         for ax in axes[len(members) :]:
@@ -92,8 +92,8 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
     """Draw a visual predictive check: quantiles of the data of all members over time, and what the model says of them.
 
     The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many data each; the bands
-    hold the same quantile of data drawn anew, of the same members at the same times, in 90 % of the draws. Data beyond
-    a limit at which they are censored, and draws there, are at the limit.
+    hold the same quantile of data drawn anew, of the same members at the same times, in 90 % of the draws. Where data
+    are censored both are of what would be reported: the limit, for what lies below it.
 
     Args:
         fc: what `forecast` returned at the times of the data, for a model with `bd.Each`.
@@ -106,13 +106,13 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
     """
     predictions, dim = _of_members(fc, observable)
     index = index_of(predictions)
-    data = in_units_of_forecast(fc, data)
-    observed = with_bounds(data[observable], data, predictions.attrs).transpose(index, dim)
+    given = in_units_of_forecast(fc, data)
+    observed = with_bounds(given[observable].transpose(index, dim), given, predictions.attrs)
     both, seen = xr.align(predictions, observed, join="inner")
     values = seen.values.ravel()
     drawn = both.transpose("chain", "draw", index, dim).values
-    draws = alike(drawn.reshape(math.prod(drawn.shape[:2]), values.size), seen)
-    draws = draws[np.isfinite(draws).all(1)]
+    draws = drawn.reshape(math.prod(drawn.shape[:2]), values.size)
+    draws = alike(draws[np.isfinite(draws).all(1)], seen)
     at = np.broadcast_to(positions(seen[index].values)[:, None], seen.shape).ravel()
     kept = np.isfinite(values)
     if not kept.any() or not len(draws):

@@ -44,7 +44,7 @@ def plot_scenarios(forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | Non
             ax.plot(time, middle, color=color, ls=line, lw=1.6, label=plain(name))
         fc = next(iter(forecasts.values()))
         train = None if train is None else in_units_of_forecast(fc, train)
-        draw_observations(ax, train, observable, "training data", BLACK, BLACK, predictions.attrs)
+        draw_observations(ax, train, predictions, "training data", BLACK, BLACK)
         draw_boundaries(ax, time, fitted_between(fc))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])

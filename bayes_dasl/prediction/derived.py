@@ -47,7 +47,8 @@ def evaluate(
         function: of the model with numbers in place of all that is unknown; if `at` is given, also of what its layer
             predicts there, `(time, …)` by name, whether it is observed or not. Returns a number, an array, or a dict of
             them.
-        at: times, or a dataset with times and forcings, as for `forecast`.
+        at: times, or a dataset with times and forcings, as for `forecast`. Without a fit it must be a dataset, and the
+            model starts where it would in a fit to this one.
         group: "posterior", or "prior" for the prior draws of the fit.
         coords: what axes of the result run along, by name: numbers, or names such as those of schools. An axis belongs
             to the one of its length; those of the times and of the members of a population are known.
@@ -59,10 +60,9 @@ def evaluate(
     times or forcings.
     """
     draws, shape = _draws(model, post, group)
-    if post is None and at is not None:
-        raise MismatchError("evaluate needs a fit to know where the model starts: give post, or leave out the times")
-    inputs, times = (None, None) if at is None or post is None else inputs_at(model, post, at)
-
+    inputs, times = None, None
+    if at is not None:
+        inputs, times = _before_a_fit(model, at) if post is None else inputs_at(model, post, at)
     _check_arguments(function, 1 if at is None else 2)
 
     def one(draw):
@@ -101,8 +101,9 @@ def evaluate(
             f"coords gives '{unused[0]}' {along[unused[0]].size} values, but no axis of the result has as many"
         )
     coordinates: dict[str, Any] = {name: values for name, values in along.items() if name in used}
-    if inputs is not None and post is not None and model.index in coordinates:
-        coordinates[model.index] = (model.index, along[model.index], fitted_observables(post)[model.index].attrs)
+    if times is not None and model.index in coordinates:
+        attributes = times.attrs if post is None else fitted_observables(post)[model.index].attrs
+        coordinates[model.index] = (model.index, along[model.index], attributes)
     return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
 
 
@@ -115,6 +116,12 @@ def _members(model: Model, inputs: Inputs | None, given: Mapping[str, np.ndarray
     asked = every if inputs is None else np.asarray(inputs.coordinates[layer.dim])
     known = any(values.size == every.size for values in given.values())
     return {} if known or not np.array_equal(asked, every) else {layer.dim: np.asarray(layer.members)}
+
+
+def _before_a_fit(model: Model, at: Asked) -> tuple[Inputs, xr.DataArray]:
+    if not isinstance(at, xr.Dataset):
+        raise MismatchError("without a fit times alone do not say where the model starts: give the data as a dataset")
+    return model.driven(at), at[model.index]
 
 
 def _check_arguments(function: Callable[..., Any], number: int) -> None:
