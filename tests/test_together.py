@@ -251,7 +251,7 @@ class TestForecasts:
         model = each(self.NOISE, others, forcings="x")
         fc = bd.forecast(model, post, asked)
         assert fitted_between(fc) == (1.0, 5.0)
-        with pytest.raises(DataError, match="forcing 'x' of subject Di, which the fit has not seen, .* from 1 on"):
+        with pytest.raises(DataError, match=r"forcing 'x' of subject Di, which the fit has not seen, .* from 1 on"):
             bd.forecast(model, post, asked.isel(time=slice(3, None)))
 
     def test_an_update_tells_the_time_at_which_a_forcing_of_a_member_is_missing(self):
