@@ -308,7 +308,7 @@ def test_columns_in_any_case_words_as_compartments_and_units():
         table(text), INTO, subject="id", units={"time": "min", "amt": "g"}, to={"time": "hour", "amt": "mg"}
     )
     gut, blood = read.given
-    assert (gut.into, blood.into) == INTO and read.members == (1.0, 2.0)
+    assert (gut.into, blood.into) == INTO and read.members == ("Ann", "Bo")
     np.testing.assert_allclose(gut.time.one[1], [0.0, 0.2])
     np.testing.assert_allclose(blood.rate.one[1], [4000.0 * 60])
     np.testing.assert_allclose(blood.amount.one[0], [3000.0])
