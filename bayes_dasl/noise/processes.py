@@ -41,7 +41,7 @@ class AbstractProcess(Module):
 
     @property
     @abstractmethod
-    def first(self) -> Float[Array, "state state"]:
+    def first(self) -> Float[Array, "*member state state"]:
         """The covariance of its state before anything was seen; its mean is zero."""
 
     @abstractmethod
@@ -53,7 +53,7 @@ class AbstractProcess(Module):
         """
 
     @property
-    def variance(self) -> Float[Array, ""]:
+    def variance(self) -> Float[Array, "*member"]:
         """A usual variance of the residual, in the square of its units."""
         return jnp.asarray(self.first)[..., 0, 0]
 
@@ -76,7 +76,7 @@ class OrnsteinUhlenbeck(AbstractProcess):
     positive: ClassVar[tuple[str, ...]] = ("scale", "time")
 
     @property
-    def first(self) -> Float[Array, "state state"]:
+    def first(self) -> Float[Array, "*member state state"]:
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
@@ -117,7 +117,7 @@ class AR1(AbstractProcess):
             raise ModelError(f"AR1: the step must be positive, not {self.step}")
 
     @property
-    def first(self) -> Float[Array, "state state"]:
+    def first(self) -> Float[Array, "*member state state"]:
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
@@ -143,7 +143,7 @@ class Matern32(AbstractProcess):
     positive: ClassVar[tuple[str, ...]] = ("scale", "length")
 
     @property
-    def first(self) -> Float[Array, "state state"]:
+    def first(self) -> Float[Array, "*member state state"]:
         # The second number is the slope in units of λ, so that both are of one size.
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None] * jnp.eye(2)
 
@@ -182,11 +182,11 @@ class RandomWalk(AbstractProcess):
         return self.start
 
     @property
-    def first(self) -> Float[Array, "state state"]:
+    def first(self) -> Float[Array, "*member state state"]:
         return jnp.zeros((1, 1))
 
     @property
-    def variance(self) -> Float[Array, ""]:
+    def variance(self) -> Float[Array, "*member"]:
         return jnp.square(jnp.asarray(self.scale))
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
