@@ -10,7 +10,7 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.layer import check_function, prediction
+from ..layers.layer import check_function, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 
@@ -82,7 +82,7 @@ class MultiFidelity(AbstractLayer):
 
     @property
     def start(self) -> Any:
-        return getattr(self.low, "start", None)
+        return start_of(self.low)
 
     @property
     def dims(self) -> Mapping[str, tuple[str, ...]]:

@@ -14,6 +14,7 @@ from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, index_of, inputs
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
+from ..layers.layer import start_of
 from ..random import Module, Values, paths
 from ._sensitivity import parameters, standing, tangents
 
@@ -144,7 +145,7 @@ class LayerProjection(Module):
         self.leaves = scientific(science)
         self.inputs = inputs(
             data,
-            start=getattr(science, "start", None),
+            start=start_of(science),
             forcings=dict.fromkeys([*science.forcings, *extra]),
             interpolation=science.interpolation,
             index=science.index,

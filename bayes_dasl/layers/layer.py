@@ -170,6 +170,12 @@ class AbstractTrajectory(AbstractLayer):
         """
 
 
+def start_of(layer: Any) -> Any:
+    """When the solve of a layer starts: as it says, else at the first time of its doses; none where neither is said."""
+    start = getattr(layer, "start", None)
+    return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
+
+
 class AroundLayer(AbstractLayer):
     """A layer around another one: what drives it is what drives that."""
 
@@ -193,7 +199,7 @@ class AroundLayer(AbstractLayer):
 
     @property
     def start(self) -> float | datetime | None:
-        return getattr(self.layer, "start", None)
+        return start_of(self.layer)
 
     @property
     def begins(self) -> bool:
@@ -268,7 +274,7 @@ class AroundTrajectory(AbstractLayer):
 
     @property
     def start(self) -> float | datetime | None:
-        return getattr(self.ode, "start", None)
+        return start_of(self.ode)
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -402,7 +408,7 @@ def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> Non
 
     Raises: DataError or ModelError that says how to state it.
     """
-    start, timed = getattr(layer, "start", None), lambda node: hasattr(node, "has_a_time")
+    start, timed = start_of(layer), lambda node: hasattr(node, "has_a_time")
     parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]
     given = [f"the time of {part.has_a_time}" for part in parts]
     given += [f"start={start:g}"] if isinstance(start, float) else []

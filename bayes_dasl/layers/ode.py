@@ -123,10 +123,6 @@ class ODE(AbstractTrajectory):
     # Few checkpoints make a gradient cheap whatever max_steps allows: 81 against 168 µs on lynx–hare.
     adjoint: diffrax.AbstractAdjoint = diffrax.RecursiveCheckpointAdjoint(checkpoints=32)
 
-    def __post_init__(self):
-        if self.start is None and isinstance(self.doses, Doses):
-            self.start = self.doses.start
-
     def __check_init__(self):
         if not is_function(self.vector_field):
             raise ModelError(f"vector_field must be callable as f(t, y, u), not {self.vector_field!r}")

@@ -23,7 +23,7 @@ from ..data.layer_inputs import Inputs, OwnTimes, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractPopulation, of_members
+from ..layers.layer import AbstractPopulation, of_members, start_of
 from ..noise import AbstractNoise, Read
 from ..random import Module, Values, is_function, paths, sample
 
@@ -60,10 +60,11 @@ class Model(Module):
         layer: AbstractLayer,
         noise: AbstractNoise | Mapping[str, AbstractNoise],
         constraints: Mapping[str, Constraint] | None = None,
+        varied_noise: tuple[str, ...] = (),
     ):
         self.layer, self.constraints = layer, {} if constraints is None else constraints
-        of_members = isinstance(layer, AbstractPopulation)
-        self.noise, self.varied_noise = layer.over_members(noise) if of_members else (noise, ())
+        self.noise, found = layer.over_members(noise) if isinstance(layer, AbstractPopulation) else (noise, ())
+        self.varied_noise = found or varied_noise  # of a copy it is known already
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
@@ -126,16 +127,15 @@ class Model(Module):
             path: the names on the way from the model to the leaf.
         """
         varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
-        return {self.layer.dim: self.layer.members} if varies and isinstance(self.layer, AbstractPopulation) else {}
+        return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
 
     def own_times(self, inputs: Inputs, observed: Observed) -> OwnTimes | None:
-        """When each member of a population was observed; none where there are no members, or that does not matter.
+        """When each member of a population was observed; none without members, or if a soft law may look at all times.
 
         Args:
             inputs: those of the data.
             observed: the data by name, NaN where missing.
         """
-        # A soft law may look at all times.
         alone = isinstance(self.layer, AbstractPopulation) and not self.constraints and inputs.past is None
         return self.layer.own_times(inputs, observed) if alone else None  # pyright: ignore
 
@@ -369,7 +369,7 @@ class Model(Module):
 
     def _start(self, data: xr.Dataset) -> float | None:
         """The start of the layer in its own numbers."""
-        start = getattr(self.layer, "start", None)
+        start = start_of(self.layer)
         if not isinstance(start, datetime):
             return start
         if not has_dates(data, self.index):

@@ -186,7 +186,8 @@ def draw_observations(
     time = positions(data[index_of(given)].values)
     seen = np.isfinite(values)
     size = 5.5 if seen.sum() <= 60 else 3.5 if seen.sum() <= 300 else 2.0
-    below, above = (low < high) & (values == high), (low < high) & (values == low)
+    above = (low < high) & (np.isposinf(high) | (low == values))
+    below = (low < high) & ~above
     exact = seen & ~below & ~above
     for marker, at, name in (
         ("o", exact, label),
