@@ -126,12 +126,6 @@ class Each(AbstractPopulation):
         for name in self.members:
             if self.members.count(name) > 1 or not isinstance(name, (int, float, str)):
                 raise ModelError(f"members must be different numbers or names: {name!r} is no such one")
-        for doses in jax.tree.leaves(layer, is_leaf=lambda node: isinstance(node, Doses)):
-            if isinstance(doses, Doses) and doses.members not in ((), self.members):
-                raise ModelError(
-                    f"the doses are those of {dim} {_some(doses.members)}, in this order, but the members are "
-                    f"{_some(self.members)}: bd.Each(layer, doses.members)"
-                )
         self.layer, self.varied = self.over_members(layer)
         if not self.varied:
             raise ModelError("nothing in the layer is varying: its members would all be the same")
@@ -262,10 +256,6 @@ def _varies(leaf: Any) -> bool:
     if isinstance(leaf, Shared):
         return _varies(leaf.unknown)
     return isinstance(leaf, Dependent) and _holds_varying(leaf.arguments)
-
-
-def _some(members: tuple[Any, ...]) -> str:
-    return ", ".join(map(str, members[:5])) + (f", … ({len(members)})" if len(members) > 5 else "")
 
 
 def _expanded(leaf: Any, members: int) -> Any:

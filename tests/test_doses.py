@@ -12,6 +12,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import BayesDaslError, DataError, ModelError
+from bayes_dasl.layers.layer import start_of
 from bayes_dasl.random import paths, realise
 
 TOLERANCE = 1e-9
@@ -212,7 +213,7 @@ class TestEvents:
 class TestODE:
     def test_starts_at_the_first_time_of_the_table(self):
         given = bd.doses(table("time,amt\n-2,5\n"), "gut")
-        assert bd.ODE(Oral(1.0, 0.1), {"gut": 0.0, "blood": 0.0}, doses=given).start == -2.0
+        assert start_of(bd.ODE(Oral(1.0, 0.1), {"gut": 0.0, "blood": 0.0}, doses=given)) == -2.0
         with pytest.raises(ModelError, match="begins at -2, before the start at 0"):
             bd.ODE(Oral(1.0, 0.1), {"gut": 0.0, "blood": 0.0}, doses=given, start=0.0)
 
