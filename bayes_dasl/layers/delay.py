@@ -28,10 +28,11 @@ from ._functions import (
     output_names,
     several_names,
 )
+from ._initial import AbstractFromStates
 from ._past_states import Lookup, Solution
 from ._start import start_time
 from ._steps import limits, safe_rates
-from .layer import AbstractLayer, Prediction, finite, predict_rows
+from .layer import Prediction, finite, predict_rows
 from .ode import check_interpolation, checked_rates
 
 _FINE = 32  # steps in the shortest delay, unless told
@@ -39,7 +40,7 @@ _STAGES = (0.0, 0.5, 1.0)  # of a step, at which rates are taken
 _BREAKS = 3  # after as many delays what happened at the start is too smooth to be seen by a method of order four
 
 
-class DDE(AbstractLayer):
+class DDE(AbstractFromStates):
     r"""An initial value problem whose rates depend on the past.
 
     $\dot y = f(t, y, u), \quad u_\text{past}(t) = y(t - \tau)$
@@ -131,19 +132,6 @@ class DDE(AbstractLayer):
     def outputs(self) -> tuple[str, ...]:
         seen = any_state(self.initial)
         return output_names(self.observe, self.vector_field, seen, (*self.forcings, *self.of))
-
-    @property
-    def states(self) -> int:
-        """How many numbers the solver carries along."""
-        return sum(value.size for value in any_state(self.initial).values())
-
-    def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: those of its state.
-
-        Args:
-            path: the names on the way from the layer to the leaf.
-        """
-        return self.units.get(path[1], "") if path[0] == "initial" else ""
 
     def __call__(self, inputs: Inputs) -> Prediction:
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}

@@ -17,14 +17,15 @@ from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError, ShapeError
 from ..random import Values, VectorField, is_function
 from ._functions import any_state, check_initial, method_of, named, output_names, several_names
+from ._initial import AbstractFromStates
 from ._start import start_time
 from ._steps import limits, safe_rates
-from .layer import AbstractLayer, Prediction, predict_rows
+from .layer import Prediction, predict_rows
 
 _OFF = 1e-6  # of a step: how far a time of the data may lie beside the grid
 
 
-class Difference(AbstractLayer):
+class Difference(AbstractFromStates):
     r"""States that go from step to step.
 
     $y_{k+1} = g(t_k, y_k, u_k), \quad t_k = t_0 + k\,\text{length}$
@@ -81,19 +82,6 @@ class Difference(AbstractLayer):
     @property
     def outputs(self) -> tuple[str, ...]:
         return output_names(self.observe, self.step, any_state(self.initial), self.forcings)
-
-    @property
-    def states(self) -> int:
-        """How many numbers are carried along."""
-        return sum(value.size for value in any_state(self.initial).values())
-
-    def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: those of its state.
-
-        Args:
-            path: the names on the way from the layer to the leaf.
-        """
-        return self.units.get(path[1], "") if path[0] == "initial" else ""
 
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
         """Refuse times of data that lie beside the grid, as far as its start is known.

@@ -19,7 +19,8 @@ from ..data.layer_inputs import Inputs, Step
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, check_initial, method_of, output_names, several_names, shapes_of
-from .layer import AbstractLayer, Prediction, finite, predict_rows, prediction, shielded
+from ._initial import AbstractFromStates
+from .layer import Prediction, finite, predict_rows, prediction, shielded
 
 # A time this far beyond the grid, in steps of it, is on its end but for rounding.
 _ROUNDING = 1e-6
@@ -27,7 +28,7 @@ _ROUNDING = 1e-6
 _LARGEST = 1e30
 
 
-class StochasticEquation(AbstractLayer):
+class StochasticEquation(AbstractFromStates):
     """What the layers of stochastic equations share: the equation, its states, and what may be asked of it."""
 
     drift: VectorField
@@ -64,18 +65,6 @@ class StochasticEquation(AbstractLayer):
     @property
     def outputs(self) -> tuple[str, ...]:
         return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
-
-    @property
-    def states(self) -> int:
-        return sum(value.size for value in any_state(self.initial).values())
-
-    def leaf_units(self, path: tuple[str, ...]) -> str:
-        """Units of a random leaf of `initial`: those of its state.
-
-        Args:
-            path: the names on the way from the layer to the leaf.
-        """
-        return self.units.get(path[1], "") if path[0] == "initial" else ""
 
     def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
         unknown = [name for name in amplitudes if name not in self.initial]

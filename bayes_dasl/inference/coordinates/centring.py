@@ -47,6 +47,8 @@ class Centring:
 
     def __init__(self, problem: Problem):
         self._problem = problem
+        sites = problem.sites.values()
+        self._depends = np.repeat([site.standardised is not None for site in sites], [site.size for site in sites])
         nothing = jnp.zeros(problem.dimension)
         self.like = PartlyCentred(nothing, nothing, self)
         self.ways = tuple(traced(way, nothing, nothing, nothing) for way in (self._position, self._coordinates))
@@ -54,10 +56,10 @@ class Centring:
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame that draws, and the gradients of the log density there, ask for."""
-        x, score, free = map(np.asarray, self._scores(positions, gradients))
+        x, score = map(np.asarray, self._scores(positions, gradients))
         spread = np.var(x, axis=0)
         slope = np.mean((x - x.mean(0)) * score, axis=0) / np.where(spread > 0, spread, 1.0)
-        told = free[0] & (slope < 0) & np.isfinite(slope) & (spread > 0)
+        told = self._depends & (slope < 0) & np.isfinite(slope) & (spread > 0)
         precision = np.where(told, -slope, 0.0)
         middle = np.where(told, x.mean(0) + score.mean(0) / np.where(told, precision, 1.0), 0.0)
         return {"precision": precision, "middle": middle}
@@ -95,23 +97,22 @@ class Centring:
             values[path] = site.value(x, values)[0]
         return xi
 
-    def _score(self, x: Array, gradient: Array) -> tuple[Array, Array, Array]:
-        """Each number on its unconstrained scale, the score of the likelihood there, and whether it depends on others.
+    def _score(self, x: Array, gradient: Array) -> tuple[Array, Array]:
+        """Each number on its unconstrained scale, and the score of the likelihood there.
 
         Scores are those with what it depends on held: of a standardised number divided by the scale.
         """
         by_likelihood = gradient - jax.grad(self._problem.log_prior)(x)
-        free, values = jnp.zeros(x.size, bool), {}
-        own, score = x, by_likelihood
+        own, score, values = x, by_likelihood, {}
         for path, site in self._problem.sites.items():
             at = slice(site.start, site.start + site.size)
             if (way := site.way(values)) is not None:
-                z = x[at].reshape(site.bijector.inverse_shape(site.shape))
+                z, slope = _of(site, x, by_likelihood)
                 own = own.at[at].set(jnp.ravel(way(z)))
-                pulled = jax.vjp(lambda u, way=way: way.inv(u), way(z))[1](by_likelihood[at].reshape(z.shape))[0]
-                score, free = score.at[at].set(pulled.ravel()), free.at[at].set(True)
+                pulled = jax.vjp(lambda u, way=way: way.inv(u), way(z))[1](slope)[0]
+                score = score.at[at].set(pulled.ravel())
             values[path] = site.value(x, values)[0]
-        return own, score, free
+        return own, score
 
 
 def centring_of(problem: Problem) -> Centring | None:
