@@ -44,6 +44,7 @@ class Model(Module):
         constraints: soft laws by name, each a function of the layer's values and its inputs, which returns by how much
             they break the law, divided by how much of that is tolerated (any shape). Each number counts as a draw of
             the standard normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
+        varied_noise: what a copy is told of the original's noise: the numbers that differ between members.
 
     Raises: ModelError if the noise names something that the layer does not predict, a distribution is no prior of a
     number, one object stands in two places where each would be an unknown of its own, or a constraint is no function or
@@ -64,7 +65,7 @@ class Model(Module):
     ):
         self.layer, self.constraints = layer, {} if constraints is None else constraints
         self.noise, found = layer.over_members(noise) if isinstance(layer, AbstractPopulation) else (noise, ())
-        self.varied_noise = found or varied_noise  # of a copy it is known already
+        self.varied_noise = found or varied_noise
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
@@ -406,8 +407,7 @@ class Model(Module):
 
     def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
         """What was seen of an observable whose noise looks back."""
-        past = inputs.past
-        if past is None or name not in past.values:
+        if (past := inputs.past) is None or name not in past.values:
             return None
         then = inputs if past.same else dataclasses.replace(inputs, times=past.times)
         noise: Any = self.noise_at(name, prediction.before, then)
