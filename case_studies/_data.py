@@ -1,0 +1,100 @@
+"""Real data of the case studies: from the folder that `BAYES_DASL_DATA` names, or else from their source by pooch."""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bayes_dasl.errors import ReadError
+
+FOLDER = "BAYES_DASL_DATA"
+CAMELS = (
+    "https://raw.githubusercontent.com/kratzert/RRMPG/7de78c25acc1c255d2acaf739d65e9ce7bbd60c3/rrmpg/data/data/camels"
+)
+
+
+@dataclass(frozen=True)
+class Source:
+    """An address that does not change, the SHA-256 of what is there, its licence, and which file of an archive."""
+
+    url: str
+    sha256: str
+    licence: str
+    member: str = ""
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table that is published in a form of R's, to be written as CSV under the name that the case study asks for."""
+
+    package: str
+    dataset: str
+    licence: str
+
+
+CHI = Source(
+    "https://files.pythonhosted.org/packages/py3/c/chi-drm/chi_drm-1.0.3-py3-none-any.whl",
+    "293f136baaa79c09fa4c9deb7011f39529978e098c0476d109f4effe5013c1b4",
+    "BSD-3-Clause",
+)
+
+
+def _of_chi(dose: str) -> Source:
+    return Source(CHI.url, CHI.sha256, CHI.licence, f"chi/library/data_library/lxf_{dose}.csv")
+
+
+SOURCES: dict[str, Source | Table] = {
+    "hydrology/camels_01031500_lump_cida_forcing_leap.txt": Source(
+        f"{CAMELS}/01031500_lump_cida_forcing_leap.txt",
+        "5700f71c078ee030fddd93373807588ed7baf0152f54767c36236db8e76ee4ed",
+        "MIT",
+    ),
+    "hydrology/camels_01031500_05_model_output.txt": Source(
+        f"{CAMELS}/01031500_05_model_output.txt",
+        "95a36c95d10651ad77e3dbc2782e6bb163a46a1b0f5d1ca2d706927bb3a69465",
+        "MIT",
+    ),
+    "pk/theo_sd.csv": Table("nlmixr2data", "theo_sd", "GPL-3.0-or-later"),
+    "pk/nlmixr2_warfarin.csv": Table("nlmixr2data", "warfarin", "GPL-3.0-or-later"),
+    "epidemiology/tsiR_twentymeas.csv": Table("tsiR", "twentymeas", "GPL-3.0"),
+    **{
+        f"pk/chi_lxf_{dose}.csv": _of_chi(dose)
+        for dose in ("control_growth", "low_erlotinib_dose", "medium_erlotinib_dose", "high_erlotinib_dose")
+    },
+}
+
+
+def path_of(name: str) -> Path:
+    """A file on this machine, fetched if need be.
+
+    Args:
+        name: a key of `SOURCES`, which is also its path in the folder that `BAYES_DASL_DATA` names.
+
+    Raises: ReadError if the file is neither in that folder nor to be had from its source.
+    """
+    folder = os.environ.get(FOLDER)
+    if folder and (Path(folder) / name).is_file():
+        return Path(folder) / name
+    source = SOURCES[name]
+    if isinstance(source, Table):
+        raise ReadError(
+            f"{name} is not in the folder that the variable {FOLDER} names ({folder or 'unset'}). Its source holds it "
+            f"as an object of R: write.csv({source.package}::{source.dataset}, '{name}', row.names = FALSE) there"
+        )
+    return _fetched(name, source)
+
+
+def _fetched(name: str, source: Source) -> Path:
+    try:
+        import pooch
+    except ImportError as error:
+        raise ReadError(
+            f"to fetch {name} from {source.url}, pip install 'bayes-dasl[studies]', or set {FOLDER} to a folder with it"
+        ) from error
+    cache = Path(pooch.os_cache("bayes_dasl"))
+    whole = name if not source.member else source.url.rsplit("/", 1)[1]
+    unpack = pooch.Unzip(members=[source.member]) if source.member else None
+    try:
+        found = pooch.retrieve(source.url, f"sha256:{source.sha256}", whole, cache, processor=unpack)
+    except (OSError, ValueError) as error:  # no connection, or another file than the one meant
+        raise ReadError(f"cannot fetch {name}: {error}; or set {FOLDER} to a folder that holds it") from error
+    return Path(found[0] if source.member else found)
