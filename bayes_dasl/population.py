@@ -14,7 +14,7 @@ from jaxtyping import Array
 
 from ._jax.tree import dotted
 from ._statistics.distributions import describe_distribution
-from .data.layer_inputs import Inputs, OwnTimes
+from .data.layer_inputs import Inputs, OwnRows
 from .errors import DataError, ModelError
 from .layers import AbstractFilter, AbstractLayer, Prediction
 from .layers.doses import Doses
@@ -190,11 +190,10 @@ class Each(AbstractPopulation):
 
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
-    def own_times(self, inputs: Inputs, observed: Mapping[str, Array]) -> OwnTimes | None:
-        """When each member was observed; none where its layer looks at all times, or all were at all of them.
+    def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
+        """Where each member was observed; none where its layer looks at all times, or all were at all of them.
 
         Args:
-            inputs: those of the data.
             observed: the data by name, `(time, …, member)`, NaN where missing.
         """
         if not self._one.pointwise:
@@ -204,26 +203,24 @@ class Each(AbstractPopulation):
         seen[-1, ~seen.any(0)] = True  # one who was never observed has a solve too
         if (most := seen.sum(0).max()) == len(seen):
             return None
-        rows = np.cumsum(seen, axis=0)
-        index = np.stack([np.resize(np.flatnonzero(one), most) for one in seen.T])
-        index = np.maximum.accumulate(index, axis=1)
-        return OwnTimes(inputs.times[index], jnp.asarray(np.maximum(rows - 1, 0)))
+        index = np.stack([np.resize(np.flatnonzero(one), most) for one in seen.T], axis=1)
+        own = np.arange(most)[:, None] < seen.sum(0)
+        return OwnRows(np.maximum.accumulate(index, axis=0), own)
 
     def __call__(self, inputs: Inputs) -> Prediction:
-        at, own = inputs.coordinates.get(self.dim, jnp.arange(len(self.members))), inputs.own_times
+        at = inputs.coordinates.get(self.dim, jnp.arange(len(self.members)))
         others = {name: places for name, places in inputs.coordinates.items() if name != self.dim}
-        common = dataclasses.replace(inputs, coordinates=others, own_times=None, own_forcings={})
+        common = dataclasses.replace(inputs, coordinates=others, own_forcings={})
 
         def one(member, times, forcings):
             drives = dataclasses.replace(common, times=times, forcings=common.forcings | forcings)
             return of_members(self.layer, self.varied, member)(drives)
 
-        times, mapped = (inputs.times, None) if own is None else (own.times, 0)
-        found = jax.vmap(one, in_axes=(0, mapped, 0))(at, times, inputs.own_forcings)
+        of_each = 1 if inputs.times.ndim > 1 else None
+        found = jax.vmap(one, in_axes=(0, of_each, 0))(at, inputs.times, inputs.own_forcings)
 
         def over_members(values):
-            last = {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
-            return last if own is None else {name: own.at_all(value) for name, value in last.items()}
+            return {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
 
         return Prediction(
             over_members(found.values),

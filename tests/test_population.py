@@ -55,6 +55,12 @@ def data(rates=(0.2, 0.4, 0.8), start=4.0):
     return xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": SUBJECTS})
 
 
+def at_all_times(problem, data):
+    """The problem with solves of every member to all times of the data."""
+    observed = {name: jnp.asarray(data[name].transpose("time", ..., "subject").values) for name in problem.observed}
+    return dataclasses.replace(problem, inputs=problem.model.inputs(data), observed=observed, own_rows=None)
+
+
 class TestEach:
     def test_members_have_numbers_of_their_own(self):
         found = paths(model())
@@ -145,12 +151,12 @@ class TestEach:
         gaps = data().assign(y=(("time", "subject"), values))
         ode = bd.Each(bd.ODE(Decay(typical()), {"y": 4.0}, start=0.0), SUBJECTS)
         problem = pose(bd.Model(ode, bd.NormalNoise(0.1)), gaps)
-        np.testing.assert_array_equal(problem.own_times.times, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
+        np.testing.assert_array_equal(problem.inputs.times.T, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
         at = jnp.asarray([0.1, -0.5, 0.3, 0.2, -1.0])
-        everywhere = dataclasses.replace(problem, own_times=None)
+        everywhere = at_all_times(problem, gaps)
         own, all_times = (jax.jit(lambda x, p=p: p.log_density(x))(at) for p in (problem, everywhere))
         assert own == pytest.approx(float(all_times), abs=1e-4)
-        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_times is None
+        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_rows is None
 
     def test_names(self):
         names = ["Ann", "Bo", "Cy"]
