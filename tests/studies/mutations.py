@@ -547,8 +547,14 @@ MUTANTS = (
     ),
     Mutant(
         "members at each other's own times", "bayes_dasl/population.py",
-        "index = np.maximum.accumulate(index, axis=1)",
-        "index = np.maximum.accumulate(index, axis=1)[::-1]",
+        "return OwnRows(np.maximum.accumulate(index, axis=0), own)",
+        "return OwnRows(np.maximum.accumulate(index, axis=0)[:, ::-1], own)",
+        ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
+    ),
+    Mutant(
+        "the last datum of a member counts again", "bayes_dasl/data/layer_inputs.py",
+        "jnp.where(own[v.ndim], self.of(v), jnp.nan)",
+        "self.of(v)",
         ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
     ),
     Mutant(
