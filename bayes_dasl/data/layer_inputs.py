@@ -93,6 +93,9 @@ class Past(eqx.Module):
     same: bool = eqx.field(default=False, static=True)
 
 
+type Seen = Mapping[str, Float[Array, "time ... member"]]
+
+
 class OwnRows(eqx.Module):
     """At which rows of the data each member of a population was observed: nothing need be known of it at others.
 
@@ -113,9 +116,7 @@ class OwnRows(eqx.Module):
         index = self.index.reshape(len(self.index), *[1] * (values.ndim - 2), -1)
         return jnp.take_along_axis(values, jnp.asarray(index), axis=0)
 
-    def seen(
-        self, observed: Mapping[str, Float[Array, "time ... member"]]
-    ) -> dict[str, Float[Array, "row ... member"]]:
+    def seen(self, observed: Seen) -> dict[str, Float[Array, "row ... member"]]:
         """Data at each member's own rows, NaN where these are repeated, so that none counts twice.
 
         Args:
@@ -174,9 +175,8 @@ class Inputs(eqx.Module):
         of_each = 1 if self.times.ndim > 1 else None
 
         def of_members(force: AbstractForcing) -> Array:
-            return jax.vmap(lambda one, times: jax.vmap(one)(times), in_axes=(0, of_each), out_axes=1)(
-                force, self.times
-            )
+            at_times = lambda one, times: jax.vmap(one)(times)  # noqa: E731
+            return jax.vmap(at_times, in_axes=(0, of_each), out_axes=1)(force, self.times)
 
         common = {name: jax.vmap(force)(jnp.ravel(self.times)) for name, force in self.forcings.items()}
         shaped = {name: value.reshape(self.times.shape) for name, value in common.items()}

@@ -131,7 +131,7 @@ class Model(Module):
         return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
 
     def at_own_rows(self, inputs: Inputs, observed: Observed) -> tuple[Inputs, dict[str, Array], OwnRows | None]:
-        """Inputs and data at the own rows of each member, and which these are; all, if a soft law may look at all times.
+        """Inputs and data at each member's own rows, and which these are; all, where a soft law may look at all times.
 
         Args:
             inputs: those of the data.

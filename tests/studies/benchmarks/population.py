@@ -1,8 +1,8 @@
-"""What a population costs as it grows: 10, 100 and 1000 subjects of ten times each, on common times or each on its own.
+"""What a population costs as it grows: 10, 100, 1000 subjects of ten times each, on common times or each on its own.
 
 Run: `uv run python -m tests.studies.benchmarks.population`; `--only 1000` for some sizes, `--table` writes what is held.
 
-A drug is absorbed and eliminated; clearance and volume differ between subjects. Every case runs in a process of its own,
+A drug is absorbed and eliminated; clearance and volume differ between subjects. Each case has a process of its own,
 whose highest memory is told. Its gradient is that of the log density at prior draws, one after another, the fastest of
 several laps; the fit is a short one by NUTS with one chain, which compiles, climbs to a mode, takes the curvature there
 and draws; then all draws are forecast to twenty common times.
@@ -58,9 +58,8 @@ def records(subjects: int, times: str) -> pd.DataFrame:
     rng = np.random.default_rng(subjects)
     absorption, spread = 1.2, 0.3
     clearance, volume = (typical * np.exp(spread * rng.normal(size=(subjects, 1))) for typical in (3.0, 30.0))
-    at = np.tile(PROTOCOL, (subjects, 1)) * (
-        1.0 if times == "common" else np.exp(0.1 * rng.normal(size=(subjects, 10)))
-    )
+    late = 0.0 if times == "common" else 0.1
+    at = PROTOCOL * np.exp(late * rng.normal(size=(subjects, 10)))
     out = clearance / volume
     conc = DOSE * absorption / (volume * (absorption - out)) * (np.exp(-out * at) - np.exp(-absorption * at))
     conc = conc * np.exp(0.15 * rng.normal(size=conc.shape))
