@@ -1,6 +1,6 @@
 """What a population costs as it grows: 10, 100, 1000 subjects of ten times each, on common times or each on its own.
 
-Run: `uv run python -m tests.studies.benchmarks.population`; `--only 1000` for some sizes, `--table` writes what is held.
+Run: `uv run python -m tests.studies.benchmarks.population`; `--only 1000` for a size, `--table` writes what is held.
 
 A drug is absorbed and eliminated; clearance and volume differ between subjects. Each case has a process of its own,
 whose highest memory is told. Its gradient is that of the log density at prior draws, one after another, the fastest of
