@@ -1,7 +1,7 @@
-"""Populations: one model for each subject, tank or catchment, with numbers that differ between them."""
+"""One model for each subject, tank or catchment, with numbers that differ between them."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,89 +9,16 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-import numpyro.distributions as dist
 from jaxtyping import Array
 
-from ._jax.tree import dotted
-from ._statistics.distributions import describe_distribution
-from .data.layer_inputs import Inputs, OwnRows
-from .errors import DataError, ModelError
-from .layers import AbstractFilter, AbstractLayer, Prediction
-from .layers.doses import Doses
-from .layers.layer import AbstractPopulation, of_members
-from .random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
-
-
-class Varying(Unknown):
-    """A number of which each member of a population has its own; `varying` makes it, `Each` names the members."""
-
-    pytree_data_fields = ("one",)
-    pytree_aux_fields = ()
-
-    def __init__(self, one: Any):
-        self.one = one
-        known = not is_random(one)
-        super().__init__(*(((), np.shape(one)[1:]) if known else (one.batch_shape, one.event_shape)))
-
-    unbound = "is one number for each member of a population: wrap the layer that holds it in bd.Each(layer, members)"
-
-    @property
-    def support(self) -> Any:
-        if is_random(self.one):
-            return self.one.support
-        low, high = float(np.min(self.one)), float(np.max(self.one))
-        return dist.constraints.interval(low, high) if low > 0 else dist.constraints.real
-
-    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
-        if is_random(self.one):
-            return self.one.sample(key, sample_shape)
-        return jax.random.choice(key, jnp.asarray(self.one, float), sample_shape)
-
-    def described(self) -> str:
-        known = "known numbers"
-        return f"{describe_distribution(self.one) if is_random(self.one) else known} for each"
-
-
-def varying(one: Any) -> Any:
-    """A number of which each member of a population has its own, in place of a number.
-
-    Args:
-        one: the distribution of each one's number, given what `dependent` and `shared` say is common to all; or an
-            array of known numbers, `(member,)`, such as doses or weights.
-
-    Returns: what may stand in a layer that is wrapped in `bd.Each`.
-    Raises: ModelError for what is neither, or a distribution over several numbers that are not one event.
-    """
-    if is_random(one):
-        if one.batch_shape:
-            raise ModelError(f"varying takes the distribution of one member, not one of shape {shape_of(one)}")
-        return Varying(one)
-    numbers = np.asarray(one)
-    if not numbers.ndim or numbers.dtype.kind not in "iuf":
-        raise ModelError(f"varying takes a distribution, or an array of known numbers, not {one!r}")
-    return Varying(jnp.asarray(numbers, float))
-
-
-def population(center: Scalar, spread: Scalar, effect: Any = 0.0) -> Any:
-    r"""A positive number of which each member of a population has its own: log-normal around what is typical.
-
-    $\log \theta_i \sim N(\log \text{center} + \text{effect}_i, \text{spread})$
-
-    Members inform each other as far as the data say that they are alike (partial pooling).
-
-    Args:
-        center: what is typical, in the units of the number: known, or a distribution over positive numbers.
-        spread: the standard deviation of the logarithm between members: 0.3 is about 30 %.
-        effect: what is known to change the logarithm, such as `slope * bd.varying(log_weight)`.
-
-    Returns: what may stand in a layer that is wrapped in `bd.Each`.
-    Raises: ModelError where all of these are known.
-    """
-    return varying(dependent(log_normal_around, center, spread, effect))
-
-
-def log_normal_around(center: Any, spread: Any, effect: Any) -> dist.Distribution:
-    return dist.LogNormal(jnp.log(center) + effect, spread)
+from .._jax.tree import dotted
+from ..data.layer_inputs import Inputs, OwnRows
+from ..errors import DataError, ModelError
+from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers.doses import Doses
+from ..layers.layer import AbstractPopulation, of_members
+from ..random import is_random, paths, shape_of
+from .numbers import Over, expanded, varies
 
 
 class Each(AbstractPopulation):
@@ -137,9 +64,13 @@ class Each(AbstractPopulation):
             tree: a layer, or noise.
         """
         held = jtu.tree_flatten_with_path(tree, is_leaf=is_random)[0]
-        varied = tuple(dotted(path) for path, leaf in held if _varies(leaf))
-        expanded = lambda leaf: _expanded(leaf, len(self.members)) if _varies(leaf) else leaf  # noqa: E731
-        return jax.tree.map(expanded, tree, is_leaf=is_random), varied
+        varied = tuple(dotted(path) for path, leaf in held if varies(leaf))
+        every = Over(len(self.members))
+        over_all = lambda leaf: expanded(leaf, every) if varies(leaf) else leaf  # noqa: E731
+        found = jax.tree.map(over_all, tree, is_leaf=is_random)
+        for dim in {dim for leaf in paths(found).values() for dim in leaf.dims} & {self.dim, "chain", "draw"}:
+            raise ModelError(f"groups cannot be called '{dim}', which has another meaning: rename them in by=")
+        return found, varied
 
     def positions(self, names: Any) -> np.ndarray:
         """Which of the members some are.
@@ -244,69 +175,3 @@ def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:
                 "the members are not those of the doses, in their order: give bd.Each(layer, doses.members), with "
                 f"doses of them alone; members without doses: {without}; doses of others: {beside}"
             )
-
-
-def _varies(leaf: Any) -> bool:
-    """Whether a number differs between members, itself or by what it depends on."""
-    if isinstance(leaf, Varying):
-        return True
-    if isinstance(leaf, Shared):
-        return _varies(leaf.unknown)
-    return isinstance(leaf, Dependent) and _holds_varying(leaf.arguments)
-
-
-def _expanded(leaf: Any, members: int) -> Any:
-    """A number of each member as an array of all."""
-    if isinstance(leaf, Shared):
-        return Shared(_expanded(leaf.unknown, members), leaf.name)
-    if isinstance(leaf, Dependent):
-        return _over_members(leaf, members)
-    if not is_random(leaf.one):
-        if len(leaf.one) != members:
-            raise ModelError(f"there are {members} members, but {len(leaf.one)} known numbers of one that varies")
-        return leaf.one
-    if isinstance(leaf.one, Dependent):
-        return _over_members(leaf.one, members)
-    return leaf.one.expand((members,))
-
-
-def _over_members(leaf: Dependent, members: int) -> Dependent:
-    varied = tuple(name for name, value in leaf.arguments.items() if _holds_varying(value))
-    arguments = {
-        name: jax.tree.map(lambda part: _expanded(part, members) if _varies(part) else part, value, is_leaf=is_random)
-        for name, value in leaf.arguments.items()
-    }
-    return Dependent(OverMembers(leaf.function, leaf.by_place, varied, members), arguments, ())
-
-
-def _holds_varying(value: Any) -> bool:
-    return any(map(_varies, jax.tree.leaves(value, is_leaf=is_random)))
-
-
-@dataclasses.dataclass(frozen=True)
-class OverMembers:
-    """A function of the numbers of one member, for all of them at once."""
-
-    of_one: Callable[..., Any]
-    by_place: tuple[str, ...]
-    varied: tuple[str, ...]
-    members: int
-
-    @property
-    def __name__(self) -> str:
-        return getattr(self.of_one, "__name__", type(self.of_one).__name__)
-
-    def __call__(self, **arguments: Any) -> Any:
-        def of(varied):
-            values = arguments | varied
-            by_name = {name: value for name, value in values.items() if name not in self.by_place}
-            return self.of_one(*(values[name] for name in self.by_place), **by_name)
-
-        some = {name: arguments[name] for name in self.varied}
-        if not some:
-            found = of({})
-            return found.expand((self.members,)) if is_random(found) else jnp.broadcast_to(found, (self.members,))
-        first = jax.tree.map(lambda v: v[0], some)
-        if is_random(of(first)):
-            return of(some)  # NumPyro's distributions take arrays of arguments
-        return jax.vmap(of)(some)
