@@ -19,8 +19,7 @@ import bayes_dasl as bd
 
 from ._data import path_of
 
-ARMS = {arm: f"pk/chi_lxf_{arm}.csv" for arm in ("control_growth", "low_erlotinib_dose", "medium_erlotinib_dose")}
-HELD_OUT = "pk/chi_lxf_high_erlotinib_dose.csv"
+ARMS = {"control": "control_growth"} | {arm: f"{arm}_erlotinib_dose" for arm in ("low", "medium", "high")}
 NAMES = {"Tumour volume": "volume", "Plasma concentration": "concentration"}
 UNITS = {"time": "day", "volume": "cm^3", "concentration": "mg/L"}
 
@@ -52,7 +51,7 @@ class Tumour(bd.Module):
 
 def table() -> pd.DataFrame:
     """The rows of all arms, sorted by mouse and time, in the layout of NONMEM."""
-    rows = pd.concat([pd.read_csv(path_of(file)).assign(arm=arm) for arm, file in (ARMS | {"high": HELD_OUT}).items()])
+    rows = pd.concat([pd.read_csv(path_of(f"pk/chi_lxf_{name}.csv")).assign(arm=arm) for arm, name in ARMS.items()])
     rows = rows.rename(columns={"ID": "id", "Time": "time", "Dose": "amt"})
     return rows.sort_values(["id", "time"]).reset_index(drop=True)
 
@@ -64,10 +63,10 @@ def load() -> xr.Dataset:
     return bd.from_table(rows, "Value", observable="Observable", subject="id", names=NAMES, units=UNITS)
 
 
-def high_dose() -> list[int]:
-    """The mice that are held out."""
+def mice_of(*arms: str) -> list[int]:
+    """The mice of some arms."""
     rows = table()
-    return sorted(rows.loc[rows["arm"] == "high", "id"].unique().tolist())
+    return sorted(rows.loc[rows["arm"].isin(arms), "id"].unique().tolist())
 
 
 def model_of(mice: Sequence[int], *, alike: bool = False) -> bd.Model:
@@ -111,6 +110,6 @@ def study() -> bd.Study:
         label="population",
         rivals={"alike": model_of(mice, alike=True)},
         data=data,
-        split={"subject": high_dose()},
+        split={"subject": mice_of("high")},
         engine=bd.NUTS(chains=2, draws=300, climbs=4),
     )
