@@ -61,6 +61,7 @@ def model_of(people: xr.Dataset, *, pooled: bool = False) -> bd.Model:
         people: a dataset with their weights `wt` along `subject`, in kg.
         pooled: whether there is no population: the same numbers for all, but for their weights.
     """
+    people = people.sortby("subject")  # as the table of doses has them
     heavier = bd.varying(np.log(people["wt"].values / 70.0))
 
     def number(low: float, high: float, power: float = 0.0, spread: float = 0.5):
