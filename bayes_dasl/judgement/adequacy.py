@@ -326,7 +326,7 @@ def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.nd
     seen = np.flatnonzero(np.isfinite(observed) & np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0))
     seen = seen[thinned(seen.size, _VALUES)] if seen.size else seen
     whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
-    if len(whole) < 2:
+    if not seen.size or len(whole) < 2:
         return np.zeros(0), np.zeros((_REPLICATES, 0))
     made = whole[thinned(len(whole), _REPLICATES)]
     each = np.concatenate([observed[None, seen], made])
