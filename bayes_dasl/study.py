@@ -376,7 +376,8 @@ def forecast_times(study: Study) -> xr.Dataset:
         between = times[number // parts] + steps[number // parts] * (number % parts) // parts
     else:
         between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
-    return xr.Dataset(coords={study.index: (study.index, between, index.attrs)})
+    beside = {name: c for name, c in study.data.coords.items() if name != study.index and c.dims == (name,)}
+    return xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
 
 
 def future_times(study: Study, until: Any, step: float) -> np.ndarray:
