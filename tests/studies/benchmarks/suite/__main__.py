@@ -24,7 +24,7 @@ from ...rows import Row, keep, latest, of_here, to_show
 from .cases import ours
 
 NAME = "tests.studies.benchmarks.suite"
-PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline")
+PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline", "theophylline_closed")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 TASK = ("problem", "engine", "key")
 

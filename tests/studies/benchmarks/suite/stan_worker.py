@@ -6,6 +6,7 @@ a seed and the file for the answer. See `stan_engine.py`, which writes jobs and 
 
 import json
 import resource
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -14,7 +15,10 @@ import aiohttp
 import numpy as np
 import stan
 
-# pystan waits five minutes for a build, which may take longer where the machine is shared.
+# httpstan gives Stan's compiler a second and pystan a build five minutes: both may take longer where others share the
+# machine.
+_run = subprocess.run
+subprocess.run = lambda *arguments, timeout=None, **options: _run(*arguments, **options)
 aiohttp.client.DEFAULT_TIMEOUT = aiohttp.ClientTimeout(total=None)
 
 
