@@ -425,7 +425,7 @@ def test_theophylline_is_that_of_nlme(shared_file):
     )
     one = bd.ODE(field, {"gut": bd.varying(doses), "blood": 0.0}, Oral.concentration, start=0.0)
     model = bd.Model(bd.Each(one, data["subject"].values), bd.NormalNoise(dist.HalfNormal(2.0)))
-    post = bd.fit(model, data, bd.NUTS(), progress=False)
+    post = bd.fit(model, data, bd.NUTS(chains=2, draws=500), progress=False)
     for name, mean, error in (("elimination", -2.43, 0.064), ("absorption", 0.45, 0.20), ("clearance", -3.21, 0.082)):
         found = float(np.log(post["posterior"][f"{name}.center"]).mean())
         assert abs(found - mean) < 2 * error, (name, found)
