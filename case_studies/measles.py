@@ -8,8 +8,6 @@ Data: cases, births and people of each town by the fortnight, from the R package
 Source: Finkenstädt & Grenfell (2000); Bjørnstad, Finkenstädt & Grenfell (2002).
 """
 
-from collections.abc import Sequence
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -17,7 +15,6 @@ import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
 from jax import lax
-from jax.scipy.special import logit
 
 import bayes_dasl as bd
 
@@ -28,17 +25,20 @@ FORTNIGHT = 14.0
 """Days from one row of the data to the next, in which who is ill infects others and recovers."""
 HARMONICS = 6
 YEAR = 365.25
+_FEWEST = 1e-4
+"""Of people, who are susceptible: where a wrong share of reports would leave fewer."""
 
 
 class Chain(bd.Module):
     r"""Infections of one fortnight from those of the last one.
 
-    $\lambda_k = N_k s_k \left(1 - e^{-c\,\sigma(t_k)\,(C_{k-1} / r + i) / N_k}\right), \quad C_k \sim
+    $\lambda_k = N_k s_k \left(1 - e^{-c\,\sigma(t_k)\,(C_{k-1} / r + i_k) / N_k}\right), \quad C_k \sim
     \mathrm{NegativeBinomial}(r \lambda_k, \kappa), \quad s_{k+1} = s_k + (B_k - C_k / r) / N_k$
 
     States: `susceptible` s, as a share of the people N; `reported` C, the cases of the fortnight before. Forcings:
     `reported`, `births` B and `people` in each fortnight; `known` is 1 as long as cases are reported, and 0 from there
-    on, where they are drawn. The log odds of the share r that is reported go in a straight line with time.
+    on, where they are drawn. One over the share r that is reported goes in a straight line with time; from outside come
+    $i_k = i\,(N_k / 100\,000)^a$ infectious people.
     """
 
     contact: bd.Scalar
@@ -46,8 +46,8 @@ class Chain(bd.Module):
     reporting: bd.Scalar
     drift: bd.Scalar = bd.field(units="1/year")
     imported: bd.Scalar = bd.field(units="people")
-    concentration: bd.Scalar
     attraction: bd.Scalar
+    concentration: bd.Scalar
     chance: bd.Scalar  # of which the random numbers of a draw's future are made
     town: bd.Scalar = 0.0
     middle: float = 0.0
@@ -56,38 +56,52 @@ class Chain(bd.Module):
         r"""How the rate of contacts at a time compares with its geometric mean over a year, $\sigma(t)$."""
         return jnp.exp(_harmonics(bd.phase(t, "year")) @ self.season)
 
-    def reported(self, t):
-        """The share of infections that is reported."""
-        return jax.nn.sigmoid(logit(self.reporting) + self.drift * (t - self.middle) / YEAR)
-
-    def infections(self, t, y, u):
-        """How many are infected in this fortnight, on average."""
-        imported = self.imported * (u["people"] / 1e5) ** self.attraction
-        infectious = y["reported"] / self.reported(t) + imported
-        met = self.contact * self.seasonal(t) * infectious / u["people"]
-        return u["people"] * y["susceptible"] * -jnp.expm1(-met)
-
-    def __call__(self, t, y, u):
-        share = self.reported(t)
-        expected = share * self.infections(t, y, u)
-        # Not `where`, so that a fit, of which all is known, draws nothing.
-        cases = lax.cond(u["known"] > 0.5, lambda: u["reported"], lambda: self._drawn(t, expected))
-        cases = jnp.minimum(cases, share * u["people"] * y["susceptible"] + u["births"])
-        gained = (u["births"] - cases / share) / u["people"]
-        return {"susceptible": y["susceptible"] + gained, "reported": cases}
+    def share(self, t):
+        """Of infections, those that are reported."""
+        return self.reporting / (1 + self.drift * years_after(t, self.middle))
 
     def cases(self, t, y, u):
         """What is reported of this fortnight on average, given those before it."""
-        return {"cases": self.reported(t) * self.infections(t, y, u)}
+        share = self.share(t)
+        infectious = y["reported"] / share + self.imported * (u["people"] / 1e5) ** self.attraction
+        met = self.contact * self.seasonal(t) * infectious / u["people"]
+        return {"cases": share * u["people"] * jnp.maximum(y["susceptible"], _FEWEST) * -jnp.expm1(-met)}
+
+    def __call__(self, t, y, u):
+        expected, share = self.cases(t, y, u)["cases"], self.share(t)
+        most = share * u["people"] * y["susceptible"]
+        # Not `where`, so that where all is known nothing is drawn.
+        cases = lax.cond(u["known"] > 0.5, lambda: u["reported"], lambda: jnp.minimum(self._drawn(t, expected), most))
+        return {"susceptible": y["susceptible"] + (u["births"] - cases / share) / u["people"], "reported": cases}
 
     def _drawn(self, t, expected):
-        """Cases of a future fortnight, by chance; the same for the same draw and time."""
+        """Cases of a future fortnight, by chance; the same for the same draw, town and time."""
         size, mean = lax.stop_gradient((jnp.asarray(self.concentration), expected))
         key = jax.random.key((self.chance * 2**32).astype(jnp.uint32))
         for part in (self.town, t):
             key = jax.random.fold_in(key, jnp.asarray(part).astype(jnp.int32))
         one, two = jax.random.split(key)
         return jax.random.poisson(two, jax.random.gamma(one, size) * mean / size).astype(mean.dtype)
+
+
+class Reconstructed(bd.Module):
+    r"""The same where all cases are known: susceptibles follow from sums of births and cases, without steps.
+
+    $s_k = s_0 + \sum_{j<k} B_j / N_j - \frac1r \sum_{j<k} (1 + d\,\tau_j)\,C_j / N_j$
+    """
+
+    chain: Chain
+    susceptible: bd.Scalar
+
+    def __call__(self, t, y, u):
+        infected = (u["ill"] + self.chain.drift * u["ill_later"]) / self.chain.reporting
+        state = {"susceptible": self.susceptible + u["born"] - infected, "reported": u["before"]}
+        return self.chain.cases(t, state, u)
+
+
+def years_after(t, middle):
+    """Years from one time to another, both in days."""
+    return (t - middle) / YEAR
 
 
 def _harmonics(phase):
@@ -125,40 +139,94 @@ def as_known_at(data: xr.Dataset, origin: int, *, years: float = 6.0, ahead: int
     number = xr.DataArray(np.arange(rows.sizes["time"]), dims="time")
     known = number < origin - first
     held = rows[["births", "people"]].isel(time=number.clip(max=origin - first - 1)).assign_coords(time=rows["time"])
-    cases, reported = rows["cases"].where(number > 0), rows["cases"].where(known, 0.0)
-    return held.assign(cases=cases, reported=reported.assign_attrs(units="people"), known=known.astype(float))
+    reported = rows["cases"].where(known, 0.0).assign_attrs(units="people")
+    tau = years_after(days_of(rows["time"]), middle_of(rows["time"].values[known.values]))
+    ill = reported / held["people"]
+    sums = {"born": held["births"] / held["people"], "ill": ill, "ill_later": tau * ill}
+    before = {name: (share.cumsum("time") - share).assign_attrs(units="") for name, share in sums.items()}
+    return held.assign(
+        cases=rows["cases"].where(number > 0),
+        reported=reported,
+        before=reported.shift(time=1, fill_value=0.0),
+        known=known.astype(float),
+        **before,
+    )
 
 
-def model(data: xr.Dataset) -> bd.Model:
-    """A chain for each of the towns of some data, with the same seasons for all of them.
+def known(data: xr.Dataset) -> xr.Dataset:
+    """The rows before the origin.
 
     Args:
         data: what `as_known_at` returned.
     """
-    known = data["time"].values[data["known"].values > 0.5]
-    days = (known[[0, -1]] - np.datetime64("1970-01-01")) / np.timedelta64(1, "D")
-    concentration = bd.shared(bd.population(dist.LogNormal(1.0, 1.0), 1.0), "concentration")
+    return data.isel(time=data["known"].values > 0.5)
+
+
+def days_of(time: xr.DataArray) -> xr.DataArray:
+    """Days since 1970, as equations count them."""
+    return (time - np.datetime64("1970-01-01")) / np.timedelta64(1, "D")
+
+
+def middle_of(times: np.ndarray) -> float:
+    """The middle of some dates, in days since 1970."""
+    return float(days_of(xr.DataArray(times[[0, -1]])).mean())
+
+
+UNITS = {name: "people" for name in ("reported", "before", "births", "people", "cases")}
+FORCINGS = ("reported", "before", "births", "people", "known", "born", "ill", "ill_later")
+
+
+def unknowns(data: xr.Dataset) -> tuple[Chain, bd.Scalar]:
+    """The equations of towns that share their seasons, and the shares of people who are susceptible at the start.
+
+    Args:
+        data: what `as_known_at` returned.
+    """
     amplitude = np.tile(0.3 / np.arange(1, HARMONICS + 1) ** 0.7, 2)
-    chain = Chain(
-        contact=bd.population(dist.LogNormal(np.log(27.0), 0.4), 0.2),
-        season=dist.Normal(np.zeros(2 * HARMONICS), amplitude).to_event(1),
-        reporting=bd.varying(dist.Beta(6.0, 6.0)),
-        drift=bd.varying(dist.Normal(0.0, 0.1)),
-        imported=dist.LogNormal(1.0, 1.0),
-        attraction=dist.Normal(0.5, 0.25),
-        concentration=concentration,
-        chance=dist.Uniform(0.0, 1.0),
-        town=bd.varying(np.arange(float(data.sizes["town"]))),
-        middle=float(days.mean()),
-    )
+    named = {
+        "contact": bd.population(dist.LogNormal(np.log(27.0), 0.4), 0.2),
+        "season": dist.Normal(np.zeros(2 * HARMONICS), amplitude).to_event(1),
+        "reporting": bd.varying(dist.Beta(6.0, 6.0)),
+        "drift": bd.varying(dist.Normal(0.0, 0.05)),
+        "imported": dist.LogNormal(1.0, 1.0),
+        "attraction": dist.Normal(0.5, 0.25),
+        "concentration": bd.population(dist.LogNormal(1.0, 1.0), 1.0),
+        "chance": dist.Uniform(0.0, 1.0),
+    }
+    town = bd.varying(np.arange(float(data.sizes["town"])))
+    middle = middle_of(known(data)["time"].values)
+    chain = Chain(**{name: bd.shared(one, name) for name, one in named.items()}, town=town, middle=middle)
+    return chain, bd.shared(bd.varying(dist.LogNormal(np.log(0.05), 0.4)), "susceptible")
+
+
+def model(data: xr.Dataset) -> bd.Model:
+    """The chain, step by step: for forecasts, which go on from the last reports.
+
+    Args:
+        data: what `as_known_at` returned.
+    """
+    chain, susceptible = unknowns(data)
     layer = bd.Difference(
         chain,
-        initial={"susceptible": bd.varying(dist.LogNormal(np.log(0.05), 0.4)), "reported": 0.0},
+        initial={"susceptible": susceptible, "reported": 0.0},
         observe=Chain.cases,
-        forcings=("reported", "births", "people", "known"),
+        forcings=FORCINGS,
         length=FORTNIGHT,
-        units={"reported": "people", "births": "people", "people": "people", "cases": "people"},
+        units=UNITS,
     )
-    return bd.Model(
-        bd.Each(layer, data["town"].values, dim="town"), {"cases": bd.NegativeBinomialNoise(concentration)}
-    )
+    return _of_towns(layer, data, chain)
+
+
+def reconstructed(data: xr.Dataset) -> bd.Model:
+    """The same posterior without steps, which is several times quicker to fit; `model` forecasts from it (`what_if`).
+
+    Args:
+        data: what `as_known_at` returned.
+    """
+    chain, susceptible = unknowns(data)
+    return _of_towns(bd.Algebraic(Reconstructed(chain, susceptible), forcings=FORCINGS, units=UNITS), data, chain)
+
+
+def _of_towns(layer, data: xr.Dataset, chain: Chain) -> bd.Model:
+    noise = {"cases": bd.NegativeBinomialNoise(chain.concentration)}
+    return bd.Model(bd.Each(layer, data["town"].values, dim="town"), noise)
