@@ -230,3 +230,19 @@ def reconstructed(data: xr.Dataset) -> bd.Model:
 def _of_towns(layer, data: xr.Dataset, chain: Chain) -> bd.Model:
     noise = {"cases": bd.NegativeBinomialNoise(chain.concentration)}
     return bd.Model(bd.Each(layer, data["town"].values, dim="town"), noise)
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run measles` runs: three towns, large, middling and small, in the first half of 1955."""
+    data = load().sel(town=["London", "Leeds", "Hastings"])
+    known_rows = int(np.searchsorted(data["time"].values, np.datetime64("1955-01-01")))
+    data = as_known_at(data, known_rows)
+    return bd.Study(
+        name="measles",
+        title="Measles in three English towns, 1955",
+        model=model(data),
+        label="chain of infections",
+        data=data,
+        split=str(known(data)["time"].values[-1])[:10],
+        engine=bd.NUTS(chains=2, draws=500, climbs=8),
+    )

@@ -3,9 +3,9 @@
 Run: `uv run python -m tests.studies.measles`; what is done is kept, `--table` prints it, `--figure` draws some towns.
 
 At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six years before it, all
-towns at once, and forecasts the next 13 fortnights; births, people and reports are known up to there. Rivals, from all
-cases of the town since 1944 up to the origin: the seasonal climatology of the package (cases within 15 days of the day of
-the year, of all years), the same of years of the same parity alone, since measles had a cycle of two years, and
+towns at once, and forecasts the next 13 fortnights; births, people and reports are known up to there. Rivals, from
+all cases of the town since 1944 up to the origin: the seasonal climatology of the package (cases within 15 days of the
+day of the year, of all years), the same of years of the same parity alone, since measles had a cycle of two years, and
 persistence.
 """
 
@@ -98,9 +98,8 @@ def example() -> xr.Dataset:
 
 def tables() -> str:
     rows = latest(held(RESULTS), TASK)
-    lines: list[tuple] = [
-        ("town", "people, 1955", "origins", "CRPS", "/ seasonal", "/ biennial", "/ persistence", "in 50 %", "in 90 %")
-    ]
+    header = "town", "people, 1955", "origins", "CRPS, cases", "/ seasonal", "/ biennial", "/ persistence"
+    lines: list[tuple] = [(*header, "in 50 %", "in 90 %")]
     wins = dict.fromkeys(("seasonal", "biennial", "persistence"), 0)
     for town in sorted({r["town"] for r in rows}, key=people):
         of = [r for r in rows if r["town"] == town]
@@ -110,8 +109,8 @@ def tables() -> str:
         shown = [f"{ratio:.2f}" for ratio in ratios.values()]
         held_in = [f"{mean[name]:.0%}" for name in ("covered_50", "covered_90")]
         lines.append((town, f"{people(town):.0f}", len(of), f"{mean['crps']:.1f}", *shown, *held_in))
-    won = ", ".join(f"{number} the {name}" for name, number in wins.items())
-    return f"{table(lines)}\n\nOf {len(lines) - 1} towns the forecasts beat in {won}.\n\n{age(rows, TASK, code_of)}"
+    won = ", ".join(f"{name}: {number}" for name, number in wins.items())
+    return f"{table(lines)}\n\nNumber of towns, of {len(lines) - 1}, with a lower CRPS than {won}.\n\n{age(rows, TASK, code_of)}"
 
 
 def people(town: str) -> float:
