@@ -233,7 +233,7 @@ def _of_towns(layer, data: xr.Dataset, chain: Chain) -> bd.Model:
 
 
 def study() -> bd.Study:
-    """The study that `bayes-dasl run measles` runs: three towns, large, middling and small, in the first half of 1955."""
+    """The study that `bayes-dasl run measles` runs: three towns of different size, the first half of 1955."""
     data = load().sel(town=["London", "Leeds", "Hastings"])
     known_rows = int(np.searchsorted(data["time"].values, np.datetime64("1955-01-01")))
     data = as_known_at(data, known_rows)

@@ -110,7 +110,8 @@ def tables() -> str:
         held_in = [f"{mean[name]:.0%}" for name in ("covered_50", "covered_90")]
         lines.append((town, f"{people(town):.0f}", len(of), f"{mean['crps']:.1f}", *shown, *held_in))
     won = ", ".join(f"{name}: {number}" for name, number in wins.items())
-    return f"{table(lines)}\n\nNumber of towns, of {len(lines) - 1}, with a lower CRPS than {won}.\n\n{age(rows, TASK, code_of)}"
+    counted = f"Number of towns, of {len(lines) - 1}, with a lower CRPS than {won}."
+    return f"{table(lines)}\n\n{counted}\n\n{age(rows, TASK, code_of)}"
 
 
 def people(town: str) -> float:
