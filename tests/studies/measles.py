@@ -1,6 +1,7 @@
 """Forecasts of measles over half a year, in twenty towns and from ten origins, beside climatologies.
 
 Run: `uv run python -m tests.studies.measles`; what is done is kept, `--table` prints it, `--figure` draws some towns.
+A fit of the 20 towns compiles nothing anew after the first one with the environment variables of docs/inference.md.
 
 At each origin, every 13 fortnights from the beginning of 1955 on, the model is fitted to the six years before it, all
 towns at once, and forecasts the next 13 fortnights; births, people and reports are known up to there. Rivals, from
@@ -11,7 +12,6 @@ persistence.
 
 import argparse
 import hashlib
-import sys
 from functools import cache
 from pathlib import Path
 
@@ -29,6 +29,7 @@ from .rows import age, held, keep, lacking, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 FIGURE = ROOT / "docs" / "assets" / "measles-forecasts.png"
+DRAWN, LEVELS = ("London", "Leeds", "Cardiff", "Hastings"), (0.05, 0.25, 0.5, 0.75, 0.95)
 AHEAD, ORIGINS, FROM = 13, 10, np.datetime64("1955-01-01")
 TASK = ("origin", "town")
 YEAR = np.timedelta64(365, "D")
@@ -78,10 +79,16 @@ def run(origin: str, town: str) -> dict:
         "town": town,
         **{name: round(float(scores[column]), 4) for name, column in own.items()},
         **climatologies(row, town),
+        "quantiles": [[round(float(q), 1) for q in level] for level in quantiles_of(fc, town)],
         "seconds": round(post.attrs["wall_time_s"]),
         "engine": repr(ENGINE),
         "sampling": [f"{f.subject}: {f.message}" for f in verdict.findings if f.level != "good"],
     }
+
+
+def quantiles_of(fc: xr.DataTree, town: str) -> np.ndarray:
+    draws = fc["predictions"]["cases"].sel(town=town)
+    return draws.quantile(LEVELS, ("chain", "draw")).transpose("quantile", "time").values
 
 
 @cache
@@ -114,6 +121,28 @@ def tables() -> str:
     return f"{table(lines)}\n\n{counted}\n\n{age(rows, TASK, code_of)}"
 
 
+def figure() -> None:
+    """Forecasts from all origins, beside what came."""
+    import matplotlib.pyplot as plt
+
+    rows = latest(held(RESULTS), TASK)
+    drawn, axes = plt.subplots(len(DRAWN), 1, figsize=(9, 8), sharex=True, layout="constrained")
+    for town, axis in zip(DRAWN, axes, strict=True):
+        cases = data()["cases"].sel(town=town, time=slice("1954-01", "1959-12"))
+        for number, row in enumerate(r for r in rows if r["town"] == town):
+            start = int(np.searchsorted(data()["time"].values, np.datetime64(row["origin"])))
+            ahead, bands = data()["time"].values[start : start + AHEAD], row["quantiles"]
+            named = ("90 % interval", "50 % interval", "median") if not number else (None,) * 3
+            axis.fill_between(ahead, bands[0], bands[4], color="C0", alpha=0.25, lw=0, label=named[0])
+            axis.fill_between(ahead, bands[1], bands[3], color="C0", alpha=0.35, lw=0, label=named[1])
+            axis.plot(ahead, bands[2], color="C0", lw=1.2, label=named[2])
+            axis.axvline(ahead[0], color="0.8", lw=0.6, zorder=0)
+        axis.plot(cases["time"], cases, "k.-", ms=3, lw=0.7, label="reported")
+        axis.set(title=town, ylabel="cases in a fortnight", ylim=(0, 1.6 * float(cases.max())))
+    axes[0].legend(frameon=False, ncols=4)
+    drawn.savefig(FIGURE, dpi=130)
+
+
 def people(town: str) -> float:
     return float(data()["people"].sel(town=town, time="1955").mean())
 
@@ -126,6 +155,8 @@ def tasks() -> list[tuple[str, str]]:
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--table", action="store_true", help="print what is held, and run nothing")
-    for task in () if parser.parse_args().table else lacking(held(RESULTS), TASK, tasks(), code_of):
+    parser.add_argument("--figure", action="store_true", help="draw what is held, and run nothing")
+    asked = parser.parse_args()
+    for task in () if asked.table or asked.figure else lacking(held(RESULTS), TASK, tasks(), code_of):
         print(keep(RESULTS, run(*task), code_of(*task)), flush=True)
-    sys.stdout.write(tables() + "\n")
+    figure() if asked.figure else print(tables())
