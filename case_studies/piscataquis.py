@@ -1,10 +1,10 @@
 """Daily flow of the Piscataquis in Maine: snow, soil and two reservoirs, fitted over ten years, forecast over twenty.
 
-Fitted on 1985–1994 after a year of spin-up, forecast over 1995–2014 from the weather alone, without looking at the flow.
+Fitted on 1985–1994 after a year of spin-up, forecast over 1995–2014 from the weather alone, without looking at flow.
 The SAC-SMA model that comes with the data, calibrated by its authors, is a yardstick.
 
-Data: CAMELS catchment 01031500, Piscataquis River near Dover-Foxcroft, 769 km²; A. J. Newman et al., Development of a
-large-sample watershed-scale hydrometeorological data set for the contiguous USA, Hydrol. Earth Syst. Sci. 19, 209 (2015);
+Data: CAMELS catchment 01031500, Piscataquis River near Dover-Foxcroft, 771 km²; A. J. Newman et al., Development of a
+large-sample watershed-scale hydrometeorological data set for the contiguous USA, Hydrol. Earth Syst. Sci. 19 (2015) 209;
 weather from Daymet, flow from the US Geological Survey. Of the flows 18 are zero, all in the frost of November and
 December 2014 and most between days of several millimetres: the river was under ice and the gauge said nothing, most
 likely. They are kept as the files have them.
@@ -248,14 +248,19 @@ def scattered() -> bd.Censored:
     return bd.Censored(bd.BoxCoxNoise(dist.HalfNormal(1.0), power=0.4, shift=0.01), below=0.0)
 
 
-def spun_up(data: xr.Dataset, begin: str = BEGIN, until: str = SPUN_UP) -> xr.Dataset:
+def spun_up(data: xr.Dataset, begin: str, until: str) -> xr.Dataset:
     """The data from a date on, whose flow counts only after another one: until then stores forget their start."""
     data = data.sel(time=slice(begin, None))
     return data.assign(flow=data["flow"].where(data["time"] > np.datetime64(until)))
 
 
-def study() -> bd.Study:
-    """The study that `bayes-dasl run piscataquis` runs."""
+def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
+    """The study that `bayes-dasl run piscataquis` runs.
+
+    Args:
+        begin: the first day of the weather that is looked at.
+        until: the last day of the spin-up, whose flow does not count.
+    """
     bucket = Bucket(quick=bd.between(0.01, 1.0), alpha=bd.between(0.2, 3.0), evaporation=bd.between(0.3, 1.8))
     return bd.Study(
         name="piscataquis",
@@ -263,7 +268,7 @@ def study() -> bd.Study:
         model=bd.Model(stores(catchment()), {"flow": scattered()}),
         label="catchment",
         rivals={"bucket": bd.Model(driven(bucket, {"store": 100.0}), {"flow": scattered()})},
-        data=spun_up(load()),
+        data=spun_up(load(), begin, until),
         split=SPLIT,
         engine=bd.NUTS(chains=2, draws=300, climbs=4),
     )
