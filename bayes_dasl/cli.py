@@ -229,7 +229,10 @@ def _print_findings(name: str, result: Diagnosis) -> None:
 
 
 def _split(found: dict) -> str:
-    return found["split"] if isinstance(found["split"], str) else f"{found['split']:g}"
+    where = found["split"]
+    if isinstance(where, dict):
+        return "; ".join(f"{dim} {', '.join(f'{m}' for m in members)}" for dim, members in where.items())
+    return f"after {where}" if isinstance(where, str) else f"after {where:g}"
 
 
 def _print_verdict(done: Run) -> None:
@@ -237,7 +240,7 @@ def _print_verdict(done: Run) -> None:
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
-    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=f"after {_split(found)}", title_justify="left")
+    table = Table("forecast", "CRPS", "RMSE", "90 % coverage", title=_split(found), title_justify="left")
     for name, row in rows.items():
         star = " ★" if best is not None and row["crps"] == best else ""
         table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))

@@ -352,9 +352,9 @@ def _describe(tree: Any, path: tuple, leaf: dist.Distribution, inside: RandomLea
     places, name, own, within = (place,), place, 1, ()
     if inside:
         places, name, own = (), below(inside.path, place), inside.own + len(path)
-        # What a number of each member depends on may have one for each member too.
-        over = getattr(getattr(inside.distribution, "function", None), "varied", ())
-        dims |= inside.dims if key_name(path[0]) in over else {}
+        # What a number of each member depends on may have one for each member too, or for each group of them.
+        of_argument = getattr(getattr(inside.distribution, "function", None), "dims_of", lambda name, own: {})
+        dims |= of_argument(key_name(path[0]), inside.dims)
         within = () if getattr(inside.distribution, "drawn", True) else inside.places + inside.within
     if isinstance(leaf, Shared):
         name, leaf, own = leaf.name, leaf.unknown, 1 + leaf.name.count(".")

@@ -5,7 +5,7 @@ import json
 import shutil
 import tempfile
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from ._runs.files import forget_unfinished, write_text
 from ._runs.folder import check_name, put_aside, read_note
 from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
-from .data.datasets import fingerprint, place_of, split
+from .data.datasets import fingerprint, place_of, split, split_members
 from .data.dates import are_dates, as_attribute, refuse_mixed, seconds, told
 from .data.files import read_series
 from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
@@ -45,7 +45,8 @@ class Study:
         name: that of the study; the title of the report unless there is a `title`.
         model: the model.
         data: a dataset with the index, the observables and the forcings of all models.
-        split: the last value of the index that is training data, in its units, or a date.
+        split: the last value of the index that is training data, in its units, or a date; or the members that are held
+            out at all times, as in `{"subject": [6, 11]}`: members of the models, of which the fit sees no observation.
         rivals: other models by name.
         engine: what fits every model, `NUTS()` unless given.
         label: names the model in tables and figures, as the keys of `rivals` name the others.
@@ -53,13 +54,13 @@ class Study:
         source: where the command line finds the study again.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder; DataError if the split leaves one side empty.
+    be that of a folder; DataError if the split leaves one side empty, or names no members of the data.
     """
 
     name: str
     model: Model
     data: xr.Dataset
-    split: float | str
+    split: float | str | Mapping[str, Sequence[Any]]
     rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
     engine: AbstractEngine = dataclasses.field(default_factory=NUTS)
     label: str = "model"
@@ -86,6 +87,9 @@ class Study:
 
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
+        if isinstance(self.split, Mapping):
+            observables = dict.fromkeys(name for model in self.models.values() for name in model.observables)
+            return split_members(self.data, self.split, tuple(observables))
         return split(self.data, **{self.index: self.split})
 
     @property
@@ -322,7 +326,7 @@ class Run:
         others = score_baselines(observed, self.study.test)
         return {
             "study": self.study.name,
-            "split": as_attribute(place_of(self.study.data, self.study.index, self.study.split)),
+            "split": _told_split(self.study),
             "scores": {name: _plain(table) for name, table in tables.items()},
             "baselines": {name: _plain(table) for name, table in others.items()},
             "attrs": {name: table.attrs for name, table in (tables | others).items()},
@@ -363,6 +367,13 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
     }
 
 
+def _told_split(study: Study) -> Any:
+    """Where the data are split, as JSON has it."""
+    if isinstance(study.split, Mapping):
+        return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
+    return as_attribute(place_of(study.data, study.index, study.split))
+
+
 def forecast_times(study: Study) -> xr.Dataset:
     """All times of the data and, where these say all that is needed there, times between them for smooth curves."""
     if study.forced or any(model.read for model in study.models.values()):
@@ -376,7 +387,8 @@ def forecast_times(study: Study) -> xr.Dataset:
         between = times[number // parts] + steps[number // parts] * (number % parts) // parts
     else:
         between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
-    return xr.Dataset(coords={study.index: (study.index, between, index.attrs)})
+    beside = {name: c for name, c in study.data.coords.items() if name != study.index and c.dims == (name,)}
+    return xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
 
 
 def future_times(study: Study, until: Any, step: float) -> np.ndarray:

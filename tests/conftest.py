@@ -64,6 +64,20 @@ def shared_file(shared: Path) -> Callable[[str], Path]:
     return find
 
 
+@pytest.fixture(autouse=True)
+def _compiled_well(request):
+    """A slow test draws for minutes: there it pays to compile well."""
+    if request.node.get_closest_marker("slow") is None:
+        yield
+        return
+    import jax
+
+    held = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", held)
+
+
 @pytest.fixture
 def undrawn(monkeypatch):
     """Figures that are laid out but not drawn, where only the words of a page count."""

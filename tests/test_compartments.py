@@ -217,3 +217,9 @@ def test_a_fit_of_a_population():
 def test_refusals(make, message):
     with pytest.raises(ModelError, match=message):
         make()
+
+
+def test_the_concentration_at_one_time_is_that_of_the_layer():
+    drug = bd.Compartments(**TWO, doses=doses(EVENTS.split("\n2,")[0] + "\n", lag={"depot": LAG}))
+    values = jax.jit(jax.vmap(drug.concentration))(TIMES)
+    np.testing.assert_allclose(values, drug(inputs()).values["conc"], rtol=1e-12, atol=1e-14)

@@ -8,12 +8,14 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from jax.extend.core import jaxprs_in_params
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.judgement.mixing import quantities
 from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
 
@@ -53,6 +55,27 @@ def data(rates=(0.2, 0.4, 0.8), start=4.0):
     values = start * np.exp(-np.outer(TIMES, rates))
     values[2, 1] = np.nan
     return xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": SUBJECTS})
+
+
+def seen_apart():
+    """Of each subject there is one time at which it alone was not seen."""
+    values = data()["y"].fillna(4 * np.exp(-0.8)).values
+    values[[1, 2, 3], [0, 1, 2]] = np.nan
+    return data().assign(y=(("time", "subject"), values))
+
+
+def equations(jaxpr):
+    """All of a program, those inside of others too."""
+    for equation in jaxpr.eqns:
+        yield equation
+        for inner in jaxprs_in_params(equation.params):
+            yield from equations(inner)
+
+
+def at_all_times(problem, data):
+    """The problem with solves of every member to all times of the data."""
+    observed = {name: jnp.asarray(data[name].transpose("time", ..., "subject").values) for name in problem.observed}
+    return dataclasses.replace(problem, inputs=problem.model.inputs(data), observed=observed, own_rows=None)
 
 
 class TestEach:
@@ -145,12 +168,43 @@ class TestEach:
         gaps = data().assign(y=(("time", "subject"), values))
         ode = bd.Each(bd.ODE(Decay(typical()), {"y": 4.0}, start=0.0), SUBJECTS)
         problem = pose(bd.Model(ode, bd.NormalNoise(0.1)), gaps)
-        np.testing.assert_array_equal(problem.own_times.times, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
+        np.testing.assert_array_equal(problem.inputs.times.T, [[1, 2, 2], [0.5, 1, 4], [0.5, 0.5, 0.5]])
         at = jnp.asarray([0.1, -0.5, 0.3, 0.2, -1.0])
-        everywhere = dataclasses.replace(problem, own_times=None)
+        everywhere = at_all_times(problem, gaps)
         own, all_times = (jax.jit(lambda x, p=p: p.log_density(x))(at) for p in (problem, everywhere))
         assert own == pytest.approx(float(all_times), abs=1e-4)
-        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_times is None
+        assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_rows is None
+
+    def test_what_noise_looks_at_is_that_of_own_rows(self):
+        """Times, forcings of all and of each, and what is known of each datum, where each member has its own rows."""
+
+        def grown(t, y, u):
+            return {"log": 0.1 * t + u["all"] * u["own"] + 0.2 * y["y"]}
+
+        own = np.outer(TIMES, [0.1, 0.2, 0.3])
+        data = seen_apart().assign(all=("time", TIMES / 4), own=(("time", "subject"), own))
+        data = data.assign(y_error=(("time", "subject"), 0.1 + own))
+        one = bd.Algebraic(Fall(typical(), 4.0), forcings=("all", "own"))
+        noises = {
+            "grown": bd.NormalNoise(bd.VaryingScale(bd.population(0.1, dist.HalfNormal(0.3)), grown)),
+            "known": bd.NormalNoise(bd.PerDatum("y_error")),
+        }
+        for name, noise in noises.items():
+            problem = pose(bd.Model(bd.Each(one, SUBJECTS), noise), data)
+            assert problem.inputs.times.shape == (3, 3), name
+            at = jnp.linspace(-0.5, 0.5, problem.dimension)
+            everywhere = at_all_times(problem, data).log_density(at)
+            assert problem.log_density(at) == pytest.approx(float(everywhere), rel=1e-9), name
+
+    def test_no_array_of_a_fit_holds_all_times_of_all_members(self):
+        """Forty members with a time of their own each: what is traced has forty numbers, not forty times forty."""
+        members = np.arange(40.0)
+        values = np.where(np.eye(40, dtype=bool), 1.0, np.nan)
+        data = xr.Dataset({"y": (("time", "subject"), values)}, {"time": members + 1.0, "subject": members})
+        problem = pose(model(bd.varying(dist.LogNormal(-1.0, 0.5)), members=members), data)
+        traced = jax.make_jaxpr(jax.value_and_grad(problem.log_density))(jnp.zeros(40))
+        sizes = [v.aval.size for e in equations(traced.jaxpr) for v in e.outvars]
+        assert max(sizes) <= 2 * 40
 
     def test_names(self):
         names = ["Ann", "Bo", "Cy"]
@@ -227,7 +281,7 @@ def alone(post):
 
 @pytest.fixture(scope="module")
 def post():
-    return bd.fit(model(), data(), bd.NUTS(chains=2, draws=300), progress=False)
+    return bd.fit(model(), seen_apart(), bd.NUTS(chains=2, draws=300), progress=False)
 
 
 class TestFit:
@@ -235,6 +289,25 @@ class TestFit:
         assert post["posterior"]["rate"].dims == ("chain", "draw", "subject")
         np.testing.assert_array_equal(post["posterior"]["subject"], SUBJECTS)
         np.testing.assert_allclose(post["posterior"]["rate"].mean(("chain", "draw")), [0.2, 0.4, 0.8], rtol=0.1)
+
+    def test_what_draws_say_of_each_datum(self, post):
+        """Mean and log likelihood at each member's own times, and predictions scattered as the noise is."""
+        seen, rate = seen_apart()["y"], post["posterior"]["rate"]
+        time, member = np.nonzero(seen.notnull().values)
+        mean = 4 * np.exp(-rate.values[..., member] * TIMES[time])
+        groups = {name: post[name]["y"] for name in ("conditional_mean", "log_likelihood", "posterior_predictive")}
+        for name, group in groups.items():
+            assert group.dims == ("chain", "draw", "y_datum"), name
+            np.testing.assert_array_equal(group["y_time"], TIMES[time])
+            np.testing.assert_array_equal(group["y_subject"], SUBJECTS[member])
+        np.testing.assert_allclose(groups["conditional_mean"], mean, rtol=1e-6)
+        datum = seen.values[time, member]
+        expected = dist.Normal(mean, 0.1).log_prob(datum)
+        np.testing.assert_allclose(groups["log_likelihood"], expected, rtol=1e-5, atol=1e-5)
+        z = (groups["posterior_predictive"].values - mean) / 0.1
+        assert abs(z.mean()) < 4 / np.sqrt(z.size) and abs(z.std() - 1) < 4 / np.sqrt(2 * z.size)
+        trajectories = quantities(post, None)[1]
+        assert trajectories.names[:2] == ["y at time 0.5, subject 1", "y at time 0.5, subject 3"]
 
     def test_forecast_of_all_and_of_some(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
@@ -352,7 +425,7 @@ def test_theophylline_is_that_of_nlme(shared_file):
     )
     one = bd.ODE(field, {"gut": bd.varying(doses), "blood": 0.0}, Oral.concentration, start=0.0)
     model = bd.Model(bd.Each(one, data["subject"].values), bd.NormalNoise(dist.HalfNormal(2.0)))
-    post = bd.fit(model, data, bd.NUTS(), progress=False)
+    post = bd.fit(model, data, bd.NUTS(chains=2, draws=500), progress=False)
     for name, mean, error in (("elimination", -2.43, 0.064), ("absorption", 0.45, 0.20), ("clearance", -3.21, 0.082)):
         found = float(np.log(post["posterior"][f"{name}.center"]).mean())
         assert abs(found - mean) < 2 * error, (name, found)

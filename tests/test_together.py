@@ -183,11 +183,13 @@ class TestTables:
         layers = {"conc": self.layer(given), "y": formula}
         for name, layer in layers.items():
             model = bd.Model(bd.Each(layer, given.members), bd.NormalNoise(0.5))
-            problem = pose(model, data.rename(conc=name).assign(
-                {name: (("time", "subject"), np.array([[5.0, np.nan], [np.nan, 3.0]]))}
-            ))  # fmt: skip
-            np.testing.assert_array_equal(problem.own_times.times, [[1.0], [2.0]])
-            at, everywhere = jnp.full(problem.dimension, 0.3), dataclasses.replace(problem, own_times=None)
+            values = np.array([[5.0, np.nan], [np.nan, 3.0]])
+            problem = pose(model, data.rename(conc=name).assign({name: (("time", "subject"), values)}))
+            np.testing.assert_array_equal(problem.inputs.times, [[1.0, 2.0]])
+            at = jnp.full(problem.dimension, 0.3)
+            everywhere = dataclasses.replace(
+                problem, inputs=model.inputs(data), observed={name: jnp.asarray(values)}, own_rows=None
+            )
             assert problem.log_density(at) == pytest.approx(float(everywhere.log_density(at)), rel=1e-9)
         moved = problem.moved_to({name: problem.inputs.times + 1.0 for name in problem.movable})
         assert moved.log_density(at) != problem.log_density(at)

@@ -98,7 +98,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
 
 
 def _data(problem: Problem, index: xr.DataArray) -> Finding:
-    times = np.asarray(problem.inputs.times)
+    times = index.values
     seen = ", ".join(f"{name} ({int((~np.isnan(y)).sum())})" for name, y in problem.observed.items())
     rows = times.size - np.unique(times).size
     replicates = f", {rows} of them replicates" if rows else ""

@@ -4,7 +4,7 @@ Rows that have the same time are replicates.
 """
 
 import hashlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -342,6 +342,34 @@ def split(data: xr.Dataset, **at: Any) -> tuple[xr.Dataset, xr.Dataset]:
         raise DataError(
             f"a split at {told(value)} leaves one side empty: the data run from {told(values[0])} to {told(values[-1])}"
         )
+    return train, test
+
+
+def split_members(
+    data: xr.Dataset, members: Mapping[str, Sequence[Any]], observables: Sequence[str]
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Training data without the observations of some members, and test data with these alone: all else stays in both.
+
+    Args:
+        data: a dataset.
+        members: those of the test data, by the name of their dimension.
+        observables: the variables that are observations.
+
+    Raises: DataError if these are no members of the data, or one side would be empty.
+    """
+    if len(members) != 1:
+        raise DataError("members are held out along one dimension, such as {'subject': [6, 11]}")
+    ((dim, names),) = members.items()
+    if dim not in data.indexes:
+        raise DataError(f"members are held out of '{dim}', but the data have {', '.join(map(str, data.indexes))}")
+    for name in np.asarray(names).tolist():
+        if name not in data.indexes[dim]:
+            raise DataError(f"{dim} {name} is held out, but the data have none of it")
+    out = data[dim].isin(names)
+    whole = [name for name in observables if name in data and dim in data[name].dims]
+    train, test = (data.assign({name: data[name].where(there) for name in whole}) for there in (~out, out))
+    if not whole or any(all(part[name].isnull().all() for name in whole) for part in (train, test)):
+        raise DataError(f"holding out {dim} {', '.join(map(str, np.asarray(names).tolist()))} leaves one side empty")
     return train, test
 
 

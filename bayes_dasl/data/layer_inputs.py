@@ -2,6 +2,7 @@
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.core import Tracer
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ..errors import DataError
 
@@ -92,25 +93,49 @@ class Past(eqx.Module):
     same: bool = eqx.field(default=False, static=True)
 
 
-class OwnTimes(eqx.Module):
-    """The times at which each member of a population was observed: its solve need look at no others.
+type Seen = Mapping[str, Float[Array, "time ... member"]]
+
+
+class OwnRows(eqx.Module):
+    """At which rows of the data each member of a population was observed: nothing need be known of it at others.
 
     Args:
-        times: those of each, `(member, row)`; of members that were observed less often the last one is repeated.
-        row: which of them is the last one up to each time of the data, `(time, member)`.
+        index: which rows, `(row, member)`, in their order; of members with fewer of them the last one is repeated.
+        own: whether that is one of its rows, and no repetition.
     """
 
-    times: Float[Array, "member row"]
-    row: Int[Array, "time member"]
+    index: Int[np.ndarray, "row member"]
+    own: Bool[np.ndarray, "row member"]
 
-    def at_all(self, values: Float[Array, "row ... member"]) -> Float[Array, "time ... member"]:
-        """Values at the times of the data, from those at each member's own: where it has none, those of the last one.
+    def of(self, values: Float[Array, "time ... member"]) -> Float[Array, "row ... member"]:
+        """Values at each member's own rows.
 
         Args:
-            values: those at each member's own times.
+            values: those at all rows of the data.
         """
-        row = self.row.reshape(len(self.row), *[1] * (values.ndim - 2), -1)
-        return jnp.take_along_axis(values, row, axis=0)
+        index = self.index.reshape(len(self.index), *[1] * (values.ndim - 2), -1)
+        return jnp.take_along_axis(values, jnp.asarray(index), axis=0)
+
+    def seen(self, observed: Seen) -> dict[str, Float[Array, "row ... member"]]:
+        """Data at each member's own rows, NaN where these are repeated, so that none counts twice.
+
+        Args:
+            observed: those at all rows of the data, by name.
+        """
+        own = {v.ndim: self.own.reshape(len(self.own), *[1] * (v.ndim - 2), -1) for v in observed.values()}
+        return {name: jnp.where(own[v.ndim], self.of(v), jnp.nan) for name, v in observed.items()}
+
+    def places(self, times: Int[np.ndarray, " datum"], members: Int[np.ndarray, " datum"]) -> Int[np.ndarray, " datum"]:
+        """Which of a member's rows some data are, by which rows of the data and which members theirs are.
+
+        Args:
+            times: rows of the data.
+            members: places among the members.
+        """
+        each = 1 + int(self.index.max())
+        number = self.own.sum(axis=0)
+        keys = (np.arange(number.size) * each + self.index).T[self.own.T]  # they rise
+        return np.searchsorted(keys, members * each + times) - (np.cumsum(number) - number)[members]
 
 
 class Inputs(eqx.Module):
@@ -118,23 +143,22 @@ class Inputs(eqx.Module):
 
     Args:
         start: the time of the initial state.
-        times: the values of the data's index, `(time,)`: times, or the rows of a layer that knows no time.
+        times: the values of the data's index, `(time,)`: times, or the rows of a layer that knows no time. Of the
+            members of a population each may have its own, `(row, member)`.
         forcings: functions of one time, by name.
         coordinates: those of the data's other dimensions, `(place,)` by name, such as the places at which a field was
             observed; of the members of a population which they are, from zero.
         past: observations that a filtering layer, or correlated noise, looks back at; none for others.
-        own_times: when each member of a population was observed, where others do not matter; none where all do.
         own_forcings: the forcings that differ between the members of a population, by name; arrays in them have the
             member as their first dimension.
         per_datum: what the noise reads of each datum, `(time, …)` by the name of the data's variable.
     """
 
     start: Float[Array, ""]
-    times: Float[Array, " time"]
+    times: Float[Array, "time ..."]
     forcings: dict[str, AbstractForcing]
     coordinates: dict[str, Float[Array, " place"] | Int[Array, " member"]] = eqx.field(default_factory=dict)
     past: Past | None = None
-    own_times: OwnTimes | None = None
     own_forcings: dict[str, AbstractForcing] = eqx.field(default_factory=dict)
     per_datum: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
 
@@ -146,13 +170,26 @@ class Inputs(eqx.Module):
         """
         return {name: force(t) for name, force in self.forcings.items()}
 
-    def forced_of_members(self) -> dict[str, Float[Array, "time member"]]:
-        """The forcings that differ between the members of a population, at all times."""
+    def forced_at_times(self) -> dict[str, Float[Array, "time ..."]]:
+        """All forcings at the times; with the members as last dimension where they, or the times, are those of each."""
+        of_each = 1 if self.times.ndim > 1 else None
 
-        def over_times(force: AbstractForcing) -> Array:
-            return jax.vmap(lambda one: jax.vmap(one)(self.times), out_axes=1)(force)
+        def of_members(force: AbstractForcing) -> Array:
+            at_times = lambda one, times: jax.vmap(one)(times)  # noqa: E731
+            return jax.vmap(at_times, in_axes=(0, of_each), out_axes=1)(force, self.times)
 
-        return {name: over_times(force) for name, force in self.own_forcings.items()}
+        common = {name: jax.vmap(force)(jnp.ravel(self.times)) for name, force in self.forcings.items()}
+        shaped = {name: value.reshape(self.times.shape) for name, value in common.items()}
+        return shaped | {name: of_members(force) for name, force in self.own_forcings.items()}
+
+    def at_rows(self, rows: OwnRows) -> "Inputs":
+        """Inputs at the rows of each member of a population.
+
+        Args:
+            rows: those of each.
+        """
+        read = {name: rows.of(values) for name, values in self.per_datum.items()}
+        return dataclasses.replace(self, times=self.times[rows.index], per_datum=read)
 
     def with_past(self) -> "tuple[Inputs, Any, Any]":
         """Inputs at the times asked for and those of the past, and where each of these lie among them."""

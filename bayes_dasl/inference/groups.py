@@ -69,7 +69,7 @@ def predictive_groups(
         rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
         groups |= {"vector_field": by_chain(rates, groups)}
     return groups | {
-        **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data)),
+        **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
         "sample_stats_prior": with_coordinates(stats),
         "log_prior": log_prior_group(model, log_prior),

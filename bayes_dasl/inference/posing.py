@@ -18,5 +18,6 @@ def pose(model: Model, data: xr.Dataset) -> Problem:
     Raises: DataError or ModelError, before anything is compiled.
     """
     observed, inputs = check_data(model, data), model.inputs(data)
+    inputs, observed, own_rows = model.at_own_rows(inputs, observed)
     sites, dimension = sites_of(paths(model))
-    return Problem(model, inputs, observed, sites, dimension, model.own_times(inputs, observed))
+    return Problem(model, inputs, observed, sites, dimension, own_rows)

@@ -19,7 +19,7 @@ from jaxtyping import Array, Bool, Float, Int
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
 
-from ..data.layer_inputs import Inputs, OwnTimes
+from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import UnreadableError
 from ..layers import with_adjoint
 from ..model import Model, Observed, posterior_fingerprint
@@ -61,8 +61,9 @@ class Problem(eqx.Module):
     Args:
         model: the model.
         inputs: what drives its layer: start, times, forcings, places.
-        observed: the data of each observable, `(time, …)`, NaN where missing.
-        own_times: when each member of a population was observed; none where that does not matter.
+        observed: the data of each observable, `(time, …)`, NaN where missing. Of a population of which each member is
+            solved at its own times these, and what is read of each datum, are `(row, …, member)`.
+        own_rows: which rows of the data those of each member then are.
         sites: where each random leaf lies in the vector, and how it gets there, by path.
         dimension: the length of the vector.
     """
@@ -72,11 +73,7 @@ class Problem(eqx.Module):
     observed: Observed
     sites: Sites
     dimension: int = eqx.field(static=True)
-    own_times: OwnTimes | None = None
-
-    @property
-    def _at_data(self) -> Inputs:
-        return dataclasses.replace(self.inputs, own_times=self.own_times)
+    own_rows: OwnRows | None = None
 
     def log_density(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         """Log density in the unconstrained space, up to a constant; −inf where the solver fails.
@@ -85,7 +82,7 @@ class Problem(eqx.Module):
             position: where, in the unconstrained space, `(dimension,)`.
         """
         values, volumes = constrained(self.sites, position)
-        log_joint, _ = log_density(substitute(self.model, data=values), (self._at_data, self.observed), {}, {})
+        log_joint, _ = log_density(substitute(self.model, data=values), (self.inputs, self.observed), {}, {})
         value = log_joint + sum(volumes.values(), jnp.zeros(()))
         return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
@@ -130,9 +127,9 @@ class Problem(eqx.Module):
         priors = self.log_priors(position) if priors is None else priors
         weights = self.weights() if weights is None else weights
         realised = realise(self.model, self.constrain(position if data_at is None else data_at))
-        prediction = realised.predict(self._at_data)
+        prediction = realised.predict(self.inputs)
         likelihood = jnp.zeros(())
-        for name, noise in realised.conditional(prediction, self._at_data).items():
+        for name, noise in realised.conditional(prediction, self.inputs).items():
             seen = ~jnp.isnan(self.observed[name])
             each = noise.log_prob(jnp.where(seen, self.observed[name], 1.0))
             likelihood += jnp.sum(weights[name] * jnp.where(seen, each, 0.0))
@@ -196,8 +193,8 @@ class Problem(eqx.Module):
 
     @property
     def times(self) -> int:
-        """At how many times there are data."""
-        return self.inputs.times.size
+        """At how many times there are data; of members with their own the most that one has."""
+        return len(self.inputs.times)
 
     @property
     def data(self) -> int:
@@ -234,7 +231,7 @@ class Problem(eqx.Module):
         read = {name: values[index] for name, values in self.inputs.per_datum.items()}
         inputs = dataclasses.replace(self.inputs, times=self.inputs.times[index], past=past, per_datum=read)
         observed = {name: values[index] for name, values in self.observed.items()}
-        return dataclasses.replace(self, inputs=inputs, observed=observed, own_times=None)
+        return dataclasses.replace(self, inputs=inputs, observed=observed, own_rows=None)
 
     def split(self, held_out: Bool[np.ndarray, " time"]) -> "tuple[Problem, Problem]":
         """The problem in which the data at some times are missing, and the one in which all others are.
@@ -279,8 +276,7 @@ class Problem(eqx.Module):
             name: dataclasses.replace(force, values=values[name]) if name in values else force
             for name, force in self.inputs.forcings.items()
         }
-        moved = self._with_inputs(forcings=forcings, times=values.get(_INDEX, self.inputs.times))
-        return dataclasses.replace(moved, own_times=None) if _INDEX in values else moved
+        return self._with_inputs(forcings=forcings, times=values.get(_INDEX, self.inputs.times))
 
     def adjoints(self) -> list[diffrax.AbstractAdjoint]:
         """How the solvers of the model are differentiated, in reverse mode."""

@@ -14,7 +14,7 @@ from ..data.datasets import index_of
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, with_what_is_censored
-from .baselines import baselines
+from .baselines import baseline_at, baselines
 from .ensemble_scores import covered, lower_by, mean_crps
 from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched, merged, shared
 from .residuals import ABSURD, DOUBTFUL, NUMBER, residual_findings, share_beyond
@@ -170,9 +170,8 @@ def _held_out_findings(
         theirs, both = matched(rival, common)
         ours = matched(fc, both)[0]  # at the times that both forecast
         yield from _against_rival(name, {n: ours[n] for n in scored}, theirs)
-    index = index_of(common)
     for name, make in baselines(train[list(scored)]).items():
-        members = make(train[list(scored)], common[index].values)
+        members = baseline_at(make, train[list(scored)], common[list(scored)])
         flat = {n: members[n].values.reshape(members.sizes["draw"], -1) for n in scored}
         other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
         yield from _against_baseline(name, own, other)
@@ -327,7 +326,7 @@ def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.nd
     seen = np.flatnonzero(np.isfinite(observed) & np.isfinite(draws).any(axis=0) & np.isfinite(other).any(axis=0))
     seen = seen[thinned(seen.size, _VALUES)] if seen.size else seen
     whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
-    if len(whole) < 2:
+    if not seen.size or len(whole) < 2:
         return np.zeros(0), np.zeros((_REPLICATES, 0))
     made = whole[thinned(len(whole), _REPLICATES)]
     each = np.concatenate([observed[None, seen], made])

@@ -39,6 +39,8 @@ _CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "3
 def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     """Forecast, at every time, the ensemble of all training values (of a field, at each place its own).
 
+    A place, or a member, without any of its own has quantiles of those of all others.
+
     Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
     """
     time = np.atleast_1d(np.asarray(times))
@@ -46,7 +48,15 @@ def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:
         return np.tile(values[:, None], (1, time.size))
 
-    return _forecast(train, time, ensemble)
+    found = _forecast(train, time, ensemble)
+    for name, variable in train.data_vars.items():
+        known = variable.values[np.isfinite(variable.values.astype(float))].astype(float)
+        unseen = variable.isnull().all(index_of(train))
+        if known.size and unseen.any():
+            share = (np.arange(found.sizes["draw"]) + 0.5) / found.sizes["draw"]
+            alike_all = xr.DataArray(np.quantile(known, share), dims="draw")
+            found[name] = found[name].where(~unseen, alike_all).transpose(*found[name].dims)
+    return found
 
 
 def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
@@ -146,7 +156,7 @@ def score_baselines(
     test = in_units(test, units_of(train), doubtful=True)
     tables = {}
     for label, baseline in baselines(train[names]).items():
-        members = baseline(train[names], test[index_of(test[names])].values)
+        members = baseline_at(baseline, train[names], test[names])
         found = {}
         for name in names:
             seen = with_bounds(test[name], test, test[name].attrs).transpose(*members[name].dims[1:]).astype(float)
@@ -154,6 +164,23 @@ def score_baselines(
             found[name] = alike(draws, seen), seen.values.ravel()
         tables[label] = score_table(found)
     return tables
+
+
+def baseline_at(
+    baseline: Callable[[xr.Dataset, ArrayLike], xr.Dataset], train: xr.Dataset, test: xr.Dataset
+) -> xr.Dataset:
+    """A baseline at the times of the test data and for their members or places, which need not be those of the fit.
+
+    Args:
+        baseline: one of `baselines`.
+        train: the training data, with the observables alone.
+        test: the test data.
+    """
+    index = index_of(test)
+    both = [dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes]
+    other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
+    whole = train.reindex({dim: train.indexes[dim].union(test.indexes[dim]) for dim in other})
+    return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
 
 
 def _forecast(

@@ -19,6 +19,7 @@ from .._statistics.convergence import (
     rhat,
     thinned,
 )
+from ..data.datasets import DATUM
 from ..data.dates import told
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
@@ -96,6 +97,11 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
 
 def _element_names(name: str, variable: xr.DataArray) -> list[str]:
     inner = variable.dims[2:]
+    if inner == (f"{name}_{DATUM}",):  # which datum that is, the coordinates beside it say
+        beside = {str(c): v.values for c, v in variable.coords.items() if v.dims == inner and c != inner[0]}
+        told_of = {c.removeprefix(f"{name}_"): values for c, values in beside.items()}
+        rows = zip(*told_of.values(), strict=True)
+        return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(told_of, at, strict=True))}" for at in rows]
     if inner and all(dim in variable.coords for dim in inner):
         places = itertools.product(*(variable[dim].values for dim in inner))
         return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(inner, at, strict=True))}" for at in places]

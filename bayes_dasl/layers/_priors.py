@@ -35,6 +35,18 @@ def check_priors(tree: Any) -> None:
             )
     _refuse_one_object_in_two_places(tree)
     _refuse_unshared(held)
+    _refuse_other_groups(held)
+
+
+def _refuse_other_groups(leaves: Mapping[str, RandomLeaf]) -> None:
+    """Refuse groups of one name that are others in two places: results have one dimension of that name."""
+    known: dict[str, Any] = {}
+    for dim, labels in (of_leaf for leaf in leaves.values() for of_leaf in leaf.dims.items()):
+        if known.setdefault(dim, labels) != labels:
+            raise ModelError(
+                f"'{dim}' are {', '.join(map(str, known[dim]))} in one place and {', '.join(map(str, labels))} in "
+                "another: give groups that are not the same different names"
+            )
 
 
 def _faults(distribution: dist.Distribution) -> Iterator[str]:

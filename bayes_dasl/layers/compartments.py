@@ -76,16 +76,20 @@ class Compartments(AbstractLayer):
         return []
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        return predict_rows(lambda times: {self.output: self._at(times)}, inputs.times, self._possible())
+
+    def concentration(self, t: Any) -> Any:
+        """The concentration at one time, for equations that the drug drives: `self.drug.concentration(t)` in a field.
+
+        Args:
+            t: the time, in the units of that of the doses.
+        """
+        return self._at(jnp.reshape(t, 1))[0]
+
+    def _at(self, times: Any) -> Any:
         rates, shares = self._modes()
         volume: Any = self.volume
-
-        def rows(times):
-            total = sum(
-                self._seen(into, times, rates, shares) for into in {given.into: 0 for given in self.doses.given}
-            )
-            return {self.output: total / volume}
-
-        return predict_rows(rows, inputs.times, self._possible())
+        return sum(self._seen(given, times, rates, shares) for given in {g.into: 0 for g in self.doses.given}) / volume
 
     def _modes(self) -> tuple[Any, Any]:
         """The rates of decay, and the share of a dose into the central compartment that goes with each."""

@@ -16,7 +16,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import dotted, frozen
 from ..data.dates import refuse_unsaid
-from ..data.layer_inputs import Inputs, OwnTimes
+from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import ModelError
 from ..random import Module, Values, VectorField, is_function
 
@@ -231,11 +231,10 @@ class AbstractPopulation(AroundLayer):
         """
 
     @abstractmethod
-    def own_times(self, inputs: Inputs, observed: Mapping[str, Array]) -> OwnTimes | None:
-        """When each member was observed; none where its layer looks at all times, or all were at all of them.
+    def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
+        """Where each member was observed; none where its layer looks at all times, or all were at all of them.
 
         Args:
-            inputs: those of the data.
             observed: the data by name, `(time, …, member)`, NaN where missing.
         """
 

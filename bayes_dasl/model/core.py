@@ -19,7 +19,7 @@ from numpyro.infer.util import log_density
 from .._jax.fingerprints import fingerprint_of
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
 from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, told_of, unit_of
-from ..data.layer_inputs import Inputs, OwnTimes, Past
+from ..data.layer_inputs import Inputs, OwnRows, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
@@ -130,15 +130,16 @@ class Model(Module):
         varies = path[0] == "noise" and ".".join(path[1:]) in self.varied_noise
         return {self.layer.dim: self.layer.members} if varies else {}  # pyright: ignore
 
-    def own_times(self, inputs: Inputs, observed: Observed) -> OwnTimes | None:
-        """When each member of a population was observed; none without members, or if a soft law may look at all times.
+    def at_own_rows(self, inputs: Inputs, observed: Observed) -> tuple[Inputs, dict[str, Array], OwnRows | None]:
+        """Inputs and data at each member's own rows, and which these are; all, where a soft law may look at all times.
 
         Args:
             inputs: those of the data.
             observed: the data by name, NaN where missing.
         """
         alone = isinstance(self.layer, AbstractPopulation) and not self.constraints and inputs.past is None
-        return self.layer.own_times(inputs, observed) if alone else None  # pyright: ignore
+        rows = self.layer.own_rows(observed) if alone else None  # pyright: ignore
+        return (inputs, observed, None) if rows is None else (inputs.at_rows(rows), rows.seen(observed), rows)
 
     def leaf_units(self, path: tuple[str, ...]) -> str:
         """Units of a random leaf of the noise that has those of its data, where the layer states them.
@@ -175,8 +176,7 @@ class Model(Module):
         """
         if isinstance(data, xr.Dataset):
             data = self.in_own_units(data)
-            held = [name for name in self.observables if name in data]
-            observed = {name: jnp.asarray(observations(data, name, dims=self.dims(name))) for name in held}
+            observed = {n: jnp.asarray(observations(data, n, dims=self.dims(n))) for n in self.observables if n in data}
             data = self.inputs(data)
         if observed is not None and data.past is None and self.looks_back:
             data = dataclasses.replace(data, past=Past(data.times, observed, same=True))
@@ -428,7 +428,7 @@ class Model(Module):
         if not noise.varies:
             return noise
         of_data = {read.leaf.variable: inputs.per_datum[variable] for variable, read in self.reads(name).items()}
-        forced = jax.vmap(inputs.forced)(inputs.times) | inputs.forced_of_members()
+        forced = inputs.forced_at_times()
         over_places = lambda s: jnp.reshape(s, s.shape[:1] + (1,) * (values[name].ndim - s.ndim) + s.shape[1:])  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
         return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()}, of_data)

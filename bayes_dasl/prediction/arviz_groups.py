@@ -8,8 +8,9 @@ from jaxtyping import Float
 
 from .._statistics.importance import told_apart
 from ..data.datasets import DATUM, JOINT, index_of
+from ..data.layer_inputs import OwnRows
 from ..model import Model
-from .posterior import names, over_data, with_coordinates
+from .posterior import names, over_data, plain_attributes, with_coordinates
 from .predictive import Pushed
 
 
@@ -38,12 +39,22 @@ def _seen(variable: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
 
 
 def said_of_data(
-    pushed: Pushed, taken: slice | np.ndarray, post: Mapping[str, xr.Dataset] | xr.DataTree, observed: xr.Dataset
+    pushed: Pushed,
+    taken: slice | np.ndarray,
+    post: Mapping[str, xr.Dataset] | xr.DataTree,
+    observed: xr.Dataset,
+    rows: OwnRows | None = None,
 ) -> dict[str, xr.Dataset]:
     """The groups `log_likelihood`, `posterior_predictive` and `conditional_mean` of some of the pushed draws.
 
-    `observed` are all data, with their dimensions in the model's order; `post` has the group `posterior`.
+    `observed` are all data, with their dimensions in the model's order; `post` has the group `posterior`. Draws at the
+    own `rows` of each member of a population run along the data that are there.
     """
+    if rows is not None:
+        said = (pushed.log_likelihood, pushed.predictions, pushed.mean)
+        likelihood, *others = (_over_own(values, taken, rows, post, observed) for values in said)
+        groups = (_joined(likelihood, index_of(observed)), *others)
+        return dict(zip(("log_likelihood", "posterior_predictive", "conditional_mean"), groups, strict=True))
 
     def over(values: Mapping[str, np.ndarray]) -> xr.Dataset:
         return over_data({name: v[taken] for name, v in values.items()}, post, observed)
@@ -53,6 +64,27 @@ def said_of_data(
         "posterior_predictive": where_seen(over(pushed.predictions), observed),
         "conditional_mean": over(pushed.mean),
     }
+
+
+def _over_own(
+    values: Mapping[str, np.ndarray],
+    taken: slice | np.ndarray,
+    rows: OwnRows,
+    post: Mapping[str, xr.Dataset] | xr.DataTree,
+    observed: xr.Dataset,
+) -> xr.Dataset:
+    """Draws `(draw, row, …, member)` along the data of each observable, as `where_seen` has these."""
+    chains, found, coords = post["posterior"].sizes["chain"], {}, {}
+    for name, every in values.items():
+        time, *others = np.nonzero(observed[name].notnull().values)
+        at = (rows.places(time, others[-1]), *others)
+        drawn = every[(slice(None), *at)][taken]
+        (along,) = _seen(observed[name], observed[name]).dims
+        found[name] = (
+            ("chain", "draw", along), drawn.reshape(chains, -1, len(time)), plain_attributes(observed[name].attrs)
+        )  # fmt: skip
+        coords |= _seen(observed[name], observed[name]).coords
+    return with_coordinates(xr.Dataset(found, coords))
 
 
 def _joined(likelihood: xr.Dataset, index: str) -> xr.Dataset:

@@ -48,7 +48,8 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     data = fitted_data(post)
     try:
         observed = {n: jnp.asarray(observations(data, n, dims=model.dims(n))) for n in model.observables}
-        same = held == posterior_fingerprint(model, model.inputs(data), observed)
+        inputs, observed, _ = model.at_own_rows(model.inputs(data), observed)
+        same = held == posterior_fingerprint(model, inputs, observed)
     except Exception as error:  # whatever the equations of another model raise
         raise MismatchError(
             f"this posterior belongs to another model: this one cannot be evaluated on the data of the fit "

@@ -89,7 +89,7 @@ def check_solver(
     found |= {"corrected": int(correct), "effective_draws": again.weights.effective}
     tree = post.copy()
     if correct:
-        _correct(tree, again, key=as_key(key))
+        _correct(tree, again, problem, key=as_key(key))
         tree.attrs["posterior_sha256"] = problem.fingerprint()
     tree["solver_check"] = xr.DataTree(_group(post, again, found))
     return tree
@@ -207,7 +207,7 @@ def _largest_rhat(post: xr.DataTree) -> float:
     return float(rhat(by_chain[..., moving_quantities(by_chain)]).max(initial=1.0))
 
 
-def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
+def _correct(tree: xr.DataTree, again: _Again, problem: Problem, *, key: Array) -> None:
     """Resample the groups of posterior draws; what the solver says of the data is what the tight one says.
 
     Raises: ModelError if the weights cannot be relied on, or the chains (or the halves of one) disagree.
@@ -231,7 +231,7 @@ def _correct(tree: xr.DataTree, again: _Again, *, key: Array) -> None:
     if "sample_stats" in tree.children:
         stats = resample_stats(tree["sample_stats"].to_dataset(), again.log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, again.pushed.log_factor[taken])
-    groups |= said_of_data(again.pushed, taken, tree, fitted_observables(tree))
+    groups |= said_of_data(again.pushed, taken, tree, fitted_observables(tree), problem.own_rows)
     groups |= mismatch_group({name: v[taken] for name, v in again.pushed.mismatch.items()}, tree)
     for name, group in groups.items():
         tree[name] = xr.DataTree(group)

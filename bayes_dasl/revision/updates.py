@@ -84,7 +84,7 @@ def update(
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
         taken = weights.resample(len(log_weights), key=as_key(key))
-        groups = _resampled(post, pushed, log_weights, taken, joined)
+        groups = _resampled(post, problem, pushed, log_weights, taken, joined)
         tree = xr.DataTree.from_dict(groups | data_groups(model, joined, float(problem.inputs.start)))
         tree.attrs = _attributes(post, problem, joined)
         tree.attrs |= {"updated_by": "importance weights"}
@@ -206,7 +206,12 @@ def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarra
 
 
 def _resampled(
-    post: xr.DataTree, pushed: Pushed, log_weights: np.ndarray, taken: np.ndarray, joined: xr.Dataset
+    post: xr.DataTree,
+    problem: Problem,
+    pushed: Pushed,
+    log_weights: np.ndarray,
+    taken: np.ndarray,
+    joined: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
     """The groups of posterior draws, resampled; those of prior draws as they are."""
     groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
@@ -215,7 +220,7 @@ def _resampled(
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
     groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
-    return groups | said_of_data(pushed, taken, post, joined)
+    return groups | said_of_data(pushed, taken, post, joined, problem.own_rows)
 
 
 def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:

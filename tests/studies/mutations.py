@@ -540,15 +540,21 @@ MUTANTS = (
         ("tests/test_unknowns.py",),
     ),
     Mutant(
-        "an effect against its sign", "bayes_dasl/population.py",
+        "an effect against its sign", "bayes_dasl/population/numbers.py",
         "return dist.LogNormal(jnp.log(center) + effect, spread)",
         "return dist.LogNormal(jnp.log(center) - effect, spread)",
         ("tests/test_population.py::TestEach::test_known_numbers_of_each_and_covariates",),
     ),
     Mutant(
-        "members at each other's own times", "bayes_dasl/population.py",
-        "index = np.maximum.accumulate(index, axis=1)",
-        "index = np.maximum.accumulate(index, axis=1)[::-1]",
+        "members at each other's own times", "bayes_dasl/population/each.py",
+        "return OwnRows(np.maximum.accumulate(index, axis=0), own)",
+        "return OwnRows(np.maximum.accumulate(index, axis=0)[:, ::-1], own)",
+        ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
+    ),
+    Mutant(
+        "the last datum of a member counts again", "bayes_dasl/data/layer_inputs.py",
+        "jnp.where(own[v.ndim], self.of(v), jnp.nan)",
+        "self.of(v)",
         ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
     ),
     Mutant(

@@ -48,10 +48,19 @@ def of_here(path: Path) -> list[Row]:
     return [row for row in held(path) if row.get("place") == here]
 
 
-def to_show(path: Path) -> list[Row]:
-    """The rows from here, or where there are none those from where the last one was measured."""
-    rows = held(path)
-    return of_here(path) or [row for row in rows if row.get("place") == rows[-1].get("place")]
+def to_show(path: Path, each: tuple[str, ...] = ()) -> list[Row]:
+    """The rows from here, or where there are none those from where the last one was measured.
+
+    Of each task by itself that the names in `each` tell apart.
+    """
+    here, groups = place(), {}
+    for row in held(path):
+        groups.setdefault(task_of(row, each), []).append(row)
+    found = []
+    for rows in groups.values():
+        local = [row for row in rows if row.get("place") == here]
+        found += local or [row for row in rows if row.get("place") == rows[-1].get("place")]
+    return found
 
 
 def task_of(row: Row, names: tuple[str, ...]) -> Task:

@@ -24,7 +24,7 @@ from ...rows import Row, keep, latest, of_here, to_show
 from .cases import ours
 
 NAME = "tests.studies.benchmarks.suite"
-PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline")
+PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline", "theophylline_closed")
 ENGINES = ("ours", "numpyro", "blackjax", "stan")
 TASK = ("problem", "engine", "key")
 
@@ -95,7 +95,7 @@ def _stan_build(problem: str) -> float:
     from . import stan_engine
     from .cases import load
 
-    return stan_engine.compile_seconds(load(problem))
+    return stan_engine.build(load(problem))["seconds"]
 
 
 def run(options: argparse.Namespace, problems: list[str], engines: list[str]) -> None:
@@ -111,7 +111,7 @@ def run(options: argparse.Namespace, problems: list[str], engines: list[str]) ->
         result = {"problem": problem, "engine": engine, "key": key, "limit": options.limit}
         result |= measure(problem, engine, key, options.limit, options.draws)
         keep(options.out, result, ours(problem) if engine == "ours" else None)
-        print({name: v for name, v in result.items() if name not in ("mean", "sd")}, flush=True)
+        print({name: v for name, v in result.items() if name not in ("mean", "sd", "mcse")}, flush=True)
 
 
 def _settled(options: argparse.Namespace, problem: str, engine: str) -> bool:
@@ -146,7 +146,7 @@ def main() -> None:
         from ...pages import write_section
         from . import tables
 
-        write_section(options.docs, "suite", tables.section(latest(to_show(options.out), TASK)))
+        write_section(options.docs, "suite", tables.section(latest(to_show(options.out, ("problem",)), TASK)))
 
 
 if __name__ == "__main__":

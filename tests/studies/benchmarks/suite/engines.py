@@ -22,7 +22,11 @@ COMPILATION = {
 
 @dataclasses.dataclass
 class Fit:
-    """Draws `(chain, draw, …)` of the compared quantities; seconds with and without compilation; gradients."""
+    """Draws `(chain, draw, …)` of the compared quantities; seconds with and without compilation; gradients.
+
+    `processor` seconds are those of all threads and processes, compilation included: where the machine is shared, they
+    compare engines that wall time does not.
+    """
 
     draws: Draws
     seconds: float
@@ -31,6 +35,7 @@ class Fit:
     warmup_leapfrogs: int | None
     divergences: int
     memory_kb: int
+    processor: float
 
 
 class Clock:
@@ -42,7 +47,7 @@ class Clock:
     def __init__(self):
         self._intervals: list[tuple[float, float]] = []
         jax.monitoring.register_event_duration_secs_listener(self._hear)
-        self._began = time.perf_counter()
+        self._began, self._processor = time.perf_counter(), time.process_time()
 
     def _hear(self, event: str, seconds: float, **_) -> None:
         if event in COMPILATION:
@@ -56,6 +61,11 @@ class Clock:
             compiling += max(0.0, end - max(begin, reached))
             reached = max(reached, end)
         return total, total - compiling
+
+    @property
+    def processor(self) -> float:
+        """Seconds of the processor so far, of all threads."""
+        return time.process_time() - self._processor
 
 
 def _memory_kb() -> int:
@@ -84,6 +94,7 @@ def ours(case: Case, key: int, draws: int | None) -> Fit:
         post.attrs["start_steps"] + post.attrs["warmup_steps"],
         int(stats["diverging"].sum()),
         _memory_kb(),
+        clock.processor,
     )
 
 
@@ -110,6 +121,7 @@ def numpyro(case: Case, key: int, draws: int | None) -> Fit:
         None,
         int(extra["diverging"].sum()),
         _memory_kb(),
+        clock.processor,
     )
 
 
@@ -158,6 +170,7 @@ def blackjax(case: Case, key: int, draws: int | None) -> Fit:
         int(warmup_leapfrogs.sum()),
         int(divergent.sum()),
         _memory_kb(),
+        clock.processor,
     )
 
 
@@ -166,17 +179,18 @@ def stan(case: Case, key: int, draws: int | None) -> Fit:
 
     Peak memory is that of its largest process.
     """
-    compiling = stan_engine.compile_seconds(case)
+    built = stan_engine.build(case)
     options = {} if draws is None else {"num_warmup": draws, "num_samples": draws}
     draws_of, figures = stan_engine.sample(case, key, options)
     return Fit(
         draws_of,
-        compiling + figures["seconds"],
+        built["seconds"] + figures["seconds"],
         figures["seconds"],
         figures["leapfrogs"],
         figures["warmup_leapfrogs"],
         figures["divergences"],
         figures["memory_kb"],
+        built["processor"] + figures["processor"],
     )
 
 
@@ -184,10 +198,11 @@ ENGINES = {"ours": ours, "numpyro": numpyro, "blackjax": blackjax, "stan": stan}
 
 
 def judge(fit: Fit) -> dict:
-    """The figures of a fit as plain values, with the mean and sd of every quantity."""
+    """The figures of a fit as plain values, with mean, sd and the mean's Monte-Carlo error of every quantity."""
     figures = {name: value for name, value in vars(fit).items() if name != "draws"}
     flat = _columns(fit.draws)
     means = {"mean": {n: float(v.mean()) for n, v in flat.items()}, "sd": {n: float(v.std()) for n, v in flat.items()}}
+    means["mcse"] = {n: float(array_stats.mcse(v, method="mean", chain_axis=0, draw_axis=1)) for n, v in flat.items()}
     return figures | worst(fit.draws) | means
 
 

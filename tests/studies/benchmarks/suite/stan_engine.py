@@ -36,19 +36,19 @@ def environment() -> Path:
     return python
 
 
-def compile_seconds(case: Case) -> float:
-    """Seconds that the C++ build of this program took, built now if it was not before."""
+def build(case: Case) -> dict[str, float]:
+    """Seconds, and those of the processor, that the C++ build of this program took, built now if it was not before."""
     kept = _cache(case) / "build.json"
     if not kept.exists():
         shutil.rmtree(_cache(case), ignore_errors=True)
         kept.parent.mkdir(parents=True)
         answer = _run(case, {"action": "build"})
         kept.write_text(json.dumps(answer))
-    return json.loads(kept.read_text())["seconds"]
+    return json.loads(kept.read_text())
 
 
 def sample(case: Case, key: int, options: dict) -> tuple[dict, dict]:
-    """Draws `(chain, draw, …)` and figures of one fit; call `compile_seconds` before."""
+    """Draws `(chain, draw, …)` and figures of one fit; call `build` before."""
     for fits in _cache(case).glob("httpstan/**/fits"):
         shutil.rmtree(fits)
     with tempfile.TemporaryDirectory() as folder:
@@ -61,7 +61,7 @@ def sample(case: Case, key: int, options: dict) -> tuple[dict, dict]:
 
 def density(case: Case, points: list[dict]) -> list[float]:
     """Stan's log density, with the Jacobian, at points that name every parameter."""
-    compile_seconds(case)
+    build(case)
     return _run(case, {"action": "density", "points": points})["values"]
 
 

@@ -21,17 +21,21 @@ COLUMNS = {
     "bulk_per_sampling": "bulk ESS/s, sampling",
     "tail_per_second": "tail ESS/s, all",
     "tail_per_sampling": "tail ESS/s, sampling",
+    "processor": "seconds of the processor",
+    "bulk_per_processor": "bulk ESS per second of the processor",
     "per_gradient": "bulk ESS per 1000 gradients, draws",
     "per_all_gradients": "the same, warm-up and draws",
     "tail_per_gradient": "tail ESS per 1000 gradients, draws",
     "rhat": "highest R-hat",
     "shift": "largest shift of a mean, sd",
+    "apart": "largest difference from ours, Monte-Carlo errors",
     "divergences": "divergences",
     "memory": "memory, MB",
 }
 RATIOS = {
     "bulk_per_second": "bulk ESS/s, all",
     "bulk_per_sampling": "bulk ESS/s, sampling",
+    "bulk_per_processor": "bulk ESS per second of the processor",
     "per_gradient": "bulk ESS per gradient, draws",
     "per_all_gradients": "the same, warm-up and draws",
 }
@@ -50,8 +54,11 @@ run. It counts as no effective draw; sampling time, R-hat, shift, divergences an
 ratio to a peer that never ended is a bound (>): as if its 4000 draws had been worth 4000 independent ones and ready at
 the limit, and 80 s of it had been compilation. A bound below one leaves open which is faster. Where at least half the
 keys of a peer were stopped, or *stuck* (R-hat above 1.1), no ratio of medians is given: that peer failed, and how fast
-is of no use. A shift is against the median of all fits with R-hat below 1.01, whatever the engine. Memory is that of
-the largest process: all chains for JAX, one of the four chains or their server for Stan."""
+is of no use. A shift is against the median of all fits with R-hat below 1.01, whatever the engine; a difference from
+ours is that of the mean with the same key, in Monte-Carlo errors of both. Memory is that of the largest process: all
+chains for JAX, one of the four chains or their server for Stan. Seconds of the processor are those of all threads and
+processes, compilation included: they compare engines where other work shares the machine, but for what that work takes
+of its caches. Rows from before they were counted have none."""
 TAIL = ("tail_per_second", "tail_per_sampling", "tail_per_gradient")
 STOPPED_DRAWS, COMPILING = 4000, 80.0
 
@@ -70,6 +77,9 @@ def derived(result: Result) -> Figures:
     for kind in ("bulk", "tail"):
         figures[f"{kind}_per_second"] = result[f"{kind}_ess"] / result["seconds"]
         figures[f"{kind}_per_sampling"] = result[f"{kind}_ess"] / result["sampling"]
+    if "processor" in result:
+        figures["processor"] = result["processor"]
+        figures["bulk_per_processor"] = result["bulk_ess"] / result["processor"]
     figures["per_gradient"] = 1000 * result["bulk_ess"] / result["leapfrogs"]
     figures["tail_per_gradient"] = 1000 * result["tail_ess"] / result["leapfrogs"]
     if result["warmup_leapfrogs"] is not None:
@@ -91,6 +101,20 @@ def shifts(results: dict[str, list[Result]]) -> dict[int, float]:
     }
 
 
+def apart(results: dict[str, list[Result]]) -> dict[int, float]:
+    """How far the mean of any quantity lies from ours with the same key, in Monte-Carlo errors of both; by identity."""
+    own = {fit["key"]: fit for fit in results.get("ours", []) if "mcse" in fit}
+    return {
+        id(fit): max(
+            abs(mean - own[fit["key"]]["mean"][name]) / math.hypot(fit["mcse"][name], own[fit["key"]]["mcse"][name])
+            for name, mean in fit["mean"].items()
+        )
+        for engine, fits in results.items()
+        for fit in fits
+        if engine != "ours" and "mcse" in fit and fit["key"] in own
+    }
+
+
 def number(x: float) -> str:
     """Three digits that count, without an exponent."""
     if x > 1e6:
@@ -108,9 +132,11 @@ def cell(values: list[float], form: Callable[[float], str] = number) -> str:
 
 
 def problem_table(results: dict[str, list[Result]]) -> str:
-    lines, apart = [["engine", "keys", *COLUMNS.values(), "stuck", "stopped", "failed"]], shifts(results)
+    lines = [["engine", "keys", *COLUMNS.values(), "stuck", "stopped", "failed"]]
+    between = {"shift": shifts(results), "apart": apart(results)}
     for engine, fits in results.items():
-        figures = [derived(fit) | ({"shift": apart[id(fit)]} if id(fit) in apart else {}) for fit in fits]
+        known = [{n: found[id(fit)] for n, found in between.items() if id(fit) in found} for fit in fits]
+        figures = [derived(fit) | also for fit, also in zip(fits, known, strict=True)]
         forms = {"rhat": "{:.3f}".format}
         cells = [cell([f[c] for f in figures if c in f], forms.get(c, number)) for c in COLUMNS]
         stuck = sum(f.get("rhat", 0.0) > STUCK for f in figures)
@@ -167,7 +193,11 @@ def section(results: list[Result]) -> str:
     if not by_problem:
         return "No results yet."
     limits = ", ".join(f"{limit:g}" for limit in sorted({r["limit"] for r in results}))
-    head = f"{results[-1]['place']}, pystan 3.10; limit {limits} s a fit."
+    places: dict[str, list[str]] = {}
+    for problem, of_engines in by_problem.items():
+        places.setdefault(next(iter(of_engines.values()))[-1]["place"], []).append(f"`{problem}`")
+    said = "; ".join(f"{', '.join(problems)}: {place}" for place, problems in places.items())
+    head = f"{said}; pystan 3.10; limit {limits} s a fit."
     own = [r for r in results if r["engine"] == "ours"]
     parts = [head, f"Of ours: {age(own, ('problem',), ours)}", NOTE, "### Ours over each peer"]
     parts += [

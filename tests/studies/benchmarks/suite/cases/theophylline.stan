@@ -23,9 +23,9 @@ parameters {
   real<lower=0> absorption_spread;
   real<lower=0> elimination_spread;
   real<lower=0> clearance_spread;
-  vector<offset=not_centred[1] * absorption_mean, multiplier=not_centred[1] ? absorption_spread : 1>[subjects] absorption;
-  vector<offset=not_centred[2] * elimination_mean, multiplier=not_centred[2] ? elimination_spread : 1>[subjects] elimination;
-  vector<offset=not_centred[3] * clearance_mean, multiplier=not_centred[3] ? clearance_spread : 1>[subjects] clearance;
+  vector<offset=not_centred[1] * absorption_mean, multiplier=(not_centred[1] ? absorption_spread : 1)>[subjects] absorption;
+  vector<offset=not_centred[2] * elimination_mean, multiplier=(not_centred[2] ? elimination_spread : 1)>[subjects] elimination;
+  vector<offset=not_centred[3] * clearance_mean, multiplier=(not_centred[3] ? clearance_spread : 1)>[subjects] clearance;
   real<lower=0> scale;
 }
 model {

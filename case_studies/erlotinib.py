@@ -1,0 +1,115 @@
+"""Erlotinib against tumours in mice: fitted on controls, a low and a medium dose, forecast at a high one.
+
+A human lung tumour (LXF A677) grows in 30 mice; those of three arms got 6.25, 25 or 100 mg/kg a day, on days 3 to 16.
+Measured were the volume of each tumour and, now and then, the drug in plasma. The six mice at the high dose are new
+members of the population, of whom only their doses are known: four times what any mouse of the fit was given.
+
+Data: A. B. Eigenmann et al., combining nonclinical experiments with translational PKPD modeling to differentiate
+erlotinib and gemcitabine, Mol. Cancer Ther. 15, 3110 (2016), as in the library of chi-drm. There the concentrations are
+said to be in ng/mL. With the doses, in mg, they make sense in µg/mL (mg/L), which they are taken for here.
+"""
+
+from collections.abc import Sequence
+
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+
+import bayes_dasl as bd
+
+from ._data import path_of
+
+ARMS = {"control": "control_growth"} | {arm: f"{arm}_erlotinib_dose" for arm in ("low", "medium", "high")}
+NAMES = {"Tumour volume": "volume", "Plasma concentration": "concentration"}
+UNITS = {"time": "day", "volume": "cm^3", "concentration": "mg/L"}
+
+
+class Tumour(bd.Module):
+    r"""A tumour that grows, first exponentially and then by the same volume a day, and a drug that kills its cells.
+
+    $\dot V = \frac{2 \lambda_0 \lambda_1 V}{2 \lambda_0 V + \lambda_1} - \kappa\, C\, V, \quad
+    \dot a = -\frac{CL}{V_d} a, \quad C = a / V_d$
+
+    Units: V in cm³, a in mg, C in mg/L, time in days.
+    Source: Koch, Walz, Lahu & Schropp, J. Pharmacokinet. Pharmacodyn. 36, 179 (2009), without its transit compartments.
+    """
+
+    exponential: bd.Scalar = bd.field(units="1/day")
+    linear: bd.Scalar = bd.field(units="cm^3/day")
+    kill: bd.Scalar = bd.field(units="L/(mg * day)")
+    clearance: bd.Scalar = bd.field(units="L/day")
+    distribution: bd.Scalar = bd.field(units="L")
+
+    def __call__(self, t, y, u):
+        volume, concentration = y["volume"], y["drug"] / self.distribution
+        grown = 2 * self.exponential * self.linear * volume / (2 * self.exponential * volume + self.linear)
+        return {"volume": grown - self.kill * concentration * volume, "drug": -self.clearance * concentration}
+
+    def observe(self, t, y, u):
+        return {"volume": y["volume"], "concentration": y["drug"] / self.distribution}
+
+
+def table() -> pd.DataFrame:
+    """The rows of all arms, sorted by mouse and time, in the layout of NONMEM."""
+    rows = pd.concat([pd.read_csv(path_of(f"pk/chi_lxf_{name}.csv")).assign(arm=arm) for arm, name in ARMS.items()])
+    rows = rows.rename(columns={"ID": "id", "Time": "time", "Dose": "amt"})
+    return rows.sort_values(["id", "time"]).reset_index(drop=True)
+
+
+def load() -> xr.Dataset:
+    """Volumes and concentrations `(time, subject)` of all mice."""
+    rows = table()
+    rows = rows[rows["Observable"].isin(NAMES)]
+    return bd.from_table(rows, "Value", observable="Observable", subject="id", names=NAMES, units=UNITS)
+
+
+def mice_of(*arms: str) -> list[int]:
+    """The mice of some arms."""
+    rows = table()
+    return sorted(rows.loc[rows["arm"].isin(arms), "id"].unique().tolist())
+
+
+def model_of(mice: Sequence[int], *, alike: bool = False) -> bd.Model:
+    """The model of some of the mice, with the doses that they were given.
+
+    Args:
+        mice: their numbers.
+        alike: whether there is no population: the same numbers for all, but for the volume at the start.
+    """
+
+    def number(low: float, high: float, spread: float = 0.5):
+        typical = bd.between(low, high)
+        return typical if alike else bd.population(typical, dist.HalfNormal(spread))
+
+    rows = table()
+    doses = bd.doses(rows[rows["id"].isin(mice)], into="drug", subject="id", units={"amt": "mg", "time": "day"})
+    tumour = Tumour(
+        exponential=number(0.03, 0.4),
+        linear=number(0.01, 0.4),
+        kill=number(0.01, 1.0),
+        clearance=number(0.2, 6.0),
+        distribution=number(0.05, 1.0),
+    )
+    initial = {"volume": bd.population(bd.between(0.03, 0.4), dist.HalfNormal(0.5)), "drug": 0.0}
+    one = bd.ODE(tumour, initial, Tumour.observe, doses=doses, start=0.0, rtol=1e-4, atol=1e-5, units=UNITS)
+    noise = {
+        "volume": bd.CombinedNoise(additive=bd.between(0.001, 0.05), proportional=bd.between(0.03, 0.4)),
+        "concentration": bd.LogNormalNoise(bd.between(0.1, 1.5)),
+    }
+    return bd.Model(bd.Each(one, doses.members), noise)
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run erlotinib` runs."""
+    data = load()
+    mice = data["subject"].values
+    return bd.Study(
+        name="erlotinib",
+        title="Erlotinib against tumours in mice: the high dose from lower ones",
+        model=model_of(mice),
+        label="population",
+        rivals={"alike": model_of(mice, alike=True)},
+        data=data,
+        split={"subject": mice_of("high")},
+        engine=bd.NUTS(chains=2, draws=300, climbs=4),
+    )

@@ -1,0 +1,1 @@
+"""How well the members of real populations are forecast: later times of known ones, and new ones."""
