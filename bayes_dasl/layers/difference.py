@@ -19,8 +19,8 @@ from ..random import Values, VectorField, is_function
 from ._functions import any_state, check_initial, method_of, named, output_names, several_names
 from ._initial import AbstractFromStates
 from ._start import start_time
-from ._steps import limits, safe_rates
-from .layer import Prediction, predict_rows
+from ._steps import limits
+from .layer import Prediction, predict_rows, shielded
 
 _OFF = 1e-6  # of a step: how far a time of the data may lie beside the grid
 
@@ -106,9 +106,7 @@ class Difference(AbstractFromStates):
         steps = self._steps_up_to(inputs)
         grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
         u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}
-        states = self._states(grid, u)
-        small = [jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)]
-        ok = jnp.all(jnp.stack(small))
+        states, ok = self._states(grid, u)
         states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), states)
         at = jnp.round((inputs.times - inputs.start) / self.length).astype(int)
 
@@ -117,12 +115,12 @@ class Difference(AbstractFromStates):
 
         return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)})
 
-    def _states(self, grid: Array, u: dict[str, Array]) -> dict[str, Any]:
-        """The states at all times of the grid."""
+    def _states(self, grid: Array, u: dict[str, Array]) -> tuple[dict[str, Any], Array]:
+        """The states at all times of the grid, and whether they are numbers that a state may be."""
         field = prepared(self.step)
         initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
 
-        def following(when, y):
+        def following(y, when):
             t, forced = when
             found = named(field(t, y, forced), "the step")
             if set(found) != set(y):
@@ -130,17 +128,14 @@ class Difference(AbstractFromStates):
             for name, value in found.items():
                 if value.shape != y[name].shape:
                     raise ShapeError(f"the step gives '{name}' the shape {value.shape}, not its own {y[name].shape}")
-            return {name: found[name].astype(y[name].dtype) for name in y}
+            return {name: found[name].astype(y[name].dtype) for name in y}, y
 
-        known = lax.stop_gradient(((grid[0], jax.tree.map(lambda v: v[0], u)), initial))
-        closed = eqx.filter_closure_convert(following, *known)
+        def every(initial, when):
+            last, before = lax.scan(following, initial, when)
+            return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
 
-        def advance(y, when):
-            return safe_rates(closed, when, y, known), y
-
-        when = grid[:-1], jax.tree.map(lambda v: v[:-1], u)
-        last, before = lax.scan(advance, initial, when)
-        return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
+        # Of the whole series at once: to guard each step costs several times the step.
+        return shielded(every, _are_states, initial, (grid[:-1], jax.tree.map(lambda v: v[:-1], u)))
 
     def _observed(self, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
         observe = method_of(self.step, self.observe)
@@ -168,3 +163,7 @@ class Difference(AbstractFromStates):
         times, start = np.asarray(inputs.times), float(inputs.start)
         self._refuse_between(times, start)
         return round(float((times[-1] - start) / self.length))
+
+
+def _are_states(states: dict[str, Array]) -> Array:
+    return jnp.all(jnp.stack([jnp.all(jnp.abs(y) < limits(y.dtype)[1]) for y in jax.tree.leaves(states)]))

@@ -1,0 +1,116 @@
+"""Daily flow of the Piscataquis: twenty years forecast from the weather alone, beside SAC-SMA and simpler models.
+
+Run: `uv run python -m tests.studies.hydrology`; what is done is kept, `--table` prints it, `--figure` draws the years
+1996 and 1997 and the last months of 2014.
+
+Each row is a model fitted over ten years (1985–1994) or four (1991–1994), each after a year of spin-up, and judged over
+1995–2014: the mean of its forecast by NSE and KGE, its draws by coverage and CRPS. Seconds are those of the processor
+over the fit, compilation included, and those of the clock, on a machine whose load the row tells.
+"""
+
+import hashlib
+import sys
+import time
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+import xarray as xr
+
+import bayes_dasl as bd
+from case_studies import piscataquis
+
+from . import ROOT
+from .pages import table
+from .provenance import fingerprint, meaning
+from .rows import age, go_on, held, latest
+
+RESULTS = Path(__file__).with_suffix(".jsonl")
+FIGURE = ROOT / "docs" / "assets" / "piscataquis.png"
+BEGINS = {10: (piscataquis.BEGIN, piscataquis.SPUN_UP), 4: ("1990-01-01", "1990-12-31")}
+TASKS = (("catchment", 10), ("catchment", 4), ("bucket", 10))
+TASK = ("model", "years")
+
+
+@cache
+def of_years(years: int) -> bd.Study:
+    begin, until = BEGINS[years]
+    return piscataquis.study(begin, until)
+
+
+def forecast_of(name: str, years: int) -> tuple[xr.DataTree, xr.DataTree, dict[str, float]]:
+    study = of_years(years)
+    wall, cpu = time.perf_counter(), time.process_time()
+    post = bd.fit(study.models[name], study.train, study.engine, key=0, progress=False)
+    took = {"seconds": round(time.perf_counter() - wall), "cpu_seconds": round(time.process_time() - cpu)}
+    return post, bd.forecast(study.models[name], post, study.data, key=0), took
+
+
+def run(name: str, years: int) -> dict:
+    post, fc, took = forecast_of(name, years)
+    test = of_years(years).test
+    scores = bd.score(fc, test).loc["flow"]
+    mean = fc["predictions"]["flow"].mean(("chain", "draw"))
+    without_zeros = test["flow"].where(test["flow"] > 0)
+    return {
+        "model": name,
+        "years": years,
+        **{key: round(value, 4) for key, value in piscataquis.efficiencies(mean, test["flow"]).items()},
+        "nse_above_zero": round(piscataquis.efficiencies(mean, without_zeros)["nse"], 4),
+        "covered": round(float(scores["coverage_90"]), 4),
+        "crps": round(float(scores["crps"]), 4),
+        "verdict": str(bd.diagnose(post).verdict),
+        **took,
+    }
+
+
+@cache
+def code_of(name: str, years: int) -> str:
+    """That of the package behind the model, and of the case study."""
+    study = of_years(years)
+    ours = meaning(Path(piscataquis.__file__).read_text(encoding="utf-8"))
+    behind = fingerprint(bd.fit, bd.forecast, bd.score, study.models[name], study.engine)
+    return hashlib.sha256(f"{behind}\n{ours}".encode()).hexdigest()[:12]
+
+
+def tables() -> str:
+    rows = latest(held(RESULTS), TASK)
+    test = of_years(10).test["flow"]
+    yardstick = piscataquis.efficiencies(piscataquis.sac_sma(), test)
+    lines: list[tuple] = [
+        ("model", "fitted to", "NSE", "KGE", "in 90 % intervals", "CRPS, mm/day", "processor, s", "clock, s (load)"),
+        ("SAC-SMA, as supplied", "", f"{yardstick['nse']:.3f}", f"{yardstick['kge']:.3f}", "", "", "", ""),
+    ]
+    for r in rows:
+        shown = f"{r['nse']:.3f}", f"{r['kge']:.3f}", f"{r['covered']:.1%}", f"{r['crps']:.3f}"
+        lines.append((r["model"], f"{r['years']} years", *shown, r["cpu_seconds"], f"{r['seconds']} ({r['load']:.0f})"))
+    return f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
+
+
+def figure() -> None:
+    import matplotlib.pyplot as plt
+
+    _, fc, _ = forecast_of("catchment", 10)
+    flow, test, other = fc["predictions"]["flow"], of_years(10).test["flow"], piscataquis.sac_sma()
+    drawn, axes = plt.subplots(2, 1, figsize=(9, 6), layout="constrained")
+    for axis, span in zip(axes, (slice("1996-10-01", "1998-09-30"), slice("2014-10-01", "2014-12-31")), strict=True):
+        part = flow.sel(time=span)
+        low, middle, high = np.quantile(part.values.reshape(-1, part.sizes["time"]), [0.05, 0.5, 0.95], axis=0)
+        axis.fill_between(part["time"], low, high, color="C0", alpha=0.25, lw=0, label="90 % interval")
+        axis.plot(part["time"], middle, color="C0", lw=1, label="median")
+        axis.plot(other["time"].sel(time=span), other.sel(time=span), color="C1", lw=1, ls="--", label="SAC-SMA")
+        seen = test.sel(time=span)
+        axis.plot(seen["time"].where(seen > 0), seen.where(seen > 0), "k.", ms=3, label="observed")
+        zero = seen.where(seen == 0, drop=True)
+        if zero.size:
+            axis.plot(zero["time"], np.full(zero.size, low.min()), "kv", ms=5, label="observed as zero", clip_on=False)
+        axis.set(yscale="log", ylabel="flow [mm/day]")
+        axis.legend(frameon=False, ncols=5, fontsize=8, loc="upper left")
+    drawn.savefig(FIGURE, dpi=130)
+
+
+if __name__ == "__main__":
+    if sys.argv[1:] == ["--figure"]:
+        figure()
+    else:
+        go_on(__doc__, RESULTS, range(1), TASK, lambda _: TASKS, run, code_of, tables)
