@@ -32,7 +32,8 @@ class Table:
 
 
 CHI = Source(
-    "https://files.pythonhosted.org/packages/py3/c/chi-drm/chi_drm-1.0.3-py3-none-any.whl",
+    "https://files.pythonhosted.org/packages/29/fa/68eb81523711970e8fc967ae48894981f071e4856e4044e06fba5822cd1f/"
+    "chi_drm-1.0.3-py3-none-any.whl",
     "293f136baaa79c09fa4c9deb7011f39529978e098c0476d109f4effe5013c1b4",
     "BSD-3-Clause",
 )
