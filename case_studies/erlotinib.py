@@ -9,7 +9,7 @@ erlotinib and gemcitabine, Mol. Cancer Ther. 15, 3110 (2016), as in the library 
 said to be in ng/mL. With the doses, in mg, they make sense in µg/mL (mg/L), which they are taken for here.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 import numpyro.distributions as dist
 import pandas as pd
@@ -42,8 +42,8 @@ class Tumour(bd.Module):
 
     def __call__(self, t, y, u):
         volume, concentration = y["volume"], y["drug"] / self.distribution
-        grown = 2 * self.exponential * self.linear * volume / (2 * self.exponential * volume + self.linear)
-        return {"volume": grown - self.kill * concentration * volume, "drug": -self.clearance * concentration}
+        grown = volume * 2 * self.exponential * self.linear / (volume * 2 * self.exponential + self.linear)
+        return {"volume": grown - self.kill * concentration * volume, "drug": -concentration * self.clearance}
 
     def observe(self, t, y, u):
         return {"volume": y["volume"], "concentration": y["drug"] / self.distribution}
@@ -59,7 +59,7 @@ def table() -> pd.DataFrame:
 def load() -> xr.Dataset:
     """Volumes and concentrations `(time, subject)` of all mice."""
     rows = table()
-    rows = rows[rows["Observable"].isin(NAMES)]
+    rows = pd.DataFrame(rows[rows["Observable"].isin(list(NAMES))])
     return bd.from_table(rows, "Value", observable="Observable", subject="id", names=NAMES, units=UNITS)
 
 
@@ -69,7 +69,7 @@ def mice_of(*arms: str) -> list[int]:
     return sorted(rows.loc[rows["arm"].isin(arms), "id"].unique().tolist())
 
 
-def model_of(mice: Sequence[int], *, alike: bool = False) -> bd.Model:
+def model_of(mice: Iterable[float], *, alike: bool = False) -> bd.Model:
     """The model of some of the mice, with the doses that they were given.
 
     Args:
@@ -82,7 +82,9 @@ def model_of(mice: Sequence[int], *, alike: bool = False) -> bd.Model:
         return typical if alike else bd.population(typical, dist.HalfNormal(spread))
 
     rows = table()
-    doses = bd.doses(rows[rows["id"].isin(mice)], into="drug", subject="id", units={"amt": "mg", "time": "day"})
+    doses = bd.doses(
+        pd.DataFrame(rows[rows["id"].isin(list(mice))]), into="drug", subject="id", units={"amt": "mg", "time": "day"}
+    )
     tumour = Tumour(
         exponential=number(0.03, 0.4),
         linear=number(0.01, 0.4),

@@ -39,8 +39,9 @@ class Turnover(bd.Module):
     loss: bd.Scalar = bd.field(units="1/h")
 
     def __call__(self, t, y, u):
-        made = self.baseline * self.half / (self.half + self.drug.concentration(t))
-        return {"activity": self.loss * (made - y["activity"])}
+        concentration = self.drug.concentration(t)
+        made = (1 - concentration / (concentration + self.half)) * self.baseline
+        return {"activity": (made - y["activity"]) * self.loss}
 
     def observe(self, t, y, u):
         return {"cp": self.drug.concentration(t), "pca": y["activity"]}
@@ -72,13 +73,13 @@ def model_of(people: xr.Dataset, *, pooled: bool = False) -> bd.Model:
 
     table = pd.read_csv(path_of(FILE))
     doses = bd.doses(
-        table[table["id"].isin(people["subject"].values)],
+        pd.DataFrame(table[table["id"].isin(people["subject"].values.tolist())]),
         into="depot",
         subject="id",
         lag={"depot": number(0.3, 2.0)},
         units={name: UNITS[name] for name in ("time", "amt")},
     )
-    drug = bd.Compartments(
+    drug = bd.Compartments(  # pyright: ignore[reportCallIssue]
         clearance=number(0.05, 0.4, power=0.75),
         volume=number(4.0, 16.0, power=1.0),
         absorption=number(0.2, 3.0),
