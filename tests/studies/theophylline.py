@@ -29,7 +29,7 @@ NOISES = {"additive": additive, "combined": combined}
 LAST = {"4 samples": 6.0, "3 samples": 8.0, "2 samples": 10.5, "1 sample": 13.0}
 """The last time that is fitted, in h, where so many later samples of each person are left out."""
 SUBJECTS = tuple(f"subject {i}" for i in range(1, 13))
-PEOPLE, SHOWN = "each person in turn", (1.0, 5.0, 9.0, 12.0)
+PEOPLE, SHOWN = "each person in turn", (1.0, 9.0, 12.0)
 TASK = ("noise", "left_out")
 LEVELS = (50, 90)
 
@@ -105,7 +105,7 @@ def figure() -> None:
     import matplotlib.pyplot as plt
 
     data, later = load(), np.linspace(0.0, 25.0, 101)
-    drawn, axes = plt.subplots(2, len(SHOWN), figsize=(10, 5), sharex=True, sharey=True, layout="constrained")
+    drawn, axes = plt.subplots(2, len(SHOWN), figsize=(9, 5), sharex=True, sharey=True, layout="constrained")
     known = fitted("additive", data.sel(time=slice(None, LAST["3 samples"])))
     for person, (above, below) in zip(SHOWN, axes.T, strict=True):
         post = fitted("additive", data.drop_sel(subject=[person]))
