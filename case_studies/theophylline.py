@@ -52,12 +52,13 @@ def model(noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float]
         subjects: whom, all twelve unless given.
     """
     rows = records()
-    doses = bd.doses(rows if subjects is None else rows[rows["ID"].isin(subjects)], "depot", subject="ID")
+    chosen = rows if subjects is None else rows.loc[rows["ID"].isin(list(subjects)), :]
+    doses = bd.doses(chosen, "depot", subject="ID")
     clearance = bd.shared(bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance")
     elimination = bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination")
     layer = bd.Compartments(
-        clearance,
-        clearance / elimination,
+        clearance=clearance,
+        volume=clearance / elimination,
         absorption=bd.shared(bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)), "absorption"),
         doses=doses,
         units={"conc": "mg/L", "time": "h"},
