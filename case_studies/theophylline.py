@@ -56,7 +56,7 @@ def model(noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float]
     doses = bd.doses(chosen, "depot", subject="ID")
     clearance = bd.shared(bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance")
     elimination = bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination")
-    layer = bd.Compartments(
+    layer = bd.Compartments(  # pyright: ignore[reportCallIssue]
         clearance=clearance,
         volume=clearance / elimination,
         absorption=bd.shared(bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)), "absorption"),
