@@ -20,6 +20,9 @@ from ._data import path_of
 NLME = {"elimination": (-2.43, 0.064), "absorption": (0.45, 0.20), "clearance": (-3.21, 0.082)}
 """Logarithms of what is typical, and their standard errors, by nlme."""
 
+ENGINE = bd.NUTS(draws=4000)
+"""Four times the usual draws, which are cheap here: the spread of elimination, which may be zero, mixes slowly."""
+
 
 def records() -> pd.DataFrame:
     """The rows of the table: doses in mg/kg, concentrations in mg/L, times in h, weights in kg."""
@@ -76,4 +79,5 @@ def study() -> bd.Study:
         rivals={"combined": model(combined())},
         data=load(),
         split=8.0,
+        engine=ENGINE,
     )

@@ -16,7 +16,7 @@ import numpy as np
 import xarray as xr
 
 import bayes_dasl as bd
-from case_studies.theophylline import additive, combined, load, model
+from case_studies.theophylline import ENGINE, additive, combined, load, model
 
 from . import ROOT
 from .pages import table
@@ -36,7 +36,7 @@ LEVELS = (50, 90)
 
 def fitted(noise: str, data: xr.Dataset) -> xr.DataTree:
     own = model(NOISES[noise](), data["subject"].values)
-    return bd.fit(own, data, progress=False)
+    return bd.fit(own, data, ENGINE, progress=False)
 
 
 def forecast_of(noise: str, left_out: str) -> tuple[xr.Dataset, xr.DataTree, xr.DataTree]:
@@ -61,6 +61,7 @@ def run(noise: str, left_out: str) -> dict:
     return {
         "noise": noise,
         "left_out": left_out,
+        "draws": ENGINE.draws,
         "n": int(scores["n"]),
         "covered": {str(level): round(scores["n"] * scores[f"coverage_{level}"]) for level in LEVELS},
         "lowest": round(float(min(each)), 4),
