@@ -75,7 +75,7 @@ def run(noise: str, left_out: str) -> dict:
 
 @cache
 def code_of(noise: str, left_out: str) -> str:
-    return fingerprint(bd.fit, bd.forecast, bd.score, bd.NUTS(), model(NOISES[noise]()))
+    return f"{fingerprint(bd.fit, bd.forecast, bd.score, ENGINE, model(NOISES[noise]()))}, {ENGINE.draws} draws"
 
 
 def tables() -> str:
