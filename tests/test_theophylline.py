@@ -1,4 +1,4 @@
-"""The case study of theophylline: what is fitted and left out, and that the model is the closed form that it is to be."""
+"""The case study of theophylline: what is fitted and left out, and that its model is the closed form."""
 
 import jax
 import numpy as np

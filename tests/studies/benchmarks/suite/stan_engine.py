@@ -8,6 +8,7 @@ keeps fits too: they are removed before each fit.
 import hashlib
 import json
 import os
+import resource
 import shutil
 import subprocess
 import sys
@@ -76,7 +77,10 @@ def _run(case: Case, job: dict) -> dict:
         question.write_text(json.dumps(job))
         known = os.environ | {"XDG_CACHE_HOME": str(_cache(case))}
         command = [environment(), HERE / "stan_worker.py", question]
+        before = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2])
         done = subprocess.run(command, capture_output=True, text=True, env=known)
         if done.returncode:
             raise RuntimeError(f"Stan failed on {case.name}: {done.stderr[-2000:]}{done.stdout[-500:]}")
-        return json.loads(answer.read_text())
+        # The worker's chains are processes, which count once they have ended.
+        used = sum(resource.getrusage(resource.RUSAGE_CHILDREN)[:2]) - before
+        return json.loads(answer.read_text()) | {"processor": used}

@@ -82,6 +82,36 @@ def priors() -> dict[str, dist.Distribution]:
     return means | spreads | effects
 
 
+class Subject(bd.Module):
+    """The same equations for one subject; the fields are logarithms."""
+
+    absorption: bd.Scalar
+    elimination: bd.Scalar
+    volume: bd.Scalar
+
+    def __call__(self, t, y, u):
+        absorbed = jnp.exp(self.absorption) * y["gut"]
+        return {"gut": -absorbed, "plasma": absorbed * jnp.exp(-self.volume) - jnp.exp(self.elimination) * y["plasma"]}
+
+
+def as_population() -> tuple[bd.Model, xr.Dataset]:
+    """The same posterior in the words for populations, in which the numbers of subjects are centred as data say.
+
+    The suite does not run it: the peers' programs are not centred.
+    """
+
+    def level(kind):
+        mean, spread = dist.Normal(MEANS[kind], 0.5), dist.HalfNormal(0.5)
+        return bd.shared(bd.varying(bd.dependent(dist.Normal, mean, spread)), kind)
+
+    start = {"gut": bd.varying(DOSE), "plasma": 0.0}
+    observe = lambda t, y, u: {"conc": y["plasma"]}  # noqa: E731
+    one = bd.ODE(Subject(*(level(kind) for kind in KINDS)), start, observe, start=0.0, rtol=1e-6, atol=1e-6)
+    model = bd.Model(bd.Each(one, subject_names()), bd.LogNormalNoise(dist.LogNormal(np.log(0.1), 0.5)))
+    coordinates = {"time": TIMES, "subject": subject_names()}
+    return model, xr.Dataset({"conc": (("time", "subject"), observations())}, coordinates)
+
+
 def case(rtol: float, atol: float) -> Case:
     y = observations()
     scale = dist.LogNormal(np.log(0.1), 0.5)
