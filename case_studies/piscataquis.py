@@ -1,7 +1,7 @@
-"""Daily flow of the Piscataquis in Maine: snow, soil and two reservoirs, fitted on 1981–1994, forecast over 1995–2014.
+"""Daily flow of the Piscataquis in Maine: snow, soil, two reservoirs; fitted on 1981–1994, forecast over 1995–2014.
 
-The fit follows a year of spin-up; the forecast looks at the weather alone, at no flow in between. The SAC-SMA model that
-comes with the data, calibrated by its authors, is a yardstick.
+The fit follows a year of spin-up; the forecast looks at the weather alone, at no flow in between. The SAC-SMA model
+that comes with the data, calibrated by its authors, is a yardstick.
 
 Data: CAMELS catchment 01031500, Piscataquis River near Dover-Foxcroft, 771 km²; A. J. Newman et al., Development of a
 large-sample watershed-scale hydrometeorological data set, Hydrol. Earth Syst. Sci. 19, 209 (2015); weather from Daymet,

@@ -1,7 +1,7 @@
 """Daily flow of the Piscataquis: twenty years forecast from the weather alone, beside SAC-SMA and simpler models.
 
-Run: `uv run python -m tests.studies.hydrology`; what is done is kept, `--table` prints it, `--figure` draws the years
-1996 and 1997 and the last months of 2014.
+Run: `uv run python -m tests.studies.hydrology`; what is done is kept, `--table` prints it, `--figure` draws two
+years and the last months of 2014.
 
 Each row is a model fitted over 14 years (1981–1994), or the last ten or four of them, each after a year of spin-up, and
 judged over 1995–2014: the mean of its forecast by NSE and KGE, its draws by coverage and CRPS. Seconds are those of the
@@ -21,11 +21,12 @@ import bayes_dasl as bd
 from case_studies import piscataquis
 
 from . import ROOT
-from .pages import table
+from .pages import table, write_section
 from .provenance import fingerprint, meaning
 from .rows import age, go_on, held, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
+PAGE = ROOT / "docs" / "case-studies.md"
 FIGURE = ROOT / "docs" / "assets" / "piscataquis.png"
 BEGINS = {
     14: (piscataquis.BEGIN, piscataquis.SPUN_UP),
@@ -118,3 +119,4 @@ if __name__ == "__main__":
         figure()
     else:
         go_on(__doc__, RESULTS, range(1), TASK, lambda _: TASKS, run, code_of, tables)
+        write_section(PAGE, "piscataquis", tables())
