@@ -27,6 +27,7 @@ from .judgement.baselines import BASELINES, score_baselines
 from .judgement.diagnosis import Diagnosis, diagnose
 from .judgement.scores import score
 from .model import Model, check_data
+from .prediction.derived import evaluate
 from .prediction.forecasts import Asked, forecast
 from .prediction.posterior import load, save
 from .reports.document import report
@@ -52,6 +53,8 @@ class Study:
         label: names the model in tables and figures, as the keys of `rivals` name the others.
         title: that of the report.
         source: where the command line finds the study again.
+        derived: a function of the model with numbers in place of all that is unknown, as for `bd.evaluate`, whose
+            values stand in the report: `lambda m: {"half_life": jnp.log(2) / m.layer.vector_field.rate}`.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
     be that of a folder; DataError if the split leaves one side empty, or names no members of the data.
@@ -66,6 +69,7 @@ class Study:
     label: str = "model"
     title: str = ""
     source: str = ""
+    derived: Callable[[Model], Any] | None = None
 
     def __post_init__(self):
         check_name(self.name, "a study")
@@ -111,13 +115,15 @@ class Study:
         return any(model.layer.forcings for model in self.models.values())
 
     def refuse_bad_input(self) -> None:
-        """Check data and shapes for every model, up to the last time of the forecast, before anything is compiled.
+        """Check data and shapes for every model, up to the last time of the forecast, before any fit.
 
         Raises: DataError or ModelError.
         """
         for model in self.models.values():
             check_data(model, self.train)
             model.inputs(forecast_times(self))
+        if self.derived is not None:
+            evaluate(self.model, None, self.derived)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.
@@ -310,6 +316,7 @@ class Run:
         own = self.study.label
         rivals = {name: fc for name, fc in forecasts.items() if name != own}
         write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")
+        of_study = self.study.derived
         page = report(
             posts[own],
             forecasts[own],
@@ -317,6 +324,7 @@ class Run:
             title=self.study.title or self.study.name,
             name=own,
             rivals=rivals,
+            derived=None if of_study is None else evaluate(self.study.model, posts[own], of_study),
         )
         page.save(self.folder / "report.html")
 

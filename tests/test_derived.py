@@ -10,6 +10,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError, ModelError
+from tests.sifting import Sifting
 
 TIMES = np.arange(0.0, 6.0)
 
@@ -33,7 +34,7 @@ DATA = xr.Dataset({"x": ("time", 4 * np.exp(-0.4 * TIMES))}, {"time": ("time", T
 
 @pytest.fixture(scope="module")
 def post():
-    return bd.fit(MODEL, DATA, bd.NUTS(chains=2, draws=100), progress=False)
+    return bd.fit(MODEL, DATA, Sifting(), progress=False)
 
 
 def half_life(model):
@@ -123,7 +124,7 @@ class TestUnobserved:
     def test_is_not_there_where_all_is_observed(self, post):
         model = bd.Model(MODEL.layer, bd.NormalNoise(0.1))
         data = DATA.assign(flux=DATA["x"] * 0.4)
-        found = bd.forecast(model, bd.fit(model, data, bd.NUTS(chains=1, draws=50), progress=False), TIMES)
+        found = bd.forecast(model, bd.fit(model, data, Sifting(), progress=False), TIMES)
         assert "unobserved" not in found.children
 
 

@@ -71,7 +71,7 @@ class TestBouncingBall:
     def test_gradient_of_what_happens_after_bounces(self):
         at = np.array([0.7, 1.9])  # after one and after three bounces
         last = lambda g, b: jnp.sum(solved(ball(Bounce(b), Ball(g)), at).values["height"])  # noqa: E731
-        found, h = jax.grad(last, argnums=(0, 1))(GRAVITY, BOUNCE), 1e-6
+        found, h = jax.jit(jax.grad(last, argnums=(0, 1)))(GRAVITY, BOUNCE), 1e-6
         for i, gradient in enumerate(found):
             ends = [[GRAVITY, BOUNCE], [GRAVITY, BOUNCE]]
             ends[0][i] -= h

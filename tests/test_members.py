@@ -318,7 +318,7 @@ def test_adversarial_members_see_inputs_moved_to_where_data_are_less_likely(line
     # To first order the data lose |slope| by so much at each row; the second order is small here.
     ((name, times),) = problem.movable.items()
     np.testing.assert_array_equal(times, problem.inputs.times)
-    slopes = jax.grad(lambda t: said(problem.moved_to({name: t})))(times)
+    slopes = jax.jit(jax.grad(lambda t: said(problem.moved_to({name: t}))))(times)
     assert float(said(problem) - said(moved)) == pytest.approx(0.02 * float(jnp.abs(slopes).sum()), rel=0.1)
 
 

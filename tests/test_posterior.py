@@ -105,6 +105,15 @@ class TestBelongs:
         other = eqx.tree_at(lambda m: m.layer.initial["hare"], model(), dist.Gamma(2.0, 1.0))
         check_belongs(other, self.post)
 
+    def test_what_is_shared_belongs_by_its_name_wherever_it_stands(self):
+        def shares(layer):
+            rate = bd.shared(dist.LogNormal(0.0, 1.0), "rate")
+            return bd.Model(layer(Growth(rate)), bd.LogNormalNoise(0.1))
+
+        of_steps = shares(lambda growth: bd.Difference(growth, {"hare": 1.0, "lynx": 1.0}))
+        of_rates = shares(lambda growth: bd.ODE(growth, {"hare": 1.0, "lynx": 1.0}))
+        check_belongs(of_steps, posterior(of_rates, draws_by_path(of_rates)))
+
     @pytest.mark.parametrize(
         ("other", "message"),
         [

@@ -244,6 +244,25 @@ def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(tmp_path, monkeypatch):
+    monkeypatch.setattr(study_module, "fit", no_fit)
+    study = dataclasses.replace(quick_study.study(), derived=lambda model: {"half_life": model.layer.nothing})
+    with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
+        study.run(tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
+    given = {}
+    monkeypatch.setattr(
+        study_module, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report("")
+    )
+    study = dataclasses.replace(ran[0].study, derived=lambda model: {"half_life": 0.5 / model.layer.function.rate})
+    Run(study, shutil.copytree(ran[0].folder, tmp_path / "run")).finish()
+    rate = load(ran[0].folder / "posterior.nc")["posterior"]["rate"].values
+    np.testing.assert_allclose(given["half_life"].values, 0.5 / rate, rtol=1e-12)
+
+
 def test_a_gap_in_the_future_of_a_forcing_is_refused_before_any_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
     study = small_study.study()

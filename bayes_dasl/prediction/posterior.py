@@ -1,5 +1,6 @@
 """Draws to and from an xarray.DataTree with ArviZ's groups, and to and from a file."""
 
+import dataclasses
 import hashlib
 import io
 import json
@@ -159,8 +160,16 @@ def pushed_draws(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray
 
 
 def signature(model: Model) -> str:
-    """What a posterior must share with a model: random leaves, their shapes for a member, owners, and observables."""
-    leaves = {path: [list(leaf.shape[len(leaf.dims) :]), leaf.owners] for path, leaf in paths(model).items()}
+    """What a posterior must share with a model: random leaves, their shapes for a member, owners, and observables.
+
+    What is shared is known by its name alone, wherever it stands.
+    """
+    fields = {field.name for field in dataclasses.fields(model)}
+    placed = lambda leaf: leaf.path.partition(".")[0] in fields  # noqa: E731
+    leaves = {
+        path: [list(leaf.shape[len(leaf.dims) :]), leaf.owners if placed(leaf) else "shared"]
+        for path, leaf in paths(model).items()
+    }
     return json.dumps({"leaves": leaves, "observables": sorted(model.observables)}, sort_keys=True)
 
 
