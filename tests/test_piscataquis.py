@@ -132,11 +132,11 @@ def real(shared_file, monkeypatch):
 
 
 def test_the_study(real):
-    """Ten years after one of spin-up, twenty to forecast, daily and without a gap in the weather."""
+    """Fourteen years after one of spin-up, twenty to forecast, daily and without a gap in the weather."""
     data = real.data
     assert np.unique(np.diff(data["time"])) == np.timedelta64(1, "D")
     assert all(bool(np.isfinite(data[name]).all()) for name in piscataquis.FORCINGS)
-    assert int(real.train["flow"].notnull().sum()) == 3652 and int(real.test["flow"].notnull().sum()) == 7305
+    assert int(real.train["flow"].notnull().sum()) == 5113 and int(real.test["flow"].notnull().sum()) == 7305
     dry = data["time"].values[data["flow"].values == 0]
     assert dry.size == 18 and dry.min() == np.datetime64("2014-11-27")
     real.refuse_bad_input()

@@ -134,7 +134,7 @@ class Difference(AbstractFromStates):
             last, before = lax.scan(following, initial, when)
             return jax.tree.map(lambda y, end: jnp.concatenate([y, end[None]]), before, last)
 
-        # Of the whole series at once: to guard each step costs several times the step.
+        # Of the whole series at once: where a step fails the draw is rejected anyway.
         return shielded(every, _are_states, initial, (grid[:-1], jax.tree.map(lambda v: v[:-1], u)))
 
     def _observed(self, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
