@@ -53,8 +53,7 @@ class Study:
         label: names the model in tables and figures, as the keys of `rivals` name the others.
         title: that of the report.
         source: where the command line finds the study again.
-        derived: a function of the model with numbers in place of all that is unknown, as for `bd.evaluate`, whose
-            values stand in the report: `lambda m: {"half_life": jnp.log(2) / m.layer.vector_field.rate}`.
+        derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
     be that of a folder; DataError if the split leaves one side empty, or names no members of the data.
@@ -122,8 +121,7 @@ class Study:
         for model in self.models.values():
             check_data(model, self.train)
             model.inputs(forecast_times(self))
-        if self.derived is not None:
-            evaluate(self.model, None, self.derived)
+        _ = self.derived and evaluate(self.model, None, self.derived)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.
@@ -316,7 +314,6 @@ class Run:
         own = self.study.label
         rivals = {name: fc for name, fc in forecasts.items() if name != own}
         write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")
-        of_study = self.study.derived
         page = report(
             posts[own],
             forecasts[own],
@@ -324,7 +321,7 @@ class Run:
             title=self.study.title or self.study.name,
             name=own,
             rivals=rivals,
-            derived=None if of_study is None else evaluate(self.study.model, posts[own], of_study),
+            derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
         )
         page.save(self.folder / "report.html")
 

@@ -77,7 +77,7 @@ class Chain(bd.Module):
     def _drawn(self, t, expected):
         """Cases of a future fortnight, by chance; the same for the same draw, town and time."""
         size, mean = lax.stop_gradient((jnp.asarray(self.concentration), expected))
-        key = jax.random.key((self.chance * 2**32).astype(jnp.uint32))
+        key = jax.random.key(jnp.asarray(self.chance * 2**32).astype(jnp.uint32))
         for part in (self.town, t):
             key = jax.random.fold_in(key, jnp.asarray(part).astype(jnp.int32))
         one, two = jax.random.split(key)
