@@ -54,7 +54,7 @@ def predictive_groups(
     flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
     along = watched(model, problem.inputs, len(next(iter(flat.values()))), after=PRIOR_DRAWS)
     pusher = Pusher(model, problem.inputs, both, observed=problem.observed, key=key, watched=along)
-    pushed = pusher.whole()
+    pushed = pusher.whole(without=("variance", "noise"))
     health = {"ok": pushed.ok[None, :PRIOR_DRAWS], "steps": pushed.steps[None, :PRIOR_DRAWS]}
     stats = xr.Dataset({name: (("chain", "draw"), v) for name, v in health.items()})
 

@@ -78,7 +78,7 @@ def _over_own(
     for name, every in values.items():
         time, *others = np.nonzero(observed[name].notnull().values)
         at = (rows.places(time, others[-1]), *others)
-        drawn = every[(slice(None), *at)][taken]
+        drawn = every[taken][(slice(None), *at)]
         (along,) = _seen(observed[name], observed[name]).dims
         found[name] = (
             ("chain", "draw", along), drawn.reshape(chains, -1, len(time)), plain_attributes(observed[name].attrs)

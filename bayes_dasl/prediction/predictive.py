@@ -176,11 +176,16 @@ class Pusher:
         """The states of the watched draws at the watched times, NaN where the solver failed."""
         return jax.tree.map(lambda *parts: np.concatenate(parts), *self._states)
 
-    def whole(self) -> Pushed:
-        """What all of its draws predict, in memory."""
-        found = jax.tree.map(lambda a: np.empty((self.draws, *a.shape), a.dtype), self.shapes)
+    def whole(self, without: tuple[str, ...] = ()) -> Pushed:
+        """What all of its draws predict, in memory.
+
+        Args:
+            without: which of "variance" and "noise" nobody will look at: they stay empty.
+        """
+        lean = lambda part: dataclasses.replace(part, **{name: {} for name in without})  # noqa: E731
+        found = jax.tree.map(lambda a: np.empty((self.draws, *a.shape), a.dtype), lean(self.shapes))
         for rows, part in self():
-            for of_all, of_some in zip(jax.tree.leaves(found), jax.tree.leaves(part), strict=True):
+            for of_all, of_some in zip(jax.tree.leaves(found), jax.tree.leaves(lean(part)), strict=True):
                 of_all[rows] = of_some
         return found
 
