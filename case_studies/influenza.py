@@ -7,6 +7,8 @@ Data: Anonymous, Influenza in a boarding school, British Medical Journal 1 (1978
 package outbreaks.
 """
 
+from typing import Any
+
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
@@ -85,7 +87,7 @@ def seir() -> bd.Model:
 
 def reproduction(model: bd.Model) -> dict:
     """How many boys one infects while all others are susceptible: $R_0 = c\\,d$."""
-    equations = model.layer.vector_field
+    equations: Any = model.layer.vector_field  # pyright: ignore[reportAttributeAccessIssue]
     return {"R0": equations.contact * equations.ill}
 
 

@@ -8,6 +8,8 @@ Data: cases, births and people of each town by the fortnight, from the R package
 Source: Finkenstädt & Grenfell (2000); Bjørnstad, Finkenstädt & Grenfell (2002).
 """
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -41,14 +43,14 @@ class Chain(bd.Module):
     $i_k = i\,(N_k / 100\,000)^a$ infectious people.
     """
 
-    contact: bd.Scalar
-    season: jax.Array
+    contact: Any
+    season: Any
     reporting: bd.Scalar
-    drift: bd.Scalar = bd.field(units="1/year")
-    imported: bd.Scalar = bd.field(units="people")
     attraction: bd.Scalar
     concentration: bd.Scalar
-    chance: bd.Scalar  # of which the random numbers of a draw's future are made
+    chance: Any  # of which the random numbers of a draw's future are made
+    drift: bd.Scalar = bd.field(units="1/year")
+    imported: bd.Scalar = bd.field(units="people")
     town: bd.Scalar = 0.0
     middle: float = 0.0
 
@@ -144,13 +146,13 @@ def as_known_at(data: xr.Dataset, origin: int, *, years: float = 6.0, ahead: int
     ill = reported / held["people"]
     sums = {"born": held["births"] / held["people"], "ill": ill, "ill_later": tau * ill}
     before = {name: (share.cumsum("time") - share).assign_attrs(units="") for name, share in sums.items()}
-    return held.assign(
-        cases=rows["cases"].where(number > 0),
-        reported=reported,
-        before=reported.shift(time=1, fill_value=0.0),
-        known=known.astype(float),
-        **before,
-    )
+    found = {
+        "cases": rows["cases"].where(number > 0),
+        "reported": reported,
+        "before": reported.shift(time=1, fill_value=0.0),
+        "known": known.astype(float),
+    }
+    return held.assign(found | before)
 
 
 def known(data: xr.Dataset) -> xr.Dataset:
@@ -206,9 +208,9 @@ def model(data: xr.Dataset) -> bd.Model:
         data: what `as_known_at` returned.
     """
     chain, susceptible = unknowns(data)
-    layer = bd.Difference(
+    layer = bd.Difference(  # pyright: ignore[reportCallIssue]
         chain,
-        initial={"susceptible": susceptible, "reported": 0.0},
+        initial={"susceptible": susceptible, "reported": 0.0},  # pyright: ignore[reportCallIssue]
         observe=Chain.cases,
         forcings=FORCINGS,
         length=FORTNIGHT,
