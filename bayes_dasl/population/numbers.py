@@ -151,16 +151,16 @@ class Over:
     def size(self) -> int:
         return self.members if self.groups is None else len(self.groups.labels)
 
-    def of_each(self, values: Any, what: str) -> np.ndarray:
-        """What is known of each member, or of each group.
+    def of_each(self, values: Any, what: str) -> Any:
+        """What is known of each member, which may be traced, or of each group.
 
         Raises: ModelError for as many as there are not, or members of one group of which it differs.
         """
-        values, groups = np.asarray(values), self.groups
         if len(values) != self.members:
             raise ModelError(f"there are {self.members} members, but {len(values)} {what}")
-        if groups is None:
+        if (groups := self.groups) is None:
             return values
+        values = np.asarray(values)
         own = values[groups.first]
         for at in np.flatnonzero(np.any((own[np.asarray(groups.of)] != values).reshape(len(values), -1), axis=1))[:1]:
             raise ModelError(
@@ -197,7 +197,7 @@ def _drawn(one: Any, over: Over) -> Any:
 def _gathered(leaf: Varying, over: Over, name: str = "") -> Dependent:
     """A number of each group, under the name that it is shared by, where each member of the group stands."""
     groups: Any = leaf.by
-    at = over.of_each(groups.of, f"values of '{groups.dim}'")
+    at = np.asarray(over.of_each(groups.of, f"values of '{groups.dim}'"))
     own = _drawn(leaf.one, Over(over.members, groups))
     return Dependent(Gathered(groups, tuple(at.tolist())), {groups.dim: Shared(own, name) if name else own}, ())
 
