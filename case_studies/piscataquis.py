@@ -275,5 +275,5 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         rivals={"bucket": bd.Model(driven(bucket, {"store": 100.0}), {"flow": scattered()})},
         data=spun_up(load(), begin, until),
         split=SPLIT,
-        engine=bd.NUTS(chains=2, draws=300, climbs=4),
+        engine=bd.NUTS(chains=2, draws=600, climbs=4),
     )
