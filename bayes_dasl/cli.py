@@ -130,7 +130,8 @@ def _load_run(folder: Path) -> Run:
 def list_studies() -> None:
     """Name the case studies."""
     for name, path in _study_files().items():
-        first = path.read_text(encoding="utf-8").lstrip().removeprefix('"""').split("\n", 1)[0].removesuffix('"""')
+        first = path.read_text(encoding="utf-8").lstrip().removeprefix("r").removeprefix('"""').split("\n", 1)[0]
+        first = first.removesuffix('"""')
         console.print(f"[bold]{name}[/]  {escape(first)}")
 
 

@@ -87,6 +87,7 @@ def test_list_names_the_case_studies(monkeypatch, tmp_path):
     assert result.exit_code == 0
     assert "my-pond  A pond [2024].\n" in result.stdout
     assert "lynx-hare  Lynx and hare pelts" in result.stdout
+    assert "influenza  Influenza in a boarding school" in result.stdout  # whose docstring is a raw one
     assert "hidden" not in result.stdout
 
 
