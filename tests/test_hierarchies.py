@@ -210,7 +210,7 @@ def test_one_network_in_two_places():
         numpyro.sample("obs", dist.Normal(mean, numpyro.sample("noise", dist.HalfNormal(1.0))), obs=y)
 
     theirs = by_hand(hand)
-    assert_the_same(post["posterior"]["noise.scale"].values, theirs["noise"])
+    assert_the_same(post["posterior"]["scale"].values, theirs["noise"])
     assert_the_same(post["conditional_mean"]["y"].values, theirs["mean"])
 
 
