@@ -11,7 +11,6 @@ persistence.
 """
 
 import argparse
-import hashlib
 from functools import cache
 from pathlib import Path
 
@@ -24,7 +23,7 @@ from case_studies import measles
 
 from . import ROOT
 from .pages import table
-from .provenance import fingerprint, meaning
+from .provenance import fingerprint_with
 from .rows import age, held, keep, lacking, latest
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
@@ -93,9 +92,8 @@ def quantiles_of(fc: xr.DataTree, town: str) -> np.ndarray:
 
 @cache
 def code_of(origin: str, town: str) -> str:
-    equations = hashlib.sha256(meaning(Path(measles.__file__).read_text(encoding="utf-8")).encode()).hexdigest()[:6]
     models = measles.model(example()), measles.reconstructed(example())
-    return f"{fingerprint(bd.fit, bd.forecast, bd.score, score_baselines, models, ENGINE)}-{equations}"
+    return fingerprint_with(measles, score_baselines, models, ENGINE)
 
 
 @cache

@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from . import ROOT
@@ -32,6 +33,14 @@ def fingerprint(*parts: Any) -> str:
     they stood when the process first asked. Comments, docstrings and layout do not count.
     """
     return code_hash(_graph(), modules_of(*parts))
+
+
+def fingerprint_with(case_study: ModuleType, *parts: Any) -> str:
+    """A fingerprint of fits, forecasts, scores and what else is in the parts, and of the case study behind them."""
+    import bayes_dasl as bd  # not above: who measures another checkout imports that first
+
+    said = meaning(Path(str(case_study.__file__)).read_text(encoding="utf-8"))
+    return f"{fingerprint(bd.fit, bd.forecast, bd.score, *parts)}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
 def code_hash(graph: Graph, modules: Iterable[str]) -> str:

@@ -15,8 +15,9 @@ import bayes_dasl as bd
 from case_studies import erlotinib
 
 from ..pages import table
+from ..provenance import fingerprint_with
 from ..rows import Row, age, go_on, held, latest
-from .members import code, judged, sampled, summary
+from .members import judged, sampled, summary
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 ARMS = ("control", "low", "medium", "high")
@@ -47,7 +48,9 @@ def run(model: str, arm: str) -> Row:
 
 @cache
 def code_of(model: str, arm: str) -> str:
-    return code(erlotinib, ENGINE, erlotinib.model_of(parts(arm)[0]["subject"].values, alike=model == "alike"))
+    return fingerprint_with(
+        erlotinib, ENGINE, erlotinib.model_of(parts(arm)[0]["subject"].values, alike=model == "alike")
+    )
 
 
 def tables() -> str:

@@ -1,9 +1,6 @@
 """What the intervals of a forecast hold of the data of each member."""
 
-import hashlib
 from collections.abc import Sequence
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -11,7 +8,6 @@ import xarray as xr
 
 import bayes_dasl as bd
 
-from ..provenance import fingerprint, meaning
 from ..rows import Row
 
 SCORES = ("coverage_50", "coverage_90", "crps", "log_score")
@@ -65,9 +61,3 @@ def summary(rows: list[Row], observables: Sequence[str]) -> tuple[object, ...]:
     few = sum(2 * held <= of for held, of in members.values())
     crps = f"{mean('crps'):.3g}" if len(observables) == 1 else ""
     return number, f"{mean('coverage_50'):.0%}", f"{inside / number:.1%}", crps, f"{few} of {len(members)}"
-
-
-def code(case_study: ModuleType, *parts: Any) -> str:
-    """A fingerprint of the package's code behind some parts, and of the case study that builds its model."""
-    said = meaning(Path(str(case_study.__file__)).read_text(encoding="utf-8"))
-    return f"{fingerprint(bd.fit, bd.forecast, bd.score, *parts)}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"

@@ -16,8 +16,9 @@ import bayes_dasl as bd
 from case_studies import warfarin
 
 from ..pages import table
+from ..provenance import fingerprint_with
 from ..rows import Row, age, go_on, held, latest
-from .members import code, judged, sampled, summary
+from .members import judged, sampled, summary
 
 RESULTS = Path(__file__).with_suffix(".jsonl")
 FOLDS = 4
@@ -58,7 +59,7 @@ def tasks(fold: int) -> list[tuple]:
 
 @cache
 def code_of(model: str, held_out: str, fold: int) -> str:
-    return code(warfarin, ENGINE, warfarin.model_of(parts(held_out, fold)[0], pooled=model == "pooled"))
+    return fingerprint_with(warfarin, ENGINE, warfarin.model_of(parts(held_out, fold)[0], pooled=model == "pooled"))
 
 
 def tables() -> str:

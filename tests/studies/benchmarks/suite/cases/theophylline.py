@@ -8,7 +8,9 @@ best for these data.
 
 import os
 from pathlib import Path
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
@@ -79,6 +81,22 @@ def level(kind: str):
     return bd.shared(bd.varying(bd.dependent(dist.Normal, mean, spread)), kind)
 
 
+def levels_by_hand(subjects: int) -> list[jax.Array]:
+    """The logarithms of the rates of all subjects, in plain NumPyro."""
+    each = []
+    for kind in KINDS:
+        mean = numpyro.sample(f"{kind}_mean", dist.Normal(MEANS[kind], 1.0))
+        spread = numpyro.sample(f"{kind}_spread", dist.HalfNormal(1.0))
+        each.append(numpyro.sample(kind, dist.Normal(mean, spread).expand([subjects]).to_event(1)))
+    return each
+
+
+def given(doses: np.ndarray, times: np.ndarray, conc: np.ndarray) -> dict[str, Any]:
+    """What Stan's programs are given of the data and priors."""
+    known = {"n": times.shape[1], "subjects": len(doses), "ts": times.tolist(), "y": conc.tolist()}
+    return known | {"dose": doses.tolist(), "means": list(MEANS.values()), "not_centred": [0, 1, 0]}
+
+
 def case(rtol: float, atol: float) -> Case:
     subjects, doses, times, conc = table()
     field = Oral(*(level(kind) for kind in KINDS))
@@ -86,11 +104,7 @@ def case(rtol: float, atol: float) -> Case:
     model = bd.Model(bd.Each(one, subjects), bd.NormalNoise(dist.HalfNormal(2.0)))
 
     def by_hand():
-        each = []
-        for kind in KINDS:
-            mean = numpyro.sample(f"{kind}_mean", dist.Normal(MEANS[kind], 1.0))
-            spread = numpyro.sample(f"{kind}_spread", dist.HalfNormal(1.0))
-            each.append(numpyro.sample(kind, dist.Normal(mean, spread).expand([len(subjects)]).to_event(1)))
+        each = levels_by_hand(len(subjects))
         noise = numpyro.sample("scale", dist.HalfNormal(2.0))
         predicted = []
         for i in range(len(subjects)):
@@ -100,8 +114,7 @@ def case(rtol: float, atol: float) -> Case:
             predicted.append(states[:, 1] * jnp.exp(own[1] - own[2]))
         numpyro.sample("y", dist.Normal(jnp.stack(predicted), noise), obs=conc)
 
-    known = {"n": times.shape[1], "subjects": len(subjects), "ts": times.tolist(), "y": conc.tolist()}
-    known |= {"dose": doses.tolist(), "means": list(MEANS.values()), "not_centred": [0, 1, 0]}
+    known = given(doses, times, conc)
     known |= {"rtol": rtol, "atol": atol, "max_steps": MAX_STEPS}
     title = "Theophylline, 12 subjects, 43 parameters"
     return Case("theophylline", title, model, dataset(subjects, times, conc), by_hand, known, PARAMETERS)
