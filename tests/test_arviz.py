@@ -12,7 +12,7 @@ from scipy.stats import lognorm, norm
 from sifting import Sifting
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.importance import stored_log_likelihood, told_apart
+from bayes_dasl._statistics.importance import stored_log_likelihood
 from bayes_dasl.errors import ModelError
 from bayes_dasl.prediction.posterior import fitted_observables
 
@@ -225,16 +225,6 @@ def test_a_chain_that_stands_still_can_be_stacked():
         }
     )
     assert np.mean(bd.stack(tree)["posterior"]["mean"].values < 1) > 0.95
-
-
-def test_log_densities_that_differ_or_are_infinite_stay():
-    densities = np.random.default_rng(0).normal(size=(50, 3))
-    assert told_apart(densities) is densities
-    densities[:, 1], densities[:, 2] = -2.0, -np.inf
-    apart = told_apart(densities)
-    np.testing.assert_array_equal(apart[:, [0, 2]], densities[:, [0, 2]])
-    assert len(np.unique(apart[:, 1])) == 50
-    np.testing.assert_allclose(apart[:, 1], -2.0, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", ["joint", "datum", "a_datum", "a_time"])

@@ -3,38 +3,13 @@
 import json
 
 import numpy as np
-import numpyro.distributions as dist
 import pytest
 import xarray as xr
 from scipy import stats
 
-from bayes_dasl._statistics.distributions import chosen_bounds
 from bayes_dasl.judgement.posterior_findings import posterior_findings
 
 DRAWS, PRIOR_DRAWS = 2000, 500
-
-
-@pytest.mark.parametrize(
-    ("prior", "bounds"),
-    [
-        (dist.Uniform(0.0, 5.0), {"lower": 0.0, "upper": 5.0}),
-        (dist.Uniform(-1.0, 1.0).expand([3]).to_event(1), {"lower": -1.0, "upper": 1.0}),
-        (dist.Uniform(0.0, np.array([1.0, 2.0])).to_event(1), {"lower": 0.0, "upper": [1.0, 2.0]}),
-        (dist.TruncatedNormal(1.0, 1.0, low=0.5), {"lower": 0.5}),
-        (dist.TruncatedNormal(1.0, 1.0, high=2.0), {"upper": 2.0}),
-        (dist.TruncatedNormal(1.0, 1.0, low=0.0, high=2.0), {"lower": 0.0, "upper": 2.0}),
-        (dist.TruncatedNormal(1.0, 1.0, low=0.0), {}),
-        (dist.HalfNormal(1.0), {}),
-        (dist.HalfCauchy(1.0), {}),
-        (dist.LogNormal(0.0, 2.0), {}),
-        (dist.Exponential(1.0), {}),
-        (dist.Beta(2.0, 2.0), {}),
-        (dist.Normal(0.0, 1.0), {}),
-        (dist.Dirichlet(np.ones(3)), {}),
-    ],
-)
-def test_a_support_is_no_bound_that_one_has_chosen(prior, bounds):
-    assert chosen_bounds(prior) == bounds
 
 
 def leaning(draws, prior, bounds):

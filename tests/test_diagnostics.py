@@ -12,7 +12,6 @@ from arviz_stats import bfmi, ess, rhat
 from scipy.optimize import brentq
 from trees import make_fc, make_post
 
-from bayes_dasl._statistics.convergence import allowance
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Kept, Proposals, point_estimate
 from bayes_dasl.judgement.diagnosis import Diagnosis, Finding, diagnose
@@ -104,11 +103,6 @@ def test_the_worst_of_many_quantities_may_be_worse_by_chance():
     assert float(finding.message.split()[1]) > 1.01
     assert finding.level == "good"
     assert "good below 1.014 for 200 of them" in finding.message
-
-
-def test_of_few_quantities_nothing_more_is_allowed():
-    assert [allowance(number, 8) for number in (1, 2, 10)] == [1.0, 1.0, 1.0]
-    assert 1.3 < allowance(200, 8) < 1.4 < allowance(1000, 8) < 1.6
 
 
 def test_figures_agree_with_arviz():

@@ -18,7 +18,6 @@ from scipy import stats
 from seldom import seldom
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.convergence import nested_rhat
 from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
 from bayes_dasl.inference.many_chain.population import CHUNK, Population
@@ -203,19 +202,6 @@ def test_chains_that_do_not_mix_have_a_large_nested_rhat():
     assert result.facts["nested_rhat"] > 1.5
     negative = (result.positions[..., 0] < 0).mean(axis=1)
     assert set(np.round(negative)) == {0.0, 1.0}
-
-
-def test_nested_rhat_of_known_draws():
-    rng = np.random.default_rng(0)
-    mixed = rng.normal(size=(64, 20, 3))
-    assert 1 <= nested_rhat(mixed, 8) < 1.01
-    # Slow chains from dispersed points: random walks that hardly move.
-    slow = 2 * rng.normal(size=(8, 1, 1)).repeat(8, axis=0) + 0.05 * rng.normal(size=(64, 20, 1)).cumsum(axis=1)
-    assert nested_rhat(np.dstack([mixed, slow]), 8) > 2
-    # Superchains one standard deviation apart: the variance of all is about twice that within.
-    apart = mixed + np.where(np.arange(64) // 8 % 2, 1.0, -1.0)[:, None, None]
-    assert nested_rhat(apart, 8) == pytest.approx(np.sqrt(2), rel=0.1)
-    assert nested_rhat(np.dstack([mixed, np.ones((64, 20))]), 8) == np.inf
 
 
 @pytest.mark.parametrize("method", seldom(["chees", "meads"], "meads"))

@@ -13,8 +13,6 @@ from numpyro.handlers import seed, substitute, trace
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._jax.keys import as_key, printable
-from bayes_dasl._statistics.distributions import describe_distribution
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.priors import _sample, draw_prior
 from bayes_dasl.random import is_random, paths, realise, sample
@@ -245,50 +243,3 @@ class TestBetween:
     def test_refuses(self, args, message):
         with pytest.raises(ModelError, match=message):
             bd.between(*args)
-
-
-@pytest.mark.parametrize(
-    ("distribution", "text"),
-    [
-        (dist.LogNormal(-0.6, 0.512), "LogNormal(-0.6, 0.512)"),
-        (dist.HalfNormal(2.0), "HalfNormal(2)"),
-        (dist.Normal(0.0, 0.5).expand((2, 3)).to_event(2), "Normal(0, 0.5)"),
-        (dist.Normal(jnp.asarray([0.0, 1.0]), 0.5), "Normal(0…1, 0.5)"),
-        (dist.TruncatedNormal(1.0, 0.5, low=0.0), "Normal(1, 0.5), > 0"),
-        (dist.TruncatedNormal(1.0, 0.5, high=2.0), "Normal(1, 0.5), < 2"),
-        (dist.TruncatedNormal(1.0, 0.5, low=0.0, high=2.0), "Normal(1, 0.5), > 0 and < 2"),
-        (dist.Uniform(0.0, 2.0), "Uniform(0, 2)"),
-    ],
-)
-def test_a_prior_in_words(distribution, text):
-    assert describe_distribution(distribution) == text
-
-
-@pytest.mark.usefixtures("unchecked")
-class TestKeys:
-    @pytest.mark.parametrize(
-        "key", [7, np.int64(7), np.uint8(7), jnp.asarray(7), jax.random.key(7), jax.random.PRNGKey(7)]
-    )
-    def test_a_whole_number_or_a_key(self, key):
-        assert as_key(key) == jax.random.key(7)
-
-    @pytest.mark.parametrize("key", [1.0, True, "7", None, jax.random.split(jax.random.key(0)), np.zeros(3, "uint32")])
-    def test_refuses_anything_else(self, key):
-        with pytest.raises(ModelError, match="key must be a whole number"):
-            as_key(key)
-
-    def test_whole_numbers_of_any_size_are_keys_of_their_own(self):
-        numbers = [0, 1, -1, -2, 2**32, 2**32 + 1, 2**63 - 1, 2**63, -(2**63), 2**64, 2**64 + 1, 10**30, -(10**30)]
-        keys = {tuple(jax.random.key_data(as_key(number)).tolist()) for number in numbers}
-        assert len(keys) == len(numbers)
-        assert as_key(2**40) == jax.random.key(2**40)
-        assert as_key(np.uint64(2**63)) == as_key(2**63)
-
-    def test_a_file_can_hold_them_all(self):
-        assert printable(2**62) == 2**62 and printable(2**63) == str(2**63) and printable(np.int8(-3)) == -3
-        assert printable(jax.random.PRNGKey(5)) == printable(jax.random.key(5))
-
-    def test_printable_tells_keys_apart(self):
-        shown = [printable(k) for k in (7, np.int64(8), jax.random.key(7), jax.random.key(8))]
-        assert shown[:2] == [7, 8]
-        assert len(set(shown)) == 4

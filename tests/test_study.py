@@ -2,9 +2,7 @@
 
 import contextlib
 import dataclasses
-import errno
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +18,6 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl import study as study_module
-from bayes_dasl._runs.files import replacing, write_text
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.study import Run, forecast_times, future_times
@@ -299,46 +296,6 @@ def test_future_times():
     found = future_times(small_study.study(), 18.3, 6.1)
     np.testing.assert_allclose(found, [0, 1, 2, 3, 4, 5, 6, 6.1, 7, 8, 9, 12.2, 18.3])
     assert future_times(small_study.study(), 0.9, 0.1).size == 19  # neither 0 nor what rounding makes of it twice
-
-
-# ---- files
-
-
-def test_replacing_takes_the_place_of_the_file_at_the_end(tmp_path):
-    path = tmp_path / "new" / "file"
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-        assert temporary.parent == path.parent
-        assert not path.exists()
-    assert path.read_text() == "new"
-    assert list(path.parent.iterdir()) == [path]
-    mask = os.umask(0)
-    os.umask(mask)
-    assert path.stat().st_mode & 0o777 == 0o666 & ~mask
-
-
-@pytest.mark.parametrize(
-    ("error", "seen"),
-    [(OSError(errno.ENOSPC, "No space left on device"), WriteError), (OSError("no more"), WriteError),
-     (KeyboardInterrupt(), KeyboardInterrupt), (ZeroDivisionError(), ZeroDivisionError)],
-    ids=["full", "without a number", "stopped", "our fault"],
-)  # fmt: skip
-def test_replacing_leaves_the_older_file_where_writing_fails(tmp_path, error, seen):
-    path = write_text(tmp_path / "file", "old")
-    with pytest.raises(seen), replacing(path) as temporary:
-        temporary.write_text("half")
-        raise error
-    assert path.read_text() == "old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
-    (tmp_path / "taken").write_text("mine")
-    with pytest.raises(WriteError, match=r"cannot write .*taken/file: .*taken is a file, not a folder"):
-        write_text(tmp_path / "taken" / "file", "text")
-    with pytest.raises(WriteError, match="Not a directory"):
-        write_text(tmp_path / "taken" / "deeper" / "file", "text")
-    assert (tmp_path / "taken").read_text() == "mine"
 
 
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")

@@ -52,7 +52,7 @@ MUTANTS = (
         "a JAX key printed as its last number", "bayes_dasl/_jax/keys.py",
         "str(jax.random.key_data(as_key(key)).tolist())",
         "int(jax.random.key_data(as_key(key))[-1])",
-        ("tests/test_random.py::TestKeys",),
+        ("tests/test_keys.py::TestKeys",),
     ),
     Mutant(
         "a checkpoint's digest is not compared", "bayes_dasl/_runs/journal.py",
@@ -217,20 +217,20 @@ MUTANTS = (
         "chains dealt out among superchains", "bayes_dasl/_statistics/convergence.py",
         "numbers = np.arange(superchains).repeat(len(draws) // superchains)",
         "numbers = np.tile(np.arange(superchains), len(draws) // superchains)",
-        ("tests/test_many_chain.py::test_nested_rhat_of_known_draws",),
+        ("tests/test_convergence.py::test_nested_rhat_of_known_draws",),
     ),
     Mutant(
         "k-hat good below 0.8", "bayes_dasl/_statistics/importance.py",
         "_LARGEST_PARETO_K = 0.7",
         "_LARGEST_PARETO_K = 0.8",
-        ("tests/test_update.py::test_fewer_draws_must_have_a_thinner_tail",),
+        ("tests/test_importance.py::test_fewer_draws_must_have_a_thinner_tail",),
     ),
     Mutant(
         "copies of a draw weigh as one", "bayes_dasl/_statistics/importance.py",
         "_normalised(smoothed + np.log(repeats))",
         "_normalised(smoothed)",
-        ("tests/test_update.py::test_draws_that_stand_twice_do_not_look_like_a_tail",
-         "tests/test_update.py::test_weights_are_those_of_arviz_and_draws_keep_their_order"),
+        ("tests/test_importance.py::test_draws_that_stand_twice_do_not_look_like_a_tail",
+         "tests/test_importance.py::test_weights_are_those_of_arviz_and_draws_keep_their_order"),
     ),
     Mutant(
         "stacking weights in the order of their rank", "bayes_dasl/revision/stacking.py",

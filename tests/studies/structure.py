@@ -19,6 +19,9 @@ What is counted:
   other engine lives there. An `__init__` that hands it on is counted apart: that is the export which each engine needs.
 - *Reaches around the problem*: places below `inference` that read `.model`, `.inputs` or `.observed` of something
   called `problem`, and in how many files.
+- *Private names that tests import*: names below a module or of a name that begins with `_`, one for each import in a
+  file directly in `tests`. Those of *a room's own tests* are of the top-level room in which a module is called as the
+  test file is (`test_keys.py` and `_jax/keys.py`; an `s` at the end aside).
 - *The problem through a run of NUTS*: see `problem_walk.py`.
 """
 
@@ -129,7 +132,26 @@ def reaches(sources: Sources) -> Iterator[tuple[str, str]]:
                         yield path, node.attr
 
 
-def counts(sources: Sources, details: bool = False) -> Counts:
+def private_imports(tests: Sources) -> Iterator[tuple[str, str]]:
+    """File and dotted name of each import of a private name by the test files themselves."""
+    for path, text in tests.items():
+        if path.count("/") == 1:
+            for node in ast.walk(ast.parse(text)):
+                for alias in node.names if isinstance(node, ast.ImportFrom | ast.Import) else ():
+                    name = ".".join(filter(None, (getattr(node, "module", None), alias.name)))
+                    if name.startswith(f"{PACKAGE}.") and "._" in name:
+                        yield path, name
+
+
+def is_own(test: str, name: str, sources: Sources) -> bool:
+    """Whether a test file is called as some module of the room that the name is from."""
+    room = f"{PACKAGE}/{name.split('.')[1]}"
+    files = [path for path in sources if path == f"{room}.py" or path.startswith(f"{room}/")]
+    modules = {Path(path).stem.strip("_") for path in files} | {Path(room).name.strip("_")}
+    return Path(test).stem.removeprefix("test_").rstrip("s") in {module.rstrip("s") for module in modules}
+
+
+def counts(sources: Sources, tests: Sources, details: bool = False) -> Counts:
     graph = Graph(sources)
     arrows = graph.without_packages()
     rooms = {path.split("/")[1] for path in sources} - {"__init__.py"}
@@ -137,7 +159,11 @@ def counts(sources: Sources, details: bool = False) -> Counts:
     largest = max(lines, key=lambda path: lines[path])
     number, longest, named, around = sum(map(len, arrows.values())), chain(arrows), naming(sources), [*reaches(sources)]
     of_files = {name: len(files) for name, (files, _) in named.items()}
+    private = [*private_imports(tests)]
+    foreign = [(test, name) for test, name in private if not is_own(test, name, sources)]
     if details:
+        for test, name in foreign:
+            print(f"{test} imports {name}")
         print("longest chain:", " → ".join(_short(path) for path in longest))
         for name, (files, handing) in named.items():
             print(f"{name}: {', '.join(map(_short, files)) or 'nowhere'}; handed on by {len(handing)}")
@@ -159,6 +185,8 @@ def counts(sources: Sources, details: bool = False) -> Counts:
         ),
         "`__init__` files that hand it on": f"{max(len(handing) for _, handing in named.values())}",
         "reaches of `inference` around the problem (files)": f"{len(around)} ({len({path for path, _ in around})})",
+        "private names that tests import: all": f"{len(private)}",
+        "private names that tests import: other than a room's own tests": f"{len(foreign)}",
     }
 
 
@@ -170,9 +198,9 @@ def counted(name: str | None, *, still: bool, details: bool) -> Counts:
     """The counts of a revision, or of the working tree."""
     if name is None:
         found, sources = {}, working_tree(ROOT, PACKAGE)
-        return counts(sources, details) | ({} if still else walk(ROOT))
+        return counts(sources, working_tree(ROOT, "tests"), details) | ({} if still else walk(ROOT))
     sources = revision(ROOT, PACKAGE, name)
-    found = counts(sources, details)
+    found = counts(sources, revision(ROOT, "tests", name), details)
     if not still:
         with tempfile.TemporaryDirectory() as folder:
             for path, text in sources.items():
