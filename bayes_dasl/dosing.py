@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .data.columns import as_coordinate
-from .data.events import UNKNOWN, Doses as Read, read_doses
+from .data.dose_records import UNKNOWN, DoseArrays, read_doses
 from .data.frames import Frame, Source
 from .errors import ModelError
 from .layers.doses import Doses, Given, Steady
@@ -76,7 +76,7 @@ def doses(
     return _doses(read, several=subject is not None, **lasting)
 
 
-def _doses(read: Read, *, several: bool, lag: Any, bioavailability: Any, duration: Any) -> Doses:
+def _doses(read: DoseArrays, *, several: bool, lag: Any, bioavailability: Any, duration: Any) -> Doses:
     def of(array: np.ndarray) -> Any:
         return varying(array) if several else jnp.asarray(array[0])
 

@@ -13,7 +13,7 @@ from scipy.integrate import solve_ivp
 from scipy.interpolate import CubicSpline
 
 import bayes_dasl as bd
-from bayes_dasl.data.layer_inputs import Cubic, Linear, Step, interpolated
+from bayes_dasl.data.forcings import Cubic, Linear, Step, interpolated
 from bayes_dasl.errors import DataError, ModelError
 
 KNOTS = np.array([0.0, 0.7, 1.0, 2.5, 4.0])
@@ -50,10 +50,11 @@ class TestBetweenTheData:
             assert float(interpolated(np.array([2.0]), np.array([3.0]), kind)(jnp.asarray(5.0))) == 3.0
 
     def test_refusals(self):
-        with pytest.raises(DataError, match="one of linear, step, cubic, not 'spline'"):
-            interpolated(KNOTS, LEVELS, "spline")
-        with pytest.raises(DataError, match="at least two values"):
-            interpolated(np.array([1.0]), np.array([1.0]), "cubic")
+        with pytest.raises(DataError, match="'u' is interpolated by one of linear, step, cubic, not 'spline'"):
+            given({"u": "spline"}, u=LEVELS)
+        one = xr.Dataset({"u": ("time", [1.0])}, {"time": [0.0]})
+        with pytest.raises(DataError, match="'u' needs at least two values for a cubic spline"):
+            bd.inputs(one, forcings=["u"], interpolation={"u": "cubic"})
 
 
 def given(interpolation, **forcings):

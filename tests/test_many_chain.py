@@ -20,7 +20,7 @@ from seldom import seldom
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
-from bayes_dasl.inference.many_chain.population import CHUNK, Population
+from bayes_dasl.inference.many_chain.batches import CHUNK, BatchedChains
 from bayes_dasl.inference.many_chain.sampler import ENERGY_VARIANCE, ManyChain
 from bayes_dasl.layers import Prediction
 
@@ -180,9 +180,9 @@ def test_a_draw_takes_no_more_steps_than_allowed():
 
 def test_superchains_begin_each_at_one_point(monkeypatch):
     begun = []
-    begin = Population.begin
+    begin = BatchedChains.begin
     monkeypatch.setattr(
-        Population, "begin", lambda self, *where, key: (begun.append(where), begin(self, *where, key=key))
+        BatchedChains, "begin", lambda self, *where, key: (begun.append(where), begin(self, *where, key=key))
     )
     result = run(ManyChain("mclmc", **SMALL))
     position, value, gradient = begun[0]

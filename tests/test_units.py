@@ -14,9 +14,9 @@ import bayes_dasl as bd
 from bayes_dasl.data import units as units_module
 from bayes_dasl.data.units import agree, convert, parsed
 from bayes_dasl.errors import DataError, MismatchError, ModelError
-from bayes_dasl.inference.dimensions import check_units, unit_findings
 from bayes_dasl.judgement.matching import matched
 from bayes_dasl.model import check_data
+from bayes_dasl.model.unit_check import check_units, unit_findings
 from bayes_dasl.random import paths
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "getting-started.md"

@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
-from ..data.layer_inputs import Inputs, Linear
+from ..data.forcings import Linear
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._functions import agreed, agreed_interpolation

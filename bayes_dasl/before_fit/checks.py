@@ -16,13 +16,13 @@ from ..data.datasets import FILLED, units_of
 from ..data.dates import told, told_of
 from ..errors import BayesDaslError, UnreadableError
 from ..inference import NUTS, AbstractEngine, check_engine, pose
-from ..inference.dimensions import unit_findings
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..judgement.failures import FEW
 from ..layers import Jump
 from ..model import Model
+from ..model.unit_check import unit_findings
 from ..prediction.predictive import Draws, Pushed, push
 from ..priors import draw_prior
 from ..random import occurrences, paths

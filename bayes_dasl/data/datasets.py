@@ -16,7 +16,8 @@ from jaxtyping import Float, Int, Shaped
 from .._statistics.distributions import describe_support
 from ..errors import DataError
 from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
-from .layer_inputs import AbstractForcing, Inputs, interpolated
+from .forcings import KINDS, AbstractForcing, interpolated
+from .layer_inputs import Inputs
 from .units import agree, convert, same_text
 
 _UNSEEN = 1.0  # stands where there is no datum: a number that harms no gradient
@@ -62,7 +63,12 @@ def inputs(
     first = occurrence(times) == 0
 
     def forcing(data: xr.Dataset, name: str) -> AbstractForcing:
-        return interpolated(times[first], _forcing(data, name, index)[first], kinds.get(name, "linear"))
+        kind, knots = kinds.get(name, "linear"), times[first]
+        if kind not in KINDS:
+            raise DataError(f"forcing '{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}")
+        if kind == "cubic" and len(knots) < 2:
+            raise DataError(f"forcing '{name}' needs at least two values for a cubic spline")
+        return interpolated(knots, _forcing(data, name, index)[first], kind)
 
     own = [name for name in forcings if name in data and members in data[name].dims]
     named = {name: forcing(data, name) for name in forcings if name not in own}

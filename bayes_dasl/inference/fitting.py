@@ -19,10 +19,10 @@ from .._runs.journal import Journal, ProgressBar, read_identity
 from .._runs.lock import alone_in
 from ..errors import ReadError
 from ..model import Model
+from ..model.unit_check import check_units
 from ..prediction.identity import versions
 from ..priors import draw_prior
 from .device import check_device, computing_on
-from .dimensions import check_units
 from .engine import AbstractEngine, check_engine, restored
 from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS

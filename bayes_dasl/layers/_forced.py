@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from ..data.layer_inputs import AbstractForcing, Inputs, Step
+from ..data.forcings import AbstractForcing, Step
+from ..data.layer_inputs import Inputs
 from ..random import Module
 from .doses import Schedule
 

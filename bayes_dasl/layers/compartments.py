@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax.tree import FrozenDict
-from ..data.events import NEVER
+from ..data.dose_records import NEVER
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Scalar

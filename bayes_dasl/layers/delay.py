@@ -16,7 +16,8 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict, frozen, prepared
 from .._statistics.distributions import describe_distribution, may_be_negative
-from ..data.layer_inputs import Inputs, Linear, Step
+from ..data.forcings import Linear, Step
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Scalar, Values, VectorField, check_scalar, is_function, is_random
 from ._functions import (

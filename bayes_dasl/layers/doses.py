@@ -13,7 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .._jax.tree import frozen
-from ..data.events import NEVER
+from ..data.dose_records import NEVER
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Module, Values

@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._jax.tree import FrozenDict, prepared
-from ..data.layer_inputs import KINDS, Inputs, Linear, Step
+from ..data.forcings import KINDS, Linear, Step
+from ..data.layer_inputs import Inputs
 from ..errors import ModelError, ShapeError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._forced import Forced, last_part

@@ -15,7 +15,8 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
-from ..data.layer_inputs import Inputs, Step
+from ..data.forcings import Step
+from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, check_initial, method_of, output_names, several_names, shapes_of

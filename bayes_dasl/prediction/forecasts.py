@@ -19,7 +19,8 @@ from jaxtyping import Array, Shaped
 from .._jax.keys import as_key, printable
 from ..data.datasets import checked_index, checked_times
 from ..data.dates import are_dates, as_attribute, dates, numbers, told
-from ..data.layer_inputs import Inputs, Past, interpolated
+from ..data.forcings import interpolated
+from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
 from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes

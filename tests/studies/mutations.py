@@ -31,7 +31,7 @@ MUTANTS = (
         ("tests/test_data.py::TestUnits",),
     ),
     Mutant(
-        "step forcing late by one datum", "bayes_dasl/data/layer_inputs.py",
+        "step forcing late by one datum", "bayes_dasl/data/forcings.py",
         'at = jnp.searchsorted(self.times, t, side="right") - 1',
         'at = jnp.searchsorted(self.times, t, side="left") - 1',
         ("tests/test_forcing.py::TestBetweenTheData",),

@@ -1,1 +1,2 @@
-"""Coordinates of hybrids: those in which the last layers of networks are nearly normal, given all else."""
+"""Coordinates in which draws move well: last layers of networks given all else, and numbers of populations; starts
+without a solve, by matching gradients."""

@@ -17,8 +17,8 @@ from ..gradient import traced_once
 from ..metric import Metric, refine
 from ..problem import Problem
 from ..starts import CLIMB_STEPS, CLIMBS, Optimiser, fared, find_start, first_positions, laplace_metric, nearest_mode
+from .batches import CHUNK, BatchedChains, Trace
 from .methods import MCLMC, MEADS, ChEES, UnadjustedMCLMC
-from .population import CHUNK, Population, Trace
 
 ENERGY_VARIANCE = 5e-4
 """Largest squared energy error of a step, per dimension, at which unadjusted chains are trusted."""
@@ -95,20 +95,20 @@ class ManyChain(AbstractEngine):
         method = _METHODS[self.method](self.max_steps)
         judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
         unit = laplace_metric(np.eye(problem.dimension), judged, science)
-        population = Population(method, log_density, self.chains, unit, problem.dimension)
+        chains = BatchedChains(method, log_density, self.chains, unit, problem.dimension)
         try:
             bar.start("finding modes", 1)
             optimiser = Optimiser(value_and_gradient)
             begun = journal.step("starts", lambda: self._begin(problem, optimiser, key_start, key_place))
-            population.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
+            chains.begin(*(begun[name] for name in ("position", "value", "gradient")), key=key_chains)
             laplace = laplace_metric(begun["precisions"][0], judged, science)
-            metric, steps = self._warm_up(population, laplace, journal, bar)
+            metric, steps = self._warm_up(chains, laplace, journal, bar)
             if isinstance(method, UnadjustedMCLMC):
-                steps += _keep_energy(population, metric, journal, bar)
-            trace, interrupted = self._sample(population, metric, journal, bar)
+                steps += _keep_energy(chains, metric, journal, bar)
+            trace, interrupted = self._sample(chains, metric, journal, bar)
         finally:
-            population.close()
-        return self._samples(trace, interrupted, begun, population, method.gradients, steps, judged)
+            chains.close()
+        return self._samples(trace, interrupted, begun, chains, method.gradients, steps, judged)
 
     def _begin(self, problem: Problem, optimiser: Optimiser, key: Array, key_place: Array) -> Arrays:
         """The modes, and the first position of every chain with its value and gradient."""
@@ -122,32 +122,30 @@ class ManyChain(AbstractEngine):
             "gradient": np.repeat(gradient, each, axis=0),
         }
 
-    def _warm_up(
-        self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar
-    ) -> tuple[Metric, int]:
+    def _warm_up(self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Metric, int]:
         """The metric in the end and the integration steps spent; it is refined after the first two thirds."""
         bar.start("warm-up", self.warmup)
         thirds, steps = np.array_split(np.arange(-(-self.warmup // CHUNK)), 3), 0
         for number, third in enumerate(thirds):
             trace: Trace = {}
             for _ in third:
-                trace = population.advance(journal, True, metric)
+                trace = chains.advance(journal, True, metric)
                 steps += int(trace["n_steps"].sum())
                 bar.advance(CHUNK)
             if number < 2:
                 # Within superchains, so that modes far apart do not widen it.
-                grouped = (trace[name].reshape(self.superchains, -1, population.dimension) for name in _PLACES)
+                grouped = (trace[name].reshape(self.superchains, -1, chains.dimension) for name in _PLACES)
                 metric = refine(metric, *grouped)
-                population.tune_anew()
+                chains.tune_anew()
         return metric, steps
 
-    def _sample(self, population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Trace, bool]:
+    def _sample(self, chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> tuple[Trace, bool]:
         bar.start("sampling", self.draws)
         traces: list[Trace] = []
         divergences, interrupted = 0, False
         try:
             for _ in range(0, self.draws, CHUNK):
-                traces.append(population.advance(journal, False, metric))
+                traces.append(chains.advance(journal, False, metric))
                 divergences += int(traces[-1]["diverging"].sum())
                 bar.advance(CHUNK, f"{divergences} divergences" if divergences else "")
         except KeyboardInterrupt:
@@ -162,7 +160,7 @@ class ManyChain(AbstractEngine):
         trace: Trace,
         interrupted: bool,
         begun: Arrays,
-        population: Population,
+        chains: BatchedChains,
         gradients: int,
         steps: int,
         judged: Sequence[int],
@@ -170,7 +168,7 @@ class ManyChain(AbstractEngine):
         """Draws, statistics and facts; `steps` are those of the warm-up, `judged` the numbers that chains agree on."""
         position, error = trace.pop("position"), trace.pop("energy_variance", None)
         facts = fared(begun) | {
-            "devices": population.devices,
+            "devices": chains.devices,
             "nested_rhat": nested_rhat(np.dstack([position[..., list(judged)], trace["lp"]]), self.superchains),
             "gradients": gradients * (steps + int(trace["n_steps"].sum())),
         }
@@ -200,17 +198,17 @@ _METHODS = {
 }
 
 
-def _keep_energy(population: Population, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
+def _keep_energy(chains: BatchedChains, metric: Metric, journal: Journal, bar: ProgressBar) -> int:
     """Reduce the step size of unadjusted chains until their energy error is small enough; the steps spent on it."""
     bar.start("checking the energy", _TRIES * CHUNK)
     steps = 0
     for _ in range(_TRIES):
-        trace = population.advance(journal, False, metric)
+        trace = chains.advance(journal, False, metric)
         steps += int(trace["n_steps"].sum())
         bar.advance(CHUNK)
         error = float(trace["energy_variance"].mean())
         if error <= ENERGY_VARIANCE:
             break
         # The squared error grows with the sixth power of the step size.
-        population.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
+        chains.shrink_step_size(float(np.clip((ENERGY_VARIANCE / 2 / error) ** (1 / 6), 0.3, 0.9)))
     return steps

@@ -1,4 +1,4 @@
-"""Run NUTS chains: one program for all devices, in chunks, each a function of arrays."""
+"""Run NUTS chains: their step sizes, adapted by dual averaging, and one program for all devices, in chunks of draws."""
 
 import dataclasses
 import time

@@ -38,7 +38,7 @@ class Record(NamedTuple):
 _EMPTY = {"time": NEVER, "amount": 0.0, "rate": 0.0, "duration": 0.0, "until": NEVER}
 
 
-class Doses(NamedTuple):
+class DoseArrays(NamedTuple):
     """Arrays `(subject, dose)` of each state by name, filled up to the same number of doses.
 
     Args:
@@ -57,7 +57,7 @@ class Doses(NamedTuple):
     start: float
 
 
-def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, subject: str | None) -> Doses:
+def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, subject: str | None) -> DoseArrays:
     """The doses of a table.
 
     Args:
@@ -104,7 +104,7 @@ def read_doses(frame: Frame, into: str | Sequence[str] | Mapping, time: str, sub
             arrays["replaces"] = _array([[float(r.steady == 1) for _, r in rows] for rows in first], 0.0)
             places = [_array([[float(state == name) for state, _ in rows] for rows in first], 0.0) for name in names]
             steady[endless] = arrays | {"place": np.stack(places, axis=-1)}
-    return Doses(given, steady, _array(resets, NEVER), members, float(when.min()))
+    return DoseArrays(given, steady, _array(resets, NEVER), members, float(when.min()))
 
 
 def _kinds(frame: Frame) -> np.ndarray:

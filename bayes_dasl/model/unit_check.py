@@ -21,8 +21,8 @@ from ..errors import ModelError
 from ..hybrid import Residual
 from ..layers import ODE, Algebraic
 from ..layers.sde import StochasticEquation
-from ..model import Model
 from ..random import is_random, paths
+from .core import Model
 
 _POINTS = 8
 _FACTOR = 1.7

@@ -20,7 +20,7 @@ CHUNK = 16
 type Trace = dict[str, np.ndarray]
 
 
-class Population:
+class BatchedChains:
     """All chains in batches of equal size, one for each core or accelerator; compiles in the background.
 
     What the tuning wants to know of all chains is put together once a draw while adapting: by the program itself where

@@ -1,0 +1,65 @@
+"""Forcings, and how they run between their data: by straight lines, in steps, by a cubic spline."""
+
+from abc import abstractmethod
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+
+class AbstractForcing(eqx.Module):
+    """A function of time, known at `times` and held constant outside them."""
+
+    times: eqx.AbstractVar[Float[Array, " knots"]]
+
+    @abstractmethod
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        """The value at one time."""
+
+
+class Linear(AbstractForcing):
+    """Straight lines between the data."""
+
+    times: Float[Array, " knots"]
+    values: Float[Array, " knots"]
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        return jnp.interp(t, self.times, self.values)
+
+
+class Step(AbstractForcing):
+    """Each datum holds from its time until the next one."""
+
+    times: Float[Array, " knots"]
+    values: Float[Array, " knots"]
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        at = jnp.searchsorted(self.times, t, side="right") - 1
+        return self.values[jnp.clip(at, 0, len(self.values) - 1)]
+
+
+class Cubic(AbstractForcing):
+    """A cubic spline with two continuous derivatives (not-a-knot at the ends)."""
+
+    times: Float[Array, " knots"]
+    coefficients: Float[Array, "4 pieces"]
+
+    def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
+        t = jnp.clip(t, self.times[0], self.times[-1])
+        piece = jnp.clip(jnp.searchsorted(self.times, t, side="right") - 1, 0, len(self.times) - 2)
+        return jnp.polyval(self.coefficients[:, piece], t - self.times[piece])
+
+
+KINDS = ("linear", "step", "cubic")
+
+
+def interpolated(
+    times: Float[np.ndarray, " knots"], values: Float[np.ndarray, " knots"], kind: str = "linear"
+) -> AbstractForcing:
+    """A forcing through known values, at least two for a spline, by one of `KINDS`."""
+    if kind == "cubic":
+        from scipy.interpolate import CubicSpline
+
+        return Cubic(jnp.asarray(times), jnp.asarray(CubicSpline(times, values).c))
+    return {"linear": Linear, "step": Step}[kind](jnp.asarray(times), jnp.asarray(values))
