@@ -108,7 +108,7 @@ from .noise import (
     VaryingScale as VaryingScale,
     ZeroInflatedNoise as ZeroInflatedNoise,
 )
-from .population import Each as Each, population as population, varying as varying
+from .populations import Each as Each, population as population, varying as varying
 from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save
 from .priors import between as between
 from .random import (

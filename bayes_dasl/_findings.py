@@ -13,6 +13,8 @@ type Aspect = Literal["sampling", "model"]
 LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
+SOLVER_ACCURACY = "solver accuracy"
+EVIDENCE = "log evidence"
 SAMPLER = "bd.NUTS()"
 """What draws from the posterior itself, to which remedies send the user."""
 _UNSHOWN = "nothing shows that it is right"
@@ -146,10 +148,10 @@ def borne_out(finding: Finding, shown: str) -> Finding:
 def evidence_finding(value: float, error: float | None) -> Finding:
     """The log evidence, and how well it is known."""
     if error is None:
-        return Finding("warning", "log evidence", f"{value:.2f}, of one run", "take several runs for a standard error")
+        return Finding("warning", EVIDENCE, f"{value:.2f}, of one run", "take several runs for a standard error")
     level = grade(-error, good=-0.3, warning=-1.0)
     remedy = "" if level == "good" else "take more particles, or a richer guide"
-    return Finding(level, "log evidence", f"{value:.2f} with a standard error of {error:.2g}", remedy)
+    return Finding(level, EVIDENCE, f"{value:.2f} with a standard error of {error:.2g}", remedy)
 
 
 def grade(value: float, *, good: float, warning: float) -> Level:

@@ -11,7 +11,7 @@ from .data.dose_records import UNKNOWN, DoseArrays, read_doses
 from .data.frames import Frame, Source
 from .errors import ModelError
 from .layers.doses import Doses, Given, Steady
-from .population import varying
+from .populations import varying
 from .random import check_scalar
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ._findings import SOLVER_ACCURACY
 from ._jax.keys import whole_number
 from ._runs.files import forget_unfinished, write_text
 from ._runs.folder import check_name, put_aside, read_note
@@ -244,9 +245,8 @@ class Run:
         except Exception as error:  # the fit is worth more than its check
             say(f"{name}: the solver could not be checked: {error}")
             return post
-        for finding in diagnose(checked).findings:
-            if finding.subject == "solver accuracy":
-                say(f"{name}: {finding.subject}: {finding.message}")
+        for finding in (f for f in diagnose(checked).findings if f.subject == SOLVER_ACCURACY):
+            say(f"{name}: {finding.subject}: {finding.message}")
         return checked
 
     def _save(self, post: xr.DataTree, path: Path) -> Path:

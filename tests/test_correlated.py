@@ -396,7 +396,7 @@ class TestTrajectories:
 
 class TestMembers:
     def test_moved_draws_hold_together(self):
-        from bayes_dasl.prediction.members import repeated
+        from bayes_dasl.prediction.few_members import repeated
         from bayes_dasl.prediction.predictive import Pusher
 
         model = _model(bd.CorrelatedLogNoise(bd.OrnsteinUhlenbeck(SCALE, TIME)))

@@ -139,6 +139,26 @@ class TestLayer:
         slope = (of(0.7 + 1e-4)[0] - of(0.7 - 1e-4)[0]) / 2e-4
         assert float(of(0.7)[1]) == pytest.approx(float(slope), rel=1e-5)
 
+    @pytest.mark.slow
+    def test_sudden_changes_are_in_the_sensitivities(self):
+        """A level that is filled up whenever it falls to 1: the later, the larger the share of the refills."""
+        filled = bd.Event(lambda t, y, u: y["y"] - 1.0, {"y": 3.0})
+
+        def science(rate):
+            return bd.ODE(Fading(rate), {"y": 4.0}, events=filled, rtol=1e-10, atol=1e-10, start=0.0)
+
+        made = bd.Residual(science(dist.Normal(0.0, 1.0)), cosine, orthogonal=self.data)
+        given, rate, step = bd.inputs(self.data), 1.3, 1e-5
+        left = predicted(realise(made, {"science.vector_field.rate": jnp.asarray(rate)}), given) - predicted(
+            science(jnp.asarray(rate)), given
+        )
+        up, down = (predicted(science(jnp.asarray(r)), given) for r in (rate + step, rate - step))
+        sensitivity = (up - down) / (2 * step)
+        assert float(jnp.abs(jnp.vdot(sensitivity, left))) < 1e-5 * float(
+            jnp.linalg.norm(sensitivity) * jnp.linalg.norm(left)
+        )
+        assert float(jnp.abs(left).max()) > 0.1
+
 
 class TestNonsense:
     def test_nothing_random(self):

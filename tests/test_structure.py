@@ -110,3 +110,19 @@ def test_no_chain_of_imports_is_long():
 def test_no_file_is_long():
     lines = {name: len(path.read_text(encoding="utf-8").splitlines()) for name, path in FILES.items()}
     assert {name: number for name, number in lines.items() if number > 450} == {}
+
+
+@pytest.mark.parametrize("name", [name for name in FILES if name.endswith("__init__.py")])
+def test_no_function_takes_the_place_of_a_module(name):
+    """A package that hands on `decompose` has no module `decompose`, which nobody could reach any more."""
+    folder = str(Path(name).parent)
+    beside = {Path(other).stem for other in FILES if str(Path(other).parent) == folder} | {
+        Path(other).parent.name for other in FILES if str(Path(other).parent.parent) == folder and other != name
+    }
+    handed = {
+        alias.name
+        for node in parsed(name).body
+        if isinstance(node, ast.ImportFrom) and node.module  # `from . import x` is the module itself
+        for alias in node.names
+    }
+    assert not handed & beside

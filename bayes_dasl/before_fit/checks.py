@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 import jax
+import jax.tree_util as jtu
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
@@ -12,6 +13,7 @@ from jaxtyping import Array
 from .._findings import Diagnosis, Finding
 from .._jax.devices import prepare
 from .._jax.keys import as_key
+from .._jax.tree import dotted
 from ..data.datasets import FILLED, units_of
 from ..data.dates import told, told_of
 from ..errors import BayesDaslError, UnreadableError
@@ -152,11 +154,10 @@ def _rows_left_out(problem: Problem, index: xr.DataArray) -> Iterator[Finding]:
 
 def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
     """Unknown times of jumps that the prior puts before the solve, where a jump does not act."""
-    start = float(problem.inputs.start)
-    for leaf in occurrences(problem.model):
-        path = leaf.path
-        if not leaf.owners.endswith(f"/{Jump.__name__}") or not any(place.endswith(".time") for place in leaf.places):
-            continue
+    start, is_jump = float(problem.inputs.start), lambda node: isinstance(node, Jump)
+    nodes = jtu.tree_leaves_with_path(problem.model, is_leaf=is_jump)
+    times = {f"{dotted(path)}.time" for path, node in nodes if is_jump(node)}
+    for path in {leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}}:
         share = float(np.mean(draws[path] < start))
         if share:
             yield Finding(

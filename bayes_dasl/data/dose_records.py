@@ -169,7 +169,9 @@ class _Columns:
 
     def __init__(self, frame: Frame, kinds: np.ndarray):
         self.frame, self.dosed = frame, np.isin(kinds, (_DOSE, _RESET_AND_DOSE))
-        hours = frame.converted(np.ones(len(frame)), frame.label("time"), "time", spread=True) if frame.wanted else 1.0
+        hours = (
+            frame.converted(np.ones(len(frame)), frame.label("time"), "time", difference=True) if frame.wanted else 1.0
+        )
         self.amt = frame.converted(self._of("amt", np.nan), "amt", "amt")
         self.ss, self.addl = self._of("ss", 0.0), self._of("addl", 0.0)
         self.ii, self.dur = (self._of(name, 0.0) * hours for name in ("ii", "dur"))

@@ -127,14 +127,14 @@ class Frame:
         for at in np.flatnonzero(self.missing(name) & among)[:1]:
             raise DataError(f"the {role} in '{self.label(name)}' is missing in {self.row(at)}: {remedy}")
 
-    def converted(self, values: np.ndarray, name: str, called: str, *, spread: bool = False) -> np.ndarray:
+    def converted(self, values: np.ndarray, name: str, called: str, *, difference: bool = False) -> np.ndarray:
         """Numbers of a column in the units that are wanted of what it is called.
 
         Args:
             values: what the column holds, NaN in rows that do not count.
             name: of the column.
             called: the name in the result.
-            spread: whether the numbers are differences, such as standard deviations.
+            difference: whether the numbers are differences, such as standard deviations.
 
         Raises: DataError for units that cannot be converted, or that differ from row to row.
         """
@@ -149,7 +149,7 @@ class Frame:
                     f"units={{'{called}': …}}"
                 )
             where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != unit).any() else ""
-            offset = _convert(np.zeros(1), unit, want, called, where) if spread else 0.0
+            offset = _convert(np.zeros(1), unit, want, called, where) if difference else 0.0
             done[rows] = _convert(values[rows], unit, want, called, where) - offset
         return done
 

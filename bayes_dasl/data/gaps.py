@@ -27,7 +27,7 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
             value before), "climatology" (the mean over all years of what is known within 15 days of that day of the
             year), or a number.
 
-    Returns the data with these variables filled.
+    Returns: the data with these variables filled.
     Raises: DataError for an unknown variable or rule, a gap at an end that a rule knows nothing of, a season of which
     fewer than three values are known, or, for a climatology, an index without a unit of time.
     """

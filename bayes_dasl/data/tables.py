@@ -155,7 +155,7 @@ def _seen(
                 f"the error of '{name}' is {frame.cells(beside['error']).iloc[at]} in {frame.row(at)}: it must be "
                 "positive wherever there is a value"
             )
-        others[f"{name}_error"] = frame.converted(errors, column, name, spread=True)[there]
+        others[f"{name}_error"] = frame.converted(errors, column, name, difference=True)[there]
     return Seen(
         name, np.flatnonzero(there), frame.converted(values, column, name)[there], frame.units(column, name, there),
         others, _copies(frame, name, when, who, there, replicates),

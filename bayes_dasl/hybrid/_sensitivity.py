@@ -90,11 +90,7 @@ def tangents(
     checkpoints cannot be differentiated forwards as well.
     """
     flat, rebuild = parameters(layer, leaves)
-    if (
-        isinstance(layer, AbstractTrajectory)
-        and not getattr(layer, "jumps", ())
-        and getattr(layer, "doses", None) is None
-    ):
+    if isinstance(layer, AbstractTrajectory) and layer.smooth:
         return _along(layer, rebuild, flat, directions, inputs)
 
     def predict(numbers):

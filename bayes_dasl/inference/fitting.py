@@ -60,12 +60,12 @@ def fit(
         key: a whole number or a JAX random key. The same key gives the same draws on the same machine, as long as the
             cache folder remembers how gradients were measured to be the fastest; with other devices, to rounding.
 
-    Returns a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
+    Returns: a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
     `posterior_predictive`, `prior`, `sample_stats_prior`, `observed_data`, `constant_data`, and `conditional_mean` (the
     mean of each datum given each draw). Data that are missing are left out of `log_likelihood`, `posterior_predictive`
     and `observed_data`: an observable that has gaps runs along `<name>_datum` there, and `fitted_data` has it as it was
     given. `log_likelihood` has one variable: of several observables it is `joint`, beside which each is a coordinate.
-    NUTS, ManyChain, SVI and Laplace add `modes`; engines that descend add `training`, the loss and its terms; a
+    Engines that look for modes add `modes`; those that descend add `training`, the loss and its terms; a
     network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
     at the mean states of all draws and along the paths of four; a model with constraints, or a layer with mismatches of
     its own, adds `mismatch`, their root mean square, in units of what is tolerated.

@@ -3,5 +3,5 @@
 from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy
+from .pooling import shrinkage as shrinkage
 from .scores import consistency as consistency, pit as pit, score as score
-from .shrinkage import shrinkage as shrinkage

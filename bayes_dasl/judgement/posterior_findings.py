@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding
+from .._findings import SOLVER_ACCURACY, Finding
 from .._statistics.importance import largest_pareto_k
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
@@ -107,7 +107,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     if int(found.get("corrected", 0)):
         worth = float(found["effective_draws"])
         yield Finding(
-            "good", "solver accuracy",
+            "good", SOLVER_ACCURACY,
             f"{found['factor']:g} times finer tolerances moved the posterior by {moved}; it was corrected by weights "
             f"worth {worth:.0f} of {found['draws']} draws",
         )  # fmt: skip
@@ -119,17 +119,17 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
     if k >= bound or shift >= _FAR:
         yield Finding(
             "bad",
-            "solver accuracy",
+            SOLVER_ACCURACY,
             message,
             "fit again with tighter rtol and atol, before all else: a coarse solver makes a rough posterior, in which "
             "chains stick",
         )
     elif shift >= _SHIFT or failures:
         yield Finding(
-            "warning", "solver accuracy", message, "bd.check_solver(model, post, correct=True), or tighter tolerances"
+            "warning", SOLVER_ACCURACY, message, "bd.check_solver(model, post, correct=True), or tighter tolerances"
         )
     else:
-        yield Finding("good", "solver accuracy", message)
+        yield Finding("good", SOLVER_ACCURACY, message)
 
 
 def _confounding(post: xr.DataTree) -> Iterator[Finding]:

@@ -17,7 +17,7 @@ class Forced(Module):
     """The forcings as one function of time: the `u` of a vector field; and infusions until a `last` time."""
 
     forcings: dict[str, AbstractForcing]
-    given: Schedule | None = None
+    schedule: Schedule | None = None
     last: Any = jnp.inf
 
     def __call__(self, t: Any) -> dict[str, Any]:
@@ -25,7 +25,7 @@ class Forced(Module):
 
     def infused(self, t: Any, rates: dict[str, Any]) -> dict[str, Any]:
         """Rates of states with those of infusions."""
-        more = self.given.rates(t, self.last) if self.given is not None else {}
+        more = self.schedule.rates(t, self.last) if self.schedule is not None else {}
         return {name: rate + more[name] if name in more else rate for name, rate in rates.items()}
 
     def up_to(self, last: Any) -> "Forced":
@@ -35,7 +35,7 @@ class Forced(Module):
             return Step(jnp.where(force.times > last, jnp.inf, force.times), force.values)
 
         forcings = {name: held(f) if isinstance(f, Step) else f for name, f in self.forcings.items()}
-        return Forced(forcings, self.given, last)
+        return Forced(forcings, self.schedule, last)
 
 
 def last_part(inputs: Inputs) -> Any:

@@ -131,6 +131,11 @@ class AbstractTrajectory(AbstractLayer):
     def trajectories(self) -> "list[AbstractTrajectory] | None":
         return [self]
 
+    @property
+    def smooth(self) -> bool:
+        """Whether all states move by the rates of the vector field alone: nothing sudden, no algebraic equations."""
+        return True
+
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:
         """The states at the start.

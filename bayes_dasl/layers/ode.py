@@ -83,8 +83,7 @@ class ODE(AbstractTrajectory):
         max_steps: the most steps of a solve.
         adjoint: how Diffrax differentiates the solve.
         forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
-            unless `interpolation` says otherwise; before the first datum they have its value, and after the last one
-            its.
+            unless `interpolation` says otherwise; outside them the first or the last one holds.
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
@@ -136,6 +135,10 @@ class ODE(AbstractTrajectory):
         self._check_algebraic()
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
+
+    @property
+    def smooth(self) -> bool:
+        return not (self.jumps or self.events or self.algebraic or self.doses is not None)
 
     def _check_doses(self) -> None:
         if self.doses is None or isinstance(self.doses, Schedule):

@@ -136,12 +136,12 @@ class CorrelatedNoise(AbstractNoise):
         anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
         path = _Path(process, times, last, anew, self.link(prediction), white)
         ahead = _moved(process, last, times)
-        spread = jnp.sqrt(jnp.maximum(ahead.covariance[..., 0, 0], 0.0) + jnp.square(white))
-        alone = self._around(self.link(prediction) + ahead.mean[..., 0], spread)
-        return HeldTogether(alone, path)
+        scale = jnp.sqrt(jnp.maximum(ahead.covariance[..., 0, 0], 0.0) + jnp.square(white))
+        alone = self._around(self.link(prediction) + ahead.mean[..., 0], scale)
+        return Autocorrelated(alone, path)
 
-    def _around(self, place: Array, spread: Array) -> dist.Distribution:
-        return dist.Normal(place, spread)
+    def _around(self, location: Array, scale: Array) -> dist.Distribution:
+        return dist.Normal(location, scale)
 
 
 class CorrelatedLogNoise(CorrelatedNoise):
@@ -163,11 +163,11 @@ class CorrelatedLogNoise(CorrelatedNoise):
     def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
         return jnp.log(jnp.maximum(values, SMALLEST))
 
-    def _around(self, place: Array, spread: Array) -> dist.Distribution:
-        return dist.LogNormal(place, spread)
+    def _around(self, location: Array, scale: Array) -> dist.Distribution:
+        return dist.LogNormal(location, scale)
 
 
-class HeldTogether(dist.Distribution):
+class Autocorrelated(dist.Distribution):
     """Data of which each has a distribution given those before it, and which are drawn together.
 
     Args:

@@ -53,7 +53,7 @@ def evaluate(
         coords: what axes of the result run along, by name: numbers, or names such as those of schools. An axis belongs
             to the one of its length; those of the times and of the members of a population are known.
 
-    Returns a dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit that
+    Returns: a dataset over chain, draw and these axes; NaN where a solve failed. Figures show the unit that
     `found["half_life"].attrs["units"]` is given.
     Raises: MismatchError for a posterior of another model or an unknown group; ModelError if the function cannot be
     called, two coordinates of one length leave open which an axis is, or one has the length of none; DataError for bad

@@ -26,9 +26,9 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
 from .exchange import GROUPS, exchangeable, exchanged
+from .few_members import repeated, repetitions
 from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
-from .members import repeated, repetitions
 from .on_demand import on_demand
 from .output import Rows, blank, new_file
 from .posterior import (
@@ -97,7 +97,7 @@ def forecast(
         path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
-    Returns a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
+    Returns: a DataTree with the groups `predictions` (draws of each datum: one for each posterior draw, or several of
     each member, one after the other), `noise` (the parameters of the distribution that each of these was drawn from),
     `conditional_mean` and `conditional_variance` (of a datum given the draw), `sample_stats_predictions` (`ok`,
     `steps`), `unobserved` (outputs of the layer that no datum observes, without noise), `mismatch` (of the constraints,

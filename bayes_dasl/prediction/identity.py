@@ -12,7 +12,7 @@ from ..data.datasets import observations
 from ..errors import MismatchError
 from ..model import Model, posterior_fingerprint
 from ..random import paths
-from .other_members import differ
+from .new_members import differ
 from .posterior import check_belongs, fitted_data
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
@@ -38,7 +38,7 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     """Refuse a posterior of another model: other equations, priors or solver settings, not only other random leaves.
 
     Of a posterior from other versions of the libraries, or from another system, only the random leaves can be compared.
-    Returns whether all was compared.
+    Returns: whether all was compared.
     Raises: MismatchError.
     """
     check_belongs(model, post)

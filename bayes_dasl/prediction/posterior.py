@@ -20,7 +20,7 @@ from ..data.dates import refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, paths
-from .other_members import differ, of_members
+from .new_members import differ, of_members
 
 COUNTS_IN = "counts_dates_in"
 

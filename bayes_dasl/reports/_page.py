@@ -264,7 +264,7 @@ def _facts(
     worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
     lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
     mixing = ("largest R-hat", worst, "science parameters")
-    if post.attrs.get("superchains"):  # chains too short for R-hat itself
+    if "nested_rhat" in post.attrs:  # chains too short for R-hat itself
         mixing = ("nested R-hat", fixed(post.attrs["nested_rhat"], 3), "of superchains")
     return [
         *facts,

@@ -64,7 +64,7 @@ def check_solver(
             from then on.
         key: a whole number or a JAX random key, for the resampling.
 
-    Returns the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw that was solved
+    Returns: the posterior with a group `solver_check`: `log_weight`, `chain` and `draw` of each draw that was solved
     again (dim `check_draw`). Its attributes: `pareto_k`; `largest_shift_sd`, the largest shift of a mean or change of a
     standard deviation of a scientific parameter, in posterior standard deviations, and the `parameter`; the tight
     `rtol` and `atol`; `failures` of the tight solver among these draws.

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Shaped
 
-from .._findings import Finding, from_json, to_json
+from .._findings import EVIDENCE, Finding, from_json, to_json
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._statistics.importance import (
@@ -63,7 +63,7 @@ def update(
         device: as for `fit`, for that case.
         key: a whole number or a JAX random key, for the resampling or the fit.
 
-    Returns the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
+    Returns: the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
     `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
     worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
 
@@ -225,7 +225,7 @@ def _resampled(
 
 def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
     # The evidence is that of fewer data, and of updates the last one is told, whose weights are those of all.
-    said = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in ("log evidence", _SUBJECT)]
+    said = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in (EVIDENCE, _SUBJECT)]
     kept = {str(name): value for name, value in post.attrs.items() if not str(name).startswith("log_evidence")}
     return kept | {
         "findings": to_json(said),

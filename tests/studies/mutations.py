@@ -117,7 +117,7 @@ MUTANTS = (
         ("tests/test_log_score.py::test_the_log_score_is_that_of_the_exact_mixture",),
     ),
     Mutant(
-        "few members are repeated and not moved apart", "bayes_dasl/prediction/members.py",
+        "few members are repeated and not moved apart", "bayes_dasl/prediction/few_members.py",
         "return np.sqrt((members + 1) / (2 * gammaincinv((members - 1) / 2, level)))",
         "return np.ones(repeats)",
         ("tests/test_few_members.py::test_factors_are_those_of_another_member",),
@@ -540,13 +540,13 @@ MUTANTS = (
         ("tests/test_unknowns.py",),
     ),
     Mutant(
-        "an effect against its sign", "bayes_dasl/population/numbers.py",
+        "an effect against its sign", "bayes_dasl/populations/numbers.py",
         "return dist.LogNormal(jnp.log(center) + effect, spread)",
         "return dist.LogNormal(jnp.log(center) - effect, spread)",
         ("tests/test_population.py::TestEach::test_known_numbers_of_each_and_covariates",),
     ),
     Mutant(
-        "members at each other's own times", "bayes_dasl/population/each.py",
+        "members at each other's own times", "bayes_dasl/populations/each.py",
         "return OwnRows(np.maximum.accumulate(index, axis=0), own)",
         "return OwnRows(np.maximum.accumulate(index, axis=0)[:, ::-1], own)",
         ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
@@ -558,7 +558,7 @@ MUTANTS = (
         ("tests/test_population.py::TestEach::test_solves_look_at_own_times_only",),
     ),
     Mutant(
-        "known members drawn anew", "bayes_dasl/prediction/other_members.py",
+        "known members drawn anew", "bayes_dasl/prediction/new_members.py",
         "known = np.asarray([member in position for member in members])",
         "known = np.zeros(len(members), bool)",
         ("tests/test_population.py::TestFit::test_members_that_the_fit_has_not_seen",),

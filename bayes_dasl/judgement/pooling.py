@@ -8,7 +8,7 @@ import xarray as xr
 from ..errors import MismatchError, ModelError
 from ..inference.sites import sites_of
 from ..model import Model
-from ..prediction.other_members import differ
+from ..prediction.new_members import differ
 from ..prediction.posterior import draws_of, names
 from ..random import paths
 
