@@ -23,7 +23,14 @@ from jax.core import Tracer
 from jaxtyping import Array, Float
 
 from ._jax.tree import FrozenDict, argument_names, below, dotted, key_name, nodes_along, stated_units
-from ._statistics.distributions import describe_call, name_of, of_a_prior, possible, same_support, support_of_draws
+from ._statistics.describe_distributions import (
+    describe_call,
+    name_of,
+    of_a_prior,
+    possible,
+    same_support,
+    support_of_draws,
+)
 from .errors import BayesDaslError, MismatchError, ModelError
 
 type Scalar = float | Float[Array, ""] | dist.Distribution

@@ -15,7 +15,7 @@ from numpyro.handlers import seed, trace
 from scipy import stats
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.distributions import describe_distribution
+from bayes_dasl._statistics.describe_distributions import describe_distribution
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.prediction.posterior import names

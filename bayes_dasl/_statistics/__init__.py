@@ -1,1 +1,1 @@
-"""Statistics of draws: convergence, importance weights, thinning."""
+"""Statistics of draws: convergence, importance weights, thinning; distributions that NumPyro lacks, and in words."""

@@ -1,164 +1,400 @@
-"""What NumPyro's distributions say of themselves: where their numbers lie, and how they are written."""
+"""Distributions that NumPyro does not have, and logarithms of distribution functions, exact far out in both tails."""
 
 import math
-import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable
+from typing import Any, ClassVar
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jax.core import Tracer
-from numpyro.distributions import biject_to, constraints
+from jax.scipy.special import gammainc, gammaincc, gammaln, log_ndtr
+from jaxtyping import Array, Float
+from numpyro.distributions import constraints
+from numpyro.distributions.util import promote_shapes
 
-_SIGNS = {operator.add: "+", operator.sub: "-", operator.mul: "*", operator.truediv: "/", operator.pow: "**"}
+_STEPS = 300  # of a continued fraction, which needs about the root of the largest count
+_TINY = 1e-300
+_DEEP = 1e-250  # below it the logarithm of a probability is worked out by itself
+_DEEP_STEPS = 50
+
+type Tails = tuple[Float[Array, "..."], Float[Array, "..."]]
+"""The logarithms of the probabilities of a number up to a given one, and of a larger one."""
 
 
-def of_a_prior(distribution: dist.Distribution) -> str:
-    """What is wrong with a prior whose parameter is a distribution; nothing of others.
+def has_tails(law: dist.Distribution) -> bool:
+    """Whether the distribution function of a law is known."""
+    if isinstance(law, dist.ZeroInflatedProbs):
+        return has_tails(law.base_dist)
+    return hasattr(law, "log_tails") or type(law) in _TAILS or type(law).cdf is not dist.Distribution.cdf
 
-    NumPyro refuses most of these itself, where they are made, but for one told not to check its arguments.
+
+def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
+    """The logarithms of P(Y ≤ value) and P(Y > value)."""
+    if hasattr(law, "log_tails"):
+        return law.log_tails(value)
+    if type(law) in _TAILS:
+        return _TAILS[type(law)](law, value)
+    below = jnp.clip(law.cdf(value), _TINY, 1 - 1e-16)
+    return jnp.log(below), jnp.log1p(-below)
+
+
+def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The logarithm of P(low ≤ Y ≤ high); either end may be infinite."""
+    discrete = bool(law.support.is_discrete)
+    no_low, no_high = jnp.isneginf(low), jnp.isposinf(high)
+    middle = jnp.where(no_low, jnp.where(no_high, 0.0, high), low)
+    low, high = jnp.where(no_low, middle, low), jnp.where(no_high, middle, high)
+    up_to_low, beyond_low = log_tails(law, low - 1 if discrete else low)
+    up_to_high, beyond_high = log_tails(law, high)
+    # Of two nearly equal numbers the smaller ones have the exacter difference.
+    upper = beyond_low < up_to_high
+    larger, smaller = jnp.where(upper, beyond_low, up_to_high), jnp.where(upper, beyond_high, up_to_low)
+    both = ~(no_low | no_high) & (larger > smaller)
+    gap = jnp.where(both, larger - smaller, 1.0)
+    inside = jnp.where(both, larger + jax.nn.log1mexp(gap), -jnp.inf)
+    one_sided = jnp.where(no_low, jnp.where(no_high, 0.0, up_to_high), beyond_low)
+    return jnp.where(no_low | no_high, one_sided, inside)
+
+
+def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
+    """The log density of values that are seen, and the log probability of those known to lie between two bounds.
+
+    The bounds of a value that is seen are the value itself.
     """
-    kind = type(distribution).__name__
-    for name in distribution.arg_constraints:
-        if isinstance(vars(distribution).get(name), dist.Distribution):
-            return (
-                f"has the distribution {kind}, whose {name} is itself a distribution: write "
-                f"bd.dependent(dist.{kind}, …) with the same arguments"
-            )
-    return ""
+    seen = low == high
+    # Where a value is seen its bounds would have no probability, and no gradient.
+    inside = log_between(law, jnp.where(seen, -jnp.inf, low), jnp.where(seen, jnp.inf, high))
+    return jnp.where(seen, law.log_prob(value), inside)
 
 
-def possible(distribution: dist.Distribution, at: float) -> Any:
-    """A number that a distribution may give, another for every `at` in (0, 1); as a rule nothing is compiled."""
-    support: Any = distribution.support
-    shape = distribution.batch_shape + distribution.event_shape
-    ends = bounds(support)
-    low, high = ends.get("lower"), ends.get("upper")
-    if support.is_discrete:
-        return jnp.asarray(np.ones(shape))
-    if low is not None:
-        return jnp.asarray(np.full(shape, low + (math.exp(at) if high is None else (high - low) * (1 + at) / 2)))
-    if high is not None or support in (constraints.real, constraints.real_vector):
-        return jnp.asarray(np.full(shape, at if high is None else high - math.exp(at)))
-    try:
-        way = biject_to(support)
-        return way(jnp.full(way.inverse_shape(shape), at))
-    except NotImplementedError:  # a support without coordinates, such as a sphere
-        return distribution.sample(jax.random.key(0))
+def _normal(law: Any, value: Float[Array, "..."]) -> Tails:
+    z = (value - law.loc) / law.scale
+    return log_ndtr(z), log_ndtr(-z)
 
 
-def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
-    """Whether two distributions give the same numbers."""
-    supports: Any = one.support, other.support
-    ends = [jax.tree.leaves(support) for support in supports]
-    return type(supports[0]) is type(supports[1]) and all(map(np.array_equal, *ends))
+def _log_normal(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value > 0
+    below, above = _normal(law, jnp.log(jnp.where(possible, value, 1.0)))
+    return tails_where(possible, below, above)
 
 
-def support_of_draws(draws: Any) -> Any:
-    """Positive numbers if all draws are, else any; of draws that only a running program knows nothing is doubted."""
-    positive = jnp.all(draws > 0)
-    return constraints.positive if isinstance(positive, Tracer) or bool(positive) else constraints.real
+def _student(law: Any, value: Float[Array, "..."]) -> Tails:
+    z = (value - law.loc) / law.scale
+    # At its middle the slope of what follows is that of a root at zero.
+    square = jnp.maximum(jnp.square(z), _TINY)
+    outside, _ = log_incomplete_beta(law.df / 2, 0.5, law.df / (law.df + square), square / (law.df + square))
+    far = outside - jnp.log(2.0)
+    near = jnp.log1p(-jnp.exp(far))
+    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
 
 
-def describe_support(support: Any) -> str:
-    """`greater than 0`, `whole numbers, at least 0`, to say which data or values there may be."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    words = ["whole numbers"] if support.is_discrete else []
-    for side, value in bounds(support).items():
-        beyond, within = ("greater than", "at least") if side == "lower" else ("less than", "at most")
-        words.append(f"{within if bool(support(value)) else beyond} {value:g}")
-    return ", ".join(words) or "any numbers"
+def _poisson(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value >= 0
+    a, x = jnp.floor(jnp.where(possible, value, 0.0)) + 1, jnp.asarray(law.rate, float)
+    beyond, up_to = gammainc(a, x), gammaincc(a, x)
+    # P(Y ≥ a) by its series, P(Y < a) by its continued fraction, as far as either has few terms.
+    common = a * jnp.log(x) - x - gammaln(a)
+    small_rate = jnp.where(beyond < _DEEP, x, 0.5 * a)
+    series, term = jnp.ones_like(a + x), jnp.ones_like(a + x)
+    for n in range(1, _DEEP_STEPS):
+        term = term * small_rate / (a + n)
+        series = series + term
+    large_rate = jnp.where(up_to < _DEEP, x, 2 * a + 10)
+    fraction = jnp.zeros_like(a + x)
+    for n in range(_DEEP_STEPS, 0, -1):
+        fraction = n * (n - a) / (large_rate + 2 * n + 1 - a - fraction)
+    deep_beyond, deep_up_to = common + jnp.log(series / a), common - jnp.log(large_rate + 1 - a - fraction)
+    log_beyond = jnp.where(beyond < _DEEP, deep_beyond, jnp.log(jnp.maximum(beyond, _DEEP)))
+    log_up_to = jnp.where(up_to < _DEEP, deep_up_to, jnp.log(jnp.maximum(up_to, _DEEP)))
+    return tails_where(possible, log_up_to, log_beyond)
 
 
-def bounds(support: Any) -> dict[str, float]:
-    """`lower` and `upper` of a support, as far as they are finite and the same for every element."""
-    return {side: float(value.ravel()[0]) for side, value in _ends(support).items() if float(np.ptp(value)) == 0}
+def _negative_binomial(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value >= 0
+    rate = jnp.asarray(law.rate, float)  # that of a gamma distribution: concentration over mean
+    count = jnp.floor(jnp.where(possible, value, 0.0)) + 1
+    return tails_where(possible, *log_incomplete_beta(law.concentration, count, rate / (1 + rate), 1 / (1 + rate)))
 
 
-def _ends(support: Any) -> dict[str, np.ndarray]:
-    """`lower` and `upper` of a support, as far as they are finite."""
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    found = {}
-    for side, other in (("lower", "lower_bound"), ("upper", "upper_bound")):
-        value = getattr(support, other, None)
-        # By NumPy, since what is wrong with data is said before anything is compiled.
-        value = np.asarray(math.nan if value is None or isinstance(value, Tracer) else value)
-        if bool(np.isfinite(value).all()):
-            found[side] = value
-    return found
+def _binomial(law: Any, value: Float[Array, "..."]) -> Tails:
+    trials = jnp.asarray(law.total_count, float)
+    inside = (value >= 0) & (value < trials)
+    count = jnp.floor(jnp.where(inside, value, 0.0))
+    p = jnp.asarray(law.probs)
+    up_to, beyond = log_incomplete_beta(jnp.maximum(trials - count, 1.0), count + 1, 1 - p, p)
+    return (
+        jnp.where(inside, up_to, jnp.where(value < 0, -jnp.inf, 0.0)),
+        jnp.where(inside, beyond, jnp.where(value < 0, 0.0, -jnp.inf)),
+    )
 
 
-def chosen_bounds(distribution: dist.Distribution) -> dict[str, Any]:
-    """`lower` and `upper` of what someone allowed, such as the ends of a uniform prior; nested lists where they differ.
+def _zero_inflated(law: Any, value: Float[Array, "..."]) -> Tails:
+    up_to, beyond = log_tails(law.base_dist, value)
+    gate, rest = jnp.log(law.gate), jnp.log1p(-law.gate)
+    return tails_where(value >= 0, jnp.logaddexp(gate, rest + up_to), rest + beyond)
 
-    What the family itself demands is none of these: a half-normal is positive, a beta a share. Nor is a truncation at
-    zero alone.
+
+def tails_where(possible: Any, up_to: Any, beyond: Any) -> Tails:
+    """Tails where numbers are possible; below them nothing lies."""
+    return jnp.where(possible, up_to, -jnp.inf), jnp.where(possible, beyond, 0.0)
+
+
+_TAILS: dict[type, Callable[[Any, Any], Tails]] = {
+    dist.Normal: _normal,
+    dist.LogNormal: _log_normal,
+    dist.StudentT: _student,
+    dist.Poisson: _poisson,
+    dist.NegativeBinomial2: _negative_binomial,
+    dist.BinomialProbs: _binomial,
+    dist.ZeroInflatedProbs: _zero_inflated,
+}
+
+
+def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
+    r"""The logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, with `rest` = 1 - x.
+
+    By the continued fraction of the one that is small, so that neither is lost far out, and with gradients in a and b,
+    which those of JAX have not.
+    Source: Press et al., Numerical Recipes, section 6.4.
     """
-    support: Any = distribution.support
-    while hasattr(support, "base_constraint"):
-        support = support.base_constraint
-    same = bounds(support)
-    found = {side: same.get(side, value.tolist()) for side, value in _ends(support).items()}
-    own = support is constraints.unit_interval or support is constraints.circular
-    return {} if own or found == {"lower": 0.0} else found
+    a, b, x, rest = (jnp.asarray(v, float) for v in (a, b, x, rest))
+    swap = x * (a + b + 2) > a + 1
+    a, b = jnp.where(swap, b, a), jnp.where(swap, a, b)
+    x, rest = jnp.where(swap, rest, x), jnp.where(swap, x, rest)
+    one = jnp.ones_like(a + b + x)
+
+    def away(v: Any) -> Any:
+        return jnp.where(jnp.abs(v) < _TINY, _TINY, v)
+
+    def step(carry: Any, m: Any) -> Any:
+        c, d, log = carry
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d, c = 1 / away(1 + numerator * d), away(1 + numerator / c)
+            log = log + jnp.log(c * d)
+        return (c, d, log), None
+
+    first = 1 / away(1 - (a + b) * x / (a + 1))
+    (_, _, log), _ = jax.lax.scan(step, (one, one * first, jnp.log(one * first)), jnp.arange(1.0, _STEPS))
+    weight = a * jnp.log(x) + b * jnp.log(rest) - jnp.log(a) - gammaln(a) - gammaln(b) + gammaln(a + b)
+    small = jnp.minimum(weight + log, -1e-16)
+    large = jax.nn.log1mexp(-small)
+    return jnp.where(swap, large, small), jnp.where(swap, small, large)
 
 
-def may_be_negative(value: Any) -> bool:
-    """Whether a distribution has negative numbers too, or a known number is not positive."""
-    if isinstance(value, dist.Delta):
-        value = value.v
-    if isinstance(value, dist.Distribution):
-        return bounds(value.support).get("lower", -math.inf) < 0
-    return eqx.is_array_like(value) and not isinstance(value, Tracer) and not bool(np.all(np.asarray(value) > 0))
+class CensoredLaw(dist.Distribution):
+    """A law whose values are seen, or only known to lie between bounds; draws and moments are those of the law itself.
+
+    Args:
+        uncensored: the law of the values themselves.
+        bounds: a function of values that gives the bounds within which each lies: the value itself where it is seen.
+    """
+
+    pytree_data_fields = ("uncensored", "bounds")
+
+    def __init__(self, uncensored: Any, bounds: Callable[[Any], tuple[Any, Any]]):
+        self.uncensored, self.bounds = uncensored, bounds
+        super().__init__(uncensored.batch_shape)
+
+    @property
+    def support(self) -> Any:
+        return self.uncensored.support
+
+    @property
+    def mean(self) -> Any:
+        return self.uncensored.mean
+
+    @property
+    def variance(self) -> Any:
+        return self.uncensored.variance
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self.uncensored.sample(key, sample_shape)
+
+    def log_prob(self, value: Any) -> Any:
+        low, high = self.bounds(value)
+        return censored_log_prob(self.uncensored, jnp.asarray(value), low, high)
 
 
-def describe_distribution(distribution: Any) -> str:
-    """`LogNormal(-0.6, 0.51)`, to print beside a posterior; where elements differ, the range of each parameter."""
-    if hasattr(distribution, "described"):  # one that is shared, or depends on others
-        return distribution.described()
-    inner: Any = distribution
-    while isinstance(inner, (dist.Independent, dist.ExpandedDistribution, dist.MaskedDistribution)):
-        inner = inner.base_dist
-    name, support = type(inner).__name__, ""
-    if "Truncated" in name and hasattr(inner, "base_dist"):
-        low, high = (getattr(inner, side, None) for side in ("low", "high"))
-        bounds = [f"> {_range(low)}" if low is not None else "", f"< {_range(high)}" if high is not None else ""]
-        inner, support = inner.base_dist, ", " + " and ".join(b for b in bounds if b)
-        name = type(inner).__name__
-    values = [_range(getattr(inner, p)) for p in inner.arg_constraints if getattr(inner, p, None) is not None]
-    return f"{name}({', '.join(values)}){support}"
+def _promoted(*values: Any, shape: tuple[int, ...] = ()) -> Any:
+    return promote_shapes(*values, shape=shape)
 
 
-def name_of(function: Any) -> str:
-    """What a function is called, or else its class."""
-    return getattr(function, "__name__", type(function).__name__)
+class BoxCoxNormal(dist.Distribution):
+    r"""A number y that is normal once it is transformed, $g(y) = ((y + c)^\lambda - 1) / \lambda$, or $\log(y + c)$.
+
+    For λ > 0 what the transform can reach has a lower end, at which the normal distribution is cut off.
+
+    Args:
+        loc: the middle, on the transformed scale.
+        scale: the standard deviation there.
+        power: λ, not negative.
+        shift: c.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {
+        "loc": constraints.real,
+        "scale": constraints.positive,
+        "power": constraints.nonnegative,
+        "shift": constraints.real,
+    }
+
+    def __init__(self, loc: Any, scale: Any, power: Any, shift: Any = 0.0, *, validate_args: bool | None = None):
+        self.loc, self.scale, self.power, self.shift = _promoted(loc, scale, power, shift)
+        shape = jax.lax.broadcast_shapes(*map(jnp.shape, (loc, scale, power, shift)))
+        super().__init__(shape, validate_args=validate_args)
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # pyright: ignore[reportArgumentType]
+    def support(self) -> Any:
+        return constraints.greater_than(-jnp.asarray(self.shift))
+
+    @property
+    def _end(self) -> Any:
+        """Where the transform begins, in standard deviations from the middle."""
+        positive = self.power > 0
+        return jnp.where(positive, (-1 / jnp.where(positive, self.power, 1.0) - self.loc) / self.scale, -jnp.inf)
+
+    @property
+    def _log_kept(self) -> Any:
+        return _log_ndtr_above(self._end)
+
+    def log_prob(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        z = (box_cox(value, self.power, self.shift) - self.loc) / self.scale
+        volume = (self.power - 1) * jnp.log(value + self.shift) - jnp.log(self.scale)
+        return -0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) + volume - self._log_kept
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        shape = sample_shape + self.batch_shape
+        z = jax.random.truncated_normal(key, jnp.broadcast_to(self._end, shape), jnp.inf, dtype=jnp.result_type(float))
+        return self._back(z)
+
+    def _back(self, z: Any) -> Any:
+        return un_box_cox(self.loc + self.scale * z, self.power, self.shift)
+
+    def _moment(self, function: Callable[[Any], Any]) -> Any:
+        """The mean of a function of y, by Gauss's quadrature over the normal number."""
+        nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+        relative = jnp.minimum(self.scale / jnp.maximum(1 + self.power * self.loc, 1e-6), _MOST_SPREAD)
+        low = jnp.maximum(self._end, -_WIDE)
+        high = jnp.maximum(low, 0.0) + _WIDE + 2 * relative
+        half = (high - low)[..., None] / 2
+        z = low[..., None] + half * (1 + nodes)
+        each = jax.tree.map(lambda v: jnp.asarray(v)[..., None], (self.loc, self.scale, self.power, self.shift))
+        density = jnp.exp(-0.5 * jnp.square(z) - 0.5 * math.log(2 * math.pi) - self._log_kept[..., None])
+        y = un_box_cox(each[0] + each[1] * z, each[2], each[3])
+        return jnp.broadcast_to(jnp.sum(weights * half * density * function(y), axis=-1), self.batch_shape)
+
+    @property
+    def mean(self) -> Any:
+        return self._moment(lambda y: y)
+
+    @property
+    def variance(self) -> Any:
+        middle = self.mean
+        return self._moment(lambda y: jnp.square(y - middle[..., None]))
+
+    def log_tails(self, value: Any) -> Tails:
+        possible = value > -jnp.asarray(self.shift)
+        safe = jnp.where(possible, value, 1.0 - self.shift)
+        z = (box_cox(safe, self.power, self.shift) - self.loc) / self.scale
+        standard = dist.Normal(0.0, 1.0)
+        up_to = log_between(standard, self._end, z) - self._log_kept
+        return tails_where(possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept)
 
 
-def describe_call(function: Any, values: Iterable[Any], made: Any = None) -> str:
-    """`LogNormal(Normal(0, 1), 0.3)` or `2 * rate`: a function, what it is called with, and what it made."""
-    values, function = list(values), getattr(function, "of_one", function)
-    if function is operator.neg:
-        return f"-{_describe_argument(values[0], inside=True)}"
-    if function in _SIGNS:
-        return f" {_SIGNS[function]} ".join(_describe_argument(value, inside=True) for value in values)
-    name, said = name_of(function), ", ".join(map(_describe_argument, values))
-    if name != "<lambda>":
-        return f"{name}({said})"
-    return f"{describe_distribution(made).partition('(')[0]} given {said}" if made else f"a function({said})"
+_NODES, _WIDE, _MOST_SPREAD = 100, 9.0, 5.0
 
 
-def _describe_argument(value: Any, inside: bool = False) -> str:
-    if isinstance(value, dist.Distribution):
-        said = describe_distribution(value)
-        return f"({said})" if inside and getattr(value, "function", None) in _SIGNS else said
-    return _range(value, digits=6) if eqx.is_array_like(value) else type(value).__name__  # as someone wrote it
+def _log_ndtr_above(end: Any) -> Any:
+    finite = jnp.isfinite(end)
+    return jnp.where(finite, log_ndtr(-jnp.where(finite, end, 0.0)), 0.0)
 
 
-def _range(value: Any, digits: int = 3) -> str:
-    low, high = float(np.min(value)), float(np.max(value))
-    return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"
+def box_cox(value: Any, power: Any, shift: Any) -> Any:
+    """The Box–Cox transform of positive `value + shift`."""
+    log = jnp.log(value + shift)
+    near = jnp.abs(power * log) < 1e-6
+    safe = jnp.where(near, 1.0, power)
+    return jnp.where(near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe)
+
+
+def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
+    """Back from the transformed scale; its end is where the number itself, with the shift, is zero."""
+    product = power * transformed
+    near = jnp.abs(product) < 1e-6
+    safe = jnp.where(near, 1.0, power)
+    log = jnp.log1p(jnp.where(near, 1.0, jnp.maximum(product, -1 + 1e-15))) / safe
+    return jnp.exp(jnp.where(near, transformed * (1 - product / 2), log)) - shift
+
+
+class Hurdle(dist.Distribution):
+    """Zero with a probability of its own; else a positive number of another distribution.
+
+    NumPyro has one from 0.22 on, whose draws end never where the other distribution gives zeros alone.
+
+    Args:
+        base_dist: of positive numbers, or of counts, of which the zeros are left out.
+        gate: the probability of zero.
+    """
+
+    arg_constraints: ClassVar[dict[str, Any]] = {"gate": constraints.unit_interval}
+    pytree_data_fields = ("base_dist", "gate")
+
+    def __init__(self, base_dist: Any, gate: Any, *, validate_args: bool | None = None):
+        shape: Any = jax.lax.broadcast_shapes(jnp.shape(gate), base_dist.batch_shape)
+        (self.gate,) = _promoted(gate, shape=shape)
+        self.base_dist = base_dist.expand(shape)
+        super().__init__(shape, validate_args=validate_args)
+
+    @constraints.dependent_property(event_dim=0)  # pyright: ignore[reportArgumentType]
+    def support(self) -> Any:
+        return constraints.nonnegative_integer if self._counts else constraints.nonnegative
+
+    @property
+    def _counts(self) -> bool:
+        return bool(self.base_dist.support.is_discrete)
+
+    @property
+    def _log_positive(self) -> Any:
+        """The logarithm of the probability that the other distribution gives a positive number."""
+        return jnp.log(-jnp.expm1(self.base_dist.log_prob(0.0))) if self._counts else jnp.zeros(())
+
+    def log_prob(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        positive = self.base_dist.log_prob(jnp.where(value == 0, 1.0, value)) - self._log_positive
+        return jnp.where(value == 0, jnp.log(self.gate), jnp.log1p(-self.gate) + positive)
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        key_zero, key = jax.random.split(key)
+        zero = jax.random.bernoulli(key_zero, self.gate, sample_shape + self.batch_shape)
+        drawn = self.base_dist.sample(key, sample_shape)
+        if self._counts:
+            # Where so many draws are all zero a positive one is hardly ever more than one.
+            again = lambda i, y: jnp.where(y == 0, self.base_dist.sample(jax.random.fold_in(key, i), sample_shape), y)  # noqa: E731
+            drawn = jnp.maximum(jax.lax.fori_loop(0, _ROUNDS, again, drawn), 1)
+        return jnp.where(zero, jnp.zeros_like(drawn), drawn)
+
+    @property
+    def mean(self) -> Any:
+        return (1 - self.gate) * self.base_dist.mean / jnp.exp(self._log_positive)
+
+    @property
+    def variance(self) -> Any:
+        square = (self.base_dist.variance + jnp.square(self.base_dist.mean)) / jnp.exp(self._log_positive)
+        return (1 - self.gate) * square - jnp.square(self.mean)
+
+    def log_tails(self, value: Any) -> Tails:
+        _, beyond = log_tails(self.base_dist, value)
+        above = jnp.log1p(-self.gate) + beyond - self._log_positive
+        return tails_where(value >= 0, jnp.log1p(-jnp.exp(above)), above)
+
+
+_ROUNDS = 50
+
+
+NEW_DISTRIBUTIONS: dict[str, type[dist.Distribution]] = {law.__name__: law for law in (BoxCoxNormal, Hurdle)}
+"""Those that their parameters make anew, by name."""

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 
-from .._statistics.distributions import may_be_negative
+from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, Scalar, Values

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from .._statistics.distributions import describe_distribution
+from .._statistics.describe_distributions import describe_distribution
 from ..errors import ModelError
 from ..random import Module, RandomLeaf, Shared, is_random, paths
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
-from .._statistics.distributions import describe_support
+from .._statistics.describe_distributions import describe_support
 from ..errors import DataError
 from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
 from .forcings import KINDS, AbstractForcing, interpolated

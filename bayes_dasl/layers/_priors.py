@@ -12,7 +12,7 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 
 from .._jax.tree import Path, child, dotted, key_name, nodes_along
-from .._statistics.distributions import bounds, of_a_prior
+from .._statistics.describe_distributions import bounds, of_a_prior
 from ..errors import ModelError
 from ..random import Dependent, RandomLeaf, Shared, is_random, occurrences
 

@@ -15,7 +15,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict, frozen, prepared
-from .._statistics.distributions import describe_distribution, may_be_negative
+from .._statistics.describe_distributions import describe_distribution, may_be_negative
 from ..data.forcings import Linear, Step
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError

@@ -13,7 +13,7 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float, Int
 
-from .._statistics.distributions import may_be_negative
+from .._statistics.describe_distributions import may_be_negative
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
 from ..random import check_scalar, is_random

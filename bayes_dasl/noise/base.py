@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import describe_distribution, describe_support, may_be_negative
+from .._statistics.describe_distributions import describe_distribution, describe_support, may_be_negative
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function, is_random
 

@@ -10,7 +10,7 @@ from jax.core import Tracer
 from jaxtyping import Array, Bool, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import may_be_negative
+from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
 from ..random import Scalar, is_random
 from .base import SMALLEST, AbstractNoise, VaryingScale

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .._statistics.distributions import bounds, describe_distribution, may_be_negative
+from .._statistics.describe_distributions import bounds, describe_distribution, may_be_negative
 from ..errors import ModelError
 from ..random import Module, Scalar, check_scalar, is_random
 

@@ -10,8 +10,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import bounds, describe_distribution
-from .._statistics.laws import BoxCoxNormal, box_cox
+from .._statistics.describe_distributions import bounds, describe_distribution
+from .._statistics.distributions import BoxCoxNormal, box_cox
 from ..errors import ModelError
 from ..random import Scalar, is_random
 from .base import SMALLEST, AbstractNoise, VaryingScale

@@ -8,8 +8,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import bounds, describe_distribution
-from .._statistics.laws import Hurdle
+from .._statistics.describe_distributions import bounds, describe_distribution
+from .._statistics.distributions import Hurdle
 from ..errors import ModelError
 from ..random import Scalar, is_random
 from .base import AbstractNoise

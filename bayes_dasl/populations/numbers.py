@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 
-from .._statistics.distributions import describe_distribution
+from .._statistics.describe_distributions import describe_distribution
 from ..errors import ModelError
 from ..random import Dependent, Scalar, Shared, Unknown, dependent, is_random, shape_of
 

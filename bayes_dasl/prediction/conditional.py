@@ -9,7 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
 
-from .._statistics.laws import LAWS
+from .._statistics.distributions import NEW_DISTRIBUTIONS
 
 type Parameters = Mapping[str, Any]
 
@@ -39,7 +39,7 @@ def family_of(distribution: dist.Distribution) -> str:
 def class_of(family: str) -> type[dist.Distribution] | None:
     """The class of the outermost distribution of a family; none for one that is not known here."""
     name = family.partition("(")[0]
-    return LAWS.get(name) or getattr(dist, name, None)
+    return NEW_DISTRIBUTIONS.get(name) or getattr(dist, name, None)
 
 
 def made(family: str, parameters: Parameters) -> dist.Distribution:

@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Array
 from scipy.special import gammaincinv
 
-from .._statistics.distributions import bounds
+from .._statistics.describe_distributions import bounds
 from .conditional import Parameters, constraint_of, made
 from .predictive import Pushed
 

@@ -13,7 +13,7 @@ import xarray as xr
 
 from .._jax.tree import short_names
 from .._runs.files import replacing
-from .._statistics.distributions import chosen_bounds, describe_distribution
+from .._statistics.describe_distributions import chosen_bounds, describe_distribution
 from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import refuse_mixed

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Float
 
 from ..._jax.tree import frozen
-from ..._statistics.distributions import bounds
+from ..._statistics.describe_distributions import bounds
 from ...data.datasets import averaged
 from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
