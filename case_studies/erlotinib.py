@@ -39,7 +39,7 @@ class Tumour(bd.Module):
     kill: bd.Scalar = bd.field(units="L/(mg * day)")
 
     def __call__(self, t, y, u):
-        volume, fastest = y["volume"], 2 * self.exponential * y["volume"]
+        volume, fastest = y["volume"], 2 * y["volume"] * self.exponential
         grown = fastest * self.linear / (fastest + self.linear)
         return {"volume": grown - self.kill * self.drug.concentration(t) * volume}
 

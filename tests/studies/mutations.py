@@ -523,14 +523,20 @@ MUTANTS = (
     ),
     Mutant(
         "partly centred coordinates without their volume", "bayes_dasl/inference/coordinates/centring.py",
-        "volume - jnp.sum(jnp.log(factor))",
-        "volume",
+        "volume = volume - jnp.sum(jnp.log(jnp.diagonal(lower)))",
+        "volume = volume",
         ("tests/test_centring.py::TestFrame::test_there_and_back",),
     ),
     Mutant(
+        "numbers of a member centred one by one", "bayes_dasl/inference/coordinates/centring.py",
+        "if dims and path not in values.asked",
+        "if not dims and path not in values.asked",
+        ("tests/test_centring.py::test_the_spread_of_one_of_two_numbers_that_data_tell_together",),
+    ),
+    Mutant(
         "what data say of a member, twice as much", "bayes_dasl/inference/coordinates/centring.py",
-        "precision = np.where(told, -slope, 0.0)",
-        "precision = np.where(told, -2 * slope, 0.0)",
+        "return np.moveaxis(precision / (",
+        "return np.moveaxis(2 * precision / (",
         ("tests/test_centring.py::TestFrame::test_what_data_say_is_the_precision_of_their_mean",),
     ),
     Mutant(
