@@ -21,7 +21,7 @@ from ..rows import age, keep, lacking, latest, of_here, to_show
 from .suite.cases import ours
 
 NAME = "tests.studies.benchmarks.keys"
-PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk")
+PROBLEMS = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "pk_population", "theophylline_closed")
 GOOD = 1.01
 TASK = ("problem", "key")
 JUDGED = ("R-hat of science parameters", "R-hat of trajectories")

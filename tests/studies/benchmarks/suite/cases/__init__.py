@@ -22,7 +22,17 @@ import bayes_dasl as bd
 
 from ....provenance import fingerprint
 
-NAMES = ("lynx_hare", "fitzhugh_nagumo", "sir", "stiff", "hybrid", "pk", "theophylline", "theophylline_closed")
+NAMES = (
+    "lynx_hare",
+    "fitzhugh_nagumo",
+    "sir",
+    "stiff",
+    "hybrid",
+    "pk",
+    "pk_population",
+    "theophylline",
+    "theophylline_closed",
+)
 MAX_STEPS = 4096
 
 type Draws = dict[str, np.ndarray]
