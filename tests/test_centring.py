@@ -48,6 +48,22 @@ def lines():
     return bd.Model(bd.Algebraic(Lines(line)), model.noise), data
 
 
+def curves(number=12):
+    """Vectors longer than those that are centred together, with a scalar location."""
+    scale = bd.shared(dist.HalfNormal(1.0), "size")
+    factor = jnp.linalg.cholesky(jnp.exp(-jnp.abs(jnp.arange(number)[:, None] - jnp.arange(number)) / 3.0))
+    curve = bd.dependent(lambda s: dist.MultivariateNormal(scale_tril=s * factor).expand([6]).to_event(1), scale)
+
+    class Curves(bd.Module):
+        curve: jax.Array
+
+        def __call__(self, t, y, u):
+            return {name: self.curve[i].sum() for i, name in enumerate(GROUPS)}
+
+    model, data = levels(0.3)
+    return bd.Model(bd.Algebraic(Curves(curve)), model.noise), data
+
+
 def slopes(problem, x):
     return np.asarray(jax.jit(jax.vmap(jax.grad(lambda x: problem.log_density(x))))(x))
 
@@ -75,7 +91,9 @@ def pairs(noise=0.2):
 
 
 class TestFrame:
-    @pytest.mark.parametrize("make", [lambda: levels(0.1), lines, pairs], ids=["numbers", "vectors", "members"])
+    @pytest.mark.parametrize(
+        "make", [lambda: levels(0.1), lines, curves, pairs], ids=["numbers", "vectors", "long", "members"]
+    )
     def test_there_and_back(self, make):
         problem = pose(*make())
         centring = centring_of(problem)
@@ -102,7 +120,7 @@ class TestFrame:
         x = jnp.stack([problem.unconstrain(values) for values in draws])
         found = centring_of(problem).frame(np.asarray(x), slopes(problem, x))
         np.testing.assert_allclose(found["precision 0"], np.full((1, 1, 6), 16.0), rtol=1e-6)
-        np.testing.assert_allclose(found["mean 0"], 16.0 * TRUE[None], atol=1e-5)
+        np.testing.assert_allclose(found["weighted 0"], 16.0 * TRUE[None], atol=1e-5)
 
     def test_what_data_say_of_the_numbers_of_a_member_together(self):
         """Four data of their sum and four of a tenth of their difference, each with a standard deviation of 0.2."""

@@ -159,6 +159,21 @@ class TestLayer:
         )
         assert float(jnp.abs(left).max()) > 0.1
 
+    @pytest.mark.parametrize(
+        "more",
+        [
+            {"events": bd.Event(lambda t, y, u: y["y"] - 1.0, {"y": 3.0})},
+            {"jumps": bd.Jump(1.0, {"y": 1.0})},
+            {"algebraic": ("y",), "solver": "rodas5p"},
+            {"sums": {"y": 1.0}},
+            {"means": {"y": 1.0}},
+        ],
+        ids=lambda more: next(iter(more)),
+    )
+    def test_only_a_smooth_solve_has_its_sensitivities_solved_for(self, more):
+        assert bd.ODE(Fading(1.0), {"y": 4.0}).smooth
+        assert not bd.ODE(Fading(1.0), {"y": 4.0}, **more).smooth
+
 
 class TestNonsense:
     def test_nothing_random(self):

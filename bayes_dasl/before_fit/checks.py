@@ -157,7 +157,7 @@ def _jumps(problem: Problem, draws: Draws) -> Iterator[Finding]:
     start, is_jump = float(problem.inputs.start), lambda node: isinstance(node, Jump)
     nodes = jtu.tree_leaves_with_path(problem.model, is_leaf=is_jump)
     times = {f"{dotted(path)}.time" for path, node in nodes if is_jump(node)}
-    for path in {leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}}:
+    for path in dict.fromkeys(leaf.path for leaf in occurrences(problem.model) if times & {*leaf.places}):
         share = float(np.mean(draws[path] < start))
         if share:
             yield Finding(

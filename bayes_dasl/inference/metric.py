@@ -12,8 +12,8 @@ from .._jax.lazily import lazily
 metric_estimators = lazily("blackjax.adaptation.metric_estimators")
 
 DENSE_UP_TO = 64
-# States at the knots of a chaotic system hang together in more directions than a low rank has; their posterior is close
-# to a normal, so that few draws give its covariance.
+# States at the knots of a chaotic system are correlated in more directions than a low rank has; their posterior is
+# close to a normal, so that few draws give its covariance.
 DENSE_OF_SCIENCE = 128
 RANK = 20
 

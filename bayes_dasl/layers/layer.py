@@ -133,8 +133,11 @@ class AbstractTrajectory(AbstractLayer):
 
     @property
     def smooth(self) -> bool:
-        """Whether all states move by the rates of the vector field alone: nothing sudden, no algebraic equations."""
-        return True
+        """Whether what is observed is a function of states that move by the rates of the vector field alone.
+
+        Then the derivatives of the states can be solved for along with them, which is faster.
+        """
+        return False
 
     @abstractmethod
     def begin(self, inputs: Inputs) -> dict[str, Any]:

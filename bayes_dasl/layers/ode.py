@@ -138,7 +138,8 @@ class ODE(AbstractTrajectory):
 
     @property
     def smooth(self) -> bool:
-        return not (self.jumps or self.events or self.algebraic or self.doses is not None)
+        sudden = self.jumps or self.events or self.doses is not None
+        return not (sudden or self.algebraic or self.sums or self.means)
 
     def _check_doses(self) -> None:
         if self.doses is None or isinstance(self.doses, Schedule):

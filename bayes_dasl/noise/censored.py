@@ -32,7 +32,7 @@ class Censored(AbstractNoise):
         below: a limit of quantification, in the units of the observable: a datum at or below it is left-censored there.
         above: an upper one: a datum at or above it is right-censored there.
 
-    Raises: ModelError for a noise whose distribution function is not known, one of residuals that hang together, or
+    Raises: ModelError for a noise whose distribution function is not known, one of correlated residuals, or
     limits that are no rising numbers.
     """
 

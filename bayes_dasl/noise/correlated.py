@@ -1,4 +1,4 @@
-"""Residuals that hang together along the index: each datum is judged by what those before it have said."""
+"""Residuals that are correlated along the index: each datum is judged by what those before it have said."""
 
 from typing import Any, ClassVar, NamedTuple
 
@@ -36,7 +36,7 @@ class Before(NamedTuple):
 
 
 class CorrelatedNoise(AbstractNoise):
-    r"""Residuals that hang together: $y(t) = z(t) + x(t) + \epsilon(t)$.
+    r"""Correlated residuals: $y(t) = z(t) + x(t) + \epsilon(t)$.
 
     x is a process along the index, such as `bd.AR1`, the same for each place or member but drawn for each anew; ε is
     white. A datum is judged by its distribution given those before it, by a Kalman filter over the residuals: their

@@ -1,4 +1,4 @@
-"""How residuals hang together along the index: linear Gaussian processes whose future hangs on their present alone."""
+"""How residuals are correlated along the index: linear Gaussian processes with the Markov property."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar

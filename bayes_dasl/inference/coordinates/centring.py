@@ -1,12 +1,14 @@
 """Coordinates of numbers whose priors depend on others: centred as far as the data say what they are."""
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 from numpyro.distributions.transforms import AffineTransform, LowerCholeskyAffine, Transform
 
@@ -18,12 +20,15 @@ from ..sites import Site, Sites, constrained
 _FEW_DRAWS = 10
 """So many draws for each number of a member let what they say of how numbers go together count for half."""
 
+_TOGETHER = 8
+"""So many numbers of a member are centred together at most; of longer vectors each is told by itself."""
+
 type Told = tuple[Float[Array, "_ _ _"], Float[Array, "_ _"]]
 """What data say of the numbers of a block: a precision P, `(number, number, member)`, and P m of their mean m."""
 
 
 class Block(NamedTuple):
-    """Numbers that are centred together: those of one site, or of all sites that have the same members.
+    """Numbers that are centred together: those of one site, or of several that have one number for each of the members.
 
     `places` are theirs in the flat vector, `(number, member)`.
     """
@@ -33,12 +38,12 @@ class Block(NamedTuple):
 
     def prior(self, sites: Sites, values: Mapping[str, Array]) -> tuple[Array, Array]:
         """Location and scale, `(number, member)`; of vectors the scale is a factor `(number, number, member)`."""
-        number, members = self.places.shape
-        ways = [sites[path].way(values) for path in self.paths]
+        ways, shape = [sites[path].way(values) for path in self.paths], _shape(sites[self.paths[0]])
         if isinstance(ways[0], LowerCholeskyAffine):
-            location = jnp.broadcast_to(ways[0].loc, (members, number))
-            return location.T, jnp.moveaxis(jnp.broadcast_to(ways[0].scale_tril, (members, number, number)), 0, -1)
-        shape = _shape(sites[self.paths[0]])
+            number = shape[-1]
+            location = jnp.broadcast_to(ways[0].loc, shape).reshape(-1, number)
+            factor = jnp.broadcast_to(ways[0].scale_tril, (*shape, number)).reshape(-1, number, number)
+            return location.T, jnp.moveaxis(factor, 0, -1)
         of_all = lambda name: jnp.stack([jnp.broadcast_to(getattr(w, name), shape).ravel() for w in ways])  # noqa: E731
         return of_all("loc"), of_all("scale")
 
@@ -59,11 +64,11 @@ class Block(NamedTuple):
 class PartlyCentred(eqx.Module):
     r"""Coordinates in which numbers with a dependent prior are nearly standard normal, given what they depend on.
 
-    Numbers $x \sim N(\mu, S)$, of which the data say $x = m$ with a precision $P$, are $N(M, Q^{-1})$ given $\mu$ and
-    $S$, where $Q = P + S^{-1}$ and $Q M = P m + S^{-1} \mu$. Their coordinates are $\xi = L^\top (x - M)$ with
-    $L L^\top = Q$: they are non-centred where the data say nothing ($P = 0$), and centred where they say all. The
-    numbers of one member of a population are centred together, since data tell them together. The posterior stays what
-    it is.
+    Numbers $x = \mu + S z$ are standard normal in $z$ by their prior. If the data say $x = m$ with a precision $P$,
+    then $z$ is $N(M, Q^{-1})$ given $\mu$ and $S$, where $Q = 1 + S^\top P S$ and $Q M = S^\top P (m - \mu)$. Their
+    coordinates are $\xi = L^\top (z - M)$ with $L L^\top = Q$: they are non-centred where the data say nothing ($P =
+    0$), and centred where they say all. The numbers of one member of a population are centred together, since data
+    tell them together. The posterior stays what it is.
 
     `told` is P and P m of each block of numbers.
 
@@ -100,13 +105,13 @@ class Centring:
         x, score = map(np.asarray, self._scores(positions, gradients))
         arrays = {}
         for i, block in enumerate(self._blocks):
-            arrays[f"precision {i}"], arrays[f"mean {i}"] = _told(x[:, block.places], score[:, block.places])
+            arrays[f"precision {i}"], arrays[f"weighted {i}"] = _told(x[:, block.places], score[:, block.places])
         return arrays
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
         """The frame of such arrays."""
         of = lambda name: jnp.asarray(arrays[name])  # noqa: E731
-        return PartlyCentred(tuple((of(f"precision {i}"), of(f"mean {i}")) for i in range(len(self._blocks))), self)
+        return PartlyCentred(tuple((of(f"precision {i}"), of(f"weighted {i}")) for i in range(len(self._blocks))), self)
 
     def _position(self, told: Sequence[Told], xi: Array) -> tuple[Array, Array]:
         x, volume, values = xi, jnp.zeros(()), {}
@@ -171,7 +176,8 @@ class _Asked(dict[str, Array]):
 def _blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
     """The blocks, and in which order sites have values and blocks are gone through, by path and by number.
 
-    Numbers of the same members on which no other prior depends are one block, which comes last.
+    Sites that have one number for each of the same members, on which no other prior depends, are one block, which comes
+    last.
     """
     sites = problem.sites
     values = _Asked(constrained(sites, jnp.zeros(problem.dimension))[0])
@@ -188,16 +194,17 @@ def _blocks(problem: Problem) -> tuple[list[Block], list[str | int]]:
             order.append(len(blocks))
             blocks.append(Block((path,), _places(site, ways[path])))
         order.append(path)
-    for paths in together.values():
-        order.append(len(blocks))
-        places = np.concatenate([_places(sites[path], ways[path]) for path in paths])
-        blocks.append(Block(tuple(paths), places))
+    for found in together.values():
+        for paths in [found] if len(found) <= _TOGETHER else [[path] for path in found]:
+            order.append(len(blocks))
+            places = np.concatenate([_places(sites[path], ways[path]) for path in paths])
+            blocks.append(Block(tuple(paths), places))
     return blocks, order
 
 
 def _places(site: Site, way: Transform | None) -> Int[np.ndarray, "number member"]:
     """Where the numbers of a site lie: of vectors each is a member's."""
-    number = way.loc.shape[-1] if isinstance(way, LowerCholeskyAffine) else 1
+    number = way.scale_tril.shape[-1] if isinstance(way, LowerCholeskyAffine) else 1
     return np.arange(site.start, site.start + site.size).reshape(-1, number).T
 
 
@@ -217,18 +224,19 @@ def _told(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x, score = np.moveaxis(x, -1, 1), np.moveaxis(score, -1, 1)  # (draw, member, number), as NumPy's algebra has it
     draws, _, number = x.shape
     sd = np.std(x, axis=0)
-    usable = np.isfinite(score).all((0, 2)) & (sd > 0).all(1)
-    sd = np.where(usable[:, None], sd, 1.0)
-    away, slope = (x - x.mean(0)) / sd, np.where(usable[:, None], score, 0.0) * sd
-    counted = np.where(np.eye(number), 1.0, draws / (draws + _FEW_DRAWS * number))
-    together, falling = (counted * np.einsum("dmi,dmj->mij", away, other) / draws for other in (away, -slope))
-    fall = np.linalg.solve(np.where(usable[:, None, None], together, np.eye(number)), falling)
-    eigenvalues, vectors = np.linalg.eigh((fall + np.swapaxes(fall, -1, -2)) / 2)
+    usable = (np.isfinite(score).all(0) & np.isfinite(x).all(0) & (sd > 0)).all(-1)
+    sd, mean = (np.where(usable[:, None], values, fill) for values, fill in ((sd, 1.0), (x.mean(0), 0.0)))
+    deviation, score = (np.where(usable[:, None], values, 0.0) for values in ((x - mean) / sd, score * sd))
+    shrinkage = np.where(np.eye(number), 1.0, draws / (draws + _FEW_DRAWS * number) if number <= _TOGETHER else 0.0)
+    # The regression of scores on numbers, in units of their standard deviations.
+    of_numbers, of_scores = (shrinkage * np.einsum("dmi,dmj->mij", deviation, v) / draws for v in (deviation, score))
+    slope = np.linalg.solve(np.where(usable[:, None, None], of_numbers, np.eye(number)), -of_scores)
+    eigenvalues, vectors = np.linalg.eigh((slope + np.swapaxes(slope, -1, -2)) / 2)
     known = np.where((eigenvalues > 0)[:, None], vectors, 0.0)  # directions of which data say something
     precision = np.einsum("mik,mk,mjk->mij", known, eigenvalues, known)
-    pulled = np.einsum("mij,mj->mi", precision, x.mean(0) / sd)
-    pulled += np.einsum("mik,mjk,mj->mi", known, known, slope.mean(0))
-    return np.moveaxis(precision / (sd[:, :, None] * sd[:, None]), 0, -1), (pulled / sd).T
+    weighted = np.einsum("mij,mj->mi", precision, mean / sd)
+    weighted += np.einsum("mik,mjk,mj->mi", known, known, score.mean(0))
+    return np.moveaxis(precision / (sd[:, :, None] * sd[:, None]), 0, -1), (weighted / sd).T
 
 
 def _times(matrix: Array, vector: Array) -> Array:
@@ -237,8 +245,10 @@ def _times(matrix: Array, vector: Array) -> Array:
 
 def _cholesky(matrix: Float[Array, "number number member"]) -> Float[Array, "number number member"]:
     """The lower factor of each matrix; what stands above its diagonal is not looked at."""
+    if len(matrix) > _TOGETHER:
+        return jnp.moveaxis(jnp.linalg.cholesky(jnp.moveaxis(matrix, -1, 0)), 0, -1)
     columns: list[Array] = []
-    for k in range(len(matrix)):  # all members at a time: LAPACK would be called for one after the other
+    for k in range(len(matrix)):  # all members at a time: LAPACK is called for one after the other
         columns.append(matrix[:, k] / jnp.sqrt(matrix[k, k]))
         matrix = matrix - columns[k][:, None] * columns[k]
     return jnp.stack(columns, axis=1)
@@ -246,6 +256,9 @@ def _cholesky(matrix: Float[Array, "number number member"]) -> Float[Array, "num
 
 def _solve(lower: Array, right: Float[Array, "number member"], *, transposed: bool = False) -> Array:
     """The solution v of L v = right, or of Lᵀ v = right, for each lower factor L."""
+    if len(right) > _TOGETHER:
+        solve = partial(solve_triangular, trans=int(transposed), lower=True)
+        return jax.vmap(solve, in_axes=-1, out_axes=-1)(lower, right)
     found: dict[int, Array] = {}
     for i in reversed(range(len(right))) if transposed else range(len(right)):
         found[i] = right[i] / lower[i, i]

@@ -93,7 +93,7 @@ class WarmUp:
         frames, state, trace = self._frames, state | out_of_frame(old, state), trace | out_of_frame(old, trace)
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]
-        new = frames.restored(self._journal.step(f"frame at {self._begin}", lambda: frames.frame(*reached)))
+        new = frames.restored(self._journal.step(f"coordinates at {self._begin}", lambda: frames.frame(*reached)))
         return new, state | into_frame(new, state), trace | into_frame(new, trace)
 
     def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
