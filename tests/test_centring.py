@@ -136,6 +136,7 @@ class TestFrame:
         assert centring_of(pose(model, levels(0.1)[1])) is None
 
 
+@pytest.mark.slow
 def test_chains_take_shorter_ways():
     """Levels that data fix, and levels that they hardly see: both are easy in the same coordinates."""
     model, data = levels(0.05)

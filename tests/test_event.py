@@ -83,6 +83,7 @@ class TestBouncingBall:
         assert not solved(ball(most=2), TIMES).ok
         assert solved(ball(most=8), TIMES).ok
 
+    @pytest.mark.slow
     def test_in_a_posterior(self):
         layer = ball(Bounce(dist.Beta(8.0, 2.0)))
         model = bd.Model(layer, {"height": bd.NormalNoise(0.05)})

@@ -26,7 +26,7 @@ def perfect(members: int, epistemic: float, *, times: int = REPLICATES, chains: 
 
 
 @pytest.mark.parametrize("epistemic", [0.0, 0.5])
-@pytest.mark.parametrize("members", [5, 10, 20])
+@pytest.mark.parametrize("members", [5, pytest.param(10, marks=pytest.mark.slow), 20])
 def test_intervals_of_perfect_members_hold_what_they_say(members, epistemic):
     _, _, fc, truth = perfect(members, epistemic)
     assert fc["predictions"].sizes["draw"] == 1000
@@ -116,9 +116,9 @@ def test_a_single_member_and_very_many_are_left_where_they_are():
     ("noise", "values"),
     [
         (bd.PoissonNoise(), [0.5, 4.0, 2.0, 40.0]),
-        (bd.NegativeBinomialNoise(2.0), [1.0, 4.0, 2.0, 9.0]),
+        pytest.param(bd.NegativeBinomialNoise(2.0), [1.0, 4.0, 2.0, 9.0], marks=pytest.mark.slow),
         (bd.LogNormalNoise(0.3), [1.0, 4.0, 2.0, 9.0]),
-        (bd.StudentTNoise(0.3), [1.0, 4.0, 2.0, 9.0]),
+        pytest.param(bd.StudentTNoise(0.3), [1.0, 4.0, 2.0, 9.0], marks=pytest.mark.slow),
         (BinomialNoise(9), [1.0, 4.0, 2.0, 4.9]),
         (MixedNoise(), [1.0, 4.0, 2.0, 9.0]),
     ],

@@ -71,6 +71,7 @@ def schools_by_hand():
     numpyro.sample("y", dist.Normal(effects, ERRORS), obs=EFFECTS)
 
 
+@pytest.mark.slow
 def test_eight_schools():
     model, data = schools()
     post = bd.fit(model, data, bd.NUTS(draws=2000), progress=False)

@@ -10,6 +10,7 @@ import pytest
 import xarray as xr
 from by_hand import levels_model, posterior
 from scipy import integrate, stats
+from seldom import seldom
 from test_per_datum import ENGINE, Level
 
 import bayes_dasl as bd
@@ -109,7 +110,9 @@ def test_log_density_and_gradient(name):
     assert np.isfinite(slope).all()
 
 
-@every_kind
+@pytest.mark.parametrize(
+    "name", seldom(KINDS, "zero-inflated", "beta-binomial", "hurdle of amounts", "censored", "power")
+)
 def test_forecast_scores_and_checks(name):
     model, data, post, fc = made(name)
     _, values, density = KINDS[name]

@@ -93,6 +93,7 @@ def test_nothing_after_the_origin_is_known(towns):
     assert float(one["known"].sum()) == 26 and float(one["reported"].isel(time=slice(26, None)).max()) == 0.0
 
 
+@pytest.mark.slow
 def test_both_forms_are_one_posterior(towns):
     """Sums without steps and steps give the same density, to rounding of some thousand terms."""
     data = measles.as_known_at(towns, ORIGIN, years=1.0)

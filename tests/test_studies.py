@@ -232,6 +232,21 @@ def test_reaches_around_the_problem():
     assert [attribute for _, attribute in structure.reaches(ENGINES)] == ["model", "inputs"]
 
 
+def test_private_names_that_tests_import_and_those_of_a_rooms_own_tests():
+    tests = {
+        "tests/test_jump.py": "from bayes_dasl.inference.jump import _far, Jump\nfrom bayes_dasl._cost import COST\n",
+        "tests/test_costs.py": "def test():\n    from bayes_dasl._cost import COST\n",
+        "tests/studies/any.py": "from bayes_dasl._cost import COST\n",
+    }
+    sources = ENGINES | {"bayes_dasl/_cost.py": "COST = 1\n"}
+    found = [(test, name, structure.is_own(test, name, sources)) for test, name in structure.private_imports(tests)]
+    assert found == [
+        ("tests/test_jump.py", "bayes_dasl.inference.jump._far", True),
+        ("tests/test_jump.py", "bayes_dasl._cost.COST", False),
+        ("tests/test_costs.py", "bayes_dasl._cost.COST", True),
+    ]
+
+
 def test_the_package_has_no_cycle():
     graph = Graph(working_tree(ROOT, "bayes_dasl"))
     assert structure.cycles(graph, graph.without_packages()) == []

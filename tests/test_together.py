@@ -66,9 +66,9 @@ class TestNoise:
         "process",
         [
             bd.AR1,
-            bd.OrnsteinUhlenbeck,
-            bd.Matern32,
-            lambda scale, other: bd.RandomWalk(scale, start=0.0),
+            pytest.param(bd.OrnsteinUhlenbeck, marks=pytest.mark.slow),
+            pytest.param(bd.Matern32, marks=pytest.mark.slow),
+            pytest.param(lambda scale, other: bd.RandomWalk(scale, start=0.0), marks=pytest.mark.slow),
         ],
     )
     def test_a_process_of_each_member_with_numbers_of_its_own(self, process):

@@ -415,7 +415,7 @@ UNKNOWNS = {
 
 
 # Others are tried with the slow tests: each compiles a solve.
-USUAL = ("a field of an equation", "a state at the start", "the scale of noise", "the scale of a network")
+USUAL = ("a field of an equation", "a state at the start", "the scale of noise")
 
 
 class TestWhere:
