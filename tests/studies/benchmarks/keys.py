@@ -120,7 +120,7 @@ def main() -> None:
             command = [sys.executable, "-m", NAME, "--here", "--problems", problem, "--keys", str(options.keys)]
             subprocess.run([*command, "--out", str(options.out)], cwd=ROOT, check=True)
     if not options.here:
-        results = latest(to_show(options.out), TASK)
+        results = latest(to_show(options.out, ("problem",)), TASK)
         lines, silent = summary(results, list(PROBLEMS))
         said = f"{silent} fits failed in silence. {age(results, TASK, code)}"
         write_section(ROOT / "docs" / "benchmarks.md", "keys", f"{table(lines)}\n\n{said}")
