@@ -80,9 +80,10 @@ def model_of(mice: Iterable[float], *, alike: bool = False) -> bd.Model:
         typical = bd.between(low, high)
         return typical if alike else bd.population(typical, dist.HalfNormal(spread))
 
+    rows = table()
+    rows = pd.DataFrame(rows[rows["id"].isin(list(mice))])
+
     def doses(into: str):
-        rows = table()
-        rows = pd.DataFrame(rows[rows["id"].isin(list(mice))])
         return bd.doses(rows, into=into, subject="id", units={"amt": "mg", "time": "day"})
 
     # In closed form: what is left of a dose a day later is less than a solver's tolerance. The solver must still know

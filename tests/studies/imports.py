@@ -40,7 +40,7 @@ class Graph:
     def __init__(self, sources: Sources):
         self.sources = sources
         self._files = {_module(path): path for path in sources}
-        self._taken = {path: list(_imported(path, ast.parse(text))) for path, text in sources.items()}
+        self._taken = {path: list(imported(path, ast.parse(text))) for path, text in sources.items()}
         self._handed = {
             (path, name): (target, name)
             for path, taken in self._taken.items()
@@ -105,7 +105,7 @@ def _is_package(path: str) -> bool:
     return path.endswith("/__init__.py")
 
 
-def _imported(path: str, tree: ast.Module) -> Iterator[tuple[str, str | None]]:
+def imported(path: str, tree: ast.Module) -> Iterator[tuple[str, str | None]]:
     """Module and name of each import that can run, the module absolute; no name where a module is imported."""
     here = _module(path).split(".")
     package = here if _is_package(path) else here[:-1]

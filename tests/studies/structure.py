@@ -34,7 +34,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from . import ROOT
-from .imports import Graph, Sources, revision, working_tree
+from .imports import Graph, Sources, imported, revision, working_tree
 from .pages import table
 from .problem_walk import walk
 
@@ -136,11 +136,10 @@ def private_imports(tests: Sources) -> Iterator[tuple[str, str]]:
     """File and dotted name of each import of a private name by the test files themselves."""
     for path, text in tests.items():
         if path.count("/") == 1:
-            for node in ast.walk(ast.parse(text)):
-                for alias in node.names if isinstance(node, ast.ImportFrom | ast.Import) else ():
-                    name = ".".join(filter(None, (getattr(node, "module", None), alias.name)))
-                    if name.startswith(f"{PACKAGE}.") and "._" in name:
-                        yield path, name
+            for parts in imported(path, ast.parse(text)):
+                name = ".".join(filter(None, parts))
+                if name.startswith(f"{PACKAGE}.") and "._" in name:
+                    yield path, name
 
 
 def is_own(test: str, name: str, sources: Sources) -> bool:

@@ -10,9 +10,8 @@ from . import Case, pk
 
 def case(rtol: float, atol: float) -> Case:
     model, data = pk.as_population(rtol, atol)
-    paths = {f"{kind}_mean": f"{kind}.loc" for kind in pk.KINDS} | {
-        f"{kind}_spread": f"{kind}.scale" for kind in pk.KINDS
-    }
+    levels = (("mean", "loc"), ("spread", "scale"))
+    paths = {f"{kind}_{name}": f"{kind}.{path}" for name, path in levels for kind in pk.KINDS}
     parameters = paths | {kind: kind for kind in pk.KINDS} | {"scale": "noise.scale"}
     title = "Population pharmacokinetics, 12 subjects, as a population"
     return dataclasses.replace(
