@@ -52,8 +52,8 @@ class Sharded:
         devices = computing_devices()
         self.platform: str = devices[0].platform
         self._one, self._batched, self.count = one, batched and not self.on_cpu, count
-        self._each = -(-count // (cores() if self.on_cpu else len(devices)))
-        self.shards = -(-count // self._each)
+        self.each = -(-count // (cores() if self.on_cpu else len(devices)))
+        self.shards = -(-count // self.each)
         self._devices = devices[: 1 if self.on_cpu else self.shards]
         self._threads = ThreadPoolExecutor(self.shards if self.on_cpu else 1)
         self._program: Any = None
@@ -70,7 +70,7 @@ class Sharded:
         """Compile for arguments like these, once; of items only the shapes are looked at."""
         if self._program is not None:
             return
-        kinds, length = jax.tree.map(_kind, items), self._each * len(self._devices)
+        kinds, length = jax.tree.map(_kind, items), self.each * len(self._devices)
         described = jax.tree.map(
             lambda a: jax.ShapeDtypeStruct((length, *a.shape[1:]), a.dtype, sharding=self._place),
             jax.tree.map(_plain, items),
@@ -88,7 +88,7 @@ class Sharded:
         self.compile(items, *shared)
         items = jax.tree.map(lambda a: np.asarray(_plain(a)), items)
         # Every shard gets as many items; the last one fills up, and is dropped again.
-        filled = np.minimum(np.arange(self.shards * self._each), self.count - 1)
+        filled = np.minimum(np.arange(self.shards * self.each), self.count - 1)
         parts = [
             jax.tree.map(lambda a, own=own: a[own], items)
             for own in np.split(filled, self.shards if self.on_cpu else 1)

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 
 from .._runs.journal import Arrays
 from ..errors import ModelError
+from .coordinates.frame import Frame, Plain, moved_gradient
 from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
 from .problem import Problem, ValueAndGradient
 from .sharding import Sharded
@@ -49,18 +50,41 @@ class Start:
 class Optimiser:
     """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
 
-    `seconds` and `gradients` count what it has computed so far.
+    Positions are coordinates in its `frame`. `seconds` and `gradients` count what it has computed so far.
+
+    The highest density of a population is no place to begin: noise may be next to nothing there, and each member
+    follows its data. So the numbers of members are shaken by a standard normal at each step of a climb, which leads to
+    where the posterior is high on average over what members may be.
+
+    Args:
+        value_and_gradient: the log density and its gradient, in plain coordinates.
+        climbs: how many positions at once.
+        frame: the first one; all others are of its kind.
+        shaken: the places of the numbers of members.
     """
 
-    def __init__(self, value_and_gradient: ValueAndGradient, climbs: int = CLIMBS):
-        self.climbs = climbs
+    def __init__(
+        self,
+        value_and_gradient: ValueAndGradient,
+        climbs: int = CLIMBS,
+        frame: Frame | None = None,
+        shaken: tuple[int, ...] = (),
+    ):
+        self.climbs, self.frame = climbs, frame or Plain()
+        self._shaken = bool(shaken)
         schedule = optax.cosine_decay_schedule(0.1, CLIMB_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
-        def descend(x, steps):
-            def step(_, carry):
+        def descend(item, frame, shaking):
+            x, steps, key = item
+
+            def step(number, carry):
                 x, memory, (best, highest), _ = carry
-                value, gradient = value_and_gradient(x)
+                where = x
+                if shaken:
+                    noise = jax.random.normal(jax.random.fold_in(key, number), (len(shaken),))
+                    where = x.at[jnp.asarray(shaken)].add(jnp.where(shaking, noise, 0.0))
+                value, gradient = moved_gradient(value_and_gradient, frame, where)
                 better = value > highest
                 best = jnp.where(better, x, best), jnp.where(better, value, highest)
                 ascent = jnp.where(jnp.isfinite(gradient), gradient, 0.0)
@@ -68,24 +92,30 @@ class Optimiser:
                 return x + update, memory, best, gradient
 
             begun = (x, adam.init(x), (x, -jnp.inf), jnp.zeros_like(x))
-            _, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
-            return best, highest, gradient
+            last, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
+            return jnp.where(shaking, last, best), highest, gradient
 
         self._descend = Sharded(descend, climbs)
+        # Some at a time are spread over all shards.
+        self._lanes = np.argsort(np.arange(climbs) % self._descend.each, kind="stable")
         self.seconds, self.gradients = 0.0, 0
 
-    def _run(self, x: np.ndarray, steps: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        filled = np.concatenate([x, np.repeat(x[-1:], self.climbs - len(x), axis=0)])
-        self._descend.compile(filled, np.asarray(steps))
+    def _run(self, x: np.ndarray, steps: int, key: Array | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lanes = self._lanes[: len(x)]
+        begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
+        begin[lanes], lengths[lanes] = x, steps
+        keys = jax.random.split(jax.random.key(0) if key is None else key, self.climbs)
+        arguments = (begin, lengths, keys), self.frame, np.asarray(key is not None)
+        self._descend.compile(*arguments)
         began = time.perf_counter()
-        found = jax.tree.map(lambda a: a[: len(x)], self._descend(filled, np.asarray(steps)))
+        found = jax.tree.map(lambda a: a[lanes], self._descend(*arguments))
         self.seconds += time.perf_counter() - began
         self.gradients += steps * len(x)
         return found
 
     def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
         """The positions after a short ascent of the log density."""
-        return self._run(x, CLIMB_STEPS)[0]
+        return self._run(x, CLIMB_STEPS, jax.random.key(1) if self._shaken else None)[0]
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""
@@ -106,6 +136,23 @@ type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, 
 """A way from prior draws to where the posterior is high."""
 
 
+def precision_at(optimiser: Optimiser, mode: Float[np.ndarray, " dimension"]) -> np.ndarray:
+    """Minus the Hessian, `(dimension, dimension)`."""
+    precision = falls(optimiser, mode, np.eye(len(mode)))
+    return (precision + precision.T) / 2
+
+
+def falls(
+    optimiser: Optimiser, x: Float[np.ndarray, " dimension"], directions: Float[np.ndarray, "n dimension"]
+) -> Float[np.ndarray, "n dimension"]:
+    """How the gradient falls along each of some directions, by central differences: the solver's adjoint has no second
+    derivative."""
+    nudges = _HESSIAN_STEP * directions
+    _, gradient = optimiser.evaluate(np.concatenate([x + nudges, x - nudges]))
+    up, down = np.split(np.nan_to_num(gradient), 2)
+    return (down - up) / (2 * _HESSIAN_STEP)
+
+
 def find_start(
     problem: Problem,
     optimiser: Optimiser,
@@ -119,6 +166,21 @@ def find_start(
     Half of the climbs begin at draws `near` the modes, if they are given, the others at prior draws.
     Raises: ModelError if none leads to a finite log density.
     """
+    return modes_among(optimiser, *climbed(problem, optimiser, climb=climb, near=near, key=key))
+
+
+def climbed(
+    problem: Problem,
+    optimiser: Optimiser,
+    *,
+    climb: Climb | None = None,
+    near: Float[np.ndarray, "draw dimension"] | None = None,
+    key: Array,
+) -> tuple[np.ndarray, int, int]:
+    """Where climbs have led, by log density; how many prior draws were looked at, and at how many there was none.
+
+    Raises: ModelError if none leads to a finite log density.
+    """
     draws = _DRAWS_A_CLIMB * optimiser.climbs
     groups = [np.asarray(problem.prior(draws, key=key))]
     if near is not None:
@@ -127,21 +189,35 @@ def find_start(
     share = optimiser.climbs // len(groups)
     promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
     x = (climb or optimiser.optimise)(np.concatenate(promising))
-    value = or_lowest(optimiser.evaluate(x)[0])
-    if not np.isfinite(value).any():
+    at_first, reached = np.concatenate(values), best_first(optimiser, x)
+    if not len(reached):
         raise no_start(draws)
+    return reached, len(at_first), int(np.isinf(at_first).sum())
+
+
+def best_first(optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "reached dimension"]:
+    """The positions that have a log density, the highest first."""
+    value = or_lowest(optimiser.evaluate(x)[0])
+    return x[np.argsort(-value)][: np.isfinite(value).sum()]
+
+
+def modes_among(
+    optimiser: Optimiser,
+    x: Float[np.ndarray, "n dimension"],
+    tried: int,
+    failed: int,
+    precision_of: Callable[[Optimiser, np.ndarray], np.ndarray] = precision_at,
+) -> Start:
+    """The modes worth having among positions that climbs have reached.
+
+    Args:
+        precision_of: minus the Hessian at a position, or what stands for it.
+    """
+    value = or_lowest(optimiser.evaluate(x)[0])
     order = np.argsort(-value)
-    modes, precisions = _modes(optimiser, x[order], value[order])
-    at_first = np.concatenate(values)
-    return Start(x[order][modes], value[order][modes], precisions, len(at_first), int(np.isinf(at_first).sum()))
-
-
-def start_at(members: Float[np.ndarray, "member dimension"], optimiser: Optimiser) -> Start:
-    """The best of some positions as the only mode."""
-    value = or_lowest(optimiser.evaluate(members)[0])
-    best = int(value.argmax())
-    precision = _precision(optimiser, members[best])
-    return Start(members[best : best + 1], value[best : best + 1], precision[None], len(members), 0)
+    x, value = x[order], value[order]
+    modes, precisions = _modes(optimiser, x, value, precision_of)
+    return Start(x[modes], value[modes], precisions, tried, failed)
 
 
 def no_start(draws: int) -> ModelError:
@@ -161,17 +237,11 @@ def evenly(draws: np.ndarray, number: int) -> np.ndarray:
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
 
 
-def _precision(optimiser: Optimiser, mode: np.ndarray) -> np.ndarray:
-    """Minus the Hessian, by central differences: the solver's adjoint has no second derivative."""
-    nudge = _HESSIAN_STEP * np.eye(len(mode))
-    _, gradient = optimiser.evaluate(np.concatenate([mode + nudge, mode - nudge]))
-    up, down = np.split(np.nan_to_num(gradient), 2)
-    hessian = (down - up) / (2 * _HESSIAN_STEP)
-    return (hessian + hessian.T) / 2
-
-
 def _modes(
-    optimiser: Optimiser, x: np.ndarray, value: np.ndarray
+    optimiser: Optimiser,
+    x: np.ndarray,
+    value: np.ndarray,
+    precision_of: Callable[[Optimiser, np.ndarray], np.ndarray],
 ) -> tuple[list[int], Float[np.ndarray, "modes dimension dimension"]]:
     """Indices of the modes worth having, by their mass; of those that lie together only the highest.
 
@@ -183,7 +253,7 @@ def _modes(
         offsets = [x[i] - x[j] for j in kept]
         if all(abs(d @ p @ d) > _CLOSE**2 for d, p in zip(offsets, precisions, strict=True)):
             kept.append(int(i))
-            precisions.append(_precision(optimiser, x[i]))
+            precisions.append(precision_of(optimiser, x[i]))
         if len(kept) == _MOST_MODES:
             break
     mass = np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])

@@ -1,6 +1,6 @@
 """Coordinates of numbers whose priors depend on others: centred as far as the data say what they are."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -16,12 +16,16 @@ from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
 from ..sites import Site, Sites, constrained
+from ..starts import Optimiser, Start, falls, modes_among
+from .frame import coordinates, positions
 
 _FEW_DRAWS = 10
 """So many draws for each number of a member let what they say of how numbers go together count for half."""
 
 _TOGETHER = 8
 """So many numbers of a member are centred together at most; of longer vectors each is told by itself."""
+
+_APART = 0.05  # of a fall of the gradient: so much of it may be due to other members
 
 type Told = tuple[Float[Array, "_ _ _"], Float[Array, "_ _"]]
 """What data say of the numbers of a block: a precision P, `(number, number, member)`, and P m of their mean m."""
@@ -88,7 +92,10 @@ class PartlyCentred(eqx.Module):
 
 
 class Centring:
-    """Makes frames from draws: what data say of numbers is how the score of the likelihood falls with them."""
+    """Makes frames: what data say of numbers is how the score of the likelihood falls with them.
+
+    `centred` are the places of all numbers of blocks, `alone` those of all others.
+    """
 
     def __init__(self, problem: Problem):
         self._problem, self._sites = problem, problem.sites
@@ -96,6 +103,9 @@ class Centring:
         sizes = [block.places.shape for block in self._blocks]
         nothing = tuple((jnp.zeros((d, d, n)), jnp.zeros((d, n))) for d, n in sizes)
         self.like = PartlyCentred(nothing, self)
+        centred = np.concatenate([block.places.ravel() for block in self._blocks])
+        self.centred = tuple(np.sort(centred).tolist())
+        self.alone = tuple(np.setdiff1d(np.arange(problem.dimension), centred).tolist())
         vector = jnp.zeros(problem.dimension)
         self.ways = tuple(traced(way, nothing, vector) for way in (self._position, self._coordinates))
         self._scores = jax.jit(jax.vmap(self._score))
@@ -107,6 +117,40 @@ class Centring:
         for i, block in enumerate(self._blocks):
             arrays[f"precision {i}"], arrays[f"weighted {i}"] = _told(x[:, block.places], score[:, block.places])
         return arrays
+
+    def around(
+        self,
+        position: Float[np.ndarray, " dimension"],
+        gradient: Float[np.ndarray, " dimension"],
+        falls: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
+    ) -> Arrays:
+        """The arrays of the frame that the log density around a position asks for, all in plain coordinates.
+
+        Args:
+            position: where.
+            gradient: that of the log density there.
+            falls: how the gradient falls along directions.
+        """
+        arrays = {}
+        for i, (block, prior) in enumerate(zip(self._blocks, jax.jit(self._standards)(position), strict=True)):
+            location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
+            places = block.places.T
+            z, score = position[places], np.nan_to_num(gradient[places]) + position[places]
+            # Of standardised numbers the prior is standard normal, whatever else is unknown.
+            known, eigenvalues = _known(_of_each_member(falls, places, len(position)) - np.eye(places.shape[1]))
+            by_data, pulled = _precision_and_pull(known, eigenvalues, z, score)
+            to_standard = np.linalg.inv(factor)
+            by_data = np.einsum("mki,mkl,mlj->mij", to_standard, by_data, to_standard)
+            pulled = np.einsum("mki,mk->mi", to_standard, pulled) + np.einsum("mij,mj->mi", by_data, location)
+            arrays[f"precision {i}"], arrays[f"weighted {i}"] = np.moveaxis(by_data, 0, -1), pulled.T
+        return arrays
+
+    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """What stands for minus the Hessian in a frame that suits: 1 for the numbers of blocks."""
+        precision, alone = np.eye(len(xi)), list(self.alone)
+        of_alone = falls(optimiser, xi, np.eye(len(xi))[alone])[:, alone]
+        precision[np.ix_(alone, alone)] = (of_alone + of_alone.T) / 2
+        return precision
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
         """The frame of such arrays."""
@@ -126,16 +170,18 @@ class Centring:
         return x, volume
 
     def _coordinates(self, told: Sequence[Told], x: Array) -> Array:
-        xi, values = x, {}
-        for step in self._order:
-            if isinstance(step, str):
-                values[step] = self._sites[step].value(x, values)[0]
-                continue
-            places = self._blocks[step].places
-            lower, mean = self._blocks[step].given(told[step], self._sites, values)
+        xi, (values, _) = x, constrained(self._sites, x)
+        for block, of_block in zip(self._blocks, told, strict=True):
+            lower, mean = block.given(of_block, self._sites, values)
             upper = jnp.swapaxes(lower * jnp.tri(len(lower))[..., None], 0, 1)
-            xi = xi.at[places].set(_times(upper, x[places]) - mean)
+            xi = xi.at[block.places].set(_times(upper, x[block.places]) - mean)
         return xi
+
+    def _standards(self, x: Array) -> list[tuple[Array, Array]]:
+        """Of each block the location and the factor of its prior at a position."""
+        values, _ = constrained(self._sites, x)
+        found = [block.prior(self._sites, values) for block in self._blocks]
+        return [(m, s if s.ndim == 3 else jnp.eye(len(s))[..., None] * s) for m, s in found]
 
     def _score(self, x: Array, gradient: Array) -> tuple[Array, Array]:
         """Each number on its unconstrained scale, and the score of the likelihood there.
@@ -143,14 +189,9 @@ class Centring:
         Scores are those with what it depends on held: of a standardised number divided by the scale.
         """
         by_likelihood = gradient - jax.grad(self._problem.log_prior)(x)
-        own, score, values = x, by_likelihood, {}
-        for step in self._order:
-            if isinstance(step, str):
-                values[step] = self._sites[step].value(x, values)[0]
-                continue
-            places = self._blocks[step].places
-            location, scale = self._blocks[step].prior(self._sites, values)
-            factor = scale if scale.ndim == 3 else jnp.eye(len(scale))[..., None] * scale
+        own, score = x, by_likelihood
+        for block, (location, factor) in zip(self._blocks, self._standards(x), strict=True):
+            places = block.places
             own = own.at[places].set(location + _times(factor, x[places]))
             score = score.at[places].set(_solve(factor, by_likelihood[places], transposed=True))
         return own, score
@@ -159,6 +200,48 @@ class Centring:
 def centring_of(problem: Problem) -> Centring | None:
     """What makes frames for the numbers of a problem whose priors depend on others; none where there are none."""
     return Centring(problem) if any(site.standardised is not None for site in problem.sites.values()) else None
+
+
+def centred_start(
+    centring: Centring, optimiser: Optimiser, reached: Float[np.ndarray, "n dimension"], tried: int, failed: int
+) -> tuple[Start, Start, Arrays]:
+    """The modes near the best of what climbs have reached, in the frame that the curvature at the first asks for.
+
+    Returns: them in plain coordinates, in the frame, and the arrays of the frame, in which the optimiser moves from now
+    on.
+    """
+    best = reached[: max(optimiser.climbs // 4, 1)]
+    _, gradient = optimiser.evaluate(best[:1])
+    arrays = centring.around(best[0], gradient[0], lambda directions: falls(optimiser, best[0], directions))
+    frame = optimiser.frame = centring.restored(arrays)
+    xi = optimiser.optimise(coordinates(frame, best))
+    inside = modes_among(optimiser, xi, tried, failed, centring.precision)
+    modes, volumes = positions(frame, inside.modes)
+    ways = [np.asarray(way) for way in map(jax.jit(jax.jacobian(frame.coordinates)), modes)]
+    precisions = np.stack([way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)])
+    return Start(modes, inside.log_densities - volumes, precisions, tried, failed), inside, arrays
+
+
+def _of_each_member(
+    falls: Callable[[np.ndarray], np.ndarray], places: Int[np.ndarray, "member number"], dimension: int
+) -> Float[np.ndarray, "member number number"]:
+    """How the gradient by a member's numbers falls along each of them.
+
+    A number is nudged in all members at once, so that it takes no more gradients for a thousand of them than for two.
+    Whether members go apart is tried by nudges of either sign; if they do not, each member is nudged by itself.
+    """
+    members, number = places.shape
+    of_all = np.zeros((number, dimension))
+    of_all[np.arange(number)[:, None], places.T] = 1.0
+    tried = np.zeros((1, dimension))
+    tried[0, places] = np.random.default_rng(0).choice([-1.0, 1.0], size=places.shape)
+    fell = falls(np.concatenate([of_all, tried]))[:, places]  # (direction, member, number)
+    found, along = np.moveaxis(fell[:-1], 0, 1), fell[-1]
+    missed = along - np.einsum("mij,mi->mj", found, tried[0, places])
+    if np.linalg.norm(missed) > _APART * np.linalg.norm(along):
+        each = falls(np.eye(dimension)[places.ravel()]).reshape(members, number, dimension)
+        found = np.stack([of_member[:, where] for of_member, where in zip(each, places, strict=True)])
+    return found
 
 
 class _Asked(dict[str, Array]):
@@ -231,12 +314,22 @@ def _told(x: np.ndarray, score: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     # The regression of scores on numbers, in units of their standard deviations.
     of_numbers, of_scores = (shrinkage * np.einsum("dmi,dmj->mij", deviation, v) / draws for v in (deviation, score))
     slope = np.linalg.solve(np.where(usable[:, None, None], of_numbers, np.eye(number)), -of_scores)
-    eigenvalues, vectors = np.linalg.eigh((slope + np.swapaxes(slope, -1, -2)) / 2)
-    known = np.where((eigenvalues > 0)[:, None], vectors, 0.0)  # directions of which data say something
-    precision = np.einsum("mik,mk,mjk->mij", known, eigenvalues, known)
-    weighted = np.einsum("mij,mj->mi", precision, mean / sd)
-    weighted += np.einsum("mik,mjk,mj->mi", known, known, score.mean(0))
+    precision, weighted = _precision_and_pull(*_known(slope), mean / sd, score.mean(0))
     return np.moveaxis(precision / (sd[:, :, None] * sd[:, None]), 0, -1), (weighted / sd).T
+
+
+def _known(precision: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The directions of which data say something, as columns, the others zero; and how precisely, of each member."""
+    eigenvalues, vectors = np.linalg.eigh((precision + np.swapaxes(precision, -1, -2)) / 2)
+    return np.where((eigenvalues > 0)[:, None], vectors, 0.0), eigenvalues
+
+
+def _precision_and_pull(
+    known: np.ndarray, eigenvalues: np.ndarray, at: np.ndarray, score: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """The precision P in the known directions, and P m, where a likelihood has this score at some numbers."""
+    precision = np.einsum("mik,mk,mjk->mij", known, eigenvalues, known)
+    return precision, np.einsum("mij,mj->mi", precision, at) + np.einsum("mik,mjk,mj->mi", known, known, score)
 
 
 def _times(matrix: Array, vector: Array) -> Array:

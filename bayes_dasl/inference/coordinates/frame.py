@@ -59,10 +59,27 @@ def moved(log_density: Callable[[Array], Array], frame: Frame, xi: Float[Array, 
     return jnp.where(jnp.isnan(value), -jnp.inf, value)
 
 
+def moved_gradient(
+    value_and_gradient: Callable[[Array], tuple[Array, Array]], frame: Frame, xi: Float[Array, " dimension"]
+) -> tuple[Float[Array, ""], Float[Array, " dimension"]]:
+    """The log density of coordinates in a frame, and its gradient by them."""
+    if isinstance(frame, Plain):
+        return value_and_gradient(xi)
+    (x, log_volume), pull = jax.vjp(frame.position, xi)
+    value, gradient = value_and_gradient(x)
+    return value + log_volume, pull((gradient, jnp.ones(())))[0]
+
+
 def positions(frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of many coordinates, and the log volumes."""
     x, log_volume = _in_batches(_positions, (frame,), (xi,))
     return x, log_volume
+
+
+def coordinates(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
+    """The coordinates of many positions in a frame."""
+    (xi,) = _in_batches(_coordinates, (frame,), (x,))
+    return xi
 
 
 def entered(
@@ -82,6 +99,11 @@ def left(
 @jax.jit
 def _positions(frame, xi):
     return jax.vmap(frame.position)(xi)
+
+
+@jax.jit
+def _coordinates(frame, x):
+    return (jax.vmap(frame.coordinates)(x),)
 
 
 @jax.jit

@@ -12,8 +12,8 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import centring_of
-from ..coordinates.frame import Frame, Plain, positions
+from ..coordinates.centring import Centring, centred_start, centring_of
+from ..coordinates.frame import Frame, Plain, coordinates, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
@@ -23,12 +23,13 @@ from ..starts import (
     CLIMBS,
     Climb,
     Optimiser,
+    best_first,
+    climbed,
     fared,
-    find_start,
     first_positions,
     laplace_metric,
+    modes_among,
     nearest_mode,
-    start_at,
 )
 from .chains import CHUNK, Chains, Kernel, first_state
 from .pathfinder import Pathfinder
@@ -167,7 +168,11 @@ class NUTS(AbstractEngine):
             key=key_chains,
         )
         try:
-            optimiser = Optimiser(value_and_gradient, self.climbs)
+            optimiser = (
+                Optimiser(value_and_gradient, self.climbs, centring.like, centring.centred)
+                if centring
+                else Optimiser(value_and_gradient, self.climbs)
+            )
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
@@ -175,15 +180,16 @@ class NUTS(AbstractEngine):
                 found = self.start.run(problem, key=key_paths, journal=journal, bar=bar)
                 near = found.positions.reshape(-1, problem.dimension)
             begun = journal.step(
-                "start", lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references)
+                "start",
+                lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references or centring),
             )
-            frame = centring.like if centring else Plain()
+            state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
+            frame: Frame = centring.restored(begun) if centring else Plain()
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
-            state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            state |= into_frame(frame, state) if references else {}
+                state |= into_frame(frame, state)
             warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring)
-            warm = warm_up.run(state, laplace_metric(begun["precisions"][0], judged, science), frame)
+            warm = warm_up.run(state, laplace_metric(begun["precision"], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -227,19 +233,30 @@ class NUTS(AbstractEngine):
         near: np.ndarray | None,
         key_find: Array,
         key: Array,
-        references: References | None,
+        maker: References | Centring | None,
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
-        if references:
-            found = matched_start(problem, references, optimiser, near, chains=self.chains, key=key_find)
-            position = found["reached"][: self.chains]
-        elif isinstance(self.start, AbstractEngine) and near is not None:
-            found, position = start_at(near, optimiser).arrays(), near[np.arange(self.chains) % len(near)]
+        if isinstance(maker, References):
+            found = matched_start(problem, maker, optimiser, near, chains=self.chains, key=key_find)
+            position, precision = found["reached"][: self.chains], found["precisions"][0]
         else:
-            start = find_start(problem, optimiser, climb=climb, near=near, key=key_find)
-            found, position = start.arrays(), first_positions(start, optimiser, self.chains, key=key)
+            given = near if isinstance(self.start, AbstractEngine) else None
+            if given is None:
+                x, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key_find)
+            else:
+                x, tried, failed = best_first(optimiser, given), len(given), 0
+            if maker:
+                plain, start, found = centred_start(maker, optimiser, x, tried, failed)
+            else:
+                plain = start = modes_among(optimiser, x if given is None else x[:1], tried, failed)
+                found = {}
+            if given is None:
+                position = first_positions(start, optimiser, self.chains, key=key)
+            else:
+                position = coordinates(optimiser.frame, given[np.arange(self.chains) % len(given)])
+            found, precision = found | plain.arrays(), start.precisions[0]
         value, gradient = optimiser.evaluate(position)
-        found |= {"position": position, "lp": value, "gradient": gradient}
+        found |= {"precision": precision, "position": position, "lp": value, "gradient": gradient}
         return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
     def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
