@@ -107,5 +107,5 @@ def study() -> bd.Study:
         rivals={"pooled": model_of(data, pooled=True)},
         data=data,
         split=SPLIT,
-        engine=bd.NUTS(chains=2, draws=300, climbs=4),
+        engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),
     )

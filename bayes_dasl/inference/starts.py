@@ -28,7 +28,8 @@ _MOST_MODES = 8
 _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
 _TRIES = 16
-# How far below its mode a chain may begin, and 2 for each dimension: a draw of a normal lies 0.5 a dimension lower.
+# How far below its mode a chain may begin, beyond what draws of a normal do: half the number of dimensions, and four
+# standard deviations of that.
 _DEEPEST_START = 10.0
 
 
@@ -76,7 +77,8 @@ class Optimiser:
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
         def descend(item, frame, shaking):
-            x, steps, key = item
+            x, steps, lane = item
+            key = jax.random.fold_in(jax.random.key(0), lane)
 
             def step(number, carry):
                 x, memory, (best, highest), _ = carry
@@ -97,15 +99,14 @@ class Optimiser:
 
         self._descend = Sharded(descend, climbs)
         # Some at a time are spread over all shards.
-        self._lanes = np.argsort(np.arange(climbs) % self._descend.each, kind="stable")
+        self._order = np.argsort(np.arange(climbs) % self._descend.each, kind="stable")
         self.seconds, self.gradients = 0.0, 0
 
-    def _run(self, x: np.ndarray, steps: int, key: Array | None = None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        lanes = self._lanes[: len(x)]
+    def _run(self, x: np.ndarray, steps: int, *, shaking: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        lanes = self._order[: len(x)]
         begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
         begin[lanes], lengths[lanes] = x, steps
-        keys = jax.random.split(jax.random.key(0) if key is None else key, self.climbs)
-        arguments = (begin, lengths, keys), self.frame, np.asarray(key is not None)
+        arguments = (begin, lengths, np.arange(self.climbs)), self.frame, np.asarray(shaking)
         self._descend.compile(*arguments)
         began = time.perf_counter()
         found = jax.tree.map(lambda a: a[lanes], self._descend(*arguments))
@@ -115,13 +116,13 @@ class Optimiser:
 
     def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
         """The positions after a short ascent of the log density."""
-        return self._run(x, CLIMB_STEPS, jax.random.key(1) if self._shaken else None)[0]
+        return self._run(x, CLIMB_STEPS, shaking=self._shaken)[0]
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""
         values, gradients = [], []
         for begin in range(0, len(x), self.climbs):
-            _, value, gradient = self._run(x[begin : begin + self.climbs], 1)
+            _, value, gradient = self._run(x[begin : begin + self.climbs], 1, shaking=False)
             values.append(value)
             gradients.append(gradient)
         return np.concatenate(values), np.concatenate(gradients)
@@ -288,7 +289,8 @@ def first_positions(
     closer = 2.0 ** (-0.5 * np.arange(_TRIES))
     candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
-    lowest = start.log_densities[turns] - _DEEPEST_START - 2 * modes.shape[1]
+    half = modes.shape[1] / 2
+    lowest = start.log_densities[turns] - _DEEPEST_START - half - 4 * half**0.5
     near = or_lowest(value).reshape(_TRIES, chains) > lowest
     return np.where(near.any(0)[:, None], candidates[near.argmax(0), np.arange(chains)], modes)
 
