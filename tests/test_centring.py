@@ -10,7 +10,10 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates.centring import centring_of
+from bayes_dasl.inference.coordinates import centring as centring_module
+from bayes_dasl.inference.coordinates.centring import centred_start, centring_of
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.starts import Optimiser, climbed, falls
 
 GROUPS = "abcdef"
 TRUE = np.array([-3.0, -1.0, 0.0, 0.5, 1.5, 4.0])
@@ -88,6 +91,90 @@ def pairs(noise=0.2):
     values = np.where(np.arange(8)[:, None] < 4, first, 0.1 * first)
     coords = {"time": np.arange(8.0), "subject": list(GROUPS)}
     return bd.Model(layer, bd.NormalNoise(noise)), xr.Dataset({"y": (("time", "subject"), values)}, coords)
+
+
+def sparse(members=8):
+    """Level and slope of each member, by as many data: the density is highest where there is no noise at all."""
+
+    class Line(bd.Module):
+        level: bd.Scalar
+        slope: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": self.level + self.slope * t}
+
+    rng, names = np.random.default_rng(0), [f"s{i}" for i in range(members)]
+    number = lambda low, high: bd.population(bd.between(low, high), dist.HalfNormal(0.5))  # noqa: E731
+    model = bd.Model(
+        bd.Each(bd.Algebraic(Line(number(1.0, 9.0), number(0.3, 3.0))), names),
+        bd.NormalNoise(dist.LogNormal(jnp.log(0.3), 1.0)),
+    )
+    values = rng.normal(3.0 * np.exp(0.3 * rng.normal(size=members)) + np.arange(2.0)[:, None], 0.5)
+    return model, xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(2.0), "subject": names})
+
+
+def optimised(problem, centring, climbs=8):
+    return Optimiser(traced_once(problem)[0], climbs, centring.like, centring.centred)
+
+
+class TestStart:
+    @pytest.mark.parametrize("make", [lambda: levels(0.1), lines, pairs], ids=["numbers", "vectors", "members"])
+    def test_what_the_curvature_says_is_what_many_draws_say(self, make):
+        problem = pose(*make())
+        centring = centring_of(problem)
+        optimiser = optimised(problem, centring)
+        x = np.asarray(problem.prior(4000, key=jax.random.key(0)))
+        by_draws = centring.frame(x, slopes(problem, x))
+        (_, gradient), at = optimiser.evaluate(x[:1]), x[0]
+        found = centring.around(at, gradient[0], lambda directions: falls(optimiser, at, directions))
+        for name, wanted in by_draws.items():
+            np.testing.assert_allclose(found[name], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
+
+    def test_members_that_do_not_go_apart_are_nudged_one_by_one(self):
+        rng, (members, number) = np.random.default_rng(0), (5, 2)
+        root, places = rng.normal(size=(13, 13)), rng.permutation(13)[: members * number].reshape(members, number)
+        precision, asked = root @ root.T, []
+
+        def fall(directions):
+            asked.append(len(directions))
+            return directions @ precision
+
+        found = centring_module._of_each_member(fall, places, 13)
+        np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
+        assert asked == [number + 1, members * number]
+        for i, j in zip(*np.nonzero(np.arange(members)[:, None] != np.arange(members)), strict=True):
+            precision[np.ix_(places[i], places[j])] = 0.0
+        asked.clear()
+        found = centring_module._of_each_member(fall, places, 13)
+        np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
+        assert asked == [number + 1]
+
+    def test_noise_does_not_vanish_where_members_have_as_many_numbers_as_data(self):
+        """The noise is 0.5; at the highest density it is below a twentieth of that."""
+        problem = pose(*sparse())
+        centring = centring_of(problem)
+        noise = lambda x: float(problem.constrain(jnp.asarray(x))["noise.scale"])  # noqa: E731
+        plain = Optimiser(traced_once(problem)[0], 8)
+        assert noise(climbed(problem, plain, key=jax.random.key(0))[0][0]) < 0.025
+        optimiser = optimised(problem, centring)
+        start, inside, arrays = centred_start(centring, optimiser, *climbed(problem, optimiser, key=jax.random.key(0)))
+        assert 0.2 < noise(start.modes[0]) < 1.2
+        # The same place in both coordinates.
+        position, volume = centring.restored(arrays).position(jnp.asarray(inside.modes[0]))
+        np.testing.assert_allclose(position, start.modes[0], atol=1e-9)
+        np.testing.assert_allclose(inside.log_densities[0] - volume, problem.log_density(position), rtol=1e-6)
+
+    def test_it_takes_as_many_gradients_for_many_members_as_for_few(self):
+        counts: list[int] = []
+        for members in (4, 12):
+            problem = pose(*sparse(members))
+            centring = centring_of(problem)
+            optimiser = optimised(problem, centring, climbs=2)
+            reached = climbed(problem, optimiser, key=jax.random.key(0))
+            before = optimiser.gradients
+            centred_start(centring, optimiser, *reached)
+            counts.append(optimiser.gradients - before)
+        assert counts[0] == counts[1]
 
 
 class TestFrame:

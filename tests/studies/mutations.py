@@ -540,6 +540,24 @@ MUTANTS = (
         ("tests/test_centring.py::TestFrame::test_what_data_say_is_the_precision_of_their_mean",),
     ),
     Mutant(
+        "what a curvature says of a member, with its prior in it", "bayes_dasl/inference/coordinates/centring.py",
+        "- np.eye(places.shape[1]))",
+        "- 0.0 * np.eye(places.shape[1]))",
+        ("tests/test_centring.py::TestStart::test_what_the_curvature_says_is_what_many_draws_say",),
+    ),
+    Mutant(
+        "climbs of a population that are not shaken", "bayes_dasl/inference/starts.py",
+        "jnp.where(shaking, noise, 0.0)",
+        "0.0 * noise",
+        ("tests/test_centring.py::TestStart::test_noise_does_not_vanish_where_members_have_as_many_numbers_as_data",),
+    ),
+    Mutant(
+        "members that are taken to go apart unseen", "bayes_dasl/inference/coordinates/centring.py",
+        "> _APART * np.linalg.norm(along)",
+        "> np.inf * np.linalg.norm(along)",
+        ("tests/test_centring.py::TestStart::test_members_that_do_not_go_apart_are_nudged_one_by_one",),
+    ),
+    Mutant(
         "a shared number drawn wherever it stands", "bayes_dasl/random.py",
         "        if name not in known:\n",
         "        if True:\n",
