@@ -1,5 +1,7 @@
 """Numbers whose priors depend on others are centred as far as the data say what they are."""
 
+from types import SimpleNamespace
+
 import arviz as az
 import jax
 import jax.numpy as jnp
@@ -12,8 +14,9 @@ import bayes_dasl as bd
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates import centring as centring_module
 from bayes_dasl.inference.coordinates.centring import centred_start, centring_of
+from bayes_dasl.inference.engine import AbstractEngine
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.starts import Optimiser, climbed, falls
+from bayes_dasl.inference.starts import Optimiser, climbed
 
 GROUPS = "abcdef"
 TRUE = np.array([-3.0, -1.0, 0.0, 0.5, 1.5, 4.0])
@@ -114,7 +117,12 @@ def sparse(members=8):
 
 
 def optimised(problem, centring, climbs=8):
-    return Optimiser(traced_once(problem)[0], climbs, centring.like, centring.centred)
+    return Optimiser(traced_once(problem)[0], climbs, centring.like, centring.dependent)
+
+
+def begun(problem, centring, optimiser):
+    x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
+    return centred_start(centring, optimiser, x, *counted)
 
 
 class TestStart:
@@ -122,30 +130,47 @@ class TestStart:
     def test_what_the_curvature_says_is_what_many_draws_say(self, make):
         problem = pose(*make())
         centring = centring_of(problem)
-        optimiser = optimised(problem, centring)
         x = np.asarray(problem.prior(4000, key=jax.random.key(0)))
         by_draws = centring.frame(x, slopes(problem, x))
-        (_, gradient), at = optimiser.evaluate(x[:1]), x[0]
-        found = centring.around(at, gradient[0], lambda directions: falls(optimiser, at, directions))
+        found = centring.around(x[0], lambda x: slopes(problem, x))
         for name, wanted in by_draws.items():
             np.testing.assert_allclose(found[name], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
 
-    def test_members_that_do_not_go_apart_are_nudged_one_by_one(self):
-        rng, (members, number) = np.random.default_rng(0), (5, 2)
-        root, places = rng.normal(size=(13, 13)), rng.permutation(13)[: members * number].reshape(members, number)
+    @pytest.mark.parametrize("prior", [dist.HalfNormal, lambda scale: dist.StudentT(3.0, 0.0, scale)])
+    def test_no_part_of_a_prior_is_taken_for_data(self, prior):
+        """Of the first level there are no data, of the second there are."""
+
+        class Seen(bd.Module):
+            level: jax.Array
+
+            def __call__(self, t, y, u):
+                return {"y": self.level[1]}
+
+        scale = bd.shared(dist.LogNormal(0.0, 0.5), "scale")
+        level = bd.dependent(lambda s: prior(s * jnp.ones(2)).to_event(1), scale)
+        model = bd.Model(bd.Algebraic(Seen(level)), bd.NormalNoise(0.5))
+        problem = pose(model, xr.Dataset({"y": ("time", np.ones(3))}, {"time": range(3)}))
+        for x in np.asarray(problem.prior(5, key=jax.random.key(0))):
+            told = centring_of(problem).around(x, lambda x: slopes(problem, x))["precision 0"].ravel()
+            assert told[0] < 1e-3 * told[1] + 1e-5, told
+
+    @pytest.mark.parametrize(("members", "number"), [(2, 1), (3, 1), (2, 2), (5, 2)])
+    def test_members_that_do_not_go_apart_are_nudged_one_by_one(self, members, number):
+        rng, size = np.random.default_rng(0), members * number + 3
+        root, places = rng.normal(size=(size, size)), rng.permutation(size)[: members * number].reshape(members, number)
         precision, asked = root @ root.T, []
 
-        def fall(directions):
-            asked.append(len(directions))
-            return directions @ precision
+        def gradients(x):
+            asked.append(len(x) // 2)
+            return -x @ precision
 
-        found = centring_module._of_each_member(fall, places, 13)
+        found = centring_module._of_each_member(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1, members * number]
         for i, j in zip(*np.nonzero(np.arange(members)[:, None] != np.arange(members)), strict=True):
             precision[np.ix_(places[i], places[j])] = 0.0
         asked.clear()
-        found = centring_module._of_each_member(fall, places, 13)
+        found = centring_module._of_each_member(gradients, np.zeros(size), places)
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1]
 
@@ -157,12 +182,40 @@ class TestStart:
         plain = Optimiser(traced_once(problem)[0], 8)
         assert noise(climbed(problem, plain, key=jax.random.key(0))[0][0]) < 0.025
         optimiser = optimised(problem, centring)
-        start, inside, arrays = centred_start(centring, optimiser, *climbed(problem, optimiser, key=jax.random.key(0)))
+        start, inside, arrays = begun(problem, centring, optimiser)
         assert 0.2 < noise(start.modes[0]) < 1.2
         # The same place in both coordinates.
         position, volume = centring.restored(arrays).position(jnp.asarray(inside.modes[0]))
         np.testing.assert_allclose(position, start.modes[0], atol=1e-9)
         np.testing.assert_allclose(inside.log_densities[0] - volume, problem.log_density(position), rtol=1e-6)
+
+    def test_all_climbs_to_one_place_are_one_mode(self):
+        problem = pose(*levels(1.0))
+        centring = centring_of(problem)
+        optimiser = optimised(problem, centring, climbs=8)
+        _, inside, _ = begun(problem, centring, optimiser)
+        assert len(inside.modes) == 1
+        noise = np.random.default_rng(0).normal(0.0, 0.3, (8, problem.dimension))
+        ends = optimiser.optimise(inside.modes + noise)
+        assert np.ptp(ends, axis=0).max() < 0.02, ends
+
+    def test_chains_that_begin_at_draws_of_another_engine_begin_there(self):
+        problem = pose(*levels(0.5))
+        given = np.asarray(problem.prior(6, key=jax.random.key(3)))
+
+        class Given(AbstractEngine):
+            def run(self, problem, *, key, journal, bar):
+                return SimpleNamespace(positions=given[None])
+
+        engine = bd.NUTS(chains=2, climbs=4, start=Given())
+        centring = centring_of(problem)
+        optimiser = optimised(problem, centring, climbs=4)
+        key = jax.random.key(0)
+        found = engine._begin(problem, optimiser, optimiser.optimise, given, key, key, centring)
+        assert len(found["modes"]) == 1
+        frame = centring.restored(found)
+        for xi, x in zip(found["position"], given, strict=False):
+            np.testing.assert_allclose(frame.position(jnp.asarray(xi))[0], x, atol=1e-8)
 
     def test_it_takes_as_many_gradients_for_many_members_as_for_few(self):
         counts: list[int] = []
@@ -170,9 +223,9 @@ class TestStart:
             problem = pose(*sparse(members))
             centring = centring_of(problem)
             optimiser = optimised(problem, centring, climbs=2)
-            reached = climbed(problem, optimiser, key=jax.random.key(0))
+            x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
             before = optimiser.gradients
-            centred_start(centring, optimiser, *reached)
+            centred_start(centring, optimiser, x, *counted)
             counts.append(optimiser.gradients - before)
         assert counts[0] == counts[1]
 

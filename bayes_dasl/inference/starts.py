@@ -27,6 +27,7 @@ _WORTH_HAVING = 5.0
 _MOST_MODES = 8
 _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
+_SHAKES = 9
 _TRIES = 16
 # How far below its mode a chain may begin, beyond what draws of a normal do: half the number of dimensions, and four
 # standard deviations of that.
@@ -35,7 +36,10 @@ _DEEPEST_START = 10.0
 
 @dataclasses.dataclass(frozen=True)
 class Start:
-    """Where chains begin: modes, that of the largest mass first, minus the Hessian at each, and how tries fared."""
+    """Where chains begin: modes, that of the largest mass first, minus the Hessian at each, and how tries fared.
+
+    Of a population they are where it is high on average over the members, and the Hessian is that of the best normal.
+    """
 
     modes: Float[np.ndarray, "modes dimension"]
     log_densities: Float[np.ndarray, " modes"]
@@ -55,13 +59,14 @@ class Optimiser:
 
     The highest density of a population is no place to begin: noise may be next to nothing there, and each member
     follows its data. So the numbers of members are shaken by a standard normal at each step of a climb, which leads to
-    where the posterior is high on average over what members may be.
+    where the posterior is high on average over what members may be. All climbs, of whatever fit, are shaken alike, so
+    that those to one place end there.
 
     Args:
         value_and_gradient: the log density and its gradient, in plain coordinates.
         climbs: how many positions at once.
         frame: the first one; all others are of its kind.
-        shaken: the places of the numbers of members.
+        shaken: the places of the numbers of members, of all whose priors depend on others.
     """
 
     def __init__(
@@ -72,19 +77,18 @@ class Optimiser:
         shaken: tuple[int, ...] = (),
     ):
         self.climbs, self.frame = climbs, frame or Plain()
-        self._shaken = bool(shaken)
+        self._shaken = shaken
         schedule = optax.cosine_decay_schedule(0.1, CLIMB_STEPS)
         adam = optax.chain(optax.clip_by_global_norm(10.0), optax.adam(schedule))
 
         def descend(item, frame, shaking):
-            x, steps, lane = item
-            key = jax.random.fold_in(jax.random.key(0), lane)
+            x, steps = item
 
             def step(number, carry):
                 x, memory, (best, highest), _ = carry
                 where = x
                 if shaken:
-                    noise = jax.random.normal(jax.random.fold_in(key, number), (len(shaken),))
+                    noise = jax.random.normal(jax.random.fold_in(jax.random.key(0), number), (len(shaken),))
                     where = x.at[jnp.asarray(shaken)].add(jnp.where(shaking, noise, 0.0))
                 value, gradient = moved_gradient(value_and_gradient, frame, where)
                 better = value > highest
@@ -106,7 +110,7 @@ class Optimiser:
         lanes = self._order[: len(x)]
         begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
         begin[lanes], lengths[lanes] = x, steps
-        arguments = (begin, lengths, np.arange(self.climbs)), self.frame, np.asarray(shaking)
+        arguments = (begin, lengths), self.frame, np.asarray(shaking)
         self._descend.compile(*arguments)
         began = time.perf_counter()
         found = jax.tree.map(lambda a: a[lanes], self._descend(*arguments))
@@ -116,7 +120,16 @@ class Optimiser:
 
     def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
         """The positions after a short ascent of the log density."""
-        return self._run(x, CLIMB_STEPS, shaking=self._shaken)[0]
+        return self._run(x, CLIMB_STEPS, shaking=bool(self._shaken))[0]
+
+    def heights(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " n"]:
+        """What climbs are judged by: the log density, of a population its median over ways to shake the members."""
+        if not self._shaken:
+            return or_lowest(self.evaluate(x)[0])
+        noise = np.zeros((_SHAKES, 1, x.shape[1]))
+        noise[:, 0, self._shaken] = np.random.default_rng(0).normal(size=(_SHAKES, len(self._shaken)))
+        values, _ = self.evaluate((x + noise).reshape(-1, x.shape[1]))
+        return np.median(or_lowest(values).reshape(_SHAKES, len(x)), axis=0)
 
     def evaluate(self, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """Log density and gradient at any number of positions."""
@@ -139,19 +152,21 @@ type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, 
 
 def precision_at(optimiser: Optimiser, mode: Float[np.ndarray, " dimension"]) -> np.ndarray:
     """Minus the Hessian, `(dimension, dimension)`."""
-    precision = falls(optimiser, mode, np.eye(len(mode)))
+    precision = falls(lambda x: optimiser.evaluate(x)[1], mode, np.eye(len(mode)))
     return (precision + precision.T) / 2
 
 
 def falls(
-    optimiser: Optimiser, x: Float[np.ndarray, " dimension"], directions: Float[np.ndarray, "n dimension"]
+    gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
+    x: Float[np.ndarray, " dimension"],
+    directions: Float[np.ndarray, "n dimension"],
 ) -> Float[np.ndarray, "n dimension"]:
-    """How the gradient falls along each of some directions, by central differences: the solver's adjoint has no second
-    derivative."""
+    """How gradients fall along each of some directions, by central differences: the solver's adjoint has no second
+    derivative. Where one of two is not finite, nothing is known, and they are said not to fall."""
     nudges = _HESSIAN_STEP * directions
-    _, gradient = optimiser.evaluate(np.concatenate([x + nudges, x - nudges]))
-    up, down = np.split(np.nan_to_num(gradient), 2)
-    return (down - up) / (2 * _HESSIAN_STEP)
+    up, down = np.split(gradients(np.concatenate([x + nudges, x - nudges])), 2)
+    known = np.isfinite(up) & np.isfinite(down)
+    return np.where(known, np.where(known, down, 0.0) - np.where(known, up, 0.0), 0.0) / (2 * _HESSIAN_STEP)
 
 
 def find_start(
@@ -167,7 +182,8 @@ def find_start(
     Half of the climbs begin at draws `near` the modes, if they are given, the others at prior draws.
     Raises: ModelError if none leads to a finite log density.
     """
-    return modes_among(optimiser, *climbed(problem, optimiser, climb=climb, near=near, key=key))
+    x, heights, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key)
+    return modes_among(optimiser, x, heights, tried, failed)
 
 
 def climbed(
@@ -177,8 +193,9 @@ def climbed(
     climb: Climb | None = None,
     near: Float[np.ndarray, "draw dimension"] | None = None,
     key: Array,
-) -> tuple[np.ndarray, int, int]:
-    """Where climbs have led, by log density; how many prior draws were looked at, and at how many there was none.
+) -> tuple[np.ndarray, np.ndarray, int, int]:
+    """Where climbs have led, the highest first, and how high; how many draws were looked at, and how many had no log
+    density.
 
     Raises: ModelError if none leads to a finite log density.
     """
@@ -190,41 +207,46 @@ def climbed(
     share = optimiser.climbs // len(groups)
     promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
     x = (climb or optimiser.optimise)(np.concatenate(promising))
-    at_first, reached = np.concatenate(values), best_first(optimiser, x)
-    if not len(reached):
-        raise no_start(draws)
-    return reached, len(at_first), int(np.isinf(at_first).sum())
+    x, heights = best_first(optimiser, x)
+    at_first = np.concatenate(values)
+    return x, heights, len(at_first), int(np.isinf(at_first).sum())
 
 
-def best_first(optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "reached dimension"]:
-    """The positions that have a log density, the highest first."""
-    value = or_lowest(optimiser.evaluate(x)[0])
-    return x[np.argsort(-value)][: np.isfinite(value).sum()]
+def best_first(
+    optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]
+) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
+    """The positions that have a log density, the highest first, and how high they are.
+
+    Raises: ModelError if none has.
+    """
+    heights = optimiser.heights(x)
+    if not np.isfinite(heights).any():
+        raise no_start(len(x))
+    order = np.argsort(-heights)[: np.isfinite(heights).sum()]
+    return x[order], heights[order]
 
 
 def modes_among(
     optimiser: Optimiser,
     x: Float[np.ndarray, "n dimension"],
+    heights: Float[np.ndarray, " n"],
     tried: int,
     failed: int,
     precision_of: Callable[[Optimiser, np.ndarray], np.ndarray] = precision_at,
 ) -> Start:
-    """The modes worth having among positions that climbs have reached.
+    """The modes worth having among positions that climbs have reached, the highest first.
 
     Args:
         precision_of: minus the Hessian at a position, or what stands for it.
     """
-    value = or_lowest(optimiser.evaluate(x)[0])
-    order = np.argsort(-value)
-    x, value = x[order], value[order]
-    modes, precisions = _modes(optimiser, x, value, precision_of)
-    return Start(x[modes], value[modes], precisions, tried, failed)
+    modes, precisions = _modes(optimiser, x, heights, precision_of)
+    return Start(x[modes], heights[modes], precisions, tried, failed)
 
 
 def no_start(draws: int) -> ModelError:
     """To be raised where no start leads anywhere."""
     return ModelError(
-        f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
+        f"none of {draws} starts leads to a finite log density: run bd.check(model, data), which "
         "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
     )
 

@@ -1,5 +1,6 @@
 """Coordinates of numbers whose priors depend on others: centred as far as the data say what they are."""
 
+import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -16,7 +17,7 @@ from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
 from ..sites import Site, Sites, constrained
-from ..starts import Optimiser, Start, falls, modes_among
+from ..starts import Optimiser, Start, best_first, falls, modes_among, or_lowest
 from .frame import coordinates, positions
 
 _FEW_DRAWS = 10
@@ -94,7 +95,7 @@ class PartlyCentred(eqx.Module):
 class Centring:
     """Makes frames: what data say of numbers is how the score of the likelihood falls with them.
 
-    `centred` are the places of all numbers of blocks, `alone` those of all others.
+    `dependent` are the places of all numbers of blocks, `others` those of all others.
     """
 
     def __init__(self, problem: Problem):
@@ -103,12 +104,13 @@ class Centring:
         sizes = [block.places.shape for block in self._blocks]
         nothing = tuple((jnp.zeros((d, d, n)), jnp.zeros((d, n))) for d, n in sizes)
         self.like = PartlyCentred(nothing, self)
-        centred = np.concatenate([block.places.ravel() for block in self._blocks])
-        self.centred = tuple(np.sort(centred).tolist())
-        self.alone = tuple(np.setdiff1d(np.arange(problem.dimension), centred).tolist())
+        dependent = np.concatenate([block.places.ravel() for block in self._blocks])
+        self.dependent = tuple(np.sort(dependent).tolist())
+        self.others = tuple(np.setdiff1d(np.arange(problem.dimension), dependent).tolist())
         vector = jnp.zeros(problem.dimension)
         self.ways = tuple(traced(way, nothing, vector) for way in (self._position, self._coordinates))
         self._scores = jax.jit(jax.vmap(self._score))
+        self._by_prior = jax.jit(jax.vmap(jax.grad(problem.log_prior)))
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame that draws, and the gradients of the log density there, ask for."""
@@ -121,24 +123,26 @@ class Centring:
     def around(
         self,
         position: Float[np.ndarray, " dimension"],
-        gradient: Float[np.ndarray, " dimension"],
-        falls: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
+        gradients: Callable[[Float[np.ndarray, "n dimension"]], Float[np.ndarray, "n dimension"]],
     ) -> Arrays:
-        """The arrays of the frame that the log density around a position asks for, all in plain coordinates.
+        """The arrays of the frame that the log density around a position asks for.
 
         Args:
-            position: where.
-            gradient: that of the log density there.
-            falls: how the gradient falls along directions.
+            position: where, in plain coordinates.
+            gradients: those of the log density at positions.
         """
-        arrays = {}
+
+        def by_likelihood(x):
+            return gradients(x) - np.asarray(self._by_prior(x))
+
+        arrays, slope = {}, by_likelihood(position[None])[0]
         for i, (block, prior) in enumerate(zip(self._blocks, jax.jit(self._standards)(position), strict=True)):
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
             places = block.places.T
-            z, score = position[places], np.nan_to_num(gradient[places]) + position[places]
-            # Of standardised numbers the prior is standard normal, whatever else is unknown.
-            known, eigenvalues = _known(_of_each_member(falls, places, len(position)) - np.eye(places.shape[1]))
-            by_data, pulled = _precision_and_pull(known, eigenvalues, z, score)
+            known, eigenvalues = _known(_of_each_member(by_likelihood, position, places))
+            by_data, pulled = _precision_and_pull(
+                known, eigenvalues, position[places], np.where(np.isfinite(slope), slope, 0.0)[places]
+            )
             to_standard = np.linalg.inv(factor)
             by_data = np.einsum("mki,mkl,mlj->mij", to_standard, by_data, to_standard)
             pulled = np.einsum("mki,mk->mi", to_standard, pulled) + np.einsum("mij,mj->mi", by_data, location)
@@ -147,9 +151,9 @@ class Centring:
 
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """What stands for minus the Hessian in a frame that suits: 1 for the numbers of blocks."""
-        precision, alone = np.eye(len(xi)), list(self.alone)
-        of_alone = falls(optimiser, xi, np.eye(len(xi))[alone])[:, alone]
-        precision[np.ix_(alone, alone)] = (of_alone + of_alone.T) / 2
+        precision, others = np.eye(len(xi)), list(self.others)
+        of_others = falls(lambda x: optimiser.evaluate(x)[1], xi, np.eye(len(xi))[others])[:, others]
+        precision[np.ix_(others, others)] = (of_others + of_others.T) / 2
         return precision
 
     def restored(self, arrays: Mapping[str, Any]) -> PartlyCentred:
@@ -205,17 +209,28 @@ def centring_of(problem: Problem) -> Centring | None:
 def centred_start(
     centring: Centring, optimiser: Optimiser, reached: Float[np.ndarray, "n dimension"], tried: int, failed: int
 ) -> tuple[Start, Start, Arrays]:
-    """The modes near the best of what climbs have reached, in the frame that the curvature at the first asks for.
+    """The modes near the best of what climbs have reached, in the frame that the curvature there asks for.
 
-    Returns: them in plain coordinates, in the frame, and the arrays of the frame, in which the optimiser moves from now
-    on.
+    Climbs go on in a frame from the curvature where they are, which is then taken anew.
+
+    Returns: the modes in plain coordinates, in the frame, and the arrays of the frame, in which the optimiser is left.
     """
+
+    def frame_around(x):
+        optimiser.frame = centring.like
+        arrays = centring.around(x, lambda x: optimiser.evaluate(x)[1])
+        optimiser.frame = centring.restored(arrays)
+        return optimiser.frame, arrays
+
     best = reached[: max(optimiser.climbs // 4, 1)]
-    _, gradient = optimiser.evaluate(best[:1])
-    arrays = centring.around(best[0], gradient[0], lambda directions: falls(optimiser, best[0], directions))
-    frame = optimiser.frame = centring.restored(arrays)
-    xi = optimiser.optimise(coordinates(frame, best))
-    inside = modes_among(optimiser, xi, tried, failed, centring.precision)
+    frame, _ = frame_around(best[0])
+    climbed, _ = best_first(
+        optimiser, np.concatenate([optimiser.optimise(coordinates(frame, best)), coordinates(frame, best)])
+    )
+    best, _ = positions(frame, climbed[: len(best)])
+    frame, arrays = frame_around(best[0])
+    inside = modes_among(optimiser, *best_first(optimiser, coordinates(frame, best)), tried, failed, centring.precision)
+    inside = dataclasses.replace(inside, log_densities=or_lowest(optimiser.evaluate(inside.modes)[0]))
     modes, volumes = positions(frame, inside.modes)
     ways = [np.asarray(way) for way in map(jax.jit(jax.jacobian(frame.coordinates)), modes)]
     precisions = np.stack([way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)])
@@ -223,23 +238,27 @@ def centred_start(
 
 
 def _of_each_member(
-    falls: Callable[[np.ndarray], np.ndarray], places: Int[np.ndarray, "member number"], dimension: int
+    gradients: Callable[[np.ndarray], np.ndarray],
+    position: Float[np.ndarray, " dimension"],
+    places: Int[np.ndarray, "member number"],
 ) -> Float[np.ndarray, "member number number"]:
     """How the gradient by a member's numbers falls along each of them.
 
     A number is nudged in all members at once, so that it takes no more gradients for a thousand of them than for two.
-    Whether members go apart is tried by nudges of either sign; if they do not, each member is nudged by itself.
+    Whether members go apart is tried by nudges of which half go up and half go down; if they do not, each member is
+    nudged by itself.
     """
-    members, number = places.shape
+    (members, number), dimension = places.shape, len(position)
     of_all = np.zeros((number, dimension))
     of_all[np.arange(number)[:, None], places.T] = 1.0
     tried = np.zeros((1, dimension))
-    tried[0, places] = np.random.default_rng(0).choice([-1.0, 1.0], size=places.shape)
-    fell = falls(np.concatenate([of_all, tried]))[:, places]  # (direction, member, number)
+    signs = np.where(np.arange(members) % 2, 1.0, -1.0)
+    tried[0, places] = np.random.default_rng(0).permuted(np.repeat(signs[:, None], number, axis=1), axis=0)
+    fell = falls(gradients, position, np.concatenate([of_all, tried]))[:, places]  # (direction, member, number)
     found, along = np.moveaxis(fell[:-1], 0, 1), fell[-1]
     missed = along - np.einsum("mij,mi->mj", found, tried[0, places])
     if np.linalg.norm(missed) > _APART * np.linalg.norm(along):
-        each = falls(np.eye(dimension)[places.ravel()]).reshape(members, number, dimension)
+        each = falls(gradients, position, np.eye(dimension)[places.ravel()]).reshape(members, number, dimension)
         found = np.stack([of_member[:, where] for of_member, where in zip(each, places, strict=True)])
     return found
 

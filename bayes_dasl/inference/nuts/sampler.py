@@ -25,6 +25,7 @@ from ..starts import (
     Optimiser,
     best_first,
     climbed,
+    evenly,
     fared,
     first_positions,
     laplace_metric,
@@ -55,8 +56,9 @@ class NUTS(AbstractEngine):
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
     the data without a solve, and with at most 127 steps a draw. Where none does, numbers whose priors depend on others,
-    such as those of a population, are centred as far as the data say what they are, by draws of the warm-up. Chains
-    with a network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
+    such as those of a population, are centred as far as the data say what they are, by the curvature at the start and
+    then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains with a
+    network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
     the last layer drawn anew.
 
     Args:
@@ -73,7 +75,8 @@ class NUTS(AbstractEngine):
             such as `bd.DeepEnsemble(members=4)`, is run first: each chain begins at one of its draws, some at the same
             where it has fewer.
         climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
-            where a solve is dear and the posterior has one mode.
+            where a solve is dear and the posterior has one mode. Of a population a quarter of them, at least one, goes
+            on for as long again.
         coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with any other start than
             "modes", and in numbers in units of what their priors depend on.
 
@@ -117,7 +120,9 @@ class NUTS(AbstractEngine):
         least, most = (2**DEEPEST - 1,) * 2 if networks_inside(problem) else _LEAPFROGS
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
-        before = CLIMB_STEPS * self.climbs / self.batch
+        dependent = any(site.standardised is not None for site in problem.sites.values())
+        again = max(self.climbs // 4, 1) if dependent and self.coordinates != "plain" else 0
+        before = CLIMB_STEPS * (self.climbs + again) / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
             before + (begun.most if begun else 0) + draws * min(most, deepest),
@@ -168,11 +173,8 @@ class NUTS(AbstractEngine):
             key=key_chains,
         )
         try:
-            optimiser = (
-                Optimiser(value_and_gradient, self.climbs, centring.like, centring.centred)
-                if centring
-                else Optimiser(value_and_gradient, self.climbs)
-            )
+            dependent = centring.dependent if centring else ()
+            optimiser = Optimiser(value_and_gradient, self.climbs, centring and centring.like, dependent)
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
@@ -189,7 +191,7 @@ class NUTS(AbstractEngine):
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
                 state |= into_frame(frame, state)
             warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring)
-            warm = warm_up.run(state, laplace_metric(begun["precision"], judged, science), frame)
+            warm = warm_up.run(state, laplace_metric(begun["start_precision"], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
             chains.close()
@@ -242,13 +244,15 @@ class NUTS(AbstractEngine):
         else:
             given = near if isinstance(self.start, AbstractEngine) else None
             if given is None:
-                x, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key_find)
+                x, heights, tried, failed = climbed(problem, optimiser, climb=climb, near=near, key=key_find)
             else:
-                x, tried, failed = best_first(optimiser, given), len(given), 0
+                some = evenly(given, min(len(given), 4 * self.climbs))
+                (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
+                x, heights = x[:1], heights[:1]
             if maker:
                 plain, start, found = centred_start(maker, optimiser, x, tried, failed)
             else:
-                plain = start = modes_among(optimiser, x if given is None else x[:1], tried, failed)
+                plain = start = modes_among(optimiser, x, heights, tried, failed)
                 found = {}
             if given is None:
                 position = first_positions(start, optimiser, self.chains, key=key)
@@ -256,7 +260,7 @@ class NUTS(AbstractEngine):
                 position = coordinates(optimiser.frame, given[np.arange(self.chains) % len(given)])
             found, precision = found | plain.arrays(), start.precisions[0]
         value, gradient = optimiser.evaluate(position)
-        found |= {"precision": precision, "position": position, "lp": value, "gradient": gradient}
+        found |= {"start_precision": precision, "position": position, "lp": value, "gradient": gradient}
         return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
 
     def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
