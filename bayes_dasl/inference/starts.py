@@ -207,21 +207,21 @@ def climbed(
     share = optimiser.climbs // len(groups)
     promising = [group[np.argsort(-value)[:share]] for group, value in zip(groups, values, strict=True)]
     x = (climb or optimiser.optimise)(np.concatenate(promising))
-    x, heights = best_first(optimiser, x)
+    x, heights = best_first(optimiser, x, tried=draws)
     at_first = np.concatenate(values)
     return x, heights, len(at_first), int(np.isinf(at_first).sum())
 
 
 def best_first(
-    optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]
+    optimiser: Optimiser, x: Float[np.ndarray, "n dimension"], *, tried: int | None = None
 ) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
     """The positions that have a log density, the highest first, and how high they are.
 
-    Raises: ModelError if none has.
+    Raises: ModelError if none has, which names how many draws were `tried`.
     """
     heights = optimiser.heights(x)
     if not np.isfinite(heights).any():
-        raise no_start(len(x))
+        raise no_start(tried or len(x))
     order = np.argsort(-heights)[: np.isfinite(heights).sum()]
     return x[order], heights[order]
 
@@ -246,7 +246,7 @@ def modes_among(
 def no_start(draws: int) -> ModelError:
     """To be raised where no start leads anywhere."""
     return ModelError(
-        f"none of {draws} starts leads to a finite log density: run bd.check(model, data), which "
+        f"none of {draws} prior draws leads to a finite log density: run bd.check(model, data), which "
         "says how prior draws fare in the solver, and narrow the priors or loosen the solver"
     )
 
