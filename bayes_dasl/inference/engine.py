@@ -38,6 +38,8 @@ type Facts = Mapping[str, int | float | str]
 class Modes:
     """Modes of the posterior worth having, best first, in the unconstrained space.
 
+    NUTS gives of a population where the posterior is high on average over its members.
+
     Args:
         positions: `(mode, dimension)`.
         log_densities: those of the posterior there, `(mode,)`, in nats up to a constant.
