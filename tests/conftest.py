@@ -23,6 +23,8 @@ os.environ["JAX_COMPILATION_CACHE_DIR"] = str(ROOT / ".pytest_cache" / "jax" / W
 os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0"
 # Programs run once or twice here: to compile them well takes longer than to run them.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+NO_MOVES = "while-loop-invariant-code-motion,while-loop-constant-sinking"
+os.environ.setdefault("XLA_FLAGS", f"--xla_disable_hlo_passes={NO_MOVES}")
 # Tracing makes millions of small objects that live for long: looking them through takes a tenth of a test's time.
 gc.set_threshold(200_000, 20, 100)
 

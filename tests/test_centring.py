@@ -224,9 +224,9 @@ class TestStart:
             centring = centring_of(problem)
             optimiser = optimised(problem, centring, climbs=2)
             x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
-            before = optimiser.gradients
+            before = optimiser.steps
             centred_start(centring, optimiser, x, *counted)
-            counts.append(optimiser.gradients - before)
+            counts.append(optimiser.steps - before)
         assert counts[0] == counts[1]
 
 

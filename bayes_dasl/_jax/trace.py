@@ -50,7 +50,7 @@ def unchecked(inner: Any) -> Any:
 def _unchecked_equation(equation: Any) -> Any:
     parameters = dict(equation.params)
     lenient = _lenient(equation.primitive.name, parameters)
-    if lenient is parameters and not any(map(calls_back, _inner(equation))):
+    if lenient is parameters and not any(map(calls_back, inner_programs(equation))):
         return equation
     if equation.primitive.name == "cond":
         sound = [branch for branch in parameters["branches"] if not _reports(branch)]
@@ -86,19 +86,24 @@ def calls_back(inner: Any) -> bool:
     return any(
         e.primitive.name == "pure_callback"
         or _lenient(e.primitive.name, e.params) is not e.params
-        or any(map(calls_back, _inner(e)))
+        or any(map(calls_back, inner_programs(e)))
         for e in _equations(inner)
     )
 
 
 def _equations(inner: Any) -> list[Any]:
-    return getattr(inner, "jaxpr", inner).eqns
+    return open_program(inner).eqns
+
+
+def open_program(inner: Any) -> Any:
+    """A jaxpr without the constants that a closed one holds."""
+    return getattr(inner, "jaxpr", inner)
 
 
 def _is_jaxpr(x: Any) -> bool:
     return isinstance(x, (ClosedJaxpr, Jaxpr))
 
 
-def _inner(equation: Any) -> list[Any]:
+def inner_programs(equation: Any) -> list[Any]:
     """The jaxprs inside an equation: branches, bodies, called functions."""
     return [x for x in jax.tree.leaves(list(equation.params.values()), is_leaf=_is_jaxpr) if _is_jaxpr(x)]

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceSharding
 
+from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, cores
 
 
@@ -82,7 +83,7 @@ class Sharded:
                 return jax.vmap(lambda item: self._one(item, *shared))(items)
             return jax.lax.map(lambda item: self._one(item, *shared), items)
 
-        self._program = jax.jit(self._over_devices(of_a_shard, len(shared))).lower(described, *shared).compile()
+        self._program = compiled(self._over_devices(of_a_shard, len(shared)), described, *shared)
 
     def __call__(self, items: Any, *shared: Any) -> Any:
         self.compile(items, *shared)

@@ -55,7 +55,7 @@ class Start:
 class Optimiser:
     """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
 
-    Positions are coordinates in its `frame`. `seconds` and `gradients` count what it has computed so far.
+    Positions are coordinates in its `frame`. `seconds` and `steps` count what it has computed so far.
 
     The highest density of a population is no place to begin: noise may be next to nothing there, and each member
     follows its data. So the numbers of members are shaken by a standard normal at each step of a climb, which leads to
@@ -104,7 +104,7 @@ class Optimiser:
         self._descend = Sharded(descend, climbs)
         # Some at a time are spread over all shards.
         self._order = np.argsort(np.arange(climbs) % self._descend.each, kind="stable")
-        self.seconds, self.gradients = 0.0, 0
+        self.seconds, self.steps = 0.0, 0
 
     def _run(self, x: np.ndarray, steps: int, *, shaking: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = self._order[: len(x)]
@@ -115,7 +115,7 @@ class Optimiser:
         began = time.perf_counter()
         found = jax.tree.map(lambda a: a[lanes], self._descend(*arguments))
         self.seconds += time.perf_counter() - began
-        self.gradients += steps * len(x)
+        self.steps += steps * len(x)
         return found
 
     def optimise(self, x: Float[np.ndarray, "batch dimension"]) -> Float[np.ndarray, "batch dimension"]:
@@ -140,6 +140,10 @@ class Optimiser:
             gradients.append(gradient)
         return np.concatenate(values), np.concatenate(gradients)
 
+    def gradients(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
+        """Those of the log density at any number of positions."""
+        return self.evaluate(x)[1]
+
 
 def fared(found: Arrays) -> dict[str, int | float | str]:
     """What a result says of a search for modes, from `Start.arrays`."""
@@ -152,7 +156,7 @@ type Climb = Callable[[Float[np.ndarray, "batch dimension"]], Float[np.ndarray, 
 
 def precision_at(optimiser: Optimiser, mode: Float[np.ndarray, " dimension"]) -> np.ndarray:
     """Minus the Hessian, `(dimension, dimension)`."""
-    precision = falls(lambda x: optimiser.evaluate(x)[1], mode, np.eye(len(mode)))
+    precision = falls(optimiser.gradients, mode, np.eye(len(mode)))
     return (precision + precision.T) / 2
 
 
@@ -307,7 +311,8 @@ def first_positions(
     """
     turns = np.arange(chains) % len(start.modes)
     modes, roots = start.modes[turns], np.stack([root_of_inverse(p) for p in start.precisions])[turns]
-    noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
+    # NumPy's own: JAX would compile for a second.
+    noise = np.random.default_rng(np.asarray(jax.random.key_data(key))).normal(size=(_TRIES, chains, modes.shape[1]))
     closer = 2.0 ** (-0.5 * np.arange(_TRIES))
     candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))

@@ -12,6 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from .._jax import memory as _memory
+from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, keep_programs
 from .._jax.trace import parted
 from .._statistics.importance import total_log_likelihood
@@ -202,7 +203,7 @@ def _compiled(function: Callable, held: list[Any], first: Any, draws: int) -> tu
     chunk = min(_LARGEST_CHUNK, draws)
     while True:
         shapes = jax.tree.map(lambda x, n=chunk: jax.ShapeDtypeStruct((n, *x.shape), x.dtype), first)
-        program = jax.jit(jax.vmap(function, in_axes=(None, 0, 0))).lower(held, *shapes).compile()
+        program = compiled(jax.vmap(function, in_axes=(None, 0, 0)), held, *shapes)
         needed = _memory.needed(program)
         if needed <= budget or chunk == 1:
             return program, chunk

@@ -111,6 +111,7 @@ class Centring:
         self.ways = tuple(traced(way, nothing, vector) for way in (self._position, self._coordinates))
         self._scores = jax.jit(jax.vmap(self._score))
         self._by_prior = jax.jit(jax.vmap(jax.grad(problem.log_prior)))
+        self._given = jax.jit(self._standards)
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame that draws, and the gradients of the log density there, ask for."""
@@ -136,7 +137,7 @@ class Centring:
             return gradients(x) - np.asarray(self._by_prior(x))
 
         arrays, slope = {}, by_likelihood(position[None])[0]
-        for i, (block, prior) in enumerate(zip(self._blocks, jax.jit(self._standards)(position), strict=True)):
+        for i, (block, prior) in enumerate(zip(self._blocks, self._given(position), strict=True)):
             location, factor = (np.moveaxis(np.asarray(a), -1, 0) for a in prior)
             places = block.places.T
             known, eigenvalues = _known(_of_each_member(by_likelihood, position, places))
@@ -152,7 +153,7 @@ class Centring:
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """What stands for minus the Hessian in a frame that suits: 1 for the numbers of blocks."""
         precision, others = np.eye(len(xi)), list(self.others)
-        of_others = falls(lambda x: optimiser.evaluate(x)[1], xi, np.eye(len(xi))[others])[:, others]
+        of_others = falls(optimiser.gradients, xi, np.eye(len(xi))[others])[:, others]
         precision[np.ix_(others, others)] = (of_others + of_others.T) / 2
         return precision
 
@@ -206,6 +207,11 @@ def centring_of(problem: Problem) -> Centring | None:
     return Centring(problem) if any(site.standardised is not None for site in problem.sites.values()) else None
 
 
+def climbs_again(climbs: int) -> int:
+    """How many of the climbs go on in a frame."""
+    return max(climbs // 4, 1)
+
+
 def centred_start(
     centring: Centring, optimiser: Optimiser, reached: Float[np.ndarray, "n dimension"], tried: int, failed: int
 ) -> tuple[Start, Start, Arrays]:
@@ -218,15 +224,14 @@ def centred_start(
 
     def frame_around(x):
         optimiser.frame = centring.like
-        arrays = centring.around(x, lambda x: optimiser.evaluate(x)[1])
+        arrays = centring.around(x, optimiser.gradients)
         optimiser.frame = centring.restored(arrays)
         return optimiser.frame, arrays
 
-    best = reached[: max(optimiser.climbs // 4, 1)]
+    best = reached[: climbs_again(optimiser.climbs)]
     frame, _ = frame_around(best[0])
-    climbed, _ = best_first(
-        optimiser, np.concatenate([optimiser.optimise(coordinates(frame, best)), coordinates(frame, best)])
-    )
+    begun = coordinates(frame, best)
+    climbed, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
     best, _ = positions(frame, climbed[: len(best)])
     frame, arrays = frame_around(best[0])
     inside = modes_among(optimiser, *best_first(optimiser, coordinates(frame, best)), tried, failed, centring.precision)

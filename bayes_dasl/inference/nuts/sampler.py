@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import Centring, centred_start, centring_of
+from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again
 from ..coordinates.frame import Frame, Plain, coordinates, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -121,7 +121,7 @@ class NUTS(AbstractEngine):
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
         dependent = any(site.standardised is not None for site in problem.sites.values())
-        again = max(self.climbs // 4, 1) if dependent and self.coordinates != "plain" else 0
+        again = climbs_again(self.climbs) if dependent and self.coordinates != "plain" else 0
         before = CLIMB_STEPS * (self.climbs + again) / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
@@ -261,7 +261,7 @@ class NUTS(AbstractEngine):
             found, precision = found | plain.arrays(), start.precisions[0]
         value, gradient = optimiser.evaluate(position)
         found |= {"start_precision": precision, "position": position, "lp": value, "gradient": gradient}
-        return found | {"steps": np.asarray(optimiser.gradients), "seconds": np.asarray(optimiser.seconds)}
+        return found | {"steps": np.asarray(optimiser.steps), "seconds": np.asarray(optimiser.seconds)}
 
     def _sample(self, chains: Chains, warm: Warm, journal: Journal, bar: ProgressBar) -> tuple[Arrays, bool]:
         bar.start("sampling", self.draws)

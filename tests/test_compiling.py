@@ -1,0 +1,100 @@
+"""What XLA is told to leave out, by a look at the loops of a program."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from bayes_dasl._jax.compiling import compiled, steady_share
+
+
+def share(function, *arguments):
+    return steady_share(jax.make_jaxpr(function)(*arguments))
+
+
+def turns(body, x):
+    return jax.lax.fori_loop(0, x.astype(int), lambda i, y: body(y), x)
+
+
+def of_a_scan(body, x):
+    return jax.lax.scan(lambda y, _: (body(y), y), x, None, length=5)
+
+
+def of_a_map(body, x):
+    return jax.lax.map(body, jnp.arange(3.0) + x)
+
+
+def nested(body, x):
+    return turns(lambda y: turns(body, y), x)
+
+
+LOOPS = pytest.mark.parametrize("loop", [turns, of_a_scan, of_a_map, nested])
+
+
+@LOOPS
+def test_what_stays_the_same_in_a_loop_is_seen(loop):
+    work = lambda rate: lambda y: y + jnp.exp(rate) * y  # noqa: E731
+    assert share(lambda x, rate: loop(work(rate), x), 1.0, 2.0) > 0.3
+
+
+@LOOPS
+def test_what_changes_is_not(loop):
+    assert share(lambda x, rate: loop(lambda y: y + jnp.exp(rate * y), x), 1.0, 2.0) == 0
+
+
+def test_what_a_loop_hands_on_as_it_is_stays_the_same():
+    def pair(x, rate):
+        return jax.lax.fori_loop(0, 5, lambda i, held: (held[0] + jnp.exp(held[1]), held[1]), (x, rate))
+
+    assert share(pair, 1.0, 2.0) > 0.3
+
+
+def test_what_a_called_function_works_out_anew_is_seen():
+    inner = jax.jit(lambda y, rate: y + jnp.exp(rate))
+    assert share(lambda x, rate: turns(lambda y: inner(y, rate), x), 1.0, 2.0) > 0.3
+
+
+def test_an_array_counts_for_its_elements():
+    many = lambda x, rates: turns(lambda y: y * jnp.sum(2.0 * rates) + jnp.exp(y), x)  # noqa: E731
+    assert share(many, 1.0, np.ones(1000)) > 0.99
+    assert 0.1 < share(many, 1.0, np.ones(2)) < 0.9
+
+
+def test_inner_loops_count_for_more():
+    """The same dear function: once in each turn of the outer loop, and once in each turn of the inner one."""
+
+    def outside(x, rate):
+        return turns(lambda y: turns(jnp.sin, y) + jnp.exp(rate), x)
+
+    def inside(x, rate):
+        return turns(lambda y: turns(lambda z: jnp.sin(z) + jnp.exp(rate), y), x)
+
+    assert share(inside, 1.0, 2.0) > 4 * share(outside, 1.0, 2.0) > 0
+
+
+@pytest.mark.parametrize("rate", [lambda r: r, jnp.exp], ids=["nothing to move", "something to move"])
+def test_programs_compute_what_they_say(rate):
+    def program(x, r):
+        return turns(lambda y: y + jnp.cos(rate(r) * y), x)
+
+    found = compiled(program, 3.0, jax.ShapeDtypeStruct((), float))(jnp.asarray(3.0), jnp.asarray(0.3))
+    np.testing.assert_allclose(found, program(jnp.asarray(3.0), 0.3), rtol=1e-12)
+
+
+@pytest.mark.parametrize(("dear", "moved"), [(True, True), (False, False)])
+def test_only_what_is_worth_it_is_moved_out(dear, moved, monkeypatch):
+    asked, whole = [], jax.stages.Lowered.compile
+
+    def noted(lowered, options=None):
+        asked.append(options)
+        return whole(lowered, options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
+
+    def program(x, r):
+        rate = lambda: jnp.exp(r) if dear else r  # noqa: E731
+        return turns(lambda y: y + rate() * jnp.cos(y), x)
+
+    compiled(program, 3.0, 0.3)
+    (options,) = asked
+    assert ("code-motion" not in str(options)) is moved
