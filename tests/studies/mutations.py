@@ -587,4 +587,10 @@ MUTANTS = (
         "known = np.zeros(len(members), bool)",
         ("tests/test_population.py::TestFit::test_members_that_the_fit_has_not_seen",),
     ),
+    Mutant(
+        "what stays the same in a loop is not seen", "bayes_dasl/_jax/compiling.py",
+        "steady = [True] * constants + [False] * (len(inside.invars) - constants)",
+        "steady = [False] * len(inside.invars)",
+        ("tests/test_compiling.py",),
+    ),
 )  # fmt: skip
