@@ -311,8 +311,7 @@ def first_positions(
     """
     turns = np.arange(chains) % len(start.modes)
     modes, roots = start.modes[turns], np.stack([root_of_inverse(p) for p in start.precisions])[turns]
-    # NumPy's own: JAX would compile for a second.
-    noise = np.random.default_rng(np.ravel(jax.random.key_data(key))).normal(size=(_TRIES, chains, modes.shape[1]))
+    noise = np.asarray(jax.random.normal(key, (_TRIES, chains, modes.shape[1])))
     closer = 2.0 ** (-0.5 * np.arange(_TRIES))
     candidates = modes + closer[:, None, None] * np.einsum("cij,tcj->tci", roots, noise)
     value, _ = optimiser.evaluate(candidates.reshape(_TRIES * chains, -1))
