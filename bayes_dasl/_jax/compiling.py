@@ -61,15 +61,14 @@ class _Work:
         of = lambda v: isinstance(v, Literal) or same[v]  # noqa: E731
         for equation in inside.eqns:
             total, before, arguments = self.total, self.steady, [of(v) for v in equation.invars]
-            results = self._equation(equation, arguments, turns, looped)
+            results = self._equation(equation, arguments, turns, looped=looped)
             if looped and all(arguments):  # also a loop or a branch as a whole
                 self.steady = before + self.total - total
             same |= dict(zip(equation.outvars, results, strict=True))
         return [of(v) for v in inside.outvars]
 
-    def _equation(self, equation: Any, steady: list[bool], turns: int, looped: bool) -> list[bool]:
+    def _equation(self, equation: Any, steady: list[bool], turns: int, *, looped: bool) -> list[bool]:
         name, parameters = equation.primitive.name, equation.params
-        inner = [] if _BY_NUMBERS.fullmatch(name) else inner_programs(equation)
         if name == "while":
             self._loop(parameters["cond_jaxpr"], parameters["cond_nconsts"], turns * _TURNS)
             self._loop(parameters["body_jaxpr"], parameters["body_nconsts"], turns * _TURNS)
@@ -78,13 +77,14 @@ class _Work:
             carried = _alike(equation.outvars, inside.outvars)
             constants = _alike(equation.invars, inside.invars) - carried
             self._loop(inside, constants, turns * parameters["length"], carried)
-        elif _is_call(equation, inner):
-            return self.look(inner[0], steady, turns, looped=looped)
-        elif inner:  # branches, of which nothing is moved by itself
-            for one in inner:
-                self.look(one, [False] * len(open_program(one).invars), turns, looped=False)
         else:
-            self.total += _work(equation) * turns
+            inner = [] if _BY_NUMBERS.fullmatch(name) else inner_programs(equation)
+            if _is_call(equation, inner):
+                return self.look(inner[0], steady, turns, looped=looped)
+            for one in inner:  # branches, of which nothing is moved by itself
+                self.look(one, [False] * len(open_program(one).invars), turns, looped=False)
+            if not inner:
+                self.total += _work(equation) * turns
         return [all(steady)] * len(equation.outvars)
 
     def _loop(self, body: Any, constants: int, turns: int, carried: int | None = None) -> None:
@@ -108,7 +108,7 @@ def _work(equation: Any) -> int:
     name = equation.primitive.name
     if _FREE.fullmatch(name):
         return 0
-    shapes = [getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)]
+    shapes: list[tuple[int, ...]] = [getattr(v.aval, "shape", ()) for v in (*equation.invars, *equation.outvars)]
     size = max(map(math.prod, shapes), default=0)
     if name == "dot_general":
         (summed, _), _ = equation.params["dimension_numbers"]

@@ -204,7 +204,12 @@ class Centring:
 
 def centring_of(problem: Problem) -> Centring | None:
     """What makes frames for the numbers of a problem whose priors depend on others; none where there are none."""
-    return Centring(problem) if any(site.standardised is not None for site in problem.sites.values()) else None
+    return Centring(problem) if has_dependent(problem) else None
+
+
+def has_dependent(problem: Problem) -> bool:
+    """Whether the prior of a number depends on another."""
+    return any(site.standardised is not None for site in problem.sites.values())
 
 
 def climbs_again(climbs: int) -> int:

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again
+from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -120,8 +120,7 @@ class NUTS(AbstractEngine):
         least, most = (2**DEEPEST - 1,) * 2 if networks_inside(problem) else _LEAPFROGS
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
-        dependent = any(site.standardised is not None for site in problem.sites.values())
-        again = climbs_again(self.climbs) if dependent and self.coordinates != "plain" else 0
+        again = climbs_again(self.climbs) if has_dependent(problem) and self.coordinates != "plain" else 0
         before = CLIMB_STEPS * (self.climbs + again) / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
