@@ -7,6 +7,7 @@ devices and compilation cache are still yours to choose (`bd.configure`).
 """
 
 import importlib as _importlib
+import types as _types
 import typing as _typing
 from importlib.metadata import version as _version
 
@@ -128,8 +129,16 @@ if _typing.TYPE_CHECKING:
 __version__ = _version("bayes_dasl")
 
 
+_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde", "plots")
+__all__ = [*_NAMESPACES, *(n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType))]  # pyright: ignore
+
+
 def __getattr__(name: str) -> _typing.Any:
     """`bd.plots` is there without an import of its own, and loads Matplotlib when it is first asked for."""
     if name == "plots":
         return _importlib.import_module(".plots", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), "plots"})

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
+
+from .errors import ModelError
 
 type Level = Literal["good", "warning", "bad"]
 type Aspect = Literal["sampling", "model"]
@@ -30,6 +32,8 @@ class Finding:
         message: how it stands.
         remedy: what to do about it; nothing where it is good.
         aspect: what it speaks of: the draws, "sampling", or whether the "model" fits.
+
+    Raises: ModelError for another level or aspect.
     """
 
     level: Level
@@ -37,6 +41,13 @@ class Finding:
     message: str
     remedy: str = ""
     aspect: Aspect = "sampling"
+
+    def __post_init__(self):
+        if self.level not in LEVELS or self.aspect not in get_args(Aspect.__value__):
+            raise ModelError(
+                f"a Finding is {', '.join(LEVELS)}, of the {' or the '.join(get_args(Aspect.__value__))}: not "
+                f"{self.level!r}, of the {self.aspect!r}"
+            )
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
@@ -121,12 +132,19 @@ def from_json(text: str) -> tuple[Finding, ...]:
     return tuple(Finding(**held) for held in json.loads(text))
 
 
+def beside(value: float, bound: float, digits: int) -> str:
+    """A number with so many decimals, or as many more as tell it from a bound of four digits."""
+    while value != bound and f"{value:.{digits}f}" == f"{bound:.{digits}f}" and digits < 9:
+        digits += 1
+    return f"{value:.{digits}f}"
+
+
 def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
     """Whether superchains agree; of the parameters, unless it is said of what. Of many quantities more is `allowed`."""
     most = 1 + 0.01 * allowed
     level = grade(-found, good=-most, warning=-1.05)
     remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-    return Finding(level, f"nested R-hat{of}", f"highest {found:.3f}, good below {most:.4g}", remedy)
+    return Finding(level, f"nested R-hat{of}", f"highest {beside(found, most, 3)}, good below {most:.4g}", remedy)
 
 
 def unshown_spread(why: str) -> Finding:

@@ -25,6 +25,7 @@ from jaxtyping import Array, Float
 from ._jax.tree import FrozenDict, argument_names, below, dotted, key_name, nodes_along, stated_units
 from ._statistics.describe_distributions import (
     describe_call,
+    describe_value,
     name_of,
     of_a_prior,
     possible,
@@ -92,9 +93,7 @@ def check_scalar(value: Any, where: str) -> None:
                 f"{shape}: give each number a field of its own, or annotate the field jax.Array in place of bd.Scalar"
             )
     elif not eqx.is_array_like(value) or jnp.ndim(value) or not _is_number(value):
-        alike = eqx.is_array_like(value) and jnp.ndim(value)
-        what = f"an array of shape {jnp.shape(value)}" if alike else repr(value)
-        raise ModelError(f"{where} must be a number or a distribution over one number, not {what}")
+        raise ModelError(f"{where} must be a number or a distribution over one number, not {describe_value(value)}")
 
 
 def _is_number(value: Any) -> bool:

@@ -19,6 +19,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import BayesDaslError, DataError, MismatchError, ModelError, ReadError
+from bayes_dasl.inference import AbstractEngine, Finding, Samples
 from bayes_dasl.noise import AbstractNoise
 from bayes_dasl.prediction.posterior import draws_dataset, signature
 
@@ -57,6 +58,31 @@ class PlainNoise(AbstractNoise):
 
     def __call__(self, prediction):
         return dist.Normal(prediction, self.spread)
+
+
+class Odd(AbstractNoise):
+    """Noise that is whatever a function says."""
+
+    of: Any = eqx.field(static=True)
+    scale: bd.Scalar = dist.HalfNormal(1.0)
+
+    def __call__(self, prediction):
+        return self.of(prediction)
+
+
+class WithoutMean(dist.Laplace):
+    """A distribution that nobody wrote a mean for."""
+
+    @property
+    def mean(self):
+        raise NotImplementedError
+
+
+class WithoutDraws(AbstractEngine):
+    """An engine that does not say how much it draws."""
+
+    def run(self, problem, *, key, journal, bar):
+        raise AssertionError("never run")
 
 
 def data() -> xr.Dataset:
@@ -225,6 +251,8 @@ TABLE = [
     fitted("units of a forcing",
            lambda: (model(forcings=("u",), units={"u": "mm"}), series("u", np.ones(6), units="s")),
            DataError, "'u' is in 's' but the model works in 'mm'"),
+    fitted("units of a name that is nowhere", lambda: (model(units={"Y": "mg/L"}), data()), ModelError,
+           "units are given of 'Y', which the model does not have: time, y"),
     # models
     fitted("model not a model", lambda: (Decay(dist.LogNormal(0.0, 1.0)), data()), ModelError,
            "model must be a bd.Model, not Decay"),
@@ -245,7 +273,26 @@ TABLE = [
     fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
            "cannot be evaluated: KeyError: 'z'"),
+    fitted("noise that returns no distribution", lambda: (model(noise=Odd(lambda z: z)), data()), ModelError,
+           "the noise of 'y' must return a distribution of NumPyro when called, not"),
+    fitted("noise without a mean", lambda: (model(noise=Odd(WithoutMean)), data()), ModelError,
+           "the noise of 'y' is a WithoutMean, which has no mean: forecasts are made of it"),
+    Row("engine without a number of draws", "call", lambda: partial(bd.fit, model(), data(), WithoutDraws()),
+        ModelError, "WithoutDraws needs a field `draws`"),
     # what is refused when it is built
+    built("units that are no dict", lambda: model(units="g"), ModelError, "a dict by name is needed, .* not 'g'"),
+    built("a pair for a number", lambda: Decay((0.1, 1.0)), ModelError, r"write bd.between\(0.1, 1.0\)"),
+    built("a class for a number", lambda: Decay(dist.LogNormal), ModelError, "not the class LogNormal: call it"),
+    built("a network for a number", lambda: Decay(bd.Network(eqx.nn.Identity(), ("y",), ("z",))), ModelError,
+          "Decay.rate must be a number .* not a Network: call it where its value is needed"),
+    built("a network without names",
+          lambda: bd.Residual(Decay(0.5), eqx.nn.Identity()), ModelError,
+          r"closure .* Identity knows no names, .* put bd.Network\(module, inputs, outputs\) around it"),
+    built("draws of two dimensions", lambda: Samples(np.zeros((4, 2)), {}), ModelError,
+          r"positions of Samples are \(chain, draw, dimension\), not an array of shape \(4, 2\)"),
+    built("a statistic that is not of draws", lambda: Samples(np.zeros((1, 4, 2)), {"lp": np.zeros(4)}), ModelError,
+          r"one number for each draw, \(1, 4\): 'lp' is \(4,\)"),
+    built("a level that is none", lambda: Finding("fine", "steps", "few"), ModelError, "a Finding is good, warning"),
     built("wrong shape in a Scalar", lambda: Decay(three()), ModelError,
           r"Decay.rate must be a distribution over one number, but this LogNormal has shape \(3,\)"),
     built("text in a Scalar", lambda: Decay("fast"), ModelError, "Decay.rate must be a number .* not 'fast'"),

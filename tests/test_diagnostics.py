@@ -12,6 +12,7 @@ from arviz_stats import bfmi, ess, rhat
 from scipy.optimize import brentq
 from trees import make_fc, make_post
 
+from bayes_dasl._findings import beside
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Kept, Proposals, point_estimate
 from bayes_dasl.judgement.diagnosis import Diagnosis, Finding, diagnose
@@ -362,3 +363,18 @@ def test_a_usual_run_is_judged_in_two_seconds():
     start = time.process_time()
     diagnose(post)
     assert time.process_time() - start < 2.0
+
+
+def test_means_that_are_never_finite_are_no_short_chains():
+    """As under Cauchy's noise: more draws would change nothing."""
+    post = make_post(draws=500)
+    without = {name: np.full(v.shape, np.inf) for name, v in post["conditional_mean"].data_vars.items()}
+    found = diagnose(replaced(post, "conditional_mean", **without)).findings
+    (mixing,) = (f for f in found if f.subject == "mixing of trajectories")
+    assert mixing.message == "not looked at: only 0 draws of each chain are finite"
+    assert "draw at least" not in mixing.remedy
+
+
+@pytest.mark.parametrize(("value", "said"), [(1.012, "1.012"), (1.0109, "1.0109"), (1.01081, "1.01081")])
+def test_a_number_beyond_its_bound_does_not_look_like_it(value, said):
+    assert beside(value, 1.0108, 3) == said

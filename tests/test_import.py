@@ -1,10 +1,13 @@
 """What `import bayes_dasl` loads, and what it leaves alone."""
 
 import json
+import pydoc
 import subprocess
 import sys
 
 import pytest
+
+import bayes_dasl as bd
 
 # Each takes a tenth of a second or more, and most users of a process need few of them.
 HEAVY = (
@@ -40,6 +43,12 @@ def found():
 def test_jax_is_left_as_it_was_but_for_double_precision(found):
     assert found["changed"] == ["jax_enable_x64"]
     assert found["devices"] == 3
+
+
+def test_what_the_package_offers_is_listed():
+    assert {"fit", "NUTS", "plots", "pde"} <= set(bd.__all__) <= set(dir(bd))
+    assert not {"data", "study", "np"} & set(bd.__all__)
+    assert "class NUTS" in pydoc.plain(pydoc.render_doc(bd))
 
 
 def test_what_few_need_loads_when_it_is_used(found):

@@ -260,6 +260,10 @@ BAD = {
     ),
     "units that nobody states": (read(to={"DV": "mg"}), "'DV' is wanted in 'mg', but what 'DV' is in is not said"),
     "units of nothing": (read(to={"x": "mg"}), "units are wanted of 'x'"),
+    "units of a column that is not read": (
+        read(units={"DVs": "mg"}),
+        "units are given of 'DVs', of which nothing is read; columns: ",
+    ),
     "a unit that is none": (read(units={"DV": "mg/"}), "'mg/' is no unit"),
 }
 

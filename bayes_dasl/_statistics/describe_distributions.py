@@ -162,3 +162,16 @@ def _describe_argument(value: Any, inside: bool = False) -> str:
 def _range(value: Any, digits: int = 3) -> str:
     low, high = float(np.min(value)), float(np.max(value))
     return f"{low:.{digits}g}" if low == high else f"{low:.3g}…{high:.3g}"
+
+
+def describe_value(value: Any) -> str:
+    """What stands where a number belongs, and how to say what was meant, where that can be guessed."""
+    if isinstance(value, (tuple, list)) and len(value) == 2:
+        return f"{value!r}: for a number between two limits write bd.between({value[0]!r}, {value[1]!r})"
+    if eqx.is_array_like(value) and jnp.ndim(value):
+        return f"an array of shape {jnp.shape(value)}"
+    if isinstance(value, type):
+        return f"the class {value.__name__}: call it with its arguments"
+    if isinstance(value, eqx.Module) and callable(value):
+        return f"a {type(value).__name__}: call it where its value is needed, in an equation"
+    return repr(value)

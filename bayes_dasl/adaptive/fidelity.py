@@ -6,10 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._functions import by_name
 from ..layers.layer import check_function, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
@@ -38,7 +38,7 @@ class MultiFidelity(AbstractLayer):
     """
 
     low: AbstractLayer
-    costly: Mapping[str, str] = eqx.field(static=True, converter=FrozenDict)
+    costly: Mapping[str, str] = eqx.field(static=True, converter=by_name)
     ratio: Scalar | Callable
     discrepancy: VectorField
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)

@@ -49,6 +49,7 @@ class Frame:
         if self.frame.empty:
             raise DataError("the table has no rows")
         self.stated, self.wanted, self.names = dict(units or {}), dict(to or {}), dict(names or {})
+        self._read: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -153,6 +154,13 @@ class Frame:
             done[rows] = _convert(values[rows], unit, want, called, where) - offset
         return done
 
+    def refuse_unread(self) -> None:
+        """Raises: DataError for units of a column that nothing is read from."""
+        for name in self.stated.keys() - self._read:
+            raise DataError(
+                f"units are given of '{name}', of which nothing is read; columns: {', '.join(self.frame.columns)}"
+            )
+
     def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
         """The units of what a column is called in the result; empty if nobody says."""
         among = np.ones(len(self), bool) if among is None else among
@@ -161,7 +169,9 @@ class Frame:
     def _held(self, name: str, called: str, among: np.ndarray) -> list[str]:
         """The units of each row of a column."""
         label = self.label(name)
-        stated = next((self.stated[key] for key in (called, name, label) if key in self.stated), "")
+        keys = [key for key in (called, name, label) if key in self.stated]
+        self._read.update(keys)
+        stated = self.stated[keys[0]] if keys else ""
         if stated and stated in self.frame.columns:
             return self._of_rows(stated, called, among)
         found = _WITH_UNITS.match(label)

@@ -78,6 +78,16 @@ class Samples:
     superchains: int = 0
     interrupted: bool = False
 
+    def __post_init__(self):
+        shape = np.shape(self.positions)
+        if len(shape) != 3:
+            raise ModelError(f"positions of Samples are (chain, draw, dimension), not an array of shape {shape}")
+        for name, values in self.stats.items():
+            if np.shape(values) != shape[:2]:
+                raise ModelError(
+                    f"stats of Samples are one number for each draw, {shape[:2]}: '{name}' is {np.shape(values)}"
+                )
+
     @property
     def attributes(self) -> dict[str, int | float | str]:
         """What a result says of its draws and of the run, ready for netCDF."""
@@ -204,6 +214,8 @@ def check_engine(engine: object) -> None:
     """Raises: ModelError for what is no engine, such as the class of one."""
     if not isinstance(engine, AbstractEngine):
         raise ModelError(f"engine must be an engine such as {SAMPLER}, not {engine!r}")
+    if not hasattr(engine, "draws"):
+        raise ModelError(f"{type(engine).__name__} needs a field `draws`, the draws of each chain")
 
 
 def restored(stored: dict[str, Any]) -> Any:

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 import xarray as xr
 
-from .._findings import Finding, grade, nested_finding
+from .._findings import Finding, beside, grade, nested_finding
 from .._statistics.convergence import (
     allowance,
     effective_sizes,
@@ -130,6 +130,14 @@ def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
             f"{columns.left_out} draws are not finite, and left out",
             "look at the priors: a number that overflows points to one that is far too wide",
         )
+    if values.shape[1] < FEWEST_DRAWS <= values.shape[1] + columns.left_out:
+        yield Finding(
+            "bad",
+            f"mixing of {subject}",
+            f"not looked at: only {values.shape[1]} draws of each chain are finite",
+            "see why the others are not finite: noise such as Cauchy's has no mean at all",
+        )
+        return
     if values.shape[1] < FEWEST_DRAWS:
         yield Finding(
             "bad",
@@ -164,7 +172,7 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray, allowed: fl
     worst, most = int(found.argmax()), 1 + 0.01 * allowed
     level = grade(-found[worst], good=-most, warning=-_PASSABLE_RHAT)
     of = f" for {len(names)} of them" if allowed > 1 else ""
-    message = f"highest {found[worst]:.3f} ({names[worst]}), good below {most:.4g}{of}"
+    message = f"highest {beside(found[worst], most, 3)} ({names[worst]}), good below {most:.4g}{of}"
     remedies = {
         "science parameters": SPEED_UP,
         "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",

@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
+from .._jax.tree import FrozenDict
 from ..errors import BayesDaslError, ModelError
 from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
@@ -122,6 +123,16 @@ def several_names(names: Any) -> tuple[str, ...]:
     if not isinstance(names, Iterable) or not all(isinstance(name, str) for name in names):
         raise ModelError(f"give the names of forcings, such as ('rain', 'sun'), not {names!r}")
     return tuple(names)
+
+
+def by_name(values: Any) -> FrozenDict:
+    """A dict of something by name, which no longer changes.
+
+    Raises: ModelError for what is no dict.
+    """
+    if not isinstance(values, Mapping):
+        raise ModelError(f"a dict by name is needed, such as {{'prey': …}}, not {values!r}")
+    return FrozenDict(values)
 
 
 def agreed(what: str, stated: Iterable[tuple[str, str, str]]) -> dict[str, str]:

@@ -6,11 +6,10 @@ from typing import Any
 import equinox as eqx
 import jax
 
-from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function
-from ._functions import named, several_names, shapes_of
+from ._functions import by_name, named, several_names, shapes_of
 from .layer import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
 
 
@@ -36,7 +35,7 @@ class Algebraic(AbstractLayer):
 
     function: VectorField
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
 
     def __check_init__(self):

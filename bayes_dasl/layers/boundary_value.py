@@ -11,11 +11,10 @@ from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
-from ._functions import check_tolerances, method_of, named, output_names, several_names, shapes_of
+from ._functions import by_name, check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
 from .implicit import check_guess, guess_function, matching
 from .layer import AbstractLayer, Prediction, predict_rows
@@ -75,7 +74,7 @@ class BoundaryValue(AbstractLayer):
     domain: tuple[float, ...] = eqx.field(static=True, converter=_domain, kw_only=True)
     nodes: int = eqx.field(default=50, static=True, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     index: str = eqx.field(default="x", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-9, static=True, kw_only=True)

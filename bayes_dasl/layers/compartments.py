@@ -13,6 +13,7 @@ from ..data.dose_records import NEVER
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Scalar
+from ._functions import by_name
 from .doses import Doses, Pulses, Steady
 from .layer import AbstractLayer, AbstractTrajectory, Prediction, predict_rows
 
@@ -49,7 +50,7 @@ class Compartments(AbstractLayer):
     absorption: Scalar | None = eqx.field(default=None, kw_only=True)
     doses: Doses = eqx.field(kw_only=True)
     output: str = eqx.field(default="conc", static=True, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)  # pyright: ignore
+    units: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)  # pyright: ignore
     forcings = ()
 
     def __check_init__(self):

@@ -22,6 +22,7 @@ from ..errors import ModelError
 from ..random import Scalar, Values, VectorField, check_scalar, is_function, is_random
 from ._functions import (
     any_state,
+    by_name,
     check_initial,
     check_tolerances,
     method_of,
@@ -126,7 +127,7 @@ class DDE(AbstractFromStates):
         self.history, self.longest_step = history, _longest(longest_step, self.delays)
         self.rtol, self.atol, self.max_steps = rtol, atol, max_steps
         check_tolerances(self)
-        self.interpolation, self.units = FrozenDict(interpolation), FrozenDict(units)
+        self.interpolation, self.units = by_name(interpolation), by_name(units)
         check_interpolation(self.interpolation, self.forcings)
 
     @property

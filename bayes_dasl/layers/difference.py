@@ -16,7 +16,7 @@ from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError, ShapeError
 from ..random import Values, VectorField, is_function
-from ._functions import any_state, check_initial, method_of, named, output_names, several_names
+from ._functions import any_state, by_name, check_initial, method_of, named, output_names, several_names
 from ._initial import AbstractFromStates
 from ._start import start_time
 from ._steps import limits
@@ -61,9 +61,9 @@ class Difference(AbstractFromStates):
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     length: float = eqx.field(default=1.0, static=True, kw_only=True)
-    sums: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
-    means: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    sums: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    means: Mapping[str, int | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
 
     def __check_init__(self):
         if not is_function(self.step):

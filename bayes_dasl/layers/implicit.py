@@ -10,11 +10,10 @@ from jax import lax
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
-from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random, paths
-from ._functions import check_tolerances, method_of, named, output_names, several_names, shapes_of
+from ._functions import by_name, check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
 from .layer import AbstractLayer, Prediction, predict_rows
 from .root import Flat, System, differentiable, iterate, search
@@ -60,7 +59,7 @@ class Implicit(AbstractLayer):
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]
     observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     kind: str = eqx.field(default="root", static=True, kw_only=True)
     method: str = eqx.field(default="newton", static=True, kw_only=True)

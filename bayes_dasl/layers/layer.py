@@ -429,6 +429,11 @@ def is_layer(part: Any) -> bool:
 
 def check_function(value: Any, where: str) -> None:
     """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
+    if type(value).__module__.startswith("equinox.nn"):
+        raise ModelError(
+            f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} knows no names, and its "
+            "weights have no priors; put bd.Network(module, inputs, outputs) around it"
+        )
     if not is_function(value) or is_layer(value):
         kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
         instead = getattr(type(value), "in_a_function", "") if is_layer(value) else ""

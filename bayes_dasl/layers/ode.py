@@ -17,7 +17,7 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError, ShapeError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._forced import Forced, last_part
-from ._functions import any_state, check_initial, check_tolerances, method_of, output_names, several_names
+from ._functions import any_state, by_name, check_initial, check_tolerances, method_of, output_names, several_names
 from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._start import start_time
@@ -107,14 +107,14 @@ class ODE(AbstractTrajectory):
     initial: dict[str, Any]
     observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
     doses: Doses | Schedule | None = eqx.field(default=None, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
-    means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver)
     start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time)
     rtol: float = eqx.field(default=1e-6, static=True)

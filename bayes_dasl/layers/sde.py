@@ -19,7 +19,7 @@ from ..data.forcings import Step
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
-from ._functions import any_state, check_initial, method_of, output_names, several_names, shapes_of
+from ._functions import any_state, by_name, check_initial, method_of, output_names, several_names, shapes_of
 from ._initial import AbstractFromStates
 from .layer import Prediction, finite, predict_rows, prediction, shielded
 
@@ -38,8 +38,8 @@ class StochasticEquation(AbstractFromStates):
     observe: Callable[..., Values] | None = eqx.field(default=None, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     # A default that is a value, not a factory: it must hide the property of the base class.
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
 
     def __post_init__(self):
         if not is_function(self.drift):

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import optimistix as optx
 from jax.flatten_util import ravel_pytree
 
-from .._jax.tree import FrozenDict, frozen, prepared
+from .._jax.tree import frozen, prepared
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Values, VectorField, is_function, is_random
-from ._functions import check_tolerances, method_of, named, output_names, several_names
+from ._functions import by_name, check_tolerances, method_of, named, output_names, several_names
 from ._rosenbrock import Rodas5P
 from ._steps import RetryingController, limits
 from .algebraic import at_rows, forced_rows
@@ -63,7 +63,7 @@ class SteadyState(AbstractLayer):
     guess: dict[str, Any]
     observe: Callable[..., Values] | None = None
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     rtol: float = eqx.field(default=1e-8, static=True, kw_only=True)
     atol: float = eqx.field(default=1e-12, static=True, kw_only=True)

@@ -1,10 +1,13 @@
 """Data and shapes that a model cannot be fitted to are refused here, before anything is compiled."""
 
+from collections.abc import Mapping
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
+import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Float
 
@@ -40,6 +43,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         if "/" in name:
             raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
     _refuse_names_of_results(model)
+    _refuse_unknown_units(model)
     for name in (*model.observables, *model.layer.forcings):
         if name not in data:
             role = "observable" if name in model.observables else "forcing"
@@ -74,6 +78,22 @@ def _refuse_names_of_results(model: Model) -> None:
             raise ModelError(f"an observable cannot have the name '{name}', which results need: choose another name")
 
 
+def _refuse_unknown_units(model: Model) -> None:
+    """Raises: ModelError for units of a name that is nowhere in the layer."""
+    layer = model.layer
+    places = (place for dims in layer.dims.values() for place in dims)
+    known = {*layer.outputs, *layer.forcings, *model.read, layer.index, *places}
+    for part in jax.tree.leaves(layer, is_leaf=_has_states):
+        known |= set(getattr(part, "initial", ()))
+    for name in layer.units:
+        if name not in known:
+            raise ModelError(f"units are given of '{name}', which the model does not have: {', '.join(sorted(known))}")
+
+
+def _has_states(node: object) -> bool:
+    return isinstance(getattr(node, "initial", None), Mapping)
+
+
 def _refuse_ruled_out(
     model: Model, name: str, values: Float[np.ndarray, "time ..."], times: np.ndarray, inputs: Inputs
 ) -> None:
@@ -93,6 +113,26 @@ def _refuse_ruled_out(
     )
 
 
+def _complete(found: object, what: str) -> dist.Distribution:
+    """Raises: ModelError for what is no distribution, or one that lacks something that results are made of."""
+    if not isinstance(found, dist.Distribution):
+        raise ModelError(f"{what} must return a distribution of NumPyro when called, not {type(found).__name__}")
+    asked = {
+        "mean": lambda: found.mean,
+        "variance": lambda: found.variance,
+        "log_prob": lambda: found.log_prob(jnp.ones(found.batch_shape)),
+        "sample": lambda: found.sample(jax.random.key(0)),
+    }
+    for name, ask in asked.items():
+        try:
+            ask()
+        except NotImplementedError:
+            raise ModelError(
+                f"{what} is a {type(found).__name__}, which has no {name}: forecasts are made of it"
+            ) from None
+    return found
+
+
 def check_shapes(model: Model, inputs: Inputs) -> None:
     """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
 
@@ -104,7 +144,8 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
         with numpyro.handlers.seed(rng_seed=0):
             realised = sample(model)
             prediction = realised.predict(inputs)
-            return {name: d.batch_shape for name, d in realised.conditional(prediction, inputs).items()}
+            noise = realised.conditional(prediction, inputs)
+            return {name: _complete(d, f"the noise of '{name}'").batch_shape for name, d in noise.items()}
 
     odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
     hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""

@@ -14,7 +14,7 @@ from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_possible
-from .._functions import check_tolerances, method_of, several_names
+from .._functions import by_name, check_tolerances, method_of, several_names
 from .._start import start_time
 from ..jump import Jump, as_jumps
 from ..layer import AbstractLayer, Prediction
@@ -70,9 +70,9 @@ class PDE(AbstractLayer):
     observe: Callable[..., Values] | None = None
     degree: int = eqx.field(default=1, static=True, kw_only=True)
     forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
-    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
-    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=FrozenDict, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
     solver: diffrax.AbstractSolver = eqx.field(default="tsit5", converter=find_solver, kw_only=True)
     start: float | datetime | None = eqx.field(default=None, static=True, converter=start_time, kw_only=True)
     rtol: float = eqx.field(default=1e-6, static=True, kw_only=True)
