@@ -166,8 +166,9 @@ def _range(value: Any, digits: int = 3) -> str:
 
 def describe_value(value: Any) -> str:
     """What stands where a number belongs, and how to say what was meant, where that can be guessed."""
-    if isinstance(value, (tuple, list)) and len(value) == 2:
-        return f"{value!r}: for a number between two limits write bd.between({value[0]!r}, {value[1]!r})"
+    if isinstance(value, (tuple, list)):
+        between = f": for a number between two limits write bd.between{tuple(value)}" if len(value) == 2 else ""
+        return f"{value!r}{between}"
     if eqx.is_array_like(value) and jnp.ndim(value):
         return f"an array of shape {jnp.shape(value)}"
     if isinstance(value, type):
