@@ -21,7 +21,7 @@ from ._runs.lock import alone_in
 from .before_fit.checks import Check, check
 from .data.datasets import fingerprint, place_of, split, split_members
 from .data.dates import are_dates, as_attribute, refuse_mixed, seconds, told
-from .data.files import read_series
+from .data.forcing_files import read_series
 from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
 from .judgement.baselines import BASELINES, score_baselines

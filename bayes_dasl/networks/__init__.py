@@ -1,4 +1,5 @@
 """Networks as parts of models, the priors of their weights, and networks of other libraries."""
 
 from .adapters import from_flax as from_flax, from_haiku as from_haiku
-from .network import Network as Network, fan_in as fan_in, sparse as sparse
+from .network import Network as Network
+from .weights import fan_in as fan_in, sparse as sparse

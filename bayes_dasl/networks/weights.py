@@ -1,6 +1,7 @@
-"""Priors of weights that shrink what the data do not ask for."""
+"""Priors of weights: those of networks by their fan-in or sparse, those of bases shrunk where data ask for nothing."""
 
 from abc import abstractmethod
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -133,3 +134,44 @@ def check_weights(weights: Any, size: int) -> None:
         raise ModelError(f"weights must be NormalShrinkage, Horseshoe, an array or a distribution, not {weights!r}")
     if shape != (size,):
         raise ModelError(f"the weights have shape {shape}, but the family has {size} features: want ({size},)")
+
+
+type WeightPrior = Callable[[str, Array], Any]
+"""From the dotted name of an array of a module and the array: a distribution of its shape, or `AbstractWeights`."""
+
+
+def fan_in(scale: float = 1.0, bias: float = 1.0) -> WeightPrior:
+    r"""Weights N(0, scale² / fan-in), biases N(0, bias²): what a layer says does not grow with the width before it.
+
+    Args:
+        scale: how many times as wide as $1/\sqrt{\text{fan-in}}$ the weights are.
+        bias: the standard deviation of the biases.
+
+    Raises: ModelError for scales that are not positive.
+    """
+    if not (scale > 0 and bias > 0):
+        raise ModelError(f"fan_in(scale={scale}, bias={bias}): both must be positive")
+
+    def prior(name: str, weight: Array) -> dist.Distribution:
+        sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias
+        return dist.Normal(0.0, sd).expand(weight.shape).to_event(weight.ndim)
+
+    return prior
+
+
+def sparse(few: float = 1.0, bias: float = 1.0) -> WeightPrior:
+    """Weights under a regularised horseshoe for each array, of which about `few` matter; biases N(0, bias²).
+
+    Args:
+        few: how many weights of an array are thought to matter.
+        bias: the standard deviation of the biases.
+
+    Raises: ModelError, when a network is built, unless `few` lies between 0 and the number of weights.
+    """
+
+    def prior(name: str, weight: Array) -> Any:
+        if weight.ndim < 2:
+            return fan_in(bias=bias)(name, weight)
+        return Horseshoe(weight.size, few)
+
+    return prior

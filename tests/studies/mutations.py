@@ -287,7 +287,7 @@ MUTANTS = (
         ("tests/test_networks.py::TestValues::test_by_hand",),
     ),
     Mutant(
-        "fan-out for fan-in", "bayes_dasl/networks/network.py",
+        "fan-out for fan-in", "bayes_dasl/networks/weights.py",
         "sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias",
         "sd = scale * weight.shape[0] ** -0.5 if weight.ndim > 1 else bias",
         ("tests/test_networks.py::TestPriors::test_scales_by_layer",),
