@@ -129,7 +129,7 @@ if _typing.TYPE_CHECKING:
 __version__ = _version("bayes_dasl")
 
 
-_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde", "plots")
+_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde")
 __all__ = [*_NAMESPACES, *(n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType))]  # pyright: ignore
 
 

@@ -43,11 +43,9 @@ class Finding:
     aspect: Aspect = "sampling"
 
     def __post_init__(self):
-        if self.level not in LEVELS or self.aspect not in get_args(Aspect.__value__):
-            raise ModelError(
-                f"a Finding is {', '.join(LEVELS)}, of the {' or the '.join(get_args(Aspect.__value__))}: not "
-                f"{self.level!r}, of the {self.aspect!r}"
-            )
+        for field, words in (("level", LEVELS), ("aspect", get_args(Aspect.__value__))):
+            if (value := getattr(self, field)) not in words:
+                raise ModelError(f"the {field} of a Finding must be one of {', '.join(words)}, not {value!r}")
 
     def __str__(self) -> str:
         line = f"[{self.level}] {self.subject}: {self.message}"
@@ -132,11 +130,10 @@ def from_json(text: str) -> tuple[Finding, ...]:
     return tuple(Finding(**held) for held in json.loads(text))
 
 
-def beside(value: float, bound: float, digits: int) -> str:
-    """A number with so many decimals, or as many more as tell it from a bound of four digits."""
-    while value != bound and f"{value:.{digits}f}" == f"{bound:.{digits}f}" and digits < 9:
-        digits += 1
-    return f"{value:.{digits}f}"
+def beside(value: float, bound: float) -> tuple[str, str]:
+    """A number and its bound with as many decimals, at least three, as tell them apart."""
+    digits = next((d for d in range(3, 9) if f"{value:.{d}f}" != f"{bound:.{d}f}"), 3)
+    return f"{value:.{digits}f}", f"{bound:.4g}" if digits == 3 else f"{bound:.{digits}f}"
 
 
 def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
@@ -144,7 +141,8 @@ def nested_finding(found: float, of: str = "", allowed: float = 1.0) -> Finding:
     most = 1 + 0.01 * allowed
     level = grade(-found, good=-most, warning=-1.05)
     remedy = "" if level == "good" else "run a longer warm-up, or more draws in each chain"
-    return Finding(level, f"nested R-hat{of}", f"highest {beside(found, most, 3)}, good below {most:.4g}", remedy)
+    value, bound = beside(found, most)
+    return Finding(level, f"nested R-hat{of}", f"highest {value}, good below {bound}", remedy)
 
 
 def unshown_spread(why: str) -> Finding:

@@ -60,7 +60,9 @@ def doses(
     Raises: DataError that names the row, as a line of the file or a label of the DataFrame; ModelError for a lag, a
     share or a duration of another state, or that is no number.
     """
-    read = read_doses(Frame(table, units, to), into, time, subject)
+    frame = Frame(table, units, to)
+    frame.refuse_unknown_units(("time", "amt"))
+    read = read_doses(frame, into, time, subject)
     own = {"lag": lag, "bioavailability": bioavailability, "duration": duration}
     for role, numbers in own.items():
         for state, number in (numbers or {}).items():

@@ -451,6 +451,11 @@ def test_failure_of_one_is_failure_of_all(first, second):
     assert all(np.isfinite(v).all() for v in joined.values.values())
 
 
+def test_the_unit_of_time_is_that_of_the_layers():
+    layers = {"a": Told(("x",), (), units={"time": "h"}), "b": Told(("z",), ("inflow",), units={"time": "h", "y": "g"})}
+    assert LayerCoupling(layers, (LINK,), points=5).units == {"time": "h"}
+
+
 A, B = Plain(("x",), ("back",)), Plain(("z",), ("inflow",))
 LINK = Link("a.x", "b.inflow")
 

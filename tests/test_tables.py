@@ -115,6 +115,12 @@ class TestGood:
         np.testing.assert_allclose(found["conc"], [0.5, 0.25])
         assert found["conc"].attrs["units"] == "mg/L" and found["time"].attrs["units"] == "hour"
 
+    def test_units_of_the_whole_table_are_taken_whatever_is_read(self):
+        table = pd.DataFrame({"time": [0.0, 1.0], "DV": [1.0, 2.0], "amt": [10.0, 0.0], "wt": [70.0, 70.0]})
+        units = {"dv": "mg/L", "time": "h", "amt": "mg", "wt": "kg"}
+        found = bd.from_table(table, "DV", units=units)
+        assert (found["DV"].attrs["units"], found["time"].attrs["units"]) == ("mg/L", "h")
+
     def test_errors_of_a_scale_with_an_offset_are_differences(self):
         pytest.importorskip("pint")
         found = bd.from_table(table("time,temp,se\n0,10,2\n"), "temp", error="se", units={"temp": "degC"},
@@ -260,10 +266,7 @@ BAD = {
     ),
     "units that nobody states": (read(to={"DV": "mg"}), "'DV' is wanted in 'mg', but what 'DV' is in is not said"),
     "units of nothing": (read(to={"x": "mg"}), "units are wanted of 'x'"),
-    "units of a column that is not read": (
-        read(units={"DVs": "mg"}),
-        "units are given of 'DVs', of which nothing is read; columns: ",
-    ),
+    "units of a column that is not there": (read(units={"DVs": "mg"}), "units are given of 'DVs', but columns are "),
     "a unit that is none": (read(units={"DV": "mg/"}), "'mg/' is no unit"),
 }
 

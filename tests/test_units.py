@@ -266,6 +266,38 @@ class TestEquations:
         assert levels == {"hour": "good", "day": "bad", "m": "warning"}
 
 
+class TestNames:
+    """Units may be stated of all that a layer has, whether or not it is an output."""
+
+    STATE, RATE = {"y": 3.0}, dist.LogNormal(0.0, 0.3)
+
+    def test_of_states_that_are_observed_as_something_else(self):
+        def halved(t, y, u):
+            return {"z": y["y"] / 2}
+
+        def falling(t, y, u):
+            return {"y": -0.3 * y["y"]}
+
+        def zero(t, y, u):
+            return {"y": y["y"] - 3.0}
+
+        units = {"y": "mg/L", "z": "mg/L", "time": "hour"}
+        ode = bd.ODE(falling, self.STATE, observe=halved, units=units)
+        grid = bd.pde.Grid(x=(0.0, 1.0, 8))
+        field = bd.pde.Spectral(grid, diffusion={"y": 0.1})
+        every = [
+            ode,
+            bd.SteadyState(zero, self.STATE, halved, units=units),
+            bd.Implicit(zero, self.STATE, halved, units=units),
+            bd.PDE(field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}),
+            bd.Series(ode, lambda t, y, u: {"w": 2 * y["z"]}),
+        ]
+        for layer in every:
+            name = layer.outputs[0]
+            held = data().rename(y=name)
+            check_data(bd.Model(layer, {name: bd.NormalNoise(self.RATE)}), held)
+
+
 class TestData:
     def test_are_converted_where_dimensions_agree(self):
         ours, theirs = data(), data(y="ug/L", scale=1000.0)

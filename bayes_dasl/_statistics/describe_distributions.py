@@ -3,6 +3,7 @@
 import math
 import operator
 from collections.abc import Iterable
+from numbers import Real
 from typing import Any
 
 import equinox as eqx
@@ -167,12 +168,12 @@ def _range(value: Any, digits: int = 3) -> str:
 def describe_value(value: Any) -> str:
     """What stands where a number belongs, and how to say what was meant, where that can be guessed."""
     if isinstance(value, (tuple, list)):
-        between = f": for a number between two limits write bd.between{tuple(value)}" if len(value) == 2 else ""
-        return f"{value!r}{between}"
+        ordered = len(value) == 2 and all(isinstance(v, Real) for v in value) and value[0] < value[1]
+        return f"{value!r}" + (f": between two limits it is bd.between({value[0]:g}, {value[1]:g})" if ordered else "")
     if eqx.is_array_like(value) and jnp.ndim(value):
         return f"an array of shape {jnp.shape(value)}"
     if isinstance(value, type):
         return f"the class {value.__name__}: call it with its arguments"
-    if isinstance(value, eqx.Module) and callable(value):
-        return f"a {type(value).__name__}: call it where its value is needed, in an equation"
+    if isinstance(value, eqx.Module):
+        return f"a {type(value).__name__}"
     return repr(value)

@@ -198,7 +198,7 @@ class LayerCoupling(AbstractLayer):
 
     @property
     def units(self) -> Mapping[str, str]:
-        own = {part: (*layer.outputs, *self._external(part)) for part, layer in self.layers.items()}
+        own = {part: (*layer.outputs, *self._external(part), layer.index) for part, layer in self.layers.items()}
         stated = ((part, n, u) for part, layer in self.layers.items() for n, u in layer.units.items() if n in own[part])
         return agreed("units", stated)
 

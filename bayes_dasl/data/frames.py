@@ -49,7 +49,6 @@ class Frame:
         if self.frame.empty:
             raise DataError("the table has no rows")
         self.stated, self.wanted, self.names = dict(units or {}), dict(to or {}), dict(names or {})
-        self._read: set[str] = set()
 
     def __len__(self) -> int:
         return len(self.frame)
@@ -154,12 +153,12 @@ class Frame:
             done[rows] = _convert(values[rows], unit, want, called, where) - offset
         return done
 
-    def refuse_unread(self) -> None:
-        """Raises: DataError for units of a column that nothing is read from."""
-        for name in self.stated.keys() - self._read:
-            raise DataError(
-                f"units are given of '{name}', of which nothing is read; columns: {', '.join(self.frame.columns)}"
-            )
+    def refuse_unknown_units(self, results: Iterable[str]) -> None:
+        """Raises: DataError for units of what is neither a column nor a result."""
+        known = {name.lower() for name in results}
+        for name in self.stated:
+            if not self.has(name) and name.lower() not in known:
+                raise DataError(f"units are given of '{name}', but columns are {', '.join(self.frame.columns)}")
 
     def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
         """The units of what a column is called in the result; empty if nobody says."""
@@ -169,9 +168,9 @@ class Frame:
     def _held(self, name: str, called: str, among: np.ndarray) -> list[str]:
         """The units of each row of a column."""
         label = self.label(name)
-        keys = [key for key in (called, name, label) if key in self.stated]
-        self._read.update(keys)
-        stated = self.stated[keys[0]] if keys else ""
+        alike = {key.lower(): unit for key, unit in self.stated.items()} | self.stated
+        keys = (called, name, label, called.lower(), name.lower())
+        stated = next((alike[key] for key in keys if key in alike), "")
         if stated and stated in self.frame.columns:
             return self._of_rows(stated, called, among)
         found = _WITH_UNITS.match(label)

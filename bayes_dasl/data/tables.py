@@ -108,9 +108,8 @@ def from_table(
         variables |= _covariate(frame, column, who, members)
     for name in {*frame.wanted} - {*variables, "time"}:
         raise DataError(f"units are wanted of '{name}', but the dataset holds time, {', '.join(variables)}")
-    found_in = frame.units(time, "time")
-    frame.refuse_unread()
-    return layout.dataset(variables, found_in)
+    frame.refuse_unknown_units({"time", *variables})
+    return layout.dataset(variables, frame.units(time, "time"))
 
 
 def _observables(frame: Frame, columns: list[str], observable: str | None) -> Iterator[tuple[str, str, np.ndarray]]:

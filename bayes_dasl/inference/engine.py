@@ -65,6 +65,8 @@ class Samples:
             something.
         superchains: how many groups of chains, each too short for R-hat, begin at one point; none unless given.
         interrupted: whether Ctrl-C ended the run early.
+
+    Raises: ModelError for arrays of other shapes.
     """
 
     positions: Float[np.ndarray, "chain draw dimension"]

@@ -130,20 +130,16 @@ def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
             f"{columns.left_out} draws are not finite, and left out",
             "look at the priors: a number that overflows points to one that is far too wide",
         )
-    if values.shape[1] < FEWEST_DRAWS <= values.shape[1] + columns.left_out:
-        yield Finding(
-            "bad",
-            f"mixing of {subject}",
-            f"not looked at: only {values.shape[1]} draws of each chain are finite",
-            "see why the others are not finite: noise such as Cauchy's has no mean at all",
-        )
-        return
     if values.shape[1] < FEWEST_DRAWS:
+        mostly_finite = columns.left_out <= values.shape[0] * values.shape[1]
+        without_mean = ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
         yield Finding(
             "bad",
             f"mixing of {subject}",
             f"{values.shape[1]} usable draws in each chain are too few to judge convergence",
-            f"draw at least {FEWEST_DRAWS}, better 1000, in each chain",
+            f"draw at least {FEWEST_DRAWS}, better 1000, in each chain"
+            if mostly_finite
+            else f"see why the others are not finite{without_mean}",
         )
         return
     fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
@@ -172,7 +168,8 @@ def _rhat_finding(subject: str, names: list[str], found: np.ndarray, allowed: fl
     worst, most = int(found.argmax()), 1 + 0.01 * allowed
     level = grade(-found[worst], good=-most, warning=-_PASSABLE_RHAT)
     of = f" for {len(names)} of them" if allowed > 1 else ""
-    message = f"highest {beside(found[worst], most, 3)} ({names[worst]}), good below {most:.4g}{of}"
+    value, bound = beside(found[worst], most)
+    message = f"highest {value} ({names[worst]}), good below {bound}{of}"
     remedies = {
         "science parameters": SPEED_UP,
         "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",

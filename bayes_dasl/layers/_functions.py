@@ -131,7 +131,7 @@ def by_name(values: Any) -> FrozenDict:
     Raises: ModelError for what is no dict.
     """
     if not isinstance(values, Mapping):
-        raise ModelError(f"a dict by name is needed, such as {{'prey': …}}, not {values!r}")
+        raise ModelError(f"units, interpolation, sums and means are dicts by name, as {{'prey': …}}, not {values!r}")
     return FrozenDict(values)
 
 

@@ -1,6 +1,7 @@
 """Data and shapes that a model cannot be fitted to are refused here, before anything is compiled."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -17,7 +18,8 @@ from ..data.dates import has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._priors import check_priors
-from ..layers.layer import refuse_open_times
+from ..layers.layer import AbstractLayer, refuse_open_times
+from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
 
@@ -79,19 +81,27 @@ def _refuse_names_of_results(model: Model) -> None:
 
 
 def _refuse_unknown_units(model: Model) -> None:
-    """Raises: ModelError for units of a name that is nowhere in the layer."""
-    layer = model.layer
-    places = (place for dims in layer.dims.values() for place in dims)
-    known = {*layer.outputs, *layer.forcings, *model.read, layer.index, *places}
-    for part in jax.tree.leaves(layer, is_leaf=_has_states):
-        known |= set(getattr(part, "initial", ()))
-    for name in layer.units:
-        if name not in known:
-            raise ModelError(f"units are given of '{name}', which the model does not have: {', '.join(sorted(known))}")
+    """Raises: ModelError where a layer with states is given units of a name that it does not have."""
+    for layer in _layers_with_states(model.layer):
+        places = getattr(layer, "grid", None)
+        axes = places.names if isinstance(places, Grid) else ()
+        known = dict.fromkeys((*layer.initial, *layer.outputs, *layer.forcings, *axes, *model.read, layer.index))
+        for name in layer.units:
+            if name not in known:
+                raise ModelError(
+                    f"units are given of '{name}', which {type(layer).__name__} does not have: it has "
+                    f"{', '.join(known)}"
+                )
 
 
-def _has_states(node: object) -> bool:
-    return isinstance(getattr(node, "initial", None), Mapping)
+def _layers_with_states(node: Any) -> Iterator[Any]:
+    """A layer that says how its states begin, and those inside of any node."""
+    if isinstance(node, AbstractLayer) and isinstance(getattr(node, "initial", None), Mapping):
+        yield node
+    inside = lambda part: part is not node and isinstance(part, AbstractLayer)  # noqa: E731
+    for part in jax.tree.leaves(node, is_leaf=inside):
+        if inside(part):
+            yield from _layers_with_states(part)
 
 
 def _refuse_ruled_out(
@@ -113,10 +123,8 @@ def _refuse_ruled_out(
     )
 
 
-def _complete(found: object, what: str) -> dist.Distribution:
-    """Raises: ModelError for what is no distribution, or one that lacks something that results are made of."""
-    if not isinstance(found, dist.Distribution):
-        raise ModelError(f"{what} must return a distribution of NumPyro when called, not {type(found).__name__}")
+def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
+    """Raises: ModelError for a distribution that lacks something which a fit or its results are made of."""
     asked = {
         "mean": lambda: found.mean,
         "variance": lambda: found.variance,
@@ -127,10 +135,7 @@ def _complete(found: object, what: str) -> dist.Distribution:
         try:
             ask()
         except NotImplementedError:
-            raise ModelError(
-                f"{what} is a {type(found).__name__}, which has no {name}: forecasts are made of it"
-            ) from None
-    return found
+            raise ModelError(f"{what} is a {type(found).__name__}, which has no {name}: write one") from None
 
 
 def check_shapes(model: Model, inputs: Inputs) -> None:
@@ -139,19 +144,29 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     Raises: ModelError that names the random leaves whose shape is not that of one number.
     """
     leaves = paths(model)
+    shapes: dict = {}
+
+    def wanted(name):
+        return inputs.times.shape + tuple(inputs.coordinates[place].size for place in model.dims(name)[1:])
 
     def evaluate():
         with numpyro.handlers.seed(rng_seed=0):
             realised = sample(model)
             prediction = realised.predict(inputs)
             noise = realised.conditional(prediction, inputs)
-            return {name: _complete(d, f"the noise of '{name}'").batch_shape for name, d in noise.items()}
+            for name, d in noise.items():
+                if not isinstance(d, dist.Distribution):
+                    said = f"the noise of '{name}' must return a distribution of NumPyro when called"
+                    raise ModelError(f"{said}, not {type(d).__name__}")
+            shapes.update({name: d.batch_shape for name, d in noise.items()})
+            for name, d in noise.items():
+                if shapes[name] == wanted(name):
+                    _refuse_incomplete(d, f"the noise of '{name}'")
 
     odd = [f"{leaf.path} {leaf.shape}" for leaf in leaves.values() if leaf.shape and leaf.group == "science"]
     hint = f"; look at the distributions of another shape than one number: {', '.join(odd)}" if odd else ""
-    shapes: dict = {}
     try:
-        eqx.filter_eval_shape(lambda: shapes.update(evaluate()))
+        eqx.filter_eval_shape(evaluate)
     except ShapeError as error:
         raise ModelError(f"the model cannot be evaluated: {error}{hint}") from error
     except BayesDaslError:
@@ -159,8 +174,7 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     except Exception as error:  # whatever a user's equation may raise
         raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
     for name, shape in shapes.items():
-        places = model.dims(name)[1:]
-        want = inputs.times.shape + tuple(inputs.coordinates[place].size for place in places)
+        want = wanted(name)
         if shape != want:
-            what = f"one number for each {'time' if not places else ' and '.join(model.dims(name))}"
+            what = f"one number for each {'time' if len(want) == 1 else ' and '.join(model.dims(name))}"
             raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")
