@@ -291,11 +291,32 @@ class TestNames:
             bd.Implicit(zero, self.STATE, halved, units=units),
             bd.PDE(field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}),
             bd.Series(ode, lambda t, y, u: {"w": 2 * y["z"]}),
+            bd.MultipleShooting(ode, (2.5,), {"y": dist.Normal(np.ones(1), 1.0)}, gap=0.1),
         ]
         for layer in every:
             name = layer.outputs[0]
             held = data().rename(y=name)
             check_data(bd.Model(layer, {name: bd.NormalNoise(self.RATE)}), held)
+
+    def test_of_members(self):
+        class Decay(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": -self.rate * y["y"]}
+
+            def halved(self, t, y, u):
+                return {"z": y["y"] / 2}
+
+        def of_two(**units):
+            decay = Decay(bd.population(self.RATE, dist.HalfNormal(0.3)))
+            ode = bd.ODE(decay, {"y": bd.varying([3.0, 2.0])}, observe=Decay.halved, units=units)
+            return bd.Model(bd.Each(ode, ("a", "b")), bd.NormalNoise(0.1))
+
+        held = data().rename(y="z").expand_dims(subject=["a", "b"])
+        check_data(of_two(y="mg/L", z="mg/L", time="hour"), held)
+        with pytest.raises(ModelError, match="units are given of 'Y', which ODE does not have: it has y, z, time"):
+            check_data(of_two(Y="mg/L"), held)
 
 
 class TestData:

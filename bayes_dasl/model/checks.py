@@ -18,7 +18,7 @@ from ..data.dates import has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, refuse_open_times
+from ..layers.layer import AbstractLayer, AbstractPopulation, refuse_open_times
 from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
@@ -82,26 +82,26 @@ def _refuse_names_of_results(model: Model) -> None:
 
 def _refuse_unknown_units(model: Model) -> None:
     """Raises: ModelError where a layer with states is given units of a name that it does not have."""
-    for layer in _layers_with_states(model.layer):
+    for layer, outputs in _layers_with_states(model.layer):
         places = getattr(layer, "grid", None)
         axes = places.names if isinstance(places, Grid) else ()
-        known = dict.fromkeys((*layer.initial, *layer.outputs, *layer.forcings, *axes, *model.read, layer.index))
+        known = dict.fromkeys((*layer.initial, *outputs, *layer.forcings, *axes, *model.read, layer.index))
         for name in layer.units:
             if name not in known:
-                raise ModelError(
-                    f"units are given of '{name}', which {type(layer).__name__} does not have: it has "
-                    f"{', '.join(known)}"
-                )
+                kind = type(layer).__name__
+                raise ModelError(f"units are given of '{name}', which {kind} does not have: it has {', '.join(known)}")
 
 
-def _layers_with_states(node: Any) -> Iterator[Any]:
-    """A layer that says how its states begin, and those inside of any node."""
+def _layers_with_states(node: Any, outputs: tuple[str, ...] = ()) -> Iterator[tuple[Any, tuple[str, ...]]]:
+    """A layer that says how its states begin, and those inside of any node, each with its outputs."""
+    if isinstance(node, AbstractPopulation):  # of which the layer inside holds the numbers of all members
+        outputs = node.outputs
     if isinstance(node, AbstractLayer) and isinstance(getattr(node, "initial", None), Mapping):
-        yield node
+        yield node, outputs or node.outputs
     inside = lambda part: part is not node and isinstance(part, AbstractLayer)  # noqa: E731
     for part in jax.tree.leaves(node, is_leaf=inside):
         if inside(part):
-            yield from _layers_with_states(part)
+            yield from _layers_with_states(part, outputs)
 
 
 def _refuse_ruled_out(
