@@ -6,12 +6,19 @@ from typing import Any
 import equinox as eqx
 import jax
 
+from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers._functions import by_name
 from ..layers.layer import check_function, prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
+
+
+def _named(costly: Any) -> FrozenDict:
+    """Raises: ModelError for what is no dict, or an empty one."""
+    if not isinstance(costly, Mapping) or not costly:
+        raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
+    return FrozenDict(costly)
 
 
 class MultiFidelity(AbstractLayer):
@@ -38,7 +45,7 @@ class MultiFidelity(AbstractLayer):
     """
 
     low: AbstractLayer
-    costly: Mapping[str, str] = eqx.field(static=True, converter=by_name)
+    costly: Mapping[str, str] = eqx.field(static=True, converter=_named)
     ratio: Scalar | Callable
     discrepancy: VectorField
     extra: tuple[str, ...] = eqx.field(default=(), static=True, converter=tuple)
@@ -46,8 +53,6 @@ class MultiFidelity(AbstractLayer):
     def __check_init__(self):
         if not isinstance(self.low, AbstractLayer) or isinstance(self.low, AbstractFilter):
             raise ModelError(f"low must be a layer that needs no observations, not {type(self.low).__name__}")
-        if not self.costly:
-            raise ModelError("costly must name what is predicted, such as {'costly': 'cheap'}")
         for name, cheap in self.costly.items():
             if cheap not in self.low.outputs:
                 raise ModelError(f"'{name}' builds on '{cheap}'; the cheap layer has {', '.join(self.low.outputs)}")

@@ -131,15 +131,15 @@ def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
             "look at the priors: a number that overflows points to one that is far too wide",
         )
     if values.shape[1] < FEWEST_DRAWS:
-        mostly_finite = columns.left_out <= values.shape[0] * values.shape[1]
-        without_mean = ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
+        remedy = f"draw at least {FEWEST_DRAWS}, better 1000, in each chain"
+        if columns.left_out > values.shape[0] * values.shape[1]:
+            without_mean = ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
+            remedy = f"see why the others are not finite{without_mean}"
         yield Finding(
             "bad",
             f"mixing of {subject}",
             f"{values.shape[1]} usable draws in each chain are too few to judge convergence",
-            f"draw at least {FEWEST_DRAWS}, better 1000, in each chain"
-            if mostly_finite
-            else f"see why the others are not finite{without_mean}",
+            remedy,
         )
         return
     fixed = [name for name, moves in zip(columns.names, moving, strict=True) if not moves]
