@@ -37,6 +37,35 @@ PACKAGE = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in F
 jaxtyping.install_import_hook(sorted(PACKAGE - UNCHECKED), "typecheck.checked")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--thorough", action="store_true", default=None, help="run the tests that are marked so, too")
+    parser.addoption("--quick", action="store_false", dest="thorough", help="leave them out where files are named, too")
+
+
+def pytest_configure(config):
+    """Whoever works at a file runs all of its tests."""
+    if config.option.thorough is None:
+        config.option.thorough = any(Path(arg.partition("::")[0]).is_file() for arg in config.args)
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leave out what is marked as thorough: a test, or the cases of it that the mark names."""
+    if config.option.thorough:
+        return
+    kept, left_out, unseen = [], [], {}
+    for item in items:
+        marks = list(item.iter_markers("thorough"))
+        cases = {case for mark in marks for case in mark.args}
+        case = item.callspec.id if cases else None
+        unseen.setdefault(item.nodeid.partition("[")[0], set(cases)).discard(case)
+        (left_out if marks and (not cases or case in cases) else kept).append(item)
+    stale = {name: cases for name, cases in unseen.items() if cases}
+    if stale and not any("::" in arg for arg in config.args):
+        raise pytest.UsageError(f"marked as thorough, but no cases of their tests: {stale}")
+    config.hook.pytest_deselected(items=left_out)
+    items[:] = kept
+
+
 def _absent(path: Path) -> None:
     """Skip the test for want of `path`, or fail it where the shared files are said to be there."""
     reason = f"{path.relative_to(SHARED.parent)} is not beside the project"

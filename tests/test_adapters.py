@@ -38,6 +38,7 @@ def haiku(transform=hk.transform):
     return bd.networks.from_haiku(transformed, params), lambda x: transformed.apply(params, None, x)
 
 
+@pytest.mark.thorough("flax")
 @pytest.mark.parametrize("make", [flax, haiku])
 def test_it_says_what_the_network_says(make):
     adapted, original = make()

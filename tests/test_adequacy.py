@@ -71,6 +71,7 @@ def sound(seed):
     return results(LINE @ truth + NOISE * rng.normal(size=TIMES.size), LINE, rng)
 
 
+@pytest.mark.thorough
 def test_sound_models_are_left_alone():
     """Truths from their own priors: of a hundred hardly any are called into question."""
     found = [[f for f in judged(*sound(seed)) if f.level != "good"] for seed in range(100)]
@@ -82,6 +83,7 @@ STEEP = np.stack([np.exp(-2 * TIMES), np.exp(1.5 * (TIMES - 4))], axis=1)
 MANY = np.exp(-2 * (TIMES[:, None] - np.linspace(0.0, 4.0, 14)) ** 2)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("design", [LINE, STEEP, MANY], ids=["line", "steep", "many"])
 def test_the_evenness_of_sound_models_is_left_alone(design):
     """Also where the fit hangs on the few data at which most is predicted, and with a parameter for every two data."""
@@ -193,6 +195,7 @@ FAULTS = {
 }
 
 
+@pytest.mark.thorough("outliers", "noise_too_small", "correlated_noise", "absolute_noise", "regime_changes", "curved")
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.__name__)
 def test_planted_faults_are_found(fault):
     """Of twenty data sets each, at least eighteen; a line takes some correlated noise for a trend."""

@@ -51,6 +51,7 @@ class TestValues:
         np.testing.assert_allclose(prediction.values["rate"], STRENGTHS * rate, rtol=1e-14)
         np.testing.assert_allclose(prediction.values["doubled"], 2 * rate, rtol=1e-14)
 
+    @pytest.mark.thorough
     def test_gradients(self):
         def loss(p):
             return jnp.sum(jnp.sin(arrhenius(p)(self.inputs).values["rate"]))
@@ -86,6 +87,7 @@ class TestFailure:
         prediction = Algebraic(root, forcings=("level",), index="temperature")(self.inputs)
         return jnp.where(prediction.ok, jnp.sum(prediction.values["z"]), -jnp.inf), prediction
 
+    @pytest.mark.thorough
     def test_is_flagged_and_finite(self):
         ps = jnp.asarray([0.1, 0.7, 0.4])
         for mode in (jax.grad, jax.jacfwd):
@@ -125,6 +127,7 @@ class TestModel:
         precision = np.sum(dose**2) / 0.3**2 + 1 / 2.0**2
         return np.sum(dose * response) / 0.3**2 / precision, precision**-0.5
 
+    @pytest.mark.thorough
     def test_log_density(self):
         problem, at = pose(self.model(), self.data), jnp.asarray([-1.0, 1.0, 3.0])
         values, gradients = jax.jit(jax.vmap(jax.value_and_grad(problem.log_density)))(at[:, None])
@@ -146,6 +149,7 @@ class TestModel:
             pose(self.model(), self.data.rename(temperature="time"))
 
 
+@pytest.mark.thorough
 def test_an_integral_as_a_closed_form():
     """The second virial coefficient of a square well, fitted in its depth."""
 
@@ -191,6 +195,7 @@ class TestRefusals:
             pose(bd.Model(layer, noise=bd.NormalNoise(scale=dist.LogNormal(0.0, 1.0))), data)
 
 
+@pytest.mark.thorough
 def test_a_layer_that_knows_no_start_forecasts_to_both_sides():
     x = np.linspace(1.0, 2.0, 6)
     data = xr.Dataset({"y": ("x", 2.0 * x)}, {"x": x})

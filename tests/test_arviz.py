@@ -162,6 +162,7 @@ def test_psense(post):
     assert float(one["rate"]) > float(one["scale"])
 
 
+@pytest.mark.thorough
 def test_flat_priors_are_not_refused_by_psense(data):
     flat = bd.fit(
         bd.Model(
@@ -179,6 +180,7 @@ def test_loo_pit(post, observable):
     assert ((found[observable] > 0) & (found[observable] < 1)).all()
 
 
+@pytest.mark.thorough("plot_ppc_dist")
 @pytest.mark.parametrize(
     "plot",
     ["plot_loo_pit", "plot_ppc_dist", "plot_ppc_pit", "plot_ppc_tstat", "plot_ppc_interval", "plot_prior_posterior"],
@@ -188,6 +190,7 @@ def test_figures(post, plot):
     plt.close("all")
 
 
+@pytest.mark.thorough
 def test_a_file_holds_it_all(post, tmp_path):
     again = bd.load(bd.save(post, tmp_path / "post.nc"))
     assert list(again["log_likelihood"].data_vars) == ["joint"]
@@ -195,6 +198,7 @@ def test_a_file_holds_it_all(post, tmp_path):
     assert azs.loo(again, var_name="parent").elpd == pytest.approx(azs.loo(post, var_name="parent").elpd)
 
 
+@pytest.mark.thorough
 def test_an_update_has_the_groups_of_its_own_draws(post, data):
     new = xr.Dataset({"parent": ("time", [0.1]), "daughter": ("time", [2.5])}, {"time": [12.0]})
     updated = bd.update(model(), post, new, engine=ENGINE, key=4)
@@ -207,6 +211,7 @@ def test_an_update_has_the_groups_of_its_own_draws(post, data):
     np.testing.assert_allclose(updated["log_likelihood"]["parent"][..., -1], each, rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_forecast_reads_data_with_gaps(post, data):
     fc = bd.forecast(model(), post, data)
     assert fc.attrs["train_end"] == 11.5

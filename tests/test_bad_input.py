@@ -486,6 +486,15 @@ def compiled():
     jax.monitoring.unregister_event_duration_listener(listen)
 
 
+@pytest.mark.thorough(
+    "wrong shape in plain noise",
+    "wrong shape in an observed state",
+    "microcanonical in one dimension",
+    "guide too simple",
+    "checkpoint in a folder of other things",
+    "update without log likelihoods",
+    "solver checked without log likelihoods",
+)
 @pytest.mark.parametrize("row", TABLE, ids=lambda row: row.name)
 def test_bad_input_is_refused_before_compilation(row, compiled):
     failing = call(row)
@@ -497,6 +506,12 @@ def test_bad_input_is_refused_before_compilation(row, compiled):
     assert isinstance(caught.value, (ValueError, OSError))
 
 
+@pytest.mark.thorough(
+    "wrong shape in plain noise",
+    "wrong shape in an observed state",
+    "noise that returns no distribution",
+    "noise without a mean",
+)
 @pytest.mark.parametrize("row", [row for row in TABLE if row.stage == "fit"], ids=lambda row: row.name)
 def test_check_reports_the_same_fault(row, compiled):
     broken = row.broken()
@@ -516,6 +531,7 @@ def test_the_table_names_each_case_once():
     assert len({row.name for row in TABLE}) == len(TABLE)
 
 
+@pytest.mark.thorough
 def test_compilations_are_counted(compiled):
     """A good call compiles the solver, so that the counts of zero above mean something."""
     fc = bd.forecast(model(), posterior(model()), data())

@@ -129,6 +129,7 @@ def restless(steps):
     return np.cumsum(steps * np.linspace(0.2, 2.0, steps.size))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("baseline", "make_series", "other"),
     [pytest.param(climatology, np.array, np.cumsum, marks=pytest.mark.slow), (persistence, np.cumsum, restless)],
@@ -232,6 +233,7 @@ def test_only_data_with_seasons_have_a_seasonal_climatology():
         seasonal_climatology(series([1.0, 2.0]), [3.0])
 
 
+@pytest.mark.thorough
 def test_where_there_are_seasons_it_is_the_one_to_beat():
     whole = seasonal(3.0)
     tables = score_baselines(whole.isel(time=slice(800)), whole.isel(time=slice(800, None)))

@@ -59,6 +59,7 @@ class TestBSpline:
         exact = interpolate.BSpline.design_matrix(INSIDE, knots, degree).toarray()
         np.testing.assert_allclose(family(INSIDE) * np.sqrt(mean_square(degree)), exact, atol=EXACT)
 
+    @pytest.mark.thorough("3", "4")
     @pytest.mark.parametrize("degree", range(5))
     def test_integrals_against_scipy(self, degree):
         family = BSpline(LOW, HIGH, 7, degree)
@@ -129,6 +130,7 @@ class TestHilbertGP:
 
         return exact
 
+    @pytest.mark.thorough("squared_exponential")
     @pytest.mark.parametrize("kernel", ["squared_exponential", "matern32", "matern52"])
     def test_against_the_exact_kernel(self, kernel):
         length, boundary, half, many = 0.6, 2.5, (HIGH - LOW) / 2, 4000
@@ -144,6 +146,7 @@ class TestHilbertGP:
             assert error < tail + 1.1 * images + EXACT, size
         assert error < 0.01
 
+    @pytest.mark.thorough
     def test_the_default_length_is_what_it_resolves(self):
         family = HilbertGP(LOW, HIGH, 30)
         shortest, longest = family.resolved_lengths
@@ -163,6 +166,7 @@ class TestHilbertGP:
         assert kernel(1.5) > 0.05  # at the very ends a longer process would be wrong
 
 
+@pytest.mark.thorough("spline")
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "harmonics"])
 def test_held_constant_outside(name):
     features = np.asarray(FAMILIES[name](OUTSIDE))
@@ -256,6 +260,7 @@ class TestShapes:
         basis = Basis(BSpline(LOW, HIGH, 9), "x", "g", weights, level=0.4, scale=1.5, **options)
         return np.asarray(eqx.filter_jit(basis)(0.0, {"x": jnp.asarray(self.x)}, {})["g"])
 
+    @pytest.mark.thorough("increasing-1")
     @pytest.mark.parametrize(("monotone", "sign"), [("increasing", 1), ("decreasing", -1)])
     def test_monotone_by_construction(self, monotone, sign):
         def value(weights, x):

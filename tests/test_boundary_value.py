@@ -66,6 +66,7 @@ class TestSlab:
     p = jnp.asarray([3.0, 1.4])
 
     # At a node, and a third of the way between two nodes for each number of them.
+    @pytest.mark.thorough
     @pytest.mark.parametrize("place", [pytest.param(0.5, marks=pytest.mark.slow), 1 / 3])
     def test_order_four(self, place):
         errors = []
@@ -76,6 +77,7 @@ class TestSlab:
         orders = np.log2(np.array(errors[:-1]) / errors[1:])
         np.testing.assert_allclose(orders, 4, atol=0.1)
 
+    @pytest.mark.thorough
     def test_a_linear_problem_needs_one_step_and_one_to_confirm_it(self):
         assert solve(slab(self.p), given()).stats["steps"] == 2
 
@@ -137,12 +139,14 @@ class TestBratu:
         theta = brentq(lambda theta: theta - np.sqrt(2) * np.cosh(theta / 4), low, high, xtol=1e-14)
         return 2 * np.log(np.cosh(theta / 4) / np.cosh((PLACES - 0.5) * theta / 2))
 
+    @pytest.mark.thorough("0.0-bracket0")
     @pytest.mark.parametrize(("height", "bracket"), [(0.0, (1.0, 3.0)), (4.0, (5.0, 20.0))])
     def test_the_guess_selects_the_branch(self, height, bracket):
         prediction = solve(bratu(1.0, Hump(jnp.asarray(height)), nodes=101), given())
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["y"], self.exact(*bracket), atol=1e-5)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("mode", [jax.grad, pytest.param(jax.jacfwd, marks=pytest.mark.slow)])
     def test_no_solution(self, mode):
         def density(p):
@@ -185,6 +189,7 @@ def test_troesch_against_scipy():
     assert np.max(np.abs(fine - reference())) < np.max(np.abs(coarse - fine)) / 8
 
 
+@pytest.mark.thorough
 def test_forcings_inside_and_at_both_ends():
     """y' = u with u linear: the method is exact for a parabola."""
     layer = BoundaryValue(
@@ -209,6 +214,7 @@ class Linear(bd.Module):
         return {"v": self.matrix @ y["v"]}
 
 
+@pytest.mark.thorough
 def test_arrays():
     """Three coupled numbers, two of them known at the left and one at the right."""
     matrix = np.array([[0.2, 1.0, 0.0], [-1.0, 0.1, 0.5], [0.3, 0.0, -0.7]])
@@ -273,6 +279,7 @@ class TestOutsideTheDomain:
         with pytest.raises(DataError, match=r"x -0\.5 lies outside the domain"):
             pose(model, data)
 
+    @pytest.mark.thorough
     def test_is_flagged_where_places_are_traced(self):
         assert not bool(solve(slab((1.0, 1.0)), given([0.0, 1.2])).ok)
 

@@ -41,6 +41,7 @@ def uniform(truths, sd, rng):
 ASKED = {(1, 0.05), (1, 10.0), (5, 0.1), (30, 0.01)}
 
 
+@pytest.mark.thorough("1-0.05", "1-10.0", "30-0.01")
 @pytest.mark.parametrize(
     ("number", "sd"),
     [

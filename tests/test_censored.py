@@ -36,6 +36,7 @@ def by_hand(law, low_is_inside=False):
     ]
 
 
+@pytest.mark.thorough("noise0-law0", "noise2-law2", "noise3-law3")
 @pytest.mark.parametrize(
     ("noise", "law"),
     [
@@ -53,6 +54,7 @@ def test_log_density_by_codes(noise, law):
     assert float(problem.log_density(jnp.zeros(1)) - problem.log_prior(jnp.zeros(1))) == pytest.approx(float(value))
 
 
+@pytest.mark.thorough
 def test_log_density_of_counts_has_its_bounds_inside():
     counts = DATA.isel(time=[0, 1, 3, 4]).assign(y=("time", [2.0, 1.0, 5.0, 1.0]))
     problem, law = pose(model(bd.Censored(bd.PoissonNoise()), dist.LogNormal(0.0, 1.0)), counts), stats.poisson(1.0)
@@ -60,6 +62,7 @@ def test_log_density_of_counts_has_its_bounds_inside():
     assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(wanted, rel=1e-9)
 
 
+@pytest.mark.thorough
 def test_log_density_by_limits_of_all_data():
     data = xr.Dataset({"y": ("time", [0.2, 0.5, 1.0, 4.0, 7.0])}, {"time": TIMES[:5]})
     problem = pose(model(bd.Censored(bd.NormalNoise(0.8), below=0.5, above=4.0)), data)
@@ -137,6 +140,7 @@ def fitted():
     return own, data, bd.fit(own, bd.split(data, time=39)[0], ENGINE, progress=False)
 
 
+@pytest.mark.thorough
 def test_the_posterior_is_that_of_a_grid(fitted):
     _, data, post = fitted
     train = bd.split(data, time=39)[0]
@@ -152,6 +156,7 @@ def test_the_posterior_is_that_of_a_grid(fitted):
     assert abs(y.mean() - mean) > 2 * draws.std()
 
 
+@pytest.mark.thorough
 def test_forecasts_are_of_the_values_themselves_and_scores_of_what_is_known(fitted):
     own, data, post = fitted
     test = bd.split(data, time=39)[1]
@@ -174,6 +179,7 @@ def test_forecasts_are_of_the_values_themselves_and_scores_of_what_is_known(fitt
     assert (transform[data["y_censored"].values == 1] < 0.75).all()
 
 
+@pytest.mark.thorough
 def test_residuals_and_held_out_data_are_those_of_a_sound_model(fitted):
     own, data, post = fitted
     found = bd.diagnose(post, bd.forecast(own, post, data), bd.split(data, time=39)[1])
@@ -185,6 +191,7 @@ def test_residuals_and_held_out_data_are_those_of_a_sound_model(fitted):
     assert "held-out data" in str(report)
 
 
+@pytest.mark.thorough
 def test_new_data_bring_their_own_codes(fitted):
     own, data, post = fitted
     updated = bd.update(own, post, bd.split(data, time=39)[1], engine=ENGINE, progress=False)

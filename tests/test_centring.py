@@ -126,6 +126,7 @@ def begun(problem, centring, optimiser):
 
 
 class TestStart:
+    @pytest.mark.thorough
     @pytest.mark.parametrize("make", [lambda: levels(0.1), lines, pairs], ids=["numbers", "vectors", "members"])
     def test_what_the_curvature_says_is_what_many_draws_say(self, make):
         problem = pose(*make())
@@ -136,6 +137,7 @@ class TestStart:
         for name, wanted in by_draws.items():
             np.testing.assert_allclose(found[name], wanted, rtol=0.02, atol=0.02 * np.abs(wanted).max())
 
+    @pytest.mark.thorough("<lambda>")
     @pytest.mark.parametrize("prior", [dist.HalfNormal, lambda scale: dist.StudentT(3.0, 0.0, scale)])
     def test_no_part_of_a_prior_is_taken_for_data(self, prior):
         """Of the first level there are no data, of the second there are."""
@@ -189,6 +191,7 @@ class TestStart:
         np.testing.assert_allclose(position, start.modes[0], atol=1e-9)
         np.testing.assert_allclose(inside.log_densities[0] - volume, problem.log_density(position), rtol=1e-6)
 
+    @pytest.mark.thorough
     def test_all_climbs_to_one_place_are_one_mode(self):
         problem = pose(*levels(1.0))
         centring = centring_of(problem)
@@ -199,6 +202,7 @@ class TestStart:
         ends = optimiser.optimise(inside.modes + noise)
         assert np.ptp(ends, axis=0).max() < 0.02, ends
 
+    @pytest.mark.thorough
     def test_chains_that_begin_at_draws_of_another_engine_begin_there(self):
         problem = pose(*levels(0.5))
         given = np.asarray(problem.prior(6, key=jax.random.key(3)))
@@ -217,6 +221,7 @@ class TestStart:
         for xi, x in zip(found["position"], given, strict=False):
             np.testing.assert_allclose(frame.position(jnp.asarray(xi))[0], x, atol=1e-8)
 
+    @pytest.mark.thorough
     def test_it_takes_as_many_gradients_for_many_members_as_for_few(self):
         counts: list[int] = []
         for members in (4, 12):
@@ -231,6 +236,7 @@ class TestStart:
 
 
 class TestFrame:
+    @pytest.mark.thorough("vectors", "members")
     @pytest.mark.parametrize(
         "make", [lambda: levels(0.1), lines, curves, pairs], ids=["numbers", "vectors", "long", "members"]
     )
@@ -262,6 +268,7 @@ class TestFrame:
         np.testing.assert_allclose(found["precision 0"], np.full((1, 1, 6), 16.0), rtol=1e-6)
         np.testing.assert_allclose(found["weighted 0"], 16.0 * TRUE[None], atol=1e-5)
 
+    @pytest.mark.thorough
     def test_what_data_say_of_the_numbers_of_a_member_together(self):
         """Four data of their sum and four of a tenth of their difference, each with a standard deviation of 0.2."""
         problem = pose(*pairs())

@@ -223,6 +223,7 @@ def gradients(problem, engine):
     return cost.least, cost.most
 
 
+@pytest.mark.thorough
 def test_gradients_of_engines():
     """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
     problem = pose(blow_up(), benign())
@@ -246,6 +247,7 @@ def test_gradients_of_engines():
     assert gradients(pose(bd.Model(beside, bd.NormalNoise(0.1)), networks_in_solvers.data()), chains) == (least, most)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("engine", [bd.NUTS(gradient="reverse"), bd.Joint()])
 def test_a_gradient_that_the_solver_cannot_give_is_named(engine, uncompiled):
     found = bd.check(blow_up(adjoint=diffrax.ForwardMode()), benign(), engine)
@@ -267,6 +269,7 @@ def test_a_gradient_that_is_not_finite_is_named():
     assert "64 of 64 gradients are not finite, first in layer.function.k" in gradient.message
 
 
+@pytest.mark.thorough
 def test_a_number_that_no_datum_depends_on_is_named():
     class Spare(bd.Module):
         k: bd.Scalar

@@ -50,12 +50,14 @@ def choice(request):
 
 
 class TestChoice:
+    @pytest.mark.thorough
     def test_the_one_that_fits(self, choice):
         expected, found = choice
         assert isinstance(found, SolverChoice)
         assert found.solver == expected
         assert isinstance(found.model.layer.solver, Rodas5P) is (expected == "rodas5p")
 
+    @pytest.mark.thorough
     def test_the_rest_of_the_model_stays(self, choice):
         expected, found = choice
         model, _ = PROBLEMS[expected]
@@ -63,6 +65,7 @@ class TestChoice:
         assert found.model.layer.max_steps == model.layer.max_steps
         assert not isinstance(model.layer.solver, Rodas5P)
 
+    @pytest.mark.thorough
     def test_the_reason_has_the_numbers(self, choice):
         expected, found = choice
         assert str(found) == found.reason
@@ -77,6 +80,11 @@ class TestChoice:
             assert found.reason.endswith("tsit5 is cheaper")
 
 
+@pytest.mark.thorough(
+    "solved0-seconds0-rodas5p-rodas5p is cheaper",
+    "solved2-seconds2-tsit5-tsit5 fails less often",
+    "solved3-seconds3-rodas5p-neither will do, rodas5p fails in less time",
+)
 @pytest.mark.parametrize(
     ("solved", "seconds", "best", "why"),
     [

@@ -65,6 +65,7 @@ def three_ways(seed):
     )
 
 
+@pytest.mark.thorough
 def test_censoring_ignored_biases_the_clearance_and_ours_recovers_it():
     (ours, sd), (at_limit, _), (left_out, _) = three_ways(0)
     assert abs(ours - CLEARANCE) < 2 * sd

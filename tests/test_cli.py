@@ -91,6 +91,7 @@ def test_list_names_the_case_studies(monkeypatch, tmp_path):
     assert "hidden" not in result.stdout
 
 
+@pytest.mark.thorough
 def test_check_prints_every_rung(tmp_path):
     result = invoke("check", written(tmp_path, "rivals={}"))
     assert result.exit_code == 0, result.output
@@ -138,6 +139,7 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
     assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
 
 
+@pytest.mark.thorough
 def test_another_key_in_the_same_folder_is_refused(ran):
     folder, _ = ran
     result = invoke("run", STUDY, "--out", folder, "--key", 4)
@@ -151,6 +153,7 @@ def test_diagnose_prints_the_findings_of_each_model(ran):
         assert word in result.stdout
 
 
+@pytest.mark.thorough
 def test_a_number_is_the_same_wherever_it_is_shown(ran):
     """Scores, verdict, report and terminal take coverage, CRPS, R-hat, sizes and divergences from one source."""
     folder, result = ran
@@ -189,6 +192,7 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
     assert found["diagnosis"]["decay"]["verdict"] in result.stdout
 
 
+@pytest.mark.thorough
 def test_forecast_goes_further_ahead(copied):
     result = invoke("forecast", copied, "--until", 20, "--step", 2.5)
     assert result.exit_code == 0, result.output
@@ -198,6 +202,7 @@ def test_forecast_goes_further_ahead(copied):
         assert times == sorted({*np.arange(0.0, 20.1, 2.5), *range(10)}), "those of the data, and the grid"
 
 
+@pytest.mark.thorough
 def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undrawn):
     edited = tmp_path / "edited_study.py"
     edited.write_text(STUDY.read_text().replace("rtol=1e-6", "rtol=1e-2"))
@@ -327,12 +332,14 @@ def test_a_run_made_in_python_is_named(copied):
     assert_one_line(invoke("report", copied), r"was made in Python, from no study file")
 
 
+@pytest.mark.thorough
 def test_a_file_for_a_folder_is_one_line(tmp_path):
     (tmp_path / "run").write_text("mine")
     assert_one_line(invoke("run", STUDY, "--out", tmp_path / "run"), "is a file, not a folder")
     assert (tmp_path / "run").read_text() == "mine"
 
 
+@pytest.mark.thorough
 def test_a_folder_in_which_another_process_is_at_work_is_one_line(copied):
     entered, left = Event(), Event()
 
@@ -420,6 +427,7 @@ class Command:
         return self.process.stdout.read()
 
 
+@pytest.mark.thorough("1-129")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
     """As Ctrl-C does, wherever it comes; the tests below and `tests/studies/faults.py` send it to another process."""
@@ -445,6 +453,7 @@ def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
 LONG = "rivals={}, model=quick_study.model(), engine=bd.NUTS(chains=2, warmup=%d, draws=%d)"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("number", "code"),
     [
@@ -551,6 +560,7 @@ def future(path, column="time", days=5):
     return path
 
 
+@pytest.mark.thorough
 def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     """Its rows stand for those of the data at the same times, and go on after them."""
     result = invoke("forecast", forced, "--forcing", future(tmp_path / "future.csv"))
@@ -566,6 +576,7 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     assert result.exit_code == 0, result.output
 
 
+@pytest.mark.thorough("a gap")
 @pytest.mark.parametrize(
     ("write", "said"),
     [

@@ -112,6 +112,7 @@ def test_every_event_is_the_sum_of_matrix_exponentials(numbers):
         assert float(slopes[name]) == pytest.approx(float(finite), rel=1e-6, abs=1e-6), name
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("numbers", [ONE, pytest.param(TWO, marks=pytest.mark.slow)], ids=["one", "two"])
 def test_rates_that_coincide(numbers):
     """Values and slopes pass smoothly where absorption is as fast as what the blood loses."""
@@ -219,6 +220,7 @@ def test_refusals(make, message):
         make()
 
 
+@pytest.mark.thorough
 def test_the_concentration_at_one_time_is_that_of_the_layer():
     drug = bd.Compartments(**TWO, doses=doses(EVENTS.split("\n2,")[0] + "\n", lag={"depot": LAG}))
     values = jax.jit(jax.vmap(drug.concentration))(TIMES)

@@ -159,6 +159,7 @@ def test_only_what_is_worth_it_is_moved_out(turning, moved, monkeypatch):
     assert ("code-motion" not in str(options)) is moved
 
 
+@pytest.mark.thorough
 def test_xla_knows_the_moves_by_these_names():
     """An unknown name is passed over in silence. The tests' own XLA moves nothing, so that this one has its own."""
     job = """

@@ -55,6 +55,7 @@ def plain():
     return fitted(bd.Residual(Decay(bd.between(0.2, 2.0)), Offset(dist.Normal(0.0, 0.5)), relative=True))
 
 
+@pytest.mark.thorough
 def test_a_correction_that_could_be_the_parameter_is_named(plain):
     found = plain["confounding"].to_dataset().sel(parameter="rate")
     # The offset o adds o·y to the rate of y, which is what taking o from the decay rate does.
@@ -64,6 +65,7 @@ def test_a_correction_that_could_be_the_parameter_is_named(plain):
     assert "[warning] confounding: the correction moves most with rate" in said
 
 
+@pytest.mark.thorough
 def test_where_no_draw_could_be_looked_at_nothing_is_said(plain):
     silent = plain.copy(deep=True)
     silent["confounding"].attrs["draws"] = 0
@@ -90,10 +92,12 @@ def test_an_orthogonal_one_is_not():
     assert float(post["posterior"]["rate"].std()) < 0.02
 
 
+@pytest.mark.thorough
 def test_science_alone_is_not_asked(alone):
     assert "confounding" not in alone.children
 
 
+@pytest.mark.thorough
 def test_a_posterior_that_leans_on_a_bound_is_named(alone):
     """What is said of the same draws depends on where the bound is."""
     bounds = json.loads(alone.attrs["bounds"])

@@ -47,6 +47,7 @@ def data(leak=0.0, seed=0):
     return xr.Dataset({n: ("time", v + rng.normal(0, 0.05, TIMES.size)) for n, v in noisy.items()}, {"time": TIMES})
 
 
+@pytest.mark.thorough
 def test_a_law_adds_half_its_sum_of_squares():
     values = {"layer.function.leak": 0.1, "layer.function.rate": 1.0}
     loose, lawful = (model(dist.Normal(0.0, 1.0), laws) for laws in ({}, {"mass": total}))
@@ -67,11 +68,13 @@ def fits():
     }
 
 
+@pytest.mark.thorough
 def test_a_law_narrows_what_it_speaks_of(fits):
     free, lawful = (float(fits[name]["posterior"]["leak"].std()) for name in ("free", "lawful"))
     assert lawful < 0.3 * free
 
 
+@pytest.mark.thorough
 def test_it_is_reported_and_scored(fits):
     assert "mismatch" not in fits["free"].children
     with pytest.raises(MismatchError, match="nothing was constrained"):
@@ -85,16 +88,19 @@ def test_it_is_reported_and_scored(fits):
     assert "[good] constraint mass" in str(bd.diagnose(fits["lawful"]))
 
 
+@pytest.mark.thorough
 def test_data_against_the_law_are_said_to_be(fits):
     assert "[warning] constraint mass" in str(bd.diagnose(fits["against"]))
 
 
+@pytest.mark.thorough
 def test_a_forecast_is_scored_at_its_own_times(fits):
     lawful = model(LEAK, {"mass": total})
     later = bd.forecast(lawful, fits["lawful"], np.array([2.0, 4.0]))
     assert bd.consistency(later).loc["mass", "rms"] > bd.consistency(fits["lawful"]).loc["mass", "rms"]
 
 
+@pytest.mark.thorough
 def test_an_update_weighs_the_law_too(fits):
     """Weights of draws are those of the whole density: with data that say nothing they are the law's at new times."""
     lawful = model(LEAK, {"mass": total})

@@ -91,6 +91,7 @@ def _noise(name, white, log=False):
 @pytest.mark.parametrize("log", [False, True], ids=["data", "log"])
 @pytest.mark.parametrize(("name", "white"), CASES)
 class TestDensity:
+    @pytest.mark.thorough("AR1-0.0-data", "Matern32-0.0-data")
     def test_is_that_of_the_dense_normal(self, name, white, log):
         data = _data(log)
         model = _model(_noise(name, white, log))
@@ -102,6 +103,7 @@ class TestDensity:
         exact -= np.log(data["y"].values[seen]).sum() if log else 0.0
         np.testing.assert_allclose(found, exact, rtol=1e-9)
 
+    @pytest.mark.thorough("AR1-0.0-data", "Matern32-0.0-data")
     def test_forecasts_are_conditioned_on_the_residuals(self, name, white, log):
         data = _data(log)
         model = _model(_noise(name, white, log))
@@ -173,6 +175,7 @@ def forecast(correlated):
 
 
 class TestFit:
+    @pytest.mark.thorough
     def test_recovers_the_process(self, correlated):
         _, post, _, _ = correlated
         draws = post["posterior"].to_dataset()
@@ -180,6 +183,7 @@ class TestFit:
             low, high = np.quantile(draws[name], [0.005, 0.995])
             assert low < truth < high
 
+    @pytest.mark.thorough
     def test_paths_go_on_from_the_last_residual_and_hold_together(self, correlated, forecast):
         _, post, train, _ = correlated
         drawn = forecast["predictions"]["y"].values.reshape(600, -1)[:, 100:]
@@ -194,6 +198,7 @@ class TestFit:
         neighbours = np.mean(innovations[:, 1:] * innovations[:, :-1])
         assert abs(neighbours) < 4 / np.sqrt(innovations.size)
 
+    @pytest.mark.thorough
     def test_residuals_are_judged_as_they_came(self, correlated, forecast):
         _, post, _, whole = correlated
         verdict = bd.diagnose(post, forecast, whole.isel(time=slice(100, None)))
@@ -206,6 +211,7 @@ class TestFit:
         order = [f for f in verdict.findings if f.subject == "order of residuals of y"]
         assert order and "bd.CorrelatedNoise" in order[0].remedy
 
+    @pytest.mark.thorough
     def test_log_scores_are_exact(self, correlated, forecast):
         _, _, _, whole = correlated
         test = whole.isel(time=slice(100, None))
@@ -222,10 +228,12 @@ class TestFit:
         assert model.leaf_units(("noise", "process", "scale")) == "mm"
         assert model.leaf_units(("noise", "white")) == "mm"
 
+    @pytest.mark.thorough
     def test_describe_names_the_process(self, correlated):
         text = str(bd.describe(correlated[0]))
         assert "correlation" in text and "AR1" in text
 
+    @pytest.mark.thorough
     def test_an_update_goes_on_from_the_residuals_of_the_fit(self, correlated):
         model, post, train, whole = correlated
         later = bd.update(model, post, whole.isel(time=slice(100, 103)))
@@ -241,12 +249,14 @@ class TestFit:
         first = dist.Normal(*(ahead["noise"][f"y.{n}"].values[0, 0, 0] for n in ("loc", "scale")))
         np.testing.assert_allclose(told, first.log_prob(whole["y"].values[100]), rtol=1e-8)
 
+    @pytest.mark.thorough
     def test_files_hold_the_same_forecast(self, correlated, forecast, tmp_path):
         model, post, _, whole = correlated
         bd.save(post, tmp_path / "post.nc")
         again = bd.forecast(model, bd.load(tmp_path / "post.nc"), whole[["time"]], path=tmp_path / "forecast.nc")
         np.testing.assert_array_equal(again["predictions"]["y"], forecast["predictions"]["y"])
 
+    @pytest.mark.thorough
     def test_a_report_is_made(self, correlated, forecast, tmp_path):
         _, post, _, whole = correlated
         bd.report(post, forecast, whole.isel(time=slice(100, None))).save(tmp_path / "report.html")
@@ -270,6 +280,7 @@ class TestPopulation:
         values[[0, 3, 7], [0, 1, 2]] = np.nan
         return xr.Dataset({"y": (("time", "subject"), values)}, {"time": TIMES, "subject": self.NAMES})
 
+    @pytest.mark.thorough
     def test_the_density_is_the_product_over_members(self, model, data):
         problem = pose(model, data)
         position = problem.unconstrain({"layer.layer.function.level": jnp.full(3, 2.0)})
@@ -297,6 +308,7 @@ class TestProblem:
     def problem(self):
         return pose(_model(bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(bd.between(0.1, 2.0), TIME), 0.4)), _data())
 
+    @pytest.mark.thorough
     def test_data_held_out_are_predicted_from_those_before(self, problem):
         held_out = TIMES > 4.0
         training, judged = problem.split(held_out)
@@ -311,6 +323,7 @@ class TestProblem:
         weights = {"y": jnp.isin(jnp.arange(TIMES.size), index).astype(float)}
         np.testing.assert_allclose(some, problem.terms(at, weights).data, rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_curvature_by_first_derivatives_is_that_of_the_density_where_it_is_quadratic(self):
         from bayes_dasl.inference.linearisation import gauss_newton
 
@@ -320,6 +333,7 @@ class TestProblem:
         at = np.array([2.1])
         np.testing.assert_allclose(gauss_newton(problem, at), -jax.hessian(problem.log_density)(at), rtol=1e-8)
 
+    @pytest.mark.thorough
     def test_draws_of_a_model_without_data_are_a_path(self):
         noise = bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME))
         model = _at_truth(_model(noise))
@@ -360,6 +374,7 @@ class TestSteps:
 
 
 class TestCheck:
+    @pytest.mark.thorough
     def test_priors_are_judged_without_the_data(self):
         """Of one step ahead data that wander together would lie within any prior."""
         data = _data(missing=())

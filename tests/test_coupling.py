@@ -66,6 +66,7 @@ def fitzhugh_nagumo(strength=1.0, slowness=12.5, fastness=1.0, tolerance=RTOL, a
 class TestFitzHughNagumo:
     times = np.linspace(0.0, 60.0, 13)
 
+    @pytest.mark.thorough
     def test_against_scipy(self):
         for numbers in ((1.0, 12.5, 1.0), (0.8, 5.0, 0.5)):
             strength, slowness, fastness = numbers
@@ -83,6 +84,7 @@ class TestFitzHughNagumo:
 
     unknown = fitzhugh_nagumo(dist.LogNormal(0.0, 0.1), dist.LogNormal(1.0, 0.1), dist.LogNormal(0.0, 0.1), 1e-11)
 
+    @pytest.mark.thorough
     def test_gradients_of_the_rates(self):
         states = {"v": jnp.asarray(-0.7), "w": jnp.asarray(0.4)}
         rates = lambda field: jnp.stack(list(field(0.0, states, {"current": jnp.asarray(0.5)}).values()))  # noqa: E731
@@ -316,6 +318,7 @@ class TestLayers:
         # A straight line misses h² / 8 of the curvature, here at most 2, over 2 units of time.
         assert errors[-1] < 2 * 2 * (2 / 32) ** 2 / 8
 
+    @pytest.mark.thorough
     def test_what_is_joined(self):
         prediction, coupled = self.run(17), layers()
         assert bool(prediction.ok)
@@ -332,6 +335,7 @@ class TestLayers:
         prediction = self.run(17, times=times, start=0.0)
         np.testing.assert_allclose(prediction.values["z"], self.exact(times), atol=2 * 2 * (2 / 16) ** 2 / 8)
 
+    @pytest.mark.thorough
     def test_one_time_only(self):
         passed = lambda t, y, u: {"z": u["inflow"] + u["rain"]}  # noqa: E731
         parts = {"store": bd.Algebraic(passed, forcings=("inflow", "rain")), "fast": bd.Algebraic(Fading(1.0))}
@@ -371,6 +375,7 @@ class TestLayers:
         coupled = layers(unknown, unknown, points=17, tolerance=1e-11, slow=unknown)
         check_gradients(coupled, lambda c: jnp.concatenate(list(c(inputs).values.values())))
 
+    @pytest.mark.thorough
     def test_three_in_a_row(self):
         """Each a copy of the last: the strengths multiply."""
         first = bd.Algebraic(Fading(1.0))
@@ -431,6 +436,7 @@ class Told(Plain):
         return Prediction(values, jnp.asarray(self.fine), {"steps": jnp.asarray(3)}, gap, variances)
 
 
+@pytest.mark.thorough
 def test_all_that_predictions_hold_is_joined():
     layers = {"a": Told(("x",), ("rain",), units={"rain": "mm"}), "b": Told(("z",), ("inflow", "sun"))}
     coupled = LayerCoupling(layers, (LINK,), points=5)

@@ -51,6 +51,7 @@ class TestRobertson:
             values = [float(found.values[name][i]) for name in "abc"]
             np.testing.assert_allclose(values, expected, rtol=1e-5 if time == 1e11 else 2e-4)
 
+    @pytest.mark.thorough
     def test_is_the_ordinary_equation(self):
         class Ordinary(Robertson):
             def __call__(self, t, y, u):
@@ -65,6 +66,7 @@ class TestRobertson:
         for name in "abc":
             np.testing.assert_allclose(one.values[name], other.values[name], rtol=1e-6)
 
+    @pytest.mark.thorough
     def test_gradient(self):
         times = jnp.asarray([0.5, 5.0, 50.0])
 
@@ -79,6 +81,7 @@ class TestRobertson:
 
 
 class TestStart:
+    @pytest.mark.thorough
     def test_is_made_consistent_and_depends_on_the_other_states(self):
         def field(t, y, u):
             return {"x": -y["z"], "z": y["z"] ** 3 + y["z"] - 2.0 * y["x"]}
@@ -96,6 +99,7 @@ class TestStart:
         value, gradient = jax.jit(jax.value_and_grad(problem.log_density))(jnp.zeros(1))
         assert np.isfinite(value) and np.abs(gradient) > 0
 
+    @pytest.mark.thorough
     def test_without_a_solution_is_a_value(self):
         class Nothing(bd.Module):
             floor: bd.Scalar
@@ -124,6 +128,7 @@ class TestStart:
 
 
 class TestFindRoot:
+    @pytest.mark.thorough
     def test_of_an_equilibrium_in_a_vector_field(self):
         """Weak acid: the hydrogen of its equilibrium drives a decay."""
 
@@ -138,11 +143,13 @@ class TestFindRoot:
         one, other = (solved(bd.ODE(f, {"acid": 1.0}, start=0.0), times) for f in (field, exact))
         np.testing.assert_allclose(one.values["acid"], other.values["acid"], rtol=1e-6)
 
+    @pytest.mark.thorough
     def test_gradient_is_that_of_the_implicit_function(self):
         root = lambda k: bd.find_root(lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0})  # noqa: E731
         assert root(4.0)["b"] == pytest.approx(6.0)
         assert jax.grad(lambda k: root(k)["b"])(4.0) == pytest.approx(0.75)
 
+    @pytest.mark.thorough
     def test_where_there_is_none_it_is_nan_and_its_gradient_finite(self):
         root = lambda k: jnp.nan_to_num(bd.find_root(lambda y: y**2 + k, 1.0))  # noqa: E731
         assert np.isnan(bd.find_root(lambda y: y**2 + 1.0, 1.0))

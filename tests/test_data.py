@@ -28,6 +28,7 @@ def datasets(draw):
 
 
 class TestInputs:
+    @pytest.mark.thorough
     @given(datasets(), st.floats(0, 1))
     @settings(max_examples=30, deadline=None)
     def test_forcings_are_interpolated_linearly(self, data, share):
@@ -38,6 +39,7 @@ class TestInputs:
         np.testing.assert_allclose(given_.forcings["u"](jax.numpy.asarray(at)), expected, rtol=EXACT, atol=1e3 * EXACT)
         assert list(given_.forcings) == ["u"]
 
+    @pytest.mark.thorough
     @given(datasets(), st.floats(0, 10))
     @settings(max_examples=30, deadline=None)
     def test_start_and_times(self, data, earlier):

@@ -79,6 +79,7 @@ def forecast(fitted):
 
 
 class TestNumbers:
+    @pytest.mark.thorough
     @given(st.integers(-(2**61), 2**61), st.sampled_from(["ns", "us", "s"]), st.sampled_from(["s", "h", "day", "year"]))
     @settings(max_examples=200, deadline=None)
     def test_are_exact_to_the_last_digit(self, ticks, step, unit):
@@ -177,6 +178,7 @@ class TestData:
 
 
 class TestModel:
+    @pytest.mark.thorough
     def test_is_that_of_the_numbers_that_it_counts(self):
         """A unit and since when: the density, and the time that the equation sees, are those of numbers."""
         layer = bucket(bd.between(0.1, 0.6), units={"time": "days since 2001-01-01"})
@@ -185,6 +187,7 @@ class TestModel:
         at = plain.prior(3, key=jax.random.key(0))
         np.testing.assert_array_equal(jax.vmap(dated.log_density)(at), jax.vmap(plain.log_density)(at))
 
+    @pytest.mark.thorough("h", "h since 2001-01-01")
     @pytest.mark.parametrize("units", ["h", "h since 2001-01-01", "s since 2000-12-31"])
     def test_solves_as_well_long_after_1970(self, units):
         rate = 0.3 / (3600 if units.startswith("s ") else 1)
@@ -194,6 +197,7 @@ class TestModel:
         found = decaying.predict(decaying.inputs(xr.Dataset(coords={"time": times})))
         np.testing.assert_allclose(found.values["flow"], 8.0 * np.exp(-0.3 * minutes / 60), rtol=1e-5)
 
+    @pytest.mark.thorough
     def test_a_filter_looks_back_at_dates(self):
         def filtered(**more):
             layer = bd.Kalman(Decay(bd.between(0.1, 1.0)), {"flow": 0.3}, {"flow": 3.0}, {"flow": 1.0}, **more)
@@ -238,6 +242,7 @@ class TestModel:
             pose(model(bucket(bd.between(0.1, 0.6), start=0.0)), data())
         pose(model(bucket(bd.between(0.1, 0.6), start=0.0, units={"time": "day since 2001-01-01"})), data())
 
+    @pytest.mark.thorough
     def test_refuses_a_jump_likewise(self):
         def dosed(**units):
             ode = bd.ODE(Decay(bd.between(0.1, 1.0)), {"flow": 1.0}, jumps=bd.Jump(3.0, {"flow": 1.0}), units=units)
@@ -260,6 +265,7 @@ class TestModel:
 
 
 class TestForecast:
+    @pytest.mark.thorough
     def test_has_dates_everywhere(self, fitted, forecast):
         _, _, post = fitted
         for group in ("observed_data", "conditional_mean", "posterior_predictive", "log_likelihood"):
@@ -267,6 +273,7 @@ class TestForecast:
         assert forecast["predictions"]["time"].values[-1] == np.datetime64("2001-01-30")
         assert (forecast.attrs["train_start"], forecast.attrs["train_end"]) == ("2001-01-01", "2001-01-20")
 
+    @pytest.mark.thorough
     def test_is_that_of_numbers(self, fitted, forecast):
         """The same model in days since 2001, on numbers: the same draws and scores, but for the last digits."""
         train, test, _ = fitted
@@ -279,6 +286,7 @@ class TestForecast:
         assert ours.attrs["times_left_out"] == 0
         assert bd.pit(forecast, test)["time"].dtype.kind == "M"
 
+    @pytest.mark.thorough
     def test_of_later_dates_alone_means_the_same(self, fitted, forecast):
         """Also from a file, which keeps dates."""
         _, test, post = fitted
@@ -286,6 +294,7 @@ class TestForecast:
         expected = forecast["conditional_mean"]["flow"].sel(time=test["time"])
         np.testing.assert_array_equal(later["conditional_mean"]["flow"], expected)
 
+    @pytest.mark.thorough
     def test_from_a_file(self, fitted, forecast, tmp_path):
         loaded = bd.load(bd.save(fitted[2], tmp_path / "posterior.nc"))
         again = bd.load(bd.save(bd.forecast(model(), loaded, data()), tmp_path / "forecast.nc"))
@@ -303,12 +312,14 @@ class TestForecast:
         with pytest.raises(DataError, match="2000-01-01 < 2001-01-01"):
             bd.forecast(model(), post, data(DAYS - np.timedelta64(366, "D")))
 
+    @pytest.mark.thorough
     def test_at_dates_of_an_index(self, fitted):
         still = bd.Model(bd.Algebraic(lambda t, y, u: {"flow": 0.0 * t}), bd.NormalNoise(bd.between(1, 5)))
         post = bd.fit(still, fitted[0][["flow"]], Sifting(), progress=False)
         found = bd.forecast(still, post, pd.date_range("2001-03-01", periods=4))
         assert found["predictions"]["time"].values[-1] == np.datetime64("2001-03-04")
 
+    @pytest.mark.thorough
     def test_derived_quantities_and_updates_have_dates(self, fitted):
         post = fitted[2]
         found = bd.evaluate(model(), post, lambda m, values: {"double": 2 * values["flow"]}, at=data())
@@ -327,6 +338,7 @@ def ticks(figure):
 
 
 class TestSaid:
+    @pytest.mark.thorough
     def test_figures_have_dates(self, fitted, forecast):
         train, test, _ = fitted
         figure = plot_forecast(forecast, train, test, "flow")
@@ -337,6 +349,7 @@ class TestSaid:
         parts = bd.decompose(forecast)
         assert any("Jan" in label or label == "15" for label in ticks(plot_decomposition(parts, "flow", "2001-01-20")))
 
+    @pytest.mark.thorough
     def test_the_report_has_dates(self, fitted, forecast, undrawn):
         _, test, post = fitted
         page = bd.report(post, forecast, test).html
@@ -344,6 +357,7 @@ class TestSaid:
         told = str(bd.diagnose(post, forecast, test))
         assert "held-out data" in told
 
+    @pytest.mark.thorough
     def test_a_field_over_dates(self, forecast):
         tree = xr.DataTree.from_dict(
             {"predictions": xr.Dataset(
@@ -367,6 +381,7 @@ class TestSaid:
             np.testing.assert_allclose(make(found, ahead)["y"], baselines(plain)[name](plain, later)["y"], rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_members_of_a_population_have_dates_too():
     each = bd.Each(bucket(bd.varying(np.array([0.2, 0.5])), start="2001-01-01"), ["hill", "plain"], dim="site")
     both = bd.Model(each, {"flow": bd.NormalNoise(bd.between(0.1, 1.0))})
@@ -382,6 +397,7 @@ def test_members_of_a_population_have_dates_too():
 class TestStudy:
     study = bd.Study("flow", model(), data(), split="2001-01-20", engine=Sifting())
 
+    @pytest.mark.thorough
     def test_runs_and_forecasts_with_a_file_of_forcings(self, tmp_path, undrawn):
         said = []
         run = self.study.run(tmp_path / "run", say=said.append)

@@ -106,6 +106,7 @@ def replicated(draw, count):
     return {name: np.array([split[name] for split in splits]) for name in splits[0]}
 
 
+@pytest.mark.thorough("-0.6")
 @pytest.mark.parametrize("rho", [-0.6, pytest.param(0.0, marks=pytest.mark.slow), 0.8])
 def test_correlated_gaussian_groups(rho):
     # E[m | s] = (a + rho b) s: a group also tells what it knows of the other.
@@ -130,6 +131,7 @@ def test_correlated_gaussian_groups(rho):
         assert abs(standard_errors(parts["science"], a**2)) > 4
 
 
+@pytest.mark.thorough
 def test_a_group_of_many_correlated_leaves():
     rng, draws = np.random.default_rng(3), 400
     mixing, weights = rng.normal(size=(7, 7)), rng.normal(size=7)
@@ -274,6 +276,7 @@ def test_one_principal_component_more_would_tell():
     assert share[20:] == pytest.approx(0.0, abs=1e-9)
 
 
+@pytest.mark.thorough
 @given(st.integers(0, 2**32 - 1), st.integers(20, 90), st.integers(1, 12), st.floats(0.0, 1.0))
 @settings(deadline=None, max_examples=100)
 def test_the_parts_are_bounded(seed, draws, leaves, tie):

@@ -79,6 +79,7 @@ def fading(t):
 class TestClosedForm:
     TIMES = np.linspace(0.1, 6.0, 60)
 
+    @pytest.mark.thorough
     def test_is_met_and_of_order_four(self):
         exact = np.array([fading(t) for t in self.TIMES])
         errors = [
@@ -91,6 +92,7 @@ class TestClosedForm:
         assert errors[0] < 1e-5
         assert errors[0] / errors[1] > 14
 
+    @pytest.mark.thorough
     def test_steps_end_where_the_start_comes_back_whatever_the_delay(self):
         """A delay that fits no grid costs no order: without steps that end there the error would be about 1e-4."""
         delay, times = 1.1371, np.linspace(0.1, 6.0, 40)
@@ -98,6 +100,7 @@ class TestClosedForm:
         found = values(bd.DDE(Fading(1 / delay), {"y": 1.0}, {"past": ("y", delay)}, longest_step=0.1), times)
         np.testing.assert_allclose(found, exact, atol=3e-6)
 
+    @pytest.mark.thorough
     def test_history_is_a_function_of_time(self):
         """y' = y(t - 1) with y = exp(a t) before, such that it goes on: a = exp(-a)."""
         a = 0.5671432904097838
@@ -107,6 +110,7 @@ class TestClosedForm:
         times = np.linspace(0.0, 4.0, 9)
         np.testing.assert_allclose(values(layer, times), np.exp(a * times), rtol=1e-7)
 
+    @pytest.mark.thorough
     def test_two_delays(self):
         """y' = a y(t - 1) + b y(t - 1.7) has exponentials, of a rate that solves a exp(-r) + b exp(-1.7 r) = r."""
         r, a = 0.3, 0.2
@@ -120,6 +124,7 @@ class TestClosedForm:
 
 
 class TestMackeyGlass:
+    @pytest.mark.thorough("6.0-300.0-0.0001")
     @pytest.mark.parametrize(("delay", "end", "tolerance"), [(6.0, 300.0, 1e-4), (17.0, 150.0, 1e-4)])
     def test_is_that_of_a_fine_solution(self, delay, end, tolerance):
         times = np.linspace(1.0, end, 60)
@@ -127,11 +132,13 @@ class TestMackeyGlass:
         exact = by_steps(lambda y, past: 0.2 * past / (1 + past**10) - 0.1 * y, delay, lambda t: 1.2, end, times)
         np.testing.assert_allclose(values(layer, times), exact, atol=tolerance)
 
+    @pytest.mark.thorough
     def test_too_long_steps_are_reported(self):
         layer = bd.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", 17.0)}, longest_step=6.0)
         assert not bool(layer(at(150.0)).ok)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("product", "keeps_on"), [(1.5, False), (1.64, True)])
 def test_hutchinson_oscillates_beyond_half_of_pi(product, keeps_on):
     """Its Hopf bifurcation lies at a rate times delay of pi / 2 = 1.571 (Hutchinson 1948, May 1974)."""
@@ -142,6 +149,7 @@ def test_hutchinson_oscillates_beyond_half_of_pi(product, keeps_on):
 
 
 class TestGradients:
+    @pytest.mark.thorough
     def test_are_those_of_finite_differences(self):
         times = at(*np.linspace(0.3, 5.0, 12))
 
@@ -159,6 +167,7 @@ class TestGradients:
         by_hand = [(value(where.at[i].add(1e-5)) - value(where.at[i].add(-1e-5))) / 2e-5 for i in range(4)]
         np.testing.assert_allclose(slopes, by_hand, rtol=1e-5)
 
+    @pytest.mark.thorough
     def test_a_delay_shorter_than_a_step_fails_with_finite_gradients(self):
         times = at(1.0, 3.0)
 
@@ -195,6 +204,7 @@ class TestModel:
         exact = values(truth, later)
         assert np.all(np.abs(found.mean(0) - exact) < 4 * found.std(0) + 1e-3)
 
+    @pytest.mark.thorough
     def test_a_tighter_tolerance_takes_finer_steps(self):
         model = self._model(dist.Uniform(0.3, 3.0))
         tight = bd.tightened(model, 100.0)

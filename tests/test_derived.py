@@ -62,6 +62,7 @@ class TestEvaluate:
         assert found["line"].dims == ("chain", "draw", "dose")
         np.testing.assert_allclose(found["line"], post["posterior"]["rate"] * found["dose"])
 
+    @pytest.mark.thorough
     def test_of_what_the_layer_predicts(self, post):
         def flux(model, values):
             return {"flux": model.layer.vector_field.rate * values["x"], "total": jnp.sum(values["flux"])}
@@ -72,17 +73,20 @@ class TestEvaluate:
         np.testing.assert_allclose(found["flux"], fc["unobserved"]["flux"], rtol=1e-9)
         np.testing.assert_allclose(found["total"], fc["unobserved"]["flux"].sum("time"), rtol=1e-9)
 
+    @pytest.mark.thorough
     def test_failed_solves_are_nan(self, post):
         few = bd.Model(bd.ODE(MODEL.layer.vector_field, {"x": 4.0}, Decay.seen, start=0.0, max_steps=1), MODEL.noise)
         found = bd.evaluate(few, post, lambda m, values: {"x": values["x"]}, TIMES)
         assert np.isnan(found["x"]).all()
 
+    @pytest.mark.thorough
     def test_axes_that_could_be_two_things_are_refused(self, post):
         with pytest.raises(ModelError, match="an axis of 'value' has 6 numbers, as have time and dose"):
             bd.evaluate(MODEL, post, lambda m, values: values["x"], TIMES, coords={"dose": TIMES})
         alone = bd.evaluate(MODEL, post, lambda m: m.layer.vector_field.rate * jnp.ones(3))
         assert alone["value"].dims == ("chain", "draw", "value_dim_0")
 
+    @pytest.mark.thorough
     def test_a_series_before_a_fit(self):
         found = bd.evaluate(MODEL, None, lambda m, values: {"x": values["x"], "rate": m.layer.vector_field.rate}, DATA)
         assert found["x"].dims == ("chain", "draw", "time") and found["time"].attrs["units"] == "h"
@@ -111,6 +115,7 @@ class TestEvaluate:
 
 
 class TestUnobserved:
+    @pytest.mark.thorough
     def test_stays_in_forecasts_and_files_with_its_units(self, post, tmp_path):
         fc = bd.forecast(MODEL, post, TIMES)
         flux = fc["unobserved"]["flux"]
@@ -121,6 +126,7 @@ class TestUnobserved:
         filed = bd.forecast(MODEL, post, TIMES, path=tmp_path / "fc.nc")
         np.testing.assert_array_equal(filed["unobserved"]["flux"], flux)
 
+    @pytest.mark.thorough
     def test_is_not_there_where_all_is_observed(self, post):
         model = bd.Model(MODEL.layer, bd.NormalNoise(0.1))
         data = DATA.assign(flux=DATA["x"] * 0.4)
@@ -167,6 +173,7 @@ class TestFigures:
         with pytest.raises(MismatchError, match="nothing to draw"):
             plots.plot_derived(xr.Dataset())
 
+    @pytest.mark.thorough
     def test_on_the_page(self, post):
         fc = bd.forecast(MODEL, post, TIMES)
         page = bd.report(post, fc, derived=bd.evaluate(MODEL, post, half_life)).html

@@ -105,6 +105,7 @@ def test_other_processes_read_the_programs_of_the_first_with_a_solver_too(run, t
     assert_programs_are_kept(run, tmp_path)
 
 
+@pytest.mark.thorough
 def test_a_cache_folder_that_cannot_be_made_disturbs_nobody(run, tmp_path):
     (tmp_path / "file").touch()
     found, complaints = run(FIT, "no solver", BAYES_DASL_CACHE=str(tmp_path / "file"))
@@ -248,6 +249,7 @@ for batched in (True, False):
 """
 
 
+@pytest.mark.thorough
 def test_items_are_shared_out_among_as_many_threads_or_devices_as_help(run, tmp_path):
     """Also a number that they do not divide; each item is its own, whatever stands beside it.
 

@@ -76,6 +76,7 @@ def test_the_same_findings_are_absent_or_good_without_the_fault():
         assert levels(sound, subject) <= {"good"}, subject
 
 
+@pytest.mark.thorough("1.049-warning")
 @pytest.mark.parametrize(
     ("highest", "level"), [(1.009, "good"), (1.011, "warning"), (1.049, "warning"), (1.051, "bad")]
 )
@@ -94,6 +95,7 @@ def test_rhat_is_good_below_1_01_and_bad_from_1_05(highest, level):
     assert finding.level == level
 
 
+@pytest.mark.thorough
 def test_the_worst_of_many_quantities_may_be_worse_by_chance():
     """Chains that agree: of two hundred points that say different things one has an R-hat above 1.01."""
     post = make_post(draws=250, network=False)
@@ -146,6 +148,7 @@ def test_two_chains_that_disagree_are_both_named():
     assert "chains 0, 1 sit in different places" in str(diagnose(make_post(chains=2, stuck_chain=1)))
 
 
+@pytest.mark.thorough
 def test_slow_chains_are_not_called_stuck():
     # Over few effective draws good chains differ by chance: they are short, not stuck.
     for seed in range(10):
@@ -153,6 +156,7 @@ def test_slow_chains_are_not_called_stuck():
         assert not levels(diagnosis, "stuck"), str(diagnosis)
 
 
+@pytest.mark.thorough
 def test_weights_of_a_network_are_never_judged():
     # Several sets of them say the same.
     apart, alike = (diagnose(make_post(draws=500, split_weights=split)) for split in (True, False))
@@ -173,6 +177,7 @@ def test_a_vector_field_with_a_network_is_judged():
     assert levels(diagnosis, "stuck chain") == {"bad"}
 
 
+@pytest.mark.thorough
 def test_the_vector_field_along_the_forecast_is_judged():
     """Chains that agree where the data were may say different things of where the forecast goes."""
     post, fc = make_post(draws=500), make_fc(draws=500)
@@ -254,6 +259,7 @@ def test_low_energy_mixing_is_found():
     assert levels(diagnosis, "BFMI") == {"bad"}
 
 
+@pytest.mark.thorough
 def test_solver_failures_are_counted_by_group_in_the_verdict():
     post = make_post(draws=250, prior_failures=50, failures=10)
     verdict = diagnose(post, make_fc(draws=250, failures=20)).verdict

@@ -49,12 +49,14 @@ def bucket(share=0.3, store=10.0, **more):
 
 
 class TestAgainstALoop:
+    @pytest.mark.thorough
     def test_states_and_fluxes(self):
         found = predicted(bucket())
         assert found.ok
         np.testing.assert_allclose(found.values["level"], by_loop(), rtol=1e-12)
         np.testing.assert_allclose(found.values["flow"], 0.3 * by_loop(), rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_at_some_of_the_days(self):
         some = DATA.isel(time=[0, 3, 4, 20])
         every = bd.Model(bucket(), bd.NormalNoise(1.0)).inputs(DATA)
@@ -74,6 +76,7 @@ class TestAgainstALoop:
         np.testing.assert_allclose(found.values["flow"], weekly, rtol=1e-12)
         np.testing.assert_allclose(found.values["level"], np.cumsum(level) / np.arange(1, 31), rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_gradient(self):
         def total(share):
             return jnp.sum(predicted(bucket(share)).values["flow"])
@@ -121,6 +124,7 @@ class TestFailure:
             pose(model, xr.Dataset({"x": ("time", np.ones(3))}, {"time": np.arange(3.0)}))
 
 
+@pytest.mark.thorough
 def test_fit_and_forecast():
     truth = 0.3 * by_loop()
     rng = np.random.default_rng(1)

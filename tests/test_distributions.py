@@ -23,6 +23,7 @@ LAWS = {
 }  # fmt: skip
 
 
+@pytest.mark.thorough("normal", "lognormal", "poisson")
 @pytest.mark.parametrize(("law", "exact", "values"), LAWS.values(), ids=LAWS)
 def test_distribution_functions_are_exact_in_both_tails(law, exact, values):
     up_to, beyond = log_tails(law, jnp.asarray(values, float))
@@ -30,6 +31,7 @@ def test_distribution_functions_are_exact_in_both_tails(law, exact, values):
         np.testing.assert_allclose(found, log, rtol=1e-9, atol=1e-15)
 
 
+@pytest.mark.thorough
 def test_where_probabilities_underflow_their_logarithms_do_not():
     """Bounds of one term, since the others are smaller by factors of a thousand."""
     few, _ = log_tails(dist.Poisson(1e4), jnp.asarray(2.0))
@@ -44,6 +46,7 @@ def difference(function, at, step=1e-5):
     return (function(at + step) - function(at - step)) / (2 * step)
 
 
+@pytest.mark.thorough
 def test_gradients_in_every_parameter():
     found = jax.grad(lambda k: log_tails(dist.NegativeBinomial2(50.0, k), jnp.asarray(20.0))[0])(2.0)
     assert float(found) == pytest.approx(difference(lambda k: stats.nbinom(k, k / (k + 50)).logcdf(20), 2.0), rel=1e-7)
@@ -57,6 +60,7 @@ def test_gradients_in_every_parameter():
         assert np.isfinite(slope)
 
 
+@pytest.mark.thorough
 def test_intervals():
     between = log_between(
         dist.Normal(0.0, 1.0), jnp.array([10.0, -jnp.inf, -1.0, -jnp.inf]), jnp.array([11.0, -3.0, jnp.inf, jnp.inf])

@@ -199,6 +199,7 @@ class TestEvents:
         ahead, behind = (jax.jit(steady)(4.0 + s)[0][2] for s in (step, -step))
         assert float(slope) == pytest.approx(float(ahead - behind) / (2 * step), rel=1e-5)
 
+    @pytest.mark.thorough
     def test_two_doses_of_one_state_at_one_time_move_together(self):
         """The derivative by a time in which both share is that of one dose of their sum."""
 
@@ -228,6 +229,7 @@ class TestODE:
         with pytest.raises(ModelError, match="doses must be what"):
             bd.ODE(lambda t, y, u: y, {"blood": 0.0}, doses=5.0)
 
+    @pytest.mark.thorough
     def test_lags_are_unknown_numbers_of_the_model(self):
         lag = bd.population(dist.LogNormal(0.0, 0.5), 0.3)
         share = bd.shared(dist.Uniform(0, 1), "share")

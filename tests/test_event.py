@@ -68,6 +68,7 @@ class TestBouncingBall:
         assert found.ok
         np.testing.assert_allclose(found.values["height"], closed_form(TIMES), atol=1e-6)
 
+    @pytest.mark.thorough
     def test_gradient_of_what_happens_after_bounces(self):
         at = np.array([0.7, 1.9])  # after one and after three bounces
         last = lambda g, b: jnp.sum(solved(ball(Bounce(b), Ball(g)), at).values["height"])  # noqa: E731
@@ -79,6 +80,7 @@ class TestBouncingBall:
             exact = (closed_form(at, *ends[1]).sum() - closed_form(at, *ends[0]).sum()) / (2 * h)
             assert gradient == pytest.approx(exact, rel=1e-5)
 
+    @pytest.mark.thorough
     def test_more_than_there_may_be_is_a_failure(self):
         assert not solved(ball(most=2), TIMES).ok
         assert solved(ball(most=8), TIMES).ok
@@ -96,6 +98,7 @@ class TestBouncingBall:
         assert np.isfinite(gradient).all() and max(lower) < value
 
 
+@pytest.mark.thorough
 def test_a_dose_whenever_a_level_is_low():
     """Decay from 4 to 1 takes log 4; every dose of 3 is one of these periods later."""
     event = bd.Event(lambda t, y, u: y["level"] - 1.0, {"level": 3.0})
@@ -105,6 +108,7 @@ def test_a_dose_whenever_a_level_is_low():
     np.testing.assert_allclose(found.values["level"], 4 * np.exp(-(times % np.log(4.0))), rtol=1e-4)
 
 
+@pytest.mark.thorough
 def test_rising_and_both():
     def wave(t, y, u):
         return {"x": jnp.cos(t), "count": jnp.zeros(())}
@@ -115,6 +119,7 @@ def test_rising_and_both():
         assert solved(layer, [0.0, 2 * np.pi + 1.0]).values["count"][-1] == expected
 
 
+@pytest.mark.thorough
 def test_beside_a_jump():
     event = bd.Event(lambda t, y, u: y["x"] - 1.0, {"x": 1.0})
     layer = bd.ODE(

@@ -39,6 +39,7 @@ def by_quadrature():
     return {"lethal_dose": (weights * lethal).sum() / weights.sum(), "slope": (weights * slope).sum() / weights.sum()}
 
 
+@pytest.mark.thorough
 def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
     for post in (page["post"], page["weighed"]):
         for name, exact in by_quadrature().items():
@@ -46,6 +47,7 @@ def test_noise_layer_and_engine_of_ones_own_find_the_posterior(page):
             assert abs(draws.mean() - exact) < 4 * draws.std() / np.sqrt(100), name
 
 
+@pytest.mark.thorough
 def test_data_outside_the_support_are_refused_by_name(page):
     data = page["data"].assign(dead=page["data"]["dead"] + 0.04)
     with pytest.raises(bd.BayesDaslError, match=r"'dead' is 1\.02 at dose 32, which BetaNoise rules out: its data "
@@ -53,6 +55,7 @@ def test_data_outside_the_support_are_refused_by_name(page):
         bd.fit(page["model"], data)
 
 
+@pytest.mark.thorough
 def test_the_engine_says_what_its_draws_are_and_can_be_resumed(page, tmp_path):
     weighed = page["weighed"]
     assert weighed.attrs["draws_are"] == "resampled prior draws"
@@ -66,6 +69,7 @@ def test_the_engine_says_what_its_draws_are_and_can_be_resumed(page, tmp_path):
     np.testing.assert_array_equal(again["posterior"]["slope"], post["posterior"]["slope"])
 
 
+@pytest.mark.thorough
 def test_the_basis_has_the_variance_that_it_says(page):
     x = jnp.linspace(1.0, 9.0, 200)
     features = page["Hats"](0.0, 10.0, 6)(x)
@@ -77,6 +81,7 @@ def test_the_basis_has_the_variance_that_it_says(page):
     assert np.isfinite(g["g"])
 
 
+@pytest.mark.thorough
 def test_the_figure_has_axes_with_units(page):
     (axes,) = page["figure"].axes
     assert axes.get_xlabel() == "dose (mg/L)" and axes.get_ylabel()

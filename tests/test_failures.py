@@ -49,6 +49,7 @@ def predicted(name, k):
     return layer(GIVEN)
 
 
+@pytest.mark.thorough("ODE, observe", "Implicit")
 @pytest.mark.parametrize("name", seldom(LAYERS, *SELDOM))
 def test_a_layer_that_leaves_its_domain(name):
     """The state falls below zero, where the root has no value; with a small rate it does not."""
@@ -72,6 +73,7 @@ def test_a_layer_that_leaves_its_domain(name):
 class TestNotDetermined:
     """Equations of which one follows from the others: any of many roots is as good."""
 
+    @pytest.mark.thorough
     def test_implicit(self):
         def ok(a):
             both = lambda t, y, u: {"x": a * y["x"] + 0.3 * a * y["y"] - 1, "y": 0.7 * (a * y["x"] + 0.3 * a * y["y"] - 1)}  # noqa: E731, E501  # fmt: skip
@@ -91,6 +93,7 @@ class TestNotDetermined:
         drawn = np.random.default_rng(0).uniform(0.1, 3.0, (20, 4))
         assert not jax.jit(jax.vmap(ok))(jnp.asarray(drawn)).any()
 
+    @pytest.mark.thorough
     def test_of_very_different_scales_is_no_reason(self):
         both = lambda t, y, u: {"x": 1e-9 * (y["x"] - 2e6), "y": 1e9 * (y["y"] - 3e-6 * y["x"])}  # noqa: E731
         prediction = jax.jit(lambda: bd.Implicit(both, {"x": 1.0, "y": 1.0})(GIVEN))()

@@ -25,6 +25,7 @@ def perfect(members: int, epistemic: float, *, times: int = REPLICATES, chains: 
     return model, post, bd.forecast(model, post, truth), truth
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("epistemic", [0.0, 0.5])
 @pytest.mark.parametrize("members", [5, pytest.param(10, marks=pytest.mark.slow), 20])
 def test_intervals_of_perfect_members_hold_what_they_say(members, epistemic):
@@ -38,12 +39,14 @@ def test_intervals_of_perfect_members_hold_what_they_say(members, epistemic):
         assert stats.kstest(bd.pit(fc, truth)["y"].values, "uniform").pvalue > 1e-3
 
 
+@pytest.mark.thorough
 def test_one_draw_of_each_member_would_hold_far_less():
     _, _, fc, truth = perfect(5, 0.5, chains=True)
     assert fc["predictions"].sizes["draw"] == 5
     assert bd.score(fc, truth).loc["y", "coverage_90"] < 0.7
 
 
+@pytest.mark.thorough
 def test_parts_of_the_variance_are_those_of_the_members():
     """Repeating a member teaches nothing of where the members are."""
     _, post, fc, _ = perfect(6, 0.5, times=3)
@@ -56,6 +59,7 @@ def test_parts_of_the_variance_are_those_of_the_members():
     np.testing.assert_allclose(parts["aleatoric"], 0.5)
 
 
+@pytest.mark.thorough
 def test_the_log_score_of_members_is_that_of_what_was_drawn():
     """As a kernel density of very many of its draws says, roughly."""
     _, _, fc, truth = perfect(5, 0.5, times=400)
@@ -65,6 +69,7 @@ def test_the_log_score_of_members_is_that_of_what_was_drawn():
     assert exact.loc["y", "log_score"] == pytest.approx(bd.score(by_hand, truth).loc["y", "log_score"], abs=0.05)
 
 
+@pytest.mark.thorough
 def test_a_failed_member_is_left_out_and_counted_once():
     model, post, _, truth = perfect(6, 0.5, times=50)
     post["posterior"]["level"].values[0, 2] = np.nan
@@ -112,6 +117,7 @@ def test_a_single_member_and_very_many_are_left_where_they_are():
     np.testing.assert_allclose(spread_factors(10**6, 5), 1.0, atol=0.01)
 
 
+@pytest.mark.thorough("noise0-values0", "noise2-values2", "noise5-values5")
 @pytest.mark.parametrize(
     ("noise", "values"),
     [

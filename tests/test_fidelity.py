@@ -89,6 +89,7 @@ class TestByHand:
         assert layer.units == {"a": "m", "sun": "lux", "fine": "m"}
         assert (layer.index, layer.start, layer.states) == ("time", None, 0)
 
+    @pytest.mark.thorough
     def test_fields(self):
         low = Curve(lambda t, y, u: {"a": t * jnp.arange(4.0)}, ("a",), fields={"a": ("place",)})
         delta = Basis(BSpline(-1, 9, 5), "a", "fine", np.zeros(5), level=1.0)
@@ -109,6 +110,7 @@ class TestByHand:
         leaves = paths(MultiFidelity(Curve(waves, ("a", "b")), {"fine": "a"}, unknown, delta))
         assert {p: leaf.group for p, leaf in leaves.items()} == {"ratio": "science", "discrepancy.level": "network"}
 
+    @pytest.mark.thorough
     def test_gradients(self):
         class Decayed(eqx.Module):
             first: object
@@ -160,6 +162,7 @@ class TestForrester:
         share, _ = share_in_band(model, post, costly, forrester(self.grid))
         return np.sqrt(np.mean((values.mean(0) - forrester(self.grid)) ** 2)), share, post
 
+    @pytest.mark.thorough
     def test_log_density(self):
         check_log_density(self.model(), self.data())
 

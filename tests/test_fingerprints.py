@@ -49,6 +49,17 @@ def elsewhere(request):
     return json.loads(ran.stdout)
 
 
+@pytest.mark.thorough(
+    "root_find",
+    "linear_solve",
+    "interpolated_by_hand",
+    "linear_interpolation",
+    "cubic_interpolation",
+    "custom_vjp",
+    "switch",
+    "debug_print",
+    "error_if",
+)
 @pytest.mark.parametrize("name", seldom(EQUATIONS, *DEAR))
 def test_a_model_is_the_same_in_another_process_and_another_with_another_constant(name, elsewhere):
     same = pose(model(name), DATA).fingerprint(needed=True)
@@ -56,6 +67,7 @@ def test_a_model_is_the_same_in_another_process_and_another_with_another_constan
     assert pose(model(name, 2.0 + 1e-9), DATA).fingerprint(needed=True) != same
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", seldom(EQUATIONS, *(EQUATIONS.keys() - set(FITTED))))
 def test_what_check_calls_ready_is_fitted_and_resumed(name, tmp_path):
     assert bd.check(model(name), DATA, key=1).level != "bad"
@@ -100,6 +112,7 @@ def test_constants_count_where_a_branch_returns_nothing_else():
     assert of([1.0, 2.0]) != of([1.0, 3.0])
 
 
+@pytest.mark.thorough
 def test_where_a_parameter_may_lie_counts():
     """The densities of both are one wherever they are not zero."""
 
@@ -268,6 +281,7 @@ def test_a_model_that_cannot_be_told_from_others_is_taken_for_none(tmp_path):
 # ---- what is differentiated, and how
 
 
+@pytest.mark.thorough
 def test_an_equation_that_has_one_mode_is_differentiated_in_it():
     for name, strategy in (("while_loop", "forward"), ("custom_vjp", "reverse")):
         for first in ("forward", "reverse"):
@@ -293,6 +307,7 @@ def test_an_equation_without_derivatives_is_refused_in_words():
     assert found.level == "bad"
 
 
+@pytest.mark.thorough("1", "2")
 @pytest.mark.parametrize("batched", [0, 1, 2])
 def test_a_linear_solve_that_fails_is_a_value(batched):
     """Its check is inside a primitive, where the trace shows nothing."""
@@ -306,6 +321,7 @@ def test_a_linear_solve_that_fails_is_a_value(batched):
     assert not calls_back(jax.make_jaxpr(plain)(at))
 
 
+@pytest.mark.thorough
 def test_data_and_forecast_know_nothing_of_each_other():
     """A fingerprint is of model and data: a model alone is compared on the data of its fit."""
     moved = xr.Dataset({"y": ("time", [2.1, 1.9, 2.1])}, {"time": [0.0, 1.0, 2.0]})

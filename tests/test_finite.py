@@ -50,6 +50,7 @@ def test_trajectories_of_a_posterior():
     assert "finite y" in str(bd.diagnose(post))
 
 
+@pytest.mark.thorough
 def test_scores_and_a_report_say_it():
     tree = spoilt("predictions", slice(0, 10))
     assert str(bd.score(tree, data())).endswith("left out: 20 draws that are not finite")
@@ -68,6 +69,7 @@ def test_a_verdict_that_looked_at_no_residual_does_not_praise_them():
     assert not [f for f in findings if "training data" in f]
 
 
+@pytest.mark.thorough
 def test_prior_draws_that_overflow_are_told_before_a_fit():
     found = bd.check(closed(noise=bd.LogNormalNoise(dist.HalfNormal(2000.0))), data())
     [finding] = [f for f in found.findings if f.subject == "prior of y" and "infinite or not a number" in f.message]

@@ -105,6 +105,7 @@ class TestDiffusion:
             found = rate(law, jnp.asarray(t), {"c": np.exp(-t) * straight}, {})["c"]
             np.testing.assert_allclose(found, -np.exp(-t) * straight, rtol=ROUND_OFF)
 
+    @pytest.mark.thorough
     def test_varying_smoothly(self):
         """Eigenfunction of an exponential medium: D = exp(x), u = exp(−x) (1 − x)…, by a manufactured source."""
 
@@ -132,6 +133,7 @@ class TestDiffusion:
         steady = np.where(x < 0.5, 1 - flux * x, flux * (1 - x) / 10)
         np.testing.assert_allclose(law.fluxes(0.0, {"c": jnp.asarray(steady)}, {})["c"]["x"], flux, rtol=ROUND_OFF)
 
+    @pytest.mark.thorough
     def test_two_dimensions_separate(self):
         """The product of two decaying modes, with another boundary along each axis and unequal sides."""
 
@@ -162,6 +164,7 @@ class TestAdvection:
         return grid, found.y.T
 
     # Measured in the mean: a limiter is of first order at the two crests, whatever it is elsewhere.
+    @pytest.mark.thorough("van_leer-2.0-1.0", "minmod-2.0--1.0")
     @pytest.mark.parametrize(
         ("limiter", "expected", "velocity"),
         [
@@ -180,6 +183,7 @@ class TestAdvection:
 
         assert order([error(64), error(128)])[0] == pytest.approx(expected, abs=0.2)
 
+    @pytest.mark.thorough("minmod")
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_a_square_wave_gets_no_new_extremes(self, limiter):
         _, values = self.wave(limiter, 64, lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0), 1.0)
@@ -189,12 +193,14 @@ class TestAdvection:
         assert values.min() > -1e-6
         assert values.max() < 1 + 1e-6
 
+    @pytest.mark.thorough
     def test_a_limiter_keeps_more_of_a_square_wave(self):
         square = lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0)  # noqa: E731
         lost = {k: np.abs(self.wave(k, 64, square, 1.0)[1][-1] - square((np.arange(64) + 0.5) / 64)).mean()
                 for k in ("upwind", "minmod", "van_leer")}  # fmt: skip
         assert lost["van_leer"] < lost["minmod"] < lost["upwind"]
 
+    @pytest.mark.thorough("upwind", "van_leer")
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_derivatives_away_from_kinks(self, limiter):
         law = lambda v: FiniteVolume(Grid(x=(0.0, 1.0, 6)), 0.1, v, boundary=Dirichlet(0.3), limiter=limiter)  # noqa: E731
@@ -214,6 +220,7 @@ class TestAdvection:
             rolled = rate(law, 0.0, {"c": jnp.roll(field, 4)}, {})["c"]
             np.testing.assert_allclose(rolled, jnp.roll(rate(law, 0.0, {"c": field}, {})["c"], 4), rtol=ROUND_OFF)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("velocity", [2.0, pytest.param(-2.0, marks=pytest.mark.slow)])
     def test_inflow_and_outflow(self, velocity):
         """What flows in is the boundary's value; what flows out leaves without a trace."""
@@ -237,6 +244,7 @@ class TestAdvection:
         assert grid.interpolate(found, x=0.65) > 0.99
         assert grid.interpolate(found, x=0.85) < 0.01
 
+    @pytest.mark.thorough
     def test_rotation_in_two_dimensions(self):
         """A solid rotation turns a hill by a quarter; one function returns both components."""
         grid = Grid(x=(-1.0, 1.0, 32), y=(-1.0, 1.0, 32))
@@ -294,6 +302,7 @@ class TestConservation:
         assert abs(lost) > 0.1
         assert float(self.plane.integral(found)) == pytest.approx(-lost, rel=ROUND_OFF)
 
+    @pytest.mark.thorough
     def test_over_a_solve(self):
         grid = Grid(x=(0.0, 1.0, 16))
         law = FiniteVolume(grid, 0.02, 1.0, boundary=Periodic())
@@ -334,6 +343,7 @@ class TestReaction:
         np.testing.assert_allclose(rates["a"], 1.5 * fields["a"] * fields["b"])
         np.testing.assert_allclose(rates["b"], 2 - 0.3 * fields["a"] * fields["b"])
 
+    @pytest.mark.thorough("<lambda>0")
     @pytest.mark.parametrize("wrap", [lambda network: network, lambda network: bd.Residual(lambda t, y, u: {
         "c": -y["c"]}, network)])  # fmt: skip
     def test_networks(self, wrap):
@@ -346,6 +356,7 @@ class TestReaction:
                  zip(fields["c"], jnp.asarray(self.grid.centres("x")), strict=True)]  # fmt: skip
         np.testing.assert_allclose(rate(known, 0.0, fields, {})["c"], cells, rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_a_network_as_conductivity(self):
         network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("c",), ("conductivity",))
         law = FiniteVolume(self.grid, network, boundary=Flux(0.0))
@@ -367,6 +378,7 @@ class TestReaction:
 
 
 class TestBoundaryFunctions:
+    @pytest.mark.thorough
     def test_see_the_cell_and_the_place(self):
         grid = Grid(x=(0.0, 1.0, 8), y=(0.0, 2.0, 5))
         fields = random_fields(grid, "c")

@@ -96,12 +96,14 @@ def slow(*solvers):
 class TestStepForcing:
     inputs = given({"u": "step"}, u=LEVELS)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("solver", ["tsit5", "rodas5p", *slow(("dopri8",), ("kvaerno5",))])
     def test_closed_form(self, solver):
         prediction = solve(follower(jnp.asarray(1.7), solver=solver), self.inputs)
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["y"], followed(1.7), atol=1000 * 1e-9)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("solver", "order"), [("tsit5", 5), *slow(("rodas5p", 5), ("dopri8", 8))])
     def test_order_of_convergence(self, solver, order):
         """The error falls with the number of steps at least as for a smooth equation."""

@@ -47,6 +47,7 @@ def whole(forced):
     return bd.forecast(model, post, data)
 
 
+@pytest.mark.thorough
 def test_a_saved_fit_gives_identical_forecasts(forced, whole, tmp_path):
     model, data, post = forced
     loaded = bd.load(bd.save(post, tmp_path / "posterior.nc"))
@@ -60,6 +61,7 @@ def test_a_saved_fit_gives_identical_forecasts(forced, whole, tmp_path):
     xr.testing.assert_identical(saved["predictions"].to_dataset(), whole["predictions"].to_dataset())
 
 
+@pytest.mark.thorough
 def test_moments_are_those_of_the_predictions(forced, whole):
     (_, _, post), fc = forced, whole
     scale = post["posterior"]["scale"]
@@ -75,6 +77,7 @@ def test_moments_are_those_of_the_predictions(forced, whole):
     np.testing.assert_allclose(fc["conditional_mean"]["y"].values[..., : inside.shape[-1]], inside, rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_forecast_carries_on_from_the_start_of_the_fit(forced, whole):
     """Asked for the future alone, with forcings of the future alone, the answer is the same."""
     model, data, post = forced
@@ -85,6 +88,7 @@ def test_the_forecast_carries_on_from_the_start_of_the_fit(forced, whole):
     assert (future.attrs["train_start"], future.attrs["train_end"]) == (0.0, 4.0)
 
 
+@pytest.mark.thorough
 def test_under_other_forcings_nothing_was_fitted(forced):
     """From where they differ on."""
     model, data, post = forced
@@ -93,6 +97,7 @@ def test_under_other_forcings_nothing_was_fitted(forced):
     assert "train_end" not in bd.forecast(model, post, data.assign(u=data["u"] + 1.0)).attrs
 
 
+@pytest.mark.thorough
 def test_a_forcing_that_differs_only_between_the_data_of_the_fit_is_another(forced):
     model, data, post = forced
     when = float(data["time"][5] + data["time"][6]) / 2
@@ -102,6 +107,7 @@ def test_a_forcing_that_differs_only_between_the_data_of_the_fit_is_another(forc
         assert bd.forecast(model, post, denser).attrs["train_end"] == end
 
 
+@pytest.mark.thorough
 def test_chunks_change_nothing(forced, whole, monkeypatch):
     model, data, post = forced
     monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 150)  # 400 draws: the last chunk is padded
@@ -110,6 +116,7 @@ def test_chunks_change_nothing(forced, whole, monkeypatch):
         np.testing.assert_allclose(parts[group]["y"], whole[group]["y"], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_observations_are_never_used(forced, whole):
     model, data, post = forced
     blind = bd.forecast(model, post, data[["u"]])
@@ -122,6 +129,7 @@ def test_a_forcing_must_be_known_ahead(forced):
         bd.forecast(model, post, data[["y"]])
 
 
+@pytest.mark.thorough
 def test_scores_and_parts_of_a_real_forecast(forced, whole):
     _, test = bd.split(forced[1], time=4.0)
     table = bd.score(whole, test)
@@ -132,6 +140,7 @@ def test_scores_and_parts_of_a_real_forecast(forced, whole):
     assert "network" not in parts
 
 
+@pytest.mark.thorough
 def test_coordinates_besides_time_do_no_harm(forced, whole):
     model, data, post = forced
     season = data.assign_coords(season=("time", ["dry", "wet"] * 6 + ["dry"]))

@@ -35,6 +35,7 @@ def posed():
     return problem, references, frame, matched
 
 
+@pytest.mark.thorough
 def test_a_position_comes_back_from_its_coordinates(posed):
     _, _, frame, x = posed
     there_and_back = jax.vmap(lambda x: (xi := frame.coordinates(x), frame.position(xi)[0]))
@@ -43,6 +44,7 @@ def test_a_position_comes_back_from_its_coordinates(posed):
     assert np.abs(np.asarray(xi) - x).max() > 0.1  # they are no longer the same
 
 
+@pytest.mark.thorough
 def test_the_log_volume_is_that_of_the_jacobian(posed):
     _, _, frame, x = posed
     volumes = jax.jit(jax.vmap(lambda xi: (frame.position(xi)[1], jax.jacfwd(lambda q: frame.position(q)[0])(xi))))
@@ -64,6 +66,7 @@ def test_gradients_change_with_the_frame_as_the_density_does(posed):
     np.testing.assert_allclose(new_slope, expected[1], rtol=1e-5, atol=1e-5 * np.abs(expected[1]).max())
 
 
+@pytest.mark.thorough
 def test_predictions_without_a_solve_are_right_to_first_order(posed):
     problem, _, frame, x = posed
     linear, at = frame.linear, jnp.asarray(x[0])
@@ -86,6 +89,7 @@ def test_predictions_without_a_solve_are_right_to_first_order(posed):
     assert narrow < 0.35 * wide  # a quarter, if what is left out is of second order
 
 
+@pytest.mark.thorough
 def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_normal():
     """A network without a solve: nothing but the slack is left out."""
     net = bd.Network(eqx.nn.MLP(1, 1, 4, 1, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",))
@@ -103,6 +107,7 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     np.testing.assert_allclose(slopes[:, at], -xi[:, at], atol=1e-6)
 
 
+@pytest.mark.thorough
 def test_last_layers_are_found_where_the_output_is_linear_in_them():
     problem = pose(small.model(), small.data())
     last = last_layer(problem)
@@ -120,6 +125,7 @@ def test_last_layers_are_found_where_the_output_is_linear_in_them():
     assert len(last_layer(pose(small.model(positive), small.data())).coordinates) == 1
 
 
+@pytest.mark.thorough
 def test_a_noise_head_is_no_part_of_the_frame():
     head = small.network(("log_scale",))
     noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
@@ -197,6 +203,7 @@ def residual():
     return bd.Residual(small.Decay(dist.LogNormal(np.log(small.RATE), 0.3)), small.network())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [pytest.param(Halved, marks=pytest.mark.slow), RungeKutta])
 def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     """Found by what it is, not by its class: alone, and inside a hybrid."""
@@ -218,6 +225,7 @@ def test_a_trajectory_of_ones_own_has_these_coordinates(kind):
     np.testing.assert_array_equal(at_states(realised, [states]).layer(problem.inputs).values["y"], states["y"])
 
 
+@pytest.mark.thorough
 def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():
     class Secretive(bd.ODE):
         @property
@@ -228,6 +236,7 @@ def test_a_layer_that_says_that_it_solves_more_has_no_such_coordinates():
     assert _reference.references_of(pose(bd.Model(layer, bd.NormalNoise(0.1)), small.data())) is None
 
 
+@pytest.mark.thorough
 def test_matched_fields_agree_with_the_data_before_any_solve(posed):
     problem, _, _, matched = posed
     value = jax.jit(jax.vmap(problem.log_density))

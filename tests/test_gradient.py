@@ -62,6 +62,7 @@ def measure(monkeypatch, tmp_path):
     return measure
 
 
+@pytest.mark.thorough("1-forward", "65-reverse")
 @pytest.mark.parametrize(("unknowns", "strategy"), [(1, "forward"), (8, "forward"), (65, "reverse"), (200, "reverse")])
 def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
     assert choose(posed(unknowns), "auto") == strategy
@@ -81,6 +82,7 @@ def test_few_unknowns_but_many_states_are_measured(measure):
     assert measure.calls == 2 * ["forward", "reverse"]
 
 
+@pytest.mark.thorough("1.0-forward")
 @pytest.mark.parametrize(("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")])
 def test_forward_mode_is_taken_if_it_needs_less_than_0_8_of_the_time(measure, monkeypatch, forward, strategy):
     monkeypatch.setenv("BAYES_DASL_CACHE", "off")
@@ -88,6 +90,7 @@ def test_forward_mode_is_taken_if_it_needs_less_than_0_8_of_the_time(measure, mo
     assert choose(nine(), "auto") == strategy
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("unknowns", [9, pytest.param(64, marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     ("forward", "strategy"),
@@ -109,6 +112,7 @@ def test_a_number_in_between_is_measured_once(measure, unknowns, forward, strate
     assert len(measure.calls) == 4  # another posterior
 
 
+@pytest.mark.thorough
 def test_nothing_is_remembered_without_a_cache(measure, monkeypatch, tmp_path):
     (tmp_path / "file").touch()
     for folder in ("off", str(tmp_path / "file")):
@@ -136,6 +140,7 @@ def test_a_torn_note_is_measured_again(measure, monkeypatch, tmp_path, torn):
     assert json.loads(note.read_text()) == {"strategy": "forward", "seconds_per_gradient": measure.seconds}
 
 
+@pytest.mark.thorough
 def test_what_is_asked_for_is_done(measure):
     for problem in (posed(1), nine(), posed(65)):
         for strategy in ("forward", "reverse"):

@@ -73,6 +73,7 @@ NAMES = {
 
 
 class TestNested:
+    @pytest.mark.thorough
     def test_the_density_is_that_of_the_hierarchy(self):
         problem = pose(model(nested()), data())
         x = problem.prior(1, key=jax.random.key(0))[0]
@@ -156,6 +157,7 @@ def post():
 
 
 class TestFit:
+    @pytest.mark.thorough
     def test_draws_have_the_dimensions_of_the_groups(self, post):
         held = post["posterior"]
         assert held["rate.center.site"].dims == ("chain", "draw", "site")
@@ -164,6 +166,7 @@ class TestFit:
         shrunk = bd.shrinkage(model(nested()), post)
         assert set(shrunk.data_vars) == {"rate", "rate.center.site", "rate.center.site.center.country"}
 
+    @pytest.mark.thorough
     def test_new_members_of_a_known_site_and_of_a_new_one(self, post):
         others = model(nested(np.array(["c", "e", "b"]), np.array([2, 2, 2])), members=[3.0, 100.0, 101.0])
         drawn = bd.forecast(others, post, TIMES)["posterior"]

@@ -33,6 +33,7 @@ def study(data):
     return bd.Study("members", model, data, {"subject": [4]}, engine=Sifting(draws=100, proposals=40_000))
 
 
+@pytest.mark.thorough
 def test_a_run_scores_the_members_that_the_fit_has_not_seen(study, data, undrawn, tmp_path):
     assert (
         study.train["y"].sel(subject=4.0).isnull().all() and study.test["y"].sel(subject=[1.0, 2.0, 3.0]).isnull().all()

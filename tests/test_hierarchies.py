@@ -161,6 +161,7 @@ def bucket_by_hand():
     numpyro.sample("y", dist.Normal(10 * jnp.exp(-TIMES / lag) / lag, 0.02 * lag), obs=FLOWS)
 
 
+@pytest.mark.thorough
 def test_one_number_in_equation_observation_and_noise():
     data = xr.Dataset({"Q": ("time", FLOWS)}, {"time": TIMES})
     model = shared_bucket()

@@ -70,6 +70,7 @@ def test_only_the_closure_is_of_the_network():
     assert len(groups) == 4
 
 
+@pytest.mark.thorough
 def test_a_relative_correction_keeps_a_state_positive():
     """y' = y · (−5) decays to e⁻¹⁰, where the additive correction −5 crosses zero; both in one solve."""
 
@@ -169,6 +170,7 @@ class TestLayers:
         hybrid = bd.Series(bd.Residual(inner, lambda t, y, u: {"y": jnp.ones(())}), lambda t, y, u: {"z": 2 * y["y"]})
         np.testing.assert_allclose(predicted(hybrid, "z"), exact(0.1) + exact(2.0) + 2.0, rtol=1e-8)
 
+    @pytest.mark.thorough
     def test_health_and_work_are_those_of_all_parts(self):
         """Two solves in one; the parts have one program, as only their rates differ."""
         sound, lost = (decay(jnp.asarray(rate), max_steps=256) for rate in (0.1, 1e9))
@@ -184,6 +186,7 @@ class TestLayers:
         assert bool(good.ok)
         np.testing.assert_allclose(good.values["y"], (exact(0.1) + exact(2.0)) / 2, rtol=1e-8)
 
+    @pytest.mark.thorough
     def test_a_fit_of_a_layer_hybrid(self):
         """A decay seen with an offset that the science does not have."""
         rng = np.random.default_rng(0)

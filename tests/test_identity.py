@@ -65,6 +65,7 @@ def closed():
     return bd.fit(model("cond"), DATA, Sifting(draws=20))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", OTHERS)
 def test_another_model_with_the_same_leaves_is_refused(name, fitted):
     later = xr.Dataset({"u": ("time", np.zeros(5))}, {"time": TIMES})
@@ -72,6 +73,7 @@ def test_another_model_with_the_same_leaves_is_refused(name, fitted):
         bd.forecast(OTHERS[name](), fitted, later)
 
 
+@pytest.mark.thorough
 def test_the_model_of_the_fit_is_taken_at_other_times_and_forcings(fitted, tmp_path):
     later = xr.Dataset({"u": ("time", np.ones(5))}, {"time": TIMES})
     loaded = bd.load(bd.save(fitted, tmp_path / "posterior.nc"))
@@ -80,6 +82,7 @@ def test_the_model_of_the_fit_is_taken_at_other_times_and_forcings(fitted, tmp_p
         assert (fc.attrs["model"], fc.attrs["what_if"]) == ("that of the fit", 0)
 
 
+@pytest.mark.thorough
 def test_what_if_another_number_were_known(closed):
     with pytest.raises(MismatchError, match="what_if=True"):
         bd.forecast(model("cond", 3.0), closed, TIMES)
@@ -91,6 +94,7 @@ def test_what_if_another_number_were_known(closed):
     assert (own.attrs["model"], own.attrs["what_if"]) == ("that of the fit", 0)
 
 
+@pytest.mark.thorough
 def test_a_what_if_is_called_so(closed):
     fc = bd.forecast(model("cond", 3.0), closed, TIMES, what_if=True)
     (found,) = [f for f in bd.diagnose(closed, fc).findings if f.subject == "what if"]
@@ -103,6 +107,7 @@ def test_a_what_if_is_called_so(closed):
     assert "what if" not in [f.subject for f in bd.diagnose(closed, own).findings]
 
 
+@pytest.mark.thorough
 def test_what_if_needs_the_same_random_leaves(closed):
     class Other(bd.Module):
         height: bd.Scalar
@@ -115,6 +120,7 @@ def test_what_if_needs_the_same_random_leaves(closed):
         bd.forecast(other, closed, TIMES, what_if=True)
 
 
+@pytest.mark.thorough
 def test_a_model_that_cannot_have_been_fitted_is_another(fitted):
     class Decay(bd.Module):
         rate: bd.Scalar
@@ -126,6 +132,7 @@ def test_a_model_that_cannot_have_been_fitted_is_another(fitted):
         bd.forecast(decay(Decay), fitted, FORCED)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("attribute", ["version_jax", "platform"])
 def test_after_a_fit_elsewhere_only_a_difference_is_uncertain(closed, attribute):
     elsewhere = closed.copy()
@@ -136,6 +143,7 @@ def test_after_a_fit_elsewhere_only_a_difference_is_uncertain(closed, attribute)
     assert (fc.attrs["model"], fc.attrs["what_if"]) == ("that of the fit as far as its random leaves tell", 0)
 
 
+@pytest.mark.thorough
 def test_a_forecast_from_another_posterior_is_refused(closed):
     moved = bd.fit(model("cond"), DATA.assign(y=DATA["y"] + 0.1), Sifting(draws=20))
     fc = bd.forecast(model("cond"), moved, TIMES)
@@ -144,6 +152,7 @@ def test_a_forecast_from_another_posterior_is_refused(closed):
             judge(closed, fc)
 
 
+@pytest.mark.thorough
 def test_updates_and_checks_know_no_what_if(closed, fitted):
     new = xr.Dataset({"y": ("time", [2.0])}, {"time": [3.0]})
     with pytest.raises(MismatchError, match=OTHER):

@@ -98,6 +98,7 @@ class TestVanDerWaals:
             every = np.roots([pressure, -(pressure * b + 8.314 * t), a, -a * b])
             yield np.sort(every[abs(every.imag) < 1e-12].real)
 
+    @pytest.mark.thorough
     def test_the_vapour_and_the_liquid_and_their_gradients(self):
         roots = list(self.roots())
         assert [r.size for r in roots] == [3, 3, 1, 1]
@@ -187,6 +188,7 @@ class TestChemicalEquilibrium:
         bound = 2 * self.ligands * self.receptors / (total + jnp.sqrt(total**2 - 4 * self.ligands * self.receptors))
         return {"ligand": self.ligands - bound, "receptor": self.receptors - bound}
 
+    @pytest.mark.thorough
     def test_closed_form_and_gradients(self):
         def loss(values):
             return jnp.sum(jnp.log(values["ligand"]) + jnp.sin(values["receptor"]))
@@ -202,6 +204,7 @@ class TestChemicalEquilibrium:
         for name, expected in self.exact(40.0).items():
             np.testing.assert_allclose(prediction.values[name], expected, rtol=1e-10)
 
+    @pytest.mark.thorough
     def test_second_derivatives(self):
         def loss(values):
             return jnp.sum(values["ligand"] ** 2)
@@ -248,6 +251,7 @@ class TestKepler:
     inputs = given(means, "mean")
     exact = np.array([brentq(lambda x, m=m: x - 0.6 * np.sin(x) - m, 0, 7, xtol=1e-14) for m in means])
 
+    @pytest.mark.thorough("cosines_by_newton-True")
     @pytest.mark.parametrize(("loss", "forward"), [(cosines_by_newton, True), (cosines_by_iteration, False)])
     def test_values_and_gradients(self, loss, forward):
         by_eccentricity = np.sin(self.exact) / (1 - 0.6 * np.cos(self.exact))
@@ -265,11 +269,13 @@ class TestKepler:
         # All rows are about the first of them.
         assert steps(cosines_by_newton, given(self.means[0] + 1e-6 * np.arange(5), "mean")) <= newton
 
+    @pytest.mark.thorough("iteration")
     @pytest.mark.parametrize("method", ["newton", "iteration"])
     def test_too_few_steps(self, method):
         prediction = solve(kepler([0.6], method=method, max_steps=2), self.inputs)
         assert not bool(prediction.ok)
 
+    @pytest.mark.thorough
     def test_an_iteration_finds_only_what_attracts(self):
         for factor, ok in ((0.5, True), (3.0, False)):
             layer = Implicit(Towards(jnp.asarray(factor)), {"y": 1.1}, kind="fixed_point", method="iteration")
@@ -327,6 +333,7 @@ class Periodic(bd.Module):
         return {"y": jnp.sin(y["y"] - 3 * t - self.shift)}
 
 
+@pytest.mark.thorough
 def test_follow_keeps_to_its_branch():
     inputs = given(np.linspace(0.0, 3.0, 10))
     alone = solve(Implicit(Periodic(), {"y": 0.1}, index="sample"), inputs)
@@ -344,6 +351,7 @@ def test_follow_keeps_to_its_branch():
 class TestSearch:
     rows = given([1.0], "time")
 
+    @pytest.mark.thorough
     def test_the_scale_of_the_equations_does_not_matter(self):
         def equations(t, y, u):
             return {"y": u["scale"] * (y["y"] ** 3 - 2)}
@@ -353,6 +361,7 @@ class TestSearch:
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["y"], 2 ** (1 / 3), rtol=EXACT)
 
+    @pytest.mark.thorough
     def test_where_undamped_steps_diverge(self):
         def equations(t, y, u):
             return {"y": jnp.arctan(y["y"] - 1)}
@@ -370,6 +379,7 @@ class TestSearch:
         assert bool(prediction.ok)
         assert float(prediction.values["y"][0]) == pytest.approx(1.0, rel=EXACT)
 
+    @pytest.mark.thorough
     def test_arrays(self):
         """Two coupled numbers in one unknown, reduced by observe."""
         matrix = jnp.asarray([[3.0, 1.0], [0.5, 2.0]])
@@ -405,6 +415,7 @@ class TestFailure:
     def not_a_number(p):
         return lambda t, y, u: {"y": y["y"] - jnp.sqrt(u["level"] - p)}
 
+    @pytest.mark.thorough("no_root-False-jacfwd", "not_a_number-False-grad")
     @pytest.mark.parametrize(
         ("equations", "follow", "mode"),
         [
@@ -456,6 +467,7 @@ class TestFailure:
         assert (float(value), float(slope)) == (-np.inf, 0.0)
         assert float(jax.jit(jax.jacfwd(density))(1.0)) == 0.0
 
+    @pytest.mark.thorough
     def test_an_observation_that_is_not_finite(self):
         def density(p):
             layer = Implicit(lambda t, y, u: {"y": y["y"] - p}, {"y": 1.0}, lambda t, y, u: {"z": jnp.sqrt(y["y"])})

@@ -131,6 +131,7 @@ def by_quadrature(data, rate):
     return dict(zip(("rate", "initial.y"), zip(means, sds, strict=True), strict=True))
 
 
+@pytest.mark.thorough
 def test_a_posterior_through_a_solver_is_that_by_quadrature(solved):
     model, data, post = solved
     draws = post["posterior"].to_dataset()
@@ -143,6 +144,7 @@ def test_a_posterior_through_a_solver_is_that_by_quadrature(solved):
     assert min(float(v) for v in azs.ess(draws).data_vars.values()) >= 2000
 
 
+@pytest.mark.thorough
 def test_a_run_is_healthy_and_says_what_made_it(solved):
     _, data, post = solved
     stats = post["sample_stats"]
@@ -161,6 +163,7 @@ def test_a_run_is_healthy_and_says_what_made_it(solved):
     assert post["observed_data"]["y"].attrs["units"] == data["y"].attrs["units"]
 
 
+@pytest.mark.thorough
 def test_the_groups_are_arviz_groups(solved):
     _, _, post = solved
     loo = azs.loo(post, var_name="y")
@@ -271,6 +274,7 @@ def test_the_flat_density_is_the_models_own(decay):
     np.testing.assert_allclose(jax.grad(log_density)(jnp.asarray(x[0])), gradient)
 
 
+@pytest.mark.thorough
 def test_starts_find_the_mode_and_its_curvature(decay):
     model, data = decay
     problem = pose(model, data)
@@ -386,6 +390,7 @@ def test_nothing_finite_is_said_before_sampling():
         bd.fit(model, series([1.0, 0.5, 0.2], np.array([0.0, 5.0, 10.0])))
 
 
+@pytest.mark.thorough
 def test_a_warm_up_lasts_until_the_chains_agree(solved, decay_fit):
     _, _, post = solved
     assert post.attrs["warmup_settled"] == 1
@@ -426,6 +431,7 @@ def test_more_than_64_dimensions_sample_with_a_diagonal_metric():
     assert 0.4 < z.std() < 1.6
 
 
+@pytest.mark.thorough
 def test_interrupted_sampling_keeps_the_draws_so_far(decay, decay_fit, monkeypatch):
     """Bit for bit those of the uninterrupted fit, which drew all of them in one segment."""
     model, data = decay
@@ -485,6 +491,7 @@ def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
     assert float(problem.log_density(position)) == pytest.approx(float(joint + jacobian), rel=1e-9)
 
 
+@pytest.mark.thorough("prior3")
 @pytest.mark.parametrize(
     "prior",
     [dist.Uniform(2.0, 5.0), dist.TruncatedNormal(1.0, 0.5, low=0.0, high=1.5), dist.Beta(0.5, 2.0),
@@ -523,6 +530,7 @@ def test_a_bound_that_the_posterior_leans_on():
     assert abs(float(draws.mean()) - mean) < 4 * float(draws.std()) / np.sqrt(ess)
 
 
+@pytest.mark.thorough
 def test_the_fingerprint_changes_with_the_model_and_the_data(decay):
     model, data = decay
     same = pose(model, data).fingerprint()
@@ -534,6 +542,7 @@ def test_the_fingerprint_changes_with_the_model_and_the_data(decay):
     assert pose(rough, data).fingerprint() != pose(fine, data).fingerprint()
 
 
+@pytest.mark.thorough
 def test_names_and_attributes_that_netcdf_cannot_hold_cost_no_draws(decay, tmp_path):
     model, data = decay
     odd = data.assign_attrs(made=None)
@@ -545,6 +554,7 @@ def test_names_and_attributes_that_netcdf_cannot_hold_cost_no_draws(decay, tmp_p
         bd.fit(bd.Model(layer, model.noise), data.rename(y="a/b"))
 
 
+@pytest.mark.thorough
 def test_a_wide_mode_below_a_narrow_one_is_kept():
     """Half of the posterior lies in a mode whose peak is 12 nats lower."""
     narrow, apart = 0.3, 6.0
@@ -570,6 +580,7 @@ def test_a_wide_mode_below_a_narrow_one_is_kept():
         assert 0.5 < np.sqrt((away @ precision * away).sum(1).mean() / 10) < 1.5
 
 
+@pytest.mark.thorough
 def test_no_chain_begins_on_a_cliff():
     """In a bent valley draws of the normal at the mode lie up the walls, millions of nats lower."""
 

@@ -24,6 +24,7 @@ def test_who_leaves_is_who_recovers(equations):
     assert float(sum(rates.values())) == pytest.approx(-100.0 / 2.1, rel=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_final_size():
     """Kermack and McKendrick: log(S(∞) / S(0)) = −R₀ (N − S(∞)) / N, where N is all who were not immune."""
     layer = bd.ODE(influenza.SIR(1.0, 2.0), {"S": 762.0, "I": 1.0}, lambda t, y, u: {"left": y["S"]}, start=0.0)
@@ -33,6 +34,7 @@ def test_the_final_size():
     assert np.log(left / 762.0) == pytest.approx(-2.0 * (763.0 - left) / 763.0, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_study_reports_the_reproduction_number():
     study = influenza.study()
     assert study.split == "1978-01-29" and len(study.train["time"]) == 8

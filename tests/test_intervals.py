@@ -69,16 +69,19 @@ class TestClosedForms:
         mean = (level(begin) - level(end)) / 0.4 / (end - begin)
         np.testing.assert_allclose(found["level"], [10.0, *mean], rtol=TOLERANCE)
 
+    @pytest.mark.thorough
     def test_since_the_start(self):
         found = predicted(decay(sums={"loss": None}, means={"level": None}), TIMES[1:])
         np.testing.assert_allclose(found["loss"], 10.0 - level(TIMES[1:]), rtol=TOLERANCE)
         np.testing.assert_allclose(found["level"], (10.0 - level(TIMES[1:])) / 0.4 / TIMES[1:], rtol=TOLERANCE)
 
+    @pytest.mark.thorough
     def test_states_are_what_is_observed_unless_said(self):
         layer = bd.ODE(Decay(0.4), {"level": 10.0}, start=0.0, sums={"level": 1.0})
         found = predicted(layer, [1.0, 3.0])["level"]
         np.testing.assert_allclose(found, (level([0.0, 2.0]) - level([1.0, 3.0])) / 0.4, rtol=TOLERANCE)
 
+    @pytest.mark.thorough("steps", "a jump of all states")
     @pytest.mark.parametrize(
         ("sudden", "gained"),
         [
@@ -98,6 +101,7 @@ class TestClosedForms:
         came = np.concatenate([[0.0], np.cumsum(inflow)[:-1]])
         np.testing.assert_allclose(found["loss"], 10.0 + came + gained - found["level"], rtol=TOLERANCE, atol=1e-4)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("solver", ["tsit5", "rodas5p"])
     def test_weekly_cases_are_the_susceptibles_that_are_gone(self, solver):
         weeks = np.arange(0.0, 71.0, 7.0)
@@ -105,6 +109,7 @@ class TestClosedForms:
         found = predicted(epidemic, weeks)
         np.testing.assert_allclose(found["cases"], [0.0, *-np.diff(found["S"])], rtol=TOLERANCE, atol=1e-3)
 
+    @pytest.mark.thorough
     def test_gradient(self):
         def total(rate):
             return jnp.sum(predicted(decay(rate, sums={"loss": 1.0}), TIMES)["loss"])
@@ -114,6 +119,7 @@ class TestClosedForms:
         assert jax.grad(total)(0.4) == pytest.approx(exact, rel=1e-4)
 
 
+@pytest.mark.thorough
 def test_the_interval_is_that_of_the_layer_whatever_times_are_asked_for():
     every = predicted(epidemic_at(0.4), [38.0, 45.0, 49.5, 56.5])
     np.testing.assert_allclose(every["cases"][1::2], every["S"][0::2] - every["S"][1::2], rtol=TOLERANCE)

@@ -229,6 +229,7 @@ Journal("FOLDER", {"key": 3}).step("draws", lambda: {"x": np.zeros(100)})
 """
 
 
+@pytest.mark.thorough
 def test_what_a_process_killed_while_it_writes_leaves_goes_at_the_next_start(tmp_path):
     Journal(tmp_path, {"key": 3})
     killed = [sys.executable, "-c", KILLED.replace("FOLDER", str(tmp_path))]

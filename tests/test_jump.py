@@ -101,6 +101,7 @@ class TestDoses:
         slopes, prediction = jax.jit(jax.grad(lambda p: weighted(p, solver=solver), has_aux=True))(PARAMETERS)
         check_doses(PARAMETERS, prediction, slopes)
 
+    @pytest.mark.thorough
     def test_finite_differences_of_a_time(self):
         """Of a nonlinear equation, where the way back is not the way there."""
 
@@ -130,11 +131,13 @@ class TestEdges:
 
     free = np.exp(-0.7 * TIMES)
 
+    @pytest.mark.thorough
     def test_the_value_at_a_jump_is_the_one_after_it(self):
         values = self.solved(Jump(3.0, {"c": 2.0}))
         np.testing.assert_allclose(values[:3], self.free[:3], atol=GLOBAL)
         np.testing.assert_allclose(values[3:], (self.free + 2 * np.exp(-0.7 * (TIMES - 3)))[3:], atol=GLOBAL)
 
+    @pytest.mark.thorough
     def test_at_the_start_and_at_the_end(self):
         values = self.solved((Jump(0.0, {"c": 2.0}), Jump(7.0, {"c": 0.3})))
         expected = 3 * self.free
@@ -155,6 +158,7 @@ class TestEdges:
                 bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps)(given())
             bd.ODE(Elimination(0.7), {"c": 1.0}, jumps=jumps, max_steps=64).begin(given(start=-0.1))
 
+    @pytest.mark.thorough
     def test_the_docs_example_with_data_from_later_on(self):
         """A dose at 0, and data from 0.5 on: refused, and with `start=0` it acts."""
         data = xr.Dataset({"c": ("time", np.ones(4))}, {"time": [0.5, 1.0, 2.0, 3.0]})
@@ -178,6 +182,7 @@ class TestEdges:
     def test_one_time_only(self):
         assert self.solved(Jump(0.0, {"c": 2.0}), np.array([0.0])).tolist() == [3.0]
 
+    @pytest.mark.thorough("1e-09")
     @pytest.mark.parametrize("later", [0.0, 1e-9])
     def test_a_solve_of_hardly_any_length(self, later):
         times = np.unique([2000.0, 2000.0 + later])
@@ -206,12 +211,14 @@ class TestEdges:
         both = Jump(np.array([first, second]), {"c": np.array([2.0, 1.0])})
         assert self.solved(both)[1] == pytest.approx(expected, abs=GLOBAL)
 
+    @pytest.mark.thorough
     def test_at_one_time_in_their_order(self):
         double = lambda t, y, u: {"c": 2 * y["c"]}  # noqa: E731
         added, doubled = Jump(3.0, {"c": 2.0}), Jump(3.0, double)
         assert self.solved((added, doubled))[3] == pytest.approx(2 * (self.free[3] + 2), abs=GLOBAL)
         assert self.solved((doubled, added))[3] == pytest.approx(2 * self.free[3] + 2, abs=GLOBAL)
 
+    @pytest.mark.thorough
     def test_they_do_not_count_in_max_steps(self):
         jump = Jump(np.linspace(0.5, 6.5, 13), {"c": 0.0})
         ode = bd.ODE(Elimination(0.01), {"c": 1.0}, jumps=jump, max_steps=13)
@@ -280,6 +287,7 @@ class TestAgainstRestarts:
             expected = [states[name] for states in self.restarted(0.3)]
             np.testing.assert_allclose(prediction.values[name], expected, atol=GLOBAL, err_msg=name)
 
+    @pytest.mark.thorough
     def test_values_of_a_stiff_solver(self):
         self.check(jax.jit(lambda: self.layer(0.3, solver="rodas5p")(self.inputs()))())
 
@@ -316,6 +324,7 @@ def test_a_function_that_is_singular_where_nothing_jumps():
             assert float(found) == pytest.approx(0.5 / np.sqrt(rate) + 5, abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_array_states():
     jump = Jump(np.array([1.5, 3.0]), {"x": np.array([[1.0, 2.0], [3.0, 4.0]])})
     ode = bd.ODE(

@@ -103,6 +103,7 @@ class TestOrnsteinUhlenbeck:
         exact = multivariate_normal(mean_of(self.times)[seen], joint[np.ix_(seen, seen)]).logpdf(y[seen])
         assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(exact, abs=1e-8)
 
+    @pytest.mark.thorough
     def test_forecast_uses_what_lies_strictly_before(self):
         y, joint = draw_process(self.times, 3)
         asked = np.sort(np.concatenate([self.times[3:6], [0.0, 0.05, 2.0, 5.0, 8.5, 20.0]]))
@@ -115,6 +116,7 @@ class TestOrnsteinUhlenbeck:
             assert float(prediction.values["x"][i]) == pytest.approx(mean, abs=GLOBAL)
             assert float(prediction.variances["x"][i]) == pytest.approx(variance, abs=GLOBAL)
 
+    @pytest.mark.thorough("False")
     @pytest.mark.parametrize("past", [False, True])
     def test_without_observations(self, past):
         inputs = given(self.times, x=np.full(15, np.nan)) if past else given(self.times)
@@ -133,6 +135,7 @@ class TestOrnsteinUhlenbeck:
         np.testing.assert_allclose(known.values["x"], traced.values["x"], atol=1e-13)
         np.testing.assert_allclose(known.variances["x"], traced.variances["x"], atol=1e-13)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("scale", "atol"), [pytest.param(1e-4, 1e-6, marks=pytest.mark.slow), (1.0, 0.1), (1e4, 1e-6)]
     )
@@ -209,6 +212,7 @@ class TestTwoStates:
             expected = dense[i, i] - gain @ dense[before, i]
             assert float(prediction.variances[name][row]) == pytest.approx(expected, abs=GLOBAL)
 
+    @pytest.mark.thorough
     def test_the_product_is_the_joint_density(self):
         y, (mean, dense) = self.data(), self.joint()
         seen = ~np.isnan(y)
@@ -219,6 +223,7 @@ class TestTwoStates:
         ours = log_likelihood(prediction, variances, {"a": y[::2], "b": y[1::2]})
         assert float(ours) == pytest.approx(exact, abs=1e-8)
 
+    @pytest.mark.thorough
     def test_an_observable_without_noise_is_predicted_only(self):
         y = self.data()
         some = filtered(self.layer(), given(self.times, a=y[::2]), {"a": self.noise[0]})
@@ -230,6 +235,7 @@ class TestTwoStates:
 
 
 class TestMoments:
+    @pytest.mark.thorough
     def test_noise_that_grows_with_its_state(self):
         """Geometric Brownian motion: P' = 2 a P + (s m)² has the solution (s x₀)² t exp(2 a t)."""
         layer = Kalman(
@@ -240,6 +246,7 @@ class TestMoments:
         np.testing.assert_allclose(prediction.values["x"], 1.5 * np.exp(0.3 * times), rtol=GLOBAL)
         np.testing.assert_allclose(prediction.variances["x"], 0.09 * times * np.exp(0.6 * times), rtol=GLOBAL)
 
+    @pytest.mark.thorough
     def test_a_state_driven_by_noise_that_it_does_not_have(self):
         """Position under a white force: variance s² t³ / 3, from nothing; the solver must not crawl."""
         layer = Kalman(lambda t, y, u: {"x": y["v"], "v": 0.0}, {"v": 0.4}, {"x": 0.0, "v": 0.0}, {})
@@ -265,6 +272,7 @@ class TestMoments:
         for prediction in (jax.jit(lambda: layer(some, {}))(), filtered(layer, some, {})):
             np.testing.assert_allclose(prediction.values["x"], [0.5, 2.5, 4.0], atol=1e-10)
 
+    @pytest.mark.thorough
     def test_a_sharp_datum_after_a_vague_start(self):
         """The textbook update of the covariance loses every digit here; Joseph's form none."""
         layer = Kalman(lambda t, y, u: {"x": 0.0}, {"x": 1e-6}, {"x": 0.0}, {"x": 1e5}, **TIGHT)
@@ -316,6 +324,7 @@ def particle_filters(amplitude, noise, data, filters=24, particles=3000):
     return total
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(("amplitude", "noise"), [(0.05, 0.1), pytest.param(0.025, 0.05, marks=pytest.mark.slow)])
 def test_logistic_growth_against_a_particle_filter(amplitude, noise):
     """Within Monte-Carlo error and the bias of the linearisation, which falls with the spread.
@@ -362,6 +371,7 @@ class TestGradients:
         prediction = layer(given(self.times, z=self.y), {"z": p["noise"]})
         return log_likelihood(prediction, {"z": p["noise"]}, {"z": self.y})
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("mode", [pytest.param("forward", marks=pytest.mark.slow), "reverse"])
     def test_against_finite_differences_under_jit_and_vmap(self, mode):
         batch = {name: jnp.asarray([v, 1.1 * v]) for name, v in self.values.items()}
@@ -395,6 +405,7 @@ class TestFailure:
             assert np.isfinite(part).all()
         assert np.isfinite(value).tolist() == [True, False, True]
 
+    @pytest.mark.thorough
     def test_an_observation_that_is_not_finite(self):
         layer = Kalman(
             lambda t, y, u: {"x": -1.0},
@@ -409,6 +420,7 @@ class TestFailure:
             assert np.isfinite(prediction.values["z"]).all()
             assert np.isfinite(prediction.variances["z"]).all()
 
+    @pytest.mark.thorough
     def test_a_traced_past_before_the_start(self):
         assert not bool(filtered(process(), given([1.0], [-1.0], x=[0.0]), {"x": 0.1}).ok)
 
@@ -470,6 +482,7 @@ def seen():
 
 
 class TestInsideAModel:
+    @pytest.mark.thorough
     def test_log_density_is_that_of_the_gaussian_process(self, seen, monkeypatch):
         model, data = seen
         problem = pose(model, data)

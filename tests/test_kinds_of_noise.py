@@ -110,6 +110,7 @@ def test_log_density_and_gradient(name):
     assert np.isfinite(slope).all()
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name", seldom(KINDS, "zero-inflated", "beta-binomial", "hurdle of amounts", "censored", "power")
 )
@@ -132,6 +133,7 @@ def test_forecast_scores_and_checks(name):
     assert not [f for f in bd.diagnose(post, fc, data).findings if "not looked at" in f.message]
 
 
+@pytest.mark.thorough("known errors", "power", "beta-binomial", "hurdle of amounts")
 @every_kind
 def test_moments_are_those_of_the_density(name):
     fc, (noise, _, density) = made(name)[3], KINDS[name]
@@ -157,6 +159,7 @@ def test_moments_are_those_of_the_density(name):
     np.testing.assert_allclose(fc["conditional_variance"]["y"].values[0, 0], variance, rtol=1e-3)
 
 
+@pytest.mark.thorough("combined", "known errors", "log(y + c)", "root", "power", "zero-inflated", "censored")
 @every_kind
 def test_parameters_may_be_unknown(name, unchecked):
     noises = {
@@ -237,6 +240,7 @@ def test_data_that_cannot_be_are_refused(noise, values, message):
         check_data(levels_model(TIMES, noise), xr.Dataset(columns, {"time": np.arange(float(TIMES))}))
 
 
+@pytest.mark.thorough
 def test_noises_of_the_same_data_compare_by_their_log_scores():
     """Data that are log-normal: the transform that made them has the best log score, in the units of the data."""
     y = np.exp(0.8 * np.random.default_rng(3).normal(size=400))
@@ -246,6 +250,7 @@ def test_noises_of_the_same_data_compare_by_their_log_scores():
     assert scores[0.0] == pytest.approx(-stats.lognorm(0.8).logpdf(y).mean())
 
 
+@pytest.mark.thorough
 def test_a_fit_of_rain_that_is_often_zero_from_check_to_report():
     rng = np.random.default_rng(2)
     wet = rng.uniform(size=60) > 0.4

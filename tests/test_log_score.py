@@ -78,6 +78,7 @@ def forecast_with(noise, leaf, observed, *, level=LEVEL):
     return bd.forecast(model, posterior(model, data, draws), data), data
 
 
+@pytest.mark.thorough("log-normal", "Student t", "varying", "Poisson", "negative binomial", "binomial")
 @pytest.mark.parametrize("name", NOISES)
 def test_the_log_score_is_that_of_the_exact_mixture(name, tmp_path):
     noise, leaf, density = NOISES[name]
@@ -91,12 +92,14 @@ def test_the_log_score_is_that_of_the_exact_mixture(name, tmp_path):
     assert bd.score(bd.load(bd.save(fc, tmp_path / "fc.nc")), data).equals(table)
 
 
+@pytest.mark.thorough
 def test_counts_that_are_nearly_always_zero_score_by_their_mass():
     rate = np.full(LEVEL.shape, 0.001)
     fc, data = forecast_with(lambda s: bd.PoissonNoise(), None, np.zeros(TIMES), level=rate)
     assert bd.score(fc, data).loc["y", "log_score"] == pytest.approx(0.001)  # −log e^(−0.001)
 
 
+@pytest.mark.thorough
 def test_what_a_noise_rules_out_scores_infinity():
     fc, data = forecast_with(bd.LogNormalNoise, "scale", np.full(TIMES, -1.0))
     assert bd.score(fc, data).loc["y", "log_score"] == np.inf
@@ -104,6 +107,7 @@ def test_what_a_noise_rules_out_scores_infinity():
     assert bd.score(fc, data).loc["y", "log_score"] == np.inf
 
 
+@pytest.mark.thorough
 def test_failed_draws_do_not_count():
     level = LEVEL.copy()
     level[0, :10] = np.nan  # a row that is not finite fails
@@ -115,6 +119,7 @@ def test_failed_draws_do_not_count():
     assert table.attrs["failed_draws"] == 10
 
 
+@pytest.mark.thorough
 def test_a_noise_that_cannot_be_made_anew_is_scored_by_its_draws_and_that_is_said():
     fc, data = forecast_with(lambda s: MixedNoise(), None, np.full(TIMES, 2.3))
     table = bd.score(fc, data)

@@ -89,6 +89,7 @@ def agreement(positions, mean, sd):
     return abs(shift).max(), (abs(np.log(positions.std((0, 1)) / sd)) * np.sqrt(2 * ess)).max()
 
 
+@pytest.mark.thorough("chees", "mclmc", "unadjusted_mclmc")
 def test_each_method_draws_the_conjugate_posterior(samples):
     _, result = samples
     mean, sd = closed_form()
@@ -98,6 +99,7 @@ def test_each_method_draws_the_conjugate_posterior(samples):
     assert agreement(result.positions, mean + 0.2 * sd, sd)[0] > 4
 
 
+@pytest.mark.thorough("chees", "mclmc", "unadjusted_mclmc")
 def test_a_run_is_healthy_and_says_what_it_cost(samples):
     method, result = samples
     assert result.positions.shape == (64, 48, 2)
@@ -116,6 +118,7 @@ def test_a_run_is_healthy_and_says_what_it_cost(samples):
         assert abs(kinetic.mean() - 1) < 4 / np.sqrt(kinetic.size)
 
 
+@pytest.mark.thorough("chees", "mclmc", "unadjusted_mclmc")
 def test_the_log_density_is_that_of_the_position(samples):
     _, result = samples
     density = pose(MODEL, DATA).log_density
@@ -125,6 +128,7 @@ def test_the_log_density_is_that_of_the_position(samples):
         )
 
 
+@pytest.mark.thorough("chees", "mclmc", "unadjusted_mclmc")
 def test_unadjusted_chains_say_how_large_their_energy_error_is(samples):
     method, result = samples
     if method == "unadjusted_mclmc":
@@ -139,6 +143,7 @@ def test_the_bound_of_the_energy_variance_is_that_of_the_source():
     assert wanted.default == ENERGY_VARIANCE
 
 
+@pytest.mark.thorough("0")
 @pytest.mark.parametrize("tries", [0, 5])
 def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
     """Tuning gone wrong: half of the posterior's width in a step."""
@@ -154,6 +159,7 @@ def test_a_step_size_that_is_too_large_is_found_and_reduced(monkeypatch, tries):
     assert trusted == (tries > 0)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", seldom(METHODS, "meads", "mclmc", "unadjusted_mclmc"))
 def test_failing_solves_are_rejected_or_counted_as_energy_errors(method):
     """Where the solver fails there is no posterior: the level is a truncated normal, the slope follows it."""
@@ -178,6 +184,7 @@ def test_a_draw_takes_no_more_steps_than_allowed():
     assert set(np.unique(result.stats["n_steps"])) <= {1, 2}
 
 
+@pytest.mark.thorough
 def test_superchains_begin_each_at_one_point(monkeypatch):
     begun = []
     begin = BatchedChains.begin
@@ -204,6 +211,7 @@ def test_chains_that_do_not_mix_have_a_large_nested_rhat():
     assert set(np.round(negative)) == {0.0, 1.0}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("method", seldom(["chees", "meads"], "meads"))
 def test_a_run_goes_on_from_its_journal(method, tmp_path, monkeypatch):
     engine = ManyChain(method, **SMALL)
@@ -237,6 +245,7 @@ def test_interrupted_sampling_keeps_the_draws_so_far(monkeypatch):
     assert part.positions.shape == (64, 2 * CHUNK, 2)
 
 
+@pytest.mark.thorough
 def test_fit_with_many_chains():
     post = bd.fit(MODEL, DATA, ManyChain("mclmc", **SMALL), key=2)
     assert dict(post["posterior"].sizes) == {"chain": 64, "draw": 48}

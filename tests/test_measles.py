@@ -69,6 +69,7 @@ def test_few_ill_infect_in_proportion():
     assert found == pytest.approx(0.5 * 4e5 * 0.05 * met, rel=0.51 * met)
 
 
+@pytest.mark.thorough
 def test_the_future_goes_by_chance():
     """Mean and variance of the negative binomial, by 4 standard errors; the same draw has the same future."""
     ahead = U | {"known": 0.0}

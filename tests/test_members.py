@@ -64,6 +64,7 @@ def ends(engine, problem, key=0):
     return run(engine, problem, key).positions[0]
 
 
+@pytest.mark.thorough
 def test_terms_add_up_to_the_log_density():
     problem = pose(small.stepped(), small.data())
     held_out = np.arange(15) % 3 > 0
@@ -95,6 +96,7 @@ def test_terms_add_up_to_the_log_density():
     np.testing.assert_allclose(np.array(found["mixed"]), np.array(found["terms"]), rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_terms_at_some_rows_are_those_of_data_that_count_there(line):
     problem, x = pose(*line[:2]), jnp.asarray([0.2, 0.3])
     some = jnp.arange(0, 12, 3)
@@ -113,6 +115,7 @@ def test_the_prior_of_a_group_is_that_of_its_leaves(line):
     assert float(priors["network"]) == float(priors["latent"]) == 0.0
 
 
+@pytest.mark.thorough
 def test_coordinates_keep_their_order_when_a_problem_is_mapped():
     problem = pose(small.model(), small.data())
     assert list(problem.sites) != sorted(problem.sites)
@@ -124,6 +127,7 @@ def test_coordinates_keep_their_order_when_a_problem_is_mapped():
     np.testing.assert_allclose(back, draws, atol=1e-9)
 
 
+@pytest.mark.thorough
 def test_joint_learning_ends_at_the_mode(line):
     model, data, mean, _ = line
     found = run(bd.Joint(starts=2, descent=bd.Descent(steps=2000)), pose(model, data))
@@ -152,6 +156,7 @@ def test_a_descent_does_not_depend_on_units(line):
     np.testing.assert_allclose(in_ms.positions[0] * [1.0, 1e3], in_s.positions[0], rtol=1e-6)
 
 
+@pytest.mark.thorough
 def test_last_layers_take_steps_in_units_of_their_own_normal():
     problem = pose(small.stepped(), small.data())
     widths = references_of(problem).widths(problem.prior_widths())
@@ -173,6 +178,7 @@ def test_widths_of_a_prior_are_finite_and_those_of_a_normal(line):
     assert 0.1 < float(problem.constrain(jnp.asarray(found))["noise.scale"]) < 0.6
 
 
+@pytest.mark.thorough
 def test_the_weights_of_the_terms_count(line):
     model, data, _, _ = line
     strong = bd.Joint(starts=1, science_weight=1e4, descent=bd.Descent(steps=1500))
@@ -185,6 +191,7 @@ def test_the_weights_of_the_terms_count(line):
     assert float(value) == pytest.approx(-float(found.data + 2 * found.science + 3 * found.network))
 
 
+@pytest.mark.thorough
 def test_a_descent_knows_nothing_of_data_held_out():
     """Neither where it begins, nor its loss, nor its coordinates; only the judge sees them."""
     problem = pose(small.stepped(), small.data())
@@ -264,6 +271,7 @@ def test_groups_have_rates_of_their_own():
     assert np.abs(slow[weight] - start[weight]).max() > 0.01
 
 
+@pytest.mark.thorough
 def test_anchored_and_bootstrapped_members_are_draws_of_a_normal_posterior():
     """Where residuals are as large as the noise is said to be; a third of what is known of the slope is its prior."""
     times, noise = np.linspace(-1.0, 1.0, 40), 3.0
@@ -341,6 +349,7 @@ def test_adversarial_training_makes_a_line_flatter(line):
     assert float(loss.judge(x, own)) == pytest.approx(float(loss.objective(x, own, jax.random.key(0))[0]))
 
 
+@pytest.mark.thorough
 def test_a_solver_without_forcings_has_no_inputs_to_move():
     with pytest.raises(bd.BayesDaslError, match="inputs that can be moved"):
         bd.fit(
@@ -351,6 +360,7 @@ def test_a_solver_without_forcings_has_no_inputs_to_move():
         )
 
 
+@pytest.mark.thorough
 def test_members_that_end_elsewhere_are_dropped_and_counted():
     problem = pose(small.stepped(), small.data())
     values = {path: jnp.zeros(site.shape) for path, site in problem.sites.items()}
@@ -364,6 +374,7 @@ def test_members_that_end_elsewhere_are_dropped_and_counted():
     assert (kept.failed, kept.stuck) == (1, 1)
 
 
+@pytest.mark.thorough
 def test_members_are_judged_by_the_data_that_they_saw():
     data = small.data()
     data["y"][7] += 5.0
@@ -449,6 +460,7 @@ def test_no_direction_of_laplace_is_wider_than_the_prior(monkeypatch, line):
     assert slope == pytest.approx(-np.log(2 * 0.15866), rel=0.2)
 
 
+@pytest.mark.thorough
 def test_laplace_is_exact_for_a_normal_posterior(line):
     model, data, mean, covariance = line
     engine = bd.Laplace(draws=4000, starts=1, descent=bd.Descent(steps=2000, patience=20))
@@ -531,6 +543,7 @@ def test_swag_draws_from_its_normal():
     np.testing.assert_allclose(np.cov(found.T), expected, atol=0.03)
 
 
+@pytest.mark.thorough
 def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, line):
     model, data, *_ = line
     engine = bd.DeepEnsemble(members=3, descent=bd.Descent(steps=200))

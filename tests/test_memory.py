@@ -157,6 +157,7 @@ class Watched(bd.Module):
         return {"y": -self.rate * state}
 
 
+@pytest.mark.thorough
 def test_the_program_is_kept_on_disk():
     """Conftest names a folder for JAX's cache; a program with a callback would never be kept there."""
     model = bd.Model(bd.ODE(Watched(rate=bd.between(0.2, 2.0)), {"y": dist.Normal(1.0, 0.1)}), bd.NormalNoise(0.1))

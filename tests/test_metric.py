@@ -56,6 +56,7 @@ def metric(request):
     )
 
 
+@pytest.mark.thorough("block and low rank")
 def test_the_maps_are_inverse_and_transposed(metric):
     rng = np.random.default_rng(0)
     x, y = jnp.asarray(rng.normal(size=(2, 7)))
@@ -78,6 +79,7 @@ def dense(covariance):
     return eqx.tree_at(lambda m: m.factor, unit, jnp.asarray(np.linalg.cholesky(covariance)))
 
 
+@pytest.mark.thorough
 def test_a_normal_is_whitened_from_few_draws():
     """Draws and gradients of a normal with 12 dimensions and scales from 1e-2 to 1e2; chains apart do not widen it."""
     rng = np.random.default_rng(1)
@@ -95,6 +97,7 @@ def test_a_normal_is_whitened_from_few_draws():
     assert _metric.refine(first, draws, gradients).differs_from(exact) < 1.01 < 1.2 < sample.differs_from(exact)
 
 
+@pytest.mark.thorough
 def test_the_laplace_metric_is_the_inverse_of_the_curvature():
     precision = np.linalg.inv(covariance_of(np.random.default_rng(2), 5))
     metric = laplace(posed(5), precision)
@@ -103,6 +106,7 @@ def test_the_laplace_metric_is_the_inverse_of_the_curvature():
     assert metric.differs_from(metric) == pytest.approx(1.0)
 
 
+@pytest.mark.thorough
 def test_directions_of_no_curvature_are_long_and_no_longer():
     metric = laplace(posed(4), np.diag([4.0, 0.0, -1.0, 1e-9]))
     np.testing.assert_allclose(np.diag(metric.factor), [0.5, 10.0, 1.0, 10.0])
@@ -125,6 +129,7 @@ def test_many_dimensions_are_low_rank():
     assert 0.5 < spread.std(0).min() < spread.std(0).max() < 2.0
 
 
+@pytest.mark.thorough("1e+16")
 @pytest.mark.parametrize("stiffest", [1e8, 1e16])
 def test_a_mode_of_any_condition_has_a_metric(stiffest):
     """A datum of known noise beside a direction that only the prior constrains."""
@@ -144,6 +149,7 @@ def test_a_lower_factor_is_that_of_cholesky(size):
     np.testing.assert_allclose(_metric.lower_factor(root), np.linalg.cholesky(root @ root.T), rtol=1e-8)
 
 
+@pytest.mark.thorough("40-41-0", "100-101-0", "127-128-0")
 @pytest.mark.parametrize(("knots", "dense", "rest"), [(40, 41, 0), (100, 101, 0), (127, 128, 0), (128, 1, 128)])
 def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     """Beside the initial value, one state of a single name at each knot."""

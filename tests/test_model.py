@@ -164,6 +164,7 @@ class TestNumPyro:
         assert {name: sites[name]["is_observed"] for name in "ab"} == {"a": True, "b": False}
         assert sites["b"]["value"].shape == TIMES.shape
 
+    @pytest.mark.thorough("0.3")
     @pytest.mark.parametrize("spread", [0.3, 0.36])
     def test_predictive_draws_the_observables(self, spread):
         model = line(noise={"a": bd.NormalNoise(spread), "b": bd.LogNormalNoise(0.2)})
@@ -175,6 +176,7 @@ class TestNumPyro:
         assert stats.kstest(draws["a"][:, -1], slope.cdf).pvalue > 1e-3
         assert stats.kstest(draws["b"][:, 2], stats.lognorm(0.2, scale=2).cdf).pvalue > 1e-3
 
+    @pytest.mark.thorough
     def test_predictive_takes_inputs_of_any_times(self):
         later = bd.inputs(xr.Dataset(coords={"time": np.arange(9.0)}))
         assert Predictive(line(), num_samples=2)(jax.random.key(0), later)["b"].shape == (2, 9)
@@ -244,6 +246,7 @@ UNITS = {"a": "mg/L", "b": "mg/L"}
 class TestData:
     good = dataset(a=[1.9, 1.5, np.nan, 0.4], b=[0.1, 0.7, 1.0, 1.2])
 
+    @pytest.mark.thorough
     def test_accepted(self):
         observed = check_data(decay(UNITS), self.good)
         assert list(observed) == ["a", "b"]

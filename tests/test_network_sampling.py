@@ -60,6 +60,7 @@ def functions(post):
     return np.concatenate([*science, trajectories, field.reshape(trajectories.shape)], axis=-1)
 
 
+@pytest.mark.thorough
 def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional):
     assert conditional.attrs["sampled_in"] == "conditional coordinates"
 
@@ -80,6 +81,7 @@ def test_both_coordinates_give_the_same_posterior(conditional, plain):
         assert (np.abs(one - other) < 4 * np.hypot(one_error, other_error)).all()
 
 
+@pytest.mark.thorough
 def test_functions_mix(conditional):
     values = functions(conditional)
     assert np.max(array_stats.rhat(values, chain_axis=0, draw_axis=1)) < 1.02
@@ -89,6 +91,7 @@ def test_functions_mix(conditional):
     assert "weights" not in verdict
 
 
+@pytest.mark.thorough
 def test_log_densities_are_those_of_the_weights(conditional):
     problem = pose(small.stepped(), small.data())
     posterior = {v.attrs["path"]: v.values for v in conditional["posterior"].data_vars.values()}
@@ -107,17 +110,20 @@ def test_a_resumed_run_has_the_draws_of_a_whole_one(conditional, checkpoint):
     np.testing.assert_array_equal(functions(conditional), functions(again))
 
 
+@pytest.mark.thorough
 def test_a_network_whose_last_layer_is_bent_is_sampled_in_its_weights():
     bent = small.model(small.network(final_activation=jax.nn.softplus))
     assert references_of(pose(bent, small.data())) is None
 
 
+@pytest.mark.thorough
 def test_two_times_are_too_few_for_a_path():
     two, three = (pose(small.model(), small.data().isel(time=rows)) for rows in ([0, 7], [0, 5, 7]))
     assert references_of(two) is None
     assert has_reference(three)
 
 
+@pytest.mark.thorough
 def test_other_coordinates_or_another_start_move_in_the_weights(monkeypatch):
     problem = pose(small.stepped(), small.data())
 
@@ -263,6 +269,7 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     assert np.median(lower) < 2 * len(references.linear.weights)
 
 
+@pytest.mark.thorough
 def test_a_network_on_the_output_alone_has_these_coordinates():
     layer = bd.Residual(small.Stepped(small.Decay(RATE), {"y": START}), small.network())
     assert references_of(pose(bd.Model(layer, bd.NormalNoise(0.05)), small.data())) is not None
@@ -307,6 +314,7 @@ def test_chains_from_an_ensemble_are_not_judged_by_weights():
     assert np.median(rhat) < 1.1
 
 
+@pytest.mark.thorough
 def test_a_state_seen_below_zero_is_not_taken_to_be_positive():
     field = bd.Residual(lambda t, y, u: {"y": -y["y"]}, small.network())
     layer = bd.ODE(field, {"y": dist.LogNormal(0.0, 0.5)})

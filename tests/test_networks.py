@@ -41,6 +41,7 @@ class TestPriorVariance:
         z = nodes * np.sqrt(self.x @ self.x / 2 + 1)
         return scale**2 * (weights @ np.tanh(z) ** 2 / weights.sum() + 1)
 
+    @pytest.mark.thorough("64-1.0")
     @pytest.mark.parametrize(("width", "scale"), [(4, 1.0), pytest.param(16, 0.05, marks=pytest.mark.slow), (64, 1.0)])
     def test_does_not_grow_with_the_width(self, width, scale):
         squares = self.outputs(width, scale) ** 2
@@ -89,6 +90,7 @@ class TestValues:
         assert tuple(out) == ("f", "g")
         np.testing.assert_allclose([out["f"], out["g"]], expected, rtol=EXACT)
 
+    @pytest.mark.thorough
     def test_the_order_of_inputs_counts_in_a_compiled_function(self):
         call = eqx.filter_jit(lambda network: network(0.0, self.y, self.u)["f"])
         one, other = (realised(bd.Network(mlp(), names, ("f", "g"))) for names in (("a", "b"), ("b", "a")))

@@ -100,6 +100,7 @@ def three_and_slopes(parameters, inputs):
 class TestClosedForms:
     inputs = given(TIMES, ramp=RAMP * TIMES)
 
+    @pytest.mark.thorough
     def test_values(self):
         prediction, _ = three_and_slopes(PARAMETERS, self.inputs)
         assert bool(prediction.ok)
@@ -121,6 +122,7 @@ class TestClosedForms:
         for name in PARAMETERS:
             assert float(ours[name]) == pytest.approx(float(exact[name]), abs=10 * GLOBAL), name
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         "solver",
         [
@@ -136,6 +138,7 @@ class TestClosedForms:
         assert bool(prediction.ok)
         assert worst(prediction.values, closed_form(PARAMETERS, TIMES)) < 100 * 1e-6
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("solver", ["tsit5", pytest.param("rodas5p", marks=pytest.mark.slow)])
     def test_one_time_only(self, solver):
         prediction = solve(three(PARAMETERS, solver=solver), given([0.0], ramp=[0.0]))
@@ -266,6 +269,7 @@ class TestObserve:
         options = {"observe": Gauge(gain), "forcings": ["shift"], "rtol": RTOL, "atol": RTOL}
         return bd.ODE(Compartments(self.matrix), initial, **options)
 
+    @pytest.mark.thorough
     def test_array_states(self):
         shift = np.array([3.0, 1.0, 0.0, 2.0, 5.0])
         prediction = solve(self.layer(1.5), given(TIMES, shift=shift))
@@ -444,6 +448,7 @@ class TestRetries:
         assert float(found) == pytest.approx(float(slope), abs=1e-3 * abs(float(slope)) + 1e-7)
         return float(found)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("case", "solver", "mode"), [(bounded, "kvaerno5", "forward"), (switched, "rodas5p", "reverse")]
     )
@@ -501,6 +506,7 @@ class TestRates:
         with pytest.raises(ModelError, match=r"rate of shape \(2,\) for 'y', which has the shape \(\)"):
             layer(given(TIMES))
 
+    @pytest.mark.thorough
     def test_a_field_that_holds_what_is_differentiated(self):
         """A plain function closed over a traced number, as a user may write it."""
 

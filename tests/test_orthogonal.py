@@ -221,6 +221,7 @@ class TestShares:
         made = bd.Residual(models, lambda t, y, u: {"a": -0.2 * y["a"]}, orthogonal=POINTS[["a"]])
         return realise(made, {"science.weights": jnp.array([0.3, 0.7])})
 
+    @pytest.mark.thorough
     def test_equal_models_leave_the_closure_alone(self):
         found = self.field((0.5, 0.5))(0.0, {"a": jnp.asarray(2.0)}, {})
         assert float(found["a"]) == pytest.approx(-0.7 * 2.0, abs=1e-9)

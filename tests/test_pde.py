@@ -42,6 +42,7 @@ def exact_cells(t, diffusion=0.5):
 
 
 class TestFields:
+    @pytest.mark.thorough
     def test_at_the_cells_and_elsewhere(self):
         elsewhere = np.array([0.0, 0.21, 0.5, 1.0])
         at = np.sort([*X, *elsewhere])
@@ -53,12 +54,14 @@ class TestFields:
         between = found.values["c"][:, np.isin(at, elsewhere[1:3])]
         np.testing.assert_allclose(between, [np.interp(elsewhere[1:3], X, row) for row in cells], atol=1e-12)
 
+    @pytest.mark.thorough
     def test_cubic(self):
         at, start = np.array([0.11, 0.5, 0.83]), np.sin(np.pi * X)
         cubic = solve(PDE(heat(), {"c": start}, degree=3), given([0.0], x=at)).values["c"][0]
         straight = np.interp(at, X, start)
         assert np.abs(cubic - np.sin(np.pi * at)).max() < 1e-4 < np.abs(straight - np.sin(np.pi * at)).max()
 
+    @pytest.mark.thorough
     def test_two_dimensions(self):
         start = np.random.default_rng(0).normal(size=PLANE.shape)
         layer = PDE(heat(grid=PLANE), {"c": start, "d": lambda t, y, u: u["x"] * u["y"]})
@@ -71,6 +74,7 @@ class TestFields:
         np.testing.assert_allclose(found["c"][0, :, 2], (start[:, 1] + start[:, 2]) / 2, atol=1e-12)
         np.testing.assert_allclose(found["d"][0], np.outer(x, y), atol=1e-12)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         "law",
         [
@@ -85,6 +89,7 @@ class TestFields:
         ends = solve(PDE(law, {"c": start}), given([0.0], x=[0.0, 1.0])).values["c"][0]
         np.testing.assert_allclose(ends, (start[0] + start[-1]) / 2, rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_what_is_observed_is_not_taken_to_be_periodic(self):
         layer = PDE(heat(boundary=Periodic()), {"c": 1.0}, lambda t, y, u: {"seen": y["c"] * u["x"]})
         found = solve(layer, given([0.0], x=[0.0, 1.0])).values["seen"][0]
@@ -115,6 +120,7 @@ class TestObserve:
         assert set(layer.outputs) == {"middle", "doubled", "lost", "late"}
         assert layer.dims == {"doubled": ("x",)}
 
+    @pytest.mark.thorough
     def test_values(self):
         inputs = given(TIMES, x=X, forcings={"u": [1.0, 2.0, 3.0]})
         found = solve(self.layer(), inputs).values
@@ -131,6 +137,7 @@ class TestObserve:
             jax.eval_shape(layer, given(TIMES))
 
 
+@pytest.mark.thorough
 def test_jumps_and_steps():
     """A field that only jumps, by an amount for each cell, and follows a forcing that is held between its data."""
     jump = Jump(np.array([0.5, 2.0]), {"c": np.stack([X, 2 * X])})
@@ -154,6 +161,7 @@ class Profile(bd.Module):
 
 
 class TestInitial:
+    @pytest.mark.thorough
     def test_forms(self):
         initial = {"a": 2.0, "b": X, "c": Profile(2.0), "d": lambda t, y, u: u["x"] ** 2}
         start = solve(PDE(heat(), initial), given([0.0])).values
@@ -225,6 +233,7 @@ class TestGradients:
 
 
 class TestChebyshev:
+    @pytest.mark.thorough
     def test_order(self):
         """Of second order in the length of fixed steps, for a nonlinear equation with time in it."""
         term = diffrax.ODETerm(lambda t, y, args: -(y**2) * (1 + 0.5 * jnp.sin(t)))
@@ -237,6 +246,7 @@ class TestChebyshev:
             errors = [abs(end(1.0 / steps) - 1 / (1 + 1 + 0.5 * (1 - np.cos(1.0)))) for steps in (16, 32)]
             assert order(errors)[0] == pytest.approx(2.0, abs=0.1)
 
+    @pytest.mark.thorough("12")
     @pytest.mark.parametrize("stages", [4, 12])
     def test_stability(self, stages):
         """Stable up to 0.65 s² on the negative real axis, and no longer 15 % beyond 2/3 s²."""
@@ -267,12 +277,14 @@ class TestChebyshev:
 
 
 class TestSolvers:
+    @pytest.mark.thorough
     @pytest.mark.parametrize("solver", ["rodas5p", pytest.param("kvaerno3", marks=pytest.mark.slow)])
     def test_implicit(self, solver):
         found = solve(PDE(heat(), {"c": np.sin(np.pi * X)}, solver=solver), given(TIMES))
         np.testing.assert_allclose(found.values["c"], [exact_cells(t) for t in TIMES], atol=100 * 1e-6)
         assert found.stats["steps"] < 60
 
+    @pytest.mark.thorough
     def test_failure_is_flagged_and_the_gradient_is_finite_and_needs_little_memory(self):
         """Checkpoints are few, whatever the steps allowed: one for each square root of them would need more."""
         most = 25_600
@@ -336,6 +348,7 @@ class TestRefusals:
             PDE(heat(reaction={"b": 1.0}), {"c": 0.0})(given(TIMES))
 
 
+@pytest.mark.thorough
 def test_a_residual_of_vector_fields():
     """A learned field may be added to transport: the grid is found where it lies."""
     law = bd.Residual(heat(), lambda t, y, u: {"c": -0.5 * (y["c"] - jnp.mean(y["c"]))})
@@ -374,6 +387,7 @@ class TestModel:
         unknown = rod(dist.LogNormal(0.0, 1.0), dist.Normal(0.0, 1.0), **options)
         return bd.Model(unknown, bd.NormalNoise(dist.LogNormal(-3.0, 1.0)))
 
+    @pytest.mark.thorough
     def test_density_and_gradient(self, data):
         """The density has its top near the truth, as its curvature there says."""
         problem = pose(self.model(**FINE), data)
@@ -399,6 +413,7 @@ class TestModel:
             assert abs(found.mean() - truth) < 4 * found.std()
             assert found.std() < 0.1 * abs(truth)
 
+    @pytest.mark.thorough
     def test_data_outside_the_grid(self, data):
         with pytest.raises(DataError, match="lies outside the grid"):
             pose(self.model(), data.assign_coords(x=data["x"] + 0.5))

@@ -61,6 +61,7 @@ class TestGrid:
 class TestInterpolation:
     at = np.array([-1.0, -0.75, 0.1, 1.234, 3.0])
 
+    @pytest.mark.thorough("1")
     @pytest.mark.parametrize("degree", [1, 3])
     def test_is_exact_for_polynomials_up_to_the_sides(self, degree):
         polynomial = np.polynomial.Polynomial([1.0, -2.0, 0.5, 0.3][: degree + 1])
@@ -68,17 +69,20 @@ class TestInterpolation:
         found = PLANE.interpolate(values, degree, depth=self.at, east=np.array([0.0, 0.37]))
         np.testing.assert_allclose(found, polynomial(self.at)[:, None] * [1.0, 1.37], atol=ROUND_OFF)
 
+    @pytest.mark.thorough
     def test_gives_the_cells_themselves(self):
         values = jnp.asarray(np.random.default_rng(0).normal(size=PLANE.shape))
         centres = {name: PLANE.centres(name) for name in PLANE.names}
         for degree in (1, 3):
             np.testing.assert_allclose(PLANE.interpolate(values, degree, **centres), values, atol=1e-13)
 
+    @pytest.mark.thorough
     def test_one_number_drops_the_axis(self):
         values = jnp.asarray(PLANE.places["depth"])
         assert PLANE.interpolate(values, depth=0.3).shape == (5,)
         assert PLANE.interpolate(values, depth=0.3, east=0.5) == pytest.approx(0.3)
 
+    @pytest.mark.thorough("1")
     @pytest.mark.parametrize("degree", [1, 3])
     def test_has_no_preferred_side(self, degree):
         grid, values = Grid(x=(0.0, 1.0, 9)), jnp.asarray(np.random.default_rng(0).normal(size=9))
@@ -95,6 +99,7 @@ class TestInterpolation:
         inside = grid.interpolate(jnp.roll(values, 4), degree, x=(at + 0.5) % 1.0)
         assert float(grid.interpolate(values, degree, ("x",), x=at)) == pytest.approx(float(inside), abs=1e-12)
 
+    @pytest.mark.thorough("1")
     @pytest.mark.parametrize("degree", [1, 3])
     def test_order(self, degree):
         at, errors = np.linspace(0, 1, 2001), []

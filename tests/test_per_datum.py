@@ -43,6 +43,7 @@ KNOWN = model(bd.NormalNoise(known_error="y_error"))
 FACTOR = dist.LogNormal(0.0, 0.5)
 
 
+@pytest.mark.thorough("noise0-<lambda>", "noise4-<lambda>", "noise5-<lambda>")
 @pytest.mark.parametrize(
     ("noise", "law"),
     [
@@ -202,6 +203,7 @@ class ShareNoise(bd.noise.AbstractNoise):
         return dist.Beta(self.size * prediction, self.size * (1 - prediction))
 
 
+@pytest.mark.thorough
 def test_a_noise_of_ones_own_may_read_numbers_of_each_datum():
     sizes = np.linspace(2.0, 40.0, 20)
     data = DATA.assign(y=("time", np.where(SEEN, np.linspace(0.1, 0.9, 20), np.nan)), size=("time", sizes))

@@ -36,6 +36,7 @@ def test_warfarin_is_what_the_file_says(pharmacology):
     assert data["time"].attrs["units"] == "h"
 
 
+@pytest.mark.thorough
 def test_everyone_took_one_dose_of_warfarin_at_the_start(pharmacology):
     rows = pd.read_csv(pharmacology / "nlmixr2_warfarin.csv")
     time, amount = given(warfarin.model_of(warfarin.load()))
@@ -43,6 +44,7 @@ def test_everyone_took_one_dose_of_warfarin_at_the_start(pharmacology):
     np.testing.assert_array_equal(amount[:, 0], rows[rows["evid"] == 1].sort_values("id")["amt"])
 
 
+@pytest.mark.thorough
 def test_the_study_of_warfarin_can_be_fitted(pharmacology):
     study = warfarin.study()
     study.refuse_bad_input()
@@ -61,6 +63,7 @@ def test_erlotinib_is_what_the_files_say(pharmacology):
     assert {n: v.attrs["units"] for n, v in data.variables.items() if "units" in v.attrs} == erlotinib.UNITS
 
 
+@pytest.mark.thorough
 def test_each_mouse_has_its_own_doses_of_erlotinib(pharmacology):
     mice = erlotinib.load()["subject"].values
     _, amount = given(erlotinib.model_of(mice))
@@ -72,6 +75,7 @@ def test_each_mouse_has_its_own_doses_of_erlotinib(pharmacology):
     np.testing.assert_allclose(amount[0, :6], [3.3, 3.1, 3.1, 3.1, 2.9, 2.9])
 
 
+@pytest.mark.thorough
 def test_the_study_of_erlotinib_holds_the_high_dose_out(pharmacology):
     study = erlotinib.study()
     study.refuse_bad_input()

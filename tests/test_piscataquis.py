@@ -131,6 +131,7 @@ def real(shared_file, monkeypatch):
     return piscataquis.study()
 
 
+@pytest.mark.thorough
 def test_the_study(real):
     """Fourteen years after one of spin-up, twenty to forecast, daily and without a gap in the weather."""
     data = real.data

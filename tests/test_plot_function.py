@@ -32,6 +32,7 @@ def joint():
     return bd.fit(model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200)), key=0, progress=False)
 
 
+@pytest.mark.thorough
 def test_the_prior_of_the_function_before_there_are_data():
     figure = plots.plot_function(model())
     assert [ax.get_xlabel() for ax in figure.axes] == ["x (g)", "t"]
@@ -40,6 +41,7 @@ def test_the_prior_of_the_function_before_there_are_data():
     np.testing.assert_allclose([grid[0], grid[-1]], [0.0, 1.0], atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_the_prior_drawn_is_that_of_the_network():
     """Its 90 % band at the middle is that of the network's own draws."""
     figure = plots.plot_function(model())
@@ -92,6 +94,7 @@ def trained(looks: int = 4, **curves) -> xr.DataTree:
     )
 
 
+@pytest.mark.thorough("failing0")
 @pytest.mark.parametrize("failing", [slice(100, 103), slice(None)])
 def test_steps_whose_solve_failed_are_gaps(failing):
     post = trained()

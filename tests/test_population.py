@@ -88,6 +88,7 @@ class TestEach:
         }
         assert [*found.values()][-1].dims == {"subject": tuple(SUBJECTS)}
 
+    @pytest.mark.thorough
     def test_predicts_each_as_alone(self):
         each = bd.Model(bd.Each(bd.ODE(Decay(typical()), {"y": 4.0}, start=0.0), SUBJECTS), bd.NormalNoise(0.1))
         rates = jnp.asarray([0.2, 0.4, 0.8])
@@ -141,6 +142,7 @@ class TestEach:
         predicted = realise(each, values).predict(each.inputs(data())).values["y"]
         np.testing.assert_allclose(predicted[0], 2 * values["rate"] * jnp.exp(-0.5 * values["rate"]), rtol=1e-5)
 
+    @pytest.mark.thorough
     def test_numbers_that_are_correlated_between_members(self):
         spreads, factor = dist.HalfNormal(jnp.ones(2)).to_event(1), dist.LKJCholesky(2)
         drawn = bd.dependent(
@@ -175,6 +177,7 @@ class TestEach:
         assert own == pytest.approx(float(all_times), abs=1e-4)
         assert pose(bd.Model(ode, bd.NormalNoise(0.1)), data().fillna(1.0)).own_rows is None
 
+    @pytest.mark.thorough
     def test_what_noise_looks_at_is_that_of_own_rows(self):
         """Times, forcings of all and of each, and what is known of each datum, where each member has its own rows."""
 
@@ -196,6 +199,7 @@ class TestEach:
             everywhere = at_all_times(problem, data).log_density(at)
             assert problem.log_density(at) == pytest.approx(float(everywhere), rel=1e-9), name
 
+    @pytest.mark.thorough
     def test_no_array_of_a_fit_holds_all_times_of_all_members(self):
         """Forty members with a time of their own each: what is traced has forty numbers, not forty times forty."""
         members = np.arange(40.0)
@@ -235,6 +239,7 @@ class TestEach:
         with pytest.raises(DataError, match=r"subject 1\.0: forcing 'own' is missing"):
             pose(each, forced.assign(own=forced["own"].where(forced["own"] != 2.0)))
 
+    @pytest.mark.thorough
     def test_noise_of_each(self):
         noise = bd.NormalNoise(bd.population(dist.LogNormal(-1.0, 0.5), 0.3))
         each = bd.Model(bd.Each(layer(typical()), SUBJECTS), noise)
@@ -309,6 +314,7 @@ class TestFit:
         trajectories = quantities(post, None)[1]
         assert trajectories.names[:2] == ["y at time 0.5, subject 1", "y at time 0.5, subject 3"]
 
+    @pytest.mark.thorough
     def test_forecast_of_all_and_of_some(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
         assert fc["predictions"]["y"].dims == ("chain", "draw", "time", "subject")
@@ -358,6 +364,7 @@ class TestFit:
             assert len(dots.get_ydata()) == int(data()["y"].sel(subject=subject).notnull().sum())
         assert sum(ax.get_visible() for ax in bd.plots.plot_members(fc, None, None, "y", most=2).axes) == 2
 
+    @pytest.mark.thorough
     def test_a_visual_predictive_check(self, post):
         fc = bd.forecast(model(), post, TIMES)
         ax = bd.plots.plot_vpc(fc, data(), "y", bins=4).axes[0]
@@ -367,6 +374,7 @@ class TestFit:
         with pytest.raises(MismatchError, match="none of the data lie"):
             bd.plots.plot_vpc(fc, data().assign_coords(time=TIMES + 0.1), "y")
 
+    @pytest.mark.thorough
     def test_a_visual_predictive_check_of_censored_data(self, post):
         """New data are what would be reported, so that a low quantile of theirs is no lower than the limit."""
         limit = 0.5
@@ -381,6 +389,7 @@ class TestFit:
         )
         assert whole < limit <= censored
 
+    @pytest.mark.thorough
     def test_the_page(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
         assert "rate[3.0]" in bd.report(post, fc).html

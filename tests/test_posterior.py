@@ -257,16 +257,19 @@ def results():
 class TestFreshProcess:
     """What depends on the order of imports or on the environment."""
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("name", "dtype"), [("arviz first", "float64"), ("arviz last", "float32")])
     def test_arviz_may_be_imported_before_or_after(self, results, name, dtype):
         """ArviZ puts stand-ins in the place of JAX and NumPyro, whose submodules would then be missing."""
         out, err, _ = results[name]
         assert out.split() == [dtype, "1"], err
 
+    @pytest.mark.thorough
     def test_double_precision_is_the_default(self, results):
         _, err, code = results["arviz first"]
         assert code == 0, err
 
+    @pytest.mark.thorough
     def test_single_precision_is_refused(self, results):
         _, err, code = results["arviz last"]
         assert code == 1

@@ -91,6 +91,7 @@ class TestVirial:
         assert series(1.0) == pytest.approx(-2.5380814, abs=1e-7)
         assert series(3.417928) == pytest.approx(0.0, abs=1e-6)
 
+    @pytest.mark.thorough
     def test_converges_in_nodes(self):
         errors = [abs(float(lennard_jones(0.7, nodes)) - series(0.7)) for nodes in (4, 8, 16)]
         assert errors[0] > 30 * errors[1] > 1000 * errors[2]
@@ -106,6 +107,7 @@ class TestVirial:
         # The jump moves with its edge.
         assert float(slope) == pytest.approx(2 * np.pi * 1.3**2, rel=ROUNDING)
 
+    @pytest.mark.thorough
     def test_square_well(self):
         def virial(p):
             def integrand(r):

@@ -70,6 +70,7 @@ def flat(tree):
 
 
 class TestRoundTrip:
+    @pytest.mark.thorough
     @given(trees, st.integers(0, 99))
     @settings(max_examples=30, deadline=None)
     def test_realise_undoes_what_sample_drew(self, tree, key):
@@ -165,6 +166,7 @@ class TestPriorDraws:
         np.testing.assert_array_equal(one, same)
         assert not np.any(np.asarray(one) == np.asarray(other))
 
+    @pytest.mark.thorough
     def test_few_draws_are_the_first_of_many(self):
         """So that one program serves all numbers of draws, and none changes with how many others there are."""
         tree = {"x": dist.Normal(1.0, 2.0), "v": dist.Gamma(2.0, 1.0).expand([3]).to_event(1)}
@@ -173,6 +175,7 @@ class TestPriorDraws:
         for name, values in few.items():
             np.testing.assert_array_equal(values, many[name][:3])
 
+    @pytest.mark.thorough
     def test_each_has_its_own_numbers_whatever_else_is_drawn(self):
         """Distributions of a kind are drawn together, and those that a user wrote each by itself."""
         every = [
@@ -199,6 +202,7 @@ class TestPriorDraws:
         for path, values in draw_prior(several(2.0), 3, key=jax.random.key(0)).items():
             np.testing.assert_allclose(drawn[path], values, rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_while_jax_traces(self):
         drawn = jax.jit(lambda key: draw_prior({"x": NORMAL, "y": VECTOR}, 3, key=key))(jax.random.key(0))
         assert {name: values.shape for name, values in drawn.items()} == {"x": (3,), "y": (3, 3)}

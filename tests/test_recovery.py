@@ -11,6 +11,21 @@ from tests.studies.recovery.cases import CASES
 LOWEST = 0.76
 
 
+@pytest.mark.thorough(
+    "ODE, non-stiff",
+    "ODE, stiff",
+    "ODE with jumps",
+    "ODE with a step forcing",
+    "MultipleShooting",
+    "ODE with events (a ball that bounces)",
+    "Basis, an unknown input over time",
+    "Coupling of two time scales",
+    "boundary over time and initial state learned",
+    "Series, a decay behind a sensor",
+    "Parallel, learned shares",
+    "Hierarchical, two layers under a network",
+    "Residual, orthogonal",
+)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_the_model_can_be_evaluated_at_the_data(case):
     """What a model lacks is seen when it is traced, without a solve."""

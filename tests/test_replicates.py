@@ -34,6 +34,7 @@ def density(of, given):
     return float(log_density(of, (problem.inputs, problem.observed), {}, {"layer.vector_field.rate": 0.4})[0])
 
 
+@pytest.mark.thorough
 def test_each_counts_in_the_likelihood_of_an_ode():
     """The density of all rows is that of each one alone, but that the prior counts once."""
     of, whole = model(forcings=("u",)), scattered()
@@ -74,6 +75,7 @@ def test_starts_of_segments_are_at_their_mean():
     np.testing.assert_allclose(prior.loc, mean.sel(time=[1.0, 4.0]))
 
 
+@pytest.mark.thorough
 def test_paths_that_start_a_hybrid_go_through_their_mean():
     """A smoothing spline takes no two values at one time."""
     off = np.tile([0.1, -0.1], 6)
@@ -110,6 +112,7 @@ def test_each_is_scored_against_a_row_of_its_own(judged):
     assert bd.pit(fc, whole)["y"].shape == (TIMES.size,)
 
 
+@pytest.mark.thorough
 def test_a_forecast_of_each_time_once_serves_all(judged):
     post, *_, whole = judged
     fc = bd.forecast(closed(), post, ONCE)
@@ -126,6 +129,7 @@ def test_what_was_fitted_is_known_by_time(judged):
     np.testing.assert_array_equal(left["y"].isnull(), TIMES <= 2.0)
 
 
+@pytest.mark.thorough
 def test_a_verdict_and_a_report(judged):
     post, fc, _, test, _ = judged
     assert "held-out data" in str(bd.diagnose(post, fc, test))
@@ -178,10 +182,12 @@ def test_an_update_keeps_them(judged):
         _joined(closed(), post, scattered([1.0]))
 
 
+@pytest.mark.thorough
 def test_a_check_counts_them():
     assert "7 times from 0 to 4, 3 of them replicates" in str(bd.check(closed(), scattered()).findings[0])
 
 
+@pytest.mark.thorough
 def test_from_a_fit_to_an_update(tmp_path):
     """All verbs on one set of data with replicates."""
     engine = Sifting(draws=40)

@@ -118,12 +118,14 @@ def page_path(normal, tmp_path_factory) -> Path:
     return normal.save(tmp_path_factory.mktemp("report") / "report.html")
 
 
+@pytest.mark.thorough("390-scripts", "1280-scripts", "1280-no scripts")
 @pytest.mark.parametrize("scripts", [True, False], ids=["scripts", "no scripts"])
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
     assert faults(browser, page_path, width=width, scripts=scripts) == []
 
 
+@pytest.mark.thorough
 def test_fitted_data_are_never_held_out(study, undrawn):
     page = report(study["post"], study["fc"], study["train"]).html
     assert "the data given here were fitted: none are held out" in page and "held-out value" not in page
@@ -133,6 +135,7 @@ def test_fitted_data_are_never_held_out(study, undrawn):
     assert scored[0] == scored[1] != []
 
 
+@pytest.mark.thorough
 def test_without_held_out_data_the_page_has_no_scores(study, undrawn):
     assert "no held-out data" in report(study["post"], study["fc"]).html
 
@@ -150,6 +153,7 @@ def test_many_short_chains_are_shown_by_their_nested_rhat(undrawn):
     assert largest(post).group(1) == "1.004"
 
 
+@pytest.mark.thorough
 def test_a_fit_that_went_wrong_has_a_whole_page(browser, tmp_path):
     _, test = trees.make_data(missing=3)
     post = trees.make_post(failures=12, divergences=30, prior_failures=50, missing=3, stuck_chain=2, interrupted=True)
@@ -180,6 +184,15 @@ MUTATIONS = {
 }
 
 
+@pytest.mark.thorough(
+    "an image from elsewhere",
+    "a style sheet from elsewhere",
+    "a script",
+    "an overflow",
+    "a table that does not scroll",
+    "a lost figure",
+    "a torn figure",
+)
 @pytest.mark.parametrize("mutation", MUTATIONS)
 def test_the_browser_check_catches(browser, normal, tmp_path, mutation):
     old, new, expected = MUTATIONS[mutation]
@@ -189,6 +202,7 @@ def test_the_browser_check_catches(browser, normal, tmp_path, mutation):
     assert any(re.search(expected, fault) for fault in found), found
 
 
+@pytest.mark.thorough
 def test_print_fits_on_paper(browser, page_path):
     context = browser.new_context(viewport={"width": 680, "height": 1000})
     page = context.new_page()
@@ -220,6 +234,7 @@ def test_verdict_comes_first_and_names_the_skill(study, normal):
         assert other in sentence
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("chains", [1, 4])
 def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
     """Also where one observable has fewer data, a draw is not a number, a rival is better, and there is one chain."""
@@ -249,6 +264,7 @@ def test_page_verdict_and_scores_say_the_same_numbers(undrawn, chains):
     assert f"{failed} draws failed in the solver or are not finite" in text
 
 
+@pytest.mark.thorough
 def test_solver_failures_are_named_in_the_verdict(study, undrawn):
     post = trees.make_post(prior_failures=50, failures=8)
     text = unescape(report(post, trees.make_fc(failures=20), study["test"]).html)
@@ -300,6 +316,7 @@ def test_provenance(normal):
         assert fact in normal.html
 
 
+@pytest.mark.thorough
 def test_user_text_is_escaped(study, undrawn):
     spell, names = "<script>alert(1)</script>", {"hare": "<script>alert(2)"}
 
@@ -335,6 +352,7 @@ def test_the_same_study_gives_the_same_page(study):
     assert len(pages) == 1
 
 
+@pytest.mark.thorough
 def test_without_test_data_nothing_is_scored(study, undrawn):
     page = report(study["post"], study["fc"], None).html
     assert 'id="scores"' not in page
@@ -343,6 +361,7 @@ def test_without_test_data_nothing_is_scored(study, undrawn):
     assert 'id="figure-forecast-hare"' in page
 
 
+@pytest.mark.thorough
 def test_without_a_network_there_is_no_split(study, undrawn):
     post, fc = trees.make_post(network=False, chains=1), trees.make_fc(network=False, chains=1)
     page = report(post, fc, study["test"]).html
@@ -371,6 +390,7 @@ def test_a_forecast_of_nothing_but_failures_still_reports():
     assert "No test value could be scored" in page
 
 
+@pytest.mark.thorough
 def test_one_draw_is_said_to_have_no_epistemic_uncertainty(undrawn):
     fc = trees.make_fc(chains=1, draws=1)
     page = report(trees.make_post(), fc, trees.make_data()[1]).html

@@ -112,6 +112,7 @@ def assert_same(post: xr.DataTree, expected: xr.DataTree) -> None:
 # ---- in one process
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", seldom(ENGINES, *SELDOM))
 def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     folder, post = checkpoint_of(name)
@@ -120,6 +121,7 @@ def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     assert_same(post, whole(name))
 
 
+@pytest.mark.thorough("nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-1.0")
 @pytest.mark.parametrize(
     ("name", "share"),
     [
@@ -139,6 +141,7 @@ def test_resume_gives_the_draws_of_an_uninterrupted_fit(name, share, checkpoint_
     assert [path.name for path in steps(left)] == [path.name for path in steps(folder)]
 
 
+@pytest.mark.thorough("2", "-1")
 @pytest.mark.parametrize("torn", [2, 4, -1])
 def test_a_torn_step_is_computed_again(torn, checkpoint_of, tmp_path):
     folder, _ = checkpoint_of("nuts")
@@ -150,6 +153,7 @@ def test_a_torn_step_is_computed_again(torn, checkpoint_of, tmp_path):
     assert_same(post, whole("nuts"))
 
 
+@pytest.mark.thorough("in the warm-up")
 @pytest.mark.parametrize("advances", [3, 6], ids=["in the warm-up", "while sampling"])
 def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
     """Four advances are of the warm-up."""
@@ -175,6 +179,7 @@ def test_a_fit_stopped_by_ctrl_c_goes_on(advances, tmp_path, monkeypatch):
     assert_same(bd.resume(model(), DATA, tmp_path), whole("nuts"))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["smc", "svi"])
 def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, checkpoint_of, tmp_path, monkeypatch):
     """These engines draw at the end: there is nothing to return before it, and a checkpoint goes on."""
@@ -193,6 +198,7 @@ def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, chec
     assert_same(bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY), whole(name))
 
 
+@pytest.mark.thorough
 def test_a_second_fit_in_a_folder_is_refused_while_the_first_is_at_work(tmp_path, monkeypatch):
     run, refused = FromThePrior.run, []
 
@@ -213,6 +219,7 @@ def test_a_second_fit_in_a_folder_is_refused_while_the_first_is_at_work(tmp_path
     assert_same(again(), post)
 
 
+@pytest.mark.thorough
 def test_fit_goes_on_like_resume(checkpoint_of, tmp_path):
     folder, _ = checkpoint_of("svi")
     left = copied(folder, tmp_path / "left", 3)
@@ -332,6 +339,7 @@ def test_a_run_whose_engine_holds_another_engine_is_resumed(tmp_path):
         bd.fit(model(), DATA, other, checkpoint=tmp_path, key=KEY)
 
 
+@pytest.mark.thorough
 def test_the_engine_of_a_third_party_is_resumed_where_it_is_defined(tmp_path):
     post = bd.fit(model(), DATA, FromThePrior(times=Times(2.0)), checkpoint=tmp_path, key=KEY)
     before = times_written(tmp_path)
@@ -342,6 +350,7 @@ def test_the_engine_of_a_third_party_is_resumed_where_it_is_defined(tmp_path):
     assert post.attrs["engine"] == repr(FromThePrior(times=Times(2.0)))
 
 
+@pytest.mark.thorough
 def test_the_engine_of_a_third_party_is_refused_with_advice_where_it_is_not_defined(tmp_path):
     post = bd.fit(model(), DATA, FromThePrior(), checkpoint=tmp_path, key=KEY)
     note, before = (tmp_path / "run.json").read_text(), times_written(tmp_path)
@@ -402,6 +411,7 @@ def small_run(folder, sd=3.0):
     return Run(study, folder)
 
 
+@pytest.mark.thorough
 def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     said = []
     with monkeypatch.context() as patched:

@@ -36,6 +36,19 @@ def as_users_have_it():
     jaxtyping.config.update("jaxtyping_disable", False)
 
 
+@pytest.mark.thorough(
+    "data in thousandths",
+    "replicates",
+    "scores of replicates",
+    "a single row",
+    "places outside the grid",
+    "a prior over three numbers, unchecked",
+    "a network of one name",
+    "scores of a single time",
+    "a law that asks for an unknown value",
+    "a checkpoint in a folder of other things",
+    "a checkpoint in a file",
+)
 @pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.slow if n in SLOW else ()) for n in CASES])
 def test_case(name):
     found = answer(CASES[name])

@@ -36,6 +36,7 @@ def largest_errors(solution, times):
     return [[error[:-1].max(), error[-1].max()] for error in jax.tree.leaves(off)]
 
 
+@pytest.mark.thorough
 def test_the_error_falls_with_the_fifth_power_of_the_step():
     """At the end; and in between, where a polynomial of fourth order has errors of that power."""
     times = np.append(np.linspace(0.013, 1.97, 37), END)
@@ -51,6 +52,7 @@ def test_the_error_falls_with_the_fifth_power_of_the_step():
     assert (orders > 4.5).all(), orders
 
 
+@pytest.mark.thorough
 def test_a_constant_step_far_longer_than_the_fast_time_scale_is_stable_and_accurate():
     """Prothero & Robinson (1974): the solution is cos t, whatever the stiffness."""
     stiff = diffrax.ODETerm(lambda t, y, args: -1e8 * (y - jnp.cos(t)) - jnp.sin(t))
@@ -107,6 +109,7 @@ def test_robertson_against_scipy():
     assert int(prediction.stats["steps"]) < int(implicit.stats["steps"])
 
 
+@pytest.mark.thorough
 def test_the_error_is_what_the_tolerance_asks_for():
     times = np.array([1.0, END])
     solve = jax.jit(
@@ -148,6 +151,7 @@ def test_gradients_against_differences_of_scipy():
         assert float(back[i]) == pytest.approx(sum(weights[name] @ exact[name] for name in "abc"), rel=1e-5, abs=1e-6)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("size", [pytest.param(8, marks=pytest.mark.slow), 9])
 def test_few_states_and_many(size):
     """By elimination written out, and by LAPACK: a linear equation has a matrix exponential; so has its slope."""
@@ -171,6 +175,7 @@ def test_few_states_and_many(size):
     assert float(slope) == pytest.approx((matrix @ exact).sum(), abs=1e-6)
 
 
+@pytest.mark.thorough
 def test_the_inverse_pivots_and_is_differentiable():
     rng = np.random.default_rng(0)
     matrices = rng.normal(size=(20, 5, 5)) * 10.0 ** rng.uniform(-6, 6, size=(20, 5, 1))
@@ -192,6 +197,7 @@ class Growth(bd.Module):
         return {"y": self.k * y["y"] ** 2}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("forward", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_a_batch_of_solves_that_end_after_different_steps(forward):
     """One of them never does; the others' gradients are finite, and right."""
@@ -211,6 +217,7 @@ def test_a_batch_of_solves_that_end_after_different_steps(forward):
     np.testing.assert_allclose(slopes[np.array([0, 1, 3])], (times / (1 - kt) ** 2).sum(1), rtol=1e-5)
 
 
+@pytest.mark.thorough
 def test_a_step_into_what_is_not_a_number_is_rejected():
     """y = √(1 − t): a long step ends below zero, where the equation has no value."""
     terms = diffrax.ODETerm(lambda t, y, args: jnp.where(y > 0, -0.5 / y, jnp.nan))
@@ -229,6 +236,7 @@ def test_a_step_into_what_is_not_a_number_is_rejected():
         assert float(solution.ys[-1]) == pytest.approx(0.1, abs=1e-5)
 
 
+@pytest.mark.thorough
 def test_what_is_nowhere_a_number_is_a_flag_and_no_exception():
     layer = bd.ODE(lambda t, y, u: {"y": jnp.log(-y["y"])}, {"y": 1.0}, solver="rodas5p", max_steps=50)
     prediction = eqx.filter_jit(layer)(given([0.0, 1.0]))

@@ -53,6 +53,7 @@ def found(post, subject):
     return [finding for finding in bd.diagnose(post).findings if finding.subject == subject]
 
 
+@pytest.mark.thorough
 def test_modes_are_kept_with_their_density(two_modes):
     modes = two_modes["modes"].to_dataset()
     assert dict(modes.sizes) == {"mode": 2} == {"mode": two_modes.attrs["modes"]}
@@ -64,6 +65,7 @@ def test_modes_are_kept_with_their_density(two_modes):
     assert modes["root"].attrs["path"] == "layer.root"
 
 
+@pytest.mark.thorough
 def test_each_draw_has_the_number_of_its_mode(two_modes):
     number = two_modes["sample_stats"]["mode"]
     assert number.dims == ("chain", "draw")
@@ -72,6 +74,7 @@ def test_each_draw_has_the_number_of_its_mode(two_modes):
     assert len(np.unique(number)) == 2
 
 
+@pytest.mark.thorough
 def test_chains_in_several_modes_are_named(two_modes, tmp_path):
     [finding] = found(two_modes, "modes")
     assert finding.level == "bad" == bd.diagnose(two_modes).level
@@ -87,6 +90,7 @@ def test_chains_in_several_modes_are_named(two_modes, tmp_path):
     assert found(loaded, "modes") == [finding]
 
 
+@pytest.mark.thorough
 def test_a_warm_up_that_never_settled_is_a_finding(two_modes, one_mode):
     [finding] = found(two_modes, "warm-up")
     assert finding.level == "warning"
@@ -96,6 +100,7 @@ def test_a_warm_up_that_never_settled_is_a_finding(two_modes, one_mode):
     assert found(one_mode, "warm-up") == []
 
 
+@pytest.mark.thorough
 def test_one_mode_is_no_finding(one_mode):
     assert found(one_mode, "modes") == []
     assert "mode" not in one_mode["sample_stats"]
@@ -232,6 +237,7 @@ def test_a_finding_of_the_run_is_one_of_the_diagnosis(good, findings, facts, sub
     assert diagnosis.level == next((level for level in ("bad", "warning") if level in levels), "good")
 
 
+@pytest.mark.thorough
 def test_a_warm_up_as_long_as_was_asked_for_is_no_finding():
     """Even if it never settled: chains in two modes do not agree."""
     post = bd.fit(square(dist.Normal(0.0, 2.0)), DATA, bd.NUTS(warmup=50, draws=25), key=1)
@@ -239,6 +245,7 @@ def test_a_warm_up_as_long_as_was_asked_for_is_no_finding():
     assert found(post, "warm-up") == []
 
 
+@pytest.mark.thorough
 def test_short_chains_are_judged_by_their_nested_rhat():
     post = make_post(chains=64, draws=20)
     assert any(finding.subject.startswith("R-hat") for finding in bd.diagnose(post).findings)

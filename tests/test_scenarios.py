@@ -96,6 +96,7 @@ def test_the_report_says_what_the_forcings_leave_open(post, ensemble, undrawn):
     assert "which member of the forcings comes true" in bd.report(post, ensemble).html
 
 
+@pytest.mark.thorough
 def test_variance_between_groups_is_unbiased():
     rng = np.random.default_rng(1)
     group = np.repeat(np.arange(6), 4)
@@ -137,6 +138,7 @@ def test_refuses_more_members_than_draws(post):
         bd.forecast(MODEL, post, rain(np.zeros((5, 121)), members=True))
 
 
+@pytest.mark.thorough
 def test_an_ensemble_for_each_member_of_a_population(amounts):
     """Rain that differs between sites, in several futures: each draw has one future of all sites."""
     step = bd.Difference(

@@ -52,6 +52,7 @@ class TestClosedForms:
         # E|x - y| has at most the standard deviation of x; four standard errors of the mean.
         return abs(scores["crps"] - exact) / (4 * SCALE / np.sqrt(DRAWS * TIMES))
 
+    @pytest.mark.thorough
     def test_crps(self):
         assert self.crps_error(1.0) < 1
         assert self.crps_error(1.2) > 1

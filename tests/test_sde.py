@@ -87,6 +87,7 @@ class TestStrongOrder:
 
     finest, factors = 512, (1, 2, 4, 8)
 
+    @pytest.mark.thorough
     def test_geometric_brownian_motion(self):
         fine = normals(2000, self.finest)
         motion = fine.sum(1) / math.sqrt(self.finest)
@@ -109,6 +110,7 @@ class TestStrongOrder:
         errors = [np.abs(ends(reversion, coarser(fine, f), end) - exact).mean() for f in self.factors]
         assert order(errors) == pytest.approx(1, abs=0.1)
 
+    @pytest.mark.thorough
     def test_without_noise_it_is_heun(self):
         """x' = -0.9 t x, from t = 1."""
         errors = []
@@ -119,6 +121,7 @@ class TestStrongOrder:
             errors.append(abs(float(last) - 2 * math.exp(-0.45 * 8)))
         assert order(errors) == pytest.approx(2, abs=0.1)
 
+    @pytest.mark.thorough
     def test_weak_order_for_additive_noise(self):
         """The last state is linear in the increments, so their squared coefficients add up to its variance."""
         exact = 0.36 * (1 - math.exp(-2 * 1.5 * 2)) / 3
@@ -138,6 +141,7 @@ class TestAgainstDiffrax:
     def motion(self, path):
         return jnp.concatenate([jnp.zeros(1), jnp.cumsum(jnp.asarray(path))]) * math.sqrt(self.end / self.steps)
 
+    @pytest.mark.thorough
     def test_heun_for_additive_noise(self):
         path = normals(self.steps)
         terms = diffrax.MultiTerm(
@@ -153,6 +157,7 @@ class TestAgainstDiffrax:
         ours = reversion(path, self.steps)(at(self.ts))
         np.testing.assert_allclose(ours.values["x"], theirs.ys, atol=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_milstein_for_diagonal_noise(self):
         path, h = normals(2, self.steps), self.end / self.steps
         gains = np.array([0.8, -0.3])
@@ -248,6 +253,7 @@ class TestGradients:
         )
         return jnp.sum(jnp.sin(layer(self.inputs if inputs is None else inputs).values["sum"]))
 
+    @pytest.mark.thorough
     def test_against_finite_differences(self):
         check_grads(jax.jit(self.loss), (self.values,), order=1, modes=("fwd", "rev"), atol=1e-6, rtol=1e-6, eps=1e-5)
 
@@ -262,6 +268,7 @@ class TestGradients:
             np.testing.assert_allclose(reverse[name][0], alone[name], atol=1e-12)
         assert np.abs(alone["path"]).min() > 0
 
+    @pytest.mark.thorough
     def test_traced_times(self):
         traced = jax.jit(lambda given: self.loss(self.values, given))(self.inputs)
         known = jax.jit(lambda: self.loss(self.values))()
@@ -275,6 +282,7 @@ class TestTimes:
         middle = predicted(layer, [0.25 + 0.25 / 4, 2.0]).values["x"][0]
         assert float(middle) == pytest.approx(float(0.75 * left + 0.25 * right), abs=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_only_the_steps_that_are_needed(self):
         path = normals(8)
         layer = reversion(path, 8)
@@ -456,6 +464,7 @@ class TestInsideAModel:
         bd.NormalNoise(NOISE),
     )
 
+    @pytest.mark.thorough
     def test_gradient_of_the_log_density(self):
         problem = pose(self.model, observed())
         position = problem.prior(1, key=jax.random.key(0))[0]

@@ -40,6 +40,7 @@ def rows():
 class TestArguments:
     """JAX sorts the keys of a dict whenever it maps a tree."""
 
+    @pytest.mark.thorough
     def test_keep_their_places(self):
         leaf = bd.dependent(dist.Beta, dist.LogNormal(0.0, 0.1), 50.0)  # concentration1, then concentration0
         drawn = draw_prior(line(leaf), 2000, key=jax.random.key(0))["layer.function.slope"]
@@ -57,6 +58,7 @@ class TestArguments:
         assert problem.dimension == 4
         assert np.isfinite(problem.log_density(jnp.zeros(4)))
 
+    @pytest.mark.thorough
     def test_need_not_allow_ones(self):
         factor = dist.LKJCholesky(3, 1.0)
         leaf = bd.dependent(lambda f: dist.MultivariateNormal(jnp.zeros(3), scale_tril=f), factor)
@@ -119,6 +121,7 @@ class TestSensitivities:
         assert (found["k"].places, found["k"].within) == ((), ("layer.vector_field.science.rate",))
         assert "in layer.vector_field.science.rate" in str(bd.describe(corrected(2 * k)))
 
+    @pytest.mark.thorough("<lambda>0")
     @pytest.mark.parametrize(
         "make", [lambda k: k, lambda k: k / 2, lambda k: bd.dependent(jnp.exp, dist.Normal(-0.7, 0.3))]
     )
@@ -131,6 +134,7 @@ class TestSensitivities:
         y = {"y": jnp.asarray(1.7)}
         assert realised(0.0, y, {})["y"] == pytest.approx(float(realised.science(0.0, y, {})["y"]), rel=1e-6)
 
+    @pytest.mark.thorough
     def test_confounding_moves_what_numbers_are_worked_out_of(self):
         k = bd.shared(dist.LogNormal(0.0, 0.3), "k")
         network = bd.Network.mlp(("t",), ("y",), width=2)
@@ -195,6 +199,7 @@ class Both(bd.Module):
 
 
 class TestObserve:
+    @pytest.mark.thorough("Leaking-flow-1.0", "Leaking-flow-2.0", "Store-level-4.0")
     @pytest.mark.parametrize(
         ("equations", "observe", "first"),
         [

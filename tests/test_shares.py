@@ -50,6 +50,7 @@ def test_of_independent_groups(independent, name):
     assert parts.attrs["share_error"] == pytest.approx(4000**-0.5)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("correlation", [0.8, pytest.param(-0.6, marks=pytest.mark.slow)])
 def test_of_correlated_groups(model, correlation):
     _, parts = decomposed(model, *numbers(2, correlation))
@@ -57,6 +58,7 @@ def test_of_correlated_groups(model, correlation):
         assert_shares(parts, name, *truths)
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_told_is_unknown(model):
     """Groups that hang together by a square: no pairs can be made by a regression, and the parts say so."""
     s, e = numbers(3)
@@ -70,6 +72,7 @@ def test_what_cannot_be_told_is_unknown(model):
     assert float(of["science_least"]) / float(of["epistemic"]) == pytest.approx(0.9, abs=ERROR)
 
 
+@pytest.mark.thorough
 def test_exchanged_draws_that_fail_tell_nothing(independent):
     fc, _ = independent
     broken = fc.copy(deep=True)
@@ -82,6 +85,7 @@ def test_exchanged_draws_that_fail_tell_nothing(independent):
     assert np.isfinite(bd.decompose(few)["science"]).all()
 
 
+@pytest.mark.thorough
 def test_few_draws_are_not_exchanged(model):
     fc, parts = decomposed(model, *numbers(4, draws=24))
     assert "exchanged_mean" not in fc.children
@@ -89,6 +93,7 @@ def test_few_draws_are_not_exchanged(model):
     assert np.isfinite(parts["science_least"]).all()
 
 
+@pytest.mark.thorough
 def test_nothing_is_exchanged_before_someone_looks(model, monkeypatch, tmp_path):
     """Not for a score; then once, and a file, a copy and a pickle hold the numbers."""
     asked = []
@@ -107,6 +112,7 @@ def test_nothing_is_exchanged_before_someone_looks(model, monkeypatch, tmp_path)
         xr.testing.assert_equal(other["exchanged_mean"].to_dataset(), fc["exchanged_mean"].to_dataset())
 
 
+@pytest.mark.thorough
 def test_other_draws_keep_one_group_and_nothing_else(model, monkeypatch):
     monkeypatch.setattr(_exchange, "MOST", 300)
     fc, _ = decomposed(model, *numbers(5))

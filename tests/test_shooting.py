@@ -60,6 +60,7 @@ def sparse(truth):
 
 
 class TestSegments:
+    @pytest.mark.thorough
     @pytest.mark.parametrize("times", [SPARSE, pytest.param(DENSE, marks=pytest.mark.slow)], ids=["sparse", "dense"])
     def test_true_states_give_the_true_solution(self, truth, sparse, times):
         layer, prediction = sparse
@@ -72,6 +73,7 @@ class TestSegments:
             assert gap.shape == KNOTS.shape
             assert float(jnp.max(jnp.abs(gap))) < 40 * 100 * 1e-8 / 0.1
 
+    @pytest.mark.thorough
     def test_other_states_give_segments_of_their_own(self, truth):
         knots = np.array([0.7, 1.5, 2.0])
         times = np.array([0.0, 0.35, 0.7, 1.0, 1.5, 1.9, 2.0, 2.9])
@@ -105,6 +107,7 @@ class TestSegments:
         assert prediction.values["y"].tolist() == [1, 1, 5, 5, 7, 7]
         assert prediction.mismatches["y at knots"].tolist() == [-8.0, -4.0]
 
+    @pytest.mark.thorough
     def test_a_knot_after_the_end_has_no_say(self):
         still = bd.ODE(lambda t, y, u: {"y": jnp.zeros(())}, {"y": 1.0}, start=0.0)
         layer = MultipleShooting(still, (1.0, 2.0, 3.0), {"y": np.array([5.0, 7.0, 9.0])}, 0.5)
@@ -151,6 +154,7 @@ class TestGradients:
         assert abs(bounded) < 1e4
         assert abs(exploded) > 1e6
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize("mode", [pytest.param("forward", marks=pytest.mark.slow), "reverse"])
     def test_against_differences(self, truth, mode):
         inputs, states = given(SPARSE[:3]), truth(KNOTS[:5])
@@ -216,6 +220,7 @@ class TestWhatTheOdeHas:
         np.testing.assert_allclose(prediction.values["a"], [0.5, 5.5, 9.5], atol=1e-6)
         np.testing.assert_allclose(prediction.mismatches["v at knots"], [[0.0, -2.0], [0.0, -1.5]], atol=1e-5)
 
+    @pytest.mark.thorough
     def test_a_forecast_goes_on(self):
         grow = bd.ODE(lambda t, y, u: {"y": y["y"]}, {"y": 1.0}, start=0.0, rtol=1e-8, atol=1e-8)
         layer = MultipleShooting(grow, (1.0,), {"y": np.array([2.0])}, 0.1)
@@ -251,6 +256,7 @@ class TestAKnotAtTheEnd:
     def decay(self, **options):
         return bd.ODE(lambda t, y, u: {"y": -0.5 * y["y"]}, {"y": 1.0}, start=0.0, **options)
 
+    @pytest.mark.thorough
     def test_counts_its_gap(self):
         layer = MultipleShooting(self.decay(), (1.0, 2.0), {"y": jnp.asarray([10.0, 77.0])}, 0.1)
         prediction = predicted(layer, np.array([0.0, 1.0, 1.5, 2.0]))
@@ -258,6 +264,7 @@ class TestAKnotAtTheEnd:
         gaps = (np.exp(-0.5) - 10) / 0.1, (10 * np.exp(-0.5) - 77) / 0.1
         np.testing.assert_allclose(prediction.mismatches["y at knots"], gaps, rtol=1e-5)
 
+    @pytest.mark.thorough
     def test_a_jump_there_acts_before_it(self):
         ode = self.decay(jumps=Jump(2.0, {"y": 1.0}))
         prediction = predicted(MultipleShooting(ode, (2.0,), {"y": jnp.asarray([5.0])}, 1.0), np.array([1.0, 2.0]))

@@ -48,6 +48,7 @@ def conjugate(tmp_path_factory):
     return drawn
 
 
+@pytest.mark.thorough("hamiltonian")
 @pytest.mark.parametrize("moves", ENGINES)
 def test_a_conjugate_posterior_and_its_evidence(moves, conjugate):
     samples, _ = conjugate(moves)
@@ -76,6 +77,7 @@ def two_modes():
     return above / (above + below), np.log(above + below)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("moves", seldom(["walk", "hamiltonian"], "hamiltonian"))
 def test_two_modes_get_their_weights(moves):
     y = jnp.array([2.0, 2.2, 1.9])
@@ -89,6 +91,7 @@ def test_two_modes_get_their_weights(moves):
     assert abs(samples.facts["log_evidence"] - log_evidence) < 4 * samples.facts["log_evidence_se"]
 
 
+@pytest.mark.thorough
 def test_particles_where_the_solver_fails_have_no_weight():
     """A normal cut at 1: three of twenty live, and the evidence is their share."""
 
@@ -117,6 +120,7 @@ def test_the_increment_meets_the_effective_sample_size():
     assert _tempering.next_increment(1e-3 * log_likelihood, 0.25, 0.5) == 0.25
 
 
+@pytest.mark.thorough
 def test_the_metric_is_the_weighted_covariance():
     rng = np.random.default_rng(0)
     covariance = np.array([[2.0, 0.6], [0.6, 0.5]])

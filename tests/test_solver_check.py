@@ -116,6 +116,7 @@ def test_draws_that_were_resampled_before_say_nothing_against_the_solver():
     assert 0.45 < check_solver(loose(1e-6), post, correct=True)["solver_check"].attrs["pareto_k"] < 0.7
 
 
+@pytest.mark.thorough
 def test_a_coarse_solver_is_seen(coarse):
     before = coarse.copy(deep=True)
     checked = check_solver(loose(1e-2), coarse, draws=150)
@@ -140,6 +141,7 @@ def test_a_coarse_solver_is_seen(coarse):
     assert "solver_check" not in coarse.children
 
 
+@pytest.mark.thorough
 def test_a_failing_solve_is_counted_and_has_no_weight(coarse, tmp_path):
     broken = coarse.copy(deep=True)
     broken["posterior"]["rate"][0, 0] = -1e30
@@ -151,6 +153,7 @@ def test_a_failing_solve_is_counted_and_has_no_weight(coarse, tmp_path):
     xr.testing.assert_identical(loaded["solver_check"].to_dataset(), checked["solver_check"].to_dataset())
 
 
+@pytest.mark.thorough
 def test_weights_correct_a_coarse_solver(coarse):
     coarse = coarse.copy(deep=True)
     coarse["vector_field"] = xr.DataTree(-5.0 * coarse["posterior"].to_dataset())
@@ -189,6 +192,7 @@ def test_weights_correct_a_coarse_solver_of_an_equation():
     np.testing.assert_allclose(corrected["conditional_mean"]["y"], exact, atol=2e-3)
 
 
+@pytest.mark.thorough
 def test_far_too_coarse_a_solver_is_not_corrected():
     far = with_noise(loose(1e-1), 1e-4)
     post = bd.fit(far, data(1e-4), Quadrature(), key=1)
@@ -201,6 +205,7 @@ def in_order(values, order):
     return values.reshape(-1, *values.shape[2:])[order].reshape(values.shape)
 
 
+@pytest.mark.thorough
 def test_chains_that_disagree_are_not_corrected(coarse):
     """The same draws, but each chain has a quarter of the posterior."""
     apart, order = coarse.copy(), np.argsort(coarse["posterior"]["rate"].values, axis=None)
@@ -213,6 +218,7 @@ def test_chains_that_disagree_are_not_corrected(coarse):
     assert "solver_check" in check_solver(loose(1e-2), apart).children
 
 
+@pytest.mark.thorough
 def test_a_parameter_that_never_moves_says_nothing_of_agreement(coarse):
     """As the corner of a Cholesky factor; R-hat is not defined there."""
     still, apart = coarse.copy(), coarse.copy()
@@ -224,6 +230,7 @@ def test_a_parameter_that_never_moves_says_nothing_of_agreement(coarse):
     assert _largest_rhat(apart) > 1.1
 
 
+@pytest.mark.thorough
 def test_the_halves_of_a_single_chain_are_compared(coarse):
     first = coarse["posterior"].to_dataset().isel(chain=[0])
     ordered = first.isel(draw=np.argsort(first["rate"].values[0]))
@@ -273,6 +280,7 @@ class Line(Curve):
         return self.slope * times
 
 
+@pytest.mark.thorough
 def test_what_cannot_be_checked_is_refused(coarse):
     with pytest.raises(ModelError, match="nothing in the model has tolerances"):
         tightened(bd.Model(Line(slope=dist.Normal(0.0, 1.0)), bd.NormalNoise(1.0)))

@@ -94,6 +94,7 @@ class TestOperators:
 
 
 class TestSpectral:
+    @pytest.mark.thorough
     def test_burgers_by_cole_and_hopf(self):
         r"""$u = -2\nu\,\partial_x\log\varphi$ where φ solves the heat equation."""
         nu, x = 0.1, jnp.asarray(Grid(x=(0.0, LAP, 64)).centres("x"))
@@ -120,6 +121,7 @@ class TestSpectral:
         exact = size * (np.exp(rates[0]) * np.cos(0.5 * x) + np.exp(rates[1]) * np.cos(1.5 * x))
         np.testing.assert_allclose(found, exact, atol=size * 1e-4)
 
+    @pytest.mark.thorough
     def test_two_dimensions_and_a_reaction(self):
         """A wave that is carried, spreads and decays; the other field only grows."""
         speed = {"x": 1.0, "y": -2.0}
@@ -196,6 +198,7 @@ class TestFlow:
         assert float(enstrophy(BOX, vorticity)) == pytest.approx(64 / 8)
         assert float(energy(BOX, vorticity)) == pytest.approx(1.0)  # enstrophy / k²
 
+    @pytest.mark.thorough
     def test_spectrum_of_a_random_flow(self):
         wanted = lambda k: k**2 * jnp.exp(-k)  # noqa: E731
         field = random_vorticity(BOX, wanted, key=jax.random.key(2))
@@ -209,6 +212,7 @@ class TestFlow:
         other = random_vorticity(BOX, wanted, key=jax.random.key(3))
         assert np.abs(field - other).max() > 0.1
 
+    @pytest.mark.thorough
     def test_coarsen(self):
         fine, coarse = (Grid(x=(-1.0, LAP - 1, n), y=(0.0, LAP / 2, n)) for n in (64, 24))
         short = over(fine, lambda x, y: jnp.sin(13 * x) + jnp.cos(26 * y))
@@ -238,6 +242,7 @@ class TestVorticity:
         rate = Vorticity(BOX, 0.3, force, drag=0.7)(2.0, {"vorticity": over(BOX, omega)}, {})["vorticity"]
         np.testing.assert_allclose(rate, over(BOX, exact), atol=ROUND_OFF)
 
+    @pytest.mark.thorough
     def test_taylor_and_green_vortices_decay(self):
         r"""$\omega = 2\cos x\cos y\,e^{-2\nu t}$, to the accuracy of the time steps on a grid of 12²."""
         grid = Grid(x=(0.0, LAP, 12), y=(0.0, LAP, 12))
@@ -246,6 +251,7 @@ class TestVorticity:
         exact = start * np.exp(-2 * 0.05 * times)[:, None, None]
         np.testing.assert_allclose(found, exact, atol=100 * FINE["rtol"])
 
+    @pytest.mark.thorough
     def test_without_viscosity_energy_and_enstrophy_stay(self):
         flow = turbulence(BOX)
         moved = float(jnp.mean(jnp.abs(flow * rates(Vorticity(BOX, 0.0), flow))))
@@ -285,6 +291,7 @@ class TestVorticity:
         assert abs(rate.mean()) < ROUND_OFF * np.abs(rate).max()
         assert change(energy, law, flow) < -1e-3
 
+    @pytest.mark.thorough
     def test_energy_lost_to_a_closure(self):
         r"""The mean of $\nu_e |S|^2$, by parts; the width of the spectrum makes products of three exact too."""
         grid = Grid(x=(0.0, LAP, 32), y=(0.0, LAP, 32))

@@ -110,6 +110,7 @@ ENGINES = {
 }
 
 
+@pytest.mark.thorough("Laplace", "anchored")
 @pytest.mark.parametrize("name", seldom(ENGINES, "both"))
 def test_engines_say_how_their_draws_spread_on_a_conjugate_line(line, name):
     engine, level, words = ENGINES[name]
@@ -137,6 +138,7 @@ def spread_finding(diagnosis):
     return finding
 
 
+@pytest.mark.thorough
 def test_held_out_data_show_a_spread_only_where_they_could_refute_it():
     """Where noise is most of the forecast, they hold as many whatever the draws do."""
     post, fc, test = forecast(np.random.default_rng(0), 1.0, NOISE)

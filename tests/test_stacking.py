@@ -41,6 +41,7 @@ def test_weights_are_the_shares_of_what_the_chains_predict(mixture):
     assert ((mean < 3).mean(axis=1) > 0.6).all()  # every chain of the result is a mixture
 
 
+@pytest.mark.thorough
 def test_a_group_keeps_its_rows_together(mixture):
     before = apart([0.0, 6.0], mixture)
     post = bd.stack(before, key=3)
@@ -49,6 +50,7 @@ def test_a_group_keeps_its_rows_together(mixture):
     xr.testing.assert_identical(post["observed_data"].to_dataset(), before["observed_data"].to_dataset())
 
 
+@pytest.mark.thorough
 def test_the_verdict_says_that_it_is_no_posterior(mixture):
     verdict = bd.diagnose(bd.stack(apart([0.0, 6.0], mixture)))
     assert verdict.level == "warning"

@@ -58,6 +58,7 @@ def closed_form(p):
 class TestChemostat:
     inputs = given(d=DILUTION)
 
+    @pytest.mark.thorough
     def test_values_and_gradients(self):
         weights = np.random.default_rng(0).normal(size=4)
 
@@ -86,6 +87,7 @@ class TestChemostat:
         np.testing.assert_allclose(washed_out.values["x"], 0, atol=ALGEBRA)
         np.testing.assert_allclose(washed_out.values["s"], FED, atol=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_observe(self):
         class Ratio(bd.Module):
             gain: bd.Scalar
@@ -120,6 +122,7 @@ class TestWhichOneIsFound:
         """y' = y (1 - y) - h has the stable state (1 + sqrt(1 - 4 h)) / 2 and an unstable one."""
         return solve(SteadyState(Harvested(jnp.asarray(harvest)), {"y": jnp.asarray(guess)}), given("time", 1))
 
+    @pytest.mark.thorough("0.12")
     @pytest.mark.parametrize("guess", [0.12, 0.5, 30.0])
     def test_the_one_that_attracts(self, guess):
         prediction = self.harvested(guess)
@@ -130,12 +133,14 @@ class TestWhichOneIsFound:
         """Newton's method alone would stay at zero."""
         assert float(self.harvested(1e-9, harvest=0.0).values["y"][0]) == pytest.approx(1.0, abs=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_the_guess_selects(self):
         bistable = lambda t, y, u: {"y": y["y"] - y["y"] ** 3}  # noqa: E731
         for guess, expected in ((0.1, 1.0), (-0.1, -1.0)):
             values = solve(SteadyState(bistable, {"y": jnp.asarray(guess)}), given("time", 1)).values["y"]
             assert float(values[0]) == pytest.approx(expected, abs=ALGEBRA)
 
+    @pytest.mark.thorough("1e-09")
     @pytest.mark.parametrize("rate", [1e-9, 1.0, 1e9])
     def test_whatever_the_unit_of_time(self, rate):
         prediction = solve(SteadyState(Relaxing(jnp.asarray(rate)), {"y": 1.0}), given("time", 1))
@@ -166,6 +171,7 @@ REVERSE = ("it leaves where rates exist", "there is none", "a total is conserved
 
 
 class TestFailure:
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("reason", "reverse"),
         [

@@ -30,6 +30,7 @@ def whole():
     return model, post, data, bd.forecast(model, post, data, key=3)
 
 
+@pytest.mark.thorough
 def test_in_a_file_it_is_what_it_is_in_memory(whole, tmp_path, monkeypatch):
     model, post, data, fc = whole
     monkeypatch.setattr(_predictive, "_LARGEST_CHUNK", 50)  # a chunk of 50 crosses the ends of chains of 70
@@ -45,6 +46,7 @@ def test_in_a_file_it_is_what_it_is_in_memory(whole, tmp_path, monkeypatch):
     assert [file.name for file in path.parent.iterdir()] == ["forecast.nc"]
 
 
+@pytest.mark.thorough
 def test_read_block_by_block_it_says_the_same(whole, tmp_path, monkeypatch):
     model, post, data, fc = whole
     scores, transform, parts = bd.score(fc, data), bd.pit(fc, data), bd.decompose(fc)
@@ -57,6 +59,7 @@ def test_read_block_by_block_it_says_the_same(whole, tmp_path, monkeypatch):
     np.testing.assert_allclose(bd.score(filed, few), bd.score(fc, few))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("chains", [True, False])
 @pytest.mark.parametrize("noise", [bd.NormalNoise(0.5), BinomialNoise(5), MixedNoise()])
 def test_the_noise_and_repeated_members_are_in_the_file_too(noise, chains, tmp_path, monkeypatch):
@@ -92,6 +95,7 @@ def test_whether_numbers_are_whole_is_asked_of_all_blocks(monkeypatch):
     assert bd.score(fc, whole).attrs == of_counts.attrs
 
 
+@pytest.mark.thorough
 def test_a_bit_that_has_changed_in_the_file_is_seen(whole, tmp_path):
     model, post, data, _ = whole
     path = tmp_path / "forecast.nc"
@@ -111,6 +115,7 @@ def test_blocks_make_up_the_whole_in_its_order():
         assert np.concatenate([part.ravel() for part in parts]).tolist() == values.ravel().tolist()
 
 
+@pytest.mark.thorough
 def test_a_disk_with_too_little_room_is_refused_first(whole, tmp_path, monkeypatch):
     model, post, data, _ = whole
     monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(1, 1, 1000))
@@ -128,6 +133,7 @@ def traced_peak(step):
         tracemalloc.stop()
 
 
+@pytest.mark.thorough
 def test_no_step_holds_all_draws(tmp_path, monkeypatch):
     """Not even those of one group: the same in large is a slow test."""
     model, post, data = posed(times=3000, draws=400)

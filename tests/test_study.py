@@ -54,6 +54,7 @@ def refuse_constants(name: str) -> None:
 # ---- a run
 
 
+@pytest.mark.thorough
 def test_a_run_fills_its_folder(ran):
     run, said = ran
     assert set(contents(run.folder)) == {
@@ -103,6 +104,7 @@ def test_the_forecast_covers_training_and_test_times(ran):
     assert np.isin(run.study.data["time"].values, fc["predictions"]["time"].values).all()
 
 
+@pytest.mark.thorough
 def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
     run, _ = ran
     before, said = contents(run.folder), []
@@ -115,6 +117,7 @@ def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
         assert after[name] == before[name], name
 
 
+@pytest.mark.thorough
 def test_what_killed_writes_left_goes_at_the_next_start(ran, tmp_path, monkeypatch):
     folder = shutil.copytree(ran[0].folder, tmp_path / "run")
     before = contents(folder)
@@ -184,6 +187,7 @@ def test_names_that_differ_in_how_an_accent_is_written_are_refused():
         dataclasses.replace(study, rivals={"h\u00e9": rival, "he\u0301": rival})
 
 
+@pytest.mark.thorough("<lambda>-4-key 3", "<lambda>-3-study decay", "<lambda>-3-data_sha256")
 @pytest.mark.parametrize(
     ("change", "key", "named"),
     [
@@ -209,6 +213,7 @@ def test_data_that_no_model_looks_at_do_not_count(ran):
     Run(dataclasses.replace(run.study, data=wider), run.folder).claim(3)
 
 
+@pytest.mark.thorough
 def test_a_torn_note_is_named(ran, tmp_path):
     (tmp_path / "study.json").write_text('{"study": "dec')
     with pytest.raises(ReadError, match=r"study.json is torn"):
@@ -232,6 +237,7 @@ def no_fit(*_, **__):
     pytest.fail("a fit began")
 
 
+@pytest.mark.thorough
 def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
     rival = bd.Model(small_study.model().layer, bd.PoissonNoise())
@@ -241,6 +247,7 @@ def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path,
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
     study = dataclasses.replace(quick_study.study(), derived=lambda model: {"half_life": model.layer.nothing})
@@ -249,6 +256,7 @@ def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.thorough
 def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
     given = {}
     monkeypatch.setattr(
@@ -260,6 +268,7 @@ def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
     np.testing.assert_allclose(given["half_life"].values, 0.5 / rate, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_gap_in_the_future_of_a_forcing_is_refused_before_any_fit(tmp_path, monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
     study = small_study.study()
@@ -298,6 +307,7 @@ def test_future_times():
     assert future_times(small_study.study(), 0.9, 0.1).size == 19  # neither 0 nor what rounding makes of it twice
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_fit(monkeypatch):
     monkeypatch.setattr(study_module, "fit", no_fit)
@@ -319,6 +329,7 @@ def test_a_missing_posterior_is_named(ran, tmp_path):
         Run(ran[0].study, tmp_path).fitted()
 
 
+@pytest.mark.thorough
 def test_a_torn_posterior_stops_a_second_run(ran, tmp_path, monkeypatch):
     """It may hold what somebody wants to rescue: it is not written over."""
     monkeypatch.setattr(study_module, "fit", no_fit)
@@ -344,6 +355,7 @@ for limit in map(int, sys.argv[3:]):
 """
 
 
+@pytest.mark.thorough
 def test_a_file_that_cannot_grow_leaves_nothing_behind(ran, tmp_path):
     """A limit on the size of files fails in the middle of writing, as a full disk does."""
     source, target = ran[0].folder / "posterior.nc", tmp_path / "posterior.nc"
@@ -409,6 +421,7 @@ def tiny_disk(folder: Path, size: str):
         subprocess.run(["umount", "-l", folder], check=True)
 
 
+@pytest.mark.thorough
 def test_draws_find_a_refuge_where_the_disk_is_full(ran, post, tmp_path, refuges, monkeypatch):
     monkeypatch.setattr(study_module, "fit", lambda *_, **__: post)
     with tiny_disk(tmp_path / "disk", "32k") as disk:
@@ -418,6 +431,7 @@ def test_draws_find_a_refuge_where_the_disk_is_full(ran, post, tmp_path, refuges
         assert set(contents(disk)) == {"run/study.json"}
 
 
+@pytest.mark.thorough
 def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
     """The fits are whole, the new forecast is larger than what room there is."""
     whole = contents(ran[0].folder)
@@ -432,6 +446,7 @@ def test_a_full_disk_after_the_fit_leaves_the_older_forecast(ran, tmp_path):
 # ---- interruption, as far as it needs no signal (the command line's tests send one)
 
 
+@pytest.mark.thorough
 def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
     folder, (rival,) = shutil.copytree(ran[0].folder, tmp_path / "run"), ran[0].study.rivals
     (folder / rival / "posterior.nc").unlink()

@@ -66,6 +66,7 @@ def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     np.testing.assert_allclose(covariance, CONJUGATE.covariance, atol=0.03 * CONJUGATE.covariance.max())
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "problem",
     [
@@ -90,6 +91,7 @@ def test_modes_that_the_guide_does_not_reach_are_counted():
         assert svi._missed(proposals, found) == missed
 
 
+@pytest.mark.thorough
 def test_draws_stay_where_the_solver_succeeds():
     """A sixth of a normal fails: the rest is a truncated normal, of which the guide covers the whole."""
 
@@ -109,6 +111,7 @@ def test_draws_stay_where_the_solver_succeeds():
     assert abs(facts["log_evidence"] - np.log(norm.cdf(1.0))) < 4 * facts["log_evidence_se"]
 
 
+@pytest.mark.thorough
 def test_a_run_taken_up_again_gives_the_same_draws(tmp_path):
     engine = SVI(guide="low_rank", steps=600, draws=100)
     whole = run(CONJUGATE.problem, engine, journal=Journal(tmp_path))
@@ -153,6 +156,7 @@ class Level(Curve):
         return self.level + 0.0 * times
 
 
+@pytest.mark.thorough
 def test_a_constant_state_seen_with_known_noise():
     """Through the model and the DataTree."""
     y = 2.0 + 0.5 * np.random.default_rng(0).normal(size=12)

@@ -14,6 +14,7 @@ def data(shared_file, monkeypatch):
     monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/pk/theo_sd.csv").parents[1]))
 
 
+@pytest.mark.thorough
 def test_the_first_eight_hours_of_all_are_fitted():
     study = theophylline.study()
     study.refuse_bad_input()
@@ -23,6 +24,7 @@ def test_the_first_eight_hours_of_all_are_fitted():
     assert counts == [96, 36] and float(study.test["time"].min()) > 8.0
 
 
+@pytest.mark.thorough
 def test_a_forecast_of_the_first_draw_is_the_closed_form():
     rows = theophylline.records()
     chosen = [3.0, 9.0]

@@ -62,6 +62,7 @@ class TestNoise:
         with pytest.raises(ModelError, match=r"HurdleNoise cannot be around Censored: put bd\.Censored around"):
             bd.HurdleNoise(bd.Censored(bd.LogNormalNoise(0.5), below=0.1), 0.3)
 
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         "process",
         [
@@ -122,6 +123,7 @@ class TestTables:
     def layer(given):
         return bd.Compartments(bd.population(dist.LogNormal(0.0, 1.0), 0.3), 10.0, doses=given)
 
+    @pytest.mark.thorough
     def test_names_stay_names(self, path):
         data, given = bd.from_table(path, "conc", subject="id"), bd.doses(path, into="central", subject="id")
         assert data["subject"].values.tolist() == list(given.members) == ["Ann", "Bo"]
@@ -149,6 +151,7 @@ class TestTables:
         given = bd.doses(path, into="central")
         assert bd.Each(self.layer(given), ["Ann", "Bo"]).members == ("Ann", "Bo") and given.members == ()
 
+    @pytest.mark.thorough
     def test_on_dates_it_must_be_said_since_when_doses_count(self, path):
         path.write_text("time,amt\n0,100\n")
         data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 5))}, {"time": DATES})
@@ -176,6 +179,7 @@ class TestTables:
         with pytest.raises(ModelError, match="the table of doses begins at 0, before the solve does at 1"):
             check_data(bd.Model(ode, bd.NormalNoise(0.1)), data)
 
+    @pytest.mark.thorough
     def test_formulas_and_compartments_are_worked_out_at_own_times_too(self, path):
         data = bd.from_table(path, "conc", subject="id")  # Bo has no value at the first time
         given = bd.doses(path, into="central", subject="id")
@@ -208,6 +212,7 @@ class Decay(bd.Module):
 class TestForecasts:
     NOISE = bd.NormalNoise(0.1)
 
+    @pytest.mark.thorough
     def test_names_through_a_file_and_back(self, tmp_path):
         data = lines()
         model = each(self.NOISE)
@@ -221,6 +226,7 @@ class TestForecasts:
         with pytest.raises(MismatchError, match="forecast at other places 'subject'"):
             bd.score(fc, data)
 
+    @pytest.mark.thorough
     def test_scores_are_of_the_members_that_are_forecast(self):
         data = lines()
         model, asked = each(self.NOISE), ["Cy", "Ann"]
@@ -228,6 +234,7 @@ class TestForecasts:
         pd.testing.assert_frame_equal(bd.score(fc, data), bd.score(fc, data.sel(subject=asked)))
         assert bd.pit(fc, data)["y"]["subject"].values.tolist() == asked
 
+    @pytest.mark.thorough
     def test_forcings_that_become_those_of_each_member(self):
         """The span that was fitted ends where the forcing of one that the fit has seen is another."""
         data = lines(x=("time", TIMES))
@@ -323,6 +330,7 @@ class TestForecasts:
         assert bd.plots.plot_forecast(one, data.sel(subject="Bo"), None, "y")
         assert forecast_cards(one, data.sel(subject="Bo"), None, ["y"])  # and so does a report of one
 
+    @pytest.mark.thorough
     def test_figures_tell_censored_data_from_those_that_were_seen(self):
         codes = np.zeros((5, 3))
         codes[1, 0], codes[2, 0] = 1.0, -1.0

@@ -56,6 +56,7 @@ def test_noise_and_prior_move_it(engine):
     assert epistemic(engine, prior=1e3) > 1.2 * before
 
 
+@pytest.mark.thorough
 def test_it_is_what_is_reported():
     model, data = posed()
     post = bd.fit(model, data, ENGINES["Laplace"], key=0, progress=False)

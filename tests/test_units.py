@@ -126,6 +126,7 @@ def lake(flow="m^3/s", inlet="g/m3", kind=Inflow):
 
 
 class TestEquations:
+    @pytest.mark.thorough
     def test_a_rate_a_day_is_refused_against_hours(self):
         with pytest.raises(ModelError, match=r"rate 1/day.*time hour.*'y' comes out 24 times as large") as refused:
             bd.fit(model("1/day"), data("hour"))
@@ -271,6 +272,7 @@ class TestNames:
 
     STATE, RATE = {"y": 3.0}, dist.LogNormal(0.0, 0.3)
 
+    @pytest.mark.thorough
     def test_of_states_that_are_observed_as_something_else(self):
         def halved(t, y, u):
             return {"z": y["y"] / 2}
@@ -298,6 +300,7 @@ class TestNames:
             held = data().rename(y=name)
             check_data(bd.Model(layer, {name: bd.NormalNoise(self.RATE)}), held)
 
+    @pytest.mark.thorough
     def test_of_members(self):
         class Decay(bd.Module):
             rate: bd.Scalar
@@ -320,10 +323,12 @@ class TestNames:
 
 
 class TestData:
+    @pytest.mark.thorough
     def test_are_converted_where_dimensions_agree(self):
         ours, theirs = data(), data(y="ug/L", scale=1000.0)
         np.testing.assert_allclose(check_data(model("1/h"), theirs)["y"], check_data(model("1/h"), ours)["y"])
 
+    @pytest.mark.thorough
     def test_a_fit_a_forecast_and_a_score_know_the_units(self):
         def straight(t, y, u):
             return {"y": 3.0 - 0.3 * t}
@@ -363,6 +368,7 @@ class TestData:
             check_data(model("1/day", layer_units={"y": "mg/L", "time": "day"}), data("hour"))
 
 
+@pytest.mark.thorough
 def test_the_example_of_the_docs_runs():
     section = DOCS.read_text(encoding="utf-8").split("\n### Units\n")[1].split("\n### ")[0]
     names: dict = {}

@@ -149,6 +149,7 @@ class TestDependent:
         leaf = bd.dependent(lambda m: dist.LogNormal(m, 0.3).expand((2,)).to_event(1), dist.Normal(0.0, 1.0))
         assert describe_distribution(leaf) == "LogNormal given Normal(0, 1)"
 
+    @pytest.mark.thorough
     def test_arguments_keep_their_order(self):
         leaf = bd.dependent(dist.Beta, dist.LogNormal(3.0, 1e-3), dist.LogNormal(0.0, 1e-3))
         assert list(paths(Pair(leaf, 1.0))) == ["left.concentration1", "left.concentration0", "left"]
@@ -247,6 +248,7 @@ class TestFlatDensity:
         lambda m, s: bd.dependent(lambda s: dist.Beta(1 + s, 2.0), s),
     )
 
+    @pytest.mark.thorough("<lambda>2", "<lambda>3", "<lambda>4", "<lambda>5", "<lambda>6", "<lambda>7")
     @pytest.mark.parametrize("family", families)
     def test_has_the_volume_of_the_way_there(self, family):
         class Anything(bd.Module):
@@ -285,6 +287,7 @@ class TestFlatDensity:
         terms = problem.terms(x)
         assert sum(terms) == pytest.approx(float(problem.log_density(x)), rel=1e-9)
 
+    @pytest.mark.thorough
     def test_numbers_that_scale_others_are_no_funnel(self):
         leaf = bd.dependent(dist.Normal, 0.0, dist.HalfNormal(1.0))
         model = bd.Model(bd.Algebraic(Line(leaf, 0.0)), bd.NormalNoise(1e3))
@@ -295,12 +298,14 @@ class TestFlatDensity:
 
 
 class TestObserveAsAMethod:
+    @pytest.mark.thorough
     def test_is_called_on_the_realised_equations(self):
         model = bucket(dist.LogNormal(1.0, 0.5))
         assert list(paths(model)) == ["layer.vector_field.lag"]
         found = realise(model, {"layer.vector_field.lag": jnp.asarray(3.0)}).predict(model.inputs(flows()))
         np.testing.assert_allclose(found.values["Q"], flows()["Q"], rtol=1e-4)
 
+    @pytest.mark.thorough
     def test_of_a_part_of_a_hybrid(self):
         closure = bd.Network.mlp(("store",), ("store",), width=3, scale=0.1)
         field = bd.Residual(Bucket(dist.LogNormal(1.0, 0.5)), closure)
@@ -419,6 +424,7 @@ USUAL = ("a field of an equation", "a state at the start", "the scale of noise")
 
 
 class TestWhere:
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("place", "unknown"),
         [

@@ -41,6 +41,7 @@ def test_sigma_points_have_the_moments_of_standard_normal_numbers(number):
     np.testing.assert_allclose(weights @ points**3, 0.0, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_linear_field_is_exact():
     """Where the state is linear in the deviates, its variance is the sum of squares of its slopes."""
     layer = uncertain({"speed": 0.2, "place": 0.1})
@@ -108,6 +109,7 @@ def test_data_see_both_variances():
         np.testing.assert_allclose(found.variance, data.var(0), rtol=0.12)
 
 
+@pytest.mark.thorough
 def test_trajectories_that_scatter_have_its_variance():
     rng, times = np.random.default_rng(1), np.linspace(0.0, 3.0, 7)
     scatter = 0.4 * rng.normal(size=40)

@@ -104,6 +104,7 @@ def test_a_few_data_are_taken_in_by_weights(post):
         assert_draws(updated, OLD)
 
 
+@pytest.mark.thorough
 def test_the_result_is_like_that_of_a_fit(post):
     new = series([2.3, 1.4], 12)
     updated = update(model(), post, new, key=2)
@@ -128,6 +129,7 @@ def test_the_result_is_like_that_of_a_fit(post):
     bd.forecast(model(), updated, np.linspace(0.0, 20.0, 5))
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "new",
     [
@@ -148,6 +150,7 @@ def test_what_weights_cannot_carry_is_fitted_anew(post, new):
     assert updated["observed_data"].sizes["time"] == len(everything)
 
 
+@pytest.mark.thorough
 def test_datum_by_datum_ends_in_the_same_posterior(post):
     new = [1.6, 2.9, 1.9, 1.5]
     updated, ways = post, []
@@ -173,6 +176,7 @@ def test_resampling_does_not_go_on_for_ever(post):
     assert updated.attrs["updated_by"] == "refit"
 
 
+@pytest.mark.thorough
 def test_a_missing_datum_arrives():
     y = OLD.copy()
     y[3] = np.nan
@@ -282,6 +286,7 @@ def test_forcings_must_be_known_and_the_same(u, message):
         update(forced(), forced_post(), new)
 
 
+@pytest.mark.thorough
 def test_a_resampled_posterior_carries_its_weights(post):
     updated = update(model(), post, series([2.3], 12), engine=Exact(), key=2)
     level = updated["posterior"]["level"].values

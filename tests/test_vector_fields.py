@@ -46,6 +46,7 @@ def pushed():
     return model, inputs, draws, rates_of(model, inputs, draws)
 
 
+@pytest.mark.thorough
 def test_every_draw_is_asked_at_the_mean_and_along_paths_of_single_draws(pushed):
     model, inputs, draws, found = pushed
     assert dict(found.sizes) == {"draw": DRAWS, "path": 5, "time": small.TIMES.size}
@@ -61,6 +62,7 @@ def test_every_draw_is_asked_at_the_mean_and_along_paths_of_single_draws(pushed)
             np.testing.assert_allclose(found["y"].sel(path=number).isel(draw=draw), expected, rtol=1e-9, atol=1e-12)
 
 
+@pytest.mark.thorough
 def test_of_a_long_series_fifty_times_are_asked(pushed):
     model, _, draws, _ = pushed
     times = xr.Dataset(coords={"time": np.linspace(0.0, 4.0, 173)})
@@ -69,6 +71,7 @@ def test_of_a_long_series_fifty_times_are_asked(pushed):
     assert (float(found["time"][0]), float(found["time"][-1])) == (0.0, 4.0)
 
 
+@pytest.mark.thorough
 def test_what_is_watched_is_pushed_like_any_other(pushed):
     """A failed solve too."""
     model, inputs, draws, _ = pushed

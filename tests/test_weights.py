@@ -37,6 +37,7 @@ class TestNormalShrinkage:
 
 
 class TestHorseshoe:
+    @pytest.mark.thorough
     def test_by_hand(self):
         weights = realised(Horseshoe(5, few=2))
         z, local, tau, slab = (np.asarray(v) for v in (weights.z, weights.local, weights.shrinkage, weights.slab))
@@ -57,6 +58,7 @@ class TestHorseshoe:
         kept = np.sum(1 - 1 / (1 + (tau * local) ** 2), axis=1)
         assert abs(kept.mean() - few) < 4 * kept.std() / np.sqrt(DRAWS)
 
+    @pytest.mark.thorough
     def test_large_weights_are_student(self):
         """Half of a Student-t with 4 degrees of freedom lies within 0.7407."""
         weights = over_prior(Horseshoe(1 + 1, 1, shrinkage=1e8), lambda w: w()[0], DRAWS)
@@ -85,6 +87,7 @@ class TestRandomWalk:
             RandomWalk(size)
 
 
+@pytest.mark.thorough("Horseshoe", "RandomWalk")
 @pytest.mark.parametrize("kind", [NormalShrinkage, Horseshoe, RandomWalk])
 def test_gradients(kind):
     # A width that leaves positive numbers positive: the prior is drawn, not its logarithm.
@@ -97,6 +100,7 @@ def test_sizes(unchecked, size):
         NormalShrinkage(size)
 
 
+@pytest.mark.thorough("0.0")
 @pytest.mark.parametrize("shrinkage", [0.0, 1e100])
 def test_gradients_at_extremes_are_finite(shrinkage):
     weights = realised(Horseshoe(3, slab=1.0, shrinkage=1.0))

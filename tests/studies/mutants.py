@@ -91,7 +91,7 @@ class Copy:
 
     def test(self, tests: Sequence[str], *, stop: bool = True) -> tuple[int, list[str], str]:
         """Pytest's exit code, the tests that failed, and all that it said; code −1 where it took too long."""
-        options = ["-q", "-n0", "-p", "no:cacheprovider", "--tb=short", "-rfE", *(["-x"] if stop else [])]
+        options = ["-q", "--quick", "-n0", "-p", "no:cacheprovider", "--tb=short", "-rfE", *(["-x"] if stop else [])]
         try:
             done = subprocess.run(
                 [sys.executable, "-m", "pytest", *options, *tests],
