@@ -236,7 +236,7 @@ class TestStart:
 
 
 class TestFrame:
-    @pytest.mark.thorough("vectors", "members")
+    @pytest.mark.thorough("vectors", "long", "members")
     @pytest.mark.parametrize(
         "make", [lambda: levels(0.1), lines, curves, pairs], ids=["numbers", "vectors", "long", "members"]
     )
@@ -268,7 +268,6 @@ class TestFrame:
         np.testing.assert_allclose(found["precision 0"], np.full((1, 1, 6), 16.0), rtol=1e-6)
         np.testing.assert_allclose(found["weighted 0"], 16.0 * TRUE[None], atol=1e-5)
 
-    @pytest.mark.thorough
     def test_what_data_say_of_the_numbers_of_a_member_together(self):
         """Four data of their sum and four of a tenth of their difference, each with a standard deviation of 0.2."""
         problem = pose(*pairs())
@@ -297,6 +296,7 @@ def test_chains_take_shorter_ways():
         assert abs(float(ours.mean() - other.mean())) < 0.6 * float(other.std())
 
 
+@pytest.mark.thorough
 def test_the_spread_of_one_of_two_numbers_that_data_tell_together():
     """As that one shrinks the other has to make up for it: centred one by one they make a funnel."""
     model, data = pairs(0.05)

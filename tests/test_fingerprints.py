@@ -264,6 +264,7 @@ def unreadable(scale=2.0):
     return bd.Model(bd.Algebraic(Through(dist.Normal(2.0, 0.3))), bd.NormalNoise(0.2))
 
 
+@pytest.mark.thorough
 def test_a_model_that_cannot_be_told_from_others_is_taken_for_none(tmp_path):
     problem = pose(unreadable(), DATA)
     assert problem.fingerprint() == ""

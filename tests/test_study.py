@@ -129,6 +129,7 @@ def test_what_killed_writes_left_goes_at_the_next_start(ran, tmp_path, monkeypat
     assert contents(folder) == before
 
 
+@pytest.mark.thorough
 def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch):
     """The folder's posterior has the same random leaves, but it is another model's."""
     run, _ = ran

@@ -531,7 +531,7 @@ MUTANTS = (
         "numbers of a member centred one by one", "bayes_dasl/inference/coordinates/centring.py",
         "if dims and path not in values.asked",
         "if not dims and path not in values.asked",
-        ("tests/test_centring.py::test_the_spread_of_one_of_two_numbers_that_data_tell_together",),
+        ("tests/test_centring.py::TestFrame::test_what_data_say_of_the_numbers_of_a_member_together",),
     ),
     Mutant(
         "what data say of a member, twice as much", "bayes_dasl/inference/coordinates/centring.py",
