@@ -60,7 +60,6 @@ def functions(post):
     return np.concatenate([*science, trajectories, field.reshape(trajectories.shape)], axis=-1)
 
 
-@pytest.mark.thorough
 def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional):
     assert conditional.attrs["sampled_in"] == "conditional coordinates"
 
@@ -81,7 +80,6 @@ def test_both_coordinates_give_the_same_posterior(conditional, plain):
         assert (np.abs(one - other) < 4 * np.hypot(one_error, other_error)).all()
 
 
-@pytest.mark.thorough
 def test_functions_mix(conditional):
     values = functions(conditional)
     assert np.max(array_stats.rhat(values, chain_axis=0, draw_axis=1)) < 1.02
@@ -91,7 +89,6 @@ def test_functions_mix(conditional):
     assert "weights" not in verdict
 
 
-@pytest.mark.thorough
 def test_log_densities_are_those_of_the_weights(conditional):
     problem = pose(small.stepped(), small.data())
     posterior = {v.attrs["path"]: v.values for v in conditional["posterior"].data_vars.values()}
