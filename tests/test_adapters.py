@@ -38,7 +38,7 @@ def haiku(transform=hk.transform):
     return bd.networks.from_haiku(transformed, params), lambda x: transformed.apply(params, None, x)
 
 
-@pytest.mark.thorough("flax")
+@pytest.mark.thorough
 @pytest.mark.parametrize("make", [flax, haiku])
 def test_it_says_what_the_network_says(make):
     adapted, original = make()
@@ -47,6 +47,7 @@ def test_it_says_what_the_network_says(make):
     np.testing.assert_allclose(jax.jit(jax.vmap(adapted))(jnp.stack([x, -x]))[1], original(-x), rtol=1e-5)
 
 
+@pytest.mark.thorough("flax-module.arrays.hidden.kernel")
 @pytest.mark.parametrize(
     ("make", "kernel"), [(flax, "module.arrays.hidden.kernel"), (haiku, "module.arrays.mlp.linear_0.w")]
 )

@@ -492,6 +492,8 @@ def compiled():
     "microcanonical in one dimension",
     "guide too simple",
     "checkpoint in a folder of other things",
+    "key of text",
+    "key broken",
     "update without log likelihoods",
     "solver checked without log likelihoods",
 )
@@ -539,6 +541,7 @@ def test_compilations_are_counted(compiled):
     assert "jit(run)" in compiled, compiled  # that of `parted`, which pushes draws
 
 
+@pytest.mark.thorough
 def test_good_data_are_not_refused(compiled):
     """What looks like a fault but is none: gaps in an observable, whole counts as floats, units spelt with spaces."""
     ragged = series("y", [1, np.nan, 3, 4, np.nan, 6], units=" mg/L")

@@ -52,6 +52,7 @@ GP = HilbertGP(LOW, HIGH, 20, length=0.6, amplitude=0.8)
 
 
 class TestBSpline:
+    @pytest.mark.thorough("2", "3", "4")
     @pytest.mark.parametrize("degree", range(5))
     def test_against_scipy(self, degree):
         family = BSpline(LOW, HIGH, 7, degree)
@@ -59,7 +60,7 @@ class TestBSpline:
         exact = interpolate.BSpline.design_matrix(INSIDE, knots, degree).toarray()
         np.testing.assert_allclose(family(INSIDE) * np.sqrt(mean_square(degree)), exact, atol=EXACT)
 
-    @pytest.mark.thorough("3", "4")
+    @pytest.mark.thorough("0", "3", "4")
     @pytest.mark.parametrize("degree", range(5))
     def test_integrals_against_scipy(self, degree):
         family = BSpline(LOW, HIGH, 7, degree)
@@ -166,7 +167,7 @@ class TestHilbertGP:
         assert kernel(1.5) > 0.05  # at the very ends a longer process would be wrong
 
 
-@pytest.mark.thorough("spline")
+@pytest.mark.thorough("spline", "bumps")
 @pytest.mark.parametrize("name", [name for name in FAMILIES if name != "harmonics"])
 def test_held_constant_outside(name):
     features = np.asarray(FAMILIES[name](OUTSIDE))
@@ -177,6 +178,7 @@ def test_held_constant_outside(name):
 SPREAD = dict.fromkeys(FAMILIES, (0.97, 1.03)) | {"legendre": (0.85, 1.61), "chebyshev": (0.9, 1.4)}
 
 
+@pytest.mark.thorough("spline")
 @pytest.mark.parametrize("name", FAMILIES)
 def test_scale_is_the_prior_standard_deviation(name):
     draws, scale = 4000, 0.3
@@ -201,6 +203,7 @@ def test_amplitude_is_the_prior_standard_deviation_of_a_process():
 class TestCall:
     y, u = {"a": jnp.asarray(0.3)}, {"b": jnp.asarray(1.7)}
 
+    @pytest.mark.thorough("a-0.3")
     @pytest.mark.parametrize(("name", "x"), [("a", 0.3), ("b", 1.7), ("t", 0.9)])
     def test_a_state_a_forcing_or_time(self, name, x):
         weights = np.arange(9.0)
@@ -209,6 +212,7 @@ class TestCall:
         assert list(out) == ["g"]
         assert float(out["g"]) == pytest.approx(2.0 + 0.5 * float(FAMILIES["spline"](x) @ weights))
 
+    @pytest.mark.thorough
     def test_of_arrays(self):
         basis = realised(Basis(Product(FAMILIES["spline"], FAMILIES["legendre"]), ("a", "b"), "g"))
         a, b = np.random.default_rng(0).normal(size=(2, 3, 4))
@@ -260,7 +264,7 @@ class TestShapes:
         basis = Basis(BSpline(LOW, HIGH, 9), "x", "g", weights, level=0.4, scale=1.5, **options)
         return np.asarray(eqx.filter_jit(basis)(0.0, {"x": jnp.asarray(self.x)}, {})["g"])
 
-    @pytest.mark.thorough("increasing-1")
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("monotone", "sign"), [("increasing", 1), ("decreasing", -1)])
     def test_monotone_by_construction(self, monotone, sign):
         def value(weights, x):
@@ -281,6 +285,7 @@ class TestShapes:
         exact = 0.4 + 1.5 * (line if monotone == "increasing" else 1 - line)
         np.testing.assert_allclose(self.values(np.zeros(9), monotone=monotone), exact, atol=EXACT)
 
+    @pytest.mark.thorough
     def test_positive(self):
         for weights in 3 * np.random.default_rng(0).normal(size=(50, 9)):
             plain = (self.values(weights) - 0.4) / 1.5

@@ -139,7 +139,7 @@ class TestBratu:
         theta = brentq(lambda theta: theta - np.sqrt(2) * np.cosh(theta / 4), low, high, xtol=1e-14)
         return 2 * np.log(np.cosh(theta / 4) / np.cosh((PLACES - 0.5) * theta / 2))
 
-    @pytest.mark.thorough("0.0-bracket0")
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("height", "bracket"), [(0.0, (1.0, 3.0)), (4.0, (5.0, 20.0))])
     def test_the_guess_selects_the_branch(self, height, bracket):
         prediction = solve(bratu(1.0, Hump(jnp.asarray(height)), nodes=101), given())

@@ -32,6 +32,7 @@ def of(path, url, member=""):
     return Source(f"{url}/{path.name}", hashlib.sha256(path.read_bytes()).hexdigest(), "MIT", member)
 
 
+@pytest.mark.thorough
 def test_a_file_is_fetched_once(site, monkeypatch):
     served, url = site
     (served / "flow.txt").write_text("1 2 3")

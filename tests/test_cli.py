@@ -427,7 +427,7 @@ class Command:
         return self.process.stdout.read()
 
 
-@pytest.mark.thorough("1-129")
+@pytest.mark.thorough("2-130", "1-129")
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
 def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
     """As Ctrl-C does, wherever it comes; the tests below and `tests/studies/faults.py` send it to another process."""

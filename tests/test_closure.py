@@ -99,7 +99,7 @@ def test_the_coefficient_is_found_and_forecasts_keep_the_total():
     assert float(means.std(("chain", "draw")).mean()) > 0
 
 
-@pytest.mark.thorough("eddy0")
+@pytest.mark.thorough
 @pytest.mark.parametrize("eddy", [bd.pde.Smagorinsky(dist.HalfNormal(0.3), WIDTH), unknown_function()])
 def test_a_closure_takes_energy(eddy):
     r"""As much as $\nu_e |S|^2$ in the mean, whatever the draw; so it never adds any."""

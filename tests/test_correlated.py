@@ -91,7 +91,7 @@ def _noise(name, white, log=False):
 @pytest.mark.parametrize("log", [False, True], ids=["data", "log"])
 @pytest.mark.parametrize(("name", "white"), CASES)
 class TestDensity:
-    @pytest.mark.thorough("AR1-0.0-data", "Matern32-0.0-data")
+    @pytest.mark.thorough("AR1-0.0-data", "AR1-0.0-log", "Matern32-0.0-data", "Matern32-0.0-log")
     def test_is_that_of_the_dense_normal(self, name, white, log):
         data = _data(log)
         model = _model(_noise(name, white, log))
@@ -103,7 +103,7 @@ class TestDensity:
         exact -= np.log(data["y"].values[seen]).sum() if log else 0.0
         np.testing.assert_allclose(found, exact, rtol=1e-9)
 
-    @pytest.mark.thorough("AR1-0.0-data", "Matern32-0.0-data")
+    @pytest.mark.thorough("AR1-0.0-data", "AR1-0.0-log", "Matern32-0.0-data", "Matern32-0.0-log")
     def test_forecasts_are_conditioned_on_the_residuals(self, name, white, log):
         data = _data(log)
         model = _model(_noise(name, white, log))
@@ -362,6 +362,7 @@ class TestWhite:
 
 
 class TestSteps:
+    @pytest.mark.thorough
     def test_layers_of_steps_know_their_times_in_a_forecast(self):
         layer = bd.Difference(lambda t, y, u: {"y": 0.9 * y["y"]}, {"y": 2.0}, start=0.0)
         model = bd.Model(layer, bd.CorrelatedNoise(bd.AR1(SCALE, 0.5)))

@@ -330,6 +330,7 @@ class TestLayers:
         fast = solve(coupled.layers["fast"], given(self.times)).stats["steps"]
         assert prediction.stats["steps"] > fast > 0
 
+    @pytest.mark.thorough
     def test_starts_before_the_first_time(self):
         times = np.array([0.4, 0.7, 1.1, 2.0])
         prediction = self.run(17, times=times, start=0.0)
@@ -449,6 +450,7 @@ def test_all_that_predictions_hold_is_joined():
     assert int(joined.stats["steps"]) == 6
 
 
+@pytest.mark.thorough("True-True")
 @pytest.mark.parametrize(("first", "second"), [(True, True), (True, False), (False, True)])
 def test_failure_of_one_is_failure_of_all(first, second):
     layers = {"a": Told(("x",), (), fine=first), "b": Told(("z",), ("inflow",), fine=second)}

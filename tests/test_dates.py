@@ -187,7 +187,7 @@ class TestModel:
         at = plain.prior(3, key=jax.random.key(0))
         np.testing.assert_array_equal(jax.vmap(dated.log_density)(at), jax.vmap(plain.log_density)(at))
 
-    @pytest.mark.thorough("h", "h since 2001-01-01")
+    @pytest.mark.thorough
     @pytest.mark.parametrize("units", ["h", "h since 2001-01-01", "s since 2000-12-31"])
     def test_solves_as_well_long_after_1970(self, units):
         rate = 0.3 / (3600 if units.startswith("s ") else 1)
@@ -302,6 +302,7 @@ class TestForecast:
         assert again["predictions"]["time"].dtype.kind == "M"
         pd.testing.assert_frame_equal(bd.score(again, fitted[1]), bd.score(forecast, fitted[1]))
 
+    @pytest.mark.thorough
     def test_refuses_numbers_and_another_count(self, fitted):
         _, test, post = fitted
         with pytest.raises(DataError, match="time holds numbers here, but dates in the data of the fit"):

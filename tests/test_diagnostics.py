@@ -70,13 +70,14 @@ def test_each_fault_has_its_finding_and_a_remedy(fault, subject, expected):
         assert bool(finding.remedy) == (finding.level != "good"), finding
 
 
+@pytest.mark.thorough
 def test_the_same_findings_are_absent_or_good_without_the_fault():
     sound = diagnose(make_post(draws=400))
     for _, subject, _ in FAULTS:
         assert levels(sound, subject) <= {"good"}, subject
 
 
-@pytest.mark.thorough("1.049-warning")
+@pytest.mark.thorough("1.009-good", "1.049-warning", "1.051-bad")
 @pytest.mark.parametrize(
     ("highest", "level"), [(1.009, "good"), (1.011, "warning"), (1.049, "warning"), (1.051, "bad")]
 )
@@ -205,6 +206,7 @@ def proposals(lost):
     return Proposals(np.zeros((50, 3)), np.zeros(50), lost, 100)
 
 
+@pytest.mark.thorough("said3-descent-levels_expected3-")
 @pytest.mark.parametrize(
     ("said", "subject", "levels_expected", "words"),
     [
@@ -271,6 +273,7 @@ def test_solver_failures_are_counted_by_group_in_the_verdict():
     assert "solver" not in diagnose(make_post()).verdict
 
 
+@pytest.mark.thorough
 def test_failures_of_the_prior_alone_do_not_condemn_the_posterior():
     assert diagnose(make_post(draws=500, prior_failures=250)).level == "warning"
     assert diagnose(make_post(draws=500), make_fc(failures=100)).level == "bad"
@@ -302,6 +305,7 @@ def test_where_only_the_noise_is_unknown_the_trajectories_need_not_move():
     assert diagnosis.level == "good"
 
 
+@pytest.mark.thorough
 def test_a_parameter_that_never_moved_is_bad_but_a_known_initial_value_is_not():
     post = make_post(draws=400)
     still = diagnose(replaced(post, "posterior", death=np.full((4, 400), 0.8)))
@@ -364,6 +368,7 @@ def test_text_and_dictionary_hold_every_finding():
         findings[0].level = "bad"
 
 
+@pytest.mark.thorough
 def test_a_usual_run_is_judged_in_two_seconds():
     post = make_post(draws=1000)
     start = time.process_time()

@@ -87,6 +87,7 @@ class TestAgainstALoop:
 
 
 class TestFailure:
+    @pytest.mark.thorough
     def test_is_a_value_with_a_finite_gradient(self):
         class Explodes(bd.Module):
             power: bd.Scalar

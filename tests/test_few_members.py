@@ -95,6 +95,7 @@ def noise_like(times):
     return xr.DataArray(np.random.default_rng(4).normal(size=times), dims="time")
 
 
+@pytest.mark.thorough
 def test_one_member_has_the_spread_of_its_noise_alone():
     _, _, fc, _ = perfect(1, 0.5, times=50)
     spread = fc["predictions"]["y"].std(["chain", "draw"])

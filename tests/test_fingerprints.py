@@ -49,17 +49,7 @@ def elsewhere(request):
     return json.loads(ran.stdout)
 
 
-@pytest.mark.thorough(
-    "root_find",
-    "linear_solve",
-    "interpolated_by_hand",
-    "linear_interpolation",
-    "cubic_interpolation",
-    "custom_vjp",
-    "switch",
-    "debug_print",
-    "error_if",
-)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", seldom(EQUATIONS, *DEAR))
 def test_a_model_is_the_same_in_another_process_and_another_with_another_constant(name, elsewhere):
     same = pose(model(name), DATA).fingerprint(needed=True)
@@ -308,7 +298,7 @@ def test_an_equation_without_derivatives_is_refused_in_words():
     assert found.level == "bad"
 
 
-@pytest.mark.thorough("1", "2")
+@pytest.mark.thorough
 @pytest.mark.parametrize("batched", [0, 1, 2])
 def test_a_linear_solve_that_fails_is_a_value(batched):
     """Its check is inside a primitive, where the trace shows nothing."""

@@ -14,6 +14,7 @@ def said(findings):
     return [str(finding) for finding in findings]
 
 
+@pytest.mark.thorough("inf-predictions")
 @pytest.mark.parametrize("group", ["predictions", "conditional_mean"])
 @pytest.mark.parametrize("value", [np.inf, np.nan])
 def test_a_forecast_that_overflows_is_told(group, value):

@@ -183,7 +183,7 @@ class TestAdvection:
 
         assert order([error(64), error(128)])[0] == pytest.approx(expected, abs=0.2)
 
-    @pytest.mark.thorough("minmod")
+    @pytest.mark.thorough("van_leer", "minmod")
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_a_square_wave_gets_no_new_extremes(self, limiter):
         _, values = self.wave(limiter, 64, lambda x: np.where(np.abs(x - 0.4) < 0.15, 1.0, 0.0), 1.0)
@@ -200,7 +200,7 @@ class TestAdvection:
                 for k in ("upwind", "minmod", "van_leer")}  # fmt: skip
         assert lost["van_leer"] < lost["minmod"] < lost["upwind"]
 
-    @pytest.mark.thorough("upwind", "van_leer")
+    @pytest.mark.thorough
     @pytest.mark.parametrize("limiter", ["upwind", "van_leer", "minmod"])
     def test_derivatives_away_from_kinks(self, limiter):
         law = lambda v: FiniteVolume(Grid(x=(0.0, 1.0, 6)), 0.1, v, boundary=Dirichlet(0.3), limiter=limiter)  # noqa: E731
@@ -343,7 +343,7 @@ class TestReaction:
         np.testing.assert_allclose(rates["a"], 1.5 * fields["a"] * fields["b"])
         np.testing.assert_allclose(rates["b"], 2 - 0.3 * fields["a"] * fields["b"])
 
-    @pytest.mark.thorough("<lambda>0")
+    @pytest.mark.thorough
     @pytest.mark.parametrize("wrap", [lambda network: network, lambda network: bd.Residual(lambda t, y, u: {
         "c": -y["c"]}, network)])  # fmt: skip
     def test_networks(self, wrap):
@@ -368,6 +368,7 @@ class TestReaction:
         flux = eqx.filter_jit(known.fluxes)(0.0, fields, {})["c"]["x"]
         np.testing.assert_allclose(flux[1:-1], -np.array(middle) * np.diff(c) / self.grid.width("x"), rtol=1e-12)
 
+    @pytest.mark.thorough
     def test_sources_by_field(self):
         along = np.arange(6.0)
         law = FiniteVolume(self.grid, reaction={"a": 2.0, "b": along}, boundary=Flux(0.0))
@@ -455,6 +456,7 @@ class TestRefusals:
         with pytest.raises(ModelError, match=message):
             FiniteVolume(**{"grid": LINE, "boundary": Flux(0.0)} | options)
 
+    @pytest.mark.thorough("options4-velocity is given for 'd'; the fields are c")
     @pytest.mark.parametrize(
         ("options", "message"),
         [

@@ -40,6 +40,7 @@ class TestBetweenTheData:
         exact = CubicSpline(KNOTS, LEVELS)(np.clip(BETWEEN, 0, 4))
         np.testing.assert_allclose(jax.vmap(force)(BETWEEN), exact, atol=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_every_kind_meets_its_data(self):
         for kind in ("linear", "step", "cubic"):
             force = interpolated(KNOTS, LEVELS, kind)

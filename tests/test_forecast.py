@@ -123,6 +123,7 @@ def test_observations_are_never_used(forced, whole):
     xr.testing.assert_identical(blind["predictions"].to_dataset(), whole["predictions"].to_dataset())
 
 
+@pytest.mark.thorough
 def test_a_forcing_must_be_known_ahead(forced):
     model, data, post = forced
     with pytest.raises(ValueError, match="forcing 'u' is not in the data; a forecast needs it up to 6"):

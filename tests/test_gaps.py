@@ -130,6 +130,7 @@ class TestPhase:
             apart = np.abs((np.asarray(found) - np.asarray(exact) + 0.5) % 1 - 0.5)
             assert apart.max() < 1e-8, of
 
+    @pytest.mark.thorough
     def test_has_a_gradient(self):
         assert jax.grad(lambda t: bd.phase(t, "year"))(11400.3) == pytest.approx(1 / 365)
 

@@ -62,7 +62,7 @@ def measure(monkeypatch, tmp_path):
     return measure
 
 
-@pytest.mark.thorough("1-forward", "65-reverse")
+@pytest.mark.thorough("1-forward", "8-forward", "65-reverse")
 @pytest.mark.parametrize(("unknowns", "strategy"), [(1, "forward"), (8, "forward"), (65, "reverse"), (200, "reverse")])
 def test_few_and_many_unknowns_need_no_measurement(measure, unknowns, strategy):
     assert choose(posed(unknowns), "auto") == strategy
@@ -82,7 +82,7 @@ def test_few_unknowns_but_many_states_are_measured(measure):
     assert measure.calls == 2 * ["forward", "reverse"]
 
 
-@pytest.mark.thorough("1.0-forward")
+@pytest.mark.thorough("1.0-forward", "1.5-forward")
 @pytest.mark.parametrize(("forward", "strategy"), [(1.0, "forward"), (1.5, "forward"), (1.7, "reverse")])
 def test_forward_mode_is_taken_if_it_needs_less_than_0_8_of_the_time(measure, monkeypatch, forward, strategy):
     monkeypatch.setenv("BAYES_DASL_CACHE", "off")

@@ -319,6 +319,7 @@ class TestInAModel:
             assert model.layer.start == -1.0
             assert float(model.inputs(DATA.assign(y=DATA["rain"])).start) == -1.0
 
+    @pytest.mark.thorough
     def test_mismatches_of_all_parts_count(self):
         gaps = {"near": np.array([0.5]), "far": np.array([3.0, -1.0])}
         both = bd.Parallel({name: Gaps(gap=gap) for name, gap in gaps.items()}, jnp.array([0.5, 0.5]))(bd.inputs(DATA))

@@ -260,6 +260,7 @@ class TestKepler:
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["anomaly"], self.exact, rtol=EXACT)
 
+    @pytest.mark.thorough
     def test_steps_are_those_of_the_slowest_row(self):
         def steps(loss, inputs):
             return compiled(loss)(jnp.full((3, 1), 0.6, float), inputs)[0][1].stats["steps"][0]
@@ -269,7 +270,7 @@ class TestKepler:
         # All rows are about the first of them.
         assert steps(cosines_by_newton, given(self.means[0] + 1e-6 * np.arange(5), "mean")) <= newton
 
-    @pytest.mark.thorough("iteration")
+    @pytest.mark.thorough
     @pytest.mark.parametrize("method", ["newton", "iteration"])
     def test_too_few_steps(self, method):
         prediction = solve(kepler([0.6], method=method, max_steps=2), self.inputs)
@@ -374,6 +375,7 @@ class TestSearch:
         assert bool(prediction.ok)
         assert float(prediction.values["y"][0]) == pytest.approx(1.0, rel=EXACT)
 
+    @pytest.mark.thorough
     def test_steps_that_leave_the_domain_are_halved(self):
         prediction = solve(Implicit(lambda t, y, u: {"y": jnp.log(y["y"])}, {"y": 20.0}), self.rows)
         assert bool(prediction.ok)

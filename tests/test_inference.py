@@ -288,6 +288,7 @@ def test_starts_find_the_mode_and_its_curvature(decay):
     np.testing.assert_allclose(start.precisions[0], curvature, rtol=0.02, atol=0.02 * np.abs(curvature).max())
 
 
+@pytest.mark.thorough("2-None", "3-None", "3-near1")
 @pytest.mark.parametrize("near", [None, np.zeros((5, 3))])
 @pytest.mark.parametrize("climbs", [2, 3])
 def test_few_climbs_find_a_single_mode_too(decay, climbs, near):
@@ -313,6 +314,7 @@ def problem_density(model, data):
     return density
 
 
+@pytest.mark.thorough
 def test_two_modes_are_both_started_from():
     """y = a² · t + noise with a of either sign: two modes of the same height."""
     model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.NormalNoise(scale=0.1))
@@ -473,6 +475,7 @@ class Mixed(Curve):
         return self.weights @ jnp.array([1.0, 2.0, 4.0]) + 0.0 * times
 
 
+@pytest.mark.thorough("True")
 @pytest.mark.parametrize("first", [True, False])
 def test_a_leaf_on_a_simplex_has_one_coordinate_less(first):
     """Dirichlet weights of three constants: the flat density is the model's own, with the Jacobian."""

@@ -144,14 +144,17 @@ class TestEdges:
         expected[-1] += 0.3
         np.testing.assert_allclose(values, expected, atol=GLOBAL)
 
+    @pytest.mark.thorough
     def test_so_near_the_end_that_no_step_fits_between(self):
         for time in (np.nextafter(7.0, 0), 7.0 - 1e-14, 7.0 - 1e-13, 7 - 1e-12, 7 - 1e-11):
             assert self.solved(Jump(time, {"c": 2.0}))[-1] == pytest.approx(2 + self.free[-1], abs=GLOBAL)
 
+    @pytest.mark.thorough
     def test_outside_the_solve(self):
         values = self.solved((Jump(-0.1, {"c": 2.0}), Jump(7.1, {"c": 2.0})))
         np.testing.assert_allclose(values, self.free, atol=GLOBAL)
 
+    @pytest.mark.thorough
     def test_one_that_is_known_to_lie_before_the_start_is_refused(self):
         for jumps in (Jump(-0.1, {"c": 2.0}), (Jump(1.0, {"c": 1.0}), Jump([-0.1, 2.0], {"c": 2.0}))):
             with pytest.raises(ModelError, match=r"a jump at -0\.1 would never act, since the solve starts at 0"):

@@ -133,7 +133,18 @@ def test_forecast_scores_and_checks(name):
     assert not [f for f in bd.diagnose(post, fc, data).findings if "not looked at" in f.message]
 
 
-@pytest.mark.thorough("known errors", "power", "beta-binomial", "hurdle of amounts")
+@pytest.mark.thorough(
+    "combined",
+    "known errors",
+    "log(y + c)",
+    "root",
+    "power",
+    "binomial",
+    "beta-binomial",
+    "hurdle of counts",
+    "hurdle of amounts",
+    "censored hurdle",
+)
 @every_kind
 def test_moments_are_those_of_the_density(name):
     fc, (noise, _, density) = made(name)[3], KINDS[name]
@@ -159,7 +170,18 @@ def test_moments_are_those_of_the_density(name):
     np.testing.assert_allclose(fc["conditional_variance"]["y"].values[0, 0], variance, rtol=1e-3)
 
 
-@pytest.mark.thorough("combined", "known errors", "log(y + c)", "root", "power", "zero-inflated", "censored")
+@pytest.mark.thorough(
+    "combined",
+    "known errors",
+    "log(y + c)",
+    "root",
+    "power",
+    "beta-binomial",
+    "zero-inflated",
+    "hurdle of counts",
+    "hurdle of amounts",
+    "censored",
+)
 @every_kind
 def test_parameters_may_be_unknown(name, unchecked):
     noises = {

@@ -164,7 +164,7 @@ class TestNumPyro:
         assert {name: sites[name]["is_observed"] for name in "ab"} == {"a": True, "b": False}
         assert sites["b"]["value"].shape == TIMES.shape
 
-    @pytest.mark.thorough("0.3")
+    @pytest.mark.thorough
     @pytest.mark.parametrize("spread", [0.3, 0.36])
     def test_predictive_draws_the_observables(self, spread):
         model = line(noise={"a": bd.NormalNoise(spread), "b": bd.LogNormalNoise(0.2)})
@@ -269,6 +269,7 @@ class TestData:
         with pytest.raises(DataError, match=message):
             check_data(decay(UNITS), change(self.good))
 
+    @pytest.mark.thorough
     def test_units_that_agree(self):
         check_data(decay(UNITS), self.good.assign(b=self.good["b"].assign_attrs(units="mg/L")))
 

@@ -41,7 +41,7 @@ class TestPriorVariance:
         z = nodes * np.sqrt(self.x @ self.x / 2 + 1)
         return scale**2 * (weights @ np.tanh(z) ** 2 / weights.sum() + 1)
 
-    @pytest.mark.thorough("64-1.0")
+    @pytest.mark.thorough
     @pytest.mark.parametrize(("width", "scale"), [(4, 1.0), pytest.param(16, 0.05, marks=pytest.mark.slow), (64, 1.0)])
     def test_does_not_grow_with_the_width(self, width, scale):
         squares = self.outputs(width, scale) ** 2
@@ -98,6 +98,7 @@ class TestValues:
             assert float(call(network)) == pytest.approx(float(network(0.0, self.y, self.u)["f"]), rel=EXACT)
         assert float(call(one)) != pytest.approx(float(call(other)), rel=EXACT)
 
+    @pytest.mark.thorough
     def test_a_program_serves_other_locations_and_widths(self):
         """They are arguments of it, or data that are standardised in another way would need a new one."""
         made = [realised(bd.Network(mlp(), {"a": scaling, "b": scaling}, ("f", "g"))) for scaling in ((1, 2), (3, 4))]
@@ -130,6 +131,7 @@ class TestSizes:
         with pytest.raises(ModelError, match=r"input 'b' needs a pair \(location, width\), the width positive, not"):
             bd.Network(mlp(), {"a": (0.0, 1.0), "b": pair}, ("f", "g"))
 
+    @pytest.mark.thorough("0.0")
     @pytest.mark.parametrize("scale", [0.0, -1, np.inf, np.nan])
     def test_a_known_scale_is_positive(self, scale):
         with pytest.raises(ModelError, match=r"Network\.scale must be a positive number"):

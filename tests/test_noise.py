@@ -43,7 +43,7 @@ def log_density(law, y):
     return law.logpmf(y) if hasattr(law.dist, "pmf") else law.logpdf(y)
 
 
-@pytest.mark.thorough("poisson")
+@pytest.mark.thorough("poisson", "negative binomial")
 @every_case
 def test_log_density(noise, law, wider):
     for shift in (0.0, 1.0, 4.0):
@@ -61,7 +61,7 @@ def test_moments(noise, law, wider):
     assert np.all(np.asarray(wider(Z).variance) > 1.05 * law(Z).var())
 
 
-@pytest.mark.thorough("student", "poisson")
+@pytest.mark.thorough("student", "poisson", "negative binomial")
 @every_case
 def test_draws(noise, law, wider):
     """Each draw's distribution function, made continuous for counts, is uniform."""
@@ -76,7 +76,9 @@ def test_draws(noise, law, wider):
     assert p_value(wider) < 1e-3
 
 
-@pytest.mark.thorough("0.0-lognormal", "0.0-negative binomial")
+@pytest.mark.thorough(
+    "0.0-lognormal", "0.0-poisson", "0.0-negative binomial", "-1e-09-lognormal", "-1e-09-negative binomial"
+)
 @pytest.mark.parametrize("name", ["lognormal", *COUNTS])
 @pytest.mark.parametrize("prediction", [0.0, -1e-9])
 def test_a_prediction_a_hair_below_zero(name, prediction):

@@ -109,6 +109,7 @@ class TestClosedForms:
         wrong = closed_form(PARAMETERS | {"rate": 0.8 * (1 + 1e-4)}, TIMES)
         assert worst(prediction.values, wrong) > GLOBAL
 
+    @pytest.mark.thorough
     def test_start_before_the_first_datum(self):
         inputs = given(TIMES + 1, ramp=RAMP * (TIMES + 1))
         early = eqx.tree_at(lambda i: i.start, inputs, jnp.asarray(-0.5))
@@ -478,6 +479,7 @@ class TestRetries:
 
     controller = RetryingController(diffrax.PIDController(rtol=1e-6, atol=1e-6))
 
+    @pytest.mark.thorough("inf-1e-09")
     @pytest.mark.parametrize(
         ("end", "error"), [(np.inf, 1e-9), (np.nan, 1e-9), (1.0, np.nan), (1.0, np.inf), (1e90, 0)]
     )

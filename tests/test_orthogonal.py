@@ -80,6 +80,7 @@ def test_in_a_solve_and_its_gradient():
     assert float(of(0.7)[1]) == pytest.approx(float(slope), rel=1e-6)
 
 
+@pytest.mark.thorough
 def test_sensitivities_that_depend_on_each_other_do_no_harm():
     matrix = jnp.stack([jnp.arange(5.0), 2 * jnp.arange(5.0), jnp.zeros(5)], axis=1)
     coefficients = least_squares(matrix, 3 * jnp.arange(5.0))
@@ -226,6 +227,7 @@ class TestShares:
         found = self.field((0.5, 0.5))(0.0, {"a": jnp.asarray(2.0)}, {})
         assert float(found["a"]) == pytest.approx(-0.7 * 2.0, abs=1e-9)
 
+    @pytest.mark.thorough
     def test_what_shares_can_do_is_removed(self):
         found = self.field((0.5, 0.9))(0.0, {"a": jnp.asarray(2.0)}, {})
         assert float(found["a"]) == pytest.approx(-(0.3 * 0.5 + 0.7 * 0.9) * 2.0, abs=1e-7)

@@ -95,6 +95,7 @@ class TestFields:
         found = solve(layer, given([0.0], x=[0.0, 1.0])).values["seen"][0]
         np.testing.assert_allclose(found, [0.0, 1.0], atol=1e-12)
 
+    @pytest.mark.thorough
     def test_data_outside_the_grid_are_refused(self):
         inputs = given(TIMES, x=[-0.01, 0.5])
         with pytest.raises(DataError, match="lies outside the grid, which runs from 0 to 1"):

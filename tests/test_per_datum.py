@@ -43,7 +43,7 @@ KNOWN = model(bd.NormalNoise(known_error="y_error"))
 FACTOR = dist.LogNormal(0.0, 0.5)
 
 
-@pytest.mark.thorough("noise0-<lambda>", "noise4-<lambda>", "noise5-<lambda>")
+@pytest.mark.thorough("noise0-<lambda>", "noise1-<lambda>", "noise2-<lambda>", "noise4-<lambda>", "noise5-<lambda>")
 @pytest.mark.parametrize(
     ("noise", "law"),
     [
@@ -71,6 +71,7 @@ def refused(change, message, error=DataError):
         check_data(KNOWN, change(DATA))
 
 
+@pytest.mark.thorough
 def test_what_is_wrong_with_it_is_said_with_its_row():
     refused(
         lambda d: d.drop_vars("y_error"), "the noise of 'y' reads 'y_error' of each datum, which is not in the data"

@@ -94,7 +94,7 @@ def trained(looks: int = 4, **curves) -> xr.DataTree:
     )
 
 
-@pytest.mark.thorough("failing0")
+@pytest.mark.thorough
 @pytest.mark.parametrize("failing", [slice(100, 103), slice(None)])
 def test_steps_whose_solve_failed_are_gaps(failing):
     post = trained()

@@ -195,6 +195,7 @@ class TestFile:
         with pytest.raises(ReadError, match="its checksum is another than when it was written"):
             bd.load(path)
 
+    @pytest.mark.thorough
     def test_others_read_a_file_of_ours_and_we_read_theirs(self, tmp_path):
         path = bd.save(self.tree, tmp_path / "post.nc")
         with xr.open_datatree(path, engine="h5netcdf") as theirs:

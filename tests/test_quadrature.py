@@ -26,11 +26,13 @@ class TestRule:
         assert missed(2 * nodes - 1) < ROUNDING
         assert missed(2 * nodes) > 1e6 * ROUNDING
 
+    @pytest.mark.thorough("1", "3")
     @pytest.mark.parametrize("nodes", [1, 2, 3])
     def test_order_in_panels(self, nodes):
         errors = [abs(integrate(jnp.exp, 0.0, 2.0, nodes=nodes, panels=n) - np.expm1(2.0)) for n in (8, 16)]
         assert np.log2(errors[0] / errors[1]) == pytest.approx(2 * nodes, abs=0.05)
 
+    @pytest.mark.thorough
     def test_geometric_in_nodes(self):
         """Poles at ±i, and [−1, 1]: each node gains the factor (1 + √2)²."""
         errors = [abs(integrate(lambda x: 1 / (1 + x**2), -1.0, 1.0, nodes=n) - np.pi / 2) for n in (5, 10, 15)]
@@ -47,12 +49,14 @@ class TestRule:
 
 
 class TestInfinite:
+    @pytest.mark.thorough("2-0.5")
     @pytest.mark.parametrize("scale", [0.5, 1.0, 4.0])
     @pytest.mark.parametrize("power", [2, 4, 7])
     def test_powers(self, power, scale):
         value = integrate(lambda x: (1 + x) ** -power, 1.0, math.inf, scale=scale, nodes=40)
         assert float(value) == pytest.approx(2.0 ** (1 - power) / (power - 1), rel=ALGEBRA)
 
+    @pytest.mark.thorough
     def test_a_gaussian(self):
         value = integrate(lambda x: jnp.exp(-(x**2) / 2), 0.0, math.inf, nodes=60)
         assert float(value) == pytest.approx(np.sqrt(np.pi / 2), rel=1e-9)
@@ -130,6 +134,7 @@ class TestVirial:
             assert float(forward[name]) == pytest.approx(float(closed[name]), rel=ROUNDING), name
 
 
+@pytest.mark.thorough
 def test_gradients_in_limits_parameters_and_scale():
     def value(rate, low, high):
         return integrate(lambda x: jnp.exp(-rate * x), low, high)

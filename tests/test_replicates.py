@@ -93,6 +93,7 @@ def judged():
     return post, bd.forecast(closed(), post, whole), train, test, whole
 
 
+@pytest.mark.thorough
 def test_a_forecast_has_a_row_for_each(judged):
     _, fc, *_ = judged
     np.testing.assert_array_equal(fc["predictions"]["time"], TIMES)

@@ -121,7 +121,7 @@ def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     assert_same(post, whole(name))
 
 
-@pytest.mark.thorough("nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-1.0")
+@pytest.mark.thorough("nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-1.0", "svi-0.5")
 @pytest.mark.parametrize(
     ("name", "share"),
     [
@@ -141,7 +141,7 @@ def test_resume_gives_the_draws_of_an_uninterrupted_fit(name, share, checkpoint_
     assert [path.name for path in steps(left)] == [path.name for path in steps(folder)]
 
 
-@pytest.mark.thorough("2", "-1")
+@pytest.mark.thorough
 @pytest.mark.parametrize("torn", [2, 4, -1])
 def test_a_torn_step_is_computed_again(torn, checkpoint_of, tmp_path):
     folder, _ = checkpoint_of("nuts")
@@ -461,6 +461,7 @@ def test_numbers_of_numpy_are_plain_in_the_note_of_a_checkpoint():
     assert (type(rate), rate) == (float, 0.02)
 
 
+@pytest.mark.thorough
 def test_other_versions_are_named(tmp_path, monkeypatch):
     engine = FromThePrior()
     bd.fit(model(), DATA, engine, checkpoint=tmp_path, key=KEY)

@@ -44,6 +44,7 @@ def as_users_have_it():
     "places outside the grid",
     "a prior over three numbers, unchecked",
     "a network of one name",
+    "a forecast from a forecast",
     "scores of a single time",
     "a law that asks for an unknown value",
     "a checkpoint in a folder of other things",

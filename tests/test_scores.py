@@ -69,6 +69,7 @@ class TestClosedForms:
         tolerance = 4 * np.sqrt(variance.mean() / TIMES) + variance.mean()
         return abs(scores["log_score"] - exact.mean()) / tolerance
 
+    @pytest.mark.thorough
     def test_log_score(self):
         assert self.log_score_error(1.0) < 1
         assert self.log_score_error(1.2) > 1
@@ -84,6 +85,7 @@ class TestClosedForms:
         assert abs(scores["interval_score_90"] - np.mean(exact)) < 4 * 20 * error / np.sqrt(TIMES)
 
 
+@pytest.mark.thorough("1.2-False", "0.8333333333333334-False")
 @pytest.mark.parametrize(("factor", "calibrated"), [(1.0, True), (1.2, False), (1 / 1.2, False)])
 def test_coverage_is_nominal_only_for_the_right_spread(factor, calibrated):
     rng = np.random.default_rng(2)

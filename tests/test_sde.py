@@ -197,17 +197,20 @@ class TestWeak:
         assert abs(values.mean() - mean) < 4 * error
         assert abs(values.var() / variance - 1) < 4 * math.sqrt((kurtosis - 1) / self.draws)
 
+    @pytest.mark.thorough
     def test_ornstein_uhlenbeck(self):
         values = ends(reversion, normals(self.draws, 32, seed=2), 2.0)
         decay = math.exp(-1.5 * 2)
         self.agrees(values, 0.7 - 1.1 * decay, 0.36 * (1 - decay**2) / 3)
 
+    @pytest.mark.thorough
     def test_geometric_brownian_motion(self):
         build = lambda path, steps: geometric(path, steps, amplitude=0.4)  # noqa: E731
         values = ends(build, normals(self.draws, 64, seed=3), 1.0)
         mean = 1.3 * math.exp(0.6)
         self.agrees(values, mean, mean**2 * (math.exp(0.16) - 1))
 
+    @pytest.mark.thorough
     def test_the_default_path_is_standard_normal(self):
         layer = reversion(None, 16)
         leaf = paths(layer)["path.x"]
@@ -376,6 +379,7 @@ class TestFailure:
         prediction = layer(at([1.0, 2.0]))
         return jnp.where(prediction.ok, jnp.sum(jnp.log(prediction.values["x"])), -jnp.inf), prediction
 
+    @pytest.mark.thorough
     def test_is_flagged_and_finite(self):
         (value, prediction), gradient = jax.jit(jax.vmap(jax.value_and_grad(self.solve, has_aux=True)))(self.ks)
         assert prediction.ok.tolist() == [True, False, True]

@@ -82,6 +82,7 @@ class TestArguments:
 
 
 class TestInPrograms:
+    @pytest.mark.thorough
     def test_what_is_worked_out_is_known_to_be_positive_inside_of_one(self):
         k = bd.shared(dist.LogNormal(0.0, 1.0), "k")
         assert jax.jit(lambda x: x * ((2 * k).support is constraints.positive))(1.0) == 1.0
@@ -151,6 +152,7 @@ class TestSensitivities:
 
 
 class TestNamesAndGroups:
+    @pytest.mark.thorough("True")
     @pytest.mark.parametrize("first", [True, False])
     def test_what_stands_in_science_and_in_a_network_is_science(self, first):
         scale = bd.shared(dist.HalfNormal(1.0), "scale")
@@ -199,7 +201,7 @@ class Both(bd.Module):
 
 
 class TestObserve:
-    @pytest.mark.thorough("Leaking-flow-1.0", "Leaking-flow-2.0", "Store-level-4.0")
+    @pytest.mark.thorough
     @pytest.mark.parametrize(
         ("equations", "observe", "first"),
         [

@@ -261,6 +261,7 @@ class TestVorticity:
             # Viscosity takes both away, so that the test can fail.
             assert change(quantity, Vorticity(BOX, 0.1), flow) < -0.1
 
+    @pytest.mark.thorough
     def test_waves_that_the_rule_drops_neither_carry_nor_are_carried(self):
         flow, law = turbulence(BOX), Vorticity(BOX, 0.0)
         short = over(BOX, lambda x, y: jnp.cos(9 * x + 2 * y))
@@ -278,11 +279,13 @@ class TestVorticity:
             assert float(quantity(grid, found)) == pytest.approx(float(quantity(grid, start)), rel=1e-8)
         assert float(found.mean()) == pytest.approx(0.5, rel=1e-12)
 
+    @pytest.mark.thorough
     def test_a_constant_eddy_viscosity_is_a_viscosity(self):
         with_eddy, with_viscosity = Vorticity(BOX, 0.0, eddy=0.3), Vorticity(BOX, 0.3)
         flow = turbulence(BOX)
         np.testing.assert_allclose(rates(with_eddy, flow), rates(with_viscosity, flow), atol=100 * ROUND_OFF)
 
+    @pytest.mark.thorough("eddy0")
     @pytest.mark.parametrize("eddy", [Smagorinsky(0.17, 0.2), lambda t, y, u: 0.1 + y["vorticity"] ** 2])
     def test_a_closure_keeps_the_total_and_takes_energy(self, eddy):
         flow = turbulence(BOX, 0.1) + 0.2
@@ -304,12 +307,14 @@ class TestVorticity:
         found = Smagorinsky(0.2, 0.5)(0.0, {"strain": jnp.asarray(3.0)}, {})
         assert found == {"eddy": pytest.approx(0.01 * 3)}
 
+    @pytest.mark.thorough
     def test_a_network_as_eddy_viscosity(self):
         network = bd.Network(eqx.nn.MLP(1, 1, 3, 1, key=jax.random.key(0)), ("strain",), ("eddy",), scale=0.1)
         law = Vorticity(BOX, 0.1, eddy=network)
         draw = {path: values[0] for path, values in draw_prior(law, 1, key=jax.random.key(1)).items()}
         assert np.isfinite(rates(realise(law, draw), turbulence(BOX))).all()
 
+    @pytest.mark.thorough
     def test_the_gradient_is_finite_at_rest(self):
         def loss(vorticity):
             law = Vorticity(BOX, 0.1, eddy=Smagorinsky(0.3, 0.2))

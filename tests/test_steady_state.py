@@ -122,7 +122,7 @@ class TestWhichOneIsFound:
         """y' = y (1 - y) - h has the stable state (1 + sqrt(1 - 4 h)) / 2 and an unstable one."""
         return solve(SteadyState(Harvested(jnp.asarray(harvest)), {"y": jnp.asarray(guess)}), given("time", 1))
 
-    @pytest.mark.thorough("0.12")
+    @pytest.mark.thorough("0.12", "0.5")
     @pytest.mark.parametrize("guess", [0.12, 0.5, 30.0])
     def test_the_one_that_attracts(self, guess):
         prediction = self.harvested(guess)
@@ -140,7 +140,7 @@ class TestWhichOneIsFound:
             values = solve(SteadyState(bistable, {"y": jnp.asarray(guess)}), given("time", 1)).values["y"]
             assert float(values[0]) == pytest.approx(expected, abs=ALGEBRA)
 
-    @pytest.mark.thorough("1e-09")
+    @pytest.mark.thorough("1e-09", "1.0")
     @pytest.mark.parametrize("rate", [1e-9, 1.0, 1e9])
     def test_whatever_the_unit_of_time(self, rate):
         prediction = solve(SteadyState(Relaxing(jnp.asarray(rate)), {"y": 1.0}), given("time", 1))

@@ -64,7 +64,7 @@ def has_callbacks(function):
     return calls_back(jax.make_jaxpr(function)(X))
 
 
-@pytest.mark.thorough("x0-in_everything")
+@pytest.mark.thorough("x0-in_everything", "x1-in_everything")
 @pytest.mark.parametrize("function", [*NESTED, in_a_while_loop])
 @pytest.mark.parametrize("x", [X, -X])
 def test_a_function_with_checks_has_the_same_values_without(function, x):
@@ -74,7 +74,9 @@ def test_a_function_with_checks_has_the_same_values_without(function, x):
     np.testing.assert_array_equal(plain(x), function(x))
 
 
-@pytest.mark.thorough("checked", "in_a_branch", "in_both_branches", "in_a_fixed_loop", "in_a_scan", "in_everything")
+@pytest.mark.thorough(
+    "checked", "in_a_branch", "in_both_branches", "in_a_fixed_loop", "in_a_scan", "in_jit", "in_everything"
+)
 @pytest.mark.parametrize("function", NESTED)
 def test_and_the_same_gradients(function):
     def loss(function, x):

@@ -31,6 +31,7 @@ def uncertain(scales) -> bd.Unscented:
     return bd.Unscented(bd.ODE(field, {"place": 1.0, "speed": 0.0}, rtol=1e-8, atol=1e-8))
 
 
+@pytest.mark.thorough("5")
 @pytest.mark.parametrize("number", [1, 2, 3, 5])
 def test_sigma_points_have_the_moments_of_standard_normal_numbers(number):
     points, weights = sigma_points(number)

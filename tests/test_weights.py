@@ -87,7 +87,7 @@ class TestRandomWalk:
             RandomWalk(size)
 
 
-@pytest.mark.thorough("Horseshoe", "RandomWalk")
+@pytest.mark.thorough
 @pytest.mark.parametrize("kind", [NormalShrinkage, Horseshoe, RandomWalk])
 def test_gradients(kind):
     # A width that leaves positive numbers positive: the prior is drawn, not its logarithm.
@@ -100,7 +100,7 @@ def test_sizes(unchecked, size):
         NormalShrinkage(size)
 
 
-@pytest.mark.thorough("0.0")
+@pytest.mark.thorough
 @pytest.mark.parametrize("shrinkage", [0.0, 1e100])
 def test_gradients_at_extremes_are_finite(shrinkage):
     weights = realised(Horseshoe(3, slab=1.0, shrinkage=1.0))

@@ -1,5 +1,7 @@
 """Lotka–Volterra whose predators also interfere with each other, which the science does not know."""
 
+from functools import cache
+
 import equinox as eqx
 import jax
 import numpy as np
@@ -32,6 +34,7 @@ def truth() -> bd.ODE:
     return bd.ODE(Interfering(LotkaVolterra(*TRUE)), START)
 
 
+@cache
 def points() -> xr.Dataset:
     """Where the residual is to be orthogonal: along the true trajectory."""
     template = axis(0, 12, 41)
