@@ -217,6 +217,7 @@ class TestModel:
         some = data().isel(time=slice(5, None))
         np.testing.assert_array_equal(model().inputs(some).times, model().inputs(data()).times[5:])
 
+    @pytest.mark.thorough
     def test_says_dates_of_what_it_refuses(self):
         early = bucket(bd.between(0.1, 0.6), start="2000-12-30")
         told = [f.message for f in bd.check(model(early), data()).findings if f.subject == "forcing rain"]

@@ -118,7 +118,7 @@ def test_a_single_member_and_very_many_are_left_where_they_are():
     np.testing.assert_allclose(spread_factors(10**6, 5), 1.0, atol=0.01)
 
 
-@pytest.mark.thorough("noise0-values0", "noise2-values2", "noise5-values5")
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("noise", "values"),
     [

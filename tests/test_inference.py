@@ -455,6 +455,7 @@ def test_interrupted_sampling_keeps_the_draws_so_far(decay, decay_fit, monkeypat
     np.testing.assert_array_equal(part["posterior"]["rate"], decay_fit["posterior"]["rate"][:, :150])
 
 
+@pytest.mark.thorough
 def test_an_interruption_before_the_first_draw_is_passed_on(decay, monkeypatch):
     model, data = decay
 

@@ -178,6 +178,7 @@ def test_failing_solves_are_rejected_or_counted_as_energy_errors(method):
     assert agreement(result.positions[..., :1], mean[0], level.std())[0] > 4  # not cut
 
 
+@pytest.mark.thorough
 def test_a_draw_takes_no_more_steps_than_allowed():
     """A posterior far from its Laplace approximation would have longer trajectories."""
     result = run(ManyChain("chees", max_steps=2, **SMALL))

@@ -214,6 +214,7 @@ def test_a_descent_knows_nothing_of_data_held_out():
             _members.held_back(problem, share, key=key)
 
 
+@pytest.mark.thorough
 def test_data_held_out_stop_a_descent(line):
     engine = bd.Joint(starts=2, descent=bd.Descent(steps=5000, held_out=0.3, patience=3))
     post = bd.fit(*line[:2], engine, key=0)

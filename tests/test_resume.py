@@ -431,6 +431,7 @@ def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     assert not (tmp_path / "checkpoint").exists()
 
 
+@pytest.mark.thorough
 def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     said = []
 

@@ -42,6 +42,7 @@ def as_users_have_it():
     "scores of replicates",
     "a single row",
     "places outside the grid",
+    "a prior that cannot have made the data",
     "a prior over three numbers, unchecked",
     "a network of one name",
     "a forecast from a forecast",

@@ -309,6 +309,7 @@ def test_the_same_leaves_with_another_prior_are_another_model(post):
     assert update(other, older, series([2.3], 12)).attrs["updated_by"] == "importance weights"
 
 
+@pytest.mark.thorough
 def test_a_refit_by_nuts_begins_near_the_draws_and_can_be_resumed(post, tmp_path):
     new = series(np.full(300, 2.6), 12)
     engine = bd.NUTS(chains=2, warmup=150, draws=400)

@@ -86,6 +86,7 @@ def test_what_is_watched_is_pushed_like_any_other(pushed):
     np.testing.assert_array_equal(np.isfinite(states["y"]).all(axis=1), found.ok)
 
 
+@pytest.mark.thorough
 def test_a_forecast_holds_the_rates_along_its_own_times(monkeypatch):
     """Chains may say the same where the data were, and not of where the forecast goes."""
     model, data = small.stepped(), small.data()
