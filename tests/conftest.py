@@ -48,20 +48,27 @@ def pytest_configure(config):
         config.option.thorough = any(Path(arg.partition("::")[0]).is_file() for arg in config.args)
 
 
+def pytest_report_header(config):
+    return "tests: all" if config.option.thorough else "tests: the quick ones; --thorough, or a file by name, for all"
+
+
 def pytest_collection_modifyitems(config, items):
-    """Leave out what is marked as thorough: a test, or the cases of it that the mark names."""
+    """Leave out what is marked as thorough: a test, or the cases of it that the mark names; `slow` is for -m to say."""
     if config.option.thorough:
         return
     kept, left_out, unseen = [], [], {}
     for item in items:
         marks = list(item.iter_markers("thorough"))
         cases = {case for mark in marks for case in mark.args}
-        case = item.callspec.id if cases else None
+        case = item.callspec.id if hasattr(item, "callspec") else None
         unseen.setdefault(item.nodeid.partition("[")[0], set(cases)).discard(case)
-        (left_out if marks and (not cases or case in cases) else kept).append(item)
+        leave = marks and (not cases or case in cases) and item.get_closest_marker("slow") is None
+        (left_out if leave else kept).append(item)
     stale = {name: cases for name, cases in unseen.items() if cases}
-    if stale and not any("::" in arg for arg in config.args):
-        raise pytest.UsageError(f"marked as thorough, but no cases of their tests: {stale}")
+    if stale and not config.getoption("lf") and not any("::" in arg for arg in config.args):
+        message = f"marked as thorough, but no cases of their tests: {stale}"
+        print(message, file=sys.stderr)  # a worker's error loses its text
+        raise pytest.UsageError(message)
     config.hook.pytest_deselected(items=left_out)
     items[:] = kept
 

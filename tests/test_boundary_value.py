@@ -146,7 +146,6 @@ class TestBratu:
         assert bool(prediction.ok)
         np.testing.assert_allclose(prediction.values["y"], self.exact(*bracket), atol=1e-5)
 
-    @pytest.mark.thorough
     @pytest.mark.parametrize("mode", [jax.grad, pytest.param(jax.jacfwd, marks=pytest.mark.slow)])
     def test_no_solution(self, mode):
         def density(p):

@@ -149,7 +149,6 @@ class TestFindRoot:
         assert root(4.0)["b"] == pytest.approx(6.0)
         assert jax.grad(lambda k: root(k)["b"])(4.0) == pytest.approx(0.75)
 
-    @pytest.mark.thorough
     def test_where_there_is_none_it_is_nan_and_its_gradient_finite(self):
         root = lambda k: jnp.nan_to_num(bd.find_root(lambda y: y**2 + k, 1.0))  # noqa: E731
         assert np.isnan(bd.find_root(lambda y: y**2 + 1.0, 1.0))

@@ -25,7 +25,7 @@ def perfect(members: int, epistemic: float, *, times: int = REPLICATES, chains: 
     return model, post, bd.forecast(model, post, truth), truth
 
 
-@pytest.mark.thorough
+@pytest.mark.thorough("5-0.0", "20-0.0", "20-0.5")
 @pytest.mark.parametrize("epistemic", [0.0, 0.5])
 @pytest.mark.parametrize("members", [5, pytest.param(10, marks=pytest.mark.slow), 20])
 def test_intervals_of_perfect_members_hold_what_they_say(members, epistemic):

@@ -4,6 +4,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from by_hand import posterior
 from sifting import Sifting
 
 import bayes_dasl as bd
@@ -114,6 +115,27 @@ def test_chunks_change_nothing(forced, whole, monkeypatch):
     parts = bd.forecast(model, post, data)
     for group in ("predictions", "conditional_mean", "conditional_variance"):
         np.testing.assert_allclose(parts[group]["y"], whole[group]["y"], rtol=1e-9)
+
+
+class Proportional(bd.Module):
+    gain: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.gain * u["u"]}
+
+
+def test_observations_later_than_the_fit_are_never_used():
+    """With them, without them, and with others a forecast is the same to the last digit."""
+    times = np.arange(6.0)
+    data = xr.Dataset({"u": ("time", np.sin(times)), "y": ("time", np.cos(times))}, {"time": times})
+    model = bd.Model(bd.Algebraic(Proportional(dist.Normal(0, 1)), forcings=("u",)), bd.NormalNoise(0.1))
+    gains = np.random.default_rng(0).normal(size=(2, 50))
+    post = posterior(model, bd.split(data, time=2.0)[0], {"layer.function.gain": gains})
+    others = data[["u"]], data.assign(y=data["y"].where(data["time"] <= 2.0, 1000.0))
+    seen, *found = (bd.forecast(model, post, known)["predictions"].to_dataset() for known in (data, *others))
+    for other in found:
+        xr.testing.assert_identical(seen, other)
+    assert seen["y"].shape == (2, 50, 6)
 
 
 @pytest.mark.thorough

@@ -103,7 +103,6 @@ class TestOrnsteinUhlenbeck:
         exact = multivariate_normal(mean_of(self.times)[seen], joint[np.ix_(seen, seen)]).logpdf(y[seen])
         assert float(log_likelihood(prediction, {"x": NOISE**2}, {"x": y})) == pytest.approx(exact, abs=1e-8)
 
-    @pytest.mark.thorough
     def test_forecast_uses_what_lies_strictly_before(self):
         y, joint = draw_process(self.times, 3)
         asked = np.sort(np.concatenate([self.times[3:6], [0.0, 0.05, 2.0, 5.0, 8.5, 20.0]]))

@@ -116,7 +116,6 @@ def test_draws_that_were_resampled_before_say_nothing_against_the_solver():
     assert 0.45 < check_solver(loose(1e-6), post, correct=True)["solver_check"].attrs["pareto_k"] < 0.7
 
 
-@pytest.mark.thorough
 def test_a_coarse_solver_is_seen(coarse):
     before = coarse.copy(deep=True)
     checked = check_solver(loose(1e-2), coarse, draws=150)

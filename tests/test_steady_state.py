@@ -171,7 +171,12 @@ REVERSE = ("it leaves where rates exist", "there is none", "a total is conserved
 
 
 class TestFailure:
-    @pytest.mark.thorough
+    @pytest.mark.thorough(
+        "it oscillates-False",
+        "it explodes-False",
+        "it leaves where rates exist-True",
+        "a total is conserved-True",
+    )
     @pytest.mark.parametrize(
         ("reason", "reverse"),
         [
