@@ -71,6 +71,7 @@ def fitted():
     return checked, post, bd.forecast(model, post, np.linspace(0.0, HORIZON, 7))
 
 
+@pytest.mark.thorough
 def test_failures_of_the_prior_are_counted(fitted):
     _, post, _ = fitted
     ok, k = post["sample_stats_prior"]["ok"].values, post["prior"]["k"].values
@@ -79,6 +80,7 @@ def test_failures_of_the_prior_are_counted(fitted):
     assert abs(failed - 0.1) < 4 * np.sqrt(0.1 * 0.9 / ok.size)
 
 
+@pytest.mark.thorough
 def test_failures_of_the_posterior_are_counted(fitted):
     """Trajectories that run into the blow-up are flagged and rejected: no draw lies beyond it."""
     _, post, _ = fitted
@@ -89,6 +91,7 @@ def test_failures_of_the_posterior_are_counted(fitted):
     assert np.isfinite(post["log_likelihood"]["z"]).all()
 
 
+@pytest.mark.thorough
 def test_rejected_draws_do_not_bias_the_posterior(fitted):
     r"""The posterior is prior × likelihood on k < 1, cut off there: its mean by quadrature."""
     _, post, _ = fitted
@@ -105,6 +108,7 @@ def test_rejected_draws_do_not_bias_the_posterior(fitted):
     assert beyond, "the data must leave mass at the blow-up, or the test shows nothing"
 
 
+@pytest.mark.thorough
 def test_failures_of_the_forecast_are_counted(fitted):
     _, post, fc = fitted
     ok, k = fc["sample_stats_predictions"]["ok"].values, post["posterior"]["k"].values
@@ -115,6 +119,7 @@ def test_failures_of_the_forecast_are_counted(fitted):
         np.testing.assert_array_equal(np.isnan(fc[group]["z"].values).all(-1), ~ok)
 
 
+@pytest.mark.thorough
 def test_the_verdict_names_the_failures_of_each_group(fitted):
     _, post, fc = fitted
     verdict = bd.diagnose(post, fc).verdict
@@ -130,6 +135,7 @@ def test_the_verdict_names_the_failures_of_each_group(fitted):
         assert group in verdict
 
 
+@pytest.mark.thorough
 def test_check_counts_the_failures_and_says_go_on_with_care(fitted):
     checked, _, _ = fitted
     assert checked.level == "warning"

@@ -24,7 +24,7 @@ from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
-SAMPLER = bd.NUTS(draws=300, gradient="reverse")
+SAMPLER = bd.NUTS(draws=300, climbs=8, gradient="reverse")
 
 
 @pytest.fixture(scope="module")
