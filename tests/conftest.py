@@ -65,7 +65,7 @@ def pytest_collection_modifyitems(config, items):
         leave = marks and (not cases or case in cases) and item.get_closest_marker("slow") is None
         (left_out if leave else kept).append(item)
     stale = {name: cases for name, cases in unseen.items() if cases}
-    if stale and not config.getoption("lf") and not any("::" in arg for arg in config.args):
+    if stale and not config.getoption("lf", False) and not any("::" in arg for arg in config.args):
         message = f"marked as thorough, but no cases of their tests: {stale}"
         print(message, file=sys.stderr)  # a worker's error loses its text
         raise pytest.UsageError(message)
