@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+pytestmark = pytest.mark.thorough
+
 PAGE = (ROOT / "docs" / "from-a-table.md").read_text(encoding="utf-8")
 
 
@@ -31,14 +33,12 @@ def pharmacokinetics(tmp_path_factory):
     return run("Concentrations and doses", folder) | {"folder": folder}
 
 
-@pytest.mark.thorough
 def test_the_table_becomes_data(pharmacokinetics):
     data = pharmacokinetics["data"]
     assert data["conc"].dims == ("time", "subject") and dict(data.sizes) == {"time": 4, "subject": 8}
     assert data["conc"].attrs["units"] == "mg/L" and data["time"].attrs["units"] == "h"
 
 
-@pytest.mark.thorough
 def test_clearances_are_those_of_the_areas(pharmacokinetics):
     """Dose over area under the curve, by trapezoids and an exponential tail, as far as noise of 25 % lets."""
     data, post = pharmacokinetics["data"], pharmacokinetics["post"]
@@ -53,7 +53,6 @@ def test_clearances_are_those_of_the_areas(pharmacokinetics):
     assert np.corrcoef(found, by_area)[0, 1] > 0.6
 
 
-@pytest.mark.thorough
 def test_the_forecast_is_that_of_repeated_doses(pharmacokinetics):
     """What each of eight doses leaves, by the formula at typical draws."""
     post, trough = pharmacokinetics["post"]["posterior"], pharmacokinetics["trough"]

@@ -86,6 +86,16 @@ KINDS = {
         ),
     ),
 }  # fmt: skip
+DEAR = (
+    "combined",
+    "known errors",
+    "log(y + c)",
+    "root",
+    "power",
+    "beta-binomial",
+    "hurdle of counts",
+    "hurdle of amounts",
+)
 every_kind = pytest.mark.parametrize("name", KINDS)
 
 
@@ -133,18 +143,7 @@ def test_forecast_scores_and_checks(name):
     assert not [f for f in bd.diagnose(post, fc, data).findings if "not looked at" in f.message]
 
 
-@pytest.mark.thorough(
-    "combined",
-    "known errors",
-    "log(y + c)",
-    "root",
-    "power",
-    "binomial",
-    "beta-binomial",
-    "hurdle of counts",
-    "hurdle of amounts",
-    "censored hurdle",
-)
+@pytest.mark.thorough(*DEAR, "binomial", "censored hurdle")
 @every_kind
 def test_moments_are_those_of_the_density(name):
     fc, (noise, _, density) = made(name)[3], KINDS[name]
@@ -170,18 +169,7 @@ def test_moments_are_those_of_the_density(name):
     np.testing.assert_allclose(fc["conditional_variance"]["y"].values[0, 0], variance, rtol=1e-3)
 
 
-@pytest.mark.thorough(
-    "combined",
-    "known errors",
-    "log(y + c)",
-    "root",
-    "power",
-    "beta-binomial",
-    "zero-inflated",
-    "hurdle of counts",
-    "hurdle of amounts",
-    "censored",
-)
+@pytest.mark.thorough(*DEAR, "zero-inflated", "censored")
 @every_kind
 def test_parameters_may_be_unknown(name, unchecked):
     noises = {

@@ -8,13 +8,14 @@ from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from case_studies import theophylline
 
+pytestmark = pytest.mark.thorough
+
 
 @pytest.fixture(autouse=True)
 def data(shared_file, monkeypatch):
     monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/pk/theo_sd.csv").parents[1]))
 
 
-@pytest.mark.thorough
 def test_the_first_eight_hours_of_all_are_fitted():
     study = theophylline.study()
     study.refuse_bad_input()
@@ -24,7 +25,6 @@ def test_the_first_eight_hours_of_all_are_fitted():
     assert counts == [96, 36] and float(study.test["time"].min()) > 8.0
 
 
-@pytest.mark.thorough
 def test_a_forecast_of_the_first_draw_is_the_closed_form():
     rows = theophylline.records()
     chosen = [3.0, 9.0]
