@@ -12,6 +12,7 @@ the files have them.
 
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -20,6 +21,7 @@ import pandas as pd
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.networks import Recurrent
 
 from ._data import path_of
 
@@ -117,6 +119,36 @@ class Catchment(bd.Module):
         stores = {"snow": snow, "soil": soil, "quick": quick - runs, "slow": y["slow"] + seeps - base}
         stores |= {"first": (1 - share) * first, "second": (1 - share) * second}
         return stores, share * second + base, lost
+
+    def __call__(self, t, y, u):
+        return self.day(y, u)[0]
+
+    def flow(self, t, y, u):
+        return {"flow": self.day(y, u)[1]}
+
+
+class Hybrid(bd.Module):
+    r"""A catchment whose evaporation, melt and quick outflow differ from the equations by factors that a network says.
+
+    $\text{factor} = e^{g(\text{weather},\, \text{soil and snow})}$, so that water is neither made nor lost.
+
+    Units: as those of `Catchment`.
+    """
+
+    science: Catchment
+    closure: bd.Network
+
+    def day(self, y, u):
+        """The stores at the end of a day, the flow in it and what evaporated."""
+        science: Any = self.science
+        wet = {"filled": y["soil"] / science.soil.capacity, "pack": jnp.log1p(y["snow"])}
+        factor = {name: jnp.exp(value) for name, value in self.closure(None, wet, u).items()}
+        today = eqx.tree_at(
+            lambda c: (c.quick, c.snow.degree_day),
+            science,
+            (science.quick * factor["quick"], science.snow.degree_day * factor["melt"]),
+        )
+        return today.day(y, u | {"demand": u["demand"] * factor["evaporation"]})
 
     def __call__(self, t, y, u):
         return self.day(y, u)[0]
@@ -242,7 +274,7 @@ def driven(equations: Any, initial: dict) -> bd.Difference:
     return bd.Difference(step=equations, initial=initial, observe=type(equations).flow, forcings=FORCINGS, units=units)
 
 
-def stores(equations: Catchment) -> bd.Difference:
+def stores(equations: Catchment | Hybrid) -> bd.Difference:
     """The catchment from what is usual in January; after a year of spin-up this matters no more."""
     january = {"snow": 50.0, "soil": 150.0, "quick": 5.0, "slow": 10.0, "first": 1.0, "second": 1.0}
     return driven(equations, january)
@@ -257,6 +289,32 @@ def spun_up(data: xr.Dataset, begin: str, until: str) -> xr.Dataset:
     """The data from a date on, whose flow counts only after another one: until then stores forget their start."""
     data = data.sel(time=slice(begin, None))
     return data.assign(flow=data["flow"].where(data["time"] > np.datetime64(until)))
+
+
+def hybrid(weather: xr.Dataset) -> bd.Model:
+    """The catchment with a small network beside it.
+
+    Args:
+        weather: what the inputs of the network are standardised by.
+    """
+    inputs = bd.standardise(weather, *FORCINGS) | {"filled": (0.6, 0.3), "pack": (2.0, 2.0)}
+    closure = bd.Network.mlp(inputs, ("evaporation", "melt", "quick"), scale=0.3, width=6, depth=1)
+    return bd.Model(stores(Hybrid(catchment(), closure)), {"flow": scattered()})
+
+
+def lstm(weather: xr.Dataset, width: int = 8) -> bd.Model:
+    """No science: what a network remembers of the weather says the flow.
+
+    Args:
+        weather: what its inputs are standardised by.
+        width: of what it remembers.
+    """
+    cell = eqx.nn.LSTMCell(len(FORCINGS), width, key=jax.random.key(0))
+    scale = dist.LogNormal(1.0, 1.0)
+    network = Recurrent(cell, bd.standardise(weather, *FORCINGS), ("flow",), scale, activation=jax.nn.softplus)
+    units = {**UNITS, "time": "day"}
+    layer = bd.Difference(step=network, initial=network.initial, observe=Recurrent.read, forcings=FORCINGS, units=units)
+    return bd.Model(layer, {"flow": scattered()})
 
 
 def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:

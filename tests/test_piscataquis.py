@@ -7,8 +7,22 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
 from case_studies import piscataquis
-from case_studies.piscataquis import Bucket, Catchment, Snow, Soil, efficiencies, hamon, load, sac_sma, spun_up, taken
+from case_studies.piscataquis import (
+    Bucket,
+    Catchment,
+    Hybrid,
+    Snow,
+    Soil,
+    efficiencies,
+    hamon,
+    load,
+    sac_sma,
+    spun_up,
+    taken,
+)
 
 SNOW = Snow(falls_below=-1.0, melts_above=1.0, degree_day=3.0, ground=0.5)
 KNOWN = Catchment(SNOW, Soil(200.0, 3.0, 1.2, 0.6), percolation=2.0, quick=0.4, alpha=0.5, slow=0.05, lag=1.5)
@@ -27,15 +41,40 @@ def days(number, seed=0):
     ]
 
 
+def closure(scale):
+    """A network with weights of one draw of their prior, whose outputs are about `scale`."""
+    inputs = (*piscataquis.FORCINGS, "filled", "pack")
+    net = bd.Network.mlp(inputs, ("evaporation", "melt", "quick"), scale=scale, width=6)
+    return realise(net, {path: value[0] for path, value in draw_prior(net, 1, key=jax.random.key(0)).items()})
+
+
+def corrected(scale):
+    hybrid = Hybrid(KNOWN, closure(scale))
+    return jax.jit(lambda y, u: hybrid.day(y, u))  # a jitted method would have its arrays hashed
+
+
+CORRECTED, NEARLY = corrected(1.0), corrected(1e-9)
+
+
+@pytest.mark.parametrize("day", [DAY, CORRECTED], ids=["science", "hybrid"])
 @pytest.mark.parametrize("start", [FULL, EMPTY], ids=["full", "empty"])
-def test_no_water_is_made_or_lost(start):
+def test_no_water_is_made_or_lost(start, day):
     """What is stored at the end is what was, and what rained, less what flowed and evaporated."""
     stores, balance = start, sum(start.values())
     for u in days(40):
-        stores, flow, lost = DAY(stores, u)
+        stores, flow, lost = day(stores, u)
         assert flow >= 0 and lost >= 0 and all(store >= 0 for store in stores.values())
         balance += u["rain"] - flow - lost
     assert float(sum(stores.values())) == pytest.approx(float(balance), rel=1e-12)
+
+
+def test_the_network_of_the_hybrid_has_a_say_and_none_where_it_is_small():
+    u = days(40)[1] | {"rain": jnp.asarray(8.0), "temperature": jnp.asarray(6.0)}
+    science, nearly, changed = (day(FULL, u) for day in (DAY, NEARLY, CORRECTED))
+    np.testing.assert_allclose(jax.tree.leaves(nearly), jax.tree.leaves(science), rtol=1e-8)
+    for name in ("snow", "soil", "quick"):
+        assert abs(float(changed[0][name] / science[0][name]) - 1) > 1e-3
+    assert abs(float(changed[2] / science[2]) - 1) > 1e-3
 
 
 def test_a_deep_pack_melts_by_degrees():

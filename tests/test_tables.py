@@ -127,6 +127,24 @@ class TestGood:
                               to={"temp": "kelvin"})  # fmt: skip
         np.testing.assert_allclose([found["temp"][0], found["temp_error"][0]], [283.15, 2.0])
 
+    @pytest.mark.parametrize(
+        ("header", "units"),
+        [
+            ("time,conc [mg/L],bq,lloq [ug/L],se [ug/L]", {}),
+            ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "ug/L", "se": "ug/L"}),
+            ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "ug/L", "se": "of_se"}),
+        ],
+    )
+    @pytest.mark.parametrize("to", [{}, {"conc": "g/L"}])
+    def test_errors_and_limits_may_be_in_units_of_their_own(self, header, units, to):
+        pytest.importorskip("pint")
+        text = f"{header},of_se\n0,3,0,500,100,ug/L\n1,0,1,500,200,ug/L\n"
+        found = bd.from_table(table(text), "conc", censored="bq", limit="lloq", error="se", units=units, to=to)
+        scale = 1e-3 if to else 1.0
+        np.testing.assert_allclose(found["conc"], np.array([3.0, 0.5]) * scale)
+        np.testing.assert_allclose(found["conc_error"], np.array([0.1, 0.2]) * scale)
+        assert found["conc"].attrs["units"] == (to or {"conc": "mg/L"})["conc"]
+
     def test_dates(self):
         found = bd.from_table(table("date,flow\n2004-02-28,1\n2004-02-29,2\n"), "flow", time="date")
         assert found["time"].dtype.kind == "M"
@@ -226,6 +244,14 @@ BAD = {
     "a forcing with two values": (
         read("time,dv,rain\n0,1,2\n0,2,3\n", subject=None, forcings="rain", replicates=True),
         "'rain' has two values at time 0.0, in line 2 and line 3",
+    ),
+    "an error in per cent of a concentration": (
+        read("time,conc [mg/L],se [%]\n0,3,10\n", value="conc", subject=None, error="se"),
+        r"'se \[%\]' is in '%', which cannot be converted to 'mg/L'",
+    ),
+    "an error in units, of a value in unknown ones": (
+        read("time,conc,se [mg/L]\n0,3,10\n", value="conc", subject=None, error="se"),
+        r"'se \[mg/L\]' is in 'mg/L', but what 'conc' is in is not said: give units=\{'conc'",
     ),
     "an error of zero": (
         read(FLAGS.replace("0.1", "0", 1), error="se"),

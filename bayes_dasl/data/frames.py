@@ -140,17 +140,48 @@ class Frame:
         """
         counted, want = ~np.isnan(values), self.wanted.get(called, "")
         held = np.array(self._held(name, called, counted))
-        done = np.array(values)
-        for unit in dict.fromkeys(held[counted]) if want else ():
-            rows = counted & (held == unit)
-            if not unit:
-                raise DataError(
-                    f"'{called}' is wanted in '{want}', but what '{self.label(name)}' is in is not said: give "
-                    f"units={{'{called}': …}}"
-                )
-            where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != unit).any() else ""
-            offset = _convert(np.zeros(1), unit, want, called, where) if difference else 0.0
-            done[rows] = _convert(values[rows], unit, want, called, where) - offset
+        if want and not all(held[counted]):
+            raise DataError(
+                f"'{called}' is wanted in '{want}', but what '{self.label(name)}' is in is not said: give "
+                f"units={{'{called}': …}}"
+            )
+        wanted = np.full(len(self), want) if want else held
+        return self._from_to(values, held, wanted, called, difference=difference)
+
+    def alike(self, values: np.ndarray, beside: str, name: str, called: str, *, difference: bool = False) -> np.ndarray:
+        """Numbers that belong to those of another column, such as errors or limits, row by row in its units.
+
+        They are in these unless their own column says other ones.
+
+        Args:
+            values: what their column holds, NaN in rows that do not count.
+            beside: that column.
+            name: the other column.
+            called: what the other one is called in the result.
+            difference: whether the numbers are differences, such as standard deviations.
+
+        Raises: DataError for units that cannot be converted, or where the other column says none.
+        """
+        counted = ~np.isnan(values)
+        own, held = (np.array(self._held(*of, counted)) for of in ((beside, beside), (name, called)))
+        if any(own[counted]) and not all(held[counted]):
+            raise DataError(
+                f"'{self.label(beside)}' is in '{next(filter(None, own[counted]))}', but what '{self.label(name)}' is "
+                f"in is not said: give units={{'{called}': …}}"
+            )
+        own = np.where(own == "", held, own)
+        return self._from_to(values, own, held, self.label(beside), difference=difference)
+
+    def _from_to(
+        self, values: np.ndarray, held: np.ndarray, wanted: np.ndarray, called: str, *, difference: bool
+    ) -> np.ndarray:
+        """Numbers in the units that are wanted of each row, from those that each is in."""
+        counted, done = ~np.isnan(values), np.array(values)
+        for have, want in dict.fromkeys(zip(held[counted], wanted[counted], strict=True)):
+            rows = counted & (held == have) & (wanted == want)
+            where = f" in {self.row(int(np.argmax(rows)))}" if (held[counted] != have).any() else ""
+            offset = _convert(np.zeros(1), have, want, called, where) if difference else 0.0
+            done[rows] = _convert(values[rows], have, want, called, where) - offset
         return done
 
     def refuse_unknown_units(self, results: Iterable[str]) -> None:

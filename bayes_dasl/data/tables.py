@@ -62,11 +62,12 @@ def from_table(
         observable: the column that says what the value of a row is of, where one column holds several observables.
         subject: the column that says whose the row is; values are then `(time, subject)`, with the numbers or the
             names in this column as the coordinate `subject`.
-        error: the column of known standard errors, in the units of the value; a dict by value where there are several.
-            They become `<observable>_error`.
+        error: the column of known standard errors, in the units of the value unless its header or `units` say others;
+            a dict by value where there are several. They become `<observable>_error`.
         censored: the column of flags: 1 where the value is only known to lie below its limit, −1 where above, 0 or
             empty where it was seen; a dict where there are several values. They become `<observable>_censored`.
-        limit: the column of these limits; unless given, the value of a flagged row is its limit.
+        limit: the column of these limits, in units as for `error`; unless given, the value of a flagged row is its
+            limit.
         covariates: columns of which each subject has one number: `(subject,)`. Of one with words there is a variable of
             zeros and ones for each word, such as `sex_male`.
         forcings: columns that drive the model, kept at all their times, also where nothing was observed. Gaps of one
@@ -143,7 +144,7 @@ def _seen(
     """What was measured of one observable, with its flags and errors."""
     values, flags = frame.numbers(column, f"'{name}'", rows), np.zeros(len(frame))
     if beside["censored"]:
-        flags, values = _censored(frame, beside["censored"], beside["limit"], column, values, rows)
+        flags, values = _censored(frame, beside["censored"], beside["limit"], column, name, values, rows)
     there = ~np.isnan(values)
     if not there.any():
         raise DataError(f"'{name}' has no value at all in the column '{frame.label(column)}'")
@@ -156,6 +157,7 @@ def _seen(
                 f"the error of '{name}' is {frame.cells(beside['error']).iloc[at]} in {frame.row(at)}: it must be "
                 "positive wherever there is a value"
             )
+        errors = frame.alike(errors, beside["error"], column, name, difference=True)
         others[f"{name}_error"] = frame.converted(errors, column, name, difference=True)[there]
     return Seen(
         name, np.flatnonzero(there), frame.converted(values, column, name)[there], frame.units(column, name, there),
@@ -164,7 +166,7 @@ def _seen(
 
 
 def _censored(
-    frame: Frame, column: str, limit: str | None, of: str, values: np.ndarray, rows: np.ndarray
+    frame: Frame, column: str, limit: str | None, of: str, name: str, values: np.ndarray, rows: np.ndarray
 ) -> tuple[np.ndarray, np.ndarray]:
     """Flags, and the values with limits in place of those that are censored.
 
@@ -181,6 +183,8 @@ def _censored(
         raise DataError(
             f"the value in {frame.row(at)} is censored, but its limit in '{limit or of}' is missing: write it there"
         )
+    if limit is not None:
+        limits = frame.alike(np.where(flags != 0, limits, np.nan), limit, of, name)
     return flags, np.where(flags != 0, limits, values)
 
 

@@ -2,4 +2,5 @@
 
 from .adapters import from_flax as from_flax, from_haiku as from_haiku
 from .network import Network as Network
+from .recurrent import Recurrent as Recurrent
 from .weights import fan_in as fan_in, sparse as sparse

@@ -119,14 +119,7 @@ class Network(Module):
         prior: WeightPrior | None = None,
         random: str | tuple[str, ...] = "all",
     ):
-        if isinstance(inputs, str) or isinstance(outputs, str):
-            raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
-        if isinstance(scale, float | int) and not 0 < scale < math.inf:
-            raise ModelError(f"Network.scale must be a positive number, or a distribution, not {scale!r}")
-        named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
-        self.inputs = FrozenDict((name, _standardising(name, pair)) for name, pair in named)
-        self.outputs = tuple(outputs)
-        self.scale = scale
+        self.inputs, self.outputs, self.scale = named_values(type(self).__name__, inputs, outputs, scale)
         _check_sizes(module, len(self.inputs), len(self.outputs))
         self.module = bayesian(module, prior, random)
 
@@ -173,17 +166,8 @@ class Network(Module):
         }
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
-        known = {"t": t, **u, **y}
-        missing = [name for name in self.inputs if name not in known]
-        if missing:
-            raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
-        features = jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in self.inputs)), axis=-1)
-        # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
-        with jax.ensure_compile_time_eval():
-            location, width = jnp.asarray(list(self.inputs.values())).T
-        features = (features - location) / width
-        module = jax.tree.map(lambda node: node() if _is_shaped(node) else node, self.module, is_leaf=_is_shaped)
-        out = jnp.asarray(self.scale) * _pointwise(module, features)
+        features = standardised(self.inputs, {"t": t, **u, **y})
+        out = jnp.asarray(self.scale) * _pointwise(realised(self.module), features)
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
 
 
@@ -204,6 +188,42 @@ def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array
     for _ in range(features.ndim - 1):
         module = jax.vmap(module)
     return module(features)
+
+
+type Standardising = Mapping[str, tuple[float, float]]
+
+
+def named_values(kind: str, inputs: Any, outputs: Any, scale: Any) -> tuple[Standardising, tuple[str, ...], Any]:
+    """The inputs with a location and a width each, the names of the outputs, and their scale, as a network keeps them.
+
+    Raises: ModelError for a name in place of several, a pair that standardises nothing, or a scale not positive.
+    """
+    if isinstance(inputs, str) or isinstance(outputs, str):
+        raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
+    if isinstance(scale, float | int) and not 0 < scale < math.inf:
+        raise ModelError(f"{kind}.scale must be a positive number, or a distribution, not {scale!r}")
+    named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)
+    return FrozenDict((name, _standardising(name, pair)) for name, pair in named), tuple(outputs), scale
+
+
+def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array, "... inputs"]:
+    """The inputs of a network, of what is known by name.
+
+    Raises: ModelError for an input that is not known.
+    """
+    missing = [name for name in inputs if name not in known]
+    if missing:
+        raise ModelError(f"network input {', '.join(missing)} is none of {', '.join(known)}")
+    features = jnp.stack(jnp.broadcast_arrays(*(jnp.asarray(known[name]) for name in inputs)), axis=-1)
+    # Arrays, not numbers: compiled programs take them as arguments, and serve other data too.
+    with jax.ensure_compile_time_eval():
+        location, width = jnp.asarray(list(inputs.values())).T
+    return (features - location) / width
+
+
+def realised(module: Any) -> Any:
+    """A module whose weights are arrays, made of those of a basis where a prior gave it these."""
+    return jax.tree.map(lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped)
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:

@@ -282,8 +282,8 @@ MUTANTS = (
     ),
     Mutant(
         "network inputs are not centred", "bayes_dasl/networks/network.py",
-        "features = (features - location) / width",
-        "features = features / width",
+        "return (features - location) / width",
+        "return features / width",
         ("tests/test_networks.py::TestValues::test_by_hand",),
     ),
     Mutant(
