@@ -6,17 +6,13 @@ from datetime import datetime
 from typing import Any
 
 import equinox as eqx
-import jax
 import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
-from numpyro.handlers import substitute
-from numpyro.infer.util import log_density
 
-from .._jax.fingerprints import fingerprint_of
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
 from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
@@ -24,7 +20,7 @@ from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
 from ..layers.layer import AbstractPopulation, of_members, start_of
-from ..noise import AbstractNoise, Read
+from ..noise import AbstractCrossCorrelation, AbstractNoise, Read
 from ..random import Module, Values, is_function, paths, sample
 
 type Observed = dict[str, Float[Array, "time ..."]]
@@ -44,16 +40,19 @@ class Model(Module):
         constraints: soft laws by name, each a function of the layer's values and its inputs, which returns by how much
             they break the law, divided by how much of that is tolerated (any shape). Each number counts as a draw of
             the standard normal that was seen to be zero. What the posterior makes of them is in the group `mismatch`.
+        cross_correlation: which observables have residuals that are correlated with one another, and how much; none
+            unless given.
         varied_noise: what a copy is told of the original's noise: the numbers that differ between members.
 
     Raises: ModelError if the noise names something that the layer does not predict, a distribution is no prior of a
-    number, one object stands in two places where each would be an unknown of its own, or a constraint is no function or
-    has a name that is taken.
+    number, one object stands in two places where each would be an unknown of its own, a constraint is no function or
+    has a name that is taken, or observables cannot be correlated.
     """
 
     layer: AbstractLayer
     noise: AbstractNoise | Mapping[str, AbstractNoise]
     constraints: Mapping[str, Constraint]
+    cross_correlation: AbstractCrossCorrelation | None
     varied_noise: tuple[str, ...] = eqx.field(static=True, metadata={"hidden": True})
 
     def __init__(
@@ -61,11 +60,12 @@ class Model(Module):
         layer: AbstractLayer,
         noise: AbstractNoise | Mapping[str, AbstractNoise],
         constraints: Mapping[str, Constraint] | None = None,
+        cross_correlation: AbstractCrossCorrelation | None = None,
         varied_noise: tuple[str, ...] = (),
     ):
         self.layer, self.constraints = layer, {} if constraints is None else constraints
         self.noise, found = layer.over_members(noise) if isinstance(layer, AbstractPopulation) else (noise, ())
-        self.varied_noise = found or varied_noise
+        self.varied_noise, self.cross_correlation = found or varied_noise, cross_correlation
 
     def __check_init__(self):
         if not isinstance(self.layer, AbstractLayer):
@@ -91,6 +91,8 @@ class Model(Module):
                     f"observable '{name}' is not an output of the model; its outputs are "
                     f"{', '.join(self.layer.outputs)}"
                 )
+        if self.cross_correlation is not None:
+            self.cross_correlation.refuse({name: (self.noise_of(name), self.dims(name)) for name in self.observables})
         if not isinstance(self.constraints, Mapping) or not all(map(is_function, self.constraints.values())):
             raise ModelError("constraints must be a dict of functions f(values, inputs), by the name of each law")
         for name in self.constraints:
@@ -101,7 +103,7 @@ class Model(Module):
         for path, leaf in paths(self).items():
             first = path.split(".")[0]
             shared = leaf.own == 1 + path.count(".")
-            if path in taken or (shared and first in ("layer", "noise", "constraints")):
+            if path in taken or (shared and first in ("layer", "noise", "constraints", "cross_correlation")):
                 raise ModelError(f"what is shared cannot be called '{first}', which has another meaning: rename it")
 
     @property
@@ -186,10 +188,12 @@ class Model(Module):
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
         if prediction.mismatches:
             numpyro.factor("mismatches", prediction.log_factor)
+        some_are_drawn = observed is None or {*self.observables} - {*observed}
+        keys = self.drawn_together(numpyro.prng_key) if some_are_drawn else {}
         for name, noise in realised.conditional(prediction, data).items():
             values = None if observed is None else observed.get(name)
             if values is None:
-                numpyro.sample(name, noise)
+                numpyro.sample(name, noise, rng_key=keys.get(name))
             else:
                 seen = ~jnp.isnan(values)
                 numpyro.sample(name, noise.mask(seen), obs=jnp.where(seen, values, 1.0))
@@ -216,6 +220,14 @@ class Model(Module):
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
+
+    def drawn_together(self, key: Callable[[], Any]) -> dict[str, Any]:
+        """One key for all observables that are drawn together; nothing for others.
+
+        Args:
+            key: makes it.
+        """
+        return {} if self.cross_correlation is None else dict.fromkeys(self.cross_correlation.observables, key())
 
     @property
     def looks_back(self) -> bool:
@@ -395,14 +407,18 @@ class Model(Module):
             prediction: what `predict` returned.
             inputs: those that it was called with.
         """
-        found: dict[str, dist.Distribution] = {}
-        for name in self.observables:
-            noise: Any = self.noise_at(name, prediction.values, inputs)
-            value, variance = prediction.values[name], prediction.variances.get(name)
-            if noise.looks_back:
-                found[name] = noise.given(value, inputs.times, self._before(name, prediction, inputs), variance)
+        values, variances = prediction.values, prediction.variances
+        noises: dict[str, Any] = {name: self.noise_at(name, values, inputs) for name in self.observables}
+        back = {name: self._before(name, prediction, inputs) for name, noise in noises.items() if noise.looks_back}
+        cross, found = self.cross_correlation, {}
+        together = {} if cross is None else cross.given(noises, values, inputs.times, back)
+        for name, noise in noises.items():
+            if name in together:
+                found[name] = together[name]
+            elif name in back:
+                found[name] = noise.given(values[name], inputs.times, back[name], variances.get(name))
             else:
-                found[name] = noise.around(value, variance)
+                found[name] = noise.around(values[name], variances.get(name))
         return found
 
     def _before(self, name: str, prediction: Prediction, inputs: Inputs) -> Any:
@@ -432,19 +448,3 @@ class Model(Module):
         over_places = lambda s: jnp.reshape(s, s.shape[:1] + (1,) * (values[name].ndim - s.ndim) + s.shape[1:])  # noqa: E731
         alike = {other: value for other, value in values.items() if value.ndim == values[name].ndim}
         return noise.at(over_places(inputs.times), alike, {n: over_places(v) for n, v in forced.items()}, of_data)
-
-
-def posterior_fingerprint(model: Model, inputs: Inputs, observed: Observed) -> str:
-    """SHA-256 of the traced log density of a model and data, and of where each random leaf may lie.
-
-    It changes with any equation, prior, noise, known number, solver setting or datum.
-    Raises: UnreadableError where the model calls Python with something that cannot be read.
-    """
-    leaves = paths(model)
-
-    def log_joint(values):
-        return log_density(substitute(model, data=values), (inputs, observed), {}, {})[0]
-
-    examples = {path: jax.ShapeDtypeStruct(leaf.shape, jnp.result_type(float)) for path, leaf in leaves.items()}
-    supports = {path: leaf.distribution.support for path, leaf in leaves.items()}
-    return fingerprint_of(log_joint, examples, beside=supports)

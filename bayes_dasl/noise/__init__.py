@@ -1,9 +1,16 @@
 """Observation noise: how a datum scatters around what the layer predicts."""
 
-from .base import AbstractNoise as AbstractNoise, PerDatum as PerDatum, Read as Read, VaryingScale as VaryingScale
+from .base import (
+    AbstractCrossCorrelation as AbstractCrossCorrelation,
+    AbstractNoise as AbstractNoise,
+    PerDatum as PerDatum,
+    Read as Read,
+    VaryingScale as VaryingScale,
+)
 from .censored import Censored as Censored
 from .correlated import CorrelatedLogNoise as CorrelatedLogNoise, CorrelatedNoise as CorrelatedNoise
 from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
+from .cross import CrossCorrelation as CrossCorrelation
 from .families import (
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
@@ -18,6 +25,7 @@ from .processes import (
     Matern32 as Matern32,
     OrnsteinUhlenbeck as OrnsteinUhlenbeck,
     RandomWalk as RandomWalk,
+    White as White,
 )
 from .transformed import BoxCoxNoise as BoxCoxNoise
 from .zeros import HurdleNoise as HurdleNoise, ZeroInflatedNoise as ZeroInflatedNoise

@@ -288,6 +288,42 @@ class AbstractNoise(Module):
         return dist.Normal(prediction, jnp.sqrt(variance + self.variance))
 
 
+class AbstractCrossCorrelation(Module):
+    """How the residuals of several observables of a model are correlated with one another.
+
+    Fields: `observables`, their names.
+    """
+
+    observables: eqx.AbstractVar[tuple[str, ...]]
+
+    @abstractmethod
+    def refuse(self, observables: Mapping[str, tuple[AbstractNoise, tuple[str, ...]]]) -> None:
+        """Refuse observables that cannot be correlated.
+
+        Args:
+            observables: the noise and the dimensions of each observable of a model, by name.
+
+        Raises: ModelError that names the first one.
+        """
+
+    @abstractmethod
+    def given(
+        self,
+        noises: Mapping[str, Any],
+        predictions: Mapping[str, Float[Array, "time ..."]],
+        times: Float[Array, " time"],
+        befores: Mapping[str, Any],
+    ) -> dict[str, dist.Distribution]:
+        """The distribution of each datum, given those before it; drawn by one key, all of them hold together.
+
+        Args:
+            noises: that of each observable.
+            predictions: of each, `(time, …)`, in its units.
+            times: those of the predictions, which never fall.
+            befores: what was seen of each.
+        """
+
+
 def check_positive(value: Any, where: str) -> None:
     """Refuse a number that is not positive, and a distribution that has negative numbers too."""
     if may_be_negative(value):

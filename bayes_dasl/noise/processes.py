@@ -57,6 +57,14 @@ class AbstractProcess(Module):
         """A usual variance of the residual, in the square of its units."""
         return jnp.asarray(self.first)[..., 0, 0]
 
+    @property
+    def equation(self) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]] | None:
+        r"""F and l of the stochastic equation $ds = F s\,dt + l\,dW$ that it obeys, for a `CrossCorrelation`.
+
+        None, as here, where it obeys none, or is not stationary.
+        """
+        return None
+
 
 class OrnsteinUhlenbeck(AbstractProcess):
     r"""Residuals that forget with a time of their own: an autoregressive process of order one in continuous time.
@@ -81,6 +89,10 @@ class OrnsteinUhlenbeck(AbstractProcess):
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         return _one_number(-lag / jnp.asarray(self.time), self.scale)
+
+    @property
+    def equation(self) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]]:
+        return _forgetting(1.0 / jnp.asarray(self.time), self.scale)
 
 
 class AR1(AbstractProcess):
@@ -121,8 +133,15 @@ class AR1(AbstractProcess):
         return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
 
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
-        forgets = jnp.log(jnp.maximum(jnp.asarray(self.correlation), _SMALLEST))
-        return _one_number(lag / self.step * forgets, self.scale)
+        return _one_number(lag / self.step * self._forgets, self.scale)
+
+    @property
+    def equation(self) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]]:
+        return _forgetting(-self._forgets / self.step, self.scale)
+
+    @property
+    def _forgets(self) -> Float[Array, "*member"]:
+        return jnp.log(jnp.maximum(jnp.asarray(self.correlation), _SMALLEST))
 
 
 class Matern32(AbstractProcess):
@@ -156,6 +175,12 @@ class Matern32(AbstractProcess):
             grown - 2 * x * (1 + x) * twice, 2 * x**2 * twice, 2 * x**2 * twice, grown + 2 * x * (1 - x) * twice
         )
         return flow, jnp.square(jnp.asarray(self.scale))[..., None, None] * of_one
+
+    @property
+    def equation(self) -> tuple[Float[Array, "*member state state"], Float[Array, "*member state"]]:
+        rate, scale = jnp.broadcast_arrays(jnp.sqrt(3.0) / jnp.asarray(self.length), jnp.asarray(self.scale))
+        none = jnp.zeros_like(rate)
+        return _matrix(none, rate, -rate, -2 * rate), jnp.stack([none, 2 * scale * jnp.sqrt(rate)], axis=-1)
 
 
 class RandomWalk(AbstractProcess):
@@ -192,6 +217,32 @@ class RandomWalk(AbstractProcess):
     def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
         grown = jnp.square(jnp.asarray(self.scale)) * lag
         return jnp.ones_like(grown)[..., None, None], grown[..., None, None]
+
+
+class White(AbstractProcess):
+    r"""Residuals that forget at once: independent from time to time, for a `CrossCorrelation` of observables.
+
+    Args:
+        scale: their standard deviation, in the units of the observable (none on the log scale).
+
+    Raises: ModelError for a scale that is not positive.
+    """
+
+    scale: Scalar
+
+    @property
+    def first(self) -> Float[Array, "*member state state"]:
+        return jnp.square(jnp.asarray(self.scale, float))[..., None, None]
+
+    def over(self, lag: Float[Array, "..."]) -> tuple[Float[Array, "... state state"], Float[Array, "... state state"]]:
+        anew = jnp.where(lag > 0, 1.0, 0.0)
+        return (1.0 - anew)[..., None, None], (anew * jnp.square(jnp.asarray(self.scale)))[..., None, None]
+
+
+def _forgetting(rate: Any, scale: Any) -> tuple[Array, Array]:
+    """F and l of a stationary process of one number that forgets at a rate."""
+    rate, scale = jnp.broadcast_arrays(jnp.asarray(rate, float), jnp.asarray(scale, float))
+    return -rate[..., None, None], (scale * jnp.sqrt(2 * rate))[..., None]
 
 
 def _one_number(logarithm: Any, scale: Any) -> tuple[Array, Array]:

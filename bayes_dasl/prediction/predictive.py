@@ -247,11 +247,12 @@ def _one_draw(
         if kind is not None:
             beside = {name: masked(v) for name, v in prediction.values.items() if name not in noise}
             keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
+            keys = dict(zip(noise, keys, strict=True)) | model.drawn_together(lambda: keys[0])
             noise = {name: getattr(d, "uncensored", d) for name, d in noise.items()}  # as they would be seen
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
-            for k, (name, d) in zip(keys, noise.items(), strict=True):
+            for name, d in noise.items():
                 several = repeats > 1 and (name not in parameters or alone(d) is not d)
-                predictions[name] = masked(d.sample(k, (repeats,) if several else ()))
+                predictions[name] = masked(d.sample(keys[name], (repeats,) if several else ()))
         pushed = Pushed(
             {name: masked(d.mean) for name, d in noise.items()},
             {name: masked(d.variance) for name, d in noise.items()},

@@ -342,8 +342,8 @@ MUTANTS = (
     ),
     Mutant(
         "swapped observables", "bayes_dasl/model/core.py",
-        "prediction.values[name], prediction.variances.get(name)",
-        "prediction.values[self.layer.outputs[self.observables.index(name)]], prediction.variances.get(name)",
+        "noise.around(values[name], variances.get(name))",
+        "noise.around(values[self.layer.outputs[self.observables.index(name)]], variances.get(name))",
         ("tests/test_model.py::TestNoise", "tests/test_model.py::TestDensity::test_against_scipy"),
     ),
     Mutant(

@@ -1,0 +1,218 @@
+"""Residuals along the index as a linear Gaussian system, filtered: what each datum is given those before it."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jaxtyping import Array, Bool, Float
+
+type System = Any
+"""A process, or several of which the innovations are correlated: when it begins, its first state and later ones."""
+
+
+class Before(NamedTuple):
+    """What was seen of an observable before it is asked for.
+
+    Args:
+        times: when, which rise, `(past,)`.
+        residuals: data minus predictions on the scale of `link`, `(past, …)`; anything where missing.
+        seen: where they are not missing.
+        white: the standard deviation of the white noise of each.
+        same: whether the times asked for are these.
+    """
+
+    times: Float[Array, " past"]
+    residuals: Float[Array, "past ..."]
+    seen: Bool[Array, "past ..."]
+    white: Float[Array, "past ..."]
+    same: bool
+
+
+class Autocorrelated(dist.Distribution):
+    """Data of which each has a distribution given those before it, and which are drawn together.
+
+    Args:
+        alone: the distribution of each, normal or a transformed normal.
+        path: a function of a key that draws all of them, before they are transformed.
+    """
+
+    pytree_data_fields = ("alone", "path")
+
+    def __init__(self, alone: dist.Distribution, path: Any):
+        self.alone, self.path = alone, path
+        super().__init__(alone.batch_shape)
+
+    @property
+    def support(self) -> Any:
+        return self.alone.support
+
+    @property
+    def mean(self) -> Array:
+        return self.alone.mean
+
+    @property
+    def variance(self) -> Array:
+        return self.alone.variance
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
+        draw = self.path
+        for _ in sample_shape:
+            draw = jax.vmap(draw)
+        values = draw(jax.random.split(key, sample_shape) if sample_shape else key)
+        for transform in getattr(self.alone, "transforms", ()):
+            values = transform(values)
+        return values
+
+    def log_prob(self, value: Any) -> Any:
+        return self.alone.log_prob(value)
+
+
+class Belief(NamedTuple):
+    """What is known of the state at some times: of each row, place or member."""
+
+    time: Float[Array, "..."]
+    mean: Float[Array, "... state"]
+    covariance: Float[Array, "... state state"]
+
+
+class Paths(eqx.Module):
+    """What paths through the times that are asked for are drawn from, of one observable or of several together."""
+
+    system: System
+    numbers: tuple[int, ...] = eqx.field(static=True)  # where in the state the residual of each observable stands
+    times: Float[Array, " time"]
+    last: Belief  # before each time, given the data
+    anew: Bool[Array, "time ..."]  # whether a datum lies between this time and the one before
+    places: tuple[Float[Array, "time ..."], ...]
+    white: tuple[Float[Array, "time ..."], ...]
+
+    def __call__(self, key: Array) -> list[Float[Array, "time ..."]]:
+        """One path of each observable: what is drawn counts as a datum until the next one."""
+        keys = jax.random.split(key, len(self.places)) if len(self.places) > 1 else [key]
+        noise = tuple(jax.random.normal(k, place.shape) for k, place in zip(keys, self.places, strict=True))
+        start = jax.tree.map(lambda part: part[0], self.last)
+
+        def step(belief: Belief, at: tuple) -> tuple[Belief, list[Array]]:
+            time, last, anew, white, xi = at
+            begun = Belief(*(_where(anew, a, b) for a, b in zip(last, belief, strict=True)))
+            ahead, drawn = _moved(self.system, begun, time), []
+            for number, own, z in zip(self.numbers, white, xi, strict=True):
+                total = jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(own)
+                drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
+                ahead = _told(ahead, number, drawn[-1], total, total > 0)
+            return ahead, drawn
+
+        _, paths = jax.lax.scan(step, start, (self.times, self.last, self.anew, self.white, noise))
+        return [place + path for place, path in zip(self.places, paths, strict=True)]
+
+
+class _PathOf(eqx.Module):
+    """The path of one of several observables; of one key all of them hold together."""
+
+    paths: Paths
+    which: int = eqx.field(static=True)
+
+    def __call__(self, key: Array) -> Float[Array, "time ..."]:
+        return self.paths(key)[self.which]
+
+
+def given_before(
+    system: System,
+    numbers: tuple[int, ...],
+    noises: Sequence[Any],
+    predictions: Sequence[Float[Array, "time ..."]],
+    times: Float[Array, " time"],
+    befores: Sequence[Before | None],
+) -> list[Autocorrelated]:
+    """The distribution of each datum given those before it; those of one time go by the order of the observables.
+
+    Args:
+        system: whose state the residuals are numbers of.
+        numbers: where in the state that of each observable stands.
+        noises: those of the observables, each a `CorrelatedNoise`.
+        predictions: of the observables, `(time, …)`, in their units.
+        times: those of the predictions, which never fall.
+        befores: what was seen of each; none for draws from what is known of no datum.
+    """
+    linked = [noise.link(value) for noise, value in zip(noises, predictions, strict=True)]
+    white = [jnp.broadcast_to(jnp.asarray(n.white, float), v.shape) for n, v in zip(noises, predictions, strict=True)]
+    told = next((b for b in befores if b is not None), None)
+    when, same = (times[:0], False) if told is None else (told.times, told.same)
+    nothing = jnp.zeros((when.size, *predictions[0].shape[1:]))
+    unseen = Before(when, nothing, nothing.astype(bool), nothing, same)
+    known = [unseen if before is None else before for before in befores]
+
+    beliefs = _filtered(system, numbers, known, _origin(system, times, when))
+    # How many rows lie before each time: those at the same time do not.
+    rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
+    last = Belief(*(part[rows] for part in beliefs))
+    counted = jnp.cumsum(jnp.stack([b.seen for b in known]).any(axis=0), axis=0, dtype=int)
+    number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[rows]
+    anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
+    paths = Paths(system, numbers, times, last, anew, tuple(linked), tuple(white))
+
+    ahead, found = _moved(system, last, times), []
+    for which, (at, before, noise) in enumerate(zip(numbers, known, noises, strict=True)):
+        variance = jnp.maximum(ahead.covariance[..., at, at], 0.0) + jnp.square(white[which])
+        alone = noise.normal_on_link(linked[which] + ahead.mean[..., at], jnp.sqrt(variance))
+        found.append(Autocorrelated(alone, _PathOf(paths, which)))
+        if same and which + 1 < len(numbers):
+            residual, seen = jnp.where(before.seen, before.residuals, 0.0), before.seen & (variance > 0)
+            ahead = _told(ahead, at, residual, variance, seen)
+    return found
+
+
+def _origin(system: System, times: Array, past: Array) -> Array:
+    """When nothing was known yet: where it begins, or the first of all times for what has always been."""
+    if system.begins is not None:
+        return jnp.asarray(system.begins, float)
+    return jnp.min(jnp.concatenate([times, past]))
+
+
+def _filtered(system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array) -> Belief:
+    """Beliefs before anything was seen and after each past row, `(1 + past, …)`."""
+    places = befores[0].residuals.shape[1:]
+    covariance = jnp.broadcast_to(jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:]))
+    first = Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
+
+    def step(belief: Belief, at: tuple) -> tuple[Belief, Belief]:
+        time, rows = at
+        after = _moved(system, belief, time)
+        for number, (residual, seen, white) in zip(numbers, rows, strict=True):
+            total = after.covariance[..., number, number] + jnp.square(white)
+            after = _told(after, number, residual, total, seen & (total > 0))
+        return after, after
+
+    rows = [(jnp.where(b.seen, b.residuals, 0.0), b.seen, b.white) for b in befores]
+    _, after = jax.lax.scan(step, first, (befores[0].times, rows))
+    return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, after)
+
+
+def _moved(system: System, belief: Belief, to: Array) -> Belief:
+    """The belief at a later time."""
+    to = jnp.reshape(to, (*jnp.shape(to), *[1] * (belief.time.ndim - jnp.ndim(to))))
+    flow, grown = system.over(jnp.maximum(to - belief.time, 0.0))
+    mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
+    covariance = _product(_product(flow, belief.covariance), jnp.swapaxes(flow, -1, -2)) + grown
+    return Belief(jnp.broadcast_to(to, belief.time.shape), mean, covariance)
+
+
+def _told(ahead: Belief, number: int, residual: Array, total: Array, seen: Array) -> Belief:
+    """The belief once a residual is known, whose variance was `total`."""
+    gain = ahead.covariance[..., number] / jnp.where(seen, total, 1.0)[..., None]
+    gain = jnp.where(seen[..., None], gain, 0.0)
+    mean = ahead.mean + gain * (residual - ahead.mean[..., number])[..., None]
+    covariance = ahead.covariance - gain[..., :, None] * ahead.covariance[..., None, number, :]
+    return ahead._replace(mean=mean, covariance=covariance)
+
+
+def _product(a: Array, b: Array) -> Array:
+    # Sums of a few products, which fuse: a matrix product of two by two costs more by its call.
+    return jnp.sum(a[..., :, :, None] * b[..., None, :, :], axis=-2)
+
+
+def _where(condition: Array, a: Array, b: Array) -> Array:
+    return jnp.where(jnp.reshape(condition, (*condition.shape, *[1] * (a.ndim - condition.ndim))), a, b)
