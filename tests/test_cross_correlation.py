@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from by_hand import posterior
 from numpyro.handlers import block, condition, seed, trace
 from numpyro.infer.util import log_density
 
@@ -113,6 +114,7 @@ def residuals(data):
     )
 
 
+@pytest.mark.thorough("AR1 alike", "OU of different times", "Matern32")
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=list(KINDS))
 def test_the_density_is_that_of_the_dense_normal(kinds):
     data = data_of()
@@ -121,6 +123,7 @@ def test_the_density_is_that_of_the_dense_normal(kinds):
     np.testing.assert_allclose(found, exact, rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_on_the_scale_of_a_logarithm():
     kinds, data = KINDS["mixed"], data_of()
     line = lines(TIMES)["ice"]
@@ -202,6 +205,69 @@ def test_draws_without_data_hold_together():
     np.testing.assert_allclose(found, R, atol=4.5 / np.sqrt(20_000))
 
 
+def test_any_of_the_rows_keep_what_the_data_say_of_them():
+    """Whatever a minibatch holds, its terms add up to the density of all data."""
+    problem = pose(model_of(KINDS["AR1 alike"], correlation=dist.LKJ(3, 1.0)), data_of())
+    position = jnp.linspace(-0.3, 0.4, problem.dimension)
+    whole = jax.value_and_grad(lambda x: problem.terms(x).data)
+    part = jax.value_and_grad(
+        lambda x: sum(problem.rows(jnp.array(rows)).terms(x).data for rows in ((0, 3, 4), (1, 2, 5, 6)))
+    )
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9), jax.jit(part)(position), jax.jit(whole)(position)
+    )
+
+
+def test_draws_at_the_times_of_the_data_have_the_moments_that_are_said_of_them():
+    model, data = model_of(KINDS["AR1 alike"]), data_of()
+    known = bd.Model(bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation)
+    inputs = known.inputs(data)
+    given = known.conditional(known.predict(inputs), inputs)
+    for name in NAMES:
+        drawn = np.asarray(given[name].sample(jax.random.key(2), (20_000,)))
+        mean, spread = given[name].alone.loc, given[name].alone.scale
+        assert np.all(np.abs(drawn.mean(0) - mean) < 4.5 * spread / np.sqrt(20_000))
+        np.testing.assert_allclose(drawn.std(0), spread, rtol=0.03)
+
+
+def test_a_forecast_at_a_time_of_the_data_is_given_the_observables_named_before():
+    """Residuals of one time alone: what land was tells the mean and takes all of the variance but 1 - r²."""
+    noise = {name: bd.CorrelatedNoise(White(scale)) for name, scale in (("land", 0.5), ("ocean", 0.2))}
+    model = bd.Model(bd.Algebraic(Lines(2.0)), noise, cross_correlation=CrossCorrelation(("land", "ocean"), 0.9))
+    data = data_of(missing=False)[["land", "ocean"]]
+    data["ocean"][1:] = data["land"][[2, 4]] = np.nan
+    inputs = model.inputs(data)
+    inputs = dataclasses.replace(inputs, past=dataclasses.replace(inputs.past, same=False))
+    given = model.conditional(model.predict(inputs), inputs)["ocean"].alone
+    left, seen = (data["land"] - lines(TIMES)["land"]).values, data["land"].notnull().values
+    np.testing.assert_allclose(given.loc[seen], (lines(TIMES)["ocean"] + 0.9 * 0.4 * left)[seen], rtol=1e-12)
+    np.testing.assert_allclose(given.scale, np.where(seen, 0.2 * np.sqrt(1 - 0.81), 0.2), rtol=1e-12)
+
+
+def test_what_the_support_fixes_is_not_told_of_as_stuck():
+    model = model_of(KINDS["AR1 alike"], correlation=dist.LKJ(3, 1.0))
+    rng = np.random.default_rng(0)
+    free = np.tanh(rng.normal(size=(4, 300, 3)) * 0.2)
+    matrix = np.broadcast_to(np.eye(3), (4, 300, 3, 3)).copy()
+    for value, (i, j) in zip(np.moveaxis(free, -1, 0), ((0, 1), (0, 2), (1, 2)), strict=True):
+        matrix[..., i, j] = matrix[..., j, i] = value
+    draws = {"layer.function.level": rng.normal(2.0, 0.1, (4, 300)), "cross_correlation.correlation": matrix}
+    told = bd.diagnose(posterior(model, data_of(), draws)).findings
+    assert not [finding for finding in told if "never moved" in finding.message]
+    stuck = draws | {"layer.function.level": np.full((4, 300), 2.0)}
+    told = bd.diagnose(posterior(model, data_of(), stuck)).findings
+    assert [finding for finding in told if "level never moved" in finding.message]
+
+
+def test_a_forecast_draws_all_of_them_together():
+    model = model_of(KINDS["AR1 alike"], white=(0.0, 0.0, 0.0))
+    draws = {"layer.function.level": np.full((2, 200), 2.0)}
+    post = posterior(model, data_of(), draws)
+    fc = bd.forecast(model, post, xr.Dataset(coords={"time": [*TIMES, 40.0]}), key=0)
+    last = np.stack([np.ravel(fc["predictions"][name].isel(time=-1)) for name in NAMES])
+    np.testing.assert_allclose(np.corrcoef(last), R, atol=4.5 / np.sqrt(400))
+
+
 @pytest.fixture(scope="module")
 def fitted():
     """Sixty years of which both series have AR(1) residuals that share most of what is new."""
@@ -251,6 +317,14 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
         (lambda: CrossCorrelation("land", 0.5), "tuple of different names"),
         (lambda: CrossCorrelation(NAMES, 0.5), r"matrix of shape \(3, 3\), such as dist.LKJ\(3"),
         (lambda: CrossCorrelation(NAMES[:2], 1.5), "between −1 and 1"),
+        (lambda: CrossCorrelation(NAMES[:2], -1.0), "between −1 and 1"),
+        (lambda: CrossCorrelation(NAMES[:2], None), "a number between −1 and 1, or a matrix .* not None"),
+        (lambda: CrossCorrelation(NAMES[:2], "high"), "not 'high'"),
+        (lambda: CrossCorrelation(NAMES[:2], [[1.0], [0.5, 1.0]]), "a matrix of shape"),
+        (
+            lambda: bd.Model(bd.Algebraic(Lines(2.0)), bd.NormalNoise(1.0), cross_correlation=0.5),
+            "must be a noise.Cross",
+        ),
         (lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0)), "between −1 and 1"),
         (lambda: CrossCorrelation(NAMES[:2], np.array([[1.0, 2.0], [2.0, 1.0]])), "positive definite"),
         (lambda: CrossCorrelation(NAMES[:2], np.array([[2.0, 0.5], [0.5, 2.0]])), "ones on its diagonal"),
@@ -275,6 +349,7 @@ def _with(noise):
     return bd.Model(bd.Algebraic(Lines(bd.between(1.0, 4.0))), noise, cross_correlation=cross)
 
 
+@pytest.mark.thorough
 def test_a_matrix_may_be_unknown():
     model = model_of(KINDS["AR1 alike"], correlation=dist.LKJ(3, 1.0))
     data = data_of()
@@ -284,3 +359,4 @@ def test_a_matrix_may_be_unknown():
     value, slope = jax.value_and_grad(problem.log_density)(position)
     assert np.isfinite(value) and np.all(np.isfinite(slope))
     np.testing.assert_allclose(problem.constrain(position)["cross_correlation.correlation"], np.eye(3), atol=1e-12)
+    assert bd.describe(model).unknowns == 4

@@ -84,11 +84,12 @@ def test_the_prior_of_its_weights_is_by_fan_in():
         ),
         (lambda: network(outputs="flow"), "tuples of names"),
         (lambda: network(outputs=()), "no output"),
+        (lambda: network(outputs=("flow", "flow")), "two outputs have one name"),
         (lambda: network(scale=0.0), r"Recurrent\.scale"),
         (lambda: network(activation=None), "activation"),
         (lambda: network(prior=lambda name, value: dist.Normal(0.0, 1.0)), "must be a distribution of shape"),
     ],
-    ids=["cell", "inputs", "text", "outputs", "scale", "activation", "prior"],
+    ids=["cell", "inputs", "text", "outputs", "twice", "scale", "activation", "prior"],
 )
 def test_refuses(make, match, unchecked):
     with pytest.raises(ModelError, match=match):

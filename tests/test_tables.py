@@ -132,18 +132,32 @@ class TestGood:
         [
             ("time,conc [mg/L],bq,lloq [ug/L],se [ug/L]", {}),
             ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "ug/L", "se": "ug/L"}),
-            ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "ug/L", "se": "of_se"}),
+            ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "ug/L", "conc_error": "ug/L"}),
+            ("time,conc,bq,lloq,se", {"conc": "mg/L", "lloq": "of_lloq", "se": "of_se"}),
         ],
     )
     @pytest.mark.parametrize("to", [{}, {"conc": "g/L"}])
     def test_errors_and_limits_may_be_in_units_of_their_own(self, header, units, to):
         pytest.importorskip("pint")
-        text = f"{header},of_se\n0,3,0,500,100,ug/L\n1,0,1,500,200,ug/L\n"
+        rows = "0,3,0,500,100,ug/L,ug/L\n1,0,1,500,200,ug/L,ug/L\n"
+        if "of_se" in units.values():
+            rows = "0,3,0,500,100,ug/L,ug/L\n1,0,1,0.5,0.2,mg/L,mg/L\n"
+        text = f"{header},of_se,of_lloq\n{rows}"
         found = bd.from_table(table(text), "conc", censored="bq", limit="lloq", error="se", units=units, to=to)
         scale = 1e-3 if to else 1.0
         np.testing.assert_allclose(found["conc"], np.array([3.0, 0.5]) * scale)
         np.testing.assert_allclose(found["conc_error"], np.array([0.1, 0.2]) * scale)
         assert found["conc"].attrs["units"] == (to or {"conc": "mg/L"})["conc"]
+
+    @pytest.mark.parametrize("header", ["se (n=3)", "se [-]", "se"])
+    def test_what_is_no_unit_in_the_header_of_an_error_says_none(self, header):
+        found = bd.from_table(table(f"time,conc [mg/L],{header}\n0,3,0.1\n"), "conc", error="se")
+        assert float(found["conc_error"][0]) == 0.1
+
+    def test_each_observable_of_a_long_table_has_its_own_units(self):
+        text = "time,what,dv,unit\n0,conc,3,mg/L\n0,temp,20,degC\n"
+        found = bd.from_table(table(text), "dv", observable="what", units={"dv": "unit"})
+        assert {name: found[name].attrs["units"] for name in ("conc", "temp")} == {"conc": "mg/L", "temp": "degC"}
 
     def test_dates(self):
         found = bd.from_table(table("date,flow\n2004-02-28,1\n2004-02-29,2\n"), "flow", time="date")

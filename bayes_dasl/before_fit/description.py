@@ -11,6 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+from numpyro.distributions import biject_to
 
 from .._statistics.describe_distributions import describe_distribution
 from ..errors import ModelError
@@ -36,10 +37,11 @@ class Entry:
     shape: tuple[int, ...]
     units: str
     group: str
+    free: tuple[int, ...] | None = None  # the shape of what may move, where it is not that of all elements
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=int))
+        return int(np.prod(self.shape if self.free is None else self.free, dtype=int))
 
     def __str__(self) -> str:
         sign = "~" if self.random else "="
@@ -187,7 +189,8 @@ def _setting(value: Any) -> str:
 
 def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
     where = f" in {' and '.join(places)}" if places else ""
-    return Entry(name, True, describe_distribution(leaf.distribution) + where, leaf.shape, leaf.units, leaf.group)
+    free = biject_to(leaf.distribution.support).inverse_shape(leaf.shape)  # of a matrix of correlations a triangle
+    return Entry(name, True, describe_distribution(leaf.distribution) + where, leaf.shape, leaf.units, leaf.group, free)
 
 
 def _known(name: str, value: Any, metadata: Mapping, group: str) -> Entry:

@@ -148,14 +148,18 @@ class Frame:
         wanted = np.full(len(self), want) if want else held
         return self._from_to(values, held, wanted, called, difference=difference)
 
-    def alike(self, values: np.ndarray, beside: str, name: str, called: str, *, difference: bool = False) -> np.ndarray:
+    def alike(
+        self, values: np.ndarray, beside: str, role: str, name: str, called: str, *, difference: bool = False
+    ) -> np.ndarray:
         """Numbers that belong to those of another column, such as errors or limits, row by row in its units.
 
-        They are in these unless their own column says other ones.
+        They are in these unless their own column says other ones. What stands in brackets in its header and is no unit,
+        as in `se (n=3)`, says none.
 
         Args:
             values: what their column holds, NaN in rows that do not count.
             beside: that column.
+            role: another name by which its units may be given.
             name: the other column.
             called: what the other one is called in the result.
             difference: whether the numbers are differences, such as standard deviations.
@@ -163,14 +167,22 @@ class Frame:
         Raises: DataError for units that cannot be converted, or where the other column says none.
         """
         counted = ~np.isnan(values)
-        own, held = (np.array(self._held(*of, counted)) for of in ((beside, beside), (name, called)))
+        own, held = (
+            np.array(self._held(beside, role, counted, itself=False)),
+            np.array(self._held(name, called, counted)),
+        )
         if any(own[counted]) and not all(held[counted]):
             raise DataError(
                 f"'{self.label(beside)}' is in '{next(filter(None, own[counted]))}', but what '{self.label(name)}' is "
                 f"in is not said: give units={{'{called}': …}}"
             )
         own = np.where(own == "", held, own)
-        return self._from_to(values, own, held, self.label(beside), difference=difference)
+        try:
+            return self._from_to(values, own, held, self.label(beside), difference=difference)
+        except DataError as error:
+            raise DataError(
+                f"{error}: if it is in the units of '{called}', say so by units={{'{_bare(self.label(beside))}': …}}"
+            ) from error
 
     def _from_to(
         self, values: np.ndarray, held: np.ndarray, wanted: np.ndarray, called: str, *, difference: bool
@@ -194,28 +206,31 @@ class Frame:
     def units(self, name: str, called: str, among: np.ndarray | None = None) -> str:
         """The units of what a column is called in the result; empty if nobody says."""
         among = np.ones(len(self), bool) if among is None else among
-        return self.wanted.get(called) or next((unit for unit in self._held(name, called, among) if unit), "")
+        held = np.array(self._held(name, called, among))
+        return self.wanted.get(called) or next((str(unit) for unit in held[among] if unit), "")
 
-    def _held(self, name: str, called: str, among: np.ndarray) -> list[str]:
-        """The units of each row of a column."""
+    def _held(self, name: str, called: str, among: np.ndarray, *, itself: bool = True) -> list[str]:
+        """The units of each row of a column; one that is not `itself` in the result may differ from row to row."""
         label = self.label(name)
         alike = {key.lower(): unit for key, unit in self.stated.items()} | self.stated
         keys = (called, name, label, called.lower(), name.lower())
         stated = next((alike[key] for key in keys if key in alike), "")
         if stated and stated in self.frame.columns:
-            return self._of_rows(stated, called, among)
+            return self._of_rows(stated, called, among, itself)
         found = _WITH_UNITS.match(label)
         unit = stated or (found[2] if found else "") or (self.frame.attrs.get("units") or {}).get(label, "")
         if unit and installed() and parsed(unit) is None:
+            if not itself and not stated:
+                return [""] * len(self)
             raise DataError(f"'{unit}' is no unit that can be read, of '{called}': write it as in 'mg/L'")
         return [unit] * len(self)
 
-    def _of_rows(self, column: str, called: str, among: np.ndarray) -> list[str]:
+    def _of_rows(self, column: str, called: str, among: np.ndarray, itself: bool) -> list[str]:
         self.refuse_missing(column, f"unit of '{called}'", among, "write it, as in the other rows")
         held = ["" if empty else str(cell).strip() for cell, empty in
                 zip(self.frame[column], self.missing(column), strict=True)]  # fmt: skip
         rows = np.flatnonzero(among)
-        for at in rows:
+        for at in rows if itself else ():
             if not self.wanted.get(called) and not (held[at] == held[rows[0]] or agree(held[at], held[rows[0]])):
                 raise DataError(
                     f"'{called}' is in '{held[rows[0]]}' in {self.row(rows[0])} but in '{held[at]}' in {self.row(at)}: "

@@ -107,8 +107,10 @@ def from_table(
         variables[frame.called(column)] = layout.forcing(frame, column)
     for column in known:
         variables |= _covariate(frame, column, who, members)
-    for name in {*frame.wanted} - {*variables, "time"}:
-        raise DataError(f"units are wanted of '{name}', but the dataset holds time, {', '.join(variables)}")
+    beside = {other for s in found for other in s.others}
+    for name in {*frame.wanted} - {*variables, "time"} | {*frame.wanted} & beside:
+        of = ", ".join(name for name in variables if name not in beside)
+        raise DataError(f"units are wanted of '{name}', but those of the dataset are of time, {of}")
     frame.refuse_unknown_units({"time", *variables})
     return layout.dataset(variables, frame.units(time, "time"))
 
@@ -157,7 +159,7 @@ def _seen(
                 f"the error of '{name}' is {frame.cells(beside['error']).iloc[at]} in {frame.row(at)}: it must be "
                 "positive wherever there is a value"
             )
-        errors = frame.alike(errors, beside["error"], column, name, difference=True)
+        errors = frame.alike(errors, beside["error"], f"{name}_error", column, name, difference=True)
         others[f"{name}_error"] = frame.converted(errors, column, name, difference=True)[there]
     return Seen(
         name, np.flatnonzero(there), frame.converted(values, column, name)[there], frame.units(column, name, there),
@@ -184,7 +186,7 @@ def _censored(
             f"the value in {frame.row(at)} is censored, but its limit in '{limit or of}' is missing: write it there"
         )
     if limit is not None:
-        limits = frame.alike(np.where(flags != 0, limits, np.nan), limit, of, name)
+        limits = frame.alike(np.where(flags != 0, limits, np.nan), limit, limit, of, name)
     return flags, np.where(flags != 0, limits, values)
 
 

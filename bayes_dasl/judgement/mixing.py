@@ -24,6 +24,7 @@ from ..data.dates import told
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
+_ROUNDING = 1e-12  # of a number: what a matrix of correlations strays by from ones on its diagonal
 _SUBJECTS = {"conditional_mean": "trajectories", "vector_field": "vector field"}
 _AHEAD = "vector field along the forecast"
 FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
@@ -55,7 +56,8 @@ def quantities(post: xr.DataTree, fc: xr.DataTree | None) -> tuple[Quantities, .
 
 def _layer_is_inferred(post: xr.DataTree) -> bool:
     found = [variable for group in ("posterior", "latent") for _, variable in variables(post, group)]
-    return any(not str(variable.attrs.get("path", "")).startswith("noise.") for variable in found)
+    of_noise = "noise.", "cross_correlation."
+    return any(not str(variable.attrs.get("path", "")).startswith(of_noise) for variable in found)
 
 
 def _none(subject: str) -> Quantities:
@@ -78,8 +80,10 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
     for name, variable in variables(post, group):
         if not kind or variable.attrs.get("group", "science") == kind:
             values = variable.transpose("chain", "draw", ...)
-            names += _element_names(name, values)
-            blocks.append(values.values.reshape(*values.shape[:2], -1))
+            block = values.values.reshape(*values.shape[:2], -1)
+            may_move = _may_move(block)
+            names += [element for element, may in zip(_element_names(name, values), may_move, strict=True) if may]
+            blocks.append(block[..., may_move])
     if not blocks:
         return _none(subject)
     values = np.concatenate(blocks, axis=2).astype(float)
@@ -87,6 +91,16 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
         chosen = thinned(len(names), MOST_COLUMNS)
         names, values = [names[i] for i in chosen], values[..., chosen]
     return Quantities(subject, names, *finite_draws(values))
+
+
+def _may_move(block: np.ndarray) -> np.ndarray:
+    """All elements of a number; without those that are alike in all draws while others of the same number move.
+
+    A sampler moves all elements at once: the others are such by their support, as the diagonal of correlations is.
+    """
+    with np.errstate(invalid="ignore"):  # of what is infinite
+        alike = np.ptp(block, axis=(0, 1)) <= _ROUNDING * np.abs(block).max(axis=(0, 1))
+    return ~alike if not alike.all() else np.ones_like(alike)
 
 
 def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray]]:

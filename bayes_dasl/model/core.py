@@ -92,6 +92,8 @@ class Model(Module):
                     f"{', '.join(self.layer.outputs)}"
                 )
         if self.cross_correlation is not None:
+            if not isinstance(self.cross_correlation, AbstractCrossCorrelation):
+                raise ModelError(f"cross_correlation must be a noise.CrossCorrelation, not {self.cross_correlation!r}")
             self.cross_correlation.refuse({name: (self.noise_of(name), self.dims(name)) for name in self.observables})
         if not isinstance(self.constraints, Mapping) or not all(map(is_function, self.constraints.values())):
             raise ModelError("constraints must be a dict of functions f(values, inputs), by the name of each law")
@@ -188,8 +190,9 @@ class Model(Module):
         numpyro.factor("solver_ok", jnp.where(prediction.ok, 0.0, -jnp.inf))
         if prediction.mismatches:
             numpyro.factor("mismatches", prediction.log_factor)
-        some_are_drawn = observed is None or {*self.observables} - {*observed}
-        keys = self.drawn_together(numpyro.prng_key) if some_are_drawn else {}
+        together = () if self.cross_correlation is None else self.cross_correlation.observables
+        drawn = {*together} - {*(observed or ())}
+        keys = dict.fromkeys(drawn, numpyro.prng_key()) if drawn else {}  # by one key they hold together
         for name, noise in realised.conditional(prediction, data).items():
             values = None if observed is None else observed.get(name)
             if values is None:
@@ -220,14 +223,6 @@ class Model(Module):
         # Masked as the values are: at the values of a failed solve a law may be singular.
         broken = {name: jnp.where(prediction.ok, value, 0.0) for name, value in broken.items()}
         return dataclasses.replace(prediction, mismatches=prediction.mismatches | broken)
-
-    def drawn_together(self, key: Callable[[], Any]) -> dict[str, Any]:
-        """One key for all observables that are drawn together; nothing for others.
-
-        Args:
-            key: makes it.
-        """
-        return {} if self.cross_correlation is None else dict.fromkeys(self.cross_correlation.observables, key())
 
     @property
     def looks_back(self) -> bool:

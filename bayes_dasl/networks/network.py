@@ -196,10 +196,13 @@ type Standardising = Mapping[str, tuple[float, float]]
 def named_values(kind: str, inputs: Any, outputs: Any, scale: Any) -> tuple[Standardising, tuple[str, ...], Any]:
     """The inputs with a location and a width each, the names of the outputs, and their scale, as a network keeps them.
 
-    Raises: ModelError for a name in place of several, a pair that standardises nothing, or a scale not positive.
+    Raises: ModelError for a name in place of several, two outputs of one name, a pair that standardises nothing, or a
+    scale that is not positive.
     """
     if isinstance(inputs, str) or isinstance(outputs, str):
         raise ModelError("inputs and outputs must be tuples of names, such as ('hare', 'lynx')")
+    if len({*outputs}) < len(tuple(outputs)):
+        raise ModelError(f"two outputs have one name, in {tuple(outputs)!r}: give each its own")
     if isinstance(scale, float | int) and not 0 < scale < math.inf:
         raise ModelError(f"{kind}.scale must be a positive number, or a distribution, not {scale!r}")
     named = inputs.items() if isinstance(inputs, Mapping) else ((name, (0.0, 1.0)) for name in inputs)

@@ -27,7 +27,7 @@ class CorrelatedNoise(AbstractNoise):
 
     Args:
         process: that of x: `bd.AR1`, `bd.OrnsteinUhlenbeck`, `bd.Matern32` or, where the model is known to drift,
-            `bd.RandomWalk`.
+            `bd.RandomWalk`; `bd.noise.White` for a `bd.noise.CrossCorrelation` of residuals independent in time.
         white: the standard deviation of ε, in the units of the observable; 0 for none, or a `VaryingScale`.
 
     Raises: ModelError for what is no process, a white noise that may be negative, or none beside a `RandomWalk`, whose

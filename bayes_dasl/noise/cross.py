@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 from jax.core import Tracer
 from jaxtyping import Array, Float
 
-from .._statistics.describe_distributions import bounds
+from .._statistics.describe_distributions import bounds, describe_distribution
 from ..errors import ModelError
 from ..random import Module, is_random, shape_of
 from .base import AbstractCrossCorrelation, AbstractNoise
@@ -24,9 +24,10 @@ class CrossCorrelation(AbstractCrossCorrelation):
 
     $ds_i = F_i s_i\,dt + l_i\,dW_i, \quad \mathrm{corr}(dW_i, dW_j) = R_{ij}$
 
-    Each is by itself what its own noise says, such as an AR(1) with its scale and correlation; R correlates what is new
-    in them. Of processes of one kind that forget equally fast R is the correlation of the residuals at one time, too;
-    the white noise beside a process stays independent. For residuals that are independent in time take
+    Each is by itself what its own noise says, such as an AR(1) with its scale and correlation; R correlates what drives
+    them. Of processes of one kind that forget equally fast R is the correlation of the residuals at one time, too; of
+    others that is smaller, as is what is new in them over a step (of AR(1)s with correlations of 0.9 and 0.1 at most
+    0.41 and 0.86). The white noise beside a process stays independent. For residuals that are independent in time take
     `bd.CorrelatedNoise(bd.noise.White(scale))` for each. One Kalman filter goes through all of them: of a time each
     observable is judged given the data before and those of the observables named before it, which gives the exact
     joint density, whatever is missing; their draws in a forecast hold together.
@@ -54,21 +55,19 @@ class CrossCorrelation(AbstractCrossCorrelation):
         if number < 2:
             raise ModelError("CrossCorrelation is of two observables or more")
         given = self.correlation
+        if not _is_number_or_matrix(given):
+            raise ModelError(f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}")
         shape = shape_of(given) if is_random(given) else np.shape(given)
         if shape == () and number == 2:
-            ends = bounds(given.support) if is_random(given) else {"lower": given, "upper": given}
-            fine = isinstance(given, Tracer) or (ends.get("lower", -2.0) >= -1 and ends.get("upper", 2.0) <= 1)
-            if not fine:
-                raise ModelError(f"a correlation lies between −1 and 1, as dist.Uniform(-1, 1) does, not {given!r}")
+            if not _lies_within(given):
+                raise ModelError(
+                    f"a correlation lies between −1 and 1, as dist.Uniform(-1, 1) does, not {_told(given)}"
+                )
         elif shape != (number, number):
-            alone = "a number between −1 and 1, or " if number == 2 else ""
-            raise ModelError(
-                f"the correlation of {number} observables is {alone}a matrix of shape ({number}, {number}), such as "
-                f"dist.LKJ({number}, 1.0), not {given!r}"
-            )
+            raise ModelError(f"the correlation of {number} observables is {_wanted(number)}, not {_told(given)}")
         elif is_random(given):
             if given.support is not dist.constraints.corr_matrix:
-                raise ModelError(f"a random matrix of correlations is dist.LKJ({number}, …), not {given!r}")
+                raise ModelError(f"a random matrix of correlations is dist.LKJ({number}, …), not {_told(given)}")
         elif not isinstance(given, Tracer) and not _is_correlation(np.asarray(given, float)):
             raise ModelError(
                 f"a matrix of correlations is symmetric, positive definite and has ones on its diagonal: not {given!r}"
@@ -177,6 +176,33 @@ def _blocks(rows: list[list[Array]]) -> Array:
     shape = jnp.broadcast_shapes(*(block.shape[:-2] for row in rows for block in row))
     alike = [[jnp.broadcast_to(block, (*shape, *block.shape[-2:])) for block in row] for row in rows]
     return jnp.concatenate([jnp.concatenate(row, axis=-1) for row in alike], axis=-2)
+
+
+def _wanted(number: int) -> str:
+    alone = "a number between −1 and 1, or " if number == 2 else ""
+    return f"{alone}a matrix of shape ({number}, {number}), such as dist.LKJ({number}, 1.0)"
+
+
+def _told(given: Any) -> str:
+    return describe_distribution(given) if is_random(given) else repr(given)
+
+
+def _is_number_or_matrix(given: Any) -> bool:
+    if is_random(given) or isinstance(given, Tracer):
+        return True
+    try:
+        return np.asarray(given).dtype.kind in "iuf"
+    except ValueError:  # rows of different lengths
+        return False
+
+
+def _lies_within(given: Any) -> bool:
+    if isinstance(given, Tracer):
+        return True
+    if not is_random(given):
+        return -1 < given < 1
+    ends = bounds(given.support)
+    return ends.get("lower", -2.0) >= -1 and ends.get("upper", 2.0) <= 1
 
 
 def _matrix_of(correlation: Any) -> Array:

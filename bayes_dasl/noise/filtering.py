@@ -86,26 +86,35 @@ class Paths(eqx.Module):
     times: Float[Array, " time"]
     last: Belief  # before each time, given the data
     anew: Bool[Array, "time ..."]  # whether a datum lies between this time and the one before
+    seen: tuple[tuple[Float[Array, "time ..."], Bool[Array, "time ..."]], ...]  # residuals at these times, and where
     places: tuple[Float[Array, "time ..."], ...]
     white: tuple[Float[Array, "time ..."], ...]
 
     def __call__(self, key: Array) -> list[Float[Array, "time ..."]]:
-        """One path of each observable: what is drawn counts as a datum until the next one."""
+        """One path of each observable: what is drawn counts as a datum until the next one.
+
+        Of a time, observables are given those named before them: their data where these were seen.
+        """
         keys = jax.random.split(key, len(self.places)) if len(self.places) > 1 else [key]
         noise = tuple(jax.random.normal(k, place.shape) for k, place in zip(keys, self.places, strict=True))
         start = jax.tree.map(lambda part: part[0], self.last)
 
         def step(belief: Belief, at: tuple) -> tuple[Belief, list[Array]]:
-            time, last, anew, white, xi = at
+            time, last, anew, seen, white, xi = at
             begun = Belief(*(_where(anew, a, b) for a, b in zip(last, belief, strict=True)))
-            ahead, drawn = _moved(self.system, begun, time), []
-            for number, own, z in zip(self.numbers, white, xi, strict=True):
-                total = jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(own)
+            by_data, ahead, drawn = _moved(self.system, last, time), _moved(self.system, begun, time), []
+            for number, (residual, there), own, z in zip(self.numbers, seen, white, xi, strict=True):
+                total = _total(ahead, number, own)
                 drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
                 ahead = _told(ahead, number, drawn[-1], total, total > 0)
+                if len(drawn) < len(xi):  # the others of this time are given its datum, and no path
+                    total = _total(by_data, number, own)
+                    by_data = _told(by_data, number, residual, total, there & (total > 0))
+                    ahead = Belief(*(_where(there, a, b) for a, b in zip(by_data, ahead, strict=True)))
             return ahead, drawn
 
-        _, paths = jax.lax.scan(step, start, (self.times, self.last, self.anew, self.white, noise))
+        rows = self.times, self.last, self.anew, self.seen, self.white, noise
+        _, paths = jax.lax.scan(step, start, rows)
         return [place + path for place, path in zip(self.places, paths, strict=True)]
 
 
@@ -127,7 +136,7 @@ def given_before(
     times: Float[Array, " time"],
     befores: Sequence[Before | None],
 ) -> list[Autocorrelated]:
-    """The distribution of each datum given those before it; those of one time go by the order of the observables.
+    """The distribution of each datum given those before it, and those of its time of the observables before its own.
 
     Args:
         system: whose state the residuals are numbers of.
@@ -152,17 +161,33 @@ def given_before(
     counted = jnp.cumsum(jnp.stack([b.seen for b in known]).any(axis=0), axis=0, dtype=int)
     number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[rows]
     anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
-    paths = Paths(system, numbers, times, last, anew, tuple(linked), tuple(white))
+    seen = tuple(_seen_at(times, before) for before in known)
+    paths = Paths(system, numbers, times, last, anew, seen, tuple(linked), tuple(white))
 
     ahead, found = _moved(system, last, times), []
-    for which, (at, before, noise) in enumerate(zip(numbers, known, noises, strict=True)):
-        variance = jnp.maximum(ahead.covariance[..., at, at], 0.0) + jnp.square(white[which])
+    for which, (at, noise) in enumerate(zip(numbers, noises, strict=True)):
+        variance = _total(ahead, at, white[which])
         alone = noise.normal_on_link(linked[which] + ahead.mean[..., at], jnp.sqrt(variance))
         found.append(Autocorrelated(alone, _PathOf(paths, which)))
-        if same and which + 1 < len(numbers):
-            residual, seen = jnp.where(before.seen, before.residuals, 0.0), before.seen & (variance > 0)
-            ahead = _told(ahead, at, residual, variance, seen)
+        if which + 1 < len(numbers):
+            residual, there = seen[which]
+            ahead = _told(ahead, at, residual, variance, there & (variance > 0))
     return found
+
+
+def _seen_at(times: Array, before: Before) -> tuple[Array, Array]:
+    """The residuals at the times that are asked for, zero where there are none, and where they were seen."""
+    residuals = jnp.where(before.seen, before.residuals, 0.0)
+    if before.same or not before.times.size:
+        return (residuals, before.seen) if before.same else _nothing(times, residuals)
+    rows = jnp.minimum(jnp.searchsorted(before.times, times), before.times.size - 1)
+    there = _where(before.times[rows] == times, before.seen[rows], jnp.zeros_like(before.seen[rows]))
+    return jnp.where(there, residuals[rows], 0.0), there
+
+
+def _nothing(times: Array, like: Array) -> tuple[Array, Array]:
+    none = jnp.zeros((times.size, *like.shape[1:]))
+    return none, none.astype(bool)
 
 
 def _origin(system: System, times: Array, past: Array) -> Array:
@@ -198,6 +223,11 @@ def _moved(system: System, belief: Belief, to: Array) -> Belief:
     mean = jnp.sum(flow * belief.mean[..., None, :], axis=-1)
     covariance = _product(_product(flow, belief.covariance), jnp.swapaxes(flow, -1, -2)) + grown
     return Belief(jnp.broadcast_to(to, belief.time.shape), mean, covariance)
+
+
+def _total(ahead: Belief, number: int, white: Array) -> Array:
+    """The variance of a residual, with its white noise."""
+    return jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(white)
 
 
 def _told(ahead: Belief, number: int, residual: Array, total: Array, seen: Array) -> Belief:

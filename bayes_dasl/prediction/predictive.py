@@ -246,8 +246,10 @@ def _one_draw(
         predictions, parameters, beside = {}, {}, {}
         if kind is not None:
             beside = {name: masked(v) for name, v in prediction.values.items() if name not in noise}
-            keys = jax.random.split(jax.random.wrap_key_data(key, impl=kind), len(noise))
-            keys = dict(zip(noise, keys, strict=True)) | model.drawn_together(lambda: keys[0])
+            key = jax.random.wrap_key_data(key, impl=kind)
+            keys = dict(zip(noise, jax.random.split(key, len(noise)), strict=True))
+            if (cross := model.cross_correlation) is not None:  # by one key they hold together
+                keys |= dict.fromkeys(cross.observables, jax.random.fold_in(key, len(noise)))
             noise = {name: getattr(d, "uncensored", d) for name, d in noise.items()}  # as they would be seen
             parameters = {name: found for name, d in noise.items() if (found := parameters_of(d))}
             for name, d in noise.items():

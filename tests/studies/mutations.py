@@ -287,6 +287,36 @@ MUTANTS = (
         ("tests/test_networks.py::TestValues::test_by_hand",),
     ),
     Mutant(
+        "a recurrent network looks at the forcings of no step", "bayes_dasl/networks/recurrent.py",
+        "realised(self.readout)(self(t, y, u)[\"hidden\"])",
+        "realised(self.readout)(y[\"hidden\"])",
+        ("tests/test_recurrent.py",),
+    ),
+    Mutant(
+        "observables are not correlated at one time", "bayes_dasl/noise/filtering.py",
+        "if which + 1 < len(numbers):",
+        "if False:",
+        ("tests/test_cross_correlation.py",),
+    ),
+    Mutant(
+        "draws of correlated observables do not hold together", "bayes_dasl/prediction/predictive.py",
+        "keys |= dict.fromkeys(cross.observables,",
+        "dict.fromkeys(cross.observables,",
+        ("tests/test_cross_correlation.py",),
+    ),
+    Mutant(
+        "innovations are twice as correlated as residuals", "bayes_dasl/noise/cross.py",
+        "found = jnp.linalg.solve(system, -driven",
+        "found = 2 * jnp.linalg.solve(system, -driven",
+        ("tests/test_cross_correlation.py",),
+    ),
+    Mutant(
+        "errors are in the units of the value, whatever they say", "bayes_dasl/data/frames.py",
+        "own = np.where(own == \"\", held, own)",
+        "own = held",
+        ("tests/test_tables.py",),
+    ),
+    Mutant(
         "fan-out for fan-in", "bayes_dasl/networks/weights.py",
         "sd = scale * (weight.size / weight.shape[0]) ** -0.5 if weight.ndim > 1 else bias",
         "sd = scale * weight.shape[0] ** -0.5 if weight.ndim > 1 else bias",

@@ -160,7 +160,9 @@ class Matching:
             states.append(paths.along(c, paths.at_times))
             value += paths.agree(ode, c)
         # Noise that could shrink while paths move would end at nothing.
-        realised = eqx.tree_at(lambda m: m.noise, at_states(realised, states), frozen(realised.noise))
+        judges = lambda m: (m.noise, m.cross_correlation)  # noqa: E731
+        realised = at_states(realised, states)
+        realised = eqx.tree_at(judges, realised, frozen(judges(realised)), is_leaf=lambda node: node is None)
         prediction = realised.predict(inputs)
         for name, noise in realised.conditional(prediction, inputs).items():
             seen = ~jnp.isnan(problem.observed[name])
