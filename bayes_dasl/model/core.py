@@ -406,6 +406,8 @@ class Model(Module):
         noises: dict[str, Any] = {name: self.noise_at(name, values, inputs) for name in self.observables}
         back = {name: self._before(name, prediction, inputs) for name, noise in noises.items() if noise.looks_back}
         cross, found = self.cross_correlation, {}
+        if cross is not None and any(variances.get(name) is not None for name in cross.observables):
+            raise ModelError("a layer that predicts a variance too needs bd.NormalNoise, and no cross_correlation")
         together = {} if cross is None else cross.given(noises, values, inputs.times, back)
         for name, noise in noises.items():
             if name in together:

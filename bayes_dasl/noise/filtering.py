@@ -177,17 +177,15 @@ def given_before(
 
 def _seen_at(times: Array, before: Before) -> tuple[Array, Array]:
     """The residuals at the times that are asked for, zero where there are none, and where they were seen."""
-    residuals = jnp.where(before.seen, before.residuals, 0.0)
-    if before.same or not before.times.size:
-        return (residuals, before.seen) if before.same else _nothing(times, residuals)
+    if before.same:
+        return jnp.where(before.seen, before.residuals, 0.0), before.seen
+    if not before.times.size:
+        none = jnp.zeros((times.size, *before.seen.shape[1:]))
+        return none, none.astype(bool)
     rows = jnp.minimum(jnp.searchsorted(before.times, times), before.times.size - 1)
-    there = _where(before.times[rows] == times, before.seen[rows], jnp.zeros_like(before.seen[rows]))
-    return jnp.where(there, residuals[rows], 0.0), there
-
-
-def _nothing(times: Array, like: Array) -> tuple[Array, Array]:
-    none = jnp.zeros((times.size, *like.shape[1:]))
-    return none, none.astype(bool)
+    seen = before.seen[rows]
+    seen = _where(before.times[rows] == times, seen, jnp.zeros_like(seen))
+    return jnp.where(seen, before.residuals[rows], 0.0), seen
 
 
 def _origin(system: System, times: Array, past: Array) -> Array:
