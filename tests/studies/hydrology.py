@@ -106,7 +106,7 @@ def code_of(name: str, years: int, key: int) -> str:
 
 
 def tables() -> str:
-    rows = [r for r in latest(held(RESULTS), TASK) if "key" in r]
+    rows = latest([{"key": 0} | r for r in held(RESULTS)], TASK)  # the first rows were of one key and told no years
     test = of_years(14).test["flow"]
     yardstick = piscataquis.efficiencies(piscataquis.sac_sma(), test)
     header = (
@@ -123,12 +123,15 @@ def tables() -> str:
         (*header, "years of 20 better", "processor, s", "clock, s (load)"),
         ("SAC-SMA, as supplied", "", f"{yardstick['nse']:.3f}", f"{yardstick['kge']:.3f}", *[""] * 7),
     ]
-    science = {r["years"]: np.array(r["crps_by_year"]) for r in rows if r["model"] == "catchment"}
+    science = {r["years"]: np.array(r.get("crps_by_year", [])) for r in rows if r["model"] == "catchment"}
     for r in sorted(rows, key=lambda r: (r["years"], [*MODELS, BY_ENSEMBLE, "bucket"].index(r["model"]), r["key"])):
-        shown = f"{r['nse']:.3f}", f"{r['kge']:.3f}", f"{r['covered']:.1%}", f"{r['crps']:.3f}", f"{r['log_score']:.3f}"
-        less = np.array(r["crps_by_year"]) - science.get(r["years"], np.nan)
-        error = less.std(ddof=1) / np.sqrt(less.size)
-        beside = ("", "") if r["model"] == "catchment" else (f"{less.mean():+.3f} ± {error:.3f}", int((less < 0).sum()))
+        log_score = f"{r['log_score']:.3f}" if "log_score" in r else ""
+        shown = f"{r['nse']:.3f}", f"{r['kge']:.3f}", f"{r['covered']:.1%}", f"{r['crps']:.3f}", log_score
+        own, other = np.array(r.get("crps_by_year", [])), science.get(r["years"], np.zeros(0))
+        beside = "", ""
+        if own.size == other.size > 0 and r["model"] != "catchment":
+            less, error = own - other, (own - other).std(ddof=1) / np.sqrt(own.size)
+            beside = f"{less.mean():+.3f} ± {error:.3f}", int((less < 0).sum())
         name = r["model"] + (f", key {r['key']}" if r["key"] else "")
         lines.append(
             (name, f"{r['years']} years", *shown, *beside, r["cpu_seconds"], f"{r['seconds']} ({r['load']:.0f})")
