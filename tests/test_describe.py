@@ -107,6 +107,16 @@ def test_odd_values_are_shown_too(held, unknowns, line):
     found.draw()
 
 
+def test_what_a_support_fixes_is_not_counted_and_a_sphere_is_as_it_stands():
+    one_each = {
+        "matrix": dist.LKJ(3),
+        "shares": dist.Dirichlet(jnp.ones(3)),
+        "sphere": dist.ProjectedNormal(jnp.ones(3)),
+    }
+    counted = {name: bd.describe(Holder(prior)).unknowns for name, prior in one_each.items()}
+    assert counted == {"matrix": 3, "shares": 2, "sphere": 3}
+
+
 def test_a_distribution_without_a_name_is_refused():
     hidden = Holder(jax.tree_util.Partial(max, dist.HalfNormal(1.0)))
     with pytest.raises(

@@ -51,6 +51,14 @@ def possible(distribution: dist.Distribution, at: float) -> Any:
         return distribution.sample(jax.random.key(0))
 
 
+def free_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """The shape of the coordinates of a number, of a matrix of correlations a triangle; its own where there are none."""
+    try:
+        return tuple(biject_to(distribution.support).inverse_shape(shape))
+    except NotImplementedError:  # such as a sphere
+        return shape
+
+
 def same_support(one: dist.Distribution, other: dist.Distribution) -> bool:
     """Whether two distributions give the same numbers."""
     supports: Any = one.support, other.support

@@ -11,9 +11,8 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
-from numpyro.distributions import biject_to
 
-from .._statistics.describe_distributions import describe_distribution
+from .._statistics.describe_distributions import describe_distribution, free_shape
 from ..errors import ModelError
 from ..random import Module, RandomLeaf, Shared, is_random, paths
 
@@ -189,7 +188,7 @@ def _setting(value: Any) -> str:
 
 def _inferred(name: str, leaf: RandomLeaf, places: tuple[str, ...] = ()) -> Entry:
     where = f" in {' and '.join(places)}" if places else ""
-    free = biject_to(leaf.distribution.support).inverse_shape(leaf.shape)  # of a matrix of correlations a triangle
+    free = free_shape(leaf.distribution, leaf.shape)
     return Entry(name, True, describe_distribution(leaf.distribution) + where, leaf.shape, leaf.units, leaf.group, free)
 
 

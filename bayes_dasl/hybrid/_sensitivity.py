@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from numpyro.distributions import biject_to
 
 from .._jax.tree import FrozenDict, dotted, prepared
+from .._statistics.describe_distributions import free_shape
 from ..data.layer_inputs import Inputs
 from ..layers import AbstractTrajectory, with_adjoint
 from ..layers._functions import method_of
@@ -55,13 +56,9 @@ def standing(leaves: Mapping[str, RandomLeaf]) -> FrozenDict:
 
 
 def _coordinates(leaf: RandomLeaf) -> Coordinates:
-    support = leaf.distribution.support
-    try:
-        shape = tuple(biject_to(support).inverse_shape(leaf.shape))
-    except NotImplementedError:  # a support without coordinates, such as a sphere
-        return Coordinates(leaf.places, leaf.shape)
+    shape = free_shape(leaf.distribution, leaf.shape)
     same = shape == leaf.shape
-    return Coordinates(leaf.places, leaf.shape) if same else Coordinates(leaf.places, shape, support)
+    return Coordinates(leaf.places, shape, None if same else leaf.distribution.support)
 
 
 def parameters(tree: Any, leaves: Mapping[str, Coordinates]) -> tuple[Float[Array, " k"], Callable[[Array], Any]]:
