@@ -52,7 +52,7 @@ def possible(distribution: dist.Distribution, at: float) -> Any:
 
 
 def free_shape(distribution: Any, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The shape of the coordinates of a number, of a matrix of correlations a triangle; its own where there are none."""
+    """The shape of the coordinates of a number, of a matrix of correlations a triangle; its own where it has none."""
     try:
         return tuple(biject_to(distribution.support).inverse_shape(shape))
     except NotImplementedError:  # such as a sphere
