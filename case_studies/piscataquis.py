@@ -10,6 +10,7 @@ between days of several millimetres: the river was under ice and the gauge said 
 the files have them.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import equinox as eqx
@@ -268,16 +269,23 @@ def catchment() -> Catchment:
     )
 
 
-def driven(equations: Any, initial: dict) -> bd.Difference:
-    """Any equations of stores and flow, by the day, from the first day of the data."""
-    units = {**UNITS, "time": "day", **dict.fromkeys(initial, "mm")}
-    return bd.Difference(step=equations, initial=initial, observe=type(equations).flow, forcings=FORCINGS, units=units)
+def driven(step: Any, initial: dict, observe: Callable, **units: str) -> bd.Difference:
+    """What has states and says a flow, by the day, from the first day of the data.
+
+    Args:
+        step: gives the states of the next day.
+        initial: those of the first.
+        observe: gives the flow.
+        units: of the states.
+    """
+    units = {**UNITS, "time": "day", **units}
+    return bd.Difference(step=step, initial=initial, observe=observe, forcings=FORCINGS, units=units)
 
 
 def stores(equations: Catchment | Hybrid) -> bd.Difference:
     """The catchment from what is usual in January; after a year of spin-up this matters no more."""
     january = {"snow": 50.0, "soil": 150.0, "quick": 5.0, "slow": 10.0, "first": 1.0, "second": 1.0}
-    return driven(equations, january)
+    return driven(equations, january, type(equations).flow, **dict.fromkeys(january, "mm"))
 
 
 def scattered() -> bd.Censored:
@@ -312,9 +320,7 @@ def lstm(weather: xr.Dataset, width: int = 8) -> bd.Model:
     cell = eqx.nn.LSTMCell(len(FORCINGS), width, key=jax.random.key(0))
     scale = dist.LogNormal(1.0, 1.0)
     network = Recurrent(cell, bd.standardise(weather, *FORCINGS), ("flow",), scale, activation=jax.nn.softplus)
-    units = {**UNITS, "time": "day"}
-    layer = bd.Difference(step=network, initial=network.initial, observe=Recurrent.read, forcings=FORCINGS, units=units)
-    return bd.Model(layer, {"flow": scattered()})
+    return bd.Model(driven(network, network.initial, Recurrent.read), {"flow": scattered()})
 
 
 def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
@@ -330,7 +336,7 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
         title="Daily flow of the Piscataquis, 1981–2014",
         model=bd.Model(stores(catchment()), {"flow": scattered()}),
         label="catchment",
-        rivals={"bucket": bd.Model(driven(bucket, {"store": 100.0}), {"flow": scattered()})},
+        rivals={"bucket": bd.Model(driven(bucket, {"store": 100.0}, Bucket.flow, store="mm"), {"flow": scattered()})},
         data=spun_up(load(), begin, until),
         split=SPLIT,
         engine=bd.NUTS(chains=2, draws=600, climbs=4),

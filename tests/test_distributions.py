@@ -7,7 +7,7 @@ import numpyro.distributions as dist
 import pytest
 from scipy import stats
 
-from bayes_dasl._statistics.distributions import log_between, log_incomplete_beta, log_tails
+from bayes_dasl._statistics.distributions import BoxCoxNormal, log_between, log_incomplete_beta, log_tails
 
 LAWS = {
     "normal": (dist.Normal(1.0, 2.0), stats.norm(1, 2), np.linspace(-70, 70, 29)),
@@ -74,3 +74,14 @@ def test_intervals():
     np.testing.assert_allclose(
         counts, [exact.logpmf(0), exact.logpmf(3), np.log(exact.pmf([5, 6, 7]).sum())], rtol=1e-9
     )
+
+
+@pytest.mark.parametrize("loc", [1.0, -1.9, -5.3, -20.0])
+def test_draws_and_moments_of_a_power_however_far_below_its_end(loc):
+    """At a loc of −5.3 the end lies 10 standard deviations above the middle, at −20 it is 60."""
+    law, draws = BoxCoxNormal(loc, 0.3, 0.5, 0.01), 20_000
+    drawn = law.sample(jax.random.key(0), (draws,))
+    assert (drawn > -0.01).all()
+    assert stats.kstest(np.exp(law.log_tails(drawn)[1]), "uniform").pvalue > 1e-3
+    assert abs(float(drawn.mean() - law.mean)) < 4.5 * float(jnp.sqrt(law.variance / draws))
+    assert float(drawn.var()) == pytest.approx(float(law.variance), rel=0.2)

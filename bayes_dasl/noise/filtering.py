@@ -205,7 +205,7 @@ def _filtered(system: System, numbers: tuple[int, ...], befores: Sequence[Before
         time, rows = at
         after = _moved(system, belief, time)
         for number, (residual, seen, white) in zip(numbers, rows, strict=True):
-            total = after.covariance[..., number, number] + jnp.square(white)
+            total = _total(after, number, white)
             after = _told(after, number, residual, total, seen & (total > 0))
         return after, after
 
