@@ -4,13 +4,16 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+import jax.tree_util as jtu
 
+from .._jax.tree import dotted
 from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, Scalar, Values
 from .bases.families import AbstractFamily
 
+_GRID = 65, 17  # points along a range, of one input and of several
 _MONOTONE = (None, "increasing", "decreasing")
 
 
@@ -109,6 +112,37 @@ class Basis(Module):
         shape = self._shape([known[name] for name in self.input], weights)
         return {self.output: self.level + self.scale * shape}
 
+    @property
+    def _linear(self) -> bool:
+        return not (self.positive or self.monotone)
+
+    def coefficients(self, family: AbstractFamily) -> Any:
+        """What the features of another realised family, of the same kind, are to be multiplied by for this function.
+
+        For a positive or monotone function this is what its exponential is of.
+
+        Args:
+            family: whose features differ from those of this one by factors.
+
+        Shapes: `(size,)`.
+        """
+        weights = self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
+        weights = weights * self.scale if self._linear else weights
+        axes = [jnp.linspace(low, high, _GRID[len(family.ranges) > 1]) for low, high in family.ranges]
+        grid = [axis.ravel() for axis in jnp.meshgrid(*axes)]
+        here, there = self.family(*grid), family(*grid)
+        return weights * jnp.sum(here * there, axis=0) / jnp.sum(jnp.square(there), axis=0)
+
+    def with_coefficients(self, family: AbstractFamily, coefficients: Any) -> "Basis":
+        """The function with such coefficients of the features of another family.
+
+        Args:
+            family: that family, realised.
+            coefficients: as `coefficients` returns them.
+        """
+        held = (family, coefficients, 1.0 if self._linear else self.scale)
+        return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held, is_leaf=lambda node: node is None)
+
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
         if self.monotone:
@@ -118,6 +152,12 @@ class Basis(Module):
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
+
+
+def bases(tree: Any) -> list[tuple[str, Basis]]:
+    """The unknown functions inside a tree that are linear in weights, with their dotted paths."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Basis))[0]
+    return [(dotted(path), node) for path, node in found if isinstance(node, Basis)]
 
 
 def _default_weights(family: AbstractFamily) -> Any:
