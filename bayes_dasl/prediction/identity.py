@@ -10,10 +10,11 @@ import xarray as xr
 
 from ..data.datasets import observations
 from ..errors import MismatchError
+from ..layers.layer import AbstractPopulation
 from ..model import Model, posterior_fingerprint
 from ..random import paths
 from .new_members import differ
-from .posterior import check_belongs, fitted_data
+from .posterior import check_belongs, fitted_data, fitted_observables
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
 OWN = "that of the fit"
@@ -63,12 +64,20 @@ def check_same_posterior(model: Model, post: xr.DataTree) -> bool:
     return same
 
 
+def _asks_others(model: Model, post: xr.DataTree) -> bool:
+    """Whether the members of a model are others than those of the fit, of whom no number may be unknown."""
+    if not isinstance(layer := model.layer, AbstractPopulation):
+        return False
+    seen = fitted_observables(post)
+    return layer.dim in seen.coords and {*layer.members} != {*seen[layer.dim].values.tolist()}
+
+
 def model_of(model: Model, post: xr.DataTree, *, what_if: bool) -> dict[str, str | int]:
     """What a forecast's attributes say of its model: whether it is that of the fit, or, with `what_if`, another.
 
     Raises: MismatchError, with `what_if` for other random leaves alone.
     """
-    if differ(paths(model), post["posterior"].to_dataset()):
+    if differ(paths(model), post["posterior"].to_dataset()) or _asks_others(model, post):
         check_belongs(model, post)
         return {"model": "that of the fit for other members, as far as its random leaves tell", "what_if": int(what_if)}
     try:
