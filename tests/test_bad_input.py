@@ -50,6 +50,15 @@ class Resting(bd.Module):
         return {"y": -self.rate * self.rest(t, y, u)["y"]}
 
 
+def resting_members() -> bd.Model:
+    one = bd.ODE(Resting(at_rest(), bd.varying(dist.LogNormal(0.0, 1.0))), {"y": 1.0})
+    return bd.Model(bd.Each(one, [1.0, 2.0]), bd.NormalNoise(0.1))
+
+
+def data_of_members() -> xr.Dataset:
+    return data()[["y"]].expand_dims(subject=[1.0, 2.0], axis=1)
+
+
 def at_rest(rate=1.0) -> bd.SteadyState:
     return bd.SteadyState(Decay(rate), {"y": 1.0})
 
@@ -287,6 +296,8 @@ TABLE = [
            "cannot be evaluated: KeyError: 'z'"),
     fitted("a layer called in an equation", lambda: (model(Resting(at_rest(), dist.LogNormal(0.0, 1.0))), data()),
            ModelError, r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
+    fitted("a layer called in an equation of each member", lambda: (resting_members(), data_of_members()), ModelError,
+           r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
     fitted("a layer in place of an equation", lambda: (model(at_rest(dist.LogNormal(0.0, 1.0))), data()), ModelError,
            "SteadyState is a layer, and cannot be called in an equation"),
     fitted("noise that returns no distribution", lambda: (model(noise=Odd(lambda z: z)), data()), ModelError,

@@ -18,7 +18,7 @@ from ..data.dates import has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, AbstractPopulation, refuse_open_times
+from ..layers.layer import AbstractLayer, AbstractPopulation, is_layer, refuse_open_times
 from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
@@ -140,9 +140,9 @@ def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
 
 def _instead_of_a_layer(model: Model, error: Exception) -> str:
     """What to do where an equation calls a layer, which takes the inputs of a whole series; nothing otherwise."""
-    is_layer = lambda node: isinstance(node, AbstractLayer) and node is not model.layer  # noqa: E731
-    held = {type(node) for node in jax.tree.leaves(model.layer, is_leaf=is_layer) if is_layer(node)}
-    called = [kind for kind in held if f"{kind.__name__}.__call__()" in str(error)]
+    held: list[AbstractLayer] = []  # at any depth, as within the layer of a member
+    jax.tree.leaves(model.layer, is_leaf=lambda node: is_layer(node) and bool(held.append(node)))
+    called = [type(layer) for layer in held[1:] if f"{type(layer).__name__}.__call__()" in str(error)]
     if not isinstance(error, TypeError) or not called:
         return ""
     kind = called[0]

@@ -126,7 +126,7 @@ class Each(AbstractPopulation):
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or all were at all of them.
+        """Where each member was observed; none where its layer looks at all times, or where that would save little.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..judgement.matching import Span
-from ..plots.panels import can_be_drawn, series_of_members
+from ..plots.panels import beside, can_be_drawn, series_of_members
 from ._text import MISSING, count, listed, percent, slug
 
 MOST_OBSERVABLES = 8
@@ -109,7 +109,7 @@ def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
         held = _KINDS[kind].held
         for name in map(str, values.data_vars):
             if not can_be_drawn(values[name], members):
-                dims = [str(dim) for dim in values[name].dims if dim not in ("chain", "draw")]
+                dims = beside(values[name])
                 chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != members)
                 said.append(
                     f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and draw, {listed(dims)}: "
