@@ -42,6 +42,27 @@ class Decay(bd.Module):
         return {"y": -self.rate * y["y"]}
 
 
+class Resting(bd.Module):
+    rest: bd.SteadyState
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * self.rest(t, y, u)["y"]}
+
+
+def resting_members() -> bd.Model:
+    one = bd.ODE(Resting(at_rest(), bd.varying(dist.LogNormal(0.0, 1.0))), {"y": 1.0})
+    return bd.Model(bd.Each(one, [1.0, 2.0]), bd.NormalNoise(0.1))
+
+
+def data_of_members() -> xr.Dataset:
+    return data()[["y"]].expand_dims(subject=[1.0, 2.0], axis=1)
+
+
+def at_rest(rate=1.0) -> bd.SteadyState:
+    return bd.SteadyState(Decay(rate), {"y": 1.0})
+
+
 class Unchecked(eqx.Module):
     """The same without `bd.Module`, so that nothing looks at its shapes when it is built."""
 
@@ -273,6 +294,12 @@ TABLE = [
     fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
            "cannot be evaluated: KeyError: 'z'"),
+    fitted("a layer called in an equation", lambda: (model(Resting(at_rest(), dist.LogNormal(0.0, 1.0))), data()),
+           ModelError, r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
+    fitted("a layer called in an equation of each member", lambda: (resting_members(), data_of_members()), ModelError,
+           r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
+    fitted("a layer in place of an equation", lambda: (model(at_rest(dist.LogNormal(0.0, 1.0))), data()), ModelError,
+           "SteadyState is a layer, and cannot be called in an equation"),
     fitted("noise that returns no distribution", lambda: (model(noise=Odd(lambda z: z)), data()), ModelError,
            "the noise of 'y' must return a distribution of NumPyro when called, not"),
     fitted("noise without a mean", lambda: (model(noise=Odd(WithoutMean)), data()), ModelError,

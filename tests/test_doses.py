@@ -319,6 +319,23 @@ def test_columns_in_any_case_words_as_compartments_and_units():
     assert bd.doses(table("id,time,amt\nBo,0,1\n"), "gut", subject="id").members == ("Bo",)
 
 
+def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
+    pytest.importorskip("pyarrow")
+    (tmp_path / "doses.csv").write_text(PLAIN, encoding="utf-8")
+    table(PLAIN).to_parquet(tmp_path / "doses.parquet")
+    read, expected = (bd.doses(tmp_path / name, INTO, subject="id", duration={"gut": 2.5})
+                      for name in ("doses.parquet", "doses.csv"))  # fmt: skip
+    assert jax.tree.structure(read) == jax.tree.structure(expected)
+    jax.tree.map(np.testing.assert_array_equal, read, expected)
+
+
+def test_mdv_says_nothing_of_doses():
+    text = "id,time,amt,cmt,mdv\n1,0,100,1,1\n1,2,0,1,0\n1,3,0,1,1\n1,4,50,2,0\n"
+    read, expected = (bd.doses(frame, INTO, subject="id") for frame in (table(text), table(text).drop(columns="mdv")))
+    jax.tree.map(np.testing.assert_array_equal, read, expected)
+    np.testing.assert_array_equal([float(given.amount.one[0, 0]) for given in read.given], [100.0, 50.0])
+
+
 def test_theophylline(shared_file):
     file = shared_file("data/pk/theo_sd.csv")
     read = bd.doses(file, "gut", subject="ID")

@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from by_hand import posterior
 from jax.extend.core import jaxprs_in_params
 from numpyro.handlers import substitute
 from numpyro.infer.util import log_density
@@ -16,6 +17,7 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.judgement.mixing import quantities
+from bayes_dasl.populations.each import buckets
 from bayes_dasl.prediction.posterior import signature as signature_of
 from bayes_dasl.random import paths, realise
 
@@ -209,6 +211,62 @@ class TestEach:
         traced = jax.make_jaxpr(jax.value_and_grad(problem.log_density))(jnp.zeros(40))
         sizes = [v.aval.size for e in equations(traced.jaxpr) for v in e.outvars]
         assert max(sizes) <= 2 * 40
+
+    def test_a_member_with_many_times_makes_no_others_dear(self):
+        """One of sixty members is seen at all forty times, the others at one to three: same density, few numbers."""
+        rng, members, times = np.random.default_rng(0), np.arange(60.0), np.arange(1.0, 41.0)
+        seen = np.zeros((40, 60), bool)
+        seen[:, 7] = True
+        for member in set(range(60)) - {7}:
+            seen[rng.choice(40, 1 + member % 3, replace=False), member] = True
+        data = xr.Dataset(
+            {"y": (("time", "subject"), np.where(seen, 1.0, np.nan))}, {"time": times, "subject": members}
+        )
+
+        class Decay(bd.Module):
+            rate: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": jnp.exp(-self.rate * t)}
+
+        one = bd.Algebraic(Decay(bd.varying(dist.LogNormal(-1.0, 0.5))))
+        problem = pose(bd.Model(bd.Each(one, members), bd.NormalNoise(0.1)), data)
+        at = jnp.linspace(-1.0, 1.0, 60)
+        everywhere = at_all_times(problem, data)
+        for of in (lambda p: p.log_density, lambda p: jax.grad(p.log_density)):
+            np.testing.assert_allclose(of(problem)(at), of(everywhere)(at), rtol=1e-9)
+        solved = sum(len(some) * rows for some, rows in buckets(np.asarray(problem.inputs.times)))
+        assert solved <= 1.3 * seen.sum()
+
+    @pytest.mark.parametrize("needs", [[5], [1, 1], [1, 2, 3, 4, 50], [7, 7, 6, 6, 1], [9] * 3 + [3] * 20])
+    def test_buckets_hold_each_member_once_and_waste_less_than_a_third(self, needs):
+        rows = np.arange(max(needs))
+        times = np.stack([np.minimum(rows, n - 1) for n in needs], axis=1).astype(float)
+        found = buckets(times)
+        assert sorted(np.concatenate([members for members, _ in found]).tolist()) == list(range(len(needs)))
+        assert all(needs[m] <= most for members, most in found for m in members)
+        assert sum(len(members) * most for members, most in found) <= 1.3 * sum(needs)
+
+    def test_others_are_forecast_by_a_model_whose_unknowns_are_the_same_for_all(self):
+        """Weights are known of each, the rate is that of all: no draw has the members as a dimension."""
+
+        class Decay(bd.Module):
+            rate: bd.Scalar
+            weight: bd.Scalar
+
+            def __call__(self, t, y, u):
+                return {"y": self.weight * jnp.exp(-self.rate * t)}
+
+        def pooled(members, weights):
+            one = bd.Algebraic(Decay(dist.LogNormal(-1.0, 0.5), bd.varying(np.asarray(weights))))
+            return bd.Model(bd.Each(one, members), bd.NormalNoise(0.1))
+
+        post = posterior(pooled(SUBJECTS, [1.0, 2.0, 3.0]), data(), {"layer.layer.function.rate": np.full((1, 5), 0.4)})
+        asked = xr.Dataset(coords={"time": TIMES, "subject": [9.0, 3.0]})
+        fc = bd.forecast(pooled([9.0, 3.0], [4.0, 3.0]), post, asked)
+        mean = fc["conditional_mean"]["y"].mean(("chain", "draw"))
+        np.testing.assert_allclose(mean.sel(subject=9.0), 4.0 * np.exp(-0.4 * TIMES), rtol=1e-6)
+        assert fc.attrs["model"].startswith("that of the fit for other members")
 
     def test_names(self):
         names = ["Ann", "Bo", "Cy"]

@@ -1,5 +1,7 @@
 """Tidy tables: what they become, and what is said of bad ones."""
 
+import sys
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -175,6 +177,23 @@ class TestGood:
         without = bd.from_table(table(text).drop(columns="evid"), "dv", subject="id")
         xr.testing.assert_identical(found, without)
 
+    def test_rows_with_mdv_1_are_no_observations(self):
+        text = "id,time,amt,dv,mdv\n1,0,100,0,1\n1,1,0,3,0\n1,2,0,9,1\n1,3,.,2,.\n"
+        found = bd.from_table(table(text), "dv", subject="id")
+        np.testing.assert_array_equal(found["time"], [1.0, 3.0])
+        np.testing.assert_array_equal(found["dv"], [[3.0], [2.0]])
+        both = table(text).assign(evid=[1, 0, 0, 0])
+        xr.testing.assert_identical(bd.from_table(both, "dv", subject="id"), found)
+
+    @pytest.mark.parametrize("name", ["table.parquet", "table.PQ"])
+    @pytest.mark.parametrize("kinds", [pd.DataFrame.copy, pd.DataFrame.convert_dtypes])
+    def test_parquet_is_read_as_the_same_table_in_csv(self, written, tmp_path, name, kinds):
+        pytest.importorskip("pyarrow")
+        kinds(table()).to_parquet(tmp_path / name)
+        options = {"subject": "id", "covariates": ("wt", "sex")}
+        found = bd.from_table(tmp_path / name, "dv", **options)
+        xr.testing.assert_identical(found, bd.from_table(written(GOOD), "dv", **options))
+
 
 def read(text=GOOD, **options):
     return lambda write: bd.from_table(write(text), **({"value": "dv", "subject": "id"} | options))
@@ -323,6 +342,25 @@ def test_rows_of_a_frame_are_called_by_their_label():
     frame = table(GOOD.replace("4.2", "lost")).set_axis([10, 20, 30, 40, 50])
     with pytest.raises(DataError, match="in row 10, which is no number"):
         bd.from_table(frame, "dv", subject="id")
+
+
+def test_rows_of_parquet_are_called_by_their_label(tmp_path):
+    pytest.importorskip("pyarrow")
+    table(GOOD.replace("4.2", "lost")).set_axis(list("abcde")).to_parquet(tmp_path / "table.parquet")
+    with pytest.raises(DataError, match="in row a, which is no number"):
+        bd.from_table(tmp_path / "table.parquet", "dv", subject="id")
+
+
+def test_a_torn_parquet_file(written):
+    pytest.importorskip("pyarrow")
+    with pytest.raises(ReadError, match=r"torn\.parquet cannot be read as Parquet"):
+        bd.from_table(written(GOOD, "torn.parquet"), "dv")
+
+
+def test_parquet_without_pyarrow(written, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(DataError, match=r"Parquet is read by pyarrow: pip install 'bayes-dasl\[parquet\]'"):
+        bd.from_table(written(GOOD, "table.parquet"), "dv")
 
 
 def test_theophylline_and_warfarin(shared_file):

@@ -307,7 +307,7 @@ class BoxCoxNormal(dist.Distribution):
         return tails_where(possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept)
 
 
-_GAUSS = np.polynomial.legendre.leggauss(48)  # with 100 no moment differs by more than 1e-14
+_GAUSS = np.polynomial.legendre.leggauss(48)  # 100 change moments by 1e-11 of themselves at most
 _WIDE, _MOST_SPREAD, _FAR = 9.0, 5.0, 30.0
 
 

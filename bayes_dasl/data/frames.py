@@ -18,14 +18,15 @@ type Source = pd.DataFrame | str | Path
 
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 _MISSING = ("", ".", "na", "nan")
+_PARQUET = (".parquet", ".pq")
 ABSENT = (".", "NA", "N/A", "NaN", "nan", "")
 
 
 class Frame:
-    """A table whose rows are called as in the file that it comes from.
+    """A table whose rows are called as in the file that it comes from: by line, or in Parquet by their label.
 
     Args:
-        table: a DataFrame, or the path of a CSV or Parquet file.
+        table: a DataFrame, or the path of a CSV or, with pyarrow, Parquet file.
         units: what columns are in: units as text, or the name of a column that holds those of each row.
         to: the units that are wanted, by what columns are called in the result.
         names: what columns, or codes in them, are called in the result.
@@ -38,7 +39,7 @@ class Frame:
         to: Mapping[str, str] | None = None,
         names: Mapping[Any, str] | None = None,
     ):
-        self.in_file = not isinstance(table, pd.DataFrame)
+        self.has_lines = isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
         self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
         if not isinstance(self.frame, pd.DataFrame):
             raise DataError(f"a table is a pandas DataFrame, or the path of a CSV or Parquet file, not {table!r}")
@@ -56,7 +57,7 @@ class Frame:
     def row(self, number: Any) -> str:
         """How a reader finds a row, from its place in the table."""
         label = self.frame.index[number]
-        return f"line {label + 2}" if self.in_file else f"row {label}"
+        return f"line {label + 2}" if self.has_lines else f"row {label}"
 
     def label(self, name: str, role: str = "") -> str:
         """The column of a name: exactly, or else whatever its case and the units in brackets after it.
@@ -260,11 +261,11 @@ def _read(path: Path) -> pd.DataFrame:
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     kind = path.suffix.lower()
-    if kind in (".parquet", ".pq"):
+    if kind in _PARQUET:
         try:
             return pd.read_parquet(path)
         except ImportError as error:
-            raise DataError(f"{path.name}: to read Parquet, install pyarrow") from error
+            raise DataError(f"{path.name}: Parquet is read by pyarrow: pip install 'bayes-dasl[parquet]'") from error
         except Exception as error:  # whatever its reader may raise of a torn file
             raise ReadError(f"{path.name} cannot be read as Parquet: {error}") from error
     if kind not in (".csv", ".txt", ".tsv", ".dat"):

@@ -1,7 +1,7 @@
 """The state in which a dynamical system comes to rest, at each row of the data."""
 
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import diffrax
 import equinox as eqx
@@ -58,6 +58,8 @@ class SteadyState(AbstractLayer):
     Raises: ModelError for a guess that is no dict of numbers, or bad tolerances; when called, for rates of other names
     or shapes than those of the states.
     """
+
+    in_a_function: ClassVar[str] = "; inside of a function call bd.find_root(rates, guess)"
 
     vector_field: VectorField
     guess: dict[str, Any]

@@ -18,7 +18,7 @@ from ..data.dates import has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, AbstractPopulation, refuse_open_times
+from ..layers.layer import AbstractLayer, AbstractPopulation, is_layer, refuse_open_times
 from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
@@ -138,6 +138,18 @@ def _refuse_incomplete(found: dist.Distribution, what: str) -> None:
             raise ModelError(f"{what} is a {type(found).__name__}, which has no {name}: write one") from None
 
 
+def _instead_of_a_layer(model: Model, error: Exception) -> str:
+    """What to do where an equation calls a layer, which takes the inputs of a whole series; nothing otherwise."""
+    held: list[AbstractLayer] = []  # at any depth, as within the layer of a member
+    jax.tree.leaves(model.layer, is_leaf=lambda node: is_layer(node) and bool(held.append(node)))
+    called = [type(layer) for layer in held[1:] if f"{type(layer).__name__}.__call__()" in str(error)]
+    if not isinstance(error, TypeError) or not called:
+        return ""
+    kind = called[0]
+    instead = getattr(kind, "in_a_function", "; a layer is a whole series: put its equations into this function")
+    return f": {kind.__name__} is a layer, and cannot be called in an equation{instead}"
+
+
 def check_shapes(model: Model, inputs: Inputs) -> None:
     """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
 
@@ -172,6 +184,7 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's equation may raise
+        hint = _instead_of_a_layer(model, error) or hint
         raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
     for name, shape in shapes.items():
         want = wanted(name)

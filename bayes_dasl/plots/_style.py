@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
-from matplotlib.figure import Figure
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..data.dates import are_dates, as_date
@@ -133,14 +133,23 @@ def time_axis(ax: Axes, time: xr.DataArray) -> None:
 
 
 def small_multiples(count: int, height: float, *, share: bool = False) -> tuple[Figure, list[Axes]]:
-    columns = min(2, max(count, 1))
-    rows = max(1, math.ceil(count / columns))
-    fig = Figure(figsize=(WIDTH, 0.5 + height * rows + 0.15), layout="constrained")
+    fig = Figure(figsize=(WIDTH, 0.65 + height * rows_of(count, 2)), layout="constrained")
     fig.get_layout_engine().set(hspace=0.06, wspace=0.06)  # type: ignore[union-attr]
-    axes = fig.subplots(rows, columns, squeeze=False, sharex=share, sharey=share).ravel().tolist()
+    return fig, grid(fig, count, 2, share=share)
+
+
+def rows_of(count: int, columns: int) -> int:
+    """How many rows hold so many panels."""
+    return max(1, math.ceil(count / columns))
+
+
+def grid(fig: Figure | SubFigure, count: int, columns: int, *, share: bool = False) -> list[Axes]:
+    """So many panels, row by row; what is left of the last row stays empty."""
+    wide = min(columns, max(count, 1))
+    axes = fig.subplots(rows_of(count, columns), wide, squeeze=False, sharex=share, sharey=share).ravel().tolist()
     for ax in axes[max(count, 1) :]:
-        ax.set_axis_off()
-    return fig, axes[:count]
+        ax.set_visible(False)
+    return axes[:count]
 
 
 def sorted_finite(values: np.ndarray) -> np.ndarray:

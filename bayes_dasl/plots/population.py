@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
-from matplotlib.figure import Figure
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
 from ..data.censoring import alike, with_bounds
@@ -25,16 +27,18 @@ from ._style import (
     WIDTH,
     along_dates,
     axis_label,
+    grid,
     note,
     plain,
     positions,
     predictions_of,
+    rows_of,
     say_left_out,
     time_axis,
 )
 from .forecast import draw_bands, draw_observations, finite_draws
 
-_COLUMNS = 4
+COLUMNS = 4
 _GAP = 0.15  # of the span of the data
 _QUANTILES = {0.1: ORANGE, 0.5: BLUE, 0.9: ORANGE}
 
@@ -57,15 +61,13 @@ def plot_members(
     """
     predictions, dim = _of_members(fc, observable)
     index, held = index_of(predictions), predictions[dim].values
-    members = held[np.unique(np.linspace(0, len(held) - 1, min(most, len(held))).round().astype(int))]
+    members = evenly_chosen(held, most)
     data = [None if d is None else in_units_of_forecast(fc, d) for d in (train, test)]
-    columns = min(_COLUMNS, len(members))
-    rows = math.ceil(len(members) / columns)
     with mpl.rc_context(STYLE):
-        fig = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows), layout="constrained")
-        axes = np.asarray(fig.subplots(rows, columns, sharex=True, sharey=True, squeeze=False)).ravel()
+        fig = Figure(figsize=(WIDTH, 0.9 + 1.5 * rows_of(len(members), COLUMNS)), layout="constrained")
+        axes = grid(fig, len(members), COLUMNS, share=True)
         time = positions(predictions[index].values)
-        for ax, member in zip(axes, members, strict=False):
+        for ax, member in zip(axes, members, strict=True):
             own = predictions.sel({dim: member})
             draws = finite_draws(own)
             if len(draws):
@@ -79,10 +81,11 @@ def plot_members(
             ):
                 if part is not None and member in part[dim].values:
                     draw_observations(ax, part.sel({dim: member}), own, label, face, edge)
-            ax.set_title(plain(_name(dim, member)), fontsize=9, loc="left")
-        _labelled(fig, axes[: len(members)], columns, predictions, observable)
-        for ax in axes[len(members) :]:
-            ax.set_visible(False)
+            ax.set_title(plain(member_name(dim, member)), fontsize=9, loc="left")
+        along_members(axes, predictions[index])
+        label_members(fig, axes, axis_label(predictions[index], index), axis_label(predictions, observable))
+        by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
+        fig.legend(by_label.values(), by_label.keys(), loc="outside upper left", ncols=5)
         if len(members) < len(held):
             fig.suptitle(f"{len(members)} of {len(held)}, evenly chosen", fontsize=9, color=GREY)
     return fig
@@ -152,21 +155,26 @@ def _of_members(fc: xr.DataTree, observable: str) -> tuple[xr.DataArray, str]:
     return predictions, dim
 
 
-def _name(dim: str, member: object) -> str:
+def evenly_chosen(members: np.ndarray, most: int) -> np.ndarray:
+    """So many of them at most, the first and the last among them."""
+    return members[np.unique(np.linspace(0, len(members) - 1, min(most, len(members))).round().astype(int))]
+
+
+def member_name(dim: str, member: object) -> str:
     return f"{dim} {member:g}" if isinstance(member, (int, float, np.number)) else str(member)
 
 
-def _labelled(fig: Figure, axes: np.ndarray, columns: int, predictions: xr.DataArray, observable: str) -> None:
+def along_members(axes: Sequence[Axes], along: xr.DataArray) -> None:
+    """Few ticks on axes of numbers or dates that many panels share."""
     for ax in axes:
-        time_axis(ax, predictions[index_of(predictions)])
-        if are_dates(predictions[index_of(predictions)]):
-            along_dates(ax, 3)
-        else:
-            ax.xaxis.set_major_locator(MaxNLocator(3))
+        time_axis(ax, along)
+        along_dates(ax, 3) if are_dates(along) else ax.xaxis.set_major_locator(MaxNLocator(3))
         ax.set_xlabel("")
-    for ax in axes[-columns:]:
+
+
+def label_members(fig: Figure | SubFigure, axes: Sequence[Axes], below: str, beside: str) -> None:
+    """One label for all panels, and ticks under the last of each column."""
+    for ax in axes[-COLUMNS:]:
         ax.tick_params(labelbottom=True)
-    fig.supxlabel(axis_label(predictions[index_of(predictions)], index_of(predictions)), fontsize=10)
-    fig.supylabel(axis_label(predictions, observable), fontsize=10)
-    by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
-    fig.legend(by_label.values(), by_label.keys(), loc="outside upper left", ncols=5)
+    fig.supxlabel(below, fontsize=10)
+    fig.supylabel(beside, fontsize=10)

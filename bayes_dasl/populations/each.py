@@ -1,7 +1,7 @@
 """One model for each subject, tank or catchment, with numbers that differ between them."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-from jaxtyping import Array
+from jax.core import Tracer
+from jaxtyping import Array, Float
 
 from .._jax.tree import dotted
 from ..data.layer_inputs import Inputs, OwnRows
@@ -19,6 +20,9 @@ from ..layers.doses import Doses
 from ..layers.layer import AbstractPopulation, of_members
 from ..random import is_random, paths, shape_of
 from .numbers import Over, expanded, varies
+
+_WASTE = 0.3
+"""So many rows, beside those that are needed, may be solved for the sake of one shape for all."""
 
 
 class Each(AbstractPopulation):
@@ -122,7 +126,7 @@ class Each(AbstractPopulation):
         return jtu.tree_map_with_path(first, self.layer, is_leaf=is_random)
 
     def own_rows(self, observed: Mapping[str, Array]) -> OwnRows | None:
-        """Where each member was observed; none where its layer looks at all times, or all were at all of them.
+        """Where each member was observed; none where its layer looks at all times, or where that would save little.
 
         Args:
             observed: the data by name, `(time, …, member)`, NaN where missing.
@@ -132,7 +136,9 @@ class Each(AbstractPopulation):
         each = (~np.isnan(np.asarray(values)) for values in observed.values())
         seen = np.any([one.any(axis=tuple(range(1, one.ndim - 1))) for one in each], axis=0)
         seen[-1, ~seen.any(0)] = True  # one who was never observed has a solve too
-        if (most := seen.sum(0).max()) == len(seen):
+        most = seen.sum(0).max()
+        little = bool(self._one.trajectories) or seen.size <= (1 + _WASTE) * seen.sum()
+        if most == len(seen) and little:
             return None
         index = np.stack([np.resize(np.flatnonzero(one), most) for one in seen.T], axis=1)
         own = np.arange(most)[:, None] < seen.sum(0)
@@ -145,21 +151,62 @@ class Each(AbstractPopulation):
 
         def one(member, times, forcings):
             drives = dataclasses.replace(common, times=times, forcings=common.forcings | forcings)
-            return of_members(self.layer, self.varied, member)(drives)
+            found = of_members(self.layer, self.varied, member)(drives)
+            return found.values, found.ok, found.stats, found.mismatches, found.variances
 
-        of_each = 1 if inputs.times.ndim > 1 else None
-        found = jax.vmap(one, in_axes=(0, of_each, 0))(at, inputs.times, inputs.own_forcings)
+        values, ok, stats, mismatches, variances = self._of_all(one, at, inputs.times, inputs.own_forcings)
 
         def over_members(values):
             return {name: jnp.moveaxis(value, 0, -1) for name, value in values.items()}
 
         return Prediction(
-            over_members(found.values),
-            jnp.all(found.ok),
-            {name: jnp.max(value) for name, value in found.stats.items()},
-            found.mismatches,
-            over_members(found.variances),
+            over_members(values),
+            jnp.all(ok),
+            {name: jnp.max(value) for name, value in stats.items()},
+            mismatches,
+            over_members(variances),
         )
+
+    def _of_all(self, one: Callable[..., tuple], at: Array, times: Array, forcings: Any) -> tuple[Any, ...]:
+        """The predictions of all members, in one `vmap`, or in one for all that have about as many rows of their own.
+
+        A row costs what solves nothing; a solver's steps are the same however many of them are looked at, and a second
+        program of it takes as long again to compile.
+        """
+        if times.ndim == 1:
+            return jax.vmap(one, in_axes=(0, None, 0))(at, times, forcings)
+        if isinstance(times, Tracer) or self._one.trajectories:
+            return jax.vmap(one, in_axes=(0, 1, 0))(at, times, forcings)
+        parts, order = [], []
+        for members, rows in buckets(np.asarray(times)):
+            of_these = at[members], times[:rows, members], jax.tree.map(lambda f, of=members: f[of], forcings)
+            values, *others, variances = jax.vmap(one, in_axes=(0, 1, 0))(*of_these)
+            # Each has as many rows as the longest: the last is repeated, as its time is.
+            filled = np.minimum(np.arange(len(times)), rows - 1)
+            values, variances = jax.tree.map(lambda v, at=filled: v[:, at], (values, variances))
+            parts.append((values, *others, variances))
+            order.append(members)
+        back = np.argsort(np.concatenate(order))
+        return jax.tree.map(lambda *of: jnp.concatenate(of)[back], *parts)
+
+
+def buckets(times: Float[np.ndarray, "row member"]) -> list[tuple[np.ndarray, int]]:
+    """Members that have about as many rows, and how many at most: padding is less than a third of what is needed.
+
+    Args:
+        times: of each member, in their order; of one with fewer rows the last is repeated.
+    """
+    rows = np.arange(1, len(times))[:, None]
+    needed = 1 + np.max(rows * (times[1:] != times[:-1]), axis=0, initial=0)
+    found, order = [], np.argsort(needed, kind="stable")
+    while order.size:
+        rows = needed[order[-1]]
+        filled = np.cumsum(needed[order[::-1]])
+        fits = rows * np.arange(1, order.size + 1) <= (1 + _WASTE) * filled
+        number = int(np.flatnonzero(fits)[-1]) + 1
+        found.append((np.sort(order[-number:]), int(rows)))
+        order = order[:-number]
+    return found
 
 
 def _refuse_doses_of_others(layer: Any, members: tuple[Any, ...]) -> None:

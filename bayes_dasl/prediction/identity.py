@@ -14,7 +14,7 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model, posterior_fingerprint
 from ..random import paths
 from .new_members import differ
-from .posterior import check_belongs, fitted_data
+from .posterior import check_belongs, fitted_data, fitted_observables
 
 _PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
 OWN = "that of the fit"
@@ -68,7 +68,7 @@ def _asks_others(model: Model, post: xr.DataTree) -> bool:
     """Whether the members of a model are others than those of the fit, of whom no number may be unknown."""
     if not isinstance(layer := model.layer, AbstractPopulation):
         return False
-    seen = post["observed_data"].to_dataset()
+    seen = fitted_observables(post)
     return layer.dim in seen.coords and {*layer.members} != {*seen[layer.dim].values.tolist()}
 
 

@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from ..judgement.matching import Span
+from ..plots.panels import beside, can_be_drawn, series_of_members
 from ._text import MISSING, count, listed, percent, slug
 
 MOST_OBSERVABLES = 8
@@ -79,19 +80,79 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span) -> list[Card]:
 
 
 def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
-    """Draw derived quantities, and outputs of the model that nobody observes; not what has several dimensions."""
-    held = {"unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None, "derived": derived}
-    words = {"unobserved": "Predicted, but not observed.", "derived": "Derived quantities."}
-    without = {"unobserved": "Without noise: ", "derived": ""}
+    """Draw derived quantities, and outputs of the model that nobody observes; series of members one by one."""
+    members = _members_of(fc)
     cards = []
-    for kind, values in held.items():
-        shown = [n for n, v in values.data_vars.items() if v.ndim <= 3][:MOST_PANELS] if values is not None else []
-        if values is not None and shown:
-            figure = plots.plot_derived(values[shown])
-            caption = f"{without[kind]}{listed([str(n) for n in shown])}, over all draws."
-            alt = f"Posterior of {listed([str(n) for n in shown])}."
-            cards.append(_card(figure, kind, words[kind], caption, alt))
+    for kind, values in _quantities(fc, derived).items():
+        together, alone, _ = _shown(values, members)
+        for names in [*([together] if together else []), *([name] for name in alone)]:
+            figure = plots.plot_derived(values[names], members=members)
+            dim = series_of_members(values[names[0]], members)
+            panels = f", a panel for each {dim}" if dim else ""
+            cards.append(
+                _card(
+                    figure,
+                    f"{kind}-{slug(names[0])}" if dim else kind,
+                    _KINDS[kind].title,
+                    f"{_KINDS[kind].begin}{listed(names)}{panels}, over all draws.",
+                    f"Posterior of {listed(names)}{panels}.",
+                )
+            )
     return cards
+
+
+def not_drawn(fc: xr.DataTree, derived: xr.Dataset | None) -> list[str]:
+    """Say of what `derived_cards` leaves out why, and how to see it: a sentence for each."""
+    members = _members_of(fc)
+    said = []
+    for kind, values in _quantities(fc, derived).items():
+        held = _KINDS[kind].held
+        for name in map(str, values.data_vars):
+            if not can_be_drawn(values[name], members):
+                dims = beside(values[name])
+                chosen = ", ".join(f"{dim}=0" for dim in dims[1:] if dim != members)
+                said.append(
+                    f"{name} is not drawn, since it has {len(dims)} dimensions beside chain and draw, {listed(dims)}: "
+                    f"it is {held}['{name}'], of which bd.plots.plot_derived draws a part, such as .isel({chosen})."
+                )
+        together, alone, more = _shown(values, members)
+        if more:
+            found = listed([f"{held}['{name}']" for name in more])
+            said.append(f"Not drawn, since the page has room for {len(together) + len(alone)} of them: {found}.")
+    return said
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """What the page says of some quantities, and where they are held."""
+
+    title: str
+    begin: str
+    held: str
+
+
+_KINDS = {
+    "unobserved": _Kind("Predicted, but not observed.", "Without noise: ", "fc['unobserved']"),
+    "derived": _Kind("Derived quantities.", "", "derived"),
+}
+
+
+def _quantities(fc: xr.DataTree, derived: xr.Dataset | None) -> dict[str, xr.Dataset]:
+    held = {"unobserved": fc["unobserved"].to_dataset() if "unobserved" in fc.children else None, "derived": derived}
+    return {kind: values for kind, values in held.items() if values is not None}
+
+
+def _members_of(fc: xr.DataTree) -> str:
+    return fc.attrs.get("members", "subject")
+
+
+def _shown(values: xr.Dataset, members: str) -> tuple[list[str], list[str], list[str]]:
+    """Names of what is drawn in one figure, of what has a figure of its own, and of what is too much of either."""
+    drawn = [str(name) for name, variable in values.data_vars.items() if can_be_drawn(variable, members)]
+    alone = [name for name in drawn if series_of_members(values[name], members)]
+    together = [name for name in drawn if name not in alone]
+    more = [*together[MOST_PANELS:], *alone[MOST_OBSERVABLES:]]
+    return together[:MOST_PANELS], alone[:MOST_OBSERVABLES], more
 
 
 def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:

@@ -95,6 +95,7 @@ def render(
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),
         derived=_figures.derived_cards(fc, derived),
+        not_drawn=_figures.not_drawn(fc, derived),
         parameters=_tables.parameter_rows(post, summary),
         parameter_total=len(summary),
         weights=_tables.weight_rows(post),

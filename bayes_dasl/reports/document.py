@@ -58,7 +58,8 @@ def report(
         title: that of the page.
         name: that of the model, in tables and figures.
         rivals: forecasts of other models by name, to be scored on the same data.
-        derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes.
+        derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes; what has too
+            many dimensions for a figure is named.
 
     Raises: MismatchError for what is no posterior or forecast, if the test data and a forecast share no observable or
     no time, or if a rival has the name of the model or of a baseline.
