@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax.numpy as jnp
 import jax.tree_util as jtu
+from jaxtyping import Array, Float
 
 from .._jax.tree import dotted
 from .._statistics.describe_distributions import may_be_negative
@@ -13,7 +14,6 @@ from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, 
 from ..random import Module, Scalar, Values
 from .bases.families import AbstractFamily
 
-_GRID = 65, 17  # points along a range, of one input and of several
 _MONOTONE = (None, "increasing", "decreasing")
 
 
@@ -108,40 +108,31 @@ class Basis(Module):
         missing = [name for name in self.input if name not in known]
         if missing:
             raise ModelError(f"basis input {', '.join(missing)} is none of {', '.join(known)}")
-        weights = self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
-        shape = self._shape([known[name] for name in self.input], weights)
+        shape = self._shape([known[name] for name in self.input], self._weights)
         return {self.output: self.level + self.scale * shape}
 
     @property
-    def _linear(self) -> bool:
+    def _weights(self) -> Any:
+        return self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
+
+    @property
+    def _is_linear(self) -> bool:
         return not (self.positive or self.monotone)
 
-    def coefficients(self, family: AbstractFamily) -> Any:
-        """What the features of another realised family, of the same kind, are to be multiplied by for this function.
+    @property
+    def coefficients(self) -> Float[Array, " size"]:
+        """What the unscaled features are multiplied by; of a positive or monotone function, within its exponential."""
+        weights = self._weights if self.monotone else self._weights * self.family.scales
+        return weights * self.scale if self._is_linear else weights
 
-        For a positive or monotone function this is what its exponential is of.
-
-        Args:
-            family: whose features differ from those of this one by factors.
-
-        Shapes: `(size,)`.
-        """
-        weights = self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
-        weights = weights * self.scale if self._linear else weights
-        axes = [jnp.linspace(low, high, _GRID[len(family.ranges) > 1]) for low, high in family.ranges]
-        grid = [axis.ravel() for axis in jnp.meshgrid(*axes)]
-        here, there = self.family(*grid), family(*grid)
-        return weights * jnp.sum(here * there, axis=0) / jnp.sum(jnp.square(there), axis=0)
-
-    def with_coefficients(self, family: AbstractFamily, coefficients: Any) -> "Basis":
-        """The function with such coefficients of the features of another family.
+    def with_coefficients(self, coefficients: Float[Array, " size"]) -> "Basis":
+        """The function that has other `coefficients`.
 
         Args:
-            family: that family, realised.
-            coefficients: as `coefficients` returns them.
+            coefficients: those of the unscaled features.
         """
-        held = (family, coefficients, 1.0 if self._linear else self.scale)
-        return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held, is_leaf=lambda node: node is None)
+        held = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
+        return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
@@ -152,6 +143,34 @@ class Basis(Module):
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
+
+
+class Unscaled(AbstractFamily):
+    """Features of a family divided by their scales."""
+
+    family: AbstractFamily
+
+    @property
+    def size(self) -> int:
+        return self.family.size
+
+    @property
+    def inputs(self) -> int:
+        return self.family.inputs
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return self.family.ranges
+
+    @property
+    def intervals(self) -> int:
+        return self.family.intervals
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        return self.family.integrals(x)
+
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        return self.family.unscaled(*x)
 
 
 def bases(tree: Any) -> list[tuple[str, Basis]]:

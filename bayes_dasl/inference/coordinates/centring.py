@@ -98,6 +98,8 @@ class Centring:
     `dependent` are the places of all numbers of blocks, `others` those of all others.
     """
 
+    kind = "partly centred"
+
     def __init__(self, problem: Problem):
         self._problem, self._sites = problem, problem.sites
         self._blocks, self._order = _blocks(problem)
@@ -242,8 +244,10 @@ def centred_start(
     inside = modes_among(optimiser, *best_first(optimiser, coordinates(frame, best)), tried, failed, centring.precision)
     inside = dataclasses.replace(inside, log_densities=or_lowest(optimiser.evaluate(inside.modes)[0]))
     modes, volumes = positions(frame, inside.modes)
-    ways = [np.asarray(way) for way in map(jax.jit(jax.jacobian(frame.coordinates)), modes)]
-    precisions = np.stack([way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)])
+    precisions = inside.precisions
+    if len(modes) > 1:  # else nobody asks which mode a draw is nearest to
+        ways = [np.asarray(way) for way in map(jax.jit(jax.jacobian(frame.coordinates)), modes)]
+        precisions = np.stack([way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)])
     return Start(modes, inside.log_densities - volumes, precisions, tried, failed), inside, arrays
 
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
@@ -18,16 +18,15 @@ from ...networks.network import networks
 from ...random import paths, realise
 from ..problem import Problem
 from ..sites import constrained
-from ..starts import Optimiser, or_lowest
+from ..starts import Optimiser, falls
 from .conditional import is_normal
-from .frame import coordinates, positions
 
-_PROBES = 3  # prior draws at which it is looked what predictions hang on directly
+_PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
+_POSITIONS = 32  # of which a reference is the mean
 _BATCH = 16
-_TRIES, _APART = 8, 0.3
 
 
-class TwoBlocks(eqx.Module):
+class Linearised(eqx.Module):
     r"""Coordinates of science $\theta$ and weights $w$ of unknown functions, given hyperparameters $h$.
 
     To first order around a reference predictions are linear in $\theta$ and in the coefficients $c(h, w)$ of the
@@ -36,6 +35,7 @@ class TwoBlocks(eqx.Module):
     the linear mean. Coordinates are $h$ and both of them in units of these normals. The posterior stays what it is.
 
     Args:
+        on: whether they are that; else the plain ones.
         at: the reference position.
         coefficients: those of the functions there, `(coefficient,)`.
         centre: what is predicted there, by observable.
@@ -44,6 +44,7 @@ class TwoBlocks(eqx.Module):
         linear: what made it.
     """
 
+    on: Bool[Array, ""]
     at: Float[Array, " dimension"]
     coefficients: Float[Array, " coefficient"]
     centre: dict[str, Array]
@@ -53,15 +54,15 @@ class TwoBlocks(eqx.Module):
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
         """The position that coordinates stand for, and the log of the volume that the way there stretches."""
-        return self.linear.ways[0](self.arrays, xi)
+        return self.both_ways(xi, jnp.asarray(False))
 
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
         """The coordinates of a position."""
-        return self.linear.ways[1](self.arrays, x)
+        return self.both_ways(x, jnp.asarray(True))[0]
 
-    @property
-    def arrays(self) -> tuple[Any, ...]:
-        return self.at, self.coefficients, self.centre, self.by_direct, self.by_coefficients
+    def both_ways(self, v: Float[Array, " dimension"], back: Bool[Array, ""]) -> tuple[Array, Array]:
+        """From coordinates to a position, or `back`, and the log of the volume that the way there stretches."""
+        return self.linear.way(self, v, back)
 
 
 class Linearisation:
@@ -70,6 +71,9 @@ class Linearisation:
     `weights` are the places of the numbers in which the unknown functions are linear, `direct` those of all that
     predictions hang on otherwise; what is left are hyperparameters.
     """
+
+    kind = "linearised"
+    dependent: tuple[int, ...] = ()
 
     def __init__(self, problem: Problem, paths: tuple[str, ...]):
         self.problem = problem = problem.reversible()
@@ -80,56 +84,67 @@ class Linearisation:
         self._where = {path: np.arange(end - n, end) for path, n, end in zip(paths, sizes, ends, strict=True)}
         starts = [self.sites[path].start for path in paths]
         self.weights = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
-        draws = problem.prior(500, key=jax.random.key(0))
-        self._mean, self._sd = np.median(draws, axis=0), problem.prior_widths()
+        self._mean, self._sd = problem.prior_normal()
+        draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
         seen = [~np.isnan(np.asarray(problem.observed[name])).ravel() for name in problem.model.observables]
         self._seen = np.concatenate(seen)
-        self.others = np.setdiff1d(np.arange(self.dimension), self.weights)
-        self._program = jax.jit(self._around)
-        each = jax.vmap(lambda x, at: self._coefficients(self._realised(x), at), in_axes=(0, None))
-        self._coefficients_of = jax.jit(each)
-        probes = [self._program(*self._middle(x[None])) for x in draws[:_PROBES]]
-        self._moving = np.abs([by_others for *_, by_others, _ in probes]).max(axis=(0, 1)) > 0
-        self.direct = self.others[self._moving]
-        blank = jax.tree.map(jnp.zeros_like, self._kept(*self._middle(draws[:1]), *probes[0]))
-        vector = jnp.zeros(self.dimension)
-        self.ways = tuple(traced(way, blank, vector) for way in (self._position, self._back))
-        self.like = TwoBlocks(*blank, self)
+        self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
+        self._slopes = jax.jit(self._around)
+        self._coefficients_of = jax.jit(jax.vmap(lambda x: self._coefficients(self._realised(x))))
+        self._moving = self._hung_on(draws)
+        self.direct = self._others[self._moving]
+        self.hyper = self._others[~self._moving]
+        described = jax.eval_shape(self._around, draws[0], self._middle(draws[:1])[1])
+        blank = self._frame(False, *jax.tree.map(jnp.zeros_like, (*self._middle(draws[:1]), *described)))
+        self.like = blank
+        self.way = traced(self._way, blank, jnp.zeros(self.dimension), jnp.asarray(False))
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions; see `restored`."""
-        number = 32 if len(positions) > 1 else 1
-        chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
-        middle = self._middle(chosen)
-        leaves = jax.tree.leaves(self._kept(*middle, *self._program(*middle)))
+        number = _POSITIONS if len(positions) > 1 else 1
+        middle = self._middle(positions[np.linspace(0, len(positions) - 1, number).astype(int)])
+        leaves = jax.tree.leaves(self._frame(True, *middle, *self._slopes(*middle)))
         return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
 
-    def restored(self, arrays: Mapping[str, Any]) -> TwoBlocks:
+    def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
+        """The arrays of the frame around a position."""
+        return self.frame(position[None])
+
+    def restored(self, arrays: Mapping[str, Any]) -> Linearised:
         """The frame of such arrays."""
         structure = jax.tree.structure(self.like)
         return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
 
-    def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
-        """By how much a coordinate varies: as under the prior, or by one where frames make it a unit normal."""
-        widths = prior.copy()
-        widths[self.weights] = widths[self.direct] = 1.0
-        return widths
+    def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
+        """What stands for minus the Hessian in a frame that suits: 1 for all but the hyperparameters."""
+        precision, hyper = np.eye(self.dimension), list(self.hyper)
+        of_hyper = falls(optimiser.gradients, xi, np.eye(self.dimension)[hyper])[:, hyper]
+        precision[np.ix_(hyper, hyper)] = (of_hyper + of_hyper.T) / 2
+        return precision
+
+    def _hung_on(self, draws: Float[np.ndarray, "draw dimension"]) -> Bool[np.ndarray, " other"]:
+        """Which of the numbers that are no weights move predictions while the coefficients stay."""
+        moving, sound = np.zeros(len(self._others), bool), 0
+        for draw in draws:
+            _, by_others, by_coefficients = self._slopes(*self._middle(draw[None]))
+            moving |= np.abs(by_others).max(axis=0) > 0
+            sound += bool(np.any(by_coefficients))
+            if sound == _PROBES:
+                break
+        return moving
 
     def _realised(self, x: Array, problem: Problem | None = None) -> Model:
         return realise((problem or self.problem).model, constrained(self.sites, x)[0])
 
-    def _coefficients(self, realised: Model, reference: Array) -> Float[Array, " coefficient"]:
-        """Those of the features that the functions have at the reference position."""
-        there = bases(self._realised(reference))
-        each = [own.coefficients(other.family) for (_, own), (_, other) in zip(bases(realised), there, strict=True)]
-        return jnp.concatenate(each)
+    def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
+        return jnp.concatenate([function.coefficients for _, function in bases(realised)])
 
-    def _predicted(self, x: Array, coefficients: Array, reference: Array, problem: Problem) -> tuple[dict, Any]:
-        """What is predicted where the functions have these coefficients of the features at the reference."""
+    def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, Any]:
+        """What is predicted where the functions have these coefficients."""
         realised = self._realised(x, problem)
-        found, there = [own for _, own in bases(realised)], [b for _, b in bases(self._realised(reference))]
-        parts = jnp.split(coefficients, np.cumsum([b.family.size for b in found])[:-1])
-        held = iter([b.with_coefficients(other.family, c) for b, other, c in zip(found, there, parts, strict=True)])
+        found = [function for _, function in bases(realised)]
+        parts = jnp.split(coefficients, np.cumsum([function.family.size for function in found])[:-1])
+        held = iter([function.with_coefficients(part) for function, part in zip(found, parts, strict=True)])
         realised = jax.tree.map(lambda n: next(held) if _is_basis(n) else n, realised, is_leaf=_is_basis)
         prediction = realised.predict(problem.inputs)
         return dict(prediction.values), prediction.ok
@@ -137,20 +152,20 @@ class Linearisation:
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """The mean of some positions, and that of the coefficients there."""
         at = np.mean(chosen, axis=0)
-        return at, np.mean(self._coefficients_of(np.asarray(chosen), at), axis=0)
+        return at, np.mean(self._coefficients_of(np.asarray(chosen)), axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[dict[str, Array], Array, Array]:
         """What is predicted at a reference, and its slopes by all but the weights and by the coefficients."""
-        size = len(self.others)
+        size = len(self._others)
 
         def flat(numbers, coefficients):
-            values, ok = self._predicted(at.at[self.others].set(numbers), coefficients, at, self._forward)
+            values, ok = self._predicted(at.at[self._others].set(numbers), coefficients, self._forward)
             return jnp.concatenate([jnp.ravel(values[n]) for n in self.problem.model.observables]), (values, ok)
 
         def along(i):
             direction = jnp.zeros(size + coefficients.size).at[i].set(1.0)
             parts = direction[:size], direction[size:]
-            _, slope, (values, ok) = jax.jvp(flat, (at[self.others], coefficients), parts, has_aux=True)
+            _, slope, (values, ok) = jax.jvp(flat, (at[self._others], coefficients), parts, has_aux=True)
             return slope, values, ok
 
         slopes, values, ok = jax.lax.map(along, jnp.arange(size + coefficients.size), batch_size=_BATCH)
@@ -158,20 +173,23 @@ class Linearisation:
         slopes = sound(slopes.T)
         return {name: sound(v[0]) for name, v in values.items()}, slopes[:, :size], slopes[:, size:]
 
-    def _kept(self, at: Any, coefficients: Any, centre: Any, by_others: Any, by_coefficients: Any) -> tuple[Any, ...]:
-        by_direct = np.asarray(by_others)[:, self._moving]
-        return jax.tree.map(jnp.asarray, (at, coefficients, centre, by_direct, by_coefficients))
+    def _frame(self, on: bool, at: Any, coefficients: Any, centre: Any, by_others: Any, by_coefficients: Any) -> Any:
+        by_direct = jnp.asarray(by_others)[:, self._moving]
+        return Linearised(
+            *jax.tree.map(jnp.asarray, (on, at, coefficients, centre, by_direct, by_coefficients)), linear=self
+        )
 
-    def _blocks(self, arrays: tuple, x: Array) -> Any:
+    def _blocks(self, frame: Linearised, x: Array) -> Any:
         """The normals of both blocks, given the hyperparameters in `x`: of the first at once, of the second by it."""
-        at, coefficients, centre, by_direct, by_coefficients = arrays
+        at, coefficients, centre = frame.at, frame.coefficients, frame.centre
+        by_direct, by_coefficients = frame.by_direct, frame.by_coefficients
         problem, weights, direct = self.problem, self.weights, self.direct
         x = x.at[direct].set(at[direct]).at[weights].set(0.0)
         values, _ = constrained(self.sites, x)
 
         def own(w):  # of all numbers these alone have slopes: others would be pushed along for nothing
             given = {path: w[index].reshape(self.sites[path].shape) for path, index in self._where.items()}
-            return self._coefficients(realise(problem.model, values | given), at)
+            return self._coefficients(realise(problem.model, values | given))
 
         nothing = jnp.zeros(weights.size)
         offset, by_weights = own(nothing), jax.jacfwd(own)(nothing)
@@ -218,18 +236,18 @@ class Linearisation:
         observed = self.problem.observed[name]
         return noise.link(noise.as_predicted(jnp.where(jnp.isnan(observed), 1.0, observed)))
 
-    def _position(self, arrays: tuple, xi: Array) -> tuple[Array, Array]:
-        mean, first, second, of_weights = self._blocks(arrays, xi)
-        direct = mean + solve_triangular(first, xi[self.direct], lower=True, trans=1)
-        weights = of_weights(direct) + solve_triangular(second, xi[self.weights], lower=True, trans=1)
+    def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
+        mean, first, second, of_weights = self._blocks(frame, v)
+        given = v[self.direct]
+        direct = jnp.where(back, given, mean + solve_triangular(first, given, lower=True, trans=1))
+        centre, given = of_weights(direct), v[self.weights]
+        there = centre + solve_triangular(second, given, lower=True, trans=1)
+        direct = jnp.where(back, first.T @ (direct - mean), direct)
+        weights = jnp.where(back, second.T @ (given - centre), there)
         volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))
-        return xi.at[self.direct].set(direct).at[self.weights].set(weights), volume
-
-    def _back(self, arrays: tuple, x: Array) -> Array:
-        mean, first, second, of_weights = self._blocks(arrays, x)
-        direct = x[self.direct]
-        xi = x.at[self.direct].set(first.T @ (direct - mean))
-        return xi.at[self.weights].set(second.T @ (x[self.weights] - of_weights(direct)))
+        there = v.at[self.direct].set(direct).at[self.weights].set(weights)
+        # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
+        return jnp.where(frame.on, there, v), jnp.where(frame.on, volume, 0.0)
 
 
 def linearisation_of(problem: Problem) -> Linearisation | None:
@@ -242,37 +260,6 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     inside = lambda leaf: any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))  # noqa: E731
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
     return Linearisation(problem, found) if found else None
-
-
-def linear_start(
-    maker: Linearisation,
-    optimiser: Optimiser,
-    x: Float[np.ndarray, "n dimension"],
-    prior: Float[np.ndarray, " dimension"],
-    chains: int,
-    *,
-    key: Array,
-) -> np.ndarray:
-    """Where chains begin: near the hyperparameters of what climbs have reached, with all else drawn to first order."""
-    frame = maker.restored(maker.frame(x[:1]))
-    xi = coordinates(frame, x[np.arange(chains) % len(x)])
-    hyper = np.setdiff1d(np.arange(maker.dimension), [*maker.weights, *maker.direct])
-    noise = np.asarray(jax.random.normal(key, (_TRIES, chains, maker.dimension)))
-    begun = x[np.arange(chains) % len(x)]
-    missing = np.ones(chains, bool)
-    for number in range(_TRIES):
-        size = 2.0**-number
-        tried = xi * (1 - size)
-        tried[:, hyper] = xi[:, hyper]
-        step = noise[number] * size
-        step[:, hyper] *= _APART * prior[hyper]
-        there, _ = positions(frame, tried + step)
-        fine = missing & np.isfinite(or_lowest(optimiser.evaluate(there)[0]))
-        begun = np.where(fine[:, None], there, begun)
-        missing &= ~fine
-        if not missing.any():
-            break
-    return begun
 
 
 def _is_basis(node: Any) -> bool:

@@ -14,7 +14,7 @@ from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
 from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
-from ..coordinates.linearised import Linearisation, linear_start, linearisation_of
+from ..coordinates.linearised import Linearisation, linearisation_of
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
@@ -160,11 +160,12 @@ class NUTS(AbstractEngine):
             problem, str(chosen["strategy"]), other=self.gradient == "auto"
         )
         judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
-        references = (references_of(problem) or linearisation_of(problem)) if self._conditional else None
-        centring = centring_of(problem) if self.coordinates != "plain" and not references else None
-        bent = isinstance(references, References)
-        depth = min(self.max_tree_depth, DEEPEST) if bent else self.max_tree_depth
-        kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if bent else 0.0)
+        references = references_of(problem) if self._conditional else None
+        centring = None
+        if self.coordinates != "plain" and not references:
+            centring = centring_of(problem) or linearisation_of(problem)
+        depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
+        kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
             kernel,
             self.chains,
@@ -191,7 +192,8 @@ class NUTS(AbstractEngine):
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
                 state |= into_frame(frame, state)
-            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring)
+            evaluate = optimiser.evaluate_in if isinstance(centring, Linearisation) else None
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring, evaluate)
             warm = warm_up.run(state, laplace_metric(begun["start_precision"], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
@@ -203,7 +205,7 @@ class NUTS(AbstractEngine):
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": f"{'conditional' if references else 'partly centred' if centring else 'plain'} coordinates",
+            "sampled_in": f"{(references or centring or Plain()).kind} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
@@ -250,26 +252,16 @@ class NUTS(AbstractEngine):
                 some = evenly(given, min(len(given), 4 * self.climbs))
                 (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
                 x, heights = x[:1], heights[:1]
-            if isinstance(maker, Centring):
+            if maker:
                 plain, start, found = centred_start(maker, optimiser, x, tried, failed)
             else:
                 plain = start = modes_among(optimiser, x, heights, tried, failed)
                 found = {}
-            if isinstance(maker, Linearisation):
-                widths = problem.prior_widths()
-                position = linear_start(maker, optimiser, start.modes, widths, self.chains, key=key)
-                return self._evaluated(
-                    optimiser, position, plain.arrays() | {"reached": start.modes[:1]},
-                    np.diag(1 / maker.widths(widths) ** 2),
-                )
             if given is None:
                 position = first_positions(start, optimiser, self.chains, key=key)
             else:
                 position = coordinates(optimiser.frame, given[np.arange(self.chains) % len(given)])
             found, precision = found | plain.arrays(), start.precisions[0]
-        return self._evaluated(optimiser, position, found, precision)
-
-    def _evaluated(self, optimiser: Optimiser, position: np.ndarray, found: Arrays, precision: np.ndarray) -> Arrays:
         value, gradient = optimiser.evaluate(position)
         found |= {"start_precision": precision, "position": position, "lp": value, "gradient": gradient}
         return found | {"steps": np.asarray(optimiser.steps), "seconds": np.asarray(optimiser.seconds)}
