@@ -1,5 +1,8 @@
 """States whose rates hold something unknown: predators and prey, an oscillator, Lorenz, a noisy path, a reservoir."""
 
+import dataclasses
+
+import jax
 import numpy as np
 import numpyro.distributions as dist
 import xarray as xr
@@ -8,7 +11,19 @@ import bayes_dasl as bd
 from case_studies import lynx_hare as pelts
 
 from ..uncertainty import problems
-from .case import Case, Unknown, along, around, drawn_function, log_normal, normal, observed, predicted, sampled, simulated
+from .case import (
+    Case,
+    Unknown,
+    along,
+    around,
+    drawn_function,
+    log_normal,
+    normal,
+    observed,
+    predicted,
+    sampled,
+    simulated,
+)
 
 
 class Saturated(bd.Module):
@@ -71,7 +86,8 @@ KNOTS = (0.5, 1.0, 1.5, 2.0, 2.5)
 def lorenz(seed: int) -> Case:
     """How z slows y is unknown; by multiple shooting over five knots."""
     problem = problems.lorenz(seed)
-    ode, states = problem.model.layer, tuple(map(str, problem.data.data_vars))
+    ode = dataclasses.replace(problem.model.layer, rtol=1e-4, atol=1e-4, max_steps=256)
+    states = tuple(map(str, problem.data.data_vars))
     layer = bd.MultipleShooting(ode, KNOTS, bd.segment_states(problem.data, states, KNOTS, 3.0), gap=0.3)
     places = around({name: problem.data[name].values for name in states})
     rates = Unknown(_in_segments, problem.corrected, *places)
@@ -99,7 +115,7 @@ class Drift(bd.Module):
 
 
 def kalman(seed: int) -> Case:
-    """A noisy path, seen 200 times with an error of 0.05, whose drift is unknown; the filter integrates the path out."""
+    """A noisy path, seen 120 times with an error of 0.05, whose drift is unknown; it is integrated out by a filter."""
     rng = np.random.default_rng([seed, 9])
     rate, noise = bd.between(0.3, 1.0), dist.LogNormal(np.log(0.6), 0.2)
     extra = bd.Basis(bd.bases.HilbertGP(-3.5, 3.5, 10, amplitude=dist.HalfNormal(0.7)), "x", "drift")
@@ -107,15 +123,13 @@ def kalman(seed: int) -> Case:
     times, path = _path(truth, rng)
     seen = path + 0.05 * rng.normal(size=path.size)
     data = xr.Dataset({"x": ("time", seen)}, {"time": times})
-    layer = bd.Kalman(Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-4, atol=1e-5)
+    layer = bd.Kalman(Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-3, atol=1e-4)
     unknown = {"drift": Unknown(lambda layer: layer.drift.extra, ("drift",), *along("x", path))}
     return Case("kalman", seed, bd.Model(layer, bd.NormalNoise(0.05)), data, unknown, _of_path, truth)
 
 
-def _path(truth: bd.Kalman, rng: np.random.Generator, number: int = 200, step: float = 0.1, parts: int = 20):
+def _path(truth: bd.Kalman, rng: np.random.Generator, number: int = 120, step: float = 0.15, parts: int = 20):
     """A path by Euler and Maruyama's method, at times a step apart."""
-    import jax
-
     increments = rng.normal(size=(number, parts)) * truth.diffusion["x"] * np.sqrt(step / parts)
 
     def onward(x, kick):

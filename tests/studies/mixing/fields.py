@@ -10,8 +10,8 @@ import bayes_dasl as bd
 
 from .case import Case, Unknown, along, normal, predicted, real_file, sampled, simulated
 
-ROD = bd.pde.Grid(x=(0.0, 1.0, 24))
-STRIP = bd.pde.Grid(x=(0.0, 1.0, 32))
+ROD = bd.pde.Grid(x=(0.0, 1.0, 20))
+STRIP = bd.pde.Grid(x=(0.0, 1.0, 20))
 CHANNELS = ("550", "950", "2000")  # Reynolds numbers of the first data sets
 HIGHEST = 0.85  # of the channel's half-width, up to which there are data
 
@@ -59,7 +59,7 @@ def front(diffusion, growth, extra) -> bd.PDE:
     boundary = {"x_low": bd.pde.Neumann(0.0), "x_high": bd.pde.Neumann(0.0)}
     law = bd.pde.FiniteVolume(STRIP, diffusion, reaction=Front(growth, extra), boundary=boundary)
     begin = lambda t, y, u: 0.9 * jnp.exp(-(((u["x"] - 0.2) / 0.15) ** 2))  # noqa: E731
-    return bd.PDE(law, {"c": begin}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-4, atol=1e-5)
+    return bd.PDE(law, {"c": begin}, solver=bd.pde.Chebyshev(5), start=0.0, rtol=3e-4, atol=3e-5)
 
 
 def pde_closure(seed: int) -> Case:
