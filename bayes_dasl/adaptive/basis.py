@@ -12,7 +12,7 @@ from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
 from ..random import Module, Scalar, Values
-from .bases.families import AbstractFamily
+from .bases.families import AbstractFamily, Unscaled
 
 _MONOTONE = (None, "increasing", "decreasing")
 
@@ -131,7 +131,7 @@ class Basis(Module):
         Args:
             coefficients: those of the unscaled features.
         """
-        held = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
+        held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
         return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
     def _shape(self, x: list, weights: Any) -> Any:
@@ -143,34 +143,6 @@ class Basis(Module):
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
-
-
-class Unscaled(AbstractFamily):
-    """Features of a family divided by their scales."""
-
-    family: AbstractFamily
-
-    @property
-    def size(self) -> int:
-        return self.family.size
-
-    @property
-    def inputs(self) -> int:
-        return self.family.inputs
-
-    @property
-    def ranges(self) -> tuple[tuple[float, float], ...]:
-        return self.family.ranges
-
-    @property
-    def intervals(self) -> int:
-        return self.family.intervals
-
-    def integrals(self, x: Any) -> Float[Array, "... size"]:
-        return self.family.integrals(x)
-
-    def __call__(self, *x: Any) -> Float[Array, "... size"]:
-        return self.family.unscaled(*x)
 
 
 def bases(tree: Any) -> list[tuple[str, Basis]]:

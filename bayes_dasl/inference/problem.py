@@ -173,7 +173,7 @@ class Problem(eqx.Module):
         return self.prior_normal()[1]
 
     def prior_normal(self) -> tuple[Float[np.ndarray, " dimension"], Float[np.ndarray, " dimension"]]:
-        """Means and standard deviations of the normals that come close to the prior: its medians, and `prior_widths`."""
+        """Means and standard deviations of normals that are close to the prior: its medians, and `prior_widths`."""
         draws = self.prior(_WIDTH_DRAWS, key=jax.random.key(0))
         with np.errstate(invalid="ignore"):
             low, middle, high = np.quantile(draws, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)

@@ -287,6 +287,34 @@ def _products(several: list[Array]) -> Float[Array, "... size"]:
     return product
 
 
+class Unscaled(AbstractFamily):
+    """Features of a family divided by their scales."""
+
+    family: AbstractFamily
+
+    @property
+    def size(self) -> int:
+        return self.family.size
+
+    @property
+    def inputs(self) -> int:
+        return self.family.inputs
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return self.family.ranges
+
+    @property
+    def intervals(self) -> int:
+        return self.family.intervals
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        return self.family.integrals(x)
+
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        return self.family.unscaled(*x)
+
+
 @cache
 def mean_square(degree: int) -> float:
     """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and one at its middle."""

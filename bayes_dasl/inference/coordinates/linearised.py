@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ...adaptive.basis import Basis, bases
+from ...layers.layer import Prediction
 from ...model import Model
 from ...networks.network import networks
 from ...random import paths, realise
@@ -24,6 +25,9 @@ from .conditional import is_normal
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _POSITIONS = 32  # of which a reference is the mean
 _BATCH = 16
+_MISMATCH = "mismatch "
+# Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
+_DEAREST = 50_000_000
 
 
 class Linearised(eqx.Module):
@@ -39,6 +43,7 @@ class Linearised(eqx.Module):
         at: the reference position.
         coefficients: those of the functions there, `(coefficient,)`.
         centre: what is predicted there, by observable.
+        variances: those of the predictions there, of a filter.
         by_direct: the slopes of predictions by what they hang on directly, `(datum, direct)`.
         by_coefficients: those by the coefficients, `(datum, coefficient)`.
         linear: what made it.
@@ -48,6 +53,7 @@ class Linearised(eqx.Module):
     at: Float[Array, " dimension"]
     coefficients: Float[Array, " coefficient"]
     centre: dict[str, Array]
+    variances: dict[str, Array]
     by_direct: Float[Array, "datum direct"]
     by_coefficients: Float[Array, "datum coefficient"]
     linear: "Linearisation" = eqx.field(static=True)
@@ -84,10 +90,8 @@ class Linearisation:
         self._where = {path: np.arange(end - n, end) for path, n, end in zip(paths, sizes, ends, strict=True)}
         starts = [self.sites[path].start for path in paths]
         self.weights = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
-        self._mean, self._sd = problem.prior_normal()
+        self._mean, self._sd = _prior_normal(problem)
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
-        seen = [~np.isnan(np.asarray(problem.observed[name])).ravel() for name in problem.model.observables]
-        self._seen = np.concatenate(seen)
         self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
         self._slopes = jax.jit(self._around)
         self._coefficients_of = jax.jit(jax.vmap(lambda x: self._coefficients(self._realised(x))))
@@ -126,7 +130,7 @@ class Linearisation:
         """Which of the numbers that are no weights move predictions while the coefficients stay."""
         moving, sound = np.zeros(len(self._others), bool), 0
         for draw in draws:
-            _, by_others, by_coefficients = self._slopes(*self._middle(draw[None]))
+            *_, by_others, by_coefficients = self._slopes(*self._middle(draw[None]))
             moving |= np.abs(by_others).max(axis=0) > 0
             sound += bool(np.any(by_coefficients))
             if sound == _PROBES:
@@ -139,7 +143,7 @@ class Linearisation:
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
         return jnp.concatenate([function.coefficients for _, function in bases(realised)])
 
-    def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, Any]:
+    def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, dict, Any]:
         """What is predicted where the functions have these coefficients."""
         realised = self._realised(x, problem)
         found = [function for _, function in bases(realised)]
@@ -147,37 +151,43 @@ class Linearisation:
         held = iter([function.with_coefficients(part) for function, part in zip(found, parts, strict=True)])
         realised = jax.tree.map(lambda n: next(held) if _is_basis(n) else n, realised, is_leaf=_is_basis)
         prediction = realised.predict(problem.inputs)
-        return dict(prediction.values), prediction.ok
+        return self._all(prediction), dict(prediction.variances), prediction.ok
+
+    def _all(self, prediction: Prediction) -> dict[str, Array]:
+        """What is predicted of the data, and of mismatches, whose data are 0."""
+        values = {name: prediction.values[name] for name in self.problem.model.observables}
+        return values | {_MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()}
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """The mean of some positions, and that of the coefficients there."""
         at = np.mean(chosen, axis=0)
-        return at, np.mean(self._coefficients_of(np.asarray(chosen)), axis=0)
+        return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
 
-    def _around(self, at: Array, coefficients: Array) -> tuple[dict[str, Array], Array, Array]:
+    def _around(self, at: Array, coefficients: Array) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
         """What is predicted at a reference, and its slopes by all but the weights and by the coefficients."""
         size = len(self._others)
 
         def flat(numbers, coefficients):
-            values, ok = self._predicted(at.at[self._others].set(numbers), coefficients, self._forward)
-            return jnp.concatenate([jnp.ravel(values[n]) for n in self.problem.model.observables]), (values, ok)
+            found = self._predicted(at.at[self._others].set(numbers), coefficients, self._forward)
+            return jnp.concatenate([jnp.ravel(value) for _, value in sorted(found[0].items())]), found
 
         def along(i):
             direction = jnp.zeros(size + coefficients.size).at[i].set(1.0)
             parts = direction[:size], direction[size:]
-            _, slope, (values, ok) = jax.jvp(flat, (at[self._others], coefficients), parts, has_aux=True)
-            return slope, values, ok
+            _, slope, found = jax.jvp(flat, (at[self._others], coefficients), parts, has_aux=True)
+            return slope, found
 
-        slopes, values, ok = jax.lax.map(along, jnp.arange(size + coefficients.size), batch_size=_BATCH)
-        sound = lambda v: jnp.where(ok[0] & jnp.isfinite(v), v, 0.0)  # noqa: E731
+        slopes, found = jax.lax.map(along, jnp.arange(size + coefficients.size), batch_size=_BATCH)
+        values, variances, ok = jax.tree.map(lambda each: each[0], found)
+        sound = lambda v: jnp.where(ok & jnp.isfinite(v), v, 0.0)  # noqa: E731
         slopes = sound(slopes.T)
-        return {name: sound(v[0]) for name, v in values.items()}, slopes[:, :size], slopes[:, size:]
+        centre, variances = jax.tree.map(sound, (values, variances))
+        return centre, variances, slopes[:, :size], slopes[:, size:]
 
-    def _frame(self, on: bool, at: Any, coefficients: Any, centre: Any, by_others: Any, by_coefficients: Any) -> Any:
-        by_direct = jnp.asarray(by_others)[:, self._moving]
-        return Linearised(
-            *jax.tree.map(jnp.asarray, (on, at, coefficients, centre, by_direct, by_coefficients)), linear=self
-        )
+    def _frame(self, on: bool, *found: Any) -> Linearised:
+        at, coefficients, centre, variances, by_others, by_coefficients = jax.tree.map(jnp.asarray, found)
+        by_direct = by_others[:, self._moving]
+        return Linearised(jnp.asarray(on), at, coefficients, centre, variances, by_direct, by_coefficients, self)
 
     def _blocks(self, frame: Linearised, x: Array) -> Any:
         """The normals of both blocks, given the hyperparameters in `x`: of the first at once, of the second by it."""
@@ -194,18 +204,11 @@ class Linearisation:
         nothing = jnp.zeros(weights.size)
         offset, by_weights = own(nothing), jax.jacfwd(own)(nothing)
         realised = self._realised(x)
-        slope, misses, precisions = [], [], []
-        for name in realised.observables:
-            noise = realised.noise_at(name, centre, problem.inputs)
-            linked, rise = jax.jvp(noise.link, (centre[name],), (jnp.ones_like(centre[name]),))
-            slope.append(jnp.ravel(rise))
-            misses.append(jnp.ravel(self._linked_data(name, noise) - linked))
-            precisions.append(jnp.ravel(noise.spread(centre[name]) ** -2.0))
-        slope, missed, precision = map(jnp.concatenate, (slope, misses, precisions))
-        root = jnp.sqrt(jnp.where(self._seen, precision, 0.0))
-        by_c = (root * slope)[:, None] * by_coefficients
-        s_w, s_d = by_c @ by_weights, (root * slope)[:, None] * by_direct
-        missed = root * jnp.where(self._seen, missed, 0.0) + s_d @ at[direct] - by_c @ (offset - coefficients)
+        left, push = jax.linearize(lambda values: self._left(frame, realised, values), centre)
+        lowered = jax.vmap(lambda column: -push(_by_name(column, centre)), in_axes=1, out_axes=1)
+        s_w, s_d = lowered(by_coefficients @ by_weights), lowered(by_direct)
+        shifted = push(_by_name(by_coefficients @ (offset - coefficients), centre))
+        missed = left + s_d @ at[direct] + shifted
         both = jnp.concatenate([s_w, s_d], axis=1)
         prior = 1 / jnp.asarray(self._sd[np.concatenate([weights, direct])]) ** 2
         mean = jnp.asarray(self._mean[np.concatenate([weights, direct])])
@@ -220,11 +223,7 @@ class Linearisation:
             linear = cho_solve((second, True), s_w.T @ (missed - s_d @ direct_value) + pull)
             model = self._realised(x.at[direct].set(direct_value).at[weights].set(linear))
             prediction = model.predict(problem.inputs)
-            away = []
-            for name in model.observables:
-                noise, value = model.noise_at(name, centre, problem.inputs), prediction.values[name]
-                away.append(jnp.ravel(self._linked_data(name, noise) - noise.link(value)))
-            left = root * jnp.where(self._seen, jnp.concatenate(away), 0.0)
+            left = self._left(frame, realised, self._all(prediction))
             usable = prediction.ok & jnp.isfinite(left).all()
             left = jnp.where(usable, left, 0.0)
             corrected = cho_solve((second, True), s_w.T @ (left + s_w @ linear) + pull)
@@ -232,9 +231,26 @@ class Linearisation:
 
         return likely[number:], first, second, of_weights
 
-    def _linked_data(self, name: str, noise: Any) -> Array:
-        observed = self.problem.observed[name]
-        return noise.link(noise.as_predicted(jnp.where(jnp.isnan(observed), 1.0, observed)))
+    def _left(self, frame: Linearised, realised: Model, values: dict[str, Array]) -> Float[Array, " datum"]:
+        """How far data lie from what is predicted, given those before them, in units of their spread; 0 if missing."""
+        inputs, found = self.problem.inputs, []
+        given = {}
+        if realised.looks_back:
+            given = realised.conditional(Prediction(values, jnp.asarray(True), before=values), inputs)
+        for name, value in sorted(values.items()):
+            if name.startswith(_MISMATCH):
+                found.append(-jnp.ravel(value))
+                continue
+            noise, observed = realised.noise_at(name, frame.centre, inputs), self.problem.observed[name]
+            seen = ~jnp.isnan(observed)
+            if noise.looks_back:
+                alone: Any = given[name].alone  # type: ignore[attr-defined]
+                location, scale = alone.loc, alone.scale
+            else:
+                location, scale = noise.link(value), noise.spread(frame.centre[name], frame.variances.get(name))
+            linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
+            found.append(jnp.ravel(jnp.where(seen, (linked - location) / scale, 0.0)))
+        return jnp.concatenate(found)
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
         mean, first, second, of_weights = self._blocks(frame, v)
@@ -253,13 +269,33 @@ class Linearisation:
 def linearisation_of(problem: Problem) -> Linearisation | None:
     """What makes frames for the unknown functions of a problem; none where none is linear in normal weights."""
     model = problem.model
-    if not bases(model.layer) or networks(model) or model.looks_back or problem.own_rows is not None:
+    if not bases(model.layer) or networks(model) or problem.own_rows is not None:
         return None
     leaves = paths(model)
     places = [f"layer.{where}.weights" for where, _ in bases(model.layer)]
     inside = lambda leaf: any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))  # noqa: E731
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
-    return Linearisation(problem, found) if found else None
+    dear = problem.data * problem.dimension**2 > _DEAREST
+    return Linearisation(problem, found) if found and not dear else None
+
+
+def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each number under the prior: exact where it is normal, else about."""
+    mean, sd = problem.prior_normal()
+    for path, leaf in paths(problem.model).items():
+        if is_normal(leaf):
+            prior, site = leaf.distribution, problem.sites[path]
+            own = slice(site.start, site.start + site.size)
+            for kept, value in ((mean, prior.mean), (sd, jnp.sqrt(prior.variance))):
+                kept[own] = np.broadcast_to(np.asarray(value), leaf.shape).ravel()
+    return mean, sd
+
+
+def _by_name(vector: Float[Array, " datum"], like: dict[str, Array]) -> dict[str, Array]:
+    """What a vector over all data, in the order of their names, says of each."""
+    names = sorted(like)
+    parts = jnp.split(vector, np.cumsum([like[name].size for name in names])[:-1])
+    return {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
 
 
 def _is_basis(node: Any) -> bool:

@@ -12,8 +12,9 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again, has_dependent
+from ..coordinates.centring import centring_of, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
+from ..coordinates.framed_start import LocalFrames, climbs_again, framed_start
 from ..coordinates.linearised import Linearisation, linearisation_of
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -238,7 +239,7 @@ class NUTS(AbstractEngine):
         near: np.ndarray | None,
         key_find: Array,
         key: Array,
-        maker: References | Linearisation | Centring | None,
+        maker: References | LocalFrames | None,
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
         if isinstance(maker, References):
@@ -253,7 +254,7 @@ class NUTS(AbstractEngine):
                 (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
                 x, heights = x[:1], heights[:1]
             if maker:
-                plain, start, found = centred_start(maker, optimiser, x, tried, failed)
+                plain, start, found = framed_start(maker, optimiser, x, tried, failed)
             else:
                 plain = start = modes_among(optimiser, x, heights, tried, failed)
                 found = {}
