@@ -12,7 +12,6 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
-
 from case_studies import lynx_hare
 
 from ..provenance import fingerprint, meaning
