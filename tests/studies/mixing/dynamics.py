@@ -58,7 +58,6 @@ def _pelts(layer) -> dict:
 
 def _shown(problem: problems.Problem, seed: int, name: str, numbers: tuple[str, ...]) -> Case:
     """A problem of the studies of uncertainty: its probes are rates of the states that a network corrects."""
-    layer = problem.model.layer
     start = {state: float(values.values[0]) for state, values in problem.data.items()}
     places = around({str(name): values.values for name, values in problem.data.items()})
     rates = Unknown(lambda layer: layer.vector_field, problem.corrected, *places)
@@ -67,7 +66,7 @@ def _shown(problem: problems.Problem, seed: int, name: str, numbers: tuple[str, 
         return {number: getattr(layer.vector_field.science, number) for number in numbers}
 
     truth = bd.ODE(problem.truth, start)
-    return Case(name, seed, bd.Model(layer, problem.model.noise), problem.data, {"rates": rates}, science, truth)
+    return Case(name, seed, problem.model, problem.data, {"rates": rates}, science, truth)
 
 
 def lotka_volterra(seed: int) -> Case:

@@ -15,7 +15,7 @@ from .case import Case, Unknown, along, around, normal, observed, real_file, sim
 
 VOLUME = 2 * np.pi * 0.602214  # cm³/mol for each Å³
 QUANTUM = 0.1012  # K² Å², the first Wigner–Kirkwood term of argon: ħ² / (12 · reduced mass · Boltzmann's constant)
-EDGES = (1.8, 2.6, 3.0, 3.4, 3.9, 4.6, 5.6, 7.0, 9.0, 14.0, math.inf)
+NEAREST, FAR = 1.8, 9.0  # Å; no pair comes nearer, and beyond the energy is small and smooth
 COLDEST = 250.0
 
 
@@ -37,8 +37,9 @@ class PairPotential(bd.Module):
             boltzmann = jnp.exp(jnp.minimum(-energy / t, 60.0))
             return r**2 * (1 - boltzmann + QUANTUM / t**3 * boltzmann * slope**2)
 
-        inside = EDGES[0] ** 3 / 3  # nothing comes so close
-        return {"b": VOLUME * (inside + bd.integrate_between(bound, EDGES, nodes=8))}
+        near = bd.integrate(bound, NEAREST, FAR, nodes=8, panels=10)
+        far = bd.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
+        return {"b": VOLUME * (NEAREST**3 / 3 + near + far)}
 
 
 def gas(depth, size, extra) -> bd.Algebraic:

@@ -1,5 +1,7 @@
 """One fit of a problem by the default engine, and what is said of it."""
 
+import hashlib
+import sys
 import time
 from functools import cache
 from pathlib import Path
@@ -10,48 +12,46 @@ import xarray as xr
 from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
+from case_studies import lynx_hare
 
 from ..provenance import fingerprint, meaning
-from .case import Case, __file__ as of_cases
+from ..uncertainty import problems
+from . import case
+from .case import Case
 from .problems import PROBLEMS
 
 RHAT, ESS = 1.01, 400
 LEVELS = (90, 95)
 QUICK = bd.NUTS(chains=2, warmup=50, draws=50)
+_SIMULATED = 3
+"""A data set that needs no file."""
 
 
 @cache
 def code(name: str) -> str:
     """The fingerprint of what makes a posterior of a problem, and of the files that say what the problem is."""
-    import hashlib
-    import sys
-
-    here = Path(str(sys.modules[PROBLEMS[name].__module__].__file__))
-    said = "\n".join(meaning(path.read_text(encoding="utf-8")) for path in (here, Path(of_cases)))
+    files = (sys.modules[PROBLEMS[name].__module__], case, problems, lynx_hare)
+    said = "\n".join(meaning(Path(str(file.__file__)).read_text(encoding="utf-8")) for file in files)
     ours = fingerprint(bd.fit, bd.evaluate, bd.NUTS(), PROBLEMS[name](_SIMULATED).model)
     return f"{ours}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
-_SIMULATED = 3
-"""A data set that needs no file."""
-
-
 def fit(name: str, seed: int, engine: bd.NUTS) -> dict[str, Any]:
     """How long a fit took, how well its functions and science mixed, and where its bands hold the truth."""
-    case = PROBLEMS[name](seed)
+    posed = PROBLEMS[name](seed)
     began = time.perf_counter()
-    post = bd.fit(case.model, case.data, engine, key=seed, progress=False)
+    post = bd.fit(posed.model, posed.data, engine, key=seed, progress=False)
     seconds = time.perf_counter() - began
-    probes = case.drawn(post)
+    probes = posed.drawn(post)
     diagnosis = bd.diagnose(post)
     return {
         "problem": name,
         "seed": seed,
-        "real": case.truth is None,
+        "real": posed.truth is None,
         "seconds": round(seconds),
         **cost(post),
         **mixed(probes),
-        **covered(case, probes),
+        **covered(posed, probes),
         "verdict": diagnosis.level,
         "findings": [f"{f.level}, {f.subject}: {f.message}" for f in diagnosis.findings if f.level != "good"],
     }
@@ -88,9 +88,9 @@ def mixed(probes: dict[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def covered(case: Case, probes: dict[str, np.ndarray]) -> dict[str, float]:
+def covered(posed: Case, probes: dict[str, np.ndarray]) -> dict[str, float]:
     """The share of true values of unknown functions in central intervals, near the data and beyond."""
-    true, found = case.true(), {}
+    true, found = posed.true(), {}
     for where in ("near", "beyond") if true else ():
         names = [name for name in true if name.endswith(where)]
         draws = np.concatenate([probes[name].reshape(-1, true[name].size) for name in names], axis=1)
