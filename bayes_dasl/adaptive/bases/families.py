@@ -292,6 +292,9 @@ class Unscaled(AbstractFamily):
 
     family: AbstractFamily
 
+    def __init__(self, family: AbstractFamily):
+        self.family = family
+
     @property
     def size(self) -> int:
         return self.family.size
