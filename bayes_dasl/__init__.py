@@ -120,7 +120,13 @@ from .random import (
     shared as shared,
 )
 from .reports import report as report
-from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
+from .revision import (
+    check_solver as check_solver,
+    leave_future_out as leave_future_out,
+    stack as stack,
+    tightened as tightened,
+    update as update,
+)
 from .study import Study as Study
 
 if _typing.TYPE_CHECKING:
