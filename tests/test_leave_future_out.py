@@ -1,0 +1,210 @@
+"""Rolling origins against Gaussian models, of which every conditional density is known; refits; what is refused."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import scoringrules
+import xarray as xr
+from curves import Curve
+from scipy.stats import multivariate_normal, norm
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError
+from bayes_dasl.inference import AbstractEngine, Samples
+
+CHAINS, DRAWS = 4, 1000
+PRIOR_SD, SCALE, CORRELATION = 1.0, 0.5, 0.7
+
+
+class Trend(Curve):
+    """A line through the origin."""
+
+    slope: bd.Scalar
+
+    def y(self, times):
+        return self.slope * times
+
+
+def design(times):
+    return np.asarray(times) / 10
+
+
+class Slow(Trend):
+    def y(self, times):
+        return self.slope * times / 10
+
+
+def covariance(times, kind):
+    """That of the noise."""
+    apart = np.abs(np.subtract.outer(times, times))
+    return SCALE**2 * (CORRELATION**apart if kind == "correlated" else np.eye(len(times)))
+
+
+def posterior(times, y, kind):
+    """Mean and standard deviation of the slope, in closed form."""
+    seen = ~np.isnan(y)
+    x, sigma = design(times)[seen], covariance(times[seen], kind)
+    precision = PRIOR_SD**-2 + x @ np.linalg.solve(sigma, x)
+    return x @ np.linalg.solve(sigma, y[seen]) / precision, precision**-0.5
+
+
+HORIZON, ORIGINS = 4, (18, 22)
+
+
+def rows(y, origin):
+    """The data that are known at an origin, and the first ones after it."""
+    seen = np.flatnonzero(~np.isnan(y))
+    return seen[seen <= origin], seen[seen > origin][:HORIZON]
+
+
+def ahead(times, y, origin, kind):
+    """Mean and covariance of the data ahead, given those that are known."""
+    whole = PRIOR_SD**2 * np.outer(design(times), design(times)) + covariance(times, kind)
+    a, b = rows(y, origin)
+    gain = np.linalg.solve(whole[np.ix_(a, a)], whole[np.ix_(a, b)]).T
+    return gain @ y[a], whole[np.ix_(b, b)] - gain @ whole[np.ix_(a, b)]
+
+
+@dataclasses.dataclass(frozen=True)
+class Exact(AbstractEngine):
+    """Independent draws of the posterior in closed form; counts the fits."""
+
+    kind: str = "white"
+    draws: int = DRAWS
+    fits: list = dataclasses.field(default_factory=list, compare=False)
+
+    def run(self, problem, *, key, journal, bar):
+        times, y = np.asarray(problem.inputs.times), np.asarray(problem.observed["y"])
+        self.fits.append(len(times))
+        mean, sd = posterior(times, y, self.kind)
+        position = (mean + sd * np.asarray(jax.random.normal(key, (CHAINS, self.draws))))[..., None]
+        lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))(position))
+        return Samples(position, {"lp": lp, "diverging": np.zeros(lp.shape, bool)})
+
+
+def model(kind):
+    noise = bd.NormalNoise(SCALE) if kind == "white" else bd.CorrelatedNoise(bd.AR1(SCALE, CORRELATION))
+    return bd.Model(Slow(dist.Normal(0.0, PRIOR_SD)), noise)
+
+
+def simulated(kind, number=30, seed=0):
+    times = np.arange(float(number))
+    y = 0.8 * design(times) + np.random.default_rng(seed).multivariate_normal(np.zeros(number), covariance(times, kind))
+    return xr.Dataset({"y": ("time", y, {"units": "m"})}, {"time": ("time", times, {"units": "day"})})
+
+
+@pytest.fixture(scope="module", params=["white", pytest.param("correlated", marks=pytest.mark.thorough)])
+def run(request):
+    """Of a series in which one datum is missing ahead, and one that is known before."""
+    kind = request.param
+    data = simulated(kind)
+    data["y"][[5, 26]] = np.nan
+    engine = Exact(kind)
+    found = bd.leave_future_out(model(kind), data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
+    return kind, data, engine, found
+
+
+def test_joint_densities_are_those_in_closed_form(run):
+    """Within 4 Monte-Carlo errors of a mean over draws, by as many draws as the weights are worth."""
+    kind, data, engine, found = run
+    assert engine.fits == [19]
+    times, y = data["time"].values, data["y"].values
+    for origin in ORIGINS:
+        at = found.sel(origin=origin)
+        truth = multivariate_normal(*ahead(times, y, origin, kind)).logpdf(y[rows(y, origin)[1]])
+        effective = float(at["effective_draws"].fillna(CHAINS * DRAWS))
+        error = relative_spread(times, y, origin, kind) / np.sqrt(effective)
+        assert abs(float(at["log_density"]) - truth) < 4 * error < 0.1
+        assert int(at["number"]) == HORIZON
+        assert float(at["density_pareto_k"]) < 0.7
+    assert list(found["refitted"].values) == [1, 0]
+
+
+def relative_spread(times, y, origin, kind):
+    """The standard deviation over the posterior of the density of the data ahead, in units of its mean."""
+    (a, b), sigma = rows(y, origin), covariance(times, kind)
+    mean, sd = posterior(times[: origin + 1], y[: origin + 1], kind)
+    slopes = mean + sd * np.random.default_rng(1).normal(size=2000)
+    gain = np.linalg.solve(sigma[np.ix_(a, a)], sigma[np.ix_(a, b)]).T
+    left = sigma[np.ix_(b, b)] - gain @ sigma[np.ix_(a, b)]
+    residuals = y - slopes[:, None] * design(times)
+    density = multivariate_normal(np.zeros(len(b)), left).pdf(residuals[:, b] - residuals[:, a] @ gain.T)
+    return density.std() / density.mean()
+
+
+def test_scores_of_each_lead_are_those_in_closed_form(run):
+    """Of a forecast of n draws; the log score is of a mean of densities, which is the smoother of the two."""
+    kind, data, _, found = run
+    times, y = data["time"].values, data["y"].values
+    for origin in ORIGINS:
+        mean, cov = ahead(times, y, origin, kind)
+        sd, seen = np.sqrt(np.diag(cov)), y[rows(y, origin)[1]]
+        at = found.sel(origin=origin, observable="y")
+        np.testing.assert_array_equal(at["time"], times[rows(y, origin)[1]])
+        error = 4 / np.sqrt(float(at["effective_draws"].fillna(CHAINS * DRAWS)))
+        np.testing.assert_allclose(at["log_score"], -norm(mean, sd).logpdf(seen), atol=error)
+        # The CRPS of draws varies no more than a mean distance, of which the standard deviation is at most theirs.
+        np.testing.assert_allclose(at["crps"], scoringrules.crps_normal(seen, mean, sd), atol=error * sd.max())
+    assert found["units"].sel(observable="y") == "m"
+
+
+@pytest.mark.thorough
+def test_the_model_is_fitted_anew_where_weights_cannot_be_trusted():
+    """At one datum that the draws before it rule out."""
+    data = simulated("white")
+    data["y"][22] -= 12.0
+    engine = Exact()
+    found = bd.leave_future_out(model("white"), data, origins=[19, 20, 23, 24], horizon=2, engine=engine, key=1)
+    assert list(found["refitted"].values) == [1, 0, 1, 0]
+    assert engine.fits == [20, 24]
+    np.testing.assert_array_equal(np.isnan(found["update_pareto_k"]), [True, False, False, False])
+    bad = (found["update_pareto_k"].values >= 0.7) | (found["effective_draws"].values < 0.1 * CHAINS * DRAWS)
+    np.testing.assert_array_equal(bad[1:], found["refitted"].values[1:] == 1)
+
+
+@pytest.mark.thorough
+def test_origins_lie_evenly_over_the_last_third():
+    found = bd.leave_future_out(model("white"), simulated("white"), engine=Exact(), key=1)
+    assert found.attrs["horizon"] == 2
+    np.testing.assert_array_equal(found["origin"], [19, 21, 23, 25, 27])
+    np.testing.assert_array_equal(found["time"][-1], [28, 29])
+    assert found["origin"].attrs["units"] == "day"
+
+
+def test_a_result_is_saved_and_loaded(run, tmp_path):
+    *_, found = run
+    again = bd.load(bd.save(found, tmp_path / "future.nc"))
+    xr.testing.assert_identical(again.to_dataset(), found.to_dataset())
+
+
+@pytest.mark.parametrize(
+    "asked, said",
+    [
+        pytest.param({"origins": 30}, "1 to 29 origins", id="too many origins"),
+        pytest.param({"horizon": 0}, "whole number from 1 on", id="no horizon"),
+        pytest.param({"horizon": 30}, "0 before the first", id="nothing before"),
+        pytest.param({"origins": [20, 28], "horizon": 3}, "1 after the last", id="too far"),
+        pytest.param({"origins": [20, 20.5]}, "must rise", id="no data between"),
+        pytest.param({"origins": []}, "must rise", id="none"),
+    ],
+)
+def test_what_the_data_do_not_have_is_refused(asked, said):
+    engine = Exact()
+    with pytest.raises(DataError, match=said):
+        bd.leave_future_out(model("white"), simulated("white"), engine=engine, **asked)
+    assert not engine.fits
+
+
+def test_rows_in_any_order_are_refused():
+    class Line(bd.Module):
+        slope: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": self.slope * t}
+
+    along = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 1.0)), index="depth"), bd.NormalNoise(1.0))
+    with pytest.raises(DataError, match="no future"):
+        bd.leave_future_out(along, simulated("white").rename(time="depth"), engine=Exact())
