@@ -15,7 +15,7 @@ from scipy.special import logsumexp
 from .._jax.keys import as_key, printable
 from .._statistics.importance import as_rows, total_log_likelihood, weigh
 from ..data.datasets import checked_index, fingerprint, observations, place_of, units_of
-from ..data.dates import are_dates, told
+from ..data.dates import are_dates
 from ..errors import DataError
 from ..inference import NUTS, AbstractEngine, fit
 from ..judgement.scores import score_each
@@ -133,8 +133,8 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     values = checked_index(data, index)
     if not model.layer.begins and index != "time" and not are_dates(values):
         raise DataError(
-            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave each out "
-            "in turn: ArviZ's loo and compare take what bd.fit returns"
+            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
+            "each in turn: ArviZ's loo and compare take what bd.fit returns"
         )
     seen = np.zeros(len(values), bool)
     for name in model.observables:
@@ -142,11 +142,8 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
         seen |= there.any([dim for dim in there.dims if dim != index]).values
     times = np.unique(values[seen])
     known, horizon = _chosen(times, data, index, origins, horizon)
-    ends = [times[k + horizon - 1] for k in known]
-    return [
-        Window(*(int(np.searchsorted(values, at, "right")) for at in (times[k - 1], end)), times[k : k + horizon])
-        for k, end in zip(known, ends, strict=True)
-    ]
+    rows = np.searchsorted(values, times, side="right")
+    return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
 
 
 def _chosen(
