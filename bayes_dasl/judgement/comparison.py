@@ -80,7 +80,7 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     found = _checked(results)
     names = list(found)
     of_all = xr.concat(found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts")
-    shared = shared_times(of_all["time"].isel(model=0).values)
+    shared = shared_times(of_all["time"].values)
     windows = independent(shared)
     density = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
     weights = stacking_weights(density, windows)
@@ -117,7 +117,10 @@ def stacking_weights(density: Float[np.ndarray, "model window"], windows: float)
 
 def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
     """The share of times that two windows, rows of `times`, have in common; 1 of each with itself."""
-    return np.array([[np.isin(one, other).mean() for other in times] for one in times])
+    each, at = np.unique(times, return_inverse=True)
+    there = np.zeros((len(times), len(each)))
+    np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
+    return there @ there.T / times.shape[1]
 
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
@@ -164,7 +167,7 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     kept = of_all[["observable", "units", "lead", "model"]].coords
     by_lead = xr.Dataset(found, {name: kept[name] for name in ("model", "observable", "units", "lead")})
     by_lead = by_lead.drop_vars("origin", errors="ignore")
-    steps = of_all["time"].isel(model=0, drop=True) - of_all["origin"]
+    steps = of_all["time"] - of_all["origin"]
     if bool((steps == steps.isel(origin=0)).all()):
         by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
     return by_lead.assign_attrs(best=str(of_all["model"].values[best]), index=of_all.attrs.get("index", "time"))
