@@ -148,6 +148,39 @@ def test_scores_by_lead():
     assert found.attrs["best"] == "a" and (found["crps_difference"].sel(model="a") == 0).all()
 
 
+def test_the_figure_shows_differences_by_lead():
+    """With bars of two errors, in units of the observable, at the times ahead; the best is the line at zero."""
+    crps = np.random.default_rng(0).random((2, 6, 1, 2))
+    found = bd.compare({"a": result(drawn(6), crps=crps[1]), "b": result(drawn(6) - 9, crps=crps[0])})
+    figure = bd.plots.plot_comparison(found)
+    (ax,) = figure.axes
+    (bars,) = ax.containers
+    line, _, (segments,) = bars.lines
+    of_b = found.by_lead.sel(model="b", observable="y")
+    np.testing.assert_allclose(line.get_xdata(), [1.0, 2.0])
+    np.testing.assert_allclose(line.get_ydata(), of_b["crps_difference"])
+    height = [np.ptp(segment[:, 1]) for segment in segments.get_segments()]
+    np.testing.assert_allclose(height, 4 * of_b["crps_error"])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("ahead (day)", "difference (m)")
+    assert "above that of a" in figure.legends[0].get_title().get_text()
+    assert bd.plots.plot_comparison(found, "log_score").axes[0].get_ylabel() == "difference (nat)"
+    with pytest.raises(MismatchError, match="not 'rmse'"):
+        bd.plots.plot_comparison(found, "rmse")
+
+
+def test_dates_are_days_ahead():
+    def dated(tree):
+        found = tree.to_dataset()
+        day = lambda values: np.datetime64("2001-01-01") + (values * 24).astype("m8[h]")  # noqa: E731
+        at = {name: (found[name].dims, day(found[name].values)) for name in ("origin", "time")}
+        return xr.DataTree(found.assign_coords(at))
+
+    found = bd.compare({"a": dated(result(drawn(6))), "b": dated(result(drawn(6) - 9))})
+    ax = bd.plots.plot_comparison(found).axes[0]
+    assert ax.get_xlabel() == "ahead (day)"
+    np.testing.assert_allclose(ax.containers[0].lines[0].get_xdata(), [1.0, 2.0])
+
+
 @pytest.mark.parametrize(
     "results, message",
     [

@@ -208,3 +208,50 @@ def test_rows_in_any_order_are_refused():
     along = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 1.0)), index="depth"), bd.NormalNoise(1.0))
     with pytest.raises(DataError, match="no future"):
         bd.leave_future_out(along, simulated("white").rename(time="depth"), engine=Exact())
+
+
+class Line(bd.Module):
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * t / 10}
+
+
+@dataclasses.dataclass(frozen=True)
+class ExactOfEach(AbstractEngine):
+    """As `Exact`, for members that know nothing of each other and have all data."""
+
+    y: np.ndarray
+    draws: int = DRAWS
+
+    def run(self, problem, *, key, journal, bar):
+        known = int(np.sum(~np.isnan(np.asarray(problem.observed["y"])))) // self.y.shape[1]
+        times = np.arange(float(known))
+        found = [posterior(times, column[:known], "white") for column in self.y.T]
+        mean, sd = np.array(found).T
+        slopes = mean + sd * np.asarray(jax.random.normal(key, (CHAINS, self.draws, len(mean))))
+        position = np.asarray(jax.vmap(jax.vmap(problem.unconstrain))({"layer.layer.function.slope": slopes}))
+        return Samples(position, {"lp": np.zeros(position.shape[:2]), "diverging": np.zeros(position.shape[:2], bool)})
+
+
+@pytest.mark.thorough
+def test_members_of_a_population_are_forecast_together():
+    """The joint density of all members is the product of theirs, where they know nothing of each other."""
+    members = [simulated("white", 14, seed)["y"].values for seed in (1, 2)]
+    y = np.stack(members, axis=1)
+    data = xr.Dataset({"y": (("time", "subject"), y)}, {"time": np.arange(14.0), "subject": [1.0, 2.0]})
+    each = bd.Each(bd.Algebraic(Line(bd.varying(dist.Normal(0.0, PRIOR_SD)))), members=[1.0, 2.0])
+    of_members = bd.Model(each, bd.NormalNoise(SCALE))
+    found = bd.leave_future_out(of_members, data, origins=[7, 9], horizon=HORIZON, engine=ExactOfEach(y), key=5)
+    times = np.arange(14.0)
+    for origin in (7, 9):
+        at = found.sel(origin=origin)
+        effective = float(at["effective_draws"].fillna(CHAINS * DRAWS))
+        truth, spread = 0.0, 0.0
+        for column in members:
+            truth += multivariate_normal(*ahead(times, column, origin, "white")).logpdf(column[rows(column, origin)[1]])
+            spread += relative_spread(times, column, origin, "white") ** 2
+        error = np.sqrt(((1 + spread / 2) ** 2 - 1) / effective)
+        assert abs(float(at["log_density"]) - truth) < 4 * error < 0.2
+        assert int(at["number"]) == 2 * HORIZON
+    assert found["crps"].dims == ("origin", "observable", "lead")

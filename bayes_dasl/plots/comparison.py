@@ -26,10 +26,8 @@ def plot_comparison(comparison: Comparison, score: str = "crps") -> Figure:
         comparison: what `bd.compare` returned.
         score: "crps", in the units of each observable, or "log_score", in nats.
 
-    Raises: MismatchError for what is no comparison, another score, or too many models to tell apart.
+    Raises: MismatchError for another score, or too many models to tell apart.
     """
-    if not isinstance(comparison, Comparison):
-        raise MismatchError(f"plot_comparison takes what bd.compare returned, not {type(comparison).__name__}")
     if score not in SCORES:
         raise MismatchError(f"score is one of {', '.join(SCORES)}, not {score!r}")
     found = comparison.by_lead
