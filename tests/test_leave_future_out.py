@@ -12,6 +12,7 @@ from curves import Curve
 from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
+from bayes_dasl._statistics.bridge import bridged, log_mean
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import AbstractEngine, Samples
 
@@ -255,3 +256,35 @@ def test_members_of_a_population_are_forecast_together():
         assert abs(float(at["log_density"]) - truth) < 4 * error < 0.2
         assert int(at["number"]) == 2 * HORIZON
     assert found["crps"].dims == ("origin", "observable", "lead")
+
+
+@pytest.mark.thorough
+def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
+    """Data ahead that only few draws foresee, over windows that lie side by side."""
+    data = simulated("white")
+    data["y"][20:] += 0.9 * design(data["time"].values[20:])
+    found = bd.leave_future_out(model("white"), data, origins=[19, 23], horizon=HORIZON, engine=Exact(), key=2)
+    assert list(found["bridged"].values) == [1, 0] and list(found["refitted"].values) == [1, 1]
+    assert float(found["density_pareto_k"][0]) >= 0.7
+    times, y = data["time"].values, data["y"].values
+    truth = multivariate_normal(*ahead(times, y, 19, "white")).logpdf(y[20:24])
+    assert abs(float(found["log_density"][0]) - truth) < 4 * float(found["density_error"][0]) < 1.0
+
+
+def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):
+    """By how many of its errors a mean is off, of a normal likelihood under a standard normal prior."""
+    truth = norm(away, np.hypot(1.0, width)).logpdf(0.0) + np.log(width * np.sqrt(2 * np.pi))
+    after, found = (away / (1 + width**2), width / np.hypot(1.0, width)), []
+    for seed in range(pairs):
+        rng = np.random.default_rng(seed)
+        thetas = rng.normal(size=draws), rng.normal(*after, size=draws)
+        found.append(mean_of(*(-0.5 * ((theta - away) / width) ** 2 for theta in thetas)))
+    return np.array([(each.value - truth) / each.error for each in found])
+
+
+@pytest.mark.parametrize(
+    "mean_of, away", [(lambda before, after: log_mean(before), 1.0), (bridged, 1.0), (bridged, 3.0)]
+)
+def test_a_mean_likelihood_has_the_error_that_it_says(mean_of, away):
+    """z² is 1 on average, to 4 of its standard errors; farther away a plain mean is off by more than it says."""
+    assert abs(np.mean(np.square(standardised_errors(away, mean_of))) - 1) < 4 * np.sqrt(2 / 200)

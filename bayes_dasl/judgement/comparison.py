@@ -17,6 +17,7 @@ from ..errors import MismatchError
 _FEW = 5  # windows, below which a standard error is hardly known itself
 _WITHIN = 2.0  # standard errors, within which models are not told apart
 _LARGEST_K = 0.7
+_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density
 SCORES = ("log_score", "crps")
 
 
@@ -238,10 +239,12 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
             "themselves", "take more origins, or a shorter horizon", aspect="model",
         )  # fmt: skip
     for name in of_all["model"].values:
-        k = of_all["density_pareto_k"].sel(model=name).values
-        if bad := int((k >= _LARGEST_K).sum()):
+        of_model = of_all.sel(model=name)
+        alone = (of_model["density_pareto_k"] >= _LARGEST_K) & (of_model["bridged"] == 0)
+        bad = int((alone | (of_model["density_error"] > _COARSEST)).sum())
+        if bad:
             yield Finding(
-                "warning", f"densities of {name}", f"at {bad} of {k.size} origins the mean over draws hangs on a few "
-                "of them (k-hat from 0.7 on) and is likely too low",
-                "take more draws; of paths that are drawn ahead, look at the scores by lead instead",
+                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} origins the joint density "
+                "hangs on a few draws (k-hat from 0.7 on, or a large error) and is likely too low",
+                "take more draws, windows that lie side by side, or the scores by lead instead",
             )  # fmt: skip

@@ -2,7 +2,7 @@
 
 import datetime
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
-from scipy.special import logsumexp
 
 from .._jax.keys import as_key, printable
-from .._statistics.importance import as_rows, total_log_likelihood, weigh
+from .._statistics.bridge import bridged, log_mean
+from .._statistics.importance import as_rows, largest_pareto_k, total_log_likelihood, weigh
 from ..data.datasets import checked_index, fingerprint, observations, place_of, units_of
-from ..data.dates import are_dates
-from ..errors import DataError
+from ..data.dates import are_dates, told
+from ..errors import DataError, Interrupted
 from ..inference import NUTS, AbstractEngine, fit
 from ..judgement.scores import score_each
 from ..model import Model, check_data
@@ -42,6 +42,22 @@ class Window(NamedTuple):
     times: np.ndarray
 
 
+class Known(NamedTuple):
+    """What is known at an origin.
+
+    Args:
+        rows: how many of the data.
+        draws: of the posterior, by path.
+        start: of the model.
+        fit: of which fit the draws are, themselves or by weights.
+    """
+
+    rows: int
+    draws: dict[str, np.ndarray]
+    start: float
+    fit: int
+
+
 def leave_future_out(
     model: Model,
     data: xr.Dataset,
@@ -62,8 +78,9 @@ def leave_future_out(
 
     `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the joint density of all
     data ahead: of noise that looks back, and of a filter, each datum given those before it, also those ahead. What a
-    draw says of the data ahead may differ so much between draws that their mean hangs on a few of them, as with paths
-    of an `SDE` that are drawn ahead: then `density_pareto_k` is 0.7 or more, and the density is likely too low.
+    draw says of the data ahead may differ so much between draws that their mean hangs on a few of them: then
+    `density_pareto_k` is 0.7 or more. Where the model is fitted anew at the very end of the window, the density is
+    bridged between the draws of both fits; elsewhere it is likely too low.
 
     Args:
         model: the model.
@@ -79,12 +96,14 @@ def leave_future_out(
         key: a whole number or a JAX random key.
 
     Returns: a tree, for `compare`, `save` and `load`, of one dataset. By `origin`, the last time that is known there:
-    `log_density`, in nats, of `number` data, from all draws but `failed_draws`; `density_pareto_k`; how the draws were
-    made: `refitted` (1 where the model was fitted, as at the first), `update_pareto_k` and `effective_draws` of the
-    weights. By `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by
-    itself, mean over replicates, places and members. `time` says when each lead is.
+    `log_density`, in nats, of `number` data, from all draws but `failed_draws`; `density_error`, its standard error if
+    the draws were independent; `density_pareto_k`, and `bridged` (1 where it was); how the draws were made: `refitted`
+    (1 where the model was fitted, as at the first), `update_pareto_k` and `effective_draws` of the weights. By
+    `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by itself,
+    mean over replicates, places and members. `time` says when each lead is.
 
-    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; as `fit`.
+    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; Interrupted if the
+    user stopped a fit; as `fit`.
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for Bayesian time series
     models.
     """
@@ -92,24 +111,27 @@ def leave_future_out(
     engine = NUTS() if engine is None else engine
     check_data(model, data)
     data = model.in_own_units(data)
-    windows = windows_of(model, data, origins, horizon)
-    how: Any = {"engine": engine, "progress": progress, "device": device}
+    windows, index = windows_of(model, data, origins, horizon), model.index
     keys = jax.random.split(as_key(key), (len(windows), 2))
-    rows, fitted, since = [], None, 0
+    rows, known, fits, since, fitted = [], [], 0, 0, None
     for window, (key_fit, key_forecast) in zip(windows, keys, strict=True):
-        at = {model.index: slice(since, window.known)}
+        new = data.isel({index: slice(since, window.known)})
         if fitted is None:
-            post = fit(model, data.isel(at), engine, progress=progress, device=device, key=key_fit)
+            post = fit(model, new, engine, progress=progress, device=device, key=key_fit)
         else:
-            post = update(model, fitted, data.isel(at), **how, key=key_fit)
+            post = update(model, fitted, new, engine=engine, progress=progress, device=device, key=key_fit)
+        if post.attrs["interrupted"]:
+            raise Interrupted(f"stopped at the origin {told(data[index].values[window.known - 1])}: nothing is kept")
         refitted = post.attrs.get("updated_by", "refit") == "refit"
         if refitted:
-            fitted, since = post, window.known
-        ahead = data.isel({model.index: slice(window.known, window.end)})
+            fitted, since, fits = post, window.known, fits + 1
+        ahead = data.isel({index: slice(window.known, window.end)})
         fc = forecast(model, post, ahead, key=key_forecast)
         weights = {name: post.attrs.get(name, np.nan) for name in ("update_pareto_k", "effective_draws")}
-        of_origin = {"refitted": int(refitted)} | weights | _joint(model, post, data, window)
-        rows.append(xr.Dataset(of_origin).merge(_by_lead(model, fc, ahead, window)))
+        rows.append(xr.Dataset({"refitted": int(refitted), **weights}).merge(_by_lead(model, fc, ahead, window)))
+        known.append(Known(window.known, draws_of(model, post), float(post["constant_data"].attrs["start"]), fits))
+    joint = [_joint(model, data, at, window, known) for at, window in zip(known, windows, strict=True)]
+    rows = [row.assign(density) for row, density in zip(rows, joint, strict=True)]
     found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
     found["log_density"].attrs = {"units": "nat"}
     found.attrs = {
@@ -173,24 +195,35 @@ def _chosen(
     return known, horizon
 
 
-def _joint(model: Model, post: xr.DataTree, data: xr.Dataset, window: Window) -> dict[str, Any]:
+def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]) -> dict[str, Any]:
     """The joint density of all data of a window, given those before it."""
     data = data.isel({model.index: slice(0, window.end)})
-    inputs = model.inputs(data, start=float(post["constant_data"].attrs["start"]))
-    observed = {}
+    inputs, observed = model.inputs(data, start=at.start), {}
     for name in model.observables:
         values = observations(data, name, dims=model.dims(name)).copy()
         values[: window.known] = np.nan
         observed[name] = jnp.asarray(values)
-    draws = draws_of(model, post)
-    pushed = push(model, inputs, draws, observed=observed)
-    each = total_log_likelihood(pushed.log_likelihood, observed)[pushed.ok]
-    rows = as_rows(draws)[pushed.ok]
+
+    def of_each(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+        pushed = push(model, inputs, draws, observed=observed)
+        return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
+
+    each, ok = of_each(at.draws)
+    found, pareto_k = log_mean(each[ok]), weigh(each[ok], as_rows(at.draws)[ok]).pareto_k if ok.any() else np.inf
+    # Draws of another fit that know just these data, too; those of the same one would say nothing new.
+    then = [other for other in others if other.rows == window.end and other.fit != at.fit]
+    if then and ok.any() and pareto_k >= largest_pareto_k(len(each)):
+        after, sound = of_each(then[0].draws)
+        found = bridged(each[ok], after[sound]) if sound.any() else found
+    else:
+        then = []
     return {
-        "log_density": logsumexp(each) - np.log(len(each)) if len(each) else np.nan,
-        "density_pareto_k": weigh(each, rows).pareto_k if len(each) else np.inf,
+        "log_density": found.value,
+        "density_error": found.error,
+        "density_pareto_k": pareto_k,
+        "bridged": len(then),
         "number": int(sum((~np.isnan(np.asarray(y))).sum() for y in observed.values())),
-        "failed_draws": int((~pushed.ok).sum()),
+        "failed_draws": int((~ok).sum()),
     }
 
 
