@@ -24,11 +24,9 @@ def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.
     crps = np.ones((len(density), 1, horizon)) if crps is None else np.asarray(crps, float)
     scores = {"crps": crps, "log_score": np.repeat(-density[:, None, None] / horizon, horizon, axis=2)}
     variables = {name: (("origin", "observable", "lead"), values) for name, values in scores.items()}
-    of_origin = {
-        "log_density": density,
-        "refitted": np.ones(len(density)),
-        "density_pareto_k": np.full(len(density), k),
-    }
+    whole = np.ones(len(density))
+    of_origin = {"log_density": density, "refitted": whole, "density_pareto_k": k * whole}
+    of_origin |= {"bridged": 0 * whole, "density_error": 0.01 * whole}
     coords = {
         "origin": ("origin", origins, {"units": "day"}), "observable": ["y"], "units": ("observable", ["m"]),
         "lead": 1 + np.arange(horizon),
