@@ -13,7 +13,7 @@ from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.bridge import bridged, log_mean
-from bayes_dasl.errors import DataError
+from bayes_dasl.errors import DataError, Interrupted
 from bayes_dasl.inference import AbstractEngine, Samples
 
 CHAINS, DRAWS = 4, 1000
@@ -219,6 +219,19 @@ class Line(bd.Module):
 
 
 @dataclasses.dataclass(frozen=True)
+class Stopped(Exact):
+    """Ends as after Ctrl-C."""
+
+    def run(self, problem, *, key, journal, bar):
+        return dataclasses.replace(super().run(problem, key=key, journal=journal, bar=bar), interrupted=True)
+
+
+def test_a_fit_that_the_user_stopped_ends_all():
+    with pytest.warns(UserWarning, match="stopped early"), pytest.raises(Interrupted, match="at the origin 20"):
+        bd.leave_future_out(model("white"), simulated("white"), origins=[20, 24], engine=Stopped())
+
+
+@dataclasses.dataclass(frozen=True)
 class ExactOfEach(AbstractEngine):
     """As `Exact`, for members that know nothing of each other and have all data."""
 
@@ -277,7 +290,7 @@ def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):
     after, found = (away / (1 + width**2), width / np.hypot(1.0, width)), []
     for seed in range(pairs):
         rng = np.random.default_rng(seed)
-        thetas = rng.normal(size=draws), rng.normal(*after, size=draws)
+        thetas = rng.normal(size=draws), rng.normal(*after, size=draws // 4)
         found.append(mean_of(*(-0.5 * ((theta - away) / width) ** 2 for theta in thetas)))
     return np.array([(each.value - truth) / each.error for each in found])
 

@@ -22,7 +22,7 @@ def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
     return LogMean(total, _relative_error(log_likelihood))
 
 
-def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " draw"]) -> LogMean:
+def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other"]) -> LogMean:
     r"""The same from log likelihoods of draws before the data and of draws that know these data, too.
 
     $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares
