@@ -55,6 +55,7 @@ from .inference import (
     resume as resume,
 )
 from .judgement import (
+    compare as compare,
     consistency as consistency,
     decompose as decompose,
     decompose_entropy as decompose_entropy,
@@ -120,7 +121,14 @@ from .random import (
     shared as shared,
 )
 from .reports import report as report
-from .revision import check_solver as check_solver, stack as stack, tightened as tightened, update as update
+from .revision import (
+    check_solver as check_solver,
+    leave_future_out as leave_future_out,
+    mixture as mixture,
+    stack as stack,
+    tightened as tightened,
+    update as update,
+)
 from .study import Study as Study
 
 if _typing.TYPE_CHECKING:

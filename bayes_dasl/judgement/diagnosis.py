@@ -83,6 +83,8 @@ def _check_arguments(post: object, fc: object, rivals: object) -> None:
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:
     """Raises: MismatchError for a forecast from a posterior of another model or other data, or from other draws."""
+    if fc is not None and "mixture" in fc.attrs:
+        raise MismatchError("a mixture is of several posteriors, not of this one: give it as one of the rivals")
     of, ours = ("" if tree is None else tree.attrs.get("posterior_sha256", "") for tree in (fc, post))
     if of and ours and of != ours:
         raise MismatchError("this forecast was made from a posterior of another model or other data: forecast anew")

@@ -98,6 +98,13 @@ def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | 
     return at_times
 
 
+def at_each(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> dict[str, np.ndarray]:
+    """Every score of each datum `(datum,)`, of what `scored` takes as a part; NaN where it is not known."""
+    found = dict(zip(POINTWISE, _at_times(draws, observed, log_scores), strict=True))
+    unknown = log_scores is None and are_whole(draws, observed)
+    return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
+
+
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
     """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a datum or a draw."""
     found = np.full(observed.size, np.nan)

@@ -12,7 +12,7 @@ from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .ensemble_scores import Part, ScoreTable, finite, scored, table_of
+from .ensemble_scores import Part, ScoreTable, at_each, finite, scored, table_of
 from .log_score import exact_log_scores
 from .matching import in_units_of_forecast, repeats, shared
 
@@ -53,6 +53,25 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     index = index_of(common)
     table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
     return table
+
+
+def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """The CRPS and the log score of each datum, each over the times that the forecast and the data share.
+
+    Args:
+        fc: what `forecast` returned.
+        data: a dataset with the observables, NaN where missing.
+
+    Raises: as `score`.
+    """
+    predictions, noise, common = shared(fc, in_units_of_forecast(fc, data))
+    found = {}
+    for name in map(str, predictions.data_vars):
+        at = [at_each(*part) for part in _parts(name, predictions, noise, common)]
+        for score in ("crps", "log_score"):
+            values = np.concatenate([part[score] for part in at]).reshape(common[name].shape)
+            found.setdefault(score, {})[name] = (common[name].dims, values)
+    return {score: xr.Dataset(values, common.coords) for score, values in found.items()}
 
 
 def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:

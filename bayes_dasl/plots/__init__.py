@@ -7,6 +7,7 @@ hatches or labels say the same.
 
 from ._style import BLUE as BLUE, LEVELS as LEVELS, STYLE as STYLE, VERMILION as VERMILION
 from .calibration import plot_coverage as plot_coverage, plot_pit as plot_pit
+from .comparison import plot_comparison as plot_comparison
 from .derived import plot_derived as plot_derived
 from .field import plot_field as plot_field
 from .forecast import (

@@ -1,0 +1,250 @@
+"""Which of several models forecasts better, how sure that is, and with which weights they are mixed."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from .._findings import Finding
+from ..errors import MismatchError
+
+_FEW = 5  # windows, below which a standard error is hardly known itself
+_WITHIN = 2.0  # standard errors, within which models are not told apart
+_LARGEST_K = 0.7
+_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density
+SCORES = ("log_score", "crps")
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How models forecast the same windows of a series.
+
+    Args:
+        table: a row for each model, the best one first. `log_score` is minus the log of the joint density of the data
+            of a window, in nats, and `crps` the mean over observables and leads, in their units; both are means over
+            origins, and lower is better. `…_difference` is to the model of the first row, over the same windows, and
+            `…_error` its standard error. `weight` is that in a mixture, `refits` at how many origins after the first
+            the model was fitted anew.
+        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by `model`, `observable`
+            and `lead`. `step` is how far ahead a lead is, where that is the same at all origins.
+        windows: as how many that share no time and no origin the windows count.
+        findings: what can be said of the differences, with the caution where they may be chance.
+    """
+
+    table: pd.DataFrame
+    by_lead: xr.Dataset
+    windows: float
+    findings: tuple[Finding, ...]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By model, in the order in which they were given: for `bd.mixture`."""
+        return {str(name): float(self.table.loc[name, "weight"]) for name in self.by_lead["model"].values}
+
+    def __str__(self) -> str:
+        return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
+        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
+
+
+def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
+    r"""Compare models by how they forecast from the same origins of the same series.
+
+    Differences are paired: taken window by window, since a window that is hard is so for all. Windows that share times
+    are no independent witnesses. Two of $n$ windows count as correlated by the share $\rho_{ij}$ of their times that
+    both have, so that the squared standard error of a mean difference is
+    $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
+    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too.
+
+    The weights $w$ of a mixture of models are those of stacking, kept from the edge:
+    $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density $p_{ik}$ that model
+    k gave to window i, and $m$ the number of independent windows that they are worth. Stacking alone, which lacks the
+    last term, puts all weight on one model that is a little ahead in each of three windows. The last term is a
+    Dirichlet prior, as if each model had won one window more: a model that won all of m has weight $(m + 1) / (m + K)$
+    of K models, and models that are alike have the same.
+
+    Args:
+        results: what `leave_future_out` returned for each model, by name, of the same data, origins and horizon.
+
+    Raises: MismatchError for fewer than two, for what is none, or where data, origins or observables differ.
+    Source: Yao, Vehtari, Simpson & Gelman (2018), Using stacking to average Bayesian predictive distributions; Diebold
+    & Mariano (1995), Comparing predictive accuracy, for paired differences of windows that overlap.
+    """
+    found = _checked(results)
+    names = list(found)
+    of_all = xr.concat(found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts")
+    shared = shared_times(of_all["time"].values)
+    windows = independent(shared)
+    density = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    weights = stacking_weights(density, windows)
+    at_origin = {"log_score": -density, "crps": _means(of_all["crps"])}
+    best = int(np.argmin(at_origin["log_score"].mean(axis=1)))
+    columns = {}
+    for score, values in at_origin.items():
+        difference, error = paired(values - values[best], shared)
+        columns |= {score: values.mean(axis=1), f"{score}_difference": difference, f"{score}_error": error}
+    refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
+    table = pd.DataFrame(columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model"))
+    order = np.argsort(np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable")
+    table = table.iloc[order]
+    return Comparison(table, _by_lead(of_all, best, shared), windows, tuple(_findings(table, of_all, windows)))
+
+
+def stacking_weights(density: Float[np.ndarray, "model window"], windows: float) -> Float[np.ndarray, " model"]:
+    """The weights of `compare`, from log joint densities; what no model thinks possible tells nothing."""
+    possible = density[:, np.isfinite(density.max(axis=0))]
+    number = len(density)
+    weights = np.full(number, 1 / number)
+    if not possible.size:
+        return weights
+    relative = np.exp(possible - possible.max(axis=0))
+    # Expectation–maximisation: each step raises the target, which is strictly concave.
+    for _ in range(100_000):
+        part = weights[:, None] * relative
+        new = (1 + windows * (part / part.sum(axis=0)).mean(axis=1)) / (number + windows)
+        if np.abs(new - weights).max() < 1e-12:
+            break
+        weights = new
+    return weights
+
+
+def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
+    """The share of times that two windows, rows of `times`, have in common; 1 of each with itself."""
+    each, at = np.unique(times, return_inverse=True)
+    there = np.zeros((len(times), len(each)))
+    np.put_along_axis(there, at.reshape(times.shape), 1.0, axis=1)
+    return there @ there.T / times.shape[1]
+
+
+def independent(shared: Float[np.ndarray, "window window"]) -> float:
+    """As how many windows that share nothing these count."""
+    return float(len(shared) ** 2 / shared.sum())
+
+
+def paired(
+    differences: Float[np.ndarray, "... window"], shared: Float[np.ndarray, "window window"]
+) -> tuple[Float[np.ndarray, "..."], Float[np.ndarray, "..."]]:
+    """The mean over windows and its standard error, as `compare` says; over those that are there (NaN are none).
+
+    The error is NaN of a single window, where nothing tells it.
+    """
+    flat = differences.reshape(-1, differences.shape[-1])
+    means, errors = np.full(len(flat), np.nan), np.full(len(flat), np.nan)
+    for i, row in enumerate(flat):
+        here = ~np.isnan(row)
+        number = int(here.sum())
+        if number:
+            means[i] = row[here].mean()
+        if number > 1 and np.isfinite(row[here]).all():
+            together = shared[np.ix_(here, here)]
+            mean = (together.sum() - number) / (number * (number - 1))
+            errors[i] = np.sqrt(row[here].var(ddof=1) / (1 - mean) * together.sum()) / number
+    return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
+
+
+def _means(scores: xr.DataArray) -> Float[np.ndarray, "model window"]:
+    """The mean over leads and then observables, of all that any model has a score of."""
+    there = scores.notnull().any("model")
+    of_each = scores.fillna(np.inf).where(there).mean("lead").mean("observable")
+    return of_each.transpose("model", "origin").values
+
+
+def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
+    found = {}
+    for score in SCORES:
+        values = of_all[score].transpose("model", "observable", "lead", "origin").values
+        mean, _ = paired(values, shared)
+        difference, error = paired(values - values[best], shared)
+        parts = {score: mean, f"{score}_difference": difference, f"{score}_error": error}
+        found |= {name: (("model", "observable", "lead"), part) for name, part in parts.items()}
+    kept = of_all[["observable", "units", "lead", "model"]].coords
+    by_lead = xr.Dataset(found, {name: kept[name] for name in ("model", "observable", "units", "lead")})
+    by_lead = by_lead.drop_vars("origin", errors="ignore")
+    steps = of_all["time"] - of_all["origin"]
+    if bool((steps == steps.isel(origin=0)).all()):
+        by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
+    return by_lead.assign_attrs(best=str(of_all["model"].values[best]), index=of_all.attrs.get("index", "time"))
+
+
+def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
+    """The results as datasets.
+
+    Raises: MismatchError.
+    """
+    if not isinstance(results, Mapping) or len(results) < 2:
+        raise MismatchError("compare takes a dict of two results of bd.leave_future_out or more, by name")
+    found: dict[str, xr.Dataset] = {}
+    for name, result in results.items():
+        if not isinstance(result, xr.DataTree) or not {"log_density", *SCORES} <= {*map(str, result.data_vars)}:
+            raise MismatchError(
+                f"'{name}' is no result of bd.leave_future_out: models are compared by forecasts of the same windows"
+            )
+        found[str(name)] = result.to_dataset()
+    first, *others = found
+    for name in others:
+        for what, same in _alike(found[first], found[name]).items():
+            if not same:
+                raise MismatchError(
+                    f"'{first}' and '{name}' have other {what}: give bd.leave_future_out the same data, origins and "
+                    "horizon for each model"
+                )
+        found[name] = found[name].sel(observable=found[first]["observable"]).assign_coords(units=found[first]["units"])
+    return found
+
+
+def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
+    observables = [{*map(str, each["observable"].values)} for each in (one, other)]
+    return {
+        "observables": observables[0] == observables[1],
+        "origins": np.array_equal(one["origin"], other["origin"]),
+        "times ahead": np.array_equal(one["time"], other["time"]),
+        "data": one.attrs.get("data_sha256") == other.attrs.get("data_sha256"),
+    }
+
+
+def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterator[Finding]:
+    first, *others = map(str, table.index)
+    for name in others:
+        difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
+        far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
+        if difference == np.inf:
+            yield Finding("good", f"{first} against {name}", f"{name} rules out data that came", aspect="model")
+        elif difference > _WITHIN * error:
+            yield Finding("good", f"{first} against {name}", f"it forecasts better by {far}", aspect="model")
+        else:
+            yield Finding(
+                "warning", f"{first} against {name}", f"the difference may be chance: {far}",
+                "mix them by their weights, or compare more windows", aspect="model",
+            )  # fmt: skip
+    crps = table["crps"].to_numpy(float)
+    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+    if lowest != first:
+        difference, error = (float(table.loc[lowest, f"crps_{what}"]) for what in ("difference", "error"))
+        yield Finding(
+            "warning", "CRPS", f"the CRPS of {lowest} is lower than that of {first}, by {-difference:.3g} (standard "
+            f"error {error:.2g})", "see at which leads and how far out: the log score punishes what a forecast rules "
+            "out, the CRPS its distance", aspect="model",
+        )  # fmt: skip
+    if windows < _FEW:
+        yield Finding(
+            "warning", "windows", f"these count as {windows:.2g} that share nothing: standard errors are rough "
+            "themselves", "take more origins, or a shorter horizon", aspect="model",
+        )  # fmt: skip
+    for name in of_all["model"].values:
+        of_model = of_all.sel(model=name)
+        alone = (of_model["density_pareto_k"] >= _LARGEST_K) & (of_model["bridged"] == 0)
+        bad = int((alone | (of_model["density_error"] > _COARSEST)).sum())
+        if bad:
+            yield Finding(
+                "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} origins the joint density "
+                "hangs on a few draws (k-hat from 0.7 on, or a large error) and is likely too low",
+                "take more draws, windows that lie side by side, or the scores by lead instead",
+            )  # fmt: skip
