@@ -9,7 +9,6 @@ from equinox import error_if
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
 
-
 # JAX keeps what the derivatives of a traced function return in one place, for all threads that build programs of it.
 _ONE_AT_A_TIME = threading.RLock()
 

@@ -4,20 +4,19 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
-import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
-from .._jax.tree import dotted
 from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
+from ..layers import AbstractLinear
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
-from ..random import Module, Scalar, Values
+from ..random import Scalar, Values
 from .bases.families import AbstractFamily, Unscaled
 
 _MONOTONE = (None, "increasing", "decreasing")
 
 
-class Basis(Module):
+class Basis(AbstractLinear):
     r"""An unknown function of one state, forcing or time.
 
     $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
@@ -121,16 +120,11 @@ class Basis(Module):
 
     @property
     def coefficients(self) -> Float[Array, " size"]:
-        """What the unscaled features are multiplied by; of a positive or monotone function, within its exponential."""
+        # Of a positive or monotone function they stand within its exponential.
         weights = self._weights if self.monotone else self._weights * self.family.scales
         return weights * self.scale if self._is_linear else weights
 
     def with_coefficients(self, coefficients: Float[Array, " size"]) -> "Basis":
-        """The function that has other `coefficients`.
-
-        Args:
-            coefficients: those of the unscaled features.
-        """
         held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
         return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
@@ -143,12 +137,6 @@ class Basis(Module):
             return integrals @ jnp.exp(weights) / self.family.intervals
         shape = self.family(*x) @ weights
         return jnp.exp(shape) if self.positive else shape
-
-
-def bases(tree: Any) -> list[tuple[str, Basis]]:
-    """The unknown functions inside a tree that are linear in weights, with their dotted paths."""
-    found = jtu.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Basis))[0]
-    return [(dotted(path), node) for path, node in found if isinstance(node, Basis)]
 
 
 def _default_weights(family: AbstractFamily) -> Any:

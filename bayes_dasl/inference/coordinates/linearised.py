@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Float
 
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
-from ...adaptive.basis import Basis, bases
+from ...layers import is_linear, linear_parts
 from ...layers.layer import Prediction
 from ...model import Model
 from ...networks.network import networks
@@ -141,15 +141,15 @@ class Linearisation:
         return realise((problem or self.problem).model, constrained(self.sites, x)[0])
 
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
-        return jnp.concatenate([function.coefficients for _, function in bases(realised)])
+        return jnp.concatenate([part.coefficients for _, part in linear_parts(realised)])
 
     def _predicted(self, x: Array, coefficients: Array, problem: Problem) -> tuple[dict, dict, Any]:
         """What is predicted where the functions have these coefficients."""
         realised = self._realised(x, problem)
-        found = [function for _, function in bases(realised)]
-        parts = jnp.split(coefficients, np.cumsum([function.family.size for function in found])[:-1])
-        held = iter([function.with_coefficients(part) for function, part in zip(found, parts, strict=True)])
-        realised = jax.tree.map(lambda n: next(held) if _is_basis(n) else n, realised, is_leaf=_is_basis)
+        found = [part for _, part in linear_parts(realised)]
+        each = jnp.split(coefficients, np.cumsum([part.coefficients.size for part in found])[:-1])
+        held = iter([part.with_coefficients(own) for part, own in zip(found, each, strict=True)])
+        realised = jax.tree.map(lambda node: next(held) if is_linear(node) else node, realised, is_leaf=is_linear)
         prediction = realised.predict(problem.inputs)
         return self._all(prediction), dict(prediction.variances), prediction.ok
 
@@ -269,10 +269,11 @@ class Linearisation:
 def linearisation_of(problem: Problem) -> Linearisation | None:
     """What makes frames for the unknown functions of a problem; none where none is linear in normal weights."""
     model = problem.model
-    if not bases(model.layer) or networks(model) or problem.own_rows is not None:
+    linear = linear_parts(model.layer)
+    if not linear or networks(model) or problem.own_rows is not None:
         return None
     leaves = paths(model)
-    places = [f"layer.{where}.weights" for where, _ in bases(model.layer)]
+    places = [f"layer.{where}.{part.weights_field}" for where, part in linear]
     inside = lambda leaf: any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))  # noqa: E731
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
     dear = problem.data * problem.dimension**2 > _DEAREST
@@ -296,7 +297,3 @@ def _by_name(vector: Float[Array, " datum"], like: dict[str, Array]) -> dict[str
     names = sorted(like)
     parts = jnp.split(vector, np.cumsum([like[name].size for name in names])[:-1])
     return {name: part.reshape(like[name].shape) for name, part in zip(names, parts, strict=True)}
-
-
-def _is_basis(node: Any) -> bool:
-    return isinstance(node, Basis)

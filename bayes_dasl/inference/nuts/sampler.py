@@ -57,10 +57,11 @@ class NUTS(AbstractEngine):
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, and with at most 127 steps a draw. Where none does, numbers whose priors depend on others,
-    such as those of a population, are centred as far as the data say what they are, by the curvature at the start and
-    then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains with a
-    network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
+    the data without a solve, and with at most 127 steps a draw. Where unknown functions are linear in their weights, as
+    of a `Basis`, science and weights are nearly normal given hyperparameters, in any layer. Numbers whose priors depend
+    on others, such as those of a population, are centred as far as the data say what they are, by the curvature at the
+    start and then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains
+    with a network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
     the last layer drawn anew.
 
     Args:
