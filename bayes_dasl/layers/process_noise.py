@@ -26,7 +26,8 @@ class ProcessNoise(AbstractLinear):
     A state is kicked by the same amount all through a step. At the ends of steps what has been added is a Brownian
     motion, so that a step as long as the time between data is fine enough unless the equation is faster. A `relative`
     one is a Brownian motion of the logarithm (Stratonovich's sense): a state that starts positive stays so. The
-    increments $z_k$ are inferred; those after the data keep their prior, and so a forecast spreads as it must.
+    increments $z_k$ are inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
+    of a population have the same.
 
     Args:
         scale: σ of each state that has noise, by name: numbers or random leaves such as `dist.HalfNormal(0.1)`, in the

@@ -13,7 +13,7 @@ from jaxtyping import Array, Bool, Float
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ...layers import is_linear, linear_parts
-from ...layers.layer import Prediction
+from ...layers.layer import AbstractPopulation, Prediction
 from ...model import Model
 from ...networks.network import networks
 from ...random import paths, realise
@@ -270,7 +270,7 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     """What makes frames for the unknown functions of a problem; none where none is linear in normal weights."""
     model = problem.model
     linear = linear_parts(model.layer)
-    if not linear or networks(model) or problem.own_rows is not None:
+    if not linear or networks(model) or isinstance(model.layer, AbstractPopulation):
         return None
     leaves = paths(model)
     places = [f"layer.{where}.{part.weights_field}" for where, part in linear]
