@@ -78,6 +78,7 @@ from .layers import (
     Jump as Jump,
     Kalman as Kalman,
     MultipleShooting as MultipleShooting,
+    ProcessNoise as ProcessNoise,
     SteadyState as SteadyState,
     find_root as find_root,
     integrate as integrate,

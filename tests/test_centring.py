@@ -13,7 +13,8 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates import centring as centring_module
-from bayes_dasl.inference.coordinates.centring import centred_start, centring_of
+from bayes_dasl.inference.coordinates.centring import centring_of
+from bayes_dasl.inference.coordinates.framed_start import framed_start
 from bayes_dasl.inference.engine import AbstractEngine
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.starts import Optimiser, climbed
@@ -122,7 +123,7 @@ def optimised(problem, centring, climbs=8):
 
 def begun(problem, centring, optimiser):
     x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
-    return centred_start(centring, optimiser, x, *counted)
+    return framed_start(centring, optimiser, x, *counted)
 
 
 class TestStart:
@@ -230,7 +231,7 @@ class TestStart:
             optimiser = optimised(problem, centring, climbs=2)
             x, _, *counted = climbed(problem, optimiser, key=jax.random.key(0))
             before = optimiser.steps
-            centred_start(centring, optimiser, x, *counted)
+            framed_start(centring, optimiser, x, *counted)
             counts.append(optimiser.steps - before)
         assert counts[0] == counts[1]
 

@@ -1,5 +1,6 @@
 """Functions traced once, to be compiled into several programs and kept in JAX's cache on disk."""
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -7,6 +8,9 @@ import jax
 from equinox import error_if
 from jax.core import eval_jaxpr
 from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+
+# JAX keeps what the derivatives of a traced function return in one place, for all threads that build programs of it.
+_ONE_AT_A_TIME = threading.RLock()
 
 
 def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
@@ -18,7 +22,12 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     """
     closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     flat, tree = jaxpr_as_fun(unchecked(closed)), jax.tree.structure(shape)
-    return lambda *arguments: jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
+
+    def run(*arguments):
+        with _ONE_AT_A_TIME:
+            return jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
+
+    return run
 
 
 def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:

@@ -4,17 +4,19 @@ from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from .._statistics.describe_distributions import may_be_negative
 from ..errors import ModelError
+from ..layers import AbstractLinear
 from ..networks.weights import AbstractWeights, NormalShrinkage, check_weights, standard_normal
-from ..random import Module, Scalar, Values
-from .bases.families import AbstractFamily
+from ..random import Scalar, Values
+from .bases.families import AbstractFamily, Unscaled
 
 _MONOTONE = (None, "increasing", "decreasing")
 
 
-class Basis(Module):
+class Basis(AbstractLinear):
     r"""An unknown function of one state, forcing or time.
 
     $g(x) = \text{level} + \text{scale} \cdot f(x), \quad f(x) = \sum_i w_i \phi_i(x)$
@@ -105,9 +107,26 @@ class Basis(Module):
         missing = [name for name in self.input if name not in known]
         if missing:
             raise ModelError(f"basis input {', '.join(missing)} is none of {', '.join(known)}")
-        weights = self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
-        shape = self._shape([known[name] for name in self.input], weights)
+        shape = self._shape([known[name] for name in self.input], self._weights)
         return {self.output: self.level + self.scale * shape}
+
+    @property
+    def _weights(self) -> Any:
+        return self.weights() if isinstance(self.weights, AbstractWeights) else jnp.asarray(self.weights)
+
+    @property
+    def _is_linear(self) -> bool:
+        return not (self.positive or self.monotone)
+
+    @property
+    def coefficients(self) -> Float[Array, " size"]:
+        # Of a positive or monotone function they stand within its exponential.
+        weights = self._weights if self.monotone else self._weights * self.family.scales
+        return weights * self.scale if self._is_linear else weights
+
+    def with_coefficients(self, coefficients: Float[Array, " size"]) -> "Basis":
+        held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
+        return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""

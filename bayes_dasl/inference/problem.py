@@ -170,11 +170,15 @@ class Problem(eqx.Module):
 
         One where there is no such number, as of a gamma distribution of which half of the draws are zero in floats.
         """
+        return self.prior_normal()[1]
+
+    def prior_normal(self) -> tuple[Float[np.ndarray, " dimension"], Float[np.ndarray, " dimension"]]:
+        """Means and standard deviations of normals that are close to the prior: its medians, and `prior_widths`."""
         draws = self.prior(_WIDTH_DRAWS, key=jax.random.key(0))
         with np.errstate(invalid="ignore"):
-            low, high = np.quantile(draws, _CENTRAL, axis=0)
+            low, middle, high = np.quantile(draws, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)
             widths = (high - low) / 2
-        return np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
+        return np.where(np.isfinite(middle), middle, 0.0), np.where(np.isfinite(widths) & (widths > 0), widths, 1.0)
 
     def fingerprint(self, *, needed: bool = False) -> str:
         """SHA-256 of the posterior, the same in every process; empty where the model cannot be told from others.

@@ -140,6 +140,14 @@ class Optimiser:
             gradients.append(gradient)
         return np.concatenate(values), np.concatenate(gradients)
 
+    def evaluate_in(self, frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+        """Log density and gradient at coordinates in another frame."""
+        own, self.frame = self.frame, frame
+        try:
+            return self.evaluate(xi)
+        finally:
+            self.frame = own
+
     def gradients(self, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
         """Those of the log density at any number of positions."""
         return self.evaluate(x)[1]

@@ -1,5 +1,6 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
+from ._linear import AbstractLinear as AbstractLinear, is_linear as is_linear, linear_parts as linear_parts
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
 from .calendar import phase as phase
@@ -20,6 +21,7 @@ from .layer import (
 )
 from .ode import ODE as ODE
 from .pde import PDE as PDE
+from .process_noise import ProcessNoise as ProcessNoise
 from .quadrature import integrate as integrate, integrate_between as integrate_between
 from .root import find_root as find_root
 from .sde import SDE as SDE

@@ -20,9 +20,10 @@ from ..random import check_scalar, is_random
 from ._functions import any_state, check_tolerances, method_of
 from ._start import start_time
 from ._steps import RetryingController, safe_rates
+from ._times import known
 from .layer import AbstractFilter, Prediction, finite, prediction, shielded
 from .ode import find_solver
-from .sde import StochasticEquation, known
+from .sde import StochasticEquation
 
 
 class _Belief(NamedTuple):

@@ -26,6 +26,7 @@ from .doses import Doses, Schedule
 from .event import Event, as_events, solve_with_events
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
+from .process_noise import ProcessNoise
 from .root import find_root
 
 
@@ -89,6 +90,7 @@ class ODE(AbstractTrajectory):
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
         doses: what `bd.doses` reads from a table: doses at once or as infusions, steady states, resets, of which the
             equation knows nothing. Unless `start` says another, the solve starts at the first time of the table.
+        process_noise: a `bd.ProcessNoise` on states: what the equation does not know, which adds up with time.
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
             That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
             they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
@@ -111,6 +113,7 @@ class ODE(AbstractTrajectory):
     jumps: tuple[Jump, ...] = eqx.field(default=(), converter=as_jumps, kw_only=True)
     events: tuple[Event, ...] = eqx.field(default=(), converter=as_events, kw_only=True)
     doses: Doses | Schedule | None = eqx.field(default=None, kw_only=True)
+    process_noise: Any = eqx.field(default=None, kw_only=True)
     algebraic: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
     sums: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
     means: Mapping[str, float | None] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
@@ -133,6 +136,7 @@ class ODE(AbstractTrajectory):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         self._check_doses()
         self._check_algebraic()
+        self._check_process_noise()
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
 
@@ -169,6 +173,15 @@ class ODE(AbstractTrajectory):
             raise ModelError(
                 "algebraic states and jumps or doses do not go together yet: solve for them by bd.find_root instead"
             )
+
+    def _check_process_noise(self) -> None:
+        if self.process_noise is None:
+            return
+        if not isinstance(self.process_noise, ProcessNoise):
+            raise ModelError(f"process_noise must be a bd.ProcessNoise, not {self.process_noise!r}")
+        self.process_noise.check_states({name: value.shape for name, value in any_state(self.initial).items()})
+        if both := {*self.algebraic} & {*self.process_noise.scale}:
+            raise ModelError(f"process noise is on states with rates, but {', '.join(sorted(both))} is algebraic")
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -301,6 +314,8 @@ class ODE(AbstractTrajectory):
 
     def _solved(self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any) -> Any:
         """One solve to the last of the times."""
+        if self.process_noise is not None:
+            self.process_noise.refuse_beyond(inputs.times, inputs.start)
         kinks, breaks = self._discontinuities(inputs)
         controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
         if kinks is not None or breaks is not None:
@@ -370,6 +385,7 @@ class ODE(AbstractTrajectory):
         kinks = {id(f.times): f.times for f in used if isinstance(f, Linear)}.values()
         breaks = {id(f.times): f.times for f in used if isinstance(f, Step)}.values()
         breaks = [*breaks, *(jax.lax.stop_gradient(jump.times) for jump in self._sudden)]
+        breaks += [] if self.process_noise is None else [self.process_noise.edges]
         inside = lambda t: jnp.where((t > inputs.start) & (t <= last_part(inputs)), t, jnp.inf)  # noqa: E731
         return (
             jnp.concatenate([*kinks]) if kinks else None,
@@ -378,8 +394,15 @@ class ODE(AbstractTrajectory):
 
     def _field(self, forced: Forced) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone."""
-        field = prepared(self.vector_field)
-        return lambda t, y: forced.infused(t, checked_rates(field(t, y, forced(t)), y))
+        field, noise = prepared(self.vector_field), self.process_noise
+
+        def rates(t, y):
+            found = checked_rates(field(t, y, forced(t)), y)
+            if noise is not None:
+                found |= {name: found[name] + added for name, added in noise.added(t, y).items()}
+            return forced.infused(t, found)
+
+        return rates
 
     def _rates(self, inputs: Inputs, initial: dict[str, Any]) -> Callable:
         """The vector field as Diffrax calls it."""

@@ -36,15 +36,7 @@ def integrate(f: Callable, low: Any, high: Any, *, nodes: int = 20, panels: int 
     Shapes: `f` takes a number and returns a number, an array or a tree of them; the integral has the same shape.
     Raises: ModelError if `nodes` or `panels` is no positive whole number, or `low` is infinite.
     """
-    _check(nodes, panels)
-    if _is_infinite(low) or (_is_infinite(high) and high < 0):
-        raise ModelError(f"integrate from {low} to {high}: low must be finite, and only high may be math.inf")
-    z, weights = _rule(nodes, panels)
-    if _is_infinite(high):
-        x, weights = low + scale * z / (1 - z), weights * scale / (1 - z) ** 2
-    else:
-        x, weights = low + (high - low) * z, weights * (high - low)
-    return jax.tree.map(lambda values: jnp.tensordot(weights, values, 1), jax.vmap(f)(x))
+    return integrate_between(f, (low, high), nodes=nodes, panels=panels, scale=scale)
 
 
 def integrate_between(f: Callable, edges: Sequence[Any], *, nodes: int = 20, panels: int = 1, scale: Any = 1.0) -> Any:
@@ -65,14 +57,24 @@ def integrate_between(f: Callable, edges: Sequence[Any], *, nodes: int = 20, pan
     """
     if len(edges) < 2:
         raise ModelError(f"an integral needs at least two edges, not {len(edges)}")
-    pieces = [
-        integrate(f, low, high, nodes=nodes, panels=panels, scale=scale) for low, high in itertools.pairwise(edges)
-    ]
-    return jax.tree.map(lambda *values: sum(values[1:], values[0]), *pieces)
+    rule = _rule(nodes, panels)
+    pieces = [_placed(*rule, low, high, scale) for low, high in itertools.pairwise(edges)]
+    x, weights = map(jnp.concatenate, zip(*pieces, strict=True))  # all at once: the function is compiled once
+    return jax.tree.map(lambda values: jnp.tensordot(weights, values, 1), jax.vmap(f)(x))
+
+
+def _placed(z: Array, weights: Array, low: Any, high: Any, scale: Any) -> tuple[Array, Array]:
+    """Nodes and weights between two limits, from those between 0 and 1."""
+    if _is_infinite(low) or (_is_infinite(high) and high < 0):
+        raise ModelError(f"integrate from {low} to {high}: low must be finite, and only high may be math.inf")
+    if _is_infinite(high):
+        return low + scale * z / (1 - z), weights * scale / (1 - z) ** 2
+    return low + (high - low) * z, weights * (high - low)
 
 
 def _rule(nodes: int, panels: int) -> tuple[Float[Array, " n"], Float[Array, " n"]]:
     """Nodes in (0, 1) and weights that sum to one."""
+    _check(nodes, panels)
     x, w = np.polynomial.legendre.leggauss(nodes)
     z = (np.arange(panels)[:, None] + (x + 1) / 2) / panels
     return jnp.asarray(z.ravel()), jnp.asarray(np.tile(w / (2 * panels), panels))

@@ -8,9 +8,7 @@ from typing import Any, ClassVar
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
-from jax.core import Tracer
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float
 
@@ -21,10 +19,9 @@ from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
 from ._functions import any_state, by_name, check_initial, method_of, output_names, several_names, shapes_of
 from ._initial import AbstractFromStates
+from ._times import ROUNDING, checked_grid, known
 from .layer import Prediction, finite, predict_rows, prediction, shielded
 
-# A time this far beyond the grid, in steps of it, is on its end but for rounding.
-_ROUNDING = 1e-6
 # A state this many times its start (or 1) is lost: well before derivatives overflow, which would turn gradients NaN.
 _LARGEST = 1e30
 
@@ -98,22 +95,6 @@ def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
     return ravel_pytree(shaped)[0]
 
 
-def known(values: Any) -> np.ndarray | None:
-    """Values as NumPy's, unless they are traced."""
-    return None if isinstance(values, Tracer) else np.asarray(values)
-
-
-def _checked_grid(grid: Any) -> tuple[float, float, int]:
-    try:
-        start, end, steps = grid
-        checked = float(start), float(end), int(steps)
-    except (TypeError, ValueError):
-        checked = None
-    if checked is None or not -math.inf < checked[0] < checked[1] < math.inf or checked[2] < 1 or checked[2] != steps:
-        raise ModelError(f"grid must be (start, end, steps) with start < end and at least one step, not {grid!r}")
-    return checked
-
-
 class SDE(StochasticEquation):
     r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent variable.
 
@@ -164,7 +145,7 @@ class SDE(StochasticEquation):
 
     def __post_init__(self):
         super().__post_init__()
-        self.grid = _checked_grid(self.grid)
+        self.grid = checked_grid(self.grid)
         shapes = {name: (self.grid[2], *any_state(self.initial)[name].shape) for name in self.noisy}
         self.path = _checked_path(self.path, shapes)
 
@@ -200,13 +181,13 @@ class SDE(StochasticEquation):
         if fixed is None:
             return steps
         last = (fixed[-1] - start) / self.step
-        if fixed[0] < start or last > steps + _ROUNDING:
+        if fixed[0] < start or last > steps + ROUNDING:
             at = fixed[0] if fixed[0] < start else fixed[-1]
             raise DataError(
                 f"time {at:g} lies outside the grid of the path, from {start:g} to {end:g}: build the layer with a "
                 "grid that covers data and forecasts"
             )
-        return min(max(math.ceil(last - _ROUNDING), 1), steps)
+        return min(max(math.ceil(last - ROUNDING), 1), steps)
 
     def _solve(self, inputs: Inputs, steps: int) -> tuple[Float[Array, "grid state"], Array, Callable]:
         """The states at the first times of the grid; they stand still from where they blow up."""
@@ -216,7 +197,7 @@ class SDE(StochasticEquation):
         def after(y, k, normals):
             begin = self.start + k * h
             # A step forcing may change at an end of the step, within which it is what it is inside.
-            inside = begin + _ROUNDING * h, begin + (1 - _ROUNDING) * h
+            inside = begin + ROUNDING * h, begin + (1 - ROUNDING) * h
 
             def forced(t):
                 within = jnp.clip(t, *inside)
@@ -254,7 +235,7 @@ class SDE(StochasticEquation):
         position = (times - self.start) / self.step
         left = jnp.clip(jnp.floor(position).astype(int), 0, len(vectors) - 2)
         weight = (position - left)[:, None]
-        covered = (position[0] >= 0) & (position[-1] <= len(vectors) - 1 + _ROUNDING)
+        covered = (position[0] >= 0) & (position[-1] <= len(vectors) - 1 + ROUNDING)
         return (1 - weight) * vectors[left] + weight * vectors[left + 1], covered
 
 

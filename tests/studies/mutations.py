@@ -552,6 +552,30 @@ MUTANTS = (
         ("tests/test_unknowns.py",),
     ),
     Mutant(
+        "linearised coordinates without the volume of the science", "bayes_dasl/inference/coordinates/linearised.py",
+        "volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))",
+        "volume = -jnp.sum(jnp.log(jnp.diag(second)))",
+        ("tests/test_linearised.py::TestFrames",),
+    ),
+    Mutant(
+        "weights without a step by the model itself", "bayes_dasl/inference/coordinates/linearised.py",
+        "return jnp.where(usable, corrected, linear)",
+        "return linear",
+        ("tests/test_linearised.py::TestFrames::test_one_step_of_the_model_itself_corrects_the_mean",),
+    ),
+    Mutant(
+        "science that knows the weights", "bayes_dasl/inference/coordinates/linearised.py",
+        "both = jnp.concatenate([s_w, s_d], axis=1)",
+        "both = jnp.concatenate([0 * s_w, s_d], axis=1)",
+        ("tests/test_linearised.py::TestFrames::test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters",),
+    ),
+    Mutant(
+        "features divided by their scales twice", "bayes_dasl/adaptive/bases/hilbert.py",
+        "return self.scales * self.unscaled(x)",
+        "return self.unscaled(x)",
+        ("tests/test_basis.py",),
+    ),
+    Mutant(
         "partly centred coordinates without their volume", "bayes_dasl/inference/coordinates/centring.py",
         "volume = volume - jnp.sum(jnp.log(jnp.diagonal(lower)))",
         "volume = volume",

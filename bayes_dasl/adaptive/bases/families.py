@@ -47,6 +47,19 @@ class AbstractFamily(Module):
         """
         raise ModelError(f"{type(self).__name__} has no integrals, which a monotone function is made of")
 
+    @property
+    def scales(self) -> Float[Array, " size"]:
+        """By how much each feature is scaled by what is unknown of the family; 1 where nothing is."""
+        return jnp.ones(self.size)
+
+    def unscaled(self, *x: Any) -> Float[Array, "... size"]:
+        """The features divided by their `scales`, also where these are 0.
+
+        Args:
+            x: as for the features.
+        """
+        return self(*x)
+
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         """The features.
@@ -254,12 +267,55 @@ class Product(AbstractFamily):
     def has_amplitude(self) -> bool:
         return any(family.has_amplitude for family in self.families)
 
+    @property
+    def scales(self) -> Float[Array, " size"]:
+        return _products([family.scales for family in self.families])
+
+    def unscaled(self, *x: Any) -> Float[Array, "... size"]:
+        points = jnp.broadcast_arrays(*map(jnp.asarray, x))
+        return _products([family.unscaled(value) for family, value in zip(self.families, points, strict=True)])
+
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))
-        product, *others = (family(value) for family, value in zip(self.families, points, strict=True))
-        for features in others:
-            product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
-        return product
+        return _products([family(value) for family, value in zip(self.families, points, strict=True)])
+
+
+def _products(several: list[Array]) -> Float[Array, "... size"]:
+    product, *others = several
+    for features in others:
+        product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
+    return product
+
+
+class Unscaled(AbstractFamily):
+    """Features of a family divided by their scales."""
+
+    family: AbstractFamily
+
+    def __init__(self, family: AbstractFamily):
+        self.family = family
+
+    @property
+    def size(self) -> int:
+        return self.family.size
+
+    @property
+    def inputs(self) -> int:
+        return self.family.inputs
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return self.family.ranges
+
+    @property
+    def intervals(self) -> int:
+        return self.family.intervals
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        return self.family.integrals(x)
+
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        return self.family.unscaled(*x)
 
 
 @cache

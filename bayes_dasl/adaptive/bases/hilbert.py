@@ -84,12 +84,24 @@ class HilbertGP(AbstractFamily):
     def has_amplitude(self) -> bool:
         return True
 
+    @property
+    def scales(self) -> Float[Array, " size"]:
+        return jnp.asarray(self.amplitude) * self._root_density(self._frequency) / math.sqrt(self._half)
+
+    def unscaled(self, x: Any) -> Float[Array, "... size"]:
+        z = held(x, self.low, self.high) - (self.low + self.high) / 2 + self._half
+        return jnp.sin(z[..., None] * self._frequency)
+
     def __call__(self, x: Any) -> Float[Array, "... size"]:
-        half = self.boundary * (self.high - self.low) / 2
-        frequency = jnp.arange(1, self.size + 1) * (math.pi / (2 * half))
-        z = held(x, self.low, self.high) - (self.low + self.high) / 2 + half
-        scale = jnp.asarray(self.amplitude) * self._root_density(frequency) / math.sqrt(half)
-        return scale * jnp.sin(z[..., None] * frequency)
+        return self.scales * self.unscaled(x)
+
+    @property
+    def _half(self) -> float:
+        return self.boundary * (self.high - self.low) / 2
+
+    @property
+    def _frequency(self) -> Float[Array, " size"]:
+        return jnp.arange(1, self.size + 1) * (math.pi / (2 * self._half))
 
     def _root_density(self, frequency: Float[Array, " size"]) -> Float[Array, " size"]:
         """The root of the spectral density of the kernel with amplitude 1."""

@@ -1,6 +1,5 @@
 """Coordinates of numbers whose priors depend on others: centred as far as the data say what they are."""
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -17,8 +16,7 @@ from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
 from ..sites import Site, Sites, constrained
-from ..starts import Optimiser, Start, best_first, falls, modes_among, or_lowest
-from .frame import coordinates, positions
+from ..starts import Optimiser, falls
 
 _FEW_DRAWS = 10
 """So many draws for each number of a member let what they say of how numbers go together count for half."""
@@ -97,6 +95,8 @@ class Centring:
 
     `dependent` are the places of all numbers of blocks, `others` those of all others.
     """
+
+    kind = "partly centred"
 
     def __init__(self, problem: Problem):
         self._problem, self._sites = problem, problem.sites
@@ -210,41 +210,6 @@ def centring_of(problem: Problem) -> Centring | None:
 def has_dependent(problem: Problem) -> bool:
     """Whether the prior of a number depends on another."""
     return any(site.standardised is not None for site in problem.sites.values())
-
-
-def climbs_again(climbs: int) -> int:
-    """How many of the climbs go on in a frame."""
-    return max(climbs // 4, 1)
-
-
-def centred_start(
-    centring: Centring, optimiser: Optimiser, reached: Float[np.ndarray, "n dimension"], tried: int, failed: int
-) -> tuple[Start, Start, Arrays]:
-    """The modes near the best of what climbs have reached, in the frame that the curvature there asks for.
-
-    Climbs go on in a frame from the curvature where they are, which is then taken anew.
-
-    Returns: the modes in plain coordinates, in the frame, and the arrays of the frame, in which the optimiser is left.
-    """
-
-    def frame_around(x):
-        optimiser.frame = centring.like
-        arrays = centring.around(x, optimiser.gradients)
-        optimiser.frame = centring.restored(arrays)
-        return optimiser.frame, arrays
-
-    best = reached[: climbs_again(optimiser.climbs)]
-    frame, _ = frame_around(best[0])
-    begun = coordinates(frame, best)
-    climbed, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
-    best, _ = positions(frame, climbed[: len(best)])
-    frame, arrays = frame_around(best[0])
-    inside = modes_among(optimiser, *best_first(optimiser, coordinates(frame, best)), tried, failed, centring.precision)
-    inside = dataclasses.replace(inside, log_densities=or_lowest(optimiser.evaluate(inside.modes)[0]))
-    modes, volumes = positions(frame, inside.modes)
-    ways = [np.asarray(way) for way in map(jax.jit(jax.jacobian(frame.coordinates)), modes)]
-    precisions = np.stack([way.T @ p @ way for way, p in zip(ways, inside.precisions, strict=True)])
-    return Start(modes, inside.log_densities - volumes, precisions, tried, failed), inside, arrays
 
 
 def _of_each_member(

@@ -201,11 +201,12 @@ def _linear_paths(where: str, network: Network, leaves: dict[str, RandomLeaf]) -
         return []
     # Of weights under a horseshoe it is the standard normal factor that is linear.
     at = {f"{where}.{layers[-1]}.{part}" for part in ("weight", "weight.weights.z", "bias")}
-    found = [leaf for leaf in leaves.values() if at & {*leaf.places} and _is_normal(leaf)]
+    found = [leaf for leaf in leaves.values() if at & {*leaf.places} and is_normal(leaf)]
     return [leaf.path for leaf in found] if found and _is_affine(network, where, found) else []
 
 
-def _is_normal(leaf: RandomLeaf) -> bool:
+def is_normal(leaf: RandomLeaf) -> bool:
+    """Whether the prior of a leaf is normal."""
     prior: Any = leaf.distribution
     while isinstance(prior, (dist.Independent, dist.ExpandedDistribution)):
         prior = prior.base_dist

@@ -1,7 +1,7 @@
 """Coordinates in which chains and members move: the posterior's own, or others that are made to suit it."""
 
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
 import jax
@@ -16,7 +16,10 @@ _BATCH = 100
 
 @runtime_checkable
 class Frame(Protocol):
-    """A way from coordinates to positions and back, a pytree of arrays."""
+    """A way from coordinates to positions and back, a pytree of arrays.
+
+    One whose ways have most of their work in common has a method `both_ways`, so that one program serves both.
+    """
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
         """The position that coordinates stand for, and the log of the volume that the way there stretches."""
@@ -30,6 +33,8 @@ class Frame(Protocol):
 class Plain(eqx.Module):
     """The unconstrained coordinates themselves."""
 
+    kind: ClassVar[str] = "plain"
+
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
         """The position that coordinates stand for, and the log of the volume that the way there stretches."""
         return xi, jnp.zeros(())
@@ -41,7 +46,12 @@ class Plain(eqx.Module):
 
 @runtime_checkable
 class FrameMaker(Protocol):
-    """Makes frames from draws and the gradients of the log density there, as arrays that a journal can keep."""
+    """Makes frames from draws and the gradients of the log density there, as arrays that a journal can keep.
+
+    `kind` says in a word what its coordinates are.
+    """
+
+    kind: str
 
     def frame(
         self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]
@@ -72,14 +82,16 @@ def moved_gradient(
 
 def positions(frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
     """Positions of many coordinates, and the log volumes."""
-    x, log_volume = _in_batches(_positions, (frame,), (xi,))
-    return x, log_volume
+    if hasattr(frame, "both_ways"):
+        return _in_batches(_both_ways, (frame, False), (xi,))  # pyright: ignore
+    return _in_batches(_positions, (frame,), (xi,))  # pyright: ignore
 
 
 def coordinates(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
     """The coordinates of many positions in a frame."""
-    (xi,) = _in_batches(_coordinates, (frame,), (x,))
-    return xi
+    if hasattr(frame, "both_ways"):
+        return _in_batches(_both_ways, (frame, True), (x,))[0]
+    return _in_batches(_coordinates, (frame,), (x,))[0]
 
 
 def entered(
@@ -104,6 +116,11 @@ def _positions(frame, xi):
 @jax.jit
 def _coordinates(frame, x):
     return (jax.vmap(frame.coordinates)(x),)
+
+
+@jax.jit
+def _both_ways(frame, back, v):
+    return jax.vmap(lambda v: frame.both_ways(v, back))(v)
 
 
 @jax.jit

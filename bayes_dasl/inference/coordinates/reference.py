@@ -92,6 +92,8 @@ def is_sound(frame: Arrays) -> bool:
 class References:
     """Makes frames from positions; one compiled program, whatever the positions."""
 
+    kind = "conditional"
+
     def __init__(self, linear: LinearModel):
         self.linear = linear
         self._program = jax.jit(self._frame)

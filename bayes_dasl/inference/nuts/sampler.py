@@ -12,8 +12,10 @@ from jaxtyping import Array, Float
 from ..._findings import Finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
-from ..coordinates.centring import Centring, centred_start, centring_of, climbs_again, has_dependent
+from ..coordinates.centring import centring_of, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
+from ..coordinates.framed_start import LocalFrames, climbs_again, framed_start
+from ..coordinates.linearised import Linearisation, linearisation_of
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
@@ -55,10 +57,11 @@ class NUTS(AbstractEngine):
 
     Where a network sits in a model that solves nothing but ODEs, chains move in coordinates in which the weights of its
     last layer are nearly normal given all else (the attribute `sampled_in` says so), from vector fields matched to
-    the data without a solve, and with at most 127 steps a draw. Where none does, numbers whose priors depend on others,
-    such as those of a population, are centred as far as the data say what they are, by the curvature at the start and
-    then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains with a
-    network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
+    the data without a solve, and with at most 127 steps a draw. Where unknown functions are linear in their weights, as
+    of a `Basis`, science and weights are nearly normal given hyperparameters, in any layer. Numbers whose priors depend
+    on others, such as those of a population, are centred as far as the data say what they are, by the curvature at the
+    start and then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains
+    with a network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
     the last layer drawn anew.
 
     Args:
@@ -160,7 +163,9 @@ class NUTS(AbstractEngine):
         )
         judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
-        centring = centring_of(problem) if self.coordinates != "plain" and not references else None
+        centring = None
+        if self.coordinates != "plain" and not references:
+            centring = centring_of(problem) or linearisation_of(problem)
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
@@ -189,7 +194,8 @@ class NUTS(AbstractEngine):
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
                 state |= into_frame(frame, state)
-            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring)
+            evaluate = optimiser.evaluate_in if isinstance(centring, Linearisation) else None
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring, evaluate)
             warm = warm_up.run(state, laplace_metric(begun["start_precision"], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
@@ -201,7 +207,7 @@ class NUTS(AbstractEngine):
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": f"{'conditional' if references else 'partly centred' if centring else 'plain'} coordinates",
+            "sampled_in": f"{(references or centring or Plain()).kind} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
@@ -234,7 +240,7 @@ class NUTS(AbstractEngine):
         near: np.ndarray | None,
         key_find: Array,
         key: Array,
-        maker: References | Centring | None,
+        maker: References | LocalFrames | None,
     ) -> Arrays:
         """The modes, the first position of every chain with its value and gradient, and what that took."""
         if isinstance(maker, References):
@@ -249,7 +255,7 @@ class NUTS(AbstractEngine):
                 (x, heights), tried, failed = best_first(optimiser, some), len(some), 0
                 x, heights = x[:1], heights[:1]
             if maker:
-                plain, start, found = centred_start(maker, optimiser, x, tried, failed)
+                plain, start, found = framed_start(maker, optimiser, x, tried, failed)
             else:
                 plain = start = modes_among(optimiser, x, heights, tried, failed)
                 found = {}

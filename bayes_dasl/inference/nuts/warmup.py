@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from ..._runs.journal import Arrays, Journal, ProgressBar
-from ..coordinates.frame import Frame, FrameMaker, entered, left
+from ..coordinates.frame import Frame, FrameMaker, coordinates, entered, left, positions
 from ..metric import Metric, refine
 from .chains import CHUNK, Chains, enter_new_metric, share_step_size
 
@@ -16,6 +16,10 @@ _AGREED, _FITTING = 1.1, 2.0
 _LAST = 2  # chunks in which the step size settles
 # Draws after which the frame stays what it is.
 _REFRESHED_UNTIL = 200
+
+
+type Evaluate = Callable[[Frame, np.ndarray], tuple[np.ndarray, np.ndarray]]
+"""Log densities and gradients at coordinates in a frame."""
 
 
 class Warm(NamedTuple):
@@ -34,7 +38,8 @@ class WarmUp:
     """Windows of draws, each twice as long as the one before; after each the metric is refined.
 
     The first window finds the typical set, the last settles the step size. With `frames` the frame is made anew from
-    the draws of each early window. The chains must agree about the coordinates `judged`: all others are weights
+    the draws of each early window; gradients in it are worked out of those in the old one, unless it is said how to
+    `evaluate` them. The chains must agree about the coordinates `judged`: all others are weights
     of networks, of which several say the same.
     """
 
@@ -46,9 +51,10 @@ class WarmUp:
         bar: ProgressBar,
         judged: tuple[int, ...],
         frames: FrameMaker | None = None,
+        evaluate: Evaluate | None = None,
     ):
         self._draws, self._chains, self._journal, self._bar = draws, chains, journal, bar
-        self._judged, self._frames = list(judged), frames
+        self._judged, self._frames, self._evaluate = list(judged), frames, evaluate
         self._begin, self._steps, self._seconds = 0, 0, 0.0
 
     def run(self, state: Arrays, metric: Metric, frame: Frame) -> Warm:
@@ -90,11 +96,15 @@ class WarmUp:
     def _refresh(self, old: Frame, state: Arrays, trace: Arrays) -> tuple[Frame, Arrays, Arrays]:
         """A frame around the later half of a window, and state and trace in it."""
         assert self._frames is not None
-        frames, state, trace = self._frames, state | out_of_frame(old, state), trace | out_of_frame(old, trace)
+        frames, evaluate = self._frames, self._evaluate
+        leave = (lambda a: out_of_frame(old, a)) if evaluate is None else (lambda a: _positions_of(old, a))
+        state, trace = state | leave(state), trace | leave(trace)
         later = (trace[name][:, trace["lp"].shape[1] // 2 :] for name in ("position", "gradient"))
         reached = [values.reshape(-1, values.shape[-1]) for values in later]
         new = frames.restored(self._journal.step(f"coordinates at {self._begin}", lambda: frames.frame(*reached)))
-        return new, state | into_frame(new, state), trace | into_frame(new, trace)
+        if evaluate is None:
+            return new, state | into_frame(new, state), trace | into_frame(new, trace)
+        return new, state | _evaluated(evaluate, new, state), trace | _evaluated(evaluate, new, trace)
 
     def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
         """Whether the chains agree over a window and its draws call for the metric that there was."""
@@ -108,6 +118,20 @@ class WarmUp:
         # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
         weights = len(self._judged) < trace["position"].shape[-1]
         return weights or after.differs_from(before) < _FITTING
+
+
+def _positions_of(frame: Frame, arrays: Arrays) -> Arrays:
+    """Positions in the posterior's own coordinates, from those in a frame."""
+    found = arrays["position"]
+    return {"position": positions(frame, found.reshape(-1, found.shape[-1]))[0].reshape(found.shape)}
+
+
+def _evaluated(evaluate: Evaluate, frame: Frame, arrays: Arrays) -> Arrays:
+    """Coordinates of positions in a frame, with log densities and gradients there."""
+    xi = coordinates(frame, arrays["position"].reshape(-1, arrays["position"].shape[-1]))
+    lp, gradient = evaluate(frame, xi)
+    shape = arrays["position"].shape
+    return {"position": xi.reshape(shape), "lp": lp.reshape(shape[:-1]), "gradient": gradient.reshape(shape)}
 
 
 def into_frame(frame: Frame, arrays: Arrays) -> Arrays:

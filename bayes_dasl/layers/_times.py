@@ -1,0 +1,32 @@
+"""Evenly spaced steps, and times that are known before anything runs."""
+
+import math
+from typing import Any
+
+import numpy as np
+from jax.core import Tracer
+
+from ..errors import ModelError
+
+ROUNDING = 1e-6
+"""A time this far beyond a grid, in steps of it, is on its end but for rounding."""
+
+
+def known(values: Any) -> np.ndarray | None:
+    """Values as NumPy's, unless they are traced."""
+    return None if isinstance(values, Tracer) else np.asarray(values)
+
+
+def checked_grid(grid: Any) -> tuple[float, float, int]:
+    """Start, end and number of steps.
+
+    Raises: ModelError for what is no such grid.
+    """
+    try:
+        start, end, steps = grid
+        checked = float(start), float(end), int(steps)
+    except (TypeError, ValueError):
+        checked = None
+    if checked is None or not -math.inf < checked[0] < checked[1] < math.inf or checked[2] < 1 or checked[2] != steps:
+        raise ModelError(f"grid must be (start, end, steps) with start < end and at least one step, not {grid!r}")
+    return checked

@@ -1,0 +1,129 @@
+"""Noise on the states of an equation: what it cannot know adds up with time."""
+
+import math
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+
+from .._statistics.describe_distributions import may_be_negative
+from ..errors import DataError, ModelError
+from ..random import Values, shape_of
+from ._linear import AbstractLinear
+from ._times import ROUNDING, checked_grid, known
+
+
+class ProcessNoise(AbstractLinear):
+    r"""Noise on states, whose path is unknown: errors of a model that grow with the horizon.
+
+    $\dot y = f(t, y, u) + \sigma z_k / \sqrt h, \quad z_k \sim N(0, 1)$ in the k-th of the steps of length h, or
+    $f + \sigma y z_k / \sqrt h$ if `relative`
+
+    A state is kicked by the same amount all through a step. At the ends of steps what has been added is a Brownian
+    motion, so that a step as long as the time between data is fine enough unless the equation is faster. A `relative`
+    one is a Brownian motion of the logarithm (Stratonovich's sense): a state that starts positive stays so. The
+    increments $z_k$ are inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
+    of a population have the same.
+
+    Args:
+        scale: σ of each state that has noise, by name: numbers or random leaves such as `dist.HalfNormal(0.1)`, in the
+            units of the state per square root of time, or per square root of time if `relative`.
+        grid: (start, end, steps) of the steps, evenly spaced, in the units of time of the data. **It must cover the
+            times of forecasts too**: a time beyond it is refused.
+        relative: whether noise is in proportion to the state.
+        path: the increments of each state, `(steps, …)`, random leaves Normal(0, 1) unless given.
+
+    Raises: ModelError for no state, a bad grid, or a scale that may be negative.
+    Source: Särkkä & Solin (2019), Applied Stochastic Differential Equations, 3.4; Wong & Zakai (1965).
+    """
+
+    latent_fields: ClassVar[tuple[str, ...]] = ("path",)
+    weights_field: ClassVar[str] = "path"
+
+    scale: dict[str, Any]
+    grid: tuple[float, float, int] = eqx.field(static=True)
+    relative: bool = eqx.field(static=True)
+    path: dict[str, Any]
+
+    def __init__(
+        self,
+        scale: Mapping[str, Any],
+        grid: tuple[float, float, int],
+        *,
+        relative: bool = False,
+        path: Mapping[str, Any] | None = None,
+    ):
+        if not isinstance(scale, Mapping) or not scale:
+            raise ModelError(f"ProcessNoise takes a scale for each state that has noise, by name, not {scale!r}")
+        for name, value in scale.items():
+            if may_be_negative(value):
+                raise ModelError(f"the scale of the process noise of '{name}' must be positive, as HalfNormal is")
+        self.scale, self.grid, self.relative = dict(scale), checked_grid(grid), bool(relative)
+        self.path = {name: _increments(self.grid[2]) for name in scale} if path is None else dict(path)
+        if {*self.path} != {*scale} or any(shape_of(z) != (self.grid[2],) for z in self.path.values()):
+            raise ModelError(f"path must hold {self.grid[2]} increments for each of {', '.join(scale)}")
+
+    def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse noise on what is no scalar state.
+
+        Args:
+            shapes: those of the states, by name.
+        """
+        for name in self.scale:
+            if name not in shapes:
+                raise ModelError(f"process noise names '{name}', but the states are {', '.join(shapes)}")
+            if shapes[name]:
+                raise ModelError(f"process noise is for states that are numbers: '{name}' has the shape {shapes[name]}")
+
+    def refuse_beyond(self, times: Any, start: Any) -> None:
+        """Refuse times that the grid does not cover, where they are known.
+
+        Args:
+            times: those that are asked for.
+            start: that of the solve.
+        """
+        when, began = known(times), known(start)
+        begin, end, steps = self.grid
+        slack = ROUNDING * (end - begin) / steps
+        if when is not None and when[-1] > end + slack:
+            raise DataError(f"time {when[-1]:g} lies beyond the grid of the process noise, which ends at {end:g}: "
+                            "build it with a grid that covers data and forecasts")  # fmt: skip
+        if began is not None and np.min(began) < begin - slack:
+            raise DataError(f"the model starts at {np.min(began):g}, before the grid of the process noise at {begin:g}")
+
+    @property
+    def edges(self) -> Float[Array, " edge"]:
+        """Where a step ends and the next one begins."""
+        begin, end, steps = self.grid
+        return jnp.linspace(begin, end, steps + 1)[1:-1]
+
+    def added(self, t: Any, y: Values) -> dict[str, Any]:
+        """What the noise adds to the rates of states.
+
+        Args:
+            t: the time.
+            y: the states, by name.
+        """
+        begin, end, steps = self.grid
+        h = (end - begin) / steps
+        now = jnp.clip(jnp.floor((t - begin) / h).astype(int), 0, steps - 1)
+        kicks = {name: scale * jnp.asarray(self.path[name])[now] / math.sqrt(h) for name, scale in self.scale.items()}
+        return {name: kick * y[name] if self.relative else kick for name, kick in kicks.items()}
+
+    @property
+    def coefficients(self) -> Float[Array, " size"]:
+        return jnp.concatenate([scale * jnp.asarray(self.path[name]) for name, scale in sorted(self.scale.items())])
+
+    def with_coefficients(self, coefficients: Float[Array, " size"]) -> "ProcessNoise":
+        names = sorted(self.scale)
+        parts = dict(zip(names, jnp.split(coefficients, len(names)), strict=True))
+        ones = dict.fromkeys(self.scale, 1.0)
+        return eqx.tree_at(lambda noise: (noise.scale, noise.path), self, (ones, {n: parts[n] for n in self.path}))
+
+
+def _increments(steps: int) -> dist.Distribution:
+    return dist.Normal(0.0, 1.0).expand((steps,)).to_event(1)

@@ -1,0 +1,14 @@
+"""The problems of the table, in its order."""
+
+from .climate import climate, implicit_law
+from .dynamics import kalman, lorenz, lotka_volterra, lynx_hare, oscillator, two_functions
+from .fields import channel, heat, pde_closure
+from .gases import argon, wide
+
+PROBLEMS = {
+    problem.__name__: problem
+    for problem in (
+        *(argon, climate, heat, channel, lynx_hare, lotka_volterra, oscillator, lorenz),
+        *(pde_closure, implicit_law, kalman, two_functions, wide),
+    )
+}

@@ -1,0 +1,206 @@
+"""Science and unknown functions, given their hyperparameters, in units of what data and prior say of them."""
+
+import arviz as az
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from scipy.stats import multivariate_normal
+
+import bayes_dasl as bd
+from bayes_dasl.inference import pose
+from bayes_dasl.inference.coordinates.frame import coordinates, positions
+from bayes_dasl.inference.coordinates.linearised import linearisation_of
+
+X = np.linspace(0.0, 1.0, 25)
+
+
+class Line(bd.Module):
+    """A line and an unknown function beside it."""
+
+    slope: bd.Scalar
+    extra: bd.Basis
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * t + self.extra(t, y, u)["g"]}
+
+
+class Growth(bd.Module):
+    """Exponential growth of a level that an unknown function changes."""
+
+    rate: bd.Scalar
+    extra: bd.Basis
+
+    def __call__(self, t, y, u):
+        return {"y": jnp.exp(self.rate * t) * (1 + self.extra(t, y, u)["g"])}
+
+
+class Pull(bd.Module):
+    rate: bd.Scalar
+    extra: bd.Basis
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"] + self.extra(t, y, u)["g"]}
+
+
+def process(**options):
+    return bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, amplitude=dist.HalfNormal(1.0)), "t", "g", **options)
+
+
+def data(values=None):
+    rng = np.random.default_rng(0)
+    values = np.exp(0.7 * X) * (1 + 0.3 * np.sin(7 * X)) if values is None else values
+    return xr.Dataset({"y": ("time", values + 0.03 * rng.normal(size=25))}, {"time": X})
+
+
+def with_gaps():
+    found = data()
+    found["y"][3:6] = np.nan
+    return found
+
+
+def formula(equation=Growth, extra=None, noise=None):
+    extra = process() if extra is None else extra
+    return bd.Model(bd.Algebraic(equation(dist.Normal(0.0, 1.0), extra)), noise or bd.NormalNoise(dist.HalfNormal(0.3)))
+
+
+def shooting():
+    ode = bd.ODE(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": 1.0}, rtol=1e-5, atol=1e-5)
+    return bd.Model(bd.MultipleShooting(ode, (0.5,), {"y": dist.Normal(1.0, 0.5).expand([1]).to_event(1)}, gap=0.1),
+                    bd.NormalNoise(0.05))  # fmt: skip
+
+
+SPLINES = bd.bases.BSpline(0.0, 1.0, 8)
+MODELS = {
+    "a Gaussian process": lambda: (formula(), data()),
+    "gaps": lambda: (formula(), with_gaps()),
+    "a positive function": lambda: (formula(Line, process(positive=True)), data()),
+    "splines that walk": lambda: (
+        formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.RandomWalk(8), scale=0.5)),
+        data(),
+    ),
+    "a horseshoe": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.Horseshoe(8))), data()),
+    "a monotone function": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", monotone="increasing")), data()),
+    "log-normal noise": lambda: (formula(noise=bd.LogNormalNoise(dist.HalfNormal(0.3))), data()),
+    "correlated noise": lambda: (
+        formula(noise=bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9)))),
+        with_gaps(),
+    ),
+}
+SOLVED = {
+    "an ODE": lambda: (bd.Model(bd.ODE(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": 1.0}), bd.NormalNoise(0.05)),
+                       data()),
+    "shooting": lambda: (shooting(), data()),
+    "a filter": lambda: (bd.Model(bd.Kalman(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": dist.HalfNormal(0.3)},
+                                            {"y": 1.0}, {}, start=-0.1), bd.NormalNoise(0.05)), data()),
+}  # fmt: skip
+
+
+def framed(model, data, near=0):
+    """What makes frames, one of them around a prior draw, and coordinates."""
+    problem = pose(model, data)
+    maker = linearisation_of(problem)
+    draws = np.asarray(problem.prior(8, key=jax.random.key(1)))
+    frame = maker.restored(maker.frame(draws[near : near + 1]))
+    return problem, maker, frame, np.random.default_rng(0).normal(size=draws.shape)
+
+
+class TestFrames:
+    @pytest.mark.parametrize("case", [*MODELS, *(pytest.param(n, marks=pytest.mark.thorough) for n in SOLVED)])
+    def test_there_and_back(self, case):
+        _, maker, frame, xi = framed(*(MODELS | SOLVED)[case]())
+        x, _ = positions(frame, xi)
+        assert np.isfinite(x).all() and np.abs(x - xi).max() > 0.1
+        np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
+        np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
+
+    @pytest.mark.parametrize("case", ["a Gaussian process", "a positive function", "correlated noise"])
+    def test_volumes_are_those_of_the_way(self, case):
+        _, _, frame, xi = framed(*MODELS[case]())
+        jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
+        assert frame.position(jnp.asarray(xi[0]))[1] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
+
+    def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self):
+        problem, maker, frame, xi = framed(formula(Line), data())
+        names = problem.labels()
+        assert [names[i] for i in maker.direct] == ["layer.function.slope"]
+        assert [names[i].rpartition(".")[2] for i in maker.hyper] == ["length", "amplitude", "scale"]
+        xi[:, maker.hyper] = xi[0, maker.hyper]
+        x, volume = positions(frame, xi)
+        density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
+        inside = xi[:, np.setdiff1d(np.arange(maker.dimension), maker.hyper)]
+        left = density + 0.5 * (inside**2).sum(1)
+        assert np.ptp(density) > 2 and np.ptp(left) < 1e-8
+
+    def test_what_is_left_is_the_evidence_of_hyperparameters(self):
+        model = formula(Line, process(), bd.NormalNoise(0.1))
+        problem, maker, frame, xi = framed(model, data())
+        xi[:, [*maker.weights, *maker.direct]] = 0.0
+        x, volume = positions(frame, xi)
+        density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
+        evidence = [self.evidence(problem, np.asarray(at)) for at in x]
+        assert np.ptp(evidence) > 1.0
+        np.testing.assert_allclose(np.diff(density), np.diff(evidence), atol=1e-6)
+
+    def evidence(self, problem, x):
+        """Of length and amplitude, by the covariance of data that they give."""
+        values = problem.constrain(jnp.asarray(x))
+        family = bd.bases.HilbertGP(
+            0.0, 1.0, 12, *(values[f"layer.function.extra.family.{n}"] for n in ("length", "amplitude"))
+        )
+        features = np.asarray(family(X))
+        covariance = features @ features.T + np.outer(X, X) + 0.1**2 * np.eye(25)
+        hyper = ("layer.function.extra.family.length", "layer.function.extra.family.amplitude")
+        rest = {path: v for path, v in values.items() if path not in hyper}
+        at_rest = problem.unconstrain(values | {path: jnp.zeros_like(v) for path, v in rest.items()})
+        # The prior of all others at zero is the same number everywhere.
+        prior = float(problem.log_prior(at_rest))
+        return multivariate_normal(np.zeros(25), covariance).logpdf(np.asarray(problem.observed["y"])) + prior
+
+    def test_one_step_of_the_model_itself_corrects_the_mean(self):
+        """Far from the reference the linear mean is wrong, the corrected one close to the most likely weights."""
+        problem, maker, frame, xi = framed(formula(noise=bd.NormalNoise(0.03)), data())
+        xi[:] = 0.0
+        xi[:, maker.direct] = 1.5 * np.random.default_rng(1).normal(size=(len(xi), 1))
+        x, _ = positions(frame, xi)
+        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(x)[:, maker.weights]
+        inside = jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)
+        of_weights = [h[np.ix_(maker.weights, maker.weights)] for h in np.asarray(inside)]
+        away = [np.linalg.solve(h, g) for h, g in zip(of_weights, np.asarray(fall), strict=True)]
+        sd = [np.sqrt(np.diag(np.linalg.inv(-h))) for h in of_weights]
+        assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
+
+
+class TestWhere:
+    def test_not_where_there_is_a_network(self):
+        network = bd.Network.mlp(("t",), ("g",), width=2, depth=1)
+        assert linearisation_of(pose(formula(Line, network), data())) is None
+
+    def test_not_where_functions_have_known_weights(self):
+        known = process(weights=jnp.ones(12))
+        assert linearisation_of(pose(formula(Line, known), data())) is None
+
+
+@pytest.mark.thorough
+class TestSampling:
+    def test_the_posterior_stays_and_takes_fewer_gradients(self):
+        model, seen = formula(), data()
+        engine = bd.NUTS(chains=4, draws=500, climbs=8)
+        one = bd.fit(model, seen, engine, key=0, progress=False)
+        other = bd.fit(model, seen, bd.NUTS(chains=4, draws=2000, climbs=8, coordinates="plain"), key=1, progress=False)
+        assert one.attrs["sampled_in"] == "linearised coordinates"
+
+        def looked_at(m):
+            extra = m.layer.function.extra
+            return {"g": jax.vmap(lambda t: extra(t, {}, {})["g"])(X), "rate": m.layer.function.rate}
+
+        values = [bd.evaluate(model, post, looked_at) for post in (one, other)]
+        means, errors = [v.mean(("chain", "draw")) for v in values], [az.mcse(v) for v in values]
+        for name in ("g", "rate"):
+            apart = np.abs(means[0][name] - means[1][name]).values
+            assert np.all(apart < 4.5 * np.hypot(*(e[name].values for e in errors)))
+            assert float(az.rhat(values[0])[name].max()) < 1.02
+        steps = [float(post["sample_stats"]["n_steps"].mean()) for post in (one, other)]
+        assert steps[0] < 0.5 * steps[1]

@@ -1,0 +1,125 @@
+"""Noise on the states of an ODE: what it adds is a Brownian motion, and it is told from noise of the observation."""
+
+import arviz as az
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+from by_hand import posterior
+
+import bayes_dasl as bd
+
+GRID = (0.0, 4.0, 8)
+Z = np.random.default_rng(3).normal(size=8)
+
+
+def still(t, y, u):
+    return {"y": 0.0 * y["y"]}
+
+
+def pull(t, y, u):
+    return {"y": -0.5 * y["y"]}
+
+
+def total(t, y, u):
+    return {"sum": y["y"].sum()}
+
+
+def noisy(scale=0.4, field=still, start=1.0, grid=GRID, **options):
+    return bd.ODE(field, {"y": start}, start=0.0, process_noise=bd.ProcessNoise({"y": scale}, grid, **options))
+
+
+def solved(layer, times):
+    return np.asarray(layer(bd.inputs(xr.Dataset(coords={"time": times}), start=0.0)).values["y"])
+
+
+def brownian(times):
+    """What the increments add up to, linear within a step."""
+    return np.interp(times, np.linspace(0.0, 4.0, 9), 0.4 * np.sqrt(0.5) * np.concatenate([[0.0], np.cumsum(Z)]))
+
+
+TIMES = np.array([0.2, 0.5, 1.0, 1.75, 3.0, 4.0])
+
+
+@pytest.mark.parametrize(("relative", "added"), [(False, lambda w: 1.0 + w), (True, np.exp)])
+def test_increments_add_up_to_a_brownian_motion(relative, added):
+    layer = noisy(relative=relative, path={"y": jnp.asarray(Z)})
+    np.testing.assert_allclose(solved(layer, TIMES), added(brownian(TIMES)), rtol=1e-5)
+
+
+def test_it_is_added_to_the_equation():
+    layer = noisy(field=pull, path={"y": jnp.ones(8)})
+    kick = 0.4 / np.sqrt(0.5)
+    expected = kick / 0.5 + (1.0 - kick / 0.5) * np.exp(-0.5 * TIMES)
+    np.testing.assert_allclose(solved(layer, TIMES), expected, rtol=1e-5)
+
+
+def test_a_forecast_spreads_with_the_horizon():
+    model = bd.Model(noisy(grid=(0.0, 10.0, 10)), bd.NormalNoise(0.1))
+    rng, draws = np.random.default_rng(0), 2000
+    path = np.concatenate([np.zeros((1, draws, 2)), rng.normal(size=(1, draws, 8))], axis=2)
+    data = xr.Dataset({"y": ("time", [1.0, 1.0])}, {"time": [1.0, 2.0]})
+    post = posterior(model, data, {"layer.process_noise.path.y": path})
+    fc = bd.forecast(model, post, np.array([2.0, 3.0, 6.0, 10.0]))
+    variance = fc["predictions"]["y"].var(("chain", "draw")).values
+    np.testing.assert_allclose(variance, 0.01 + 0.16 * np.array([0.0, 1.0, 4.0, 8.0]), rtol=4 * np.sqrt(2 / draws))
+
+
+@pytest.mark.parametrize(
+    ("build", "said"),
+    [
+        (lambda: noisy(dist.Normal(0.0, 1.0)), "the scale of the process noise of 'y' must be positive"),
+        (lambda: bd.ProcessNoise({}, GRID), "takes a scale for each state"),
+        (lambda: noisy(grid=(4.0, 0.0, 8)), r"grid must be \(start, end, steps\)"),
+        (lambda: noisy(path={"y": jnp.ones(3)}), "8 increments for each of y"),
+        (lambda: bd.ODE(still, {"x": 1.0}, process_noise=noisy().process_noise), "names 'y', but the states are x"),
+        (lambda: bd.ODE(still, {"y": jnp.ones(2)}, total, process_noise=noisy().process_noise), "'y' has the shape"),
+        (lambda: bd.ODE(still, {"y": 1.0}, process_noise=0.1), "must be a bd.ProcessNoise"),
+    ],
+)  # fmt: skip
+def test_what_makes_no_sense_is_refused(build, said):
+    with pytest.raises(bd.BayesDaslError, match=said):
+        build()
+
+
+def test_times_beyond_the_grid_are_refused():
+    with pytest.raises(bd.BayesDaslError, match="time 5 lies beyond the grid of the process noise, which ends at 4"):
+        solved(noisy(path={"y": jnp.asarray(Z)}), np.array([1.0, 5.0]))
+
+
+@pytest.mark.thorough
+def test_the_posterior_is_that_of_a_filter():
+    """Of a linear equation the path can be integrated out: science, noise and forecast are those of `Kalman`."""
+    rng, times, y = np.random.default_rng(1), np.arange(1.0, 12.1, 1.0), 2.0
+    path = []
+    for _ in times:
+        for _ in range(100):
+            y += 0.01 * (1.0 - 0.8 * y) + 0.4 * 0.1 * rng.normal()
+        path.append(y)
+    data = xr.Dataset({"y": ("time", np.array(path) + 0.1 * rng.normal(size=times.size))}, {"time": times})
+
+    class Relax(bd.Module):
+        rate: bd.Scalar
+
+        def __call__(self, t, y, u):
+            return {"y": 1.0 - self.rate * y["y"]}
+
+    relax, scale = Relax(dist.LogNormal(0.0, 0.5)), dist.HalfNormal(0.5)
+    noise = bd.ProcessNoise({"y": scale}, (0.0, 15.0, 15))
+    by_path = bd.Model(
+        bd.ODE(relax, {"y": 2.0}, start=0.0, process_noise=noise, rtol=1e-5, atol=1e-5), bd.NormalNoise(0.1)
+    )
+    by_filter = bd.Model(bd.Kalman(relax, {"y": scale}, {"y": 2.0}, {}, start=0.0), bd.NormalNoise(0.1))
+    engine = bd.NUTS(chains=2, draws=400, climbs=4)
+    posts = [bd.fit(model, data, engine, key=0, progress=False) for model in (by_path, by_filter)]
+    assert posts[0].attrs["sampled_in"] == "linearised coordinates"
+    for pair in (("rate", "rate"), ("scale.y", "diffusion.y")):
+        found = [post["posterior"][name] for post, name in zip(posts, pair, strict=True)]
+        means, errors = [float(v.mean()) for v in found], [float(az.mcse(v)) for v in found]
+        # A kick that is spread over a step leaves out a part (rate h)² / 12 of a continuous one, here 3 %.
+        assert abs(means[0] - means[1]) < 4 * np.hypot(*errors) + 0.03 * abs(means[1])
+        assert float(az.rhat(found[0])) < 1.02
+    ahead = [bd.forecast(m, p, np.array([13.0, 15.0]), key=1) for m, p in zip((by_path, by_filter), posts, strict=True)]
+    sds = [fc["predictions"]["y"].std(("chain", "draw")).values for fc in ahead]
+    np.testing.assert_allclose(sds[0], sds[1], rtol=0.1)
