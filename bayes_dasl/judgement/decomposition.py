@@ -20,13 +20,15 @@ from ..errors import MismatchError
 from .matching import check_forecast
 
 GROUPS = ("science", "network")
+PROCESS = "process"
 MEANINGS = {
     "total": "total variance",
     "aleatoric": "variance of the observation given the draw",
     "epistemic": "variance of the conditional mean over draws",
     "science": "epistemic variance that knowing the science leaves would remove; NaN where unknown",
     "network": "epistemic variance that knowing the network leaves would remove; NaN where unknown",
-    "interaction": "epistemic variance less science and network; NaN where one of them is unknown",
+    "process": "epistemic variance that would be left if all but the path of states were known; NaN where unknown",
+    "interaction": "epistemic variance less science, network and process; NaN where one of them is unknown",
     "forcing": "epistemic variance that knowing which member of the forcings comes true would remove",
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
@@ -57,6 +59,10 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     not look like draws of the posterior, in mean, variance, or what the group's leaves explain, the part is unknown,
     and NaN.
 
+    Where the states have noise of their own, as by `ProcessNoise` or in an `SDE`, or a layer has states at knots,
+    `process` is the epistemic variance that would be left if all else were known: it grows with the horizon, and is no
+    noise of the observation. It is in no other part.
+
     `science_least` and `network_least` are known everywhere: regressions on the draws, which say what a group explains
     at least. What they miss may be interaction, or the group's own.
 
@@ -83,8 +89,7 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     variances = fc["conditional_variance"].to_dataset()
     split = _Split(fc)
     member = _members(fc)
-    names = ["total", "aleatoric", "epistemic"] if member is not None or not split.leaves else list(MEANINGS)
-    names = [name for name in names if name != "forcing"] + ([] if member is None else ["forcing"])
+    names = ["total", "aleatoric", "epistemic", *(split.names if member is None else ["forcing"])]
     parts = {name: np.empty(block_shape(means)) for name in names}
     failed = 0
     for row, (name, mean) in enumerate(means.data_vars.items()):
@@ -168,6 +173,14 @@ class _Split:
         self._pairs: dict[str, tuple[xr.DataArray, np.ndarray]] = {}
         self._bases: dict[tuple[str, bytes], np.ndarray | None] = {}
 
+    @property
+    def names(self) -> list[str]:
+        """The parts of the epistemic variance that are told."""
+        process = [PROCESS] if PROCESS in self.leaves else []
+        if "network" not in self.leaves:
+            return process
+        return [*GROUPS, *process, "interaction", "science_least", "network_least"]
+
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """From now on at an observable, of which some draws are whole."""
         self._ok, self._pairs, self._chains = ok, {}, int(chain[-1]) + 1
@@ -177,7 +190,7 @@ class _Split:
         if self._variable is None or not self.leaves or not ok.any():
             return
         index = self._variable["exchange"].values
-        for group in GROUPS:
+        for group in self.leaves:
             of_group = self._variable.sel(kept=group, drop=True)
             finite = np.ones(len(index), bool)
             for at in blocks_of(of_group):
@@ -190,12 +203,11 @@ class _Split:
         if not self.leaves:
             return {}
         if self._ok.sum() < DRAWS_PER_FEATURE:
-            unknown = ("science", "network", "interaction", "science_least", "network_least")
-            return dict.fromkeys(unknown, np.full(len(epistemic), np.nan))
+            return dict.fromkeys(self.names, np.full(len(epistemic), np.nan))
         found = {}
         whole = mean[self._ok]
         spread = whole.var(axis=0)
-        for group in GROUPS:
+        for group in self.leaves:
             columns = self._basis(group, self._ok)
             one = self._chains == 1
             least = explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
@@ -208,8 +220,11 @@ class _Split:
                 held[index] = True
                 share = shared(mean[index], draws_at(of_group, at)[some], self._basis(group, held), self._half[index])
                 found[group] = share * epistemic
-        found["interaction"] = epistemic - found["science"] - found["network"]
-        return found
+        if PROCESS in found:
+            found[PROCESS] = epistemic - found[PROCESS]
+        if "network" in found:
+            found["interaction"] = epistemic - sum(found[name] for name in (*GROUPS, PROCESS) if name in found)
+        return {name: found[name] for name in self.names}
 
     def _basis(self, group: str, some: np.ndarray) -> np.ndarray | None:
         """Of some draws; as a rule the same for all observables."""
@@ -249,7 +264,7 @@ def shared(mean: np.ndarray, other: np.ndarray, columns: np.ndarray | None, half
 
 
 def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
-    """Features `(draw, feature)` of each group; none unless the model has both."""
+    """Features `(draw, feature)` of what is kept for each part; none where there is one group alone."""
     posterior = fc["posterior"].to_dataset() if "posterior" in fc.children else xr.Dataset()
     found = {}
     for group in GROUPS:
@@ -260,7 +275,11 @@ def _leaves(fc: xr.DataTree) -> dict[str, np.ndarray]:
         ]
         if scalars:
             found[group] = np.concatenate(scalars, axis=1, dtype=float)
-    return found if len(found) == len(GROUPS) else {}
+    both = found if len(found) == len(GROUPS) else {}
+    exchanged = fc["exchanged_mean"].to_dataset() if "exchanged_mean" in fc.children else xr.Dataset()
+    if found and PROCESS in exchanged.get("kept", xr.DataArray([])).values:
+        return both | {PROCESS: np.concatenate([*found.values()], axis=1)}
+    return both
 
 
 def chosen(means: xr.Dataset, observables: Sequence[str] | None) -> xr.Dataset:

@@ -42,6 +42,7 @@ PARTS = {  # part of the variance: (colour, hatch)
     "epistemic": (BLUE, None),
     "science": (BLUE, None),
     "network": (ORANGE, None),
+    "process": (GREEN, None),
     "interaction": ("#F3D5E4", "////"),
     "science, at least": (BLUE, None),
     "network, at least": (ORANGE, None),
@@ -94,22 +95,26 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
 def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     """The parts of the epistemic variance as far as they are known, by name; they add up to it.
 
-    Of an ensemble of forcings, forcing and parameters. Else science, network and interaction; where one of the first
-    two is unknown, what it explains at least, and the rest as unknown; and one part only, where there were too few
-    draws to split it.
+    Of an ensemble of forcings, forcing and parameters. Else science, network, process and interaction, as far as there
+    are such leaves; where one of the first two is unknown, what it explains at least, and the rest as unknown; and one
+    part only, where there were too few draws to split it.
 
     Args:
         parts: what `decompose` returned.
     """
     epistemic, groups = parts["epistemic"], ("science", "network")
+    process = {"process": parts["process"]} if "process" in parts else {}
     if "forcing" in parts:
         return {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
+    if process and "network" not in parts and bool((np.isfinite(process["process"]) | ~np.isfinite(epistemic)).all()):
+        return {"parameters": epistemic - process["process"], **process}
     if "network" not in parts or not bool(np.isfinite(parts["network_least"]).any()):
         return {"epistemic": epistemic}
     known = np.isfinite(parts["interaction"])
     if bool((known | ~np.isfinite(epistemic)).all()):
-        return {name: parts[name] for name in (*groups, "interaction")}
+        return {name: parts[name] for name in (*groups, *process, "interaction")}
     told = {f"{name}, at least": parts[name].fillna(parts[f"{name}_least"]) for name in groups}
+    told |= {name: part.fillna(0.0) for name, part in process.items()}
     told |= {"interaction": parts["interaction"].where(known, 0.0)} if bool(known.any()) else {}
     return told | {"unknown": xr.where(known, 0.0, epistemic - sum(told.values()))}
 

@@ -10,25 +10,31 @@ from ..model import Model
 from ..random import RandomLeaf, paths
 from .predictive import Draws
 
-GROUPS = ("science", "network")
+KEPT = {"science": ("science",), "network": ("network",), "process": ("science", "network")}
+"""The groups of leaves that stay, by the part of the variance that this tells: for the process all but its path."""
 MOST, FEWEST = 4000, 100
 _BY_CHANCE = 4.0
 """Standard errors, or about so many, of what a regression gains on draws that it has not seen."""
 
 
+def parts_of(model: Model) -> tuple[str, ...]:
+    """The parts into which a variance is split: science and network where there are both, process where a path is."""
+    groups = {leaf.group for leaf in paths(model).values()}
+    found = ("science", "network") if {"science", "network"} <= groups else ()
+    return (*found, "process") if "latent" in groups and len(groups) > 1 else found
+
+
 def exchangeable(model: Model, draws: Draws) -> np.ndarray:
     """The indices of the draws whose leaves are kept, among all of the posterior: of more than 4000 so many.
 
-    There are none where the model has not both science and network, or for fewer than 100 draws.
+    There are none where the model has one group of leaves, or for fewer than 100 draws.
     """
     total = len(next(iter(draws.values())))
-    if total < FEWEST or not set(GROUPS) <= {leaf.group for leaf in paths(model).values()}:
-        return np.zeros(0, int)
-    return thinned(total, MOST)
+    return thinned(total, MOST) if total >= FEWEST and parts_of(model) else np.zeros(0, int)
 
 
 def exchanged(model: Model, draws: Draws, index: np.ndarray) -> Draws:
-    r"""Draws with one group of leaves kept, and all else of another draw: of each of `GROUPS`, one after the other.
+    r"""Draws with a group of leaves kept, and all else of another draw: for each of `parts_of`, one after the other.
 
     For $(x, y)$ of a draw, $x$ the group, it is $(x, y')$. Where the groups are independent under the posterior,
     $y'$ is that of another draw. Where they depend on each other linearly, it is moved along by the regression of $y$
@@ -40,14 +46,14 @@ def exchanged(model: Model, draws: Draws, index: np.ndarray) -> Draws:
     """
     leaves = paths(model)
     some = {path: np.asarray(values)[index] for path, values in draws.items()}
-    renewed = [_renewed(leaves, some, group) for group in GROUPS]
+    renewed = [_renewed(leaves, some, KEPT[part]) for part in parts_of(model)]
     return {path: np.concatenate([of_group[path] for of_group in renewed]) for path in draws}
 
 
-def _renewed(leaves: dict[str, RandomLeaf], draws: Draws, kept: str) -> Draws:
+def _renewed(leaves: dict[str, RandomLeaf], draws: Draws, kept: tuple[str, ...]) -> Draws:
     free = {path: _free(leaf, draws[path]) for path, leaf in leaves.items()}
-    others = [path for path, leaf in leaves.items() if leaf.group != kept]
-    held = np.concatenate([free[path] for path, leaf in leaves.items() if leaf.group == kept], axis=1)
+    others = [path for path, leaf in leaves.items() if leaf.group not in kept]
+    held = np.concatenate([free[path] for path, leaf in leaves.items() if leaf.group in kept], axis=1)
     partner, shift = renewal(held, np.concatenate([free[path] for path in others], axis=1))
     found, start = dict(draws), 0
     for path in others:

@@ -25,7 +25,7 @@ from ..errors import DataError
 from ..layers.layer import AbstractPopulation
 from ..model import Model, check_shapes
 from .conditional import noise_group
-from .exchange import GROUPS, exchangeable, exchanged
+from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
 from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
@@ -138,8 +138,8 @@ def forecast(
     pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
-    index = exchangeable(model, draws) if drives is None else np.zeros(0, int)
-    others = {"exchanged_mean": _exchanged_group(post, data, pusher, index)} if index.size else {}
+    index, kept = exchangeable(model, draws) if drives is None else np.zeros(0, int), parts_of(model)
+    others = {"exchanged_mean": _exchanged_group(post, data, pusher, index, kept)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
@@ -172,7 +172,7 @@ def forecast(
                 into[name][rows] = value
 
     def exchanged_means() -> dict[str, np.ndarray]:
-        found = _blank(pusher.shapes.mean, len(GROUPS) * index.size, in_memory=True)
+        found = _blank(pusher.shapes.mean, len(kept) * index.size, in_memory=True)
         exchange(found)
         return found
 
@@ -254,11 +254,13 @@ def _like_outputs(model: Model, names: Iterable[str]) -> xr.Dataset:
     )
 
 
-def _exchanged_group(post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray) -> xr.Dataset:
+def _exchanged_group(
+    post: xr.DataTree, data: xr.Dataset, pusher: Pusher, index: np.ndarray, kept: tuple[str, ...]
+) -> xr.Dataset:
     """The group of exchanged draws without its numbers."""
-    arrays = _blank(pusher.shapes.mean, len(GROUPS) * len(index), in_memory=False)
-    both = over_data(arrays, post, fitted_observables(post), data, chains=len(GROUPS))
-    return both.rename(chain="kept", draw="exchange").assign_coords(kept=list(GROUPS), exchange=index)
+    arrays = _blank(pusher.shapes.mean, len(kept) * len(index), in_memory=False)
+    each = over_data(arrays, post, fitted_observables(post), data, chains=len(kept))
+    return each.rename(chain="kept", draw="exchange").assign_coords(kept=list(kept), exchange=index)
 
 
 def _fill(into: Rows, pusher: Pusher, post: xr.DataTree, repeats: int, key: Array) -> dict[str, xr.Dataset]:

@@ -91,6 +91,7 @@ def render(
         split="interaction" in (told := _told(parts := _parts(fc, shown))),
         unknown="unknown" in told,
         forcing="forcing" in told,
+        process="process" in told,
         negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
         laws=_tables.law_rows(fc),
