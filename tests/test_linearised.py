@@ -12,7 +12,10 @@ from scipy.stats import multivariate_normal
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.frame import coordinates, positions
+from bayes_dasl.inference.coordinates.framed_start import framed_start
 from bayes_dasl.inference.coordinates.linearised import linearisation_of
+from bayes_dasl.inference.gradient import traced_once
+from bayes_dasl.inference.starts import Optimiser
 
 X = np.linspace(0.0, 1.0, 25)
 
@@ -173,7 +176,46 @@ class TestFrames:
         assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
 
 
+def exact(noise):
+    """A model without hyperparameters."""
+    known = bd.Basis(SPLINES, "t", "g", bd.bases.NormalShrinkage(8, scale=1.0))
+    return formula(Line, known, bd.NormalNoise(noise))
+
+
+@jax.custom_vjp
+def reverse_only(x):
+    return x
+
+
+reverse_only.defvjp(lambda x: (x, None), lambda _, slope: (slope,))
+
+
+class OneWay(Line):
+    def __call__(self, t, y, u):
+        return {name: reverse_only(value) for name, value in super().__call__(t, y, u).items()}
+
+
 class TestWhere:
+    def test_without_hyperparameters_coordinates_are_those_of_one_normal(self):
+        problem, maker, frame, xi = framed(exact(0.1), data())
+        assert not maker.hyper.size
+        density = np.asarray(jax.jit(jax.vmap(problem.log_density))(positions(frame, xi)[0]))
+        assert np.ptp(density + 0.5 * (xi**2).sum(1)) < 1e-8
+        optimiser = Optimiser(traced_once(problem)[0], 2, maker.like)
+        _, inside, _ = framed_start(maker, optimiser, positions(frame, 0.5 * xi[:2])[0], 2, 0)
+        np.testing.assert_allclose(inside.modes, 0.0, atol=0.05)
+
+    def test_not_where_equations_have_derivatives_one_way_only(self):
+        assert linearisation_of(pose(formula(OneWay), data())) is None
+
+    def test_a_datum_without_spread_tells_nothing(self):
+        rare = data(np.full(25, 0.3)).assign(n=("time", np.where(np.arange(25) % 5, 10.0, 0.0)))
+        rare["y"] = rare["y"] * 0.0
+        model = formula(Line, process(positive=True, scale=0.1), bd.BinomialNoise("n"))
+        _, _, frame, xi = framed(model, rare)
+        x, volume = positions(frame, xi)
+        assert np.isfinite(x).all() and np.isfinite(volume).all()
+
     def test_not_where_there_is_a_network(self):
         network = bd.Network.mlp(("t",), ("g",), width=2, depth=1)
         assert linearisation_of(pose(formula(Line, network), data())) is None

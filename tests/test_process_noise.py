@@ -4,6 +4,7 @@ import arviz as az
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import xarray as xr
 from by_hand import posterior
@@ -48,6 +49,38 @@ def test_increments_add_up_to_a_brownian_motion(relative, added):
     np.testing.assert_allclose(solved(layer, TIMES), added(brownian(TIMES)), rtol=1e-5)
 
 
+@pytest.mark.parametrize("grid", [(0.1, 12.3, 37), (11323.0, 11700.0, 131), (1900.0, 1921.0, 63)])
+def test_no_step_of_the_solver_straddles_an_edge(grid):
+    """Edges that are no round numbers: the path is met to the tolerance, with hardly more steps than the grid has."""
+    start, end, steps = grid
+    z = np.random.default_rng(0).normal(size=steps)
+    noise = bd.ProcessNoise({"y": 0.4}, grid, path={"y": jnp.asarray(z)})
+    layer = bd.ODE(still, {"y": 1.0}, start=start, process_noise=noise)
+    edges = np.linspace(start, end, steps + 1)
+    found = layer(bd.inputs(xr.Dataset(coords={"time": edges[1:]}), start=start))
+    walk = 1.0 + 0.4 * np.sqrt((end - start) / steps) * np.cumsum(z)
+    np.testing.assert_allclose(found.values["y"], walk, atol=1e-8)
+    assert int(found.stats["steps"]) < 1.5 * steps
+
+
+def test_a_solve_beyond_the_grid_fails_where_nobody_can_refuse_it():
+    noise = bd.ProcessNoise({"y": 0.4}, GRID, path={"y": jnp.asarray(Z)})
+    inside, beyond = (
+        bd.MultipleShooting(bd.ODE(still, {"y": 1.0}, process_noise=noise), (2.0,), {"y": jnp.ones(1)}, gap=0.1)(
+            bd.inputs(xr.Dataset(coords={"time": times}), start=0.0)
+        )
+        for times in (np.array([1.0, 3.0]), np.array([1.0, 6.0]))
+    )
+    assert bool(inside.ok) and not bool(beyond.ok)
+
+
+def test_steady_states_of_doses_know_no_noise():
+    table = pd.DataFrame({"time": [0.0], "amt": [10.0], "ss": [1], "ii": [2.0], "evid": [1]})
+    noise = bd.ProcessNoise({"y": 1.0}, GRID, path={"y": jnp.full(8, 3.0)})
+    layer = bd.ODE(pull, {"y": 0.0}, doses=bd.doses(table, "y"), start=0.0, process_noise=noise)
+    assert solved(layer, np.array([0.0, 1.0]))[0] == pytest.approx(10 / (1 - np.exp(-1.0)), rel=1e-4)
+
+
 def test_it_is_added_to_the_equation():
     layer = noisy(field=pull, path={"y": jnp.ones(8)})
     kick = 0.4 / np.sqrt(0.5)
@@ -89,7 +122,7 @@ def test_the_decomposition_names_its_part():
     [
         (lambda: noisy(dist.Normal(0.0, 1.0)), "the scale of the process noise of 'y' must be positive"),
         (lambda: bd.ProcessNoise({}, GRID), "takes a scale for each state"),
-        (lambda: noisy(grid=(4.0, 0.0, 8)), r"grid must be \(start, end, steps\)"),
+        (lambda: noisy(grid=(4.0, 0.0, 8)), r"grid must be numbers \(start, end, steps\)"),
         (lambda: noisy(path={"y": jnp.ones(3)}), "8 increments for each of y"),
         (lambda: bd.ODE(still, {"x": 1.0}, process_noise=noisy().process_noise), "names 'y', but the states are x"),
         (lambda: bd.ODE(still, {"y": jnp.ones(2)}, total, process_noise=noisy().process_noise), "'y' has the shape"),

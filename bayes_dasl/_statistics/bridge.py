@@ -32,7 +32,11 @@ def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other
     Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity.
     """
     shares = np.log([before.size, after.size]) - np.log(before.size + after.size)
-    value = float(np.median(np.concatenate([before, after])))
+    finite = np.concatenate([before, after])
+    finite = finite[np.isfinite(finite)]
+    if not np.isfinite(before).any() or not np.isfinite(after).any():
+        return log_mean(before)
+    value = float(np.median(finite))
 
     def terms(value: float) -> tuple[np.ndarray, np.ndarray]:
         own, other = (np.logaddexp(shares[1] + x, shares[0] + value) for x in (before, after))

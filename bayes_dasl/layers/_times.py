@@ -28,5 +28,7 @@ def checked_grid(grid: Any) -> tuple[float, float, int]:
     except (TypeError, ValueError):
         checked = None
     if checked is None or not -math.inf < checked[0] < checked[1] < math.inf or checked[2] < 1 or checked[2] != steps:
-        raise ModelError(f"grid must be (start, end, steps) with start < end and at least one step, not {grid!r}")
+        raise ModelError(
+            f"grid must be numbers (start, end, steps) with start < end and at least one step, not {grid!r}"
+        )
     return checked

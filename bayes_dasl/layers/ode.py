@@ -136,13 +136,14 @@ class ODE(AbstractTrajectory):
             jump.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         self._check_doses()
         self._check_algebraic()
-        self._check_process_noise()
+        if self.process_noise is not None:
+            self._check_process_noise()
         if self.sums or self.means:
             check_intervals(self.sums, self.means, self.outputs)
 
     @property
     def smooth(self) -> bool:
-        sudden = self.jumps or self.events or self.doses is not None
+        sudden = self.jumps or self.events or self.doses is not None or self.process_noise is not None
         return not (sudden or self.algebraic or self.sums or self.means)
 
     def _check_doses(self) -> None:
@@ -175,8 +176,6 @@ class ODE(AbstractTrajectory):
             )
 
     def _check_process_noise(self) -> None:
-        if self.process_noise is None:
-            return
         if not isinstance(self.process_noise, ProcessNoise):
             raise ModelError(f"process_noise must be a bd.ProcessNoise, not {self.process_noise!r}")
         self.process_noise.check_states({name: value.shape for name, value in any_state(self.initial).items()})
@@ -235,7 +234,8 @@ class ODE(AbstractTrajectory):
             schedule: what happens when.
             initial: the states at the start.
         """
-        return dataclasses.replace(self, doses=None, jumps=(), events=())._with(doses=schedule, initial=initial)
+        bare = dataclasses.replace(self, doses=None, jumps=(), events=(), process_noise=None)
+        return bare._with(doses=schedule, initial=initial)
 
     def rates_at(self, inputs: Inputs) -> Callable[[Any, dict[str, Any]], dict[str, Any]]:
         """The vector field as a function of time and states alone, with what infusions add.
@@ -297,6 +297,8 @@ class ODE(AbstractTrajectory):
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
         ok = ok & finite(found)
+        if self.process_noise is not None:
+            ok = ok & self.process_noise.covers(inputs.start, end)
         if isinstance(self.doses, Schedule):
             ok = ok & self.doses.ok
         if self.algebraic:

@@ -8,7 +8,7 @@ import equinox as eqx
 import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from .._statistics.describe_distributions import may_be_negative
 from ..errors import DataError, ModelError
@@ -27,13 +27,14 @@ class ProcessNoise(AbstractLinear):
     motion, so that a step as long as the time between data is fine enough unless the equation is faster. A `relative`
     one is a Brownian motion of the logarithm (Stratonovich's sense): a state that starts positive stays so. The
     increments $z_k$ are inferred; those after the data keep their prior, and so a forecast spreads as it must. Members
-    of a population have the same.
+    of a population have the same. A steady state of doses is that of the equation without noise.
 
     Args:
         scale: σ of each state that has noise, by name: numbers or random leaves such as `dist.HalfNormal(0.1)`, in the
             units of the state per square root of time, or per square root of time if `relative`.
-        grid: (start, end, steps) of the steps, evenly spaced, in the units of time of the data. **It must cover the
-            times of forecasts too**: a time beyond it is refused.
+        grid: (start, end, steps) of the steps, evenly spaced, numbers in the units of time of the data; of dates those
+            of the layer, days since 1970 unless it says another. **It must cover the times of forecasts too**: a time
+            beyond it is refused, or fails where a layer finds it out on its way.
         relative: whether noise is in proportion to the state.
         path: the increments of each state, `(steps, …)`, random leaves Normal(0, 1) unless given.
 
@@ -95,6 +96,17 @@ class ProcessNoise(AbstractLinear):
         if began is not None and np.min(began) < begin - slack:
             raise DataError(f"the model starts at {np.min(began):g}, before the grid of the process noise at {begin:g}")
 
+    def covers(self, start: Any, end: Any) -> Bool[Array, ""]:
+        """Whether all of a solve lies on the grid, where that is known while it runs only.
+
+        Args:
+            start: the time at which the solve begins.
+            end: its last time.
+        """
+        begin, last, steps = self.grid
+        slack = ROUNDING * (last - begin) / steps
+        return (start >= begin - slack) & (end <= last + slack)
+
     @property
     def edges(self) -> Float[Array, " edge"]:
         """Where a step ends and the next one begins."""
@@ -110,7 +122,8 @@ class ProcessNoise(AbstractLinear):
         """
         begin, end, steps = self.grid
         h = (end - begin) / steps
-        now = jnp.clip(jnp.floor((t - begin) / h).astype(int), 0, steps - 1)
+        # By the very edges at which the solver starts anew: a quotient may round to the other side of one.
+        now = jnp.searchsorted(self.edges, t, side="right")
         kicks = {name: scale * jnp.asarray(self.path[name])[now] / math.sqrt(h) for name, scale in self.scale.items()}
         return {name: kick * y[name] if self.relative else kick for name, kick in kicks.items()}
 

@@ -570,7 +570,7 @@ MUTANTS = (
         ("tests/test_linearised.py::TestFrames::test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters",),
     ),
     Mutant(
-        "features divided by their scales twice", "bayes_dasl/adaptive/bases/hilbert.py",
+        "a process without its amplitude", "bayes_dasl/adaptive/bases/hilbert.py",
         "return self.scales * self.unscaled(x)",
         "return self.unscaled(x)",
         ("tests/test_basis.py",),

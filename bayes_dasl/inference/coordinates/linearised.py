@@ -122,6 +122,8 @@ class Linearisation:
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """What stands for minus the Hessian in a frame that suits: 1 for all but the hyperparameters."""
         precision, hyper = np.eye(self.dimension), list(self.hyper)
+        if not hyper:
+            return precision
         of_hyper = falls(optimiser.gradients, xi, np.eye(self.dimension)[hyper])[:, hyper]
         precision[np.ix_(hyper, hyper)] = (of_hyper + of_hyper.T) / 2
         return precision
@@ -249,7 +251,9 @@ class Linearisation:
             else:
                 location, scale = noise.link(value), noise.spread(frame.centre[name], frame.variances.get(name))
             linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
-            found.append(jnp.ravel(jnp.where(seen, (linked - location) / scale, 0.0)))
+            # A datum without spread, as none of no trials, tells nothing here.
+            told = seen & (scale > 0) & jnp.isfinite(scale)
+            found.append(jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0)))
         return jnp.concatenate(found)
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
@@ -266,6 +270,11 @@ class Linearisation:
         return jnp.where(frame.on, there, v), jnp.where(frame.on, volume, 0.0)
 
 
+def has_linear(problem: Problem) -> bool:
+    """Whether a part of the model is linear in weights of its own."""
+    return bool(linear_parts(problem.model.layer))
+
+
 def linearisation_of(problem: Problem) -> Linearisation | None:
     """What makes frames for the unknown functions of a problem; none where none is linear in normal weights."""
     model = problem.model
@@ -277,7 +286,14 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     inside = lambda leaf: any(p.startswith(place) for place in places for p in (leaf.path, *leaf.places))  # noqa: E731
     found = tuple(path for path, leaf in leaves.items() if is_normal(leaf) and inside(leaf))
     dear = problem.data * problem.dimension**2 > _DEAREST
-    return Linearisation(problem, found) if found and not dear else None
+    if not found or dear:
+        return None
+    try:
+        maker = Linearisation(problem, found)
+        jax.eval_shape(jax.grad(lambda xi: maker.like.position(xi)[1]), jnp.zeros(problem.dimension))
+    except Exception:  # whatever JAX, or a rule of the user, may raise: equations may have derivatives one way only
+        return None
+    return maker
 
 
 def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:

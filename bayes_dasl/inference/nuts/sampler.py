@@ -15,7 +15,7 @@ from ...errors import ModelError, ReadError
 from ..coordinates.centring import centring_of, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
 from ..coordinates.framed_start import LocalFrames, climbs_again, framed_start
-from ..coordinates.linearised import Linearisation, linearisation_of
+from ..coordinates.linearised import Linearisation, has_linear, linearisation_of
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
 from ..gradient import STRATEGIES, choose, differentiated
@@ -78,10 +78,10 @@ class NUTS(AbstractEngine):
             such as `bd.DeepEnsemble(members=4)`, is run first: each chain begins at one of its draws, some at the same
             where it has fewer.
         climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
-            where a solve is dear and the posterior has one mode. Of a population a quarter of them, at least one, goes
-            on for as long again.
-        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with any other start than
-            "modes", and in numbers in units of what their priors depend on.
+            where a solve is dear and the posterior has one mode. Of a population, and of unknown functions, a quarter
+            of them, at least one, goes on for as long again.
+        coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a network and any other
+            start than "modes", and in numbers in units of what their priors depend on.
 
     Source: Hoffman & Gelman (2014); Betancourt (2017); Seyboldt, Carlson & Carpenter (2026); kernel from BlackJAX;
     Sommer et al. (2024) for chains from an ensemble.
@@ -123,7 +123,8 @@ class NUTS(AbstractEngine):
         least, most = (2**DEEPEST - 1,) * 2 if networks_inside(problem) else _LEAPFROGS
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
-        again = climbs_again(self.climbs) if has_dependent(problem) and self.coordinates != "plain" else 0
+        framed = has_dependent(problem) or has_linear(problem)
+        again = climbs_again(self.climbs) if framed and self.coordinates != "plain" else 0
         before = CLIMB_STEPS * (self.climbs + again) / self.batch
         return Cost(
             before + (begun.least if begun else 0) + draws * min(least, deepest),
