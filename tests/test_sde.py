@@ -416,7 +416,7 @@ class TestRefusals:
             ({"diffusion": {}}, "the diffusion names no state"),
             ({"initial": {}}, "names every state"),
             ({"initial": {"x": np.ones(2)}}, r"initial\['x'\] must be a number"),
-            ({"grid": (0.0, 1.0)}, r"grid must be \(start, end, steps\)"),
+            ({"grid": (0.0, 1.0)}, r"grid must be numbers \(start, end, steps\)"),
             ({"grid": (1.0, 1.0, 4)}, "with start < end"),
             ({"grid": (0.0, np.inf, 4)}, "with start < end"),
             ({"grid": (0.0, 1.0, 0)}, "at least one step"),
