@@ -26,6 +26,12 @@ def dotted(path: Path) -> str:
     return ".".join(key_name(key) for key in path)
 
 
+def parts_inside(tree: Any, wanted: Callable[[Any], bool]) -> list[tuple[str, Any]]:
+    """The parts inside a tree that are wanted, with their dotted paths; not what is inside of these."""
+    found = jtu.tree_flatten_with_path(tree, is_leaf=wanted)[0]
+    return [(dotted(path), node) for path, node in found if wanted(node)]
+
+
 def below(path: str, name: str) -> str:
     """The dotted path of what has a name inside of what has a path; either may be empty."""
     return f"{path}.{name}" if path and name else path or name

@@ -29,6 +29,8 @@ _CLOSE = 3.0  # standard deviations
 _HESSIAN_STEP = 1e-4
 _SHAKES = 9
 _TRIES = 16
+_POSITIONS = 32
+"""How many positions a reference is made of."""
 # How far below its mode a chain may begin, beyond what draws of a normal do: half the number of dimensions, and four
 # standard deviations of that.
 _DEEPEST_START = 10.0
@@ -270,6 +272,11 @@ def or_lowest(log_density: np.ndarray) -> np.ndarray:
 def evenly(draws: np.ndarray, number: int) -> np.ndarray:
     """So many of the draws, evenly spaced; some of them twice if there are fewer."""
     return draws[np.linspace(0, len(draws) - 1, number).astype(int)]
+
+
+def chosen_for_reference(positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "chosen dimension"]:
+    """The positions, of several, that a reference is made of."""
+    return evenly(positions, _POSITIONS if len(positions) > 1 else 1)
 
 
 def _modes(

@@ -208,11 +208,14 @@ class _Split:
         whole = mean[self._ok]
         spread = whole.var(axis=0)
         for group in self.leaves:
-            columns = self._basis(group, self._ok)
-            one = self._chains == 1
-            least = explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
-            scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
-            found[group], found[f"{group}_least"] = np.full(len(epistemic), np.nan), least * scale
+            found[group] = np.full(len(epistemic), np.nan)
+            if group in GROUPS:
+                columns, one = self._basis(group, self._ok), self._chains == 1
+                least = (
+                    explained_by(columns, whole) if one else explained_elsewhere(columns, whole, self._half[self._ok])
+                )
+                scale = np.divide(epistemic, spread, out=np.ones_like(spread), where=spread > 0)
+                found[f"{group}_least"] = least * scale
             if group in self._pairs:
                 of_group, some = self._pairs[group]
                 index = of_group["exchange"].values[some]

@@ -3,10 +3,9 @@
 from abc import abstractmethod
 from typing import Any, ClassVar
 
-import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
-from .._jax.tree import dotted
+from .._jax.tree import parts_inside
 from ..random import Module
 
 
@@ -34,8 +33,7 @@ class AbstractLinear(Module):
 
 def linear_parts(tree: Any) -> list[tuple[str, AbstractLinear]]:
     """The parts inside a tree that are linear in weights, with their dotted paths."""
-    found = jtu.tree_flatten_with_path(tree, is_leaf=is_linear)[0]
-    return [(dotted(path), node) for path, node in found if is_linear(node)]
+    return parts_inside(tree, is_linear)
 
 
 def is_linear(node: Any) -> bool:

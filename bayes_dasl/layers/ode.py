@@ -288,6 +288,7 @@ class ODE(AbstractTrajectory):
         if isinstance(self.doses, Doses):
             return self._scheduled(inputs).solve(inputs, initial)
         end = inputs.times[-1]
+        covered = True if self.process_noise is None else self.process_noise.covers(inputs.start, end)
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
             forced, span = self._forced(inputs), (inputs.times, inputs.start)
@@ -296,9 +297,7 @@ class ODE(AbstractTrajectory):
             solution = self._solved(inputs, inputs.start, initial, diffrax.SaveAt(ts=inputs.times), None)
             found, ok = solution.ys, solution.result == diffrax.RESULTS.successful
             steps = jnp.asarray(solution.stats["num_steps"])
-        ok = ok & finite(found)
-        if self.process_noise is not None:
-            ok = ok & self.process_noise.covers(inputs.start, end)
+        ok = ok & finite(found) & covered
         if isinstance(self.doses, Schedule):
             ok = ok & self.doses.ok
         if self.algebraic:
@@ -316,8 +315,6 @@ class ODE(AbstractTrajectory):
 
     def _solved(self, inputs: Inputs, start: Any, initial: dict[str, Any], saved: diffrax.SaveAt, event: Any) -> Any:
         """One solve to the last of the times."""
-        if self.process_noise is not None:
-            self.process_noise.refuse_beyond(inputs.times, inputs.start)
         kinks, breaks = self._discontinuities(inputs)
         controller: Any = RetryingController(diffrax.PIDController(rtol=self.rtol, atol=self.atol))
         if kinks is not None or breaks is not None:

@@ -80,32 +80,30 @@ class ProcessNoise(AbstractLinear):
             if shapes[name]:
                 raise ModelError(f"process noise is for states that are numbers: '{name}' has the shape {shapes[name]}")
 
-    def refuse_beyond(self, times: Any, start: Any) -> None:
-        """Refuse times that the grid does not cover, where they are known.
-
-        Args:
-            times: those that are asked for.
-            start: that of the solve.
-        """
-        when, began = known(times), known(start)
-        begin, end, steps = self.grid
-        slack = ROUNDING * (end - begin) / steps
-        if when is not None and when[-1] > end + slack:
-            raise DataError(f"time {when[-1]:g} lies beyond the grid of the process noise, which ends at {end:g}: "
-                            "build it with a grid that covers data and forecasts")  # fmt: skip
-        if began is not None and np.min(began) < begin - slack:
-            raise DataError(f"the model starts at {np.min(began):g}, before the grid of the process noise at {begin:g}")
-
     def covers(self, start: Any, end: Any) -> Bool[Array, ""]:
-        """Whether all of a solve lies on the grid, where that is known while it runs only.
+        """Whether all of a solve lies on the grid; where that is known before it runs, it is refused instead.
 
         Args:
             start: the time at which the solve begins.
             end: its last time.
+
+        Raises: DataError.
         """
-        begin, last, steps = self.grid
-        slack = ROUNDING * (last - begin) / steps
-        return (start >= begin - slack) & (end <= last + slack)
+        first, last, _ = self.grid
+        slack = ROUNDING * self.step
+        until, since = known(end), known(start)
+        if until is not None and until > last + slack:
+            raise DataError(f"time {until:g} lies beyond the grid of the process noise, which ends at {last:g}: "
+                            "build it with a grid that covers data and forecasts")  # fmt: skip
+        if since is not None and np.min(since) < first - slack:
+            raise DataError(f"the model starts at {np.min(since):g}, before the grid of the process noise at {first:g}")
+        return (start >= first - slack) & (end <= last + slack)
+
+    @property
+    def step(self) -> float:
+        """How long a step of the grid is."""
+        start, end, steps = self.grid
+        return (end - start) / steps
 
     @property
     def edges(self) -> Float[Array, " edge"]:
@@ -120,11 +118,10 @@ class ProcessNoise(AbstractLinear):
             t: the time.
             y: the states, by name.
         """
-        begin, end, steps = self.grid
-        h = (end - begin) / steps
         # By the very edges at which the solver starts anew: a quotient may round to the other side of one.
         now = jnp.searchsorted(self.edges, t, side="right")
-        kicks = {name: scale * jnp.asarray(self.path[name])[now] / math.sqrt(h) for name, scale in self.scale.items()}
+        root = math.sqrt(self.step)
+        kicks = {name: scale * jnp.asarray(self.path[name])[now] / root for name, scale in self.scale.items()}
         return {name: kick * y[name] if self.relative else kick for name, kick in kicks.items()}
 
     @property

@@ -13,7 +13,7 @@ import jax.tree_util as jtu
 from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
-from .._jax.tree import FrozenDict, dotted
+from .._jax.tree import FrozenDict, dotted, parts_inside
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
 from .weights import AbstractWeights, WeightPrior, fan_in
@@ -174,13 +174,12 @@ class Network(Module):
 def linear_layers(tree: Any) -> list[str]:
     """The dotted paths of the linear layers inside a tree, in their order."""
     is_linear = lambda node: isinstance(node, eqx.nn.Linear)  # noqa: E731
-    return [dotted(p) for p, node in jtu.tree_flatten_with_path(tree, is_leaf=is_linear)[0] if is_linear(node)]
+    return [path for path, _ in parts_inside(tree, is_linear)]
 
 
 def networks(tree: Any) -> list[tuple[str, Network]]:
     """The networks inside a tree, with their dotted paths."""
-    found = jtu.tree_flatten_with_path(tree, is_leaf=lambda node: isinstance(node, Network))[0]
-    return [(dotted(path), node) for path, node in found if isinstance(node, Network)]
+    return parts_inside(tree, lambda node: isinstance(node, Network))
 
 
 def _pointwise(module: Any, features: Float[Array, "... inputs"]) -> Float[Array, "... outputs"]:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import jax.tree_util as jtu
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
@@ -16,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from .._jax.keys import as_key
-from .._jax.tree import dotted, short_names
+from .._jax.tree import parts_inside, short_names
 from .._statistics.convergence import thinned
 from ..errors import MismatchError, ModelError
 from ..model import Model
@@ -132,7 +131,7 @@ def _finite(values: np.ndarray) -> np.ndarray:
 def _functions(model: Model) -> dict[str, Any]:
     """The unknown functions inside a model, by their dotted paths."""
     is_one = lambda node: hasattr(node, "drawn_over")  # noqa: E731
-    return {dotted(p): node for p, node in jtu.tree_flatten_with_path(model, is_leaf=is_one)[0] if is_one(node)}
+    return dict(parts_inside(model, is_one))
 
 
 def _only(model: Model, name: str | None) -> tuple[str, Any]:

@@ -138,7 +138,8 @@ def forecast(
     pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
-    index, kept = exchangeable(model, draws) if drives is None else np.zeros(0, int), parts_of(model)
+    kept = parts_of(model)
+    index = exchangeable(model, draws) if drives is None else np.zeros(0, int)
     others = {"exchanged_mean": _exchanged_group(post, data, pusher, index, kept)} if index.size else {}
     attributes = {
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),

@@ -1,6 +1,6 @@
 """Coordinates in which chains and members move: the posterior's own, or others that are made to suit it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import equinox as eqx
@@ -58,6 +58,17 @@ class FrameMaker(Protocol):
     ) -> Arrays: ...
 
     def restored(self, arrays: Arrays) -> Frame: ...
+
+
+def arrays_of(frame: Any) -> Arrays:
+    """A frame as arrays that a journal can keep."""
+    return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(jax.tree.leaves(frame))}
+
+
+def frame_of(arrays: Mapping[str, Any], like: Any) -> Any:
+    """The frame of such arrays, of the kind of another one."""
+    structure = jax.tree.structure(like)
+    return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
 
 
 def moved(log_density: Callable[[Array], Array], frame: Frame, xi: Float[Array, " dimension"]) -> Float[Array, ""]:

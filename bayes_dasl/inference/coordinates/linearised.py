@@ -19,11 +19,11 @@ from ...networks.network import networks
 from ...random import paths, realise
 from ..problem import Problem
 from ..sites import constrained
-from ..starts import Optimiser, falls
+from ..starts import Optimiser, chosen_for_reference, falls
 from .conditional import is_normal
+from .frame import arrays_of, frame_of
 
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
-_POSITIONS = 32  # of which a reference is the mean
 _BATCH = 16
 _MISMATCH = "mismatch "
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
@@ -98,17 +98,14 @@ class Linearisation:
         self._moving = self._hung_on(draws)
         self.direct = self._others[self._moving]
         self.hyper = self._others[~self._moving]
-        described = jax.eval_shape(self._around, draws[0], self._middle(draws[:1])[1])
-        blank = self._frame(False, *jax.tree.map(jnp.zeros_like, (*self._middle(draws[:1]), *described)))
-        self.like = blank
-        self.way = traced(self._way, blank, jnp.zeros(self.dimension), jnp.asarray(False))
+        middle = self._middle(draws[:1])
+        self.like = self._frame(False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle))))
+        self.way = traced(self._way, self.like, jnp.zeros(self.dimension), jnp.asarray(False))
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions; see `restored`."""
-        number = _POSITIONS if len(positions) > 1 else 1
-        middle = self._middle(positions[np.linspace(0, len(positions) - 1, number).astype(int)])
-        leaves = jax.tree.leaves(self._frame(True, *middle, *self._slopes(*middle)))
-        return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        middle = self._middle(chosen_for_reference(positions))
+        return arrays_of(self._frame(True, *middle, *self._slopes(*middle)))
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around a position."""
@@ -116,8 +113,7 @@ class Linearisation:
 
     def restored(self, arrays: Mapping[str, Any]) -> Linearised:
         """The frame of such arrays."""
-        structure = jax.tree.structure(self.like)
-        return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
+        return frame_of(arrays, self.like)
 
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray:
         """What stands for minus the Hessian in a frame that suits: 1 for all but the hyperparameters."""

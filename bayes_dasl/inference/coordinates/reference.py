@@ -19,16 +19,14 @@ from ...layers.layer import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem
-from ..starts import Optimiser, evenly, no_start, or_lowest
+from ..starts import Optimiser, chosen_for_reference, evenly, no_start, or_lowest
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
-from .frame import positions
+from .frame import arrays_of, frame_of, positions
 from .gradient_matching import Matching
 
 COORDINATES = ("auto", "plain")
 """In what an engine may be asked to move: conditional coordinates where there are any, or the plain ones."""
 
-POSITIONS = 32
-"""How many positions a reference is made of."""
 _FEWEST, _MOST = 31, 121  # times of a grid
 _BATCH = 64
 # Numbers in the derivatives of the states by the rates of an AbstractTrajectory, at most.
@@ -101,10 +99,7 @@ class References:
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions, evenly chosen; see `restored`."""
-        number = POSITIONS if len(positions) > 1 else 1
-        chosen = positions[np.linspace(0, len(positions) - 1, number).astype(int)]
-        leaves = jax.tree.leaves(self._program(jnp.asarray(chosen)))
-        return {f"leaf {i}": np.asarray(leaf) for i, leaf in enumerate(leaves)}
+        return arrays_of(self._program(jnp.asarray(chosen_for_reference(positions))))
 
     def widths(self, prior: Float[np.ndarray, " dimension"]) -> Float[np.ndarray, " dimension"]:
         """By how much a coordinate varies: as under the prior, or by one where frames make it a unit normal."""
@@ -127,8 +122,7 @@ class References:
 
     def restored(self, arrays: Mapping[str, Any]) -> Conditional:
         """The frame of such arrays."""
-        structure = jax.tree.structure(self.like)
-        return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
+        return frame_of(arrays, self.like)
 
     @functools.cached_property
     def like(self) -> Conditional:

@@ -164,22 +164,22 @@ class NUTS(AbstractEngine):
         )
         judged, science = problem.of_groups("science", "latent"), problem.of_groups("science")
         references = references_of(problem) if self._conditional else None
-        centring = None
+        local = None
         if self.coordinates != "plain" and not references:
-            centring = centring_of(problem) or linearisation_of(problem)
+            local = centring_of(problem) or linearisation_of(problem)
         depth = min(self.max_tree_depth, DEEPEST) if references else self.max_tree_depth
         kernel = Kernel(log_density, self.target_acceptance, depth, _CAUTIOUS if references else 0.0)
         chains = Chains(
             kernel,
             self.chains,
             laplace_metric(np.eye(problem.dimension), judged, science),
-            (references or centring).like if references or centring else Plain(),  # pyright: ignore
+            (references or local).like if references or local else Plain(),  # pyright: ignore
             problem.dimension,
             key=key_chains,
         )
         try:
-            dependent = centring.dependent if centring else ()
-            optimiser = Optimiser(value_and_gradient, self.climbs, centring and centring.like, dependent)
+            dependent = local.dependent if local else ()
+            optimiser = Optimiser(value_and_gradient, self.climbs, local and local.like, dependent)
             climb = (
                 Pathfinder(log_density, key=key_paths).optimise if self.start == "pathfinder" else optimiser.optimise
             )
@@ -188,15 +188,15 @@ class NUTS(AbstractEngine):
                 near = found.positions.reshape(-1, problem.dimension)
             begun = journal.step(
                 "start",
-                lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references or centring),
+                lambda: self._begin(problem, optimiser, climb, near, key_find, key_place, references or local),
             )
             state = first_state(*(begun[name] for name in ("position", "lp", "gradient")))
-            frame: Frame = centring.restored(begun) if centring else Plain()
+            frame: Frame = local.restored(begun) if local else Plain()
             if references:
                 frame = references.restored(journal.step("frame", lambda: references.frame(begun["reached"])))
                 state |= into_frame(frame, state)
-            evaluate = optimiser.evaluate_in if isinstance(centring, Linearisation) else None
-            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or centring, evaluate)
+            evaluate = optimiser.evaluate_in if isinstance(local, Linearisation) else None
+            warm_up = WarmUp(self.warmup, chains, journal, bar, judged, references or local, evaluate)
             warm = warm_up.run(state, laplace_metric(begun["start_precision"], judged, science), frame)
             trace, interrupted = self._sample(chains, warm, journal, bar)
         finally:
@@ -208,7 +208,7 @@ class NUTS(AbstractEngine):
             "start_steps": int(begun["steps"]),
             "start_time_s": float(begun["seconds"]),
             "gradient": strategy,
-            "sampled_in": f"{(references or centring or Plain()).kind} coordinates",
+            "sampled_in": f"{(references or local or Plain()).kind} coordinates",
             "devices": chains.devices,
             "warmup_draws": warm.draws,
             "warmup_settled": int(warm.settled),
