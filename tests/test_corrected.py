@@ -123,3 +123,13 @@ def test_a_rate_that_is_nothing_is_refused(swing):
 def test_units_of_outputs_must_be_positive():
     with pytest.raises(ModelError, match="unit of the network output 'a' must be a positive number, not 0"):
         bd.Network.mlp(("x",), {"a": 0})
+
+
+def test_states_that_nobody_observes_are_those_of_a_solve(swing):
+    layer = bd.ODE(Spring(bd.between(3.0, 5.0)), {"x": 1.0, "v": 0.0}, lambda t, y, u: {"x": y["x"]})
+    hybrid = bd.corrected(layer, swing[["x"]], "v", inputs=("x", "v"))
+    assert type(hybrid) is bd.ODE
+    seen = bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v", inputs=("x", "v")).closure
+    closure = hybrid.vector_field.closure
+    assert closure.units[0] == pytest.approx(seen.units[0], rel=0.05)
+    assert closure.inputs["v"][1] == pytest.approx(seen.inputs["v"][1], rel=0.05)

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +12,10 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
-from ..data.datasets import checked_times, index_of, standardise
+from ..data.datasets import checked_times, index_of, inputs as layer_inputs, standardise
 from ..errors import DataError, ModelError
-from ..layers.layer import check_function
+from ..layers import AbstractTrajectory
+from ..layers.layer import check_function, start_of
 from ..networks import Network
 from ..priors import draw_prior
 from ..random import VectorField, realise
@@ -25,7 +27,7 @@ _SELDOM = 2.7
 
 
 def corrected(
-    science: VectorField,
+    science: VectorField | AbstractTrajectory,
     data: xr.Dataset,
     *outputs: str,
     inputs: tuple[str, ...] = (),
@@ -33,7 +35,7 @@ def corrected(
     share: float = 0.1,
     width: int = 4,
     depth: int = 1,
-) -> Residual:
+) -> Residual | AbstractTrajectory:
     r"""A vector field with a small correction that is not there unless data ask for it.
 
     $s(t, y, u) + a\,r \odot \mathrm{net}(y)$
@@ -45,7 +47,8 @@ def corrected(
     It is a `Residual` with a `Network`, in which anything may be changed, as by `eqx.tree_at`.
 
     Args:
-        science: the vector field `(t, y, u)`, with priors.
+        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is returned with the correction in
+            it: states that the data lack are then those of its own solve where each unknown has its prior median.
         data: the training data, with every state and forcing that the science reads; rows with gaps are left out, and
             the index counts as `t`.
         outputs: the states whose rates are corrected.
@@ -60,6 +63,10 @@ def corrected(
     the prior, or a share that is not positive; DataError if the data lack something that is read, or a whole row, or if
     a state that is corrected `relative` to itself is zero in them.
     """
+    if isinstance(science, AbstractTrajectory):
+        options: Any = {"inputs": inputs, "relative": relative, "share": share, "width": width, "depth": depth}
+        field = corrected(science.vector_field, _with_states(science, data), *outputs, **options)
+        return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
     if not outputs:
         raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
@@ -77,6 +84,23 @@ def corrected(
         fades=True,
     )
     return Residual(science, network, relative)
+
+
+def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
+    """The data with the states that they lack, of a solve where each unknown has its prior median.
+
+    Raises: ModelError if the solver does not get through it.
+    """
+    drawn = draw_prior(layer, _DRAWS, key=as_key(0))
+    middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
+    given = layer_inputs(
+        data, start=start_of(layer), forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
+    )
+    states, ok, _ = middle.solve(given, {name: jnp.asarray(v, float) for name, v in middle.initial.items()})
+    if not bool(ok):
+        raise ModelError("the solver does not get through the prior medians: give data that hold all states")
+    lacking = {name: (layer.index, np.asarray(v)) for name, v in states.items() if name not in data and v.ndim == 1}
+    return data.assign(lacking)
 
 
 def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool) -> dict[str, float]:
