@@ -130,8 +130,8 @@ def _said(title: str, ratios: np.ndarray, covers: np.ndarray) -> str:
     held_by = (covers >= _HELD[0]) & (covers <= _HELD[1])
     return (
         f"Where the science is {title}, the CRPS of the mixture is {what} of that of the science in {good.sum()} of "
-        f"{good.size} series (geometric mean {_mean(list(ratios)):.2f}, most {ratios.max():.2f}), and its 90 % intervals "
-        f"hold 85 to 95 % in {held_by.sum()}."
+        f"{good.size} series (geometric mean {_mean(list(ratios)):.2f}, most {ratios.max():.2f}), and its 90 % "
+        f"intervals hold 85 to 95 % in {held_by.sum()}."
     )
 
 

@@ -29,8 +29,8 @@ OURS = "chosen"
 @cache
 def code(name: str, method: str) -> str:
     """The fingerprint of what makes the forecasts of a method, and of the files that say what the series are."""
-    said = "\n".join(meaning(Path(str(sys.modules[m].__file__)).read_text("utf-8")) for m in (series.__name__, __name__))
-    said += meaning(Path(str(case.__file__)).read_text("utf-8"))
+    files = [Path(str(sys.modules[m].__file__)) for m in (series.__name__, __name__, case.__name__)]
+    said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
     posed = SERIES[name](0)
     verbs: tuple[Any, ...] = (bd.forecast, bd.score)
     if method == OURS:
@@ -115,7 +115,7 @@ def diffhybrid(posed: Series, seed: int) -> dict[str, Any]:
 
 
 def process(posed: Series, seed: int) -> dict[str, Any]:
-    """A Gaussian process over time for each observable, which knows no science; of logarithms where noise is relative."""
+    """A Gaussian process over time for each observable, without science; of logarithms where noise is relative."""
     times = posed.data["time"].values
     begin, end = float(times[0]), float(times[-1])
     names = list(posed.noise) if isinstance(posed.noise, dict) else [str(n) for n in posed.layer.outputs]
