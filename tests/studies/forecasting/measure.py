@@ -21,7 +21,7 @@ from . import series
 from .series import RIGHT, WRONG, Series
 
 ENGINE = bd.NUTS(draws=500)
-ORIGINS = 3
+ORIGINS = 2
 SERIES = {**RIGHT, **WRONG}
 OURS = "chosen"
 
