@@ -127,6 +127,7 @@ from .revision import (
     check_solver as check_solver,
     leave_future_out as leave_future_out,
     mixture as mixture,
+    recalibrate as recalibrate,
     stack as stack,
     tightened as tightened,
     update as update,

@@ -175,10 +175,29 @@ def test_origins_lie_evenly_over_the_last_third():
     assert found["origin"].attrs["units"] == "day"
 
 
+def test_errors_that_recalibration_learns_from_are_those_in_closed_form(run):
+    """Of quantiles of draws of level p, whose standard error is that of p over the density there."""
+    kind, data, _, found = run
+    times, y = data["time"].values, data["y"].values
+    for number, origin in enumerate(ORIGINS):
+        mean, cov = ahead(times, y, origin, kind)
+        z = (y[rows(y, origin)[1]] - mean) / np.sqrt(np.diag(cov))
+        at = found["held_out"].to_dataset().isel(origin=number, observable=0, member=0, value=0)
+        edge, error = norm.ppf(0.95), 4 / np.sqrt(float(found["effective_draws"].fillna(CHAINS * DRAWS)[number]))
+        atol = error * (1.25 + abs(z) * np.sqrt(0.05 * 0.95) / norm.pdf(edge)) / edge
+        assert (abs(at["error"] - z / edge) < atol).all()
+        np.testing.assert_allclose(at["pit"], norm.cdf(z), atol=error / 2)
+    fc = xr.DataTree.from_dict({"predictions": xr.Dataset({"y": (("chain", "draw", "time"), np.zeros((1, 2, 1)))})})
+    fc["predictions"].coords["time"] = [30.0]
+    fc.attrs = {"train_end": 29.0, "signature": found.attrs["signature"]}
+    with pytest.raises(DataError, match="known from 9 origins on, but 2 are held out"):
+        bd.recalibrate(fc, found)
+
+
 def test_a_result_is_saved_and_loaded(run, tmp_path):
     *_, found = run
     again = bd.load(bd.save(found, tmp_path / "future.nc"))
-    xr.testing.assert_identical(again.to_dataset(), found.to_dataset())
+    xr.testing.assert_identical(again, found)
 
 
 @pytest.mark.parametrize(

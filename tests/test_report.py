@@ -410,6 +410,17 @@ def test_a_rival_may_not_take_a_name_that_is_taken(study):
         report(study["post"], study["fc"], study["test"], rivals={"climatology": study["fc"]})
 
 
+def test_a_recalibrated_rival_is_drawn_and_never_passes_for_the_model(study, undrawn):
+    post, fc, test = study["post"], study["fc"], study["test"]
+    new = xr.DataTree.from_dict({"predictions": fc["predictions"].to_dataset().sel(time=test["time"])})
+    new.attrs = {"recalibrated": "recalibrated by a test", "train_end": 1912.0, "known_level": 0.92}
+    page = report(post, fc, test, rivals={"widened": new}).html
+    assert 'id="figure-recalibrated-widened-hare"' in page and "against widened" in page
+    assert "widened is recalibrated by a test: no posterior predictive" in page
+    with pytest.raises(MismatchError, match=r"recalibrated by a test.*model's own"):
+        report(post, new, test)
+
+
 def test_rivals_are_forecasts_by_name(study, unchecked):
     with pytest.raises(MismatchError, match="rivals must be a dict of forecasts by name, not list"):
         report(study["post"], study["fc"], study["test"], rivals=[study["fc"]])

@@ -43,7 +43,7 @@ def diagnose(
         post: what `fit` returned.
         fc: a forecast made from it, at the times of the data that were fitted and of those that were not.
         test: data that the fit has not seen; what was fitted is left out of it.
-        rivals: forecasts of other models by name.
+        rivals: forecasts of other models by name, recalibrated ones among them.
 
     Raises: MismatchError for what is no posterior or no forecast, or a forecast that was made from another posterior.
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
@@ -77,8 +77,10 @@ def _check_arguments(post: object, fc: object, rivals: object) -> None:
         raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
     if not isinstance(rivals, Mapping | None):
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
-    for forecast in (*([] if fc is None else [fc]), *(rivals or {}).values()):
-        check_forecast(forecast, "predictions", "conditional_mean", "conditional_variance")
+    if fc is not None:
+        check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
+    for rival in (rivals or {}).values():
+        check_forecast(rival, "predictions")
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:

@@ -38,6 +38,7 @@ class ScoreTable(pd.DataFrame):
         kinds = self.attrs.get("log_score", {})
         said = [f"log_score of {name}: {kind}" for name, kind in kinds.items() if kind != EXACT and name in self.index]
         failed, times = (int(self.attrs.get(name, 0)) for name in ("failed_draws", "times_left_out"))
+        said += [f"{self.attrs['recalibrated']}: no posterior predictive"] if "recalibrated" in self.attrs else []
         said += [f"left out: {failed} draws that are not finite"] if failed else []
         return said + ([f"left out: {times} times of the data that are not forecast"] if times else [])
 

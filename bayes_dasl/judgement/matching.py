@@ -21,6 +21,10 @@ type Span = tuple[Any, Any]
 """From when until when data were fitted, numbers or dates, as far as that is known."""
 
 
+RECALIBRATED = "recalibrated"
+"""The attribute of a forecast that says how it was recalibrated, in words."""
+
+
 def repeats(fc: xr.DataTree) -> int:
     """How many predictive draws a forecast has of each draw of the posterior."""
     drawn = fc["predictions"].sizes["draw"]
@@ -28,8 +32,13 @@ def repeats(fc: xr.DataTree) -> int:
 
 
 def check_forecast(fc: object, *groups: str) -> None:
-    """Raises: MismatchError for what is no forecast, which has these groups."""
+    """Raises: MismatchError for what is no forecast, which has these groups, or one that a recalibration has left."""
     for group in groups:
+        if isinstance(fc, xr.DataTree) and RECALIBRATED in fc.attrs and group not in fc.children:
+            raise MismatchError(
+                f"this forecast is {fc.attrs[RECALIBRATED]}, and has draws alone: what the group '{group}' tells is of "
+                "the model, so give the model's own forecast"
+            )
         if not isinstance(fc, xr.DataTree) or group not in fc.children:
             raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
 

@@ -12,9 +12,9 @@ from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .ensemble_scores import Part, ScoreTable, at_each, finite, scored, table_of
+from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, finite, scored, table_of
 from .log_score import exact_log_scores
-from .matching import in_units_of_forecast, repeats, shared
+from .matching import RECALIBRATED, check_forecast, in_units_of_forecast, repeats, shared
 
 
 def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
@@ -35,8 +35,11 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     to its bounds. For the other scores draws within its bounds count as equal to it, and those beyond a limit at which
     data are censored as at the limit.
 
+    Of a recalibrated forecast, which `attrs["recalibrated"]` and the printed table name, coverages of intervals beyond
+    those that it knows are NaN.
+
     Args:
-        fc: what `forecast` returned.
+        fc: what `forecast` returned, or `recalibrate`.
         data: a dataset with the observables, NaN where missing.
 
     Units: mse in squared units of the observable; rmse, mae, crps and interval_score_90 in its
@@ -52,7 +55,7 @@ def score(fc: xr.DataTree, data: xr.Dataset) -> ScoreTable:
     table.attrs["failed_draws"] = int(np.any(failed, axis=0).sum()) // repeats(fc)
     index = index_of(common)
     table.attrs["times_left_out"] = data.sizes[index] - common.sizes[index]
-    return table
+    return _as_far_as_known(table, fc)
 
 
 def score_each(fc: xr.DataTree, data: xr.Dataset) -> dict[str, xr.Dataset]:
@@ -89,8 +92,12 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
     Shapes: each observable has the dimensions of the data, over the times that the forecast and the data share.
     Raises: MismatchError as for `score`.
     """
-    data = in_units_of_forecast(fc, data)
-    predictions, _, common = shared(fc, data)
+    predictions, _, common = shared(fc, in_units_of_forecast(fc, data))
+    return transforms(predictions, common).assign_attrs(_label(fc))
+
+
+def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
+    """The PIT of what `shared` returns."""
     rng, ranks = np.random.default_rng(0), {}
     for name, variable in predictions.data_vars.items():
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
@@ -112,8 +119,10 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
     Args:
         tree: what `fit` returned, judged at the times of its data, or what `forecast` returned, judged at its own.
 
-    Raises: MismatchError if nothing was constrained.
+    Raises: MismatchError if nothing was constrained, or for a recalibrated forecast.
     """
+    if RECALIBRATED in tree.attrs:
+        check_forecast(tree, "mismatch")
     if "mismatch" not in tree.children:
         raise MismatchError("nothing was constrained: give laws to bd.Model(…, constraints={name: f(values, inputs)})")
     rows, failed = {}, 0
@@ -126,6 +135,18 @@ def consistency(tree: xr.DataTree) -> ScoreTable:
     table.attrs["failed_draws"] = failed
     table.index.name = "law"
     return table
+
+
+def _as_far_as_known(table: ScoreTable, fc: xr.DataTree) -> ScoreTable:
+    """Without the coverage of intervals of which a recalibrated forecast knows nothing, and labelled."""
+    unknown = [level for level in LEVELS if level / 100 > fc.attrs.get("known_level", 1.0) + 1e-9]
+    table[[f"coverage_{level}" for level in unknown]] = np.nan
+    table.attrs |= _label(fc)
+    return table
+
+
+def _label(fc: xr.DataTree) -> dict[str, str]:
+    return {RECALIBRATED: fc.attrs[RECALIBRATED]} if RECALIBRATED in fc.attrs else {}
 
 
 def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.Dataset) -> Iterator[Part]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..data.dates import are_dates, as_date
 from ..errors import MismatchError
-from ..judgement.matching import check_forecast
+from ..judgement.matching import RECALIBRATED, check_forecast
 
 BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"
@@ -61,6 +61,24 @@ def say_left_out(ax: Axes, draws: int) -> None:
     if draws:
         text = f"{draws} draws that are not finite are left out"
         ax.text(0.98, 0.03, text, transform=ax.transAxes, ha="right", fontsize=9, color=GREY)
+
+
+def say_above(fig: Figure, *texts: str) -> None:
+    """Put words above the legend of a figure, or above its panels where it has none."""
+    legend = next(iter(fig.legends), None)
+    before = fig.get_suptitle() if legend is None else legend.get_title().get_text()
+    words = "\n".join(filter(None, [before, *map(plain, texts)]))
+    if legend is None:
+        fig.suptitle(words, fontsize=9, color=GREY)
+    elif words:
+        legend.set_title(words)
+        legend.get_title().set(fontsize=9, color=GREY)
+        legend.set_alignment("left")
+
+
+def say_recalibrated(fig: Figure, *attributes: Mapping) -> None:
+    """That what is drawn is recalibrated, and how, by the attributes of forecasts, transforms or scores."""
+    say_above(fig, *(found[RECALIBRATED] for found in attributes if RECALIBRATED in found))
 
 
 def predictions_of(fc: xr.DataTree, observable: str) -> xr.DataArray:

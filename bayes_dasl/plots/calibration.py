@@ -24,6 +24,7 @@ from ._style import (
     band,
     percent,
     plain,
+    say_recalibrated,
     sorted_finite,
 )
 
@@ -56,6 +57,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
         ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="probability integral transform (PIT)")
         ax.set_ylabel("share of test values below")
         fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+        say_recalibrated(fig, pit.attrs)
     return fig
 
 
@@ -93,6 +95,7 @@ def plot_coverage(scores: pd.DataFrame) -> Figure:
         ax.set(xlabel="nominal coverage of the interval", ylabel="observed coverage")
         ax.yaxis.set_major_formatter(percent())
         fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+        say_recalibrated(fig, scores.attrs)
     return fig
 
 

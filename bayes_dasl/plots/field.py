@@ -26,6 +26,8 @@ from ._style import (
     plain,
     positions,
     predictions_of,
+    say_above,
+    say_recalibrated,
 )
 
 _TIMES = 4
@@ -76,7 +78,8 @@ def plot_field(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | Non
         else:
             fig = _at_times(maps, predictions, index, places, train_end)
         if left_out:
-            fig.suptitle(f"{left_out} draws that are not finite are left out", fontsize=9, color=GREY)
+            say_above(fig, f"{left_out} draws that are not finite are left out")
+        say_recalibrated(fig, fc.attrs)
         return fig
 
 

@@ -33,6 +33,7 @@ from ._style import (
     refuse_places,
     refuse_unknown,
     say_left_out,
+    say_recalibrated,
     time_axis,
 )
 
@@ -53,12 +54,13 @@ PARTS = {  # part of the variance: (colour, hatch)
 
 
 def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
-    """Draw the posterior predictive with 50 and 90 % bands, the data and the train/test boundary.
+    """Draw a forecast with 50 and 90 % bands, the data and the train/test boundary.
 
-    Draws whose solve failed are left out. Training data are filled, test data open.
+    Draws whose solve failed are left out. Training data are filled, test data open. A recalibrated forecast is labelled
+    as one, here and in other figures.
 
     Args:
-        fc: what `forecast` returned.
+        fc: what `forecast` returned, or `recalibrate`.
         train: the data of the fit, as a dataset; None where they are not to be drawn.
         test: the data that the fit has not seen, likewise.
         observable: its name; it must be a series of numbers, for a field see `plot_field`.
@@ -89,6 +91,7 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
         handles, labels = ax.get_legend_handles_labels()
         columns = 4 if len(labels) == 4 else 3
         fig.legend(handles, labels, loc="outside upper left", ncols=columns)
+        say_recalibrated(fig, fc.attrs)
     return fig
 
 

@@ -33,7 +33,9 @@ from ._style import (
     positions,
     predictions_of,
     rows_of,
+    say_above,
     say_left_out,
+    say_recalibrated,
     time_axis,
 )
 from .forecast import draw_bands, draw_observations, finite_draws
@@ -87,7 +89,8 @@ def plot_members(
         by_label = {label: handle for ax in axes for handle, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         fig.legend(by_label.values(), by_label.keys(), loc="outside upper left", ncols=5)
         if len(members) < len(held):
-            fig.suptitle(f"{len(members)} of {len(held)}, evenly chosen", fontsize=9, color=GREY)
+            say_above(fig, f"{len(members)} of {len(held)}, evenly chosen")
+        say_recalibrated(fig, fc.attrs)
     return fig
 
 
@@ -137,6 +140,7 @@ def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         fig.legend(loc="outside upper left", ncols=2)
+        say_recalibrated(fig, fc.attrs)
     return fig
 
 

@@ -11,8 +11,20 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ..judgement.matching import fitted_between, in_units_of_forecast
-from ._style import BLACK, LINES, SERIES, STYLE, WIDTH, axis_label, plain, positions, predictions_of, time_axis
+from ..judgement.matching import RECALIBRATED, fitted_between, in_units_of_forecast
+from ._style import (
+    BLACK,
+    LINES,
+    SERIES,
+    STYLE,
+    WIDTH,
+    axis_label,
+    plain,
+    positions,
+    predictions_of,
+    say_recalibrated,
+    time_axis,
+)
 from .forecast import draw_boundaries, draw_observations, finite_draws
 
 
@@ -49,4 +61,6 @@ def plot_scenarios(forecasts: Mapping[str, xr.DataTree], train: xr.Dataset | Non
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=3)
+        named = {name: fc.attrs for name, fc in forecasts.items() if RECALIBRATED in fc.attrs}
+        say_recalibrated(fig, *({RECALIBRATED: f"{name}: {a[RECALIBRATED]}"} for name, a in named.items()))
     return fig

@@ -145,6 +145,7 @@ def forecast(
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "key": printable(key),
         **_fitted_span(model, post, members),
+        "series": int(is_series(model, data)),
         "signature": post.attrs["signature"],
         "posterior_sha256": post.attrs.get("posterior_sha256", ""),
         **whose,
@@ -197,6 +198,11 @@ def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.Da
     check_belongs(model, post)
     data = _asked(model, post, at)
     return _driven(model, post, data), data[model.index]
+
+
+def is_series(model: Model, data: xr.Dataset) -> bool:
+    """Whether what comes later is the future of what came before, rather than rows in any order."""
+    return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])
 
 
 def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import matplotlib as mpl
@@ -14,7 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import plots
-from ..judgement.matching import Span
+from ..judgement.matching import RECALIBRATED, Span
 from ..plots.panels import beside, can_be_drawn, series_of_members
 from ._text import MISSING, count, listed, percent, slug
 
@@ -44,6 +44,24 @@ def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, 
             f"Forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
         )
         for name in names
+    ]
+
+
+def recalibrated_cards(
+    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]
+) -> list[Card]:
+    """Draw each observable of each of some forecasts that were recalibrated, and say how they were."""
+    return [
+        _card(
+            _forecast_figure(fc, name)(fc, train, test, name),
+            f"recalibrated-{slug(rival)}-{slug(name)}",
+            f"{name}, {rival}:",
+            f"{fc.attrs[RECALIBRATED]}. {_data_words(train, test, name)}",
+            f"Recalibrated forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
+        )
+        for rival, fc in forecasts.items()
+        for name in names
+        if name in fc["predictions"].data_vars
     ]
 
 

@@ -20,7 +20,7 @@ from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.ensemble_scores import lower_by
 from ..judgement.failures import usable_draws
-from ..judgement.matching import check_forecast, fitted_between, held_out, in_units_of_forecast
+from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import fitted_observables, with_what_is_censored
@@ -64,6 +64,7 @@ def render(
     test, all_fitted = _held_out(fc, train, test, observables)
     scored = None if test is None else _scored(fc, train, test, name, rivals, observables)
     units = _units(fc, observables)
+    recalibrated = {rival: found for rival, found in rivals.items() if RECALIBRATED in found.attrs}
     return _environment().get_template("template.html").render(
         title=title,
         name=name,
@@ -77,6 +78,8 @@ def render(
         skill=_skill(scored, units) if scored else "",
         facts=_facts(post, fc, summary, scored, units),
         forecast=_figures.forecast_cards(fc, with_what_is_censored(post), test, shown),
+        recalibrated=_figures.recalibrated_cards(recalibrated, with_what_is_censored(post), test, shown),
+        not_posterior=[f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()],
         fields=any(_figures.is_field(fc, name) for name in shown),
         curves=not all(_figures.is_field(fc, name) for name in shown),
         failed=_failed(fc),

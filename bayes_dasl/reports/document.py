@@ -57,7 +57,8 @@ def report(
             are left out of it.
         title: that of the page.
         name: that of the model, in tables and figures.
-        rivals: forecasts of other models by name, to be scored on the same data.
+        rivals: forecasts of other models by name, to be scored on the same data; recalibrated ones are drawn, too, and
+            labelled.
         derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes; what has too
             many dimensions for a figure is named.
 

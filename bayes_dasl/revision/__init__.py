@@ -1,6 +1,7 @@
 """Revision of a posterior: by new data, a finer solver, or weights of its chains; forecasts as data come in."""
 
 from .mixtures import mixture as mixture
+from .recalibration import recalibrate as recalibrate
 from .rolling_origins import leave_future_out as leave_future_out
 from .solver_check import check_solver as check_solver, tightened as tightened
 from .stacking import stack as stack

@@ -15,13 +15,14 @@ from .._jax.keys import as_key, printable
 from .._statistics.bridge import bridged, log_mean
 from .._statistics.importance import as_rows, largest_pareto_k, total_log_likelihood, weigh
 from ..data.datasets import checked_index, fingerprint, observations, place_of, units_of
-from ..data.dates import are_dates, told
+from ..data.dates import told
 from ..errors import DataError, Interrupted
 from ..inference import NUTS, AbstractEngine, fit
+from ..judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
 from ..judgement.scores import score_each
 from ..model import Model, check_data
-from ..prediction.forecasts import forecast
-from ..prediction.posterior import draws_of
+from ..prediction.forecasts import forecast, is_series
+from ..prediction.posterior import draws_of, signature
 from ..prediction.predictive import push
 from .updates import update
 
@@ -95,12 +96,13 @@ def leave_future_out(
         device: as for `fit`.
         key: a whole number or a JAX random key.
 
-    Returns: a tree, for `compare`, `save` and `load`, of one dataset. By `origin`, the last time that is known there:
+    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`. By `origin`, the last time that is known there:
     `log_density`, in nats, of `number` data, from all draws but `failed_draws`; `density_error`, its standard error if
     the draws were independent; `density_pareto_k`, and `bridged` (1 where it was); how the draws were made: `refitted`
     (1 where the model was fitted, as at the first), `update_pareto_k` and `effective_draws` of the weights. By
     `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by itself,
-    mean over replicates, places and members. `time` says when each lead is.
+    mean over replicates, places and members. `time` says when each lead is. The group `held_out` has the error of each
+    datum, by which `recalibrate` makes another forecast of this model as wide as its past ones should have been.
 
     Raises: DataError for rows that are no series, or origins and horizons that the data do not have; Interrupted if the
     user stopped a fit; as `fit`.
@@ -113,7 +115,7 @@ def leave_future_out(
     data = model.in_own_units(data)
     windows, index = windows_of(model, data, origins, horizon), model.index
     keys = jax.random.split(as_key(key), (len(windows), 2))
-    rows, known, fits, since, fitted = [], [], 0, 0, None
+    rows, errors, known, fits, since, fitted = [], [], [], 0, 0, None
     for window, (key_fit, key_forecast) in zip(windows, keys, strict=True):
         new = data.isel({index: slice(since, window.known)})
         if fitted is None:
@@ -129,6 +131,7 @@ def leave_future_out(
         fc = forecast(model, post, ahead, key=key_forecast)
         weights = {name: post.attrs.get(name, np.nan) for name in ("update_pareto_k", "effective_draws")}
         rows.append(xr.Dataset({"refitted": int(refitted), **weights}).merge(_by_lead(model, fc, ahead, window)))
+        errors.append(held_out_errors(fc, ahead, window.times))
         known.append(Known(window.known, draws_of(model, post), float(post["constant_data"].attrs["start"]), fits))
     joint = [_joint(model, data, at, window, known) for at, window in zip(known, windows, strict=True)]
     rows = [row.assign(density) for row, density in zip(rows, joint, strict=True)]
@@ -138,12 +141,13 @@ def leave_future_out(
         "horizon": len(windows[0].times),
         "index": model.index,
         "data_sha256": fingerprint(data[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})),
+        "signature": signature(model),
         "engine": repr(engine),
         "key": printable(key),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - began,
     }
-    return xr.DataTree(found)
+    return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins(errors)})
 
 
 def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None) -> list[Window]:
@@ -153,7 +157,7 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     """
     index = model.index
     values = checked_index(data, index)
-    if not model.layer.begins and index != "time" and not are_dates(values):
+    if not is_series(model, data):
         raise DataError(
             f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
