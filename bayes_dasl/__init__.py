@@ -124,6 +124,7 @@ from .random import (
 )
 from .reports import report as report
 from .revision import (
+    check_functions as check_functions,
     check_solver as check_solver,
     leave_future_out as leave_future_out,
     mixture as mixture,

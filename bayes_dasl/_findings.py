@@ -61,9 +61,11 @@ class Diagnosis:
 
     Args:
         findings: what was looked at, one after the other.
+        unseen: what was not looked at and could have been, as a sentence; nothing unless given.
     """
 
     findings: tuple[Finding, ...]
+    unseen: str = ""
 
     @property
     def level(self) -> Level:
@@ -90,7 +92,8 @@ class Diagnosis:
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
         failures = [f.message for f in self.findings if f.subject == FAILURES and not f.message.startswith("none")]
-        return f"{'; '.join([sampling, *failures])}. {self._of_the_model()}."
+        said = f"{'; '.join([sampling, *failures])}. {self._of_the_model()}."
+        return f"{said} {self.unseen}" if self.unseen else said
 
     def _of_the_model(self) -> str:
         if self.model is None:

@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._findings import SOLVER_ACCURACY
 from ._jax.keys import whole_number
 from ._runs.files import forget_unfinished, write_text
 from ._runs.folder import check_name, put_aside, read_note
@@ -32,7 +31,7 @@ from .prediction.derived import evaluate
 from .prediction.forecasts import Asked, forecast
 from .prediction.posterior import load, save
 from .reports.document import report
-from .revision.solver_check import check_solver, has_tolerances
+from .revision.after_fit import checks_after_fit
 
 _PLOTTED_TIMES = 100
 
@@ -216,8 +215,9 @@ class Run:
                     f"they are kept in {saved}"
                 )
             say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
-        if has_tolerances(model) and "solver_check" not in post.children:
-            self._save(self._with_solver_checked(name, post, say), path)
+        for group, (what, look) in checks_after_fit(model).items():
+            if group not in post.children:
+                self._save(post := self._checked(name, post, what, look, say), path)
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def _fit(self, name: str, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
@@ -239,13 +239,13 @@ class Run:
         except ReadError:  # `fit` will say what is wrong with it, if that matters
             return True
 
-    def _with_solver_checked(self, name: str, post: xr.DataTree, say: Say) -> xr.DataTree:
+    def _checked(self, name: str, post: xr.DataTree, what: str, look: Callable[..., Any], say: Say) -> xr.DataTree:
         try:
-            checked = check_solver(self.study.models[name], post)
+            checked = look(self.study.models[name], post)
         except Exception as error:  # the fit is worth more than its check
-            say(f"{name}: the solver could not be checked: {error}")
+            say(f"{name}: the {what} could not be checked: {error}")
             return post
-        for finding in (f for f in diagnose(checked).findings if f.subject == SOLVER_ACCURACY):
+        for finding in (f for f in diagnose(checked).findings if f not in diagnose(post).findings):
             say(f"{name}: {finding.subject}: {finding.message}")
         return checked
 

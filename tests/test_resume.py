@@ -438,14 +438,14 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     def broken(*_):
         raise MemoryError("too fine")
 
-    monkeypatch.setattr(study_module, "has_tolerances", lambda model: True)
-    monkeypatch.setattr(study_module, "check_solver", broken)
+    monkeypatch.setattr(study_module, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)})
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: the solver could not be checked: too fine"
     fitted = load(tmp_path / "posterior.nc")
     assert "solver_check" not in fitted.children
     found = xr.DataTree(xr.Dataset(attrs={"pareto_k": 0.0}))
-    monkeypatch.setattr(study_module, "check_solver", lambda model, post: post.assign({"solver_check": found}))
+    sound = lambda model, post: post.assign({"solver_check": found})  # noqa: E731
+    monkeypatch.setattr(study_module, "checks_after_fit", lambda model: {"solver_check": ("solver", sound)})
     monkeypatch.setattr(study_module, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check")))
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: already fitted, kept"

@@ -1,6 +1,7 @@
 """The groups of a posterior: what its draws and prior draws say of the data, and where they come from."""
 
 import datetime
+import json
 import platform
 from collections.abc import Mapping
 
@@ -9,6 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
 from ..data.dates import has_dates
 from ..model import Model
@@ -22,6 +24,7 @@ from ..prediction.posterior import (
     known_bounds,
     mismatch_group,
     plain_attributes,
+    shortest_lengths,
     signature,
     with_coordinates,
     with_log_factor,
@@ -129,4 +132,6 @@ def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
         "data_sha256": fingerprint(data[[*dict.fromkeys((*model.observables, *model.layer.forcings, *read))]]),
         "signature": signature(model),
         "bounds": known_bounds(model),
+        "shortest_lengths": shortest_lengths(model),
+        "unknown_functions": json.dumps(function_names(model.layer)),
     }

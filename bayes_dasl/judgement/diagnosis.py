@@ -13,7 +13,7 @@ from .adequacy import adequacy_findings, borne_out_by
 from .failures import failure_findings, finite_findings
 from .matching import check_forecast
 from .mixing import agreed, chain_findings, energy_findings, mixing_findings, quantities, variables
-from .posterior_findings import posterior_findings
+from .posterior_findings import posterior_findings, unseen_functions
 
 
 def diagnose(
@@ -54,7 +54,7 @@ def diagnose(
     fits = (*_what_if_findings(fc), *adequacy_findings(post, fc, test, rivals or {}))
     if not are_chains(post):
         failed = (*failure_findings(post, fc), *finite_findings(post, fc))
-        return Diagnosis((*said, *posterior_findings(post, agreed=True), *failed, *fits))
+        return Diagnosis((*said, *posterior_findings(post, agreed=True), *failed, *fits), unseen_functions(post))
     judged = quantities(post, fc)
     return Diagnosis(
         (
@@ -68,7 +68,8 @@ def diagnose(
             *failure_findings(post, fc),
             *finite_findings(post, fc),
             *fits,
-        )
+        ),
+        unseen_functions(post),
     )
 
 

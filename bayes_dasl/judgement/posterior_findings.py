@@ -1,4 +1,4 @@
-"""What the groups of a posterior say beside its draws: modes, accuracy of the solver, confounding, bounds, laws."""
+"""What a posterior says beside its draws: modes, accuracy of the solver, confounding, bounds, laws, functions."""
 
 import itertools
 import json
@@ -19,6 +19,7 @@ _CONFOUNDED, _SHARE = 0.7, 0.3
 _TENTH, _HIGHEST = 0.1, 2.55
 _FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds that are looked at, or two
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
+_SELDOM = 1e-3  # from which on of a thousand replicates none has as much
 _BROKEN = 2.0  # times what is tolerated
 _NAMED = 16  # more chains than these are not named one by one
 
@@ -33,6 +34,16 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     yield from _confounding(post)
     yield from _bounds(post)
     yield from _constraints(post)
+    yield from _functions(post)
+    yield from _lengths(post)
+
+
+def unseen_functions(post: xr.DataTree) -> str:
+    """That nobody has looked whether the unknown functions are fine enough, if so."""
+    names = json.loads(post.attrs.get("unknown_functions", "[]"))
+    if not names or "function_check" in post.children:
+        return ""
+    return f"Whether what is unknown of {', '.join(names)} is fine enough was not looked at: bd.check_functions does."
 
 
 def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
@@ -210,4 +221,51 @@ def _constraints(post: xr.DataTree) -> Iterator[Finding]:
             yield Finding(
                 "warning", f"constraint {name}", message,
                 "the data and the law disagree: look for what the law leaves out, or tolerate more",
+            )  # fmt: skip
+
+
+def _functions(post: xr.DataTree) -> Iterator[Finding]:
+    """Whether finer unknown functions take up what the residuals hold, where `bd.check_functions` has looked."""
+    if "function_check" not in post.children:
+        return
+    found = post["function_check"].to_dataset()
+    if not found.attrs["settled"]:
+        yield Finding(
+            "warning", "unknown functions",
+            "not judged: steps from the likeliest draw came to no best position, beside which to try finer ones",
+            "see what is said of the sampling: the draws may lie far from where the posterior is",
+            aspect="model",
+        )  # fmt: skip
+        return
+    coarse = found.isel(function=np.flatnonzero(found["coarse"].values))
+    for name in coarse["function"].values:
+        row = {key: v.item() for key, v in coarse.sel(function=name).data_vars.items()}
+        often = "none" if row["chance"] < _SELDOM else f"{row['chance']:.1%}"
+        near = "" if math.isnan(row["near"]) else f", most near {row['input']} = {row['near']:.3g}"
+        yield Finding(
+            "warning", f"unknown function {name}",
+            f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises the log evidence by "
+            f"{row['gain']:.3g}, of the data that the model draws itself {often} by as much",
+            f"let it be as fine as that, or finer; else the data hang on {row['input']} in another way too",
+            aspect="model",
+        )  # fmt: skip
+    if not coarse.sizes["function"]:
+        which = ", ".join(map(str, found["function"].values))
+        most = float(found["gain"].max())
+        message = f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
+        yield Finding("good", "unknown functions", message, aspect="model")
+
+
+def _lengths(post: xr.DataTree) -> Iterator[Finding]:
+    """Gaussian processes whose draws are shorter than what so many functions represent (Riutort-Mayol et al. 2023)."""
+    held = post["posterior"].to_dataset()
+    for name, (shortest, size) in json.loads(post.attrs.get("shortest_lengths", "{}")).items():
+        draws = held[name].values[np.isfinite(held[name].values)] if name in held else np.zeros(0)
+        if draws.size and (below := float(np.mean(draws < shortest))) > 0.5:
+            needed = math.ceil(size * shortest / np.quantile(draws, _TENTH))
+            yield Finding(
+                "warning", f"shortness of {name}",
+                f"{below:.0%} of the draws lie below {shortest:.3g}, the shortest that {size} functions represent",
+                f"give the process a size of {needed}, and a prior that allows such lengths",
+                aspect="model",
             )  # fmt: skip

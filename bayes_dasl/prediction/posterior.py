@@ -11,9 +11,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
-from .._jax.tree import short_names
+from .._jax.tree import parts_inside, short_names
 from .._runs.files import replacing
 from .._statistics.describe_distributions import chosen_bounds, describe_distribution
+from ..adaptive.bases import HilbertGP
 from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import refuse_mixed
@@ -54,6 +55,16 @@ def known_bounds(model: Model) -> str:
     short = names(model)
     found = {short[path]: chosen_bounds(leaf.distribution) for path, leaf in paths(model).items()}
     return json.dumps({name: sides for name, sides in found.items() if sides})
+
+
+def shortest_lengths(model: Model) -> str:
+    """The shortest length that each Gaussian process can have, and its size, by the name of its length: as text."""
+    short, found = names(model), {}
+    standing = {place: short[path] for path, leaf in paths(model).items() for place in leaf.places}
+    for path, process in parts_inside(model, lambda node: isinstance(node, HilbertGP)):
+        if (name := standing.get(f"{path}.length")) is not None:
+            found[name] = process.shortest_length, process.size
+    return json.dumps(found)
 
 
 def with_coordinates(dataset: xr.Dataset) -> xr.Dataset:

@@ -1,5 +1,6 @@
 """Revision of a posterior: by new data, a finer solver, or weights of its chains; forecasts as data come in."""
 
+from .function_check import check_functions as check_functions
 from .mixtures import mixture as mixture
 from .recalibration import recalibrate as recalibrate
 from .rolling_origins import leave_future_out as leave_future_out

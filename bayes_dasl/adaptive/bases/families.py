@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -60,6 +61,19 @@ class AbstractFamily(Module):
         """
         return self(*x)
 
+    def finer(self, times: int) -> "tuple[AbstractFamily, ...]":
+        """Families of the same kind that are finer, as `bd.check_functions` tries them; none unless it says so.
+
+        Args:
+            times: how many times as fine; of several inputs each is made finer by itself.
+        """
+        return ()
+
+    @property
+    def said(self) -> str:
+        """What it is, in a word or two."""
+        return f"{type(self).__name__} of size {self.size}"
+
     @abstractmethod
     def __call__(self, *x: Any) -> Float[Array, "... size"]:
         """The features.
@@ -103,6 +117,9 @@ class BSpline(AbstractFamily):
     @property
     def intervals(self) -> int:
         return self.size - self.degree
+
+    def finer(self, times: int) -> "tuple[BSpline, ...]":
+        return (replace(self, size=times * self.intervals + self.degree),)
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
@@ -157,6 +174,9 @@ class RBF(AbstractFamily):
         if self.size < 4:
             raise ModelError(f"RBF needs at least 4 bumps, of which two lie outside the range, not {self.size}")
 
+    def finer(self, times: int) -> "tuple[RBF, ...]":
+        return (replace(self, size=times * (self.size - 3) + 3),)
+
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (held(x, self.low, self.high) - self.low) * ((self.size - 3) / (self.high - self.low))
         return jnp.exp(-0.5 * jnp.square(z[..., None] - jnp.arange(-1, self.size - 1))) * math.pi**-0.25
@@ -185,6 +205,9 @@ class Fourier(AbstractFamily):
         check_range(self, self.low, self.high)
         if self.size < 1 or self.size % 2 == 0:
             raise ModelError(f"Fourier needs an odd size (a constant, pairs of cosine and sine), not {self.size}")
+
+    def finer(self, times: int) -> "tuple[Fourier, ...]":
+        return (replace(self, size=2 * _times(self.size // 2, times) + 1),)
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         x = jnp.asarray(x, float)
@@ -224,6 +247,13 @@ class Polynomial(AbstractFamily):
     @property
     def size(self) -> int:
         return self.degree + 1
+
+    def finer(self, times: int) -> "tuple[Polynomial, ...]":
+        return (replace(self, degree=_times(self.degree, times)),)
+
+    @property
+    def said(self) -> str:
+        return f"Polynomial of degree {self.degree}"
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (2 * held(x, self.low, self.high) - self.low - self.high) / (self.high - self.low)
@@ -270,6 +300,15 @@ class Product(AbstractFamily):
     @property
     def scales(self) -> Float[Array, " size"]:
         return _products([family.scales for family in self.families])
+
+    @property
+    def said(self) -> str:
+        return f"Product of sizes {' × '.join(str(family.size) for family in self.families)}"
+
+    def finer(self, times: int) -> "tuple[Product, ...]":
+        one = [(*self.families[:i], finer, *self.families[i + 1 :])
+               for i, family in enumerate(self.families) for finer in family.finer(times)]  # fmt: skip
+        return tuple(Product(*families) for families in one)
 
     def unscaled(self, *x: Any) -> Float[Array, "... size"]:
         points = jnp.broadcast_arrays(*map(jnp.asarray, x))
@@ -330,6 +369,11 @@ def check_range(family: AbstractFamily, low: float, high: float) -> None:
     """Refuse a range that is empty or infinite."""
     if not (math.isfinite(low) and math.isfinite(high) and low < high):
         raise ModelError(f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite")
+
+
+def _times(number: int, times: int) -> int:
+    """So many times a number, which may be 0 to begin with."""
+    return times * number if number else times - 1
 
 
 def held(x: Any, low: float, high: float) -> Float[Array, "..."]:

@@ -71,11 +71,16 @@ class HilbertGP(AbstractFamily):
         self.amplitude = dist.HalfNormal(1.0) if amplitude is None else amplitude
 
     @property
+    def shortest_length(self) -> float:
+        """The shortest length that this many functions represent well."""
+        few, _ = _SPECTRA[self.kernel]
+        return few * self._half / self.size
+
+    @property
     def resolved_lengths(self) -> tuple[float, float]:
         """The shortest and the longest length that this many functions and this boundary represent well."""
         few, wide = _SPECTRA[self.kernel]
-        half = (self.high - self.low) / 2
-        shortest, longest = few * self.boundary * half / self.size, self.boundary * half / wide
+        shortest, longest = self.shortest_length, self._half / wide
         if shortest >= longest:
             raise ModelError(f"{self.size} functions represent no {self.kernel} process: give more than {few * wide:g}")
         return shortest, longest
@@ -83,6 +88,14 @@ class HilbertGP(AbstractFamily):
     @property
     def has_amplitude(self) -> bool:
         return True
+
+    @property
+    def said(self) -> str:
+        return f"HilbertGP of size {self.size} and length {float(jnp.asarray(self.length)):.3g}"
+
+    def finer(self, times: int) -> "tuple[HilbertGP, ...]":
+        length: Any = self.length / times  # pyright: ignore
+        return (HilbertGP(self.low, self.high, times * self.size, length, 1.0, self.kernel, self.boundary),)
 
     @property
     def scales(self) -> Float[Array, " size"]:

@@ -13,10 +13,11 @@ from jaxtyping import Array, Bool, Float
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ...layers import is_linear, linear_parts
-from ...layers.layer import AbstractPopulation, Prediction
+from ...layers.layer import AbstractPopulation
 from ...model import Model
 from ...networks.network import networks
 from ...random import paths, realise
+from ..linear_residuals import residuals, with_mismatches
 from ..problem import Problem
 from ..sites import constrained
 from ..starts import Optimiser, chosen_for_reference, falls
@@ -25,7 +26,6 @@ from .frame import arrays_of, frame_of
 
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _BATCH = 16
-_MISMATCH = "mismatch "
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -149,12 +149,7 @@ class Linearisation:
         held = iter([part.with_coefficients(own) for part, own in zip(found, each, strict=True)])
         realised = jax.tree.map(lambda node: next(held) if is_linear(node) else node, realised, is_leaf=is_linear)
         prediction = realised.predict(problem.inputs)
-        return self._all(prediction), dict(prediction.variances), prediction.ok
-
-    def _all(self, prediction: Prediction) -> dict[str, Array]:
-        """What is predicted of the data, and of mismatches, whose data are 0."""
-        values = {name: prediction.values[name] for name in self.problem.model.observables}
-        return values | {_MISMATCH + name: jnp.asarray(value) for name, value in prediction.mismatches.items()}
+        return with_mismatches(self.problem, prediction), dict(prediction.variances), prediction.ok
 
     def _middle(self, chosen: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
         """The mean of some positions, and that of the coefficients there."""
@@ -202,7 +197,8 @@ class Linearisation:
         nothing = jnp.zeros(weights.size)
         offset, by_weights = own(nothing), jax.jacfwd(own)(nothing)
         realised = self._realised(x)
-        left, push = jax.linearize(lambda values: self._left(frame, realised, values), centre)
+        residual = lambda values: residuals(problem, realised, centre, frame.variances, values)  # noqa: E731
+        left, push = jax.linearize(residual, centre)
         lowered = jax.vmap(lambda column: -push(_by_name(column, centre)), in_axes=1, out_axes=1)
         s_w, s_d = lowered(by_coefficients @ by_weights), lowered(by_direct)
         shifted = push(_by_name(by_coefficients @ (offset - coefficients), centre))
@@ -221,36 +217,13 @@ class Linearisation:
             linear = cho_solve((second, True), s_w.T @ (missed - s_d @ direct_value) + pull)
             model = self._realised(x.at[direct].set(direct_value).at[weights].set(linear))
             prediction = model.predict(problem.inputs)
-            left = self._left(frame, realised, self._all(prediction))
+            left = residual(with_mismatches(problem, prediction))
             usable = prediction.ok & jnp.isfinite(left).all()
             left = jnp.where(usable, left, 0.0)
             corrected = cho_solve((second, True), s_w.T @ (left + s_w @ linear) + pull)
             return jnp.where(usable, corrected, linear)
 
         return likely[number:], first, second, of_weights
-
-    def _left(self, frame: Linearised, realised: Model, values: dict[str, Array]) -> Float[Array, " datum"]:
-        """How far data lie from what is predicted, given those before them, in units of their spread; 0 if missing."""
-        inputs, found = self.problem.inputs, []
-        given = {}
-        if realised.looks_back:
-            given = realised.conditional(Prediction(values, jnp.asarray(True), before=values), inputs)
-        for name, value in sorted(values.items()):
-            if name.startswith(_MISMATCH):
-                found.append(-jnp.ravel(value))
-                continue
-            noise, observed = realised.noise_at(name, frame.centre, inputs), self.problem.observed[name]
-            seen = ~jnp.isnan(observed)
-            if noise.looks_back:
-                alone: Any = given[name].alone  # type: ignore[attr-defined]
-                location, scale = alone.loc, alone.scale
-            else:
-                location, scale = noise.link(value), noise.spread(frame.centre[name], frame.variances.get(name))
-            linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
-            # A datum without spread, as none of no trials, tells nothing here.
-            told = seen & (scale > 0) & jnp.isfinite(scale)
-            found.append(jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0)))
-        return jnp.concatenate(found)
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
         mean, first, second, of_weights = self._blocks(frame, v)
