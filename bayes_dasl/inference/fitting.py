@@ -20,6 +20,7 @@ from .._runs.lock import alone_in
 from ..errors import ReadError
 from ..model import Model
 from ..model.unit_check import check_units
+from ..prediction.confounding import confounding
 from ..prediction.identity import versions
 from ..priors import draw_prior
 from .device import check_device, computing_on
@@ -103,8 +104,11 @@ def fit(
         draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
         predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, key=key_predict)
+        flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+        confounded = confounding(model, problem.inputs, flat)
     tree = xr.DataTree.from_dict(
         predictive
+        | ({} if confounded is None else {"confounding": confounded})
         | data_groups(model, data, float(problem.inputs.start))
         | modes_group(problem, samples.modes)
         | training_group(samples.curves)
