@@ -439,7 +439,7 @@ def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
     # A process that was begun in the background is born to ignore Ctrl-C.
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    monkeypatch.setattr("bayes_dasl.study.fits.fit", fit)
     try:
         result = invoke("run", STUDY, "--out", tmp_path / "run")
     finally:
@@ -493,7 +493,7 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
         began.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    monkeypatch.setattr("bayes_dasl.study.fits.fit", fit)
     assert invoke(*again[1:]).exit_code == 130
     assert began
     assert load(folder / "posterior.nc")["posterior"].sizes["draw"] == drawn

@@ -2,8 +2,6 @@
 
 import dataclasses
 import json
-import shutil
-import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -13,30 +11,25 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ._findings import SOLVER_ACCURACY
-from ._jax.keys import whole_number
-from ._runs.files import forget_unfinished, write_text
-from ._runs.folder import check_name, put_aside, read_note
-from ._runs.lock import alone_in
-from .before_fit.checks import Check, check
-from .data.datasets import fingerprint, place_of, split, split_members
-from .data.dates import are_dates, as_attribute, refuse_mixed, seconds, told
-from .data.forcing_files import read_series
-from .errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
-from .inference import NUTS, AbstractEngine, belongs_to, fit, pose
-from .judgement.baselines import BASELINES, score_baselines
-from .judgement.diagnosis import Diagnosis, diagnose
-from .judgement.scores import score
-from .model import Model, check_data
-from .prediction.derived import evaluate
-from .prediction.forecasts import Asked, forecast
-from .prediction.posterior import load, save
-from .reports.document import report
-from .revision.solver_check import check_solver, has_tolerances
-
-_PLOTTED_TIMES = 100
-
-type Say = Callable[[str], None]
+from .._jax.keys import whole_number
+from .._runs.files import forget_unfinished, write_text
+from .._runs.folder import check_name, read_note
+from .._runs.lock import alone_in
+from ..before_fit.checks import Check, check
+from ..data.datasets import fingerprint, place_of, split, split_members
+from ..data.dates import as_attribute
+from ..errors import MismatchError, ModelError
+from ..inference import NUTS, AbstractEngine
+from ..judgement.baselines import BASELINES, score_baselines
+from ..judgement.diagnosis import Diagnosis, diagnose
+from ..judgement.scores import score
+from ..model import Model, check_data
+from ..prediction.derived import evaluate
+from ..prediction.forecasts import Asked, forecast
+from ..prediction.posterior import load, save
+from ..reports.document import report
+from .fits import Say, Task
+from .times import forecast_times
 
 
 @dataclasses.dataclass(frozen=True)
@@ -196,68 +189,8 @@ class Run:
 
         Raises: Interrupted if the user stopped it; the draws so far are then saved.
         """
-        model, path = self.study.models[name], self.path(name, "posterior.nc")
-        checkpoint = self.path(name, "checkpoint")
-        post = load(path) if path.is_file() else None
-        wanted = "" if post is None else pose(model, self.study.train).fingerprint(needed=True)
-        ours = post is not None and post.attrs.get("posterior_sha256") == wanted
-        if post is not None and ours and not post.attrs["interrupted"]:
-            say(f"{name}: already fitted, kept")
-        else:
-            if post is not None and not ours:
-                self._put_aside(name, path, say)
-                self._put_aside(name, self.path(name, "forecast.nc"), say)
-            post = self._fit(name, checkpoint, key, progress, say)
-            saved = self._save(post, path)
-            if post.attrs["interrupted"]:
-                drawn = post["posterior"].sizes["draw"]
-                raise Interrupted(
-                    f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
-                    f"they are kept in {saved}"
-                )
-            say(f"{name}: {diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
-        if has_tolerances(model) and "solver_check" not in post.children:
-            self._save(self._with_solver_checked(name, post, say), path)
-        shutil.rmtree(checkpoint, ignore_errors=True)
-
-    def _fit(self, name: str, checkpoint: Path, key: int, progress: bool | None, say: Say) -> xr.DataTree:
-        """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
-        engine, train = self.study.engine, self.study.train
-        if checkpoint.is_dir() and not self._goes_on(checkpoint, name, key):
-            self._put_aside(name, checkpoint, say)
-        say(f"{name}: {'going on with' if checkpoint.is_dir() else 'fitting by'} {engine!r}")
-        return fit(self.study.models[name], train, engine, progress=progress, checkpoint=checkpoint, key=key)
-
-    def _put_aside(self, name: str, path: Path, say: Say) -> None:
-        """Rename what an older version of the model left."""
-        if (aside := put_aside(path)) is not None:
-            say(f"{name}: {path} belongs to another version of the model or the libraries: moved to {aside}")
-
-    def _goes_on(self, checkpoint: Path, name: str, key: int) -> bool:
-        try:
-            return belongs_to(checkpoint, self.study.models[name], self.study.train, self.study.engine, key=key)
-        except ReadError:  # `fit` will say what is wrong with it, if that matters
-            return True
-
-    def _with_solver_checked(self, name: str, post: xr.DataTree, say: Say) -> xr.DataTree:
-        try:
-            checked = check_solver(self.study.models[name], post)
-        except Exception as error:  # the fit is worth more than its check
-            say(f"{name}: the solver could not be checked: {error}")
-            return post
-        for finding in (f for f in diagnose(checked).findings if f.subject == SOLVER_ACCURACY):
-            say(f"{name}: {finding.subject}: {finding.message}")
-        return checked
-
-    def _save(self, post: xr.DataTree, path: Path) -> Path:
-        try:
-            return save(post, path)
-        except Exception as error:  # whatever went wrong, hours of sampling must not be lost with it
-            refuge = Path(tempfile.mkdtemp(prefix="bayes-dasl-")) / path.name
-            save(post, refuge)
-            raise WriteError(
-                f"{error}; the draws are safe in {refuge}: once {path} can be written, move them there and run again"
-            ) from error
+        folder = self.path(name, "posterior.nc").parent
+        Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say).fit()
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -377,74 +310,3 @@ def _told_split(study: Study) -> Any:
     if isinstance(study.split, Mapping):
         return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
     return as_attribute(place_of(study.data, study.index, study.split))
-
-
-def forecast_times(study: Study) -> xr.Dataset:
-    """All times of the data and, where these say all that is needed there, times between them for smooth curves."""
-    if study.forced or any(model.read for model in study.models.values()):
-        return study.data
-    index = study.data[study.index]
-    parts = max(1, round(_PLOTTED_TIMES / index.size))
-    number = np.arange((index.size - 1) * parts + 1)
-    if are_dates(index):
-        times = index.values.astype(np.promote_types(index.dtype, "M8[ms]"))
-        steps = np.append(np.diff(times), np.timedelta64(0, "ms"))
-        between = times[number // parts] + steps[number // parts] * (number % parts) // parts
-    else:
-        between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
-    beside = {name: c for name, c in study.data.coords.items() if name != study.index and c.dims == (name,)}
-    return xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
-
-
-def future_times(study: Study, until: Any, step: float) -> np.ndarray:
-    """Times from the start of the data to `until`, and those of the data: verdicts go on looking at what was held out.
-
-    Args:
-        study: the study.
-        until: the last of these times, a number or a date.
-        step: the time between two of them; of dates in the unit of time of the model, days unless it says another.
-
-    Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
-    """
-    if study.forced:
-        raise DataError(
-            "this study needs forcings: give a file of them by --forcing, or forecast in Python, with "
-            "bd.forecast(model, post, dataset)"
-        )
-    held, until = study.data[study.index].values, place_of(study.data, study.index, until)
-    if are_dates(held):
-        start, each = held[0], seconds(step, study.model.layer.units.get(study.index, ""))
-        if not (each > np.timedelta64(0, "ms") and start < until):
-            raise DataError(f"until must lie after {told(start)} and the step must be positive, both finite")
-        return np.union1d(held, np.arange(start, until + each / 2, each))
-    start = float(held[0])
-    if not (0 < step < np.inf and start < until < np.inf):
-        raise DataError(f"until must lie after {start:g} and the step must be positive, both finite")
-    times, ahead = np.unique(study.data[study.index].values.astype(float)), np.arange(start, until + step / 2, step)
-    there = pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
-    return np.union1d(times, ahead[~there])
-
-
-def future_forcings(study: Study, path: str | Path, until: Any = None) -> xr.Dataset:
-    """The forcings of the data and, after these, those of a file, which also stand for the data's at the same times.
-
-    Args:
-        study: the study.
-        path: a CSV table or a netCDF file with the index and the forcings of all models.
-        until: the last time that is taken of it, a number or a date; all of it unless given.
-
-    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, or has dates where the
-    data have numbers.
-    """
-    index = study.index
-    names = tuple(dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings))
-    if not names:
-        raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
-    ahead = read_series(path, index, names)
-    refuse_mixed(ahead, index, study.data[index], "the data of the study")
-    if until is not None:
-        ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
-    known = study.data[list(names)].reset_coords(drop=True)
-    before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
-    both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
-    return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
