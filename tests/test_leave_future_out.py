@@ -13,8 +13,9 @@ from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.bridge import bridged, log_mean
-from bayes_dasl.errors import DataError, Interrupted
+from bayes_dasl.errors import DataError, Interrupted, MismatchError
 from bayes_dasl.inference import AbstractEngine, Samples
+from bayes_dasl.revision import rolling_origins
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, SCALE, CORRELATION = 1.0, 0.5, 0.7
@@ -75,12 +76,16 @@ class Exact(AbstractEngine):
 
     kind: str = "white"
     draws: int = DRAWS
+    in_units: float = 1.0
     fits: list = dataclasses.field(default_factory=list, compare=False)
+
+    def stored(self):
+        return {"class": "Exact", "kind": self.kind}
 
     def run(self, problem, *, key, journal, bar):
         times, y = np.asarray(problem.inputs.times), np.asarray(problem.observed["y"])
         self.fits.append(len(times))
-        mean, sd = posterior(times, y, self.kind)
+        mean, sd = (self.in_units * each for each in posterior(times, y / self.in_units, self.kind))
         position = (mean + sd * np.asarray(jax.random.normal(key, (CHAINS, self.draws))))[..., None]
         lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))(position))
         return Samples(position, {"lp": lp, "diverging": np.zeros(lp.shape, bool)})
@@ -173,6 +178,57 @@ def test_origins_lie_evenly_over_the_last_third():
     np.testing.assert_array_equal(found["origin"], [19, 21, 23, 25, 27])
     np.testing.assert_array_equal(found["time"][-1], [28, 29])
     assert found["origin"].attrs["units"] == "day"
+
+
+def without_times(tree):
+    """A result but for what no two calls have in common."""
+    found = tree.to_dataset()
+    return found.assign_attrs({name: 0 for name in ("created", "wall_time_s", "posterior_sha256")})
+
+
+def test_a_call_that_was_killed_goes_on_where_it_was(run, tmp_path, monkeypatch):
+    """In the midst of the second origin; the numbers are those of a call that was not."""
+    kind, data, _, whole = run
+    folder, engine, forecast, forecasts = tmp_path / "kept", Exact(kind), rolling_origins.forecast, []
+    asked = {"origins": ORIGINS, "horizon": HORIZON, "engine": engine, "key": 3}
+
+    def killed_at_the_second(*arguments, **settings):
+        forecasts.append(settings)
+        if len(forecasts) == 2:
+            raise KeyboardInterrupt
+        return forecast(*arguments, **settings)
+
+    monkeypatch.setattr(rolling_origins, "forecast", killed_at_the_second)
+    with pytest.raises(KeyboardInterrupt):
+        bd.leave_future_out(model(kind), data, checkpoint=folder, **asked)
+    assert engine.fits == [19] and {path.name for path in folder.iterdir()} == {"run.json", "000001.step"}
+    found = bd.leave_future_out(model(kind), data, checkpoint=folder, **asked)
+    assert engine.fits == [19] and len(forecasts) == 3
+    xr.testing.assert_identical(without_times(found), without_times(whole))
+    others = {"key": {"key": 4}, "windows": {"horizon": 3}, "posterior_sha256": {}, "engine": {"engine": bd.NUTS()}}
+    for what, other in others.items():
+        given = data if other else data + 0.1
+        with pytest.raises(MismatchError, match=f"belongs to another run .*{what}"):
+            bd.leave_future_out(model(kind), given, checkpoint=folder, **asked | other)
+    assert len(forecasts) == 3
+
+
+def test_models_of_other_units_are_compared_in_those_of_the_data(run):
+    """The same model in centimetres, of data in metres: equal but for rounding."""
+    kind, data, _, whole = run
+
+    class InCentimetres(Slow):
+        units = {"y": "cm"}  # noqa: RUF012
+
+    noise = bd.NormalNoise(100 * SCALE) if kind == "white" else bd.CorrelatedNoise(bd.AR1(100 * SCALE, CORRELATION))
+    other = bd.Model(InCentimetres(dist.Normal(0.0, 100 * PRIOR_SD)), noise)
+    engine = Exact(kind, in_units=100.0)
+    found = bd.leave_future_out(other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
+    assert found["units"].values.tolist() == ["m"]
+    for name in ("log_density", "log_score", "crps", "density_error"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-7)
+    comparison = bd.compare({"metres": whole, "centimetres": found})
+    assert comparison.weights["metres"] == pytest.approx(0.5, abs=1e-6)
 
 
 def test_a_result_is_saved_and_loaded(run, tmp_path):
@@ -273,15 +329,21 @@ def test_members_of_a_population_are_forecast_together():
 
 @pytest.mark.thorough
 def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
-    """Data ahead that only few draws foresee, over windows that lie side by side."""
-    data = simulated("white")
+    """Data ahead that only few draws foresee, over windows that lie side by side; after the last one by all data."""
+    data = simulated("white", 28)
     data["y"][20:] += 0.9 * design(data["time"].values[20:])
-    found = bd.leave_future_out(model("white"), data, origins=[19, 23], horizon=HORIZON, engine=Exact(), key=2)
-    assert list(found["bridged"].values) == [1, 0] and list(found["refitted"].values) == [1, 1]
-    assert float(found["density_pareto_k"][0]) >= 0.7
+    data["y"][24:] -= 1.2 * design(data["time"].values[24:])
+    post = bd.fit(model("white"), data, Exact(), key=7)
+    asked = {"origins": [19, 23], "horizon": HORIZON, "engine": Exact(), "key": 2}
+    found = bd.leave_future_out(model("white"), data, post=post, **asked)
+    assert list(found["bridged"].values) == [1, 1] and list(found["refitted"].values) == [1, 1]
+    assert (found["density_pareto_k"] >= 0.7).all() and (found["draws"] == CHAINS * DRAWS).all()
     times, y = data["time"].values, data["y"].values
-    truth = multivariate_normal(*ahead(times, y, 19, "white")).logpdf(y[20:24])
-    assert abs(float(found["log_density"][0]) - truth) < 4 * float(found["density_error"][0]) < 1.0
+    for i, origin in enumerate((19, 23)):
+        truth = multivariate_normal(*ahead(times, y, origin, "white")).logpdf(y[rows(y, origin)[1]])
+        assert abs(float(found["log_density"][i]) - truth) < 4 * float(found["density_error"][i]) < 1.0
+    with pytest.raises(MismatchError, match="given all of these data"):
+        bd.leave_future_out(model("white"), data.isel(time=slice(0, 27)), post=post, **asked)
 
 
 def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):

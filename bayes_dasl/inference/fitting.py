@@ -85,7 +85,7 @@ def fit(
     data = model.in_own_units(data)
     check_units(model, model.in_numbers(data))
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
-    identity = _identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
+    identity = run_identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 
     def named(position):
         values = problem.constrain(position)
@@ -204,10 +204,10 @@ def belongs_to(
 
     Raises: ReadError if there is none, or it is torn.
     """
-    return read_identity(checkpoint) == _identity(pose(model, data).fingerprint(needed=True), engine, key)
+    return read_identity(checkpoint) == run_identity(pose(model, data).fingerprint(needed=True), engine, key)
 
 
-def _identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
+def run_identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
     """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

@@ -1,0 +1,77 @@
+"""Which times of a series are forecast from which origins."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ..data.datasets import checked_index, place_of
+from ..data.dates import are_dates
+from ..errors import DataError
+from ..model import Model
+
+_SHARE = 3  # the last third of the data is forecast
+
+
+class Window(NamedTuple):
+    """What is forecast from one origin.
+
+    Args:
+        known: how many rows of the data are known there.
+        end: how many rows there are up to the last one that is forecast.
+        times: those ahead at which anything was observed.
+    """
+
+    known: int
+    end: int
+    times: np.ndarray
+
+
+def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None) -> list[Window]:
+    """What is forecast from each origin.
+
+    Raises: DataError for rows that are no series, or what the data do not have.
+    """
+    index = model.index
+    values = checked_index(data, index)
+    if not model.layer.begins and index != "time" and not are_dates(values):
+        raise DataError(
+            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
+            "each in turn: ArviZ's loo and compare take what bd.fit returns"
+        )
+    seen = np.zeros(len(values), bool)
+    for name in model.observables:
+        there = data[name].notnull()
+        seen |= there.any([dim for dim in there.dims if dim != index]).values
+    times = np.unique(values[seen])
+    known, horizon = _chosen(times, data, index, origins, horizon)
+    rows = np.searchsorted(values, times, side="right")
+    return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
+
+
+def _chosen(
+    times: np.ndarray, data: xr.Dataset, index: str, origins: int | Sequence[Any], horizon: int | None
+) -> tuple[np.ndarray, int]:
+    """How many of the observed times are known at each origin, and how many are forecast."""
+    number = len(times)
+    if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
+        raise DataError(f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}")
+    if isinstance(origins, (int, np.integer)):
+        if not 0 < origins < number:
+            raise DataError(f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}")
+        horizon = int(horizon or max(1, number // _SHARE // origins))
+        first, last = number - max(number // _SHARE, horizon), number - horizon
+        known = np.unique(np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int))
+    else:
+        asked = np.asarray([place_of(data, index, origin) for origin in origins])
+        known = np.searchsorted(times, asked, side="right")
+        if not len(known) or (np.diff(known) < 1).any():
+            raise DataError("origins must rise, with data between each two of them")
+        horizon = int(horizon or np.diff(known, append=number).min())
+    if known[0] < 1 or known[-1] + max(horizon, 1) > number or horizon < 1:
+        raise DataError(
+            f"{horizon} observed times are to be forecast from each origin, but the data have {known[0]} before the "
+            f"first one and {number - known[-1]} after the last one: take other origins, or another horizon"
+        )
+    return known, horizon
