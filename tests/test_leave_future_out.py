@@ -103,19 +103,36 @@ def simulated(kind, number=30, seed=0):
 
 
 @pytest.fixture(scope="module", params=["white", pytest.param("correlated", marks=pytest.mark.thorough)])
-def run(request):
-    """Of a series in which one datum is missing ahead, and one that is known before."""
-    kind = request.param
+def run(request, tmp_path_factory):
+    """Of a series in which one datum is missing ahead, and one that is known before.
+
+    The process is killed in the midst of the second origin, and the same call goes on where it was.
+    """
+    kind, folder = request.param, tmp_path_factory.mktemp("kept") / "kept"
     data = simulated(kind)
     data["y"][[5, 26]] = np.nan
-    engine = Exact(kind)
-    found = bd.leave_future_out(model(kind), data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
-    return kind, data, engine, found
+    engine, forecast, forecasts = Exact(kind), rolling_origins.forecast, []
+    asked = {"origins": ORIGINS, "horizon": HORIZON, "engine": engine, "key": 3, "checkpoint": folder}
+
+    def killed_at_the_second(*arguments, **settings):
+        forecasts.append(settings)
+        if len(forecasts) == 2:
+            raise KeyboardInterrupt
+        return forecast(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rolling_origins, "forecast", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            bd.leave_future_out(model(kind), data, **asked)
+        left = {path.name for path in folder.iterdir()}
+        found = bd.leave_future_out(model(kind), data, **asked)
+    assert left == {"run.json", "000001.step"} and len(forecasts) == 3
+    return kind, data, engine, found, asked
 
 
 def test_joint_densities_are_those_in_closed_form(run):
     """Within 4 Monte-Carlo errors of a mean over draws, by as many draws as the weights are worth."""
-    kind, data, engine, found = run
+    kind, data, engine, found, _ = run
     assert engine.fits == [19]
     times, y = data["time"].values, data["y"].values
     for origin in ORIGINS:
@@ -143,7 +160,7 @@ def relative_spread(times, y, origin, kind):
 
 def test_scores_of_each_lead_are_those_in_closed_form(run):
     """Of a forecast of n draws; the log score is of a mean of densities, which is the smoother of the two."""
-    kind, data, _, found = run
+    kind, data, _, found, _ = run
     times, y = data["time"].values, data["y"].values
     for origin in ORIGINS:
         mean, cov = ahead(times, y, origin, kind)
@@ -180,42 +197,26 @@ def test_origins_lie_evenly_over_the_last_third():
     assert found["origin"].attrs["units"] == "day"
 
 
-def without_times(tree):
-    """A result but for what no two calls have in common."""
-    found = tree.to_dataset()
-    return found.assign_attrs({name: 0 for name in ("created", "wall_time_s", "posterior_sha256")})
+@pytest.mark.thorough
+def test_a_call_that_was_killed_has_the_numbers_of_one_that_was_not(run):
+    kind, data, _, found, asked = run
+    whole = bd.leave_future_out(model(kind), data, **{name: v for name, v in asked.items() if name != "checkpoint"})
+    xr.testing.assert_identical(found.to_dataset().drop_attrs(), whole.to_dataset().drop_attrs())
 
 
-def test_a_call_that_was_killed_goes_on_where_it_was(run, tmp_path, monkeypatch):
-    """In the midst of the second origin; the numbers are those of a call that was not."""
-    kind, data, _, whole = run
-    folder, engine, forecast, forecasts = tmp_path / "kept", Exact(kind), rolling_origins.forecast, []
-    asked = {"origins": ORIGINS, "horizon": HORIZON, "engine": engine, "key": 3}
-
-    def killed_at_the_second(*arguments, **settings):
-        forecasts.append(settings)
-        if len(forecasts) == 2:
-            raise KeyboardInterrupt
-        return forecast(*arguments, **settings)
-
-    monkeypatch.setattr(rolling_origins, "forecast", killed_at_the_second)
-    with pytest.raises(KeyboardInterrupt):
-        bd.leave_future_out(model(kind), data, checkpoint=folder, **asked)
-    assert engine.fits == [19] and {path.name for path in folder.iterdir()} == {"run.json", "000001.step"}
-    found = bd.leave_future_out(model(kind), data, checkpoint=folder, **asked)
-    assert engine.fits == [19] and len(forecasts) == 3
-    xr.testing.assert_identical(without_times(found), without_times(whole))
+def test_a_checkpoint_of_something_else_is_refused(run):
+    kind, data, engine, _, asked = run
     others = {"key": {"key": 4}, "windows": {"horizon": 3}, "posterior_sha256": {}, "engine": {"engine": bd.NUTS()}}
     for what, other in others.items():
-        given = data if other else data + 0.1
         with pytest.raises(MismatchError, match=f"belongs to another run .*{what}"):
-            bd.leave_future_out(model(kind), given, checkpoint=folder, **asked | other)
-    assert len(forecasts) == 3
+            bd.leave_future_out(model(kind), data if other else data + 0.1, **asked | other)
+    assert engine.fits == [19]
 
 
+@pytest.mark.thorough
 def test_models_of_other_units_are_compared_in_those_of_the_data(run):
     """The same model in centimetres, of data in metres: equal but for rounding."""
-    kind, data, _, whole = run
+    kind, data, _, whole, _ = run
 
     class InCentimetres(Slow):
         units = {"y": "cm"}  # noqa: RUF012
@@ -232,7 +233,7 @@ def test_models_of_other_units_are_compared_in_those_of_the_data(run):
 
 
 def test_a_result_is_saved_and_loaded(run, tmp_path):
-    *_, found = run
+    *_, found, _ = run
     again = bd.load(bd.save(found, tmp_path / "future.nc"))
     xr.testing.assert_identical(again.to_dataset(), found.to_dataset())
 

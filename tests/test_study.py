@@ -58,11 +58,11 @@ def test_a_run_fills_its_folder(ran):
     run, said = ran
     assert set(contents(run.folder)) == {
         "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
-        "scores.json", "report.html", "study.json",
+        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "report.html", "study.json",
     }  # fmt: skip
     assert said[0] == f"decay: fitting by {run.study.engine!r}"
     assert said[0].startswith("decay: fitting by Sifting(chains=2, draws=50, ")
-    assert said[-1] == "forecasts made"
+    assert said[-1] == "forecasts made and mixed"
     assert any(finding.subject == "solver accuracy" for finding in run.diagnose()["decay"].findings)
     html = (run.folder / "report.html").read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>") or html.lower().startswith("<!doctype html>")
@@ -76,9 +76,9 @@ def test_scores_are_json_for_every_model_and_baseline(ran):
     found = json.loads(text, parse_constant=refuse_constants)
     assert found["study"] == "decay"
     assert found["split"] == 6.0
-    assert set(found["scores"]) == {"decay", "inflow"}
+    assert list(found["scores"]) == ["mixture", "decay", "inflow"]
     assert set(found["baselines"]) == {"climatology", "persistence"}
-    assert set(found["diagnosis"]) == {"decay", "inflow"}
+    assert list(found["diagnosis"]) == ["mixture", "decay", "inflow"]
     table = bd.score(load(run.folder / "forecast.nc"), run.study.test)
     assert found["scores"]["decay"]["y"]["crps"] == table.loc["y", "crps"]
     assert found["scores"]["decay"]["y"]["n"] == 3
@@ -457,7 +457,8 @@ def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
     (folder / rival / "posterior.nc").unlink()
     said = []
     Run(ran[0].study, folder).finish(say=said.append)
-    assert said == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+    assert said[:2] == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+    assert said[2].startswith(f"the forecast is no mixture: {rival} did not forecast the end of the training data yet")
 
 
 @pytest.mark.thorough

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -106,6 +107,29 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     return Comparison(table, _by_lead(of_all, best, shared), windows, findings)
 
 
+class Lead(NamedTuple):
+    """By how much the best model is ahead of another one.
+
+    Args:
+        kind: "clear", by "chance", "impossible" where the other rules out data that came, or "unknown".
+        far: the difference of their log scores, in words.
+    """
+
+    kind: str
+    far: str
+
+
+def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
+    """How far the model of the first row of a comparison's table is ahead of another one."""
+    difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
+    far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
+    if np.isnan(difference):
+        return Lead("unknown", far)
+    if difference == np.inf:
+        return Lead("impossible", far)
+    return Lead("clear" if difference > clearly(windows) * error else "chance", far)
+
+
 def clearly(windows: float) -> float:
     """Half the width of a 95 % interval in standard errors, of so many independent windows."""
     return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
@@ -190,7 +214,8 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     steps = of_all["time"] - of_all["origin"]
     if bool((steps == steps.isel(origin=0)).all()):
         by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
-    return by_lead.assign_attrs(best=str(of_all["model"].values[best]), index=of_all.attrs.get("index", "time"))
+    best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
+    return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
 def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
@@ -235,17 +260,16 @@ def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
 def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
-        difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
-        far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
-        if np.isnan(difference):
-            yield Finding("warning", f"{first} against {name}", "no window tells them apart", aspect="model")
-        elif difference == np.inf:
-            yield Finding("good", f"{first} against {name}", f"{name} rules out data that came", aspect="model")
-        elif difference > clearly(windows) * error:
-            yield Finding("good", f"{first} against {name}", f"it forecasts better by {far}", aspect="model")
+        subject, lead = f"{first} against {name}", lead_over(table, name, windows)
+        if lead.kind == "unknown":
+            yield Finding("warning", subject, "no window tells them apart", aspect="model")
+        elif lead.kind == "impossible":
+            yield Finding("good", subject, f"{name} rules out data that came", aspect="model")
+        elif lead.kind == "clear":
+            yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
         else:
             yield Finding(
-                "warning", f"{first} against {name}", f"the difference may be chance: {far}",
+                "warning", subject, f"the difference may be chance: {lead.far}",
                 "mix them by their weights, or compare more windows", aspect="model",
             )  # fmt: skip
     crps = table["crps"].to_numpy(float)

@@ -35,19 +35,49 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     """
     index = model.index
     values = checked_index(data, index)
-    if not model.layer.begins and index != "time" and not are_dates(values):
+    if not has_future(model, data):
         raise DataError(
             f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
         )
-    seen = np.zeros(len(values), bool)
-    for name in model.observables:
-        there = data[name].notnull()
-        seen |= there.any([dim for dim in there.dims if dim != index]).values
-    times = np.unique(values[seen])
+    times = observed_times(model, data)
     known, horizon = _chosen(times, data, index, origins, horizon)
     rows = np.searchsorted(values, times, side="right")
     return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
+
+
+def has_future(model: Model, data: xr.Dataset) -> bool:
+    """Whether rows along the index are a series, of which some come after others."""
+    return model.layer.begins or model.index == "time" or are_dates(data[model.index])
+
+
+def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
+    """The times at which anything was observed, each once."""
+    seen = np.zeros(data.sizes[model.index], bool)
+    for name in model.observables:
+        there = data[name].notnull()
+        seen |= there.any([dim for dim in there.dims if dim != model.index]).values
+    return np.unique(data[model.index].values[seen])
+
+
+def side_by_side(model: Model, train: xr.Dataset, test: xr.Dataset, most: int, horizon: int | None) -> tuple[list, int]:
+    """Origins and horizon of windows side by side up to the end of the training data, over their last half at most.
+
+    Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of them. So each takes
+    one fit at most, whose draws tell its density well, and no datum counts twice.
+
+    Raises: DataError if there is no room for one window.
+    """
+    times = observed_times(model, train)
+    room = len(times) // 2
+    horizon = horizon or min(len(observed_times(model, test)), room // 2)
+    number = min(most, room // max(horizon, 1))
+    if not (horizon and number):
+        raise DataError(
+            f"the {len(times)} observed times of the training data are too few: at least {horizon or 1} of their last "
+            "half would have to be forecast"
+        )
+    return [times[-1 - horizon * back] for back in range(number, 0, -1)], int(horizon)
 
 
 def _chosen(

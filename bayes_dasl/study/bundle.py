@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
+import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from .._jax.keys import whole_number
@@ -18,17 +18,22 @@ from .._runs.lock import alone_in
 from ..before_fit.checks import Check, check
 from ..data.datasets import fingerprint, place_of, split, split_members
 from ..data.dates import as_attribute
-from ..errors import MismatchError, ModelError
+from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
-from ..judgement.baselines import BASELINES, score_baselines
+from ..judgement.baselines import BASELINES
+from ..judgement.comparison import Comparison
 from ..judgement.diagnosis import Diagnosis, diagnose
-from ..judgement.scores import score
+from ..judgement.mixed import MIXTURE, Mixed, judge_mixture
 from ..model import Model, check_data
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import report
+from ..revision.rolling_origins import leave_future_out
+from ..revision.windows import has_future
 from .fits import Say, Task
+from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, sparing, weighed
+from .scores import scored, told
 from .times import forecast_times
 
 
@@ -48,9 +53,18 @@ class Study:
         title: that of the report.
         source: where the command line finds the study again.
         derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
+        mix: whether the forecast is a mixture of those of all models, each weighed by how it forecasts the end of the
+            training data (`bd.leave_future_out`, `bd.compare`, `bd.mixture`). It heads the report, each model stands
+            beside it. There is none without rivals, where members are held out, or where rows are no series.
+        origins: from how many times within the training data the models forecast at most, for their weights; or the
+            last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
+            of the engine's draws, 250 at least.
+        horizon: how many observed times they forecast from each. Unless given, as many as there are in the test data,
+            or half of those in the last half of the training data, if these are fewer.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder; DataError if the split leaves one side empty, or names no members of the data.
+    be that of a folder; DataError if the split leaves one side empty, or names no members of the data, or for origins
+    and a horizon that are none.
     """
 
     name: str
@@ -63,6 +77,9 @@ class Study:
     title: str = ""
     source: str = ""
     derived: Callable[[Model], Any] | None = None
+    mix: bool = True
+    origins: int | Sequence[Any] = 4
+    horizon: int | None = None
 
     def __post_init__(self):
         check_name(self.name, "a study")
@@ -74,8 +91,17 @@ class Study:
             if (alike := taken.get(_folded(name))) is not None:
                 both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
                 raise ModelError(f"two models are named {both}: give the model another label")
+            if _folded(name) == MIXTURE:
+                raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
             taken[_folded(name)] = name
         _ = self._parts  # refuses a split that leaves one side empty
+        if (isinstance(self.origins, int) and self.origins < 1) or (self.horizon is not None and self.horizon < 1):
+            raise DataError(
+                f"origins and horizon are whole numbers from 1 on, not {self.origins!r} and {self.horizon!r}: for no "
+                "mixture of forecasts say mix=False"
+            )
+        if self.mixes and not isinstance(self.origins, int):
+            _ = self.looks_from  # refuses origins that the training data do not have
 
     @property
     def index(self) -> str:
@@ -103,6 +129,20 @@ class Study:
         return self._parts[1]
 
     @property
+    def mixes(self) -> bool:
+        """Whether forecasts of the models are mixed."""
+        by_index = self.mix and bool(self.rivals) and not isinstance(self.split, Mapping)
+        return by_index and all(has_future(model, self.data) for model in self.models.values())
+
+    @property
+    def looks_from(self) -> Origins:
+        """From where the models forecast the end of the training data.
+
+        Raises: DataError if these are too few.
+        """
+        return origins_of(self.model, self.train, self.test, self.origins, self.horizon)
+
+    @property
     def forced(self) -> bool:
         """Whether any of the models is driven by forcings."""
         return any(model.layer.forcings for model in self.models.values())
@@ -128,11 +168,12 @@ class Study:
     def run(
         self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
     ) -> "Run":
-        """Fit every model, forecast, score and report; what is done is on disk at once.
+        """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk at once.
 
-        A fit that the folder already holds whole, from the same model, data, engine and key, is kept, and one that
-        was killed goes on from its last step. Ctrl-C while sampling keeps the draws so far. One process at a time
-        can be at work in a folder.
+        Where no mixture can be made it is said why, and the report is that of the study's own model. A fit that the
+        folder already holds whole, from the same model, data, engine and key, is kept, and one that was killed goes on
+        from its last step. Ctrl-C while sampling keeps the draws so far. One process at a time can be at work in a
+        folder.
 
         Args:
             folder: where the run is kept; it is made if there is none.
@@ -150,20 +191,24 @@ class Study:
             run.claim(key := whole_number(key))
             for name in self.models:
                 run.fit(name, key=key, progress=progress, say=say)
+            run.look_ahead(key=key, progress=progress, say=say)
             run.finish(say=say)
         return run
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each
-    rival, `scores.json`, `report.html`, and `study.json`, which says what made them."""
+    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
+    `scores.json`, `report.html`, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc`
+    is the mixture, and `origins.nc` of each model what it forecast within the training data."""
 
     study: Study
     folder: Path
 
     def path(self, name: str, file: str) -> Path:
-        """Where a file of a model lies."""
+        """Where a file of a model, or of the mixture, lies."""
+        if name == MIXTURE:
+            return self.folder / f"{MIXTURE}.nc"
         return self.folder / file if name == self.study.label else self.folder / name / file
 
     def claim(self, key: int) -> None:
@@ -189,8 +234,52 @@ class Run:
 
         Raises: Interrupted if the user stopped it; the draws so far are then saved.
         """
-        folder = self.path(name, "posterior.nc").parent
-        Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say).fit()
+        self._task(name, key, progress, say).fit()
+
+    def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
+        folder = self.path(name, ORIGINS).parent
+        return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
+
+    def look_ahead(self, *, key: int, progress: bool | None, say: Say) -> None:
+        """Let each model forecast the end of the training data, unless the folder holds that; nothing if none is mixed.
+
+        What stands in the way is said, and costs no fit.
+
+        Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
+        """
+        if not self.study.mixes:
+            return
+        try:
+            origins = self.study.looks_from
+            for name in self.study.models:
+                self._look_ahead(self._task(name, key, progress, say), origins)
+        except (Interrupted, WriteError):
+            raise
+        except Exception as error:  # the fits are worth more than their mixture
+            say(f"no mixture: {error}")
+
+    def _look_ahead(self, task: Task, origins: Origins) -> None:
+        path, steps = task.folder / ORIGINS, task.folder / "origins"
+        post, engine = load(task.folder / "posterior.nc"), sparing(task.engine)
+        if path.is_file():
+            if origins.answered_by(load(path), post, engine, task.key):
+                return task.tell("forecasts from within the training data, kept")
+            task.put_aside(path)
+        number = len(origins.at)
+        task.tell(f"forecasting {origins.horizon} times ahead from {number} origins within the training data")
+        settings: dict[str, Any] = {"origins": origins.at, "horizon": origins.horizon, "engine": engine}
+        settings |= {"post": post, "progress": task.progress, "checkpoint": steps, "key": task.key}
+        try:
+            found = leave_future_out(task.model, task.data, **settings)
+        except MismatchError:
+            if not steps.is_dir():
+                raise
+            task.put_aside(steps)
+            found = leave_future_out(task.model, task.data, **settings)
+        save(found, path)
+        shutil.rmtree(steps, ignore_errors=True)
+        fits = int(found.to_dataset()["refitted"].sum())
+        task.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -204,30 +293,47 @@ class Run:
         return found
 
     def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
-        """Forecast with every posterior of the folder, by default over all data, and save.
+        """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.
 
         Args:
             at: as for `bd.forecast`.
             what_if: whether the models of the study may be others than those that were fitted.
 
+        Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
+
         Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
         if the study's own posterior is missing; WriteError, also where another process is at work.
         """
+        return self._forecast(self.fitted(), at, what_if)[0]
+
+    def _forecast(
+        self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool
+    ) -> tuple[dict[str, xr.DataTree], Comparison | str]:
+        """The forecasts, and what the weights of their mixture come from, or why there is none."""
         at = forecast_times(self.study) if at is None else at
-        forecasts = {}
+        forecasts: dict[str, xr.DataTree] = {}
         with alone_in(self.folder):
-            for name, post in self.fitted().items():
+            for name, post in posts.items():
                 model, key = self.study.models[name], int(post.attrs["key"])
                 try:
                     forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
                 except MismatchError as error:
                     raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
+            comparison: Comparison | str = ""
+            if self.study.mixes:
+                try:
+                    comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+                    forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
+                except Exception as error:  # the forecasts are worth more than their mixture
+                    comparison = str(error)
+            if MIXTURE not in forecasts:
+                self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
             for name, found in forecasts.items():
                 save(found, self.path(name, "forecast.nc"))
-        return forecasts
+        return forecasts, comparison
 
     def finish(self, *, what_if: bool = False, say: Say = lambda text: None) -> None:
-        """Forecast over all data, score and report, from the posteriors that the folder holds.
+        """Forecast over all data, mix, score and report, from what the folder holds.
 
         Args:
             what_if: as for `forecast`.
@@ -239,49 +345,66 @@ class Run:
             self._finish(what_if, say)
 
     def _finish(self, what_if: bool, say: Say) -> None:
-        posts, forecasts = self.fitted(), self.forecast(what_if=what_if)
-        say("forecasts made")
+        posts = self.fitted()
+        forecasts, comparison = self._forecast(posts, None, what_if)
+        say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
         missing = [name for name in self.study.models if name not in posts]
         if missing:
             say(f"left out, since not fitted yet: {', '.join(missing)}")
+        if self.study.mixes and isinstance(comparison, str):
+            say(f"the forecast is no mixture: {comparison}")
         own = self.study.label
-        rivals = {name: fc for name, fc in forecasts.items() if name != own}
-        write_text(self.folder / "scores.json", json.dumps(self._scores(posts, forecasts), indent=2) + "\n")
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        observed = self.study.train[list(self.study.model.observables)]
+        said = {"study": self.study.name, "split": _told_split(self.study)}
+        said |= scored(forecasts, observed, self.study.test, ({MIXTURE: found.diagnosis} if found else {}) | verdicts)
+        said["mixture"] = told(found) if found else {"why_not": comparison} if comparison else None
+        write_text(self.folder / "scores.json", json.dumps(said, indent=2) + "\n")
         page = report(
             posts[own],
             forecasts[own],
             self.study.test,
             title=self.study.title or self.study.name,
             name=own,
-            rivals=rivals,
+            rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
             derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
+            mixture=found,
         )
         page.save(self.folder / "report.html")
 
-    def _scores(self, posts: Mapping[str, xr.DataTree], forecasts: Mapping[str, xr.DataTree]) -> dict[str, Any]:
-        observed = self.study.train[list(self.study.model.observables)]
-        tables = {name: score(fc, self.study.test) for name, fc in forecasts.items()}
-        others = score_baselines(observed, self.study.test)
-        return {
-            "study": self.study.name,
-            "split": _told_split(self.study),
-            "scores": {name: _plain(table) for name, table in tables.items()},
-            "baselines": {name: _plain(table) for name, table in others.items()},
-            "attrs": {name: table.attrs for name, table in (tables | others).items()},
-            "diagnosis": {name: self._judged(name, post, forecasts).to_dict() for name, post in posts.items()},
-        }
+    def _mixed(
+        self,
+        posts: Mapping[str, xr.DataTree],
+        forecasts: Mapping[str, xr.DataTree],
+        comparison: Comparison | str,
+        verdicts: Mapping[str, Diagnosis],
+    ) -> Mixed | None:
+        """What is to be said of the mixture, if there is one."""
+        if isinstance(comparison, str):
+            return None
+        own, members = self.study.label, {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        science = science_of(own, self.study.models)
+        given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
+        return judge_mixture(*given, own=own, science=science)
 
     def diagnose(self) -> dict[str, Diagnosis]:
-        """A verdict on each posterior of the folder, with its forecast where there is one."""
+        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its forecast."""
         posts = self.fitted()
         paths = {name: self.path(name, "forecast.nc") for name in posts}
         forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
-        return {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        if not (self.study.mixes and (path := self.path(MIXTURE, "forecast.nc")).is_file()):
+            return verdicts
+        forecasts[MIXTURE] = load(path)
+        comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
 
     def _judged(self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]) -> Diagnosis:
         """The verdict on one posterior; the study's own model is compared with its rivals."""
         own = name == self.study.label
-        rivals = {other: fc for other, fc in forecasts.items() if own and other != name}
+        rivals = {other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)}
         return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
 
 
@@ -295,14 +418,6 @@ def _used(study: Study) -> xr.Dataset:
 def _folded(name: str) -> str:
     """What a system may take a name for that tells neither case nor ways to write an accent apart."""
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
-    """A table for JSON, which knows no NaN."""
-    return {
-        str(row): {str(k): float(v) if np.isfinite(v) else None for k, v in values.items()}
-        for row, values in table.iterrows()
-    }
 
 
 def _told_split(study: Study) -> Any:

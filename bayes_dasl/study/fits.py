@@ -54,11 +54,11 @@ class Task:
         wanted = "" if post is None else pose(self.model, self.data).fingerprint(needed=True)
         ours = post is not None and post.attrs.get("posterior_sha256") == wanted
         if post is not None and ours and not post.attrs["interrupted"]:
-            self._say("already fitted, kept")
+            self.tell("already fitted, kept")
         else:
             if post is not None and not ours:
-                self._put_aside(path)
-                self._put_aside(self.folder / "forecast.nc")
+                self.put_aside(path)
+                self.put_aside(self.folder / "forecast.nc")
             post = self._fit(checkpoint)
             saved = _save(post, path)
             if post.attrs["interrupted"]:
@@ -67,25 +67,25 @@ class Task:
                     f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
                     f"they are kept in {saved}"
                 )
-            self._say(f"{diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
+            self.tell(f"{diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
         if has_tolerances(self.model) and "solver_check" not in post.children:
             _save(self._with_solver_checked(post), path)
         shutil.rmtree(checkpoint, ignore_errors=True)
 
-    def _say(self, text: str) -> None:
+    def tell(self, text: str) -> None:
         self.say(f"{self.name}: {text}")
 
     def _fit(self, checkpoint: Path) -> xr.DataTree:
         """A fit whose steps are kept; steps that belong to an older version of the model are put aside."""
         if checkpoint.is_dir() and not self._goes_on(checkpoint):
-            self._put_aside(checkpoint)
-        self._say(f"{'going on with' if checkpoint.is_dir() else 'fitting by'} {self.engine!r}")
+            self.put_aside(checkpoint)
+        self.tell(f"{'going on with' if checkpoint.is_dir() else 'fitting by'} {self.engine!r}")
         return fit(self.model, self.data, self.engine, progress=self.progress, checkpoint=checkpoint, key=self.key)
 
-    def _put_aside(self, path: Path) -> None:
+    def put_aside(self, path: Path) -> None:
         """Rename what an older version of the model left."""
         if (aside := put_aside(path)) is not None:
-            self._say(f"{path} belongs to another version of the model or the libraries: moved to {aside}")
+            self.tell(f"{path} belongs to another version of the model or the libraries: moved to {aside}")
 
     def _goes_on(self, checkpoint: Path) -> bool:
         try:
@@ -97,10 +97,10 @@ class Task:
         try:
             checked = check_solver(self.model, post)
         except Exception as error:  # the fit is worth more than its check
-            self._say(f"the solver could not be checked: {error}")
+            self.tell(f"the solver could not be checked: {error}")
             return post
         for finding in (f for f in diagnose(checked).findings if f.subject == SOLVER_ACCURACY):
-            self._say(f"{finding.subject}: {finding.message}")
+            self.tell(f"{finding.subject}: {finding.message}")
         return checked
 
 
