@@ -62,10 +62,12 @@ class Diagnosis:
     Args:
         findings: what was looked at, one after the other.
         unseen: what was not looked at and could have been, as a sentence; nothing unless given.
+        of: what it is on beside the sampling, the "model" unless it says.
     """
 
     findings: tuple[Finding, ...]
     unseen: str = ""
+    of: str = "model"
 
     @property
     def level(self) -> Level:
@@ -85,6 +87,12 @@ class Diagnosis:
 
     @property
     def verdict(self) -> str:
+        said = f"{self.of_the_sampling}. {self._of_the_model()}."
+        return f"{said} {self.unseen}" if self.unseen else said
+
+    @property
+    def of_the_sampling(self) -> str:
+        """The verdict's first sentence, without its full stop."""
         blamed = _listed(self._of("sampling"), self.sampling)
         sampling = {
             "good": "The sampling can be trusted: every check passed",
@@ -92,17 +100,16 @@ class Diagnosis:
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
         failures = [f.message for f in self.findings if f.subject == FAILURES and not f.message.startswith("none")]
-        said = f"{'; '.join([sampling, *failures])}. {self._of_the_model()}."
-        return f"{said} {self.unseen}" if self.unseen else said
+        return "; ".join([sampling, *failures])
 
     def _of_the_model(self) -> str:
         if self.model is None:
-            return "Whether the model fits was not looked at: that takes a forecast at the times of the data"
+            return f"Whether the {self.of} fits was not looked at: that takes a forecast at the times of the data"
         blamed = _listed(self._of("model"), self.model)
         return {
-            "good": f"The model fits what was looked at: {blamed}",
-            "warning": f"The model fits with reservations: see {blamed}",
-            "bad": f"The model does not fit: {blamed}",
+            "good": f"The {self.of} fits what was looked at: {blamed}",
+            "warning": f"The {self.of} fits with reservations: see {blamed}",
+            "bad": f"The {self.of} does not fit: {blamed}",
         }[self.model]
 
     def __str__(self) -> str:

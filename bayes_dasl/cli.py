@@ -5,11 +5,11 @@ import importlib.util
 import json
 import signal
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
 from rich.markup import escape
@@ -21,6 +21,7 @@ from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
+from .judgement.mixed import MIXTURE
 from .reports._text import number, percent
 from .study import Run, Study, future_forcings, future_times
 
@@ -30,8 +31,8 @@ EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 app = typer.Typer(
     no_args_is_help=True,
     epilog="Exit codes: 0 if every check passed, 3 if there are reservations about the sampling of a model or the fit "
-    "of the study's own, 4 if one of them is not to be relied on; 1 for an error, 2 for a wrong call; 130 after "
-    "Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.",
+    "of the study's own or of the mixture, 4 if one of them is not to be relied on; 1 for an error, 2 for a wrong "
+    "call; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -151,7 +152,7 @@ def run(
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
     key: Annotated[int, typer.Option(help="The random key: the same key gives the same draws.")] = 0,
 ) -> None:
-    """Fit, forecast, score and report."""
+    """Fit, forecast, mix, score and report."""
     with _short_errors():
         loaded = _load_study(study)
         folder = out or Path("runs") / loaded.name
@@ -184,7 +185,7 @@ def diagnose(run: RunFolder) -> None:
         verdicts = loaded.diagnose()
         for name, verdict in verdicts.items():
             _print_findings(name, verdict)
-        _exit_by([*(verdict.sampling for verdict in verdicts.values()), verdicts[loaded.study.label].model])
+        _exit_by(_levels({name: verdict.to_dict() for name, verdict in verdicts.items()}, loaded.study.label))
 
 
 @app.command()
@@ -246,8 +247,18 @@ def _print_verdict(done: Run) -> None:
         star = " ★" if best is not None and row["crps"] == best else ""
         table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))
     console.print(table)
+    for sentence in (found.get("mixture") or {}).get("words", []):
+        console.print(sentence, markup=False, soft_wrap=True)
     verdicts = found["diagnosis"]
     for name, verdict in verdicts.items():
         console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
     console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
-    _exit_by([*(verdict["sampling"] for verdict in verdicts.values()), verdicts[done.study.label]["model"]])
+    _exit_by(_levels(verdicts, done.study.label))
+
+
+def _levels(verdicts: Mapping[str, Mapping[str, Any]], own: str) -> list[Level | None]:
+    """What counts: the sampling of every model, the fit of the study's own, and that of the mixture."""
+    return [
+        *(verdict["sampling"] for verdict in verdicts.values()),
+        *(verdicts[name]["model"] for name in (own, MIXTURE) if name in verdicts),
+    ]

@@ -438,6 +438,8 @@ TABLE = [
           "two models are named 'model'"),
     built("study with a baseline's name", lambda: bd.Study("s", model(), data(), 3.0, rivals={"persistence": model()}),
           ModelError, "'persistence' is the name of a baseline"),
+    built("study with no origins", lambda: bd.Study("s", model(), data(), 3.0, origins=0),
+          DataError, "origins and horizon are whole numbers from 1 on, not 0 and None: .* say mix=False"),
     # updates, and the check of the solver
     updated("update with nothing new", lambda: later([np.nan]), DataError,
             "the new data hold no value of y: there is nothing to update by"),

@@ -54,9 +54,10 @@ def copied(ran, tmp_path) -> Path:
 
 
 def code_of(folder: Path, own: str = "decay") -> int:
-    """What the verdicts in a run folder stand for: the sampling of every model, and the fit of the study's own."""
+    """What the verdicts stand for: the sampling of every model, the fit of the study's own and of the mixture."""
     verdicts = json.loads((folder / "scores.json").read_text())["diagnosis"]
-    levels = [*(verdict["sampling"] for verdict in verdicts.values()), verdicts[own]["model"]]
+    fits = (verdicts[name]["model"] for name in (own, "mixture") if name in verdicts)
+    levels = [*(verdict["sampling"] for verdict in verdicts.values()), *fits]
     return max({"good": 0, "warning": 3, "bad": 4}[level] for level in levels if level is not None)
 
 
@@ -127,6 +128,8 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
         "climatology",
         "persistence",
         "after 6",
+        "inflow: fitted at 1 of 1 origins",
+        "A mixture of decay (",
     ):
         assert word in result.stdout
     assert result.stdout.count("★") == 1
@@ -134,9 +137,35 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert files == {
         "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
-        "scores.json", "report.html", "study.json",
+        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "report.html", "study.json",
     }  # fmt: skip
     assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
+
+
+def test_the_page_of_a_run_is_headed_by_the_mixture(ran):
+    """By its words, its figure and its row of the scores; each model is beside it."""
+    page = unescape((ran[0] / "report.html").read_text())
+    found = json.loads((ran[0] / "scores.json").read_text())
+    assert "<b>mixture of decay and inflow</b>" in page
+    for sentence in found["mixture"]["words"]:
+        assert sentence in page and sentence in ran[1].stdout
+    figures = [page.index(f'id="figure-forecast-{name}"') for name in ("y", "decay-y", "inflow-y")]
+    after = page.index('id="scores"')
+    rows = [page.index(f'<th scope="row">{name}</th>', after) for name in (*found["scores"], *found["baselines"])]
+    assert figures == sorted(figures) and rows == sorted(rows) and rows[0] == min(rows)
+    assert '<tr class="own"><th scope="row">mixture</th>' in page and 'id="figure-comparison"' in page
+
+
+def test_a_run_mixes_by_what_its_models_forecast_within_the_training_data(ran):
+    folders = {"decay": ran[0], "inflow": ran[0] / "inflow"}
+    found = json.loads((ran[0] / "scores.json").read_text())["mixture"]
+    ahead = {name: load(folder / "origins.nc") for name, folder in folders.items()}
+    assert all(result["time"].values.tolist() == [[6.0]] for result in ahead.values())
+    weights = bd.compare(ahead).weights
+    assert found["weights"] == weights and (found["origins"], found["horizon"]) == (1, 1)
+    mixed = bd.mixture({name: load(folder / "forecast.nc") for name, folder in folders.items()}, weights)
+    drawn = load(ran[0] / "mixture.nc")["predictions"].to_dataset()
+    xr.testing.assert_identical(drawn, mixed["predictions"].to_dataset())
 
 
 @pytest.mark.thorough
@@ -149,7 +178,14 @@ def test_another_key_in_the_same_folder_is_refused(ran):
 def test_diagnose_prints_the_findings_of_each_model(ran):
     result = invoke("diagnose", ran[0])
     assert result.exit_code == code_of(ran[0]), result.output
-    for word in ("decay: ", "inflow: ", "R-hat of science parameters: ", "divergences: ", "forecast draws"):
+    for word in (
+        "mixture: ",
+        "decay: ",
+        "inflow: ",
+        "R-hat of science parameters: ",
+        "divergences: ",
+        "forecast draws",
+    ):
         assert word in result.stdout
 
 
@@ -159,25 +195,27 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
     folder, result = ran
     found = json.loads((folder / "scores.json").read_text())
     page = " ".join(unescape(re.sub(r"<[^>]+>", " ", (folder / "report.html").read_text())).split())
-    own = found["scores"]["decay"]["all"]
-    told = {f["subject"]: f["message"] for f in found["diagnosis"]["decay"]["findings"]}
+    own = found["scores"]["mixture"]["all"]
+    told, of_mixture = (
+        {f["subject"]: f["message"] for f in found["diagnosis"][name]["findings"]} for name in ("decay", "mixture")
+    )
     study, post, fc = quick_study.study(), load(folder / "posterior.nc"), load(folder / "forecast.nc")
 
-    inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", told["held-out data"]).groups())
+    inside, of = map(int, re.search(r"hold (\d+) of (\d+) values", of_mixture["held-out data"]).groups())
     assert (inside / of, of) == (own["coverage_90"], own["n"])
     crps, coverage = number(own["crps"]), percent(own["coverage_90"])
-    table = bd.score(fc, study.test).loc["all"]
+    table = bd.score(load(folder / "mixture.nc"), study.test).loc["all"]
     assert (table["crps"], table["coverage_90"]) == (own["crps"], own["coverage_90"])
     assert f"CRPS {crps} mg/L" in page and f"90 % coverage {coverage} of test values inside" in page
     assert f"its CRPS (a mean distance between forecast and truth) is {crps} mg/L" in page
     assert re.search(
-        rf"decay\s+│\s+{re.escape(crps)}[ ★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}", result.stdout
+        rf"mixture\s+│\s+{re.escape(crps)}[ ★]+│\s+{re.escape(number(own['rmse']))}\s+│\s+{coverage}", result.stdout
     )
 
     rhat = re.search(r"highest (\d\.\d{3})", told["R-hat of science parameters"])[1]
     bulk = re.search(r"lowest bulk (\d+)", told["effective sample size of science parameters"])[1]
-    assert f"largest R-hat {rhat} science parameters" in page
-    assert f"lowest bulk ESS {bulk} science parameters" in page
+    assert f"largest R-hat {rhat} science parameters of decay" in page
+    assert f"lowest bulk ESS {bulk} science parameters of decay" in page
 
     parts = bd.decompose(fc).sel(observable="y")
     ahead = parts.where(parts["time"] > study.split, drop=True).mean()
@@ -197,7 +235,8 @@ def test_forecast_goes_further_ahead(copied):
     result = invoke("forecast", copied, "--until", 20, "--step", 2.5)
     assert result.exit_code == 0, result.output
     assert f"decay: {copied / 'forecast.nc'}" in result.stdout
-    for path in (copied / "forecast.nc", copied / "inflow" / "forecast.nc"):
+    assert f"mixture: {copied / 'mixture.nc'}" in result.stdout
+    for path in (copied / "forecast.nc", copied / "inflow" / "forecast.nc", copied / "mixture.nc"):
         times = load(path)["predictions"]["time"].values.tolist()
         assert times == sorted({*np.arange(0.0, 20.1, 2.5), *range(10)}), "those of the data, and the grid"
 
@@ -216,6 +255,7 @@ def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undra
     result = invoke("report", copied, "--what-if")
     assert result.exit_code == code_of(copied) != 0, result.output
     assert "what if" in result.stdout
+    assert "the forecast is no mixture: the forecast of decay is a what-if" in result.stdout
     found = {name: load(copied / name).attrs["what_if"] for name in ("forecast.nc", "inflow/forecast.nc")}
     assert found == {"forecast.nc": 1, "inflow/forecast.nc": 0}
 
@@ -250,6 +290,7 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
         ({("decay", "model"): "bad"}, 4),
         ({("inflow", "model"): "bad"}, 0),
         ({("decay", "model"): None}, 0),
+        ({("mixture", "model"): "warning"}, 3),
     ],
 )
 def test_the_exit_code_tells_the_verdict(ran, tmp_path, monkeypatch, levels, code):
@@ -439,7 +480,7 @@ def test_a_signal_ends_a_run_with_its_code(tmp_path, monkeypatch, number, code):
     # A process that was begun in the background is born to ignore Ctrl-C.
     before = {n: signal.signal(n, signal.SIG_DFL) for n in (signal.SIGTERM, signal.SIGHUP)}
     before[signal.SIGINT] = signal.signal(signal.SIGINT, signal.default_int_handler)
-    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    monkeypatch.setattr("bayes_dasl.study.fits.fit", fit)
     try:
         result = invoke("run", STUDY, "--out", tmp_path / "run")
     finally:
@@ -493,7 +534,7 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
         began.append(True)
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("bayes_dasl.study.fit", fit)
+    monkeypatch.setattr("bayes_dasl.study.fits.fit", fit)
     assert invoke(*again[1:]).exit_code == 130
     assert began
     assert load(folder / "posterior.nc")["posterior"].sizes["draw"] == drawn

@@ -12,12 +12,12 @@ from scipy.stats import norm
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.comparison import independent, paired, shared_times
+from bayes_dasl.judgement.comparison import clearly, independent, paired, shared_times
 
 SD, OTHER, APART = 0.5, 2.0, 3.0
 
 
-def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.1):
+def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.1, draws=4000, units="m"):
     """As from `leave_future_out`, of one observable: log joint densities of windows, and scores by lead."""
     density = np.asarray(density, float)
     origins = first + step * np.arange(len(density)) - 1.0
@@ -26,9 +26,9 @@ def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.
     variables = {name: (("origin", "observable", "lead"), values) for name, values in scores.items()}
     whole = np.ones(len(density))
     of_origin = {"log_density": density, "refitted": whole, "density_pareto_k": k * whole}
-    of_origin |= {"bridged": 0 * whole, "density_error": 0.01 * whole}
+    of_origin |= {"bridged": 0 * whole, "draws": draws * whole, "density_error": 0.01 * whole}
     coords = {
-        "origin": ("origin", origins, {"units": "day"}), "observable": ["y"], "units": ("observable", ["m"]),
+        "origin": ("origin", origins, {"units": "day"}), "observable": ["y"], "units": ("observable", [units]),
         "lead": 1 + np.arange(horizon),
         "time": (("origin", "lead"), origins[:, None] + 1 + np.arange(horizon), {"units": "day"}),
     }  # fmt: skip
@@ -134,6 +134,36 @@ def test_a_model_that_rules_out_what_came_is_last():
     assert found.weights["a"] > 0.5
 
 
+@pytest.mark.parametrize("draws, bad", [(100, 4), (4000, 0)])
+def test_how_large_a_k_hat_may_be_hangs_on_the_number_of_draws(draws, bad):
+    """0.6 is too much for 100 draws, of which the largest is 1 - 1 / log10(100)."""
+    found = said(bd.compare({n: result(drawn(4), k=0.6, draws=draws) for n in "ab"}), "densities")
+    assert len(found) == (2 if bad else 0) and all("at 4 of 4 origins" in str(finding) for finding in found)
+    assert all("k-hat from 0.5 on" in str(finding) for finding in found)
+
+
+def test_a_window_that_all_models_rule_out_tells_nothing():
+    a, b = drawn(6), drawn(6, centre=-9.0, seed=1)
+    whole = bd.compare({"a": result(a[1:], first=12), "b": result(b[1:], first=12)})
+    a[0] = b[0] = -np.inf
+    found = bd.compare({"a": result(a), "b": result(b)})
+    assert "in 1 of 6 windows" in str(said(found, "impossible data")[0]) and not said(whole, "impossible data")
+    columns = [name for name in found.table if name.startswith("log_score")] + ["weight"]
+    np.testing.assert_allclose(found.table[columns], whole.table[columns], rtol=1e-12)
+    assert found.windows == whole.windows == 5
+    nothing = bd.compare({n: result([-np.inf, -np.inf]) for n in "ab"})
+    assert nothing.weights == {"a": 0.5, "b": 0.5} and "no window tells them apart" in str(nothing)
+
+
+def test_models_that_are_alike_are_hardly_ever_told_apart():
+    """One in twenty comparisons of two or three windows, to 4 binomial errors; by two standard errors 30 and 18 %."""
+    for windows in (2, 3):
+        differences = np.random.default_rng(windows).normal(size=(4000, windows))
+        means, errors = paired(differences, np.eye(windows))
+        told = np.mean(np.abs(means) > clearly(windows) * errors)
+        assert abs(told - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 4000)
+
+
 def test_scores_by_lead():
     crps = np.random.default_rng(0).random((2, 6, 1, 2))
     crps[:, 2, 0, 1] = np.nan  # nothing was observed there
@@ -185,6 +215,7 @@ def test_dates_are_days_ahead():
         pytest.param({"a": result([0.0])}, "two results", id="one"),
         pytest.param({"a": result([0.0]), "b": xr.DataTree()}, "'b' is no result", id="another tree"),
         pytest.param({"a": result([0.0]), "b": result([0.0], data="other")}, "other data", id="other data"),
+        pytest.param({"a": result([0.0]), "b": result([0.0], units="cm")}, "other units", id="other units"),
         pytest.param({"a": result([0.0]), "b": result([0.0], first=11)}, "other origins", id="other origins"),
         pytest.param({"a": result([0.0]), "b": result([0.0], horizon=3)}, "other times", id="another horizon"),
     ],

@@ -13,8 +13,9 @@ from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.bridge import bridged, log_mean
-from bayes_dasl.errors import DataError, Interrupted
+from bayes_dasl.errors import DataError, Interrupted, MismatchError
 from bayes_dasl.inference import AbstractEngine, Samples
+from bayes_dasl.revision import rolling_origins
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, SCALE, CORRELATION = 1.0, 0.5, 0.7
@@ -75,12 +76,16 @@ class Exact(AbstractEngine):
 
     kind: str = "white"
     draws: int = DRAWS
+    in_units: float = 1.0
     fits: list = dataclasses.field(default_factory=list, compare=False)
+
+    def stored(self):
+        return {"class": "Exact", "kind": self.kind}
 
     def run(self, problem, *, key, journal, bar):
         times, y = np.asarray(problem.inputs.times), np.asarray(problem.observed["y"])
         self.fits.append(len(times))
-        mean, sd = posterior(times, y, self.kind)
+        mean, sd = (self.in_units * each for each in posterior(times, y / self.in_units, self.kind))
         position = (mean + sd * np.asarray(jax.random.normal(key, (CHAINS, self.draws))))[..., None]
         lp = np.asarray(jax.jit(jax.vmap(jax.vmap(problem.log_density)))(position))
         return Samples(position, {"lp": lp, "diverging": np.zeros(lp.shape, bool)})
@@ -98,19 +103,36 @@ def simulated(kind, number=30, seed=0):
 
 
 @pytest.fixture(scope="module", params=["white", pytest.param("correlated", marks=pytest.mark.thorough)])
-def run(request):
-    """Of a series in which one datum is missing ahead, and one that is known before."""
-    kind = request.param
+def run(request, tmp_path_factory):
+    """Of a series in which one datum is missing ahead, and one that is known before.
+
+    The process is killed in the midst of the second origin, and the same call goes on where it was.
+    """
+    kind, folder = request.param, tmp_path_factory.mktemp("kept") / "kept"
     data = simulated(kind)
     data["y"][[5, 26]] = np.nan
-    engine = Exact(kind)
-    found = bd.leave_future_out(model(kind), data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
-    return kind, data, engine, found
+    engine, forecast, forecasts = Exact(kind), rolling_origins.forecast, []
+    asked = {"origins": ORIGINS, "horizon": HORIZON, "engine": engine, "key": 3, "checkpoint": folder}
+
+    def killed_at_the_second(*arguments, **settings):
+        forecasts.append(settings)
+        if len(forecasts) == 2:
+            raise KeyboardInterrupt
+        return forecast(*arguments, **settings)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(rolling_origins, "forecast", killed_at_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            bd.leave_future_out(model(kind), data, **asked)
+        left = {path.name for path in folder.iterdir()}
+        found = bd.leave_future_out(model(kind), data, **asked)
+    assert left == {"run.json", "000001.step"} and len(forecasts) == 3
+    return kind, data, engine, found, asked
 
 
 def test_joint_densities_are_those_in_closed_form(run):
     """Within 4 Monte-Carlo errors of a mean over draws, by as many draws as the weights are worth."""
-    kind, data, engine, found = run
+    kind, data, engine, found, _ = run
     assert engine.fits == [19]
     times, y = data["time"].values, data["y"].values
     for origin in ORIGINS:
@@ -138,7 +160,7 @@ def relative_spread(times, y, origin, kind):
 
 def test_scores_of_each_lead_are_those_in_closed_form(run):
     """Of a forecast of n draws; the log score is of a mean of densities, which is the smoother of the two."""
-    kind, data, _, found = run
+    kind, data, _, found, _ = run
     times, y = data["time"].values, data["y"].values
     for origin in ORIGINS:
         mean, cov = ahead(times, y, origin, kind)
@@ -177,7 +199,7 @@ def test_origins_lie_evenly_over_the_last_third():
 
 def test_errors_that_recalibration_learns_from_are_those_in_closed_form(run):
     """Of quantiles of draws of level p, whose standard error is that of p over the density there."""
-    kind, data, _, found = run
+    kind, data, _, found, _ = run
     times, y = data["time"].values, data["y"].values
     for number, origin in enumerate(ORIGINS):
         mean, cov = ahead(times, y, origin, kind)
@@ -194,8 +216,43 @@ def test_errors_that_recalibration_learns_from_are_those_in_closed_form(run):
         bd.recalibrate(fc, found)
 
 
+@pytest.mark.thorough
+def test_a_call_that_was_killed_has_the_numbers_of_one_that_was_not(run):
+    kind, data, _, found, asked = run
+    whole = bd.leave_future_out(model(kind), data, **{name: v for name, v in asked.items() if name != "checkpoint"})
+    xr.testing.assert_identical(found.to_dataset().drop_attrs(), whole.to_dataset().drop_attrs())
+
+
+def test_a_checkpoint_of_something_else_is_refused(run):
+    kind, data, engine, _, asked = run
+    others = {"key": {"key": 4}, "windows": {"horizon": 3}, "posterior_sha256": {}, "engine": {"engine": bd.NUTS()}}
+    for what, other in others.items():
+        with pytest.raises(MismatchError, match=f"belongs to another run .*{what}"):
+            bd.leave_future_out(model(kind), data if other else data + 0.1, **asked | other)
+    assert engine.fits == [19]
+
+
+@pytest.mark.thorough
+def test_models_of_other_units_are_compared_in_those_of_the_data(run):
+    """The same model in centimetres, of data in metres: equal but for rounding."""
+    kind, data, _, whole, _ = run
+
+    class InCentimetres(Slow):
+        units = {"y": "cm"}  # noqa: RUF012
+
+    noise = bd.NormalNoise(100 * SCALE) if kind == "white" else bd.CorrelatedNoise(bd.AR1(100 * SCALE, CORRELATION))
+    other = bd.Model(InCentimetres(dist.Normal(0.0, 100 * PRIOR_SD)), noise)
+    engine = Exact(kind, in_units=100.0)
+    found = bd.leave_future_out(other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
+    assert found["units"].values.tolist() == ["m"]
+    for name in ("log_density", "log_score", "crps", "density_error"):
+        np.testing.assert_allclose(found[name], whole[name], rtol=1e-7)
+    comparison = bd.compare({"metres": whole, "centimetres": found})
+    assert comparison.weights["metres"] == pytest.approx(0.5, abs=1e-6)
+
+
 def test_a_result_is_saved_and_loaded(run, tmp_path):
-    *_, found = run
+    *_, found, _ = run
     again = bd.load(bd.save(found, tmp_path / "future.nc"))
     xr.testing.assert_identical(again, found)
 
@@ -292,15 +349,21 @@ def test_members_of_a_population_are_forecast_together():
 
 @pytest.mark.thorough
 def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
-    """Data ahead that only few draws foresee, over windows that lie side by side."""
-    data = simulated("white")
+    """Data ahead that only few draws foresee, over windows that lie side by side; after the last one by all data."""
+    data = simulated("white", 28)
     data["y"][20:] += 0.9 * design(data["time"].values[20:])
-    found = bd.leave_future_out(model("white"), data, origins=[19, 23], horizon=HORIZON, engine=Exact(), key=2)
-    assert list(found["bridged"].values) == [1, 0] and list(found["refitted"].values) == [1, 1]
-    assert float(found["density_pareto_k"][0]) >= 0.7
+    data["y"][24:] -= 1.2 * design(data["time"].values[24:])
+    post = bd.fit(model("white"), data, Exact(), key=7)
+    asked = {"origins": [19, 23], "horizon": HORIZON, "engine": Exact(), "key": 2}
+    found = bd.leave_future_out(model("white"), data, post=post, **asked)
+    assert list(found["bridged"].values) == [1, 1] and list(found["refitted"].values) == [1, 1]
+    assert (found["density_pareto_k"] >= 0.7).all() and (found["draws"] == CHAINS * DRAWS).all()
     times, y = data["time"].values, data["y"].values
-    truth = multivariate_normal(*ahead(times, y, 19, "white")).logpdf(y[20:24])
-    assert abs(float(found["log_density"][0]) - truth) < 4 * float(found["density_error"][0]) < 1.0
+    for i, origin in enumerate((19, 23)):
+        truth = multivariate_normal(*ahead(times, y, origin, "white")).logpdf(y[rows(y, origin)[1]])
+        assert abs(float(found["log_density"][i]) - truth) < 4 * float(found["density_error"][i]) < 1.0
+    with pytest.raises(MismatchError, match="given all of these data"):
+        bd.leave_future_out(model("white"), data + 0.1, post=post, **asked)
 
 
 def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):

@@ -16,7 +16,7 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
 from bayes_dasl.judgement.matching import held_out, matched
-from bayes_dasl.revision.updates import _joined
+from bayes_dasl.revision.taking_in import _joined
 from tests.studies.bad.given import closed, data, model, posterior
 
 TIMES = np.array([0.0, 1.0, 1.0, 2.0, 4.0, 4.0, 4.0])

@@ -13,10 +13,13 @@ import pytest
 import trees
 import xarray as xr
 from arviz_stats import ess
+from test_compare import result
 
+import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, WriteError
 from bayes_dasl.judgement.baselines import score_baselines
 from bayes_dasl.judgement.diagnosis import diagnose
+from bayes_dasl.judgement.mixed import judge_mixture
 from bayes_dasl.judgement.scores import score
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
@@ -123,6 +126,34 @@ def page_path(normal, tmp_path_factory) -> Path:
 @pytest.mark.parametrize("width", WIDTHS)
 def test_the_page_is_whole_in_a_browser(browser, page_path, width, scripts):
     assert faults(browser, page_path, width=width, scripts=scripts) == []
+
+
+@pytest.fixture(scope="module")
+def mixed(study):
+    """A mixture of the forecast and its rival, and what is said of it."""
+    made = {"hybrid": study["fc"], **study["rivals"]}
+    comparison = bd.compare({"hybrid": result([0.0, -1.0]), "mechanistic": result([-0.5, -0.2])})
+    mixture, verdicts = bd.mixture(made, comparison.weights), {"hybrid": diagnose(study["post"])}
+    given = mixture, comparison, made, verdicts, study["post"], study["test"]
+    return judge_mixture(*given, own="hybrid", science="mechanistic")
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", WIDTHS)
+def test_the_page_of_a_mixture_is_whole_in_a_browser(browser, study, mixed, tmp_path, width):
+    given = {"name": "hybrid", "rivals": study["rivals"], "mixture": mixed}
+    path = report(study["post"], study["fc"], study["test"], **given).save(tmp_path / "report.html")
+    both = ("hybrid", "mechanistic")
+    beside = [f"figure-forecast-{model}-{name}" for model in both for name in ("hare", "lynx")]
+    parts = [f"figure-decomposition-{of}-{name}" for of in ("mixture", "hybrid") for name in ("hare", "lynx")]
+    figures = [name for name in FIGURES if "decomposition" not in name]
+    assert faults(browser, path, width=width, figures=(*figures, *beside, *parts, "figure-comparison")) == []
+
+
+@pytest.mark.thorough
+def test_a_rival_may_not_be_named_as_the_mixture_beside_it(study, mixed):
+    with pytest.raises(MismatchError, match="not mixture"):
+        report(study["post"], study["fc"], study["test"], rivals={"mixture": study["fc"]}, mixture=mixed)
 
 
 @pytest.mark.thorough

@@ -22,13 +22,12 @@ from seldom import seldom
 from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, code_of, invoke
 
 import bayes_dasl as bd
-from bayes_dasl import study as study_module
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
 from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples, fitting as fit_module
 from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import sampler as nuts
 from bayes_dasl.prediction.posterior import load
-from bayes_dasl.study import Run
+from bayes_dasl.study import Run, fits
 
 KEY = 5
 TIMED = {"created", "sampling_time_s", "wall_time_s", "start_time_s", "warmup_time_s", "draws_time_s"}
@@ -415,7 +414,7 @@ def small_run(folder, sd=3.0):
 def test_a_study_puts_the_steps_of_an_older_model_aside(tmp_path, monkeypatch):
     said = []
     with monkeypatch.context() as patched:
-        patched.setattr(study_module, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        patched.setattr(fits, "save", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
         with pytest.raises(KeyboardInterrupt):
             small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert len(steps(tmp_path / "checkpoint")) > 4
@@ -438,15 +437,15 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
     def broken(*_):
         raise MemoryError("too fine")
 
-    monkeypatch.setattr(study_module, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)})
+    monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)})
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: the solver could not be checked: too fine"
     fitted = load(tmp_path / "posterior.nc")
     assert "solver_check" not in fitted.children
     found = xr.DataTree(xr.Dataset(attrs={"pareto_k": 0.0}))
     sound = lambda model, post: post.assign({"solver_check": found})  # noqa: E731
-    monkeypatch.setattr(study_module, "checks_after_fit", lambda model: {"solver_check": ("solver", sound)})
-    monkeypatch.setattr(study_module, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check")))
+    monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", sound)})
+    monkeypatch.setattr(fits, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check")))
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: already fitted, kept"
     checked = load(tmp_path / "posterior.nc")
@@ -577,7 +576,7 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     assert len(steps(run / "checkpoint")) == ALL
     assert times_written(run / "checkpoint").items() >= before.items()
     posterior = (run / "posterior.nc").read_bytes()
-    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(fits, "fit", lambda *_, **__: pytest.fail("fitted again"))
     result = invoke("resume", run)
     assert result.exit_code == code_of(run, "square"), result.output
     assert "square: already fitted, kept" in result.stdout

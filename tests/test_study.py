@@ -17,10 +17,9 @@ import small_study
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl import study as study_module
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import load
-from bayes_dasl.study import Run, forecast_times, future_times
+from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -59,11 +58,11 @@ def test_a_run_fills_its_folder(ran):
     run, said = ran
     assert set(contents(run.folder)) == {
         "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
-        "scores.json", "report.html", "study.json",
+        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "report.html", "study.json",
     }  # fmt: skip
     assert said[0] == f"decay: fitting by {run.study.engine!r}"
     assert said[0].startswith("decay: fitting by Sifting(chains=2, draws=50, ")
-    assert said[-1] == "forecasts made"
+    assert said[-1] == "forecasts made and mixed"
     assert any(finding.subject == "solver accuracy" for finding in run.diagnose()["decay"].findings)
     html = (run.folder / "report.html").read_text(encoding="utf-8")
     assert html.startswith("<!DOCTYPE html>") or html.lower().startswith("<!doctype html>")
@@ -77,9 +76,9 @@ def test_scores_are_json_for_every_model_and_baseline(ran):
     found = json.loads(text, parse_constant=refuse_constants)
     assert found["study"] == "decay"
     assert found["split"] == 6.0
-    assert set(found["scores"]) == {"decay", "inflow"}
+    assert list(found["scores"]) == ["mixture", "decay", "inflow"]
     assert set(found["baselines"]) == {"climatology", "persistence"}
-    assert set(found["diagnosis"]) == {"decay", "inflow"}
+    assert list(found["diagnosis"]) == ["mixture", "decay", "inflow"]
     table = bd.score(load(run.folder / "forecast.nc"), run.study.test)
     assert found["scores"]["decay"]["y"]["crps"] == table.loc["y", "crps"]
     assert found["scores"]["decay"]["y"]["n"] == 3
@@ -111,7 +110,7 @@ def test_the_forecast_covers_training_and_test_times(ran):
 def test_a_second_run_keeps_whole_fits(ran, monkeypatch):
     run, _ = ran
     before, said = contents(run.folder), []
-    monkeypatch.setattr(study_module, "fit", lambda *_, **__: pytest.fail("fitted again"))
+    monkeypatch.setattr(fits, "fit", lambda *_, **__: pytest.fail("fitted again"))
     run.study.run(run.folder, key=3, say=said.append)
     assert said[:2] == ["decay: already fitted, kept", "inflow: already fitted, kept"]
     after = contents(run.folder)
@@ -146,7 +145,7 @@ def test_another_prior_is_not_taken_for_the_same_fit(ran, tmp_path, monkeypatch)
     def fit(*_, **__):
         raise FittedAgain
 
-    monkeypatch.setattr(study_module, "fit", fit)
+    monkeypatch.setattr(fits, "fit", fit)
     said = []
     finished = (folder / "posterior.nc").read_bytes()
     for number in (1, 2):
@@ -244,7 +243,7 @@ def no_fit(*_, **__):
 
 @pytest.mark.thorough
 def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "fit", no_fit)
+    monkeypatch.setattr(fits, "fit", no_fit)
     rival = bd.Model(small_study.model().layer, bd.PoissonNoise())
     study = dataclasses.replace(small_study.study(), rivals={"counts": rival})
     with pytest.raises(DataError, match="which PoissonNoise rules out: its data are whole numbers"):
@@ -254,7 +253,7 @@ def test_a_rival_that_does_not_suit_the_data_is_refused_before_any_fit(tmp_path,
 
 @pytest.mark.thorough
 def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "fit", no_fit)
+    monkeypatch.setattr(fits, "fit", no_fit)
     study = dataclasses.replace(quick_study.study(), derived=lambda model: {"half_life": model.layer.nothing})
     with pytest.raises(ModelError, match="cannot be worked out of the model: AttributeError"):
         study.run(tmp_path / "run")
@@ -264,9 +263,7 @@ def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(
 @pytest.mark.thorough
 def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(
-        study_module, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report("")
-    )
+    monkeypatch.setattr(bundle, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report(""))
     study = dataclasses.replace(ran[0].study, derived=lambda model: {"half_life": 0.5 / model.layer.function.rate})
     Run(study, shutil.copytree(ran[0].folder, tmp_path / "run")).finish()
     rate = load(ran[0].folder / "posterior.nc")["posterior"]["rate"].values
@@ -275,7 +272,7 @@ def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
 
 @pytest.mark.thorough
 def test_a_gap_in_the_future_of_a_forcing_is_refused_before_any_fit(tmp_path, monkeypatch):
-    monkeypatch.setattr(study_module, "fit", no_fit)
+    monkeypatch.setattr(fits, "fit", no_fit)
     study = small_study.study()
     data = study.data.assign(rain=("time", np.where(np.arange(10) == 8, np.nan, 1.0)))
     layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, forcings=("rain",))
@@ -315,7 +312,7 @@ def test_future_times():
 @pytest.mark.thorough
 @pytest.mark.skipif(not Path("/proc/self").is_dir(), reason="there is no /proc, a folder that nobody can write")
 def test_a_folder_that_cannot_be_written_is_refused_before_any_fit(monkeypatch):
-    monkeypatch.setattr(study_module, "fit", no_fit)
+    monkeypatch.setattr(fits, "fit", no_fit)
     with pytest.raises(WriteError, match=r"cannot write /proc/run: "):
         small_study.study().run("/proc/run")
 
@@ -339,7 +336,7 @@ def test_a_missing_posterior_is_named(ran, tmp_path):
 @pytest.mark.thorough
 def test_a_torn_posterior_stops_a_second_run(ran, tmp_path, monkeypatch):
     """It may hold what somebody wants to rescue: it is not written over."""
-    monkeypatch.setattr(study_module, "fit", no_fit)
+    monkeypatch.setattr(fits, "fit", no_fit)
     folder = shutil.copytree(ran[0].folder, tmp_path / "run")
     whole = (folder / "posterior.nc").read_bytes()
     (folder / "posterior.nc").write_bytes(whole[:5000])
@@ -408,7 +405,7 @@ def test_draws_find_a_refuge_where_the_folder_is_lost_during_the_fit(ran, post, 
         folder.write_text("a file in its place")
         return post
 
-    monkeypatch.setattr(study_module, "fit", fit_while_the_folder_is_lost)
+    monkeypatch.setattr(fits, "fit", fit_while_the_folder_is_lost)
     with pytest.raises(WriteError) as caught:
         ran[0].study.run(folder, key=3)
     assert_rescued(caught.value, refuges, post, folder / "posterior.nc")
@@ -431,7 +428,7 @@ def tiny_disk(folder: Path, size: str):
 
 @pytest.mark.thorough
 def test_draws_find_a_refuge_where_the_disk_is_full(ran, post, tmp_path, refuges, monkeypatch):
-    monkeypatch.setattr(study_module, "fit", lambda *_, **__: post)
+    monkeypatch.setattr(fits, "fit", lambda *_, **__: post)
     with tiny_disk(tmp_path / "disk", "32k") as disk:
         with pytest.raises(WriteError, match=r"cannot write .*posterior\.nc") as caught:
             ran[0].study.run(disk / "run", key=3)
@@ -459,15 +456,16 @@ def test_a_report_says_which_models_are_not_fitted_yet(ran, tmp_path):
     folder, (rival,) = shutil.copytree(ran[0].folder, tmp_path / "run"), ran[0].study.rivals
     (folder / rival / "posterior.nc").unlink()
     said = []
-    study_module.Run(ran[0].study, folder).finish(say=said.append)
-    assert said == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+    Run(ran[0].study, folder).finish(say=said.append)
+    assert said[:2] == ["forecasts made", f"left out, since not fitted yet: {rival}"]
+    assert said[2].startswith(f"the forecast is no mixture: {rival} did not forecast the end of the training data yet")
 
 
 @pytest.mark.thorough
 def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkeypatch):
     partial = post.copy()
     partial.attrs |= {"interrupted": 1, "draws_requested": 200}
-    monkeypatch.setattr(study_module, "fit", lambda *_, **__: partial)
+    monkeypatch.setattr(fits, "fit", lambda *_, **__: partial)
     study, folder = dataclasses.replace(ran[0].study, rivals={}), tmp_path / "run"
     with pytest.raises(Interrupted, match=r"stopped after 50 of 200 draws of each chain; they are kept in .*\.nc"):
         study.run(folder, key=3)
@@ -479,7 +477,7 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
         begun.append(model)
         return post
 
-    monkeypatch.setattr(study_module, "fit", fit)
+    monkeypatch.setattr(fits, "fit", fit)
     monkeypatch.setattr(Run, "finish", lambda *_, **__: None)
     study.run(folder, key=3)
     assert begun == [study.model]

@@ -8,10 +8,9 @@ import numpy as np
 from ..errors import DataError
 from .columns import sorted_within, subjects, times
 from .frames import Frame
+from .layer_inputs import NEVER
 
 _NOTHING, _DOSE, _OTHER, _RESET, _RESET_AND_DOSE = range(5)
-NEVER = 1e30
-"""A time that no solve reaches, of what only fills an array."""
 UNKNOWN = -1.0
 """In place of a duration: the unknown one of the compartment."""
 

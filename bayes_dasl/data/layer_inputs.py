@@ -13,6 +13,9 @@ from jaxtyping import Array, Bool, Float, Int
 
 from .forcings import AbstractForcing
 
+NEVER = 1e30
+"""A time that no solve reaches, of what only fills an array."""
+
 
 class Past(eqx.Module):
     """Observations that a filtering layer, or correlated noise, looks back at; NaN where missing.

@@ -17,7 +17,7 @@ from .engine import (
     Samples as Samples,
     check_engine as check_engine,
 )
-from .fitting import belongs_to as belongs_to, fit as fit, resume as resume
+from .fitting import belongs_to as belongs_to, fit as fit, resume as resume, run_identity as run_identity
 from .groups import data_groups as data_groups
 from .many_chain import ManyChain as ManyChain
 from .nuts import NUTS as NUTS

@@ -21,6 +21,7 @@ from .._runs.lock import alone_in
 from ..errors import ReadError
 from ..model import Model
 from ..model.unit_check import check_units
+from ..prediction.confounding import confounding
 from ..prediction.identity import versions
 from ..priors import draw_prior
 from .device import check_device, computing_on
@@ -85,7 +86,7 @@ def fit(
     data = model.in_own_units(data)
     check_units(model, model.in_numbers(data))
     key_run, key_prior, key_predict = jax.random.split(as_key(key), 3)
-    identity = _identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
+    identity = run_identity(problem.fingerprint(needed=checkpoint is not None), engine, key)
 
     def named(position):
         values = problem.constrain(position)
@@ -105,8 +106,11 @@ def fit(
         draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
         predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, key=key_predict)
+        flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+        confounded = confounding(model, problem.inputs, flat)
     tree = xr.DataTree.from_dict(
         predictive
+        | ({} if confounded is None else {"confounding": confounded})
         | data_groups(model, data, float(problem.inputs.start))
         | modes_group(problem, samples.modes)
         | training_group(samples.curves)
@@ -202,10 +206,10 @@ def belongs_to(
 
     Raises: ReadError if there is none, or it is torn.
     """
-    return read_identity(checkpoint) == _identity(pose(model, data).fingerprint(needed=True), engine, key)
+    return read_identity(checkpoint) == run_identity(pose(model, data).fingerprint(needed=True), engine, key)
 
 
-def _identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
+def run_identity(posterior: str, engine: AbstractEngine, key: int | Array) -> dict[str, str | int]:
     """What a checkpoint is of. Other versions may draw other numbers, and half of each would be a sample of neither."""
     return {
         "versions": ", ".join(f"{name} {version}" for name, version in versions().items()),

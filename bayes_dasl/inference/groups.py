@@ -15,7 +15,6 @@ from ..data.datasets import fingerprint
 from ..data.dates import has_dates
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
-from ..prediction.confounding import confounding
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
     COUNTS_IN,
@@ -65,8 +64,6 @@ def predictive_groups(
     groups["sample_stats"] = with_log_factor(_stats(samples), pushed.log_factor[PRIOR_DRAWS:])
 
     groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
-    found = confounding(model, problem.inputs, flat)
-    groups |= {} if found is None else {"confounding": found}
     if along is not None:
         rates = rates_along_paths(model, problem.inputs, flat, along.times, pusher.watched_states)
         rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})

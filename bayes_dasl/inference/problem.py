@@ -22,7 +22,7 @@ from numpyro.infer.util import log_density
 from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import UnreadableError
 from ..layers import with_adjoint
-from ..model import Model, Observed, posterior_fingerprint
+from ..model.fingerprint import posterior_fingerprint
 from ..priors import draw_prior
 from ..random import paths, realise
 from .sites import Sites, constrained, labels, unconstrained
@@ -68,9 +68,9 @@ class Problem(eqx.Module):
         dimension: the length of the vector.
     """
 
-    model: Model
+    model: Any  # a `Model`, of which no engine knows anything
     inputs: Inputs
-    observed: Observed
+    observed: dict[str, Float[Array, "time ..."]]
     sites: Sites
     dimension: int = eqx.field(static=True)
     own_rows: OwnRows | None = None
@@ -315,6 +315,6 @@ class Problem(eqx.Module):
         return labels(self.sites)
 
 
-def log_priors_of(model: Model, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
+def log_priors_of(model: Any, values: Mapping[str, Array]) -> dict[str, Float[Array, ""]]:
     """The log prior density of each random leaf at its own value, by path."""
     return {path: jnp.sum(leaf.given(values).log_prob(values[path])) for path, leaf in paths(model).items()}

@@ -43,14 +43,36 @@ def adequacy_findings(
     Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006) for the prior.
     """
     yield from _prior_findings(post)
-    if fc is None:
-        return
+    if fc is not None:
+        yield from forecast_findings(post, fc, test, rivals)
+
+
+def forecast_findings(
+    post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
+) -> Iterator[Finding]:
+    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and beyond them."""
     train = fitted_observables(post)
     yield from _training_findings(fc, with_what_is_censored(post))
-    if test is None:
-        return
-    test = in_units_of_forecast(fc, test)
-    yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
+    if test is not None:
+        test = in_units_of_forecast(fc, test)
+        yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
+
+
+def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:
+    """By which share of its mean the CRPS of one forecast of held-out data lies above that of another.
+
+    Returns: the share, its standard error if values were independent, and of how many values; NaN where neither
+    forecasts any.
+    """
+    train, test = fitted_observables(post), in_units_of_forecast(fc, test)
+    unseen = held_out(train, test, fitted_between(fc))
+    try:
+        theirs, both = matched(other, unseen)
+        ours = matched(fc, both)[0]
+    except MismatchError:
+        return np.nan, np.nan, 0
+    lead = np.concatenate([_leads(pair, theirs[n][0], replicates=0)[0] for n, pair in ours.items()])
+    return (float(lead.mean()), _standard_error(lead), lead.size) if lead.size else (np.nan, np.nan, 0)
 
 
 def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
@@ -317,7 +339,9 @@ def _numbers(ensembles: Ensembles) -> np.ndarray:
     return np.array([np.isfinite(observed).sum() for _, observed in ensembles.values()])
 
 
-def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _leads(
+    own: tuple[np.ndarray, np.ndarray], other: np.ndarray, replicates: int = _REPLICATES
+) -> tuple[np.ndarray, np.ndarray]:
     """By how much another forecast has the lower CRPS at each value, in units of our mean one; and for replicates.
 
     Shapes: `(value,)` and `(replicate, value)`.
@@ -327,8 +351,8 @@ def _leads(own: tuple[np.ndarray, np.ndarray], other: np.ndarray) -> tuple[np.nd
     seen = seen[thinned(seen.size, _VALUES)] if seen.size else seen
     whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
     if not seen.size or len(whole) < 2:
-        return np.zeros(0), np.zeros((_REPLICATES, 0))
-    made = whole[thinned(len(whole), _REPLICATES)]
+        return np.zeros(0), np.zeros((replicates, 0))
+    made = whole[thinned(len(whole), replicates)]
     each = np.concatenate([observed[None, seen], made])
     ours = np.stack([_crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
     theirs = np.stack([_crps_at(d[np.isfinite(d)], y) for d, y in zip(other[:, seen].T, each.T, strict=True)], axis=1)

@@ -5,18 +5,20 @@ from __future__ import annotations
 import html
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
+from scipy.special import stdtrit
 
 from .._findings import Finding
+from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
 
 _FEW = 5  # windows, below which a standard error is hardly known itself
-_WITHIN = 2.0  # standard errors, within which models are not told apart
-_LARGEST_K = 0.7
+_SURE = 0.95  # of intervals outside of which models are told apart
 _COARSEST = 0.5  # nats, for the Monte-Carlo error of a density
 SCORES = ("log_score", "crps")
 
@@ -64,12 +66,16 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
     and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too.
 
+    A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
+    as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,
+    from 13 on of two. A window in which no model thinks what came possible tells nothing: log scores and weights
+    leave it out.
+
     The weights $w$ of a mixture of models are those of stacking, kept from the edge:
     $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density $p_{ik}$ that model
-    k gave to window i, and $m$ the number of independent windows that they are worth. Stacking alone, which lacks the
-    last term, puts all weight on one model that is a little ahead in each of three windows. The last term is a
-    Dirichlet prior, as if each model had won one window more: a model that won all of m has weight $(m + 1) / (m + K)$
-    of K models, and models that are alike have the same.
+    k gave to window i. Stacking alone, which lacks the last term, puts all weight on one model that is a little ahead
+    in each of three windows. The last term is a Dirichlet prior, as if each model had won one window more: a model that
+    won all of m has weight $(m + 1) / (m + K)$ of K models, and models that are alike have the same.
 
     Args:
         results: what `leave_future_out` returned for each model, by name, of the same data, origins and horizon.
@@ -82,30 +88,66 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     names = list(found)
     of_all = xr.concat(found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts")
     shared = shared_times(of_all["time"].values)
-    windows = independent(shared)
     density = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
-    weights = stacking_weights(density, windows)
-    at_origin = {"log_score": -density, "crps": _means(of_all["crps"])}
-    best = int(np.argmin(at_origin["log_score"].mean(axis=1)))
+    possible = np.isfinite(density.max(axis=0))
+    windows = independent(shared[np.ix_(possible, possible)])
+    weights = stacking_weights(density[:, possible], windows)
+    at_origin = {"log_score": np.where(possible, -density, np.nan), "crps": _means(of_all["crps"])}
+    best = int(np.argmin(np.nan_to_num(paired(at_origin["log_score"], shared)[0], nan=np.inf, posinf=np.inf)))
     columns = {}
     for score, values in at_origin.items():
-        difference, error = paired(values - values[best], shared)
-        columns |= {score: values.mean(axis=1), f"{score}_difference": difference, f"{score}_error": error}
+        mean, _ = paired(values, shared)
+        difference, error = paired(_above(values, best), shared)
+        columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
     table = pd.DataFrame(columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model"))
     order = np.argsort(np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable")
     table = table.iloc[order]
-    return Comparison(table, _by_lead(of_all, best, shared), windows, tuple(_findings(table, of_all, windows)))
+    findings = (*_findings(table, of_all, windows), *_impossible(possible))
+    return Comparison(table, _by_lead(of_all, best, shared), windows, findings)
+
+
+class Lead(NamedTuple):
+    """By how much the best model is ahead of another one.
+
+    Args:
+        kind: "clear", by "chance", "impossible" where the other rules out data that came, or "unknown".
+        far: the difference of their log scores, in words.
+    """
+
+    kind: str
+    far: str
+
+
+def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
+    """How far the model of the first row of a comparison's table is ahead of another one."""
+    difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
+    far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
+    if np.isnan(difference):
+        return Lead("unknown", far)
+    if difference == np.inf:
+        return Lead("impossible", far)
+    return Lead("clear" if difference > clearly(windows) * error else "chance", far)
+
+
+def clearly(windows: float) -> float:
+    """Half the width of a 95 % interval in standard errors, of so many independent windows."""
+    return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
+
+
+def _above(values: np.ndarray, best: int) -> np.ndarray:
+    """Scores less those of the best model; NaN where both are infinite, which tells nothing."""
+    with np.errstate(invalid="ignore"):
+        return values - values[best]
 
 
 def stacking_weights(density: Float[np.ndarray, "model window"], windows: float) -> Float[np.ndarray, " model"]:
-    """The weights of `compare`, from log joint densities; what no model thinks possible tells nothing."""
-    possible = density[:, np.isfinite(density.max(axis=0))]
+    """The weights of `compare`, from log joint densities of windows that some model thinks possible."""
     number = len(density)
     weights = np.full(number, 1 / number)
-    if not possible.size:
+    if not density.size:
         return weights
-    relative = np.exp(possible - possible.max(axis=0))
+    relative = np.exp(density - density.max(axis=0))
     # Expectation–maximisation: each step raises the target, which is strictly concave.
     for _ in range(100_000):
         part = weights[:, None] * relative
@@ -126,7 +168,7 @@ def shared_times(times: np.ndarray) -> Float[np.ndarray, "window window"]:
 
 def independent(shared: Float[np.ndarray, "window window"]) -> float:
     """As how many windows that share nothing these count."""
-    return float(len(shared) ** 2 / shared.sum())
+    return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0
 
 
 def paired(
@@ -142,7 +184,8 @@ def paired(
         here = ~np.isnan(row)
         number = int(here.sum())
         if number:
-            means[i] = row[here].mean()
+            with np.errstate(invalid="ignore"):  # one score may be infinite in one window, the other in another
+                means[i] = row[here].mean()
         if number > 1 and np.isfinite(row[here]).all():
             together = shared[np.ix_(here, here)]
             mean = (together.sum() - number) / (number * (number - 1))
@@ -162,7 +205,7 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     for score in SCORES:
         values = of_all[score].transpose("model", "observable", "lead", "origin").values
         mean, _ = paired(values, shared)
-        difference, error = paired(values - values[best], shared)
+        difference, error = paired(_above(values, best), shared)
         parts = {score: mean, f"{score}_difference": difference, f"{score}_error": error}
         found |= {name: (("model", "observable", "lead"), part) for name, part in parts.items()}
     kept = of_all[["observable", "units", "lead", "model"]].coords
@@ -171,7 +214,8 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     steps = of_all["time"] - of_all["origin"]
     if bool((steps == steps.isel(origin=0)).all()):
         by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
-    return by_lead.assign_attrs(best=str(of_all["model"].values[best]), index=of_all.attrs.get("index", "time"))
+    best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
+    return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
 
 
 def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
@@ -183,7 +227,7 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
         raise MismatchError("compare takes a dict of two results of bd.leave_future_out or more, by name")
     found: dict[str, xr.Dataset] = {}
     for name, result in results.items():
-        if not isinstance(result, xr.DataTree) or not {"log_density", *SCORES} <= {*map(str, result.data_vars)}:
+        if not (isinstance(result, xr.DataTree) and {"log_density", "draws", *SCORES} <= {*map(str, result.data_vars)}):
             raise MismatchError(
                 f"'{name}' is no result of bd.leave_future_out: models are compared by forecasts of the same windows"
             )
@@ -201,9 +245,12 @@ def _checked(results: Mapping[str, xr.DataTree]) -> dict[str, xr.Dataset]:
 
 
 def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
-    observables = [{*map(str, each["observable"].values)} for each in (one, other)]
+    units = [
+        dict(zip(of["observable"].values.tolist(), of["units"].values.tolist(), strict=True)) for of in (one, other)
+    ]
     return {
-        "observables": observables[0] == observables[1],
+        "observables": {*units[0]} == {*units[1]},
+        "units": units[0] == units[1],
         "origins": np.array_equal(one["origin"], other["origin"]),
         "times ahead": np.array_equal(one["time"], other["time"]),
         "data": one.attrs.get("data_sha256") == other.attrs.get("data_sha256"),
@@ -213,15 +260,16 @@ def _alike(one: xr.Dataset, other: xr.Dataset) -> dict[str, bool]:
 def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterator[Finding]:
     first, *others = map(str, table.index)
     for name in others:
-        difference, error = (float(table.loc[name, f"log_score_{what}"]) for what in ("difference", "error"))
-        far = f"{difference:.3g} nats in a window, standard error {error:.2g}"
-        if difference == np.inf:
-            yield Finding("good", f"{first} against {name}", f"{name} rules out data that came", aspect="model")
-        elif difference > _WITHIN * error:
-            yield Finding("good", f"{first} against {name}", f"it forecasts better by {far}", aspect="model")
+        subject, lead = f"{first} against {name}", lead_over(table, name, windows)
+        if lead.kind == "unknown":
+            yield Finding("warning", subject, "no window tells them apart", aspect="model")
+        elif lead.kind == "impossible":
+            yield Finding("good", subject, f"{name} rules out data that came", aspect="model")
+        elif lead.kind == "clear":
+            yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
         else:
             yield Finding(
-                "warning", f"{first} against {name}", f"the difference may be chance: {far}",
+                "warning", subject, f"the difference may be chance: {lead.far}",
                 "mix them by their weights, or compare more windows", aspect="model",
             )  # fmt: skip
     crps = table["crps"].to_numpy(float)
@@ -240,11 +288,22 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         )  # fmt: skip
     for name in of_all["model"].values:
         of_model = of_all.sel(model=name)
-        alone = (of_model["density_pareto_k"] >= _LARGEST_K) & (of_model["bridged"] == 0)
-        bad = int((alone | (of_model["density_error"] > _COARSEST)).sum())
+        largest = np.array([largest_pareto_k(int(draws)) for draws in of_model["draws"].values])
+        alone = (of_model["density_pareto_k"].values >= largest) & (of_model["bridged"].values == 0)
+        bad = int((alone | (of_model["density_error"].values > _COARSEST)).sum())
         if bad:
             yield Finding(
                 "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} origins the joint density "
-                "hangs on a few draws (k-hat from 0.7 on, or a large error) and is likely too low",
+                f"hangs on a few draws (k-hat from {largest.min():.2g} on, or a large error) and is likely too low",
                 "take more draws, windows that lie side by side, or the scores by lead instead",
             )  # fmt: skip
+
+
+def _impossible(possible: np.ndarray) -> Iterator[Finding]:
+    number = int((~possible).sum())
+    if number:
+        yield Finding(
+            "warning", "impossible data", f"in {number} of {possible.size} windows no model thinks what came possible: "
+            "log scores and weights are those of the others", "see what all models rule out: the support of the noise, "
+            "or where their solvers fail", aspect="model",
+        )  # fmt: skip

@@ -17,7 +17,7 @@ from .scores import transforms
 
 HELD_OUT = "held_out"
 """The group of such errors in what `leave_future_out` returns."""
-_DIMS = ("observable", "lead", "member", "value")
+DIMS = ("observable", "lead", "member", "value")
 
 
 def spread(draws: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -72,15 +72,15 @@ def held_out_errors(fc: xr.DataTree, data: xr.Dataset, times: np.ndarray | None 
         low, high = (end.reshape(len(rows), -1) for end in bounds(observed))
         unknown = (low != high) & np.isfinite(observed.values.reshape(len(rows), -1))
         censored[i] = [unknown[at].sum() for at in leads]
-    variables = {kind: (_DIMS, _stacked(values)) for kind, values in found.items()}
+    variables = {kind: (DIMS, _stacked(values)) for kind, values in found.items()}
     return xr.Dataset(
-        variables | {"censored": (_DIMS[:2], censored)}, {"observable": [str(name) for name in predictions.data_vars]}
+        variables | {"censored": (DIMS[:2], censored)}, {"observable": [str(name) for name in predictions.data_vars]}
     )
 
 
 def along_origins(errors: Sequence[xr.Dataset]) -> xr.Dataset:
     """Errors from several origins as one dataset, with NaN where one has fewer members, places or replicates."""
-    most = {dim: max(each.sizes[dim] for each in errors) for dim in _DIMS[2:]}
+    most = {dim: max(each.sizes[dim] for each in errors) for dim in DIMS[2:]}
     whole = [each.pad({dim: (0, n - each.sizes[dim]) for dim, n in most.items()}) for each in errors]
     return xr.concat(whole, "origin")
 

@@ -9,8 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from .._jax.tree import FrozenDict
-from ..data.dose_records import NEVER
-from ..data.layer_inputs import Inputs
+from ..data.layer_inputs import NEVER, Inputs
 from ..errors import ModelError
 from ..random import Scalar
 from ._functions import by_name

@@ -13,8 +13,7 @@ from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Bool, Float
 
 from .._jax.tree import frozen
-from ..data.dose_records import NEVER
-from ..data.layer_inputs import Inputs
+from ..data.layer_inputs import NEVER, Inputs
 from ..errors import ModelError
 from ..random import Module, Values
 from .layer import finite, with_adjoint

@@ -272,6 +272,19 @@ def _unsealed(written: bytes) -> bytes:
     return content if seal else written
 
 
+def to_bytes(tree: xr.DataTree) -> bytes:
+    """A posterior or a forecast as netCDF."""
+    whole = io.BytesIO()
+    tree.to_netcdf(whole, engine="h5netcdf")
+    return whole.getvalue()
+
+
+def from_bytes(content: bytes) -> xr.DataTree:
+    """What `to_bytes` made bytes of."""
+    with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
+        return tree.load()
+
+
 def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     """Write a posterior or a forecast to netCDF: to a temporary file first, then renamed.
 
@@ -287,9 +300,7 @@ def save(tree: xr.DataTree, path: str | os.PathLike) -> Path:
     path = Path(path)
     with replacing(path) as temporary:
         # By way of memory: on a full disk HDF5 would not raise but crash Python, and the draws would be lost.
-        whole = io.BytesIO()
-        tree.to_netcdf(whole, engine="h5netcdf")
-        temporary.write_bytes(whole.getvalue())
+        temporary.write_bytes(to_bytes(tree))
         seal(temporary)
     return path
 
@@ -309,7 +320,6 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     try:
-        with xr.open_datatree(io.BytesIO(_unsealed(path.read_bytes())), engine="h5netcdf") as tree:
-            return tree.load()
+        return from_bytes(_unsealed(path.read_bytes()))
     except (OSError, ValueError, KeyError) as error:
         raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error

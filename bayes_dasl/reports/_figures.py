@@ -14,6 +14,7 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import plots
+from ..judgement.comparison import Comparison
 from ..judgement.matching import RECALIBRATED, Span
 from ..plots.panels import beside, can_be_drawn, series_of_members
 from ._text import MISSING, count, listed, percent, slug
@@ -33,15 +34,17 @@ class Card:
     caption: str
 
 
-def forecast_cards(fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]) -> list[Card]:
-    """Draw the forecast of each observable."""
+def forecast_cards(
+    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str], of: str = ""
+) -> list[Card]:
+    """Draw the forecast of each observable; `of` names the model, where there are several."""
     return [
         _card(
             _forecast_figure(fc, name)(fc, train, test, name),
-            f"forecast-{slug(name)}",
-            str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
+            f"forecast-{slug(f'{of} {name}')}",
+            f"{of}: {name}" if of else str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
             _data_words(train, test, name),
-            f"Forecast of {name}: median, {_spread_words(fc, name)}, and the data.",
+            f"Forecast of {name}{f' by {of}' if of else ''}: median, {_spread_words(fc, name)}, and the data.",
         )
         for name in names
     ]
@@ -65,6 +68,29 @@ def recalibrated_cards(
     ]
 
 
+def member_cards(
+    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str]
+) -> list[Card]:
+    """Draw what each model of a mixture forecasts by itself, observable by observable, as far as there is room."""
+    shown = names[: max(1, MOST_PANELS // len(forecasts))]
+    return [
+        card for name in shown for of, fc in forecasts.items() for card in forecast_cards(fc, train, test, [name], of)
+    ]
+
+
+def comparison_cards(comparison: Comparison) -> list[Card]:
+    """Draw by how much each model's CRPS within the training data is above that of the best one, by lead."""
+    figure = plots.plot_comparison(comparison)
+    best = comparison.by_lead.attrs["best"]
+    caption = (
+        f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard errors to either side, "
+        "rough ones of few windows."
+    )
+    return [
+        _card(figure, "comparison", "How far ahead.", caption, f"CRPS of each model above that of {best}, by lead.")
+    ]
+
+
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
     if is_field(fc, name):
         return plots.plot_field
@@ -83,13 +109,13 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
     return "width of the 90 % interval" if is_field(fc, name) else "50 and 90 % bands"
 
 
-def decomposition_cards(parts: xr.Dataset, fitted: Span) -> list[Card]:
-    """Draw the parts of the predictive variance of each observable."""
+def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
+    """Draw the parts of the predictive variance of each observable; `of` names the model, where there are several."""
     return [
         _card(
             plots.plot_decomposition(parts, name, fitted[1], fitted[0]),
-            f"decomposition-{slug(name)}",
-            name,
+            f"decomposition-{slug(f'{of} {name}')}",
+            f"{of}: {name}" if of else name,
             _share_words(parts.sel(observable=name), fitted),
             f"Predictive variance of {name} over time, stacked by origin, with its total.",
         )

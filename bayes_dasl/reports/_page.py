@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .._findings import Finding
 from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
@@ -21,6 +22,7 @@ from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.ensemble_scores import lower_by
 from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
+from ..judgement.mixed import MIXTURE, Mixed
 from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import fitted_observables, with_what_is_censored
@@ -53,36 +55,40 @@ def render(
     name: str,
     rivals: Mapping[str, xr.DataTree],
     derived: xr.Dataset | None = None,
+    mixture: Mixed | None = None,
 ) -> str:
     """Return the page as HTML."""
-    _check_arguments(post, fc, name, rivals)
+    _check_arguments(post, fc, name, rivals, mixture)
     train = fitted_observables(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
     diagnosis = diagnose(post, fc, test, rivals=rivals)
     summary = _tables.summaries(post)
     test, all_fitted = _held_out(fc, train, test, observables)
-    scored = None if test is None else _scored(fc, train, test, name, rivals, observables)
+    # What the page is about: the mixture where there is one, beside which each of its models stands.
+    about, head, members = (fc, name, rivals) if mixture is None else (mixture.forecast, MIXTURE, {name: fc, **rivals})
+    scored = None if test is None else _scored(about, train, test, head, members, observables)
     units = _units(fc, observables)
     recalibrated = {rival: found for rival, found in rivals.items() if RECALIBRATED in found.attrs}
+    known = with_what_is_censored(post)
     return _environment().get_template("template.html").render(
         title=title,
         name=name,
+        head=head,
+        mixture=None if mixture is None else _of_mixture(mixture, members, known, test, shown),
         subtitle=_subtitle(fc, train, test, all_fitted),
         diagnosis=diagnosis,
-        faults=sorted(
-            (f for f in diagnosis.findings if f.level != "good"), key=lambda f: f.level != "bad"
-        ),
+        faults=_faults(diagnosis.findings),
         passed=[f for f in diagnosis.findings if f.level == "good"],
         symbols=SYMBOLS,
         skill=_skill(scored, units) if scored else "",
-        facts=_facts(post, fc, summary, scored, units),
-        forecast=_figures.forecast_cards(fc, with_what_is_censored(post), test, shown),
-        recalibrated=_figures.recalibrated_cards(recalibrated, with_what_is_censored(post), test, shown),
+        facts=_facts(post, about, summary, scored, units, "" if mixture is None else f" of {name}"),
+        forecast=_figures.forecast_cards(about, known, test, shown),
+        recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
         not_posterior=[f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()],
         fields=any(_figures.is_field(fc, name) for name in shown),
         curves=not all(_figures.is_field(fc, name) for name in shown),
-        failed=_failed(fc),
+        failed=_failed(about),
         observables=observables,
         shown=shown,
         scores=_tables.score_groups(scored.tables, units) if scored else [],
@@ -96,7 +102,7 @@ def render(
         forcing="forcing" in told,
         process="process" in told,
         negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
-        decomposition=_figures.decomposition_cards(parts, fitted_between(fc)),
+        decomposition=_figures.decomposition_cards(parts, fitted_between(fc), "" if mixture is None else name),
         laws=_tables.law_rows(fc),
         derived=_figures.derived_cards(fc, derived),
         not_drawn=_figures.not_drawn(fc, derived),
@@ -113,13 +119,45 @@ def render(
     )  # fmt: skip
 
 
-def _check_arguments(post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapping[str, xr.DataTree]) -> None:
+def _faults(findings: Iterable[Finding]) -> list[Finding]:
+    """What is not good, the worst first."""
+    return sorted((f for f in findings if f.level != "good"), key=lambda f: f.level != "bad")
+
+
+def _of_mixture(
+    mixture: Mixed,
+    members: Mapping[str, xr.DataTree],
+    train: xr.Dataset,
+    test: xr.Dataset | None,
+    shown: list[str],
+) -> dict[str, Any]:
+    """What the page has beside, of a forecast that is a mixture."""
+    findings, parts = mixture.diagnosis.findings, _parts(mixture.forecast, shown)
+    return {
+        "names": listed(list(members)),
+        "words": mixture.words,
+        "diagnosis": mixture.diagnosis,
+        "faults": _faults(findings),
+        "passed": [f for f in findings if f.level == "good"],
+        "rows": _tables.model_rows(mixture.comparison),
+        "origins": count(mixture.comparison.by_lead.attrs["origins"], "origin"),
+        "horizon": count(mixture.comparison.by_lead.sizes["lead"], "observed time"),
+        "cards": _figures.comparison_cards(mixture.comparison),
+        "said": mixture.comparison.findings,
+        "members": _figures.member_cards(members, train, test, shown),
+        "decomposition": _figures.decomposition_cards(parts, fitted_between(mixture.forecast), MIXTURE),
+    }
+
+
+def _check_arguments(
+    post: xr.DataTree, fc: xr.DataTree, name: str, rivals: Mapping[str, xr.DataTree], mixture: Mixed | None
+) -> None:
     if not isinstance(post, xr.DataTree) or not {"posterior", "observed_data"} <= set(post.children):
         raise MismatchError("this is no posterior: it lacks a group of those that bd.fit returns")
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
     if not isinstance(rivals, Mapping):
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
-    taken = {name, *BASELINES} & set(rivals)
+    taken = {name, *BASELINES, *([] if mixture is None else [MIXTURE])} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")
 
@@ -252,6 +290,7 @@ def _facts(
     summary: pd.DataFrame,
     scored: Scored | None,
     units: Mapping[str, str],
+    of: str,
 ) -> list[tuple[str, str, str]]:
     failed, draws = _failed(fc)
     facts = [
@@ -268,13 +307,13 @@ def _facts(
         return [*facts, _origin(post)]
     worst = fixed(summary["r_hat"].max(), 3) if len(summary) else MISSING
     lowest = fixed(summary["ess_bulk"].min(), 0) if len(summary) else MISSING
-    mixing = ("largest R-hat", worst, "science parameters")
+    mixing = ("largest R-hat", worst, f"science parameters{of}")
     if "nested_rhat" in post.attrs:  # chains too short for R-hat itself
         mixing = ("nested R-hat", fixed(post.attrs["nested_rhat"], 3), "of superchains")
     return [
         *facts,
         mixing,
-        ("lowest bulk ESS", lowest, "science parameters"),
+        ("lowest bulk ESS", lowest, f"science parameters{of}"),
     ]
 
 

@@ -12,6 +12,7 @@ import xarray as xr
 from arviz_stats.summary import summary
 
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
+from ..judgement.comparison import Comparison
 from ..judgement.log_score import EXACT
 from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency
@@ -70,6 +71,18 @@ class LawRow:
     rms: str
     rms_95: str
     within: str
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """How one model forecast within the training data, and its weight in the mixture."""
+
+    name: str
+    weight: str
+    log_score: str
+    log_difference: str
+    crps: str
+    crps_difference: str
 
 
 @dataclass(frozen=True)
@@ -254,6 +267,27 @@ def _score_rows(tables: Mapping[str, pd.DataFrame], observable: str) -> list[tup
         )
         for i, name in enumerate(tables)
     ]
+
+
+def model_rows(comparison: Comparison) -> list[ModelRow]:
+    """Return one row for each model, the best one first; differences with their standard errors are to that one."""
+    rows = comparison.table.iterrows()
+    return [
+        ModelRow(
+            name=str(name),
+            weight=fixed(row["weight"], 2),
+            log_score=number(row["log_score"]),
+            log_difference=_apart(row, "log_score", i),
+            crps=number(row["crps"]),
+            crps_difference=_apart(row, "crps", i),
+        )
+        for i, (name, row) in enumerate(rows)
+    ]
+
+
+def _apart(row: pd.Series, score: str, place: int) -> str:
+    difference, error = row[f"{score}_difference"], row[f"{score}_error"]
+    return f"{number(difference)} ± {number(error, 2)}" if place else ""
 
 
 def law_rows(fc: xr.DataTree) -> list[LawRow]:

@@ -10,6 +10,7 @@ from pathlib import Path
 import xarray as xr
 
 from .._runs.files import write_text
+from ..judgement.mixed import Mixed
 
 __all__ = ["Report", "report"]
 
@@ -47,6 +48,7 @@ def report(
     name: str = "model",
     rivals: Mapping[str, xr.DataTree] | None = None,
     derived: xr.Dataset | None = None,
+    mixture: Mixed | None = None,
 ) -> Report:
     """Report on one fit and its forecast.
 
@@ -61,10 +63,12 @@ def report(
             labelled.
         derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes; what has too
             many dimensions for a figure is named.
+        mixture: what `bayes_dasl.judgement.judge_mixture` said of a mixture of this forecast and those of the rivals.
+            The page is then about the mixture, with each model beside it; parameters and chains are those of `post`.
 
     Raises: MismatchError for what is no posterior or forecast, if the test data and a forecast share no observable or
-    no time, or if a rival has the name of the model or of a baseline.
+    no time, or if a rival has the name of the model, of a baseline, or of the mixture.
     """
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 
-    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived))
+    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived, mixture=mixture))

@@ -1,46 +1,47 @@
 """Leave-future-out: a model forecasts the end of its own data from several origins, as it will be asked to."""
 
+import dataclasses
 import datetime
+import functools
+import os
+import shutil
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
+from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
+from .._runs.journal import Arrays, Journal
+from .._runs.lock import alone_in
 from .._statistics.bridge import bridged, log_mean
-from .._statistics.importance import as_rows, largest_pareto_k, total_log_likelihood, weigh
-from ..data.datasets import checked_index, fingerprint, observations, place_of, units_of
+from .._statistics.importance import as_rows, total_log_likelihood, weigh
+from ..data.datasets import checked_index, fingerprint, observations, units_of
 from ..data.dates import told
-from ..errors import DataError, Interrupted
-from ..inference import NUTS, AbstractEngine, fit
-from ..judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
+from ..data.units import convert
+from ..errors import Interrupted, MismatchError
+from ..inference import NUTS, AbstractEngine, check_engine, fit, pose, run_identity
+from ..judgement.comparison import SCORES
+from ..judgement.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
 from ..judgement.scores import score_each
 from ..model import Model, check_data
-from ..prediction.forecasts import forecast, is_series
-from ..prediction.posterior import draws_of, signature
+from ..noise import Censored, HurdleNoise
+from ..noise.base import AbstractNoise
+from ..prediction.forecasts import forecast
+from ..prediction.posterior import draws_of, from_bytes, signature, to_bytes
 from ..prediction.predictive import push
-from .updates import update
+from .taking_in import taken_in
+from .windows import Window, windows_of
 
-_SHARE = 3  # the last third of the data is forecast
-
-
-class Window(NamedTuple):
-    """What is forecast from one origin.
-
-    Args:
-        known: how many rows of the data are known there.
-        end: how many rows there are up to the last one that is forecast.
-        times: those ahead at which anything was observed.
-    """
-
-    known: int
-    end: int
-    times: np.ndarray
+_WEIGHTS = ("update_pareto_k", "effective_draws")
+_DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
+_ERRORS = "held out, "  # before what is kept of errors
 
 
 class Known(NamedTuple):
@@ -50,7 +51,7 @@ class Known(NamedTuple):
         rows: how many of the data.
         draws: of the posterior, by path.
         start: of the model.
-        fit: of which fit the draws are, themselves or by weights.
+        fit: how many rows the fit knew that the draws are of, themselves or by weights.
     """
 
     rows: int
@@ -66,21 +67,24 @@ def leave_future_out(
     origins: int | Sequence[Any] = 5,
     horizon: int | None = None,
     engine: AbstractEngine | None = None,
+    post: xr.DataTree | None = None,
     progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
     device: str = "auto",
     key: int | Array = 0,
 ) -> xr.DataTree:
     r"""How well a model forecasts its own series: from several origins, the times ahead of each.
 
-    The model is fitted to the data up to the first origin. At each later one the draws of the last fit are weighed by
+    The model is fitted to the data up to the first origin, but solved to the end of the last window, where a draw that
+    the solver cannot follow counts as impossible. At each later one the draws of the last fit are weighed by
     the likelihood of what came since then, as `update` does, and where the weights cannot be trusted ($\hat k$ from 0.7
-    on, or worth less than a tenth of the draws) the model is fitted anew, from starts near these draws where the engine
-    looks for any.
+    on, a little less of fewer than 2200 draws, or worth less than a tenth of the draws) the model is fitted anew, from
+    starts near these draws where the engine looks for any.
 
     `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the joint density of all
     data ahead: of noise that looks back, and of a filter, each datum given those before it, also those ahead. What a
     draw says of the data ahead may differ so much between draws that their mean hangs on a few of them: then
-    `density_pareto_k` is 0.7 or more. Where the model is fitted anew at the very end of the window, the density is
+    `density_pareto_k` is as high as that. Where the model is fitted anew at the very end of the window, the density is
     bridged between the draws of both fits; elsewhere it is likely too low.
 
     Args:
@@ -92,111 +96,183 @@ def leave_future_out(
             what forecasts best one time ahead may not do so ten ahead. Unless given, as many as leave no time to two
             origins.
         engine: what fits, `NUTS()` unless given.
+        post: what `fit` returned for all of these data, if that is there already: the density of a window that ends
+            with them is bridged to its draws.
         progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder that keeps what is known of each origin as soon as it is, and the steps of the fit that is
+            under way. Called again after the process was killed, it goes on from there, to the same numbers.
         device: as for `fit`.
         key: a whole number or a JAX random key.
 
-    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`. By `origin`, the last time that is known there:
-    `log_density`, in nats, of `number` data, from all draws but `failed_draws`; `density_error`, its standard error if
-    the draws were independent; `density_pareto_k`, and `bridged` (1 where it was); how the draws were made: `refitted`
-    (1 where the model was fitted, as at the first), `update_pareto_k` and `effective_draws` of the weights. By
-    `origin`, `observable` and `lead`, from 1 on: `log_score` and `crps`, as `score` has them, each datum by itself,
-    mean over replicates, places and members. `time` says when each lead is. The group `held_out` has the error of each
-    datum, by which `recalibrate` makes another forecast of this model as wide as its past ones should have been.
+    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data; where these may have
+    probabilities rather than densities, as counts and censored data have, in those of the model. By `origin`, the last
+    time that is known there: `log_density`, in nats, of `number` data, from all draws but `failed_draws`, of which
+    `draws` are distinct; `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
+    `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was fitted, as at the first),
+    `update_pareto_k` and `effective_draws` of the weights. By `origin`, `observable` and `lead`, from 1 on: `log_score`
+    and `crps`, as `score` has them, each datum by itself, mean over replicates, places and members. `time` says when
+    each lead is. The group `held_out` has the error of each datum, by which `recalibrate` makes another forecast of
+    this model as wide as its past ones should have been.
 
-    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; Interrupted if the
-    user stopped a fit; as `fit`.
+    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; MismatchError for
+    a posterior of another model or other data, or a checkpoint of something else; Interrupted if the user stopped a
+    fit; as `fit`.
     Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for Bayesian time series
     models.
     """
     began = time.perf_counter()
+    prepare()
     engine = NUTS() if engine is None else engine
+    check_engine(engine)
     check_data(model, data)
-    data = model.in_own_units(data)
-    windows, index = windows_of(model, data, origins, horizon), model.index
-    keys = jax.random.split(as_key(key), (len(windows), 2))
-    rows, errors, known, fits, since, fitted = [], [], [], 0, 0, None
-    for window, (key_fit, key_forecast) in zip(windows, keys, strict=True):
-        new = data.isel({index: slice(since, window.known)})
-        if fitted is None:
-            post = fit(model, new, engine, progress=progress, device=device, key=key_fit)
-        else:
-            post = update(model, fitted, new, engine=engine, progress=progress, device=device, key=key_fit)
-        if post.attrs["interrupted"]:
-            raise Interrupted(f"stopped at the origin {told(data[index].values[window.known - 1])}: nothing is kept")
-        refitted = post.attrs.get("updated_by", "refit") == "refit"
-        if refitted:
-            fitted, since, fits = post, window.known, fits + 1
-        ahead = data.isel({index: slice(window.known, window.end)})
-        fc = forecast(model, post, ahead, key=key_forecast)
-        weights = {name: post.attrs.get(name, np.nan) for name in ("update_pareto_k", "effective_draws")}
-        rows.append(xr.Dataset({"refitted": int(refitted), **weights}).merge(_by_lead(model, fc, ahead, window)))
-        errors.append(held_out_errors(fc, ahead, window.times))
-        known.append(Known(window.known, draws_of(model, post), float(post["constant_data"].attrs["start"]), fits))
-    joint = [_joint(model, data, at, window, known) for at, window in zip(known, windows, strict=True)]
-    rows = [row.assign(density) for row, density in zip(rows, joint, strict=True)]
+    given, data = data, model.in_own_units(data)
+    windows = windows_of(model, data, origins, horizon)
+    of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
+    if post is not None and post.attrs.get("posterior_sha256") != of:
+        raise MismatchError("post must be a posterior of this model given all of these data, as bd.fit returns it")
+    folder = None if checkpoint is None else Path(checkpoint)
+    with alone_in(folder):
+        journal = Journal(folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)})
+        look = _Look(model, data.isel({model.index: slice(0, windows[-1].end)}), engine, progress, device, folder)
+        held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
+    known = [_known(arrays) for arrays in held]
+    whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
+    joint = [_joint(model, data, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)]
+    rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
     found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
+    found = _in_units_of(found, model, data, given, windows)
     found["log_density"].attrs = {"units": "nat"}
     found.attrs = {
         "horizon": len(windows[0].times),
         "index": model.index,
-        "data_sha256": fingerprint(data[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})),
+        "data_sha256": fingerprint(given[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})),
         "signature": signature(model),
         "engine": repr(engine),
         "key": printable(key),
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "wall_time_s": time.perf_counter() - began,
+        **({"posterior_sha256": of} if of else {}),
     }
-    return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins(errors)})
+    return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])})
 
 
-def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None) -> list[Window]:
-    """What is forecast from each origin.
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How a model looks ahead from the origins of a series, and where that is kept."""
 
-    Raises: DataError for rows that are no series, or what the data do not have.
-    """
-    index = model.index
-    values = checked_index(data, index)
-    if not is_series(model, data):
-        raise DataError(
-            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
-            "each in turn: ArviZ's loo and compare take what bd.fit returns"
-        )
-    seen = np.zeros(len(values), bool)
+    model: Model
+    data: xr.Dataset
+    engine: AbstractEngine
+    progress: bool | None
+    device: str
+    folder: Path | None
+
+    def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
+        """What is known of each origin, from the journal as far as it goes."""
+        held: list[Arrays] = []
+        last = None  # the fit that draws are weighed from
+        for number, (window, (key_fit, key_forecast)) in enumerate(zip(windows, keys, strict=True), 1):
+            work = functools.partial(self._from_origin, window, last, key_fit, key_forecast)
+            held.append(journal.step(f"origin {number}", work))
+            last = held[-1] if held[-1]["refitted"] else last
+            if self.folder is not None:
+                shutil.rmtree(self._steps(self.folder, window), ignore_errors=True)
+        return held
+
+    @staticmethod
+    def _steps(folder: Path, window: Window) -> Path:
+        """Where the steps of a fit lie while it is under way."""
+        return folder / f"fit-{window.known}"
+
+    def _known_until(self, rows: int) -> xr.Dataset:
+        """The data, of which what was observed in later rows is missing: so all fits run the same compiled programs."""
+        index, observables = self.model.index, self.model.observables
+        if {*observables} & {*self.model.layer.forcings}:  # an observable that drives the model is no more known later
+            return self.data.isel({index: slice(0, rows)})
+        seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
+        return self.data.assign({name: self.data[name].where(seen) for name in observables})
+
+    def _from_origin(self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array) -> Arrays:
+        index = self.model.index
+        new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
+        checkpoint = None if self.folder is None else self._steps(self.folder, window)
+        asked = {"progress": self.progress, "checkpoint": checkpoint, "device": self.device, "key": key_fit}
+
+        def refit(joined: xr.Dataset, near: Float[np.ndarray, "draws dimension"]) -> xr.DataTree:
+            return fit(self.model, joined, self.engine.near(near), **asked)
+
+        if last is None:
+            post = fit(self.model, self._known_until(window.known), self.engine, **asked)
+        else:
+            post = taken_in(self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit)
+        if post.attrs["interrupted"]:
+            kept = "nothing is kept" if checkpoint is None else f"what is done is kept in {self.folder}"
+            raise Interrupted(f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}")
+        refitted = post.attrs.get("updated_by", "refit") == "refit"
+        ahead = self.data.isel({index: slice(window.known, window.end)})
+        fc = forecast(self.model, post, ahead, key=key_forecast)
+        weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
+        known = _of_posterior(self.model, post, window.known)
+        return {
+            "rows": np.asarray(window.known),
+            "fit": np.asarray(window.known if last is None or refitted else last["rows"]),
+            "start": np.asarray(known.start),
+            "refitted": np.asarray(int(refitted)),
+            **{name: np.asarray(float(value)) for name, value in weights.items()},
+            **_by_lead(self.model, fc, ahead, window),
+            **{f"{_ERRORS}{name}": v.values for name, v in held_out_errors(fc, ahead, window.times).items()},
+            **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
+            **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
+        }
+
+
+def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
+    return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
+
+
+def _known(held: Arrays) -> Known:
+    draws = {name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)}
+    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
+
+
+def _row(held: Arrays) -> xr.Dataset:
+    scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
+    return xr.Dataset({"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores})
+
+
+def _errors(model: Model, held: Arrays) -> xr.Dataset:
+    found = {name.removeprefix(_ERRORS): values for name, values in held.items() if name.startswith(_ERRORS)}
+    variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
+    return xr.Dataset(variables, {"observable": [*model.observables]})
+
+
+def _told_windows(windows: Sequence[Window]) -> str:
+    """As text, for the note of a checkpoint."""
+    return ", ".join(f"{window.known} to {window.end}" for window in windows)
+
+
+def _in_units_of(
+    found: xr.Dataset, model: Model, own: xr.Dataset, given: xr.Dataset, windows: Sequence[Window]
+) -> xr.Dataset:
+    """Densities and scores in the units of the data, where the model works in others: models may differ in these."""
+    units, wanted = units_of(own), units_of(given)
     for name in model.observables:
-        there = data[name].notnull()
-        seen |= there.any([dim for dim in there.dims if dim != index]).values
-    times = np.unique(values[seen])
-    known, horizon = _chosen(times, data, index, origins, horizon)
-    rows = np.searchsorted(values, times, side="right")
-    return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
+        if units[name] == wanted[name] or _has_masses(model.noise_of(name)):
+            continue
+        ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
+        assert ends is not None  # the data were converted
+        factor, units[name] = float(np.diff(ends)[0]), wanted[name]
+        numbers = [own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item() for w in windows]
+        here = found["observable"] == name
+        found["log_density"] = found["log_density"] + np.log(factor) * xr.DataArray(numbers, dims="origin")
+        found["log_score"] = found["log_score"] - xr.where(here, np.log(factor), 0.0)
+        found["crps"] = found["crps"] / xr.where(here, factor, 1.0)
+    return found.assign_coords(units=("observable", [units[name] for name in model.observables]))
 
 
-def _chosen(
-    times: np.ndarray, data: xr.Dataset, index: str, origins: int | Sequence[Any], horizon: int | None
-) -> tuple[np.ndarray, int]:
-    """How many of the observed times are known at each origin, and how many are forecast."""
-    number = len(times)
-    if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
-        raise DataError(f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}")
-    if isinstance(origins, (int, np.integer)):
-        if not 0 < origins < number:
-            raise DataError(f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}")
-        horizon = int(horizon or max(1, number // _SHARE // origins))
-        first, last = number - max(number // _SHARE, horizon), number - horizon
-        known = np.unique(np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int))
-    else:
-        asked = np.asarray([place_of(data, index, origin) for origin in origins])
-        known = np.searchsorted(times, asked, side="right")
-        if not len(known) or (np.diff(known) < 1).any():
-            raise DataError("origins must rise, with data between each two of them")
-        horizon = int(horizon or np.diff(known, append=number).min())
-    if known[0] < 1 or known[-1] + max(horizon, 1) > number or horizon < 1:
-        raise DataError(
-            f"{horizon} observed times are to be forecast from each origin, but the data have {known[0]} before the "
-            f"first one and {number - known[-1]} after the last one: take other origins, or another horizon"
-        )
-    return known, horizon
+def _has_masses(noise: AbstractNoise) -> bool:
+    """Whether data may have a probability rather than a density, which no other units change."""
+    return bool(noise.support.is_discrete) or isinstance(noise, Censored | HurdleNoise)
 
 
 def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]) -> dict[str, Any]:
@@ -213,10 +289,10 @@ def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Se
         return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
 
     each, ok = of_each(at.draws)
-    found, pareto_k = log_mean(each[ok]), weigh(each[ok], as_rows(at.draws)[ok]).pareto_k if ok.any() else np.inf
+    found, weights = log_mean(each[ok]), weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
     # Draws of another fit that know just these data, too; those of the same one would say nothing new.
     then = [other for other in others if other.rows == window.end and other.fit != at.fit]
-    if then and ok.any() and pareto_k >= largest_pareto_k(len(each)):
+    if then and weights is not None and not weights.trusted:
         after, sound = of_each(then[0].draws)
         found = bridged(each[ok], after[sound]) if sound.any() else found
     else:
@@ -224,14 +300,15 @@ def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Se
     return {
         "log_density": found.value,
         "density_error": found.error,
-        "density_pareto_k": pareto_k,
+        "density_pareto_k": np.inf if weights is None else weights.pareto_k,
+        "draws": 0 if weights is None else len(weights.values),
         "bridged": len(then),
         "number": int(sum((~np.isnan(np.asarray(y))).sum() for y in observed.values())),
         "failed_draws": int((~ok).sum()),
     }
 
 
-def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> xr.Dataset:
+def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
     """Scores of each observable at each lead, each datum by itself."""
     rows = checked_index(ahead, model.index)
     of_each = score_each(fc, ahead)
@@ -244,18 +321,16 @@ def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -
                 here = values[rows == when]
                 if np.isfinite(here).any():
                     means[i, lead] = np.nanmean(here)
-        found[score] = (("observable", "lead"), means)
-    return xr.Dataset(found)
+        found[score] = means
+    return found
 
 
 def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> dict[str, Any]:
     index = data[model.index]
     attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
-    units = units_of(data)
     return {
         "origin": ("origin", np.array([index.values[window.known - 1] for window in windows]), attributes),
         "observable": list(model.observables),
-        "units": ("observable", [units[name] for name in model.observables]),
         "lead": np.arange(1, 1 + len(windows[0].times)),
         "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
     }

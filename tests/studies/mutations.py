@@ -257,7 +257,7 @@ MUTANTS = (
         ("tests/test_report.py::test_the_star_marks_the_best_of_each_column",),
     ),
     Mutant(
-        "forecast times without the last", "bayes_dasl/study.py",
+        "forecast times without the last", "bayes_dasl/study/times.py",
         "np.arange(start, until + step / 2, step)",
         "np.arange(start, until, step)",
         ("tests/test_study.py::test_future_times",),
@@ -498,7 +498,7 @@ MUTANTS = (
         ("tests/test_kalman.py::TestOrnsteinUhlenbeck::test_marginal_likelihood",),
     ),
     Mutant(
-        "old data count twice in an update", "bayes_dasl/revision/updates.py",
+        "old data count twice in an update", "bayes_dasl/revision/taking_in.py",
         "log_weights = pushed.log_weight(problem.observed) - before",
         "log_weights = pushed.log_weight(problem.observed)",
         ("tests/test_update.py::test_a_few_data_are_taken_in_by_weights",),

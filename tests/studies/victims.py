@@ -97,9 +97,8 @@ def study(sd: float = 2.0) -> bd.Study:
     """Two models, by NUTS."""
     rival = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 2.0), 0.0)), _noise())
     engine = bd.NUTS(chains=2, warmup=100, draws=150)
-    return bd.Study(
-        name="line", model=line(sd), label="line", rivals={"level": rival}, data=seen(), split=9.0, engine=engine
-    )
+    given = {"model": line(sd), "label": "line", "rivals": {"level": rival}, "data": seen(), "split": 9.0}
+    return bd.Study(name="line", engine=engine, mix=False, **given)
 
 
 @dataclasses.dataclass(frozen=True)

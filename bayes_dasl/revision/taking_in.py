@@ -1,0 +1,202 @@
+"""Draws that take in new observations: weighed by how likely these are, or made anew where weights will not do."""
+
+import datetime
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float, Shaped
+
+from .._findings import EVIDENCE, Finding, from_json, to_json
+from .._jax.keys import as_key, printable
+from .._statistics.importance import (
+    as_rows,
+    earlier_log_weights,
+    resample_groups,
+    resample_stats,
+    stored_log_likelihood,
+    weigh,
+)
+from ..data.datasets import checked_index, fingerprint, occurrence, series
+from ..data.dates import are_dates, dates, numbers, told
+from ..errors import DataError
+from ..inference import Problem, data_groups, pose
+from ..model import Model
+from ..prediction.arviz_groups import said_of_data
+from ..prediction.identity import check_same_posterior
+from ..prediction.posterior import draws_of, fitted_observables, in_units_of_fit, mismatch_group, with_log_factor
+from ..prediction.predictive import Pushed, push
+
+_SUBJECT = "update"
+
+type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.DataTree]
+"""A fit to all data, given them and the old draws, in the unconstrained space, near which it may begin."""
+
+
+def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array) -> xr.DataTree:
+    """What `update` returns, with the fit that it takes where weights will not do.
+
+    Raises: as `update`.
+    """
+    began = time.perf_counter()
+    check_same_posterior(model, post)
+    joined = _joined(model, post, new_data)
+    problem, draws = pose(model, joined), draws_of(model, post)
+    before = stored_log_likelihood(post)
+    key_predict = jax.random.fold_in(as_key(key), 1)
+    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    log_weights = pushed.log_weight(problem.observed) - before
+    weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
+    if weights.may_replace(len(log_weights)):
+        taken = weights.resample(len(log_weights), key=as_key(key))
+        groups = _resampled(post, problem, pushed, log_weights, taken, joined)
+        tree = xr.DataTree.from_dict(groups | data_groups(model, joined, float(problem.inputs.start)))
+        tree.attrs = _attributes(post, problem, joined)
+        tree.attrs |= {"updated_by": "importance weights"}
+    else:
+        tree = refit(joined, np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)))
+        tree.attrs["updated_by"] = "refit"
+    tree.attrs |= {"update_pareto_k": weights.pareto_k, "effective_draws": weights.effective}
+    tree.attrs |= {"updates": int(post.attrs.get("updates", 0)) + 1, "update_key": printable(key)}
+    tree.attrs["findings"] = to_json((*from_json(tree.attrs.get("findings", "[]")), _finding(tree)))
+    tree.attrs["update_time_s"] = time.perf_counter() - began
+    return tree
+
+
+def _finding(tree: xr.DataTree) -> Finding:
+    weights = f"PSIS k-hat {tree.attrs['update_pareto_k']:.2f}, {tree.attrs['effective_draws']:.0f} effective draws"
+    how = f"{tree.attrs['updated_by']}: {weights}"
+    if tree.attrs["updated_by"] == "refit":
+        how = f"a refit, since weights of the old draws would not do ({weights})"
+    return Finding("good", _SUBJECT, f"new data were taken in by {how}")
+
+
+def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
+    """The data of the fit and the new ones, on all their times."""
+    observed, known = fitted_observables(post), post["constant_data"].to_dataset()
+    index = model.index
+    new_data = in_units_of_fit(model, post, new_data)
+    start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
+    if model.layer.begins and float(numbers(new_times[0], model.counts_in)) < start:
+        began = told(dates(start, new_times, model.counts_in) if are_dates(new_times) else start)
+        raise DataError(f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}")
+    times = _rows(observed[index].values, new_times)
+    places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
+    _refuse_other_places(places, new_data)
+    columns, gained = {}, 0
+    for name in (*model.observables, *model.layer.forcings):
+        before = (observed if name in observed else known)[name]
+        now = _new_values(model, new_data, before, name, times)
+        held = _on(times, before[index].values, before.values)
+        if name in model.observables:
+            _refuse_again(name, times, held, now)
+            gained += int((~np.isnan(now)).sum())
+        else:
+            _refuse_other(name, times, held, now)
+        columns[name] = (before.dims, np.where(np.isnan(held), now, held), before.attrs)
+    if not gained:
+        raise DataError(f"the new data hold no value of {', '.join(model.observables)}: there is nothing to update by")
+    columns |= _beside(model, observed, known, new_data, times)
+    return xr.Dataset(columns, {index: (index, times, observed[index].attrs), **places})
+
+
+def _beside(
+    model: Model, observed: xr.Dataset, known: xr.Dataset, new_data: xr.Dataset, times: np.ndarray
+) -> dict[str, Any]:
+    """What the noise reads of each datum, from the data that the datum is in."""
+    columns = {}
+    for observable, name in ((o, n) for o in model.observables for n in model.reads(o)):
+        like, dims = observed[observable], model.dims(observable)
+        in_fit, in_new = (
+            _on(times, data[dims[0]].values, series(data, name, "variable", dims))
+            if name in data
+            else np.full((len(times), *like.shape[1:]), np.nan)
+            for data in (known, new_data)
+        )
+        if name in known or name in new_data:
+            seen = ~np.isnan(_on(times, like[dims[0]].values, like.values))
+            attributes = (known if name in known else new_data)[name].attrs
+            columns[name] = (dims, np.where(seen | np.isnan(in_new), in_fit, in_new), attributes)
+    return columns
+
+
+def _refuse_other_places(places: dict[str, xr.DataArray], new_data: xr.Dataset) -> None:
+    for name, known in places.items():
+        if not (name in new_data.coords and np.array_equal(new_data[name].values, known.values)):
+            raise DataError(f"the new data must lie at the places '{name}' of the fit: put NaN where nothing was seen")
+
+
+def _new_values(
+    model: Model, new_data: xr.Dataset, before: xr.DataArray, name: str, times: np.ndarray
+) -> Float[np.ndarray, "time ..."]:
+    dims = tuple(map(str, before.dims))
+    if name not in new_data:
+        return np.full((len(times), *before.shape[1:]), np.nan)
+    role = "observable" if name in model.observables else "forcing"
+    return _on(times, checked_index(new_data, dims[0]), series(new_data, name, role, dims))
+
+
+def _rows(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
+    """All times of either, each as often as in the one that has more rows there."""
+    once = np.unique(np.concatenate([before, now]))
+    often = [np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)]
+    return np.repeat(once, np.maximum(*often))
+
+
+def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
+    """Values at their own times, replicates in their order, NaN at all others."""
+    whole = np.full((len(times), *values.shape[1:]), np.nan)
+    whole[np.searchsorted(times, own) + occurrence(own)] = values
+    return whole
+
+
+def _refuse_again(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    for at in map(tuple, np.argwhere(~np.isnan(held) & ~np.isnan(now))[:1]):
+        raise DataError(
+            f"the posterior knows '{name}' at time {told(times[at[0]])} already ({held[at]:g}; the new data say "
+            f"{now[at]:g}): a "
+            "datum must not count twice, so leave it out of the new data"
+        )
+
+
+def _refuse_other(name: str, times: np.ndarray, held: np.ndarray, now: np.ndarray) -> None:
+    for at in map(tuple, np.argwhere(np.isnan(held) & np.isnan(now))[:1]):
+        raise DataError(f"forcing '{name}' is missing at the new time {told(times[at[0]])}")
+    for at in map(tuple, np.argwhere(~np.isnan(now) & (held != now) & ~np.isnan(held))[:1]):
+        raise DataError(
+            f"forcing '{name}' at time {told(times[at[0]])} was {held[at]:g} in the fit and is {now[at]:g} in the new "
+            "data: an update adds observations; to change what is known, fit again"
+        )
+
+
+def _resampled(
+    post: xr.DataTree,
+    problem: Problem,
+    pushed: Pushed,
+    log_weights: np.ndarray,
+    taken: np.ndarray,
+    joined: xr.Dataset,
+) -> dict[str, xr.Dataset]:
+    """The groups of posterior draws, resampled; those of prior draws as they are."""
+    groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
+    groups |= resample_groups(post, taken)
+    if "sample_stats" in post.children:
+        stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
+        groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
+    groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
+    return groups | said_of_data(pushed, taken, post, joined, problem.own_rows)
+
+
+def _attributes(post: xr.DataTree, problem: Problem, joined: xr.Dataset) -> dict[str, Any]:
+    # The evidence is that of fewer data, and of updates the last one is told, whose weights are those of all.
+    said = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in (EVIDENCE, _SUBJECT)]
+    kept = {str(name): value for name, value in post.attrs.items() if not str(name).startswith("log_evidence")}
+    return kept | {
+        "findings": to_json(said),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "data_sha256": fingerprint(joined),
+        "posterior_sha256": problem.fingerprint(),
+    }

@@ -1,0 +1,106 @@
+"""Which times of a series are forecast from which origins."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from ..data.datasets import checked_index, place_of
+from ..errors import DataError
+from ..model import Model
+
+_SHARE = 3  # the last third of the data is forecast
+
+
+class Window(NamedTuple):
+    """What is forecast from one origin.
+
+    Args:
+        known: how many rows of the data are known there.
+        end: how many rows there are up to the last one that is forecast.
+        times: those ahead at which anything was observed.
+    """
+
+    known: int
+    end: int
+    times: np.ndarray
+
+
+def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], horizon: int | None) -> list[Window]:
+    """What is forecast from each origin.
+
+    Raises: DataError for rows that are no series, or what the data do not have.
+    """
+    index = model.index
+    values = checked_index(data, index)
+    if not has_future(model, data):
+        raise DataError(
+            f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
+            "each in turn: ArviZ's loo and compare take what bd.fit returns"
+        )
+    times = observed_times(model, data)
+    known, horizon = _chosen(times, data, index, origins, horizon)
+    rows = np.searchsorted(values, times, side="right")
+    return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
+
+
+def has_future(model: Model, data: xr.Dataset) -> bool:
+    """Whether rows along the index are a series, of which some come after others."""
+    return model.layer.begins or model.index == "time" or are_dates(data[model.index])
+
+
+def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
+    """The times at which anything was observed, each once."""
+    seen = np.zeros(data.sizes[model.index], bool)
+    for name in model.observables:
+        there = data[name].notnull()
+        seen |= there.any([dim for dim in there.dims if dim != model.index]).values
+    return np.unique(data[model.index].values[seen])
+
+
+def side_by_side(model: Model, train: xr.Dataset, test: xr.Dataset, most: int, horizon: int | None) -> tuple[list, int]:
+    """Origins and horizon of windows side by side up to the end of the training data, over their last half at most.
+
+    Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of them. So each takes
+    one fit at most, whose draws tell its density well, and no datum counts twice.
+
+    Raises: DataError if there is no room for one window.
+    """
+    times = observed_times(model, train)
+    room = len(times) // 2
+    horizon = horizon or min(len(observed_times(model, test)), room // 2)
+    number = min(most, room // max(horizon, 1))
+    if not (horizon and number):
+        raise DataError(
+            f"the {len(times)} observed times of the training data are too few: at least {horizon or 1} of their last "
+            "half would have to be forecast"
+        )
+    return [times[-1 - horizon * back] for back in range(number, 0, -1)], int(horizon)
+
+
+def _chosen(
+    times: np.ndarray, data: xr.Dataset, index: str, origins: int | Sequence[Any], horizon: int | None
+) -> tuple[np.ndarray, int]:
+    """How many of the observed times are known at each origin, and how many are forecast."""
+    number = len(times)
+    if horizon is not None and not (isinstance(horizon, (int, np.integer)) and horizon > 0):
+        raise DataError(f"horizon is how many times are forecast, a whole number from 1 on, not {horizon!r}")
+    if isinstance(origins, (int, np.integer)):
+        if not 0 < origins < number:
+            raise DataError(f"there can be 1 to {number - 1} origins in {number} observed times, not {origins}")
+        horizon = int(horizon or max(1, number // _SHARE // origins))
+        first, last = number - max(number // _SHARE, horizon), number - horizon
+        known = np.unique(np.round(np.linspace(first, last, min(int(origins), last - first + 1))).astype(int))
+    else:
+        asked = np.asarray([place_of(data, index, origin) for origin in origins])
+        known = np.searchsorted(times, asked, side="right")
+        if not len(known) or (np.diff(known) < 1).any():
+            raise DataError("origins must rise, with data between each two of them")
+        horizon = int(horizon or np.diff(known, append=number).min())
+    if known[0] < 1 or known[-1] + max(horizon, 1) > number or horizon < 1:
+        raise DataError(
+            f"{horizon} observed times are to be forecast from each origin, but the data have {known[0]} before the "
+            f"first one and {number - known[-1]} after the last one: take other origins, or another horizon"
+        )
+    return known, horizon

@@ -1,0 +1,427 @@
+"""A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
+
+import dataclasses
+import json
+import shutil
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._jax.keys import whole_number
+from .._runs.files import forget_unfinished, write_text
+from .._runs.folder import check_name, read_note
+from .._runs.lock import alone_in
+from ..before_fit.checks import Check, check
+from ..data.datasets import fingerprint, place_of, split, split_members
+from ..data.dates import as_attribute
+from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteError
+from ..inference import NUTS, AbstractEngine
+from ..judgement.baselines import BASELINES
+from ..judgement.comparison import Comparison
+from ..judgement.diagnosis import Diagnosis, diagnose
+from ..judgement.mixed import MIXTURE, Mixed, judge_mixture
+from ..model import Model, check_data
+from ..prediction.derived import evaluate
+from ..prediction.forecasts import Asked, forecast
+from ..prediction.posterior import load, save
+from ..reports.document import report
+from ..revision.rolling_origins import leave_future_out
+from ..revision.windows import has_future
+from .fits import Say, Task
+from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, sparing, weighed
+from .scores import scored, told
+from .times import forecast_times
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """A model and the rivals it is compared with, fitted to the data up to a time and scored after it.
+
+    Args:
+        name: that of the study; the title of the report unless there is a `title`.
+        model: the model.
+        data: a dataset with the index, the observables and the forcings of all models.
+        split: the last value of the index that is training data, in its units, or a date; or the members that are held
+            out at all times, as in `{"subject": [6, 11]}`: members of the models, of which the fit sees no observation.
+        rivals: other models by name.
+        engine: what fits every model, `NUTS()` unless given.
+        label: names the model in tables and figures, as the keys of `rivals` name the others.
+        title: that of the report.
+        source: where the command line finds the study again.
+        derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
+        mix: whether the forecast is a mixture of those of all models, each weighed by how it forecasts the end of the
+            training data (`bd.leave_future_out`, `bd.compare`, `bd.mixture`). It heads the report, each model stands
+            beside it. There is none without rivals, where members are held out, or where rows are no series.
+        origins: from how many times within the training data the models forecast at most, for their weights; or the
+            last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
+            of the engine's draws, 250 at least.
+        horizon: how many observed times they forecast from each. Unless given, as many as there are in the test data,
+            or half of those in the last half of the training data, if these are fewer.
+
+    Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
+    be that of a folder; DataError if the split leaves one side empty, or names no members of the data, or for origins
+    and a horizon that are none.
+    """
+
+    name: str
+    model: Model
+    data: xr.Dataset
+    split: float | str | Mapping[str, Sequence[Any]]
+    rivals: Mapping[str, Model] = dataclasses.field(default_factory=dict)
+    engine: AbstractEngine = dataclasses.field(default_factory=NUTS)
+    label: str = "model"
+    title: str = ""
+    source: str = ""
+    derived: Callable[[Model], Any] | None = None
+    mix: bool = True
+    origins: int | Sequence[Any] = 4
+    horizon: int | None = None
+
+    def __post_init__(self):
+        check_name(self.name, "a study")
+        taken: dict[str, str] = {}
+        for name in (self.label, *self.rivals):
+            check_name(name, "a model")
+            if name.casefold() in BASELINES:
+                raise ModelError(f"'{name}' is the name of a baseline: give the model another")
+            if (alike := taken.get(_folded(name))) is not None:
+                both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
+                raise ModelError(f"two models are named {both}: give the model another label")
+            if _folded(name) == MIXTURE:
+                raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
+            taken[_folded(name)] = name
+        _ = self._parts  # refuses a split that leaves one side empty
+        if (isinstance(self.origins, int) and self.origins < 1) or (self.horizon is not None and self.horizon < 1):
+            raise DataError(
+                f"origins and horizon are whole numbers from 1 on, not {self.origins!r} and {self.horizon!r}: for no "
+                "mixture of forecasts say mix=False"
+            )
+        if self.mixes and not isinstance(self.origins, int):
+            _ = self.looks_from  # refuses origins that the training data do not have
+
+    @property
+    def index(self) -> str:
+        """The coordinate that the data run along."""
+        return self.model.index
+
+    @property
+    def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
+        if isinstance(self.split, Mapping):
+            observables = dict.fromkeys(name for model in self.models.values() for name in model.observables)
+            return split_members(self.data, self.split, tuple(observables))
+        return split(self.data, **{self.index: self.split})
+
+    @property
+    def models(self) -> dict[str, Model]:
+        """All models by name, the study's own first."""
+        return {self.label: self.model, **self.rivals}
+
+    @property
+    def train(self) -> xr.Dataset:
+        return self._parts[0]
+
+    @property
+    def test(self) -> xr.Dataset:
+        return self._parts[1]
+
+    @property
+    def mixes(self) -> bool:
+        """Whether forecasts of the models are mixed."""
+        by_index = self.mix and bool(self.rivals) and not isinstance(self.split, Mapping)
+        return by_index and all(has_future(model, self.data) for model in self.models.values())
+
+    @property
+    def looks_from(self) -> Origins:
+        """From where the models forecast the end of the training data.
+
+        Raises: DataError if these are too few.
+        """
+        return origins_of(self.model, self.train, self.test, self.origins, self.horizon)
+
+    @property
+    def forced(self) -> bool:
+        """Whether any of the models is driven by forcings."""
+        return any(model.layer.forcings for model in self.models.values())
+
+    def refuse_bad_input(self) -> None:
+        """Check data and shapes for every model, up to the last time of the forecast, before any fit.
+
+        Raises: DataError or ModelError.
+        """
+        for model in self.models.values():
+            check_data(model, self.train)
+            model.inputs(forecast_times(self))
+        _ = self.derived and evaluate(self.model, None, self.derived)
+
+    def check(self, *, key: int = 0) -> dict[str, Check]:
+        """The ladder of cheap checks for each model.
+
+        Args:
+            key: a whole number, for the prior draws.
+        """
+        return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
+
+    def run(
+        self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
+    ) -> "Run":
+        """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk at once.
+
+        Where no mixture can be made it is said why, and the report is that of the study's own model. A fit that the
+        folder already holds whole, from the same model, data, engine and key, is kept, and one that was killed goes on
+        from its last step. Ctrl-C while sampling keeps the draws so far. One process at a time can be at work in a
+        folder.
+
+        Args:
+            folder: where the run is kept; it is made if there is none.
+            key: a whole number, for fits and forecasts.
+            progress: whether a bar is shown; unless told, on a terminal.
+            say: a function of one text that is called with what goes on; nothing is said unless given.
+
+        Raises: DataError or ModelError, before any work; Interrupted, with what was kept; WriteError if the folder
+        cannot be written, or another process is at work in it; MismatchError if the folder holds a run of something
+        else.
+        """
+        self.refuse_bad_input()
+        run = Run(self, Path(folder))
+        with alone_in(run.folder):
+            run.claim(key := whole_number(key))
+            for name in self.models:
+                run.fit(name, key=key, progress=progress, say=say)
+            run.look_ahead(key=key, progress=progress, say=say)
+            run.finish(say=say)
+        return run
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
+    `scores.json`, `report.html`, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc`
+    is the mixture, and `origins.nc` of each model what it forecast within the training data."""
+
+    study: Study
+    folder: Path
+
+    def path(self, name: str, file: str) -> Path:
+        """Where a file of a model, or of the mixture, lies."""
+        if name == MIXTURE:
+            return self.folder / f"{MIXTURE}.nc"
+        return self.folder / file if name == self.study.label else self.folder / name / file
+
+    def claim(self, key: int) -> None:
+        """Make sure, before any work, that the folder can be written and holds no other run; for who is alone in it.
+
+        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
+        """
+        wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
+        wanted |= {"data_sha256": fingerprint(_used(self.study)), "source": self.study.source}
+        note = self.folder / "study.json"
+        if note.is_file():
+            held = read_note(self.folder)
+            other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
+            if other:
+                differing = ", ".join(other)
+                raise MismatchError(f"{self.folder} holds another run ({differing}): choose another folder, by --out")
+        for folder in {self.path(name, note.name).parent for name in self.study.models}:
+            forget_unfinished(folder)
+        write_text(note, json.dumps(wanted, indent=2) + "\n")
+
+    def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
+        """Fit one model unless the folder holds its posterior, and save it.
+
+        Raises: Interrupted if the user stopped it; the draws so far are then saved.
+        """
+        self._task(name, key, progress, say).fit()
+
+    def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
+        folder = self.path(name, ORIGINS).parent
+        return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
+
+    def look_ahead(self, *, key: int, progress: bool | None, say: Say) -> None:
+        """Let each model forecast the end of the training data, unless the folder holds that; nothing if none is mixed.
+
+        What stands in the way is said, and costs no fit.
+
+        Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
+        """
+        if not self.study.mixes:
+            return
+        try:
+            origins = self.study.looks_from
+            for name in self.study.models:
+                self._look_ahead(self._task(name, key, progress, say), origins)
+        except (Interrupted, WriteError):
+            raise
+        except Exception as error:  # the fits are worth more than their mixture
+            say(f"no mixture: {error}")
+
+    def _look_ahead(self, task: Task, origins: Origins) -> None:
+        path, steps = task.folder / ORIGINS, task.folder / "origins"
+        post, engine = load(task.folder / "posterior.nc"), sparing(task.engine)
+        if path.is_file():
+            if origins.answered_by(load(path), post, engine, task.key):
+                return task.tell("forecasts from within the training data, kept")
+            task.put_aside(path)
+        number = len(origins.at)
+        task.tell(f"forecasting {origins.horizon} times ahead from {number} origins within the training data")
+        settings: dict[str, Any] = {"origins": origins.at, "horizon": origins.horizon, "engine": engine}
+        settings |= {"post": post, "progress": task.progress, "checkpoint": steps, "key": task.key}
+        try:
+            found = leave_future_out(task.model, task.data, **settings)
+        except MismatchError:
+            if not steps.is_dir():
+                raise
+            task.put_aside(steps)
+            found = leave_future_out(task.model, task.data, **settings)
+        save(found, path)
+        shutil.rmtree(steps, ignore_errors=True)
+        fits = int(found.to_dataset()["refitted"].sum())
+        task.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
+
+    def fitted(self) -> dict[str, xr.DataTree]:
+        """The posteriors that the folder holds, the study's own first.
+
+        Raises: ReadError if the study's own is missing.
+        """
+        found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
+        for name in self.study.rivals:
+            if self.path(name, "posterior.nc").is_file():
+                found[name] = load(self.path(name, "posterior.nc"))
+        return found
+
+    def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
+        """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.
+
+        Args:
+            at: as for `bd.forecast`.
+            what_if: whether the models of the study may be others than those that were fitted.
+
+        Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
+
+        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
+        if the study's own posterior is missing; WriteError, also where another process is at work.
+        """
+        return self._forecast(self.fitted(), at, what_if)[0]
+
+    def _forecast(
+        self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool
+    ) -> tuple[dict[str, xr.DataTree], Comparison | str]:
+        """The forecasts, and what the weights of their mixture come from, or why there is none."""
+        at = forecast_times(self.study) if at is None else at
+        forecasts: dict[str, xr.DataTree] = {}
+        with alone_in(self.folder):
+            for name, post in posts.items():
+                model, key = self.study.models[name], int(post.attrs["key"])
+                try:
+                    forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
+                except MismatchError as error:
+                    raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
+            comparison: Comparison | str = ""
+            if self.study.mixes:
+                try:
+                    comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+                    forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
+                except Exception as error:  # the forecasts are worth more than their mixture
+                    comparison = str(error)
+            if MIXTURE not in forecasts:
+                self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
+            for name, found in forecasts.items():
+                save(found, self.path(name, "forecast.nc"))
+        return forecasts, comparison
+
+    def finish(self, *, what_if: bool = False, say: Say = lambda text: None) -> None:
+        """Forecast over all data, mix, score and report, from what the folder holds.
+
+        Args:
+            what_if: as for `forecast`.
+            say: as for `Study.run`.
+
+        Raises: as `forecast`.
+        """
+        with alone_in(self.folder):
+            self._finish(what_if, say)
+
+    def _finish(self, what_if: bool, say: Say) -> None:
+        posts = self.fitted()
+        forecasts, comparison = self._forecast(posts, None, what_if)
+        say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
+        missing = [name for name in self.study.models if name not in posts]
+        if missing:
+            say(f"left out, since not fitted yet: {', '.join(missing)}")
+        if self.study.mixes and isinstance(comparison, str):
+            say(f"the forecast is no mixture: {comparison}")
+        own = self.study.label
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        observed = self.study.train[list(self.study.model.observables)]
+        said = {"study": self.study.name, "split": _told_split(self.study)}
+        said |= scored(forecasts, observed, self.study.test, ({MIXTURE: found.diagnosis} if found else {}) | verdicts)
+        said["mixture"] = told(found) if found else {"why_not": comparison} if comparison else None
+        write_text(self.folder / "scores.json", json.dumps(said, indent=2) + "\n")
+        page = report(
+            posts[own],
+            forecasts[own],
+            self.study.test,
+            title=self.study.title or self.study.name,
+            name=own,
+            rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
+            derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
+            mixture=found,
+        )
+        page.save(self.folder / "report.html")
+
+    def _mixed(
+        self,
+        posts: Mapping[str, xr.DataTree],
+        forecasts: Mapping[str, xr.DataTree],
+        comparison: Comparison | str,
+        verdicts: Mapping[str, Diagnosis],
+    ) -> Mixed | None:
+        """What is to be said of the mixture, if there is one."""
+        if isinstance(comparison, str):
+            return None
+        own, members = self.study.label, {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        science = science_of(own, self.study.models)
+        given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
+        return judge_mixture(*given, own=own, science=science)
+
+    def diagnose(self) -> dict[str, Diagnosis]:
+        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its forecast."""
+        posts = self.fitted()
+        paths = {name: self.path(name, "forecast.nc") for name in posts}
+        forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        if not (self.study.mixes and (path := self.path(MIXTURE, "forecast.nc")).is_file()):
+            return verdicts
+        forecasts[MIXTURE] = load(path)
+        comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
+
+    def _judged(self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]) -> Diagnosis:
+        """The verdict on one posterior; the study's own model is compared with its rivals."""
+        own = name == self.study.label
+        rivals = {other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)}
+        return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
+
+
+def _used(study: Study) -> xr.Dataset:
+    """The training data that a model of the study looks at."""
+    models = study.models.values()
+    names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
+    return study.train[sorted(names)]
+
+
+def _folded(name: str) -> str:
+    """What a system may take a name for that tells neither case nor ways to write an accent apart."""
+    return unicodedata.normalize("NFC", name.casefold())
+
+
+def _told_split(study: Study) -> Any:
+    """Where the data are split, as JSON has it."""
+    if isinstance(study.split, Mapping):
+        return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
+    return as_attribute(place_of(study.data, study.index, study.split))

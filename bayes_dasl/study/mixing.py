@@ -1,0 +1,108 @@
+"""How a study mixes its models: from where they forecast the training data, their weights, and the mixture."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from ..errors import MismatchError, ReadError
+from ..inference import AbstractEngine
+from ..judgement.comparison import Comparison, compare
+from ..model import Model
+from ..prediction.posterior import load, names
+from ..random import paths
+from ..revision.mixtures import mixture
+from ..revision.windows import side_by_side, windows_of
+
+ORIGINS = "origins.nc"
+_FEWEST = 250  # draws of each chain
+
+
+@dataclasses.dataclass(frozen=True)
+class Origins:
+    """From where, how far and when each model forecasts the end of the training data."""
+
+    at: list
+    horizon: int | None
+    times: np.ndarray
+
+    def answered_by(self, found: xr.DataTree, post: xr.DataTree, engine: AbstractEngine, key: int) -> bool:
+        """Whether a result is that of the model of a posterior, from these origins."""
+        return (
+            found.attrs.get("posterior_sha256") == post.attrs.get("posterior_sha256")
+            and found.attrs.get("engine") == repr(engine)
+            and found.attrs.get("key") == key
+            and np.array_equal(found.to_dataset()["time"].values, self.times)
+        )
+
+
+def origins_of(
+    model: Model, train: xr.Dataset, test: xr.Dataset, origins: int | Sequence[Any], horizon: int | None
+) -> Origins:
+    """The origins themselves as they are given; of a number of them as many windows side by side as there is room for.
+
+    Raises: DataError if there is no room, or for origins that the data do not have.
+    """
+    if isinstance(origins, (int, np.integer)):
+        origins, horizon = side_by_side(model, train, test, int(origins), horizon)
+    windows = windows_of(model, train, list(origins), horizon)
+    return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
+
+
+def sparing(engine: AbstractEngine) -> AbstractEngine:
+    """The same engine with a quarter of its draws, 250 at least: to weigh models takes fewer than to forecast."""
+    fewer = max(engine.draws // 4, min(engine.draws, _FEWEST))
+    chosen = {field.name for field in dataclasses.fields(engine)}  # pyright: ignore
+    return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
+
+
+def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Comparison:
+    """How the models of a run compare by what they forecast within the training data.
+
+    Args:
+        posts: their posteriors by name.
+        at: where these forecasts are kept.
+
+    Raises: ReadError where one is missing or torn; MismatchError where one is not of the model that was fitted, or
+    where they cannot be compared.
+    """
+    missing = [name for name, path in at.items() if name not in posts or not path.is_file()]
+    if missing:
+        raise ReadError(
+            f"{' and '.join(missing)} did not forecast the end of the training data yet: run the study again"
+        )
+    found = {name: load(path) for name, path in at.items()}
+    for name, post in posts.items():
+        if found[name].attrs.get("posterior_sha256") != post.attrs.get("posterior_sha256"):
+            raise MismatchError(
+                f"{name} forecast the end of the training data as another model than its fit is of: run the study again"
+            )
+    return compare(found)
+
+
+def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Comparison) -> xr.DataTree:
+    """The mixture of forecasts by the weights of a comparison.
+
+    Raises: MismatchError for forecasts that cannot be mixed, as of other units, or of a model that was not fitted.
+    """
+    other = [name for name, fc in forecasts.items() if fc.attrs.get("what_if", 0)]
+    if other:
+        raise MismatchError(f"the forecast of {' and '.join(other)} is a what-if, which nothing weighs")
+    return mixture(forecasts, {name: comparison.weights[name] for name in forecasts})
+
+
+def science_of(own: str, models: Mapping[str, Model]) -> str | None:
+    """The rival that is a model without what it learns: its unknown numbers are those of the model's science."""
+
+    def unknown(name: str, *groups: str) -> set[str]:
+        short = names(models[name])
+        return {short[path] for path, leaf in paths(models[name]).items() if leaf.group in groups}
+
+    science, learned = unknown(own, "science", "latent"), unknown(own, "network")
+    if not learned:
+        return None
+    others = (name for name in models if name != own)
+    return next((name for name in others if unknown(name, "science", "latent", "network") == science), None)

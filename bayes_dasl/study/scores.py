@@ -1,0 +1,49 @@
+"""What a run says of scores and of its mixture, as JSON has it, which knows no NaN."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .._findings import Diagnosis
+from ..judgement.baselines import score_baselines
+from ..judgement.mixed import Mixed
+from ..judgement.scores import score
+
+
+def scored(
+    forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset, verdicts: Mapping[str, Diagnosis]
+) -> dict[str, Any]:
+    """Forecasts and baselines on the test data, and the verdicts."""
+    tables, others = {name: score(fc, test) for name, fc in forecasts.items()}, score_baselines(train, test)
+    return {
+        "scores": {name: _plain(table) for name, table in tables.items()},
+        "baselines": {name: _plain(table) for name, table in others.items()},
+        "attrs": {name: table.attrs for name, table in (tables | others).items()},
+        "diagnosis": {name: verdict.to_dict() for name, verdict in verdicts.items()},
+    }
+
+
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+    """A table by its rows."""
+    return {
+        str(row): {str(k): float(v) if np.isfinite(v) else None for k, v in values.items()}
+        for row, values in table.iterrows()
+    }
+
+
+def told(found: Mixed) -> dict[str, Any]:
+    """The weights of a mixture, what they come from, and what is said of it."""
+    comparison = found.comparison
+    return {
+        "weights": comparison.weights,
+        "windows": comparison.windows,
+        "origins": comparison.by_lead.attrs["origins"],
+        "horizon": comparison.by_lead.sizes["lead"],
+        "comparison": _plain(comparison.table),
+        "findings": [dataclasses.asdict(finding) for finding in comparison.findings],
+        "words": list(found.words),
+    }

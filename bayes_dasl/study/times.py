@@ -1,0 +1,108 @@
+"""The times that a study forecasts: those of its data, and those beyond them; forcings of a file."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..data.datasets import place_of
+from ..data.dates import are_dates, refuse_mixed, seconds, told
+from ..data.forcing_files import read_series
+from ..errors import DataError
+from ..model import Model
+
+_PLOTTED_TIMES = 100
+
+
+@runtime_checkable
+class Series(Protocol):
+    """What is looked at here of a study."""
+
+    @property
+    def data(self) -> xr.Dataset: ...
+
+    @property
+    def index(self) -> str: ...
+
+    @property
+    def forced(self) -> bool: ...
+
+    @property
+    def model(self) -> Model: ...
+
+    @property
+    def models(self) -> Mapping[str, Model]: ...
+
+
+def forecast_times(study: Series) -> xr.Dataset:
+    """All times of the data and, where these say all that is needed there, times between them for smooth curves."""
+    if study.forced or any(model.read for model in study.models.values()):
+        return study.data
+    index = study.data[study.index]
+    parts = max(1, round(_PLOTTED_TIMES / index.size))
+    number = np.arange((index.size - 1) * parts + 1)
+    if are_dates(index):
+        times = index.values.astype(np.promote_types(index.dtype, "M8[ms]"))
+        steps = np.append(np.diff(times), np.timedelta64(0, "ms"))
+        between = times[number // parts] + steps[number // parts] * (number % parts) // parts
+    else:
+        between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
+    beside = {name: c for name, c in study.data.coords.items() if name != study.index and c.dims == (name,)}
+    return xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
+
+
+def future_times(study: Series, until: Any, step: float) -> np.ndarray:
+    """Times from the start of the data to `until`, and those of the data: verdicts go on looking at what was held out.
+
+    Args:
+        study: the study.
+        until: the last of these times, a number or a date.
+        step: the time between two of them; of dates in the unit of time of the model, days unless it says another.
+
+    Raises: DataError if there are none, or if the model needs forcings, whose future a study does not know.
+    """
+    if study.forced:
+        raise DataError(
+            "this study needs forcings: give a file of them by --forcing, or forecast in Python, with "
+            "bd.forecast(model, post, dataset)"
+        )
+    held, until = study.data[study.index].values, place_of(study.data, study.index, until)
+    if are_dates(held):
+        start, each = held[0], seconds(step, study.model.layer.units.get(study.index, ""))
+        if not (each > np.timedelta64(0, "ms") and start < until):
+            raise DataError(f"until must lie after {told(start)} and the step must be positive, both finite")
+        return np.union1d(held, np.arange(start, until + each / 2, each))
+    start = float(held[0])
+    if not (0 < step < np.inf and start < until < np.inf):
+        raise DataError(f"until must lie after {start:g} and the step must be positive, both finite")
+    times, ahead = np.unique(study.data[study.index].values.astype(float)), np.arange(start, until + step / 2, step)
+    there = pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
+    return np.union1d(times, ahead[~there])
+
+
+def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Dataset:
+    """The forcings of the data and, after these, those of a file, which also stand for the data's at the same times.
+
+    Args:
+        study: the study.
+        path: a CSV table or a netCDF file with the index and the forcings of all models.
+        until: the last time that is taken of it, a number or a date; all of it unless given.
+
+    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, or has dates where the
+    data have numbers.
+    """
+    index = study.index
+    names = tuple(dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings))
+    if not names:
+        raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
+    ahead = read_series(path, index, names)
+    refuse_mixed(ahead, index, study.data[index], "the data of the study")
+    if until is not None:
+        ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
+    known = study.data[list(names)].reset_coords(drop=True)
+    before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
+    both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
+    return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
