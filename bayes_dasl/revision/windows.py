@@ -9,6 +9,7 @@ import xarray as xr
 from ..data.datasets import checked_index, place_of
 from ..errors import DataError
 from ..model import Model
+from ..prediction.forecasts import is_series
 
 _SHARE = 3  # the last third of the data is forecast
 
@@ -34,7 +35,7 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     """
     index = model.index
     values = checked_index(data, index)
-    if not has_future(model, data):
+    if not is_series(model, data):
         raise DataError(
             f"rows along '{index}' have no future: leave-future-out is for series. Of rows in any order, leave out "
             "each in turn: ArviZ's loo and compare take what bd.fit returns"
@@ -43,11 +44,6 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     known, horizon = _chosen(times, data, index, origins, horizon)
     rows = np.searchsorted(values, times, side="right")
     return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
-
-
-def has_future(model: Model, data: xr.Dataset) -> bool:
-    """Whether rows along the index are a series, of which some come after others."""
-    return model.layer.begins or model.index == "time" or are_dates(data[model.index])
 
 
 def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:

@@ -26,11 +26,10 @@ from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.mixed import MIXTURE, Mixed, judge_mixture
 from ..model import Model, check_data
 from ..prediction.derived import evaluate
-from ..prediction.forecasts import Asked, forecast
+from ..prediction.forecasts import Asked, forecast, is_series
 from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
-from ..revision.windows import has_future
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, sparing, weighed
 from .scores import scored, told
@@ -132,7 +131,7 @@ class Study:
     def mixes(self) -> bool:
         """Whether forecasts of the models are mixed."""
         by_index = self.mix and bool(self.rivals) and not isinstance(self.split, Mapping)
-        return by_index and all(has_future(model, self.data) for model in self.models.values())
+        return by_index and all(is_series(model, self.data) for model in self.models.values())
 
     @property
     def looks_from(self) -> Origins:
