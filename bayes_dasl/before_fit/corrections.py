@@ -9,7 +9,7 @@ import numpy as np
 
 from .._findings import Finding
 from .._jax.trace import parted
-from ..hybrid.amplified import amplified, is_corrected
+from ..hybrid.residual import amplified, is_corrected
 from ..inference.problem import Problem
 from ..prediction.predictive import Draws
 from ..random import realise

@@ -1,8 +1,8 @@
 """Ways to join scientific models and networks: the same combinators for vector fields and for whole layers."""
 
 from ._joined import AbstractHybrid as AbstractHybrid
+from .beginning import corrected as corrected
 from .conserve import Conserve as Conserve
-from .corrected import corrected as corrected
 from .hierarchical import Hierarchical as Hierarchical
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual

@@ -15,8 +15,8 @@ from .._jax.trace import parted
 from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
 from ..hybrid._sensitivity import Coordinates, coordinates
-from ..hybrid.amplified import amplified, is_corrected, without_closures
 from ..hybrid.orthogonal import least_squares
+from ..hybrid.residual import amplified, is_corrected, without_closures
 from ..layers import with_adjoint
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
