@@ -307,7 +307,7 @@ class TestForecast:
         past = forecast({"y": normal(np.zeros((5, subjects)), 0.5, rng)}, "time", times, **members(subjects))
         fc = forecast({"y": normal(np.zeros((5, 300)), 0.5, rng)}, "time", times, **members(300))
         came = rng.normal(size=(5, subjects)) / np.sqrt(2) + rng.normal(size=subjects) / np.sqrt(2)
-        came[3:, ::2] = np.nan
+        came[:2, ::2] = np.nan  # half of them were first seen later
         data = xr.Dataset({"y": (("time", "subject"), came)}, {"time": times, "subject": np.arange(float(subjects))})
         new = bd.recalibrate(fc, (past, data))
         assert new.attrs["recalibrated"].endswith("40 members held out") and new.attrs["members"] == "subject"
@@ -360,6 +360,18 @@ class TestSupport:
         values = new["predictions"].to_dataset().to_array().values
         np.testing.assert_array_equal(values, np.round(values))
         assert held(new, came).mean() > 0.9 - 4 * np.sqrt(0.9 * 0.1 / 240) > held(fc, came).mean() + 0.3
+
+    def test_bounds_of_counts_are_those_of_errors_rounded_outward(self):
+        rng = np.random.default_rng(1)
+        fc, past = (forecast({"y": rng.poisson(5.0, (DRAWS, 30)).astype(float)}) for _ in range(2))
+        data = xr.Dataset({"y": ("depth", rng.poisson(9.0, 30))}, {"depth": np.arange(30.0)})
+        sizes = np.abs(held_out_errors(past, data)["error"].values.ravel())
+        draws = np.sort(bd.recalibrate(fc, (past, data))["predictions"]["y"].values[0], axis=0)
+        low, middle, high = np.quantile(fc["predictions"]["y"].values[0], (0.05, 0.5, 0.95), axis=0)
+        for rank in (340, 380):
+            size = np.quantile(sizes, 2 * rank / (DRAWS - 1) - 1, method="weibull")
+            np.testing.assert_array_equal(draws[rank], np.ceil(middle + size * (high - middle)))
+            np.testing.assert_array_equal(draws[DRAWS - 1 - rank], np.floor(middle - size * (middle - low)))
 
     def test_where_a_forecast_has_no_spread_nothing_is_said(self):
         fc, (past, data), _ = rows_of(np.random.default_rng(0), 20, 1)
@@ -450,7 +462,15 @@ class TestRefused:
         fc, past, _ = a_series()
         with pytest.raises(DataError, match=r"12 are held out, which count as 4\.\d+ by their age"):
             bd.recalibrate(fc, past, half_life=1.5)
-        assert bd.recalibrate(fc, past, half_life=10.0).attrs["half_life"] == 10.0
+
+    def test_the_last_origins_count_most_if_asked(self):
+        """Of errors that grow threefold half-way."""
+        fc, past, data = a_series(origins=40)
+        grown = data * np.where(data["time"] > 40, 3.0, 1.0)
+        pairs = [(earlier, grown) for earlier, _ in past]
+        alike, last = bd.recalibrate(fc, pairs), bd.recalibrate(fc, pairs, half_life=6.0)
+        assert last.attrs["half_life"] == 6.0
+        assert (last["recalibration"]["width_ratio"] > 1.1 * alike["recalibration"]["width_ratio"]).all()
 
     def test_arguments(self):
         fc, past, _ = rows_of(np.random.default_rng(0), 20, 1)

@@ -63,7 +63,7 @@ OF_ROWS = {  # rows held out, and what is asked
     "conformal, 60 rows": (60, {}),
     "isotonic, 60 rows": (60, {"method": "isotonic"}),
 }
-PATHS, NEW, DRAWS = 50, 40, 2000
+PATHS, NEW, DRAWS = 200, 20, 1000
 
 
 class Series:
