@@ -8,6 +8,8 @@ import numpy as np
 from jaxtyping import Float
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
+WIDER = 10.0
+"""Times as wide as they are priors are taken to be: what they cost says nothing of what a model lacks."""
 _VARIANCES = np.geomspace(1e-2, 1e6, 33)  # of the coefficients, in units of what data tell of the best known of them
 _ROUNDING = 1e-10  # of a sum of squares: what is smaller is what rounding has left of it
 
@@ -20,8 +22,7 @@ class Linear(NamedTuple):
         slopes: by how much predictions move with the unknown, `(datum, unknown)`.
         pull: the slope of the log prior there, `(unknown,)`.
         precision: that of the prior, `(unknown, unknown)`.
-        noise: residuals of replicates of the data, without what is unknown, `(replicate, datum)`.
-        scatter: standard normal numbers of replicates, `(replicate, unknown)`.
+        noise: residuals of replicates of the data at what they were drawn from, `(replicate, datum)`.
     """
 
     left: Float[np.ndarray, " datum"]
@@ -29,7 +30,6 @@ class Linear(NamedTuple):
     pull: Float[np.ndarray, " unknown"]
     precision: Float[np.ndarray, "unknown unknown"]
     noise: Float[np.ndarray, "replicate datum"]
-    scatter: Float[np.ndarray, "replicate unknown"]
 
 
 class Gain(NamedTuple):
@@ -38,7 +38,7 @@ class Gain(NamedTuple):
     Args:
         gain: that, in nats.
         variance: of the coefficients.
-        replicates: the gain of replicates, in which there is nothing to be gained, `(replicate,)`.
+        replicates: the gain of replicates, of which nothing is lacking, `(replicate,)`.
         coefficients: their mean given the data, `(coefficient,)`.
     """
 
@@ -48,63 +48,63 @@ class Gain(NamedTuple):
     coefficients: Float[np.ndarray, " coefficient"]
 
 
-class Tested:
+class Lacking:
     r"""The test of coefficients that a linear model lacks, by what they would add to its evidence.
 
-    With residuals r at the best unknowns, of covariance $V^{-1} = I - J (J^T J + P)^{-1} J^T$, and slopes K by
-    coefficients of variance $\tau^2$, that is
+    Of residuals r with slopes J by what is unknown, under a prior of precision P, and slopes K by coefficients of
+    variance $\tau^2$, the evidence hangs on $V = I + J P^{-1} J^T$ and $V + \tau^2 K K^T$. With the size of the noise
+    at its best, the coefficients add
 
-    $\frac12 \sum_i \left( \frac{c_i^2}{s^2} \frac{\tau^2}{1 + \tau^2 \lambda_i} - \log(1 + \tau^2 \lambda_i) \right)$
+    $-\frac\nu2 \log \frac{Q_\tau}{Q_0} - \frac12 \sum_i \log(1 + \tau^2 \lambda_i), \quad
+    Q_\tau = Q_0 - \sum_i \frac{\tau^2 c_i^2}{1 + \tau^2 \lambda_i}$
 
-    with $K^T V^{-1} K = W \Lambda W^T$, $c = W^T K^T r$ and $s^2$ the mean square of the residuals over what it
-    ought to be. Of a model that lacks nothing r is a draw with this covariance, so that replicates cost no fit.
+    with $Q_0 = r^T V^{-1} r$, $K^T V^{-1} K = W \Lambda W^T$, $c = W^T K^T V^{-1} r$ and
+    $\nu = \mathrm{tr}\, V^{-1}$. P is that of a prior `WIDER` than the model's. Replicates cost no fit: V is the same,
+    and what they were drawn from leaves next to nothing in residuals under so wide a prior.
 
     Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one variance component.
     """
 
     def __init__(self, linear: Linear):
-        self.linear = linear
-        self._factor = cho_factor(linear.slopes.T @ linear.slopes + linear.precision)
-        best = linear.left - linear.slopes @ self._solved(linear.slopes.T @ linear.left + linear.pull)
-        pulled = linear.noise @ linear.slopes + linear.scatter @ np.linalg.cholesky(linear.precision).T
-        made = linear.noise - self._solved(pulled.T).T @ linear.slopes.T
-        free = len(linear.left) - np.sum(self._solved(linear.slopes.T) * linear.slopes.T)
+        self._linear, slopes = linear, linear.slopes
+        self._precision = linear.precision / WIDER**2
+        self._factor = cho_factor(slopes.T @ slopes + self._precision)
+        best = linear.left - slopes @ self._solved(slopes.T @ linear.left + linear.pull / WIDER**2)
+        made = linear.noise - self._solved(slopes.T @ linear.noise.T).T @ slopes.T
         self._left = np.concatenate([best[None], made])  # of the data, and below them of replicates
-        self._sizes = np.sum(self._left**2, axis=1) / max(free, 1.0)
+        pulled = self._left @ slopes
+        cost = np.sum(pulled * np.linalg.solve(self._precision, pulled.T).T, axis=1)
+        self._squares = np.sum(self._left**2, axis=1) + cost
+        self._free = max(len(linear.left) - np.sum(self._solved(slopes.T) * slopes.T), 1.0)
 
     def _solved(self, right: np.ndarray) -> np.ndarray:
         return cho_solve(self._factor, right)
 
     def gain(self, along: Float[np.ndarray, "datum coefficient"]) -> Gain:
         """What coefficients would add, by the slopes of predictions along them."""
-        slopes = self.linear.slopes
-        across = slopes.T @ along
-        size = along.T @ along
+        across, size = self._linear.slopes.T @ along, along.T @ along
         told, basis = np.linalg.eigh(size - across.T @ self._solved(across))
         some = told > _ROUNDING * max(np.trace(size), 1e-300)
         told, basis = told[some], basis[:, some]
         if not told.size:
             return Gain(0.0, 0.0, np.zeros(len(self._left) - 1), np.zeros(along.shape[1]))
-        squares = (self._left @ along @ basis) ** 2 / self._sizes[:, None]
-        variances = _VARIANCES / told.max()
-        added = np.stack([
-            0.5 * np.sum(squares * (v / (1 + v * told)) - np.log1p(v * told), axis=1) for v in variances
-        ])  # fmt: skip
-        best = variances[added[:, 0].argmax()]
-        gains = np.maximum(added.max(axis=0), 0.0)
-        means = basis @ ((basis.T @ (along.T @ self._left[0])) * best / (1 + best * told))
-        return Gain(float(gains[0]), float(best), gains[1:], means)
+        found, variances = self._left @ along @ basis, _VARIANCES / told.max()
+        taken = np.stack([np.sum(found**2 * (v / (1 + v * told)), axis=1) for v in variances])
+        left = np.maximum(self._squares - taken, _ROUNDING * self._squares)
+        price = np.array([np.sum(np.log1p(v * told)) for v in variances])
+        added = -0.5 * self._free * np.log(left / self._squares) - 0.5 * price[:, None]
+        best = int(added[:, 0].argmax())
+        gains, ratio = np.maximum(added.max(axis=0), 0.0), variances[best]
+        means = basis @ (found[0] * ratio / (1 + ratio * told))
+        return Gain(float(gains[0]), float(ratio * left[best, 0] / self._free), gains[1:], means)
 
-    def with_them(self, along: Float[np.ndarray, "datum coefficient"], variance: float, key: int = 0) -> Tested:
-        """The test of the model that has such coefficients too, of a variance."""
-        number = along.shape[1]
-        linear = self.linear
-        more = np.random.default_rng(key).standard_normal((len(linear.scatter), number))
-        return Tested(
+    def with_them(self, along: Float[np.ndarray, "datum coefficient"], variance: float) -> Lacking:
+        """The test of the model that has such coefficients too."""
+        linear, number = self._linear, along.shape[1]
+        return Lacking(
             linear._replace(
                 slopes=np.concatenate([linear.slopes, along], axis=1),
                 pull=np.concatenate([linear.pull, np.zeros(number)]),
                 precision=block_diag(linear.precision, np.eye(number) / variance),
-                scatter=np.concatenate([linear.scatter, more], axis=1),
             )
         )

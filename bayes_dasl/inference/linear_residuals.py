@@ -21,7 +21,6 @@ _MISMATCH = "mismatch "
 _BATCH = 16  # directions along which one program moves
 _STEPS, _HALVINGS = 30, 8
 _ENOUGH = 0.1  # nats by which a step must raise the log density, to go on
-_WIDER = 10.0  # times as wide as they are priors are taken to be
 _FLATTEST = 1e-4  # curvature that a log prior is taken to have at least
 
 
@@ -146,14 +145,11 @@ class Around:
         Replicates are of data that the model draws there itself; where noise looks back, or data are censored, of
         standard normal residuals.
         """
-        linear, along, moving = self._linear(x, self.coefficients)
-        of_noise, of_rest = jax.random.split(key)
+        linear, along, _ = self._linear(x, self.coefficients)
         found = self._moved(x, np.zeros((_BATCH, x.size + self.coefficients)))[2]
-        noise = _program(self._replicates, x, found, jax.random.split(of_noise, replicates))
-        noise = np.asarray(noise(x, found, jax.random.split(of_noise, replicates)))[:, self._seen]
-        scatter = np.asarray(jax.random.normal(of_rest, (replicates, len(moving))))
-        linear = linear._replace(pull=linear.pull / _WIDER**2, precision=linear.precision / _WIDER**2)
-        return linear._replace(noise=noise, scatter=scatter), along
+        keys = jax.random.split(key, replicates)
+        noise = _program(self._replicates, x, found, keys)(x, found, keys)
+        return linear._replace(noise=np.asarray(noise)[:, self._seen]), along
 
     def _density(self, x: np.ndarray) -> float:
         value = float(self._log_density(x))
@@ -172,8 +168,8 @@ class Around:
         pull, curvature = map(np.asarray, self._of_prior(x))
         moving = np.flatnonzero(np.abs(slopes[:, : x.size]).max(axis=0) > 0)
         precision = _positive(-curvature[np.ix_(moving, moving)])
-        nothing = np.zeros((0, 0))
-        return Linear(left, slopes[:, moving], pull[moving], precision, nothing, nothing), slopes[:, x.size :], moving
+        linear = Linear(left, slopes[:, moving], pull[moving], precision, np.zeros((0, len(left))))
+        return linear, slopes[:, x.size :], moving
 
     def _move(self, x: Array, directions: Float[Array, "batch number"]) -> tuple[Array, Array, Predicted]:
         """By how much predictions move along some directions, in units of their noise, and what is left of the data."""

@@ -15,7 +15,7 @@ from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._jax.tree import dotted
 from .._statistics.convergence import thinned
-from .._statistics.variance_component import Gain, Tested
+from .._statistics.variance_component import Gain, Lacking
 from ..adaptive.bases import AbstractFamily
 from ..adaptive.enriched import (
     Enriched,
@@ -85,7 +85,7 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     at, settled = around.best(around.likeliest(np.concatenate([positions.mean(axis=0)[None], positions])))
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
-    found = _judged(Tested(linear), along, places)
+    found = _judged(Lacking(linear), along, places)
     realised = realise(model, problem.constrain(jnp.asarray(at)))
     tree = post.copy()
     tree["function_check"] = xr.DataTree(_group(realised, found).assign_attrs(settled=int(settled)))
@@ -171,22 +171,22 @@ def _enriched(realised: Model, places: list[Place], coefficients: Float[Array, "
     return eqx.tree_at(lambda m: m.layer, realised, layer)
 
 
-def _judged(tested: Tested, along: Float[np.ndarray, "datum coefficient"], places: list[Place]) -> Iterator[Judged]:
+def _judged(lacking: Lacking, along: Float[np.ndarray, "datum coefficient"], places: list[Place]) -> Iterator[Judged]:
     """The functions, those that are too coarse first, each beside finer ones of those before."""
     left = list(places)
     while left:
-        every = [_best(tested, along, place) for place in left]
+        every = [_best(lacking, along, place) for place in left]
         best = min(every, key=lambda judged: judged.chance)
         if best.chance * len(places) >= _RARE:
             yield from every
             return
         yield best._replace(coarse=True)
         left.remove(best.place)
-        tested = tested.with_them(along[:, best.trial.own], best.gain.variance)
+        lacking = lacking.with_them(along[:, best.trial.own], best.gain.variance)
 
 
-def _best(tested: Tested, along: np.ndarray, place: Place) -> Judged:
-    gains = [tested.gain(along[:, trial.own]) for trial in place.trials]
+def _best(lacking: Lacking, along: np.ndarray, place: Place) -> Judged:
+    gains = [lacking.gain(along[:, trial.own]) for trial in place.trials]
     best = int(np.argmax([gain.gain for gain in gains]))
     chance = share_beyond(np.max([gain.replicates for gain in gains], axis=0), gains[best].gain)
     return Judged(place, place.trials[best], gains[best], chance, False)
