@@ -39,6 +39,7 @@ from .hybrid import (
     Series as Series,
     Unscented as Unscented,
     VarianceHead as VarianceHead,
+    corrected as corrected,
 )
 from .inference import (
     NUTS as NUTS,

@@ -28,6 +28,7 @@ from ..model.unit_check import unit_findings
 from ..prediction.predictive import Draws, Pushed, push
 from ..priors import draw_prior
 from ..random import occurrences, paths
+from .corrections import corrections
 
 _DRAWS = 256
 _GRADIENTS = 64
@@ -96,6 +97,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     pushed = push(model, unseen, draws, observed=problem.observed, key=key_predict)
     yield from _solver(pushed)
     yield from _prior(problem, pushed)
+    yield from corrections(problem, draws)
     yield from _gradient(problem, engine, key=key_gradient)
 
 

@@ -2,6 +2,7 @@
 
 from ._joined import AbstractHybrid as AbstractHybrid
 from .conserve import Conserve as Conserve
+from .corrected import corrected as corrected
 from .hierarchical import Hierarchical as Hierarchical
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual

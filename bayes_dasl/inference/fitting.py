@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from .._jax.blas import one_thread_a_factor
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Journal, ProgressBar, read_identity
@@ -93,6 +94,7 @@ def fit(
 
     with (
         alone_in(checkpoint),
+        one_thread_a_factor(),
         computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
     ):
         with _told_if_stopped(journal), ProgressBar(progress) as bar:

@@ -19,6 +19,7 @@ from ..random import Module, Scalar, Values, is_random, shape_of
 from .weights import AbstractWeights, WeightPrior, fan_in
 
 _REACH = 2.5  # widths of an input to either side of its middle that a figure shows
+_FADED = 3.0  # widths from the middle at which what fades has half its size
 
 
 class _Shaped(Module):
@@ -76,7 +77,7 @@ def _chosen(module: Any, arrays: list[str], random: str | tuple[str, ...]) -> li
 class Network(Module):
     r"""A Bayesian network between named values.
 
-    $g(x) = s\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
+    $g(x) = s\,u\,\mathrm{net}\!\left((x - m) / w\right)$, weights $\sim N(0, 1/\text{fan-in})$
 
     Take a smooth activation: a solver's error control does not like kinks. `Network.mlp` builds a module from names
     alone.
@@ -89,13 +90,16 @@ class Network(Module):
         inputs: names of states, forcings or `"t"`: a mapping name → (location m, width w), in the units of the input,
             standardises them (see `standardise`), a tuple of names takes them as they are; of fields it is taken at
             every point.
-        outputs: the names of what it returns, in the order of the module's outputs.
-        scale: s, about the standard deviation of the outputs under the prior, in their units: keep it small for a
+        outputs: the names of what it returns, in the order of the module's outputs; a mapping name → unit u measures
+            them in multiples of that, as of the rates that the science has (see `corrected`).
+        scale: s, about the standard deviation of the outputs under the prior, in these units: keep it small for a
             correction, or give a distribution to learn it (weights are then drawn for a scale of one and multiplied by
             it).
         prior: the prior of each array: `fan_in()` unless given, `sparse(few)`, or a function of its name and value.
         random: which arrays are random: "all" of them, those of the "last" layer, or those of layers by name, such as
             `("layers.2",)`; the others stay what they are in `module`.
+        fades: whether it goes to zero far from the middle of its inputs, where it has seen no data: with
+            $1 / (1 + (r / 3)^8)$, of the root mean square r of the standardised inputs.
 
     Raises: ModelError if the sizes of `module` do not match the names, for a prior of another shape, for an input whose
     location and width are no such pair, or for a known scale that is not positive.
@@ -108,18 +112,22 @@ class Network(Module):
     inputs: Mapping[str, tuple[float, float]] = eqx.field(static=True)
     outputs: tuple[str, ...] = eqx.field(static=True)
     scale: Scalar = 1.0
+    units: tuple[float, ...] = eqx.field(default=(), static=True)
+    fades: bool = eqx.field(default=False, static=True)
 
     def __init__(
         self,
         module: Any,
         inputs: Mapping[str, tuple[float, float]] | tuple[str, ...],
-        outputs: tuple[str, ...],
+        outputs: Mapping[str, float] | tuple[str, ...],
         scale: Scalar = 1.0,
         *,
         prior: WeightPrior | None = None,
         random: str | tuple[str, ...] = "all",
+        fades: bool = False,
     ):
         self.inputs, self.outputs, self.scale = named_values(type(self).__name__, inputs, outputs, scale)
+        self.units, self.fades = _units(outputs), fades
         _check_sizes(module, len(self.inputs), len(self.outputs))
         self.module = bayesian(module, prior, random)
 
@@ -127,7 +135,7 @@ class Network(Module):
     def mlp(
         cls,
         inputs: Mapping[str, tuple[float, float]] | tuple[str, ...],
-        outputs: tuple[str, ...],
+        outputs: Mapping[str, float] | tuple[str, ...],
         scale: Scalar = 1.0,
         *,
         width: int = 8,
@@ -140,13 +148,13 @@ class Network(Module):
 
         Args:
             inputs: as for `Network`.
-            outputs: the names of what it returns.
+            outputs: the names of what it returns, or these with units, as for `Network`.
             scale: as for `Network`.
             width: units of each hidden layer.
             depth: hidden layers.
             activation: a function of one number, smooth at best.
             key: a whole number, from which the arrays are drawn that stay known.
-            more: `prior` and `random` of `Network`.
+            more: `prior`, `random` and `fades` of `Network`.
 
         Raises: ModelError as for `Network`, and for a width or a depth that there cannot be.
         """
@@ -168,6 +176,13 @@ class Network(Module):
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         features = standardised(self.inputs, {"t": t, **u, **y})
         out = jnp.asarray(self.scale) * _pointwise(realised(self.module), features)
+        if self.fades:
+            square = jnp.mean(features**2, axis=-1, keepdims=True)
+            out = out / (1 + (square / _FADED**2) ** 4)
+        if self.units:
+            with jax.ensure_compile_time_eval():
+                units = jnp.asarray(self.units)
+            out = out * units
         return {name: out[..., i] for i, name in enumerate(self.outputs)}
 
 
@@ -226,6 +241,16 @@ def standardised(inputs: Standardising, known: Mapping[str, Any]) -> Float[Array
 def realised(module: Any) -> Any:
     """A module whose weights are arrays, made of those of a basis where a prior gave it these."""
     return jax.tree.map(lambda node: node() if _is_shaped(node) else node, module, is_leaf=_is_shaped)
+
+
+def _units(outputs: Any) -> tuple[float, ...]:
+    """Raises: ModelError unless each unit is a positive number."""
+    if not isinstance(outputs, Mapping):
+        return ()
+    for name, unit in outputs.items():
+        if not (isinstance(unit, float | int) and 0 < unit < math.inf):
+            raise ModelError(f"the unit of the network output '{name}' must be a positive number, not {unit!r}")
+    return tuple(map(float, outputs.values()))
 
 
 def _standardising(name: str, pair: Any) -> tuple[float, float]:

@@ -1,6 +1,6 @@
 """Whether a learned correction does what a scientific parameter could do."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import diffrax
@@ -10,31 +10,20 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array
 
 from .._jax.trace import parted
 from .._statistics.convergence import thinned
 from ..data.layer_inputs import Inputs
-from ..hybrid import Residual
 from ..hybrid._sensitivity import Coordinates, coordinates
+from ..hybrid.amplified import amplified, is_corrected, without_closures
 from ..hybrid.orthogonal import least_squares
 from ..layers import with_adjoint
 from ..model import Model
-from ..random import Module, RandomLeaf, paths, realise
+from ..random import RandomLeaf, paths, realise
 from .posterior import names
 from .predictive import Draws
 
 _DRAWS = 128
-
-
-class _Amplified(Module):
-    """A closure times a factor."""
-
-    closure: Any
-    factor: Array
-
-    def __call__(self, t, y, u):
-        return {name: self.factor * value for name, value in self.closure(t, y, u).items()}
 
 
 def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
@@ -50,9 +39,9 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     does not move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is
     the mean share of the closures' effect that the parameters could do.
     """
-    alone = paths(eqx.tree_at(lambda m: m.layer, model, _without_closures(model.layer)))
+    alone = paths(eqx.tree_at(lambda m: m.layer, model, without_closures(model.layer)))
     leaves = {path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)}
-    if not leaves or not any(map(_is_residual, jax.tree.leaves(model.layer, is_leaf=_is_residual))):
+    if not leaves or not is_corrected(model.layer):
         return None
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
@@ -68,10 +57,6 @@ def _in_layer(leaf: RandomLeaf) -> bool:
     return any(place.startswith("layer.") for place in leaf.places + leaf.within)
 
 
-def _is_residual(node: Any) -> bool:
-    return isinstance(node, Residual)
-
-
 def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
     forward = with_adjoint(model, diffrax.ForwardMode())
 
@@ -82,7 +67,7 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
         def predicted(numbers_and_factor):
             numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
             moved = {path: how.value(free) for (path, how), free in zip(leaves.items(), numbers, strict=True)}
-            layer = _amplified(realise(forward, draw | moved).layer, factor)
+            layer = amplified(realise(forward, draw | moved).layer, factor)
             prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
             return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
 
@@ -97,24 +82,6 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
         return flat, jnp.where(prediction.ok, shift, jnp.nan), 1 - left / jnp.where(size > 0, size, 1.0)
 
     return one
-
-
-def _without_closures(layer: Any) -> Any:
-    """The science alone: what a closure consists of cannot be confounded with it."""
-    return _at_residuals(layer, lambda node: eqx.tree_at(lambda r: r.closure, node, None))
-
-
-def _amplified(layer: Any, factor: Array) -> Any:
-    return _at_residuals(layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor)))
-
-
-def _at_residuals(layer: Any, change: Callable[[Residual], Any]) -> Any:
-    def at(node):
-        if not _is_residual(node):
-            return node
-        return change(eqx.tree_at(lambda r: r.science, node, _at_residuals(node.science, change)))
-
-    return jax.tree.map(at, layer, is_leaf=_is_residual)
 
 
 def _table(

@@ -1,0 +1,49 @@
+"""What the prior of a learned correction means for what is observed."""
+
+from collections.abc import Iterator
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from .._findings import Finding
+from .._jax.trace import parted
+from ..hybrid.amplified import amplified, is_corrected
+from ..inference.problem import Problem
+from ..prediction.predictive import Draws
+from ..random import realise
+
+_DRAWS, _BATCH = 64, 16
+_FEW = 20  # draws, below which nothing is said
+
+
+def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
+    """By how much the corrections of a hybrid move each observable under the prior; nothing is said of other models."""
+    model = problem.model
+    if not is_corrected(model.layer):
+        return
+    some = {path: np.asarray(v)[:_DRAWS] for path, v in draws.items()}
+
+    def of(draw):
+        realised = realise(model, draw)
+        alone = eqx.tree_at(lambda m: m.layer, realised, amplified(realised.layer, 0.0))
+        both = [m.predict(problem.inputs) for m in (realised, alone)]
+        with_it, without = ([p.values[name] for name in model.observables] for p in both)
+        root = lambda v: jnp.sqrt(jnp.mean(v**2))  # noqa: E731
+        moved = jnp.stack([root(a - b) / root(b) for a, b in zip(with_it, without, strict=True)])
+        return jnp.where(both[0].ok & both[1].ok, moved, jnp.nan)
+
+    one, held = parted(of, {path: v[0] for path, v in some.items()})
+    each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH))
+    moved = np.asarray(each(held, some))
+    for name, shares in zip(model.observables, moved.T, strict=True):
+        known = shares[np.isfinite(shares)]
+        if known.size < _FEW:
+            continue
+        middle, most = np.quantile(known, [0.5, 0.95])
+        yield Finding(
+            "good", f"correction of {name}",
+            f"under the prior it moves {name} by {middle:.2g} of what the science says in the median draw, by "
+            f"{most:.2g} in one of twenty",
+        )  # fmt: skip

@@ -1,0 +1,149 @@
+"""The hybrid to begin with: science and a small correction in units of the science itself."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import xarray as xr
+from jaxtyping import Array, Float
+
+from .._jax.keys import as_key
+from ..data.datasets import checked_times, index_of, inputs as layer_inputs, standardise
+from ..errors import DataError, ModelError
+from ..layers import AbstractTrajectory
+from ..layers.layer import check_function, start_of
+from ..networks import Network
+from ..priors import draw_prior
+from ..random import VectorField, realise
+from .residual import Residual
+
+_DRAWS = 200
+# Of the product of a half-normal and of what a small network says where there are data, the 95 % quantile.
+_SELDOM = 2.7
+
+
+def corrected(
+    science: VectorField | AbstractTrajectory,
+    data: xr.Dataset,
+    *outputs: str,
+    inputs: tuple[str, ...] = (),
+    relative: bool = False,
+    share: float = 0.1,
+    width: int = 4,
+    depth: int = 1,
+) -> Residual | AbstractTrajectory:
+    r"""A vector field with a small correction that is not there unless data ask for it.
+
+    $s(t, y, u) + a\,r \odot \mathrm{net}(y)$
+
+    The correction is a network in units of the science's own rates r: the root mean square of each over the rows of the
+    data, the median over prior draws. Its size a is unknown, half-normal, so that the correction is more than `share`
+    of these rates with a probability of 5 % only. Far from the data it fades, and science is what it was.
+
+    It is a `Residual` with a `Network`, in which anything may be changed, as by `eqx.tree_at`.
+
+    Args:
+        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is returned with the correction in
+            it: states that the data lack are then those of its own solve where each unknown has its prior median.
+        data: the training data, with every state and forcing that the science reads; rows with gaps are left out, and
+            the index counts as `t`.
+        outputs: the states whose rates are corrected.
+        inputs: what the correction hangs on: states, forcings, or `"t"`; the corrected states unless given.
+        relative: whether the rate per unit of state is corrected, as in `Residual`.
+        share: of the science's rates, which the correction seldom exceeds.
+        width: units of each hidden layer of the network.
+        depth: hidden layers.
+
+    Units: of the correction, those of the rates.
+    Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or not finite under
+    the prior, or a share that is not positive; DataError if the data lack something that is read, or a whole row, or if
+    a state that is corrected `relative` to itself is zero in them.
+    """
+    if isinstance(science, AbstractTrajectory):
+        options: Any = {"inputs": inputs, "relative": relative, "share": share, "width": width, "depth": depth}
+        field = corrected(science.vector_field, _with_states(science, data), *outputs, **options)
+        return eqx.tree_at(lambda layer: layer.vector_field, science, field)
+    check_function(science, "science")
+    if not outputs:
+        raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
+    if not share > 0:
+        raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
+    units = _rates(science, data, outputs, relative)
+    named = inputs or outputs
+    known = data.assign(t=data[index_of(data)].astype(float)) if "t" in named and "t" not in data else data
+    network = Network.mlp(
+        standardise(known, *named),
+        units,
+        dist.HalfNormal(share / _SELDOM),
+        width=width,
+        depth=depth,
+        fades=True,
+    )
+    return Residual(science, network, relative)
+
+
+def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
+    """The data with the states that they lack, of a solve where each unknown has its prior median.
+
+    Raises: ModelError if the solver does not get through it.
+    """
+    drawn = draw_prior(layer, _DRAWS, key=as_key(0))
+    middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
+    given = layer_inputs(
+        data, start=start_of(layer), forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
+    )
+    states, ok, _ = middle.solve(given, {name: jnp.asarray(v, float) for name, v in middle.initial.items()})
+    if not bool(ok):
+        raise ModelError("the solver does not get through the prior medians: give data that hold all states")
+    lacking = {name: (layer.index, np.asarray(v)) for name, v in states.items() if name not in data and v.ndim == 1}
+    return data.assign(lacking)
+
+
+def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool) -> dict[str, float]:
+    """The size of each rate, or of each per unit of state, over the rows of the data under the prior."""
+    index = index_of(data)
+    points = {index: np.asarray(checked_times(data, index), float)}
+    points |= {str(n): np.asarray(v.values, float) for n, v in data.data_vars.items() if v.dims == (index,)}
+    whole = np.all([np.isfinite(v) for v in points.values()], axis=0)
+    if not whole.any():
+        raise DataError("corrected needs data with at least one row without a gap")
+    points = {name: values[whole] for name, values in points.items()}
+    if relative:
+        _refuse_zeros(points, outputs)
+
+    def at(field: Any, point: Mapping[str, Array]) -> Float[Array, " output"]:
+        given = {name: value for name, value in point.items() if name != index}
+        try:
+            rates = field(point[index], given, given)
+        except KeyError as error:
+            raise DataError(f"the science reads {error}, which the data lack: they hold {', '.join(points)}") from error
+        for name in outputs:
+            if name not in rates:
+                raise ModelError(f"'{name}' is to be corrected; the science has rates of {', '.join(rates)}")
+        found = jnp.stack([jnp.asarray(rates[name], float) for name in outputs])
+        return found / jnp.stack([point[name] for name in outputs]) if relative else found
+
+    def size(drawn: Mapping[str, Array]) -> Float[Array, " output"]:
+        field = realise(science, drawn)
+        each = jax.vmap(lambda point: at(field, point))(points)
+        return jnp.sqrt(jnp.mean(each**2, axis=0))
+
+    drawn = draw_prior(science, _DRAWS, key=as_key(0))
+    sizes = np.asarray(jax.jit(jax.vmap(size))(drawn) if drawn else size({})[None])
+    found = np.median(sizes, axis=0)
+    for name, value in zip(outputs, found, strict=True):
+        if not 0 < value < np.inf:
+            raise ModelError(f"the rate of '{name}' is {value:g} under the prior: there is nothing to measure it by")
+    return dict(zip(outputs, map(float, found), strict=True))
+
+
+def _refuse_zeros(points: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> None:
+    for name in outputs:
+        if name not in points:
+            raise DataError(f"a relative correction of '{name}' needs it in the data, which hold {', '.join(points)}")
+        if not np.all(points[name]):
+            raise DataError(f"'{name}' is 0 in the data: a relative correction needs data other than 0")

@@ -1,0 +1,135 @@
+"""The hybrid to begin with: a correction in units of the science, small unless data ask for it, gone far from them."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
+
+
+class Spring(bd.Module):
+    stiffness: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"x": y["v"], "v": -self.stiffness * y["x"]}
+
+
+class Growth(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"n": self.rate * y["n"] * (1 - y["n"] / u["room"])}
+
+
+@pytest.fixture
+def swing():
+    times = np.linspace(0.0, 6.0, 31)
+    return xr.Dataset({"x": ("time", np.cos(2 * times)), "v": ("time", -2 * np.sin(2 * times))}, {"time": times})
+
+
+def test_units_are_the_sizes_of_the_rates_over_the_data(swing):
+    closure = bd.corrected(Spring(4.0), swing, "x", "v").closure
+    size = lambda values: np.sqrt(np.mean(values**2))  # noqa: E731
+    np.testing.assert_allclose(closure.units, [size(swing["v"].values), size(4 * swing["x"].values)])
+
+
+def test_units_are_a_median_over_the_prior(swing):
+    of_median = bd.corrected(Spring(4.0), swing, "v").closure.units[0]
+    assert bd.corrected(Spring(bd.between(2.0, 8.0)), swing, "v").closure.units[0] == pytest.approx(of_median, rel=0.1)
+
+
+def test_relative_units_are_per_unit_of_state():
+    data = xr.Dataset({"n": ("time", [1.0, 2.0, np.nan]), "room": ("time", [4.0, 4.0, 4.0])}, {"time": [0.0, 1.0, 2.0]})
+    closure = bd.corrected(Growth(2.0), data, "n", relative=True).closure
+    assert closure.units[0] == pytest.approx(np.sqrt(np.mean([1.5**2, 1.0**2])))
+
+
+@pytest.mark.parametrize("share", [0.1, 0.4])
+def test_it_is_seldom_more_than_its_share_of_the_rates(swing, share):
+    hybrid = bd.corrected(Spring(4.0), swing, "x", "v", share=share)
+    points = {name: jnp.asarray(swing[name].values) for name in ("x", "v")}
+
+    def shares(draw):
+        found = jax.vmap(lambda y: realise(hybrid, draw).closure(0.0, y, {}))(points)
+        return jnp.stack([found[name] for name in ("x", "v")]) / jnp.asarray(hybrid.closure.units)[:, None]
+
+    draws = draw_prior(hybrid, 2048, key=jax.random.key(1))
+    above = float(np.mean(np.abs(np.asarray(jax.jit(jax.vmap(shares))(draws))) > share))
+    assert 0.035 < above < 0.065
+
+
+def test_it_fades_far_from_the_data(swing):
+    closure = bd.corrected(Spring(4.0), swing, "v", inputs=("x", "v")).closure
+    draw = {path: v[0] for path, v in draw_prior(closure, 1, key=jax.random.key(0)).items()}
+    known = realise(closure, draw)
+    whole = eqx.tree_at(lambda n: n.scale, bd.Network(known.module, known.inputs, dict(v=known.units[0])), known.scale)
+    whole = eqx.tree_at(lambda n: n.module, whole, known.module)
+    at = lambda network, far: float(network(0.0, {"x": jnp.asarray(0.7 * far), "v": jnp.asarray(1.4 * far)}, {})["v"])  # noqa: E731
+    assert at(known, 1.0) == pytest.approx(at(whole, 1.0), rel=0.01)
+    assert abs(at(known, 30.0)) < 1e-6 * abs(at(whole, 30.0))
+
+
+def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing):
+    layer = bd.ODE(bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v"), {"x": 1.0, "v": 0.0})
+    said = bd.check(bd.Model(layer, bd.NormalNoise(dist.HalfNormal(0.2))), swing)
+    assert said.level == "good", said
+    (of_x,) = [f for f in said.findings if f.subject == "correction of x"]
+    assert "under the prior it moves x by 0.0" in of_x.message
+
+
+def test_nothing_is_said_of_a_model_without_correction(swing):
+    said = bd.check(bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(dist.HalfNormal(0.2))), swing)
+    assert not [f for f in said.findings if f.subject.startswith("correction")]
+
+
+def test_time_may_be_an_input(swing):
+    assert bd.corrected(Spring(4.0), swing, "v", inputs=("t",)).closure.inputs["t"] == pytest.approx(
+        (3.0, 1.79), rel=0.01
+    )
+
+
+@pytest.mark.parametrize(
+    ("outputs", "more", "error", "said"),
+    [
+        ((), {}, ModelError, "name the states"),
+        (("a",), {}, ModelError, "'a' is to be corrected; the science has rates of x, v"),
+        (("v",), {"share": 0.0}, ModelError, "share must be a positive number"),
+        (("x",), {"relative": True}, DataError, "'x' is 0 in the data"),
+    ],
+)
+def test_bad_input_is_refused(swing, outputs, more, error, said):
+    at_zero = swing.assign(x=swing["x"] - swing["x"][0])
+    with pytest.raises(error, match=said):
+        bd.corrected(Spring(4.0), at_zero, *outputs, **more)
+
+
+def test_what_the_data_lack_is_named(swing):
+    with pytest.raises(DataError, match="'v', which the data lack"):
+        bd.corrected(Spring(4.0), swing[["x"]], "x")
+
+
+def test_a_rate_that_is_nothing_is_refused(swing):
+    with pytest.raises(ModelError, match="rate of 'v' is 0 under the prior"):
+        bd.corrected(Spring(0.0), swing, "v")
+
+
+def test_units_of_outputs_must_be_positive():
+    with pytest.raises(ModelError, match="unit of the network output 'a' must be a positive number, not 0"):
+        bd.Network.mlp(("x",), {"a": 0})
+
+
+def test_states_that_nobody_observes_are_those_of_a_solve(swing):
+    layer = bd.ODE(Spring(bd.between(3.0, 5.0)), {"x": 1.0, "v": 0.0}, lambda t, y, u: {"x": y["x"]})
+    hybrid = bd.corrected(layer, swing[["x"]], "v", inputs=("x", "v"))
+    assert type(hybrid) is bd.ODE
+    seen = bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v", inputs=("x", "v")).closure
+    closure = hybrid.vector_field.closure
+    assert closure.units[0] == pytest.approx(seen.units[0], rel=0.05)
+    assert closure.inputs["v"][1] == pytest.approx(seen.inputs["v"][1], rel=0.05)
