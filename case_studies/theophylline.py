@@ -80,4 +80,5 @@ def study() -> bd.Study:
         data=load(),
         split=8.0,
         engine=ENGINE,
+        mix=False,  # both are one model of the people, with another noise
     )

@@ -151,7 +151,13 @@ def test_the_page_of_a_mixture_is_whole_in_a_browser(browser, study, mixed, tmp_
 
 
 @pytest.mark.thorough
-def test_a_rival_may_not_be_named_as_the_mixture_beside_it(study, mixed):
+def test_what_is_no_mixture_and_a_rival_of_its_name_are_refused(study, mixed, unchecked):
+    with pytest.raises(MismatchError, match="mixture is what judge_mixture returned, not DataTree"):
+        report(study["post"], study["fc"], study["test"], mixture=mixed.forecast)
+    with pytest.raises(MismatchError, match="one of the forecasts, hybrid, not 'other'"):
+        judge_mixture(
+            mixed.forecast, mixed.comparison, {"hybrid": study["fc"]}, {}, study["post"], study["test"], own="other"
+        )
     with pytest.raises(MismatchError, match="not mixture"):
         report(study["post"], study["fc"], study["test"], rivals={"mixture": study["fc"]}, mixture=mixed)
 

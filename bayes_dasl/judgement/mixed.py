@@ -9,8 +9,10 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Diagnosis, Finding
+from ..errors import MismatchError
 from .adequacy import crps_apart, forecast_findings
 from .comparison import Comparison, lead_over
+from .matching import check_forecast
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
@@ -62,8 +64,11 @@ def judge_mixture(
         own: the model that the others are the rivals of.
         science: the rival that is its science without what is learned, if one is.
 
-    Raises: MismatchError for what is no forecast.
+    Raises: MismatchError for what is no forecast, or if none of the forecasts is that of `own`.
     """
+    check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
+    if own not in forecasts:
+        raise MismatchError(f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}")
     sampling = (_sampling(name, verdicts[name]) for name in forecasts if name in verdicts)
     diagnosis = Diagnosis((*sampling, *forecast_findings(post, mixture, test, forecasts)), of=MIXTURE)
     words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
@@ -124,9 +129,10 @@ def _held_out(
             yield f"On the held-out data {own} and {other} are level."
             continue
         chance = ", which may be chance" if not share > _CHANCE * error else ""
+        several = ", on average over the observables," if len(forecasts[own]["predictions"].data_vars) > 1 else ""
         yield (
-            f"On the held-out data the CRPS of {better} is {share:.0%} lower than that of {worse} (standard error "
-            f"{error:.0%}, if its {number} values were independent){chance}."
+            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of {worse} (standard "
+            f"error {error:.0%}, if its {number} values were independent){chance}."
         )
         if other == science:
             how = "worse" if worse == own else "better"

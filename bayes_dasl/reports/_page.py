@@ -157,6 +157,8 @@ def _check_arguments(
     check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
     if not isinstance(rivals, Mapping):
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
+    if mixture is not None and not isinstance(mixture, Mixed):
+        raise MismatchError(f"mixture is what judge_mixture returned, not {type(mixture).__name__}")
     taken = {name, *BASELINES, *([] if mixture is None else [MIXTURE])} & set(rivals)
     if taken:
         raise MismatchError(f"a rival needs a name of its own, not {listed(sorted(taken))}")

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import shutil
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -31,7 +30,7 @@ from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, sparing, weighed
+from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, weighed
 from .scores import scored, told
 from .times import forecast_times
 
@@ -94,12 +93,13 @@ class Study:
                 raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
             taken[_folded(name)] = name
         _ = self._parts  # refuses a split that leaves one side empty
-        if (isinstance(self.origins, int) and self.origins < 1) or (self.horizon is not None and self.horizon < 1):
+        numbers = [n for n in (self.origins, self.horizon) if n is not None and not _are_several(n)]
+        if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
             raise DataError(
                 f"origins and horizon are whole numbers from 1 on, not {self.origins!r} and {self.horizon!r}: for no "
                 "mixture of forecasts say mix=False"
             )
-        if self.mixes and not isinstance(self.origins, int):
+        if self.mixes and _are_several(self.origins):
             _ = self.looks_from  # refuses origins that the training data do not have
 
     @property
@@ -139,7 +139,8 @@ class Study:
 
         Raises: DataError if these are too few.
         """
-        return origins_of(self.model, self.train, self.test, self.origins, self.horizon)
+        origins = self.origins if _are_several(self.origins) else int(self.origins)  # pyright: ignore
+        return origins_of(self.model, self.train, self.test, origins, self.horizon)
 
     @property
     def forced(self) -> bool:
@@ -190,8 +191,8 @@ class Study:
             run.claim(key := whole_number(key))
             for name in self.models:
                 run.fit(name, key=key, progress=progress, say=say)
-            run.look_ahead(key=key, progress=progress, say=say)
-            run.finish(say=say)
+            why_not = run.look_ahead(key=key, progress=progress, say=say)
+            run.finish(say=say, why_not=why_not)
         return run
 
 
@@ -239,46 +240,24 @@ class Run:
         folder = self.path(name, ORIGINS).parent
         return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
 
-    def look_ahead(self, *, key: int, progress: bool | None, say: Say) -> None:
+    def look_ahead(self, *, key: int, progress: bool | None, say: Say) -> str:
         """Let each model forecast the end of the training data, unless the folder holds that; nothing if none is mixed.
 
-        What stands in the way is said, and costs no fit.
+        Returns: what stood in the way, which costs no fit.
 
         Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
         """
         if not self.study.mixes:
-            return
+            return ""
         try:
             origins = self.study.looks_from
             for name in self.study.models:
-                self._look_ahead(self._task(name, key, progress, say), origins)
+                self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
-            say(f"no mixture: {error}")
-
-    def _look_ahead(self, task: Task, origins: Origins) -> None:
-        path, steps = task.folder / ORIGINS, task.folder / "origins"
-        post, engine = load(task.folder / "posterior.nc"), sparing(task.engine)
-        if path.is_file():
-            if origins.answered_by(load(path), post, engine, task.key):
-                return task.tell("forecasts from within the training data, kept")
-            task.put_aside(path)
-        number = len(origins.at)
-        task.tell(f"forecasting {origins.horizon} times ahead from {number} origins within the training data")
-        settings: dict[str, Any] = {"origins": origins.at, "horizon": origins.horizon, "engine": engine}
-        settings |= {"post": post, "progress": task.progress, "checkpoint": steps, "key": task.key}
-        try:
-            found = leave_future_out(task.model, task.data, **settings)
-        except MismatchError:
-            if not steps.is_dir():
-                raise
-            task.put_aside(steps)
-            found = leave_future_out(task.model, task.data, **settings)
-        save(found, path)
-        shutil.rmtree(steps, ignore_errors=True)
-        fits = int(found.to_dataset()["refitted"].sum())
-        task.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
+            return str(error)
+        return ""
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -306,7 +285,7 @@ class Run:
         return self._forecast(self.fitted(), at, what_if)[0]
 
     def _forecast(
-        self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool
+        self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool, why_not: str = ""
     ) -> tuple[dict[str, xr.DataTree], Comparison | str]:
         """The forecasts, and what the weights of their mixture come from, or why there is none."""
         at = forecast_times(self.study) if at is None else at
@@ -318,8 +297,8 @@ class Run:
                     forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
                 except MismatchError as error:
                     raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
-            comparison: Comparison | str = ""
-            if self.study.mixes:
+            comparison: Comparison | str = why_not
+            if self.study.mixes and not why_not:
                 try:
                     comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
                     forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
@@ -331,21 +310,22 @@ class Run:
                 save(found, self.path(name, "forecast.nc"))
         return forecasts, comparison
 
-    def finish(self, *, what_if: bool = False, say: Say = lambda text: None) -> None:
+    def finish(self, *, what_if: bool = False, say: Say = lambda text: None, why_not: str = "") -> None:
         """Forecast over all data, mix, score and report, from what the folder holds.
 
         Args:
             what_if: as for `forecast`.
             say: as for `Study.run`.
+            why_not: what stands in the way of a mixture, if anything does.
 
         Raises: as `forecast`.
         """
         with alone_in(self.folder):
-            self._finish(what_if, say)
+            self._finish(what_if, say, why_not)
 
-    def _finish(self, what_if: bool, say: Say) -> None:
+    def _finish(self, what_if: bool, say: Say, why_not: str) -> None:
         posts = self.fitted()
-        forecasts, comparison = self._forecast(posts, None, what_if)
+        forecasts, comparison = self._forecast(posts, None, what_if, why_not)
         say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
         missing = [name for name in self.study.models if name not in posts]
         if missing:
@@ -412,6 +392,11 @@ def _used(study: Study) -> xr.Dataset:
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
+
+
+def _are_several(origins: object) -> bool:
+    """Whether origins are told one by one."""
+    return isinstance(origins, (Sequence, np.ndarray))
 
 
 def _folded(name: str) -> str:

@@ -1,4 +1,4 @@
-"""The fit of one model of a run, kept in a folder: what is done is on disk at once, and nothing is lost."""
+"""What one model of a run does in its folder: a fit, and forecasts of its own data. What is done is on disk at once."""
 
 import dataclasses
 import shutil
@@ -10,19 +10,20 @@ from typing import Any
 import xarray as xr
 
 from .._runs.folder import put_aside
-from ..errors import Interrupted, ReadError, WriteError
+from ..errors import Interrupted, MismatchError, ReadError, WriteError
 from ..inference import AbstractEngine, belongs_to, fit, pose
 from ..judgement.diagnosis import diagnose
 from ..model import Model
 from ..prediction.posterior import load, save
 from ..revision.after_fit import checks_after_fit
+from .mixing import ORIGINS, Origins, sparing
 
 type Say = Callable[[str], None]
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """One model of a run, to be fitted into a folder.
+    """One model of a run, and the folder in which what it does is kept.
 
     Args:
         name: that of the model.
@@ -72,6 +73,37 @@ class Task:
             if group not in post.children:
                 _save(post := self._checked(post, what, look), path)
         shutil.rmtree(checkpoint, ignore_errors=True)
+
+    def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
+        """Let the model, once it is fitted, forecast the end of its data from within, unless the folder holds that.
+
+        Args:
+            origins: from where.
+            look: `leave_future_out`, which is handed in to keep chains of imports short.
+
+        Raises: as that.
+        """
+        path, steps = self.folder / ORIGINS, self.folder / "origins"
+        post, engine = load(self.folder / "posterior.nc"), sparing(self.engine)
+        if path.is_file():
+            if origins.answered_by(load(path), post, engine, self.key):
+                return self.tell("forecasts from within the training data, kept")
+            self.put_aside(path)
+        number = len(origins.at)
+        self.tell(f"forecasting {origins.horizon} times ahead from {number} origins within the training data")
+        settings: dict[str, Any] = {"origins": origins.at, "horizon": origins.horizon, "engine": engine, "post": post}
+        settings |= {"progress": self.progress, "checkpoint": steps, "key": self.key}
+        try:
+            found = look(self.model, self.data, **settings)
+        except MismatchError:
+            if not steps.is_dir():
+                raise
+            self.put_aside(steps)
+            found = look(self.model, self.data, **settings)
+        save(found, path)
+        shutil.rmtree(steps, ignore_errors=True)
+        fits = int(found.to_dataset()["refitted"].sum())
+        self.tell(f"fitted at {fits} of {number} origins ({found.attrs['wall_time_s']:.0f} s)")
 
     def tell(self, text: str) -> None:
         self.say(f"{self.name}: {text}")

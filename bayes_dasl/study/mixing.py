@@ -46,8 +46,8 @@ def origins_of(
 
     Raises: DataError if there is no room, or for origins that the data do not have.
     """
-    if isinstance(origins, (int, np.integer)):
-        origins, horizon = side_by_side(model, train, test, int(origins), horizon)
+    if isinstance(origins, int):
+        origins, horizon = side_by_side(model, train, test, origins, horizon)
     windows = windows_of(model, train, list(origins), horizon)
     return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
 
