@@ -14,7 +14,7 @@ from jaxtyping import Float
 
 from ..data.censoring import refuse_censored
 from ..data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, observations
-from ..data.dates import has_dates, told
+from ..data.dates import are_dates, has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._priors import check_priors
@@ -191,3 +191,8 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
         if shape != want:
             what = f"one number for each {'time' if len(want) == 1 else ' and '.join(model.dims(name))}"
             raise ModelError(f"the model gives '{name}' the shape {shape}, but {what} is needed: {want}{hint}")
+
+
+def is_series(model: Model, data: xr.Dataset) -> bool:
+    """Whether what comes later is the future of what came before, rather than rows in any order."""
+    return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])

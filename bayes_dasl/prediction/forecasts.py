@@ -23,7 +23,7 @@ from ..data.forcings import interpolated
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
 from ..layers.layer import AbstractPopulation
-from ..model import Model, check_shapes
+from ..model import Model, check_shapes, is_series
 from .conditional import noise_group
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
@@ -198,11 +198,6 @@ def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.Da
     check_belongs(model, post)
     data = _asked(model, post, at)
     return _driven(model, post, data), data[model.index]
-
-
-def is_series(model: Model, data: xr.Dataset) -> bool:
-    """Whether what comes later is the future of what came before, rather than rows in any order."""
-    return bool(model.layer.begins) or model.index == "time" or are_dates(data[model.index])
 
 
 def _asked(model: Model, post: xr.DataTree, at: Asked) -> xr.Dataset:

@@ -8,8 +8,7 @@ import xarray as xr
 
 from ..data.datasets import checked_index, place_of
 from ..errors import DataError
-from ..model import Model
-from ..prediction.forecasts import is_series
+from ..model import Model, is_series
 
 _SHARE = 3  # the last third of the data is forecast
 

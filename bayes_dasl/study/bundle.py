@@ -23,9 +23,9 @@ from ..judgement.baselines import BASELINES
 from ..judgement.comparison import Comparison
 from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.mixed import MIXTURE, Mixed, judge_mixture
-from ..model import Model, check_data
+from ..model import Model, check_data, is_series
 from ..prediction.derived import evaluate
-from ..prediction.forecasts import Asked, forecast, is_series
+from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
