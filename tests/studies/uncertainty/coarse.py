@@ -7,6 +7,7 @@ stands for it is fine enough or far too coarse. Posteriors are normals at the op
 Newton: no sampler is what is looked at here.
 """
 
+import json
 import time
 from collections.abc import Callable
 from functools import cache
@@ -23,6 +24,7 @@ from scipy.optimize import minimize
 import bayes_dasl as bd
 from bayes_dasl.inference import Problem, pose
 from bayes_dasl.inference.linearisation import gauss_newton
+from bayes_dasl.prediction.posterior import shortest_lengths
 
 from ...by_hand import posterior
 from ..pages import table
@@ -210,8 +212,11 @@ def run(problem: str, truth: str, function: str, seed: int) -> dict:
     began = time.perf_counter()
     found = bd.check_functions(fitted, post)["function_check"].to_dataset().isel(function=0)
     seconds = time.perf_counter() - began
-    band = bd.evaluate(fitted, post, lambda m: m_extra(m, case))["extra"].values[0]
+    band = bd.evaluate(fitted, post, lambda m: unknown_part(m, case))["extra"].values[0]
     low, high = np.quantile(band, [0.05, 0.95], axis=0)
+    shorter = [
+        np.mean(post["posterior"][n] < at_least) for n, (at_least, _) in json.loads(shortest_lengths(fitted)).items()
+    ]
     true = np.asarray(case.truths[truth](case.over))
     return {
         **dict(zip(TASK, (problem, truth, function, seed), strict=True)),
@@ -219,18 +224,16 @@ def run(problem: str, truth: str, function: str, seed: int) -> dict:
         "gain": round(float(found["gain"]), 2),
         "chance": float(f"{float(found['chance']):.3g}"),
         "finer": str(found["finer"].values),
+        "shorter": round(float(shorter[0]), 3) if shorter else None,
         "covered": round(float(np.mean((low <= true) & (true <= high))), 3),
         "seconds": round(seconds, 1),
     }
 
 
-def m_extra(realised: bd.Model, case: Case) -> dict[str, Any]:
+def unknown_part(realised: bd.Model, case: Case) -> dict[str, Any]:
     """The unknown part, where it is looked at."""
-    found = [
-        node
-        for node in jax.tree.leaves(realised, is_leaf=lambda n: isinstance(n, bd.Basis | bd.Network))
-        if isinstance(node, bd.Basis | bd.Network)
-    ]
+    is_one = lambda node: isinstance(node, bd.Basis | bd.Network)  # noqa: E731
+    found = [node for node in jax.tree.leaves(realised, is_leaf=is_one) if is_one(node)]
     return {"extra": jax.vmap(lambda x: found[0](x, {case.input: x}, {})["extra"])(jnp.asarray(case.over))}
 
 
