@@ -72,7 +72,7 @@ class Enriched(Module):
 
     function: Any
     families: tuple[AbstractFamily, ...]
-    coefficients: tuple[Float[Array, "output feature"], ...]
+    coefficients: tuple[Float[Array, "output _"], ...]
 
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         found, known = dict(self.function(t, y, u)), {"t": t, **u, **y}
