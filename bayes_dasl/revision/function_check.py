@@ -79,9 +79,9 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     try:
         around = Around(problem, lambda m, c: _enriched(m, places, c), places[-1].end, positions[0])
     except TypeError as error:
-        raise ModelError(
-            f"predictions have no derivatives forwards, by which functions are checked: {error}"
-        ) from error
+        if "forward-mode" not in str(error):
+            raise
+        raise ModelError(f"functions are checked by derivatives forwards, of which there are none: {error}") from error
     at, settled = around.best(around.likeliest(np.concatenate([positions.mean(axis=0)[None], positions])))
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
