@@ -17,7 +17,7 @@ from bayes_dasl.judgement.comparison import clearly, independent, paired, shared
 SD, OTHER, APART = 0.5, 2.0, 3.0
 
 
-def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.1, draws=4000, units="m"):
+def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.1, draws=4000, units="m", error=0.01):
     """As from `leave_future_out`, of one observable: log joint densities of windows, and scores by lead."""
     density = np.asarray(density, float)
     origins = first + step * np.arange(len(density)) - 1.0
@@ -26,7 +26,7 @@ def result(density, *, crps=None, first=10, step=2, horizon=2, data="same", k=0.
     variables = {name: (("origin", "observable", "lead"), values) for name, values in scores.items()}
     whole = np.ones(len(density))
     of_origin = {"log_density": density, "refitted": whole, "density_pareto_k": k * whole}
-    of_origin |= {"bridged": 0 * whole, "draws": draws * whole, "density_error": 0.01 * whole}
+    of_origin |= {"bridged": 0 * whole, "draws": draws * whole, "density_error": error * whole}
     coords = {
         "origin": ("origin", origins, {"units": "day"}), "observable": ["y"], "units": ("observable", [units]),
         "lead": 1 + np.arange(horizon),
@@ -162,6 +162,14 @@ def test_models_that_are_alike_are_hardly_ever_told_apart():
         means, errors = paired(differences, np.eye(windows))
         told = np.mean(np.abs(means) > clearly(windows) * errors)
         assert abs(told - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 4000)
+
+
+def test_windows_that_agree_by_chance_are_no_surer_than_their_densities():
+    """Of errors of 0.3 and 0.4 nats of each density, a mean of two differences has one of 0.5 over the root of two."""
+    found = bd.compare({"a": result([0.0, 0.0], error=0.3), "b": result([-2.0, -2.0], error=0.4)})
+    assert found.table.loc["b", "log_score_error"] == pytest.approx(0.5 / np.sqrt(2))
+    assert found.table.loc["a", "log_score_error"] == 0.0
+    assert "may be chance" in str(said(found, "against")[0])
 
 
 def test_scores_by_lead():

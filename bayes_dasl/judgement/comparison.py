@@ -64,7 +64,8 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     are no independent witnesses. Two of $n$ windows count as correlated by the share $\rho_{ij}$ of their times that
     both have, so that the squared standard error of a mean difference is
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
-    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too.
+    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. Of log scores it
+    is no less than the Monte-Carlo error of the densities.
 
     A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
     as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,
@@ -98,6 +99,8 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     for score, values in at_origin.items():
         mean, _ = paired(values, shared)
         difference, error = paired(_above(values, best), shared)
+        if score == "log_score":
+            error = np.maximum(error, _of_densities(of_all["density_error"].values[:, possible], best))
         columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
     table = pd.DataFrame(columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model"))
@@ -133,6 +136,12 @@ def lead_over(table: pd.DataFrame, name: str, windows: float) -> Lead:
 def clearly(windows: float) -> float:
     """Half the width of a 95 % interval in standard errors, of so many independent windows."""
     return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf
+
+
+def _of_densities(errors: np.ndarray, best: int) -> np.ndarray:
+    """The Monte-Carlo error of the mean difference of log densities, `(model,)`: few windows may agree by chance."""
+    other = np.arange(len(errors)) != best
+    return np.where(other, np.sqrt((errors**2 + errors[best] ** 2).sum(axis=1)) / max(errors.shape[1], 1), 0.0)
 
 
 def _above(values: np.ndarray, best: int) -> np.ndarray:
