@@ -14,6 +14,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.study.mixing import sparing
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -34,7 +35,7 @@ def code(name: str, method: str) -> str:
     posed = SERIES[name](0)
     verbs: tuple[Any, ...] = (bd.forecast, bd.score)
     if method == OURS:
-        models, verbs = members(posed), (*verbs, bd.fit, bd.leave_future_out, bd.compare, bd.mixture, ENGINE)
+        models, verbs = members(posed), (*verbs, bd.fit, bd.leave_future_out, bd.compare, bd.mixture, sparing, ENGINE)
     else:
         models, verbs = {}, (*verbs, bd.fit)
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
@@ -70,7 +71,7 @@ def chosen(posed: Series, seed: int) -> dict[str, Any]:
         forecasts[name] = bd.forecast(model, post, posed.data, key=seed)
         fitted = time.perf_counter()
         ahead[name] = bd.leave_future_out(
-            model, posed.train, origins=ORIGINS, horizon=horizon, engine=ENGINE, key=seed, progress=False
+            model, posed.train, origins=ORIGINS, horizon=horizon, engine=sparing(ENGINE), key=seed, progress=False
         )
         seconds = {"fit_s": round(fitted - began), "ahead_s": round(time.perf_counter() - fitted)}
         found[name] = scores(forecasts[name], posed.test) | seconds | {"verdict": bd.diagnose(post).level}
