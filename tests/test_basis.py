@@ -35,7 +35,7 @@ from bayes_dasl.adaptive.bases import (
     RandomWalk,
 )
 from bayes_dasl.adaptive.bases.families import mean_square
-from bayes_dasl.errors import ModelError
+from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.random import paths, realise
 
 LOW, HIGH = -1.0, 2.0
@@ -165,6 +165,24 @@ class TestHilbertGP:
             tail = 4 * norm.sf(1.75 * np.pi / 2)
             assert np.abs(features @ features.T - kernel(INSIDE[:, None] - INSIDE)).max() < tail + kernel(1.5)
         assert kernel(1.5) > 0.05  # at the very ends a longer process would be wrong
+
+    def test_over_data_it_spans_them_and_is_as_large_as_said(self):
+        data = xr.Dataset({"heat": ("time", [3.0, np.nan, 8.0, 5.0])}, {"time": [10.0, 11.0, 12.0, 30.0]})
+        family = HilbertGP.over(data, "heat", unit=0.2)
+        assert (family.low, family.high) == pytest.approx((2.5, 8.5))
+        assert float(paths(family)["amplitude"].distribution.scale) == 0.2
+        assert "length" in paths(family)
+        of_time = HilbertGP.over(data, "t", 1.0, 30, "matern52")
+        assert (of_time.low, of_time.high, of_time.size, of_time.kernel) == pytest.approx((8.0, 32.0, 30, "matern52"))
+
+    def test_over_data_that_say_no_range_it_is_refused(self):
+        data = xr.Dataset({"heat": ("time", [3.0, 3.0])}, {"time": np.array(["2001-01-01", "2001-01-02"], "M8[ns]")})
+        for name, unit, said in (
+            *(("cold", 1.0, "have no 'cold'"), ("heat", 1.0, "no two values"), ("t", 1.0, "holds dates")),
+            ("heat", 0.0, "positive number"),
+        ):
+            with pytest.raises((DataError, ModelError), match=said):
+                HilbertGP.over(data, name, unit)
 
 
 @pytest.mark.thorough("spline", "bumps")

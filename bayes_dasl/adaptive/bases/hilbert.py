@@ -5,16 +5,20 @@ from typing import Any
 
 import equinox as eqx
 import jax.numpy as jnp
+import numpy as np
 import numpyro.distributions as dist
+import xarray as xr
 from jaxtyping import Array, Float
 
-from ...errors import ModelError
+from ...data.datasets import checked_times, index_of
+from ...errors import DataError, ModelError
 from ...priors import between
 from ...random import Scalar
 from .families import AbstractFamily, check_range, held
 
 # A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
+_BEYOND = 0.1  # of the range of data, at each end
 
 
 class HilbertGP(AbstractFamily):
@@ -69,6 +73,43 @@ class HilbertGP(AbstractFamily):
             )
         self.length = between(*self.resolved_lengths) if length is None else length
         self.amplitude = dist.HalfNormal(1.0) if amplitude is None else amplitude
+
+    @classmethod
+    def over(
+        cls, data: xr.Dataset, name: str, unit: float, size: int = 20, kernel: str = "squared_exponential"
+    ) -> "HilbertGP":
+        """A process over what the data hold of one of their variables, with hyperparameters that are unknown.
+
+        Its range is that of the data and a tenth beyond at each end. Its length has as prior the range of lengths that
+        so many functions can represent, from a fifteenth to a quarter of the range where there are 20; its amplitude
+        is half-normal with the unit as its scale.
+
+        Args:
+            data: the training data; gaps are left out.
+            name: the variable that the function hangs on; `"t"` for the index.
+            unit: how large the function may well be, in its own units, such as a tenth of what it corrects.
+            size: how many functions.
+            kernel: as for a `HilbertGP`.
+
+        Units: `length` those of the variable, `amplitude` those of the function.
+        Raises: DataError for a variable that is not there, or of which there are not two values; ModelError for a unit
+        that is not positive, and as a `HilbertGP`.
+        """
+        if not 0 < unit < math.inf:
+            raise ModelError(f"unit must be a positive number, such as a tenth of what is corrected, not {unit!r}")
+        index = index_of(data)
+        if name == "t" and "t" not in data:
+            values = np.asarray(checked_times(data, index), float)
+        elif name in data:
+            values = np.asarray(data[name].values, float)
+        else:
+            raise DataError(f"the data have no '{name}': they hold {', '.join(map(str, data.variables))}")
+        values = values[np.isfinite(values)]
+        if not values.size or values.min() == values.max():
+            raise DataError(f"'{name}' has no two values, so there is no range for a function of it")
+        beyond = _BEYOND * float(values.max() - values.min())
+        low, high = float(values.min()) - beyond, float(values.max()) + beyond
+        return cls(low, high, size, amplitude=dist.HalfNormal(unit), kernel=kernel)
 
     @property
     def shortest_length(self) -> float:
