@@ -647,4 +647,78 @@ MUTANTS = (
         "steady = [False] * len(inside.invars)",
         ("tests/test_compiling.py",),
     ),
+    Mutant(
+        "residuals pushed the wrong way by a link", "bayes_dasl/inference/linear_residuals.py",
+        "/ by_link\n", "* by_link\n",
+        ("tests/test_linear_residuals.py",),
+    ),
+    Mutant(
+        "a correction twice as large as is said", "bayes_dasl/hybrid/beginning.py",
+        "dist.HalfNormal(share / _SELDOM)", "dist.HalfNormal(2 * share / _SELDOM)",
+        ("tests/test_corrected.py::test_it_is_seldom_more_than_its_share_of_the_rates",),
+    ),
+    Mutant(
+        "relative corrections in units of whole rates", "bayes_dasl/hybrid/beginning.py",
+        "return found / jnp.stack([point[name] for name in outputs]) if relative else found", "return found",
+        ("tests/test_corrected.py",),
+    ),
+    Mutant(
+        "a correction that does not fade", "bayes_dasl/networks/network.py",
+        "out = out / (1 + (square / _FADED**2) ** 4)", "out = out / (1 + 0 * square)",
+        ("tests/test_corrected.py",),
+    ),
+    Mutant(
+        "stacking without its prior", "bayes_dasl/judgement/comparison.py",
+        "new = (1 + windows * (part / part.sum(axis=0)).mean(axis=1)) / (number + windows)",
+        "new = (part / part.sum(axis=0)).mean(axis=1)",
+        ("tests/test_compare.py",),
+    ),
+    Mutant(
+        "windows that overlap taken for independent", "bayes_dasl/judgement/comparison.py",
+        "return float(len(shared) ** 2 / shared.sum()) if len(shared) else 0.0", "return float(len(shared))",
+        ("tests/test_compare.py",),
+    ),
+    Mutant(
+        "few windows as sure as many", "bayes_dasl/judgement/comparison.py",
+        "return float(stdtrit(windows - 1, 0.5 + _SURE / 2)) if windows > 1 else np.inf",
+        "return 2.0 if windows > 1 else np.inf",
+        ("tests/test_compare.py",),
+    ),
+    Mutant(
+        "one error too few for a quantile", "bayes_dasl/_statistics/conformal.py",
+        "return np.interp(levels + (levels - 0.5) / number, below, values)", "return np.interp(levels, below, values)",
+        ("tests/test_recalibration.py",),
+    ),
+    Mutant(
+        "old errors count twice as long", "bayes_dasl/revision/past_errors.py",
+        "0.5 ** (age / half_life)", "0.5 ** (age / (2 * half_life))",
+        ("tests/test_recalibration.py",),
+    ),
+    Mutant(
+        "a forecast that knows its window", "bayes_dasl/revision/rolling_origins.py",
+        "seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)",
+        "seen = xr.DataArray(np.arange(self.data.sizes[index]) <= rows, dims=index)",
+        ("tests/test_leave_future_out.py",),
+    ),
+    Mutant(
+        "finer functions at no price", "bayes_dasl/_statistics/variance_component.py",
+        "price = np.array([np.sum(np.log1p(v * told)) for v in variances])", "price = np.zeros(len(variances))",
+        ("tests/test_function_check.py",),
+    ),
+    Mutant(
+        "linearised coordinates without the volume of the science", "bayes_dasl/inference/coordinates/linearised.py",
+        "volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))",
+        "volume = -jnp.sum(jnp.log(jnp.diag(second)))",
+        ("tests/test_linearised.py::TestFrames",),
+    ),
+    Mutant(
+        "noise on states that does not know how long a step is", "bayes_dasl/layers/process_noise.py",
+        "root = math.sqrt(self.step)", "root = 1.0",
+        ("tests/test_process_noise.py",),
+    ),
+    Mutant(
+        "a process without its amplitude", "bayes_dasl/adaptive/bases/hilbert.py",
+        "return jnp.asarray(self.amplitude) * self._root_density", "return self._root_density",
+        ("tests/test_basis.py::TestHilbertGP",),
+    ),
 )  # fmt: skip
