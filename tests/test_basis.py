@@ -172,6 +172,7 @@ class TestHilbertGP:
         assert (family.low, family.high) == pytest.approx((2.5, 8.5))
         assert float(paths(family)["amplitude"].distribution.scale) == 0.2
         assert "length" in paths(family)
+        assert HilbertGP.over(data, "heat", None).amplitude == 1.0
         of_time = HilbertGP.over(data, "t", 1.0, 30, "matern52")
         assert (of_time.low, of_time.high, of_time.size, of_time.kernel) == pytest.approx((8.0, 32.0, 30, "matern52"))
 

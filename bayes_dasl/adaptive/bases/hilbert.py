@@ -76,7 +76,7 @@ class HilbertGP(AbstractFamily):
 
     @classmethod
     def over(
-        cls, data: xr.Dataset, name: str, unit: float, size: int = 20, kernel: str = "squared_exponential"
+        cls, data: xr.Dataset, name: str, unit: float | None, size: int = 20, kernel: str = "squared_exponential"
     ) -> "HilbertGP":
         """A process over what the data hold of one of their variables, with hyperparameters that are unknown.
 
@@ -87,7 +87,8 @@ class HilbertGP(AbstractFamily):
         Args:
             data: the training data; gaps are left out.
             name: the variable that the function hangs on; `"t"` for the index.
-            unit: how large the function may well be, in its own units, such as a tenth of what it corrects.
+            unit: how large the function may well be, in its own units, such as a tenth of what it corrects; None for an
+                amplitude of 1, as in a `Product`, of which one family has it for all.
             size: how many functions.
             kernel: as for a `HilbertGP`.
 
@@ -95,7 +96,7 @@ class HilbertGP(AbstractFamily):
         Raises: DataError for a variable that is not there, or of which there are not two values; ModelError for a unit
         that is not positive, and as a `HilbertGP`.
         """
-        if not 0 < unit < math.inf:
+        if unit is not None and not 0 < unit < math.inf:
             raise ModelError(f"unit must be a positive number, such as a tenth of what is corrected, not {unit!r}")
         index = index_of(data)
         if name == "t" and "t" not in data:
@@ -109,7 +110,7 @@ class HilbertGP(AbstractFamily):
             raise DataError(f"'{name}' has no two values, so there is no range for a function of it")
         beyond = _BEYOND * float(values.max() - values.min())
         low, high = float(values.min()) - beyond, float(values.max()) + beyond
-        return cls(low, high, size, amplitude=dist.HalfNormal(unit), kernel=kernel)
+        return cls(low, high, size, amplitude=1.0 if unit is None else dist.HalfNormal(unit), kernel=kernel)
 
     @property
     def shortest_length(self) -> float:

@@ -21,8 +21,9 @@ from ..provenance import fingerprint, meaning
 from . import series
 from .series import RIGHT, WRONG, Series
 
-ENGINE = bd.NUTS(draws=500)
+ENGINE = bd.NUTS(draws=500, climbs=8)  # a science of few numbers has one mode, or two
 ORIGINS = 2
+MOST_STEPS = 30  # of the noise on states
 SERIES = {**RIGHT, **WRONG}
 OURS = "chosen"
 
@@ -47,7 +48,7 @@ def members(posed: Series) -> dict[str, bd.Model]:
     model = lambda layer: bd.Model(layer, posed.noise)  # noqa: E731
     times = posed.data["time"].values
     begin = float(times[0]) if posed.layer.start is None else float(posed.layer.start)  # pyright: ignore
-    steps = min(round((times[-1] - begin) / float(np.median(np.diff(times)))), 60)
+    steps = min(round((times[-1] - begin) / float(np.median(np.diff(times)))), MOST_STEPS)
     noise = bd.ProcessNoise(
         {name: dist.HalfNormal(scale) for name, scale in posed.noisy.items()},
         (begin, float(times[-1]), steps),
