@@ -66,13 +66,14 @@ class WarmUp:
             state, trace = self._window(state, metric, frame, min(length, self._left() - _LAST))
             if first:  # on its way to the typical set
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
-            refreshed = self._frames is not None and self._begin <= _REFRESHED_UNTIL
-            if refreshed:
+            early = self._frames is not None and self._begin <= _REFRESHED_UNTIL
+            refined = refine(metric, trace["position"], trace["gradient"])
+            long_enough = not fixed and self._begin >= 4 * CHUNK and not (early and self._evaluate is None)
+            settled = long_enough and self._settled(trace, metric, refined, everywhere=early)
+            if early and not settled:
                 frame, state, trace = self._refresh(frame, state, trace)
-            before, metric = metric, refine(metric, trace["position"], trace["gradient"])
-            state = enter_new_metric(state)
-            long_enough = not fixed and self._begin >= 4 * CHUNK and not refreshed
-            settled = long_enough and self._settled(trace, before, metric)
+                refined = refine(metric, trace["position"], trace["gradient"])
+            metric, state = refined, enter_new_metric(state)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, frame, self._left() if fixed else _LAST)
         return Warm(share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds)
@@ -106,17 +107,21 @@ class WarmUp:
             return new, state | into_frame(new, state), trace | into_frame(new, trace)
         return new, state | _evaluated(evaluate, new, state), trace | _evaluated(evaluate, new, trace)
 
-    def _settled(self, trace: Arrays, before: Metric, after: Metric) -> bool:
-        """Whether the chains agree over a window and its draws call for the metric that there was."""
+    def _settled(self, trace: Arrays, before: Metric, after: Metric, *, everywhere: bool) -> bool:
+        """Whether the chains agree over a window and its draws call for the metric that there was.
+
+        `everywhere` asks it of weights, too, as a frame must be that is made no better than it is.
+        """
         from arviz_stats.base.array import array_stats
 
         # R-hat splits every chain in two, so that it says something of one alone.
-        looked_at = np.concatenate([trace["position"][..., self._judged], trace["lp"][..., None]], axis=-1)
+        looked_at = trace["position"] if everywhere else trace["position"][..., self._judged]
+        looked_at = np.concatenate([looked_at, trace["lp"][..., None]], axis=-1)
         rhat: Any = array_stats.rhat(looked_at, chain_axis=0, draw_axis=1)
         if not np.all(rhat < _AGREED):
             return False
         # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
-        weights = len(self._judged) < trace["position"].shape[-1]
+        weights = not everywhere and len(self._judged) < trace["position"].shape[-1]
         return weights or after.differs_from(before) < _FITTING
 
 
