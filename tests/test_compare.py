@@ -172,6 +172,22 @@ def test_windows_that_agree_by_chance_are_no_surer_than_their_densities():
     assert "may be chance" in str(said(found, "against")[0])
 
 
+def test_a_density_that_hangs_on_few_draws_is_that_of_each_datum():
+    """Log scores of each datum are kept; the joint density of the other is a thousand nats too low, as a draw says."""
+    one, other = result([-50.0, -52.0]), result([-51.0, -53.0])
+    low = other.to_dataset().assign(log_density=("origin", [-1200.0, -1300.0]), density_error=("origin", [1.0, 1.0]))
+    found = bd.compare({"one": one, "other": xr.DataTree(low)})
+    assert found.table.loc["other", "log_score_difference"] == pytest.approx(1.0)
+    assert "2 of 2 windows" in str(said(found, "joint densities")[0])
+    assert found.weights == pytest.approx(bd.compare({"one": one, "other": other}).weights)
+
+
+def test_a_solver_that_fails_in_a_window_is_said_to():
+    failed = result([-50.0, np.nan, -51.0]).to_dataset().assign(draws=("origin", [1000, 0, 1000]))
+    found = bd.compare({"one": result([-50.0, -50.0, -50.0]), "other": xr.DataTree(failed)})
+    assert "solver that fails" in str(said(found, "against")[0])
+
+
 def test_scores_by_lead():
     crps = np.random.default_rng(0).random((2, 6, 1, 2))
     crps[:, 2, 0, 1] = np.nan  # nothing was observed there
@@ -270,6 +286,27 @@ def test_moments_of_a_mixture(both):
     fourth = SHARES @ (3 * SDS**4 + 6 * SDS**2 * (MEANS - mean) ** 2 + (MEANS - mean) ** 4)
     np.testing.assert_allclose(drawn.mean(axis=0), mean, atol=4 * np.sqrt(variance / len(drawn)))
     np.testing.assert_allclose(drawn.var(axis=0), variance, atol=4 * np.sqrt((fourth - variance**2) / len(drawn)))
+
+
+def test_draws_in_which_a_solver_failed_cost_no_weight(both):
+    found = {name: fc.copy() for name, (_, fc) in both.items()}
+    drawn = found["high"]["predictions"].to_dataset()
+    half = drawn["y"].where(drawn["draw"] % 2 == 0)
+    found["high"]["predictions"] = drawn.assign(y=half.assign_attrs(drawn["y"].attrs))
+    fc = bd.mixture(found, WEIGHTS)
+    assert np.isfinite(fc["predictions"]["y"].values).all()
+    assert fc["sample_stats_predictions"]["model_of_draw"].values.sum() == 2800
+    found["high"]["predictions"] = drawn.assign(y=(np.nan * drawn["y"]).assign_attrs(drawn["y"].attrs))
+    with pytest.raises(MismatchError, match="fails in all draws"):
+        bd.mixture(found, WEIGHTS)
+
+
+def test_what_ifs_and_other_scenarios_are_not_mixed(both):
+    for attribute, value, words in (("what_if", 1, "is a what-if"), ("scenario", "wet", "another scenario")):
+        found = {name: fc.copy() for name, (_, fc) in both.items()}
+        found["high"].attrs[attribute] = value
+        with pytest.raises(MismatchError, match=words):
+            bd.mixture(found, WEIGHTS)
 
 
 def test_what_models_differ_by_is_epistemic(both):

@@ -40,6 +40,22 @@ def test_units_are_the_sizes_of_the_rates_over_the_data(swing):
     np.testing.assert_allclose(closure.units, [size(swing["v"].values), size(4 * swing["x"].values)])
 
 
+def test_columns_that_nobody_reads_are_no_rows_with_gaps(swing):
+    beside = swing.assign(nothing=np.nan * swing["x"], word=("time", np.array(["a"] * 31)))
+    beside["place"] = ("subject", [1.0, 2.0])
+    units = [bd.corrected(Spring(4.0), data, "x", "v", inputs=("t",)).closure.units for data in (swing, beside)]
+    assert units[0] == units[1]
+
+
+def test_data_in_other_units_than_an_equation_are_converted(swing):
+    for name, units in (("x", "m"), ("v", "m/s")):
+        swing[name].attrs["units"] = units
+    layer = bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}, units={"x": "m", "v": "m/s"})
+    held = swing.assign(x=(1e3 * swing["x"]).assign_attrs(units="mm"))
+    found = [bd.corrected(layer, data, "v").vector_field.closure.units for data in (swing, held)]
+    assert found[0] == pytest.approx(found[1])
+
+
 def test_units_are_a_median_over_the_prior(swing):
     of_median = bd.corrected(Spring(4.0), swing, "v").closure.units[0]
     assert bd.corrected(Spring(bd.between(2.0, 8.0)), swing, "v").closure.units[0] == pytest.approx(of_median, rel=0.1)

@@ -412,6 +412,16 @@ class TestStudy:
         found = run.forecast(at)["model"]["predictions"]
         assert found["time"].values[-1] == np.datetime64("2001-02-02") and found.sizes["time"] == 33
 
+    def test_forcings_of_a_file_are_converted_to_the_units_of_the_data(self, tmp_path):
+        study = dataclasses.replace(self.study, data=self.study.data.copy())
+        study.data["rain"].attrs["units"] = "m"
+        ahead = xr.Dataset({"rain": ("time", [5.0, 5.0])}, {"time": pd.date_range("2001-01-29", periods=2)})
+        ahead["rain"].attrs["units"] = "mm"
+        ahead.to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
+        found = future_forcings(study, tmp_path / "future.nc")["rain"]
+        assert found.attrs["units"] == "m"
+        np.testing.assert_allclose(found.values[-2:], 0.005)
+
     def test_future_times(self):
         still = bd.Model(bd.Algebraic(lambda t, y, u: {"flow": 0.0 * t}), bd.NormalNoise(bd.between(1, 5)))
         study = dataclasses.replace(self.study, model=still)

@@ -279,6 +279,17 @@ def test_what_the_data_do_not_have_is_refused(asked, said):
     assert not engine.fits
 
 
+def test_an_observable_that_begins_after_the_first_origin_is_named():
+    engine, data = Exact(), simulated("white")
+    times = data["time"].values
+    late = data.assign(y=data["y"].where(data["time"] >= times[20]))
+    seen = late.assign(z=data["y"])
+    two = bd.Model(bd.Algebraic(lambda t, y, u: {"y": 0.0 * t, "z": 0.0 * t}), bd.NormalNoise(bd.between(1, 2)))
+    with pytest.raises(DataError, match=r"nothing was observed of 'y' up to the first origin.*take later origins"):
+        bd.leave_future_out(two, seen, engine=engine, origins=[times[19]], horizon=2)
+    assert not engine.fits
+
+
 def test_rows_in_any_order_are_refused():
     class Line(bd.Module):
         slope: bd.Scalar

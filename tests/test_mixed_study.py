@@ -117,6 +117,12 @@ def test_windows_lie_side_by_side_up_to_the_end(train, test, most, horizon, orig
     assert found == (origins, ahead)
 
 
+def test_without_test_data_windows_are_as_long_as_there_is_room_for():
+    model = levels_model(13, bd.NormalNoise(1.0))
+    nothing = at_times(np.full(4, np.nan))
+    assert side_by_side(model, at_times(np.zeros(13)), nothing, 4, None) == ([6, 9], 3)
+
+
 @pytest.mark.parametrize(("train", "horizon"), [(3, None), (13, 7)])
 def test_a_series_may_be_too_short(train, horizon):
     model = levels_model(train, bd.NormalNoise(1.0))

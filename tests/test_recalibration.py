@@ -435,6 +435,10 @@ class TestLabels:
         assert "12 of 30" in above(plots.plot_members(fc, data, None, "y"))
 
 
+def of(past, **attributes):
+    return [(with_attributes(fc, **attributes), data) for fc, data in past]
+
+
 class TestRefused:
     @pytest.mark.parametrize(
         "change, error, said",
@@ -451,6 +455,9 @@ class TestRefused:
              "nothing was held out of the observables z"),
             (lambda fc, past: (with_attributes(fc, signature="1"), signed(past, "2")), MismatchError, "another model"),
             (lambda fc, past: (with_attributes(fc, mixture="{}"), signed(past, "2")), MismatchError, "mixture has"),
+            (lambda fc, past: (fc, of(past, mixture="{}")), MismatchError, "by a mixture"),
+            (lambda fc, past: (fc, of(past, what_if=1)), MismatchError, "as a what-if"),
+            (lambda fc, past: (fc, of(past, recalibrated="recalibrated")), MismatchError, "the model's own"),
         ],
     )  # fmt: skip
     def test_what_tells_nothing(self, change, error, said):

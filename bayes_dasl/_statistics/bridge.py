@@ -26,8 +26,8 @@ def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other
     r"""The same from log likelihoods of draws before the data and of draws that know these data, too.
 
     $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares
-    $s_1, s_2$ of the draws, iterated. No term is larger than one over a share, so that no mean hangs on a few draws;
-    where the two sets of draws hardly meet the error says so.
+    $s_1, s_2$ of the draws, solved for r. No term is larger than one over a share, so that no mean hangs on a few
+    draws; where the two sets of draws hardly meet the error says so.
 
     Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity.
     """
@@ -36,18 +36,21 @@ def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other
     finite = finite[np.isfinite(finite)]
     if not np.isfinite(before).any() or not np.isfinite(after).any():
         return log_mean(before)
-    value = float(np.median(finite))
 
     def terms(value: float) -> tuple[np.ndarray, np.ndarray]:
         own, other = (np.logaddexp(shares[1] + x, shares[0] + value) for x in (before, after))
         return before - own, -other
 
-    for _ in range(1000):
+    def beyond(value: float) -> float:
         above, below = terms(value)
-        new = float(logsumexp(above) - np.log(before.size) - logsumexp(below) + np.log(after.size))
-        done, value = abs(new - value) < 1e-9, new
-        if done:
-            break
+        return float(logsumexp(above) - np.log(before.size) - logsumexp(below) + np.log(after.size)) - value
+
+    # The ratio lies between the least and the largest likelihood, and what it is iterated to falls against it.
+    low, high = float(finite.min()) - 1.0, float(finite.max()) + 1.0
+    while high - low > 1e-9 * max(1.0, abs(low)):
+        value = (low + high) / 2
+        low, high = (value, high) if beyond(value) > 0 else (low, value)
+    value = (low + high) / 2
     above, below = map(_relative_error, terms(value))
     return LogMean(value, float(np.hypot(above, below)))
 

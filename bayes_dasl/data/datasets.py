@@ -143,6 +143,14 @@ def index_of(data: xr.Dataset | xr.DataArray) -> str:
     return dims[0] if dims else next((str(d) for d in data.dims), "time")
 
 
+def series_index(data: xr.Dataset) -> str:
+    """The coordinate along which rows lie: `time` where data have it, else the first one of most variables."""
+    if not isinstance(data, xr.Dataset) or "time" in data.dims:
+        return "time"
+    dims = [str(v.dims[0]) for v in data.data_vars.values() if v.dims]
+    return max(dict.fromkeys(dims), key=dims.count) if dims else "time"
+
+
 def checked_times(data: xr.Dataset, index: str = "time") -> np.ndarray:
     """The coordinate that the data run along, as float64; replicates have the same.
 

@@ -12,7 +12,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
-from ..data.datasets import checked_times, index_of, inputs as layer_inputs, standardise
+from ..data.datasets import checked_times, in_units, inputs as layer_inputs, series_index, standardise
 from ..errors import DataError, ModelError
 from ..layers import AbstractTrajectory
 from ..layers.layer import check_function, start_of
@@ -65,7 +65,9 @@ def corrected(
     """
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "width": width, "depth": depth}
-        field = corrected(science.vector_field, _with_states(science, data), *outputs, **options)
+        field = corrected(
+            science.vector_field, _with_states(science, in_units(data, science.units)), *outputs, **options
+        )
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
     if not outputs:
@@ -74,7 +76,7 @@ def corrected(
         raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
     units = _rates(science, data, outputs, relative)
     named = inputs or outputs
-    known = data.assign(t=data[index_of(data)].astype(float)) if "t" in named and "t" not in data else data
+    known = data.assign(t=data[series_index(data)].astype(float)) if "t" in named and "t" not in data else data
     network = Network.mlp(
         standardise(known, *named),
         units,
@@ -105,9 +107,11 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
 
 def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool) -> dict[str, float]:
     """The size of each rate, or of each per unit of state, over the rows of the data under the prior."""
-    index = index_of(data)
+    index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
-    points |= {str(n): np.asarray(v.values, float) for n, v in data.data_vars.items() if v.dims == (index,)}
+    numbers = {str(n): v.values for n, v in data.data_vars.items() if v.dims == (index,) and v.dtype.kind in "iuf"}
+    # A column that holds nothing is none that anyone reads.
+    points |= {name: values.astype(float) for name, values in numbers.items() if np.isfinite(values).any()}
     whole = np.all([np.isfinite(v) for v in points.values()], axis=0)
     if not whole.any():
         raise DataError("corrected needs data with at least one row without a gap")

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 import xarray as xr
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from scipy.special import stdtrit
 
 from .._findings import Finding
@@ -19,7 +19,7 @@ from ..errors import MismatchError
 
 _FEW = 5  # windows, below which a standard error is hardly known itself
 _SURE = 0.95  # of intervals outside of which models are told apart
-_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density
+_COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
 SCORES = ("log_score", "crps")
 
 
@@ -70,7 +70,8 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
     as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,
     from 13 on of two. A window in which no model thinks what came possible tells nothing: log scores and weights
-    leave it out.
+    leave it out. Where the joint density of a model hangs on fewer than four draws its size is not known: in such a
+    window the densities of each datum by itself, multiplied, stand for it, of all models.
 
     The weights $w$ of a mixture of models are those of stacking, kept from the edge:
     $\max_w \frac{m}{n} \sum_i \log \sum_k w_k\, p_{ik} + \sum_k \log w_k$, with the joint density $p_{ik}$ that model
@@ -89,7 +90,7 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     names = list(found)
     of_all = xr.concat(found.values(), pd.Index(names, name="model"), combine_attrs="drop_conflicts")
     shared = shared_times(of_all["time"].values)
-    density = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    density, coarse = _densities(of_all)
     possible = np.isfinite(density.max(axis=0))
     windows = independent(shared[np.ix_(possible, possible)])
     weights = stacking_weights(density[:, possible], windows)
@@ -100,14 +101,33 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
         mean, _ = paired(values, shared)
         difference, error = paired(_above(values, best), shared)
         if score == "log_score":
-            error = np.maximum(error, _of_densities(of_all["density_error"].values[:, possible], best))
+            each = np.where(coarse, 0.0, of_all["density_error"].values)
+            error = np.maximum(error, _of_densities(each[:, possible], best))
         columns |= {score: mean, f"{score}_difference": difference, f"{score}_error": error}
     refits = of_all["refitted"].isel(origin=slice(1, None)).sum("origin").values.astype(int)
     table = pd.DataFrame(columns | {"weight": weights, "refits": refits}, index=pd.Index(names, name="model"))
     order = np.argsort(np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable")
     table = table.iloc[order]
-    findings = (*_findings(table, of_all, windows), *_impossible(possible))
+    findings = (*_findings(table, of_all, windows), *_one_by_one(coarse), *_impossible(possible))
     return Comparison(table, _by_lead(of_all, best, shared), windows, findings)
+
+
+def _densities(of_all: xr.Dataset) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:
+    """Log densities of the data of each window, and in which of them each datum is taken by itself."""
+    joint = np.nan_to_num(of_all["log_density"].values, nan=-np.inf, posinf=np.inf, neginf=-np.inf)
+    coarse = ((of_all["density_error"].values >= _COARSEST) & np.isfinite(joint)).any(axis=0)
+    alone = -of_all["log_score"].transpose("model", "origin", ...).values.reshape(*joint.shape, -1)
+    found = np.where(np.isnan(alone).all(axis=-1), -np.inf, np.nansum(alone, axis=-1))
+    return np.where(coarse & np.isfinite(joint), found, joint), coarse
+
+
+def _one_by_one(coarse: Bool[np.ndarray, " window"]) -> Iterator[Finding]:
+    if coarse.any():
+        yield Finding(
+            "warning", "joint densities", f"in {coarse.sum()} of {coarse.size} windows that of a model hangs on fewer "
+            "than four draws: there each datum is taken by itself, which does not see whether errors hold together",
+            "take more draws, or shorter windows", aspect="model",
+        )  # fmt: skip
 
 
 class Lead(NamedTuple):
@@ -221,7 +241,8 @@ def _by_lead(of_all: xr.Dataset, best: int, shared: np.ndarray) -> xr.Dataset:
     by_lead = xr.Dataset(found, {name: kept[name] for name in ("model", "observable", "units", "lead")})
     by_lead = by_lead.drop_vars("origin", errors="ignore")
     steps = of_all["time"] - of_all["origin"]
-    if bool((steps == steps.isel(origin=0)).all()):
+    first = steps.isel(origin=0)
+    if bool((np.isclose(steps, first, rtol=1e-9) if steps.dtype.kind == "f" else steps == first).all()):
         by_lead = by_lead.assign_coords(step=("lead", steps.isel(origin=0).values, of_all["time"].attrs))
     best_name, index = str(of_all["model"].values[best]), of_all.attrs.get("index", "time")
     return by_lead.assign_attrs(best=best_name, index=index, origins=of_all.sizes["origin"])
@@ -273,7 +294,9 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         if lead.kind == "unknown":
             yield Finding("warning", subject, "no window tells them apart", aspect="model")
         elif lead.kind == "impossible":
-            yield Finding("good", subject, f"{name} rules out data that came", aspect="model")
+            failed = bool((of_all["draws"].sel(model=name) == 0).any())
+            said = "has a solver that fails in all draws of a window" if failed else "rules out data that came"
+            yield Finding("good", subject, f"{name} {said}", aspect="model")
         elif lead.kind == "clear":
             yield Finding("good", subject, f"it forecasts better by {lead.far}", aspect="model")
         else:
@@ -299,11 +322,11 @@ def _findings(table: pd.DataFrame, of_all: xr.Dataset, windows: float) -> Iterat
         of_model = of_all.sel(model=name)
         largest = np.array([largest_pareto_k(int(draws)) for draws in of_model["draws"].values])
         alone = (of_model["density_pareto_k"].values >= largest) & (of_model["bridged"].values == 0)
-        bad = int((alone | (of_model["density_error"].values > _COARSEST)).sum())
+        bad = int((alone & (of_model["density_error"].values < _COARSEST)).sum())
         if bad:
             yield Finding(
                 "warning", f"densities of {name}", f"at {bad} of {of_model.sizes['origin']} origins the joint density "
-                f"hangs on a few draws (k-hat from {largest.min():.2g} on, or a large error) and is likely too low",
+                f"hangs on a few draws (k-hat from {largest.min():.2g} on) and is likely too low",
                 "take more draws, windows that lie side by side, or the scores by lead instead",
             )  # fmt: skip
 

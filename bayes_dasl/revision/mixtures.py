@@ -25,7 +25,8 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
 
     Each forecast gives as many of its draws as its weight says, to one draw, evenly spaced: there is no chance in it.
     Draws are whole, so that they hold together over times and observables. What models differ by is uncertainty that
-    knowing the right one would remove, and so `decompose` counts it as epistemic.
+    knowing the right one would remove, and so `decompose` counts it as epistemic. Draws in which a solver failed are
+    left out, or a model of many would have less than its weight.
 
     Args:
         forecasts: what `forecast` returned for each model, by name, at the same times.
@@ -38,8 +39,9 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     the draws, and says so. What belongs to one model, such as `posterior` or `vector_field`, is left out: `diagnose`
     and `report` take a mixture as a rival. The attribute `mixture` has the weights.
 
-    Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or units, of few
-    members that have several predictive draws each, and for weights that are none.
+    Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or units, a what-if,
+    forecasts of different scenarios, of which no draw is whole, of few members that have several predictive draws each,
+    and for weights that are none.
     """
     shares = _shares(forecasts, weights)
     first = next(iter(forecasts.values()))
@@ -50,15 +52,20 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
                 f"'{name}' has several predictive draws of each of a few members, whose weights they do not carry: mix "
                 "forecasts of one draw for each draw of the posterior"
             )
+        if fc.attrs.get("what_if", 0):
+            raise MismatchError(f"'{name}' is a what-if, by no model that was fitted: mix forecasts of fitted models")
+        if fc.attrs.get("scenario") != first.attrs.get("scenario"):
+            raise MismatchError(f"'{name}' is of another scenario than others: mix forecasts of the same one")
         _refuse_other(name, first["predictions"].to_dataset(), fc["predictions"].to_dataset())
     draws = max(fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"] for fc in forecasts.values())
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
+    whole = {name: _whole(name, fc) for name, fc in forecasts.items()}
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
             held = [fc[group].to_dataset() for fc in forecasts.values()]
             names = _same_noise(held) if group == "noise" else [n for n in held[0] if all(n in each for each in held)]
-            groups[group] = _pooled([each[names] for each in held], numbers)
+            groups[group] = _pooled([each[names] for each in held], [*whole.values()], numbers)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
     groups["sample_stats_predictions"] = stats.assign(model_of_draw=of_draw)
@@ -67,7 +74,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "mixture": json.dumps({name: round(share, 6) for name, share in shares.items()}),
         **_span(forecasts),
-        **({"members": first.attrs["members"]} if "members" in first.attrs else {}),
+        **{name: first.attrs[name] for name in ("members", "scenario") if name in first.attrs},
     }
     return tree
 
@@ -114,15 +121,33 @@ def _same_noise(held: Sequence[xr.Dataset]) -> list[str]:
     return [name for o, own in first.items() if all(other.get(o) == own for other in others) for name in own]
 
 
-def _pooled(held: Sequence[xr.Dataset], numbers: Int[np.ndarray, " forecast"]) -> xr.Dataset:
-    """So many draws of each, evenly spaced, as one chain; with the attributes in which all agree."""
+def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
+    """The draws, chain by chain, in which no solver failed: those with a prediction of everything that any has one of.
+
+    Raises: MismatchError if there are none.
+    """
+    found: Any = True
+    for variable in fc["predictions"].to_dataset().data_vars.values():
+        dims = [d for d in variable.dims if d not in _CHAINS]
+        values = variable.transpose(*_CHAINS, *dims).values
+        flat = np.isfinite(values.reshape(values.shape[0] * values.shape[1], -1))
+        found &= flat[:, flat.any(axis=0)].all(axis=1) if flat.any() else flat.any(axis=1)
+    if not np.any(found):
+        raise MismatchError(f"the solver fails in all draws of '{name}': leave it out of the mixture")
+    return np.flatnonzero(found)
+
+
+def _pooled(
+    held: Sequence[xr.Dataset], whole: Sequence[Int[np.ndarray, " _"]], numbers: Int[np.ndarray, " forecast"]
+) -> xr.Dataset:
+    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all agree."""
     variables = {}
     for name in held[0].data_vars:
         each = [group[name] for group in held]
         sizes = {dim: v.sizes[dim] for v in each for dim in v.dims if dim not in _CHAINS}
-        whole = [v.expand_dims({d: n for d, n in sizes.items() if d not in v.dims}) for v in each]
-        flat = [v.transpose(*_CHAINS, *sizes).values.reshape(-1, *sizes.values()) for v in whole]
-        drawn = [v[np.arange(n) * len(v) // max(n, 1)] for v, n in zip(flat, numbers, strict=True)]
+        alike = [v.expand_dims({d: n for d, n in sizes.items() if d not in v.dims}) for v in each]
+        flat = [v.transpose(*_CHAINS, *sizes).values.reshape(-1, *sizes.values()) for v in alike]
+        drawn = [v[i[np.arange(n) * len(i) // max(n, 1)]] for v, i, n in zip(flat, whole, numbers, strict=True)]
         variables[name] = ((*_CHAINS, *sizes), np.concatenate(drawn)[None], _agreed([v.attrs for v in each]))
     coords = {name: c for name, c in held[0].coords.items() if not {*_CHAINS} & {*c.dims}}
     return with_coordinates(xr.Dataset(variables, coords))

@@ -14,7 +14,7 @@ from ..data.datasets import index_of
 from ..data.dates import are_dates, numbers, told
 from ..errors import DataError, MismatchError
 from ..judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
-from ..judgement.matching import check_forecast, fitted_between
+from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between
 
 type Pair = tuple[xr.DataTree, xr.Dataset]
 """A forecast, and data that it had not seen."""
@@ -274,10 +274,18 @@ def _of_rows_or_members(fc: xr.DataTree, held: xr.DataTree, data: xr.Dataset) ->
 
 
 def _refuse_other_model(fc: xr.DataTree, other: xr.DataTree) -> None:
+    if RECALIBRATED in other.attrs:
+        raise MismatchError(
+            f"what was held out was forecast {other.attrs[RECALIBRATED]}: give the model's own forecasts"
+        )
+    if other.attrs.get("what_if", 0):
+        raise MismatchError("what was held out was forecast as a what-if, by no model that was fitted")
+    if "mixture" in other.attrs and "mixture" not in fc.attrs:
+        raise MismatchError("what was held out was forecast by a mixture: recalibrate by the errors of this model")
     ours, theirs = (tree.attrs.get("signature", "") for tree in (fc, other))
     if ours and theirs and ours != theirs:
         raise MismatchError("what was held out was forecast by another model: recalibrate by the errors of this one")
-    if "mixture" in fc.attrs and theirs:
+    if "mixture" in fc.attrs and "mixture" not in other.attrs:
         raise MismatchError(
             "a mixture has errors of its own: give a list of pairs, each a mixture from an earlier origin and the data"
         )

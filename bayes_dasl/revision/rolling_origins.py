@@ -25,7 +25,7 @@ from .._statistics.importance import as_rows, total_log_likelihood, weigh
 from ..data.datasets import checked_index, fingerprint, observations, units_of
 from ..data.dates import told
 from ..data.units import convert
-from ..errors import Interrupted, MismatchError
+from ..errors import DataError, Interrupted, MismatchError
 from ..inference import NUTS, AbstractEngine, check_engine, fit, pose, run_identity
 from ..judgement.comparison import SCORES
 from ..judgement.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
@@ -127,6 +127,7 @@ def leave_future_out(
     check_data(model, data)
     given, data = data, model.in_own_units(data)
     windows = windows_of(model, data, origins, horizon)
+    _refuse_unseen(model, data, windows[0])
     of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
     if post is not None and post.attrs.get("posterior_sha256") != of:
         raise MismatchError("post must be a posterior of this model given all of these data, as bd.fit returns it")
@@ -224,6 +225,19 @@ class _Look:
             **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
             **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
         }
+
+
+def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
+    """Raises: DataError for an observable of which nothing is known at the first origin."""
+    for name in model.observables:
+        seen = data[name].notnull()
+        seen = seen.any([dim for dim in seen.dims if dim != model.index]).values
+        if not seen[: window.known].any() and seen.any():
+            first = told(data[model.index].values[np.flatnonzero(seen)[0]])
+            raise DataError(
+                f"nothing was observed of '{name}' up to the first origin, "
+                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, so take later origins"
+            )
 
 
 def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:

@@ -64,7 +64,7 @@ def side_by_side(model: Model, train: xr.Dataset, test: xr.Dataset, most: int, h
     """
     times = observed_times(model, train)
     room = len(times) // 2
-    horizon = horizon or min(len(observed_times(model, test)), room // 2)
+    horizon = horizon or min(len(observed_times(model, test)) or room, room // 2)
     number = min(most, room // max(horizon, 1))
     if not (horizon and number):
         raise DataError(

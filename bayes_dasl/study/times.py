@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..data.datasets import place_of
+from ..data.datasets import in_units, place_of, units_of
 from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
 from ..errors import DataError
@@ -103,6 +103,7 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     if until is not None:
         ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
     known = study.data[list(names)].reset_coords(drop=True)
+    ahead = in_units(ahead, units_of(known), doubtful=True)
     before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
     both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
     return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})

@@ -10,7 +10,7 @@ import numpyro.distributions as dist
 import xarray as xr
 from jaxtyping import Array, Float
 
-from ...data.datasets import checked_times, index_of
+from ...data.datasets import checked_times, series_index
 from ...errors import DataError, ModelError
 from ...priors import between
 from ...random import Scalar
@@ -98,8 +98,8 @@ class HilbertGP(AbstractFamily):
         """
         if unit is not None and not 0 < unit < math.inf:
             raise ModelError(f"unit must be a positive number, such as a tenth of what is corrected, not {unit!r}")
-        index = index_of(data)
-        if name == "t" and "t" not in data:
+        index = series_index(data)
+        if name == index or (name == "t" and "t" not in data):
             values = np.asarray(checked_times(data, index), float)
         elif name in data:
             values = np.asarray(data[name].values, float)
