@@ -14,11 +14,11 @@ ASSETS = Path(__file__).parent / "assets"
 
 
 def main(folder: Path) -> None:
-    fc = bd.load(folder / "forecast.nc")
+    mixed, fc = bd.load(folder / "mixture.nc"), bd.load(folder / "forecast.nc")
     train, test = bd.split(lynx_hare.load(), time=fc.attrs["train_end"])
     parts = bd.decompose(fc)
     pictures = {
-        "forecast-hare": plot_forecast(fc, train, test, "hare"),
+        "forecast-hare": plot_forecast(mixed, train, test, "hare"),
         "decomposition-hare": plot_decomposition(parts, "hare", fc.attrs["train_end"]),
         "describe": bd.describe(lynx_hare.study().model).draw(),
     }
