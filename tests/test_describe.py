@@ -43,13 +43,13 @@ def test_the_text_shows_the_tree():
     assert "birth ~ LogNormal(-0.602, 0.514)  [1/year]  science" in text
     assert "weight ~ Normal(0, 0.707)  shape (4, 2)  network" in text
     assert "solver=Tsit5" in text
-    assert text.endswith("30 unknown numbers")
+    assert text.endswith("31 unknown numbers")
 
 
 def test_a_known_number_shows_its_value():
     known = eqx.tree_at(lambda m: m.layer.vector_field.science.birth, MODEL, 0.55, is_leaf=lambda x: False)
     assert "birth = 0.55  [1/year]" in str(bd.describe(known))
-    assert bd.describe(known).unknowns == 29
+    assert bd.describe(known).unknowns == 30
 
 
 def test_the_diagram_names_every_part():

@@ -706,19 +706,8 @@ MUTANTS = (
         ("tests/test_function_check.py",),
     ),
     Mutant(
-        "linearised coordinates without the volume of the science", "bayes_dasl/inference/coordinates/linearised.py",
-        "volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))",
-        "volume = -jnp.sum(jnp.log(jnp.diag(second)))",
-        ("tests/test_linearised.py::TestFrames",),
-    ),
-    Mutant(
         "noise on states that does not know how long a step is", "bayes_dasl/layers/process_noise.py",
         "root = math.sqrt(self.step)", "root = 1.0",
         ("tests/test_process_noise.py",),
-    ),
-    Mutant(
-        "a process without its amplitude", "bayes_dasl/adaptive/bases/hilbert.py",
-        "return jnp.asarray(self.amplitude) * self._root_density", "return self._root_density",
-        ("tests/test_basis.py::TestHilbertGP",),
     ),
 )  # fmt: skip

@@ -68,7 +68,9 @@ class WarmUp:
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
             early = self._frames is not None and self._begin <= _REFRESHED_UNTIL
             refined = refine(metric, trace["position"], trace["gradient"])
-            long_enough = not fixed and self._begin >= 4 * CHUNK and not (early and self._evaluate is None)
+            # Frames that are worked out of draws and their gradients are better each time; others need but suit.
+            last = self._evaluate is not None and self._begin == _REFRESHED_UNTIL
+            long_enough = not fixed and self._begin >= 4 * CHUNK and (last or not early)
             settled = long_enough and self._settled(trace, metric, refined, everywhere=early)
             if early and not settled:
                 frame, state, trace = self._refresh(frame, state, trace)
