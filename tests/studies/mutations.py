@@ -409,8 +409,7 @@ MUTANTS = (
     ),
     Mutant(
         "the metric of NUTS is frozen", "bayes_dasl/inference/nuts/warmup.py",
-        'before, metric = metric, refine(metric, trace["position"], trace["gradient"])',
-        "before, metric = metric, metric",
+        "metric, state = refined, enter_new_metric(state)", "state = enter_new_metric(state)",
         ("tests/test_metric.py",),
     ),
     Mutant(
