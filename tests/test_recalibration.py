@@ -435,10 +435,6 @@ class TestLabels:
         assert "12 of 30" in above(plots.plot_members(fc, data, None, "y"))
 
 
-def of(past, **attributes):
-    return [(with_attributes(fc, **attributes), data) for fc, data in past]
-
-
 class TestRefused:
     @pytest.mark.parametrize(
         "change, error, said",
@@ -453,8 +449,10 @@ class TestRefused:
             (lambda fc, past: (with_attributes(fc, train_end=99.0), past), DataError, "after the end of its fit"),
             (lambda fc, past: (forecast({"z": np.zeros((2, 1))}, "time", [25.0], train_end=24.0), past), MismatchError,
              "nothing was held out of the observables z"),
-            (lambda fc, past: (with_attributes(fc, signature="1"), signed(past, "2")), MismatchError, "another model"),
-            (lambda fc, past: (with_attributes(fc, mixture="{}"), signed(past, "2")), MismatchError, "mixture has"),
+            (lambda fc, past: (with_attributes(fc, signature="1"), of(past, signature="2")), MismatchError,
+             "another model"),
+            (lambda fc, past: (with_attributes(fc, mixture="{}"), of(past, signature="2")), MismatchError,
+             "mixture has"),
             (lambda fc, past: (fc, of(past, mixture="{}")), MismatchError, "by a mixture"),
             (lambda fc, past: (fc, of(past, what_if=1)), MismatchError, "as a what-if"),
             (lambda fc, past: (fc, of(past, recalibrated="recalibrated")), MismatchError, "the model's own"),
@@ -511,5 +509,5 @@ def with_attributes(tree, **attributes):
     return found
 
 
-def signed(past, signature):
-    return [(with_attributes(fc, signature=signature), data) for fc, data in past]
+def of(past, **attributes):
+    return [(with_attributes(fc, **attributes), data) for fc, data in past]

@@ -59,13 +59,13 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         _refuse_other(name, first["predictions"].to_dataset(), fc["predictions"].to_dataset())
     draws = max(fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"] for fc in forecasts.values())
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
-    whole = {name: _whole(name, fc) for name, fc in forecasts.items()}
+    whole = [_whole(name, fc) for name, fc in forecasts.items()]
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
             held = [fc[group].to_dataset() for fc in forecasts.values()]
             names = _same_noise(held) if group == "noise" else [n for n in held[0] if all(n in each for each in held)]
-            groups[group] = _pooled([each[names] for each in held], [*whole.values()], numbers)
+            groups[group] = _pooled([each[names] for each in held], whole, numbers)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
     groups["sample_stats_predictions"] = stats.assign(model_of_draw=of_draw)
@@ -131,7 +131,7 @@ def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
         dims = [d for d in variable.dims if d not in _CHAINS]
         values = variable.transpose(*_CHAINS, *dims).values
         flat = np.isfinite(values.reshape(values.shape[0] * values.shape[1], -1))
-        found &= flat[:, flat.any(axis=0)].all(axis=1) if flat.any() else flat.any(axis=1)
+        found &= flat[:, flat.any(axis=0)].all(axis=1) & flat.any(axis=1)
     if not np.any(found):
         raise MismatchError(f"the solver fails in all draws of '{name}': leave it out of the mixture")
     return np.flatnonzero(found)

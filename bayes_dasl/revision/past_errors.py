@@ -15,6 +15,7 @@ from ..data.dates import are_dates, numbers, told
 from ..errors import DataError, MismatchError
 from ..judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between
+from .windows import seen_rows
 
 type Pair = tuple[xr.DataTree, xr.Dataset]
 """A forecast, and data that it had not seen."""
@@ -238,8 +239,8 @@ def _came_after(fc: xr.DataTree, data: xr.Dataset) -> np.ndarray:
     index = index_of(predictions)
     seen = np.zeros(data.sizes[index], bool)
     for name in map(str, predictions.data_vars):
-        there = data[name].notnull() if name in data else xr.DataArray(seen, dims=index)
-        seen |= there.any([dim for dim in there.dims if dim != index]).values
+        if name in data:
+            seen |= seen_rows(data[name], index)
     times = np.unique(data[index].values[seen])
     return times[(times > fitted_until(fc)) & np.isin(times, predictions[index].values)]
 

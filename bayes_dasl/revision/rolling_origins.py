@@ -37,7 +37,7 @@ from ..prediction.forecasts import forecast
 from ..prediction.posterior import draws_of, from_bytes, signature, to_bytes
 from ..prediction.predictive import push
 from .taking_in import taken_in
-from .windows import Window, windows_of
+from .windows import Window, seen_rows, windows_of
 
 _WEIGHTS = ("update_pareto_k", "effective_draws")
 _DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
@@ -230,8 +230,7 @@ class _Look:
 def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
     """Raises: DataError for an observable of which nothing is known at the first origin."""
     for name in model.observables:
-        seen = data[name].notnull()
-        seen = seen.any([dim for dim in seen.dims if dim != model.index]).values
+        seen = seen_rows(data[name], model.index)
         if not seen[: window.known].any() and seen.any():
             first = told(data[model.index].values[np.flatnonzero(seen)[0]])
             raise DataError(

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
+from jaxtyping import Bool
 
 from ..data.datasets import checked_index, place_of
 from ..errors import DataError
@@ -45,12 +46,17 @@ def windows_of(model: Model, data: xr.Dataset, origins: int | Sequence[Any], hor
     return [Window(int(rows[k - 1]), int(rows[k + horizon - 1]), times[k : k + horizon]) for k in known]
 
 
+def seen_rows(values: xr.DataArray, index: str) -> Bool[np.ndarray, " row"]:
+    """In which rows along the index anything is there, at whatever place and of whomever."""
+    there = values.notnull()
+    return there.any([dim for dim in there.dims if dim != index]).values
+
+
 def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
     """The times at which anything was observed, each once."""
     seen = np.zeros(data.sizes[model.index], bool)
     for name in model.observables:
-        there = data[name].notnull()
-        seen |= there.any([dim for dim in there.dims if dim != model.index]).values
+        seen |= seen_rows(data[name], model.index)
     return np.unique(data[model.index].values[seen])
 
 

@@ -88,9 +88,6 @@ def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Comparison) -> xr.Da
 
     Raises: MismatchError for forecasts that cannot be mixed, as of other units, or of a model that was not fitted.
     """
-    other = [name for name, fc in forecasts.items() if fc.attrs.get("what_if", 0)]
-    if other:
-        raise MismatchError(f"the forecast of {' and '.join(other)} is a what-if, which nothing weighs")
     return mixture(forecasts, {name: comparison.weights[name] for name in forecasts})
 
 

@@ -409,7 +409,7 @@ MUTANTS = (
     ),
     Mutant(
         "the metric of NUTS is frozen", "bayes_dasl/inference/nuts/warmup.py",
-        "metric, state = refined, enter_new_metric(state)", "state = enter_new_metric(state)",
+        "metric, state = _refined(metric, trace), enter_new_metric(state)", "state = enter_new_metric(state)",
         ("tests/test_metric.py",),
     ),
     Mutant(

@@ -67,15 +67,13 @@ class WarmUp:
             if first:  # on its way to the typical set
                 trace = {name: values[:, CHUNK // 2 :] for name, values in trace.items()}
             early = self._frames is not None and self._begin <= _REFRESHED_UNTIL
-            refined = refine(metric, trace["position"], trace["gradient"])
             # Frames that are worked out of draws and their gradients are better each time; others need but suit.
             last = self._evaluate is not None and self._begin == _REFRESHED_UNTIL
             long_enough = not fixed and self._begin >= 4 * CHUNK and (last or not early)
-            settled = long_enough and self._settled(trace, metric, refined, everywhere=early)
+            settled = long_enough and self._settled(trace, metric, everywhere=early)
             if early and not settled:
                 frame, state, trace = self._refresh(frame, state, trace)
-                refined = refine(metric, trace["position"], trace["gradient"])
-            metric, state = refined, enter_new_metric(state)
+            metric, state = _refined(metric, trace), enter_new_metric(state)
             length = 1 if first else 2 * length
         state, _ = self._window(state, metric, frame, self._left() if fixed else _LAST)
         return Warm(share_step_size(state), metric, frame, self._begin, settled, self._steps, self._seconds)
@@ -109,8 +107,8 @@ class WarmUp:
             return new, state | into_frame(new, state), trace | into_frame(new, trace)
         return new, state | _evaluated(evaluate, new, state), trace | _evaluated(evaluate, new, trace)
 
-    def _settled(self, trace: Arrays, before: Metric, after: Metric, *, everywhere: bool) -> bool:
-        """Whether the chains agree over a window and its draws call for the metric that there was.
+    def _settled(self, trace: Arrays, metric: Metric, *, everywhere: bool) -> bool:
+        """Whether the chains agree over a window and its draws call for the metric that there is.
 
         `everywhere` asks it of weights, too, as a frame must be that is made no better than it is.
         """
@@ -124,7 +122,11 @@ class WarmUp:
             return False
         # The posterior of hidden weights has no metric: what a window calls for depends on where its chains were.
         weights = not everywhere and len(self._judged) < trace["position"].shape[-1]
-        return weights or after.differs_from(before) < _FITTING
+        return weights or _refined(metric, trace).differs_from(metric) < _FITTING
+
+
+def _refined(metric: Metric, trace: Arrays) -> Metric:
+    return refine(metric, trace["position"], trace["gradient"])
 
 
 def _positions_of(frame: Frame, arrays: Arrays) -> Arrays:
