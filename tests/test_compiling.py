@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from bayes_dasl._jax.compiling import compiled, steady_share
+from bayes_dasl._jax.compiling import Program, compiled, steady_share
+from bayes_dasl.inference.sharding import Sharded
 from tests.studies.timing import printed
 
 
@@ -170,3 +171,19 @@ usual, again, without = (program.compile(options).as_text() for options in (None
 print(usual == again, usual == without)
 """
     assert printed(job, XLA_FLAGS="", JAX_DISABLE_MOST_OPTIMIZATIONS="0") == "True False"
+
+
+def test_a_program_is_the_same_whatever_arrays_it_holds(monkeypatch):
+    texts, compile_ = [], jax.stages.Lowered.compile
+
+    def noted(lowered, options=None):
+        texts.append(lowered.as_text())
+        return compile_(lowered, options)
+
+    monkeypatch.setattr(jax.stages.Lowered, "compile", noted)
+    for rates in (jnp.array([1.0, 2.0]), jnp.array([3.0, 4.0])):
+        run = Sharded(lambda x, rates=rates: jnp.sum(x * rates), 2)
+        np.testing.assert_allclose(run(np.ones((2, 1))), rates.sum())
+        again = Program(lambda x, rates=rates: jnp.sum(x * rates))
+        assert again.shapes(1.0).shape == () and again(1.0) == rates.sum() and again(np.ones(2)) == rates.sum()
+    assert len(texts) == 2 and texts[0] == texts[1]

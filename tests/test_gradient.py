@@ -15,8 +15,9 @@ from known_problems import Known
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.inference import Journal, ProgressBar, gradient as _gradient, pose
+from bayes_dasl.inference import Journal, ProgressBar, gradient as _gradient, pose, sharding as _sharding
 from bayes_dasl.inference.gradient import choose, traced_once
+from bayes_dasl.inference.sharding import Sharded
 
 
 class Decay(bd.Module):
@@ -108,7 +109,9 @@ def test_a_number_in_between_is_measured_once(measure, unknowns, forward, strate
     measure.seconds = {"forward": 2.0 - forward, "reverse": forward}
     assert choose(posed(unknowns), "auto") == strategy
     assert len(measure.calls) == 2
-    assert choose(posed(unknowns, datum=1.1), "auto") in ("forward", "reverse")
+    assert choose(posed(unknowns, datum=1.1), "auto") == strategy
+    assert len(measure.calls) == 2  # other data take as long
+    assert choose(posed(unknowns + 1 if unknowns < 64 else 63), "auto") in ("forward", "reverse")
     assert len(measure.calls) == 4  # another posterior
 
 
@@ -206,3 +209,17 @@ def test_nuts_samples_the_conjugate_posterior_in_reverse_mode():
     precision = 1 / 3.0**2 + 4 / 0.5**2
     error = float(array_stats.mcse(draws, chain_axis=0, draw_axis=1))
     assert abs(float(draws.mean()) - 8.6 / 0.5**2 / precision) < 4 * error < 0.2
+
+
+def test_other_data_of_the_same_shape_make_the_same_program(monkeypatch):
+    texts = []
+
+    def noted(function, *arguments):
+        texts.append(jax.jit(function).trace(*arguments).lower().as_text())
+        return function
+
+    monkeypatch.setattr(_sharding, "compiled", noted)
+    for datum in (1.0, np.nan):
+        value_and_gradient, _ = traced_once(posed(1, datum), "forward")
+        Sharded(value_and_gradient, 2).compile(np.zeros((2, 1)))
+    assert len(texts) == 2 and texts[0] == texts[1]

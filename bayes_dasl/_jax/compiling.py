@@ -1,15 +1,17 @@
 """Compilation without what would cost more than it saves."""
 
+import functools
 import math
 import re
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend.core import Literal
 
 from .devices import computing_devices
-from .trace import inner_programs, open_program
+from .trace import inner_programs, open_program, parted
 
 # Moving what does not change out of loops takes a third of the compilation of a solve, and more of NUTS around one:
 # each move lets XLA simplify all loops anew. It pays where something dear stays the same from step to step.
@@ -18,6 +20,7 @@ NO_MOVES = {"xla_disable_hlo_passes": "while-loop-invariant-code-motion,while-lo
 _WORTH_MOVING = 0.015
 # How often a loop is taken to run if nobody knows, and how many additions an exponential is.
 _TURNS, _DEAR = 10, 10
+_KINDS = 16  # of arguments for which a program is kept in memory
 _FREE = re.compile(
     "broadcast_in_dim|concatenate|convert_element_type|copy|dynamic_slice|expand_dims|gather|iota|pad|reshape|rev|"
     "slice|split|squeeze|stop_gradient|transpose"
@@ -36,6 +39,33 @@ def compiled(function: Callable[..., Any], *arguments: Any) -> jax.stages.Compil
     program = jax.jit(function).trace(*arguments)
     moves = computing_devices()[0].platform != "cpu" or steady_share(program.jaxpr) > _WORTH_MOVING
     return program.lower().compile(None if moves else NO_MOVES)
+
+
+class Program:
+    """A function compiled by `jax.jit`, once for each kind of arguments, with the arrays that it holds beside it.
+
+    JAX would write them into the program: a fit to other data of the same shape finds this one on disk instead.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        @functools.lru_cache(maxsize=_KINDS)
+        def known(structure: Any, kinds: tuple[tuple[tuple[int, ...], Any], ...]) -> tuple[Callable[..., Any], Any]:
+            examples = jax.tree.unflatten(structure, [jax.ShapeDtypeStruct(*kind) for kind in kinds])
+            run, held, shapes = parted(function, *examples)
+            return functools.partial(jax.jit(run), held), shapes
+
+        self._known = known
+
+    def __call__(self, *arguments: Any) -> Any:
+        return self._of(arguments)[0](*arguments)
+
+    def shapes(self, *arguments: Any) -> Any:
+        """Shapes of what it returns for arguments like these; what was traced for that serves to call it."""
+        return self._of(arguments)[1]
+
+    def _of(self, arguments: tuple) -> tuple[Callable[..., Any], Any]:
+        leaves, structure = jax.tree.flatten(arguments)
+        return self._known(structure, tuple((jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves))
 
 
 def steady_share(program: Any) -> float:

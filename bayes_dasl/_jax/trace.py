@@ -1,13 +1,15 @@
 """Functions traced once, to be compiled into several programs and kept in JAX's cache on disk."""
 
+import functools
 import threading
 from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from equinox import error_if
 from jax.core import eval_jaxpr
-from jax.extend.core import ClosedJaxpr, Jaxpr, jaxpr_as_fun
+from jax.extend.core import ClosedJaxpr, Jaxpr
 
 # JAX keeps what the derivatives of a traced function return in one place, for all threads that build programs of it.
 _ONE_AT_A_TIME = threading.RLock()
@@ -20,31 +22,32 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     never kept in JAX's cache on disk, and a sampler needs a value where they would raise. Diffrax's own (the times of
     the output lie in order, and inside the solve) hold for checked data.
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
-    flat, tree = jaxpr_as_fun(unchecked(closed)), jax.tree.structure(shape)
-
-    def run(*arguments):
-        with _ONE_AT_A_TIME:
-            return jax.tree.unflatten(tree, flat(*jax.tree.leaves(arguments)))
-
-    return run
+    run, held, _ = parted(function, *examples)
+    return functools.partial(run, held)
 
 
-def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """`traced`, with the arrays that the function holds beside it: they are its first argument.
+def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any], Any]:
+    """`traced`, with the arrays that the function holds beside it: they are its first argument. And what it returns,
+    as shapes.
 
     Held by a program, long series are constants that XLA works on while it compiles; it says so where that takes a
-    second. As arguments they cost nothing there, and other series of the same length find the program on disk.
+    second. As arguments they cost nothing there, and other series of the same length find the program on disk. What a
+    `jax.jit` inside the function holds stays where it is.
     """
-    closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
+    with _ONE_AT_A_TIME:  # and so it is the same program each time, whatever another thread traces
+        closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
     closed, tree = unchecked(closed), jax.tree.structure(shape)
 
     def run(held, *arguments):
-        with jax.debug_nans(False):  # as `jaxpr_as_fun` does
-            flat = eval_jaxpr(closed.jaxpr, held, *jax.tree.leaves(arguments))
+        with _ONE_AT_A_TIME, jax.debug_nans(False):  # as `jaxpr_as_fun` does
+            left = iter(held)
+            constants = [next(left) if c is None else c for c in inside]
+            flat = eval_jaxpr(closed.jaxpr, constants, *jax.tree.leaves(arguments))
         return jax.tree.unflatten(tree, flat)
 
-    return run, list(closed.consts)
+    run.__name__ = getattr(function, "__name__", run.__name__)  # by which JAX tells what it compiles
+    inside = [c if jnp.ndim(c) == 0 else None for c in closed.consts]
+    return run, [c for c in closed.consts if jnp.ndim(c)], shape
 
 
 def unchecked(inner: Any) -> Any:

@@ -34,7 +34,7 @@ def corrections(problem: Problem, draws: Draws) -> Iterator[Finding]:
         moved = jnp.stack([root(a - b) / root(b) for a, b in zip(with_it, without, strict=True)])
         return jnp.where(both[0].ok & both[1].ok, moved, jnp.nan)
 
-    one, held = parted(of, {path: v[0] for path, v in some.items()})
+    one, held, _ = parted(of, {path: v[0] for path, v in some.items()})
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH))
     moved = np.asarray(each(held, some))
     for name, shares in zip(model.observables, moved.T, strict=True):

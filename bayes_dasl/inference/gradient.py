@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from .._jax.devices import cache_folder, computing_devices
-from .._jax.trace import traced
+from .._jax.trace import parted
 from .._runs.files import write_text
 from ..errors import BayesDaslError, ModelError, WriteError
 from .problem import LogDensity, Problem, ValueAndGradient
@@ -58,10 +58,10 @@ def _chosen_by_user(adjoints: list[diffrax.AbstractAdjoint]) -> list[diffrax.Abs
 
 
 def _remembered(problem: Problem) -> str:
-    """The choice measured on this kind of device for this posterior; the first measurement holds from then on."""
+    """The choice measured on this kind of device, which holds from then on, for other data of this shape too."""
     folder = cache_folder()
     kind = re.sub(r"\W+", "-", computing_devices()[0].device_kind.lower())
-    known = "" if folder is None else problem.fingerprint()
+    known = "" if folder is None else problem.without_data().fingerprint()
     note = folder / "gradients" / f"{known}-{kind}.json" if folder and known else None
     noted = None if note is None else _noted(note)
     if noted is not None:
@@ -127,10 +127,11 @@ def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensi
     """
     forward = strategy == "forward"
     both = _forward(problem.forward().log_density) if forward else jax.value_and_grad(problem.log_density)
-    evaluate = jax.jit(traced(both, jnp.zeros(problem.dimension)))
+    one, held, _ = parted(both, jnp.zeros(problem.dimension))
+    evaluate = jax.jit(one)
 
     def value_and_gradient(position):
-        value, gradient = evaluate(position)
+        value, gradient = evaluate(held, position)  # the data, too, as an argument: see `parted`
         # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw is lost anyway.
         return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
 

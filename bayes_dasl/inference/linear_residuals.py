@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from .._jax.trace import parted
+from .._jax.compiling import Program
 from .._statistics.variance_component import Linear
 from ..errors import ModelError
 from ..layers import Prediction
@@ -96,9 +96,9 @@ class Around:
     def __init__(self, problem: Problem, enrich: Enrich, coefficients: int, at: Float[np.ndarray, " dimension"]):
         self.problem, self.coefficients = problem.reversible(), coefficients
         self._enrich, self._forward = enrich, problem.forward()
-        self._log_density = _program(self.problem.log_density, at)
-        self._of_prior = _program(lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x)), at)
-        self._moved = _program(self._move, at, np.zeros((_BATCH, at.size + coefficients)))
+        self._log_density = Program(self.problem.log_density)
+        self._of_prior = Program(lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x)))
+        self._moved = Program(self._move)
         observed = self.problem.observed
         rows = [~np.isnan(np.asarray(v)).ravel() for _, v in sorted(observed.items())]
         found = jax.eval_shape(self._moved, at, np.zeros((_BATCH, at.size + coefficients)))[2]
@@ -148,7 +148,7 @@ class Around:
         linear, along, _ = self._linear(x, self.coefficients)
         found = self._moved(x, np.zeros((_BATCH, x.size + self.coefficients)))[2]
         keys = jax.random.split(key, replicates)
-        noise = _program(self._replicates, x, found, keys)(x, found, keys)
+        noise = Program(self._replicates)(x, found, keys)
         return linear._replace(noise=np.asarray(noise)[:, self._seen]), along
 
     def _density(self, x: np.ndarray) -> float:
@@ -245,13 +245,6 @@ class Around:
             return jnp.where(normal, jax.random.normal(of_rest, normal.shape), left)
 
         return jax.lax.map(one, keys, batch_size=_BATCH)
-
-
-def _program(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
-    """Compiled, with the data beside it: another data set finds the program on disk."""
-    run, held = parted(function, *examples)
-    run = jax.jit(run)
-    return lambda *arguments: run(held, *arguments)
 
 
 def _positive(matrix: Float[np.ndarray, "n n"]) -> Float[np.ndarray, "n n"]:

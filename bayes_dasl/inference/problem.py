@@ -195,6 +195,10 @@ class Problem(eqx.Module):
                 raise
             return ""
 
+    def without_data(self) -> "Problem":
+        """The problem with zeros for data, which no other data of the same shape can be told by."""
+        return dataclasses.replace(self, observed=jax.tree.map(jnp.zeros_like, self.observed))
+
     @property
     def times(self) -> int:
         """At how many times there are data; of members with their own the most that one has."""

@@ -1,5 +1,6 @@
 """One program for many independent items: on the cores of a CPU, or on all accelerators."""
 
+import functools
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -12,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec, SingleDeviceShardin
 
 from .._jax.compiling import compiled
 from .._jax.devices import computing_devices, cores
+from .._jax.trace import parted
 
 
 def lap_times(one: Callable[..., Any], items: Any, count: int, *, laps: int) -> list[float]:
@@ -83,7 +85,8 @@ class Sharded:
                 return jax.vmap(lambda item: self._one(item, *shared))(items)
             return jax.lax.map(lambda item: self._one(item, *shared), items)
 
-        self._program = compiled(self._over_devices(of_a_shard, len(shared)), described, *shared)
+        program, held, _ = parted(self._over_devices(of_a_shard, len(shared)), described, *shared)
+        self._program = functools.partial(compiled(program, held, described, *shared), held)
 
     def __call__(self, items: Any, *shared: Any) -> Any:
         self.compile(items, *shared)

@@ -46,7 +46,7 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
     some = {path: np.asarray(v)[index] for path, v in draws.items()}
-    one, held = parted(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
+    one, held, _ = parted(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=16))
     theta, shift, explained = map(np.asarray, each(held, some))
     finite = np.isfinite(shift).all(axis=1)

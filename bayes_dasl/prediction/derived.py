@@ -74,7 +74,7 @@ def evaluate(
         return {name: jnp.where(prediction.ok, value, jnp.nan) for name, value in found.items()}
 
     try:
-        flat, held = parted(one, {path: values[0] for path, values in draws.items()})
+        flat, held, _ = parted(one, {path: values[0] for path, values in draws.items()})
     except BayesDaslError:
         raise
     except _TRACED as error:

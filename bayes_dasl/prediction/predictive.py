@@ -142,7 +142,7 @@ class Pusher:
         one = _one_draw(model, inputs, observed, kind, repeats, times, ensemble)
         first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
         # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
-        flat, self._held = parted(one, *first)
+        flat, self._held, _ = parted(one, *first)
         self._program, self.chunk = _compiled(flat, self._held, first, self.draws)
         of_chunk, _ = self._program.out_info
         self.shapes: Pushed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), of_chunk)

@@ -55,7 +55,7 @@ def rates_along_paths(model: Model, inputs: Inputs, draws: Draws, times: np.ndar
         at = lambda ode, path: ode.rates_along(inputs, at_times, path)  # noqa: E731
         return [jax.vmap(lambda path, ode=ode: at(ode, path))(several) for ode, several in pairs]
 
-    one, held = parted(rates, {path: values[0] for path, values in draws.items()})
+    one, held, _ = parted(rates, {path: values[0] for path, values in draws.items()})
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=_BATCH))
     found = each(held, dict(draws))
     variables = {}

@@ -134,11 +134,12 @@ def leave_future_out(
     folder = None if checkpoint is None else Path(checkpoint)
     with alone_in(folder):
         journal = Journal(folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)})
-        look = _Look(model, data.isel({model.index: slice(0, windows[-1].end)}), engine, progress, device, folder)
+        seen = data.isel({model.index: slice(0, windows[-1].end)})
+        look = _Look(model, seen, engine, progress, device, folder)
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
     known = [_known(arrays) for arrays in held]
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
-    joint = [_joint(model, data, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)]
+    joint = [_joint(model, seen, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)]
     rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
     found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
     found = _in_units_of(found, model, data, given, windows)
@@ -211,7 +212,8 @@ class _Look:
             raise Interrupted(f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}")
         refitted = post.attrs.get("updated_by", "refit") == "refit"
         ahead = self.data.isel({index: slice(window.known, window.end)})
-        fc = forecast(self.model, post, ahead, key=key_forecast)
+        # At all times, and not those ahead alone: from all origins it is one compiled program.
+        fc = forecast(self.model, post, self.data, key=key_forecast)
         weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
         known = _of_posterior(self.model, post, window.known)
         return {
@@ -289,12 +291,14 @@ def _has_masses(noise: AbstractNoise) -> bool:
 
 
 def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]) -> dict[str, Any]:
-    """The joint density of all data of a window, given those before it."""
-    data = data.isel({model.index: slice(0, window.end)})
+    """The joint density of all data of a window, given those before it.
+
+    Solved to the end of the data, whichever window it is: for all of them it is one compiled program.
+    """
     inputs, observed = model.inputs(data, start=at.start), {}
     for name in model.observables:
         values = observations(data, name, dims=model.dims(name)).copy()
-        values[: window.known] = np.nan
+        values[: window.known], values[window.end :] = np.nan, np.nan
         observed[name] = jnp.asarray(values)
 
     def of_each(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -12,6 +12,7 @@ from jax.scipy.linalg import solve_triangular
 from jaxtyping import Array, Float, Int
 from numpyro.distributions.transforms import AffineTransform, LowerCholeskyAffine, Transform
 
+from ..._jax.compiling import Program
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ..problem import Problem
@@ -109,9 +110,9 @@ class Centring:
         self.others = tuple(np.setdiff1d(np.arange(problem.dimension), dependent).tolist())
         vector = jnp.zeros(problem.dimension)
         self.ways = tuple(traced(way, nothing, vector) for way in (self._position, self._coordinates))
-        self._scores = jax.jit(jax.vmap(self._score))
-        self._by_prior = jax.jit(jax.vmap(jax.grad(problem.log_prior)))
-        self._given = jax.jit(self._standards)
+        self._scores = Program(jax.vmap(self._score))
+        self._by_prior = Program(jax.vmap(jax.grad(problem.log_prior)))
+        self._given = Program(self._standards)
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Float[np.ndarray, "n dimension"]) -> Arrays:
         """The arrays of the frame that draws, and the gradients of the log density there, ask for."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._jax.compiling import Program
 from ..._runs.journal import Arrays
 
 _BATCH = 100
@@ -119,22 +120,22 @@ def left(
     return _in_batches(_left, (frame,), (xi, lp, gradient))
 
 
-@jax.jit
+@Program
 def _positions(frame, xi):
     return jax.vmap(frame.position)(xi)
 
 
-@jax.jit
+@Program
 def _coordinates(frame, x):
     return (jax.vmap(frame.coordinates)(x),)
 
 
-@jax.jit
+@Program
 def _both_ways(frame, back, v):
     return jax.vmap(lambda v: frame.both_ways(v, back))(v)
 
 
-@jax.jit
+@Program
 def _entered(frame, x, lp, gradient):
     def one(x, lp, gradient):
         xi = frame.coordinates(x)
@@ -144,7 +145,7 @@ def _entered(frame, x, lp, gradient):
     return jax.vmap(one)(x, lp, gradient)
 
 
-@jax.jit
+@Program
 def _left(frame, xi, lp, gradient):
     def one(xi, lp, gradient):
         x, log_volume = frame.position(xi)

@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Float
 
+from ..._jax.compiling import Program
 from ..._jax.tree import frozen
 from ..._statistics.describe_distributions import bounds
 from ...data.datasets import averaged
@@ -146,7 +147,7 @@ class Matching:
 
             return jax.lax.fori_loop(0, _STEPS, step, (begun, adam.init(begun)))[0][0]
 
-        return np.asarray(jax.jit(jax.vmap(one))(jnp.asarray(x)))
+        return np.asarray(Program(jax.vmap(one))(jnp.asarray(x)))
 
     def _agreement(self, x: Array, away: list[States]) -> Float[Array, ""]:
         """Log density of a position and of paths, with the solves replaced by how well the rates agree."""

@@ -10,6 +10,7 @@ import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
 from jaxtyping import Array, Bool, Float
 
+from ..._jax.compiling import Program
 from ..._jax.trace import traced
 from ..._runs.journal import Arrays
 from ...layers import is_linear, linear_parts
@@ -93,8 +94,8 @@ class Linearisation:
         self._mean, self._sd = _prior_normal(problem)
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
         self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
-        self._slopes = jax.jit(self._around)
-        self._coefficients_of = jax.jit(jax.vmap(lambda x: self._coefficients(self._realised(x))))
+        self._slopes = Program(self._around)
+        self._coefficients_of = Program(jax.vmap(lambda x: self._coefficients(self._realised(x))))
         self._moving = self._hung_on(draws)
         self.direct = self._others[self._moving]
         self.hyper = self._others[~self._moving]

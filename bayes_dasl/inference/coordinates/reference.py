@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from ..._jax.compiling import Program
 from ..._jax.tree import prepared
 from ..._runs.journal import Arrays
 from ...data.layer_inputs import Inputs
@@ -94,7 +95,7 @@ class References:
 
     def __init__(self, linear: LinearModel):
         self.linear = linear
-        self._program = jax.jit(self._frame)
+        self._program = Program(self._frame)
         linear.trace(self.like)
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
@@ -126,8 +127,8 @@ class References:
 
     @functools.cached_property
     def like(self) -> Conditional:
-        """The shapes of a frame, from the trace that frames around one position are compiled from."""
-        return self._program.trace(jnp.zeros((1, self.linear.dimension))).out_info
+        """The shapes of a frame, from the trace that frames around several positions are compiled from."""
+        return self._program.shapes(chosen_for_reference(np.zeros((2, self.linear.dimension))))
 
     def _frame(self, chosen: Float[Array, "n dimension"]) -> Conditional:
         linear, model = self.linear, self.linear.model
