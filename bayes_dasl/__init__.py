@@ -56,6 +56,7 @@ from .inference import (
     resume as resume,
 )
 from .judgement import (
+    bayes_factors as bayes_factors,
     compare as compare,
     consistency as consistency,
     decompose as decompose,

@@ -14,7 +14,6 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.study.mixing import sparing
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -22,7 +21,6 @@ from . import series
 from .series import RIGHT, WRONG, Series
 
 ENGINE = bd.NUTS(draws=500, climbs=8)  # a science of few numbers has one mode, or two
-ORIGINS = 2
 MOST_STEPS = 30  # of the noise on states
 SERIES = {**RIGHT, **WRONG}
 OURS = "chosen"
@@ -36,7 +34,7 @@ def code(name: str, method: str) -> str:
     posed = SERIES[name](0)
     verbs: tuple[Any, ...] = (bd.forecast, bd.score)
     if method == OURS:
-        models, verbs = members(posed), (*verbs, bd.fit, bd.leave_future_out, bd.compare, bd.mixture, sparing, ENGINE)
+        models, verbs = members(posed), (*verbs, bd.fit, bd.bayes_factors, bd.mixture, ENGINE)
     else:
         models, verbs = {}, (*verbs, bd.fit)
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
@@ -63,23 +61,19 @@ def members(posed: Series) -> dict[str, bd.Model]:
 
 
 def chosen(posed: Series, seed: int) -> dict[str, Any]:
-    """The members and their mixture by how they forecast within the training data."""
-    models, horizon = members(posed), min(posed.test.sizes["time"], posed.known // 4)
-    forecasts, ahead, found = {}, {}, {}
+    """The members and their mixture by how much the data ask for what is added to the science."""
+    models, forecasts, posts, found = members(posed), {}, {}, {}
     for name, model in models.items():
         began = time.perf_counter()
-        post = bd.fit(model, posed.train, ENGINE, key=seed, progress=False)
-        forecasts[name] = bd.forecast(model, post, posed.data, key=seed)
-        fitted = time.perf_counter()
-        ahead[name] = bd.leave_future_out(
-            model, posed.train, origins=ORIGINS, horizon=horizon, engine=sparing(ENGINE), key=seed, progress=False
-        )
-        seconds = {"fit_s": round(fitted - began), "ahead_s": round(time.perf_counter() - fitted)}
-        found[name] = scores(forecasts[name], posed.test) | seconds | {"verdict": bd.diagnose(post).level}
-    compared = bd.compare(ahead)
-    mixed = bd.mixture(forecasts, compared.weights)
-    found["mixture"] = scores(mixed, posed.test)
-    return {"members": found, "weights": {name: round(w, 3) for name, w in compared.weights.items()}}
+        posts[name] = bd.fit(model, posed.train, ENGINE, key=seed, progress=False)
+        forecasts[name] = bd.forecast(model, posts[name], posed.data, key=seed)
+        seconds = {"fit_s": round(time.perf_counter() - began)}
+        found[name] = scores(forecasts[name], posed.test) | seconds | {"verdict": bd.diagnose(posts[name]).level}
+    factors = bd.bayes_factors(models, posts)
+    found["mixture"] = scores(bd.mixture(forecasts, factors.weights), posed.test)
+    logs = {name: round(float(value), 2) for name, value in factors.table["log_bayes_factor"].items()}
+    weights = {name: round(weight, 3) for name, weight in factors.weights.items()}
+    return {"members": found, "weights": weights, "log_bayes_factors": logs}
 
 
 def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
