@@ -127,6 +127,10 @@ class TestRefused:
     def test_a_size_that_is_known(self):
         self.said({"science": science(), "noisy": noisy(0.3)}, r"size of 'layer.process_noise' is known")
 
+    def test_a_size_that_hangs_on_others(self):
+        size = bd.dependent(dist.HalfNormal, dist.HalfNormal(1.0))
+        self.said({"science": science(), "noisy": noisy(size)}, "depends on other")
+
     def test_another_science(self):
         self.said({"science": science(dist.HalfNormal(1.0)), "noisy": noisy()}, "differ in scale")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -21,11 +22,12 @@ from ..layers import ProcessNoise
 from ..model import Model
 from ..networks import Network
 from ..prediction.posterior import check_belongs, names
-from ..random import RandomLeaf, paths
+from ..random import Dependent, RandomLeaf, paths
 
 _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
+_FEWEST = 10  # draws that count as near zero, below which their share is a bound
 _TELLING = 1.0  # nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare mention"
 
 
@@ -37,10 +39,12 @@ class BayesFactors:
         table: a row for each model, that one first. `log_bayes_factor` is the log of that ratio, in nats, and
             `error` its Monte-Carlo standard error; `weight` is the probability of the model given the data, of these
             models and under the `prior` probabilities.
+        base: the name of that model.
         findings: what can be said of them.
     """
 
     table: pd.DataFrame
+    base: str
     findings: tuple[Finding, ...]
 
     @property
@@ -50,6 +54,10 @@ class BayesFactors:
 
     def __str__(self) -> str:
         return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
+        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
 
 
 def bayes_factors(
@@ -63,8 +71,8 @@ def bayes_factors(
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    both by the same kernel, as wide as the posterior asks for. Where hardly any draw is near zero it is told to be at
-    least what it is if one were.
+    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero it is said to
+    be a bound from below.
 
     Forecasts mixed by these `weights` do hardly worse than the science where it is right, since what is not asked for
     loses to it, and as well as what corrects it where it is wrong. That holds of models which are all wrong too, but
@@ -81,7 +89,7 @@ def bayes_factors(
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
     Savage–Dickey density ratio.
     """
-    base = _nested(models)
+    base = check_nested(models)
     _refuse_other(models, posts)
     shares = _shares(models, base, prior)
     rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0, False) for name in models}
@@ -94,7 +102,7 @@ def bayes_factors(
         "prior": [shares[name] for name in rows],
     }
     table = pd.DataFrame(columns, index=pd.Index([*models], name="model"))
-    return BayesFactors(table, tuple(_findings(base, rows)))
+    return BayesFactors(table, base, tuple(_findings(base, rows)))
 
 
 @dataclass(frozen=True)
@@ -121,6 +129,10 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
         own = {path: leaf for path, leaf in paths(model).items() if _is_inside(leaf, f"{part}.scale")}
         if not own:
             raise MismatchError(f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior")
+        if hanging := [path for path, leaf in own.items() if isinstance(leaf.distribution, Dependent)]:
+            raise MismatchError(
+                f"the prior of '{hanging[0]}' depends on other numbers: it has no density at zero alone"
+            )
         found |= own
     return found
 
@@ -129,7 +141,7 @@ def _is_inside(leaf: RandomLeaf, part: str) -> bool:
     return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
 
 
-def _nested(models: Mapping[str, Model]) -> str:
+def check_nested(models: Mapping[str, Model]) -> str:
     """The name of the model that the others are where their sizes are zero.
 
     Raises: MismatchError if there is none.
@@ -198,7 +210,7 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio:
     of_chains = near.mean(axis=1)
     found, least = of_chains.mean(), 1 / near.size
     error = of_chains.std(ddof=1) / np.sqrt(len(of_chains)) / max(found, least) if len(of_chains) > 1 else np.nan
-    return _Ratio(float(np.log(expected) - np.log(max(found, least))), float(error), bool(found < least))
+    return _Ratio(float(np.log(expected) - np.log(max(found, least))), float(error), bool(found < _FEWEST * least))
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:

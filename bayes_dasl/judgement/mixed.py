@@ -12,12 +12,17 @@ from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
 from .adequacy import crps_apart, forecast_findings
 from .comparison import Comparison, lead_over
+from .evidence import BayesFactors
 from .matching import check_forecast
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
 _LEVEL = 0.005  # of a CRPS, below which two are level
 _CHANCE = 2.0  # standard errors
+
+
+type Weighed = Comparison | BayesFactors
+"""What the weights of a mixture come from."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +38,7 @@ class Mixed:
     """
 
     forecast: xr.DataTree
-    comparison: Comparison
+    comparison: Weighed
     diagnosis: Diagnosis
     words: tuple[str, ...]
 
@@ -43,7 +48,7 @@ class Mixed:
 
 def judge_mixture(
     mixture: xr.DataTree,
-    comparison: Comparison,
+    comparison: Weighed,
     forecasts: Mapping[str, xr.DataTree],
     verdicts: Mapping[str, Diagnosis],
     post: xr.DataTree,
@@ -56,7 +61,7 @@ def judge_mixture(
 
     Args:
         mixture: what `bd.mixture` returned.
-        comparison: what `bd.compare` returned, from which its weights are.
+        comparison: what `bd.compare` or `bd.bayes_factors` returned, from which its weights are.
         forecasts: those that are mixed, by name.
         verdicts: what `bd.diagnose` said of each model, by name.
         post: the posterior of one of the models, which knows the training data.
@@ -80,15 +85,21 @@ def _sampling(name: str, verdict: Diagnosis) -> Finding:
     return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
 
 
-def _weighed(comparison: Comparison) -> Iterator[str]:
+def _weighed(comparison: Weighed) -> Iterator[str]:
+    shares = [f"{name} ({weight:.2f})" for name, weight in comparison.weights.items()]
+    mixture = f"A mixture of {', '.join(shares[:-1])} and {shares[-1]}"
+    if isinstance(comparison, BayesFactors):
+        before = comparison.table.loc[comparison.base, "prior"]
+        yield (
+            f"{mixture}, weighed by how probable the training data are under each; before them the probability that "
+            f"{comparison.base} lacks nothing was {before:.2g}."
+        )
+        yield from (f"{finding.subject}: {finding.message}." for finding in comparison.findings)
+        return
     leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
     times = "time" if leads == 1 else f"{leads} times"
     origins = "one origin" if number == 1 else f"{number} origins"
-    shares = [f"{name} ({weight:.2f})" for name, weight in comparison.weights.items()]
-    yield (
-        f"A mixture of {', '.join(shares[:-1])} and {shares[-1]}, weighed by how well each forecast the next {times} "
-        f"from {origins} within the training data."
-    )
+    yield f"{mixture}, weighed by how well each forecast the next {times} from {origins} within the training data."
     if any(finding.subject == "windows" for finding in comparison.findings):
         count = f"{comparison.windows:.2g} that share nothing"
         yield f"These windows count as {count}: weights and standard errors are rough."

@@ -20,9 +20,10 @@ from ..judgement.baselines import BASELINES, score_baselines
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.ensemble_scores import lower_by
+from ..judgement.evidence import BayesFactors
 from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
-from ..judgement.mixed import MIXTURE, Mixed
+from ..judgement.mixed import MIXTURE, Mixed, Weighed
 from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import fitted_observables, with_what_is_censored
@@ -139,13 +140,22 @@ def _of_mixture(
         "diagnosis": mixture.diagnosis,
         "faults": _faults(findings),
         "passed": [f for f in findings if f.level == "good"],
-        "rows": _tables.model_rows(mixture.comparison),
-        "origins": count(mixture.comparison.by_lead.attrs["origins"], "origin"),
-        "horizon": count(mixture.comparison.by_lead.sizes["lead"], "observed time"),
-        "cards": _figures.comparison_cards(mixture.comparison),
+        **_of_weights(mixture.comparison),
         "said": mixture.comparison.findings,
         "members": _figures.member_cards(members, train, test, shown),
         "decomposition": _figures.decomposition_cards(parts, fitted_between(mixture.forecast), MIXTURE),
+    }
+
+
+def _of_weights(comparison: Weighed) -> dict[str, Any]:
+    """What the weights of a mixture come from."""
+    if isinstance(comparison, BayesFactors):
+        return {"base": comparison.base, "rows": _tables.evidence_rows(comparison), "cards": []}
+    return {
+        "rows": _tables.model_rows(comparison),
+        "origins": count(comparison.by_lead.attrs["origins"], "origin"),
+        "horizon": count(comparison.by_lead.sizes["lead"], "observed time"),
+        "cards": _figures.comparison_cards(comparison),
     }
 
 

@@ -13,6 +13,7 @@ from arviz_stats.summary import summary
 
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
 from ..judgement.comparison import Comparison
+from ..judgement.evidence import BayesFactors
 from ..judgement.log_score import EXACT
 from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency
@@ -83,6 +84,16 @@ class ModelRow:
     log_difference: str
     crps: str
     crps_difference: str
+
+
+@dataclass(frozen=True)
+class EvidenceRow:
+    """How probable the data are under one model, and its weight in the mixture."""
+
+    name: str
+    prior: str
+    weight: str
+    log_bayes_factor: str
 
 
 @dataclass(frozen=True)
@@ -282,6 +293,21 @@ def model_rows(comparison: Comparison) -> list[ModelRow]:
             crps_difference=_apart(row, "crps", i),
         )
         for i, (name, row) in enumerate(rows)
+    ]
+
+
+def evidence_rows(factors: BayesFactors) -> list[EvidenceRow]:
+    """Return one row for each model, in the order in which they were given."""
+    return [
+        EvidenceRow(
+            name=str(name),
+            prior=fixed(row["prior"], 2),
+            weight=fixed(row["weight"], 2),
+            log_bayes_factor=""
+            if name == factors.base
+            else f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}",
+        )
+        for name, row in factors.table.iterrows()
     ]
 
 

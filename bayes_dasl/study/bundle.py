@@ -20,9 +20,9 @@ from ..data.dates import as_attribute
 from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
-from ..judgement.comparison import Comparison
 from ..judgement.diagnosis import Diagnosis, diagnose
-from ..judgement.mixed import MIXTURE, Mixed, judge_mixture
+from ..judgement.evidence import check_nested
+from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
 from ..model import Model, check_data, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
@@ -30,7 +30,7 @@ from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, mixed, origins_of, science_of, weighed
+from .mixing import ORIGINS, Origins, are_nested, by_evidence, mixed, origins_of, science_of, weights_of
 from .scores import scored, told
 from .times import forecast_times
 
@@ -51,9 +51,12 @@ class Study:
         title: that of the report.
         source: where the command line finds the study again.
         derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
-        mix: whether the forecast is a mixture of those of all models, each weighed by how it forecasts the end of the
-            training data (`bd.leave_future_out`, `bd.compare`, `bd.mixture`). It heads the report, each model stands
-            beside it. There is none without rivals, where members are held out, or where rows are no series.
+        mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the report, each model
+            stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
+            does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others by
+            their "forecasts" of the end of the training data (`bd.leave_future_out`, `bd.compare`), which takes more
+            fits. Either word asks for that. There is none without rivals, where members are held out, or of forecasts
+            where rows are no series.
         origins: from how many times within the training data the models forecast at most, for their weights; or the
             last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
             of the engine's draws, 250 at least.
@@ -61,8 +64,8 @@ class Study:
             or half of those in the last half of the training data, if these are fewer.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder; DataError if the split leaves one side empty, or names no members of the data, or for origins
-    and a horizon that are none.
+    be that of a folder, and for another `mix`; MismatchError for models that cannot be weighed by evidence; DataError
+    if the split leaves one side empty, or names no members of the data, or for origins and a horizon that are none.
     """
 
     name: str
@@ -75,7 +78,7 @@ class Study:
     title: str = ""
     source: str = ""
     derived: Callable[[Model], Any] | None = None
-    mix: bool = True
+    mix: bool | str = True
     origins: int | Sequence[Any] = 4
     horizon: int | None = None
 
@@ -93,6 +96,10 @@ class Study:
                 raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
             taken[_folded(name)] = name
         _ = self._parts  # refuses a split that leaves one side empty
+        if self.mix not in (True, False, "evidence", "forecasts"):
+            raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
+        if self.mix == "evidence" and self.rivals:
+            check_nested(self.models)
         numbers = [n for n in (self.origins, self.horizon) if n is not None and not _are_several(n)]
         if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
             raise DataError(
@@ -130,8 +137,10 @@ class Study:
     @property
     def mixes(self) -> bool:
         """Whether forecasts of the models are mixed."""
-        by_index = self.mix and bool(self.rivals) and not isinstance(self.split, Mapping)
-        return by_index and all(is_series(model, self.data) for model in self.models.values())
+        if not self.mix or not self.rivals or isinstance(self.split, Mapping):
+            return False
+        evidence = self.mix != "forecasts" and are_nested(self.models)
+        return evidence or all(is_series(model, self.data) for model in self.models.values())
 
     @property
     def looks_from(self) -> Origins:
@@ -250,6 +259,8 @@ class Run:
         if not self.study.mixes:
             return ""
         try:
+            if by_evidence(self.study.mix, self.study.models, self.fitted()):
+                return ""
             origins = self.study.looks_from
             for name in self.study.models:
                 self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
@@ -286,7 +297,7 @@ class Run:
 
     def _forecast(
         self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool, why_not: str = ""
-    ) -> tuple[dict[str, xr.DataTree], Comparison | str]:
+    ) -> tuple[dict[str, xr.DataTree], Weighed | str]:
         """The forecasts, and what the weights of their mixture come from, or why there is none."""
         at = forecast_times(self.study) if at is None else at
         forecasts: dict[str, xr.DataTree] = {}
@@ -297,10 +308,10 @@ class Run:
                     forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
                 except MismatchError as error:
                     raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
-            comparison: Comparison | str = why_not
+            comparison: Weighed | str = why_not
             if self.study.mixes and not why_not:
                 try:
-                    comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+                    comparison = self._weighed(posts)
                     forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
                 except Exception as error:  # the forecasts are worth more than their mixture
                     comparison = str(error)
@@ -352,11 +363,15 @@ class Run:
         )
         page.save(self.folder / "report.html")
 
+    def _weighed(self, posts: Mapping[str, xr.DataTree]) -> Weighed:
+        at = {name: self.path(name, ORIGINS) for name in self.study.models}
+        return weights_of(self.study.mix, self.study.models, posts, at)
+
     def _mixed(
         self,
         posts: Mapping[str, xr.DataTree],
         forecasts: Mapping[str, xr.DataTree],
-        comparison: Comparison | str,
+        comparison: Weighed | str,
         verdicts: Mapping[str, Diagnosis],
     ) -> Mixed | None:
         """What is to be said of the mixture, if there is one."""
@@ -376,7 +391,7 @@ class Run:
         if not (self.study.mixes and (path := self.path(MIXTURE, "forecast.nc")).is_file()):
             return verdicts
         forecasts[MIXTURE] = load(path)
-        comparison = weighed(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+        comparison = self._weighed(posts)
         found = self._mixed(posts, forecasts, comparison, verdicts)
         return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
 

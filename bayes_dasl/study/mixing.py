@@ -11,6 +11,8 @@ import xarray as xr
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
 from ..judgement.comparison import Comparison, compare
+from ..judgement.evidence import bayes_factors, check_nested
+from ..judgement.mixed import Weighed
 from ..model import Model
 from ..prediction.posterior import load, names
 from ..random import paths
@@ -59,6 +61,31 @@ def sparing(engine: AbstractEngine) -> AbstractEngine:
     return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
 
 
+def are_nested(models: Mapping[str, Model]) -> bool:
+    """Whether evidence weighs some models."""
+    try:
+        check_nested(models)
+    except MismatchError:
+        return False
+    return True
+
+
+def by_evidence(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> bool:
+    """Whether models are weighed by their evidence: as a study says, or where they and their posteriors allow it."""
+    chains = all(post.attrs.get("markov", 1) for post in posts.values())
+    return mix == "evidence" or (mix is True and chains and are_nested(models))
+
+
+def weights_of(
+    mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
+) -> Weighed:
+    """What weighs the models of a run: their evidence, or how they forecast within the training data; see `weighed`.
+
+    Raises: as `bayes_factors` and `weighed`.
+    """
+    return bayes_factors(models, posts) if by_evidence(mix, models, posts) else weighed(posts, at)
+
+
 def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Comparison:
     """How the models of a run compare by what they forecast within the training data.
 
@@ -83,7 +110,7 @@ def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Compari
     return compare(found)
 
 
-def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Comparison) -> xr.DataTree:
+def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataTree:
     """The mixture of forecasts by the weights of a comparison.
 
     Raises: MismatchError for forecasts that cannot be mixed, as of other units, or of a model that was not fitted.

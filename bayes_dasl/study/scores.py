@@ -10,6 +10,7 @@ import xarray as xr
 
 from .._findings import Diagnosis
 from ..judgement.baselines import score_baselines
+from ..judgement.comparison import Comparison
 from ..judgement.mixed import Mixed
 from ..judgement.scores import score
 
@@ -37,12 +38,17 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
 
 def told(found: Mixed) -> dict[str, Any]:
     """The weights of a mixture, what they come from, and what is said of it."""
-    comparison = found.comparison
+    comparison, windows = found.comparison, {}
+    if isinstance(comparison, Comparison):
+        windows = {
+            "windows": comparison.windows,
+            "origins": comparison.by_lead.attrs["origins"],
+            "horizon": comparison.by_lead.sizes["lead"],
+        }
     return {
         "weights": comparison.weights,
-        "windows": comparison.windows,
-        "origins": comparison.by_lead.attrs["origins"],
-        "horizon": comparison.by_lead.sizes["lead"],
+        "weighed_by": "forecasts" if windows else "evidence",
+        **windows,
         "comparison": _plain(comparison.table),
         "findings": [dataclasses.asdict(finding) for finding in comparison.findings],
         "words": list(found.words),
