@@ -127,9 +127,14 @@ class TestRefused:
     def test_a_size_that_is_known(self):
         self.said({"science": science(), "noisy": noisy(0.3)}, r"size of 'layer.process_noise' is known")
 
+    def test_a_size_that_is_never_zero(self):
+        never = dist.LogNormal(0.0, 0.5)
+        self.said({"science": science(), "hybrid": hybrid(never)}, "no finite density at zero by itself, as HalfNormal")
+        self.said({"science": science(), "noisy": noisy(dist.Gamma(0.5, 1.0))}, "no finite density at zero")
+
     def test_a_size_that_hangs_on_others(self):
         size = bd.dependent(dist.HalfNormal, dist.HalfNormal(1.0))
-        self.said({"science": science(), "noisy": noisy(size)}, "depends on other")
+        self.said({"science": science(), "noisy": noisy(size)}, "differ in scale")
 
     def test_another_science(self):
         self.said({"science": science(dist.HalfNormal(1.0)), "noisy": noisy()}, "differ in scale")

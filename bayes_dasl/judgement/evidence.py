@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
 from jaxtyping import Float
@@ -22,11 +23,12 @@ from ..layers import ProcessNoise
 from ..model import Model
 from ..networks import Network
 from ..prediction.posterior import check_belongs, names
-from ..random import Dependent, RandomLeaf, paths
+from ..random import Dependent, RandomLeaf, paths, shape_of
 
 _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
+_TINY = (1e-200, 1e-300)
 _FEWEST = 10  # draws that count as near zero, below which their share is a bound
 _TELLING = 1.0  # nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare mention"
 
@@ -84,8 +86,8 @@ def bayes_factors(
         prior: probabilities of the models before the data, which are divided by their sum. Unless given, one half that
             nothing is lacking, and one half shared by the others evenly.
 
-    Raises: MismatchError for models that are not the same one where sizes are zero, posteriors of other models, other
-    data or without chains, or a prior that is none.
+    Raises: MismatchError for models that are not the same one where sizes are zero, sizes whose prior has no finite
+    density there, posteriors of other models, other data or without chains, or a prior that is none.
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
     Savage–Dickey density ratio.
     """
@@ -129,12 +131,20 @@ def _sizes(model: Model) -> dict[str, RandomLeaf]:
         own = {path: leaf for path, leaf in paths(model).items() if _is_inside(leaf, f"{part}.scale")}
         if not own:
             raise MismatchError(f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior")
-        if hanging := [path for path, leaf in own.items() if isinstance(leaf.distribution, Dependent)]:
-            raise MismatchError(
-                f"the prior of '{hanging[0]}' depends on other numbers: it has no density at zero alone"
-            )
+        for path, leaf in own.items():
+            if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
+                raise MismatchError(
+                    f"the prior of '{path}' has no finite density at zero by itself, as HalfNormal has: where it rules "
+                    "out that nothing is added, there is nothing to compare"
+                )
         found |= own
     return found
+
+
+def _dense_at_zero(prior: dist.Distribution) -> bool:
+    """Whether a density towards zero is level, and so neither nothing nor without bound."""
+    near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
+    return bool(np.isfinite(nearer).all() and np.allclose(near, nearer))
 
 
 def _is_inside(leaf: RandomLeaf, part: str) -> bool:
