@@ -49,7 +49,7 @@ def evidence(y, step):
     return np.exp(-0.5 * (y @ np.linalg.solve(cov, y) + np.linalg.slogdet(2 * np.pi * cov)[1]))
 
 
-def fitted(model, data, of=None):
+def with_sizes(model, data, of=None):
     """As from a fit whose draws are of these sizes, and zero for all else."""
     draws = {path: np.zeros((4, 2000, *leaf.shape)) for path, leaf in paths(model).items()}
     for path in draws:
@@ -70,7 +70,7 @@ def test_it_is_the_ratio_of_the_evidences(step, seed):
     weights = np.array([evidence(y, s) for s in grid]) * prior.pdf(grid)
     drawn = np.random.default_rng(0).choice(grid, (4, 2000), p=weights / weights.sum())
     models = {"science": science(), "noisy": noisy()}
-    posts = {"science": fitted(models["science"], data), "noisy": fitted(models["noisy"], data, of=drawn)}
+    posts = {"science": with_sizes(models["science"], data), "noisy": with_sizes(models["noisy"], data, of=drawn)}
     found = bd.bayes_factors(models, posts)
     exact = np.log(whole / evidence(y, 0.0))
     row = found.table.loc["noisy"]
@@ -88,7 +88,7 @@ def test_half_of_the_probability_is_that_of_the_science():
     models = {"noisy": noisy(), "science": science(), "hybrid": hybrid()}
     rng = np.random.default_rng(1)
     drawn = {name: np.abs(size * rng.normal(size=(4, 2000))) for name, size in (("noisy", 0.5), ("hybrid", 0.1))}
-    posts = {name: fitted(model, walked(0.0), of=drawn.get(name)) for name, model in models.items()}
+    posts = {name: with_sizes(model, walked(0.0), of=drawn.get(name)) for name, model in models.items()}
     found = bd.bayes_factors(models, posts)
     assert [*found.weights] == [*models]
     np.testing.assert_allclose([*found.weights.values()], [0.25, 0.5, 0.25], atol=0.02)
@@ -98,8 +98,8 @@ def test_half_of_the_probability_is_that_of_the_science():
 def test_where_no_draw_is_near_zero_there_is_a_bound():
     models = {"science": science(), "noisy": noisy()}
     posts = {
-        "science": fitted(models["science"], walked(1.0)),
-        "noisy": fitted(models["noisy"], walked(1.0), of=norm(2.0, 0.1).rvs((4, 2000), random_state=0)),
+        "science": with_sizes(models["science"], walked(1.0)),
+        "noisy": with_sizes(models["noisy"], walked(1.0), of=norm(2.0, 0.1).rvs((4, 2000), random_state=0)),
     }
     found = bd.bayes_factors(models, posts)
     assert 5 < found.table.loc["noisy", "log_bayes_factor"] < 10 and found.weights["noisy"] > 0.99
@@ -113,7 +113,7 @@ class TestRefused:
         data = walked(0.0)
         drawn = np.abs(np.random.default_rng(0).normal(size=(4, 2000)))
         if posts is None:
-            posts = {name: fitted(model, data, of=drawn) for name, model in models.items()}
+            posts = {name: with_sizes(model, data, of=drawn) for name, model in models.items()}
         with pytest.raises(MismatchError, match=match):
             bd.bayes_factors(models, posts, **options)
 
@@ -142,12 +142,12 @@ class TestRefused:
     def test_posteriors_of_others(self):
         models = {"science": science(), "noisy": noisy()}
         self.said(models, "a posterior of each", posts={})
-        self.said(models, "only the model has", posts=dict.fromkeys(models, fitted(science(), walked(0.0))))
+        self.said(models, "only the model has", posts=dict.fromkeys(models, with_sizes(science(), walked(0.0))))
 
     def test_other_data_and_no_chains(self):
         models = {"science": science(), "noisy": noisy()}
         drawn = np.abs(np.random.default_rng(0).normal(size=(4, 2000)))
-        posts = {name: fitted(model, walked(0.0), of=drawn) for name, model in models.items()}
+        posts = {name: with_sizes(model, walked(0.0), of=drawn) for name, model in models.items()}
         posts["noisy"].attrs["data_sha256"] = "others"
         self.said(models, "other data", posts=posts)
         posts["noisy"].attrs |= {"data_sha256": "these", "markov": 0}

@@ -11,15 +11,16 @@ import xarray as xr
 from by_hand import at_times, levels_model, posterior
 from small_study import Decay
 from test_compare import result
+from test_evidence import noisy, science, walked, with_sizes
 
 import bayes_dasl as bd
-from bayes_dasl.errors import DataError, Interrupted, ModelError
+from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
-from bayes_dasl.study.mixing import science_of, sparing
+from bayes_dasl.study.mixing import by_evidence, science_of, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
 TRUTH = np.arange(TRAIN + TEST) % 3.0
@@ -360,3 +361,42 @@ def test_the_verdict_on_a_mixture_is_on_its_forecast_and_on_the_sampling_of_each
     assert "The mixture" in found.diagnosis.verdict and "The model" not in found.diagnosis.verdict
     far = judged(forecasts, {"near": LOST, "far": np.zeros(6)}, "near", None)
     assert "near forecasts the held-out data better" in str(far.diagnosis)
+
+
+# ---- science, and what is added to it
+
+
+NESTED = bd.Study("walk", noisy(), walked(1.0), 6.0, rivals={"science": science()}, label="noisy")
+
+
+def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, monkeypatch):
+    """From the fits that are there, unless forecasts are asked for."""
+    called = []
+    monkeypatch.setattr(bundle, "leave_future_out", lambda *_, **__: called.append(1))
+    monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
+    folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 2000)))
+    posts = {name: with_sizes(model, NESTED.train, of=sizes) for name, model in NESTED.models.items()}
+    for name, post in posts.items():
+        sha = pose(NESTED.models[name], NESTED.train).fingerprint()
+        post.attrs |= {"posterior_sha256": sha, "interrupted": 0, "engine": repr(NESTED.engine), "key": KEY}
+        save(post, Run(NESTED, folder).path(name, "posterior.nc"))
+    NESTED.run(folder, key=KEY)
+    told, factors = scores(folder)["mixture"], bd.bayes_factors(NESTED.models, posts)
+    assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
+    assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5" in told["words"][0]
+    assert list(scores(folder)["scores"]) == ["mixture", "noisy", "science"]
+    dataclasses.replace(NESTED, mix="forecasts", origins=[3.0, 4.0], horizon=1).run(folder, key=KEY)
+    assert called and scores(folder)["mixture"].keys() == {"why_not"}
+
+
+def test_how_models_are_weighed_can_be_asked_for():
+    rows = dataclasses.replace(NESTED, mix="evidence")
+    assert rows.mixes and by_evidence(rows.mix, rows.models, {})
+    assert not by_evidence("forecasts", NESTED.models, {}) and not by_evidence(True, STUDY.models, {})
+    members = xr.DataTree()
+    members.attrs["markov"] = 0
+    assert not by_evidence(True, NESTED.models, {"noisy": members})
+    with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
+        dataclasses.replace(NESTED, mix="both")
+    with pytest.raises(MismatchError, match="one model is to be the science"):
+        dataclasses.replace(STUDY, mix="evidence")
