@@ -177,6 +177,7 @@ class TestStart:
         np.testing.assert_allclose(found, [precision[np.ix_(of, of)] for of in places])
         assert asked == [number + 1]
 
+    @pytest.mark.thorough
     def test_noise_does_not_vanish_where_members_have_as_many_numbers_as_data(self):
         """The noise is 0.5; at the highest density it is below a twentieth of that."""
         problem = pose(*sparse())

@@ -163,6 +163,7 @@ class TestEvents:
     def test_steady_states(self):
         check(STEADY, steady)
 
+    @pytest.mark.thorough
     def test_a_steady_state(self):
         """Of one subject, without a gradient; the lag makes an infusion go on over the record."""
         lag, amount = bd.shared(dist.Uniform(0.0, 2.0), "lag"), 100.0

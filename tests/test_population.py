@@ -212,6 +212,7 @@ class TestEach:
         sizes = [v.aval.size for e in equations(traced.jaxpr) for v in e.outvars]
         assert max(sizes) <= 2 * 40
 
+    @pytest.mark.thorough
     def test_a_member_with_many_times_makes_no_others_dear(self):
         """One of sixty members is seen at all forty times, the others at one to three: same density, few numbers."""
         rng, members, times = np.random.default_rng(0), np.arange(60.0), np.arange(1.0, 41.0)

@@ -74,6 +74,7 @@ def test_a_solve_beyond_the_grid_fails_where_nobody_can_refuse_it():
     assert bool(inside.ok) and not bool(beyond.ok)
 
 
+@pytest.mark.thorough
 def test_steady_states_of_doses_know_no_noise():
     table = pd.DataFrame({"time": [0.0], "amt": [10.0], "ss": [1], "ii": [2.0], "evid": [1]})
     noise = bd.ProcessNoise({"y": 1.0}, GRID, path={"y": jnp.full(8, 3.0)})
