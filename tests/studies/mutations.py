@@ -709,4 +709,26 @@ MUTANTS = (
         "root = math.sqrt(self.step)", "root = 1.0",
         ("tests/test_process_noise.py",),
     ),
+    Mutant(
+        "a Bayes factor for the prior's width alone", "bayes_dasl/judgement/evidence.py",
+        "expected = _kernel(prior / widths).mean(axis=0).prod()", "expected = 1.0",
+        ("tests/test_evidence.py",),
+    ),
+    Mutant(
+        "all models as probable before the data", "bayes_dasl/judgement/evidence.py",
+        "0.5 if name == base else 0.5 / (len(models) - 1)", "1 / len(models)",
+        ("tests/test_evidence.py",),
+    ),
+    Mutant(
+        "data that stay in the program", "bayes_dasl/_jax/trace.py",
+        "inside = [c if jnp.ndim(c) == 0 else None for c in closed.consts]\n"
+        "    return run, [c for c in closed.consts if jnp.ndim(c)], shape",
+        "inside = list(closed.consts)\n    return run, [], shape",
+        ("tests/test_compiling.py", "tests/test_gradient.py"),
+    ),
+    Mutant(
+        "a forecast of what a window does not hold", "bayes_dasl/revision/rolling_origins.py",
+        "values[: window.known], values[window.end :] = np.nan, np.nan", "values[: window.known] = np.nan",
+        ("tests/test_leave_future_out.py",),
+    ),
 )  # fmt: skip
