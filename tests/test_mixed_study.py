@@ -16,8 +16,9 @@ from test_evidence import noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.judgement import judge_mixture
 from bayes_dasl.prediction.posterior import load, save
-from bayes_dasl.reports import Report
+from bayes_dasl.reports import Report, report
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.mixing import by_evidence, science_of, sparing
@@ -373,7 +374,6 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
     """From the fits that are there, unless forecasts are asked for."""
     called = []
     monkeypatch.setattr(bundle, "leave_future_out", lambda *_, **__: called.append(1))
-    monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
     folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 2000)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes) for name, model in NESTED.models.items()}
     for name, post in posts.items():
@@ -383,8 +383,18 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
     NESTED.run(folder, key=KEY)
     told, factors = scores(folder)["mixture"], bd.bayes_factors(NESTED.models, posts)
     assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
-    assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5" in told["words"][0]
+    assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5." in told["words"][0]
     assert list(scores(folder)["scores"]) == ["mixture", "noisy", "science"]
+    page = (folder / "report.html").read_text(encoding="utf-8")
+    assert "Which model the data speak for" in page and "Which model forecasts better" not in page
+    made = {name: load(Run(NESTED, folder).path(name, "forecast.nc")) for name in posts}
+    weighed = bd.compare({name: result(density) for name, density in zip(posts, DENSITIES.values(), strict=True)})
+    verdicts = {name: bd.diagnose(post) for name, post in posts.items()}
+    given = bd.mixture(made, weighed.weights), weighed, made, verdicts, posts["noisy"], NESTED.test
+    found = judge_mixture(*given, own="noisy", science="science")
+    rivals = {"science": made["science"]}
+    other = report(posts["noisy"], made["noisy"], NESTED.test, name="noisy", rivals=rivals, mixture=found)
+    assert "Which model forecasts better" in other.html and "the data speak for" not in other.html
     dataclasses.replace(NESTED, mix="forecasts", origins=[3.0, 4.0], horizon=1).run(folder, key=KEY)
     assert called and scores(folder)["mixture"].keys() == {"why_not"}
 

@@ -131,7 +131,8 @@ def _traced(problem: Problem, strategy: str) -> tuple[ValueAndGradient, LogDensi
     evaluate = jax.jit(one)
 
     def value_and_gradient(position):
-        value, gradient = evaluate(held, position)  # the data, too, as an argument: see `parted`
+        # The data, too, as an argument: see `parted`, inside of which alone it may be traced where threads do so.
+        value, gradient = evaluate(held, position)
         # A vector field that turns NaN (the root of a negative state) has a NaN gradient: the draw is lost anyway.
         return value, jnp.where(jnp.isfinite(value), gradient, 0.0)
 

@@ -1,10 +1,10 @@
 """Judgement: the verdict on a fit, proper scores, what must be beaten, and the uncertainty in parts."""
 
-from .comparison import Comparison as Comparison, compare as compare
+from .comparison import BayesFactors as BayesFactors, Comparison as Comparison, compare as compare
 from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy
-from .evidence import BayesFactors as BayesFactors, bayes_factors as bayes_factors
+from .evidence import bayes_factors as bayes_factors
 from .mixed import Mixed as Mixed, judge_mixture as judge_mixture
 from .pooling import shrinkage as shrinkage
 from .scores import consistency as consistency, pit as pit, score as score

@@ -57,6 +57,36 @@ class Comparison:
         return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
 
 
+@dataclass(frozen=True)
+class BayesFactors:
+    """How much more probable the data are under each of some models than under the one that is part of all others.
+
+    Args:
+        table: a row for each model, in the order in which they were given. `log_bayes_factor` is the log of that ratio,
+            in nats, and `error` its Monte-Carlo standard error; `by_tail` says whether it is by the tail of a normal,
+            whose error nobody knows; `weight` is the probability of the model given the data, of these models and under
+            the `prior` probabilities.
+        base: the name of that model.
+        findings: what can be said of them.
+    """
+
+    table: pd.DataFrame
+    base: str
+    findings: tuple[Finding, ...]
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By model, in the order in which they were given: for `bd.mixture`."""
+        return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
+
+    def __str__(self) -> str:
+        return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
+
+    def _repr_html_(self) -> str:
+        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
+        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
+
+
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     r"""Compare models by how they forecast from the same origins of the same series.
 

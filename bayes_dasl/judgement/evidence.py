@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import html
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -17,49 +17,29 @@ from jaxtyping import Float
 
 from .._findings import Finding
 from .._jax.tree import parts_inside
+from .._statistics.convergence import thinned
 from .._statistics.describe_distributions import describe_distribution
 from ..errors import MismatchError
+from ..inference import pose
 from ..layers import ProcessNoise
 from ..model import Model
 from ..networks import Network
-from ..prediction.posterior import check_belongs, names
-from ..random import Dependent, RandomLeaf, paths, shape_of
+from ..prediction.identity import check_same_posterior
+from ..prediction.posterior import draws_of, fitted_data, fitted_observables, names
+from ..prediction.predictive import push
+from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
+from .comparison import BayesFactors
 
 _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
 _TINY = (1e-200, 1e-300)
-_FEWEST = 10  # draws that count as near zero, below which their share is a bound
+_FEWEST = 10  # draws that count as near zero, below which a normal tail stands for them
+_LEAST, _ROUNDING = 1e-150, 1e-6
+_BATCHES = 5  # of each chain, for the error
+_PROBES, _APART = 3, 0.01  # draws at which models are to be alike, and by which share log likelihoods may differ
+_LARGE = 10.0  # nats, from which on it is told as a power
 _TELLING = 1.0  # nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare mention"
-
-
-@dataclass(frozen=True)
-class BayesFactors:
-    """How much more probable the data are under each of some models than under the one that is part of all others.
-
-    Args:
-        table: a row for each model, that one first. `log_bayes_factor` is the log of that ratio, in nats, and
-            `error` its Monte-Carlo standard error; `weight` is the probability of the model given the data, of these
-            models and under the `prior` probabilities.
-        base: the name of that model.
-        findings: what can be said of them.
-    """
-
-    table: pd.DataFrame
-    base: str
-    findings: tuple[Finding, ...]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
-
-    def __str__(self) -> str:
-        return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
-
-    def _repr_html_(self) -> str:
-        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
-        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
 
 
 def bayes_factors(
@@ -73,8 +53,11 @@ def bayes_factors(
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero it is said to
-    be a bound from below.
+    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero the posterior
+    there is that of the normal with the mean and the covariance of the draws. Posteriors of sizes lean to zero less
+    than it does, so that the data rather ask for more.
+
+    That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the science.
 
     Forecasts mixed by these `weights` do hardly worse than the science where it is right, since what is not asked for
     loses to it, and as well as what corrects it where it is wrong. That holds of models which are all wrong too, but
@@ -86,20 +69,23 @@ def bayes_factors(
         prior: probabilities of the models before the data, which are divided by their sum. Unless given, one half that
             nothing is lacking, and one half shared by the others evenly.
 
-    Raises: MismatchError for models that are not the same one where sizes are zero, sizes whose prior has no finite
-    density there, posteriors of other models, other data or without chains, or a prior that is none.
+    Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are known or whose prior
+    has no finite density there, posteriors of other models, of other data or without draws of chains, or a prior that
+    is none.
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
     Savage–Dickey density ratio.
     """
     base = check_nested(models)
     _refuse_other(models, posts)
     shares = _shares(models, base, prior)
+    _refuse_unlike(models, posts, base)
     rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0, False) for name in models}
     logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
     weights = np.exp(logs - logs.max())
     columns = {
         "log_bayes_factor": [row.value for row in rows.values()],
         "error": [row.error for row in rows.values()],
+        "by_tail": [row.by_tail for row in rows.values()],
         "weight": weights / weights.sum(),
         "prior": [shares[name] for name in rows],
     }
@@ -109,11 +95,11 @@ def bayes_factors(
 
 @dataclass(frozen=True)
 class _Ratio:
-    """A log Bayes factor, its error, and whether it is a bound from below."""
+    """A log Bayes factor, its error, and whether it is by a normal tail."""
 
     value: float
     error: float
-    bound: bool
+    by_tail: bool
 
 
 def _added(model: Model) -> dict[str, Any]:
@@ -124,26 +110,30 @@ def _added(model: Model) -> dict[str, Any]:
 def _sizes(model: Model) -> dict[str, RandomLeaf]:
     """The sizes of all that is added, by path.
 
-    Raises: MismatchError for one that is known.
+    Raises: MismatchError for one that is known, or that cannot be zero.
     """
     found: dict[str, RandomLeaf] = {}
-    for part in _added(model):
-        own = {path: leaf for path, leaf in paths(model).items() if _is_inside(leaf, f"{part}.scale")}
-        if not own:
+    for part, node in _added(model).items():
+        if not all(is_random(scale) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
             raise MismatchError(f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior")
-        for path, leaf in own.items():
+        for path, leaf in paths(model).items():
+            if not _is_inside(leaf, f"{part}.scale"):
+                continue
             if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
                 raise MismatchError(
                     f"the prior of '{path}' has no finite density at zero by itself, as HalfNormal has: where it rules "
                     "out that nothing is added, there is nothing to compare"
                 )
-        found |= own
+            found[path] = leaf
+        if any(isinstance(scale, Dependent) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
+            raise MismatchError(f"a size of '{part}' is worked out of other numbers: give it a prior of its own")
     return found
 
 
 def _dense_at_zero(prior: dist.Distribution) -> bool:
     """Whether a density towards zero is level, and so neither nothing nor without bound."""
-    near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
+    with warnings.catch_warnings(action="ignore"):  # of what lies outside its support
+        near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
     return bool(np.isfinite(nearer).all() and np.allclose(near, nearer))
 
 
@@ -166,6 +156,7 @@ def check_nested(models: Mapping[str, Model]) -> str:
         )
     base = models[bare[0]]
     for name, model in models.items():
+        _sizes(model)
         left, own = _others(model), _others(base)
         if left != own or {*model.observables} != {*base.observables}:
             differing = [place for place, _ in (left - own) + (own - left)]
@@ -173,14 +164,21 @@ def check_nested(models: Mapping[str, Model]) -> str:
                 f"'{name}' is not '{bare[0]}' where what is added to it is zero: they differ in "
                 f"{', '.join(sorted({*differing})) or 'what is observed'}; bd.compare takes any models"
             )
-        _sizes(model)
     return bare[0]
 
 
 def _others(model: Model) -> Counter[tuple[str, str]]:
     """Last names and priors of all random leaves that are not part of what is added."""
-    outside = [leaf for leaf in paths(model).values() if not any(_is_inside(leaf, part) for part in _added(model))]
-    return Counter((leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)) for leaf in outside)
+    return Counter(_kind(leaf) for leaf in _outside(model).values())
+
+
+def _outside(model: Model) -> dict[str, RandomLeaf]:
+    parts = [*_added(model)]
+    return {path: leaf for path, leaf in paths(model).items() if not any(_is_inside(leaf, part) for part in parts)}
+
+
+def _kind(leaf: RandomLeaf) -> tuple[str, str]:
+    return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
 
 
 def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
@@ -188,17 +186,47 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
     if {*models} != {*posts}:
         raise MismatchError(f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}")
     for name, model in models.items():
-        check_belongs(model, posts[name])
+        check_same_posterior(model, posts[name])
         if not posts[name].attrs.get("markov", 1):
-            raise MismatchError(f"the draws of '{name}' are no draws of its posterior: fit it with bd.NUTS")
-    hashes = {post.attrs.get("data_sha256") for post in posts.values()}
-    if len(hashes) > 1:
+            raise MismatchError(f"the draws of '{name}' are not those of chains: fit it with bd.NUTS")
+    observed = [fitted_observables(post) for post in posts.values()]
+    if not all(one.equals(observed[0][[*one]]) for one in observed):
         raise MismatchError("the models were fitted to other data than each other")
+
+
+def _refuse_unlike(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> None:
+    """Raises: MismatchError for a model that says something else than the science where its sizes are zero."""
+    found = draws_of(models[base], posts[base])
+    some = thinned(len(next(iter(found.values()))), _PROBES) if found else np.zeros(1, int)
+    known = {path: values[some] for path, values in found.items()}
+    wanted = _log_likelihoods(models[base], posts[base], known)
+    for name in (name for name in models if name != base):
+        own = {path: values[some] for path, values in draws_of(models[name], posts[name]).items()}
+        own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
+        ours: dict[tuple[str, str], list[str]] = {}
+        for path, leaf in _outside(models[base]).items():
+            ours.setdefault(_kind(leaf), []).append(path)
+        own |= {path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()}
+        apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
+        if (apart > _APART * (1 + np.abs(wanted))).any():
+            raise MismatchError(
+                f"'{name}' is not '{base}' where what is added to it is zero: there the log likelihood differs by "
+                f"{apart.max():.3g}; bd.compare takes any models"
+            )
+
+
+def _log_likelihoods(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of a few draws, by path; zero where the solver fails."""
+    problem = pose(model, fitted_data(post))
+    pushed = push(model, problem.inputs, draws, observed=problem.observed)
+    return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
 
 
 def _shares(models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None) -> dict[str, float]:
     if prior is None:
         return {name: 0.5 if name == base else 0.5 / (len(models) - 1) for name in models}
+    if not isinstance(prior, Mapping):
+        raise MismatchError(f"the prior is a dict of a probability for each of {', '.join(models)}, not {prior!r}")
     found = np.array([float(prior.get(name, np.nan)) for name in models])
     if {*prior} != {*models} or not (np.isfinite(found).all() and (found > 0).all()):
         raise MismatchError(f"the prior has a positive number for each of {', '.join(models)}, not {dict(prior)}")
@@ -207,27 +235,44 @@ def _shares(models: Mapping[str, Model], base: str, prior: Mapping[str, float] |
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio:
     """The Savage–Dickey ratio of all sizes at zero."""
-    short, columns, before = names(model), [], []
-    keys = jax.random.split(jax.random.key(0), max(len(sizes := _sizes(model)), 1))
-    for key, (path, leaf) in zip(keys, sizes.items(), strict=True):
+    short, sizes, columns, before = names(model), _sizes(model), [], []
+    for key, (path, leaf) in zip(jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True):
         drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
         columns.append(drawn.reshape(*drawn.shape[:2], -1))
         before.append(np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,))).reshape(_PRIOR_DRAWS, -1))
     values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
+    if not np.isfinite(values).all():
+        raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
     widths = _widths(values)
     near = _kernel(values / widths).prod(axis=-1)
+    if near.sum() < min(_FEWEST, near.size / 2):
+        at_zero = sum(float(np.sum(leaf.distribution.log_prob(_tiny(leaf)))) for leaf in sizes.values())
+        return _Ratio(at_zero - _log_normal(values.reshape(-1, values.shape[-1])), np.nan, True)
     expected = _kernel(prior / widths).mean(axis=0).prod()
-    of_chains = near.mean(axis=1)
-    found, least = of_chains.mean(), 1 / near.size
-    error = of_chains.std(ddof=1) / np.sqrt(len(of_chains)) / max(found, least) if len(of_chains) > 1 else np.nan
-    return _Ratio(float(np.log(expected) - np.log(max(found, least))), float(error), bool(found < _FEWEST * least))
+    each = near.shape[1] // _BATCHES
+    parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
+    error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
+    return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error), False)
+
+
+def _log_normal(draws: Float[np.ndarray, "draw size"]) -> float:
+    """The log density at zero of the normal with the mean and the covariance of draws."""
+    mean = draws.mean(axis=0)
+    covariance = np.atleast_2d(np.cov(draws, rowvar=False))
+    covariance += np.diag(np.maximum(_ROUNDING * mean, _LEAST) ** 2)
+    _, log_volume = np.linalg.slogdet(2 * np.pi * covariance)
+    return float(-0.5 * (mean @ np.linalg.solve(covariance, mean) + log_volume))
+
+
+def _tiny(leaf: RandomLeaf) -> np.ndarray:
+    return np.full(leaf.shape, _TINY[0])
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
-    """Of a kernel for draws of several sizes, as Silverman has it."""
+    """Of a kernel for draws of several sizes, by Silverman's rule."""
     number, size = values.shape[0] * values.shape[1], values.shape[-1]
-    spread = np.maximum(values.reshape(number, size).std(axis=0), np.finfo(float).tiny)
-    return _NARROW * spread * number ** (-1 / (size + 4))
+    spread = np.maximum(values.reshape(number, size).std(axis=0), np.abs(values).max(axis=(0, 1)) / number)
+    return _NARROW * np.maximum(spread, _LEAST) * number ** (-1 / (size + 4))
 
 
 def _kernel(x: np.ndarray) -> np.ndarray:
@@ -239,16 +284,18 @@ def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
     for name, row in rows.items():
         if name == base:
             continue
-        subject, times = f"{name} over {base}", f"{np.exp(abs(row.value)):.3g} times"
-        if row.value > _TELLING:
-            least = "at least " if row.bound else ""
-            yield Finding("good", subject, f"the data are {least}{times} as probable with what it adds", aspect="model")
-        elif row.value < -_TELLING:
-            yield Finding("good", subject, f"the data are {times} as probable without what it adds", aspect="model")
-        else:
+        subject, size = f"{name} over {base}", abs(row.value)
+        times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
+        if row.by_tail and row.value > _TELLING:
+            said = f"the data are about {times} as probable with what it adds (by a normal tail: no draw is near zero)"
+            yield Finding("good", subject, said, aspect="model")
+        elif abs(row.value) <= _TELLING:
             said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
             yield Finding("good", subject, said, aspect="model")
-        if not row.bound and not row.error <= _UNCERTAIN:
+        else:
+            which = "with" if row.value > 0 else "without"
+            yield Finding("good", subject, f"the data are {times} as probable {which} what it adds", aspect="model")
+        if not row.by_tail and not row.error <= _UNCERTAIN:
             yield Finding(
                 "warning", subject, f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
                 "take more draws, and see the verdict on its sampling",

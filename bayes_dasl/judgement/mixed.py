@@ -11,8 +11,7 @@ import xarray as xr
 from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
 from .adequacy import crps_apart, forecast_findings
-from .comparison import Comparison, lead_over
-from .evidence import BayesFactors
+from .comparison import BayesFactors, Comparison, lead_over
 from .matching import check_forecast
 
 MIXTURE = "mixture"
@@ -33,8 +32,8 @@ class Mixed:
         forecast: what `bd.mixture` returned.
         comparison: what its weights come from.
         diagnosis: the verdict on it: on the sampling of each model that has a weight, and on the mixture as a forecast.
-        words: sentences that say what is mixed by which weights, and which model forecasts better and how sure that is,
-            within the training data and on those that were held out.
+        words: sentences that say what is mixed by which weights, which model the training data speak for, or which
+            forecast their end better, and which forecasts the held-out data better, and how sure that is.
     """
 
     forecast: xr.DataTree
@@ -91,7 +90,7 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
     if isinstance(comparison, BayesFactors):
         before = comparison.table.loc[comparison.base, "prior"]
         yield (
-            f"{mixture}, weighed by how probable the training data are under each; before them the probability that "
+            f"{mixture}, weighed by how probable the training data are under each. Before them the probability that "
             f"{comparison.base} lacks nothing was {before:.2g}."
         )
         yield from (f"{finding.subject}: {finding.message}." for finding in comparison.findings)

@@ -17,10 +17,10 @@ from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
 from ..judgement.baselines import BASELINES, score_baselines
+from ..judgement.comparison import BayesFactors
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import are_chains, diagnose
 from ..judgement.ensemble_scores import lower_by
-from ..judgement.evidence import BayesFactors
 from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.mixed import MIXTURE, Mixed, Weighed
@@ -152,6 +152,7 @@ def _of_weights(comparison: Weighed) -> dict[str, Any]:
     if isinstance(comparison, BayesFactors):
         return {"base": comparison.base, "rows": _tables.evidence_rows(comparison), "cards": []}
     return {
+        "base": "",
         "rows": _tables.model_rows(comparison),
         "origins": count(comparison.by_lead.attrs["origins"], "origin"),
         "horizon": count(comparison.by_lead.sizes["lead"], "observed time"),

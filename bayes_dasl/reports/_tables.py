@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,8 +13,7 @@ import xarray as xr
 from arviz_stats.summary import summary
 
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
-from ..judgement.comparison import Comparison
-from ..judgement.evidence import BayesFactors
+from ..judgement.comparison import BayesFactors, Comparison
 from ..judgement.log_score import EXACT
 from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency
@@ -303,12 +303,15 @@ def evidence_rows(factors: BayesFactors) -> list[EvidenceRow]:
             name=str(name),
             prior=fixed(row["prior"], 2),
             weight=fixed(row["weight"], 2),
-            log_bayes_factor=""
-            if name == factors.base
-            else f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}",
+            log_bayes_factor="" if name == factors.base else _bayes_factor(row.to_dict()),
         )
         for name, row in factors.table.iterrows()
     ]
+
+
+def _bayes_factor(row: Mapping[Any, Any]) -> str:
+    value = number(row["log_bayes_factor"])
+    return f"about {value}" if row["by_tail"] else f"{value} ± {number(row['error'], 2)}"
 
 
 def _apart(row: pd.Series, score: str, place: int) -> str:

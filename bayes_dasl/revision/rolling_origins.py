@@ -212,8 +212,7 @@ class _Look:
             raise Interrupted(f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}")
         refitted = post.attrs.get("updated_by", "refit") == "refit"
         ahead = self.data.isel({index: slice(window.known, window.end)})
-        # At all times, and not those ahead alone: from all origins it is one compiled program.
-        fc = forecast(self.model, post, self.data, key=key_forecast)
+        fc = forecast(self.model, post, ahead, key=key_forecast)
         weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
         known = _of_posterior(self.model, post, window.known)
         return {
@@ -300,6 +299,9 @@ def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Se
         values = observations(data, name, dims=model.dims(name)).copy()
         values[: window.known], values[window.end :] = np.nan, np.nan
         observed[name] = jnp.asarray(values)
+    if (past := inputs.past) is not None:  # what came after the window is not known in it
+        held = {name: values.at[window.end :].set(jnp.nan) for name, values in past.values.items()}
+        inputs = dataclasses.replace(inputs, past=dataclasses.replace(past, values=held))
 
     def of_each(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
         pushed = push(model, inputs, draws, observed=observed)

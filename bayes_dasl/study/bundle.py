@@ -209,7 +209,7 @@ class Study:
 class Run:
     """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
     `scores.json`, `report.html`, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc`
-    is the mixture, and `origins.nc` of each model what it forecast within the training data."""
+    is the mixture, and `origins.nc` of each model what it forecast within the training data, where that weighs it."""
 
     study: Study
     folder: Path

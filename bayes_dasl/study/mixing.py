@@ -11,6 +11,7 @@ import xarray as xr
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
 from ..judgement.comparison import Comparison, compare
+from ..judgement.diagnosis import are_chains
 from ..judgement.evidence import bayes_factors, check_nested
 from ..judgement.mixed import Weighed
 from ..model import Model
@@ -72,8 +73,8 @@ def are_nested(models: Mapping[str, Model]) -> bool:
 
 def by_evidence(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> bool:
     """Whether models are weighed by their evidence: as a study says, or where they and their posteriors allow it."""
-    chains = all(post.attrs.get("markov", 1) for post in posts.values())
-    return mix == "evidence" or (mix is True and chains and are_nested(models))
+    chains = all(are_chains(post) for post in posts.values())
+    return mix == "evidence" or (mix != "forecasts" and bool(mix) and chains and are_nested(models))
 
 
 def weights_of(
