@@ -177,7 +177,9 @@ def test_flat_priors_are_not_refused_by_psense(data):
 @pytest.mark.parametrize("observable", NAMES)
 def test_loo_pit(post, observable):
     found = azs.loo_pit(post, var_names=observable)
-    assert ((found[observable] > 0) & (found[observable] < 1)).all()
+    ranks = found[observable].values
+    assert ((ranks >= 0) & (ranks <= 1)).all()
+    assert ((ranks > 0) & (ranks < 1)).mean() > 0.9  # few draws may all lie on one side of an outlier
 
 
 @pytest.mark.thorough("plot_ppc_dist")

@@ -92,6 +92,7 @@ def test_it_fades_far_from_the_data(swing):
     assert abs(at(known, 30.0)) < 1e-6 * abs(at(whole, 30.0))
 
 
+@pytest.mark.thorough
 def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing):
     layer = bd.ODE(bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v"), {"x": 1.0, "v": 0.0})
     said = bd.check(bd.Model(layer, bd.NormalNoise(dist.HalfNormal(0.2))), swing)

@@ -57,9 +57,9 @@ def evidence(y, step):
     return np.exp(-0.5 * (y @ np.linalg.solve(cov, y) + np.linalg.slogdet(2 * np.pi * cov)[1]))
 
 
-def with_sizes(model, data, of=None):
+def with_sizes(model, data, of=None, number=2000):
     """As from a fit whose draws are of these sizes, or of those of each state, and one half for all else."""
-    draws = {path: np.full((4, 2000, *leaf.shape), 0.5) for path, leaf in paths(model).items()}
+    draws = {path: np.full((4, number, *leaf.shape), 0.5) for path, leaf in paths(model).items()}
     for path in draws:
         if of is not None and path.endswith(("scale.y", "scale.a", "scale.b", "closure.scale")):
             draws[path] = of[path[-1]] if isinstance(of, dict) else of

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import re
 import shutil
+from pathlib import Path
 
 import numpy as np
 import numpyro.distributions as dist
@@ -16,14 +18,15 @@ from test_evidence import noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.judgement import judge_mixture
 from bayes_dasl.prediction.posterior import load, save
-from bayes_dasl.reports import Report, report
+from bayes_dasl.reports import Report
+from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.mixing import by_evidence, science_of, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
+TEMPLATE = Path(bd.__file__).parent / "reports" / "template.html"
 TRUTH = np.arange(TRAIN + TEST) % 3.0
 DATA = at_times(TRUTH)
 
@@ -370,12 +373,14 @@ def test_the_verdict_on_a_mixture_is_on_its_forecast_and_on_the_sampling_of_each
 NESTED = bd.Study("walk", noisy(), walked(1.0), 6.0, rivals={"science": science()}, label="noisy")
 
 
+@pytest.mark.thorough
 def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, monkeypatch):
     """From the fits that are there, unless forecasts are asked for."""
     called = []
     monkeypatch.setattr(bundle, "leave_future_out", lambda *_, **__: called.append(1))
-    folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 2000)))
-    posts = {name: with_sizes(model, NESTED.train, of=sizes) for name, model in NESTED.models.items()}
+    monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
+    folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
+    posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
     for name, post in posts.items():
         sha = pose(NESTED.models[name], NESTED.train).fingerprint()
         post.attrs |= {"posterior_sha256": sha, "interrupted": 0, "engine": repr(NESTED.engine), "key": KEY}
@@ -385,18 +390,22 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
     assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
     assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5." in told["words"][0]
     assert list(scores(folder)["scores"]) == ["mixture", "noisy", "science"]
-    page = (folder / "report.html").read_text(encoding="utf-8")
-    assert "Which model the data speak for" in page and "Which model forecasts better" not in page
-    made = {name: load(Run(NESTED, folder).path(name, "forecast.nc")) for name in posts}
-    weighed = bd.compare({name: result(density) for name, density in zip(posts, DENSITIES.values(), strict=True)})
-    verdicts = {name: bd.diagnose(post) for name, post in posts.items()}
-    given = bd.mixture(made, weighed.weights), weighed, made, verdicts, posts["noisy"], NESTED.test
-    found = judge_mixture(*given, own="noisy", science="science")
-    rivals = {"science": made["science"]}
-    other = report(posts["noisy"], made["noisy"], NESTED.test, name="noisy", rivals=rivals, mixture=found)
-    assert "Which model forecasts better" in other.html and "the data speak for" not in other.html
     dataclasses.replace(NESTED, mix="forecasts", origins=[3.0, 4.0], horizon=1).run(folder, key=KEY)
     assert called and scores(folder)["mixture"].keys() == {"why_not"}
+
+
+def test_a_page_has_what_the_weights_come_from():
+    """All that its template names, whatever they come from."""
+    of_forecasts = bd.compare({name: result(density) for name, density in DENSITIES.items()})
+    posts = {
+        name: with_sizes(model, walked(1.0), of=np.ones((4, 50)), number=50) for name, model in NESTED.models.items()
+    }
+    of_evidence = bd.bayes_factors(NESTED.models, posts)
+    found = [_of_weights(of_forecasts), _of_weights(of_evidence)]
+    assert [page["base"] for page in found] == ["", "science"]
+    page = re.compile(r"mixture\.(\w+)").findall(TEMPLATE.read_text(encoding="utf-8"))
+    assert {"base", "rows", "cards", "origins", "horizon"} <= {*page} and {"base", "rows", "cards"} <= {*found[1]}
+    assert {"origins", "horizon"} <= {*found[0]}
 
 
 def test_how_models_are_weighed_can_be_asked_for():
