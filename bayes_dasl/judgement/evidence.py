@@ -287,7 +287,9 @@ def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
         subject, size = f"{name} over {base}", abs(row.value)
         times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
         if row.by_tail and row.value > _TELLING:
-            said = f"the data are about {times} as probable with what it adds (by a normal tail: no draw is near zero)"
+            said = (
+                f"the data are about {times} as probable with what it adds (by a normal tail: few draws are near zero)"
+            )
             yield Finding("good", subject, said, aspect="model")
         elif abs(row.value) <= _TELLING:
             said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
