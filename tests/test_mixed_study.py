@@ -13,7 +13,7 @@ import xarray as xr
 from by_hand import at_times, levels_model, posterior
 from small_study import Decay
 from test_compare import result
-from test_evidence import noisy, science, walked, with_sizes
+from test_evidence import NOISE, noisy, science, walked, with_sizes
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
@@ -23,6 +23,7 @@ from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
+from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import by_evidence, science_of, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
@@ -397,9 +398,8 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
 def test_a_page_has_what_the_weights_come_from():
     """All that its template names, whatever they come from."""
     of_forecasts = bd.compare({name: result(density) for name, density in DENSITIES.items()})
-    posts = {
-        name: with_sizes(model, walked(1.0), of=np.ones((4, 50)), number=50) for name, model in NESTED.models.items()
-    }
+    sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
+    posts = {name: with_sizes(model, walked(1.0), of=sizes, number=50) for name, model in NESTED.models.items()}
     of_evidence = bd.bayes_factors(NESTED.models, posts)
     found = [_of_weights(of_forecasts), _of_weights(of_evidence)]
     assert [page["base"] for page in found] == ["", "science"]
@@ -410,11 +410,27 @@ def test_a_page_has_what_the_weights_come_from():
 
 def test_how_models_are_weighed_can_be_asked_for():
     rows = dataclasses.replace(NESTED, mix="evidence")
-    assert rows.mixes and by_evidence(rows.mix, rows.models, {})
-    assert not by_evidence("forecasts", NESTED.models, {}) and not by_evidence(True, STUDY.models, {})
-    members = xr.DataTree()
-    members.attrs["markov"] = 0
-    assert not by_evidence(True, NESTED.models, {"noisy": members})
+    assert rows.mixes and by_evidence("forecasts", NESTED.models, {}) is None
+    with pytest.raises(MismatchError, match="a posterior of each model"):
+        by_evidence("evidence", NESTED.models, {})
+    sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
+    posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
+    assert by_evidence(True, NESTED.models, posts)
+    posts["noisy"].attrs["markov"] = 0
+    assert by_evidence(True, NESTED.models, posts) is None
+
+
+def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeypatch):
+    """They have the same names and priors, and other equations."""
+    falls = bd.Model(bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE)
+    study = dataclasses.replace(NESTED, rivals={"falls": falls}, origins=[3.0, 4.0], horizon=1)
+    looked, folder = [], tmp_path / "run"
+    monkeypatch.setattr(Task, "look_ahead", lambda task, *_: looked.append(task.name))
+    for name, model in study.models.items():
+        post = with_sizes(model, study.train, of=np.full((4, 50), 0.3), number=50)
+        save(post, Run(study, folder).path(name, "posterior.nc"))
+    said = Run(study, folder).weigh(key=KEY, progress=False, say=print)
+    assert looked == ["noisy", "falls"] and "did not forecast the end of the training data yet" in said
     with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
         dataclasses.replace(NESTED, mix="both")
     with pytest.raises(MismatchError, match="one model is to be the science"):

@@ -63,8 +63,8 @@ class BayesFactors:
 
     Args:
         table: a row for each model, in the order in which they were given. `log_bayes_factor` is the log of that ratio,
-            in nats, and `error` its Monte-Carlo standard error; `by_tail` says whether it is by the tail of a normal,
-            whose error nobody knows; `weight` is the probability of the model given the data, of these models and under
+            in nats, and `error` its Monte-Carlo standard error; `by_bridge` says whether it is by bridge sampling;
+            `weight` is the probability of the model given the data, of these models and under
             the `prior` probabilities.
         base: the name of that model.
         findings: what can be said of them.

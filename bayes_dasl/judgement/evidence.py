@@ -29,13 +29,14 @@ from ..prediction.posterior import draws_of, fitted_data, fitted_observables, na
 from ..prediction.predictive import push
 from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
 from .comparison import BayesFactors
+from .marginal_likelihood import log_evidence
 
 _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
 _TINY = (1e-200, 1e-300)
-_FEWEST = 10  # draws that count as near zero, below which a normal tail stands for them
-_LEAST, _ROUNDING = 1e-150, 1e-6
+_FEWEST = 10  # draws that count as near zero, below which bridge sampling stands in
+_LEAST = 1e-150
 _BATCHES = 5  # of each chain, for the error
 _PROBES, _APART = 3, 0.01  # draws at which models are to be alike, and by which share log likelihoods may differ
 _LARGE = 10.0  # nats, from which on it is told as a power
@@ -53,9 +54,8 @@ def bayes_factors(
 
     $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
 
-    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero the posterior
-    there is that of the normal with the mean and the covariance of the draws. Posteriors of sizes lean to zero less
-    than it does, so that the data rather ask for more.
+    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero it is the ratio
+    of the evidences themselves, by bridge sampling, which takes two densities for each draw of both models.
 
     That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the science.
 
@@ -70,22 +70,22 @@ def bayes_factors(
             nothing is lacking, and one half shared by the others evenly.
 
     Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are known or whose prior
-    has no finite density there, posteriors of other models, of other data or without draws of chains, or a prior that
-    is none.
+    has no finite density there, posteriors of other models, of other data or without draws of chains, a prior that is
+    none, or draws that do not tell an evidence.
     Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
-    Savage–Dickey density ratio.
+    Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge sampling.
     """
     base = check_nested(models)
     _refuse_other(models, posts)
     shares = _shares(models, base, prior)
     _refuse_unlike(models, posts, base)
-    rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0, False) for name in models}
+    rows = _ratios(models, posts, base)
     logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
     weights = np.exp(logs - logs.max())
     columns = {
         "log_bayes_factor": [row.value for row in rows.values()],
         "error": [row.error for row in rows.values()],
-        "by_tail": [row.by_tail for row in rows.values()],
+        "by_bridge": [row.by_bridge for row in rows.values()],
         "weight": weights / weights.sum(),
         "prior": [shares[name] for name in rows],
     }
@@ -95,11 +95,11 @@ def bayes_factors(
 
 @dataclass(frozen=True)
 class _Ratio:
-    """A log Bayes factor, its error, and whether it is by a normal tail."""
+    """A log Bayes factor, its error, and whether it is by bridge sampling."""
 
     value: float
     error: float
-    by_tail: bool
+    by_bridge: bool = False
 
 
 def _added(model: Model) -> dict[str, Any]:
@@ -233,8 +233,26 @@ def _shares(models: Mapping[str, Model], base: str, prior: Mapping[str, float] |
     return dict(zip(models, map(float, found / found.sum()), strict=True))
 
 
-def _ratio(model: Model, post: xr.DataTree) -> _Ratio:
-    """The Savage–Dickey ratio of all sizes at zero."""
+def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> dict[str, _Ratio]:
+    """Of each model, by name; by bridge sampling where few draws are near zero.
+
+    Raises: MismatchError where that does not tell.
+    """
+    rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0) for name in models}
+    far = [name for name, row in rows.items() if row is None]
+    evidences = {name: log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
+    if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
+        raise MismatchError(
+            f"draws do not tell the evidence of {' and '.join(lost)}: take more of them; bd.compare takes any models"
+        )
+    for name in far:
+        (value, error), (science, its_error) = evidences[name], evidences[base]
+        rows[name] = _Ratio(value - science, float(np.hypot(error, its_error)), by_bridge=True)
+    return {name: row for name, row in rows.items() if row is not None}
+
+
+def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
+    """The Savage–Dickey ratio of all sizes at zero; none where few draws are near it."""
     short, sizes, columns, before = names(model), _sizes(model), [], []
     for key, (path, leaf) in zip(jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True):
         drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
@@ -246,26 +264,12 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio:
     widths = _widths(values)
     near = _kernel(values / widths).prod(axis=-1)
     if near.sum() < min(_FEWEST, near.size / 2):
-        at_zero = sum(float(np.sum(leaf.distribution.log_prob(_tiny(leaf)))) for leaf in sizes.values())
-        return _Ratio(at_zero - _log_normal(values.reshape(-1, values.shape[-1])), np.nan, True)
+        return None
     expected = _kernel(prior / widths).mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
     parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
     error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
-    return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error), False)
-
-
-def _log_normal(draws: Float[np.ndarray, "draw size"]) -> float:
-    """The log density at zero of the normal with the mean and the covariance of draws."""
-    mean = draws.mean(axis=0)
-    covariance = np.atleast_2d(np.cov(draws, rowvar=False))
-    covariance += np.diag(np.maximum(_ROUNDING * mean, _LEAST) ** 2)
-    _, log_volume = np.linalg.slogdet(2 * np.pi * covariance)
-    return float(-0.5 * (mean @ np.linalg.solve(covariance, mean) + log_volume))
-
-
-def _tiny(leaf: RandomLeaf) -> np.ndarray:
-    return np.full(leaf.shape, _TINY[0])
+    return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error))
 
 
 def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
@@ -286,18 +290,13 @@ def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
             continue
         subject, size = f"{name} over {base}", abs(row.value)
         times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
-        if row.by_tail and row.value > _TELLING:
-            said = (
-                f"the data are about {times} as probable with what it adds (by a normal tail: few draws are near zero)"
-            )
-            yield Finding("good", subject, said, aspect="model")
-        elif abs(row.value) <= _TELLING:
+        if abs(row.value) <= _TELLING:
             said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
             yield Finding("good", subject, said, aspect="model")
         else:
             which = "with" if row.value > 0 else "without"
             yield Finding("good", subject, f"the data are {times} as probable {which} what it adds", aspect="model")
-        if not row.by_tail and not row.error <= _UNCERTAIN:
+        if not row.error <= _UNCERTAIN:
             yield Finding(
                 "warning", subject, f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
                 "take more draws, and see the verdict on its sampling",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -303,15 +302,14 @@ def evidence_rows(factors: BayesFactors) -> list[EvidenceRow]:
             name=str(name),
             prior=fixed(row["prior"], 2),
             weight=fixed(row["weight"], 2),
-            log_bayes_factor="" if name == factors.base else _bayes_factor(row.to_dict()),
+            log_bayes_factor="" if name == factors.base else _bayes_factor(row),
         )
         for name, row in factors.table.iterrows()
     ]
 
 
-def _bayes_factor(row: Mapping[Any, Any]) -> str:
-    value = number(row["log_bayes_factor"])
-    return f"about {value}" if row["by_tail"] else f"{value} ± {number(row['error'], 2)}"
+def _bayes_factor(row: pd.Series) -> str:
+    return f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}"
 
 
 def _apart(row: pd.Series, score: str, place: int) -> str:

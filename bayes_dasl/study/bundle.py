@@ -30,7 +30,7 @@ from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, are_nested, by_evidence, mixed, origins_of, science_of, weights_of
+from .mixing import ORIGINS, Origins, are_nested, by_evidence, mixed, origins_of, science_of, weighed
 from .scores import scored, told
 from .times import forecast_times
 
@@ -200,8 +200,7 @@ class Study:
             run.claim(key := whole_number(key))
             for name in self.models:
                 run.fit(name, key=key, progress=progress, say=say)
-            why_not = run.look_ahead(key=key, progress=progress, say=say)
-            run.finish(say=say, why_not=why_not)
+            run.finish(say=say, comparison=run.weigh(key=key, progress=progress, say=say))
         return run
 
 
@@ -249,26 +248,29 @@ class Run:
         folder = self.path(name, ORIGINS).parent
         return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
 
-    def look_ahead(self, *, key: int, progress: bool | None, say: Say) -> str:
-        """Let each model forecast the end of the training data, unless the folder holds that; nothing if none is mixed.
+    def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
+        """Weigh the models by their evidence, or else let each forecast the end of the training data, unless the folder
+        holds that.
 
-        Returns: what stood in the way, which costs no fit.
+        Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
+        none are mixed.
 
         Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
         """
         if not self.study.mixes:
-            return ""
+            return None
         try:
-            if by_evidence(self.study.mix, self.study.models, self.fitted()):
-                return ""
+            posts = self.fitted()
+            if factors := by_evidence(self.study.mix, self.study.models, posts):
+                return factors
             origins = self.study.looks_from
             for name in self.study.models:
                 self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
+            return weighed(posts, self._origins)
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
             return str(error)
-        return ""
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -296,8 +298,12 @@ class Run:
         return self._forecast(self.fitted(), at, what_if)[0]
 
     def _forecast(
-        self, posts: Mapping[str, xr.DataTree], at: Asked | None, what_if: bool, why_not: str = ""
-    ) -> tuple[dict[str, xr.DataTree], Weighed | str]:
+        self,
+        posts: Mapping[str, xr.DataTree],
+        at: Asked | None,
+        what_if: bool,
+        comparison: Weighed | str | None = None,
+    ) -> tuple[dict[str, xr.DataTree], Weighed | str | None]:
         """The forecasts, and what the weights of their mixture come from, or why there is none."""
         at = forecast_times(self.study) if at is None else at
         forecasts: dict[str, xr.DataTree] = {}
@@ -308,10 +314,9 @@ class Run:
                     forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
                 except MismatchError as error:
                     raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
-            comparison: Weighed | str = why_not
-            if self.study.mixes and not why_not:
+            if self.study.mixes and not isinstance(comparison, str):
                 try:
-                    comparison = self._weighed(posts)
+                    comparison = comparison or self._weighed(posts)
                     forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
                 except Exception as error:  # the forecasts are worth more than their mixture
                     comparison = str(error)
@@ -321,22 +326,24 @@ class Run:
                 save(found, self.path(name, "forecast.nc"))
         return forecasts, comparison
 
-    def finish(self, *, what_if: bool = False, say: Say = lambda text: None, why_not: str = "") -> None:
+    def finish(
+        self, *, what_if: bool = False, say: Say = lambda text: None, comparison: Weighed | str | None = None
+    ) -> None:
         """Forecast over all data, mix, score and report, from what the folder holds.
 
         Args:
             what_if: as for `forecast`.
             say: as for `Study.run`.
-            why_not: what stands in the way of a mixture, if anything does.
+            comparison: what `weigh` returned, unless it is to be worked out of the folder.
 
         Raises: as `forecast`.
         """
         with alone_in(self.folder):
-            self._finish(what_if, say, why_not)
+            self._finish(what_if, say, comparison)
 
-    def _finish(self, what_if: bool, say: Say, why_not: str) -> None:
+    def _finish(self, what_if: bool, say: Say, comparison: Weighed | str | None) -> None:
         posts = self.fitted()
-        forecasts, comparison = self._forecast(posts, None, what_if, why_not)
+        forecasts, comparison = self._forecast(posts, None, what_if, comparison)
         say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
         missing = [name for name in self.study.models if name not in posts]
         if missing:
@@ -364,18 +371,23 @@ class Run:
         page.save(self.folder / "report.html")
 
     def _weighed(self, posts: Mapping[str, xr.DataTree]) -> Weighed:
-        at = {name: self.path(name, ORIGINS) for name in self.study.models}
-        return weights_of(self.study.mix, self.study.models, posts, at)
+        """What weighs the models, as the folder tells."""
+        return by_evidence(self.study.mix, self.study.models, posts) or weighed(posts, self._origins)
+
+    @property
+    def _origins(self) -> dict[str, Path]:
+        """Where the forecasts of each model within the training data lie."""
+        return {name: self.path(name, ORIGINS) for name in self.study.models}
 
     def _mixed(
         self,
         posts: Mapping[str, xr.DataTree],
         forecasts: Mapping[str, xr.DataTree],
-        comparison: Weighed | str,
+        comparison: Weighed | str | None,
         verdicts: Mapping[str, Diagnosis],
     ) -> Mixed | None:
         """What is to be said of the mixture, if there is one."""
-        if isinstance(comparison, str):
+        if comparison is None or isinstance(comparison, str):
             return None
         own, members = self.study.label, {name: fc for name, fc in forecasts.items() if name != MIXTURE}
         science = science_of(own, self.study.models)

@@ -10,8 +10,7 @@ import xarray as xr
 
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
-from ..judgement.comparison import Comparison, compare
-from ..judgement.diagnosis import are_chains
+from ..judgement.comparison import BayesFactors, Comparison, compare
 from ..judgement.evidence import bayes_factors, check_nested
 from ..judgement.mixed import Weighed
 from ..model import Model
@@ -63,7 +62,7 @@ def sparing(engine: AbstractEngine) -> AbstractEngine:
 
 
 def are_nested(models: Mapping[str, Model]) -> bool:
-    """Whether evidence weighs some models."""
+    """Whether models look as if evidence weighed them, before their fits."""
     try:
         check_nested(models)
     except MismatchError:
@@ -71,20 +70,19 @@ def are_nested(models: Mapping[str, Model]) -> bool:
     return True
 
 
-def by_evidence(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> bool:
-    """Whether models are weighed by their evidence: as a study says, or where they and their posteriors allow it."""
-    chains = all(are_chains(post) for post in posts.values())
-    return mix == "evidence" or (mix != "forecasts" and bool(mix) and chains and are_nested(models))
+def by_evidence(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> BayesFactors | None:
+    """The Bayes factors of the models of a run; none where forecasts are to weigh them, or where they have none.
 
-
-def weights_of(
-    mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
-) -> Weighed:
-    """What weighs the models of a run: their evidence, or how they forecast within the training data; see `weighed`.
-
-    Raises: as `bayes_factors` and `weighed`.
+    Raises: MismatchError where evidence is asked for, and they have none.
     """
-    return bayes_factors(models, posts) if by_evidence(mix, models, posts) else weighed(posts, at)
+    if mix == "forecasts":
+        return None
+    try:
+        return bayes_factors(models, posts)
+    except MismatchError:
+        if mix == "evidence":
+            raise
+        return None
 
 
 def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Comparison:
