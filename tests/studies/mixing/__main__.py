@@ -3,10 +3,11 @@
 Run: `python -m tests.studies.mixing [--only NAME ...] [--data-sets N]`; `--table` writes what is held into
 docs/benchmarks.md, `--quick` makes two short chains, prints the row and keeps nothing.
 
-Each fit is that of `bd.NUTS()` with its defaults, in a process of its own without programs of an earlier one, so that
-its seconds hold all compilation, and is stopped after `--limit` seconds. A probe is a value of an unknown function,
-near the data or up to a tenth of their range beyond, or a scientific number. It is good if its R-hat is below 1.01 and
-its bulk ESS at least 400.
+Each fit is that of `bd.NUTS()` with its defaults, in a process of its own, and is stopped after `--limit` seconds. The
+data sets of a problem share compiled programs; seconds are told of those that found none, so that they hold all
+compilation, unless something else ran beside them: with `--fresh` no fit finds any. A probe is a value of an unknown
+function, near the data or up to a tenth of their range beyond, or a scientific number. It is good if its R-hat is below
+1.01 and its bulk ESS at least 400.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +40,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--data-sets", type=int, default=20, help="seeds 0, 1, …")
     parser.add_argument("--seeds", type=int, nargs="+", help="these data sets instead")
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds after which a fit is stopped")
+    parser.add_argument("--fresh", action="store_true", help="every fit without programs of an earlier one")
     parser.add_argument("--quick", action="store_true", help="two short chains, not kept")
     parser.add_argument("--table", action="store_true", help="fit nothing, write the table")
     parser.add_argument("--here", action="store_true", help="one fit in this process, its row on standard output")
@@ -50,10 +53,11 @@ def code_of(problem: str, seed: int) -> str:
     return code(problem)
 
 
-def apart(problem: str, seed: int, limit: float, quick: bool) -> Row:
-    """The row of a fit in a process of its own."""
+def apart(problem: str, seed: int, limit: float, quick: bool, programs: str = "off") -> Row:
+    """The row of a fit in a process of its own, with compiled programs in a folder, if any."""
     command = [sys.executable, "-m", NAME, "--here", "--only", problem, "--seeds", str(seed)]
-    environment = os.environ | {"BAYES_DASL_CACHE": "off"}
+    environment = os.environ | {"BAYES_DASL_CACHE": programs}
+    fresh = programs == "off" or not any(Path(programs).iterdir())
     try:
         done = subprocess.run(
             command + ["--quick"] * quick, cwd=ROOT, env=environment, timeout=limit, stdout=subprocess.PIPE, text=True
@@ -62,7 +66,7 @@ def apart(problem: str, seed: int, limit: float, quick: bool) -> Row:
         return {"problem": problem, "seed": seed, "failed": f"stopped after {limit:.0f} s", "seconds": round(limit)}
     if done.returncode:
         return {"problem": problem, "seed": seed, "failed": f"ended with {done.returncode}"}
-    return json.loads(done.stdout.splitlines()[-1])
+    return json.loads(done.stdout.splitlines()[-1]) | {"fresh": fresh}
 
 
 HEADER = (
@@ -89,7 +93,8 @@ def _line(name: str, rows: list[Row]) -> tuple:
     if not done:
         return (f"`{name}`", len(rows), 0, *["–"] * (len(HEADER) - 4), rows[0]["failed"])
     ess = [row["ess"][0] for row in done]
-    seconds = [row["seconds"] for row in rows if "seconds" in row and row.get("load", np.inf) < _ALONE]
+    alone = [row for row in rows if row.get("fresh", True) and row.get("load", np.inf) < _ALONE]
+    seconds = [row["seconds"] for row in alone if "seconds" in row]
     return (
         *(f"`{name}`", len(rows), passed),
         f"{np.median([row['good'] for row in done]):.1%} ({min(row['good'] for row in done):.1%})",
@@ -130,13 +135,16 @@ def main() -> None:
         print(tables())
         write_section(PAGE, "mixing", tables())
         return
-    tasks = [(problem, seed) for seed in asked.seeds for problem in asked.only]
     if asked.quick:
-        for problem, seed in tasks:
-            print(apart(problem, seed, asked.limit, quick=True), flush=True)
+        for problem in asked.only:
+            for seed in asked.seeds:
+                print(apart(problem, seed, asked.limit, quick=True), flush=True)
         return
-    for task in lacking(held(RESULTS), TASK, tasks, code_of):
-        print(keep(RESULTS, apart(*task, asked.limit, quick=False), code_of(*task)), flush=True)
+    for problem in asked.only:
+        with tempfile.TemporaryDirectory() as folder:
+            programs = "off" if asked.fresh else folder
+            for task in lacking(held(RESULTS), TASK, [(problem, seed) for seed in asked.seeds], code_of):
+                print(keep(RESULTS, apart(*task, asked.limit, False, programs), code_of(*task)), flush=True)
     print(tables())
 
 
