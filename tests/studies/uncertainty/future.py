@@ -1,6 +1,7 @@
 """Leave-future-out by importance weights beside a fit at each origin: do joint densities agree within their errors?
 
-Run: `uv run python -m tests.studies.uncertainty.future`; it takes some ten minutes and prints a table.
+Run: `python -m tests.studies.uncertainty.future`; it takes some ten minutes, goes on where it was stopped and writes
+its table into docs/benchmarks.md.
 
 Five small models of 36 simulated times, each a truth of its own. From one fit to the first 24 the draws are weighed
 to origins 2, 4, 6 and 8 times on, four times ahead of each; beside it a fit of its own at each. NUTS with 4 x 1000
@@ -9,6 +10,7 @@ draws; errors are those of a mean over as many draws as the weights are worth.
 
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,8 +19,14 @@ import xarray as xr
 
 import bayes_dasl as bd
 
-from ..pages import table
+from .. import ROOT
+from ..pages import table, write_section
+from ..provenance import fingerprint
+from ..rows import Row, age, go_on, held, latest
 
+RESULTS = Path(__file__).with_name("future.jsonl")
+PAGE = ROOT / "docs" / "benchmarks.md"
+TASK = ("model",)
 TIMES, FIRST, ORIGINS, HORIZON = np.arange(36.0), 23.0, (25.0, 27.0, 29.0, 31.0), 4
 ENGINE = bd.NUTS(climbs=8)
 
@@ -104,8 +112,8 @@ CASES: dict[str, tuple[bd.Model, Callable[[np.random.Generator], np.ndarray]]] =
 }
 
 
-def compared(name: str) -> list[object]:
-    """A row: by how much, and by how many of their errors, densities by weights differ from those of fits."""
+def run(name: str) -> Row:
+    """By how much, and by how many of their errors, densities by weights differ from those of fits."""
     model, draw = CASES[name]
     data = xr.Dataset({"y": ("time", draw(np.random.default_rng(len(name))))}, {"time": TIMES})
     began = time.perf_counter()
@@ -119,24 +127,46 @@ def compared(name: str) -> list[object]:
         exact = bd.leave_future_out(model, data, origins=[origin], horizon=HORIZON, engine=ENGINE, key=2)
         exact = exact.to_dataset().isel(origin=0)
         fewer = ENGINE.chains * ENGINE.draws / float(by_weights["effective_draws"])
-        differences.append(float(by_weights["log_density"] - exact["log_density"]))
-        errors.append(np.hypot(float(by_weights["density_error"]) * np.sqrt(fewer), float(exact["density_error"])))
-    ended = time.perf_counter()
-    z = np.asarray(differences) / errors
-    refits = int(weighed["refitted"].sum()) - 1
-    return [
-        name, f"{len(z)} of {len(ORIGINS)}", refits, f"{np.abs(differences).max():.3f}", f"{np.max(errors):.3f}",
-        f"{np.abs(z).max():.1f}", f"{np.sqrt(np.mean(z**2)):.1f}", f"{between - began:.0f}", f"{ended - between:.0f}",
-    ]  # fmt: skip
+        differences.append(round(float(by_weights["log_density"] - exact["log_density"]), 4))
+        error = np.hypot(float(by_weights["density_error"]) * np.sqrt(fewer), float(exact["density_error"]))
+        errors.append(round(float(error), 4))
+    return {
+        "model": name,
+        "differences": differences,
+        "errors": errors,
+        "refits": int(weighed["refitted"].sum()) - 1,
+        "seconds": round(between - began),
+        "beside_s": round(time.perf_counter() - between),
+    }
 
 
-def main() -> None:
-    header = (
-        "model", "origins by weights", "refits", "largest difference, nats", "largest error", "largest z",
-        "root mean square z", "seconds", "of the fits beside it",
-    )  # fmt: skip
-    print(table([header, *(compared(name) for name in CASES)]))
+def code_of(name: str) -> str:
+    return fingerprint(bd.leave_future_out, ENGINE, CASES[name][0])
+
+
+def tables() -> str:
+    rows = latest(held(RESULTS), TASK)
+    lines: list[tuple] = [
+        (
+            *("model", "origins by weights", "refits", "largest difference, nats", "largest error", "largest z"),
+            *("root mean square z", "seconds", "of the fits beside it"),
+        )
+    ]
+    for row in rows:
+        differences, errors = np.asarray(row["differences"]), np.asarray(row["errors"])
+        z = differences / errors
+        lines.append(
+            (
+                *(row["model"], f"{len(z)} of {len(ORIGINS)}", row["refits"], f"{np.abs(differences).max():.3f}"),
+                *(f"{errors.max():.3f}", f"{np.abs(z).max():.1f}", f"{np.sqrt(np.mean(z**2)):.1f}"),
+                *(row["seconds"], row["beside_s"]),
+            )
+        )
+    found = f"{table(lines)}\n\n{age(rows, TASK, code_of)}"
+    write_section(PAGE, "future", found)
+    return found
 
 
 if __name__ == "__main__":
-    main()
+    every = lambda seed: [(name,) for name in CASES]  # noqa: E731
+    go_on(__doc__, RESULTS, range(1), TASK, every, run, code_of, tables)
