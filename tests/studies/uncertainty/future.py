@@ -64,7 +64,7 @@ class Growth(bd.Module):
 
 
 def still(t, y, u):
-    return {"level": 0.0 * y["level"]}
+    return {"y": 0.0 * y["y"]}
 
 
 def _walk(rng: np.random.Generator) -> np.ndarray:
@@ -106,7 +106,7 @@ CASES: dict[str, tuple[bd.Model, Callable[[np.random.Generator], np.ndarray]]] =
         lambda rng: rng.poisson(5.0 * np.exp(0.06 * TIMES)).astype(float),
     ),
     "local level": (
-        bd.Model(bd.Kalman(still, {"level": dist.LogNormal(-1.0, 0.5)}, {"level": 0.0}, {"level": 1.0}), _noise()),
+        bd.Model(bd.Kalman(still, {"y": dist.LogNormal(-1.0, 0.5)}, {"y": 0.0}, {"y": 1.0}), _noise()),
         _walk,
     ),
 }
