@@ -6,6 +6,7 @@ counts as right was said before any forecast was looked at.
 
 import csv
 import dataclasses
+from collections import Counter
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -468,7 +469,8 @@ class Exponential(bd.Module):
 def tumour(seed: int) -> Series:
     """Volumes of a mouse's tumour, of which the last third lie ahead; exponential growth."""
     rows = [row for row in _rows("pk/chi_lxf_control_growth.csv") if row["Observable"] == "Tumour volume"]
-    mice = sorted({row["ID"] for row in rows}, key=lambda mouse: -sum(row["ID"] == mouse for row in rows))
+    seen = Counter(row["ID"] for row in rows)
+    mice = sorted(seen, key=lambda mouse: (-seen[mouse], mouse))
     own = sorted((float(row["Time"]), float(row["Value"])) for row in rows if row["ID"] == mice[seed])
     data = xr.Dataset({"volume": ("time", [v for _, v in own])}, {"time": [t for t, _ in own]})
     first = own[0][1]
