@@ -8,8 +8,8 @@ from by_hand import posterior
 from scipy.stats import halfnorm
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.bridge_sampling import log_integral
 from bayes_dasl.errors import MismatchError
+from bayes_dasl.judgement.marginal_likelihood import log_evidence
 from bayes_dasl.random import paths
 
 TIMES, NOISE = np.arange(1.0, 9.0), bd.NormalNoise(0.5)
@@ -121,7 +121,7 @@ def test_half_of_the_probability_is_that_of_the_science():
     assert all("tell little" in finding.message for finding in found.findings)
 
 
-@pytest.mark.parametrize("width", [2.0, 50.0])
+@pytest.mark.parametrize("width", [2.0, pytest.param(50.0, marks=pytest.mark.thorough)])
 def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_priors(width):
     """The posterior of each is far from zero."""
     walks = {name: walked(2.0, seed)["y"].values for seed, name in enumerate("ab")}
@@ -134,18 +134,32 @@ def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_prio
     assert row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.2) and row["error"] < 0.3
 
 
-def test_draws_that_do_not_move_tell_no_evidence():
+@pytest.mark.parametrize("at", [2.0, 0.3])
+def test_draws_that_do_not_move_tell_no_evidence(at):
+    """Also where their mean is another number by rounding."""
     models = {"science": science(), "noisy": noisy()}
-    posts = {name: with_sizes(model, walked(1.0), of=np.full((4, 2000), 2.0)) for name, model in models.items()}
-    with pytest.raises(MismatchError, match="do not tell the evidence of science and noisy: take more of them"):
+    posts = {name: with_sizes(model, walked(1.0), of=np.full((4, 2000), at)) for name, model in models.items()}
+    with pytest.raises(MismatchError, match="do not tell the evidence of science and noisy: take more of each chain"):
         bd.bayes_factors(models, posts)
 
 
-def test_a_bridge_without_overlap_is_told():
-    apart = log_integral(np.full(100, 2000.0), np.full(100, -np.inf), 100.0)
-    assert np.isnan(apart).all()
-    level = log_integral(np.full(100, 2.0), np.full(100, 2.0), 50.0)
-    assert level == pytest.approx((2.0, 0.0))
+@pytest.mark.parametrize("number", [2, 7, 30])
+def test_few_draws_tell_no_evidence(number):
+    """Fewer than one of four to compare, or worth less than they have numbers; nothing is warned of."""
+    draws, _ = of_walks({"y": walked(2.0)["y"].values}, halfnorm(scale=0.5), (1, number))
+    if number == 30:  # each thrice
+        draws = {path: np.repeat(values[:, :10], 3, axis=1) for path, values in draws.items()}
+    assert np.isnan(log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
+
+
+def test_draws_of_chains_count_as_what_they_are_worth():
+    """Each draw of a walk four times: the same evidence, with the error of a quarter of the draws."""
+    data = walked(1.0, 2)
+    draws, exact = of_walks({"y": data["y"].values}, halfnorm(scale=0.5), (4, 200))
+    again = {path: np.repeat(values, 4, axis=1) for path, values in draws.items()}
+    once, often = (log_evidence(noisy(), posterior(noisy(), data, each)) for each in (draws, again))
+    assert once.value == pytest.approx(exact, abs=4 * once.error) and often.value == pytest.approx(exact, abs=0.3)
+    assert 0.4 * once.error < often.error < 2.5 * once.error
 
 
 class TestRefused:

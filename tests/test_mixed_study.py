@@ -24,7 +24,7 @@ from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
-from bayes_dasl.study.mixing import by_evidence, science_of, sparing
+from bayes_dasl.study.mixing import factors_of, science_of, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
 TEMPLATE = Path(bd.__file__).parent / "reports" / "template.html"
@@ -410,28 +410,35 @@ def test_a_page_has_what_the_weights_come_from():
 
 def test_how_models_are_weighed_can_be_asked_for():
     rows = dataclasses.replace(NESTED, mix="evidence")
-    assert rows.mixes and by_evidence("forecasts", NESTED.models, {}) is None
-    with pytest.raises(MismatchError, match="a posterior of each model"):
-        by_evidence("evidence", NESTED.models, {})
+    assert rows.mixes and factors_of("forecasts", NESTED.models, {}) == ""
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
-    assert by_evidence(True, NESTED.models, posts)
+    assert not isinstance(factors_of(True, NESTED.models, posts), str)
     posts["noisy"].attrs["markov"] = 0
-    assert by_evidence(True, NESTED.models, posts) is None
+    assert "the draws of 'noisy' are not those of chains" in str(factors_of(True, NESTED.models, posts))
+    with pytest.raises(MismatchError, match="not those of chains"):
+        factors_of("evidence", NESTED.models, posts)
+    with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
+        dataclasses.replace(NESTED, mix="both")
+    with pytest.raises(MismatchError, match="one model is to be the science"):
+        dataclasses.replace(STUDY, mix="evidence")
+
+
+def test_a_rival_that_is_not_fitted_yet_is_told(tmp_path):
+    run, sizes = Run(NESTED, tmp_path / "run"), np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
+    save(with_sizes(NESTED.model, NESTED.train, of=sizes, number=50), run.path("noisy", "posterior.nc"))
+    assert run.weigh(key=KEY, progress=False, say=print) == "science is not fitted yet"
 
 
 def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeypatch):
     """They have the same names and priors, and other equations."""
     falls = bd.Model(bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE)
     study = dataclasses.replace(NESTED, rivals={"falls": falls}, origins=[3.0, 4.0], horizon=1)
-    looked, folder = [], tmp_path / "run"
+    looked, heard, folder = [], [], tmp_path / "run"
     monkeypatch.setattr(Task, "look_ahead", lambda task, *_: looked.append(task.name))
+    sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     for name, model in study.models.items():
-        post = with_sizes(model, study.train, of=np.full((4, 50), 0.3), number=50)
-        save(post, Run(study, folder).path(name, "posterior.nc"))
-    said = Run(study, folder).weigh(key=KEY, progress=False, say=print)
-    assert looked == ["noisy", "falls"] and "did not forecast the end of the training data yet" in said
-    with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
-        dataclasses.replace(NESTED, mix="both")
-    with pytest.raises(MismatchError, match="one model is to be the science"):
-        dataclasses.replace(STUDY, mix="evidence")
+        save(with_sizes(model, study.train, of=sizes, number=50), Run(study, folder).path(name, "posterior.nc"))
+    said = Run(study, folder).weigh(key=KEY, progress=False, say=heard.append)
+    assert looked == ["noisy", "falls"] and "did not forecast the end of the training data yet" in str(said)
+    assert "weighed by forecasts: there is no evidence to weigh models by, since 'noisy' is not 'falls'" in heard[0]

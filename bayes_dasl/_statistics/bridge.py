@@ -22,16 +22,21 @@ def log_mean(log_likelihood: Float[np.ndarray, " draw"]) -> LogMean:
     return LogMean(total, _relative_error(log_likelihood))
 
 
-def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other"]) -> LogMean:
+def bridged(
+    before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other"], effective: float | None = None
+) -> LogMean:
     r"""The same from log likelihoods of draws before the data and of draws that know these data, too.
 
     $r = \frac{\mathrm{mean}_{before}\, l / (s_2 l + s_1 r)}{\mathrm{mean}_{after}\, 1 / (s_2 l + s_1 r)}$ with shares
     $s_1, s_2$ of the draws, solved for r. No term is larger than one over a share, so that no mean hangs on a few
-    draws; where the two sets of draws hardly meet the error says so.
+    draws; where the two sets of draws hardly meet the error says so. Those after count as `effective` independent ones,
+    if they are of chains.
 
-    Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity.
+    Source: Meng & Wong (1996), Simulating ratios of normalizing constants via a simple identity; Frühwirth-Schnatter
+    (2004), Estimating marginal likelihoods for mixture and Markov switching models using bridge sampling techniques.
     """
-    shares = np.log([before.size, after.size]) - np.log(before.size + after.size)
+    worth = after.size if effective is None else effective
+    shares = np.log([before.size, worth]) - np.log(before.size + worth)
     finite = np.concatenate([before, after])
     finite = finite[np.isfinite(finite)]
     if not np.isfinite(before).any() or not np.isfinite(after).any():
@@ -52,7 +57,7 @@ def bridged(before: Float[np.ndarray, " draw"], after: Float[np.ndarray, " other
         low, high = (value, high) if beyond(value) > 0 else (low, value)
     value = (low + high) / 2
     above, below = map(_relative_error, terms(value))
-    return LogMean(value, float(np.hypot(above, below)))
+    return LogMean(value, float(np.hypot(above, below * np.sqrt(after.size / worth))))
 
 
 def _relative_error(logarithms: np.ndarray) -> float:

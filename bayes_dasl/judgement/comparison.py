@@ -64,8 +64,8 @@ class BayesFactors:
     Args:
         table: a row for each model, in the order in which they were given. `log_bayes_factor` is the log of that ratio,
             in nats, and `error` its Monte-Carlo standard error; `by_bridge` says whether it is by bridge sampling;
-            `weight` is the probability of the model given the data, of these models and under
-            the `prior` probabilities.
+            `weight` is the probability of the model given the data, of these models and under the `prior`
+            probabilities.
         base: the name of that model.
         findings: what can be said of them.
     """

@@ -243,7 +243,8 @@ def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base:
     evidences = {name: log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
-            f"draws do not tell the evidence of {' and '.join(lost)}: take more of them; bd.compare takes any models"
+            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or compare models by "
+            "bd.compare"
         )
     for name in far:
         (value, error), (science, its_error) = evidences[name], evidences[base]

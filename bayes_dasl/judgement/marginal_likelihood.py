@@ -6,49 +6,61 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
-from .._statistics.bridge_sampling import log_integral
-from .._statistics.convergence import effective_sizes
+from .._statistics.bridge import LogMean, bridged
+from .._statistics.convergence import effective_sizes, moving_quantities
 from ..inference import pose
 from ..inference.sharding import Sharded
 from ..model import Model
 from ..prediction.posterior import draws_of, fitted_data
 
+_UNKNOWN = LogMean(np.nan, np.nan)
+_FEWEST = 4  # draws in half of a chain
 
-def log_evidence(model: Model, post: xr.DataTree) -> tuple[float, float]:
-    """The log of the density of the data under a model, and its standard error, by bridge sampling.
 
-    The bridge leads to a normal in unconstrained coordinates: half of each chain says which, the other half is where
-    densities are compared, and then the other way about. NaN where both hardly overlap, or draws are few.
+def log_evidence(model: Model, post: xr.DataTree) -> LogMean:
+    """The log of the density of the data under a model, by bridge sampling.
+
+    The bridge leads from a normal in unconstrained coordinates: half of each chain says which, the other half is where
+    densities are compared, and then the other way about.
 
     Args:
         model: the model.
         post: what `fit` returned for it.
 
+    Returns: it and its standard error; NaN where draws are too few or do not move, or the normal does not meet them.
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
     problem = pose(model, fitted_data(post))
     sizes = post["posterior"].sizes
-    chains, each = sizes["chain"], sizes["draw"] // 2
+    chains, each, dimension = sizes["chain"], sizes["draw"] // 2, problem.dimension
     draws = {path: jnp.asarray(values) for path, values in draws_of(model, post).items()}
-    positions = np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws))
-    halves = positions.reshape(chains, -1, problem.dimension)[:, : 2 * each].reshape(chains, 2, each, -1).swapaxes(0, 1)
-    try:
-        normals = [_Normal(half.reshape(-1, problem.dimension)) for half in halves[::-1]]
-    except np.linalg.LinAlgError:  # a coordinate that never moves
-        return np.nan, np.nan
+    positions = np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)).reshape(chains, -1, dimension)
+    halves = positions[:, : 2 * each].reshape(chains, 2, each, dimension).swapaxes(0, 1)
+    if not all(_tell_a_normal(half) for half in halves):
+        return _UNKNOWN
+    normals = [_Normal(half.reshape(-1, dimension)) for half in halves[::-1]]
     drawn = np.stack([normal.draw(chains * each, np.random.default_rng(i)) for i, normal in enumerate(normals)])
-    at = np.concatenate([halves.reshape(-1, problem.dimension), drawn.reshape(-1, problem.dimension)])
+    at = np.concatenate([halves.reshape(-1, dimension), drawn.reshape(-1, dimension)])
     of_draws, of_drawn = np.split(np.asarray(Sharded(problem.log_density, len(at))(at)), 2)
     found = []
     for normal, half, there, its, density in zip(
         normals, halves, drawn, of_draws.reshape(2, chains, each), of_drawn.reshape(2, -1), strict=True
     ):
-        own = its - normal.log_density(half)
+        own, other = its - normal.log_density(half), density - normal.log_density(there)
         effective = float(effective_sizes(own[..., None])[0][0])
-        found.append(log_integral(own.ravel(), density - normal.log_density(there), effective))
+        if not effective or other.max() < own.min():
+            return _UNKNOWN
+        found.append(bridged(other, own.ravel(), effective))
     values, errors = np.array(found).T
     # Both look at all draws, so that their errors are not independent.
-    return float(values.mean()), float(max(*errors, np.ptp(values) / 2))
+    return LogMean(float(values.mean()), float(max(*errors, np.ptp(values) / 2)))
+
+
+def _tell_a_normal(draws: Float[np.ndarray, "chain draw dimension"]) -> bool:
+    """Whether draws all move, and are worth more independent ones than they have numbers."""
+    if draws.shape[1] < _FEWEST or not (np.isfinite(draws).all() and moving_quantities(draws).all()):
+        return False
+    return bool(np.median(effective_sizes(draws)[0]) > draws.shape[2])
 
 
 class _Normal:

@@ -30,7 +30,7 @@ from ..prediction.posterior import load, save
 from ..reports.document import report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, are_nested, by_evidence, mixed, origins_of, science_of, weighed
+from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
 from .scores import scored, told
 from .times import forecast_times
 
@@ -53,10 +53,10 @@ class Study:
         derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
         mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the report, each model
             stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
-            does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others by
-            their "forecasts" of the end of the training data (`bd.leave_future_out`, `bd.compare`), which takes more
-            fits. Either word asks for that. There is none without rivals, where members are held out, or of forecasts
-            where rows are no series.
+            does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others, and
+            those that have none, by their "forecasts" of the end of the training data (`bd.leave_future_out`,
+            `bd.compare`), which takes more fits. Either word asks for that. There is none without rivals, where members
+            are held out, or of forecasts where rows are no series.
         origins: from how many times within the training data the models forecast at most, for their weights; or the
             last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
             of the engine's draws, 250 at least.
@@ -261,8 +261,11 @@ class Run:
             return None
         try:
             posts = self.fitted()
-            if factors := by_evidence(self.study.mix, self.study.models, posts):
+            factors = factors_of(self.study.mix, self.study.models, posts)
+            if not isinstance(factors, str):
                 return factors
+            if factors:
+                say(f"weighed by forecasts: {factors}")
             origins = self.study.looks_from
             for name in self.study.models:
                 self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
@@ -270,7 +273,7 @@ class Run:
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
-            return str(error)
+            return _said(error)
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -319,7 +322,7 @@ class Run:
                     comparison = comparison or self._weighed(posts)
                     forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
                 except Exception as error:  # the forecasts are worth more than their mixture
-                    comparison = str(error)
+                    comparison = _said(error)
             if MIXTURE not in forecasts:
                 self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
             for name, found in forecasts.items():
@@ -372,7 +375,7 @@ class Run:
 
     def _weighed(self, posts: Mapping[str, xr.DataTree]) -> Weighed:
         """What weighs the models, as the folder tells."""
-        return by_evidence(self.study.mix, self.study.models, posts) or weighed(posts, self._origins)
+        return weights_of(self.study.mix, self.study.models, posts, self._origins)
 
     @property
     def _origins(self) -> dict[str, Path]:
@@ -424,6 +427,10 @@ def _used(study: Study) -> xr.Dataset:
 def _are_several(origins: object) -> bool:
     """Whether origins are told one by one."""
     return isinstance(origins, (Sequence, np.ndarray))
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _folded(name: str) -> str:

@@ -70,19 +70,41 @@ def are_nested(models: Mapping[str, Model]) -> bool:
     return True
 
 
-def by_evidence(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> BayesFactors | None:
-    """The Bayes factors of the models of a run; none where forecasts are to weigh them, or where they have none.
+def factors_of(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> BayesFactors | str:
+    """The Bayes factors of the models of a run, or why there are none, so that forecasts are to weigh them.
 
-    Raises: MismatchError where evidence is asked for, and they have none.
+    Nothing is said where nobody expects any.
+
+    Raises: MismatchError where evidence is asked for, and there is none; ReadError for a model without a posterior.
     """
-    if mix == "forecasts":
-        return None
+    if mix == "forecasts" or (mix != "evidence" and not are_nested(models)):
+        return ""
+    if missing := [name for name in models if name not in posts]:
+        raise ReadError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet")
     try:
         return bayes_factors(models, posts)
-    except MismatchError:
+    except MismatchError as error:
         if mix == "evidence":
             raise
-        return None
+        return f"there is no evidence to weigh models by, since {error}"
+
+
+def weights_of(
+    mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
+) -> Weighed:
+    """What weighs the models of a run, from what is there: their evidence, or else what they forecast; see `weighed`.
+
+    Raises: as `factors_of` and `weighed`.
+    """
+    factors = factors_of(mix, models, posts)
+    if not isinstance(factors, str):
+        return factors
+    try:
+        return weighed(posts, at)
+    except (MismatchError, ReadError) as error:
+        if factors:
+            raise MismatchError(f"{factors}; {error}") from error
+        raise
 
 
 def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Comparison:
