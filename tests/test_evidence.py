@@ -9,7 +9,7 @@ from scipy.stats import halfnorm
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.marginal_likelihood import log_evidence
+from bayes_dasl.judgement.evidence import _log_evidence
 from bayes_dasl.random import paths
 
 TIMES, NOISE = np.arange(1.0, 9.0), bd.NormalNoise(0.5)
@@ -149,7 +149,7 @@ def test_few_draws_tell_no_evidence(number):
     draws, _ = of_walks({"y": walked(2.0)["y"].values}, halfnorm(scale=0.5), (1, number))
     if number == 30:  # each thrice
         draws = {path: np.repeat(values[:, :10], 3, axis=1) for path, values in draws.items()}
-    assert np.isnan(log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
+    assert np.isnan(_log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
 
 
 def test_draws_of_chains_count_as_what_they_are_worth():
@@ -157,7 +157,7 @@ def test_draws_of_chains_count_as_what_they_are_worth():
     data = walked(1.0, 2)
     draws, exact = of_walks({"y": data["y"].values}, halfnorm(scale=0.5), (4, 200))
     again = {path: np.repeat(values, 4, axis=1) for path, values in draws.items()}
-    once, often = (log_evidence(noisy(), posterior(noisy(), data, each)) for each in (draws, again))
+    once, often = (_log_evidence(noisy(), posterior(noisy(), data, each)) for each in (draws, again))
     assert once.value == pytest.approx(exact, abs=4 * once.error) and often.value == pytest.approx(exact, abs=0.3)
     assert 0.4 * once.error < often.error < 2.5 * once.error
 

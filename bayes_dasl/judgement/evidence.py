@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
@@ -17,6 +18,7 @@ from jaxtyping import Float
 
 from .._findings import Finding
 from .._jax.tree import parts_inside
+from .._statistics.bridge import LogMean
 from .._statistics.convergence import thinned
 from .._statistics.describe_distributions import describe_distribution
 from ..errors import MismatchError
@@ -240,7 +242,7 @@ def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base:
     """
     rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0) for name in models}
     far = [name for name, row in rows.items() if row is None]
-    evidences = {name: log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
+    evidences = {name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
             f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or compare models by "
@@ -250,6 +252,15 @@ def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base:
         (value, error), (science, its_error) = evidences[name], evidences[base]
         rows[name] = _Ratio(value - science, float(np.hypot(error, its_error)), by_bridge=True)
     return {name: row for name, row in rows.items() if row is not None}
+
+
+def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
+    """Of the training data, by bridge sampling; NaN where the draws do not tell it."""
+    problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
+    positions = jax.jit(jax.vmap(problem.unconstrain))(jax.tree.map(jnp.asarray, draws_of(model, post)))
+    return log_evidence(
+        problem.log_density, np.asarray(positions).reshape(sizes["chain"], sizes["draw"], problem.dimension)
+    )
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:

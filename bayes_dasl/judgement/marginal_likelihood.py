@@ -1,52 +1,46 @@
-"""The log evidence of a model, from draws of its posterior."""
+"""The log evidence of a model, from draws of its posterior and their densities."""
 
-import jax
-import jax.numpy as jnp
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
-import xarray as xr
 from jaxtyping import Float
 
 from .._statistics.bridge import LogMean, bridged
 from .._statistics.convergence import effective_sizes, moving_quantities
-from ..inference import pose
 from ..inference.sharding import Sharded
-from ..model import Model
-from ..prediction.posterior import draws_of, fitted_data
 
 _UNKNOWN = LogMean(np.nan, np.nan)
 _FEWEST = 4  # draws in half of a chain
 
 
-def log_evidence(model: Model, post: xr.DataTree) -> LogMean:
-    """The log of the density of the data under a model, by bridge sampling.
+def log_evidence(density: Callable[..., Any], positions: Float[np.ndarray, "chain draw dimension"]) -> LogMean:
+    """The log of the integral of a density, as of the evidence of a model, by bridge sampling.
 
-    The bridge leads from a normal in unconstrained coordinates: half of each chain says which, the other half is where
-    densities are compared, and then the other way about.
+    The bridge leads from a normal: half of each chain says which, the other half is where densities are compared, and
+    then the other way about.
 
     Args:
-        model: the model.
-        post: what `fit` returned for it.
+        density: the log of the density at a position, of JAX.
+        positions: draws of it, unconstrained.
 
     Returns: it and its standard error; NaN where draws are too few or do not move, or the normal does not meet them.
     Source: Gronau et al. (2017), A tutorial on bridge sampling.
     """
-    problem = pose(model, fitted_data(post))
-    sizes = post["posterior"].sizes
-    chains, each, dimension = sizes["chain"], sizes["draw"] // 2, problem.dimension
-    draws = {path: jnp.asarray(values) for path, values in draws_of(model, post).items()}
-    positions = np.asarray(jax.jit(jax.vmap(problem.unconstrain))(draws)).reshape(chains, -1, dimension)
+    chains, total, dimension = positions.shape
+    each = total // 2
     halves = positions[:, : 2 * each].reshape(chains, 2, each, dimension).swapaxes(0, 1)
     if not all(_tell_a_normal(half) for half in halves):
         return _UNKNOWN
     normals = [_Normal(half.reshape(-1, dimension)) for half in halves[::-1]]
     drawn = np.stack([normal.draw(chains * each, np.random.default_rng(i)) for i, normal in enumerate(normals)])
     at = np.concatenate([halves.reshape(-1, dimension), drawn.reshape(-1, dimension)])
-    of_draws, of_drawn = np.split(np.asarray(Sharded(problem.log_density, len(at))(at)), 2)
+    of_draws, of_drawn = np.split(np.asarray(Sharded(density, len(at))(at)), 2)
     found = []
-    for normal, half, there, its, density in zip(
+    for normal, half, there, its, of_other in zip(
         normals, halves, drawn, of_draws.reshape(2, chains, each), of_drawn.reshape(2, -1), strict=True
     ):
-        own, other = its - normal.log_density(half), density - normal.log_density(there)
+        own, other = its - normal.log_density(half), of_other - normal.log_density(there)
         effective = float(effective_sizes(own[..., None])[0][0])
         if not effective or other.max() < own.min():
             return _UNKNOWN
