@@ -1,6 +1,4 @@
-"""States whose rates hold something unknown: predators and prey, an oscillator, Lorenz, a noisy path, a reservoir."""
-
-from collections.abc import Callable
+"""States whose rates hold something unknown: predators and prey, an oscillator, a noisy path, a reservoir."""
 
 import jax
 import numpy as np
@@ -77,47 +75,6 @@ def lotka_volterra(seed: int) -> Case:
 def oscillator(seed: int) -> Case:
     """The friction is unknown: a network of 105 weights."""
     return _shown(problems.oscillator(seed), seed, "oscillator", ("stiffness",))
-
-
-KNOTS = (0.5, 1.0, 1.5, 2.0, 2.5)
-
-
-class Convection(bd.Module):
-    """Lorenz's equations; how z slows y, -z in truth, is an unknown function of z."""
-
-    sigma: bd.Scalar
-    rho: bd.Scalar
-    beta: bd.Scalar
-    gain: Callable
-
-    def __call__(self, t, s, u):
-        x, y, z = s["x"], s["y"], s["z"]
-        gain = self.rho + self.gain(t, s, u)["gain"]
-        return {"x": self.sigma * (y - x), "y": gain * x - y, "z": x * y - self.beta * z}
-
-
-def lorenz(seed: int) -> Case:
-    """61 times of three units, noise of 0.5, an unknown function of z; by multiple shooting over five knots."""
-    problem = problems.lorenz(seed)
-    gain = bd.Basis(bd.bases.HilbertGP.over(problem.data, "z", 20.0, 12), "z", "gain")
-    numbers = [dist.LogNormal(np.log(value), 0.2) for value in (10.0, 28.0, 8 / 3)]
-    initial, states = problem.model.layer.initial, tuple(map(str, problem.data.data_vars))
-    ode = bd.ODE(Convection(*numbers, gain), initial, rtol=1e-4, atol=1e-4, max_steps=256)
-    segments = bd.segment_states(problem.data, states, KNOTS, 3.0)
-    model = bd.Model(bd.MultipleShooting(ode, KNOTS, segments, gap=0.3), problem.model.noise)
-    truth = Convection(0.0, 0.0, 0.0, lambda t, s, u: {"gain": 28.0 - s["z"]})
-    slows = Unknown(_slows, ("gain",), *along("z", problem.data["z"].values))
-    return Case("lorenz", seed, model, problem.data, {"slows": slows}, _convection, truth)
-
-
-def _slows(given):
-    """How z slows y, the constant part included: data do not tell it from rho."""
-    field = given if isinstance(given, Convection) else given.ode.vector_field
-    return lambda t, s, u: {"gain": field.rho + field.gain(t, s, u)["gain"]}
-
-
-def _convection(layer) -> dict:
-    return {name: getattr(layer.ode.vector_field, name) for name in ("sigma", "beta")}
 
 
 class Drift(bd.Module):

@@ -1,7 +1,8 @@
 """The problems of the table, in its order."""
 
+from .chaos import lorenz
 from .climate import climate, implicit_law
-from .dynamics import kalman, lorenz, lotka_volterra, lynx_hare, oscillator, two_functions
+from .dynamics import kalman, lotka_volterra, lynx_hare, oscillator, two_functions
 from .fields import channel, heat, pde_closure
 from .gases import argon, wide
 from .untuned import reactor
