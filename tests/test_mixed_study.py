@@ -389,6 +389,7 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
     NESTED.run(folder, key=KEY)
     told, factors = scores(folder)["mixture"], bd.bayes_factors(NESTED.models, posts)
     assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
+    assert told["comparison"]["noisy"]["by_bridge"] is False and told["comparison"]["noisy"]["prior"] == 0.5
     assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5." in told["words"][0]
     assert list(scores(folder)["scores"]) == ["mixture", "noisy", "science"]
     dataclasses.replace(NESTED, mix="forecasts", origins=[3.0, 4.0], horizon=1).run(folder, key=KEY)

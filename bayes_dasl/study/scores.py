@@ -28,12 +28,14 @@ def scored(
     }
 
 
-def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | None]]:
+def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
     """A table by its rows."""
-    return {
-        str(row): {str(k): float(v) if np.isfinite(v) else None for k, v in values.items()}
-        for row, values in table.iterrows()
-    }
+
+    def plain(value: Any) -> float | bool | None:
+        return value if isinstance(value, bool) else float(value) if np.isfinite(value) else None
+
+    rows = table.to_dict("index")  # unlike `iterrows` this keeps truth values as they are
+    return {str(row): {str(name): plain(value) for name, value in values.items()} for row, values in rows.items()}
 
 
 def told(found: Mixed) -> dict[str, Any]:
