@@ -245,7 +245,7 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
         yield Finding(
             "warning", f"unknown function {name}",
             f"too coarse: {row['finer']} beside it takes up what residuals hold{near}; that raises the log evidence by "
-            f"{row['gain']:.3g}, of the data that the model draws itself {often} by as much",
+            f"{row['gain']:.3g}, as much as in {often} of data sets that the model itself draws",
             f"let it be as fine as that, or finer; else the data hang on {row['input']} in another way too",
             aspect="model",
         )  # fmt: skip
