@@ -302,14 +302,12 @@ def evidence_rows(factors: BayesFactors) -> list[EvidenceRow]:
             name=str(name),
             prior=fixed(row["prior"], 2),
             weight=fixed(row["weight"], 2),
-            log_bayes_factor="" if name == factors.base else _bayes_factor(row),
+            log_bayes_factor=""
+            if name == factors.base
+            else f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}",
         )
         for name, row in factors.table.iterrows()
     ]
-
-
-def _bayes_factor(row: pd.Series) -> str:
-    return f"{number(row['log_bayes_factor'])} ± {number(row['error'], 2)}"
 
 
 def _apart(row: pd.Series, score: str, place: int) -> str:
