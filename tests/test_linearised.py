@@ -1,6 +1,7 @@
 """Science and unknown functions, given their hyperparameters, in units of what data and prior say of them."""
 
 import arviz as az
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,6 +39,21 @@ class Growth(bd.Module):
 
     def __call__(self, t, y, u):
         return {"y": jnp.exp(self.rate * t) * (1 + self.extra(t, y, u)["g"])}
+
+
+class Average(bd.Module):
+    """Averages of an unknown function over what lies near."""
+
+    slope: bd.Scalar
+    extra: bd.Basis
+
+    def __call__(self, t, y, u):
+        at = jnp.linspace(0.0, 1.0, 41)
+        weight = jnp.exp(-(((at - t) / 0.3) ** 2))
+        return {"y": self.slope * t + jnp.sum(weight * self.extra(at, y, u)["g"]) / jnp.sum(weight)}
+
+
+TURNING = bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, length=0.1, amplitude=1.0), "t", "g", positive=True)
 
 
 class Pull(bd.Module):
@@ -174,6 +190,21 @@ class TestFrames:
         away = [np.linalg.solve(h, g) for h, g in zip(of_weights, np.asarray(fall), strict=True)]
         sd = [np.sqrt(np.diag(np.linalg.inv(-h))) for h in of_weights]
         assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
+
+    def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
+        """Averages of a positive function say much of few of its directions, and these bend with all others."""
+        seen, noise = data(np.ones(25)), bd.NormalNoise(0.02)
+        _, maker, *_ = framed(formula(Average, TURNING, noise), seen)
+        frame = maker.restored(maker.around(np.zeros(maker.dimension)))
+        assert np.asarray(frame.told).all()  # one position tells nothing
+        said = np.linalg.eigvalsh(maker._information(frame))[::-1]
+        few = eqx.tree_at(lambda f: f.told, frame, jnp.asarray(said >= 1.0))
+        xi = 0.3 * np.random.default_rng(0).normal(size=(100, maker.dimension))
+        found = maker.restored(maker.frame(positions(few, xi)[0]))
+        assert 0 < np.asarray(found.told).sum() < 8 < maker.weights.size
+        straight = eqx.tree_at(lambda basis: basis.positive, TURNING, False)
+        _, maker, frame, _ = framed(formula(Average, straight, noise), seen)
+        assert np.asarray(maker.restored(maker.frame(positions(frame, xi)[0])).told).all()
 
 
 def exact(noise):

@@ -24,30 +24,11 @@ SCORES = ("log_score", "crps")
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """How models forecast the same windows of a series.
-
-    Args:
-        table: a row for each model, the best one first. `log_score` is minus the log of the joint density of the data
-            of a window, in nats, and `crps` the mean over observables and leads, in their units; both are means over
-            origins, and lower is better. `…_difference` is to the model of the first row, over the same windows, and
-            `…_error` its standard error. `weight` is that in a mixture, `refits` at how many origins after the first
-            the model was fitted anew.
-        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by `model`, `observable`
-            and `lead`. `step` is how far ahead a lead is, where that is the same at all origins.
-        windows: as how many that share no time and no origin the windows count.
-        findings: what can be said of the differences, with the caution where they may be chance.
-    """
+class _Table:
+    """A table of models, and what can be said of it."""
 
     table: pd.DataFrame
-    by_lead: xr.Dataset
-    windows: float
     findings: tuple[Finding, ...]
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """By model, in the order in which they were given: for `bd.mixture`."""
-        return {str(name): float(self.table.loc[name, "weight"]) for name in self.by_lead["model"].values}
 
     def __str__(self) -> str:
         return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
@@ -58,7 +39,32 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class BayesFactors:
+class Comparison(_Table):
+    """How models forecast the same windows of a series.
+
+    Args:
+        table: a row for each model, the best one first. `log_score` is minus the log of the joint density of the data
+            of a window, in nats, and `crps` the mean over observables and leads, in their units; both are means over
+            origins, and lower is better. `…_difference` is to the model of the first row, over the same windows, and
+            `…_error` its standard error. `weight` is that in a mixture, `refits` at how many origins after the first
+            the model was fitted anew.
+        findings: what can be said of the differences, with the caution where they may be chance.
+        by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by `model`, `observable`
+            and `lead`. `step` is how far ahead a lead is, where that is the same at all origins.
+        windows: as how many that share no time and no origin the windows count.
+    """
+
+    by_lead: xr.Dataset
+    windows: float
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By model, in the order in which they were given: for `bd.mixture`."""
+        return {str(name): float(self.table.loc[name, "weight"]) for name in self.by_lead["model"].values}
+
+
+@dataclass(frozen=True)
+class BayesFactors(_Table):
     """How much more probable the data are under each of some models than under the one that is part of all others.
 
     Args:
@@ -66,25 +72,16 @@ class BayesFactors:
             in nats, and `error` its Monte-Carlo standard error; `by_bridge` says whether it is by bridge sampling;
             `weight` is the probability of the model given the data, of these models and under the `prior`
             probabilities.
-        base: the name of that model.
         findings: what can be said of them.
+        base: the name of that model.
     """
 
-    table: pd.DataFrame
     base: str
-    findings: tuple[Finding, ...]
 
     @property
     def weights(self) -> dict[str, float]:
         """By model, in the order in which they were given: for `bd.mixture`."""
         return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
-
-    def __str__(self) -> str:
-        return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
-
-    def _repr_html_(self) -> str:
-        said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
-        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
@@ -139,7 +136,7 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     order = np.argsort(np.where(np.arange(len(names)) == best, -np.inf, columns["log_score"]), kind="stable")
     table = table.iloc[order]
     findings = (*_findings(table, of_all, windows), *_one_by_one(coarse), *_impossible(possible))
-    return Comparison(table, _by_lead(of_all, best, shared), windows, findings)
+    return Comparison(table, findings, _by_lead(of_all, best, shared), windows)
 
 
 def _densities(of_all: xr.Dataset) -> tuple[Float[np.ndarray, "model window"], Bool[np.ndarray, " window"]]:

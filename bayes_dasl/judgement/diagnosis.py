@@ -9,6 +9,7 @@ import xarray as xr
 
 from .._findings import Diagnosis, Finding, from_json, unshown_spread
 from ..errors import MismatchError
+from ..prediction.posterior import are_chains
 from .adequacy import adequacy_findings, borne_out_by
 from .failures import failure_findings, finite_findings
 from .matching import check_forecast
@@ -111,11 +112,6 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
         message = "the forecast is of another model than the fitted one, by draws of the latter"
         remedy = "read it as what would be; to judge the model itself, fit it"
         yield Finding("warning", "what if", message, remedy, aspect="model")
-
-
-def are_chains(post: xr.DataTree) -> bool:
-    """Whether the draws are those of chains, rather than members, masks or a point."""
-    return bool(post.attrs.get("markov", 1))
 
 
 def _said(post: xr.DataTree) -> tuple[Finding, ...]:

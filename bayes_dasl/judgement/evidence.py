@@ -27,7 +27,7 @@ from ..layers import ProcessNoise
 from ..model import Model
 from ..networks import Network
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, fitted_data, fitted_observables, names
+from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_observables, names
 from ..prediction.predictive import push
 from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
 from .comparison import BayesFactors
@@ -92,7 +92,7 @@ def bayes_factors(
         "prior": [shares[name] for name in rows],
     }
     table = pd.DataFrame(columns, index=pd.Index([*models], name="model"))
-    return BayesFactors(table, base, tuple(_findings(base, rows)))
+    return BayesFactors(table, tuple(_findings(base, rows)), base)
 
 
 @dataclass(frozen=True)
@@ -189,7 +189,7 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
         raise MismatchError(f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}")
     for name, model in models.items():
         check_same_posterior(model, posts[name])
-        if not posts[name].attrs.get("markov", 1):
+        if not are_chains(posts[name]):
             raise MismatchError(f"the draws of '{name}' are not those of chains: fit it with bd.NUTS")
     observed = [fitted_observables(post) for post in posts.values()]
     if not all(one.equals(observed[0][[*one]]) for one in observed):

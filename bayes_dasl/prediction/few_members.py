@@ -12,6 +12,7 @@ from scipy.special import gammaincinv
 
 from .._statistics.describe_distributions import bounds
 from .conditional import Parameters, constraint_of, made
+from .posterior import are_chains
 from .predictive import Pushed
 
 _DRAWS, _FEWEST = 1000, 100  # that intervals are taken from; and of a field, if more would be too large
@@ -29,7 +30,7 @@ def repetitions(post: xr.DataTree, numbers: int) -> int:
 
     `numbers` are those of one predictive draw.
     """
-    if post.attrs.get("markov", 1):
+    if are_chains(post):
         return 1
     members = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     return -(-max(_FEWEST, min(_DRAWS, _LARGEST // numbers)) // members)

@@ -146,6 +146,11 @@ def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
     return kept
 
 
+def are_chains(post: xr.DataTree) -> bool:
+    """Whether the draws are those of chains, rather than members, masks or a point."""
+    return bool(post.attrs.get("markov", 1))
+
+
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:
     """Draws of every random leaf, path → `(chain · draw, …)`, of a population for the members of the model.
 

@@ -19,14 +19,14 @@ from ..errors import MismatchError
 from ..judgement.baselines import BASELINES, score_baselines
 from ..judgement.comparison import BayesFactors
 from ..judgement.decomposition import decompose
-from ..judgement.diagnosis import are_chains, diagnose
+from ..judgement.diagnosis import diagnose
 from ..judgement.ensemble_scores import lower_by
 from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.mixed import MIXTURE, Mixed, Weighed
 from ..judgement.scores import pit, score
 from ..plots import epistemic_parts, science_parameters
-from ..prediction.posterior import fitted_observables, with_what_is_censored
+from ..prediction.posterior import are_chains, fitted_observables, with_what_is_censored
 from . import _figures, _tables
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 

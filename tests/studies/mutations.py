@@ -552,21 +552,27 @@ MUTANTS = (
     ),
     Mutant(
         "linearised coordinates without the volume of the science", "bayes_dasl/inference/coordinates/linearised.py",
-        "volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))",
-        "volume = -jnp.sum(jnp.log(jnp.diag(second)))",
+        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))",
+        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(second)))",
         ("tests/test_linearised.py::TestFrames",),
     ),
     Mutant(
         "weights without a step by the model itself", "bayes_dasl/inference/coordinates/linearised.py",
-        "return jnp.where(usable, corrected, linear)",
-        "return linear",
+        "middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)",
+        "middle += 0.0 * lacking",
         ("tests/test_linearised.py::TestFrames::test_one_step_of_the_model_itself_corrects_the_mean",),
     ),
     Mutant(
         "science that knows the weights", "bayes_dasl/inference/coordinates/linearised.py",
-        "both = jnp.concatenate([s_w, s_d], axis=1)",
-        "both = jnp.concatenate([0 * s_w, s_d], axis=1)",
+        "slopes = jnp.concatenate([linear.by_weights, linear.by_direct], axis=1)",
+        "slopes = jnp.concatenate([0 * linear.by_weights, linear.by_direct], axis=1)",
         ("tests/test_linearised.py::TestFrames::test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters",),
+    ),
+    Mutant(
+        "the order of the weights that suits positions least", "bayes_dasl/inference/coordinates/linearised.py",
+        "best = int(np.argmin(np.nan_to_num(far, nan=np.inf)))",
+        "best = int(np.argmax(far))",
+        ("tests/test_linearised.py::TestFrames::test_what_data_say_little_of_comes_first_where_that_suits_positions",),
     ),
     Mutant(
         "a process without its amplitude", "bayes_dasl/adaptive/bases/hilbert.py",

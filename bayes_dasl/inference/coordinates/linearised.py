@@ -1,7 +1,7 @@
 """Coordinates in which science and unknown functions, both at once, are nearly normal given their hyperparameters."""
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -23,10 +23,13 @@ from ..problem import Problem
 from ..sites import constrained
 from ..starts import Optimiser, chosen_for_reference, falls
 from .conditional import is_normal
-from .frame import arrays_of, frame_of
+from .frame import arrays_of, coordinates, frame_of
 
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _BATCH = 16
+# What data say of a direction of the weights, beside the prior, from which on it comes last; -inf: of all of them.
+_BOUNDS = (-np.inf, 0.2, 1.0, 5.0)
+_FEWEST, _BETTER = 20, 0.99  # positions that tell which of these is best, and the share of squares that is better
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -36,8 +39,9 @@ class Linearised(eqx.Module):
 
     To first order around a reference predictions are linear in $\theta$ and in the coefficients $c(h, w)$ of the
     functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated out, is nearly normal, and so is $w$
-    given both. The slopes are those of the reference; the mean of $w$ is corrected by what the model itself predicts at
-    the linear mean. Coordinates are $h$ and both of them in units of these normals. The posterior stays what it is.
+    given both. The slopes are those of the reference. Directions of $w$ of which data say little may come first,
+    where that suits draws better; the mean of the others is corrected by what the model itself predicts where those
+    are. Coordinates are $h$, $\theta$ and $w$ in units of these normals. The posterior stays what it is.
 
     Args:
         on: whether they are that; else the plain ones.
@@ -47,6 +51,8 @@ class Linearised(eqx.Module):
         variances: those of the predictions there, of a filter.
         by_direct: the slopes of predictions by what they hang on directly, `(datum, direct)`.
         by_coefficients: those by the coefficients, `(datum, coefficient)`.
+        turn: directions of the standardised weights, `(weight, direction)`, first those of which data say most.
+        told: which of them come last, since data say much of them.
         linear: what made it.
     """
 
@@ -57,6 +63,8 @@ class Linearised(eqx.Module):
     variances: dict[str, Array]
     by_direct: Float[Array, "datum direct"]
     by_coefficients: Float[Array, "datum coefficient"]
+    turn: Float[Array, "weight weight"]
+    told: Bool[Array, " weight"]
     linear: "Linearisation" = eqx.field(static=True)
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
@@ -100,13 +108,14 @@ class Linearisation:
         self.direct = self._others[self._moving]
         self.hyper = self._others[~self._moving]
         middle = self._middle(draws[:1])
+        self._information = Program(self._by_data)
         self.like = self._frame(False, *jax.tree.map(jnp.zeros_like, (*middle, *self._slopes(*middle))))
         self.way = traced(self._way, self.like, jnp.zeros(self.dimension), jnp.asarray(False))
 
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions; see `restored`."""
         middle = self._middle(chosen_for_reference(positions))
-        return arrays_of(self._frame(True, *middle, *self._slopes(*middle)))
+        return arrays_of(self._turned(self._frame(True, *middle, *self._slopes(*middle)), positions))
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around a position."""
@@ -180,64 +189,105 @@ class Linearisation:
 
     def _frame(self, on: bool, *found: Any) -> Linearised:
         at, coefficients, centre, variances, by_others, by_coefficients = jax.tree.map(jnp.asarray, found)
-        by_direct = by_others[:, self._moving]
-        return Linearised(jnp.asarray(on), at, coefficients, centre, variances, by_direct, by_coefficients, self)
+        by_direct, number = by_others[:, self._moving], self.weights.size
+        turn, told = jnp.eye(number), jnp.ones(number, bool)
+        return Linearised(
+            jnp.asarray(on), at, coefficients, centre, variances, by_direct, by_coefficients, turn, told, self
+        )
 
-    def _blocks(self, frame: Linearised, x: Array) -> Any:
-        """The normals of both blocks, given the hyperparameters in `x`: of the first at once, of the second by it."""
-        at, coefficients, centre = frame.at, frame.coefficients, frame.centre
-        by_direct, by_coefficients = frame.by_direct, frame.by_coefficients
-        problem, weights, direct = self.problem, self.weights, self.direct
-        x = x.at[direct].set(at[direct]).at[weights].set(0.0)
+    def _turned(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
+        """The frame with directions of the weights told apart, so that positions are most nearly unit normal in it."""
+        of_data, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
+        frames = [
+            eqx.tree_at(lambda f: (f.turn, f.told), frame, (turn[:, ::-1], of_data[::-1] >= bound)) for bound in _BOUNDS
+        ]
+        if len(positions) < _FEWEST:
+            return frames[0]
+        # All have the same volume, so that what tells them apart is how far out positions lie.
+        far = [np.mean(coordinates(turned, positions)[:, self.weights] ** 2) for turned in frames]
+        best = int(np.argmin(np.nan_to_num(far, nan=np.inf)))
+        return frames[best if far[best] < _BETTER * far[0] else 0]
+
+    def _by_data(self, frame: Linearised) -> Array:
+        """What data say of the standardised weights at the reference: the product of their slopes with themselves."""
+        slopes = self._lowered(frame, self._without(frame, frame.at)).by_weights
+        return slopes.T @ slopes
+
+    def _weights(self, frame: Linearised, z: Array) -> Array:
+        """The weights that standardised ones along the directions of a frame stand for."""
+        return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (frame.turn @ z)
+
+    def _without(self, frame: Linearised, v: Array) -> Array:
+        """The hyperparameters of a position, with all else as in the middle."""
+        return v.at[self.direct].set(frame.at[self.direct]).at[self.weights].set(self._mean[self.weights])
+
+    def _lowered(self, frame: Linearised, x: Array) -> "_Residuals":
+        """What is left of the data to first order, in units of the noise, given the hyperparameters in `x`."""
+        problem, weights = self.problem, self.weights
         values, _ = constrained(self.sites, x)
 
-        def own(w):  # of all numbers these alone have slopes: others would be pushed along for nothing
+        def own(z):  # of all numbers these alone have slopes: others would be pushed along for nothing
+            w = self._weights(frame, z)
             given = {path: w[index].reshape(self.sites[path].shape) for path, index in self._where.items()}
             return self._coefficients(realise(problem.model, values | given))
 
-        nothing = jnp.zeros(weights.size)
-        offset, by_weights = own(nothing), jax.jacfwd(own)(nothing)
+        middle = jnp.zeros(weights.size)
+        offset, by_weights = own(middle), jax.jacfwd(own)(middle)
         realised = self._realised(x)
-        residual = lambda values: residuals(problem, realised, centre, frame.variances, values)  # noqa: E731
-        left, push = jax.linearize(residual, centre)
-        lowered = jax.vmap(lambda column: -push(_by_name(column, centre)), in_axes=1, out_axes=1)
-        s_w, s_d = lowered(by_coefficients @ by_weights), lowered(by_direct)
-        shifted = push(_by_name(by_coefficients @ (offset - coefficients), centre))
-        missed = left + s_d @ at[direct] + shifted
-        both = jnp.concatenate([s_w, s_d], axis=1)
-        prior = 1 / jnp.asarray(self._sd[np.concatenate([weights, direct])]) ** 2
-        mean = jnp.asarray(self._mean[np.concatenate([weights, direct])])
-        factor = jnp.linalg.cholesky(both.T @ both + jnp.diag(prior))
-        likely = cho_solve((factor, True), both.T @ missed + prior * mean)
-        number = weights.size
-        first, second = factor[number:, number:], factor[:number, :number]
-        pull = prior[:number] * mean[:number]
-
-        def of_weights(direct_value: Array) -> Array:
-            """The mean of the weights given all else, after one step from the linear one by the model itself."""
-            linear = cho_solve((second, True), s_w.T @ (missed - s_d @ direct_value) + pull)
-            model = self._realised(x.at[direct].set(direct_value).at[weights].set(linear))
-            prediction = model.predict(problem.inputs)
-            left = residual(with_mismatches(problem, prediction))
-            usable = prediction.ok & jnp.isfinite(left).all()
-            left = jnp.where(usable, left, 0.0)
-            corrected = cho_solve((second, True), s_w.T @ (left + s_w @ linear) + pull)
-            return jnp.where(usable, corrected, linear)
-
-        return likely[number:], first, second, of_weights
+        residual = lambda values: residuals(problem, realised, frame.centre, frame.variances, values)  # noqa: E731
+        left, push = jax.linearize(residual, frame.centre)
+        lowered = jax.vmap(lambda column: -push(_by_name(column, frame.centre)), in_axes=1, out_axes=1)
+        by_direct = lowered(frame.by_direct)
+        shifted = push(_by_name(frame.by_coefficients @ (offset - frame.coefficients), frame.centre))
+        in_the_middle = left + by_direct @ frame.at[self.direct] + shifted
+        return _Residuals(in_the_middle, lowered(frame.by_coefficients @ by_weights), by_direct, residual)
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
-        mean, first, second, of_weights = self._blocks(frame, v)
-        given = v[self.direct]
-        direct = jnp.where(back, given, mean + solve_triangular(first, given, lower=True, trans=1))
-        centre, given = of_weights(direct), v[self.weights]
-        there = centre + solve_triangular(second, given, lower=True, trans=1)
-        direct = jnp.where(back, first.T @ (direct - mean), direct)
-        weights = jnp.where(back, second.T @ (given - centre), there)
-        volume = -jnp.sum(jnp.log(jnp.diag(first))) - jnp.sum(jnp.log(jnp.diag(second)))
-        there = v.at[self.direct].set(direct).at[self.weights].set(weights)
+        weights, direct, number, told = self.weights, self.direct, self.weights.size, frame.told
+        x = self._without(frame, v)
+        linear = self._lowered(frame, x)
+        slopes = jnp.concatenate([linear.by_weights, linear.by_direct], axis=1)
+        of_direct = 1 / self._sd[direct] ** 2
+        prior = jnp.concatenate([jnp.ones(number), of_direct])
+        pull = jnp.concatenate([jnp.zeros(number), of_direct * self._mean[direct]])
+        factor = jnp.linalg.cholesky(slopes.T @ slopes + jnp.diag(prior))
+        mean = cho_solve((factor, True), slopes.T @ linear.left + pull)[number:]
+        first, second = factor[number:, number:], factor[:number, :number]
+        spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
+
+        science = jnp.where(back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1))
+        middle = cho_solve((second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ science))
+        there = frame.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
+        xi = jnp.where(back, second.T @ (there - middle), v[weights])
+        # Directions of which data say much come last, and so follow all others by the model itself.
+        middle = middle + spread(jnp.where(told, 0.0, xi))
+        known = jnp.where(told[:, None] & told, second, jnp.eye(number))
+        model = self._realised(x.at[direct].set(science).at[weights].set(self._weights(frame, middle)))
+        prediction = model.predict(self.problem.inputs)
+        left = linear.of(with_mismatches(self.problem, prediction))
+        usable = prediction.ok & jnp.isfinite(left).all()
+        lacking = linear.by_weights.T @ jnp.where(usable, left, 0.0) - middle
+        middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
+
+        xi = jnp.where(back & told, second.T @ (there - middle), xi)
+        reached = self._weights(frame, middle + spread(jnp.where(told, v[weights], 0.0)))
+        found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
+        found = found.at[weights].set(jnp.where(back, xi, reached))
+        volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))
         # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
-        return jnp.where(frame.on, there, v), jnp.where(frame.on, volume, 0.0)
+        return jnp.where(frame.on, found, v), jnp.where(frame.on, volume, 0.0)
+
+
+class _Residuals(NamedTuple):
+    """Residuals to first order: `left` where weights have their prior means and all they hang on directly is zero.
+
+    `by_weights` and `by_direct` is by how much each number lowers them; `of` makes residuals of what is predicted.
+    """
+
+    left: Float[Array, " datum"]
+    by_weights: Float[Array, "datum weight"]
+    by_direct: Float[Array, "datum direct"]
+    of: Callable[[dict[str, Array]], Array]
 
 
 def has_linear(problem: Problem) -> bool:
