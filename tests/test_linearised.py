@@ -53,7 +53,9 @@ class Average(bd.Module):
         return {"y": self.slope * t + jnp.sum(weight * self.extra(at, y, u)["g"]) / jnp.sum(weight)}
 
 
-TURNING = bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, length=0.1, amplitude=1.0), "t", "g", positive=True)
+def average(positive):
+    turns = bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, length=0.1, amplitude=1.0), "t", "g", positive=positive)
+    return formula(Average, turns, bd.NormalNoise(0.02))
 
 
 class Pull(bd.Module):
@@ -193,8 +195,8 @@ class TestFrames:
 
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
         """Averages of a positive function say much of few of its directions, and these bend with all others."""
-        seen, noise = data(np.ones(25)), bd.NormalNoise(0.02)
-        _, maker, *_ = framed(formula(Average, TURNING, noise), seen)
+        seen = data(np.ones(25))
+        _, maker, *_ = framed(average(positive=True), seen)
         frame = maker.restored(maker.around(np.zeros(maker.dimension)))
         assert np.asarray(frame.told).all()  # one position tells nothing
         said = np.linalg.eigvalsh(maker._information(frame))[::-1]
@@ -202,8 +204,7 @@ class TestFrames:
         xi = 0.3 * np.random.default_rng(0).normal(size=(100, maker.dimension))
         found = maker.restored(maker.frame(positions(few, xi)[0]))
         assert 0 < np.asarray(found.told).sum() < 8 < maker.weights.size
-        straight = eqx.tree_at(lambda basis: basis.positive, TURNING, False)
-        _, maker, frame, _ = framed(formula(Average, straight, noise), seen)
+        _, maker, frame, _ = framed(average(positive=False), seen)
         assert np.asarray(maker.restored(maker.frame(positions(frame, xi)[0])).told).all()
 
 
