@@ -53,9 +53,11 @@ class Average(bd.Module):
         return {"y": self.slope * t + jnp.sum(weight * self.extra(at, y, u)["g"]) / jnp.sum(weight)}
 
 
+TURNS = bd.bases.HilbertGP(0.0, 1.0, 12, length=0.1, amplitude=1.0)
+
+
 def average(positive):
-    turns = bd.Basis(bd.bases.HilbertGP(0.0, 1.0, 12, length=0.1, amplitude=1.0), "t", "g", positive=positive)
-    return formula(Average, turns, bd.NormalNoise(0.02))
+    return formula(Average, bd.Basis(TURNS, "t", "g", positive=positive), bd.NormalNoise(0.02))
 
 
 class Pull(bd.Module):
@@ -105,6 +107,10 @@ MODELS = {
     "a horseshoe": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", bd.bases.Horseshoe(8))), data()),
     "a monotone function": lambda: (formula(Line, bd.Basis(SPLINES, "t", "g", monotone="increasing")), data()),
     "log-normal noise": lambda: (formula(noise=bd.LogNormalNoise(dist.HalfNormal(0.3))), data()),
+    "weights of another scale": lambda: (
+        formula(extra=process(weights=dist.Normal(0.5, 0.3).expand((12,)).to_event(1))),
+        data(),
+    ),
     "correlated noise": lambda: (
         formula(noise=bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9)))),
         with_gaps(),
@@ -119,12 +125,16 @@ SOLVED = {
 }  # fmt: skip
 
 
-def framed(model, data, near=0):
-    """What makes frames, one of them around a prior draw, and coordinates."""
+def framed(model, data, near=0, told=None):
+    """What makes frames, one of them around a prior draw, and coordinates; so many directions of weights `told`."""
     problem = pose(model, data)
     maker = linearisation_of(problem)
     draws = np.asarray(problem.prior(8, key=jax.random.key(1)))
     frame = maker.restored(maker.frame(draws[near : near + 1]))
+    if told is not None:
+        number = maker.weights.size
+        turn = np.linalg.qr(np.random.default_rng(1).normal(size=(number, number)))[0]
+        frame = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(told)))
     return problem, maker, frame, np.random.default_rng(0).normal(size=draws.shape)
 
 
@@ -137,14 +147,27 @@ class TestFrames:
         np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
         np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
 
-    @pytest.mark.parametrize("case", ["a Gaussian process", "a positive function", "correlated noise"])
-    def test_volumes_are_those_of_the_way(self, case):
-        _, _, frame, xi = framed(*MODELS[case]())
+    @pytest.mark.parametrize("told", [0, 5])
+    @pytest.mark.parametrize("case", ["a positive function", "weights of another scale"])
+    def test_there_and_back_where_not_all_directions_are_told(self, case, told):
+        _, _, frame, xi = framed(*MODELS[case](), told=told)
+        np.testing.assert_allclose(coordinates(frame, positions(frame, xi)[0]), xi, atol=1e-9)
+
+    @pytest.mark.parametrize(
+        ("case", "told"),
+        [
+            ("a Gaussian process", None), ("a positive function", None), ("correlated noise", None),
+            ("a positive function", 0), ("a positive function", 5), ("weights of another scale", 5),
+        ],
+    )  # fmt: skip
+    def test_volumes_are_those_of_the_way(self, case, told):
+        _, _, frame, xi = framed(*MODELS[case](), told=told)
         jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
         assert frame.position(jnp.asarray(xi[0]))[1] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
 
-    def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self):
-        problem, maker, frame, xi = framed(formula(Line), data())
+    @pytest.mark.parametrize("told", [None, 0, 5])
+    def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self, told):
+        problem, maker, frame, xi = framed(formula(Line), data(), told=told)
         names = problem.labels()
         assert [names[i] for i in maker.direct] == ["layer.function.slope"]
         assert [names[i].rpartition(".")[2] for i in maker.hyper] == ["length", "amplitude", "scale"]
@@ -193,19 +216,30 @@ class TestFrames:
         sd = [np.sqrt(np.diag(np.linalg.inv(-h))) for h in of_weights]
         assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
 
+    def test_what_data_say_follows_the_rest(self):
+        """Around a reference that is wrong the directions that data tell are what is most likely given all others."""
+        problem, maker, frame, xi = framed(formula(Line), data(), told=5)
+        frame = eqx.tree_at(lambda f: f.centre["y"], frame, frame.centre["y"] + jnp.asarray(np.sin(5 * X)))
+        xi[:, maker.weights[:5]] = 0.0
+        fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(positions(frame, xi)[0])[:, maker.weights]
+        along = np.abs(np.asarray(fall @ frame.turn))
+        assert along[:, :5].max() < 1e-8 < 1.0 < along[:, 5:].max()
+
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
         """Averages of a positive function say much of few of its directions, and these bend with all others."""
-        seen = data(np.ones(25))
-        _, maker, *_ = framed(average(positive=True), seen)
-        frame = maker.restored(maker.around(np.zeros(maker.dimension)))
-        assert np.asarray(frame.told).all()  # one position tells nothing
-        said = np.linalg.eigvalsh(maker._information(frame))[::-1]
-        few = eqx.tree_at(lambda f: f.told, frame, jnp.asarray(said >= 1.0))
-        xi = 0.3 * np.random.default_rng(0).normal(size=(100, maker.dimension))
-        found = maker.restored(maker.frame(positions(few, xi)[0]))
-        assert 0 < np.asarray(found.told).sum() < 8 < maker.weights.size
-        _, maker, frame, _ = framed(average(positive=False), seen)
-        assert np.asarray(maker.restored(maker.frame(positions(frame, xi)[0])).told).all()
+        at = np.linspace(0.0, 1.0, 41)
+        weight = np.exp(-(((at - X[:, None]) / 0.3) ** 2))
+        slopes = weight / weight.sum(1, keepdims=True) @ np.asarray(TURNS(at)) / 0.02
+        precision, turn = np.linalg.eigh(slopes.T @ slopes)
+        few = int((precision > 1.0).sum())
+        xi = 0.3 * np.random.default_rng(0).normal(size=(100, 13))
+        for positive in (True, False):
+            _, maker, *_ = framed(average(positive), data(np.ones(25)))
+            frame = maker.restored(maker.around(np.zeros(13)))
+            assert frame.told == 12  # one position tells nothing
+            given = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), jnp.asarray(few)))
+            found = maker.restored(maker.frame(positions(given, xi)[0]))
+            assert found.told == (few if positive else 12)
 
 
 def exact(noise):

@@ -569,8 +569,20 @@ MUTANTS = (
         ("tests/test_linearised.py::TestFrames::test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters",),
     ),
     Mutant(
+        "weights of all directions in the step", "bayes_dasl/inference/coordinates/linearised.py",
+        "known = jnp.where(told[:, None] & told, second, jnp.eye(number))",
+        "known = second",
+        ("tests/test_linearised.py::TestFrames::test_what_data_say_follows_the_rest",),
+    ),
+    Mutant(
+        "standardised weights without their scale", "bayes_dasl/inference/coordinates/linearised.py",
+        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))",
+        "volume = -jnp.sum(jnp.log(jnp.diag(factor)))",
+        ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
+    ),
+    Mutant(
         "the order of the weights that suits positions least", "bayes_dasl/inference/coordinates/linearised.py",
-        "best = int(np.argmin(np.nan_to_num(far, nan=np.inf)))",
+        "best = int(np.argmin(far))",
         "best = int(np.argmax(far))",
         ("tests/test_linearised.py::TestFrames::test_what_data_say_little_of_comes_first_where_that_suits_positions",),
     ),

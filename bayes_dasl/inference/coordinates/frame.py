@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 
 from ..._jax.compiling import Program
 from ..._runs.journal import Arrays
+from ...errors import MismatchError
 
 _BATCH = 100
 
@@ -67,8 +68,15 @@ def arrays_of(frame: Any) -> Arrays:
 
 
 def frame_of(arrays: Mapping[str, Any], like: Any) -> Any:
-    """The frame of such arrays, of the kind of another one."""
+    """The frame of such arrays, of the kind of another one.
+
+    Raises: MismatchError for arrays of a checkpoint that another version of the package wrote.
+    """
     structure = jax.tree.structure(like)
+    if {f"leaf {i}" for i in range(structure.num_leaves)} - {*arrays}:
+        raise MismatchError(
+            "the checkpoint holds coordinates of another version of bayes_dasl: delete it, and fit anew"
+        )
     return jax.tree.unflatten(structure, [jnp.asarray(arrays[f"leaf {i}"]) for i in range(structure.num_leaves)])
 
 

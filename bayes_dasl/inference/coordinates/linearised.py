@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.linalg import cho_solve, solve_triangular
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 from ..._jax.compiling import Program
 from ..._jax.trace import traced
@@ -27,9 +27,10 @@ from .frame import arrays_of, coordinates, frame_of
 
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _BATCH = 16
-# What data say of a direction of the weights, beside the prior, from which on it comes last; -inf: of all of them.
-_BOUNDS = (-np.inf, 0.2, 1.0, 5.0)
-_FEWEST, _BETTER = 20, 0.99  # positions that tell which of these is best, and the share of squares that is better
+# A direction of the weights counts as told by data from such a precision on, of its likelihood in that of its prior.
+_TOLD_FROM = (0.2, 1.0, 5.0)
+_FEWEST = 20  # positions by which frames are compared
+_BETTER = 0.99  # share of the mean square of coordinates below which another frame suits better
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -51,8 +52,8 @@ class Linearised(eqx.Module):
         variances: those of the predictions there, of a filter.
         by_direct: the slopes of predictions by what they hang on directly, `(datum, direct)`.
         by_coefficients: those by the coefficients, `(datum, coefficient)`.
-        turn: directions of the standardised weights, `(weight, direction)`, first those of which data say most.
-        told: which of them come last, since data say much of them.
+        turn: orthogonal directions of the standardised weights, `(weight, direction)`, by how much data say of them.
+        told: how many of them, from the first on, follow all others by the model itself.
         linear: what made it.
     """
 
@@ -64,7 +65,7 @@ class Linearised(eqx.Module):
     by_direct: Float[Array, "datum direct"]
     by_coefficients: Float[Array, "datum coefficient"]
     turn: Float[Array, "weight weight"]
-    told: Bool[Array, " weight"]
+    told: Int[Array, ""]
     linear: "Linearisation" = eqx.field(static=True)
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
@@ -190,22 +191,25 @@ class Linearisation:
     def _frame(self, on: bool, *found: Any) -> Linearised:
         at, coefficients, centre, variances, by_others, by_coefficients = jax.tree.map(jnp.asarray, found)
         by_direct, number = by_others[:, self._moving], self.weights.size
-        turn, told = jnp.eye(number), jnp.ones(number, bool)
+        turn, told = jnp.eye(number), jnp.asarray(number)
         return Linearised(
             jnp.asarray(on), at, coefficients, centre, variances, by_direct, by_coefficients, turn, told, self
         )
 
     def _turned(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
-        """The frame with directions of the weights told apart, so that positions are most nearly unit normal in it."""
-        of_data, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
-        frames = [
-            eqx.tree_at(lambda f: (f.turn, f.told), frame, (turn[:, ::-1], of_data[::-1] >= bound)) for bound in _BOUNDS
-        ]
+        """The frame in which positions are most nearly unit normal: as it is, or with directions that data tell last.
+
+        All have the same volume, so that what tells them apart is how far out positions lie.
+        """
         if len(positions) < _FEWEST:
-            return frames[0]
-        # All have the same volume, so that what tells them apart is how far out positions lie.
-        far = [np.mean(coordinates(turned, positions)[:, self.weights] ** 2) for turned in frames]
-        best = int(np.argmin(np.nan_to_num(far, nan=np.inf)))
+            return frame
+        precision, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
+        numbers = sorted({int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)})
+        turned = lambda n: eqx.tree_at(lambda f: (f.turn, f.told), frame, (turn[:, ::-1], n))  # noqa: E731
+        frames = [frame, *(jax.tree.map(jnp.asarray, turned(number)) for number in numbers)]
+        far = [np.mean(coordinates(one, positions)[:, self.weights] ** 2) for one in frames]
+        far = np.nan_to_num(far, nan=np.inf)
+        best = int(np.argmin(far))
         return frames[best if far[best] < _BETTER * far[0] else 0]
 
     def _by_data(self, frame: Linearised) -> Array:
@@ -243,7 +247,8 @@ class Linearisation:
         return _Residuals(in_the_middle, lowered(frame.by_coefficients @ by_weights), by_direct, residual)
 
     def _way(self, frame: Linearised, v: Array, back: Array) -> tuple[Array, Array]:
-        weights, direct, number, told = self.weights, self.direct, self.weights.size, frame.told
+        weights, direct, number = self.weights, self.direct, self.weights.size
+        told = jnp.arange(number) < frame.told
         x = self._without(frame, v)
         linear = self._lowered(frame, x)
         slopes = jnp.concatenate([linear.by_weights, linear.by_direct], axis=1)
@@ -259,7 +264,7 @@ class Linearisation:
         middle = cho_solve((second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ science))
         there = frame.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
-        # Directions of which data say much come last, and so follow all others by the model itself.
+        # Directions that data tell come last, and so follow all others by the model itself.
         middle = middle + spread(jnp.where(told, 0.0, xi))
         known = jnp.where(told[:, None] & told, second, jnp.eye(number))
         model = self._realised(x.at[direct].set(science).at[weights].set(self._weights(frame, middle)))

@@ -17,20 +17,21 @@ import bayes_dasl as bd
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
-from . import series
+from . import attainable, series
+from .attainable import covers_itself
 from .series import RIGHT, WRONG, Series
 
 ENGINE = bd.NUTS(draws=500, climbs=8)  # a science of few numbers has one mode, or two
 MOST_STEPS = 30  # of the noise on states
 SERIES = {**RIGHT, **WRONG}
 OURS = "chosen"
-WITHIN = (0.85, 0.95)  # of data in 90 % intervals
 
 
 @cache
 def code(name: str, method: str) -> str:
     """The fingerprint of what makes the forecasts of a method, and of the files that say what the series are."""
-    files = [Path(str(sys.modules[m].__file__)) for m in (series.__name__, __name__, case.__name__)]
+    modules = [series, sys.modules[__name__], case, *([attainable] if method == OURS else [])]
+    files = [Path(str(module.__file__)) for module in modules]
     said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
     posed = SERIES[name](0)
     verbs: tuple[Any, ...] = (bd.forecast, bd.score)
@@ -85,23 +86,6 @@ def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
     held = np.average(each["coverage_90"], weights=each["n"])
     crps = {str(name): float(f"{value:.5g}") for name, value in each["crps"].items()}
     return {"crps": crps, "log_score": round(float(each["log_score"].mean()), 4), "cover_90": round(float(held), 4)}
-
-
-def covers_itself(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, float]:
-    """How the coverage of all that lies ahead varies if draws of the forecast are the data: few data that are as one
-    are seldom 85 to 95 % within 90 % intervals."""
-    predicted, parts = forecast["predictions"].to_dataset(), []
-    for name in predicted.data_vars:
-        if name in test:
-            seen = test[name].dropna("time")
-            draws = (
-                predicted[name].sel(time=seen["time"].values).stack(sample=("chain", "draw")).transpose("sample", ...)
-            )
-            low, high = np.quantile(draws.values, [0.05, 0.95], axis=0)
-            parts.append((draws.values >= low) & (draws.values <= high))
-    held = np.concatenate([part.reshape(len(part), -1) for part in parts], axis=1).mean(axis=1)
-    within = (held >= WITHIN[0]) & (held <= WITHIN[1])
-    return {"within": round(float(within.mean()), 4), "sd": round(float(held.std()), 4)}
 
 
 def alone(model: bd.Model, engine: Any, posed: Series, seed: int) -> dict[str, Any]:
