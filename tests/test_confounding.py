@@ -146,3 +146,27 @@ def test_the_correction_inside_another_is_judged_too():
     assert list(joined["parameter"].values) == ["rate"]
     np.testing.assert_allclose(joined["correlation"], found(alone)["correlation"], atol=0.02)
     np.testing.assert_allclose(joined["shift_sd"], found(alone)["shift_sd"], rtol=0.1)
+
+
+class Curve(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": 2 * jnp.exp(-self.rate * t)}
+
+
+class Tangent(Offset):
+    """What a change of the rate does, to first order."""
+
+    def __call__(self, t, y, u):
+        return {"y": self.value * t * jnp.exp(-0.7 * t)}
+
+
+def test_a_formula_is_judged_too():
+    field = bd.Residual(Curve(bd.between(0.2, 2.0)), Tangent(dist.Normal(0.0, 0.1)))
+    model = bd.Model(bd.Algebraic(field), bd.NormalNoise(0.02))
+    rate = np.linspace(0.65, 0.75, 16)
+    draws = {path: rate if path.endswith("rate") else 2 * (rate - 0.7) for path in paths(model)}
+    found = confounding(model, model.inputs(data()), draws)
+    assert list(found["parameter"].values) == ["rate"]
+    assert found["correlation"].item() < -0.99 and found.attrs["explained"] > 0.95

@@ -146,9 +146,18 @@ def amplified(layer: Any, factor: Scalar) -> Any:
     return _at_residuals(layer, lambda n: eqx.tree_at(lambda r: r.closure, n, _Amplified(n.closure, factor)))
 
 
+class _Nothing(Module):
+    """A closure that corrects nothing."""
+
+    def __call__(self, t, y: Values, u: Values) -> Values:
+        return {}
+
+
 def without_closures(layer: Any) -> Any:
-    """The science of a layer, in its place; what is left cannot be called."""
-    return _at_residuals(layer, lambda node: eqx.tree_at(lambda r: r.closure, node, None))
+    """The science of a layer, in its place."""
+    parts = lambda r: (r.closure, r.orthogonal)  # noqa: E731
+    bare = lambda node: eqx.tree_at(parts, node, (_Nothing(), None), is_leaf=lambda x: x is None)  # noqa: E731
+    return _at_residuals(layer, bare)
 
 
 def is_corrected(layer: Any) -> bool:
