@@ -132,11 +132,12 @@ def _said(title: str, ratios: np.ndarray, covers: np.ndarray, attained: np.ndarr
     good, what = (ratios <= _ALLOWED, "at most 1.03") if title == "right" else (ratios <= _WANTED, "at most 0.8")
     held_by = (covers >= WITHIN[0]) & (covers <= WITHIN[1])
     known = np.isfinite(attained)
-    at_best = f"{attained[known].sum():.1f}" + ("" if known.all() else f" of the {known.sum()} of which that is known")
+    of = "" if known.all() else f" of the {known.sum()} of which that is known"
+    at_best = f"; were forecasts just what they say, it would be so in {attained[known].sum():.1f}{of}"
     return (
         f"Where the science is {title}, the CRPS of the mixture is {what} of that of the science in {good.sum()} of "
         f"{good.size} series (geometric mean {_mean(list(ratios)):.2f}, most {ratios.max():.2f}), and its 90 % "
-        f"intervals hold 85 to 95 % in {held_by.sum()}; were forecasts just what they say, it would be so in {at_best}."
+        f"intervals hold 85 to 95 % in {held_by.sum()}{at_best if known.any() else ''}."
     )
 
 
