@@ -572,7 +572,7 @@ MUTANTS = (
         "weights of all directions in the step", "bayes_dasl/inference/coordinates/linearised.py",
         "known = jnp.where(told[:, None] & told, second, jnp.eye(number))",
         "known = second",
-        ("tests/test_linearised.py::TestFrames::test_what_data_say_follows_the_rest",),
+        ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
     ),
     Mutant(
         "standardised weights without their scale", "bayes_dasl/inference/coordinates/linearised.py",
