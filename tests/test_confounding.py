@@ -170,3 +170,16 @@ def test_a_formula_is_judged_too():
     found = confounding(model, model.inputs(data()), draws)
     assert list(found["parameter"].values) == ["rate"]
     assert found["correlation"].item() < -0.99 and found.attrs["explained"] > 0.95
+
+
+def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch):
+    def raises(*_):
+        raise ZeroDivisionError("somewhere in an equation")
+
+    monkeypatch.setattr("bayes_dasl.inference.fitting.confounding", raises)
+    post = fitted(Decay(bd.between(0.2, 2.0)))
+    assert post["posterior"].sizes["draw"] == 300
+    assert "confounding" not in post.children
+    (finding,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]
+    assert finding.level == "warning"
+    assert "ZeroDivisionError: somewhere in an equation" in finding.message

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from .._findings import Finding, to_json
 from .._jax.blas import one_thread_a_factor
 from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
@@ -26,7 +27,7 @@ from ..prediction.identity import versions
 from ..priors import draw_prior
 from .device import check_device, computing_on
 from .engine import AbstractEngine, check_engine, restored
-from .groups import PRIOR_DRAWS, data_groups, modes_group, predictive_groups, provenance, training_group
+from .groups import PRIOR_DRAWS, data_groups, looked_at, modes_group, predictive_groups, provenance, training_group
 from .nuts import NUTS
 from .posing import pose
 from .problem import log_priors_of
@@ -105,9 +106,10 @@ def fit(
         sampled = time.perf_counter()
         draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
         prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
-        predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, key=key_predict)
+        told: list[Finding] = []
+        predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, told, key=key_predict)
         flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
-        confounded = confounding(model, problem.inputs, flat)
+        confounded = looked_at("confounding", lambda: confounding(model, problem.inputs, flat), told)
     tree = xr.DataTree.from_dict(
         predictive
         | ({} if confounded is None else {"confounding": confounded})
@@ -125,6 +127,7 @@ def fit(
         "sampling_time_s": sampled - began,
         "wall_time_s": time.perf_counter() - began,
         **samples.attributes,
+        "findings": to_json((*samples.findings, *told)),
     }
     return tree
 

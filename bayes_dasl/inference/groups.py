@@ -3,13 +3,14 @@
 import datetime
 import json
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
+from .._findings import Finding
 from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
 from ..data.dates import has_dates
@@ -36,6 +37,17 @@ from .problem import Problem
 PRIOR_DRAWS = 500
 
 
+def looked_at[T](subject: str, look: Callable[[], T], told: list[Finding]) -> T | None:
+    """What a look at the draws finds; nothing where it raises, which is told then: draws are worth more than that."""
+    try:
+        return look()
+    except Exception as error:
+        message = f"could not be looked at: {type(error).__name__}: {error}"
+        remedy = "the draws are not touched by it; if your equations raise this, mend them, else please report it"
+        told.append(Finding("warning", subject, message, remedy, aspect="model"))
+        return None
+
+
 def _stats(samples: Samples) -> xr.Dataset:
     return with_coordinates(xr.Dataset({name: (("chain", "draw"), v) for name, v in samples.stats.items()}))
 
@@ -47,10 +59,14 @@ def predictive_groups(
     log_prior: Mapping[str, np.ndarray],
     prior: Draws,
     samples: Samples,
+    told: list[Finding],
     *,
     key: Array,
 ) -> dict[str, xr.Dataset]:
-    """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed in one go."""
+    """Posterior draws and what they say of the data, and how prior draws fare in the solver: pushed in one go.
+
+    What cannot be looked at is added to what is `told`.
+    """
     model = problem.model
     both = {path: np.concatenate([prior[path], v.reshape(-1, *v.shape[2:])]) for path, v in draws.items()}
     flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
@@ -65,9 +81,11 @@ def predictive_groups(
 
     groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
     if along is not None:
-        rates = rates_along_paths(model, problem.inputs, flat, along.times, pusher.watched_states)
-        rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
-        groups |= {"vector_field": by_chain(rates, groups)}
+        states = pusher.watched_states
+        look = lambda: rates_along_paths(model, problem.inputs, flat, along.times, states)  # noqa: E731
+        if (rates := looked_at("vector field", look, told)) is not None:
+            rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
+            groups |= {"vector_field": by_chain(rates, groups)}
     return groups | {
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows),
         "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),

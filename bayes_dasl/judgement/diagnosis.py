@@ -117,7 +117,9 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
 def _said(post: xr.DataTree) -> tuple[Finding, ...]:
     """What the engine says of its run; of draws that are no chains somebody must say whether they are right."""
     said = from_json(post.attrs.get("findings", "[]"))
-    return said or (() if are_chains(post) else (unshown_spread("the engine says nothing of its draws"),))
+    if are_chains(post) or any(finding.aspect == "sampling" for finding in said):
+        return said
+    return unshown_spread("the engine says nothing of its draws"), *said
 
 
 def _run_findings(post: xr.DataTree) -> Iterator[Finding]:

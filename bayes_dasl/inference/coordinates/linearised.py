@@ -217,7 +217,7 @@ class Linearisation:
         slopes = self._lowered(frame, self._without(frame, frame.at)).by_weights
         return slopes.T @ slopes
 
-    def _weights(self, frame: Linearised, z: Array) -> Array:
+    def _in_own_units(self, frame: Linearised, z: Array) -> Array:
         """The weights that standardised ones along the directions of a frame stand for."""
         return jnp.asarray(self._mean[self.weights]) + self._sd[self.weights] * (frame.turn @ z)
 
@@ -231,7 +231,7 @@ class Linearisation:
         values, _ = constrained(self.sites, x)
 
         def own(z):  # of all numbers these alone have slopes: others would be pushed along for nothing
-            w = self._weights(frame, z)
+            w = self._in_own_units(frame, z)
             given = {path: w[index].reshape(self.sites[path].shape) for path, index in self._where.items()}
             return self._coefficients(realise(problem.model, values | given))
 
@@ -267,7 +267,7 @@ class Linearisation:
         # Directions that data tell come last, and so follow all others by the model itself.
         middle = middle + spread(jnp.where(told, 0.0, xi))
         known = jnp.where(told[:, None] & told, second, jnp.eye(number))
-        model = self._realised(x.at[direct].set(science).at[weights].set(self._weights(frame, middle)))
+        model = self._realised(x.at[direct].set(science).at[weights].set(self._in_own_units(frame, middle)))
         prediction = model.predict(self.problem.inputs)
         left = linear.of(with_mismatches(self.problem, prediction))
         usable = prediction.ok & jnp.isfinite(left).all()
@@ -275,7 +275,7 @@ class Linearisation:
         middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
 
         xi = jnp.where(back & told, second.T @ (there - middle), xi)
-        reached = self._weights(frame, middle + spread(jnp.where(told, v[weights], 0.0)))
+        reached = self._in_own_units(frame, middle + spread(jnp.where(told, v[weights], 0.0)))
         found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
         found = found.at[weights].set(jnp.where(back, xi, reached))
         volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))

@@ -14,6 +14,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl.revision.windows import side_by_side
+from bayes_dasl.study.mixing import sparing
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -23,6 +25,7 @@ from .series import RIGHT, WRONG, Series
 
 ENGINE = bd.NUTS(draws=500, climbs=8)  # a science of few numbers has one mode, or two
 MOST_STEPS = 30  # of the noise on states
+ORIGINS = 4  # as in a study
 SERIES = {**RIGHT, **WRONG}
 OURS = "chosen"
 
@@ -36,7 +39,10 @@ def code(name: str, method: str) -> str:
     posed = SERIES[name](0)
     verbs: tuple[Any, ...] = (bd.forecast, bd.score)
     if method == OURS:
-        models, verbs = members(posed), (*verbs, bd.fit, bd.bayes_factors, bd.mixture, ENGINE)
+        models, verbs = (
+            members(posed),
+            (*verbs, bd.fit, bd.bayes_factors, bd.leave_future_out, bd.compare, bd.mixture, ENGINE),
+        )
     else:
         models, verbs = {}, (*verbs, bd.fit)
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
@@ -71,12 +77,29 @@ def chosen(posed: Series, seed: int) -> dict[str, Any]:
         forecasts[name] = bd.forecast(model, posts[name], posed.data, key=seed)
         seconds = {"fit_s": round(time.perf_counter() - began)}
         found[name] = scores(forecasts[name], posed.test) | seconds | {"verdict": bd.diagnose(posts[name]).level}
-    factors = bd.bayes_factors(models, posts)
-    mixed = bd.mixture(forecasts, factors.weights)
+    weighed, why = weigh(posed, models, posts, seed)
+    mixed = bd.mixture(forecasts, weighed.weights)
     found["mixture"] = scores(mixed, posed.test) | {"cover_90_by_itself": covers_itself(mixed, posed.test)}
-    logs = {name: round(float(value), 2) for name, value in factors.table["log_bayes_factor"].items()}
-    weights = {name: round(weight, 3) for name, weight in factors.weights.items()}
+    weights = {name: round(weight, 3) for name, weight in weighed.weights.items()}
+    if why:
+        return {"members": found, "weights": weights, "by_forecasts": why}
+    logs = {name: round(float(value), 2) for name, value in weighed.table["log_bayes_factor"].items()}
     return {"members": found, "weights": weights, "log_bayes_factors": logs}
+
+
+def weigh(posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], seed: int) -> tuple[Any, str]:
+    """What weighs the members, as in a run: evidence, or what each forecasts of the training data, and why that."""
+    try:
+        return bd.bayes_factors(models, posts), ""
+    except bd.errors.MismatchError as error:
+        why = str(error)
+    origins, horizon = side_by_side(models["science"], posed.train, posed.test, ORIGINS, None)
+    ahead = {"origins": origins, "horizon": horizon, "engine": sparing(ENGINE), "key": seed, "progress": False}
+    looks = {
+        name: bd.leave_future_out(model, posed.train, post=posts[name], **ahead)  # pyright: ignore
+        for name, model in models.items()
+    }
+    return bd.compare(looks), why
 
 
 def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
