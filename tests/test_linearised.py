@@ -8,6 +8,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from jaxtyping import Array
 from scipy.stats import multivariate_normal
 
 import bayes_dasl as bd
@@ -31,6 +32,17 @@ class Line(bd.Module):
         return {"y": self.slope * t + self.extra(t, y, u)["g"]}
 
 
+class Shares(bd.Module):
+    """A mixture of three curves and an unknown function beside it."""
+
+    shares: Array | dist.Distribution
+    extra: bd.Basis
+
+    def __call__(self, t, y, u):
+        curves = jnp.stack([t, t**2, jnp.sin(3 * t)])
+        return {"y": self.shares @ curves + self.extra(t, y, u)["g"]}
+
+
 class Growth(bd.Module):
     """Exponential growth of a level that an unknown function changes."""
 
@@ -39,6 +51,11 @@ class Growth(bd.Module):
 
     def __call__(self, t, y, u):
         return {"y": jnp.exp(self.rate * t) * (1 + self.extra(t, y, u)["g"])}
+
+
+class Scaled(Line):
+    def __call__(self, t, y, u):
+        return {"y": self.slope * (1 + self.extra(t, y, u)["g"])}
 
 
 class Average(bd.Module):
@@ -215,6 +232,41 @@ class TestFrames:
         away = [np.linalg.solve(h, g) for h, g in zip(of_weights, np.asarray(fall), strict=True)]
         sd = [np.sqrt(np.diag(np.linalg.inv(-h))) for h in of_weights]
         assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
+
+    @pytest.mark.parametrize("science", ["a logarithm", "a bounded number", "shares"])
+    def test_weights_may_follow_the_values_of_the_science(self, science):
+        """Predictions are linear in what the equations see, and not in the numbers on the real line."""
+        equation = {
+            "a logarithm": Line(dist.LogNormal(0.0, 1.0), process()),
+            "a bounded number": Line(dist.Uniform(0.0, 2.0), process()),
+            "shares": Shares(dist.Dirichlet(jnp.ones(3)), process()),
+        }[science]
+        model = bd.Model(bd.Algebraic(equation), bd.NormalNoise(0.05))
+        problem, maker, frame, xi = framed(model, data(), told=0)  # no step by the model itself
+        xi[:, np.setdiff1d(np.arange(maker.dimension), maker.weights)] = 0.7
+        far = []
+        for follows in (False, True):
+            given = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(follows))
+            x, volume = positions(given, xi)
+            np.testing.assert_allclose(coordinates(given, x), xi, atol=1e-9)
+            density = np.asarray(jax.jit(jax.vmap(problem.log_density))(x)) + volume
+            far.append(np.ptp(density + 0.5 * (xi[:, maker.weights] ** 2).sum(1)))
+        assert far[1] < 1e-8 < 0.1 < far[0]
+
+    @pytest.mark.parametrize(("equation", "follows"), [(Line, True), (Scaled, False)])
+    def test_weights_follow_values_where_that_suits_positions(self, equation, follows):
+        """What makes up for an addend hangs on its value, what makes up for a factor rather on its logarithm."""
+        law = equation(dist.LogNormal(0.0, 1.0), process(positive=True))
+        maker = linearisation_of(pose(bd.Model(bd.Algebraic(law), bd.NormalNoise(0.1)), data(3 + X)))
+        at = np.zeros(maker.dimension)
+        at[maker.direct] = 1.0
+        frame = maker.restored(maker.around(at))
+        assert not frame.follows_values  # one position tells nothing
+        xi = 0.3 * np.random.default_rng(0).normal(size=(100, maker.dimension))
+        xi[:, maker.direct] *= 5
+        given = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(follows))
+        found = maker.restored(maker.frame(positions(given, xi)[0]))
+        assert bool(found.follows_values) == follows
 
     def test_what_data_say_follows_the_rest(self):
         """Around a reference that is wrong the directions that data tell are what is most likely given all others."""

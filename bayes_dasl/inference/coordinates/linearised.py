@@ -40,9 +40,11 @@ class Linearised(eqx.Module):
 
     To first order around a reference predictions are linear in $\theta$ and in the coefficients $c(h, w)$ of the
     functions, which are linear in $w$. So $\theta$ given $h$, with $w$ integrated out, is nearly normal, and so is $w$
-    given both. The slopes are those of the reference. Directions of $w$ of which data say little may come first,
-    where that suits draws better; the mean of the others is corrected by what the model itself predicts where those
-    are. Coordinates are $h$, $\theta$ and $w$ in units of these normals. The posterior stays what it is.
+    given both. The slopes are those of the reference. Two things are done where they suit draws better: $w$ may be
+    given the values of the science, as the equations see them, and not its numbers on the real line, which may be
+    logarithms; and directions of $w$ of which data say little may come first. The mean of the others is corrected by
+    what the model itself predicts where those are. Coordinates are $h$, $\theta$ and $w$ in units of these normals.
+    The posterior stays what it is.
 
     Args:
         on: whether they are that; else the plain ones.
@@ -52,6 +54,9 @@ class Linearised(eqx.Module):
         variances: those of the predictions there, of a filter.
         by_direct: the slopes of predictions by what they hang on directly, `(datum, direct)`.
         by_coefficients: those by the coefficients, `(datum, coefficient)`.
+        values: those of all that are no weights, `(value,)`.
+        by_values: the slopes of what predictions hang on directly by the values, `(direct, value)`.
+        follows_values: whether weights are given the values of the science.
         turn: orthogonal directions of the standardised weights, `(weight, direction)`, by how much data say of them.
         told: how many of them, from the first on, follow all others by the model itself.
         linear: what made it.
@@ -64,6 +69,9 @@ class Linearised(eqx.Module):
     variances: dict[str, Array]
     by_direct: Float[Array, "datum direct"]
     by_coefficients: Float[Array, "datum coefficient"]
+    values: Float[Array, " value"]
+    by_values: Float[Array, "direct value"]
+    follows_values: Bool[Array, ""]
     turn: Float[Array, "weight weight"]
     told: Int[Array, ""]
     linear: "Linearisation" = eqx.field(static=True)
@@ -116,7 +124,7 @@ class Linearisation:
     def frame(self, positions: Float[np.ndarray, "n dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around the mean of some positions; see `restored`."""
         middle = self._middle(chosen_for_reference(positions))
-        return arrays_of(self._turned(self._frame(True, *middle, *self._slopes(*middle)), positions))
+        return arrays_of(self._suiting(self._frame(True, *middle, *self._slopes(*middle)), positions))
 
     def around(self, position: Float[np.ndarray, " dimension"], gradients: Any = None) -> Arrays:
         """The arrays of the frame around a position."""
@@ -139,7 +147,7 @@ class Linearisation:
         """Which of the numbers that are no weights move predictions while the coefficients stay."""
         moving, sound = np.zeros(len(self._others), bool), 0
         for draw in draws:
-            *_, by_others, by_coefficients = self._slopes(*self._middle(draw[None]))
+            _, _, by_others, by_coefficients, *_ = self._slopes(*self._middle(draw[None]))
             moving |= np.abs(by_others).max(axis=0) > 0
             sound += bool(np.any(by_coefficients))
             if sound == _PROBES:
@@ -148,6 +156,11 @@ class Linearisation:
 
     def _realised(self, x: Array, problem: Problem | None = None) -> Model:
         return realise((problem or self.problem).model, constrained(self.sites, x)[0])
+
+    def _values(self, x: Array) -> Float[Array, " value"]:
+        """The values of all that are no weights, as the equations see them."""
+        values, _ = constrained(self.sites, x)
+        return jnp.concatenate([jnp.zeros(0), *(jnp.ravel(v) for path, v in values.items() if path not in self._where)])
 
     def _coefficients(self, realised: Model) -> Float[Array, " coefficient"]:
         return jnp.concatenate([part.coefficients for _, part in linear_parts(realised)])
@@ -167,8 +180,10 @@ class Linearisation:
         at = np.mean(chosen, axis=0)
         return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
 
-    def _around(self, at: Array, coefficients: Array) -> tuple[dict[str, Array], dict[str, Array], Array, Array]:
-        """What is predicted at a reference, and its slopes by all but the weights and by the coefficients."""
+    def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
+        """What is predicted at a reference, its slopes by all but the weights and by the coefficients; values there,
+        and theirs.
+        """
         size = len(self._others)
 
         def flat(numbers, coefficients):
@@ -186,27 +201,34 @@ class Linearisation:
         sound = lambda v: jnp.where(ok & jnp.isfinite(v), v, 0.0)  # noqa: E731
         slopes = sound(slopes.T)
         centre, variances = jax.tree.map(sound, (values, variances))
-        return centre, variances, slopes[:, :size], slopes[:, size:]
+        of_values = jax.jacfwd(lambda numbers: self._values(at.at[self._others].set(numbers)))(at[self._others])
+        return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _frame(self, on: bool, *found: Any) -> Linearised:
-        at, coefficients, centre, variances, by_others, by_coefficients = jax.tree.map(jnp.asarray, found)
+        *found, by_others, by_coefficients, values, of_values = jax.tree.map(jnp.asarray, found)
         by_direct, number = by_others[:, self._moving], self.weights.size
+        by_values = jnp.linalg.pinv(jnp.nan_to_num(of_values[:, self._moving]))
+        slopes = by_direct, by_coefficients, values, by_values
         turn, told = jnp.eye(number), jnp.asarray(number)
-        return Linearised(
-            jnp.asarray(on), at, coefficients, centre, variances, by_direct, by_coefficients, turn, told, self
-        )
+        return Linearised(jnp.asarray(on), *found, *slopes, jnp.asarray(False), turn, told, self)
 
-    def _turned(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
-        """The frame in which positions are most nearly unit normal: as it is, or with directions that data tell last.
-
-        All have the same volume, so that what tells them apart is how far out positions lie.
+    def _suiting(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
+        """The frame in which positions are most nearly unit normal: as it is, or by values, and then with directions
+        that data tell last.
         """
         if len(positions) < _FEWEST:
             return frame
+        frame = self._nearest(positions, frame, eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True)))
         precision, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
         numbers = sorted({int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)})
         turned = lambda n: eqx.tree_at(lambda f: (f.turn, f.told), frame, (turn[:, ::-1], n))  # noqa: E731
-        frames = [frame, *(jax.tree.map(jnp.asarray, turned(number)) for number in numbers)]
+        return self._nearest(positions, frame, *(jax.tree.map(jnp.asarray, turned(number)) for number in numbers))
+
+    def _nearest(self, positions: Float[np.ndarray, "n dimension"], *frames: Linearised) -> Linearised:
+        """The frame in which the weights of positions lie least far out, by 1 % at least; else the first.
+
+        All have the same volume, so that nothing else tells them apart.
+        """
         far = [np.mean(coordinates(one, positions)[:, self.weights] ** 2) for one in frames]
         far = np.nan_to_num(far, nan=np.inf)
         best = int(np.argmin(far))
@@ -261,7 +283,9 @@ class Linearisation:
         spread = lambda xi: solve_triangular(second, xi, lower=True, trans=1)  # noqa: E731
 
         science = jnp.where(back, v[direct], mean + solve_triangular(first, v[direct], lower=True, trans=1))
-        middle = cho_solve((second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ science))
+        by_values = frame.at[direct] + frame.by_values @ (self._values(x.at[direct].set(science)) - frame.values)
+        given = jnp.where(frame.follows_values, by_values, science)
+        middle = cho_solve((second, True), linear.by_weights.T @ (linear.left - linear.by_direct @ given))
         there = frame.turn.T @ ((v[weights] - self._mean[weights]) / self._sd[weights])
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
         # Directions that data tell come last, and so follow all others by the model itself.
