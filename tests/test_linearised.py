@@ -164,7 +164,7 @@ class TestFrames:
         np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
         np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
 
-    @pytest.mark.parametrize("told", [0, 5])
+    @pytest.mark.parametrize("told", [0, 2, 5])
     @pytest.mark.parametrize("case", ["a positive function", "weights of another scale"])
     def test_there_and_back_where_not_all_directions_are_told(self, case, told):
         _, _, frame, xi = framed(*MODELS[case](), told=told)
@@ -174,7 +174,7 @@ class TestFrames:
         ("case", "told"),
         [
             ("a Gaussian process", None), ("a positive function", None), ("correlated noise", None),
-            ("a positive function", 0), ("a positive function", 5), ("weights of another scale", 5),
+            ("a positive function", 0), ("a positive function", 2), ("a positive function", 5), ("weights of another scale", 5),
         ],
     )  # fmt: skip
     def test_volumes_are_those_of_the_way(self, case, told):
@@ -182,7 +182,7 @@ class TestFrames:
         jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
         assert frame.position(jnp.asarray(xi[0]))[1] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
 
-    @pytest.mark.parametrize("told", [None, 0, 5])
+    @pytest.mark.parametrize("told", [None, 0, 2, 5])
     def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self, told):
         problem, maker, frame, xi = framed(formula(Line), data(), told=told)
         names = problem.labels()

@@ -31,6 +31,8 @@ _BATCH = 16
 _TOLD_FROM = (0.2, 1.0, 5.0)
 _FEWEST = 20  # positions by which frames are compared
 _BETTER = 0.99  # share of the mean square of coordinates below which another frame suits better
+# So few told directions follow the slopes of the model where they are, and not those of the reference.
+_FEW, _NEWTON_STEPS = 3, 2
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -43,8 +45,8 @@ class Linearised(eqx.Module):
     given both. The slopes are those of the reference. Two things are done where they suit draws better: $w$ may be
     given the values of the science, as the equations see them, and not its numbers on the real line, which may be
     logarithms; and directions of $w$ of which data say little may come first. The mean of the others is corrected by
-    what the model itself predicts where those are. Coordinates are $h$, $\theta$ and $w$ in units of these normals.
-    The posterior stays what it is.
+    what the model itself predicts where those are; if they are few, and the model solves nothing, by its slopes there
+    too. Coordinates are $h$, $\theta$ and $w$ in units of these normals. The posterior stays what it is.
 
     Args:
         on: whether they are that; else the plain ones.
@@ -109,6 +111,7 @@ class Linearisation:
         starts = [self.sites[path].start for path in paths]
         self.weights = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
         self._mean, self._sd = _prior_normal(problem)
+        self._solves = problem.model.layer.trajectories != []
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
         self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
         self._slopes = Program(self._around)
@@ -290,21 +293,63 @@ class Linearisation:
         xi = jnp.where(back, second.T @ (there - middle), v[weights])
         # Directions that data tell come last, and so follow all others by the model itself.
         middle = middle + spread(jnp.where(told, 0.0, xi))
-        known = jnp.where(told[:, None] & told, second, jnp.eye(number))
-        model = self._realised(x.at[direct].set(science).at[weights].set(self._in_own_units(frame, middle)))
-        prediction = model.predict(self.problem.inputs)
-        left = linear.of(with_mismatches(self.problem, prediction))
-        usable = prediction.ok & jnp.isfinite(left).all()
-        lacking = linear.by_weights.T @ jnp.where(usable, left, 0.0) - middle
-        middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
+        x = x.at[direct].set(science)
+        middle, lower = self._corrected(
+            frame, middle, second, linear, lambda w: self._left(x.at[weights].set(w), linear)
+        )
 
-        xi = jnp.where(back & told, second.T @ (there - middle), xi)
-        reached = self._in_own_units(frame, middle + spread(jnp.where(told, v[weights], 0.0)))
+        xi = jnp.where(back & told, lower.T @ (there - middle), xi)
+        of_told = solve_triangular(lower, jnp.where(told, v[weights], 0.0), lower=True, trans=1)
         found = v.at[direct].set(jnp.where(back, first.T @ (science - mean), science))
-        found = found.at[weights].set(jnp.where(back, xi, reached))
-        volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))
+        found = found.at[weights].set(jnp.where(back, xi, self._in_own_units(frame, middle + of_told)))
+        of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))
+        volume = of_weights - jnp.sum(jnp.log(jnp.diag(first)))
         # Not a `cond`, whose gradient keeps all that a prediction works out on its way.
         return jnp.where(frame.on, found, v), jnp.where(frame.on, volume, 0.0)
+
+    def _left(self, x: Array, linear: "_Residuals") -> tuple[Array, Array]:
+        """What the model itself leaves of the data at a position, in units of the noise, and whether it is usable."""
+        prediction = self._realised(x).predict(self.problem.inputs)
+        left = linear.of(with_mismatches(self.problem, prediction))
+        usable = prediction.ok & jnp.isfinite(left).all()
+        return jnp.where(usable, left, 0.0), usable
+
+    def _corrected(
+        self, frame: Linearised, middle: Array, second: Array, linear: "_Residuals", left_at: Callable[[Array], Any]
+    ) -> tuple[Array, Array]:
+        """The mean of the told directions given all others by the model itself, and the factor of their precision.
+
+        `left_at` is what the model leaves of the data where the weights are so.
+        """
+        number, few = self.weights.size, min(_FEW, self.weights.size)
+        told = jnp.arange(number) < frame.told
+
+        def by_reference(middle):
+            known = jnp.where(told[:, None] & told, second, jnp.eye(number))
+            left, usable = left_at(self._in_own_units(frame, middle))
+            lacking = linear.by_weights.T @ left - middle
+            return middle + jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0), second
+
+        def by_slopes(middle):
+            some = told[:few]
+
+            def left_of(z):
+                left, usable = left_at(self._in_own_units(frame, middle.at[:few].set(z)))
+                return left, (left, usable)
+
+            z = middle[:few]
+            for _ in range(_NEWTON_STEPS):
+                slopes, (left, usable) = jax.jacfwd(left_of, has_aux=True)(z)
+                slopes = jnp.where(usable & some & jnp.isfinite(slopes), slopes, 0.0)
+                known = jnp.linalg.cholesky(slopes.T @ slopes + jnp.eye(few))
+                step = cho_solve((known, True), -slopes.T @ left - z)
+                z = jnp.where(some & usable, z + step, z)
+            own = jnp.where(some[:, None] & some, known, second[:few, :few])
+            return middle.at[:few].set(z), second.at[:few, :few].set(own)
+
+        if self._solves:
+            return by_reference(middle)
+        return jax.lax.cond(frame.told <= few, by_slopes, by_reference, middle)
 
 
 class _Residuals(NamedTuple):
