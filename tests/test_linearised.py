@@ -174,7 +174,8 @@ class TestFrames:
         ("case", "told"),
         [
             ("a Gaussian process", None), ("a positive function", None), ("correlated noise", None),
-            ("a positive function", 0), ("a positive function", 2), ("a positive function", 5), ("weights of another scale", 5),
+            ("a positive function", 0), ("a positive function", 2), ("a positive function", 5),
+            ("weights of another scale", 5),
         ],
     )  # fmt: skip
     def test_volumes_are_those_of_the_way(self, case, told):
@@ -276,6 +277,24 @@ class TestFrames:
         fall = jax.jit(jax.vmap(jax.grad(problem.log_density)))(positions(frame, xi)[0])[:, maker.weights]
         along = np.abs(np.asarray(fall @ frame.turn))
         assert along[:, :5].max() < 1e-8 < 1.0 < along[:, 5:].max()
+
+    def test_few_told_directions_follow_the_slopes_where_they_are(self):
+        """Of a formula two directions lie where they are most likely given all others, however far the reference is."""
+        away = []
+        for solves in (True, False):
+            problem, maker, frame, xi = framed(average(True), data(np.ones(25)))
+            maker._solves, maker.way = maker._solves or solves, maker._way
+            turn = np.linalg.eigh(np.asarray(maker._information(frame)))[1][:, ::-1]
+            frame = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2)))
+            xi[:, maker.weights[:2]] = 0.0
+            x, _ = positions(frame, xi)
+            along = np.zeros((maker.dimension, 2))
+            along[maker.weights] = turn[:, :2]
+            fall = np.asarray(jax.jit(jax.vmap(jax.grad(problem.log_density)))(x)) @ along
+            bend = along.T @ np.asarray(jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)) @ along
+            step = np.linalg.solve(-bend, fall[..., None])[..., 0]
+            away.append(np.sqrt(np.mean(step * fall)))
+        assert away[1] < 0.3 * away[0]
 
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
         """Averages of a positive function say much of few of its directions, and these bend with all others."""

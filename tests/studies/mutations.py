@@ -552,8 +552,8 @@ MUTANTS = (
     ),
     Mutant(
         "linearised coordinates without the volume of the science", "bayes_dasl/inference/coordinates/linearised.py",
-        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))",
-        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(second)))",
+        "volume = of_weights - jnp.sum(jnp.log(jnp.diag(first)))",
+        "volume = of_weights",
         ("tests/test_linearised.py::TestFrames",),
     ),
     Mutant(
@@ -576,8 +576,8 @@ MUTANTS = (
     ),
     Mutant(
         "standardised weights without their scale", "bayes_dasl/inference/coordinates/linearised.py",
-        "volume = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(factor)))",
-        "volume = -jnp.sum(jnp.log(jnp.diag(factor)))",
+        "of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))",
+        "of_weights = -jnp.sum(jnp.log(jnp.diag(lower)))",
         ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
     ),
     Mutant(
@@ -585,6 +585,36 @@ MUTANTS = (
         "best = int(np.argmin(far))",
         "best = int(np.argmax(far))",
         ("tests/test_linearised.py::TestFrames::test_what_data_say_little_of_comes_first_where_that_suits_positions",),
+    ),
+    Mutant(
+        "slopes at the point without their volume", "bayes_dasl/inference/coordinates/linearised.py",
+        "of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(lower)))",
+        "of_weights = np.sum(np.log(self._sd[weights])) - jnp.sum(jnp.log(jnp.diag(second)))",
+        ("tests/test_linearised.py::TestFrames::test_volumes_are_those_of_the_way",),
+    ),
+    Mutant(
+        "told directions by the slopes of the reference alone", "bayes_dasl/inference/coordinates/linearised.py",
+        "if self._solves:",
+        "if True:",
+        ("tests/test_linearised.py::TestFrames::test_few_told_directions_follow_the_slopes_where_they_are",),
+    ),
+    Mutant(
+        "weights that follow no values", "bayes_dasl/inference/coordinates/linearised.py",
+        "given = jnp.where(frame.follows_values, by_values, science)",
+        "given = science",
+        ("tests/test_linearised.py::TestFrames::test_weights_may_follow_the_values_of_the_science",),
+    ),
+    Mutant(
+        "weights that follow values where numbers suit better", "bayes_dasl/inference/coordinates/linearised.py",
+        "frame = self._nearest(positions, frame, eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True)))",
+        "frame = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True))",
+        ("tests/test_linearised.py::TestFrames::test_weights_follow_values_where_that_suits_positions",),
+    ),
+    Mutant(
+        "a look at draws that raises and loses them", "bayes_dasl/inference/groups.py",
+        "        return look()\n    except Exception as error:",
+        "        return look()\n    except KeyError as error:",
+        ("tests/test_confounding.py::test_a_look_that_raises_after_the_sampling_costs_no_draws",),
     ),
     Mutant(
         "a process without its amplitude", "bayes_dasl/adaptive/bases/hilbert.py",

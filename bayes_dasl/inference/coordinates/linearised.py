@@ -31,8 +31,7 @@ _BATCH = 16
 _TOLD_FROM = (0.2, 1.0, 5.0)
 _FEWEST = 20  # positions by which frames are compared
 _BETTER = 0.99  # share of the mean square of coordinates below which another frame suits better
-# So few told directions follow the slopes of the model where they are, and not those of the reference.
-_FEW, _NEWTON_STEPS = 3, 2
+_FEW = 2  # told directions which follow the slopes of the model where they are, and not those of the reference
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -208,12 +207,25 @@ class Linearisation:
         return centre, variances, slopes[:, :size], slopes[:, size:], self._values(at), of_values
 
     def _frame(self, on: bool, *found: Any) -> Linearised:
-        *found, by_others, by_coefficients, values, of_values = jax.tree.map(jnp.asarray, found)
-        by_direct, number = by_others[:, self._moving], self.weights.size
-        by_values = jnp.linalg.pinv(jnp.nan_to_num(of_values[:, self._moving]))
-        slopes = by_direct, by_coefficients, values, by_values
-        turn, told = jnp.eye(number), jnp.asarray(number)
-        return Linearised(jnp.asarray(on), *found, *slopes, jnp.asarray(False), turn, told, self)
+        at, coefficients, centre, variances, by_others, by_coefficients, values, of_values = jax.tree.map(
+            jnp.asarray, found
+        )
+        number = self.weights.size
+        return Linearised(
+            on=jnp.asarray(on),
+            at=at,
+            coefficients=coefficients,
+            centre=centre,
+            variances=variances,
+            by_direct=by_others[:, self._moving],
+            by_coefficients=by_coefficients,
+            values=values,
+            by_values=jnp.linalg.pinv(jnp.nan_to_num(of_values[:, self._moving])),
+            follows_values=jnp.asarray(False),
+            turn=jnp.eye(number),
+            told=jnp.asarray(number),
+            linear=self,
+        )
 
     def _suiting(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
         """The frame in which positions are most nearly unit normal: as it is, or by values, and then with directions
@@ -324,11 +336,10 @@ class Linearisation:
         number, few = self.weights.size, min(_FEW, self.weights.size)
         told = jnp.arange(number) < frame.told
 
-        def by_reference(middle):
-            known = jnp.where(told[:, None] & told, second, jnp.eye(number))
-            left, usable = left_at(self._in_own_units(frame, middle))
-            lacking = linear.by_weights.T @ left - middle
-            return middle + jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0), second
+        known = jnp.where(told[:, None] & told, second, jnp.eye(number))
+        left, usable = left_at(self._in_own_units(frame, middle))
+        lacking = linear.by_weights.T @ left - middle
+        middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
 
         def by_slopes(middle):
             some = told[:few]
@@ -338,18 +349,16 @@ class Linearisation:
                 return left, (left, usable)
 
             z = middle[:few]
-            for _ in range(_NEWTON_STEPS):
-                slopes, (left, usable) = jax.jacfwd(left_of, has_aux=True)(z)
-                slopes = jnp.where(usable & some & jnp.isfinite(slopes), slopes, 0.0)
-                known = jnp.linalg.cholesky(slopes.T @ slopes + jnp.eye(few))
-                step = cho_solve((known, True), -slopes.T @ left - z)
-                z = jnp.where(some & usable, z + step, z)
-            own = jnp.where(some[:, None] & some, known, second[:few, :few])
+            slopes, (left, usable) = jax.jacfwd(left_of, has_aux=True)(z)
+            slopes = jnp.where(usable & some & jnp.isfinite(slopes), slopes, 0.0)
+            there = jnp.linalg.cholesky(slopes.T @ slopes + jnp.eye(few))
+            z += jnp.where(some & usable, cho_solve((there, True), -slopes.T @ left - z), 0.0)
+            own = jnp.where(some[:, None] & some, there, second[:few, :few])
             return middle.at[:few].set(z), second.at[:few, :few].set(own)
 
         if self._solves:
-            return by_reference(middle)
-        return jax.lax.cond(frame.told <= few, by_slopes, by_reference, middle)
+            return middle, second
+        return jax.lax.cond(frame.told <= few, by_slopes, lambda middle: (middle, second), middle)
 
 
 class _Residuals(NamedTuple):
