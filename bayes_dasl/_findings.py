@@ -20,6 +20,7 @@ EVIDENCE = "log evidence"
 SAMPLER = "bd.NUTS()"
 """What draws from the posterior itself, to which remedies send the user."""
 _UNSHOWN = "nothing shows that it is right"
+_LOST = "could not be looked at"
 
 
 @dataclass(frozen=True)
@@ -169,6 +170,17 @@ def leaves_unshown(finding: Finding) -> bool:
 def borne_out(finding: Finding, shown: str) -> Finding:
     """The same finding where the spread of the draws is shown to be right after all."""
     return replace(finding, level="good", message=shown, remedy="") if leaves_unshown(finding) else finding
+
+
+def lost_look(subject: str, error: Exception) -> Finding:
+    """What could not be looked at beside the draws."""
+    remedy = "the draws are as they were; if your equations raise this, mend them, else please report it"
+    return Finding("warning", subject, f"{_LOST}: {type(error).__name__}: {error}", remedy)
+
+
+def is_lost_look(finding: Finding) -> bool:
+    """Whether a finding says that something could not be looked at."""
+    return finding.message.startswith(_LOST)
 
 
 def evidence_finding(value: float, error: float | None) -> Finding:

@@ -177,7 +177,8 @@ def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch):
         raise ZeroDivisionError("somewhere in an equation")
 
     monkeypatch.setattr("bayes_dasl.inference.fitting.confounding", raises)
-    post = fitted(Decay(bd.between(0.2, 2.0)))
+    with pytest.warns(UserWarning, match="confounding could not be looked at"):
+        post = fitted(Decay(bd.between(0.2, 2.0)))
     assert post["posterior"].sizes["draw"] == 300
     assert "confounding" not in post.children
     (finding,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]

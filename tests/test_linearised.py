@@ -15,7 +15,7 @@ import bayes_dasl as bd
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.frame import coordinates, positions
 from bayes_dasl.inference.coordinates.framed_start import framed_start
-from bayes_dasl.inference.coordinates.linearised import linearisation_of
+from bayes_dasl.inference.coordinates.linearised import Linearisation, linearisation_of
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.starts import Optimiser
 
@@ -164,7 +164,7 @@ class TestFrames:
         np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
         np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
 
-    @pytest.mark.parametrize("told", [0, 2, 5])
+    @pytest.mark.parametrize("told", [0, 1, 2, 5])
     @pytest.mark.parametrize("case", ["a positive function", "weights of another scale"])
     def test_there_and_back_where_not_all_directions_are_told(self, case, told):
         _, _, frame, xi = framed(*MODELS[case](), told=told)
@@ -279,11 +279,13 @@ class TestFrames:
         assert along[:, :5].max() < 1e-8 < 1.0 < along[:, 5:].max()
 
     def test_few_told_directions_follow_the_slopes_where_they_are(self):
-        """Of a formula two directions lie where they are most likely given all others, however far the reference is."""
+        """Of a formula two directions lie near where they are most likely given all others, far from the reference."""
+        problem, _, _, xi = framed(average(True), data(np.ones(25)))
+        xi *= 0.5
         away = []
-        for solves in (True, False):
-            problem, maker, frame, xi = framed(average(True), data(np.ones(25)))
-            maker._solves, maker.way = maker._solves or solves, maker._way
+        for slopes_there in (False, True):
+            maker = Linearisation(problem, ("layer.function.extra.weights",), slopes_there=slopes_there)
+            frame = maker.restored(maker.around(np.asarray(problem.prior(1, key=jax.random.key(1)))[0]))
             turn = np.linalg.eigh(np.asarray(maker._information(frame)))[1][:, ::-1]
             frame = eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn), jnp.asarray(2)))
             xi[:, maker.weights[:2]] = 0.0
@@ -294,7 +296,7 @@ class TestFrames:
             bend = along.T @ np.asarray(jax.jit(jax.vmap(jax.hessian(problem.log_density)))(x)) @ along
             step = np.linalg.solve(-bend, fall[..., None])[..., 0]
             away.append(np.sqrt(np.mean(step * fall)))
-        assert away[1] < 0.3 * away[0]
+        assert away[1] < 2.0 < away[0]  # standard deviations: 16 by the slopes of the reference
 
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
         """Averages of a positive function say much of few of its directions, and these bend with all others."""

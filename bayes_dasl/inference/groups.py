@@ -3,6 +3,7 @@
 import datetime
 import json
 import platform
+import warnings
 from collections.abc import Callable, Mapping
 
 import jax
@@ -10,7 +11,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._findings import Finding
+from .._findings import Finding, lost_look
 from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
 from ..data.dates import has_dates
@@ -42,9 +43,8 @@ def looked_at[T](subject: str, look: Callable[[], T], told: list[Finding]) -> T 
     try:
         return look()
     except Exception as error:
-        message = f"could not be looked at: {type(error).__name__}: {error}"
-        remedy = "the draws are not touched by it; if your equations raise this, mend them, else please report it"
-        told.append(Finding("warning", subject, message, remedy, aspect="model"))
+        told.append(lost_look(subject, error))
+        warnings.warn(f"{subject} {told[-1].message}", stacklevel=2)
         return None
 
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 import xarray as xr
 
-from .._findings import Diagnosis, Finding, from_json, unshown_spread
+from .._findings import Diagnosis, Finding, from_json, is_lost_look, unshown_spread
 from ..errors import MismatchError
 from ..prediction.posterior import are_chains
 from .adequacy import adequacy_findings, borne_out_by
@@ -117,7 +117,7 @@ def _what_if_findings(fc: xr.DataTree | None) -> Iterator[Finding]:
 def _said(post: xr.DataTree) -> tuple[Finding, ...]:
     """What the engine says of its run; of draws that are no chains somebody must say whether they are right."""
     said = from_json(post.attrs.get("findings", "[]"))
-    if are_chains(post) or any(finding.aspect == "sampling" for finding in said):
+    if are_chains(post) or not all(map(is_lost_look, said)):
         return said
     return unshown_spread("the engine says nothing of its draws"), *said
 

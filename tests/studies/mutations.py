@@ -594,7 +594,7 @@ MUTANTS = (
     ),
     Mutant(
         "told directions by the slopes of the reference alone", "bayes_dasl/inference/coordinates/linearised.py",
-        "if self._solves:",
+        "if not self._slopes_there:",
         "if True:",
         ("tests/test_linearised.py::TestFrames::test_few_told_directions_follow_the_slopes_where_they_are",),
     ),

@@ -110,8 +110,13 @@ def positions(frame: Frame, xi: Float[np.ndarray, "n dimension"]) -> tuple[np.nd
 def coordinates(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, "n dimension"]:
     """The coordinates of many positions in a frame."""
     if hasattr(frame, "both_ways"):
-        return _in_batches(_both_ways, (frame, True), (x,))[0]
+        return with_volumes(frame, x)[0]
     return _in_batches(_coordinates, (frame,), (x,))[0]
+
+
+def with_volumes(frame: Frame, x: Float[np.ndarray, "n dimension"]) -> tuple[np.ndarray, np.ndarray]:
+    """The coordinates of many positions in a frame that knows both ways, and the log volumes."""
+    return _in_batches(_both_ways, (frame, True), (x,))  # pyright: ignore
 
 
 def entered(

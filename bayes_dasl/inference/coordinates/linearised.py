@@ -23,15 +23,15 @@ from ..problem import Problem
 from ..sites import constrained
 from ..starts import Optimiser, chosen_for_reference, falls
 from .conditional import is_normal
-from .frame import arrays_of, coordinates, frame_of
+from .frame import arrays_of, frame_of, with_volumes
 
 _PROBES, _TRIED = 3, 20  # prior draws at which it is looked what predictions hang on directly, of so many tried
 _BATCH = 16
 # A direction of the weights counts as told by data from such a precision on, of its likelihood in that of its prior.
 _TOLD_FROM = (0.2, 1.0, 5.0)
 _FEWEST = 20  # positions by which frames are compared
-_BETTER = 0.99  # share of the mean square of coordinates below which another frame suits better
-_FEW = 2  # told directions which follow the slopes of the model where they are, and not those of the reference
+_BETTER = 0.005  # nats of each weight by which another frame must suit better: a hundredth of a unit normal's square
+_FEW = 2  # so many told directions at most follow the slopes of the model where they are
 # Multiplications in the product of the slopes with themselves, which every gradient takes, at most.
 _DEAREST = 50_000_000
 
@@ -94,13 +94,14 @@ class Linearisation:
     """Makes frames around the mean of some positions.
 
     `weights` are the places of the numbers in which the unknown functions are linear, `direct` those of all that
-    predictions hang on otherwise; what is left are hyperparameters.
+    predictions hang on otherwise; what is left are hyperparameters. With `slopes_there` few told directions follow the
+    slopes of the model where they are.
     """
 
     kind = "linearised"
     dependent: tuple[int, ...] = ()
 
-    def __init__(self, problem: Problem, paths: tuple[str, ...]):
+    def __init__(self, problem: Problem, paths: tuple[str, ...], *, slopes_there: bool = False):
         self.problem = problem = problem.reversible()
         self._forward = problem.forward()
         self.sites, self.dimension = problem.sites, problem.dimension
@@ -110,7 +111,7 @@ class Linearisation:
         starts = [self.sites[path].start for path in paths]
         self.weights = np.concatenate([np.arange(s, s + n) for s, n in zip(starts, sizes, strict=True)])
         self._mean, self._sd = _prior_normal(problem)
-        self._solves = problem.model.layer.trajectories != []
+        self._slopes_there = slopes_there
         draws = np.asarray(problem.prior(_TRIED, key=jax.random.key(0)))
         self._others = np.setdiff1d(np.arange(self.dimension), self.weights)
         self._slopes = Program(self._around)
@@ -183,9 +184,7 @@ class Linearisation:
         return at, np.mean(np.asarray(self._coefficients_of(np.asarray(chosen))), axis=0)
 
     def _around(self, at: Array, coefficients: Array) -> tuple[Any, ...]:
-        """What is predicted at a reference, its slopes by all but the weights and by the coefficients; values there,
-        and theirs.
-        """
+        """Predictions and values at a reference, and slopes of both: by all but the weights, and by coefficients."""
         size = len(self._others)
 
         def flat(numbers, coefficients):
@@ -220,7 +219,7 @@ class Linearisation:
             by_direct=by_others[:, self._moving],
             by_coefficients=by_coefficients,
             values=values,
-            by_values=jnp.linalg.pinv(jnp.nan_to_num(of_values[:, self._moving])),
+            by_values=_left_inverse(of_values)[self._moving],
             follows_values=jnp.asarray(False),
             turn=jnp.eye(number),
             told=jnp.asarray(number),
@@ -228,9 +227,7 @@ class Linearisation:
         )
 
     def _suiting(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> Linearised:
-        """The frame in which positions are most nearly unit normal: as it is, or by values, and then with directions
-        that data tell last.
-        """
+        """The frame that suits positions: as it is, or by values; and then that, or with directions data tell last."""
         if len(positions) < _FEWEST:
             return frame
         frame = self._nearest(positions, frame, eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True)))
@@ -240,14 +237,14 @@ class Linearisation:
         return self._nearest(positions, frame, *(jax.tree.map(jnp.asarray, turned(number)) for number in numbers))
 
     def _nearest(self, positions: Float[np.ndarray, "n dimension"], *frames: Linearised) -> Linearised:
-        """The frame in which the weights of positions lie least far out, by 1 % at least; else the first.
-
-        All have the same volume, so that nothing else tells them apart.
-        """
-        far = [np.mean(coordinates(one, positions)[:, self.weights] ** 2) for one in frames]
+        """The frame whose unit normal makes positions most likely, by so much at least; else the first."""
+        far = []
+        for frame in frames:
+            xi, volumes = with_volumes(frame, positions)
+            far.append(np.mean(0.5 * np.sum(xi[:, self.weights] ** 2, axis=1) + volumes))
         far = np.nan_to_num(far, nan=np.inf)
         best = int(np.argmin(far))
-        return frames[best if far[best] < _BETTER * far[0] else 0]
+        return frames[best if far[best] < far[0] - _BETTER * self.weights.size else 0]
 
     def _by_data(self, frame: Linearised) -> Array:
         """What data say of the standardised weights at the reference: the product of their slopes with themselves."""
@@ -335,13 +332,12 @@ class Linearisation:
         """
         number, few = self.weights.size, min(_FEW, self.weights.size)
         told = jnp.arange(number) < frame.told
-
         known = jnp.where(told[:, None] & told, second, jnp.eye(number))
         left, usable = left_at(self._in_own_units(frame, middle))
         lacking = linear.by_weights.T @ left - middle
         middle += jnp.where(usable, cho_solve((known, True), jnp.where(told, lacking, 0.0)), 0.0)
 
-        def by_slopes(middle):
+        def gauss_newton(middle):
             some = told[:few]
 
             def left_of(z):
@@ -350,15 +346,18 @@ class Linearisation:
 
             z = middle[:few]
             slopes, (left, usable) = jax.jacfwd(left_of, has_aux=True)(z)
-            slopes = jnp.where(usable & some & jnp.isfinite(slopes), slopes, 0.0)
-            there = jnp.linalg.cholesky(slopes.T @ slopes + jnp.eye(few))
-            z += jnp.where(some & usable, cho_solve((there, True), -slopes.T @ left - z), 0.0)
-            own = jnp.where(some[:, None] & some, there, second[:few, :few])
+            usable = usable & jnp.isfinite(slopes.T @ slopes).all()
+            slopes = jnp.where(usable & some, slopes, 0.0)
+            factor = jnp.linalg.cholesky(slopes.T @ slopes + jnp.eye(few))
+            z += jnp.where(usable & some, cho_solve((factor, True), -slopes.T @ left - z), 0.0)
+            own = jnp.where(some[:, None] & some, factor, second[:few, :few])
             return middle.at[:few].set(z), second.at[:few, :few].set(own)
 
-        if self._solves:
+        if not self._slopes_there:
             return middle, second
-        return jax.lax.cond(frame.told <= few, by_slopes, lambda middle: (middle, second), middle)
+        # What the gradient of a `cond` keeps is little where nothing is solved, and who gains nothing pays nothing.
+        are_few = (frame.told > 0) & (frame.told <= few)
+        return jax.lax.cond(are_few, gauss_newton, lambda middle: (middle, second), middle)
 
 
 class _Residuals(NamedTuple):
@@ -371,6 +370,14 @@ class _Residuals(NamedTuple):
     by_weights: Float[Array, "datum weight"]
     by_direct: Float[Array, "datum direct"]
     of: Callable[[dict[str, Array]], Array]
+
+
+def _left_inverse(slopes: Float[Array, "value number"]) -> Float[Array, "number value"]:
+    """What takes changes of values to those of numbers, whatever the units of values."""
+    slopes = jnp.nan_to_num(slopes, posinf=0.0, neginf=0.0)
+    size = jnp.linalg.norm(slopes, axis=1, keepdims=True)
+    size = jnp.where(size > 0, size, 1.0)
+    return jnp.linalg.pinv(slopes / size) / size.T
 
 
 def has_linear(problem: Problem) -> bool:
@@ -391,12 +398,15 @@ def linearisation_of(problem: Problem) -> Linearisation | None:
     dear = problem.data * problem.dimension**2 > _DEAREST
     if not found or dear:
         return None
-    try:
-        maker = Linearisation(problem, found)
-        jax.eval_shape(jax.grad(lambda xi: maker.like.position(xi)[1]), jnp.zeros(problem.dimension))
-    except Exception:  # whatever JAX, or a rule of the user, may raise: equations may have derivatives one way only
-        return None
-    return maker
+    solves_nothing = model.layer.trajectories == []
+    for slopes_there in (True, False) if solves_nothing else (False,):
+        try:
+            maker = Linearisation(problem, found, slopes_there=slopes_there)
+            jax.eval_shape(jax.grad(lambda xi: maker.like.position(xi)[1]), jnp.zeros(problem.dimension))  # noqa: B023
+        except Exception:  # whatever JAX, or a rule of the user, may raise: equations may have derivatives one way only
+            continue
+        return maker
+    return None
 
 
 def _prior_normal(problem: Problem) -> tuple[np.ndarray, np.ndarray]:

@@ -14,8 +14,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.revision.windows import side_by_side
-from bayes_dasl.study.mixing import sparing
+from bayes_dasl.study.mixing import factors_of, origins_of, sparing
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -37,14 +36,10 @@ def code(name: str, method: str) -> str:
     files = [Path(str(module.__file__)) for module in modules]
     said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
     posed = SERIES[name](0)
-    verbs: tuple[Any, ...] = (bd.forecast, bd.score)
+    models, verbs = {}, [bd.forecast, bd.score, bd.fit]
     if method == OURS:
-        models, verbs = (
-            members(posed),
-            (*verbs, bd.fit, bd.bayes_factors, bd.leave_future_out, bd.compare, bd.mixture, ENGINE),
-        )
-    else:
-        models, verbs = {}, (*verbs, bd.fit)
+        models = members(posed)
+        verbs += [ENGINE, factors_of, origins_of, sparing, bd.leave_future_out, bd.compare, bd.mixture]
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
@@ -89,17 +84,16 @@ def chosen(posed: Series, seed: int) -> dict[str, Any]:
 
 def weigh(posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], seed: int) -> tuple[Any, str]:
     """What weighs the members, as in a run: evidence, or what each forecasts of the training data, and why that."""
-    try:
-        return bd.bayes_factors(models, posts), ""
-    except bd.errors.MismatchError as error:
-        why = str(error)
-    origins, horizon = side_by_side(models["science"], posed.train, posed.test, ORIGINS, None)
-    ahead = {"origins": origins, "horizon": horizon, "engine": sparing(ENGINE), "key": seed, "progress": False}
+    factors = factors_of(True, models, posts)
+    if not isinstance(factors, str):
+        return factors, ""
+    origins = origins_of(models["science"], posed.train, posed.test, ORIGINS, None)
+    ahead = {"origins": origins.at, "horizon": origins.horizon, "engine": sparing(ENGINE), "key": seed}
     looks = {
-        name: bd.leave_future_out(model, posed.train, post=posts[name], **ahead)  # pyright: ignore
+        name: bd.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
         for name, model in models.items()
     }
-    return bd.compare(looks), why
+    return bd.compare(looks), factors or "the models are not nested"
 
 
 def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
