@@ -11,6 +11,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
+from bayes_dasl._findings import SPREAD, lost_look, to_json
+from bayes_dasl.judgement.diagnosis import _said
 from bayes_dasl.prediction.confounding import _table, confounding
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths
@@ -172,15 +174,31 @@ def test_a_formula_is_judged_too():
     assert found["correlation"].item() < -0.99 and found.attrs["explained"] > 0.95
 
 
-def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch):
+@pytest.mark.parametrize(
+    ("place", "subject", "group"),
+    [
+        ("fitting.confounding", "confounding", "confounding"),
+        ("groups.rates_along_paths", "vector field", "vector_field"),
+    ],
+)
+def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place, subject, group):
     def raises(*_):
         raise ZeroDivisionError("somewhere in an equation")
 
-    monkeypatch.setattr("bayes_dasl.inference.fitting.confounding", raises)
-    with pytest.warns(UserWarning, match="confounding could not be looked at"):
-        post = fitted(Decay(bd.between(0.2, 2.0)))
-    assert post["posterior"].sizes["draw"] == 300
-    assert "confounding" not in post.children
-    (finding,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]
-    assert finding.level == "warning"
-    assert "ZeroDivisionError: somewhere in an equation" in finding.message
+    monkeypatch.setattr(f"bayes_dasl.inference.{place}", raises)
+    engine = bd.NUTS(chains=2, warmup=25, draws=20, climbs=2)
+    with pytest.warns(UserWarning, match=f"{subject} could not be looked at"):
+        post = bd.fit(small.stepped(), small.data(), engine, progress=False)
+    assert post["posterior"].sizes["draw"] == 20
+    assert group not in post.children
+    diagnosis = bd.diagnose(post)
+    (finding,) = [f for f in diagnosis.findings if "could not be looked at" in f.message]
+    assert (finding.level, finding.subject, finding.aspect) == ("warning", subject, "sampling")
+    assert finding.message.endswith("ZeroDivisionError: somewhere in an equation")
+    assert diagnosis.model is None
+
+
+def test_draws_whose_engine_says_nothing_stay_unshown_beside_a_lost_look():
+    said = to_json([lost_look("confounding", ZeroDivisionError("somewhere"))])
+    tree = xr.DataTree(xr.Dataset(attrs={"findings": said, "draws_are": "members", "markov": 0}))
+    assert [finding.subject for finding in _said(tree)] == [SPREAD, "confounding"]
