@@ -177,7 +177,7 @@ def test_a_formula_is_judged_too():
 @pytest.mark.parametrize(
     ("place", "subject", "group"),
     [
-        ("fitting.confounding", "confounding", "confounding"),
+        pytest.param("fitting.confounding", "confounding", "confounding", marks=pytest.mark.thorough),
         ("groups.rates_along_paths", "vector field", "vector_field"),
     ],
 )

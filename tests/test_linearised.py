@@ -20,6 +20,7 @@ from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.starts import Optimiser
 
 X = np.linspace(0.0, 1.0, 25)
+THOROUGH = pytest.mark.thorough
 
 
 class Line(bd.Module):
@@ -164,8 +165,8 @@ class TestFrames:
         np.testing.assert_allclose(coordinates(frame, x), xi, atol=1e-9)
         np.testing.assert_array_equal(positions(maker.like, xi)[0], xi)  # plain ones until there is a reference
 
-    @pytest.mark.parametrize("told", [0, 1, 2, 5])
-    @pytest.mark.parametrize("case", ["a positive function", "weights of another scale"])
+    @pytest.mark.parametrize("told", [pytest.param(0, marks=THOROUGH), pytest.param(1, marks=THOROUGH), 2, 5])
+    @pytest.mark.parametrize("case", ["a positive function", pytest.param("weights of another scale", marks=THOROUGH)])
     def test_there_and_back_where_not_all_directions_are_told(self, case, told):
         _, _, frame, xi = framed(*MODELS[case](), told=told)
         np.testing.assert_allclose(coordinates(frame, positions(frame, xi)[0]), xi, atol=1e-9)
@@ -174,8 +175,8 @@ class TestFrames:
         ("case", "told"),
         [
             ("a Gaussian process", None), ("a positive function", None), ("correlated noise", None),
-            ("a positive function", 0), ("a positive function", 2), ("a positive function", 5),
-            ("weights of another scale", 5),
+            pytest.param("a positive function", 0, marks=THOROUGH), ("a positive function", 2),
+            pytest.param("a positive function", 5, marks=THOROUGH), ("weights of another scale", 5),
         ],
     )  # fmt: skip
     def test_volumes_are_those_of_the_way(self, case, told):
@@ -183,7 +184,7 @@ class TestFrames:
         jacobian = jax.jit(jax.jacfwd(lambda v: frame.position(v)[0]))(jnp.asarray(xi[0]))
         assert frame.position(jnp.asarray(xi[0]))[1] == pytest.approx(np.linalg.slogdet(jacobian)[1], abs=1e-9)
 
-    @pytest.mark.parametrize("told", [None, 0, 2, 5])
+    @pytest.mark.parametrize("told", [None, pytest.param(0, marks=THOROUGH), 2, pytest.param(5, marks=THOROUGH)])
     def test_of_a_linear_model_coordinates_are_standard_normal_given_hyperparameters(self, told):
         problem, maker, frame, xi = framed(formula(Line), data(), told=told)
         names = problem.labels()
@@ -234,7 +235,7 @@ class TestFrames:
         sd = [np.sqrt(np.diag(np.linalg.inv(-h))) for h in of_weights]
         assert np.max(np.abs(away) / sd) < 3.0  # of the linear one it is 16
 
-    @pytest.mark.parametrize("science", ["a logarithm", "a bounded number", "shares"])
+    @pytest.mark.parametrize("science", ["a logarithm", pytest.param("a bounded number", marks=THOROUGH), "shares"])
     def test_weights_may_follow_the_values_of_the_science(self, science):
         """Predictions are linear in what the equations see, and not in the numbers on the real line."""
         equation = {
