@@ -185,7 +185,7 @@ def test_a_look_that_raises_after_the_sampling_costs_no_draws(monkeypatch, place
         raise ZeroDivisionError("somewhere in an equation")
 
     monkeypatch.setattr(f"bayes_dasl.inference.{place}", raises)
-    engine = bd.NUTS(chains=2, warmup=25, draws=20, climbs=2)
+    engine = bd.NUTS(chains=2, warmup=25, draws=20, climbs=2, coordinates="plain")
     with pytest.warns(UserWarning, match=f"{subject} could not be looked at"):
         post = bd.fit(small.stepped(), small.data(), engine, progress=False)
     assert post["posterior"].sizes["draw"] == 20

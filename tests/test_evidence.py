@@ -93,7 +93,14 @@ def of_walks(walks, prior=None, shape=(4, 400)):
     return draws, total
 
 
-@pytest.mark.parametrize(("step", "seed", "by_bridge"), [(0.0, 0, False), (0.3, 1, False), (1.0, 2, True)])
+@pytest.mark.parametrize(
+    ("step", "seed", "by_bridge"),
+    [
+        pytest.param(0.0, 0, False, marks=pytest.mark.thorough),
+        (0.3, 1, False),
+        (1.0, 2, True),
+    ],
+)
 def test_it_is_the_ratio_of_the_evidences(step, seed, by_bridge):
     data, models = walked(step, seed), {"science": science(), "noisy": noisy()}
     draws, log_evidence = of_walks({"y": data["y"].values}, halfnorm(scale=0.5))

@@ -222,7 +222,7 @@ class Linearisation:
             by_values=_left_inverse(of_values)[self._moving],
             follows_values=jnp.asarray(False),
             turn=jnp.eye(number),
-            told=jnp.asarray(number),
+            told=_number(number),
             linear=self,
         )
 
@@ -230,21 +230,31 @@ class Linearisation:
         """The frame that suits positions: as it is, or by values; and then that, or with directions data tell last."""
         if len(positions) < _FEWEST:
             return frame
-        frame = self._nearest(positions, frame, eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True)))
+        by_values = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True))
+        frame, nats = self._better(positions, frame, self._nats(frame, positions), [by_values])
         precision, turn = np.linalg.eigh(np.nan_to_num(self._information(frame)))
         numbers = sorted({int((precision >= bound).sum()) for bound in _TOLD_FROM} - {len(precision)})
-        turned = lambda n: eqx.tree_at(lambda f: (f.turn, f.told), frame, (turn[:, ::-1], n))  # noqa: E731
-        return self._nearest(positions, frame, *(jax.tree.map(jnp.asarray, turned(number)) for number in numbers))
+        turned = [
+            eqx.tree_at(lambda f: (f.turn, f.told), frame, (jnp.asarray(turn[:, ::-1]), _number(n))) for n in numbers
+        ]
+        return self._better(positions, frame, nats, turned)[0]
 
-    def _nearest(self, positions: Float[np.ndarray, "n dimension"], *frames: Linearised) -> Linearised:
-        """The frame whose unit normal makes positions most likely, by so much at least; else the first."""
-        far = []
-        for frame in frames:
-            xi, volumes = with_volumes(frame, positions)
-            far.append(np.mean(0.5 * np.sum(xi[:, self.weights] ** 2, axis=1) + volumes))
-        far = np.nan_to_num(far, nan=np.inf)
-        best = int(np.argmin(far))
-        return frames[best if far[best] < far[0] - _BETTER * self.weights.size else 0]
+    def _better(
+        self, positions: Float[np.ndarray, "n dimension"], frame: Linearised, nats: float, others: list[Linearised]
+    ) -> tuple[Linearised, float]:
+        """The best of other frames with its nats, if it is by so much better than this one; else this one."""
+        best, fewest = frame, nats - _BETTER * self.weights.size
+        for other in others:
+            own = self._nats(other, positions)
+            if own < fewest:
+                best, fewest, nats = other, own, own
+        return best, nats
+
+    def _nats(self, frame: Linearised, positions: Float[np.ndarray, "n dimension"]) -> float:
+        """How unlikely the unit normal of a frame makes positions, but for a constant."""
+        xi, volumes = with_volumes(frame, positions)
+        nats = np.mean(0.5 * np.sum(xi[:, self.weights] ** 2, axis=1) + volumes)
+        return float(np.nan_to_num(nats, nan=np.inf))
 
     def _by_data(self, frame: Linearised) -> Array:
         """What data say of the standardised weights at the reference: the product of their slopes with themselves."""
@@ -370,6 +380,11 @@ class _Residuals(NamedTuple):
     by_weights: Float[Array, "datum weight"]
     by_direct: Float[Array, "datum direct"]
     of: Callable[[dict[str, Array]], Array]
+
+
+def _number(of: int) -> Int[Array, ""]:
+    """A number as it comes from a journal: of JAX's weak type each program would be compiled twice."""
+    return jnp.asarray(of, int)
 
 
 def _left_inverse(slopes: Float[Array, "value number"]) -> Float[Array, "number value"]:
