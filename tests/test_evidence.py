@@ -141,7 +141,7 @@ def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_prio
     assert row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.2) and row["error"] < 0.3
 
 
-@pytest.mark.parametrize("at", [2.0, 0.3])
+@pytest.mark.parametrize("at", [2.0, pytest.param(0.3, marks=pytest.mark.thorough)])
 def test_draws_that_do_not_move_tell_no_evidence(at):
     """Also where their mean is another number by rounding."""
     models = {"science": science(), "noisy": noisy()}

@@ -200,7 +200,8 @@ class TestFrames:
             ("a Gaussian process", None), ("a positive function", None),
             pytest.param("correlated noise", None, marks=THOROUGH),
             pytest.param("a positive function", 0, marks=THOROUGH), ("a positive function", 2),
-            pytest.param("a positive function", 5, marks=THOROUGH), ("weights of another scale", 5),
+            pytest.param("a positive function", 5, marks=THOROUGH),
+            pytest.param("weights of another scale", 5, marks=THOROUGH),
         ],
     )  # fmt: skip
     def test_volumes_are_those_of_the_way(self, case, told):

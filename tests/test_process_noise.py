@@ -108,13 +108,14 @@ def test_the_decomposition_names_its_part():
     data = xr.Dataset({"y": ("time", [1.0, 1.0])}, {"time": [1.0, 2.0]})
     start = 1.0 + 0.3 * rng.normal(size=(1, draws))
     post = posterior(model, data, {"layer.process_noise.path.y": path, "layer.initial.y": start})
-    parts = bd.decompose(bd.forecast(model, post, np.array([2.0, 3.0, 6.0, 10.0]))).sel(observable="y")
+    decomposition = bd.decompose(bd.forecast(model, post, np.array([2.0, 3.0, 6.0, 10.0])))
+    parts = decomposition.sel(observable="y")
     process = 0.16 * np.array([0.0, 1.0, 4.0, 8.0])
     error = 4 * np.sqrt(2 / draws) * (0.09 + process)
     assert np.all(np.abs(parts["process"] - process) < error)
     assert np.all(np.abs(parts["epistemic"] - 0.09 - process) < error)
     np.testing.assert_allclose(parts["aleatoric"], 0.01, rtol=1e-6)
-    figure = bd.plots.plot_decomposition(bd.decompose(bd.forecast(model, post, np.array([2.0, 6.0]))), "y")
+    figure = bd.plots.plot_decomposition(decomposition, "y")
     assert {"process", "parameters"} <= {text.get_text() for text in figure.legends[0].get_texts()}
 
 
