@@ -582,8 +582,8 @@ MUTANTS = (
     ),
     Mutant(
         "the order of the weights that suits positions least", "bayes_dasl/inference/coordinates/linearised.py",
-        "best = int(np.argmin(far))",
-        "best = int(np.argmax(far))",
+        "if own < fewest:",
+        "if own > fewest:",
         ("tests/test_linearised.py::TestFrames::test_what_data_say_little_of_comes_first_where_that_suits_positions",),
     ),
     Mutant(
@@ -606,8 +606,8 @@ MUTANTS = (
     ),
     Mutant(
         "weights that follow values where numbers suit better", "bayes_dasl/inference/coordinates/linearised.py",
-        "frame = self._nearest(positions, frame, eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True)))",
-        "frame = eqx.tree_at(lambda f: f.follows_values, frame, jnp.asarray(True))",
+        "frame, nats = self._better(positions, frame, self._nats(frame, positions), [by_values])",
+        "frame, nats = by_values, self._nats(frame, positions)",
         ("tests/test_linearised.py::TestFrames::test_weights_follow_values_where_that_suits_positions",),
     ),
     Mutant(
