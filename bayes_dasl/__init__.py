@@ -64,6 +64,7 @@ from .judgement import (
     diagnose as diagnose,
     pit as pit,
     score as score,
+    sensitivity as sensitivity,
     shrinkage as shrinkage,
 )
 from .layers import (

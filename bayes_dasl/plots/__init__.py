@@ -23,4 +23,5 @@ from .posterior import (
     science_parameters as science_parameters,
 )
 from .scenarios import plot_scenarios as plot_scenarios
+from .sensitivity import plot_sensitivity as plot_sensitivity
 from .tree import plot_tree as plot_tree
