@@ -137,7 +137,7 @@ from .revision import (
     tightened as tightened,
     update as update,
 )
-from .study import Study as Study
+from .study import Study as Study, combinations as combinations, run_many as run_many
 
 if _typing.TYPE_CHECKING:
     from . import plots as plots
