@@ -62,8 +62,11 @@ from .judgement import (
     decompose as decompose,
     decompose_entropy as decompose_entropy,
     diagnose as diagnose,
+    fisher_information as fisher_information,
     pit as pit,
+    profile_likelihood as profile_likelihood,
     score as score,
+    sensitivity as sensitivity,
     shrinkage as shrinkage,
 )
 from .layers import (
@@ -134,7 +137,7 @@ from .revision import (
     tightened as tightened,
     update as update,
 )
-from .study import Study as Study
+from .study import Study as Study, combinations as combinations, run_many as run_many
 
 if _typing.TYPE_CHECKING:
     from . import plots as plots

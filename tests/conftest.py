@@ -31,7 +31,11 @@ gc.set_threshold(200_000, 20, 100)
 # Shapes and types of public signatures are checked here only, so that users pay nothing.
 # `Pushed` is annotated with NumPy's arrays but holds JAX's inside jit, so its module is left out. The others walk
 # through whole programs: half a million calls in ten tests, whose checks took a seventh of their time.
-UNCHECKED = {"bayes_dasl.prediction.predictive", "bayes_dasl._jax.trace", "bayes_dasl._jax.fingerprints"}
+# What goes to workers by value must hold no checker.
+UNCHECKED = {
+    *("bayes_dasl.prediction.predictive", "bayes_dasl._jax.trace", "bayes_dasl._jax.fingerprints"),
+    "bayes_dasl.study.many",
+}
 FILES = (ROOT / "bayes_dasl").rglob("[!_]*.py"), (ROOT / "bayes_dasl").rglob("_[!_]*.py")
 PACKAGE = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES for path in files}
 jaxtyping.install_import_hook(sorted(PACKAGE - UNCHECKED), "typecheck.checked")

@@ -5,6 +5,9 @@ from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy
 from .evidence import bayes_factors as bayes_factors
+from .global_sensitivity import sensitivity as sensitivity
+from .information import Information as Information, fisher_information as fisher_information
 from .mixed import Mixed as Mixed, judge_mixture as judge_mixture
 from .pooling import shrinkage as shrinkage
+from .profiles import profile_likelihood as profile_likelihood
 from .scores import consistency as consistency, pit as pit, score as score

@@ -22,5 +22,7 @@ from .posterior import (
     plot_ranks as plot_ranks,
     science_parameters as science_parameters,
 )
+from .profile import plot_profile as plot_profile
 from .scenarios import plot_scenarios as plot_scenarios
+from .sensitivity import plot_sensitivity as plot_sensitivity
 from .tree import plot_tree as plot_tree

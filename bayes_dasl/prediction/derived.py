@@ -60,6 +60,23 @@ def evaluate(
     times or forcings.
     """
     draws, shape = _draws(model, post, group)
+    found = of_draws(model, post, draws, function, at, coords=coords)
+    parts = {name: (v.dims[1:], v.values.reshape(*shape, *v.shape[1:]), v.attrs) for name, v in found.items()}
+    variables = {name: (("chain", "draw", *dims), *rest) for name, (dims, *rest) in parts.items()}
+    attributes = {"group": "prior" if post is None else group}
+    return with_coordinates(xr.Dataset(variables, found.coords, attributes))
+
+
+def of_draws(
+    model: Model,
+    post: xr.DataTree | None,
+    draws: Mapping[str, np.ndarray],
+    function: Callable[..., Any],
+    at: Asked | None = None,
+    *,
+    coords: Mapping[str, Float[np.ndarray, " point"] | Sequence[str]] | None = None,
+) -> xr.Dataset:
+    """A derived quantity of any draws, path → `(draw, …)`, over `draw` and its axes: see `evaluate`."""
     inputs, times = None, None
     if at is not None:
         inputs, times = _before_a_fit(model, at) if post is None else inputs_at(model, post, at)
@@ -91,10 +108,7 @@ def evaluate(
     along = _members(model, inputs, along) | along
     if times is not None:
         along = {model.index: times.values, **along}
-    variables = {
-        name: (("chain", "draw", *_dims(name, values.shape[1:], along)), values.reshape(*shape, *values.shape[1:]))
-        for name, values in found.items()
-    }
+    variables = {name: (("draw", *_dims(name, values.shape[1:], along)), values) for name, values in found.items()}
     used = {dim for dims, _ in variables.values() for dim in dims}
     if unused := [name for name in coords or () if name not in used]:
         raise ModelError(
@@ -104,7 +118,7 @@ def evaluate(
     if times is not None and model.index in coordinates:
         attributes = times.attrs if post is None else fitted_observables(post)[model.index].attrs
         coordinates[model.index] = (model.index, along[model.index], attributes)
-    return with_coordinates(xr.Dataset(variables, coordinates, {"group": "prior" if post is None else group}))
+    return xr.Dataset(variables, coordinates)
 
 
 def _members(model: Model, inputs: Inputs | None, given: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:

@@ -1,0 +1,218 @@
+"""Many tasks, such as fits of several models to several data sets, over the workers of a Dask cluster."""
+
+import contextlib
+import hashlib
+import inspect
+import itertools
+import json
+import os
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from .._runs.lock import alone_in
+from ..errors import ModelError, WriteError
+from .fits import Say
+
+type Task = Mapping[str, Any]
+
+_IN_FLIGHT = 4  # tasks that wait at each worker
+
+
+def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
+    """All combinations: `combinations(model=["science", "hybrid"], seed=range(5))` are ten tasks.
+
+    Args:
+        values: those of each argument.
+    """
+    return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+
+
+def run_many(
+    do: Callable[..., Mapping[str, Any]],
+    tasks: Iterable[Task],
+    rows: str | Path,
+    *,
+    scheduler: Any = None,
+    workers: int | None = None,
+    retries: int = 2,
+    code: str | None = None,
+    say: Say = print,
+) -> pd.DataFrame:
+    """Do many tasks, each of which gives a row of a table, and keep each row as soon as it is there.
+
+    A task whose row is in the file is not done again, unless the row is of other code, or of a task that failed. What
+    is running when it is stopped, or killed, is lost; nothing else is.
+
+    Args:
+        do: a function of a module that takes a task by name, `do(model="hybrid", seed=3)`, and returns what its row
+            says: a dict of what JSON can hold, and of NumPy's numbers and arrays.
+        tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
+        rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
+        scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
+        workers: how many processes of this machine, among which its cores are shared out; as many as there are cores
+            unless given. With 0 the tasks run one after the other in this process, without Dask.
+        retries: how often a task that raised is done again; one whose worker died goes to another.
+        code: names the code that makes the rows; a hash of the version of the package and of the file of `do` unless
+            given.
+        say: a function of one text that is called with how far it is.
+
+    Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
+    with the error of a task that failed.
+    Raises: ModelError without Dask, or for tasks that occur twice or whose arguments JSON cannot hold; WriteError where
+    the file cannot be written, or another process writes to it.
+    """
+    tasks, rows = [dict(task) for task in tasks], Path(rows)
+    keys = [_key(task) for task in tasks]
+    if len(set(keys)) < len(keys):
+        twice = next(task for task, key in zip(tasks, keys, strict=True) if keys.count(key) > 1)
+        raise ModelError(f"a task occurs twice: {twice}")
+    code = _code_of(do) if code is None else code
+    with alone_in(rows.parent):
+        held = _held(rows, code)
+        left = [task for task, key in zip(tasks, keys, strict=True) if key not in held]
+        say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done")
+        done = _one_by_one(do, left, retries) if workers == 0 else _over_workers(do, left, scheduler, workers, retries)
+        number, failed = len(tasks) - len(left), 0
+        with contextlib.closing(done):  # pyright: ignore
+            for task, row in done:
+                row = {"task": task, **_plain(row), "code": code}
+                _append(rows, row)
+                held[_key(task)] = row
+                number, failed = number + 1, failed + ("failed" in row)
+                say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
+    found = [held[key] for key in keys]
+    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in found])
+
+
+def _key(task: Task) -> str:
+    try:
+        return json.dumps(_plain(task), sort_keys=True)
+    except TypeError as error:
+        raise ModelError(f"the arguments of a task must be numbers, texts and lists of them: {error}") from error
+
+
+def _plain(value: Any) -> Any:
+    """As JSON has it: what is no number becomes nothing."""
+    if isinstance(value, Mapping):
+        return {str(name): _plain(each) for name, each in value.items()}
+    if isinstance(value, (list, tuple, np.ndarray)):
+        return [_plain(each) for each in value]
+    if isinstance(value, (np.bool_, np.integer)):
+        return value.item()
+    if isinstance(value, (float, np.floating)):
+        return float(value) if np.isfinite(value) else None
+    return value
+
+
+def _code_of(do: Callable[..., Any]) -> str:
+    """A hash of the version of the package and of the file of a function."""
+    try:
+        source = Path(inspect.getfile(do)).read_bytes()
+    except (OSError, TypeError):  # of a notebook, or of a function that Python did not define
+        source = repr(do).encode()
+    return hashlib.sha256(version("bayes_dasl").encode() + source).hexdigest()[:12]
+
+
+def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
+    """The rows that stand, by task; not one that a kill tore."""
+    found: dict[str, dict[str, Any]] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+        with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
+            row = json.loads(line)
+            if row["code"] == code and "failed" not in row:
+                found[_key(row["task"])] = row
+    return found
+
+
+def _append(path: Path, row: Mapping[str, Any]) -> None:
+    line = json.dumps(row) + "\n"
+    try:
+        with path.open("a+b") as file:
+            if file.tell() and not _ends_a_line(path):
+                line = "\n" + line
+            file.write(line.encode("utf-8"))
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def _ends_a_line(path: Path) -> bool:
+    with path.open("rb") as file:
+        file.seek(-1, os.SEEK_END)
+        return file.read(1) == b"\n"
+
+
+def _timed(do: Callable[..., Any], task: Task) -> dict[str, Any]:
+    began = time.perf_counter()
+    found = dict(do(**task))
+    return found | {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def _one_by_one(do: Callable[..., Any], tasks: Sequence[Task], retries: int) -> Iterator[tuple[Task, dict[str, Any]]]:
+    for task in tasks:
+        for left in range(retries, -1, -1):
+            try:
+                yield task, _timed(do, task)
+                break
+            except Exception as error:  # whatever a task may raise is told in its row
+                if not left:
+                    yield task, {"failed": f"{type(error).__name__}: {error}"}
+
+
+def _over_workers(
+    do: Callable[..., Any], tasks: Sequence[Task], scheduler: Any, workers: int | None, retries: int
+) -> Iterator[tuple[Task, dict[str, Any]]]:
+    if not tasks:
+        return
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise ModelError("workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0") from error
+    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    number = min(workers or here, len(tasks))
+    share = max(here // number, 1) if scheduler is None and sys.platform == "linux" else None
+
+    def work(task):  # by value, so that a worker imports only what the task needs
+        import os
+        import time
+
+        if share is not None:
+            from distributed import get_worker
+
+            cores = sorted(os.sched_getaffinity(os.getppid()))
+            first = int(get_worker().name) * share % len(cores)
+            os.sched_setaffinity(0, cores[first : first + share])
+        began = time.perf_counter()
+        found = dict(do(**task))
+        return found | {"seconds": round(time.perf_counter() - began, 3)}
+
+    with contextlib.ExitStack() as stack:
+        if scheduler is None:
+            cluster = LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None)  # pyright: ignore
+            client = stack.enter_context(Client(stack.enter_context(cluster)))
+        else:
+            client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
+        waiting = iter(tasks)
+        submit = lambda task: client.submit(work, task, pure=False, retries=retries)  # noqa: E731
+        at_once = _IN_FLIGHT * max(number, len(client.scheduler_info()["workers"]))
+        of = {future: task for task in itertools.islice(waiting, at_once) for future in [submit(task)]}
+        ended = as_completed(list(of))
+        try:
+            for future in ended:
+                task = of.pop(future)
+                error = future.exception()
+                yield task, future.result() if error is None else {"failed": f"{type(error).__name__}: {error}"}
+                if (following := next(waiting, None)) is not None:
+                    another = submit(following)
+                    of[another] = following
+                    ended.add(another)
+        finally:
+            client.cancel([*of])

@@ -1,0 +1,31 @@
+"""Tasks for tests of many: light, so that a worker starts quickly."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+
+def square(number: int, folder: str = "") -> dict:
+    """Notes that it ran, and sleeps a little."""
+    if folder:
+        with (Path(folder) / f"ran {number}").open("a") as file:
+            file.write("x")
+    time.sleep(0.05)
+    return {"square": number**2}
+
+
+def killed_once(number: int, folder: str) -> dict:
+    """The first who takes number 3 dies of it."""
+    marker = Path(folder) / "died"
+    if number == 3 and not marker.exists():
+        marker.touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+    time.sleep(0.1)
+    return {"square": number**2, "cores": len(os.sched_getaffinity(0)), "process": os.getpid()}
+
+
+def fails(number: int) -> dict:
+    if number == 1:
+        raise ValueError("one is odd")
+    return {"square": number**2, "none": float("nan")}

@@ -1,0 +1,53 @@
+"""Many tasks: nothing is lost, nothing done twice."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+from tasks_of_many import fails, killed_once, square
+
+from bayes_dasl.errors import ModelError
+from bayes_dasl.study import combinations, run_many
+
+quiet = {"say": lambda text: None}
+
+
+def test_a_worker_that_is_killed_loses_nothing(tmp_path):
+    rows = tmp_path / "rows.jsonl"
+    said, tasks = [], combinations(number=range(8), folder=[str(tmp_path)])
+    table = run_many(killed_once, tasks, rows, workers=2, say=said.append)
+    assert [*table["square"]] == [n**2 for n in range(8)]
+    assert len(rows.read_text().splitlines()) == 8 and (tmp_path / "died").exists()
+    assert said[0] == "0 of 8 tasks are done" and said[-1] == "8 of 8 tasks are done"
+    assert set(table["cores"]) == {max(len(os.sched_getaffinity(0)) // 2, 1)}
+    assert os.getpid() not in set(table["process"])
+
+
+def test_what_is_done_is_not_done_again(tmp_path):
+    rows, ran = tmp_path / "rows.jsonl", lambda: [len(p.read_text()) for p in sorted(tmp_path.glob("ran *"))]
+    tasks = combinations(number=range(4), folder=[str(tmp_path)])
+    run_many(square, tasks[:2], rows, workers=0, **quiet)
+    with rows.open("a") as file:
+        file.write('{"task": {"number": 2')  # as a kill would leave it
+    table = run_many(square, tasks, rows, workers=0, **quiet)
+    assert ran() == [1, 1, 1, 1] and [*table["square"]] == [0, 1, 4, 9]
+    assert len([line for line in rows.read_text().splitlines() if line.endswith("}")]) == 4
+    run_many(square, tasks, rows, workers=0, code="another", **quiet)
+    assert ran() == [2, 2, 2, 2]
+
+
+def test_a_task_that_fails_is_a_row_and_done_again_next_time(tmp_path):
+    tasks = combinations(number=range(3))
+    for _ in range(2):
+        table = run_many(fails, tasks, tmp_path / "rows.jsonl", workers=0, retries=0, **quiet)
+    assert [*table["failed"].dropna()] == ["ValueError: one is odd"] and [*table["square"].dropna()] == [0, 4]
+    lines = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [line["task"]["number"] for line in lines] == [0, 1, 2, 1]
+    assert lines[0]["none"] is None
+
+
+@pytest.mark.parametrize(("tasks", "said"), [([{"number": 1}] * 2, "occurs twice"), ([{"number": Path}], "must be")])
+def test_tasks_that_make_no_sense_are_refused(tmp_path, tasks, said):
+    with pytest.raises(ModelError, match=said):
+        run_many(square, tasks, tmp_path / "rows.jsonl", workers=0, **quiet)
