@@ -104,7 +104,7 @@ def of_walks(walks, prior=None, shape=(4, 400)):
 def test_it_is_the_ratio_of_the_evidences(step, seed, by_bridge):
     data, models = walked(step, seed), {"science": science(), "noisy": noisy()}
     draws, log_evidence = of_walks({"y": data["y"].values}, halfnorm(scale=0.5))
-    at_rest, none = of_walks({"y": data["y"].values})
+    at_rest, none = of_walks({"y": data["y"].values}, shape=(4, 400 if by_bridge else 1000))
     posts = {"science": posterior(models["science"], data, at_rest), "noisy": posterior(models["noisy"], data, draws)}
     found = bd.bayes_factors(models, posts)
     row = found.table.loc["noisy"]

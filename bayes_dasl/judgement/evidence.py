@@ -198,12 +198,13 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
 
 def _refuse_unlike(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> None:
     """Raises: MismatchError for a model that says something else than the science where its sizes are zero."""
-    found = draws_of(models[base], posts[base])
-    some = thinned(len(next(iter(found.values()))), _PROBES) if found else np.zeros(1, int)
-    known = {path: values[some] for path, values in found.items()}
+    drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
+    fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
+    some = thinned(fewest, _PROBES) if fewest else np.zeros(1, int)
+    known = {path: values[some] for path, values in drawn[base].items()}
     wanted = _log_likelihoods(models[base], posts[base], known)
     for name in (name for name in models if name != base):
-        own = {path: values[some] for path, values in draws_of(models[name], posts[name]).items()}
+        own = {path: values[some] for path, values in drawn[name].items()}
         own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
         ours: dict[tuple[str, str], list[str]] = {}
         for path, leaf in _outside(models[base]).items():
