@@ -9,6 +9,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from by_hand import posterior
 
 import bayes_dasl as bd
 from bayes_dasl._findings import SPREAD
@@ -171,6 +172,37 @@ def test_a_formula_is_judged_too():
     found = confounding(model, model.inputs(data()), draws)
     assert list(found["parameter"].values) == ["rate"]
     assert found["correlation"].item() < -0.99 and found.attrs["explained"] > 0.95
+
+
+class Factor(bd.Module):
+    """A decay whose size is a number times an unknown function."""
+
+    size: bd.Scalar
+    activity: bd.Basis
+
+    def __call__(self, t, y, u):
+        return {"y": self.size * self.activity(t, y, u)["activity"] * jnp.exp(-0.7 * t)}
+
+
+@pytest.mark.parametrize("along", [1.0, 0.0])
+def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along):
+    weights = dist.Normal(0.0, 1.0).expand((5,)).to_event(1)
+    activity = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", weights, positive=True)
+    model = bd.Model(bd.Algebraic(Factor(bd.between(0.5, 8.0), activity)), bd.NormalNoise(0.02))
+    z = np.linspace(-0.5, 0.5, 16)
+    other = z * np.where(np.arange(16) % 2, 1.0, -1.0)
+    shift = -along * z - (1 - along) * other  # splines sum to one
+    draws = {
+        path: np.exp(z) if path.endswith("size") else np.repeat(shift[:, None], 5, axis=1) for path in paths(model)
+    }
+    found = confounding(model, model.inputs(data()), draws)
+    assert [*found["parameter"].values] == ["size"] and found.attrs["of"] == "unknown function"
+    assert found["correlation"].item() < -0.9 if along else abs(found["correlation"].item()) < 0.6
+    assert found.attrs["explained"] > 0.99
+    post = posterior(model, data(), {path: values[None] for path, values in draws.items()})
+    post["confounding"] = xr.DataTree(found)
+    (said,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]
+    assert said.level == ("warning" if along else "good") and said.message.startswith("the unknown function moves most")
 
 
 @pytest.mark.parametrize(

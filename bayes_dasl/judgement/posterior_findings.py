@@ -144,7 +144,7 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _confounding(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether a learned correction does what a scientific parameter could do (Plumlee 2017)."""
+    """Whether an unknown function does what a scientific parameter could do (Plumlee 2017)."""
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
     found = post["confounding"].to_dataset()
@@ -154,15 +154,18 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     said = ", ".join(
         f"{found['parameter'].values[i]} {correlation[i]:+.2f}" for i in np.flatnonzero(strong) if i != worst
     )
-    could = f"the parameters could do {found.attrs['explained']:.0%} of what the correction does"
+    of = found.attrs.get("of", "correction")
+    could = f"the parameters could do {found.attrs['explained']:.0%} of what the {of} does"
     if not share.any():  # parameters of one value correlate with nothing
         yield Finding("good", "confounding", could)
         return
     message = (
-        f"the correction moves most with {found['parameter'].values[worst]} (correlation {correlation[worst]:+.2f}"
+        f"the {of} moves most with {found['parameter'].values[worst]} (correlation {correlation[worst]:+.2f}"
         f"{'; also ' + said if said else ''}); {could}"
     )
     remedy = "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the parameter"
+    if of != "correction":
+        remedy = "say what it is at one place, such as 1 where it is a factor, or give the parameter a stronger prior"
     level, remedy = ("warning", remedy) if strong.any() else ("good", "")
     yield Finding(level, "confounding", message, remedy)
 

@@ -1,4 +1,4 @@
-"""Whether a learned correction does what a scientific parameter could do."""
+"""Whether an unknown function does what a scientific parameter could do."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jax.flatten_util import ravel_pytree
+from jaxtyping import Array
 
 from .._jax.trace import parted
 from .._statistics.convergence import thinned
@@ -17,7 +18,7 @@ from ..data.layer_inputs import Inputs
 from ..hybrid._sensitivity import Coordinates, coordinates
 from ..hybrid.orthogonal import least_squares
 from ..hybrid.residual import amplified, is_corrected, without_closures
-from ..layers import with_adjoint
+from ..layers import is_linear, linear_parts, with_adjoint
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
 from .posterior import names
@@ -27,21 +28,24 @@ _DRAWS = 128
 
 
 def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None:
-    r"""How each scientific parameter correlates with what the closures do in its place; none without a `Residual`.
+    r"""How each scientific parameter correlates with what unknown functions do in its place; none without any.
 
-    At each of 128 draws the effect of the closures on the predicted data, $\partial \eta / \partial s$ for a factor
-    $s = 1$ on all of them, is projected on the sensitivities to the parameters, each datum weighed by its noise:
-    $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$. So
-    $c_k$ is by how much the parameter would move to do what the closures do.
+    These are the closures of a `Residual`, or else those that are linear in coefficients of their own, wherever they
+    stand, such as a `Basis` that is a factor.
+
+    At each of 128 draws the effect of these on the predicted data, $\partial \eta / \partial s$ for a factor $s = 1$ on
+    all of them, or on all coefficients, is projected on the sensitivities to the parameters, each datum weighed by its
+    noise: $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$.
+    So $c_k$ is by how much the parameter would move to do what they do.
 
     Shares that sum to 1, and others that can move in fewer directions than they are numbers, count in NumPyro's free
     coordinates. Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one
     does not move), and `shift_sd`, the standard deviation of $c_k$ in that of $\theta_k$; the attribute `explained` is
-    the mean share of the closures' effect that the parameters could do.
+    the mean share of that effect that the parameters could do, and `of` what the functions are.
     """
     alone = paths(eqx.tree_at(lambda m: m.layer, model, without_closures(model.layer)))
     leaves = {path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)}
-    if not leaves or not is_corrected(model.layer):
+    if not leaves or not (is_corrected(model.layer) or linear_parts(model.layer)):
         return None
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
@@ -67,7 +71,7 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
         def predicted(numbers_and_factor):
             numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
             moved = {path: how.value(free) for (path, how), free in zip(leaves.items(), numbers, strict=True)}
-            layer = amplified(realise(forward, draw | moved).layer, factor)
+            layer = _amplified(realise(forward, draw | moved).layer, factor)
             prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
             return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
 
@@ -82,6 +86,14 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
         return flat, jnp.where(prediction.ok, shift, jnp.nan), 1 - left / jnp.where(size > 0, size, 1.0)
 
     return one
+
+
+def _amplified(layer: Any, factor: Array) -> Any:
+    """A realised layer whose unknown functions are so many times as large."""
+    if is_corrected(layer):
+        return amplified(layer, factor)
+    grown = lambda part: part.with_coefficients(factor * part.coefficients) if is_linear(part) else part  # noqa: E731
+    return jax.tree.map(grown, layer, is_leaf=is_linear)
 
 
 def _table(
@@ -105,5 +117,9 @@ def _table(
     return xr.Dataset(
         {name: ("parameter", values) for name, values in columns.items()},
         {"parameter": labels},
-        {"explained": float(np.mean(explained)) if len(explained) else float("nan"), "draws": len(theta)},
+        {
+            "explained": float(np.mean(explained)) if len(explained) else float("nan"),
+            "draws": len(theta),
+            "of": "correction" if is_corrected(model.layer) else "unknown function",
+        },
     )
