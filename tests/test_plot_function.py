@@ -149,3 +149,8 @@ def test_refusals(joint):
         plots.plot_function(known)
     with pytest.raises(MismatchError, match="no training curves"):
         plots.plot_training(xr.DataTree())
+
+
+def test_a_report_that_knows_the_model_draws_its_functions(joint, undrawn):
+    page = bd.report(joint, bd.forecast(model(), joint, DATA), model=model()).html
+    assert 'id="functions"' in page and "Prior and posterior of the unknown function" in page

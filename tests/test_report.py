@@ -395,7 +395,7 @@ def test_without_a_network_there_is_no_split(study, undrawn):
     post, fc = trees.make_post(network=False, chains=1), trees.make_fc(network=False, chains=1)
     page = report(post, fc, study["test"]).html
     assert "<em>epistemic</em>" in page
-    assert "Network weights" not in page
+    assert "Numbers of unknown functions" not in page
     assert "two halves of the one chain" in page
 
 

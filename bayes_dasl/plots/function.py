@@ -128,14 +128,14 @@ def _finite(values: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(values), values, np.nan)
 
 
-def _functions(model: Model) -> dict[str, Any]:
-    """The unknown functions inside a model, by their dotted paths."""
+def functions_of(model: Model) -> dict[str, Any]:
+    """The unknown functions inside a model that can be drawn, by their dotted paths."""
     is_one = lambda node: hasattr(node, "drawn_over")  # noqa: E731
     return dict(parts_inside(model, is_one))
 
 
 def _only(model: Model, name: str | None) -> tuple[str, Any]:
-    found = _functions(model)
+    found = functions_of(model)
     if not found:
         raise ModelError("there is no unknown function in the model, such as a bd.Network or a bd.Basis")
     if name is None:
@@ -164,12 +164,12 @@ def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 def _along(model: Model, path: str, name: str, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     """What each draw of a function says along one input: `(draw, input)` by output."""
-    ranges = _functions(model)[path].drawn_over
+    ranges = functions_of(model)[path].drawn_over
     known = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
     known |= {name: jnp.linspace(ranges[name][0], ranges[name][1], _GRID)}
 
     def one(draw):
-        drawn = _functions(realise(model, draw))[path]
+        drawn = functions_of(realise(model, draw))[path]
         return dict(jax.vmap(lambda u: drawn(u.get("t", 0.0), {}, u))(known))
 
     values = jax.jit(jax.vmap(one))({path: jnp.asarray(v) for path, v in draws.items()})

@@ -14,8 +14,11 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from .. import plots
+from .._jax.tree import short_names
 from ..judgement.comparison import Comparison
 from ..judgement.matching import RECALIBRATED, Span
+from ..model import Model
+from ..plots.function import functions_of
 from ..plots.panels import beside, can_be_drawn, series_of_members
 from ._text import MISSING, count, listed, percent, slug
 
@@ -120,6 +123,22 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[C
             f"Predictive variance of {name} over time, stacked by origin, with its total.",
         )
         for name in map(str, parts["observable"].values)
+    ]
+
+
+def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
+    """Draw what each unknown function of the model says over its inputs, under the prior and the posterior."""
+    found = {} if model is None else functions_of(model)
+    called = short_names(found)
+    return [
+        _card(
+            plots.plot_function(model, post, path),  # pyright: ignore
+            f"function-{slug(called[path])}",
+            called[path],
+            "Over each input, the others in their middle: 90 % of what the prior allows, and the posterior.",
+            f"Prior and posterior of the unknown function {called[path]} over its inputs.",
+        )
+        for path in list(found)[:MOST_OBSERVABLES]
     ]
 
 

@@ -25,6 +25,7 @@ from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.mixed import MIXTURE, Mixed, Weighed
 from ..judgement.scores import pit, score
+from ..model import Model
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import are_chains, fitted_observables, with_what_is_censored
 from . import _figures, _tables
@@ -57,6 +58,7 @@ def render(
     rivals: Mapping[str, xr.DataTree],
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
+    model: Model | None = None,
 ) -> str:
     """Return the page as HTML."""
     _check_arguments(post, fc, name, rivals, mixture)
@@ -105,6 +107,7 @@ def render(
         negative=any(bool((told[name] < 0).any()) for name in ("interaction", "unknown") if name in told),
         decomposition=_figures.decomposition_cards(parts, fitted_between(fc), "" if mixture is None else name),
         laws=_tables.law_rows(fc),
+        functions=_figures.function_cards(model, post),
         derived=_figures.derived_cards(fc, derived),
         not_drawn=_figures.not_drawn(fc, derived),
         parameters=_tables.parameter_rows(post, summary),

@@ -11,6 +11,7 @@ import xarray as xr
 
 from .._runs.files import write_text
 from ..judgement.mixed import Mixed
+from ..model import Model
 
 __all__ = ["Report", "report"]
 
@@ -49,6 +50,7 @@ def report(
     rivals: Mapping[str, xr.DataTree] | None = None,
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
+    model: Model | None = None,
 ) -> Report:
     """Report on one fit and its forecast.
 
@@ -65,10 +67,15 @@ def report(
             many dimensions for a figure is named.
         mixture: what `bayes_dasl.judgement.judge_mixture` said of a mixture of this forecast and those of the rivals.
             The page is then about the mixture, with each model beside it; parameters and chains are those of `post`.
+        model: the model of the fit, whose unknown functions are then drawn.
 
-    Raises: MismatchError for what is no posterior or forecast, if the test data and a forecast share no observable or
-    no time, or if a rival has the name of the model, of a baseline, or of the mixture.
+    Raises: MismatchError for what is no posterior or forecast, for another model than that of the fit, if the test data
+    and a forecast share no observable or no time, or if a rival has the name of the model, of a baseline, or of the
+    mixture.
     """
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 
-    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived, mixture=mixture))
+    page = render(
+        post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived, mixture=mixture, model=model
+    )
+    return Report(page)

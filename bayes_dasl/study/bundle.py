@@ -370,6 +370,7 @@ class Run:
             rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
             derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
             mixture=found,
+            model=self.study.model,
         )
         page.save(self.folder / "report.html")
 
