@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from bayes_dasl._runs import files as _files
-from bayes_dasl._runs.journal import Journal, read_identity
+from bayes_dasl._runs.journal import Journal, ProgressBar, read_identity
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -388,3 +388,17 @@ def test_a_note_of_something_else_is_named(folder, content):
     (folder / "run.json").write_text(content)
     with pytest.raises(ReadError, match=r"run\.json is not one of ours"):
         read_identity(folder)
+
+
+def test_a_bar_that_is_asked_for_writes_lines_where_there_is_no_terminal(capsys):
+    with ProgressBar(True) as bar:
+        bar.start("sampling", 40)
+        for _ in range(20):
+            bar.advance(2, "R-hat 1.01")
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("sampling:")]
+    assert lines[0] == "sampling: 4 of 40, R-hat 1.01" and lines[-1] == "sampling: 40 of 40, R-hat 1.01"
+    assert len(lines) == 10
+    with ProgressBar(None) as bar:
+        bar.start("sampling", 40)
+        bar.advance(40)
+    assert capsys.readouterr().err == ""

@@ -16,7 +16,7 @@ from bayes_dasl.data.units import agree, convert, parsed
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.judgement.matching import matched
 from bayes_dasl.model import check_data
-from bayes_dasl.model.unit_check import check_units, unit_findings
+from bayes_dasl.model.unit_check import check_units, unit_findings, units_unseen
 from bayes_dasl.random import paths
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "getting-started.md"
@@ -70,8 +70,9 @@ def test_without_pint_texts_are_compared(monkeypatch):
         assert agree("m3/s", "m^3/s") is None
         with pytest.raises(DataError, match="'y' is in 'm' but the model works in 'cm'"):
             model("1/hour", y="cm").in_own_units(data("hour", "m"))
-        [said] = unit_findings(model("1/day"), data("hour"))
-        assert "bayes-dasl[units]" in said.message and said.level == "good"
+        assert list(unit_findings(model("1/day"), data("hour"))) == []
+        assert "were not looked at" in (said := units_unseen(model("1/day"), data("hour"))) and "[units]" in said
+        assert units_unseen(model(""), data("hour")) == ""
         check_units(model("1/day"), data("hour"))
     finally:
         parsed.cache_clear()
@@ -248,8 +249,9 @@ class TestEquations:
                 return {"y": 1.0 - self.rate * y["y"]}
 
         layer = bd.SteadyState(Decay(dist.LogNormal(0.0, 0.3)), {"y": 1.0}, units={"y": "mg/L"})
-        [said] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data("hour"))
-        assert "SteadyState are not tried" in said.message
+        tried = bd.Model(layer, bd.NormalNoise(0.1)), data("hour")
+        assert list(unit_findings(*tried)) == [] and "SteadyState are not tried" in units_unseen(*tried)
+        assert units_unseen(model("1/day"), data("day")) == ""
 
     def test_a_formula(self):
         class Left(bd.Module):

@@ -5,6 +5,7 @@ of every step is a file; a second run of the same engine reads the steps that ar
 ends with the same draws to the last bit.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -171,13 +172,16 @@ class ProgressBar:
     """`with ProgressBar(shown) as bar: bar.start("sampling", 1000); bar.advance(50)`.
 
     Args:
-        shown: whether there is a bar; unless told, where the error stream is a terminal.
+        shown: whether there is a bar; unless told, where the error stream is a terminal. Where it is told, and that is
+            a file, there is a line for each tenth of a phase.
     """
 
     def __init__(self, shown: bool | None = None):
         shown = sys.stderr.isatty() if shown is None else shown
         self._progress = _progress() if shown else None
-        self._task = None
+        console = self._progress.console if self._progress else None
+        self._lines = console is not None and not (console.is_terminal or console.is_jupyter)
+        self._task, self._done, self._said = None, 0, 0
 
     def __enter__(self) -> "ProgressBar":
         if self._progress:
@@ -201,7 +205,7 @@ class ProgressBar:
             return
         if self._task is not None:
             self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=total, note="")
+        self._task, self._done, self._said = self._progress.add_task(what, total=total, note=""), 0, 0
 
     def advance(self, done: int, note: str = "") -> None:
         """So much more is done.
@@ -212,6 +216,17 @@ class ProgressBar:
         """
         if self._progress and self._task is not None:
             self._progress.update(self._task, advance=done, note=note)
+            self._done += done
+            self._say(note)
+
+    def _say(self, note: str) -> None:
+        task = self._progress.tasks[-1] if self._progress and self._lines else None
+        if task is None or not task.total or self._done * 10 // task.total <= self._said:
+            return
+        self._said = int(self._done * 10 // task.total)
+        with contextlib.suppress(OSError):
+            behind = f", {note}" if note else ""
+            print(f"{task.description}: {self._done:g} of {task.total:g}{behind}", file=sys.stderr, flush=True)
 
 
 def _progress() -> "Progress":

@@ -24,7 +24,7 @@ from ..inference.sharding import Sharded
 from ..judgement.failures import FEW
 from ..layers import Jump
 from ..model import Model
-from ..model.unit_check import unit_findings
+from ..model.unit_check import unit_findings, units_unseen
 from ..prediction.predictive import Draws, Pushed, push
 from ..priors import draw_prior
 from ..random import occurrences, paths
@@ -44,11 +44,12 @@ class Check(Diagnosis):
     @property
     def verdict(self) -> str:
         blamed = ", ".join(dict.fromkeys(f.subject for f in self.findings if f.level == self.level))
-        return {
+        said = {
             "good": "Ready to fit: every check passed.",
             "warning": f"Ready to fit, with care: see {blamed}.",
             "bad": f"Not ready to fit: {blamed}.",
         }[self.level]
+        return f"{said} {self.unseen}" if self.unseen else said
 
 
 def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, *, key: int | Array = 0) -> Check:
@@ -65,15 +66,17 @@ def check(model: Model, data: xr.Dataset, engine: AbstractEngine | None = None, 
         key: a whole number or a JAX random key, for the prior draws.
     """
     found: list[Finding] = []
+    unseen = ""
     try:
         for finding in _rungs(model, data, engine, key):
             found.append(finding)
+        unseen = units_unseen(model, model.in_numbers(model.in_own_units(data)))
     except BayesDaslError as error:
         found.append(Finding("bad", "data and model", str(error), "mend this first"))
     except Exception as error:  # whatever a user's equation, noise or engine may raise
         said = f"{type(error).__name__}: {error}"
         found.append(Finding("bad", "data and model", said, "mend this first: bd.fit would raise it too"))
-    return Check(tuple(found))
+    return Check(tuple(found), unseen)
 
 
 def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: int | Array) -> Iterator[Finding]:

@@ -98,18 +98,19 @@ def fit(
         one_thread_a_factor(),
         computing_on(device, problem, engine.batch, journal := Journal(checkpoint, identity)) as computed_on,
     ):
-        with _told_if_stopped(journal), ProgressBar(progress) as bar:
+        with _told_if_stopped(journal, "before there were draws"), ProgressBar(progress) as bar:
             samples = engine.run(problem, key=key_run, journal=journal, bar=bar)
         if samples.interrupted:
             drawn = samples.positions.shape[1]
             warnings.warn(f"stopped early: {drawn} of {engine.draws} draws of each chain are kept", stacklevel=2)
         sampled = time.perf_counter()
-        draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
-        prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
         told: list[Finding] = []
-        predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, told, key=key_predict)
-        flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
-        confounded = looked_at("confounding", lambda: confounding(model, problem.inputs, flat), told)
+        with _told_if_stopped(journal, "while the draws were looked at"):
+            draws, log_prior = jax.tree.map(np.asarray, jax.jit(jax.vmap(jax.vmap(named)))(samples.positions))
+            prior = jax.tree.map(np.asarray, draw_prior(model, PRIOR_DRAWS, key=key_prior))
+            predictive = predictive_groups(problem, data, draws, log_prior, prior, samples, told, key=key_predict)
+            flat = {path: v.reshape(-1, *v.shape[2:]) for path, v in draws.items()}
+            confounded = looked_at("confounding", lambda: confounding(model, problem.inputs, flat), told)
     tree = xr.DataTree.from_dict(
         predictive
         | ({} if confounded is None else {"confounding": confounded})
@@ -133,15 +134,15 @@ def fit(
 
 
 @contextlib.contextmanager
-def _told_if_stopped(journal: Journal) -> Iterator[None]:
-    """An engine that is stopped before it has any samples says what became of its work."""
+def _told_if_stopped(journal: Journal, when: str) -> Iterator[None]:
+    """Who stops a fit from which nothing can be returned yet is told what became of its work."""
     try:
         yield
     except KeyboardInterrupt:
         kept = "and no checkpoint was given to keep the work so far"
         if journal.folder is not None:
             kept = f"whose steps so far are kept in {journal.folder}: the same call goes on from them"
-        raise KeyboardInterrupt(f"stopped before there were draws, {kept}") from None
+        raise KeyboardInterrupt(f"stopped {when}, {kept}") from None
 
 
 def resume(

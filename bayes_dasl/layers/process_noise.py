@@ -80,6 +80,16 @@ class ProcessNoise(AbstractLinear):
             if shapes[name]:
                 raise ModelError(f"process noise is for states that are numbers: '{name}' has the shape {shapes[name]}")
 
+    def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
+        """Refuse data that go beyond the grid.
+
+        Raises: DataError.
+        """
+        last = self.grid[1]
+        if times[-1] > last + ROUNDING * self.step:
+            raise DataError(f"time {times[-1]:g} lies beyond the grid of the process noise, which ends at {last:g}: "
+                            "build it with a grid that covers data and forecasts")  # fmt: skip
+
     def covers(self, start: Any, end: Any) -> Bool[Array, ""]:
         """Whether all of a solve lies on the grid; where that is known before it runs, it is refused instead.
 
@@ -92,9 +102,8 @@ class ProcessNoise(AbstractLinear):
         first, last, _ = self.grid
         slack = ROUNDING * self.step
         until, since = known(end), known(start)
-        if until is not None and until > last + slack:
-            raise DataError(f"time {until:g} lies beyond the grid of the process noise, which ends at {last:g}: "
-                            "build it with a grid that covers data and forecasts")  # fmt: skip
+        if until is not None:
+            self.refuse_times(np.atleast_1d(until))
         if since is not None and np.min(since) < first - slack:
             raise DataError(f"the model starts at {np.min(since):g}, before the grid of the process noise at {first:g}")
         return (start >= first - slack) & (end <= last + slack)

@@ -50,7 +50,8 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         if name not in data:
             role = "observable" if name in model.observables else "forcing"
             known = ", ".join(sorted(map(str, data.data_vars))) or "nothing"
-            raise DataError(f"{role} '{name}' is not in the data; they hold {known}")
+            hint = "" if role == "forcing" else ": if nobody observes it, let observe= of the layer return what is"
+            raise DataError(f"{role} '{name}' is not in the data; they hold {known}{hint}")
     data = model.in_own_units(data)
     for name in model.observables:
         if FILLED in data[name].attrs:
@@ -150,6 +151,20 @@ def _instead_of_a_layer(model: Model, error: Exception) -> str:
     return f": {kind.__name__} is a layer, and cannot be called in an equation{instead}"
 
 
+def _mistake(error: Exception) -> str:
+    """What to do about frequent mistakes in equations; nothing for others."""
+    if isinstance(error, KeyError):
+        return (
+            ": the equations look up what is no state and no forcing: give a state its start in initial=, and name a "
+            "forcing in forcings="
+        )
+    if isinstance(error, jax.errors.TracerArrayConversionError):
+        return ": write equations with jax.numpy, such as jnp.exp, not with NumPy or math"
+    if isinstance(error, jax.errors.ConcretizationTypeError):
+        return ": equations run for all draws at once: jnp.where(condition, a, b) in place of `if`, and no float(…)"
+    return ""
+
+
 def check_shapes(model: Model, inputs: Inputs) -> None:
     """Trace the model once, without compiling it, and refuse a wrong shape, or inputs that the layer refuses.
 
@@ -184,8 +199,9 @@ def check_shapes(model: Model, inputs: Inputs) -> None:
     except BayesDaslError:
         raise
     except Exception as error:  # whatever a user's equation may raise
-        hint = _instead_of_a_layer(model, error) or hint
-        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {error}{hint}") from error
+        hint = _instead_of_a_layer(model, error) or _mistake(error) or hint
+        said = str(error).partition("\n")[0]  # JAX goes on for pages
+        raise ModelError(f"the model cannot be evaluated: {type(error).__name__}: {said}{hint}") from error
     for name, shape in shapes.items():
         want = wanted(name)
         if shape != want:

@@ -69,15 +69,17 @@ def check_units(model: Model, data: xr.Dataset) -> None:
 
 def unit_findings(model: Model, data: xr.Dataset) -> Iterator[Finding]:
     """What the stated units say of the equations; nothing where numbers have none."""
+    for equation in _equations(model, data) if installed() else ():
+        yield from _compare(data, equation)
+
+
+def units_unseen(model: Model, data: xr.Dataset) -> str:
+    """That stated units of equations were not looked at, as a sentence; nothing where they were, or there are none."""
     if not _functions(model) and any(leaf.units for leaf in paths(model).values()):
-        message = f"the equations of {type(model.layer).__name__} are not tried in other units"
-        yield Finding("good", _SUBJECT, message)
-    for equation in _equations(model, data):
-        if installed():
-            yield from _compare(data, equation)
-        else:
-            message = "units are compared as texts only, and equations not at all: pip install 'bayes-dasl[units]'"
-            yield Finding("good", _SUBJECT, message)
+        return f"Units of equations were not looked at: those of {type(model.layer).__name__} are not tried in others."
+    if not installed() and any(True for _ in _equations(model, data)):
+        return "Units of equations were not looked at, and those of data as texts: pip install 'bayes-dasl[units]'."
+    return ""
 
 
 def _functions(model: Model) -> list[tuple[str, Any, Any, Mapping[str, Any], dict[str, tuple[str, str]]]]:

@@ -51,13 +51,15 @@ class Task:
         Raises: Interrupted if the user stopped it; the draws so far are then saved.
         """
         path, checkpoint = self.folder / "posterior.nc", self.folder / "checkpoint"
-        post = load(path) if path.is_file() else None
-        wanted = "" if post is None else pose(self.model, self.data).fingerprint(needed=True)
-        ours = post is not None and post.attrs.get("posterior_sha256") == wanted
-        if post is not None and ours and not post.attrs["interrupted"]:
+        held = load(path) if path.is_file() else None
+        wanted = "" if held is None else pose(self.model, self.data).fingerprint(needed=True)
+        ours = held is not None and held.attrs.get("posterior_sha256") == wanted
+        kept = held if held is not None and ours and not held.attrs["interrupted"] else None
+        if kept is not None:
             self.tell("already fitted, kept")
+            post = kept
         else:
-            if post is not None and not ours:
+            if held is not None and not ours:
                 self.put_aside(path)
                 self.put_aside(self.folder / "forecast.nc")
             post = self._fit(checkpoint)
@@ -68,10 +70,12 @@ class Task:
                     f"stopped after {drawn} of {post.attrs['draws_requested']} draws of each chain; "
                     f"they are kept in {saved}"
                 )
-            self.tell(f"{diagnose(post).verdict} ({post.attrs['wall_time_s']:.0f} s)")
+            self.tell(f"fitted ({post.attrs['wall_time_s']:.0f} s)")
         for group, (what, look) in checks_after_fit(self.model).items():
             if group not in post.children:
                 _save(post := self._checked(post, what, look), path)
+        if kept is None:
+            self.tell(diagnose(post).verdict)
         shutil.rmtree(checkpoint, ignore_errors=True)
 
     def look_ahead(self, origins: Origins, look: Callable[..., xr.DataTree]) -> None:
