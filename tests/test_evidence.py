@@ -98,7 +98,7 @@ def of_walks(walks, prior=None, shape=(4, 400)):
     [
         pytest.param(0.0, 0, False, marks=pytest.mark.thorough),
         (0.3, 1, False),
-        (1.0, 2, True),
+        pytest.param(1.0, 2, True, marks=pytest.mark.thorough),
     ],
 )
 def test_it_is_the_ratio_of_the_evidences(step, seed, by_bridge):

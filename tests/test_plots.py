@@ -59,6 +59,17 @@ def test_forecast_bands_are_quantiles_of_the_draws_that_did_not_fail(fc):
     np.testing.assert_allclose(line(ax, "median"), np.nanmedian(draws, axis=0), rtol=1e-12)
 
 
+def test_rows_in_any_order_are_not_joined(fc):
+    rows = fc.copy()
+    rows.attrs = fc.attrs | {"series": 0}
+    ax = plots.plot_forecast(rows, *trees.make_data(), "hare").axes[0]
+    draws = fc["predictions"]["hare"].values.reshape(-1, fc["predictions"].sizes["time"])
+    low, high = np.nanquantile(draws, [0.05, 0.95], axis=0)
+    (bars,) = [c for c in ax.containers if c.get_label() == "90 % interval"]
+    np.testing.assert_allclose([(b.get_y(), b.get_y() + b.get_height()) for b in bars], np.transpose([low, high]))
+    assert all(line.get_linestyle() == "None" for line in ax.lines)
+
+
 def test_censored_data_are_triangles_that_say_where_they_lie(fc):
     train, test = trees.make_data()
     codes = np.zeros(train.sizes["time"])

@@ -56,8 +56,8 @@ PARTS = {  # part of the variance: (colour, hatch)
 def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | None, observable: str) -> Figure:
     """Draw a forecast with 50 and 90 % bands, the data and the train/test boundary.
 
-    Draws whose solve failed are left out. Training data are filled, test data open. A recalibrated forecast is labelled
-    as one, here and in other figures.
+    Of rows in any order, which are no series, an interval each. Draws whose solve failed are left out. Training data
+    are filled, test data open. A recalibrated forecast is labelled as one, here and in other figures.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
@@ -76,7 +76,8 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
-        bands = draw_bands(ax, time, draws) if len(draws) else None
+        apart = not fc.attrs.get("series", True)
+        bands = draw_bands(ax, time, draws, apart=apart) if len(draws) else None
         if bands is None:
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
@@ -85,7 +86,8 @@ def plot_forecast(fc: xr.DataTree, train: xr.Dataset | None, test: xr.Dataset | 
             *draw_observations(ax, test, predictions, "test data", "white", VERMILION),
         ]
         _clip(ax, bands, np.concatenate(seen) if seen else np.array([]))
-        draw_boundaries(ax, time, fitted_between(fc))
+        if not apart:
+            draw_boundaries(ax, time, fitted_between(fc))
         ax.set_ylabel(axis_label(predictions, observable))
         time_axis(ax, predictions[index])
         handles, labels = ax.get_legend_handles_labels()
@@ -171,11 +173,20 @@ def finite_draws(array: xr.DataArray) -> np.ndarray:
     return draws[np.isfinite(draws).all(axis=1)]
 
 
-def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Bands of 50 and 90 % and the median of draws, one a row: their quantiles from low to high."""
+def draw_bands(ax: Axes, time: np.ndarray, draws: np.ndarray, *, apart: bool = False) -> np.ndarray:
+    """Bands of 50 and 90 % and the median of draws, one a row: their quantiles from low to high.
+
+    Of rows in any order, which stand `apart`, an interval each.
+    """
     every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
     time = time[every]
     q05, q25, q50, q75, q95 = bands = np.quantile(draws[:, every], (0.05, 0.25, 0.5, 0.75, 0.95), axis=0)
+    if apart:
+        wide = 0.7 * (np.diff(time).min() if len(time) > 1 else 1.0)
+        ax.bar(time, q95 - q05, wide, q05, color=BLUE, alpha=0.18, lw=0, label="90 % interval")
+        ax.bar(time, q75 - q25, wide, q25, color=BLUE, alpha=0.36, lw=0, label="50 % interval")
+        ax.plot(time, q50, color=BLUE, ls="none", marker="_", ms=5, label="median")
+        return bands
     ax.fill_between(time, q05, q95, color=BLUE, alpha=0.18, lw=0, label="90 % band")
     ax.fill_between(time, q25, q75, color=BLUE, alpha=0.36, lw=0, label="50 % band")
     ax.plot(time, q50, color=BLUE, lw=1.8, label="median")

@@ -271,10 +271,11 @@ def training_cards(post: xr.DataTree) -> list[Card]:
     ]
 
 
-def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame) -> list[Card]:
-    """Draw the distribution of the PIT and the coverage of intervals."""
+def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) -> list[Card]:
+    """Draw the distribution of the PIT and the coverage of intervals; of a series, or of rows in any order."""
     n = int(scores.loc[[i for i in scores.index if i != "all"], "n"].sum())
-    guide = f"{count(n, 'test value')}, neighbours in time and not independent: a guide, no test."
+    alike = "neighbours in time and not independent" if series else "which share the parameters of one fit"
+    guide = f"{count(n, 'test value')}, {alike}: a guide, no test."
     return [
         _card(
             plots.plot_pit(pit),

@@ -99,7 +99,9 @@ def render(
         losses=_tables.LOSSES,
         estimated=_tables.estimated(scored.tables) if scored else "",
         coverages=list(_tables.COVERAGES.values()),
-        calibration=_figures.calibration_cards(scored.pit, scored.own) if scored else [],
+        calibration=_figures.calibration_cards(scored.pit, scored.own, series=bool(fc.attrs.get("series", True)))
+        if scored
+        else [],
         split="interaction" in (told := _told(parts := _parts(fc, shown))),
         unknown="unknown" in told,
         forcing="forcing" in told,
