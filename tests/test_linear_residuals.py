@@ -25,7 +25,7 @@ NOISES = {
     "correlated logarithms": (bd.noise.CorrelatedLogNoise(bd.AR1(0.3, 0.5), 0.1), AMOUNTS),
 } | {name: (noise, values) for name, (noise, values, *_) in KINDS.items()}
 
-SIMILAR = (*KINDS, "log-normal", "Poisson", "correlated logarithms")
+SIMILAR = (*KINDS, "normal", "Poisson", "correlated logarithms")
 
 
 class Line(bd.Module):
