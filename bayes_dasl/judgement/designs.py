@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
-from scipy.stats import qmc
 
 from ..errors import ModelError
 from ..model import Model
@@ -18,7 +17,6 @@ from ..random import Dependent, RandomLeaf, Shared, paths
 type Draws = dict[str, np.ndarray]
 
 _EDGE = 1e-9  # uniform numbers stay inside (0, 1), where quantiles are finite
-_MOST = qmc.Sobol.MAXDIM
 
 
 class Unknowns(NamedTuple):
@@ -71,7 +69,9 @@ def _needs(leaf: RandomLeaf, other: str, values: Mapping[str, Array]) -> bool:
 
 def uniform(rows: int, columns: int, *, key: int) -> Float[np.ndarray, "row column"]:
     """A scrambled Sobol sequence; beyond its 21201 dimensions random numbers."""
-    if columns > _MOST:
+    from scipy.stats import qmc  # a second of every import
+
+    if columns > qmc.Sobol.MAXDIM:
         return np.random.default_rng(key).random((rows, columns))
     sequence = qmc.Sobol(columns, rng=np.random.default_rng(key))
     return sequence.random_base2(int(np.ceil(np.log2(rows))))[:rows]

@@ -10,7 +10,6 @@ import optimistix as optx
 import xarray as xr
 from jaxtyping import Array, Float
 from scipy.special import ndtri
-from scipy.stats import chi2
 
 from ..errors import MismatchError, ModelError
 from ..inference import pose
@@ -53,6 +52,8 @@ def profile_likelihood(
     Raises: MismatchError for a name that is no unknown number; ModelError for values that make no sense or where the
     solver fails everywhere; DataError for bad data.
     """
+    from scipy.stats import chi2  # a second of every import
+
     problem = pose(model, data)
     labels = numbers_of(problem, model)
     if labels.count(name) != 1:

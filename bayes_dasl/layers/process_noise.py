@@ -83,6 +83,9 @@ class ProcessNoise(AbstractLinear):
     def refuse_times(self, times: Float[np.ndarray, " time"]) -> None:
         """Refuse data that go beyond the grid.
 
+        Args:
+            times: those of the data, in increasing order.
+
         Raises: DataError.
         """
         last = self.grid[1]
