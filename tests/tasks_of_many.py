@@ -29,3 +29,7 @@ def fails(number: int) -> dict:
     if number == 1:
         raise ValueError("one is odd")
     return {"square": number**2, "none": float("nan")}
+
+
+def odd(number: int) -> dict:
+    return [{"what": Path("here")}, {"failed": 0}, {"square": number**2}][number]

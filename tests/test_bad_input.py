@@ -293,7 +293,7 @@ TABLE = [
            "the vector field must return a dict of rates by state, not NoneType"),
     fitted("error in the equation", lambda: (model(typing_error, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError,
-           "cannot be evaluated: KeyError: 'z': the equations look up what is no state and no forcing"),
+           "cannot be evaluated: KeyError: 'z': if equations look that up among states or forcings, it is none"),
     fitted("a function of NumPy in the equation",
            lambda: (model(lambda t, y, u: {"y": -np.exp(y["y"])}, bd.NormalNoise(dist.HalfNormal(1.0))), data()),
            ModelError, "write equations with jax.numpy, such as jnp.exp"),

@@ -184,14 +184,16 @@ class Factor(bd.Module):
         return {"y": self.size * self.activity(t, y, u)["activity"] * jnp.exp(-0.7 * t)}
 
 
+@pytest.mark.parametrize("positive", [True, False])
 @pytest.mark.parametrize("along", [1.0, 0.0])
-def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along):
+def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along, positive):
     weights = dist.Normal(0.0, 1.0).expand((5,)).to_event(1)
-    activity = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", weights, positive=True)
+    activity = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", weights, positive=positive)
     model = bd.Model(bd.Algebraic(Factor(bd.between(0.5, 8.0), activity)), bd.NormalNoise(0.02))
     z = np.linspace(-0.5, 0.5, 16)
     other = z * np.where(np.arange(16) % 2, 1.0, -1.0)
     shift = -along * z - (1 - along) * other  # splines sum to one
+    shift = shift if positive else np.exp(shift)
     draws = {
         path: np.exp(z) if path.endswith("size") else np.repeat(shift[:, None], 5, axis=1) for path in paths(model)
     }
@@ -203,6 +205,16 @@ def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along):
     post["confounding"] = xr.DataTree(found)
     (said,) = [f for f in bd.diagnose(post).findings if f.subject == "confounding"]
     assert said.level == ("warning" if along else "good") and said.message.startswith("the unknown function moves most")
+
+
+def test_process_noise_and_known_functions_are_no_unknown_functions():
+    noise = bd.ProcessNoise({"y": dist.HalfNormal(0.1)}, (0.0, 3.0, 4))
+    layer = bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": 2.0}, process_noise=noise)
+    known = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", jnp.ones(5))
+    for of in (layer, bd.Algebraic(Factor(bd.between(0.5, 8.0), known))):
+        model = bd.Model(of, bd.NormalNoise(0.02))
+        draws = {path: np.asarray(v) for path, v in draw_prior(model, 8, key=jax.random.key(0)).items()}
+        assert confounding(model, model.inputs(data()), draws) is None
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from jaxtyping import Array
 from scipy.stats import norm
 
 import bayes_dasl as bd
@@ -84,7 +85,7 @@ def test_a_pair_that_nothing_tells_is_named_by_both(decay):
     product = profile["value"] * profile["share"]
     np.testing.assert_allclose(product, product[0], rtol=1e-3)
     words = [text.get_text() for text in plots.plot_profile(profile).axes[0].texts]
-    assert words == ["95 % interval, not bounded below or above"]
+    assert words == ["95 % interval, no end below or above among these values"]
 
 
 @pytest.mark.thorough
@@ -98,6 +99,47 @@ def test_what_is_told_has_the_same_width_by_both(decay):
     sd = unit * np.sqrt(np.linalg.inv(matrix)[1, 1])
     profile = bd.profile_likelihood(decay, DECAY, "rate")
     assert np.log(profile.attrs["high"] / profile.attrs["low"]) / 3.92 == pytest.approx(sd, rel=0.15)
+
+
+class Weighed(bd.Module):
+    shares: Array | dist.Distribution
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.shares[0] + self.slope * t}
+
+
+@pytest.mark.parametrize(
+    ("law", "said"),
+    [
+        (
+            lambda: Line(bd.dependent(dist.Normal, dist.Normal(0.0, 1.0), 1.0), dist.Normal(0.0, 0.5)),
+            "depends on other",
+        ),
+        (lambda: Weighed(dist.Dirichlet(jnp.ones(3)), dist.Normal(0.0, 0.5)), "fewer directions than they are"),
+    ],
+)
+def test_numbers_that_are_bound_to_others_are_refused(law, said):
+    model = bd.Model(bd.Algebraic(law()), bd.NormalNoise(0.3))
+    with pytest.raises(ModelError, match=said):
+        bd.fisher_information(model, LINE)
+    with pytest.raises(ModelError, match=said):
+        bd.profile_likelihood(model, LINE, "slope")
+
+
+def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails():
+    outside = bd.profile_likelihood(line(), LINE, "slope", np.array([2.0, 2.5, 3.0]))
+    assert np.isnan([outside.attrs["low"], outside.attrs["high"]]).all() and outside["log_likelihood"].max() < -100
+    assert outside.attrs["best"] == pytest.approx(float(np.polyfit(TIMES, LINE["y"], 1)[0]), abs=1e-3)
+
+    class Breaks(Line):
+        def __call__(self, t, y, u):
+            found = self.level + 0.0 * self.slope * t
+            return {"y": jnp.where(self.slope > 0.6, jnp.nan, found)}
+
+    law = Breaks(dist.Normal(0.0, 2.0), dist.Normal(0.0, 0.5))
+    broken = bd.profile_likelihood(bd.Model(bd.Algebraic(law), bd.NormalNoise(0.3)), LINE, "slope")
+    assert np.isnan([broken.attrs["low"], broken.attrs["high"]]).all() and broken.attrs["failed"] > 0
 
 
 @pytest.mark.parametrize(

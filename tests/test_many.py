@@ -1,11 +1,12 @@
 """Many tasks: nothing is lost, nothing done twice."""
 
+import functools
 import json
 import os
 from pathlib import Path
 
 import pytest
-from tasks_of_many import fails, killed_once, square
+from tasks_of_many import fails, killed_once, odd, square
 
 from bayes_dasl.errors import ModelError
 from bayes_dasl.study import combinations, run_many
@@ -47,7 +48,22 @@ def test_a_task_that_fails_is_a_row_and_done_again_next_time(tmp_path):
     assert lines[0]["none"] is None
 
 
-@pytest.mark.parametrize(("tasks", "said"), [([{"number": 1}] * 2, "occurs twice"), ([{"number": Path}], "must be")])
+def test_a_row_that_json_cannot_hold_is_a_failure_and_no_end(tmp_path):
+    table = run_many(odd, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=0, retries=0, **quiet)
+    assert "must hold numbers" in table["failed"][0] and "may not say 'failed'" in table["failed"][1]
+    assert table["square"][2] == 4
+
+
+@pytest.mark.parametrize("do", [functools.partial(square, folder=""), len])
+def test_what_hangs_on_more_than_its_arguments_needs_a_name(tmp_path, do):
+    with pytest.raises(ModelError, match="name it by code="):
+        run_many(do, [{"number": 1}], tmp_path / "rows.jsonl", workers=0, **quiet)
+
+
+@pytest.mark.parametrize(
+    ("tasks", "said"),
+    [([{"number": 1}] * 2, "occurs twice"), ([{"number": Path}], "must be"), ([{"code": 1}], "a column of every row")],
+)
 def test_tasks_that_make_no_sense_are_refused(tmp_path, tasks, said):
     with pytest.raises(ModelError, match=said):
         run_many(square, tasks, tmp_path / "rows.jsonl", workers=0, **quiet)

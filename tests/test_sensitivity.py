@@ -132,7 +132,7 @@ def test_samples_whose_solve_failed_are_left_out_and_counted():
         ({"method": "pawn"}, MismatchError, "'sobol' or 'morris' for the prior"),
         ({"samples": 3}, ModelError, "at least 16"),
         ({"function": None}, MismatchError, "give a function of the model, or by at="),
-        ({"function": lambda m: jnp.nan}, ModelError, "a solve failed in all but 0 of 16"),
+        ({"function": lambda m: jnp.nan}, ModelError, "16 samples are needed, and 0 of 16 had no solve"),
     ],
 )
 def test_what_makes_no_sense_is_refused(asked, error, said):

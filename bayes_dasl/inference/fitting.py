@@ -139,10 +139,10 @@ def _told_if_stopped(journal: Journal, when: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        kept = "and no checkpoint was given to keep the work so far"
+        kept = "no checkpoint was given to keep the work so far"
         if journal.folder is not None:
-            kept = f"whose steps so far are kept in {journal.folder}: the same call goes on from them"
-        raise KeyboardInterrupt(f"stopped {when}, {kept}") from None
+            kept = f"the steps so far are kept in {journal.folder}: the same call goes on from them"
+        raise KeyboardInterrupt(f"stopped {when}; {kept}") from None
 
 
 def resume(

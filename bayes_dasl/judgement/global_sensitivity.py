@@ -18,7 +18,7 @@ from ..prediction.posterior import draws_of, names
 from ..random import paths
 from .designs import Draws, exchanged, prior_at, uniform, unknowns_of
 
-_FEWEST = 16
+_FEWEST, _FEWEST_DRAWS, _SHUFFLES = 16, 200, 20
 _LEVELS, _MIDDLE = 4, (0.025, 0.975)
 
 type Indices = dict[str, np.ndarray]
@@ -30,6 +30,7 @@ class _Design(NamedTuple):
     draws: Draws
     unknowns: list[str]
     solves: int
+    fewest: int
     indices: Callable[[np.ndarray, np.ndarray], Indices]
 
 
@@ -70,11 +71,12 @@ def sensitivity(
     Returns: each quantity over `index` (the names above; an `…_error` is half of a 95 % interval), `unknown` and its
     own axes. Of the prior the numbers of a vector are one unknown, as are a number and those that its prior depends on;
     of a posterior each number is one, and weights of networks, of which none means anything alone, are left out. NaN
-    where a quantity does not vary. The attribute `lost` is how many samples had a solve that failed; they are left out.
+    where a quantity does not vary, and for `mu` and `sigma` of several numbers at once. The attribute `lost` is how
+    many samples had a solve that failed: they are left out, so that what is said is of the others alone.
     Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); worked out by SALib (Iwanaga et al. 2022).
-    Raises: ModelError without SALib, where nothing is unknown, for too few samples, or where "morris" meets a prior
-    without quantiles; MismatchError for a method that is not for the prior or for the posterior, without a quantity, or
-    for a posterior of another model.
+    Raises: ModelError without SALib, where nothing is unknown, for too few samples (of a posterior 200), or where
+    "morris" meets a prior without quantiles; MismatchError for a method that is not for the prior or for the posterior,
+    without a quantity, or for a posterior of another model.
     """
     known = ("sobol", "morris") if post is None else ("pawn",)
     method = known[0] if method is None else method
@@ -83,8 +85,9 @@ def sensitivity(
         raise MismatchError(f"method must be {' or '.join(map(repr, known))} for the {where}, not {method!r}")
     if function is None and at is None:
         raise MismatchError("give a function of the model, or by at= the times of what it predicts")
-    if isinstance(samples, bool) or not isinstance(samples, int) or samples < _FEWEST:
+    if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < _FEWEST:
         raise ModelError(f"samples must be a whole number of at least {_FEWEST}, not {samples!r}")
+    samples = int(samples)
     if post is None:
         design = {"sobol": _sobol, "morris": _morris}[method](model, samples, key)
     else:
@@ -102,8 +105,13 @@ def _told(design: _Design, found: xr.Dataset) -> xr.Dataset:
     """The indices of every number of every quantity."""
     parted = {str(name): v.values.reshape(-1, design.solves, *v.shape[1:]) for name, v in found.data_vars.items()}
     sound = np.all([np.isfinite(v).all(axis=tuple(range(1, v.ndim))) for v in parted.values()], axis=0)
-    if sound.sum() < _FEWEST:
-        raise ModelError(f"a solve failed in all but {sound.sum()} of {sound.size} samples: look at bd.check(model, …)")
+    if sound.sum() < design.fewest:
+        raise ModelError(
+            f"{design.fewest} samples are needed, and {sound.sum()} of {sound.size} had no solve that failed: take "
+            "more, or look at bd.check(model, …)"
+        )
+    if taken := {"index", "unknown"} & {*map(str, found.coords), *(str(d) for v in found.values() for d in v.dims)}:
+        raise ModelError(f"the quantity runs along '{taken.pop()}', as what this returns does: give that another name")
     told, labels = {}, []
     for name, values in parted.items():
         each = values.reshape(*values.shape[:2], -1)
@@ -140,7 +148,7 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
         return {"first": found["S1"], "first_error": found["S1_conf"],
                 "total": found["ST"], "total_error": found["ST_conf"]}  # fmt: skip
 
-    return _Design(exchanged(unknowns, first, second), [*unknowns.of], len(unknowns.of) + 2, indices)
+    return _Design(exchanged(unknowns, first, second), [*unknowns.of], len(unknowns.of) + 2, _FEWEST, indices)
 
 
 def _morris(model: Model, samples: int, key: int) -> _Design:
@@ -160,19 +168,22 @@ def _morris(model: Model, samples: int, key: int) -> _Design:
         found = analyse(problem, kept, values.ravel(), num_levels=_LEVELS, seed=key)
         pick = [[*found["names"]].index(name) for name in order]
         each = {"mu_star": "mu_star", "mu_star_error": "mu_star_conf", "mu": "mu", "sigma": "sigma"}
-        return {ours: np.ma.filled(np.ma.asarray(found[theirs], float), np.nan)[pick] for ours, theirs in each.items()}
+        told = {ours: np.ma.filled(np.ma.asarray(found[theirs], float), np.nan)[pick] for ours, theirs in each.items()}
+        # The numbers of a group step up or down each for itself.
+        alone = np.asarray([problem["groups"].count(name) == 1 for name in order])
+        return told | {name: np.where(alone, told[name], np.nan) for name in ("mu", "sigma")}
 
     draws = prior_at(unknowns, points, key=jax.random.key(key), strict=True)
-    return _Design(draws, order, solves, indices)
+    return _Design(draws, order, solves, _FEWEST, indices)
 
 
 def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
     analyse, by_order = _salib("analyze.pawn").analyze, _salib("analyze.rbd_fast").analyze
     draws, short = draws_of(model, post), names(model)
     total = len(next(iter(draws.values())))
-    if total < _FEWEST:
-        raise ModelError(f"this needs at least {_FEWEST} draws, and the posterior has {total}")
     kept = np.unique(np.linspace(0, total - 1, min(samples, total)).astype(int))
+    if len(kept) < _FEWEST_DRAWS:
+        raise ModelError(f"of a posterior {_FEWEST_DRAWS} draws are needed, not {len(kept)}")
     draws = {path: values[kept] for path, values in draws.items()}
     each = {}
     for path, leaf in paths(model).items():
@@ -182,24 +193,25 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
     if not each:
         raise ModelError("all that is unknown are weights of networks, of which none means anything alone")
     columns = np.stack([*each.values()], axis=1)
-    shuffled = np.random.default_rng(key).permutation(len(kept)).astype(float)
+    rng = np.random.default_rng(key)
+    shuffled = np.stack([rng.permutation(len(kept)).astype(float) for _ in range(_SHUFFLES)], axis=1)
     problem = {"num_vars": len(each), "names": [*each], "bounds": [(0.0, 1.0)] * len(each)}
-    chance = {"num_vars": 1, "names": ["chance"], "bounds": [(0.0, 1.0)]}
+    chance = {"num_vars": _SHUFFLES, "names": [f"{i}" for i in range(_SHUFFLES)], "bounds": [(0.0, 1.0)] * _SHUFFLES}
 
     def indices(values, sound):
         values = values.ravel()
         found = analyse(problem, columns[sound], values, seed=key)
         first = by_order(problem, columns[sound], values, seed=key)
-        by_chance = analyse(chance, shuffled[sound][:, None], values, seed=key)["mean"]
+        by_chance = analyse(chance, shuffled[sound], values, seed=key)["mean"]
         return {
             "mean": np.asarray(found["mean"]),
             "most": np.asarray(found["maximum"]),
-            "chance": np.full(len(each), float(np.asarray(by_chance)[0])),
+            "chance": np.full(len(each), float(np.mean(by_chance))),
             "first": np.asarray(first["S1"]),
             "first_error": np.asarray(first["S1_conf"]),
         }
 
-    return _Design(draws, [*each], 1, indices)
+    return _Design(draws, [*each], 1, _FEWEST_DRAWS, indices)
 
 
 def _salib(module: str) -> ModuleType:

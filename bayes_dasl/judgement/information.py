@@ -13,8 +13,10 @@ from ..errors import ModelError
 from ..inference import pose
 from ..inference.linearisation import gauss_newton
 from ..inference.problem import Problem
+from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..prediction.posterior import draws_of, names
+from ..random import Dependent, paths
 
 # Below this the data say less of a direction than the prior: its variance is more than half of the prior's.
 _TOLD = 1.0
@@ -57,10 +59,11 @@ def fisher_information(model: Model, data: xr.Dataset, post: xr.DataTree | None 
 
     Returns: the information, its directions, and in words those of which the data say less than the prior.
     Source: Gutenkunst et al. (2007), on sloppy models.
-    Raises: DataError or ModelError for bad data, or where the solver fails at that place; MismatchError for a posterior
-    of another model.
+    Raises: DataError or ModelError for bad data, where the solver fails at that place, or for numbers whose prior
+    depends on others, of members of a population, or that sum to one; MismatchError for a posterior of another model.
     """
     problem = pose(model, data)
+    refuse_bound(problem, model)
     at = place_of(problem, model, post)
     if not np.isfinite(float(jax.jit(lambda x: problem.log_density(x))(at))):
         raise ModelError("the solver fails at the place where slopes are asked for: give a posterior")
@@ -97,6 +100,21 @@ def _in_words(labels: list[str], told: np.ndarray, loadings: np.ndarray) -> tupl
         share = told[i] / (1 + told[i])
         sentences.append(f"not told by the data: {what} (of the prior's variance {1 - share:.0%} is left)")
     return tuple(sentences)
+
+
+def refuse_bound(problem: Problem, model: Model) -> None:
+    """Refuse numbers that have no place of their own on the real line.
+
+    Raises: ModelError.
+    """
+    for path, leaf in paths(model).items():
+        if isinstance(leaf.distribution, Dependent) or leaf.dims or isinstance(model.layer, AbstractPopulation):
+            raise ModelError(
+                f"the prior of '{path}' depends on other unknown numbers, or differs between members: this is for "
+                "numbers that have a prior of their own; bd.sensitivity takes any"
+            )
+        if problem.sites[path].size != np.prod(leaf.shape, dtype=int):
+            raise ModelError(f"the numbers of '{path}' can move in fewer directions than they are: this is for others")
 
 
 def numbers_of(problem: Problem, model: Model) -> list[str]:

@@ -15,7 +15,7 @@ from ..errors import MismatchError, ModelError
 from ..inference import pose
 from ..inference.problem import Problem
 from ..model import Model
-from .information import numbers_of, place_of
+from .information import numbers_of, place_of, refuse_bound
 
 _STARTS, _POINTS, _HALVINGS = 8, 21, 7
 _TOLERANCE, _STEPS = 1e-6, 500
@@ -45,17 +45,21 @@ def profile_likelihood(
         post: what `fit` returned, whose mean is a start, too.
         level: of the interval.
 
-    Returns: over `value` the profile `log_likelihood`, in nats below its maximum, and under their own names the most
-    likely values of all other numbers. The attributes `low` and `high` are the ends of the interval, NaN where it has
-    none among the values; `best` is the most likely value.
+    Returns: over `value` the profile `log_likelihood`, in nats below its maximum, which may lie outside of the values,
+    and under their own names the most likely values of all other numbers. The attributes `low` and `high` are the ends
+    of the interval, NaN where it has none among the values or a solver fails before it ends; `best` is the most likely
+    value, `failed` of how many values no solve succeeded.
     Source: Raue et al. (2009).
-    Raises: MismatchError for a name that is no unknown number; ModelError for values that make no sense or where the
-    solver fails everywhere; DataError for bad data.
+    Raises: MismatchError for a name that is no unknown number; ModelError for values that make no sense, where the
+    solver fails everywhere, and as `fisher_information`; DataError for bad data.
     """
     from scipy.stats import chi2  # a second of every import
 
     problem = pose(model, data)
+    refuse_bound(problem, model)
     labels = numbers_of(problem, model)
+    if taken := {"value", "log_likelihood"} & {*labels}:
+        raise ModelError(f"a number is called '{taken.pop()}', as a part of what this returns is: call it another name")
     if labels.count(name) != 1:
         raise MismatchError(f"'{name}' is no unknown number of the model; its numbers are {', '.join(labels[:20])}")
     if not 0 < level < 1:
@@ -78,7 +82,9 @@ def profile_likelihood(
     variables |= {label: ("value", found[:, i]) for i, label in enumerate(labels) if i != place}
     at_ends = [np.nan if end is None else float(np.interp(end, profile.grid, own)) for end in ends]
     order = np.argsort(own)  # a number may fall along the real line
-    attributes = {"name": name, "level": level, "best": float(own[np.argmax(fall)])}
+    best = np.asarray(shown(jnp.asarray(profile.top[None])))[0, place]
+    failed = int((~np.isfinite(fall)).sum())
+    attributes = {"name": name, "level": level, "best": float(best), "failed": failed}
     low, high = sorted(at_ends) if np.isfinite(at_ends).all() else at_ends[:: 1 if own[0] < own[-1] else -1]
     return xr.Dataset(variables, {"value": own}, attributes | {"low": low, "high": high}).isel(value=order)
 
@@ -147,11 +153,12 @@ class _Profile:
             return lost_at(end), end
 
         self._lowest, self._lowest_of_all = lowest, jax.jit(lowest_of_all)
+        self.highest, self.top = -np.inf, self.positions[0]
 
     @property
     def fall(self) -> np.ndarray:
         """By how much each lies below the maximum."""
-        return self.best - self.best.max()
+        return self.best - max(self.best.max(), self.highest)
 
     def take(self, i: int, begin: Float[np.ndarray, " dimension"]) -> None:
         """Look from a position for what is more likely at a place of the grid."""
@@ -173,20 +180,26 @@ class _Profile:
             self.take(i, self.positions[near])
 
     def peak(self) -> None:
-        """Add the most likely value, if it lies on the grid."""
-        value, found = self._lowest_of_all(jnp.asarray(self.positions[np.argmax(self.best)]))
+        """Look for the most likely value of all, and add it if it lies on the grid."""
+        begin = self.positions[np.argmax(self.best)]
+        value, found = self._lowest_of_all(jnp.asarray(begin))
+        better = -float(value) > self.best.max()
+        self.highest, self.top = (-float(value), np.asarray(found)) if better else (self.best.max(), begin)
         own = float(found[self.place])
-        if -float(value) > self.best.max() and self.grid[0] < own < self.grid[-1]:
+        if better and self.grid[0] < own < self.grid[-1]:
             at = int(np.searchsorted(self.grid, own))
             self._insert(at, own)
             self.best[at], self.positions[at, self.free] = -float(value), np.asarray(found)[self.free]
 
     def end(self, side: int, allowed: float) -> float | None:
-        """Where the profile falls below what is allowed on a side of its maximum; none where it does not."""
-        best = int(np.argmax(self.best))
-        beyond = np.flatnonzero(self.fall < -allowed)
+        """Where the profile falls below what is allowed on a side of its maximum; none where it does not.
+
+        Nor where the maximum lies outside of the grid, or a solver fails before.
+        """
+        best, fall = int(np.argmax(self.best)), self.fall
+        beyond = np.flatnonzero(~(fall >= -allowed))
         beyond = beyond[beyond > best] if side > 0 else beyond[beyond < best][::-1]
-        if not len(beyond):
+        if fall[best] < -allowed or not len(beyond) or not np.isfinite(fall[beyond[0]]):
             return None
         outer = int(beyond[0])
         inner = outer - side
@@ -195,6 +208,8 @@ class _Profile:
             self._insert(at, (self.grid[inner] + self.grid[outer]) / 2)
             inner, outer = (at - 1, at + 1) if side > 0 else (at + 1, at - 1)
             self.take(at, self.positions[inner])
+            if not np.isfinite(self.best[at]):
+                return None
             inner, outer = (inner, at) if self.fall[at] < -allowed else (at, outer)
         return float(self.grid[inner] + self.grid[outer]) / 2
 

@@ -155,8 +155,8 @@ def _mistake(error: Exception) -> str:
     """What to do about frequent mistakes in equations; nothing for others."""
     if isinstance(error, KeyError):
         return (
-            ": the equations look up what is no state and no forcing: give a state its start in initial=, and name a "
-            "forcing in forcings="
+            ": if equations look that up among states or forcings, it is none: give a state its start in initial=, and "
+            "name a forcing in forcings="
         )
     if isinstance(error, jax.errors.TracerArrayConversionError):
         return ": write equations with jax.numpy, such as jnp.exp, not with NumPy or math"

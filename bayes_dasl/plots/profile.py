@@ -25,7 +25,7 @@ def plot_profile(profile: xr.Dataset) -> Figure:
         raise MismatchError("give what bd.profile_likelihood returned")
     allowed = float(chi2.ppf(profile.attrs["level"], 1)) / 2
     fall = profile["log_likelihood"].values
-    near = np.flatnonzero(fall > -6 * allowed)
+    near = np.flatnonzero(fall > max(-6 * allowed, np.max(fall) - 1))
     shown = profile.isel(value=slice(max(near[0] - 1, 0), near[-1] + 2))
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 2.6), layout="constrained")
@@ -37,7 +37,7 @@ def plot_profile(profile: xr.Dataset) -> Figure:
             ax.axvline(end, color=GREY, ls=":", lw=1)
         level = f"{100 * profile.attrs['level']:g} %"
         open_to = [side for side, name in (("below", "low"), ("above", "high")) if not np.isfinite(profile.attrs[name])]
-        said = f"{level} interval" + (f", not bounded {' or '.join(open_to)}" if open_to else "")
+        said = f"{level} interval" + (f", no end {' or '.join(open_to)} among these values" if open_to else "")
         ax.text(
             0.99, -allowed, said, transform=ax.get_yaxis_transform(), ha="right", va="bottom", fontsize=9, color=GREY
         )

@@ -1,6 +1,6 @@
 """Whether an unknown function does what a scientific parameter could do."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import diffrax
@@ -18,7 +18,8 @@ from ..data.layer_inputs import Inputs
 from ..hybrid._sensitivity import Coordinates, coordinates
 from ..hybrid.orthogonal import least_squares
 from ..hybrid.residual import amplified, is_corrected, without_closures
-from ..layers import is_linear, linear_parts, with_adjoint
+from ..layers import ProcessNoise, is_linear, linear_parts, with_adjoint
+from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..random import RandomLeaf, paths, realise
 from .posterior import names
@@ -34,9 +35,10 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     stand, such as a `Basis` that is a factor.
 
     At each of 128 draws the effect of these on the predicted data, $\partial \eta / \partial s$ for a factor $s = 1$ on
-    all of them, or on all coefficients, is projected on the sensitivities to the parameters, each datum weighed by its
-    noise: $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$.
-    So $c_k$ is by how much the parameter would move to do what they do.
+    all of them, or on how far coefficients are from their means over the draws, is projected on the sensitivities to
+    the parameters, each datum weighed by its noise:
+    $c = \arg\min_c \lVert \partial \eta / \partial s - \sum_k c_k\, \partial \eta / \partial \theta_k \rVert$. So
+    $c_k$ is by how much the parameter would move to do what they do.
 
     Shares that sum to 1, and others that can move in fewer directions than they are numbers, count in NumPyro's free
     coordinates. Returns a dataset over `parameter`: `correlation` of $\theta_k$ and $c_k$ over the draws (0 where one
@@ -45,12 +47,15 @@ def confounding(model: Model, inputs: Inputs, draws: Draws) -> xr.Dataset | None
     """
     alone = paths(eqx.tree_at(lambda m: m.layer, model, without_closures(model.layer)))
     leaves = {path: leaf for path, leaf in alone.items() if leaf.group == "science" and _in_layer(leaf)}
-    if not leaves or not (is_corrected(model.layer) or linear_parts(model.layer)):
+    corrected, found = is_corrected(model.layer), _unknown_functions(model.layer)
+    if not leaves or not (corrected or any(found)):
         return None
     total = len(next(iter(draws.values())))
     index = thinned(total, _DRAWS)
     some = {path: np.asarray(v)[index] for path, v in draws.items()}
-    one, held, _ = parted(_one_draw(model, inputs, coordinates(leaves)), {path: v[0] for path, v in some.items()})
+    means = None if corrected else _mean_coefficients(model, some)
+    grow = amplified if corrected else lambda layer, factor: _grown(layer, factor, found, means)
+    one, held, _ = parted(_one_draw(model, inputs, coordinates(leaves), grow), {path: v[0] for path, v in some.items()})
     each = jax.jit(lambda held, draws: jax.lax.map(lambda draw: one(held, draw), draws, batch_size=16))
     theta, shift, explained = map(np.asarray, each(held, some))
     finite = np.isfinite(shift).all(axis=1)
@@ -61,7 +66,9 @@ def _in_layer(leaf: RandomLeaf) -> bool:
     return any(place.startswith("layer.") for place in leaf.places + leaf.within)
 
 
-def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -> Any:
+def _one_draw(
+    model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates], grow: Callable[[Any, Array], Any]
+) -> Any:
     forward = with_adjoint(model, diffrax.ForwardMode())
 
     def one(draw):
@@ -71,7 +78,7 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
         def predicted(numbers_and_factor):
             numbers, factor = unravel(numbers_and_factor[:-1]), numbers_and_factor[-1]
             moved = {path: how.value(free) for (path, how), free in zip(leaves.items(), numbers, strict=True)}
-            layer = _amplified(realise(forward, draw | moved).layer, factor)
+            layer = grow(realise(forward, draw | moved).layer, factor)
             prediction = eqx.tree_at(lambda m: m.layer, realised, layer).predict(inputs)
             return jnp.concatenate([prediction.values[n].ravel() for n in model.observables]), prediction
 
@@ -88,12 +95,33 @@ def _one_draw(model: Model, inputs: Inputs, leaves: Mapping[str, Coordinates]) -
     return one
 
 
-def _amplified(layer: Any, factor: Array) -> Any:
-    """A realised layer whose unknown functions are so many times as large."""
-    if is_corrected(layer):
-        return amplified(layer, factor)
-    grown = lambda part: part.with_coefficients(factor * part.coefficients) if is_linear(part) else part  # noqa: E731
-    return jax.tree.map(grown, layer, is_leaf=is_linear)
+def _unknown_functions(layer: Any) -> list[bool]:
+    """Which of the parts that are linear in coefficients are functions with unknown ones; none of a population."""
+    if isinstance(layer, AbstractPopulation):
+        return []
+    return [
+        not isinstance(part, ProcessNoise) and bool(paths(getattr(part, part.weights_field)))
+        for _, part in linear_parts(layer)
+    ]
+
+
+def _mean_coefficients(model: Model, draws: Draws) -> list[Array]:
+    """Those of each linear part, in the mean of draws."""
+    of = jax.jit(jax.vmap(lambda draw: [part.coefficients for _, part in linear_parts(realise(model, draw).layer)]))
+    return [each.mean(axis=0) for each in of({path: jnp.asarray(v) for path, v in draws.items()})]
+
+
+def _grown(layer: Any, factor: Array, which: list[bool], means: Any) -> Any:
+    """A realised layer whose unknown functions are so many times as far from their means: a factor may be near one."""
+    left = iter(zip(which, means, strict=True))
+
+    def one(part):
+        if not is_linear(part):
+            return part
+        unknown, mean = next(left)
+        return part.with_coefficients(mean + factor * (part.coefficients - mean)) if unknown else part
+
+    return jax.tree.map(one, layer, is_leaf=is_linear)
 
 
 def _table(

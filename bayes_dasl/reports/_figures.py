@@ -17,6 +17,7 @@ from .. import plots
 from .._jax.tree import short_names
 from ..judgement.comparison import Comparison
 from ..judgement.matching import RECALIBRATED, Span
+from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..plots.function import functions_of
 from ..plots.panels import beside, can_be_drawn, series_of_members
@@ -127,8 +128,11 @@ def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[C
 
 
 def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
-    """Draw what each unknown function of the model says over its inputs, under the prior and the posterior."""
-    found = {} if model is None else functions_of(model)
+    """Draw what each unknown function of the model says over its inputs, under the prior and the posterior.
+
+    Of a population nothing is drawn: a function may differ between its members.
+    """
+    found = {} if model is None or isinstance(model.layer, AbstractPopulation) else functions_of(model)
     called = short_names(found)
     return [
         _card(

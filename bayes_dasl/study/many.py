@@ -22,7 +22,8 @@ from .fits import Say
 
 type Task = Mapping[str, Any]
 
-_IN_FLIGHT = 4  # tasks that wait at each worker
+_IN_FLIGHT = 4  # tasks that wait for each thread of a worker
+_OURS = {"task", "code", "seconds", "failed"}
 
 
 def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -52,7 +53,8 @@ def run_many(
 
     Args:
         do: a function of a module that takes a task by name, `do(model="hybrid", seed=3)`, and returns what its row
-            says: a dict of what JSON can hold, and of NumPy's numbers and arrays.
+            says: a dict of what JSON can hold, and of NumPy's numbers and arrays. No name in it or of an argument is
+            "task", "code", "seconds" or "failed".
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
         scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
@@ -60,15 +62,20 @@ def run_many(
             unless given. With 0 the tasks run one after the other in this process, without Dask.
         retries: how often a task that raised is done again; one whose worker died goes to another.
         code: names the code that makes the rows; a hash of the version of the package and of the file of `do` unless
-            given.
+            given. Files that this imports do not count.
         say: a function of one text that is called with how far it is.
 
     Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
     with the error of a task that failed.
-    Raises: ModelError without Dask, or for tasks that occur twice or whose arguments JSON cannot hold; WriteError where
-    the file cannot be written, or another process writes to it.
+    Raises: ModelError without Dask, for tasks that occur twice or whose arguments JSON cannot hold, and without `code`
+    for what is no function of a file, or hangs on more than its arguments; WriteError where the file cannot be written,
+    or another process writes to it.
     """
     tasks, rows = [dict(task) for task in tasks], Path(rows)
+    if taken := _OURS & {name for task in tasks for name in task}:
+        raise ModelError(f"an argument is called '{taken.pop()}', as a column of every row is: call it another name")
+    if retries < 0 or (workers is not None and workers < 0):
+        raise ModelError(f"retries and workers are whole numbers from 0 on, not {retries} and {workers}")
     keys = [_key(task) for task in tasks]
     if len(set(keys)) < len(keys):
         twice = next(task for task, key in zip(tasks, keys, strict=True) if keys.count(key) > 1)
@@ -82,13 +89,24 @@ def run_many(
         number, failed = len(tasks) - len(left), 0
         with contextlib.closing(done):  # pyright: ignore
             for task, row in done:
-                row = {"task": task, **_plain(row), "code": code}
+                row = _row(task, row, code)
                 _append(rows, row)
                 held[_key(task)] = row
                 number, failed = number + 1, failed + ("failed" in row)
                 say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
     found = [held[key] for key in keys]
     return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in found])
+
+
+def _row(task: Task, found: Mapping[str, Any], code: str) -> dict[str, Any]:
+    """What is kept of a task; that it failed where JSON cannot hold what it returned."""
+    row = {**_plain(found), "task": _plain(task), "code": code}
+    try:
+        json.dumps(row)
+    except TypeError as error:
+        failed = f"its row must hold numbers, texts and lists of them: {error}"
+        row = {"failed": failed, "task": _plain(task), "code": code}
+    return row
 
 
 def _key(task: Task) -> str:
@@ -112,11 +130,16 @@ def _plain(value: Any) -> Any:
 
 
 def _code_of(do: Callable[..., Any]) -> str:
-    """A hash of the version of the package and of the file of a function."""
+    """A hash of the version of the package and of the file of a function, and of its name.
+
+    Raises: ModelError for what has no file, or hangs on more than its arguments.
+    """
     try:
-        source = Path(inspect.getfile(do)).read_bytes()
-    except (OSError, TypeError):  # of a notebook, or of a function that Python did not define
-        source = repr(do).encode()
+        source = Path(inspect.getfile(do)).read_bytes() + getattr(do, "__qualname__", "").encode()
+    except (OSError, TypeError):  # of a notebook, or what is no function of Python's
+        source = b""
+    if not source or not inspect.isfunction(do) or do.__closure__:
+        raise ModelError("do must be a function of a file that hangs on its arguments alone; else name it by code=")
     return hashlib.sha256(version("bayes_dasl").encode() + source).hexdigest()[:12]
 
 
@@ -152,8 +175,14 @@ def _ends_a_line(path: Path) -> bool:
 
 def _timed(do: Callable[..., Any], task: Task) -> dict[str, Any]:
     began = time.perf_counter()
-    found = dict(do(**task))
+    found = _without_ours(do(**task))
     return found | {"seconds": round(time.perf_counter() - began, 3)}
+
+
+def _without_ours(found: Mapping[str, Any]) -> dict[str, Any]:
+    if taken := _OURS & {*found}:
+        raise ModelError(f"a row may not say '{taken.pop()}' itself")
+    return dict(found)
 
 
 def _one_by_one(do: Callable[..., Any], tasks: Sequence[Task], retries: int) -> Iterator[tuple[Task, dict[str, Any]]]:
@@ -180,6 +209,8 @@ def _over_workers(
     number = min(workers or here, len(tasks))
     share = max(here // number, 1) if scheduler is None and sys.platform == "linux" else None
 
+    ours = set(_OURS)
+
     def work(task):  # by value, so that a worker imports only what the task needs
         import os
         import time
@@ -192,6 +223,8 @@ def _over_workers(
             os.sched_setaffinity(0, cores[first : first + share])
         began = time.perf_counter()
         found = dict(do(**task))
+        if taken := ours & {*found}:
+            raise ValueError(f"a row may not say '{taken.pop()}' itself")
         return found | {"seconds": round(time.perf_counter() - began, 3)}
 
     with contextlib.ExitStack() as stack:
@@ -200,19 +233,22 @@ def _over_workers(
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
-        waiting = iter(tasks)
-        submit = lambda task: client.submit(work, task, pure=False, retries=retries)  # noqa: E731
-        at_once = _IN_FLIGHT * max(number, len(client.scheduler_info()["workers"]))
-        of = {future: task for task in itertools.islice(waiting, at_once) for future in [submit(task)]}
-        ended = as_completed(list(of))
+        waiting, of, ended = iter(tasks), {}, as_completed([])
+
+        def fill():
+            """As many as the workers that there are now can have."""
+            threads = sum(worker["nthreads"] for worker in client.scheduler_info(n_workers=-1)["workers"].values())
+            for task in itertools.islice(waiting, max(_IN_FLIGHT * max(threads, number) - len(of), 0)):
+                future = client.submit(work, task, pure=False, retries=retries)
+                of[future] = task
+                ended.add(future)
+
+        fill()
         try:
             for future in ended:
                 task = of.pop(future)
                 error = future.exception()
                 yield task, future.result() if error is None else {"failed": f"{type(error).__name__}: {error}"}
-                if (following := next(waiting, None)) is not None:
-                    another = submit(following)
-                    of[another] = following
-                    ended.add(another)
+                fill()
         finally:
             client.cancel([*of])
