@@ -27,6 +27,7 @@ type Indices = dict[str, np.ndarray]
 class _Design(NamedTuple):
     """Draws, the names of what varies in them, how many solves make a sample, and what is said of `(sample, solve)`."""
 
+    labels: tuple[str, ...]
     draws: Draws
     unknowns: list[str]
     solves: int
@@ -112,15 +113,14 @@ def _told(design: _Design, found: xr.Dataset) -> xr.Dataset:
         )
     if taken := {"index", "unknown"} & {*map(str, found.coords), *(str(d) for v in found.values() for d in v.dims)}:
         raise ModelError(f"the quantity runs along '{taken.pop()}', as what this returns does: give that another name")
-    told, labels = {}, []
+    told = {}
     for name, values in parted.items():
         each = values.reshape(*values.shape[:2], -1)
         every = [_of_number(design, each[..., i], sound) for i in range(each.shape[-1])]
-        labels = [*every[0]]
-        stacked = np.stack([[indices[label] for label in labels] for indices in every], axis=-1)
+        stacked = np.stack([[indices[label] for label in design.labels] for indices in every], axis=-1)
         dims = ("index", "unknown", *found[name].dims[1:])
         told[name] = (dims, stacked.reshape(*stacked.shape[:2], *values.shape[2:]), found[name].attrs)
-    coords = {str(c): found[c] for c in found.coords} | {"index": labels, "unknown": design.unknowns}
+    coords = {str(c): found[c] for c in found.coords} | {"index": [*design.labels], "unknown": design.unknowns}
     return xr.Dataset(told, coords, {"lost": int((~sound).sum())})
 
 
@@ -128,10 +128,8 @@ def _of_number(design: _Design, values: Float[np.ndarray, "sample solve"], sound
     """What is said of one number; not a number where it does not vary."""
     kept = values[sound]
     size = np.max(np.abs(kept))
-    if np.ptp(kept) <= 1e-12 * size:
-        # SALib would divide by nothing: what it says of another quantity has the names.
-        varied = design.indices(np.arange(kept.size, dtype=float).reshape(kept.shape), sound)
-        return {name: np.full_like(v, np.nan) for name, v in varied.items()}
+    if np.ptp(kept) <= 1e-12 * size:  # SALib would divide by nothing
+        return dict.fromkeys(design.labels, np.full(len(design.unknowns), np.nan))
     return design.indices(kept, sound)
 
 
@@ -148,7 +146,8 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
         return {"first": found["S1"], "first_error": found["S1_conf"],
                 "total": found["ST"], "total_error": found["ST_conf"]}  # fmt: skip
 
-    return _Design(exchanged(unknowns, first, second), [*unknowns.of], len(unknowns.of) + 2, _FEWEST, indices)
+    labels = "first", "first_error", "total", "total_error"
+    return _Design(labels, exchanged(unknowns, first, second), [*unknowns.of], len(unknowns.of) + 2, _FEWEST, indices)
 
 
 def _morris(model: Model, samples: int, key: int) -> _Design:
@@ -174,7 +173,7 @@ def _morris(model: Model, samples: int, key: int) -> _Design:
         return told | {name: np.where(alone, told[name], np.nan) for name in ("mu", "sigma")}
 
     draws = prior_at(unknowns, points, key=jax.random.key(key), strict=True)
-    return _Design(draws, order, solves, _FEWEST, indices)
+    return _Design(("mu_star", "mu_star_error", "mu", "sigma"), draws, order, solves, _FEWEST, indices)
 
 
 def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
@@ -211,7 +210,8 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
             "first_error": np.asarray(first["S1_conf"]),
         }
 
-    return _Design(draws, [*each], 1, _FEWEST_DRAWS, indices)
+    labels = "mean", "most", "chance", "first", "first_error"
+    return _Design(labels, draws, [*each], 1, _FEWEST_DRAWS, indices)
 
 
 def _salib(module: str) -> ModuleType:

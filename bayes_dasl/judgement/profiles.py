@@ -96,13 +96,14 @@ def _numbers(problem: Problem, x: Array) -> Float[Array, " number"]:
 
 def _grid(problem: Problem, place: int, values: Any) -> np.ndarray:
     """The values of a number, on the real line."""
-    middle, width = (float(each[place]) for each in problem.prior_normal())
+    middles, widths = problem.prior_normal()
+    middle, width = float(middles[place]), float(widths[place])
     if values is None:
         return middle + width * np.linspace(-1, 1, _POINTS) * ndtri(0.995)
     asked = np.asarray(values, float)
     if asked.ndim != 1 or len(asked) < 2 or not np.all(np.diff(asked) > 0):
         raise ModelError("values must be two or more, in increasing order")
-    at = jnp.asarray(problem.prior_normal()[0])
+    at = jnp.asarray(middles)
     value = jax.jit(jax.vmap(lambda x: _numbers(problem, at.at[place].set(x))[place]))
     found = np.asarray([_inverse(value, each, middle, width) for each in asked])
     return np.sort(found)

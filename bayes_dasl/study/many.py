@@ -7,7 +7,6 @@ import itertools
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -16,11 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from .._jax.devices import cores
 from .._runs.lock import alone_in
 from ..errors import ModelError, WriteError
 from .fits import Say
 
 type Task = Mapping[str, Any]
+type _Done = tuple[dict[str, Any], float]
+"""What a task returned, and its seconds."""
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
 _OURS = {"task", "code", "seconds", "failed"}
@@ -88,24 +90,29 @@ def run_many(
         done = _one_by_one(do, left, retries) if workers == 0 else _over_workers(do, left, scheduler, workers, retries)
         number, failed = len(tasks) - len(left), 0
         with contextlib.closing(done):  # pyright: ignore
-            for task, row in done:
-                row = _row(task, row, code)
+            for task, found in done:
+                row = _row(task, found, code)
                 _append(rows, row)
                 held[_key(task)] = row
                 number, failed = number + 1, failed + ("failed" in row)
                 say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
-    found = [held[key] for key in keys]
-    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in found])
+    table = [held[key] for key in keys]
+    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in table])
 
 
-def _row(task: Task, found: Mapping[str, Any], code: str) -> dict[str, Any]:
-    """What is kept of a task; that it failed where JSON cannot hold what it returned."""
-    row = {**_plain(found), "task": _plain(task), "code": code}
+def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
+    """What is kept of a task; that it failed where it raised, or returned what no row can hold."""
+    ours = {"task": _plain(task), "code": code}
+    if isinstance(found, BaseException):
+        return {"failed": f"{type(found).__name__}: {found}"} | ours
+    said, seconds = found
+    if taken := _OURS & {*said}:
+        return {"failed": f"a row may not say '{taken.pop()}' itself"} | ours
+    row = _plain(said) | {"seconds": seconds} | ours
     try:
         json.dumps(row)
     except TypeError as error:
-        failed = f"its row must hold numbers, texts and lists of them: {error}"
-        row = {"failed": failed, "task": _plain(task), "code": code}
+        return {"failed": f"its row must hold numbers, texts and lists of them: {error}"} | ours
     return row
 
 
@@ -173,60 +180,51 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
-def _timed(do: Callable[..., Any], task: Task) -> dict[str, Any]:
-    began = time.perf_counter()
-    found = _without_ours(do(**task))
-    return found | {"seconds": round(time.perf_counter() - began, 3)}
+def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
+    """What is done of a task, on so many cores; it goes to workers by value, who import only what the task needs."""
 
-
-def _without_ours(found: Mapping[str, Any]) -> dict[str, Any]:
-    if taken := _OURS & {*found}:
-        raise ModelError(f"a row may not say '{taken.pop()}' itself")
-    return dict(found)
-
-
-def _one_by_one(do: Callable[..., Any], tasks: Sequence[Task], retries: int) -> Iterator[tuple[Task, dict[str, Any]]]:
-    for task in tasks:
-        for left in range(retries, -1, -1):
-            try:
-                yield task, _timed(do, task)
-                break
-            except Exception as error:  # whatever a task may raise is told in its row
-                if not left:
-                    yield task, {"failed": f"{type(error).__name__}: {error}"}
-
-
-def _over_workers(
-    do: Callable[..., Any], tasks: Sequence[Task], scheduler: Any, workers: int | None, retries: int
-) -> Iterator[tuple[Task, dict[str, Any]]]:
-    if not tasks:
-        return
-    try:
-        from distributed import Client, LocalCluster, as_completed
-    except ImportError as error:
-        raise ModelError("workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0") from error
-    here = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    number = min(workers or here, len(tasks))
-    share = max(here // number, 1) if scheduler is None and sys.platform == "linux" else None
-
-    ours = set(_OURS)
-
-    def work(task):  # by value, so that a worker imports only what the task needs
+    def work(task):
         import os
         import time
 
         if share is not None:
             from distributed import get_worker
 
-            cores = sorted(os.sched_getaffinity(os.getppid()))
-            first = int(get_worker().name) * share % len(cores)
-            os.sched_setaffinity(0, cores[first : first + share])
+            every = sorted(os.sched_getaffinity(os.getppid()))
+            first = int(get_worker().name) * share % len(every)
+            os.sched_setaffinity(0, every[first : first + share])
         began = time.perf_counter()
-        found = dict(do(**task))
-        if taken := ours & {*found}:
-            raise ValueError(f"a row may not say '{taken.pop()}' itself")
-        return found | {"seconds": round(time.perf_counter() - began, 3)}
+        return dict(do(**task)), round(time.perf_counter() - began, 3)
 
+    return work
+
+
+def _one_by_one(
+    do: Callable[..., Any], tasks: Sequence[Task], retries: int
+) -> Iterator[tuple[Task, _Done | BaseException]]:
+    work = _work_of(do, None)
+    for task in tasks:
+        for _ in range(retries + 1):
+            try:
+                found: _Done | BaseException = work(task)
+                break
+            except Exception as error:  # whatever a task may raise is told in its row
+                found = error
+        yield task, found
+
+
+def _over_workers(
+    do: Callable[..., Any], tasks: Sequence[Task], scheduler: Any, workers: int | None, retries: int
+) -> Iterator[tuple[Task, _Done | BaseException]]:
+    if not tasks:
+        return
+    try:
+        from distributed import Client, LocalCluster, as_completed
+    except ImportError as error:
+        raise ModelError("workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0") from error
+    number = min(workers or cores(), len(tasks))
+    share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
+    work = _work_of(do, share)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             cluster = LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None)  # pyright: ignore
@@ -246,9 +244,7 @@ def _over_workers(
         fill()
         try:
             for future in ended:
-                task = of.pop(future)
-                error = future.exception()
-                yield task, future.result() if error is None else {"failed": f"{type(error).__name__}: {error}"}
+                yield of.pop(future), future.exception() or future.result()
                 fill()
         finally:
             client.cancel([*of])
