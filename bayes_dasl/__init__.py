@@ -11,7 +11,7 @@ import types as _types
 import typing as _typing
 from importlib.metadata import version as _version
 
-from . import networks as networks
+from . import networks as networks, rivals as rivals
 from ._jax import configure as configure
 from .adaptive import (
     Basis as Basis,
@@ -145,7 +145,7 @@ if _typing.TYPE_CHECKING:
 __version__ = _version("bayes_dasl")
 
 
-_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde")
+_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde", "rivals")
 __all__ = [*_NAMESPACES, *(n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType))]  # pyright: ignore
 
 

@@ -1,0 +1,38 @@
+"""What a hybrid is compared with: each rival is a `Model` for the same engines, made of a model and its data."""
+
+from collections.abc import Callable, Mapping
+
+import xarray as xr
+
+from ..errors import ModelError
+from ..model import Model
+from .informed import pinn as pinn
+from .known import fixed as fixed
+from .rates import neural_ode as neural_ode
+from .unscientific import gaussian_process as gaussian_process, mlp as mlp, transformer as transformer
+
+RIVALS: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
+    "fixed": lambda model, data: fixed(model),
+    "mlp": mlp,
+    "transformer": transformer,
+    "gaussian_process": gaussian_process,
+    "neural_ode": neural_ode,
+    "pinn": pinn,
+}
+"""Rivals by name."""
+
+
+def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
+    """Rivals of a model by their names, as the `rivals` of a `bd.Study`.
+
+    Args:
+        model: the science; of a hybrid, `fixed` is the one whose science does not learn.
+        data: the training data, with the index and the forcings of the times that are forecast too, if rivals that know
+            no science are to know their range.
+        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn".
+
+    Raises: ModelError for another name, and as each of them.
+    """
+    if unknown := [name for name in names if name not in RIVALS]:
+        raise ModelError(f"there is no rival called {unknown[0]!r}: known are {', '.join(RIVALS)}")
+    return {name: RIVALS[name](model, data) for name in names}

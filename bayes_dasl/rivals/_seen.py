@@ -1,0 +1,109 @@
+"""What a rival that knows no science is told: the inputs, and the level, the spread and the signs of what was seen."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+from numpyro.distributions import constraints
+
+from .._jax.tree import FrozenDict
+from ..data.datasets import checked_times, observations, standardise
+from ..errors import ModelError
+from ..layers import AbstractLayer
+from ..model import Model
+from ..random import Module, Values
+
+
+@dataclasses.dataclass(frozen=True)
+class Seen:
+    """A model and the data that it is fitted to, in the units and numbers of its layer."""
+
+    model: Model
+    data: xr.Dataset
+
+    @classmethod
+    def of(cls, model: Model, data: xr.Dataset) -> "Seen":
+        """Of the data in the units of the layer.
+
+        Raises: ModelError for a model of fields or of a population.
+        """
+        if beyond := {dim for name in model.observables for dim in model.dims(name)[1:]}:
+            raise ModelError(
+                f"rivals are of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}"
+            )
+        return cls(model, model.in_numbers(model.in_own_units(data)))
+
+    @property
+    def span(self) -> tuple[float, float]:
+        """The first and the last value of the index."""
+        times = checked_times(self.data, self.model.index)
+        return float(times[0]), float(times[-1])
+
+    @property
+    def inputs(self) -> dict[str, tuple[float, float]]:
+        """Location and width of the index, as "t", and of each forcing."""
+        begin, end = self.span
+        forced = standardise(self.data, *self.model.layer.forcings)
+        return {"t": ((begin + end) / 2, (end - begin) / 4 or 1.0)} | forced
+
+    @property
+    def scales(self) -> dict[str, tuple[str, float, float]]:
+        """How each observable is predicted, and its level and spread on that scale."""
+        found = {}
+        for name in self.model.observables:
+            seen = observations(self.data, name, dims=self.model.dims(name))
+            seen = seen[np.isfinite(seen)]
+            link = _link(self.model, name)
+            if link == "share":  # of trials that each datum may have its own number of
+                found[name] = link, 0.0, _OF_SHARES
+                continue
+            values = np.log(np.maximum(seen, _LEAST * seen.max())) if link == "positive" else seen
+            found[name] = link, float(np.mean(values)), float(np.std(values)) or 1.0
+        return found
+
+    def with_layer(self, layer: AbstractLayer) -> Model:
+        """The model with another layer: the same noise, and no laws, which are science."""
+        return Model(layer, self.model.noise, None, self.model.cross_correlation)
+
+    @property
+    def like(self) -> dict[str, Any]:
+        """Forcings, units and index of the model's own layer."""
+        own = self.model.layer
+        return {"forcings": own.forcings, "units": dict(own.units), "index": own.index}
+
+
+_LEAST = 1e-3  # of the largest value, below which a positive one counts as that
+_OF_SHARES = 1.5  # on the scale of log odds
+_BACKWARD = {"real": lambda x: x, "positive": jnp.exp, "share": lambda x: 1 / (1 + jnp.exp(-x))}
+
+
+def _link(model: Model, name: str) -> str:
+    noise = model.noise_of(name)
+    if hasattr(noise, "trials"):
+        return "share"
+    return "real" if noise.support is constraints.real else "positive"
+
+
+class Placed(Module):
+    """Standardised values on the scales of observables."""
+
+    function: Any
+    scales: Mapping[str, tuple[str, float, float]] = eqx.field(static=True, converter=FrozenDict)
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        found = self.function(t, y, u)
+        return {name: self.placed(name, value) for name, value in found.items()}
+
+    def placed(self, name: str, value: Any) -> Any:
+        """One value on the scale of its observable.
+
+        Args:
+            name: that of the observable.
+            value: how far it lies from the level, in spreads.
+        """
+        link, level, spread = self.scales[name]
+        return _BACKWARD[link](level + spread * value)
