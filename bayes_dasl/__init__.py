@@ -137,7 +137,14 @@ from .revision import (
     tightened as tightened,
     update as update,
 )
-from .study import Study as Study, combinations as combinations, run_many as run_many
+from .study import (
+    Study as Study,
+    combinations as combinations,
+    measure as measure,
+    paired as paired,
+    run_many as run_many,
+    tidy as tidy,
+)
 
 if _typing.TYPE_CHECKING:
     from . import plots as plots

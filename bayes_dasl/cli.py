@@ -1,16 +1,14 @@
 """The command `bayes-dasl`: list, check, run, resume, diagnose, forecast and report."""
 
-import dataclasses
-import importlib.util
 import json
 import signal
-import sys
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from shlex import quote
 from typing import Annotated, Any, NoReturn
 
+import pandas as pd
 import typer
 from rich.markup import escape
 from rich.table import Table
@@ -23,7 +21,7 @@ from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .judgement.mixed import MIXTURE
 from .reports._text import number, percent
-from .study import Run, Study, future_forcings, future_times
+from .study import ALONE, Run, future_forcings, future_times, module_of, rows_of, study_files, study_of, summarised
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
@@ -88,40 +86,12 @@ def _exit_by(levels: Iterable[Level | None]) -> None:
     raise typer.Exit(max((EXIT_CODES[level] for level in levels if level is not None), default=0))
 
 
-def _study_files() -> dict[str, Path]:
-    """Case studies by name: those of the working folder, then those that stand beside the package, as in a checkout."""
-    found: dict[str, Path] = {}
-    for folder in (Path("case_studies"), Path(__file__).parents[1] / "case_studies"):
-        for path in sorted(folder.glob("[!_]*.py")):
-            found.setdefault(path.stem.replace("_", "-"), path)
-    return found
-
-
-def _load_study(name: str) -> Study:
-    path = Path(name) if name.endswith(".py") else _study_files().get(name)
-    if path is None or not path.is_file():
-        known = ", ".join(_study_files()) or "none"
-        raise ReadError(f"there is no study '{name}'; known are {known}, or give a Python file that defines study()")
-    module_name = f"bayes_dasl_study_{path.stem}"  # a study called random.py must not shadow another module
-    spec = importlib.util.spec_from_file_location(module_name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[module_name] = module  # dataclasses and pickles look their module up
-    spec.loader.exec_module(module)
-    if not callable(getattr(module, "study", None)):
-        raise ReadError(f"{path} defines no function study() that returns a bd.Study")
-    made = module.study()
-    if not isinstance(made, Study):
-        raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
-    return dataclasses.replace(made, source=str(path.resolve()) if name.endswith(".py") else name)
-
-
 def _load_run(folder: Path) -> Run:
     source = read_note(folder).get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
     try:
-        return Run(_load_study(source), folder)
+        return Run(study_of(source), folder)
     except ReadError as error:
         moved = f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on with this run"
         raise ReadError(f"{error}; {moved}") from None
@@ -130,7 +100,7 @@ def _load_run(folder: Path) -> Run:
 @app.command(name="list")
 def list_studies() -> None:
     """Name the case studies."""
-    for name, path in _study_files().items():
+    for name, path in study_files().items():
         first = path.read_text(encoding="utf-8").lstrip().removeprefix("r").removeprefix('"""').split("\n", 1)[0]
         first = first.removesuffix('"""')
         console.print(f"[bold]{name}[/]  {escape(first)}")
@@ -140,7 +110,7 @@ def list_studies() -> None:
 def check(study: StudyName, key: int = 0) -> None:
     """Check data, priors, gradients, solver and cost before a long run."""
     with _short_errors():
-        checks = _load_study(study).check(key=key)
+        checks = study_of(study).check(key=key)
         for name, result in checks.items():
             _print_findings(name, result)
         _exit_by(result.level for result in checks.values())
@@ -154,7 +124,7 @@ def run(
 ) -> None:
     """Fit, forecast, mix, score and report."""
     with _short_errors():
-        loaded = _load_study(study)
+        loaded = study_of(study)
         folder = out or Path("runs") / loaded.name
         try:
             done = loaded.run(folder, key=key, say=_say)
@@ -165,6 +135,35 @@ def run(
                 f"  bayes-dasl resume {quote(str(folder))}   # the rest of the draws"
             ) from None
         _print_verdict(done)
+
+
+@app.command(name="study")
+def many(
+    study: StudyName,
+    quick: Annotated[bool, typer.Option("--quick", help="The few tasks that the study does quickly.")] = False,
+    scheduler: Annotated[
+        str | None, typer.Option(help="The address of a Dask scheduler; processes of this machine unless given.")
+    ] = None,
+    workers: Annotated[
+        int | None, typer.Option(help="How many processes of this machine; as many as it has cores unless given.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")] = None,
+    table: Annotated[bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")] = False,
+) -> None:
+    """Do the many fits of a study over workers, keep a row of each, and table what they found."""
+    with _short_errors():
+        module = module_of(study)
+        name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
+        folder = out or Path("runs") / f"{name}-study"
+        rows = rows_of(module, folder, quick=quick, only_held=table, scheduler=scheduler, workers=workers, say=_say)
+        for title, found in summarised(module, rows, folder).items():
+            _print_table(title, found)
+        console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
+        failed = [*rows["failed"].dropna()] if "failed" in rows else []
+        if failed:
+            raise DataError(
+                f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}: the same command tries again"
+            )
 
 
 @app.command()
@@ -216,6 +215,16 @@ def report(run: RunFolder, what_if: WhatIf = False) -> None:
         loaded = _load_run(run)
         loaded.finish(what_if=what_if, say=_say)
         _print_verdict(loaded)
+
+
+def _print_table(title: str, found: pd.DataFrame | Path) -> None:
+    if isinstance(found, Path):
+        return console.print(f"{title}: {found}", markup=False, soft_wrap=True)
+    flat = found.reset_index() if any(found.index.names) else found
+    shown = Table(*map(escape, map(str, flat.columns)), title=escape(title), title_justify="left")
+    for row in flat.itertuples(index=False):
+        shown.add_row(*(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row))
+    console.print(shown)
 
 
 def _say(text: str) -> None:

@@ -20,6 +20,9 @@ from .._runs.lock import alone_in
 from ..errors import ModelError, WriteError
 from .fits import Say
 
+ALONE = "bayes_dasl_study_"
+"""How the name of a module begins that is a study file of no package."""
+
 type Task = Mapping[str, Any]
 type _Done = tuple[dict[str, Any], float]
 """What a task returned, and its seconds."""
@@ -96,8 +99,24 @@ def run_many(
                 held[_key(task)] = row
                 number, failed = number + 1, failed + ("failed" in row)
                 say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
-    table = [held[key] for key in keys]
-    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in table])
+    return _table(held[key] for key in keys)
+
+
+def held_rows(do: Callable[..., Any], tasks: Iterable[Task], rows: Path, code: str | None = None) -> pd.DataFrame:
+    """The rows of some tasks that a file holds, in their order.
+
+    Args:
+        do: as for `run_many`.
+        tasks: the arguments of each.
+        rows: the file.
+        code: as for `run_many`.
+    """
+    held = _held(rows, _code_of(do) if code is None else code)
+    return _table(held[key] for key in map(_key, tasks) if key in held)
+
+
+def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in rows])
 
 
 def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
@@ -199,6 +218,14 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
     return work
 
 
+def _by_value(do: Callable[..., Any]) -> None:
+    """Let a function of a file that stands alone take its file along: workers could not import that by its name."""
+    if do.__module__.startswith(ALONE):
+        import cloudpickle
+
+        cloudpickle.register_pickle_by_value(sys.modules[do.__module__])
+
+
 def _one_by_one(
     do: Callable[..., Any], tasks: Sequence[Task], retries: int
 ) -> Iterator[tuple[Task, _Done | BaseException]]:
@@ -225,6 +252,7 @@ def _over_workers(
     number = min(workers or cores(), len(tasks))
     share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
     work = _work_of(do, share)
+    _by_value(do)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             cluster = LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None)  # pyright: ignore

@@ -1,0 +1,88 @@
+"""The many fits of a study file: its tasks done over workers, and what its rows say."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pandas as pd
+
+from .._runs.files import write_text
+from ..errors import ReadError, WriteError
+from .fits import Say
+from .many import held_rows, run_many
+
+
+def rows_of(
+    module: ModuleType,
+    folder: Path,
+    *,
+    quick: bool = False,
+    only_held: bool = False,
+    scheduler: Any = None,
+    workers: int | None = None,
+    say: Say = print,
+) -> pd.DataFrame:
+    """The rows of the tasks of a study file, which are done unless they are there.
+
+    Args:
+        module: that of a file which defines `tasks(quick)`, a list of dicts, and `row(**task)`, as for `run_many`.
+        folder: where the rows are kept, in `rows.jsonl`.
+        quick: whether only the tasks of its quick form are asked for.
+        only_held: whether no task is done.
+        scheduler: as for `run_many`.
+        workers: as for `run_many`.
+        say: as for `run_many`.
+
+    Raises: ReadError if the file defines no such functions, or no rows are there where none are to be made; as
+    `run_many`.
+    """
+    tasks, row = _function(module, "tasks"), _function(module, "row")
+    if tasks is None or row is None:
+        raise ReadError(
+            f"{module.__file__} has no many fits: it defines no functions tasks(quick), a list of dicts, and "
+            "row(**task), a dict"
+        )
+    asked = tasks(quick=quick)
+    if not only_held:
+        return run_many(row, asked, folder / "rows.jsonl", scheduler=scheduler, workers=workers, say=say)
+    found = held_rows(row, asked, folder / "rows.jsonl")
+    if found.empty:
+        raise ReadError(f"{folder / 'rows.jsonl'} holds no row of these tasks by this code: leave --table out")
+    if len(found) < len(asked):
+        say(f"{len(asked) - len(found)} of {len(asked)} tasks have no row by this code yet")
+    return found
+
+
+def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame | Path]:
+    """What a study file makes of its rows, written into the folder: tables as CSV, figures as PNG.
+
+    Args:
+        module: that of the file, which may define `summary(rows)`, a dict of tables and figures by name.
+        rows: those of its tasks.
+        folder: where they are written.
+
+    Returns: the tables, and the paths of the figures.
+    Raises: WriteError if the folder cannot be written.
+    """
+    summary = _function(module, "summary")
+    made: Mapping[str, Any] = {} if summary is None else summary(rows)
+    found: dict[str, pd.DataFrame | Path] = {}
+    for title, what in made.items():
+        stem = title.lower().replace(" ", "-")
+        if isinstance(what, pd.DataFrame):
+            write_text(folder / f"{stem}.csv", what.to_csv(index=any(what.index.names)))
+            found[title] = what
+            continue
+        path = folder / f"{stem}.png"
+        try:
+            what.savefig(path, dpi=150, bbox_inches="tight")
+        except OSError as error:
+            raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
+        found[title] = path
+    return found
+
+
+def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:
+    found = getattr(module, name, None)
+    return found if callable(found) else None

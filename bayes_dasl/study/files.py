@@ -1,0 +1,81 @@
+"""Where the command line finds studies: files that define `study()`, and perhaps `tasks()` and `row()`."""
+
+import dataclasses
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+
+from ..errors import ReadError
+from .bundle import Study
+from .many import ALONE
+
+_PACKAGE = Path(__file__).parents[1]
+
+
+def study_files() -> dict[str, Path]:
+    """Case studies by name: those of the working folder, then those that stand beside the package, as in a checkout."""
+    found: dict[str, Path] = {}
+    for folder in (Path("case_studies"), _PACKAGE.parent / "case_studies"):
+        for path in sorted(folder.glob("[!_]*.py")):
+            found.setdefault(path.stem.replace("_", "-"), path)
+    return found
+
+
+def module_of(name: str) -> ModuleType:
+    """The module of a study.
+
+    Args:
+        name: that of a case study, or a Python file.
+
+    Raises: ReadError if there is none.
+    """
+    path = Path(name) if name.endswith(".py") else study_files().get(name)
+    if path is None or not path.is_file():
+        known = ", ".join(study_files()) or "none"
+        raise ReadError(f"there is no study '{name}'; known are {known}, or give a Python file that defines study()")
+    path = path.resolve()
+    return _of_package(path) if (path.parent / "__init__.py").is_file() else _alone(path)
+
+
+def _of_package(path: Path) -> ModuleType:
+    """A file of a package, which may import others of it by `from . import`.
+
+    Raises: ReadError if another package has its name.
+    """
+    package = path.parent
+    if str(package.parent) not in sys.path:
+        sys.path.insert(0, str(package.parent))
+    module = importlib.import_module(f"{package.name}.{path.stem}")
+    if module.__file__ is None or Path(module.__file__).resolve() != path:
+        raise ReadError(f"{path} cannot be imported: {module.__file__} is {package.name}.{path.stem} already")
+    return module
+
+
+def _alone(path: Path) -> ModuleType:
+    name = f"{ALONE}{path.stem}"  # a study called random.py must not shadow another module
+    spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # dataclasses and pickles look their module up
+    spec.loader.exec_module(module)
+    return module
+
+
+def study_of(name: str) -> Study:
+    """A study from its file.
+
+    Args:
+        name: that of a case study, or a Python file.
+
+    Raises: ReadError if there is none, or if its file defines no `study()` that returns a `bd.Study`.
+    """
+    module = module_of(name)
+    path = Path(str(module.__file__))
+    if not callable(getattr(module, "study", None)):
+        raise ReadError(f"{path} defines no function study() that returns a bd.Study")
+    made = module.study()
+    if not isinstance(made, Study):
+        raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
+    return dataclasses.replace(made, source=str(path) if name.endswith(".py") else name)

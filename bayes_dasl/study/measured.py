@@ -1,0 +1,139 @@
+"""One row of a comparison: how well a model forecast, and what that cost."""
+
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..inference import NUTS, AbstractEngine, fit
+from ..judgement.diagnosis import diagnose
+from ..judgement.scores import score
+from ..model import Model
+from ..prediction.derived import evaluate
+from ..prediction.forecasts import forecast
+
+_SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
+_QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+
+
+def measure(
+    model: Model,
+    train: xr.Dataset,
+    ahead: Mapping[str, xr.Dataset],
+    engine: AbstractEngine | None = None,
+    *,
+    derived: Callable[[Model], Any] | None = None,
+    key: int = 0,
+) -> dict[str, Any]:
+    """Fit a model, forecast what it has not seen, and say in one row how good that was: what a task of many returns.
+
+    Args:
+        model: the model.
+        train: what it is fitted to.
+        ahead: data that it is to forecast, by name, such as `{"near": …, "far": …}`: with observations, and with the
+            forcings that the model reads.
+        engine: what fits it, `NUTS()` unless given.
+        derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their median and the ends of
+            their 90 % interval.
+        key: a whole number, for fit and forecasts.
+
+    Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`, the levels of
+    sampling and model, without the data ahead; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the
+    process has had so far.
+    Raises: as `bd.fit` and `bd.forecast`.
+    """
+    began = time.perf_counter()
+    post = fit(model, train, engine or NUTS(), key=key, progress=False)
+    fitted = time.perf_counter()
+    scores = {}
+    for name, data in ahead.items():
+        table = score(forecast(model, post, data, key=key), data)
+        each = table.drop(index="all", errors="ignore")
+        scores[name] = {str(of): {s: _plain(each.loc[of, s]) for s in _SCORES} for of in each.index}
+    found = diagnose(post)
+    row = {
+        "scores": scores,
+        "verdict": {"sampling": found.sampling, "model": found.model},
+        "fit_s": round(fitted - began, 2),
+        "forecast_s": round(time.perf_counter() - fitted, 2),
+        "memory_mb": round(_peak(), 1),
+    }
+    return row if derived is None else row | {"derived": _told(evaluate(model, post, derived))}
+
+
+def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
+    """Rows that hold the scores of `measure` as a long table: a line for each task, data ahead and observable.
+
+    Args:
+        rows: what `run_many` returned; those of tasks that failed are left out.
+
+    Returns: the arguments of the task, `ahead`, `observable`, each score, `fit_s`, `forecast_s` and `memory_mb`.
+    """
+    table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
+    lines = []
+    for row in table.to_dict("records"):
+        scores = row.pop("scores", None)
+        if not isinstance(scores, Mapping):
+            continue
+        kept = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list))}
+        for ahead, each in scores.items():
+            lines += [kept | {"ahead": ahead, "observable": name} | dict(found) for name, found in each.items()]
+    return pd.DataFrame(lines)
+
+
+def paired(
+    table: pd.DataFrame, value: str, *, between: str, against: Any, over: Iterable[str] = ("seed",)
+) -> pd.DataFrame:
+    """How much better or worse each is than one of them, by the differences of what belongs together.
+
+    Args:
+        table: such as that of `tidy`.
+        value: the column that is compared, such as "crps".
+        between: the column that tells apart what is compared, such as "model".
+        against: the value in it to which all others are compared.
+        over: the columns that say which rows belong together, such as seeds, or blocks of the data.
+
+    Returns: for each of the others the `median` of its value, the mean `difference`, its standard error (NaN of fewer
+    than two), and in how many of how many pairs it was `better`, which means less.
+    """
+    wide = table.pivot_table(index=[*over], columns=between, values=value, aggfunc="mean", observed=True)
+    lines = {}
+    for name in wide.columns:
+        if name == against:
+            continue
+        own, other = wide[[name, against]].dropna().to_numpy(float).T
+        less = own - other
+        lines[name] = {
+            "median": float(np.median(own)) if own.size else np.nan,
+            "difference": float(np.mean(less)) if less.size else np.nan,
+            "error": float(np.std(less, ddof=1) / np.sqrt(less.size)) if less.size > 1 else np.nan,
+            "better": int(np.sum(less < 0)),
+            "pairs": less.size,
+        }
+    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(between)
+
+
+def _told(found: xr.Dataset) -> dict[str, dict[str, Any]]:
+    told = {}
+    for name, values in found.data_vars.items():
+        ends = values.quantile([*_QUANTILES.values()], ("chain", "draw")).values
+        told[str(name)] = {at: np.round(end, 8).tolist() for at, end in zip(_QUANTILES, ends, strict=True)}
+    return told
+
+
+def _plain(value: Any) -> float:
+    return float(f"{float(value):.6g}")
+
+
+def _peak() -> float:
+    """The most memory that the process has had, in MB; NaN where the system does not tell."""
+    try:
+        import resource
+    except ImportError:  # on Windows
+        return np.nan
+    most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return most / 2**20 if sys.platform == "darwin" else most / 2**10

@@ -1,0 +1,110 @@
+"""Many fits of a study file: rows, what is made of them, and the command."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import quick_study
+from test_cli import assert_one_line, invoke
+
+import bayes_dasl as bd
+from bayes_dasl.errors import ReadError
+from bayes_dasl.study import module_of, study_files, study_of
+
+TESTS = Path(__file__).resolve().parent
+ALONE = TESTS / "many_study.py"
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_the_tasks_of_a_file_are_done_and_tabled(tmp_path, workers):
+    result = invoke("study", ALONE, "--out", tmp_path, "--workers", workers)
+    assert result.exit_code == 0, result.output
+    assert "8 of 8 tasks are done" in result.output and "27" in result.output
+    assert len((tmp_path / "rows.jsonl").read_text().splitlines()) == 8
+    assert pd.read_csv(tmp_path / "largest-powers.csv")["power"].tolist() == [9, 27]
+    assert (tmp_path / "powers.png").stat().st_size > 1000
+    again = invoke("study", ALONE, "--out", tmp_path, "--workers", workers)
+    assert "8 of 8 tasks are done" in again.output and "7 of 8" not in again.output
+
+
+def test_the_quick_form_is_few_tasks_of_the_same(tmp_path):
+    result = invoke("study", ALONE, "--quick", "--out", tmp_path, "--workers", 0)
+    assert "4 of 4 tasks are done" in result.output
+    result = invoke("study", ALONE, "--out", tmp_path, "--workers", 0)
+    assert "4 of 8 tasks are done" in result.output  # those of the quick form are there
+
+
+def test_a_table_does_no_task(tmp_path):
+    assert_one_line(invoke("study", ALONE, "--table", "--out", tmp_path), "holds no row of these tasks by this code")
+    invoke("study", ALONE, "--quick", "--out", tmp_path, "--workers", 0)
+    result = invoke("study", ALONE, "--table", "--out", tmp_path)
+    assert result.exit_code == 0 and "4 of 8 tasks have no row by this code yet" in result.output
+
+
+def test_a_task_that_failed_ends_in_an_error_and_loses_no_other(tmp_path, monkeypatch):
+    monkeypatch.setenv("MANY_STUDY_FAILS", "1")
+    result = invoke("study", ALONE, "--out", tmp_path, "--workers", 0)
+    assert result.exit_code == 1 and "2 of 8 tasks failed, such as by ValueError: three is too many" in " ".join(
+        result.output.split()
+    )
+    monkeypatch.delenv("MANY_STUDY_FAILS")
+    assert "8 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+
+
+def test_a_study_without_tasks_says_so():
+    assert_one_line(invoke("study", TESTS / "quick_study.py"), "has no many fits: it defines no functions tasks")
+
+
+@pytest.mark.parametrize("name", sorted(study_files()))
+def test_every_case_study_is_found_by_its_name_alone(name, tmp_path, monkeypatch):
+    """Also from elsewhere; one whose data are not to be had says that, and nothing else."""
+    monkeypatch.chdir(tmp_path)
+    assert callable(module_of(name).study)
+    try:
+        assert study_of(name).source == name
+    except ReadError as error:
+        assert "BAYES_DASL_DATA" in str(error)
+
+
+def test_a_package_of_another_place_is_not_taken_for_the_one_that_is_asked_for(tmp_path):
+    (tmp_path / "case_studies").mkdir()
+    for file in ("__init__.py", "lynx_hare.py"):
+        (tmp_path / "case_studies" / file).write_text("")
+    module_of("lynx-hare")
+    with pytest.raises(ReadError, match=r"case_studies\.lynx_hare already"):
+        module_of(str(tmp_path / "case_studies" / "lynx_hare.py"))
+
+
+def doubled(model):
+    return {"twice": 2 * model.layer.function.rate}
+
+
+def test_a_row_says_what_score_and_diagnose_say():
+    study = quick_study.study()
+    near, far = study.test.isel(time=slice(2)), study.test.isel(time=slice(2, None))
+    row = bd.measure(study.model, study.train, {"near": near, "far": far}, study.engine, derived=doubled, key=3)
+    post = bd.fit(study.model, study.train, study.engine, key=3, progress=False)
+    expected = bd.score(bd.forecast(study.model, post, near, key=3), near).loc["y"]
+    assert row["scores"]["near"]["y"]["crps"] == pytest.approx(expected["crps"], rel=1e-5)
+    assert row["scores"]["far"]["y"]["n"] == far.sizes["time"]
+    assert row["verdict"]["sampling"] == bd.diagnose(post).sampling
+    twice = 2 * post["posterior"]["rate"].values
+    assert row["derived"]["twice"]["median"] == pytest.approx(np.median(twice), rel=1e-6)
+    assert row["fit_s"] > 0 and row["memory_mb"] > 50
+
+
+def test_rows_become_a_long_table_and_differences_are_paired():
+    def scores(crps):
+        return {"ahead": {"y": {"crps": crps, "rmse": 2 * crps}}}
+
+    crps = {("science", 0): 1.0, ("science", 1): 3.0, ("hybrid", 0): 0.5, ("hybrid", 1): 2.7, ("mlp", 0): 9.0}
+    rows = [{"model": m, "seed": s, "scores": scores(value), "fit_s": 1.0} for (m, s), value in crps.items()]
+    rows.append({"model": "mlp", "seed": 1, "failed": "ValueError"})
+    table = bd.tidy(rows)
+    assert len(table) == 5 and {*table.columns} >= {"model", "seed", "ahead", "observable", "crps", "rmse", "fit_s"}
+    found = bd.paired(table, "crps", between="model", against="science")
+    assert found.loc["hybrid", "difference"] == pytest.approx(-0.4)
+    assert found.loc["hybrid", "error"] == pytest.approx(np.std([-0.5, -0.3], ddof=1) / np.sqrt(2))
+    assert found.loc["hybrid", "better"] == 2 and found.loc["mlp", "pairs"] == 1
+    assert np.isnan(found.loc["mlp", "error"])
