@@ -1,5 +1,6 @@
 """The command `bayes-dasl`: list, check, run, resume, diagnose, forecast and report."""
 
+import dataclasses
 import json
 import signal
 from collections.abc import Iterable, Iterator, Mapping
@@ -21,7 +22,7 @@ from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .judgement.mixed import MIXTURE
 from .reports._text import number, percent
-from .study import ALONE, Run, future_forcings, future_times, module_of, rows_of, study_files, study_of, summarised
+from .study import ALONE, Run, Study, future_forcings, future_times, module_of, rows_of, study_files, summarised
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
@@ -86,12 +87,23 @@ def _exit_by(levels: Iterable[Level | None]) -> None:
     raise typer.Exit(max((EXIT_CODES[level] for level in levels if level is not None), default=0))
 
 
+def _load_study(name: str) -> Study:
+    module = module_of(name)
+    path = Path(str(module.__file__))
+    if not callable(getattr(module, "study", None)):
+        raise ReadError(f"{path} defines no function study() that returns a bd.Study")
+    made = module.study()
+    if not isinstance(made, Study):
+        raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
+    return dataclasses.replace(made, source=str(path) if name.endswith(".py") else name)
+
+
 def _load_run(folder: Path) -> Run:
     source = read_note(folder).get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
     try:
-        return Run(study_of(source), folder)
+        return Run(_load_study(source), folder)
     except ReadError as error:
         moved = f"if the study has moved, bayes-dasl run NEW.py --out {quote(str(folder))} goes on with this run"
         raise ReadError(f"{error}; {moved}") from None
@@ -110,7 +122,7 @@ def list_studies() -> None:
 def check(study: StudyName, key: int = 0) -> None:
     """Check data, priors, gradients, solver and cost before a long run."""
     with _short_errors():
-        checks = study_of(study).check(key=key)
+        checks = _load_study(study).check(key=key)
         for name, result in checks.items():
             _print_findings(name, result)
         _exit_by(result.level for result in checks.values())
@@ -124,7 +136,7 @@ def run(
 ) -> None:
     """Fit, forecast, mix, score and report."""
     with _short_errors():
-        loaded = study_of(study)
+        loaded = _load_study(study)
         folder = out or Path("runs") / loaded.name
         try:
             done = loaded.run(folder, key=key, say=_say)

@@ -255,7 +255,7 @@ def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undra
     result = invoke("report", copied, "--what-if")
     assert result.exit_code == code_of(copied) != 0, result.output
     assert "what if" in result.stdout
-    assert "the forecast is no mixture: the forecast of decay is a what-if" in result.stdout
+    assert "the forecast is no mixture: 'decay' is a what-if" in result.stdout
     found = {name: load(copied / name).attrs["what_if"] for name in ("forecast.nc", "inflow/forecast.nc")}
     assert found == {"forecast.nc": 1, "inflow/forecast.nc": 0}
 

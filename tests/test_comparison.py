@@ -9,8 +9,9 @@ import quick_study
 from test_cli import assert_one_line, invoke
 
 import bayes_dasl as bd
+from bayes_dasl.cli import _load_study
 from bayes_dasl.errors import ReadError
-from bayes_dasl.study import module_of, study_files, study_of
+from bayes_dasl.study import module_of, study_files
 
 TESTS = Path(__file__).resolve().parent
 ALONE = TESTS / "many_study.py"
@@ -62,7 +63,7 @@ def test_every_case_study_is_found_by_its_name_alone(name, tmp_path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert callable(module_of(name).study)
     try:
-        assert study_of(name).source == name
+        assert _load_study(name).source == name
     except ReadError as error:
         assert "BAYES_DASL_DATA" in str(error)
 

@@ -9,7 +9,6 @@ import pandas as pd
 
 from .._runs.files import write_text
 from ..errors import ReadError, WriteError
-from .fits import Say
 from .many import held_rows, run_many
 
 
@@ -21,7 +20,7 @@ def rows_of(
     only_held: bool = False,
     scheduler: Any = None,
     workers: int | None = None,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """The rows of the tasks of a study file, which are done unless they are there.
 

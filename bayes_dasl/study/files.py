@@ -1,6 +1,5 @@
 """Where the command line finds studies: files that define `study()`, and perhaps `tasks()` and `row()`."""
 
-import dataclasses
 import importlib
 import importlib.util
 import sys
@@ -8,7 +7,6 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ReadError
-from .bundle import Study
 from .many import ALONE
 
 _PACKAGE = Path(__file__).parents[1]
@@ -61,21 +59,3 @@ def _alone(path: Path) -> ModuleType:
     sys.modules[name] = module  # dataclasses and pickles look their module up
     spec.loader.exec_module(module)
     return module
-
-
-def study_of(name: str) -> Study:
-    """A study from its file.
-
-    Args:
-        name: that of a case study, or a Python file.
-
-    Raises: ReadError if there is none, or if its file defines no `study()` that returns a `bd.Study`.
-    """
-    module = module_of(name)
-    path = Path(str(module.__file__))
-    if not callable(getattr(module, "study", None)):
-        raise ReadError(f"{path} defines no function study() that returns a bd.Study")
-    made = module.study()
-    if not isinstance(made, Study):
-        raise ReadError(f"study() of {path} returns {type(made).__name__}, not a bd.Study")
-    return dataclasses.replace(made, source=str(path) if name.endswith(".py") else name)

@@ -18,7 +18,6 @@ import pandas as pd
 from .._jax.devices import cores
 from .._runs.lock import alone_in
 from ..errors import ModelError, WriteError
-from .fits import Say
 
 ALONE = "bayes_dasl_study_"
 """How the name of a module begins that is a study file of no package."""
@@ -49,7 +48,7 @@ def run_many(
     workers: int | None = None,
     retries: int = 2,
     code: str | None = None,
-    say: Say = print,
+    say: Callable[[str], None] = print,
 ) -> pd.DataFrame:
     """Do many tasks, each of which gives a row of a table, and keep each row as soon as it is there.
 
