@@ -23,7 +23,7 @@ PICTURE = ROOT / "docs" / "assets" / "architecture.png"
 BANDS = (  # the last row of each, and what its rows are for
     ("report", "for the user", PURPLE),
     ("judgement", "around a fit", ORANGE),
-    ("prediction", "draws", BLUE),
+    ("prediction, rivals", "draws", BLUE),
     ("networks", "the model", GREEN),
     ("errors", "foundation", GREY),
 )
