@@ -39,6 +39,14 @@ CHI = Source(
 )
 
 
+RAW = "https://raw.githubusercontent.com"
+IGCC = f"{RAW}/ClimateIndicator/data/77a147e111ec8d8be17431fc9fe042ebad9b18e6/data"
+VIRIAL = (
+    f"{RAW}/Combustion-Transport-Analysis/Virial-Coefficient-Data-for-Combustion-Species/"
+    "035c74ac23b30aefef9ee91065b61b62c9fc3ca4"
+)
+
+
 def _of_chi(dose: str) -> Source:
     return Source(CHI.url, CHI.sha256, CHI.licence, f"chi/library/data_library/lxf_{dose}.csv")
 
@@ -53,6 +61,31 @@ SOURCES: dict[str, Source | Table] = {
         f"{CAMELS}/01031500_05_model_output.txt",
         "95a36c95d10651ad77e3dbc2782e6bb163a46a1b0f5d1ca2d706927bb3a69465",
         "MIT",
+    ),
+    "climate/igcc_ERF_best_aggregates_1750-2024.csv": Source(
+        f"{IGCC}/effective_radiative_forcing/ERF_best_aggregates_1750-2024.csv",
+        "19f82e884e91fea60bf716ffc373b69356bc2da4ffe2cd9b366a891e34571105",
+        "CC-BY-4.0",
+    ),
+    "climate/igcc_annual_averages.csv": Source(
+        f"{IGCC}/global_mean_temperatures/annual_averages.csv",
+        "6fa6a3c66a82f829859e49b820b17c698dd9261e7a2ae3abe76b2839e8374dc0",
+        "CC-BY-4.0",
+    ),
+    "climate/igcc_earth_energy_imbalance.csv": Source(
+        f"{IGCC}/earth_energy_imbalance/earth_energy_imbalance.csv",
+        "f91dc6173fec920f165224e0560e4e0dba8ac1fb1bd3237464b431825370afb1",
+        "CC-BY-4.0",
+    ),
+    "molecular/virial_allAr.txt": Source(
+        f"{VIRIAL}/allArvirialData.txt",
+        "a2660a0fc18240b5a1cc18188c2707a618abf26c6ca2f0da58a5057aa4bc9a65",
+        "CC-BY-4.0",
+    ),
+    "molecular/virial_allH2.txt": Source(
+        f"{VIRIAL}/allH2virialData.txt",
+        "0e1007504678be2e490baacac8be4e2464b76128c268d03ddc82039b8449a984",
+        "CC-BY-4.0",
     ),
     "pk/theo_sd.csv": Table("nlmixr2data", "theo_sd", "GPL-3.0-or-later"),
     "pk/nlmixr2_warfarin.csv": Table("nlmixr2data", "warfarin", "GPL-3.0-or-later"),

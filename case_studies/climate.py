@@ -1,0 +1,202 @@
+"""The warming of the earth since 1850: two layers of heat, driven by what people and volcanoes did to the air.
+
+Fitted up to 2000 together to the temperature of the globe, how much more the land warms, and the heat of the ocean;
+forecast over 2001–2024 with the forcings that came. The hybrid lets a small network correct the balance of the surface.
+
+Data: Indicators of Global Climate Change 2024 (P. M. Forster et al., Earth Syst. Sci. Data 17, 2641 (2025)), CC BY 4.0:
+effective radiative forcing by agent 1750–2024, temperatures 1850–2024, ocean heat content 1971–2024.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+
+import bayes_dasl as bd
+
+from ._data import path_of
+
+AGENTS = {
+    "greenhouse": ("CO2", "nonco2wmghg", "O3", "H2O_stratospheric"),
+    "aerosol": ("aerosol",),
+    "surface": ("land_use", "BC_on_snow", "contrails"),
+    "solar": ("solar",),
+    "volcanic": ("volcanic",),
+}
+WITHIN = {"greenhouse": 0.06, "aerosol": 0.36, "surface": 0.45, "solar": 0.3, "volcanic": 0.15}
+"""About the standard deviations of the logarithms of these forcings, from the 5 to 95 % ranges of the same data."""
+
+FLUX, YEARS, SPLIT = "W m^-2", "year", 2000.5
+# Of a flux of 1 W m^-2 over the earth in a year, in ZJ, what the ocean takes up (von Schuckmann et al. 2023).
+ZJ_PER_YEAR, TO_THE_OCEAN = 5.101e14 * 3.1557e7 / 1e21, 0.90
+PER_DOUBLING = 3.93  # W m^-2 of twice the carbon dioxide (Forster et al. 2021)
+
+
+class TwoLayers(bd.Module):
+    r"""Heat of the surface and of the deep ocean, whose uptake is more effective than other forcings.
+
+    $C \dot T = \sum_a s_a F_a - \lambda T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
+
+    Units: temperatures in K above 1850–1900, time in years, fluxes in W m⁻² of the earth's surface.
+    Source: Geoffroy et al. (2013).
+    """
+
+    capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
+    deep_capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
+    feedback: bd.Scalar = bd.field(units="W m^-2 K^-1")
+    exchange: bd.Scalar = bd.field(units="W m^-2 K^-1")
+    efficacy: bd.Scalar = bd.field(units="")
+    scales: dict[str, bd.Scalar]
+    land_ratio: bd.Scalar = bd.field(units="")
+    heat_level: bd.Scalar = bd.field(units="ZJ")
+
+    def __call__(self, t, y, u):
+        down = self.exchange * (y["surface"] - y["deep"])
+        forcing = sum(self.scales[agent] * u[agent] for agent in AGENTS)
+        kept = forcing - self.feedback * y["surface"] - self.efficacy * down
+        return {"surface": kept / self.capacity, "deep": down / self.deep_capacity}
+
+    def observe(self, t, y, u):
+        heat = self.capacity * y["surface"] + self.deep_capacity * y["deep"]
+        return {
+            "temperature": y["surface"],
+            "land": self.land_ratio * y["surface"],
+            "heat": self.heat_level + ZJ_PER_YEAR * TO_THE_OCEAN * heat,
+        }
+
+
+def science() -> TwoLayers:
+    """With priors that are about the spread of climate models (Geoffroy et al. 2013)."""
+    return TwoLayers(
+        capacity=bd.between(4.0, 12.0),
+        deep_capacity=bd.between(50.0, 250.0),
+        feedback=bd.between(0.5, 2.2),
+        exchange=bd.between(0.4, 1.2),
+        efficacy=bd.between(0.9, 1.8),
+        scales={agent: dist.LogNormal(0.0, sd) for agent, sd in WITHIN.items()},
+        land_ratio=bd.between(1.2, 1.8),
+        heat_level=dist.Normal(-200.0, 150.0),
+    )
+
+
+def balance(equations: Any) -> bd.ODE:
+    """An initial value problem of equations that are driven as these are."""
+    return bd.ODE(
+        equations,
+        {"surface": dist.Normal(0.0, 0.1), "deep": dist.Normal(0.0, 0.05)},
+        TwoLayers.observe,
+        forcings=tuple(AGENTS),
+        units={"temperature": "K", "land": "K", "heat": "ZJ", "surface": "K", "deep": "K", "time": YEARS}
+        | dict.fromkeys(AGENTS, FLUX),
+        rtol=1e-3,
+        atol=1e-4,
+    )
+
+
+def observed(layer: Any) -> bd.Model:
+    """A layer observed with variability that is correlated from year to year, the same weather over land and globe.
+
+    Of the ocean's heat nobody is sure to 40 ZJ before there were floats everywhere, which the published errors say.
+    """
+    noise = {
+        "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.1), 0.3), dist.Beta(8.0, 6.0))),
+        "land": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.15), 0.3), dist.Beta(6.0, 8.0))),
+        "heat": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(40.0), 0.3), dist.Beta(12.0, 3.0))),
+    }
+    weather = bd.noise.CrossCorrelation(("temperature", "land"), dist.Uniform(-1.0, 1.0))
+    return bd.Model(layer, noise, cross_correlation=weather)
+
+
+def load() -> xr.Dataset:
+    """Forcings and what was observed of each year."""
+    forcing = _table("climate/igcc_ERF_best_aggregates_1750-2024.csv")
+    warming = _table("climate/igcc_annual_averages.csv")
+    heat = _table("climate/igcc_earth_energy_imbalance.csv")["ocean_full-depth"]
+    years = warming["time"].values
+    columns = {agent: (sum(forcing[name] for name in names), FLUX) for agent, names in AGENTS.items()}
+    columns |= {"temperature": (warming["GMST"], "K"), "land": (warming["Land"], "K"), "heat": (heat, "ZJ")}
+    variables = {name: ("time", v.reindex(time=years).values, {"units": u}) for name, (v, u) in columns.items()}
+    return xr.Dataset(variables, {"time": ("time", years, {"units": YEARS})})
+
+
+def _table(name: str) -> xr.Dataset:
+    return pd.read_csv(path_of(name)).set_index("time").to_xarray()
+
+
+def sensitivity(model: bd.Model) -> dict[str, Any]:
+    """The warming of twice the carbon dioxide, in the long run, in K."""
+    field = model.layer.vector_field
+    equations = getattr(field, "science", field)
+    return {"climate_sensitivity": PER_DOUBLING * equations.scales["greenhouse"] / equations.feedback}
+
+
+def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
+    """Makers of all models by name, for training data."""
+    layer = balance(science())
+    known = observed(layer)
+    own = {
+        "science": lambda: known,
+        "hybrid": lambda: observed(bd.corrected(layer, train, "surface")),
+        "hybrid, science fixed": lambda: bd.rivals.fixed(observed(bd.corrected(layer, train, "surface"))),
+    }
+    names = ("fixed", "mlp", "transformer", "gaussian_process", "neural_ode", "pinn")
+    return own | {name: lambda name=name: bd.rivals.named(known, train, name)[name] for name in names}
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run climate` runs."""
+    data = load()
+    train, _ = bd.split(data, time=SPLIT)
+    made = models(train)
+    return bd.Study(
+        name="climate",
+        title="Global warming 1850–2024",
+        model=made["hybrid"](),
+        label="hybrid",
+        rivals={"science": made["science"]()},
+        data=data,
+        split=SPLIT,
+        engine=bd.NUTS(draws=500),
+        derived=sensitivity,
+    )
+
+
+ENSEMBLE = bd.DeepEnsemble(members=10)
+NETWORKS = ("mlp", "transformer", "neural_ode", "pinn")
+
+
+def tasks(quick: bool) -> list[dict]:
+    """Each model from two ends of the training data, and from fewer years of them."""
+    every = ["science", "hybrid", "hybrid, science fixed", "fixed", *NETWORKS, "gaussian_process"]
+    if quick:
+        return bd.combinations(model=every, until=[SPLIT], seed=[0])
+    found = bd.combinations(model=every, until=[SPLIT, 1990.5], seed=[0])
+    found += bd.combinations(model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
+    return found + bd.combinations(model=["science", "hybrid", "mlp"], until=[1970.5, 1980.5, 1985.5, 1995.5], seed=[0])
+
+
+def row(model: str, until: float, seed: int) -> dict:
+    """What a model that was fitted to the years up to one says of the years from 2001 on."""
+    data = load()
+    train, _ = bd.split(data, time=until)
+    ahead = data.sel(time=slice(until + 0.5, None))
+    made = models(train)[model]()
+    engine = ENSEMBLE if model in NETWORKS else bd.NUTS(chains=2, draws=500)
+    scientific = model in ("science", "hybrid")
+    return bd.measure(made, train, {"ahead": ahead}, engine, derived=sensitivity if scientific else None, key=seed)
+
+
+def summary(rows: pd.DataFrame) -> dict:
+    """Errors ahead, and the climate sensitivity."""
+    table = bd.tidy(rows)
+    by = ["until", "observable", "model"]
+    scores = table.groupby(by)[["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]].median()
+    told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict)]
+    found = {"Ahead": scores.sort_values([*by[:2], "crps"])}
+    if told:
+        each = [{"model": r["model"], "until": r["until"]} | r["derived"]["climate_sensitivity"] for r in told]
+        found["Climate sensitivity"] = pd.DataFrame(each)
+    return found

@@ -1,0 +1,318 @@
+"""Forces between two atoms from how far gases are from ideal: argon and hydrogen, fitted warm and forecast cold.
+
+The second virial coefficient is an integral over the pair potential, with its first quantum correction. Potentials of
+textbooks are fitted to what was measured of warm gases; the hybrid adds an energy that nobody knows to Lennard-Jones's.
+What matters is the cold end, where the well of the potential decides, and the well itself, which quantum chemistry
+knows.
+
+Data: measured second virial coefficients with their errors, by the Combustion-Transport-Analysis group, CC BY 4.0;
+pair energies of argon: K. T. Tang & J. P. Toennies, J. Chem. Phys. 118, 4976 (2003), in the RGC10 set of Psi4.
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+
+import bayes_dasl as bd
+
+from ._data import path_of
+
+VOLUME = 2 * np.pi * 0.602214  # cm³/mol for each Å³
+HARTREE, BOHR = 315775.02, 0.52917721  # K and Å
+UNIT_R = 3.0  # Å
+FAR = 9.0  # Å, beyond which the energy is small and smooth
+PER_KELVIN = 503.2195  # K for each kcal/mol
+UNIT = "1000/K"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gas:
+    """Where its data are, and what is thought of its atoms beforehand.
+
+    `quantum` is ħ² / (24 · reduced mass · Boltzmann's constant) in K Å²; `nearest` a distance in Å that no pair comes
+    to; `depth` and `size` of Lennard-Jones's well are in K and Å. It is fitted from `warm` K on, judged below `cold`.
+    `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10, in atomic units.
+    """
+
+    file: str
+    quantum: float
+    nearest: float
+    warm: float
+    cold: float
+    depth: tuple[float, float]
+    size: tuple[float, float]
+    dispersion: tuple[float, float, float]
+
+
+GASES = {
+    "argon": Gas(
+        "molecular/virial_allAr.txt", 0.1012, 1.8, 250.0, 150.0, (65.0, 220.0), (2.8, 4.1), (64.3, 1623.0, 49060.0)
+    ),
+    "hydrogen": Gas(
+        "molecular/virial_allH2.txt", 2.005, 1.5, 100.0, 60.0, (15.0, 75.0), (2.4, 3.5), (12.06, 220.0, 5300.0)
+    ),
+}
+"""The dispersion of argon: Tang & Toennies (2003), who have it from Kumar & Meath (1985); of hydrogen, Meyer (1976)."""
+
+
+class LennardJones(bd.Module):
+    r"""$U(r) = 4\epsilon\left((\sigma/r)^{12} - (\sigma/r)^6\right)$. Source: Jones (1924)."""
+
+    depth: bd.Scalar = bd.field(units="K")
+    size: bd.Scalar = bd.field(units="Å")
+
+    def energy(self, r):
+        ratio = (self.size / r) ** 6
+        return 4 * self.depth * (ratio**2 - ratio)
+
+
+class Morse(bd.Module):
+    r"""$U(r) = \epsilon\left(e^{-2a(r - r_m)} - 2 e^{-a(r - r_m)}\right)$. Source: Morse (1929)."""
+
+    depth: bd.Scalar = bd.field(units="K")
+    minimum: bd.Scalar = bd.field(units="Å")
+    steepness: bd.Scalar = bd.field(units="1/Å")
+
+    def energy(self, r):
+        fall = jnp.exp(-self.steepness * (r - self.minimum))
+        return self.depth * (fall**2 - 2 * fall)
+
+
+class TangToennies(bd.Module):
+    r"""$U(r) = A e^{-br} - \sum_{n=3}^5 f_{2n}(br)\, C_{2n} / r^{2n}$, with damping $f$.
+
+    The coefficients are those of r in units of 3 Å, so that they are all of one size, in K. Source: Tang & Toennies
+    (1984).
+    """
+
+    wall: bd.Scalar = bd.field(units="K")
+    steepness: bd.Scalar = bd.field(units="1/Å")
+    c6: bd.Scalar = bd.field(units="K")
+    c8: bd.Scalar = bd.field(units="K")
+    c10: bd.Scalar = bd.field(units="K")
+
+    def repulsion(self, r):
+        return self.wall * jnp.exp(-self.steepness * (r - UNIT_R))
+
+    def attraction(self, r):
+        x, shorter = self.steepness * r, UNIT_R / r
+        terms = [jnp.exp(k * jnp.log(x) - math.lgamma(k + 1) - x) for k in range(11)]
+        each = {6: self.c6, 8: self.c8, 10: self.c10}
+        return sum((1 - sum(terms[: power + 1])) * c * shorter**power for power, c in each.items())
+
+    def energy(self, r):
+        return self.repulsion(r) - self.attraction(r)
+
+
+class Hybrid(bd.Module):
+    r"""The attraction of theory, and a wall of which theory says only that it is about exponential.
+
+    $U(r) = e^{g(r)} A e^{-br} - \sum_{n=3}^5 f_{2n}(br)\, C_{2n} / r^{2n}$, with an unknown function g.
+    """
+
+    science: TangToennies
+    factor: bd.Basis
+
+    def energy(self, r):
+        factor = self.factor(0.0, {}, {"r": r})["factor"]
+        return factor * self.science.repulsion(r) - self.science.attraction(r)
+
+
+class Virial(bd.Module):
+    r"""The second virial coefficient with the first quantum correction of Wigner and Kirkwood.
+
+    $B = 2\pi N_A \int \left(1 - e^{-U/T} + \frac{q}{T^3} e^{-U/T} U'^2\right) r^2\,dr$
+
+    Energies and T are in K, B in cm³/mol. It runs along the coldness, 1000/T, so that what is forecast comes after what
+    is fitted.
+    """
+
+    potential: Any
+    quantum: float
+    nearest: float
+
+    def __call__(self, t, y, u):
+        kelvin = 1000.0 / t
+
+        def bound(r):
+            energy, slope = jax.value_and_grad(self.potential.energy)(r)
+            boltzmann = jnp.exp(jnp.minimum(-energy / kelvin, 60.0))
+            return r**2 * (1 - boltzmann + self.quantum / kelvin**3 * boltzmann * slope**2)
+
+        near = bd.integrate(bound, self.nearest, FAR, nodes=8, panels=10)
+        far = bd.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
+        return {"b": VOLUME * (self.nearest**3 / 3 + near + far)}
+
+
+def potentials(gas: Gas) -> dict[str, Callable[[], Any]]:
+    """Makers of potentials with priors, by name."""
+    middle, width = (math.sqrt(a * b) for a, b in (gas.depth, gas.size))
+    reach = 2 ** (1 / 6)
+
+    def lennard_jones():
+        return LennardJones(bd.between(*gas.depth), bd.between(*gas.size))
+
+    def morse():
+        minimum = bd.between(reach * gas.size[0], reach * gas.size[1])
+        return Morse(bd.between(*gas.depth), minimum, bd.between(1.0, 3.0))
+
+    def tang_toennies(spread=(0.5, 0.5, 0.5)):
+        sizes = (HARTREE * c * (BOHR / UNIT_R) ** power for power, c in zip((6, 8, 10), gas.dispersion, strict=True))
+        return TangToennies(
+            dist.LogNormal(math.log(10 * middle), 1.0),
+            bd.between(2.5, 5.0),
+            *(dist.LogNormal(math.log(size), sd) for size, sd in zip(sizes, spread, strict=True)),
+        )
+
+    def theory():
+        # C6 is known to a per cent or two, C8 to some ten, C10 to twenty.
+        return tang_toennies((0.02, 0.1, 0.2))
+
+    def hybrid():
+        family = bd.bases.HilbertGP(0.7 * width, 1.8 * width, 20, amplitude=dist.HalfNormal(SELDOM_A_TENTH))
+        return Hybrid(theory(), bd.Basis(family, "r", "factor", positive=True))
+
+    return {
+        "Lennard-Jones": lennard_jones,
+        "hybrid": hybrid,
+        "theory": theory,
+        "Morse": morse,
+        "Tang-Toennies": tang_toennies,
+    }
+
+
+def model(gas: Gas, potential: Any) -> bd.Model:
+    """A potential, observed with errors that are known up to a factor."""
+    layer = bd.Algebraic(Virial(potential, gas.quantum, gas.nearest), index="coldness", units={"b": "cm^3/mol"})
+    error = bd.PerDatum("b_error", factor=dist.LogNormal(0.0, 0.5))
+    return bd.Model(layer, bd.NormalNoise(known_error=error))
+
+
+def load(gas: Gas) -> xr.Dataset:
+    """What was measured, from warm to cold."""
+    table = pd.read_csv(path_of(gas.file), sep=r"\s+", names=["kelvin", "b", "b_error"])
+    table = table.assign(coldness=1000.0 / table["kelvin"]).sort_values("coldness", kind="stable")
+    columns = {name: ("coldness", table[name].to_numpy(), {"units": "cm^3/mol"}) for name in ("b", "b_error")}
+    return xr.Dataset(columns, {"coldness": ("coldness", table["coldness"].to_numpy(), {"units": UNIT})})
+
+
+def below(data: xr.Dataset, kelvin: float) -> xr.Dataset:
+    """The data of gases colder than that."""
+    return data.isel(coldness=np.flatnonzero(data["coldness"].values > 1000.0 / kelvin))
+
+
+SELDOM_A_TENTH = 0.1 / 2.7
+"""A half-normal size of that scale is one that a function seldom, once in twenty, exceeds a tenth with."""
+
+DISTANCES = np.linspace(2.8, 6.0, 641)
+
+
+def well(model: bd.Model) -> dict[str, Any]:
+    """How deep the potential is, and where: its depth in K, its minimum in Å."""
+    energies = jax.vmap(model.layer.function.potential.energy)(jnp.asarray(DISTANCES))
+    lowest = jnp.argmin(energies)
+    return {"depth": -energies[lowest], "minimum": jnp.asarray(DISTANCES)[lowest]}
+
+
+AB_INITIO = (
+    (3.1875, 0.63637), (3.375, -0.01138), (3.5625, -0.23729), (3.65625, -0.27458), (3.75, -0.28517),
+    (3.84375, -0.27957), (3.9375, -0.26471), (4.125, -0.2235), (4.3125, -0.1808), (4.5, -0.14343), (4.875, -0.08883),
+    (5.25, -0.0556), (5.625, -0.03568), (6.0, -0.02355), (6.375, -0.01596), (6.75, -0.01109), (7.5, -0.0057),
+    (8.25, -0.00314),
+)  # fmt: skip
+"""Two atoms of argon by theory: distances in Å, energies in kcal/mol (Tang & Toennies 2003, RGC10 of Psi4)."""
+
+
+def ab_initio() -> pd.DataFrame:
+    """Pair energies of argon by quantum chemistry: distances `r` in Å, energies in K."""
+    r, energy = np.asarray(AB_INITIO).T
+    return pd.DataFrame({"r": r, "energy": PER_KELVIN * energy})
+
+
+def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
+    """Makers of all models of a gas by name, those without any potential too."""
+    made = potentials(gas)
+    found = {name: lambda make=make: model(gas, make()) for name, make in made.items()}
+
+    def rival(name):
+        return bd.rivals.named(model(gas, made["Lennard-Jones"]()), train, name)[name]
+
+    return found | {name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")}
+
+
+BLOCKS, SHARES = 5, (0.25, 0.5, 1.0)
+
+
+def tasks(quick: bool) -> list[dict]:
+    """A fit of each model to all warm data but a fifth of them, and of some models to fewer."""
+    some = ["Lennard-Jones", "hybrid", "theory", "mlp"]
+    every = [*some, "fixed", "Morse", "gaussian_process"]
+    if quick:
+        return bd.combinations(gas=["argon"], model=every, share=[1.0], block=[0])
+    blocks = range(BLOCKS)
+    found = bd.combinations(gas=[*GASES], model=every, share=[1.0], block=blocks)
+    found += bd.combinations(gas=["argon"], model=some, share=SHARES[:-1], block=blocks)
+    return found + bd.combinations(gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1])
+
+
+def row(gas: str, model: str, share: float, block: int) -> dict:
+    """What a model that was fitted to warm gas says of cold gas, and of the well."""
+    known = GASES[gas]
+    data = load(known)
+    warm, _ = bd.split(data, coldness=1000.0 / known.warm)
+    train = thinned(warm, share, block)
+    ahead = {"cold": below(data, known.cold)}
+    made = models(known, train)[model]()
+    network = model in ("mlp", "gaussian_process")
+    engine = bd.DeepEnsemble(members=10) if model == "mlp" else bd.NUTS(chains=2, draws=500)
+    return bd.measure(made, train, ahead, engine, derived=None if network else well, key=block)
+
+
+def thinned(warm: xr.Dataset, share: float, block: int) -> xr.Dataset:
+    """The warm data without a fifth of them, every fifth, and of these a share, evenly spread."""
+    kept = np.flatnonzero(np.arange(warm.sizes["coldness"]) % BLOCKS != block)
+    return warm.isel(coldness=kept[np.linspace(0, len(kept) - 1, round(share * len(kept))).round().astype(int)])
+
+
+def summary(rows: pd.DataFrame) -> dict:
+    """Errors in the cold, the well, and how models differ from Lennard-Jones's on the same data."""
+    table = bd.tidy(rows)
+    by = ["gas", "share", "model"]
+    scores = table.groupby(by)[["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]].median()
+    whole = table[table["share"] == 1.0]
+    found = {"Cold gas": scores.sort_values([*by[:2], "crps"])}
+    for gas, part in whole.groupby("gas"):
+        differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
+        found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
+    told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict) and r["share"] == 1.0]
+    wells = [
+        {"gas": r["gas"], "model": r["model"]}
+        | {f"{name} {end}": value for name, ends in r["derived"].items() for end, value in ends.items()}
+        for r in told
+    ]
+    return found | ({"Wells": pd.DataFrame(wells).groupby(["gas", "model"]).median()} if wells else {})
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run molecules` runs: argon."""
+    gas = GASES["argon"]
+    made = {name: model(gas, make()) for name, make in potentials(gas).items()}
+    return bd.Study(
+        name="molecules",
+        title="Argon's pair potential from second virial coefficients",
+        model=made.pop("hybrid"),
+        label="hybrid",
+        rivals=made,
+        data=load(gas),
+        split=1000.0 / gas.warm,
+        derived=well,
+        mix=False,  # rows of many laboratories are no series, and the rivals are no parts of the hybrid
+    )

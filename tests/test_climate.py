@@ -1,0 +1,82 @@
+"""The earth's balance of energy: what goes in is kept or radiated, and what the priors are about."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
+from case_studies import climate
+from case_studies.climate import AGENTS, PER_DOUBLING, TO_THE_OCEAN, ZJ_PER_YEAR, TwoLayers
+
+YEARS = np.arange(1850.5, 2025.0)
+KNOWN = TwoLayers(8.0, 100.0, 1.2, 0.7, 1.3, dict.fromkeys(AGENTS, 1.0), 1.5, 0.0)
+
+
+def forced(**agents) -> xr.Dataset:
+    flux = {agent: ("time", np.full(YEARS.size, agents.get(agent, 0.0))) for agent in AGENTS}
+    return xr.Dataset(flux, {"time": YEARS})
+
+
+def predicted(equations, data):
+    layer = climate.balance(equations)
+    layer = eqx.tree_at(lambda ode: ode.initial, layer, {"surface": 0.0, "deep": 0.0})
+    model = climate.observed(layer)
+    return eqx.filter_jit(layer)(model.inputs(data)).values
+
+
+def test_what_the_layers_gain_is_what_the_sky_sends_less_what_they_radiate():
+    y, u = {"surface": jnp.asarray(1.1), "deep": jnp.asarray(0.4)}, dict.fromkeys(AGENTS, jnp.asarray(0.5))
+    rates = KNOWN(0.0, y, u)
+    gained = KNOWN.capacity * rates["surface"] + KNOWN.deep_capacity * rates["deep"]
+    down = KNOWN.exchange * (y["surface"] - y["deep"])
+    # Uptake that is more effective than forcing radiates the more.
+    radiated = KNOWN.feedback * y["surface"] + (KNOWN.efficacy - 1) * down
+    assert gained == pytest.approx(0.5 * len(AGENTS) - radiated)
+
+
+def test_twice_the_carbon_dioxide_warms_by_the_climate_sensitivity_in_the_end():
+    quick = eqx.tree_at(lambda e: e.deep_capacity, KNOWN, 2.0)  # the deep ocean takes millennia
+    found = predicted(quick, forced(greenhouse=PER_DOUBLING))
+    told = climate.sensitivity(climate.observed(climate.balance(quick)))["climate_sensitivity"]
+    assert found["temperature"][-1] == pytest.approx(told, rel=0.01)
+    assert found["land"][-1] == pytest.approx(1.5 * found["temperature"][-1])
+
+
+def test_heat_is_counted_in_zettajoules_of_the_ocean():
+    """1 W m⁻² over the earth is some 16 ZJ in a year."""
+    assert pytest.approx(16.1, abs=0.05) == ZJ_PER_YEAR
+    still = eqx.tree_at(lambda e: (e.feedback, e.efficacy), KNOWN, (1e-9, 1.0))  # nothing is radiated
+    found = predicted(still, forced(solar=1.0))["heat"]
+    assert found[-1] - found[0] == pytest.approx(ZJ_PER_YEAR * TO_THE_OCEAN * (YEARS[-1] - YEARS[0]), rel=1e-3)
+
+
+@pytest.fixture
+def data(shared_file, monkeypatch):
+    monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/climate/igcc_annual_averages.csv").parents[1]))
+    return climate.load()
+
+
+def test_the_data_are_those_of_the_assessment(data):
+    assert data["temperature"].sel(time=2024.5) == pytest.approx(1.523) and data["heat"].notnull().sum() == 54
+    total = sum(data[agent] for agent in AGENTS).sel(time=2024.5)
+    assert float(total) == pytest.approx(3.302828, abs=0.02)  # of the file's own total
+
+
+OTHERS = ("science", "hybrid, science fixed", "fixed", "transformer", "gaussian_process", "neural_ode", "pinn")
+
+
+@pytest.mark.thorough("hybrid", *OTHERS)
+@pytest.mark.parametrize("name", ["mlp", "hybrid", *OTHERS])
+def test_every_model_of_the_study_predicts_the_years(data, name):
+    train, _ = bd.split(data, time=climate.SPLIT)
+    made = climate.models(train)[name]()
+    drawn = draw_prior(made, 1, key=jax.random.key(0))
+    realised = realise(made, {path: values[0] for path, values in drawn.items()})
+    found = eqx.filter_jit(realised.layer)(made.inputs(data))
+    assert bool(found.ok) and {*made.observables} == {"temperature", "land", "heat"}
+    assert found.values["heat"].shape == (175,)

@@ -1,0 +1,106 @@
+"""Potentials of two atoms and what they mean for a gas, against what is known."""
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import bayes_dasl as bd
+from bayes_dasl.priors import draw_prior
+from bayes_dasl.random import realise
+from case_studies import molecules
+from case_studies.molecules import (
+    BOHR,
+    GASES,
+    HARTREE,
+    PER_KELVIN,
+    UNIT_R,
+    Hybrid,
+    LennardJones,
+    TangToennies,
+    Virial,
+)
+
+SIZE = 3.405  # Å
+CORE = 2 * np.pi * 0.602214 * SIZE**3 / 3
+
+
+@pytest.mark.parametrize(("warmth", "reduced"), [(1.0, -2.5381), (2.0, -0.62763), (5.0, 0.24334), (20.0, 0.52538)])
+def test_a_lennard_jones_gas_has_the_virial_coefficients_of_the_tables(warmth, reduced):
+    """J. O. Hirschfelder, C. F. Curtiss & R. B. Bird, Molecular Theory of Gases and Liquids (1954), table I-B."""
+    law = Virial(LennardJones(120.0, SIZE), 0.0, 1.8)
+    found = law(jnp.asarray(1000.0 / (120.0 * warmth)), {}, {})["b"] / CORE
+    assert found == pytest.approx(reduced, abs=2e-3)
+
+
+def test_quantum_mechanics_makes_cold_gas_more_repulsive():
+    classical, quantum = (Virial(LennardJones(120.0, SIZE), q, 1.8) for q in (0.0, GASES["argon"].quantum))
+    more = lambda t: float(quantum(t, {}, {})["b"] - classical(t, {}, {})["b"])  # noqa: E731
+    cold, warm = more(jnp.asarray(1000.0 / 100.0)), more(jnp.asarray(1000.0 / 300.0))
+    assert cold > 9 * warm > 0  # by the third power of the temperature, were it not for the atoms' own
+    # Of the first correction the reduced mass is in the denominator: hydrogen's is twenty times as light.
+    assert GASES["hydrogen"].quantum / GASES["argon"].quantum == pytest.approx(39.948 / 2.016, rel=0.01)
+
+
+def argon() -> TangToennies:
+    """As Tang & Toennies (2003) have it: A = 748.3 and b = 2.031 in atomic units."""
+    c6, c8, c10 = (
+        HARTREE * c * (BOHR / UNIT_R) ** n for n, c in zip((6, 8, 10), GASES["argon"].dispersion, strict=True)
+    )
+    steep = 2.031 / BOHR
+    return TangToennies(HARTREE * 748.3 * np.exp(-steep * UNIT_R), steep, c6, c8, c10)
+
+
+def test_tang_and_toennies_potential_of_argon_is_that_of_quantum_chemistry():
+    curve = molecules.ab_initio()
+    outside = curve["r"].to_numpy() > 3.5
+    found = np.asarray(jax.vmap(argon().energy)(jnp.asarray(curve["r"].to_numpy())))
+    np.testing.assert_allclose(found[outside], curve["energy"].to_numpy()[outside], rtol=0.01)
+
+
+def test_where_nothing_corrects_the_wall_the_hybrid_is_theory():
+    r = jnp.asarray(3.6)
+    family = bd.bases.HilbertGP(2.4, 6.0, 4, length=1.0, amplitude=0.1)
+    hybrid = Hybrid(argon(), bd.Basis(family, "r", "factor", weights=np.zeros(4), positive=True))
+    assert hybrid.energy(r) == pytest.approx(argon().energy(r))
+    softer = eqx.tree_at(lambda h: h.factor.weights, hybrid, -0.5 * jnp.ones(4))
+    assert softer.energy(r) < hybrid.energy(r)
+
+
+def test_the_well_is_found():
+    made = molecules.model(GASES["argon"], LennardJones(120.0, SIZE))
+    found = molecules.well(made)
+    assert found["depth"] == pytest.approx(120.0, rel=1e-3)
+    assert found["minimum"] == pytest.approx(2 ** (1 / 6) * SIZE, abs=0.006)
+    deepest = molecules.ab_initio()["energy"].min()
+    assert deepest / PER_KELVIN == pytest.approx(-0.28517)
+
+
+@pytest.fixture
+def measured(shared_file, monkeypatch):
+    monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/molecular/virial_allAr.txt").parents[1]))
+
+
+@pytest.mark.usefixtures("measured")
+def test_the_data_run_from_warm_to_cold_and_blocks_leave_out_a_fifth():
+    data = molecules.load(GASES["argon"])
+    assert data.sizes["coldness"] == 269 and (np.diff(data["coldness"]) >= 0).all()
+    warm, _ = bd.split(data, coldness=4.0)
+    blocks = [molecules.thinned(warm, 1.0, block)["coldness"].values for block in range(molecules.BLOCKS)]
+    assert all(len(block) in (104, 105) for block in blocks)
+    assert molecules.thinned(warm, 0.25, 0).sizes["coldness"] == 26
+    assert (1000 / molecules.below(data, 150.0)["coldness"] < 150.0).all()
+
+
+@pytest.mark.thorough("Lennard-Jones", "theory", "Morse", "Tang-Toennies", "fixed")
+@pytest.mark.usefixtures("measured")
+@pytest.mark.parametrize("name", ["Lennard-Jones", "hybrid", "theory", "Morse", "Tang-Toennies", "fixed", "mlp"])
+def test_every_model_of_the_study_predicts_warm_gas(name):
+    gas = GASES["argon"]
+    train = molecules.thinned(bd.split(molecules.load(gas), coldness=4.0)[0], 0.25, 0)
+    made = molecules.models(gas, train)[name]()
+    drawn = draw_prior(made, 1, key=jax.random.key(0))
+    realised = realise(made, {path: values[0] for path, values in drawn.items()})
+    found = eqx.filter_jit(realised.layer)(made.inputs(train))
+    assert bool(found.ok) and found.values["b"].shape == (26,)
