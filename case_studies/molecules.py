@@ -248,6 +248,7 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     return found | {name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")}
 
 
+ENGINE = bd.NUTS(chains=2, draws=500)
 BLOCKS, SHARES = 5, (0.25, 0.5, 1.0)
 
 
@@ -272,7 +273,7 @@ def row(gas: str, model: str, share: float, block: int) -> dict:
     ahead = {"cold": below(data, known.cold)}
     made = models(known, train)[model]()
     network = model in ("mlp", "gaussian_process")
-    engine = bd.DeepEnsemble(members=10) if model == "mlp" else bd.NUTS(chains=2, draws=500)
+    engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
     return bd.measure(made, train, ahead, engine, derived=None if network else well, key=block)
 
 
@@ -313,6 +314,7 @@ def study() -> bd.Study:
         rivals=made,
         data=load(gas),
         split=1000.0 / gas.warm,
+        engine=ENGINE,
         derived=well,
         mix=False,  # rows of many laboratories are no series, and the rivals are no parts of the hybrid
     )
