@@ -41,6 +41,7 @@ CHI = Source(
 
 RAW = "https://raw.githubusercontent.com"
 IGCC = f"{RAW}/ClimateIndicator/data/77a147e111ec8d8be17431fc9fe042ebad9b18e6/data"
+CHANNEL = f"{RAW}/AlbertoCuadra/RANS_turbulent_channel_flow/fed9eca03e59478cfe17bd4b62d529545fba372a/databases"
 VIRIAL = (
     f"{RAW}/Combustion-Transport-Analysis/Virial-Coefficient-Data-for-Combustion-Species/"
     "035c74ac23b30aefef9ee91065b61b62c9fc3ca4"
@@ -86,6 +87,26 @@ SOURCES: dict[str, Source | Table] = {
         f"{VIRIAL}/allH2virialData.txt",
         "0e1007504678be2e490baacac8be4e2464b76128c268d03ddc82039b8449a984",
         "CC-BY-4.0",
+    ),
+    "fluid/HJ_Re180.prof": Source(
+        f"{CHANNEL}/Re180/profiles/Re180.prof",
+        "fc542fd7ae2b7d92dbb4cee58ac1cac7b942c1eac30b916f2086dd46cbfed249",
+        "MIT",
+    ),
+    "fluid/HJ_Re550.prof": Source(
+        f"{CHANNEL}/Re550/profiles/Re550.prof",
+        "749324ca2317df49709463b350ea63da54334a19b6a81390a2a077e8441c62a8",
+        "MIT",
+    ),
+    "fluid/HJ_Re950.prof": Source(
+        f"{CHANNEL}/Re950/profiles/Re950.prof",
+        "697054bfdabcc57da7772983aea06bf68d3a73e421b4d36edbf863034357f23d",
+        "MIT",
+    ),
+    "fluid/HJ_Re2000.prof": Source(
+        f"{CHANNEL}/Re2000/profiles/Re2000.prof",
+        "fa52706c366186f48bb75efe6e363243f3f5037f10c8af2ede6c5eb120626050",
+        "MIT",
     ),
     "pk/theo_sd.csv": Table("nlmixr2data", "theo_sd", "GPL-3.0-or-later"),
     "pk/nlmixr2_warfarin.csv": Table("nlmixr2data", "warfarin", "GPL-3.0-or-later"),

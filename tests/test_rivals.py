@@ -149,6 +149,15 @@ def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     assert np.abs(held.values - 10.0 * np.exp(-0.3 * data["time"].values)).max() < 0.5
 
 
+def test_a_number_of_a_row_is_no_input():
+    rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": u["speed"]}, index="row", forcings="speed"), bd.NormalNoise(0.1))
+    data = xr.Dataset({"y": ("row", TIMES), "speed": ("row", TIMES**2)}, {"row": TIMES})
+    assert [*bd.rivals.mlp(rows, data).layer.function.function.inputs] == ["speed"]
+    assert [*bd.rivals.gaussian_process(rows, data).layer.function.function.parts["y"]] == ["speed"]
+    places = data.assign_coords(row=np.sqrt(TIMES))  # that these are numbers of rows nobody would say
+    assert [*bd.rivals.mlp(rows, places).layer.function.function.inputs] == ["t", "speed"]
+
+
 def test_equations_with_jumps_are_nothing_for_rivals_that_know_rates_alone():
     jumping = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 0.1)}, jumps=bd.Jump(2.0, {"y": 1.0}))
     model = bd.Model(jumping, bd.NormalNoise(0.1))

@@ -14,7 +14,7 @@ from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations, standardise
 from ..errors import ModelError
 from ..layers import AbstractLayer
-from ..model import Model
+from ..model import Model, is_series
 from ..random import Module, Values
 
 
@@ -45,10 +45,18 @@ class Seen:
 
     @property
     def inputs(self) -> dict[str, tuple[float, float]]:
-        """Location and width of the index, as "t", and of each forcing."""
+        """Location and width of the index, as "t", unless it only counts rows, and of each forcing."""
         begin, end = self.span
         forced = standardise(self.data, *self.model.layer.forcings)
-        return {"t": ((begin + end) / 2, (end - begin) / 4 or 1.0)} | forced
+        return forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4 or 1.0)} | forced
+
+    @property
+    def counts_rows(self) -> bool:
+        """Whether the index is 0, 1, 2, … of rows that are no series, and forcings tell them apart."""
+        places = checked_times(self.data, self.model.index)
+        if is_series(self.model, self.data) or not self.model.layer.forcings:
+            return False
+        return bool(np.all(np.diff(places) == 1))
 
     @property
     def scales(self) -> dict[str, tuple[str, float, float]]:

@@ -31,6 +31,8 @@ _FEATURES = 30
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
     """A multilayer perceptron from the index and the forcings at a time to the observables at that time.
 
+    An index that only counts rows (0, 1, 2, …) is no input.
+
     Args:
         model: that whose observables, forcings and noise it has.
         data: the training data.
@@ -48,8 +50,8 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
 def gaussian_process(model: Model, data: xr.Dataset) -> Model:
     """A sum of Gaussian processes, of the index and of each forcing, for each observable.
 
-    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). Outside the range of the data, rows
-    without observations included, a process stays what it was at the end.
+    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). An index that only counts rows is left
+    out. Outside the range of the data, rows without observations included, a process stays what it was at the end.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -60,7 +62,9 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
     seen = Seen.of(model, data)
     begin, end = seen.span
     spacing = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
-    ranges = {"t": (begin, end, (min(2 * spacing, (end - begin) / 4), (end - begin) / 2))}
+    ranges: dict[str, tuple[float, float, tuple[float, float] | None]] = {}
+    if not seen.counts_rows:
+        ranges["t"] = begin, end, (min(2 * spacing, (end - begin) / 4), (end - begin) / 2)
     for name in model.layer.forcings:
         values = seen.data[name].values
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
@@ -73,7 +77,7 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
             )
             for of, (low, high, lengths) in ranges.items()
         }
-        levels = {of: dist.Normal(0.0, 1.0) if of == "t" else 0.0 for of in families}
+        levels = {of: 0.0 if i else dist.Normal(0.0, 1.0) for i, of in enumerate(families)}
         parts[name] = {of: Basis(family, of, name, level=levels[of]) for of, family in families.items()}
     return seen.with_layer(Algebraic(Placed(_Sums(parts), seen.scales), **seen.like))
 

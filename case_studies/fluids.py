@@ -1,0 +1,202 @@
+"""Turbulent flow between two plates: how fast it is at each height, from two Reynolds numbers to a lower and a higher.
+
+Turbulence mixes momentum over a length that van Driest wrote down in 1956. The hybrid multiplies it by two unknown
+functions, one of the distance from the wall in units of its friction, one of the height between wall and middle, so
+that what is learned at some Reynolds numbers can be said of others.
+
+Data: direct numerical simulations at friction Reynolds numbers 180, 550, 950 and 2000: S. Hoyas & J. Jiménez, Phys.
+Fluids 20, 101511 (2008).
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+
+import bayes_dasl as bd
+
+from ._data import path_of
+
+TRAINED, TESTED = (550, 950), (180, 2000)
+"""Simulations by their friction Reynolds numbers, about."""
+
+HIGHEST = 0.97  # of the half-width: in the middle nothing is left to mix
+SELDOM_A_TENTH = 0.1 / 2.7
+
+
+class VanDriest(bd.Module):
+    r"""Mean velocity across a channel in wall units, by a mixing length that the wall damps.
+
+    $(1 + \ell^2 |U'|) U' = 1 - y/h, \quad \ell = \kappa y (1 - e^{-y/A})$
+
+    Source: van Driest (1956).
+    """
+
+    karman: bd.Scalar
+    damping: bd.Scalar
+
+    def length(self, y, reynolds):
+        return self.karman * y * (1 - jnp.exp(-y / self.damping))
+
+    def slope(self, y, reynolds):
+        length, stress = self.length(y, reynolds), 1 - y / reynolds
+        return 2 * stress / (1 + jnp.sqrt(1 + 4 * length**2 * stress))
+
+    def __call__(self, t, y, u):
+        reynolds = jnp.exp(u["log_reynolds"])
+        slope = lambda s: self.slope(jnp.expm1(s), reynolds) * jnp.exp(s)  # noqa: E731
+        # By the logarithm of 1 + y, along which the profile is smooth.
+        return {"velocity": bd.integrate(slope, 0.0, jnp.log1p(jnp.exp(u["log_height"])), nodes=24)}
+
+
+class Mixed(VanDriest):
+    r"""The same with unknown factors of the mixing length, near the wall and towards the middle.
+
+    $\ell = \kappa y (1 - e^{-y/A})\, e^{f(\log y)}\, e^{g(y/h)}$
+    """
+
+    inner: bd.Basis
+    outer: bd.Basis
+
+    def length(self, y, reynolds):
+        near = self.inner(0.0, {}, {"log_y": jnp.log(y + 1e-3)})["factor"]
+        far = self.outer(0.0, {}, {"height": y / reynolds})["factor"]
+        return super().length(y, reynolds) * near * far
+
+
+def priors() -> dict[str, Any]:
+    """What is thought of van Driest's two numbers."""
+    return {"karman": bd.between(0.35, 0.47), "damping": bd.between(18.0, 35.0)}
+
+
+def classical() -> VanDriest:
+    return VanDriest(**priors())
+
+
+def hybrid() -> Mixed:
+    size = lambda: dist.HalfNormal(3 * SELDOM_A_TENTH)  # noqa: E731
+    inner = bd.bases.HilbertGP(-1.0, np.log(2000.0), 14, amplitude=size())
+    outer = bd.bases.HilbertGP(0.0, 1.0, 14, amplitude=size())
+    return Mixed(
+        **priors(),
+        inner=bd.Basis(inner, "log_y", "factor", positive=True),
+        outer=bd.Basis(outer, "height", "factor", positive=True),
+    )
+
+
+def model(law: Any) -> bd.Model:
+    """Velocities to within what the simulations average, and what no mixing length can say."""
+    layer = bd.Algebraic(law, index="row", forcings=("log_height", "log_reynolds"))
+    return bd.Model(layer, bd.NormalNoise(dist.LogNormal(np.log(0.1), 0.7)))
+
+
+def profile(name: int) -> pd.DataFrame:
+    """Heights in wall units and velocities in units of the friction velocity, and the Reynolds number."""
+    table = np.loadtxt(path_of(f"fluid/HJ_Re{name}.prof"), comments="%")
+    inside = (table[:, 1] >= 0.5) & (table[:, 0] <= HIGHEST)
+    height, y, velocity = table[inside, :3].T
+    reynolds = float(np.median(y / height))
+    return pd.DataFrame({"height": y, "velocity": velocity, "reynolds": reynolds, "centre": table[:, 2].max()})
+
+
+def chosen(table: pd.DataFrame, points: str, number: int = 40) -> pd.DataFrame:
+    """Every fourth point of a profile, which is dense at the wall, or as many evenly over the logarithm of the height.
+
+    Args:
+        table: a profile.
+        points: "fourth" or "log".
+        number: how many of the latter.
+    """
+    if points == "fourth":
+        return table.iloc[::4]
+    wanted = np.geomspace(table["height"].min(), table["height"].max(), number)
+    at = [int(np.argmin(np.abs(np.log(table["height"].to_numpy() / y)))) for y in wanted]
+    return table.iloc[np.unique(at)]
+
+
+def rows_of(names: Iterable[int], points: str = "log") -> xr.Dataset:
+    """Points of several profiles, one after the other."""
+    table = pd.concat([chosen(profile(name), points) for name in names], ignore_index=True)
+    columns = {
+        "velocity": table["velocity"],
+        "log_height": np.log(table["height"]),
+        "log_reynolds": np.log(table["reynolds"]),
+    }
+    values = {name: ("row", np.asarray(column)) for name, column in columns.items()}
+    return xr.Dataset(values, {"row": np.arange(float(len(table)))})
+
+
+def load() -> xr.Dataset:
+    """The profiles that are fitted, then those that are forecast, by points evenly over the logarithm of the height."""
+    return rows_of((*TRAINED, *TESTED))
+
+
+def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
+    """Makers of all models by name."""
+    known = model(classical())
+    own = {"van Driest": lambda: known, "hybrid": lambda: model(hybrid())}
+    own["hybrid, science fixed"] = lambda: bd.rivals.fixed(model(hybrid()))
+    names = ("fixed", "mlp", "gaussian_process")
+    return own | {name: lambda name=name: bd.rivals.named(known, train, name)[name] for name in names}
+
+
+ENGINE = bd.NUTS(chains=2, draws=500)
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run fluids` runs."""
+    return bd.Study(
+        name="fluids",
+        title="Turbulent channel flow: Reynolds numbers 180 and 2000 from 550 and 950",
+        model=model(hybrid()),
+        label="hybrid",
+        rivals={"van Driest": model(classical())},
+        data=load(),
+        split=float(rows_of(TRAINED).sizes["row"] - 1),
+        engine=ENGINE,
+        mix=False,  # rows are no series
+    )
+
+
+def tasks(quick: bool) -> list[dict]:
+    """Each model by points evenly over the logarithm and by every fourth one, and by fewer of the former."""
+    every = ["van Driest", "hybrid", "hybrid, science fixed", "fixed", "mlp", "gaussian_process"]
+    if quick:
+        return bd.combinations(model=every, points=["log"], number=[40], seed=[0])
+    found = bd.combinations(model=every, points=["log", "fourth"], number=[40], seed=range(3))
+    return found + bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 20], seed=range(3))
+
+
+def row(model: str, points: str, number: int, seed: int) -> dict:
+    """What a model that was fitted to two profiles says of the two others, by both kinds of points."""
+    train = _train(points, number)
+    ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
+    engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
+    found = bd.measure(models(train)[model](), train, ahead, engine, key=seed)
+    centres = {str(name): float(profile(name)["centre"].iloc[0]) for name in TESTED}
+    return found | {"centre": centres}
+
+
+def _train(points: str, number: int) -> xr.Dataset:
+    table = pd.concat([chosen(profile(name), points, number) for name in TRAINED], ignore_index=True)
+    values = {
+        "velocity": ("row", table["velocity"].to_numpy()),
+        "log_height": ("row", np.log(table["height"].to_numpy())),
+        "log_reynolds": ("row", np.log(table["reynolds"].to_numpy())),
+    }
+    return xr.Dataset(values, {"row": np.arange(float(len(table)))})
+
+
+def summary(rows: pd.DataFrame) -> dict:
+    """Errors as shares of the velocity in the middle, by model and by what is forecast."""
+    centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
+    table = bd.tidy(rows)
+    middle = table["ahead"].str.split().str[0].astype(int).map(centres)
+    table["percent"] = 100 * table["rmse"] / middle
+    by = ["points", "number", "ahead", "model"]
+    scores = table.groupby(by)[["percent", "crps", "coverage_90", "fit_s", "memory_mb"]].median()
+    return {"Velocity": scores.sort_values([*by[:3], "percent"])}
