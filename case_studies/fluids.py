@@ -192,11 +192,12 @@ def _train(points: str, number: int) -> xr.Dataset:
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors as shares of the velocity in the middle, by model and by what is forecast."""
+    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     table = bd.tidy(rows)
     middle = table["ahead"].str.split().str[0].astype(int).map(centres)
     table["percent"] = 100 * table["rmse"] / middle
-    by = ["points", "number", "ahead", "model"]
-    scores = table.groupby(by)[["percent", "crps", "coverage_90", "fit_s", "memory_mb"]].median()
-    return {"Velocity": scores.sort_values([*by[:3], "percent"])}
+    table["in 90 %"] = 100 * table["coverage_90"]
+    by = ["points", "number", "model"]
+    of = {"Error in % of the velocity in the middle": "percent", "CRPS": "crps", "Data in 90 % intervals, %": "in 90 %"}
+    return {title: table.pivot_table(score, by, "ahead", "median") for title, score in of.items()}
