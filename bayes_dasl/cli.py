@@ -168,10 +168,11 @@ def many(
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
         folder = out or Path("runs") / f"{name}-study"
         rows = rows_of(module, folder, quick=quick, only_held=table, scheduler=scheduler, workers=workers, say=_say)
-        for title, found in summarised(module, rows, folder).items():
+        failed = [*rows["failed"].dropna()] if "failed" in rows else []
+        whole = rows.query("failed.isna()").drop(columns="failed") if failed else rows
+        for title, found in summarised(module, pd.DataFrame(whole), folder).items() if len(whole) else ():
             _print_table(title, found)
         console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
-        failed = [*rows["failed"].dropna()] if "failed" in rows else []
         if failed:
             raise DataError(
                 f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}: the same command tries again"
@@ -232,7 +233,7 @@ def report(run: RunFolder, what_if: WhatIf = False) -> None:
 def _print_table(title: str, found: pd.DataFrame | Path) -> None:
     if isinstance(found, Path):
         return console.print(f"{title}: {found}", markup=False, soft_wrap=True)
-    flat = found.reset_index() if any(found.index.names) else found
+    flat = found if isinstance(found.index, pd.RangeIndex) else found.reset_index()
     shown = Table(*map(escape, map(str, flat.columns)), title=escape(title), title_justify="left")
     for row in flat.itertuples(index=False):
         shown.add_row(*(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row))

@@ -126,6 +126,11 @@ def _table(name: str) -> xr.Dataset:
     return pd.read_csv(path_of(name)).set_index("time").to_xarray()
 
 
+def masked(data: xr.Dataset, until: float) -> xr.Dataset:
+    """All forcings, with what was observed up to a year."""
+    return data.assign({name: data[name].where(data["time"] <= until) for name in ("temperature", "land", "heat")})
+
+
 def sensitivity(model: bd.Model) -> dict[str, Any]:
     """The warming of twice the carbon dioxide, in the long run, in K."""
     field = model.layer.vector_field
@@ -133,8 +138,8 @@ def sensitivity(model: bd.Model) -> dict[str, Any]:
     return {"climate_sensitivity": PER_DOUBLING * equations.scales["greenhouse"] / equations.feedback}
 
 
-def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
-    """Makers of all models by name, for training data."""
+def models(train: xr.Dataset, every: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
+    """Makers of all models by name, for training data, and these with the years that are forecast, which nobody saw."""
     layer = balance(science())
     known = observed(layer)
     own = {
@@ -143,14 +148,14 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
         "hybrid, science fixed": lambda: bd.rivals.fixed(observed(bd.corrected(layer, train, "surface"))),
     }
     names = ("fixed", "mlp", "transformer", "gaussian_process", "neural_ode", "pinn")
-    return own | {name: lambda name=name: bd.rivals.named(known, train, name)[name] for name in names}
+    return own | {name: lambda name=name: bd.rivals.named(known, every, name)[name] for name in names}
 
 
 def study() -> bd.Study:
     """The study that `bayes-dasl run climate` runs."""
     data = load()
     train, _ = bd.split(data, time=SPLIT)
-    made = models(train)
+    made = models(train, masked(data, SPLIT))
     return bd.Study(
         name="climate",
         title="Global warming 1850–2024",
@@ -175,15 +180,17 @@ def tasks(quick: bool) -> list[dict]:
         return bd.combinations(model=every, until=[SPLIT], seed=[0])
     found = bd.combinations(model=every, until=[SPLIT, 1990.5], seed=[0])
     found += bd.combinations(model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
-    return found + bd.combinations(model=["science", "hybrid", "mlp"], until=[1970.5, 1980.5, 1985.5, 1995.5], seed=[0])
+    return found + bd.combinations(model=["science", "hybrid", "mlp"], until=[1980.5, 1985.5, 1995.5], seed=[0])
 
 
 def row(model: str, until: float, seed: int) -> dict:
-    """What a model that was fitted to the years up to one says of the years from 2001 on."""
+    """What a model that was fitted to the years up to one says of all that follow, their forcings given."""
     data = load()
     train, _ = bd.split(data, time=until)
     ahead = data.sel(time=slice(until + 0.5, None))
-    made = models(train)[model]()
+    every = masked(data, until)
+    made = models(train, every)[model]()
+    train = every if model == "pinn" else train  # it obeys the equation where it is asked to
     engine = ENSEMBLE if model in NETWORKS else bd.NUTS(chains=2, draws=500)
     scientific = model in ("science", "hybrid")
     return bd.measure(made, train, {"ahead": ahead}, engine, derived=sensitivity if scientific else None, key=seed)

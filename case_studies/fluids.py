@@ -118,9 +118,9 @@ def chosen(table: pd.DataFrame, points: str, number: int = 40) -> pd.DataFrame:
     return table.iloc[np.unique(at)]
 
 
-def rows_of(names: Iterable[int], points: str = "log") -> xr.Dataset:
-    """Points of several profiles, one after the other."""
-    table = pd.concat([chosen(profile(name), points) for name in names], ignore_index=True)
+def rows_of(names: Iterable[int], points: str = "log", number: int = 40) -> xr.Dataset:
+    """Points of several profiles, one after the other; arguments as of `chosen`."""
+    table = pd.concat([chosen(profile(name), points, number) for name in names], ignore_index=True)
     columns = {
         "velocity": table["velocity"],
         "log_height": np.log(table["height"]),
@@ -136,12 +136,15 @@ def load() -> xr.Dataset:
 
 
 def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
-    """Makers of all models by name."""
+    """Makers of all models by name. Which heights and Reynolds numbers are to be forecast is known to all of them."""
+    unseen = rows_of(TESTED)
+    every = xr.concat([train, unseen.assign(velocity=np.nan * unseen["velocity"])], "row")
+    every = every.assign_coords(row=np.arange(float(every.sizes["row"])))
     known = model(classical())
     own = {"van Driest": lambda: known, "hybrid": lambda: model(hybrid())}
     own["hybrid, science fixed"] = lambda: bd.rivals.fixed(model(hybrid()))
     names = ("fixed", "mlp", "gaussian_process")
-    return own | {name: lambda name=name: bd.rivals.named(known, train, name)[name] for name in names}
+    return own | {name: lambda name=name: bd.rivals.named(known, every, name)[name] for name in names}
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)
@@ -173,22 +176,12 @@ def tasks(quick: bool) -> list[dict]:
 
 def row(model: str, points: str, number: int, seed: int) -> dict:
     """What a model that was fitted to two profiles says of the two others, by both kinds of points."""
-    train = _train(points, number)
+    train = rows_of(TRAINED, points, number)
     ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
     engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
     found = bd.measure(models(train)[model](), train, ahead, engine, key=seed)
     centres = {str(name): float(profile(name)["centre"].iloc[0]) for name in TESTED}
     return found | {"centre": centres}
-
-
-def _train(points: str, number: int) -> xr.Dataset:
-    table = pd.concat([chosen(profile(name), points, number) for name in TRAINED], ignore_index=True)
-    values = {
-        "velocity": ("row", table["velocity"].to_numpy()),
-        "log_height": ("row", np.log(table["height"].to_numpy())),
-        "log_reynolds": ("row", np.log(table["reynolds"].to_numpy())),
-    }
-    return xr.Dataset(values, {"row": np.arange(float(len(table)))})
 
 
 def summary(rows: pd.DataFrame) -> dict:

@@ -74,7 +74,7 @@ OTHERS = ("science", "hybrid, science fixed", "fixed", "transformer", "gaussian_
 @pytest.mark.parametrize("name", ["mlp", "hybrid", *OTHERS])
 def test_every_model_of_the_study_predicts_the_years(data, name):
     train, _ = bd.split(data, time=climate.SPLIT)
-    made = climate.models(train)[name]()
+    made = climate.models(train, climate.masked(data, climate.SPLIT))[name]()
     drawn = draw_prior(made, 1, key=jax.random.key(0))
     realised = realise(made, {path: values[0] for path, values in drawn.items()})
     found = eqx.filter_jit(realised.layer)(made.inputs(data))

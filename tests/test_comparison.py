@@ -10,7 +10,7 @@ from test_cli import assert_one_line, invoke
 
 import bayes_dasl as bd
 from bayes_dasl.cli import _load_study
-from bayes_dasl.errors import ReadError
+from bayes_dasl.errors import ModelError, ReadError
 from bayes_dasl.study import module_of, study_files
 
 TESTS = Path(__file__).resolve().parent
@@ -39,6 +39,10 @@ def test_the_quick_form_is_few_tasks_of_the_same(tmp_path):
 def test_a_table_does_no_task(tmp_path):
     assert_one_line(invoke("study", ALONE, "--table", "--out", tmp_path), "holds no row of these tasks by this code")
     invoke("study", ALONE, "--quick", "--out", tmp_path, "--workers", 0)
+    told = ALONE.read_text().replace("Largest powers", "Most")
+    (tmp_path / "many_study.py").write_text(told)  # what is made of rows may change without them
+    result = invoke("study", tmp_path / "many_study.py", "--table", "--out", tmp_path)
+    assert "Most" in result.output
     result = invoke("study", ALONE, "--table", "--out", tmp_path)
     assert result.exit_code == 0 and "4 of 8 tasks have no row by this code yet" in result.output
 
@@ -57,10 +61,15 @@ def test_a_study_without_tasks_says_so():
     assert_one_line(invoke("study", TESTS / "quick_study.py"), "has no many fits: it defines no functions tasks")
 
 
+def unreachable(name, source):
+    raise ReadError(f"{name}: set BAYES_DASL_DATA")
+
+
 @pytest.mark.parametrize("name", sorted(study_files()))
 def test_every_case_study_is_found_by_its_name_alone(name, tmp_path, monkeypatch):
     """Also from elsewhere; one whose data are not to be had says that, and nothing else."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("case_studies._data._fetched", unreachable)
     assert callable(module_of(name).study)
     try:
         assert _load_study(name).source == name
@@ -109,3 +118,9 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert found.loc["hybrid", "error"] == pytest.approx(np.std([-0.5, -0.3], ddof=1) / np.sqrt(2))
     assert found.loc["hybrid", "better"] == 2 and found.loc["mlp", "pairs"] == 1
     assert np.isnan(found.loc["mlp", "error"])
+    with pytest.raises(ModelError, match="no model 'none' to compare with"):
+        bd.paired(table, "crps", between="model", against="none")
+    with pytest.raises(ModelError, match="choose one observable first"):
+        bd.paired(pd.concat([table, table]), "crps", between="model", against="science")
+    with pytest.raises(ModelError, match="'crps' of the tasks is called as a column"):
+        bd.tidy([{"crps": 3, "scores": scores(1.0)}])

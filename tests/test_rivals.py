@@ -63,6 +63,16 @@ def test_science_that_is_fixed_has_the_medians_of_its_priors_and_all_else_stays_
     assert {"layer.initial.level", "noise.scale"} <= {*paths(found)}
 
 
+def test_of_numbers_that_are_worked_out_those_of_the_science_are_fixed():
+    half = bd.shared(dist.LogNormal(-1.0, 0.1), "half")
+    equations = Bucket(2 * half, dist.LogNormal(0.0, 0.1))
+    model = bucket(initial=bd.dependent(jnp.exp, dist.Normal(0.0, 0.5)))
+    model = eqx.tree_at(lambda m: m.layer.vector_field, model, equations)
+    found = bd.rivals.fixed(model)
+    assert float(found.layer.vector_field.rate) == pytest.approx(2 * np.exp(-1.0), rel=0.02)
+    assert len([path for path in paths(found) if "initial" in path]) == 1
+
+
 def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
     known = eqx.tree_at(lambda m: m.layer.vector_field, bucket(), Bucket(0.3, 1.0))
     with pytest.raises(ModelError, match="nothing to fix"):
@@ -77,7 +87,9 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     assert bool(found.ok) and {*found.values} == {"height"} and found.values["height"].shape == TIMES.shape
     assert np.isfinite(found.values["height"]).all() and rival.layer.forcings == ("rain",)
     assert any(leaf.group == "network" for leaf in paths(rival).values())
-    assert ("layer.ode.vector_field.rate" in paths(rival)) == (name == "pinn")  # only that one solves for science
+    assert ("layer.ode.vector_field.rate" in paths(rival)) == (name == "pinn")  # that one solves for science
+    beside = [path for path in paths(rival) if path.endswith("equations.gauge")]
+    assert len(beside) == (name == "neural_ode")  # which is observed by a method of the equations
 
 
 @pytest.mark.parametrize("name", ["mlp", "neural_ode", "pinn"])
@@ -94,11 +106,12 @@ def test_of_counts_among_trials_a_share_is_predicted():
     assert ((share > 0) & (share < 1)).all()
 
 
-def test_dates_are_counted_as_the_layer_does():
+@pytest.mark.parametrize("name", ["mlp", "pinn"])
+def test_dates_are_counted_as_the_layer_does(name):
     dated = rainy().assign_coords(time=np.datetime64("2001-01-01") + TIMES.astype("m8[D]"))
-    rival = bd.rivals.mlp(bucket(units={"time": "days since 2001-01-01"}), dated)
-    middle, _ = rival.layer.function.function.inputs["t"]
-    assert middle == pytest.approx(9.5)
+    rival = bd.rivals.named(bucket(units={"time": "days since 2001-01-01"}), dated, name)[name]
+    network = rival.layer.network if name == "pinn" else rival.layer.function.function
+    assert network.inputs["t"][0] == pytest.approx(9.5)
 
 
 def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
@@ -154,6 +167,8 @@ def test_a_number_of_a_row_is_no_input():
     data = xr.Dataset({"y": ("row", TIMES), "speed": ("row", TIMES**2)}, {"row": TIMES})
     assert [*bd.rivals.mlp(rows, data).layer.function.function.inputs] == ["speed"]
     assert [*bd.rivals.gaussian_process(rows, data).layer.function.function.parts["y"]] == ["speed"]
+    depths = data.assign_coords(row=("row", TIMES, {"units": "m"}))
+    assert [*bd.rivals.mlp(rows, depths.isel(row=slice(5, None))).layer.function.function.inputs] == ["t", "speed"]
     places = data.assign_coords(row=np.sqrt(TIMES))  # that these are numbers of rows nobody would say
     assert [*bd.rivals.mlp(rows, places).layer.function.function.inputs] == ["t", "speed"]
 

@@ -12,7 +12,7 @@ from numpyro.distributions import constraints
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations, standardise
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..layers import AbstractLayer
 from ..model import Model, is_series
 from ..random import Module, Values
@@ -29,13 +29,17 @@ class Seen:
     def of(cls, model: Model, data: xr.Dataset) -> "Seen":
         """Of the data in the units of the layer.
 
-        Raises: ModelError for a model of fields or of a population.
+        Raises: ModelError for a model of fields or of a population; DataError for data at one place alone.
         """
         if beyond := {dim for name in model.observables for dim in model.dims(name)[1:]}:
             raise ModelError(
                 f"rivals are of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}"
             )
-        return cls(model, model.in_numbers(model.in_own_units(data)))
+        found = cls(model, model.in_numbers(model.in_own_units(data)))
+        begin, end = found.span
+        if not end > begin:
+            raise DataError(f"rivals need data at two values of {model.index} at least, not at {begin:g} alone")
+        return found
 
     @property
     def span(self) -> tuple[float, float]:
@@ -52,11 +56,11 @@ class Seen:
 
     @property
     def counts_rows(self) -> bool:
-        """Whether the index is 0, 1, 2, … of rows that are no series, and forcings tell them apart."""
+        """Whether the index holds whole numbers without a unit, of rows that are no series and have forcings."""
         places = checked_times(self.data, self.model.index)
         if is_series(self.model, self.data) or not self.model.layer.forcings:
             return False
-        return bool(np.all(np.diff(places) == 1))
+        return bool(np.all(places == np.round(places))) and not self.data[self.model.index].attrs.get("units")
 
     @property
     def scales(self) -> dict[str, tuple[str, float, float]]:
@@ -69,6 +73,8 @@ class Seen:
             if link == "share":  # of trials that each datum may have its own number of
                 found[name] = link, 0.0, _OF_SHARES
                 continue
+            if link == "positive" and not seen.max() > 0:
+                raise DataError(f"all data of '{name}' are 0: nothing is known of its size")
             values = np.log(np.maximum(seen, _LEAST * seen.max())) if link == "positive" else seen
             found[name] = link, float(np.mean(values)), float(np.std(values)) or 1.0
         return found
@@ -79,7 +85,7 @@ class Seen:
 
     @property
     def like(self) -> dict[str, Any]:
-        """Forcings, units and index of the model's own layer."""
+        """Forcings, units and index of the model's own layer; a forcing is what it is at each time of the data."""
         own = self.model.layer
         return {"forcings": own.forcings, "units": dict(own.units), "index": own.index}
 
@@ -91,6 +97,8 @@ _BACKWARD = {"real": lambda x: x, "positive": jnp.exp, "share": lambda x: 1 / (1
 
 def _link(model: Model, name: str) -> str:
     noise = model.noise_of(name)
+    while hasattr(noise, "noise"):  # that of counts may stand inside another
+        noise = noise.noise  # pyright: ignore[reportAttributeAccessIssue]
     if hasattr(noise, "trials"):
         return "share"
     return "real" if noise.support is constraints.real else "positive"

@@ -8,7 +8,7 @@ from .._jax.tree import dotted
 from ..errors import ModelError
 from ..model import Model
 from ..priors import draw_prior
-from ..random import is_random, paths, realise
+from ..random import RandomLeaf, is_random, paths, realise
 
 _DRAWS = 4096
 
@@ -17,7 +17,8 @@ def fixed(model: Model) -> Model:
     """The same model with science that does not learn: each of its numbers is the median of its prior.
 
     Of a model of science alone that is science as the literature has it, of a hybrid one whose network adapts and whose
-    science does not. States at the start, noise, and what is learned beside the science stay unknown.
+    science does not. States at the start, noise, and what is learned beside the science stay unknown; a number that
+    stands in the equations and in the start is fixed in both.
 
     Args:
         model: a model with unknown numbers of the group "science" in its layer.
@@ -25,12 +26,13 @@ def fixed(model: Model) -> Model:
     Raises: ModelError if there are none, or if what stays unknown depends on them.
     """
     layer = model.layer
-    known = {path for path, leaf in paths(layer).items() if leaf.group == "science" and not _of_the_start(leaf.places)}
+    leaves = paths(layer)
+    known = {path for path, leaf in leaves.items() if leaf.group == "science" and not _stays(leaf)}
     if not known:
         raise ModelError("the layer has no unknown numbers of science: there is nothing to fix")
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
-    stays = {place for path, leaf in paths(layer).items() if path not in known for place in leaf.places}
+    stays = {place for path, leaf in leaves.items() if path not in known for place in leaf.places + leaf.within}
     values = dict(jtu.tree_flatten_with_path(middle)[0])
 
     def chosen(path, leaf):
@@ -42,5 +44,7 @@ def fixed(model: Model) -> Model:
     return Model(found, model.noise, dict(model.constraints), model.cross_correlation, model.varied_noise)
 
 
-def _of_the_start(places: tuple[str, ...]) -> bool:
-    return all("initial" in place.split(".") for place in places)
+def _stays(leaf: RandomLeaf) -> bool:
+    """Whether a number is one of the start or of process noise alone, wherever it stands or is made use of."""
+    places = leaf.places + leaf.within
+    return bool(places) and all({"initial", "process_noise"} & {*place.split(".")} for place in places)

@@ -19,9 +19,10 @@ from ._seen import Seen
 def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 1) -> Model:
     """The same differential equation with a network in place of all that science says of its rates.
 
-    It keeps the states, where they begin, and how they are observed. Rates are per unit of state where all states begin
-    positive for certain, so that they stay positive. They are measured in those that the science has under its prior
-    (`bd.corrected`), which is all that is known of it.
+    It keeps the states, where they begin, and how they are observed; where that is a method of the equations, all
+    numbers of these, those that it does not read with their priors. Rates hang on states and forcings, not on time
+    itself. They are per unit of state where all states begin positive for certain, so that they stay positive, and are
+    measured in those that the science has under its prior (`bd.corrected`), which is all that is known of it.
 
     Args:
         model: that of an `ODE` without jumps, doses, events, algebraic states and process noise.
@@ -32,8 +33,9 @@ def neural_ode(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 
     Raises: ModelError for another layer, or as `bd.corrected`.
     Source: Chen et al. (2018), Neural ordinary differential equations.
     """
-    layer = smooth_ode(model, data, "a neural ODE")
-    known = rates_of(layer, data)
+    seen = Seen.of(model, data)
+    layer = smooth_ode(seen, "a neural ODE")
+    known = rates_of(layer, seen)
     network = Network.mlp(known.inputs, known.units, 1.0, width=width, depth=depth, prior=fan_in(1.5))
     field = _Rates(network, known.relative, layer.vector_field if layer.observe is not None else None)
     found = eqx.tree_at(lambda ode: ode.vector_field, layer, field)
@@ -61,12 +63,12 @@ class Known:
     relative: bool
 
 
-def smooth_ode(model: Model, data: xr.Dataset, what: str) -> ODE:
+def smooth_ode(seen: Seen, what: str) -> ODE:
     """The layer of a model, if it is an ODE of which nothing but rates moves the states.
 
     Raises: ModelError for another.
     """
-    layer = Seen.of(model, data).model.layer
+    layer = seen.model.layer
     if not isinstance(layer, ODE) or not layer.smooth:
         raise ModelError(
             f"{what} takes the place of a bd.ODE without jumps, doses, events, algebraic states, process noise, sums "
@@ -75,10 +77,12 @@ def smooth_ode(model: Model, data: xr.Dataset, what: str) -> ODE:
     return layer
 
 
-def rates_of(layer: ODE, data: xr.Dataset) -> Known:
+def rates_of(layer: ODE, seen: Seen) -> Known:
     """What a network that gives rates is told of their size."""
     states = tuple(layer.initial)
     relative = all(_is_positive(value) for value in layer.initial.values())
+    index = seen.model.index
+    data = seen.data.assign_coords({index: (index, seen.data[index].values)})  # numbers, be they made of dates
     hybrid: Any = corrected(layer, data, *states, inputs=(*states, *layer.forcings), relative=relative)
     closure = hybrid.vector_field.closure
     return Known(dict(closure.inputs), dict(zip(closure.outputs, closure.units, strict=True)), relative)

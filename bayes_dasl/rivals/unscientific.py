@@ -15,7 +15,7 @@ from .._jax.tree import FrozenDict
 from ..adaptive import Basis, bases
 from ..data.datasets import checked_times
 from ..data.layer_inputs import Inputs
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..layers import AbstractLayer, Algebraic, Prediction
 from ..layers.layer import predict_rows
 from ..model import Model, is_series
@@ -31,7 +31,7 @@ _FEATURES = 30
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
     """A multilayer perceptron from the index and the forcings at a time to the observables at that time.
 
-    An index that only counts rows (0, 1, 2, …) is no input.
+    An index of whole numbers without a unit, of rows that are no series, is no input.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -69,6 +69,8 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         values = seen.data[name].values
         low, high = float(np.nanmin(values)), float(np.nanmax(values))
         ranges |= {name: (low, high, None)} if high > low else {}
+    if not ranges:
+        raise DataError("neither the index nor a forcing tells the rows apart: there is nothing to be a function of")
     parts = {}
     for name in seen.scales:
         families = {
@@ -119,7 +121,9 @@ def transformer(
     step = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     encoder = _Encoder(len(seen.inputs), len(scales), window, width, heads, depth, key=as_key(0))
     network = _Attention(bayesian(encoder), seen.inputs, tuple(scales), tuple(step * k for k in range(window)))
-    return seen.with_layer(Windowed(Placed(network, scales), **seen.like, start=seen.span[0]))
+    return seen.with_layer(
+        Windowed(Placed(network, scales), **seen.like, start=seen.span[0], interpolation=model.layer.interpolation)
+    )
 
 
 class _Block(eqx.Module):
@@ -200,6 +204,7 @@ class Windowed(AbstractLayer):
         units: those of forcings and outputs.
         index: the coordinate that the data run along.
         start: the first of its values, before which the forcings are what they are then.
+        interpolation: which forcings are not linear between their data.
     """
 
     function: Placed
@@ -207,6 +212,7 @@ class Windowed(AbstractLayer):
     units: Mapping[str, str] = eqx.field(static=True, converter=FrozenDict, kw_only=True)
     index: str = eqx.field(default="time", static=True, kw_only=True)
     start: float = eqx.field(static=True, kw_only=True)
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=FrozenDict, kw_only=True)
 
     @property
     def outputs(self) -> tuple[str, ...]:

@@ -1,6 +1,10 @@
 """The many fits of a study file: its tasks done over workers, and what its rows say."""
 
+import hashlib
+import inspect
+import re
 from collections.abc import Callable, Mapping
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,10 +46,10 @@ def rows_of(
             f"{module.__file__} has no many fits: it defines no functions tasks(quick), a list of dicts, and "
             "row(**task), a dict"
         )
-    asked = tasks(quick=quick)
+    asked, code = tasks(quick=quick), _code_of(module)
     if not only_held:
-        return run_many(row, asked, folder / "rows.jsonl", scheduler=scheduler, workers=workers, say=say)
-    found = held_rows(row, asked, folder / "rows.jsonl")
+        return run_many(row, asked, folder / "rows.jsonl", scheduler=scheduler, workers=workers, code=code, say=say)
+    found = held_rows(asked, folder / "rows.jsonl", code)
     if found.empty:
         raise ReadError(f"{folder / 'rows.jsonl'} holds no row of these tasks by this code: leave --table out")
     if len(found) < len(asked):
@@ -68,9 +72,9 @@ def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str
     made: Mapping[str, Any] = {} if summary is None else summary(rows)
     found: dict[str, pd.DataFrame | Path] = {}
     for title, what in made.items():
-        stem = title.lower().replace(" ", "-")
+        stem = re.sub(r"\W+", "-", title.lower()).strip("-")
         if isinstance(what, pd.DataFrame):
-            write_text(folder / f"{stem}.csv", what.to_csv(index=any(what.index.names)))
+            write_text(folder / f"{stem}.csv", what.to_csv(index=not isinstance(what.index, pd.RangeIndex)))
             found[title] = what
             continue
         path = folder / f"{stem}.png"
@@ -80,6 +84,13 @@ def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str
             raise WriteError(f"cannot write {path}: {error.strerror or error}") from error
         found[title] = path
     return found
+
+
+def _code_of(module: ModuleType) -> str:
+    """A hash of the version of the package and of the file but for its summary, which may change without a fit."""
+    text, summary = Path(str(module.__file__)).read_text(encoding="utf-8"), _function(module, "summary")
+    told = text if summary is None else text.replace(inspect.getsource(summary), "")
+    return hashlib.sha256((version("bayes_dasl") + told).encode()).hexdigest()[:12]
 
 
 def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:

@@ -101,16 +101,15 @@ def run_many(
     return _table(held[key] for key in keys)
 
 
-def held_rows(do: Callable[..., Any], tasks: Iterable[Task], rows: Path, code: str | None = None) -> pd.DataFrame:
+def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
     """The rows of some tasks that a file holds, in their order.
 
     Args:
-        do: as for `run_many`.
         tasks: the arguments of each.
         rows: the file.
         code: as for `run_many`.
     """
-    held = _held(rows, _code_of(do) if code is None else code)
+    held = _held(rows, code)
     return _table(held[key] for key in map(_key, tasks) if key in held)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from ..errors import ModelError
 from ..inference import NUTS, AbstractEngine, fit
 from ..judgement.diagnosis import diagnose
 from ..judgement.scores import score
@@ -17,6 +18,7 @@ from ..prediction.derived import evaluate
 from ..prediction.forecasts import forecast
 
 _SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
+_OF_LINES = {"ahead", "observable", *_SCORES}
 _QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
 
 
@@ -42,22 +44,25 @@ def measure(
         key: a whole number, for fit and forecasts.
 
     Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`, the levels of
-    sampling and model, without the data ahead; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the
-    process has had so far.
+    sampling and model, without the data ahead; `failed_draws`, the most that were left out of a forecast since a solve
+    failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process has had so far, by earlier
+    tasks of a worker too.
     Raises: as `bd.fit` and `bd.forecast`.
     """
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
-    scores = {}
+    scores, lost = {}, 0
     for name, data in ahead.items():
         table = score(forecast(model, post, data, key=key), data)
+        lost = max(lost, int(table.attrs["failed_draws"]))
         each = table.drop(index="all", errors="ignore")
         scores[name] = {str(of): {s: _plain(each.loc[of, s]) for s in _SCORES} for of in each.index}
     found = diagnose(post)
     row = {
         "scores": scores,
         "verdict": {"sampling": found.sampling, "model": found.model},
+        "failed_draws": lost,
         "fit_s": round(fitted - began, 2),
         "forecast_s": round(time.perf_counter() - fitted, 2),
         "memory_mb": round(_peak(), 1),
@@ -71,7 +76,9 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
     Args:
         rows: what `run_many` returned; those of tasks that failed are left out.
 
-    Returns: the arguments of the task, `ahead`, `observable`, each score, `fit_s`, `forecast_s` and `memory_mb`.
+    Returns: the arguments of the task that are numbers or texts, `ahead`, `observable`, each score, `fit_s`,
+    `forecast_s` and `memory_mb`.
+    Raises: ModelError for tasks with an argument of the name of a score, or "ahead" or "observable".
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     lines = []
@@ -80,6 +87,8 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
         if not isinstance(scores, Mapping):
             continue
         kept = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list))}
+        if clash := _OF_LINES & {*row}:
+            raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of scores: rename it")
         for ahead, each in scores.items():
             lines += [kept | {"ahead": ahead, "observable": name} | dict(found) for name, found in each.items()]
     return pd.DataFrame(lines)
@@ -98,9 +107,16 @@ def paired(
         over: the columns that say which rows belong together, such as seeds, or blocks of the data.
 
     Returns: for each of the others the `median` of its value, the mean `difference`, its standard error (NaN of fewer
-    than two), and in how many of how many pairs it was `better`, which means less.
+    than two; too small where pairs share data), and in how many of how many pairs it was `better`, which means less.
+    Raises: ModelError where nothing has the name `against`, or several rows belong to one place: choose one observable,
+    and one of the data ahead, first.
     """
-    wide = table.pivot_table(index=[*over], columns=between, values=value, aggfunc="mean", observed=True)
+    over = [*over]
+    if against not in (known := sorted(map(str, table[between].unique()))):
+        raise ModelError(f"there is no {between} {against!r} to compare with: there are {', '.join(known)}")
+    if table.duplicated([*over, between]).any():
+        raise ModelError(f"several rows have the same {between} and {', '.join(over)}: choose one observable first")
+    wide = table.pivot(index=over, columns=between, values=value)
     lines = {}
     for name in wide.columns:
         if name == against:
