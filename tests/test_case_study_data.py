@@ -92,6 +92,7 @@ def test_the_sources_are_those_of_the_shared_files(shared_file):
         if isinstance(source, Table):
             assert source.package in row.source or source.package == "nlmixr2data"
         elif not source.member:
-            assert source.sha256 == row.sha256 and source.url.rsplit("/", 1)[1] in name
+            repository, _, at = row.source.partition(" @ ")
+            assert source.sha256 == row.sha256 and f"/{repository}/{at.split()[0]}/" in source.url
         assert hashlib.sha256(shared_file(f"data/{name}").read_bytes()).hexdigest() == row.sha256
     assert _data.CHI.url.endswith("chi_drm-1.0.3-py3-none-any.whl")

@@ -65,6 +65,7 @@ def unreachable(name, source):
     raise ReadError(f"{name}: set BAYES_DASL_DATA")
 
 
+@pytest.mark.thorough(*(name for name in sorted(study_files()) if name != "theophylline"))
 @pytest.mark.parametrize("name", sorted(study_files()))
 def test_every_case_study_is_found_by_its_name_alone(name, tmp_path, monkeypatch):
     """Also from elsewhere; one whose data are not to be had says that, and nothing else."""

@@ -93,7 +93,7 @@ def test_the_data_run_from_warm_to_cold_and_blocks_leave_out_a_fifth():
     assert (1000 / molecules.below(data, 150.0)["coldness"] < 150.0).all()
 
 
-@pytest.mark.thorough("Lennard-Jones", "theory", "Morse", "Tang-Toennies", "fixed")
+@pytest.mark.thorough("Lennard-Jones", "theory", "Morse", "Tang-Toennies", "fixed", "mlp")
 @pytest.mark.usefixtures("measured")
 @pytest.mark.parametrize("name", ["Lennard-Jones", "hybrid", "theory", "Morse", "Tang-Toennies", "fixed", "mlp"])
 def test_every_model_of_the_study_predicts_warm_gas(name):

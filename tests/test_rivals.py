@@ -79,6 +79,7 @@ def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
         bd.rivals.fixed(known)
 
 
+@pytest.mark.thorough("transformer", "gaussian_process", "neural_ode")
 @pytest.mark.parametrize("name", SERIES)
 def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     data = rainy()
@@ -92,6 +93,7 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     assert len(beside) == (name == "neural_ode")  # which is observed by a method of the equations
 
 
+@pytest.mark.thorough("mlp", "pinn")
 @pytest.mark.parametrize("name", ["mlp", "neural_ode", "pinn"])
 def test_what_is_positive_stays_so(name):
     positive = bucket(dist.LogNormal(0.0, 0.5), bd.LogNormalNoise(0.1))
@@ -106,6 +108,7 @@ def test_of_counts_among_trials_a_share_is_predicted():
     assert ((share > 0) & (share < 1)).all()
 
 
+@pytest.mark.thorough("mlp")
 @pytest.mark.parametrize("name", ["mlp", "pinn"])
 def test_dates_are_counted_as_the_layer_does(name):
     dated = rainy().assign_coords(time=np.datetime64("2001-01-01") + TIMES.astype("m8[D]"))
@@ -152,6 +155,7 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     np.testing.assert_allclose(found.values["height"], still["layer.ode.vector_field.gauge"] * level)
 
 
+@pytest.mark.thorough
 def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     data = small_study.load()
     rival = bd.rivals.pinn(small_study.model(), data, points=24, width=8)
