@@ -179,9 +179,7 @@ def row(model: str, points: str, number: int, seed: int) -> dict:
     train = rows_of(TRAINED, points, number)
     ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
     engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
-    found = bd.measure(models(train)[model](), train, ahead, engine, key=seed)
-    centres = {str(name): float(profile(name)["centre"].iloc[0]) for name in TESTED}
-    return found | {"centre": centres}
+    return bd.measure(models(train)[model](), train, ahead, engine, key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:

@@ -119,6 +119,8 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert found.loc["hybrid", "error"] == pytest.approx(np.std([-0.5, -0.3], ddof=1) / np.sqrt(2))
     assert found.loc["hybrid", "better"] == 2 and found.loc["mlp", "pairs"] == 1
     assert np.isnan(found.loc["mlp", "error"])
+    numbered = table.assign(size=table["model"].map({"science": 10, "hybrid": 20, "mlp": 40}))
+    assert bd.paired(numbered, "crps", between="size", against=10).loc[20, "difference"] == pytest.approx(-0.4)
     with pytest.raises(ModelError, match="no model 'none' to compare with"):
         bd.paired(table, "crps", between="model", against="none")
     with pytest.raises(ModelError, match="choose one observable first"):

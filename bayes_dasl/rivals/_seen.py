@@ -52,7 +52,7 @@ class Seen:
         """Location and width of the index, as "t", unless it only counts rows, and of each forcing."""
         begin, end = self.span
         forced = standardise(self.data, *self.model.layer.forcings)
-        return forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4 or 1.0)} | forced
+        return forced if self.counts_rows else {"t": ((begin + end) / 2, (end - begin) / 4)} | forced
 
     @property
     def counts_rows(self) -> bool:

@@ -112,8 +112,8 @@ def paired(
     and one of the data ahead, first.
     """
     over = [*over]
-    if against not in (known := sorted(map(str, table[between].unique()))):
-        raise ModelError(f"there is no {between} {against!r} to compare with: there are {', '.join(known)}")
+    if against not in (known := [*table[between].unique()]):
+        raise ModelError(f"there is no {between} {against!r} to compare with: there are {', '.join(map(str, known))}")
     if table.duplicated([*over, between]).any():
         raise ModelError(f"several rows have the same {between} and {', '.join(over)}: choose one observable first")
     wide = table.pivot(index=over, columns=between, values=value)
