@@ -44,12 +44,12 @@ class TwoLayers(bd.Module):
     Source: Geoffroy et al. (2013).
     """
 
+    scales: dict[str, bd.Scalar]
     capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
     deep_capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
     feedback: bd.Scalar = bd.field(units="W m^-2 K^-1")
     exchange: bd.Scalar = bd.field(units="W m^-2 K^-1")
     efficacy: bd.Scalar = bd.field(units="")
-    scales: dict[str, bd.Scalar]
     land_ratio: bd.Scalar = bd.field(units="")
     heat_level: bd.Scalar = bd.field(units="ZJ")
 
@@ -116,7 +116,7 @@ def load() -> xr.Dataset:
     warming = _table("climate/igcc_annual_averages.csv")
     heat = _table("climate/igcc_earth_energy_imbalance.csv")["ocean_full-depth"]
     years = warming["time"].values
-    columns = {agent: (sum(forcing[name] for name in names), FLUX) for agent, names in AGENTS.items()}
+    columns = {agent: (forcing[list(names)].to_array().sum("variable"), FLUX) for agent, names in AGENTS.items()}
     columns |= {"temperature": (warming["GMST"], "K"), "land": (warming["Land"], "K"), "heat": (heat, "ZJ")}
     variables = {name: ("time", v.reindex(time=years).values, {"units": u}) for name, (v, u) in columns.items()}
     return xr.Dataset(variables, {"time": ("time", years, {"units": YEARS})})
@@ -133,7 +133,8 @@ def masked(data: xr.Dataset, until: float) -> xr.Dataset:
 
 def sensitivity(model: bd.Model) -> dict[str, Any]:
     """The warming of twice the carbon dioxide, in the long run, in K."""
-    field = model.layer.vector_field
+    layer: Any = model.layer
+    field = layer.vector_field
     equations = getattr(field, "science", field)
     return {"climate_sensitivity": PER_DOUBLING * equations.scales["greenhouse"] / equations.feedback}
 
@@ -200,7 +201,8 @@ def summary(rows: pd.DataFrame) -> dict:
     """Errors ahead, and the climate sensitivity."""
     table = bd.tidy(rows)
     by = ["until", "observable", "model"]
-    scores = table.groupby(by)[["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]].median()
+    what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
+    scores = pd.DataFrame(table.groupby(by)[what].median())
     told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict)]
     found = {"Ahead": scores.sort_values([*by[:2], "crps"])}
     if told:

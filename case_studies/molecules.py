@@ -72,7 +72,7 @@ class LennardJones(bd.Module):
 
     def energy(self, r):
         ratio = (self.size / r) ** 6
-        return 4 * self.depth * (ratio**2 - ratio)
+        return 4 * (ratio**2 - ratio) * self.depth
 
 
 class Morse(bd.Module):
@@ -83,7 +83,7 @@ class Morse(bd.Module):
     steepness: bd.Scalar = bd.field(units="1/Å")
 
     def energy(self, r):
-        fall = jnp.exp(-self.steepness * (r - self.minimum))
+        fall: Any = jnp.exp(self.steepness * (self.minimum - r))
         return self.depth * (fall**2 - 2 * fall)
 
 
@@ -101,12 +101,13 @@ class TangToennies(bd.Module):
     c10: bd.Scalar = bd.field(units="K")
 
     def repulsion(self, r):
-        return self.wall * jnp.exp(-self.steepness * (r - UNIT_R))
+        fall: Any = jnp.exp(self.steepness * (UNIT_R - r))
+        return self.wall * fall
 
     def attraction(self, r):
         x, shorter = self.steepness * r, UNIT_R / r
+        each: dict[int, Any] = {6: self.c6, 8: self.c8, 10: self.c10}
         terms = [jnp.exp(k * jnp.log(x) - math.lgamma(k + 1) - x) for k in range(11)]
-        each = {6: self.c6, 8: self.c8, 10: self.c10}
         return sum((1 - sum(terms[: power + 1])) * c * shorter**power for power, c in each.items())
 
     def energy(self, r):
@@ -218,7 +219,8 @@ DISTANCES = np.linspace(2.8, 6.0, 641)
 
 def well(model: bd.Model) -> dict[str, Any]:
     """How deep the potential is, and where: its depth in K, its minimum in Å."""
-    energies = jax.vmap(model.layer.function.potential.energy)(jnp.asarray(DISTANCES))
+    layer: Any = model.layer
+    energies = jax.vmap(layer.function.potential.energy)(jnp.asarray(DISTANCES))
     lowest = jnp.argmin(energies)
     return {"depth": -energies[lowest], "minimum": jnp.asarray(DISTANCES)[lowest]}
 
@@ -292,8 +294,9 @@ def summary(rows: pd.DataFrame) -> dict:
     """Errors in the cold, the well, and how models differ from Lennard-Jones's on the same data."""
     table = bd.tidy(rows)
     by = ["gas", "share", "model"]
-    scores = table.groupby(by)[["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]].median()
-    whole = table[table["share"] == 1.0]
+    what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
+    scores = pd.DataFrame(table.groupby(by)[what].median())
+    whole = table.query("share == 1.0")
     found = {"Cold gas": scores.sort_values([*by[:2], "crps"])}
     for gas, part in whole.groupby("gas"):
         differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
