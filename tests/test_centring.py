@@ -259,6 +259,7 @@ class TestFrame:
         x = jnp.arange(8.0)
         np.testing.assert_array_equal(centring.like.position(x)[0], x)
 
+    @pytest.mark.thorough
     def test_what_data_say_is_the_precision_of_their_mean(self):
         """Four data of each group, with a standard deviation of 0.5: the level is known to ± 0.25."""
         problem = pose(*levels(0.5))
@@ -270,6 +271,7 @@ class TestFrame:
         np.testing.assert_allclose(found["precision 0"], np.full((1, 1, 6), 16.0), rtol=1e-6)
         np.testing.assert_allclose(found["weighted 0"], 16.0 * TRUE[None], atol=1e-5)
 
+    @pytest.mark.thorough
     def test_what_data_say_of_the_numbers_of_a_member_together(self):
         """Four data of their sum and four of a tenth of their difference, each with a standard deviation of 0.2."""
         problem = pose(*pairs())

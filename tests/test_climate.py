@@ -14,7 +14,7 @@ from case_studies import climate
 from case_studies.climate import AGENTS, PER_DOUBLING, TO_THE_OCEAN, ZJ_PER_YEAR, TwoLayers
 
 YEARS = np.arange(1850.5, 2025.0)
-KNOWN = TwoLayers(8.0, 100.0, 1.2, 0.7, 1.3, dict.fromkeys(AGENTS, 1.0), 1.5, 0.0)
+KNOWN = TwoLayers(dict.fromkeys(AGENTS, 1.0), 8.0, 100.0, 1.2, 0.7, 1.3, 1.5, 0.0)
 
 
 def forced(**agents) -> xr.Dataset:

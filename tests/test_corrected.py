@@ -101,6 +101,7 @@ def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing)
     assert "under the prior it moves x by 0.0" in of_x.message
 
 
+@pytest.mark.thorough
 def test_nothing_is_said_of_a_model_without_correction(swing):
     said = bd.check(bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(dist.HalfNormal(0.2))), swing)
     assert not [f for f in said.findings if f.subject.startswith("correction")]

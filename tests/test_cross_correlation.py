@@ -114,7 +114,7 @@ def residuals(data):
     )
 
 
-@pytest.mark.thorough("AR1 alike", "OU of different times", "Matern32")
+@pytest.mark.thorough("OU of different times", "Matern32", "mixed")
 @pytest.mark.parametrize("kinds", KINDS.values(), ids=list(KINDS))
 def test_the_density_is_that_of_the_dense_normal(kinds):
     data = data_of()
@@ -134,6 +134,7 @@ def test_on_the_scale_of_a_logarithm():
     np.testing.assert_allclose(found, exact - np.log(data["ice"].values[np.isfinite(data["ice"])]).sum(), rtol=1e-7)
 
 
+@pytest.mark.thorough
 def test_residuals_that_are_independent_in_time():
     scales = np.array([0.7, 0.4, 1.0])
     noise = {name: bd.CorrelatedNoise(White(scale)) for name, scale in zip(NAMES, scales, strict=True)}
@@ -208,6 +209,7 @@ def test_draws_without_data_hold_together():
     np.testing.assert_allclose(found, R, atol=4.5 / np.sqrt(20_000))
 
 
+@pytest.mark.thorough
 def test_any_of_the_rows_keep_what_the_data_say_of_them():
     """Whatever a minibatch holds, its terms add up to the density of all data."""
     unknown = model_of(KINDS["AR1 alike"][:2], correlation=dist.Uniform(-1.0, 1.0), names=NAMES[:2])
@@ -218,6 +220,7 @@ def test_any_of_the_rows_keep_what_the_data_say_of_them():
     np.testing.assert_allclose(found[:, 0], found[:, 1] + found[:, 2], rtol=1e-9)
 
 
+@pytest.mark.thorough
 def test_draws_at_the_times_of_the_data_have_the_moments_that_are_said_of_them():
     model, data = model_of(KINDS["AR1 alike"]), data_of()
     known = bd.Model(bd.Algebraic(Lines(2.0)), model.noise, cross_correlation=model.cross_correlation)

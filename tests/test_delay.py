@@ -215,6 +215,7 @@ class TestModel:
             inputs = each.inputs(data)
             assert bool(jax.jit(lambda v, m=each, i=inputs: realise(m, v).predict(i).ok)(values))
 
+    @pytest.mark.thorough
     def test_forcings_and_past_states_are_seen_by_observe(self):
         class Store(bd.Module):
             def __call__(self, t, y, u):

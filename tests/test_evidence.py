@@ -141,7 +141,8 @@ def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_prio
     assert row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.2) and row["error"] < 0.3
 
 
-@pytest.mark.parametrize("at", [2.0, pytest.param(0.3, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("at", [2.0, 0.3])
 def test_draws_that_do_not_move_tell_no_evidence(at):
     """Also where their mean is another number by rounding."""
     models = {"science": science(), "noisy": noisy()}
@@ -159,6 +160,7 @@ def test_few_draws_tell_no_evidence(number):
     assert np.isnan(_log_evidence(noisy(), posterior(noisy(), walked(2.0), draws))).all()
 
 
+@pytest.mark.thorough
 def test_draws_of_chains_count_as_what_they_are_worth():
     """Each draw of a walk four times: the same evidence, with the error of a quarter of the draws."""
     data = walked(1.0, 2)
@@ -227,6 +229,7 @@ class TestRefused:
         self.said({"science": pair(), "noisy": pair({"a": dist.HalfNormal(0.5), "b": 0.3})}, "is known", posts={})
         self.said({"science": pair(), "noisy": pair({"a": shared, "b": shared + 0.1})}, "worked out", posts={})
 
+    @pytest.mark.thorough
     def test_draws_that_are_not_finite(self):
         broken = np.abs(np.random.default_rng(0).normal(size=(4, 2000)))
         broken[0, 3] = np.nan

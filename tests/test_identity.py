@@ -82,6 +82,7 @@ def test_the_model_of_the_fit_is_taken_at_other_times_and_forcings(fitted, tmp_p
         assert (fc.attrs["model"], fc.attrs["what_if"]) == ("that of the fit", 0)
 
 
+@pytest.mark.thorough
 def test_what_if_another_number_were_known(closed):
     with pytest.raises(MismatchError, match="what_if=True"):
         bd.forecast(model("cond", 3.0), closed, TIMES)

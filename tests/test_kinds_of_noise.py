@@ -110,6 +110,7 @@ def made(name):
     return model, data, post, bd.forecast(model, post, data, key=1)
 
 
+@pytest.mark.thorough("censored hurdle", "zero-inflated", "censored")
 @every_kind
 def test_log_density_and_gradient(name):
     noise, values, density = KINDS[name]
@@ -143,7 +144,7 @@ def test_forecast_scores_and_checks(name):
     assert not [f for f in bd.diagnose(post, fc, data).findings if "not looked at" in f.message]
 
 
-@pytest.mark.thorough(*DEAR, "binomial", "censored hurdle")
+@pytest.mark.thorough(*DEAR, "binomial", "censored hurdle", "censored")
 @every_kind
 def test_moments_are_those_of_the_density(name):
     fc, (noise, _, density) = made(name)[3], KINDS[name]

@@ -392,6 +392,7 @@ def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):
     return np.array([(each.value - truth) / each.error for each in found])
 
 
+@pytest.mark.thorough("bridged-3.0")
 @pytest.mark.parametrize(
     "mean_of, away", [(lambda before, after: log_mean(before), 1.0), (bridged, 1.0), (bridged, 3.0)]
 )

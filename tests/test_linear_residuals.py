@@ -61,7 +61,7 @@ def of_kind(name: str):
 
 class TestSlopes:
     @pytest.mark.parametrize("name", NOISES)
-    @pytest.mark.thorough(*SIMILAR)
+    @pytest.mark.thorough(*SIMILAR, "correlated", "negative binomial")
     def test_those_of_residuals_and_priors_are_those_of_the_log_density(self, name):
         linear, slopes = of_kind(name)
         np.testing.assert_allclose(linear.slopes.T @ linear.left + linear.pull, slopes, rtol=1e-6)
@@ -79,6 +79,7 @@ class TestSlopes:
         assert len(linear.left) == TIMES - 1
         np.testing.assert_allclose(linear.slopes.T @ linear.left + linear.pull, slopes, rtol=1e-6)
 
+    @pytest.mark.thorough
     def test_noise_that_observables_share(self):
         of_both = model(bd.CorrelatedNoise(bd.noise.White(0.3)), ("land", "ocean"), cross_correlation=CROSS)
         linear, slopes = around(of_both, data(land=AMOUNTS, ocean=AMOUNTS[::-1].copy()))

@@ -174,8 +174,9 @@ class TestFrames:
     @pytest.mark.parametrize(
         "case",
         [
-            "a Gaussian process", "gaps", "a positive function", "splines that walk", "weights of another scale",
-            "correlated noise", pytest.param("a horseshoe", marks=THOROUGH),
+            "gaps", "a positive function", pytest.param("a Gaussian process", marks=THOROUGH),
+            pytest.param("splines that walk", marks=THOROUGH), pytest.param("weights of another scale", marks=THOROUGH),
+            pytest.param("correlated noise", marks=THOROUGH), pytest.param("a horseshoe", marks=THOROUGH),
             pytest.param("a monotone function", marks=THOROUGH), pytest.param("log-normal noise", marks=THOROUGH),
             *(pytest.param(name, marks=THOROUGH) for name in SOLVED),
         ],
@@ -197,7 +198,7 @@ class TestFrames:
     @pytest.mark.parametrize(
         ("case", "told"),
         [
-            ("a Gaussian process", None), ("a positive function", None),
+            pytest.param("a Gaussian process", None, marks=THOROUGH), ("a positive function", None),
             pytest.param("correlated noise", None, marks=THOROUGH),
             pytest.param("a positive function", 0, marks=THOROUGH), ("a positive function", 2),
             pytest.param("a positive function", 5, marks=THOROUGH),
@@ -222,6 +223,7 @@ class TestFrames:
         left = density + 0.5 * (inside**2).sum(1)
         assert np.ptp(density) > 2 and np.ptp(left) < 1e-8
 
+    @pytest.mark.thorough
     def test_what_is_left_is_the_evidence_of_hyperparameters(self):
         model = formula(Line, process(), bd.NormalNoise(0.1))
         problem, maker, frame, xi = framed((model, data()))
@@ -287,7 +289,7 @@ class TestFrames:
             far.append(np.ptp(density + 0.5 * (xi[:, maker.weights] ** 2).sum(1)))
         assert far[1] < 1e-8 < 0.1 < far[0]
 
-    @pytest.mark.parametrize(("equation", "follows"), [(Line, True), (Scaled, False)])
+    @pytest.mark.parametrize(("equation", "follows"), [(Line, True), pytest.param(Scaled, False, marks=THOROUGH)])
     def test_weights_follow_values_where_that_suits_positions(self, equation, follows):
         """What makes up for an addend hangs on its value, what makes up for a factor rather on its logarithm."""
         law = equation(dist.LogNormal(0.0, 1.0), process(positive=True))
@@ -311,6 +313,7 @@ class TestFrames:
         along = np.abs(np.asarray(fall @ frame.turn))
         assert along[:, :5].max() < 1e-8 < 1.0 < along[:, 5:].max()
 
+    @THOROUGH
     def test_few_told_directions_follow_the_slopes_where_they_are(self):
         """Of a formula two directions lie near where they are most likely given all others, far from the reference."""
         problem, _, _, xi = framed((average(True), data(np.ones(25))))
@@ -331,6 +334,7 @@ class TestFrames:
             away.append(np.sqrt(np.mean(step * fall)))
         assert away[1] < 2.0 < away[0]  # standard deviations: 16 by the slopes of the reference
 
+    @pytest.mark.thorough
     def test_what_data_say_little_of_comes_first_where_that_suits_positions(self):
         """Averages of a positive function say much of few of its directions, and these bend with all others."""
         at = np.linspace(0.0, 1.0, 41)
@@ -380,6 +384,7 @@ class TestWhere:
     def test_not_where_equations_have_derivatives_one_way_only(self):
         assert linearisation_of(pose(formula(OneWay), data())) is None
 
+    @THOROUGH
     def test_a_datum_without_spread_tells_nothing(self):
         rare = data(np.full(25, 0.3)).assign(n=("time", np.where(np.arange(25) % 5, 10.0, 0.0)))
         rare["y"] = rare["y"] * 0.0

@@ -431,6 +431,7 @@ def test_a_rival_that_is_not_fitted_yet_is_told(tmp_path):
     assert run.weigh(key=KEY, progress=False, say=print) == "science is not fitted yet"
 
 
+@pytest.mark.thorough
 def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeypatch):
     """They have the same names and priors, and other equations."""
     falls = bd.Model(bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE)

@@ -12,7 +12,7 @@ from tests.studies.mixing.measure import LEVELS, covered, mixed
 from tests.studies.mixing.problems import PROBLEMS
 
 SIMULATED = 3
-QUICK = ("channel", "implicit_law")
+QUICK = ("implicit_law",)
 REAL = {
     "argon": "molecular/virial_allAr.txt",
     "climate": "climate/igcc_annual_averages.csv",

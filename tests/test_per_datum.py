@@ -144,6 +144,7 @@ def exact(until):
     return weights @ VALUES[seen] / precision, precision**-0.5
 
 
+@pytest.mark.thorough
 def test_the_posterior_is_that_of_known_errors_in_their_own_units(post):
     mean, sd = exact(12)
     level = post["posterior"]["level"].values

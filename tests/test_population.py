@@ -165,6 +165,7 @@ class TestEach:
         found = paths(model(bd.varying(dist.LogNormal(-1.0, 0.5))))
         assert [leaf.shape for leaf in found.values()] == [(3,)]
 
+    @pytest.mark.thorough
     def test_solves_look_at_own_times_only(self):
         """The log density is the same, as far as the solver is accurate, as with solves to all times."""
         values = data()["y"].values.copy()

@@ -100,6 +100,7 @@ def test_a_forecast_spreads_with_the_horizon():
     np.testing.assert_allclose(variance, 0.01 + 0.16 * np.array([0.0, 1.0, 4.0, 8.0]), rtol=4 * np.sqrt(2 / draws))
 
 
+@pytest.mark.thorough
 def test_the_decomposition_names_its_part():
     """The start is known to 0.3, and what the path adds is independent of it: both parts have closed forms."""
     model = bd.Model(noisy(grid=(0.0, 10.0, 10), start=dist.Normal(1.0, 1.0)), bd.NormalNoise(0.1))

@@ -34,6 +34,7 @@ def drawn(net, key=1):
     return {path: value[0] for path, value in draw_prior(net, 1, key=jax.random.key(key)).items()}
 
 
+@pytest.mark.thorough("LSTM")
 @pytest.mark.parametrize("kind", CELLS)
 def test_equals_the_cell_step_by_step(kind):
     net = network(kind, activation=jax.nn.softplus)

@@ -227,6 +227,7 @@ def test_fit_goes_on_like_resume(checkpoint_of, tmp_path):
     assert times_written(left).items() >= before.items()
 
 
+@pytest.mark.thorough
 def test_a_jax_key_survives(tmp_path):
     key = jax.random.fold_in(jax.random.key(2**40 + 1), 3)
     post = bd.fit(model(), DATA, ENGINES["smc"], checkpoint=tmp_path, key=key)

@@ -79,7 +79,7 @@ def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
         bd.rivals.fixed(known)
 
 
-@pytest.mark.thorough("transformer", "gaussian_process", "neural_ode")
+@pytest.mark.thorough("transformer", "gaussian_process", "neural_ode", "pinn")
 @pytest.mark.parametrize("name", SERIES)
 def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     data = rainy()
@@ -93,7 +93,7 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     assert len(beside) == (name == "neural_ode")  # which is observed by a method of the equations
 
 
-@pytest.mark.thorough("mlp", "pinn")
+@pytest.mark.thorough("neural_ode", "pinn")
 @pytest.mark.parametrize("name", ["mlp", "neural_ode", "pinn"])
 def test_what_is_positive_stays_so(name):
     positive = bucket(dist.LogNormal(0.0, 0.5), bd.LogNormalNoise(0.1))
@@ -126,6 +126,7 @@ def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
     assert np.flatnonzero(moved).tolist() == [10, 11, 12, 13]
 
 
+@pytest.mark.thorough
 def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
     rival = bd.rivals.transformer(bucket(), rainy(), window=4)
     every = predicted(rival, rainy()).values["height"]

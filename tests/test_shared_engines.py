@@ -286,6 +286,7 @@ def test_independent_draws_are_those_of_the_posterior(exact):
     assert_moments(exact, TRUTH)
 
 
+@pytest.mark.thorough
 def test_a_posterior_from_a_file_is_updated_by_weights(exact, tmp_path):
     back = bd.load(bd.save(exact, tmp_path / "post.nc"))
     xr.testing.assert_identical(back, exact)

@@ -91,6 +91,7 @@ def test_two_modes_get_their_weights(moves):
     assert abs(samples.facts["log_evidence"] - log_evidence) < 4 * samples.facts["log_evidence_se"]
 
 
+@pytest.mark.thorough
 def test_particles_where_the_solver_fails_have_no_weight():
     """A normal cut at 1: three of twenty live, and the evidence is their share."""
 

@@ -107,6 +107,7 @@ def test_a_good_solver_passes():
     assert abs(float(post["posterior"]["rate"].mean()) - mean) < 4 * sd / np.sqrt(CHAINS * DRAWS)
 
 
+@pytest.mark.thorough
 def test_draws_that_were_resampled_before_say_nothing_against_the_solver():
     """Resampled again, by a correction, they are judged by both weights: those of before have a k-hat of 0.6."""
     post = bd.fit(loose(1e-6), data(), Quadrature(), key=1)

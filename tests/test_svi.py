@@ -51,6 +51,7 @@ def test_every_guide_agrees_with_a_conjugate_posterior(guide):
     np.testing.assert_allclose(samples.stats["lp"].ravel(), lp)
 
 
+@pytest.mark.thorough("low_rank")
 @pytest.mark.parametrize("guide", ["full_rank", "low_rank"])
 def test_a_fit_from_a_poor_start_becomes_the_normal_posterior(guide):
     """Without the help of weights: the gradient's noise vanishes as the guide comes close."""
