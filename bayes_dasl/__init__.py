@@ -62,9 +62,13 @@ from .judgement import (
     decompose as decompose,
     decompose_entropy as decompose_entropy,
     diagnose as diagnose,
+    exceedance as exceedance,
     fisher_information as fisher_information,
+    metrics as metrics,
     pit as pit,
     profile_likelihood as profile_likelihood,
+    quantiles as quantiles,
+    return_levels as return_levels,
     score as score,
     sensitivity as sensitivity,
     shrinkage as shrinkage,
@@ -126,7 +130,7 @@ from .random import (
     field as field,
     shared as shared,
 )
-from .reports import report as report
+from .reports import ReportOptions as ReportOptions, report as report
 from .revision import (
     check_functions as check_functions,
     check_solver as check_solver,
@@ -152,7 +156,7 @@ if _typing.TYPE_CHECKING:
 __version__ = _version("bayes_dasl")
 
 
-_NAMESPACES = ("bases", "errors", "inference", "layers", "networks", "noise", "pde", "rivals")
+_NAMESPACES = ("bases", "errors", "inference", "layers", "metrics", "networks", "noise", "pde", "rivals")
 __all__ = [*_NAMESPACES, *(n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType))]  # pyright: ignore
 
 

@@ -137,7 +137,7 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
     files = {str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file()}
     assert files == {
         "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
-        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "report.html", "study.json",
+        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "forecast.csv", "report.html", "study.json",
     }  # fmt: skip
     assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
 

@@ -1,10 +1,13 @@
 """Judgement: the verdict on a fit, proper scores, what must be beaten, and the uncertainty in parts."""
 
+from . import metrics as metrics
 from .comparison import BayesFactors as BayesFactors, Comparison as Comparison, compare as compare
 from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy
+from .events import exceedance as exceedance, return_levels as return_levels
 from .evidence import bayes_factors as bayes_factors
+from .forecast_tables import quantiles as quantiles
 from .global_sensitivity import sensitivity as sensitivity
 from .information import Information as Information, fisher_information as fisher_information
 from .mixed import Mixed as Mixed, judge_mixture as judge_mixture

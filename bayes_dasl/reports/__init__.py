@@ -5,3 +5,4 @@ This package holds no statistics: it calls the modules that do and lays out what
 """
 
 from .document import Report as Report, report as report
+from .options import ReportOptions as ReportOptions

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -21,21 +18,11 @@ from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..plots.function import functions_of
 from ..plots.panels import beside, can_be_drawn, series_of_members
+from ._cards import Card, card
 from ._text import MISSING, count, listed, percent, slug
 
 MOST_OBSERVABLES = 8
 MOST_PANELS = 12
-
-
-@dataclass(frozen=True)
-class Card:
-    """One figure on the page."""
-
-    id: str
-    uri: str
-    alt: str
-    title: str
-    caption: str
 
 
 def forecast_cards(
@@ -43,7 +30,7 @@ def forecast_cards(
 ) -> list[Card]:
     """Draw the forecast of each observable; `of` names the model, where there are several."""
     return [
-        _card(
+        card(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"forecast-{slug(f'{of} {name}')}",
             f"{of}: {name}" if of else str(fc["predictions"].dataset[name].attrs.get("long_name") or name),
@@ -59,7 +46,7 @@ def recalibrated_cards(
 ) -> list[Card]:
     """Draw each observable of each of some forecasts that were recalibrated, and say how they were."""
     return [
-        _card(
+        card(
             _forecast_figure(fc, name)(fc, train, test, name),
             f"recalibrated-{slug(rival)}-{slug(name)}",
             f"{name}, {rival}:",
@@ -90,9 +77,7 @@ def comparison_cards(comparison: Comparison) -> list[Card]:
         f"By how much the CRPS is above that of {best}, by how far ahead; bars are two standard errors to either side, "
         "rough ones of few windows."
     )
-    return [
-        _card(figure, "comparison", "How far ahead.", caption, f"CRPS of each model above that of {best}, by lead.")
-    ]
+    return [card(figure, "comparison", "How far ahead.", caption, f"CRPS of each model above that of {best}, by lead.")]
 
 
 def _forecast_figure(fc: xr.DataTree, name: str) -> Callable[..., Figure]:
@@ -116,7 +101,7 @@ def _spread_words(fc: xr.DataTree, name: str) -> str:
 def decomposition_cards(parts: xr.Dataset, fitted: Span, of: str = "") -> list[Card]:
     """Draw the parts of the predictive variance of each observable; `of` names the model, where there are several."""
     return [
-        _card(
+        card(
             plots.plot_decomposition(parts, name, fitted[1], fitted[0]),
             f"decomposition-{slug(f'{of} {name}')}",
             f"{of}: {name}" if of else name,
@@ -135,7 +120,7 @@ def function_cards(model: Model | None, post: xr.DataTree) -> list[Card]:
     found = {} if model is None or isinstance(model.layer, AbstractPopulation) else functions_of(model)
     called = short_names(found)
     return [
-        _card(
+        card(
             plots.plot_function(model, post, path),  # pyright: ignore
             f"function-{slug(called[path])}",
             called[path],
@@ -157,7 +142,7 @@ def derived_cards(fc: xr.DataTree, derived: xr.Dataset | None) -> list[Card]:
             dim = series_of_members(values[names[0]], members)
             panels = f", a panel for each {dim}" if dim else ""
             cards.append(
-                _card(
+                card(
                     figure,
                     f"{kind}-{slug(names[0])}" if dim else kind,
                     _KINDS[kind].title,
@@ -225,7 +210,7 @@ def _shown(values: xr.Dataset, members: str) -> tuple[list[str], list[str], list
 def density_cards(post: xr.DataTree, names: Sequence[str]) -> list[Card]:
     """Draw prior and posterior densities."""
     return [
-        _card(
+        card(
             plots.plot_prior_posterior(post, part),
             f"prior-posterior-{i + 1}",
             "What the data taught.",
@@ -242,7 +227,7 @@ def rank_cards(post: xr.DataTree, names: Sequence[str], chains: int) -> list[Car
     """Draw the ranks of each chain's draws."""
     who = "The two halves of the one chain" if chains == 1 else "The chains"
     return [
-        _card(
+        card(
             plots.plot_ranks(post, part),
             f"ranks-{i + 1}",
             "Do they agree?",
@@ -263,7 +248,7 @@ def training_cards(post: xr.DataTree) -> list[Card]:
         return []
     members = post["training"].sizes["member"]
     return [
-        _card(
+        card(
             plots.plot_training(post),
             "training",
             "How it was learned.",
@@ -281,7 +266,7 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) ->
     alike = "neighbours in time and not independent" if series else "which share the parameters of one fit"
     guide = f"{count(n, 'test value')}, {alike}: a guide, no test."
     return [
-        _card(
+        card(
             plots.plot_pit(pit),
             "pit",
             "Where the truth falls in the forecast.",
@@ -289,7 +274,7 @@ def calibration_cards(pit: xr.Dataset, scores: pd.DataFrame, *, series: bool) ->
             "bands too narrow; steep in the middle, bands too wide; all to one side, a bias. " + guide,
             "Empirical distribution of the probability integral transform of the test data.",
         ),
-        _card(
+        card(
             plots.plot_coverage(scores),
             "coverage",
             "How often the truth is inside.",
@@ -305,15 +290,6 @@ def _halves(names: Sequence[str]) -> list[Sequence[str]]:
         return [names]
     first = 2 * -(-len(names) // 4)
     return [names[:first], names[first:]]
-
-
-def _card(figure: Figure, name: str, title: str, caption: str, alt: str) -> Card:
-    buffer = io.BytesIO()
-    with mpl.rc_context(plots.STYLE):
-        figure.savefig(buffer, format="svg", metadata={"Date": None}, dpi=150)
-    encoded = base64.b64encode(buffer.getvalue()).decode("ascii")
-    uri = f"data:image/svg+xml;base64,{encoded}"
-    return Card(f"figure-{name}", uri, alt, title, caption)
 
 
 def _data_words(train: xr.Dataset, test: xr.Dataset | None, name: str) -> str:

@@ -28,8 +28,10 @@ from ..judgement.scores import pit, score
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import are_chains, fitted_observables, with_what_is_censored
-from . import _figures, _tables
+from . import _events, _figures, _methods, _tables
+from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
+from .options import ReportOptions
 
 SYMBOLS = {"good": "✓", "warning": "!", "bad": "✕"}
 VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
@@ -59,9 +61,12 @@ def render(
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
     model: Model | None = None,
+    description: Any,
+    options: ReportOptions,
 ) -> str:
     """Return the page as HTML."""
     _check_arguments(post, fc, name, rivals, mixture)
+    _events.refuse_unknown(fc, options)
     train = fitted_observables(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
@@ -87,6 +92,8 @@ def render(
         skill=_skill(scored, units) if scored else "",
         facts=_facts(post, about, summary, scored, units, "" if mixture is None else f" of {name}"),
         forecast=_figures.forecast_cards(about, known, test, shown),
+        closer=_events.window_cards(about, known, test, shown, options),
+        events=_events.event_cards(about, options),
         recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
         not_posterior=[f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()],
         fields=any(_figures.is_field(fc, name) for name in shown),
@@ -97,6 +104,8 @@ def render(
         scores=_tables.score_groups(scored.tables, units) if scored else [],
         mixed_units=len({units[name] for name in observables}) > 1,
         losses=_tables.LOSSES,
+        metrics=list(options.metrics),
+        measured=_tables.metric_groups({head: about, **members}, test, options.metrics) if scored else [],
         estimated=_tables.estimated(scored.tables) if scored else "",
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own, series=bool(fc.attrs.get("series", True)))
@@ -120,6 +129,7 @@ def render(
         ranks=_ranks(post, summary) if are_chains(post) else [],
         training=_figures.training_cards(post),
         most_panels=_figures.MOST_PANELS,
+        methods=_methods.methods(model, description, post, fc, train, options),
         provenance=_provenance(post, fc),
         percent=percent,
     )  # fmt: skip
@@ -347,12 +357,12 @@ def _failed(fc: xr.DataTree) -> tuple[int, int]:
     return int((~usable).sum()), usable.size
 
 
-def _densities(post: xr.DataTree) -> list[_figures.Card]:
+def _densities(post: xr.DataTree) -> list[Card]:
     names = list(science_parameters(post))[: _figures.MOST_PANELS]
     return _figures.density_cards(post, names) if names else []
 
 
-def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[_figures.Card]:
+def _ranks(post: xr.DataTree, summary: pd.DataFrame) -> list[Card]:
     """The parameters that mix worst are the ones to look at, in the order of the table."""
     worst = np.argsort(-summary["r_hat"].to_numpy(), kind="stable")[: _figures.MOST_PANELS]
     names = [str(summary.index[i]) for i in sorted(worst)]

@@ -14,6 +14,7 @@ from arviz_stats.summary import summary
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
 from ..judgement.comparison import BayesFactors, Comparison
 from ..judgement.log_score import EXACT
+from ..judgement.metrics import Metric, measured_by
 from ..judgement.mixing import FEWEST_DRAWS
 from ..judgement.scores import consistency
 from ..plots import science_parameters
@@ -182,6 +183,20 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
             rows=_score_rows(tables, observable),
         )
         for observable in observables
+    ]
+
+
+def metric_groups(
+    forecasts: Mapping[str, xr.DataTree], test: xr.Dataset | None, metrics: Mapping[str, Metric]
+) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+    """Metrics of the user's choice, by observable and then by forecast."""
+    if test is None or not metrics:
+        return []
+    tables = {name: measured_by(fc, test, metrics) for name, fc in forecasts.items()}
+    first = next(iter(tables.values()))
+    return [
+        (str(row), [(name, [number(table.loc[row, metric]) for metric in metrics]) for name, table in tables.items()])
+        for row in first.index
     ]
 
 

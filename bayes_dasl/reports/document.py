@@ -10,10 +10,12 @@ from pathlib import Path
 import xarray as xr
 
 from .._runs.files import write_text
+from ..before_fit.description import describe
 from ..judgement.mixed import Mixed
 from ..model import Model
+from .options import ReportOptions
 
-__all__ = ["Report", "report"]
+__all__ = ["Report", "ReportOptions", "report"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,7 @@ def report(
     derived: xr.Dataset | None = None,
     mixture: Mixed | None = None,
     model: Model | None = None,
+    options: ReportOptions | None = None,
 ) -> Report:
     """Report on one fit and its forecast.
 
@@ -67,15 +70,15 @@ def report(
             many dimensions for a figure is named.
         mixture: what `bayes_dasl.judgement.judge_mixture` said of a mixture of this forecast and those of the rivals.
             The page is then about the mixture, with each model beside it; parameters and chains are those of `post`.
-        model: the model of the fit, whose unknown functions are then drawn.
+        model: the model of the fit, whose unknown functions are then drawn, and its equations and priors told.
+        options: what else the page shows: a closer look, thresholds, return levels, metrics, the source of the data.
 
     Raises: MismatchError for what is no posterior or forecast, for another model than that of the fit, if the test data
-    and a forecast share no observable or no time, or if a rival has the name of the model, of a baseline, or of the
-    mixture.
+    and a forecast share no observable or no time, if a rival has the name of the model, of a baseline, or of the
+    mixture, or for options about an observable that is not forecast.
     """
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 
-    page = render(
-        post, fc, test, title=title, name=name, rivals=rivals or {}, derived=derived, mixture=mixture, model=model
-    )
-    return Report(page)
+    beside = {"derived": derived, "mixture": mixture, "model": model, "options": options or ReportOptions()}
+    beside["description"] = model and describe(model)
+    return Report(render(post, fc, test, title=title, name=name, rivals=rivals or {}, **beside))

@@ -27,11 +27,11 @@ from ..model import Model, check_data, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
-from ..reports.document import report
+from ..reports.document import ReportOptions, report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
-from .scores import scored, told
+from .scores import results, table_of
 from .times import forecast_times
 
 
@@ -51,6 +51,7 @@ class Study:
         title: that of the report.
         source: where the command line finds the study again.
         derived: a function of the model, as for `bd.evaluate`, whose values stand in the report.
+        options: what else the report shows; source and licence are those in `data.attrs` unless it tells others.
         mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the report, each model
             stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
             does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others, and
@@ -78,6 +79,7 @@ class Study:
     title: str = ""
     source: str = ""
     derived: Callable[[Model], Any] | None = None
+    options: ReportOptions = dataclasses.field(default_factory=ReportOptions)
     mix: bool | str = True
     origins: int | Sequence[Any] = 4
     horizon: int | None = None
@@ -207,8 +209,9 @@ class Study:
 @dataclasses.dataclass(frozen=True)
 class Run:
     """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
-    `scores.json`, `report.html`, and `study.json`, which says what made them. Where forecasts are mixed, `mixture.nc`
-    is the mixture, and `origins.nc` of each model what it forecast within the training data, where that weighs it."""
+    `scores.json`, `report.html`, `forecast.csv` with quantiles of what that is about, and `study.json`, which says what
+    made them. Where forecasts are mixed, `mixture.nc` is the mixture, and `origins.nc` of each model what it forecast
+    within the training data, where that weighs it."""
 
     study: Study
     folder: Path
@@ -358,9 +361,9 @@ class Run:
         found = self._mixed(posts, forecasts, comparison, verdicts)
         observed = self.study.train[list(self.study.model.observables)]
         said = {"study": self.study.name, "split": _told_split(self.study)}
-        said |= scored(forecasts, observed, self.study.test, ({MIXTURE: found.diagnosis} if found else {}) | verdicts)
-        said["mixture"] = told(found) if found else {"why_not": comparison} if comparison else None
+        said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2) + "\n")
+        write_text(self.folder / "forecast.csv", table_of(forecasts.get(MIXTURE, forecasts[own])))
         page = report(
             posts[own],
             forecasts[own],
@@ -371,6 +374,7 @@ class Run:
             derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
             mixture=found,
             model=self.study.model,
+            options=self.study.options.told_of(self.study.data),
         )
         page.save(self.folder / "report.html")
 

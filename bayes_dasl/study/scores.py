@@ -11,11 +11,31 @@ import xarray as xr
 from .._findings import Diagnosis
 from ..judgement.baselines import score_baselines
 from ..judgement.comparison import Comparison
-from ..judgement.mixed import Mixed
+from ..judgement.forecast_tables import quantiles
+from ..judgement.mixed import MIXTURE, Mixed
 from ..judgement.scores import score
 
 
-def scored(
+def results(
+    forecasts: Mapping[str, xr.DataTree],
+    train: xr.Dataset,
+    test: xr.Dataset,
+    verdicts: Mapping[str, Diagnosis],
+    mixture: Mixed | None,
+    comparison: object,
+) -> dict[str, Any]:
+    """Scores, verdicts, and what is said of the mixture of the forecasts, or why there is none."""
+    verdicts = ({MIXTURE: mixture.diagnosis} if mixture else {}) | dict(verdicts)
+    why_not = {"why_not": comparison} if comparison else None
+    return _scored(forecasts, train, test, verdicts) | {"mixture": _told(mixture) if mixture else why_not}
+
+
+def table_of(forecast: xr.DataTree) -> str:
+    """Quantiles of a forecast as CSV."""
+    return quantiles(forecast).to_csv(index=False, float_format="%.7g")
+
+
+def _scored(
     forecasts: Mapping[str, xr.DataTree], train: xr.Dataset, test: xr.Dataset, verdicts: Mapping[str, Diagnosis]
 ) -> dict[str, Any]:
     """Forecasts and baselines on the test data, and the verdicts."""
@@ -38,7 +58,7 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
     return {str(row): {str(name): plain(value) for name, value in values.items()} for row, values in rows.items()}
 
 
-def told(found: Mixed) -> dict[str, Any]:
+def _told(found: Mixed) -> dict[str, Any]:
     """The weights of a mixture, what they come from, and what is said of it."""
     comparison, windows = found.comparison, {}
     if isinstance(comparison, Comparison):

@@ -1,0 +1,61 @@
+"""A forecast as a table of quantiles, for those who work with tables."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from .._statistics.blocks import blocks_of, draws_at
+from ..data.datasets import index_of
+from ..errors import DataError
+from .matching import check_forecast
+
+LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
+
+
+def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame:
+    """A forecast as a long table, a row for each time, place and observable: `table.to_csv(…)`, `table.to_parquet(…)`.
+
+    Args:
+        fc: what `forecast` returned, or `recalibrate`.
+        levels: which quantiles of the predictive draws, between 0 and 1.
+
+    Returns: columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a column such as `q0.05`
+    for each level. Draws of failed solves do not count.
+    Raises: MismatchError for what is no forecast, DataError for levels that are none.
+    """
+    wanted = np.asarray(levels, float)
+    if wanted.ndim != 1 or not wanted.size or not np.all((wanted > 0) & (wanted < 1)):
+        raise DataError(f"levels are numbers between 0 and 1, such as [0.05, 0.5, 0.95], not {levels!r}")
+    check_forecast(fc, "predictions")
+    held = fc["predictions"].to_dataset()
+    index = index_of(held)
+    tables = []
+    for name, variable in held.data_vars.items():
+        draws = variable.transpose("chain", "draw", index, ...)
+        parts = [_summary(draws_at(draws, at), wanted) for at in blocks_of(draws)]
+        found = np.concatenate(parts, axis=1)
+        dims = [str(dim) for dim in draws.dims[2:]]
+        rows = _rows(draws, dims)
+        columns = ["mean", "sd", *(f"q{level:g}" for level in wanted)]
+        said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
+        tables.append(rows.assign(**said, **dict(zip(columns, found, strict=True))))
+    return pd.concat(tables, ignore_index=True)
+
+
+def _rows(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
+    """Index and places of each value, by position where they have no coordinate."""
+    at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
+    grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")
+    return pd.DataFrame({dim: values[where.ravel()] for dim, values, where in zip(dims, at, grid, strict=True)})
+
+
+def _summary(draws: np.ndarray, levels: np.ndarray) -> np.ndarray:
+    """Mean, standard deviation and quantiles `(quantity, datum)` of draws `(draw, datum)`."""
+    whole = draws[np.isfinite(draws).all(axis=1)]
+    if not len(whole):
+        return np.full((2 + len(levels), draws.shape[1]), np.nan)
+    return np.concatenate([[whole.mean(axis=0), whole.std(axis=0)], np.quantile(whole, levels, axis=0)])

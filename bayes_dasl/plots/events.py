@@ -1,0 +1,71 @@
+"""Figures of how probable it is that levels are exceeded, and of levels that are reached seldom."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+import xarray as xr
+from matplotlib.figure import Figure
+
+from ..data.datasets import index_of
+from ..errors import MismatchError
+from ._style import BLUE, LINES, SERIES, STYLE, WIDTH, percent, plain, positions, time_axis
+
+
+def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -> Figure:
+    """Draw how probable it is over time that a level is exceeded; of several levels together.
+
+    Args:
+        found: what `bayes_dasl.exceedance` returned, or several of them for one observable.
+        units: those of the levels, for the legend.
+
+    Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
+    """
+    several = [found] if isinstance(found, xr.Dataset) else list(found)
+    if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
+        raise MismatchError(f"give 1 to {len(SERIES)} results of bd.exceedance")
+    if any(each["at"].ndim > 1 for each in several):
+        raise MismatchError("this draws a series: choose one place or member, as by .sel(…)")
+    index = index_of(several[0]["at"])
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        ax = fig.add_subplot()
+        for number, each in enumerate(several):
+            level = f"{each.attrs['level']:g}{f' {units}' if units else ''}"
+            label = plain(f"{each.attrs['direction']} {level}; at some time {100 * float(each['ever']):.0f} %")
+            style: Any = {"color": SERIES[number], "ls": LINES[number % len(LINES)]}
+            ax.plot(positions(each[index].values), each["at"].values, lw=1.8, label=label, **style)
+        ax.set_ylim(-0.02, 1.02)
+        ax.yaxis.set_major_formatter(percent())
+        ax.set_ylabel("probability")
+        time_axis(ax, several[0][index])
+        fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=1)
+    return fig
+
+
+def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") -> Figure:
+    """Draw which level is exceeded once in how many blocks.
+
+    Args:
+        table: what `bayes_dasl.return_levels` returned.
+        observable: its name, for the axis.
+        units: its units, likewise.
+
+    Raises: MismatchError for what that did not return.
+    """
+    if "level" not in table:
+        raise MismatchError("give the table that bd.return_levels returned")
+    with mpl.rc_context(STYLE):
+        fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
+        ax = fig.add_subplot()
+        ax.plot(table.index, table["level"], color=BLUE, marker="o", lw=1.8)
+        ax.set_xscale("log")
+        ax.set_xticks(np.asarray(table.index, float), [f"{period:g}" for period in table.index])
+        ax.minorticks_off()
+        ax.set_xlabel("return period (blocks)")
+        ax.set_ylabel(plain(f"{observable} ({units})" if units else observable))
+    return fig
