@@ -167,6 +167,12 @@ def study() -> bd.Study:
         split=SPLIT,
         engine=bd.NUTS(draws=500),
         derived=sensitivity,
+        options=bd.ReportOptions(
+            window=(1985.5, 2024.5),
+            thresholds={"temperature": [1.0, 1.5]},
+            source="Indicators of Global Climate Change 2024 (Forster et al. 2025)",
+            licence="CC BY 4.0",
+        ),
     )
 
 

@@ -122,4 +122,5 @@ def study() -> bd.Study:
         data=data,
         split={"subject": mice_of("high")},
         engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),
+        options=bd.ReportOptions(source="Eigenmann et al. (2016), as in chi-drm", licence="BSD-3-Clause"),
     )

@@ -162,6 +162,7 @@ def study() -> bd.Study:
         split=float(rows_of(TRAINED).sizes["row"] - 1),
         engine=ENGINE,
         mix=False,  # rows are no series
+        options=bd.ReportOptions(source="direct numerical simulations, Hoyas & Jiménez (2008)", licence="MIT"),
     )
 
 

@@ -247,4 +247,5 @@ def study() -> bd.Study:
         data=data,
         split=str(known(data)["time"].values[-1])[:10],
         engine=bd.NUTS(chains=2, draws=500, climbs=8),
+        options=bd.ReportOptions(source="R package tsiR, twentymeas (Becker & Grenfell 2017)", licence="GPL-3.0"),
     )

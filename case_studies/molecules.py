@@ -325,4 +325,7 @@ def study() -> bd.Study:
         engine=ENGINE,
         derived=well,
         mix=False,  # rows of many laboratories are no series
+        options=bd.ReportOptions(
+            source="second virial coefficients, Combustion-Transport-Analysis group", licence="CC BY 4.0"
+        ),
     )

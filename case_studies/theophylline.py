@@ -81,4 +81,5 @@ def study() -> bd.Study:
         split=8.0,
         engine=ENGINE,
         mix=False,  # both are one model of the people, with another noise
+        options=bd.ReportOptions(source="nlmixr2data, theo_sd", licence="GPL-3.0-or-later"),
     )

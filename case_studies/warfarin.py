@@ -120,4 +120,5 @@ def study() -> bd.Study:
         split=SPLIT,
         engine=bd.NUTS(chains=2, warmup=300, draws=300, climbs=4),
         mix=False,  # a fit takes ten minutes and more: weights would take four of them
+        options=bd.ReportOptions(source="nlmixr2data, warfarin", licence="GPL-3.0-or-later"),
     )
