@@ -44,6 +44,20 @@ def test_a_factor_of_one_changes_nothing_and_more_mixing_slows_the_middle():
     assert (velocities(with_weights(0.5), heights, 600.0)[1:] < usual[1:]).all()
 
 
+def test_under_the_prior_a_law_drifts_the_more_the_farther_its_reynolds_number_is():
+    law = fluids.hybrid()
+    draws = draw_prior(law, 200, key=jax.random.key(0))
+
+    def drift(draw, reynolds):
+        at = {"log_y": jnp.log(50.0), "log_reynolds": jnp.log(reynolds)}
+        return jnp.log(realise(law, draw).drift(0.0, {}, at)["factor"])
+
+    sizes = jnp.asarray([180.0, 550.0, 720.0, 2000.0])
+    found = jax.vmap(lambda draw: jax.vmap(lambda reynolds: drift(draw, reynolds))(sizes))(draws)
+    far, near, same, high = np.std(found - found[:, 2:3], axis=0)
+    assert same == 0 and 2 * near < far < 0.5 and near < high
+
+
 @pytest.fixture
 def data(shared_file, monkeypatch):
     monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/fluid/HJ_Re550.prof").parents[1]))
@@ -63,9 +77,12 @@ def test_points_are_those_of_the_profiles_by_either_choice():
     assert reynolds.min() < 200 and reynolds.max() > 1900 and not ((reynolds > 400) & (reynolds < 1000)).any()
 
 
-@pytest.mark.thorough("van Driest", "hybrid, science fixed", "fixed", "mlp", "gaussian_process")
+HYBRIDS = ("hybrid", "hybrid, one law for all", "hybrid, science fixed")
+
+
+@pytest.mark.thorough("van Driest", *HYBRIDS[1:], "fixed", "mlp", "gaussian_process")
 @pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("name", ["van Driest", "hybrid", "hybrid, science fixed", "fixed", "mlp", "gaussian_process"])
+@pytest.mark.parametrize("name", ["van Driest", *HYBRIDS, "fixed", "mlp", "gaussian_process"])
 def test_every_model_of_the_study_predicts_the_profiles(name):
     train = fluids.rows_of(fluids.TRAINED)
     made = fluids.models(train)[name]()
