@@ -92,7 +92,7 @@ def hybrid(drifts: bool = True) -> Mixed:
     process = lambda low, high, number: bd.bases.HilbertGP(low, high, number, amplitude=size())  # noqa: E731
     factor = lambda family, *inputs: bd.Basis(family, inputs, "factor", positive=True)  # noqa: E731
     highest = np.log(2000.0)
-    numbers = bd.bases.Polynomial(low=np.log(150.0), high=np.log(2400.0), degree=2)
+    numbers = bd.bases.Polynomial(np.log(150.0), np.log(2400.0), 2)  # pyright: ignore[reportCallIssue]
     return Mixed(
         **priors(),
         inner=factor(process(-1.0, highest, 14), "log_y"),
