@@ -14,10 +14,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 import bayes_dasl as bd
+from bayes_dasl.study import Run
 
 from ._data import path_of
+from ._pictures import UNSEEN, band, finished, panels
 
 AGENTS = {
     "greenhouse": ("CO2", "nonco2wmghg", "O3", "H2O_stratospheric"),
@@ -174,6 +177,23 @@ def study() -> bd.Study:
             licence="CC BY 4.0",
         ),
     )
+
+
+def picture(run: Run) -> Figure:
+    """Warming and the heat of the ocean from 1980 on, of the science and the hybrid, beside what was observed."""
+    data = run.study.data
+    fig, axes = panels()
+    for ax, (name, label) in zip(
+        axes, {"temperature": "warming (K)", "heat": "heat of the ocean (ZJ)"}.items(), strict=True
+    ):
+        for place, model in enumerate(("science", "hybrid")):
+            held = bd.load(run.path(model, "forecast.nc"))["predictions"].dataset[name].sel(time=slice(1980, None))
+            band(ax, held["time"].values, held, model, place)
+        fitted, unseen = (data[name].sel(time=at) for at in (slice(1980, SPLIT), slice(SPLIT, None)))
+        ax.plot(fitted["time"], fitted, "o", ms=4, color="black", label="observed, fitted")
+        ax.plot(unseen["time"], unseen, label="observed, not fitted", **UNSEEN)
+        ax.set(xlabel="year", ylabel=label)
+    return finished(fig)
 
 
 ENSEMBLE = bd.DeepEnsemble(members=5, descent=bd.Descent(steps=1500))

@@ -17,10 +17,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 import bayes_dasl as bd
+from bayes_dasl.study import Run
 
 from ._data import path_of
+from ._pictures import UNSEEN, band, finished, panels
 
 TRAINED, TESTED = (550, 950), (180, 2000)
 """Simulations by their friction Reynolds numbers, about."""
@@ -180,6 +183,23 @@ def study() -> bd.Study:
         mix=False,  # rows are no series
         options=bd.ReportOptions(source="direct numerical simulations, Hoyas & Jiménez (2008)", licence="MIT"),
     )
+
+
+def picture(run: Run) -> Figure:
+    """What van Driest and the hybrid say of the two Reynolds numbers that nobody fitted, beside the simulations."""
+    fig, axes = panels()
+    data = run.study.data
+    for ax, number in zip(axes, TESTED, strict=True):
+        here = np.abs(data["log_reynolds"].values - np.log(number)) < 0.2
+        height = np.exp(data["log_height"].values[here])
+        for place, name in enumerate(("van Driest", "hybrid")):
+            held = bd.load(run.path(name, "forecast.nc"))["predictions"].dataset["velocity"]
+            band(ax, height, held.isel(row=here), name, place)
+        ax.plot(height, data["velocity"].values[here], label="simulation, not fitted", **UNSEEN)
+        ax.set(xscale="log", xlabel="distance from the wall (wall units)")
+        ax.set_title(f"Reynolds number {number}", loc="left")
+    axes[0].set_ylabel("mean velocity (friction velocities)")
+    return finished(fig)
 
 
 def tasks(quick: bool) -> list[dict]:

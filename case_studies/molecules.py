@@ -21,10 +21,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 import bayes_dasl as bd
+from bayes_dasl.study import Run
 
 from ._data import path_of
+from ._pictures import UNSEEN, band, finished, panels
 
 VOLUME = 2 * np.pi * 0.602214  # cm³/mol for each Å³
 HARTREE, BOHR = 315775.02, 0.52917721  # K and Å
@@ -219,8 +222,7 @@ DISTANCES = np.linspace(2.8, 6.0, 641)
 
 def well(model: bd.Model) -> dict[str, Any]:
     """How deep the potential is, and where: its depth in K, its minimum in Å."""
-    layer: Any = model.layer
-    energies = jax.vmap(layer.function.potential.energy)(jnp.asarray(DISTANCES))
+    energies = energy_at(model, DISTANCES)
     lowest = jnp.argmin(energies)
     return {"depth": -energies[lowest], "minimum": jnp.asarray(DISTANCES)[lowest]}
 
@@ -253,6 +255,31 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
         return bd.rivals.named(model(gas, made["Lennard-Jones"]()), every, name)[name]
 
     return found | {name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")}
+
+
+def picture(run: Run) -> Figure:
+    """The potential that warm argon tells, beside quantum chemistry; and what it says of cold argon."""
+    study, distances = run.study, np.linspace(3.2, 7.0, 191)
+    cold = study.data["coldness"].values > 1000.0 / GASES["argon"].warm
+    fig, (left, right) = panels()
+    for place, name in enumerate(("Lennard-Jones", "hybrid")):
+        post, fc = (bd.load(run.path(name, file)) for file in ("posterior.nc", "forecast.nc"))
+        energies = bd.evaluate(study.models[name], post, lambda m: {"energy": energy_at(m, distances)})["energy"]
+        off = fc["predictions"].dataset["b"] - study.data["b"].values
+        band(left, distances, energies, name, place)
+        band(right, 1000.0 / study.data["coldness"].values[cold], off.isel(coldness=cold), name, place)
+    theory = ab_initio().query("3.2 < r < 7")
+    left.plot(theory["r"], theory["energy"], label="quantum chemistry, not fitted", **UNSEEN)
+    left.set(xlabel="distance (Å)", ylabel="energy of a pair (K)", ylim=(-160, 120))
+    right.axhline(0.0, color="black", lw=0.8)
+    right.set(xlabel="temperature (K)", ylabel="forecast less measured (cm³/mol)", ylim=(-60, 60))
+    return finished(fig)
+
+
+def energy_at(model: bd.Model, distances: np.ndarray) -> jax.Array:
+    """The energies of pairs at distances in Å, in K."""
+    layer: Any = model.layer
+    return jax.vmap(layer.function.potential.energy)(jnp.asarray(distances))
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)

@@ -1,0 +1,37 @@
+"""What the pictures of the case studies share: bands of the science and of the hybrid, and data that nobody fitted."""
+
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import xarray as xr
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+import bayes_dasl as bd
+
+_STYLES = ((bd.plots.VERMILION, "--"), (bd.plots.BLUE, "-"))
+UNSEEN: Any = {"marker": "o", "ms": 4, "ls": "", "mfc": "white", "mec": "black"}
+"""How data that were not fitted are drawn."""
+
+
+def panels(number: int = 2) -> tuple[Figure, list[Axes]]:
+    """A figure with panels side by side."""
+    with mpl.rc_context(bd.plots.STYLE):
+        fig = Figure(figsize=(7.5, 3.6), layout="constrained")
+        return fig, list(fig.subplots(1, number))
+
+
+def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
+    """The median of draws and 90 % of them, of the science (place 0) or the hybrid (1)."""
+    color, line = _STYLES[place]
+    low, middle, high = draws.quantile([0.05, 0.5, 0.95], ("chain", "draw")).transpose("quantile", ...).values
+    ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
+    ax.plot(x, middle, color=color, ls=line, label=f"{name}, 90 % band")
+
+
+def finished(fig: Figure) -> Figure:
+    """With a legend above."""
+    with mpl.rc_context(bd.plots.STYLE):
+        fig.legend(*fig.axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
+    return fig
