@@ -1,31 +1,44 @@
-"""The pictures of the README and the docs, from a run of the lynx–hare study.
+"""The pictures of the README and the docs, from runs of the case studies.
 
-Run: `uv run bayes-dasl run lynx-hare && uv run python docs/make_pictures.py runs/lynx-hare`
+Run: `uv run bayes-dasl run NAME` for lynx-hare, fluids, molecules, climate, and then
+`uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/molecules runs/climate`
 """
 
 import sys
 from pathlib import Path
 
+from matplotlib.figure import Figure
+
 import bayes_dasl as bd
 from bayes_dasl.plots import plot_decomposition, plot_forecast
+from bayes_dasl.study import Run, module_of
 from case_studies import lynx_hare
 
 ASSETS = Path(__file__).parent / "assets"
 
 
-def main(folder: Path) -> None:
+def of_lynx_hare(folder: Path) -> dict[str, Figure]:
     mixed, fc = bd.load(folder / "mixture.nc"), bd.load(folder / "forecast.nc")
     train, test = bd.split(lynx_hare.load(), time=fc.attrs["train_end"])
-    parts = bd.decompose(fc)
-    pictures = {
+    return {
         "forecast-hare": plot_forecast(mixed, train, test, "hare"),
-        "decomposition-hare": plot_decomposition(parts, "hare", fc.attrs["train_end"]),
+        "decomposition-hare": plot_decomposition(bd.decompose(fc), "hare", fc.attrs["train_end"]),
         "describe": bd.describe(lynx_hare.study().model).draw(),
     }
+
+
+def main(folders: list[Path]) -> None:
     ASSETS.mkdir(exist_ok=True)
-    for name, figure in pictures.items():
-        figure.savefig(ASSETS / f"{name}.png", dpi=160)
+    for folder in folders:
+        name = folder.name
+        if name == "lynx-hare":
+            pictures = of_lynx_hare(folder)
+        else:
+            module = module_of(name)
+            pictures = {f"gallery-{name}": module.picture(Run(module.study(), folder))}
+        for file, figure in pictures.items():
+            figure.savefig(ASSETS / f"{file}.png", dpi=160)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main([Path(folder) for folder in sys.argv[1:]])

@@ -17,6 +17,7 @@ from pathlib import Path
 from threading import Event, Thread
 
 import numpy as np
+import pandas as pd
 import pytest
 import quick_study
 import xarray as xr
@@ -140,6 +141,25 @@ def test_run_ends_with_scores_verdicts_and_the_report(ran):
         "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "forecast.csv", "report.html", "study.json",
     }  # fmt: skip
     assert json.loads((folder / "study.json").read_text())["source"] == str(STUDY)
+    table = pd.read_csv(folder / "forecast.csv")
+    expected = bd.quantiles(bd.load(folder / "mixture.nc"))
+    np.testing.assert_array_equal(table["time"], expected["time"])
+    np.testing.assert_allclose(table["q0.05"], expected["q0.05"], rtol=1e-6)
+
+
+def test_what_a_study_asks_of_its_report_is_on_the_page_and_in_the_scores(ran):
+    folder, _ = ran
+    asked = json.loads((folder / "scores.json").read_text())["asked"]
+    mixture, test = bd.load(folder / "mixture.nc"), quick_study.study().test
+    bias = bd.metrics.measured_by(mixture, test, {"bias": bd.metrics.bias}).loc["y", "bias"]
+    assert asked["metrics"]["mixture"]["y"]["bias"] == pytest.approx(bias)
+    after = float(mixture["predictions"]["time"].max())
+    known = float(mixture.attrs["train_end"])
+    ever = bd.exceedance(mixture, "y", 5.0, during=(known + 1e-9, after))["ever"]
+    assert asked["exceedance"]["y"]["levels"][0]["ever"] == pytest.approx(float(ever))
+    page = unescape((folder / "report.html").read_text())
+    assert f"above 5 mg/L: {100 * float(ever):.0f} %" in page and "Source: a hand." in page
+    assert "<h3>Decayed</h3>" in page and "rate ~ " in page
 
 
 def test_the_page_of_a_run_is_headed_by_the_mixture(ran):

@@ -91,7 +91,7 @@ class TestExceedance:
         [
             ("z", {}, MismatchError, "no observable 'z'; it has y"),
             ("y", {"during": (10, 12)}, DataError, "nothing is forecast during"),
-            ("y", {"during": "soon"}, DataError, "first and the last time, numbers as in time"),
+            ("y", {"during": "soon"}, DataError, "a first and a last time, numbers as the forecast has"),
         ],
     )
     def test_refused(self, name, options, error, said):
@@ -106,19 +106,37 @@ class TestReturnLevels:
         np.testing.assert_allclose(table["level"][:2], norm.ppf((1 - 1 / np.array([2, 10])) ** (1 / 3)), atol=0.06)
         assert table["blocks"].tolist() == [4000, 800, 0] and np.isnan(table["level"].iloc[2])
 
-    def test_blocks_of_dates_are_those_of_the_calendar(self):
-        time = pd.date_range("2001-11-01", periods=6, freq="MS").values
-        table = bd.return_levels(forecast_of(NORMAL, time), "y", [2], block="year")
-        highest = np.concatenate([NORMAL[:, :2].max(axis=1), NORMAL[:, 2:].max(axis=1)])
-        assert table["level"].iloc[0] == pytest.approx(np.median(highest))
+    def test_blocks_of_dates_are_those_of_the_calendar_that_the_times_fill(self):
+        time = pd.date_range("2001-11-01", periods=400, freq="D").values
+        draws = np.random.default_rng(1).normal(size=(200, 400))
+        month = bd.return_levels(forecast_of(draws, time), "y", [2], block="month", during=("2001-11-20", "2002-02-03"))
+        inside = (time >= np.datetime64("2001-12-01")) & (time < np.datetime64("2002-02-01"))
+        assert inside.sum() == 62
+        highest = [draws[:, inside][:, :31].max(axis=1), draws[:, inside][:, 31:].max(axis=1)]
+        assert month["level"].iloc[0] == pytest.approx(np.median(np.concatenate(highest)))
+        assert month.attrs == {"block": "one month"} and month["blocks"].iloc[0] == 200
+
+    def test_a_block_that_the_times_do_not_fill_does_not_count(self):
+        table = bd.return_levels(forecast_of(NORMAL), "y", [2], block=4)
+        assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, :4].max(axis=1)))
+        with pytest.raises(DataError, match="fill no block of 40"):
+            bd.return_levels(forecast_of(NORMAL), "y", [2], block=40)
 
     @pytest.mark.parametrize(
         ("periods", "block", "said"),
-        [([1.0], None, "above 1"), ([2], "year", "positive number of units of 'time'"), ([2], 0.0, "positive number")],
-    )
-    def test_refused(self, periods, block, said):
+        [
+            ([1.0], None, "above 1"), (["a"], None, "above 1"), ([], None, "give the numbers of blocks"),
+            ([2], "year", "a block is a number of units of 'time'"), ([2], 0.0, "positive number"),
+            ([2], "century", "positive number, or of dates 'year'"), ([2], "2D", "positive number"),
+        ],
+    )  # fmt: skip
+    def test_refused(self, periods, block, said, unchecked):
         with pytest.raises(DataError, match=said):
             bd.return_levels(forecast_of(NORMAL), "y", periods, block=block)
+
+    def test_rows_in_any_order_have_none(self):
+        with pytest.raises(MismatchError, match="rows in any order"):
+            bd.return_levels(forecast_of(NORMAL, series=0), "y", [2])
 
 
 class TestMetrics:
@@ -126,8 +144,9 @@ class TestMetrics:
 
     def test_of_what_is_perfect_and_of_the_mean(self):
         assert bd.metrics.nse(self.Y, self.Y) == 1 and bd.metrics.kge(self.Y, self.Y) == pytest.approx(1)
-        assert bd.metrics.nse(np.full(4, self.Y.mean()), self.Y) == 0
-        assert np.isnan(bd.metrics.kge(np.full(4, 2.0), self.Y))
+        assert bd.metrics.nse(np.full(4, self.Y.mean()), self.Y) == pytest.approx(0)
+        for same in (np.full(4, 2.0), np.full(4, 0.1) * 3):  # also where their mean is another number by rounding
+            assert np.isnan(bd.metrics.kge(same, self.Y)) and np.isnan(bd.metrics.nse(self.Y, same))
         nearly = self.Y.mean() + 1e-6 * np.array([1.0, -1.0, -1.0, 1.0])  # uncorrelated with the data
         assert bd.metrics.kge(nearly, self.Y) == pytest.approx(1 - np.sqrt(2), abs=1e-5)
 
@@ -147,12 +166,22 @@ class TestMetrics:
         with pytest.raises(MismatchError, match="functions by name"):
             bd.metrics.measured_by(forecast_of(NORMAL), data, {"bias": 3})  # pyright: ignore
 
+    def test_what_is_censored_is_compared_as_scores_compare_it(self):
+        draws = np.full((50, 3), 0.2) + 0.01 * NORMAL[:50, :3]
+        data = xr.Dataset(
+            {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [-1, -1, 0])}, {"time": [0.0, 1.0, 2.0]}
+        )
+        fc = forecast_of(draws)
+        rmse = bd.metrics.measured_by(fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))})
+        assert rmse.loc["y", "rmse"] == pytest.approx(bd.score(fc, data).loc["y", "rmse"])
+
 
 class TestFan:
     def test_bands_hold_what_they_say_within_the_window(self):
         figure = plots.plot_fan(forecast_of(NORMAL, train_start=0.0, train_end=2.0), None, None, "y", (1, 4))
         ax = figure.axes[0]
         assert ax.lines[0].get_xdata().tolist() == [1.0, 2.0, 3.0, 4.0]
+        np.testing.assert_allclose(ax.lines[0].get_ydata(), np.median(NORMAL[:, 1:5], axis=0))
         labels = [text.get_text() for text in figure.legends[0].get_texts()]
         assert labels == ["95 %", "90 %", "80 %", "60 %", "40 %", "20 %", "median"]
         widest = ax.collections[1].get_paths()[0].vertices
@@ -163,13 +192,39 @@ class TestFan:
         fc = forecast_of(np.random.default_rng(0).normal(size=(50, 20)), train_start=0.0, train_end=15.0)
         assert plots.plot_fan(fc, None, None, "y").axes[0].lines[0].get_xdata().tolist() == [*np.arange(11.0, 20.0)]
 
+    def test_nothing_but_the_window_is_drawn_wherever_the_fit_ended(self):
+        time = pd.date_range("2001-01-01", periods=400, freq="D").values
+        fc = forecast_of(np.random.default_rng(0).normal(size=(50, 400)), time, train_end="2001-02-01")
+        data = xr.Dataset({"y": ("time", np.zeros(20))}, {"time": time[:20]})
+        figure = plots.plot_fan(fc, data, None, "y", ("2001-10-01", "2001-10-31"))
+        low, high = figure.axes[0].get_xlim()
+        assert high - low < 33
+        assert "training data" not in [text.get_text() for text in figure.legends[0].get_texts()]
+
     def test_refused(self):
-        with pytest.raises(MismatchError, match="nothing is forecast in the window"):
+        with pytest.raises(DataError, match="fewer than two times are forecast in the window"):
             plots.plot_fan(forecast_of(NORMAL), None, None, "y", (50, 60))
-        with pytest.raises(MismatchError, match="a first and a last time, numbers"):
+        with pytest.raises(DataError, match="a first and a last time, numbers"):
             plots.plot_fan(forecast_of(NORMAL), None, None, "y", ("2001-01-01", "2001-02-01"))
         with pytest.raises(MismatchError, match="rows in any order"):
             plots.plot_fan(forecast_of(NORMAL, series=0), None, None, "y")
+
+
+class TestEventFigures:
+    def test_probabilities_are_drawn_as_they_are_and_rows_are_not_joined(self):
+        found = bd.exceedance(forecast_of(NORMAL), "y", 1.0)
+        line = plots.plot_exceedance(found, "m").axes[0].lines[0]
+        np.testing.assert_array_equal(line.get_ydata(), found["at"])
+        assert line.get_label() == f"above 1 m; at some time {100 * float(found['ever']):.0f} %"
+        assert line.get_linestyle() == "-"
+        rows = bd.exceedance(forecast_of(NORMAL, series=0), "y", 1.0)
+        assert plots.plot_exceedance(rows).axes[0].lines[0].get_linestyle() == "None"
+
+    def test_levels_are_drawn_by_how_seldom_they_are(self):
+        table = bd.return_levels(forecast_of(NORMAL), "y", [50, 2, 1e6], block=3)
+        ax = plots.plot_return_levels(table, "y", "m").axes[0]
+        np.testing.assert_array_equal(ax.lines[0].get_xydata(), [(2, table["level"][2.0]), (50, table["level"][50.0])])
+        assert (ax.get_xlabel(), ax.get_ylabel()) == ("return period (blocks of 3)", "y (m)")
 
 
 class Decay(bd.Module):
@@ -181,11 +236,19 @@ class Decay(bd.Module):
         return {name: -self.rate * value for name, value in y.items()}
 
 
+class Faster(Decay):
+    """The same, faster."""
+
+
+class Louder(bd.NormalNoise):
+    """Noise that is loud."""
+
+
 @pytest.fixture(scope="module")
 def page():
     options = bd.ReportOptions(
         window=(1910, 1918), thresholds={"hare": [30, 60.0], "lynx": 20.0}, below=["lynx"],
-        return_periods={"hare": [2, 5]}, block=1.0, metrics={"NSE": bd.metrics.nse}, source="The company's books",
+        return_periods={"hare": [2, 5, 1e9]}, block=1.0, metrics={"NSE": bd.metrics.nse}, source="The company's books",
         licence="CC0-1.0",
     )  # fmt: skip
     given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
@@ -197,8 +260,13 @@ class TestPage:
     def test_shows_what_was_asked_for(self, page):
         for name in ("fan-hare", "fan-lynx", "exceedance-hare", "exceedance-lynx", "return-hare"):
             assert page.count(f'id="figure-{name}"') == 1, name
-        assert "above 30.0 thousand pelts: " in page and "below 20.0 thousand pelts: " in page
-        assert "The highest value of a block exceeds " in page
+        ahead = {"during": (1913, 1920)}
+        over = bd.exceedance(trees.make_fc(), "hare", 30, **ahead)
+        assert f"from 1913 to 1920: above 30 thousand pelts: {100 * float(over['ever']):.0f} %; above 60 thous" in page
+        assert "below 20 thousand pelts: " in page
+        level = bd.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)["level"].iloc[0]
+        assert f"Where a block is 1 year, from 1913 to 1920: its highest value exceeds {level:.1f} once in 2;" in page
+        assert "Too few blocks among all draws reach that of 1e+09." in page
         table = page.partition("Of the predictive mean")[2].partition("</table>")[0]
         nse = bd.metrics.measured_by(trees.make_fc(), trees.make_data()[1], {"NSE": bd.metrics.nse}).loc["hare", "NSE"]
         assert f"{nse:.3f}" in table and "science" in table
@@ -206,7 +274,7 @@ class TestPage:
     def test_tells_how_it_was_made(self, page):
         methods = page.partition('id="methods"')[2]
         assert "Source: The company's books. Licence: CC0-1.0." in methods
-        assert "Fitted to 13 values of hare" in methods and "posterior predictive" in methods
+        assert "Fitted to 13 values of hare" in methods and "800 predictive draws, observation noise" in methods
 
     def test_of_a_model_equations_and_priors_are_told(self):
         from bayes_dasl.reports._methods import methods
@@ -222,6 +290,46 @@ class TestPage:
         )
         assert "rate ~ " in found["tree"] and found["said"]["Data"].endswith("Their source was not told.")
 
+    def test_functions_partials_noise_and_bases_are_equations_and_libraries_are_none(self):
+        from functools import partial
+
+        from bayes_dasl.reports._methods import equations
+
+        def growth(rate, t, y, u):
+            return {"y": rate * y["y"]}
+
+        exec(compile("def made(t, y, u):\n    return {'y': y['y']}", "nowhere", "exec"), space := {"__name__": None})
+        for field, name, words in (
+            (partial(growth, 0.3), "growth", 'def growth(rate, t, y, u):\n    return {"y": rate * y["y"]}'),
+            (space["made"], "made", "written where no source is kept"),
+        ):
+            found = dict(equations(bd.Model(bd.ODE(field, {"y": 1.0}), Louder(0.1))))
+            assert found[name] == words and found["Louder"] == "Noise that is loud."
+        network = bd.Network.mlp(("y",), ("y",), 0.5, width=3, depth=1)
+        stiff = bd.ODE(bd.Residual(Faster(bd.between(0.1, 1.0)), network), {"y": 1.0}, solver="kvaerno5")
+        assert [name for name, _ in equations(bd.Model(stiff, bd.NormalNoise(0.1)))] == ["Decay", "Faster"]
+
+    def test_what_is_no_series_is_named_in_place_of_a_figure(self):
+        from bayes_dasl.reports import _events
+
+        held = xr.Dataset({"y": (("chain", "draw", "time", "x"), np.zeros((1, 20, 3, 2)))}, {"time": np.arange(3.0)})
+        fc, options = (
+            xr.DataTree.from_dict({"predictions": held}),
+            bd.ReportOptions(thresholds={"y": 1.0}, window=(0, 1)),
+        )
+        assert _events.event_cards(fc, options) == _events.window_cards(fc, held, None, ["y"], options) == []
+        (said,) = _events.not_drawn(fc, options)
+        assert said.startswith("Not drawn, since y is no series: thresholds and a window.")
+
+    def test_a_closer_look_is_drawn_of_a_small_part_alone(self, undrawn):
+        from bayes_dasl.reports import _events
+
+        values = np.random.default_rng(0).normal(size=(20, 40))
+        data = xr.Dataset({"y": ("time", [0.0])}, {"time": [38.0]})
+        names = [forecast_of(values, train_start=0.0, train_end=end) for end in (10.0, 35.0, 39.0)]
+        found = [len(_events.window_cards(fc, data, None, ["y"], bd.ReportOptions())) for fc in names]
+        assert found == [0, 1, 0]
+
     def test_without_wishes_it_has_none_of_it(self, undrawn):
         given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
         html = bd.report(*given, name="hybrid").html
@@ -230,7 +338,7 @@ class TestPage:
     @pytest.mark.parametrize(
         ("options", "said"),
         [
-            ({"thresholds": {"wolf": 3.0}}, "thresholds names wolf, but the forecast has hare and lynx"),
+            ({"thresholds": {"wolf": 3.0}}, "thresholds names wolf, but the forecast has hare, lynx"),
             ({"return_periods": {"wolf": [3.0]}}, "return_periods names wolf"),
         ],
     )
@@ -242,6 +350,16 @@ class TestPage:
         ("options", "said"),
         [
             ({"window": True}, "a first and a last time, or False"),
+            ({"window": {1, 2}}, "a first and a last time, or False"),
+            ({"window": 0}, "a first and a last time, or False"),
+            ({"window": (3, 2)}, "lies before the last"),
+            ({"window": ("soon", "later")}, "a first and a last time, or False"),
+            ({"thresholds": {"hare": []}}, "one to 6 thresholds of 'hare', not 0"),
+            ({"thresholds": {"hare": range(7)}}, "one to 6 thresholds of 'hare', not 7"),
+            ({"thresholds": {"hare": "30"}}, "a level is a number"),
+            ({"thresholds": {"hare": np.nan}}, "a level is a number"),
+            ({"return_periods": {"hare": [0.5]}}, "above 1"),
+            ({"block": "century"}, "'year', 'month', 'week', 'day'"),
             ({"window": (1,)}, "a first and a last time, or False"),
             ({"thresholds": 3.0}, "thresholds is a dict by name"),
             ({"metrics": {"NSE": 3}}, "functions by name"),
@@ -252,6 +370,26 @@ class TestPage:
     def test_options_that_are_none(self, options, said, unchecked):
         with pytest.raises(DataError, match=said):
             bd.ReportOptions(**options)
+
+    @pytest.mark.parametrize(
+        ("options", "said"),
+        [
+            ({"window": ("2001-01-01", "2002-01-01")}, "'time' holds numbers, so a window is two numbers"),
+            ({"return_periods": {"y": [2]}, "block": "year"}, "so a block is a number of its units"),
+        ],
+    )
+    def test_dates_where_the_data_have_numbers(self, options, said):
+        time = xr.DataArray(np.arange(3.0), dims="time", name="time")
+        with pytest.raises(DataError, match=said):
+            bd.ReportOptions(**options).check(["y"], time)
+
+    def test_arrays_and_dates_will_do(self):
+        options = bd.ReportOptions(
+            window=pd.DatetimeIndex(["2001-01-01", "2002-01-01"]), thresholds={"y": np.array([1.0, 2.0])}
+        )
+        time = xr.DataArray(np.array(["2001-01-01"], "M8[ns]"), dims="time", name="time")
+        options.check(["y"], time)
+        assert options.levels("y") == [1.0, 2.0]
 
     def test_what_data_tell_of_their_source_is_told(self):
         data = xr.Dataset(attrs={"source": "a book", "license": "CC0"})

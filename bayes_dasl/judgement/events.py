@@ -1,4 +1,4 @@
-"""How probable it is that a forecast goes above a level, and which levels it reaches how seldom."""
+"""How probable it is that a forecast goes above a level, which levels it reaches how seldom, and in which period."""
 
 from __future__ import annotations
 
@@ -12,6 +12,8 @@ import xarray as xr
 from ..data.datasets import index_of
 from ..data.dates import are_dates, as_date
 from ..errors import DataError, MismatchError
+from .failures import usable
+from .levels import BLOCKS, check_block, check_level, check_return_period
 from .matching import check_forecast, fitted_between
 
 _FEWEST = 10
@@ -23,7 +25,8 @@ def exceedance(
 ) -> xr.Dataset:
     """How probable it is that an observable goes above a level: at each time, and at any time of a period.
 
-    All that is not known is in it, observation noise included, as far as the forecast has it.
+    All that is not known is in it, observation noise included, as far as the forecast has it. Draws of which a solve
+    failed, or a prediction is not finite, do not count. Of replicates each time has one.
 
     Args:
         fc: what `forecast` returned, or `recalibrate`.
@@ -33,23 +36,24 @@ def exceedance(
         during: first and last time of the period, numbers or dates; all that are forecast unless given.
 
     Returns: `at`, the probability at each time of the period, and place, if any; `ever`, that at one of these times at
-    least; `times`, the expected number of these times. Draws of failed solves do not count.
-    Raises: MismatchError for what is no forecast, or no such observable; DataError for a period without times.
+    least; `times`, the expected number of these times.
+    Raises: MismatchError for what is no forecast, or no such observable; DataError for a level that is no number, or a
+    period without times.
     """
-    draws, index = _drawn(fc, observable, during)
-    beyond = ((draws < level) if below else (draws > level)).astype(float).where(np.isfinite(draws))
-    usable = beyond.notnull().all(index)
-    over = ["chain", "draw"]
-    units = {"units": ""}
+    check_level(level)
+    draws, index = series_of(fc, observable, during)
+    beyond = ((draws < level) if below else (draws > level)).astype(float)
     said = {"level": float(level), "observable": observable, "direction": "below" if below else "above"}
     found = xr.Dataset(
         {
-            "at": beyond.mean(over).assign_attrs(units, long_name=f"probability {said['direction']} {level:g}"),
-            "ever": (beyond.max(index)).where(usable).mean(over).assign_attrs(units),
-            "times": beyond.sum(index).where(usable).mean(over).assign_attrs(units),
+            "at": beyond.mean("sample"),
+            "ever": beyond.max(index).mean("sample"),
+            "times": beyond.sum(index).mean("sample"),
         },
-        attrs=said,
+        attrs=said | {"series": int(fc.attrs.get("series", 1))},
     )
+    for variable in found.data_vars.values():
+        variable.attrs["units"] = ""
     found[index].attrs = draws[index].attrs
     return found
 
@@ -59,83 +63,133 @@ def return_levels(
 ) -> pd.DataFrame:
     """Levels that the highest value of a block, such as a year, exceeds once in so many blocks on average.
 
-    They are quantiles of the highest values of all blocks in all draws: what is not known of the parameters is in them,
-    which makes them higher than those of any one set of parameters. They hold for the values at the times that are
-    forecast.
+    They are quantiles of the highest values of all whole blocks in all draws: what is not known of the parameters is in
+    them, which makes them higher than those of any one set of parameters. They hold for the values at the times that
+    are forecast.
 
     Args:
         fc: what `forecast` returned.
         observable: its name; it must be a series of numbers.
         periods: once in how many blocks, each above 1.
-        block: how long one is, in units of the index; of dates "year" or "month", or another offset of pandas. The
-            whole period is one block unless given.
+        block: how long one is: a number of units of the index; for dates "year", "month", "week" or "day". The first
+            and the last one are left out where the times do not fill them. All times are one block unless given.
         during: first and last time that count, numbers or dates; all that are forecast unless given.
 
     Returns: a row for each period: `probability` in one block, `level`, and `blocks`, how many reach it in all draws.
-    The level is NaN where that is fewer than ten.
+    The level is NaN where that is fewer than ten. `attrs` tell the `block` in words.
     Raises: MismatchError for what is no forecast or no series; DataError for a period or block that is none.
     """
-    wanted = np.asarray(periods, float)
-    if wanted.ndim != 1 or not wanted.size or not np.all(wanted > 1):
-        raise DataError(f"periods are numbers of blocks above 1, such as [2, 10, 100], not {periods!r}")
-    draws, index = _drawn(fc, observable, during)
-    if draws.ndim > 3:
-        beside = [str(dim) for dim in draws.dims if dim not in ("chain", "draw", index)]
+    wanted = np.sort([check_return_period(period) for period in periods])
+    if not wanted.size:
+        raise DataError("give the numbers of blocks, such as [2, 10, 100]")
+    check_block(block)
+    draws, index = series_of(fc, observable, during)
+    if draws.ndim > 2:
+        beside = [str(dim) for dim in draws.dims if dim not in ("sample", index)]
         raise MismatchError(f"'{observable}' lies along {' and '.join(beside)}, too: choose one place or member first")
-    values = draws.transpose("chain", "draw", index).values.reshape(-1, draws.sizes[index])
-    values = values[np.isfinite(values).all(axis=1)]
-    number = _blocks(draws[index], block)
-    highest = np.stack([values[:, number == i].max(axis=1) for i in np.unique(number)], axis=1).ravel()
-    rows = []
-    for period in wanted:
-        reached = highest.size / period
-        level = np.quantile(highest, 1 - 1 / period) if reached >= _FEWEST else np.nan
-        rows.append({"probability": 1 / period, "level": level, "blocks": int(reached)})
-    return pd.DataFrame(rows, pd.Index(wanted, name="period"))
+    if not fc.attrs.get("series", True):
+        raise MismatchError("these are rows in any order, which have no highest value of a block of time")
+    number, words = _blocks(draws[index], block)
+    values = draws.transpose("sample", index).values
+    highest = np.concatenate([values[:, number == i].max(axis=1) for i in np.unique(number[number >= 0])])
+    reached = np.floor(highest.size / wanted + 1e-9).astype(int)
+    level = [np.quantile(highest, 1 - 1 / p) if n >= _FEWEST else np.nan for p, n in zip(wanted, reached, strict=True)]
+    columns = {"probability": 1 / wanted, "level": level, "blocks": reached}
+    table = pd.DataFrame(columns, pd.Index(wanted, name="period"))
+    table.attrs = {"block": words}
+    return table
 
 
-def window_of(fc: xr.DataTree, observable: str) -> tuple[Any, Any] | None:
-    """What is forecast after the fitted data and as long a time before it; nothing where nothing is."""
-    draws, index = _drawn(fc, observable, None)
-    times, (_, end) = draws[index].values, fitted_between(fc)
-    if end is None or not times.max() > end:
-        return None
-    return max(times.min(), end - (times.max() - end)), times.max()
-
-
-def _drawn(fc: xr.DataTree, observable: str, during: Any) -> tuple[xr.DataArray, str]:
-    """The draws of an observable in a period, and the name of the index."""
-    check_forecast(fc, "predictions")
-    held = fc["predictions"].to_dataset()
-    if observable not in held.data_vars:
-        raise MismatchError(
-            f"the forecast has no observable '{observable}'; it has {', '.join(map(str, held.data_vars))}"
+def _blocks(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
+    """The number of the block of each time, below zero in blocks that the times do not fill; and what a block is."""
+    times = index.values
+    if block is None:
+        return np.zeros(times.size, int), "all times"
+    dated = are_dates(index)
+    if dated is not isinstance(block, str):
+        wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else f"a number of units of '{index.name}'"
+        raise DataError(
+            f"'{index.name}' holds {'dates' if dated else 'numbers'}, so a block is {wanted}, not {block!r}"
         )
-    index = index_of(held)
+    if dated:
+        spans = pd.DatetimeIndex(times).to_period(BLOCKS[block])
+        number = np.asarray(spans.factorize()[0])
+        begin, end = spans[0].start_time.to_datetime64(), spans[-1].end_time.to_datetime64()
+        words = f"one {block}"
+    else:
+        number = np.floor((times - times[0]) / block * (1 + 1e-12) + 1e-9).astype(int)
+        begin, end = times[0], times[0] + (number[-1] + 1) * block
+        units = index.attrs.get("units", "")
+        words = f"{block:g} {units}".strip()
+    # A time stands for as much as lies between it and the next.
+    step = np.median(np.diff(times)) if times.size > 1 else end - begin
+    late, early = times[0] - begin >= step, end - times[-1] > step * 1.001
+    number = np.where((late & (number == 0)) | (early & (number == number[-1])), -1, number)
+    if (number < 0).all():
+        raise DataError(f"the times from {times[0]} to {times[-1]} fill no block of {words}")
+    return number, words
+
+
+def usable_predictions(fc: xr.DataTree) -> xr.Dataset:
+    """What a forecast predicts, in the draws that are usable throughout, all chains one after the other as `sample`.
+
+    Raises: MismatchError for what is no forecast.
+    """
+    kept = usable(fc)
+    held = fc["predictions"].to_dataset().drop_vars(["chain", "draw"], errors="ignore")
+    return held.stack(sample=("chain", "draw"), create_index=False).isel(sample=np.flatnonzero(kept))
+
+
+def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.DataArray, str]:
+    """The usable draws of an observable in a period, one at each time, and the name of the index.
+
+    Raises: MismatchError for what is no forecast, or no such observable; DataError for a period without times.
+    """
+    check_forecast(fc, "predictions")
+    names = [str(name) for name in fc["predictions"].data_vars]
+    if observable not in names:
+        raise MismatchError(f"the forecast has no observable '{observable}'; it has {', '.join(names)}")
+    held = usable_predictions(fc)
+    index = index_of(fc["predictions"].to_dataset())
     draws = held[observable]
-    if during is not None:
-        dated = are_dates(draws[index])
-        try:
-            first, last = ((as_date(at) if dated else float(at)) for at in during)
-        except (TypeError, ValueError) as error:
-            kind = "dates" if dated else "numbers"
-            raise DataError(f"during is the first and the last time, {kind} as in {index}, not {during!r}") from error
-        draws = draws.isel({index: np.flatnonzero((draws[index].values >= first) & (draws[index].values <= last))})
+    if fc.attrs.get("series", True):
+        draws = draws.isel({index: np.unique(draws[index].values, return_index=True)[1]})
+    draws = draws.isel({index: np.flatnonzero(within(draws[index], during))})
     if not draws.sizes[index]:
         raise DataError(f"nothing is forecast during {during!r}")
     return draws, index
 
 
-def _blocks(index: xr.DataArray, block: Any) -> np.ndarray:
-    """The number of the block of each time."""
-    if block is None:
-        return np.zeros(index.size, int)
-    if are_dates(index):
-        names = {"year": "Y", "month": "M", "week": "W", "day": "D"}
-        try:
-            return pd.DatetimeIndex(index.values).to_period(names.get(block, block)).factorize()[0]
-        except (TypeError, ValueError) as error:
-            raise DataError(f"of dates a block is 'year', 'month', 'week' or 'day', not {block!r}") from error
-    if isinstance(block, bool) or not isinstance(block, (int, float)) or not 0 < block < np.inf:
-        raise DataError(f"a block is a positive number of units of '{index.name}', not {block!r}")
-    return np.floor((index.values - index.values.min()) / block + 1e-9).astype(int)
+def within(index: xr.DataArray, period: Any) -> np.ndarray:
+    """Which values of an index lie in a period; all in none.
+
+    Raises: DataError for a period that is no first and last value of its kind.
+    """
+    if period is None:
+        return np.ones(index.size, bool)
+    dated = are_dates(index)
+    try:
+        first, last = ((as_date(at) if dated else float(at)) for at in period)
+    except (TypeError, ValueError) as error:
+        kind = "dates" if dated else "numbers"
+        raise DataError(f"give a first and a last {index.name}, {kind} as the forecast has, not {period!r}") from error
+    return (index.values >= first) & (index.values <= last)
+
+
+def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
+    """The first and the last time after the fitted data; before them where there are none, else of all."""
+    times = fc["predictions"].dataset[index_of(fc["predictions"].to_dataset())].values
+    start, end = fitted_between(fc)
+    after = times[:0] if end is None or not fc.attrs.get("series", True) else times[times > end]
+    before = times[:0] if start is None or after.size else times[times < start]
+    found = after if after.size else before if before.size else times
+    return found.min(), found.max()
+
+
+def closer(fc: xr.DataTree) -> tuple[Any, Any] | None:
+    """What is forecast after the fitted data and as long a time before it; nothing where nothing is."""
+    times = fc["predictions"].dataset[index_of(fc["predictions"].to_dataset())].values
+    _, end = fitted_between(fc)
+    if end is None or not times.max() > end:
+        return None
+    return max(times.min(), end - (times.max() - end)), times.max()

@@ -8,7 +8,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import FAILURES, Finding, Level
-from .matching import repeats
+from .matching import check_forecast, repeats
 
 FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
 
@@ -31,6 +31,15 @@ def usable_draws(fc: xr.DataTree) -> np.ndarray:
         usable &= ~found
     solved = _solved(fc)
     return usable if solved is None else usable & solved
+
+
+def usable(fc: xr.DataTree) -> np.ndarray:
+    """Which predictive draws, all chains one after the other, were solved and are finite throughout.
+
+    Raises: MismatchError for what is no forecast.
+    """
+    check_forecast(fc, "predictions")
+    return np.repeat(usable_draws(fc), repeats(fc), axis=1).ravel()
 
 
 def _not_finite(tree: xr.DataTree, group: str) -> dict[str, np.ndarray]:

@@ -8,10 +8,9 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .._statistics.blocks import blocks_of, draws_at
 from ..data.datasets import index_of
 from ..errors import DataError
-from .matching import check_forecast
+from .events import usable_predictions
 
 LEVELS = (0.025, 0.05, 0.25, 0.5, 0.75, 0.95, 0.975)
 
@@ -24,25 +23,28 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         levels: which quantiles of the predictive draws, between 0 and 1.
 
     Returns: columns for the index and places, if any; `observable`, `units`; `mean`, `sd` and a column such as `q0.05`
-    for each level. Draws of failed solves do not count.
+    for each level. Draws of which a solve failed, or a prediction is not
+    finite, do not count.
     Raises: MismatchError for what is no forecast, DataError for levels that are none.
     """
-    wanted = np.asarray(levels, float)
+    try:
+        wanted = np.asarray(list(levels), float)
+    except (TypeError, ValueError):
+        wanted = np.zeros(0)
     if wanted.ndim != 1 or not wanted.size or not np.all((wanted > 0) & (wanted < 1)):
         raise DataError(f"levels are numbers between 0 and 1, such as [0.05, 0.5, 0.95], not {levels!r}")
-    check_forecast(fc, "predictions")
-    held = fc["predictions"].to_dataset()
-    index = index_of(held)
+    held = usable_predictions(fc)
+    index = index_of(fc["predictions"].to_dataset())
     tables = []
     for name, variable in held.data_vars.items():
-        draws = variable.transpose("chain", "draw", index, ...)
-        parts = [_summary(draws_at(draws, at), wanted) for at in blocks_of(draws)]
-        found = np.concatenate(parts, axis=1)
-        dims = [str(dim) for dim in draws.dims[2:]]
-        rows = _rows(draws, dims)
+        draws = variable.transpose("sample", index, ...)
+        dims = [str(dim) for dim in draws.dims[1:]]
+        values = draws.values.reshape(draws.sizes["sample"], -1)
+        found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)] if len(values) else []
         columns = ["mean", "sd", *(f"q{level:g}" for level in wanted)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
-        tables.append(rows.assign(**said, **dict(zip(columns, found, strict=True))))
+        numbers = dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
+        tables.append(_rows(draws, dims).assign(**said, **numbers))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -51,11 +53,3 @@ def _rows(draws: xr.DataArray, dims: list[str]) -> pd.DataFrame:
     at = [draws[dim].values if dim in draws.coords else np.arange(draws.sizes[dim]) for dim in dims]
     grid = np.meshgrid(*(np.arange(len(values)) for values in at), indexing="ij")
     return pd.DataFrame({dim: values[where.ravel()] for dim, values, where in zip(dims, at, grid, strict=True)})
-
-
-def _summary(draws: np.ndarray, levels: np.ndarray) -> np.ndarray:
-    """Mean, standard deviation and quantiles `(quantity, datum)` of draws `(draw, datum)`."""
-    whole = draws[np.isfinite(draws).all(axis=1)]
-    if not len(whole):
-        return np.full((2 + len(levels), draws.shape[1]), np.nan)
-    return np.concatenate([[whole.mean(axis=0), whole.std(axis=0)], np.quantile(whole, levels, axis=0)])

@@ -9,9 +9,10 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Float
 
-from .._statistics.blocks import blocks_of, draws_at
+from ..data.censoring import alike
 from ..errors import MismatchError
-from .matching import in_units_of_forecast, shared
+from .failures import usable
+from .matching import in_units_of_forecast, merged, shared
 
 type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]], float]
 """What was predicted and what was observed, in that order, to a number."""
@@ -20,7 +21,7 @@ type Metric = Callable[[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]
 def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
     r"""The efficiency of Nash and Sutcliffe: 1 where all is predicted, 0 where the mean of the data is as good.
 
-    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$
+    $1 - \sum (x - y)^2 / \sum (y - \bar y)^2$, NaN of data that are all equal.
 
     Args:
         predicted: one number for each datum.
@@ -28,25 +29,28 @@ def nse(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " da
 
     Source: Nash & Sutcliffe (1970).
     """
-    observed = np.asarray(observed, float)
-    return float(1 - _ratio(np.sum((predicted - observed) ** 2), np.sum((observed - observed.mean()) ** 2)))
+    x, y = np.asarray(predicted, float), np.asarray(observed, float)
+    return 1 - float(np.mean((x - y) ** 2) / y.std() ** 2) if _varies(y) else np.nan
 
 
 def kge(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
-    r"""The efficiency of Kling and Gupta: 1 where all is predicted, -0.41 where the mean of the data is as good.
+    r"""The efficiency of Kling and Gupta: 1 where all is predicted, -0.41 where no more than the mean of the data is.
 
     $1 - \sqrt{(r - 1)^2 + (\sigma_x / \sigma_y - 1)^2 + (\bar x / \bar y - 1)^2}$
 
+    NaN where predictions or data are all equal, since they then have no correlation r, or the mean of the data is zero.
+
     Args:
         predicted: one number for each datum.
-        observed: the data, whose mean is not to be zero.
+        observed: the data.
 
     Source: Gupta et al. (2009); Knoben et al. (2019) on the mean.
     """
     x, y = np.asarray(predicted, float), np.asarray(observed, float)
-    correlation = _ratio(np.mean((x - x.mean()) * (y - y.mean())), x.std() * y.std())
-    apart = (correlation - 1, _ratio(x.std(), y.std()) - 1, _ratio(x.mean(), y.mean()) - 1)
-    return float(1 - np.linalg.norm(apart))
+    if not (_varies(x) and _varies(y)) or y.mean() == 0:
+        return np.nan
+    correlation = np.mean((x - x.mean()) * (y - y.mean())) / (x.std() * y.std())
+    return 1 - float(np.linalg.norm([correlation - 1, x.std() / y.std() - 1, x.mean() / y.mean() - 1]))
 
 
 def bias(predicted: Float[np.ndarray, " datum"], observed: Float[np.ndarray, " datum"]) -> float:
@@ -74,24 +78,17 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
     if not isinstance(metrics, Mapping) or not all(callable(metric) for metric in metrics.values()):
         raise MismatchError("metrics are functions by name, such as {'NSE': bd.metrics.nse}")
     predictions, _, observed = shared(fc, in_units_of_forecast(fc, data))
+    kept = usable(fc)
     rows = {}
     for name, variable in predictions.data_vars.items():
-        parts = [_mean(draws_at(variable, at)) for at in blocks_of(variable)]
-        predicted, seen = np.concatenate(parts), observed[name].values.ravel()
-        known = np.isfinite(predicted) & np.isfinite(seen)
-        rows[str(name)] = {
-            called: float(metric(predicted[known], seen[known])) if known.any() else np.nan
-            for called, metric in metrics.items()
-        } | {"n": int(known.sum())}
+        draws, seen = alike(merged(variable)[kept], observed[name]), observed[name].values.ravel()
+        known = np.isfinite(seen) & bool(len(draws))
+        pair = draws[:, known].mean(axis=0) if known.any() else np.zeros(0), seen[known]
+        found = {called: float(metric(*pair)) if known.any() else np.nan for called, metric in metrics.items()}
+        rows[str(name)] = found | {"n": int(known.sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("observable")
 
 
-def _mean(draws: np.ndarray) -> np.ndarray:
-    """Of each datum, over the draws that are finite everywhere."""
-    whole = draws[np.isfinite(draws).all(axis=1)]
-    return whole.mean(axis=0) if len(whole) else np.full(draws.shape[1], np.nan)
-
-
-def _ratio(above: float, below: float) -> float:
-    """NaN where nothing varies, without NumPy's warning."""
-    return float(above / below) if below else np.nan
+def _varies(values: np.ndarray) -> bool:
+    """More than rounding does."""
+    return bool(values.std() > 1e-12 * np.abs(values).max(initial=0.0))

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ._style import BLUE, LINES, SERIES, STYLE, WIDTH, percent, plain, positions, time_axis
+from ._style import BLUE, LINES, MARKERS, SERIES, STYLE, WIDTH, note, percent, plain, positions, time_axis
 
 
 def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -> Figure:
@@ -26,6 +26,7 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
     Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
+    apart = not several[0].attrs.get("series", 1) if several else False
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
         raise MismatchError(f"give 1 to {len(SERIES)} results of bd.exceedance")
     if any(each["at"].ndim > 1 for each in several):
@@ -37,8 +38,9 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         for number, each in enumerate(several):
             level = f"{each.attrs['level']:g}{f' {units}' if units else ''}"
             label = plain(f"{each.attrs['direction']} {level}; at some time {100 * float(each['ever']):.0f} %")
-            style: Any = {"color": SERIES[number], "ls": LINES[number % len(LINES)]}
-            ax.plot(positions(each[index].values), each["at"].values, lw=1.8, label=label, **style)
+            style: Any = {"color": SERIES[number], "ls": "" if apart else LINES[number % len(LINES)]}
+            style |= {"marker": MARKERS[number % len(MARKERS)], "ms": 4} if apart else {"lw": 1.8}
+            ax.plot(positions(each[index].values), each["at"].values, label=label, **style)
         ax.set_ylim(-0.02, 1.02)
         ax.yaxis.set_major_formatter(percent())
         ax.set_ylabel("probability")
@@ -59,13 +61,18 @@ def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") ->
     """
     if "level" not in table:
         raise MismatchError("give the table that bd.return_levels returned")
+    known = table["level"].dropna().sort_index()
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         ax = fig.add_subplot()
-        ax.plot(table.index, table["level"], color=BLUE, marker="o", lw=1.8)
-        ax.set_xscale("log")
-        ax.set_xticks(np.asarray(table.index, float), [f"{period:g}" for period in table.index])
+        if len(known):
+            ax.plot(known.index, known, color=BLUE, marker="o", lw=1.8)
+            ax.set_xscale("log")
+            ax.set_xticks(np.asarray(known.index, float), [f"{period:g}" for period in known.index])
+        else:
+            note(ax, "too few blocks reach any of these levels")
         ax.minorticks_off()
-        ax.set_xlabel("return period (blocks)")
+        block = table.attrs.get("block", "")
+        ax.set_xlabel(plain(f"return period (blocks of {block})" if block else "return period (blocks)"))
         ax.set_ylabel(plain(f"{observable} ({units})" if units else observable))
     return fig

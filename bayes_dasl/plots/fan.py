@@ -11,10 +11,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
-from ..data.dates import are_dates, as_date
-from ..errors import MismatchError
-from ..judgement.events import window_of
-from ..judgement.matching import fitted_between, in_units_of_forecast
+from ..errors import DataError, MismatchError
+from ..judgement.events import closer, within
+from ..judgement.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,
@@ -29,7 +28,7 @@ from ._style import (
     say_recalibrated,
     time_axis,
 )
-from .forecast import draw_boundaries, draw_observations, finite_draws
+from .forecast import MOST_TIMES, draw_boundaries, draw_observations, finite_draws
 
 FAN = (95, 90, 80, 60, 40, 20)
 """How much each band holds in per cent, the widest first."""
@@ -48,26 +47,26 @@ def plot_fan(
         window: first and last time of the figure, numbers or dates; unless given, what is forecast after the fitted
             data and as long a time before it.
 
-    Raises: MismatchError for what is no forecast, an unknown observable, one with places or members, rows in any order,
-    or a window without times.
+    Raises: MismatchError for what is no forecast, an unknown observable, one with places or members, or rows in any
+    order; DataError for a window with fewer than two times.
     """
     predictions = predictions_of(fc, observable)
     if not fc.attrs.get("series", True):
         raise MismatchError("a fan is drawn of series, and these are rows in any order: take plot_forecast")
     train, test = (None if data is None else in_units_of_forecast(fc, data) for data in (train, test))
     index = index_of(predictions)
-    time, at = np.unique(positions(predictions[index].values), return_index=True)
-    low, high = _ends(window_of(fc, observable) if window is None else window, predictions[index])
-    inside = (time >= low) & (time <= high)
-    if not inside.any():
-        raise MismatchError(f"nothing is forecast in the window {window!r}")
-    draws = finite_draws(predictions)[:, at[inside]]
-    shown = predictions[index].isel({index: np.sort(at[inside])})
+    inside = np.flatnonzero(within(predictions[index], closer(fc) if window is None else window))
+    shown = predictions.isel({index: inside})
+    time, first = np.unique(positions(shown[index].values), return_index=True)
+    if len(time) < 2:
+        raise DataError(f"fewer than two times are forecast in the window {window!r}")
+    every = slice(None, None, math.ceil(len(time) / MOST_TIMES))
+    time, draws = time[every], finite_draws(shown)[:, first[every]]
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
         if len(draws):
-            _draw_fan(ax, time[inside], draws)
+            _draw_fan(ax, time, draws)
         else:
             note(ax, "every draw of this forecast failed")
         say_left_out(ax, math.prod(predictions.shape[:2]) - len(draws))
@@ -75,10 +74,11 @@ def plot_fan(
             (train, "training data", BLACK, BLACK),
             (test, "test data", "white", VERMILION),
         ):
-            draw_observations(ax, _within(data, index, low, high), predictions, words, face, edge)
-        draw_boundaries(ax, time[inside], fitted_between(fc))
+            if data is not None and (near := _near(data, index, time)).sizes[index]:
+                draw_observations(ax, near, predictions, words, face, edge)
+        draw_boundaries(ax, time, _inside(fitted_between(fc), time))
         ax.set_ylabel(axis_label(predictions, observable))
-        time_axis(ax, shown)
+        time_axis(ax, shown[index])
         fig.legend(*ax.get_legend_handles_labels(), loc="outside upper left", ncols=5, handlelength=1.0)
         say_recalibrated(fig, fc.attrs)
     return fig
@@ -95,23 +95,13 @@ def _draw_fan(ax: Any, time: np.ndarray, draws: np.ndarray) -> None:
         ax.set_ylim(bottom=0)
 
 
-def _ends(window: Any, index: xr.DataArray) -> tuple[float, float]:
-    """Where the window begins and ends along the axis."""
-    if window is None:
-        return -np.inf, np.inf
-    dated = are_dates(index)
-    try:
-        low, high = (float(positions(as_date(at) if dated else float(at))) for at in window)
-    except (TypeError, ValueError) as error:
-        kind = "dates" if dated else "numbers"
-        raise MismatchError(
-            f"a window is a first and a last time, {kind} as in {index.name}, not {window!r}"
-        ) from error
-    return low, high
-
-
-def _within(data: xr.Dataset | None, index: str, low: float, high: float) -> xr.Dataset | None:
-    if data is None or index not in data.coords:
-        return data
+def _near(data: xr.Dataset, index: str, time: np.ndarray) -> xr.Dataset:
+    """The data within the times that are drawn."""
     at = positions(data[index].values)
-    return data.isel({index: np.flatnonzero((at >= low) & (at <= high))})
+    return data.isel({index: np.flatnonzero((at >= time.min()) & (at <= time.max()))})
+
+
+def _inside(fitted: Span, time: np.ndarray) -> Span:
+    """Where the fitted data begin and end, as far as that lies within the times that are drawn."""
+    start, end = (None if at is None or not time.min() <= positions(at) <= time.max() else at for at in fitted)
+    return start, end

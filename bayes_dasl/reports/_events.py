@@ -9,9 +9,8 @@ import xarray as xr
 from .. import plots
 from ..data.datasets import index_of
 from ..data.dates import told
-from ..errors import DataError, MismatchError
-from ..judgement.events import exceedance, return_levels, window_of
-from ..judgement.matching import fitted_between
+from ..errors import DataError
+from ..judgement.events import closer, exceedance, return_levels, unseen, within
 from ._cards import Card, card
 from ._text import listed, number, percent, slug
 from .options import ReportOptions
@@ -20,77 +19,91 @@ _MOST = 0.6
 """Of the times that are drawn: a closer look at more of them shows nothing new."""
 
 
-def refuse_unknown(fc: xr.DataTree, options: ReportOptions) -> None:
-    """Raises: MismatchError for options about an observable that the forecast does not have."""
-    held = [str(name) for name in fc["predictions"].data_vars]
-    for what in ("thresholds", "return_periods"):
-        if stray := [name for name in getattr(options, what) if name not in held]:
-            raise MismatchError(f"{what} names {listed(stray)}, but the forecast has {listed(held)}")
-
-
 def window_cards(
     fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset | None, names: Sequence[str], options: ReportOptions
 ) -> list[Card]:
     """Draw a fan of each series over the window; nothing where none is wanted, or nothing is forecast ahead."""
-    if options.window is False or not fc.attrs.get("series", True):
+    window = _close(fc) if options.window is None else options.window
+    if window is None or window is False:
         return []
-    cards = []
-    for name in names:
-        window = _close(fc, name) if options.window is None else options.window
-        if window is None or fc["predictions"].dataset[name].ndim > 3:
-            continue
-        first, last = (told(at) for at in window)  # pyright: ignore[reportGeneralTypeIssues]
-        figure = plots.plot_fan(fc, train, test, name, window)
-        title, alt = f"{name}, a closer look.", f"Fan chart of the forecast of {name} from {first} to {last}."
-        words = f"From {first} to {last}, in bands that hold 20 to 95 % of the predictive draws."
-        cards.append(card(figure, f"fan-{slug(name)}", title, words, alt))
-    return cards
+    first, last = (told(at) for at in window)
+    words = f"From {first} to {last}, in bands that hold 20 to 95 % of the predictive draws."
+    return [
+        card(
+            plots.plot_fan(fc, train, test, name, window),
+            f"fan-{slug(name)}",
+            f"{name}, a closer look.",
+            words,
+            f"Fan chart of the forecast of {name} from {first} to {last}.",
+        )
+        for name in names
+        if _is_series(fc, name)
+    ]
 
 
 def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
-    """Draw how probable it is that thresholds are exceeded after the fitted data, and return levels."""
-    predictions = fc["predictions"].dataset
-    ahead = {name: _ahead(fc, name) for name in (*options.thresholds, *options.return_periods)}
-    cards = []
-    for name in options.thresholds:
+    """Draw how probable it is that thresholds are exceeded where nothing was fitted, and return levels."""
+    predictions, during, cards = fc["predictions"].dataset, unseen(fc), []
+    when = f"from {told(during[0])} to {told(during[1])}"
+    for name in filter(lambda name: _is_series(fc, name), options.thresholds):
         units = str(predictions[name].attrs.get("units", ""))
         below = name in options.below
-        found = [exceedance(fc, name, at, below=below, during=ahead[name]) for at in options.levels(name)]
-        if found[0]["at"].ndim > 1:
-            raise DataError(f"'{name}' has places or members, of which exceedance is drawn one by one: bd.exceedance")
+        found = [exceedance(fc, name, level, below=below, during=during) for level in options.levels(name)]
         way = "below" if below else "above"
-        each = [f"{way} {number(f.attrs['level'])} {units}".strip() + f": {percent(f['ever'])}" for f in found]
-        words = f"At each time; and at any of the times {_when(ahead[name])}: {'; '.join(each)}."
+        each = [f"{way} {f'{f.attrs["level"]:g} {units}'.strip()}: {percent(f['ever'])}" for f in found]
+        words = f"At each time; and at any of the times {when}: {'; '.join(each)}."
         alt = f"Probability over time that {name} goes {way} its thresholds."
         cards.append(card(plots.plot_exceedance(found, units), f"exceedance-{slug(name)}", f"{name}.", words, alt))
-    for name, periods in options.return_periods.items():
+    for name in filter(lambda name: _is_series(fc, name), options.return_periods):
         units = str(predictions[name].attrs.get("units", ""))
-        table = return_levels(fc, name, periods, block=options.block, during=ahead[name])
-        figure = plots.plot_return_levels(table, name, units)
-        each = [f"{number(row['level'])} once in {period:g}" for period, row in table.iterrows()]
-        words = f"The highest value of a block exceeds {'; '.join(each)}{f' ({units})' if units else ''}."
+        table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
+        known = table.dropna()
+        each = [f"{number(row['level'])} once in {period:g}" for period, row in known.iterrows()]
+        seldom = [f"{period:g}" for period in table.index.difference(known.index)]
+        words = f"Where a block is {table.attrs['block']}, {when}: its highest value exceeds {'; '.join(each)}"
+        words += f" ({units})." if units else "."
+        words += f" Too few blocks among all draws reach that of {listed(seldom)}." if seldom else ""
         alt = f"Levels of {name} by how seldom the highest value of a block exceeds them."
+        figure = plots.plot_return_levels(table, name, units)
         cards.append(card(figure, f"return-{slug(name)}", f"{name}, return levels.", words, alt))
     return cards
 
 
-def _ahead(fc: xr.DataTree, name: str) -> tuple | None:
-    """The times after the fitted data, or all where there are none."""
-    index = index_of(fc["predictions"].dataset)
-    at = fc["predictions"].dataset[index].values
-    _, end = fitted_between(fc)
-    later = at if end is None or not fc.attrs.get("series", True) else at[at > end]
-    return (later.min(), later.max()) if later.size else None
+def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
+    """Say of what was asked for, and is not drawn, why and how to see it."""
+    asked = {"thresholds": options.thresholds, "return levels": options.return_periods}
+    if options.window not in (None, False):
+        asked["a window"] = dict.fromkeys(map(str, fc["predictions"].data_vars))
+    found = {}
+    for what, names in asked.items():
+        for name in names:
+            if not _is_series(fc, name):
+                found.setdefault(name, []).append(what)
+    return [
+        f"Not drawn, since {name} is no series: {listed(several)}. Choose a place or member of the forecast first, and "
+        "see bd.exceedance, bd.return_levels and bd.plots.plot_fan."
+        for name, several in found.items()
+    ]
 
 
-def _when(ahead: tuple | None) -> str:
-    return "of the forecast" if ahead is None else f"from {told(ahead[0])} to {told(ahead[1])}"
+def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
+    """Raises: MismatchError or DataError for options that this forecast cannot show."""
+    held = fc["predictions"].to_dataset()
+    options.check(map(str, held.data_vars), held[index_of(held)])
+    if options.window not in (None, False) and not within(held[index_of(held)], options.window).any():
+        raise DataError(f"nothing is forecast in the window {options.window!r}")
 
 
-def _close(fc: xr.DataTree, name: str) -> tuple | None:
-    """The window of a forecast, unless it is about all of what is drawn anyway."""
-    window, held = window_of(fc, name), fc["predictions"].dataset
+def _is_series(fc: xr.DataTree, name: str) -> bool:
+    """A number at each time, of times in their order."""
+    return bool(fc.attrs.get("series", True)) and fc["predictions"].dataset[name].ndim == 3
+
+
+def _close(fc: xr.DataTree) -> tuple | None:
+    """What to look at closer, unless it is one time, or about all of what is drawn anyway."""
+    window, held = closer(fc), fc["predictions"].dataset
     times = held[index_of(held)].values
-    if window is None or (window[1] - window[0]) / (times.max() - times.min()) > _MOST:
+    whole = times.max() - times.min()
+    if window is None or not (window[1] > window[0]) or (window[1] - window[0]) / whole > _MOST:
         return None
     return window

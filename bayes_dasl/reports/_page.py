@@ -44,6 +44,7 @@ class Scored:
     tables: dict[str, pd.DataFrame]
     pit: xr.Dataset
     name: str
+    data: xr.Dataset
 
     @property
     def own(self) -> pd.DataFrame:
@@ -66,7 +67,7 @@ def render(
 ) -> str:
     """Return the page as HTML."""
     _check_arguments(post, fc, name, rivals, mixture)
-    _events.refuse_unknown(fc, options)
+    _events.refuse(fc, options)
     train = fitted_observables(post)
     observables = [str(v) for v in fc["predictions"].data_vars]
     shown = observables[: _figures.MOST_OBSERVABLES]
@@ -94,6 +95,7 @@ def render(
         forecast=_figures.forecast_cards(about, known, test, shown),
         closer=_events.window_cards(about, known, test, shown, options),
         events=_events.event_cards(about, options),
+        no_events=_events.not_drawn(about, options),
         recalibrated=_figures.recalibrated_cards(recalibrated, known, test, shown),
         not_posterior=[f"{rival} is {found.attrs[RECALIBRATED]}" for rival, found in recalibrated.items()],
         fields=any(_figures.is_field(fc, name) for name in shown),
@@ -105,7 +107,7 @@ def render(
         mixed_units=len({units[name] for name in observables}) > 1,
         losses=_tables.LOSSES,
         metrics=list(options.metrics),
-        measured=_tables.metric_groups({head: about, **members}, test, options.metrics) if scored else [],
+        measured=_tables.metric_groups({head: about, **members}, scored.data, options.metrics) if scored else [],
         estimated=_tables.estimated(scored.tables) if scored else "",
         coverages=list(_tables.COVERAGES.values()),
         calibration=_figures.calibration_cards(scored.pit, scored.own, series=bool(fc.attrs.get("series", True)))
@@ -129,7 +131,7 @@ def render(
         ranks=_ranks(post, summary) if are_chains(post) else [],
         training=_figures.training_cards(post),
         most_panels=_figures.MOST_PANELS,
-        methods=_methods.methods(model, description, post, fc, train, options),
+        methods=_methods.methods(model, description, post, about, train, options.told_of(test)),
         provenance=_provenance(post, fc),
         percent=percent,
     )  # fmt: skip
@@ -227,7 +229,7 @@ def _scored(
     tables = {name: score(fc, common)}
     tables |= {other: score(rival, common) for other, rival in rivals.items()}
     tables |= score_baselines(train, common, observables=observables)
-    return Scored(tables, transform, name)
+    return Scored(tables, transform, name, common)
 
 
 def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:

@@ -187,15 +187,19 @@ def score_groups(tables: Mapping[str, pd.DataFrame], units: Mapping[str, str]) -
 
 
 def metric_groups(
-    forecasts: Mapping[str, xr.DataTree], test: xr.Dataset | None, metrics: Mapping[str, Metric]
-) -> list[tuple[str, list[tuple[str, list[str]]]]]:
-    """Metrics of the user's choice, by observable and then by forecast."""
-    if test is None or not metrics:
+    forecasts: Mapping[str, xr.DataTree], data: xr.Dataset, metrics: Mapping[str, Metric]
+) -> list[tuple[str, int, list[tuple[str, list[str]]]]]:
+    """Metrics of the user's choice by observable, with the number of its data, and then by forecast."""
+    if not metrics:
         return []
-    tables = {name: measured_by(fc, test, metrics) for name, fc in forecasts.items()}
+    tables = {name: measured_by(fc, data, metrics) for name, fc in forecasts.items()}
     first = next(iter(tables.values()))
     return [
-        (str(row), [(name, [number(table.loc[row, metric]) for metric in metrics]) for name, table in tables.items()])
+        (
+            str(row),
+            int(first.loc[row, "n"]),
+            [(name, [number(table.loc[row, metric]) for metric in metrics]) for name, table in tables.items()],
+        )
         for row in first.index
     ]
 

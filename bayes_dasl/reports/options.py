@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import xarray as xr
 
-from ..errors import DataError
-from ..judgement.metrics import Metric
+from ..data.dates import are_dates, as_date
+from ..errors import DataError, MismatchError
+from ..judgement.levels import BLOCKS, check_block, check_level, check_return_period
 
-__all__ = ["ReportOptions"]
+MOST_LEVELS = 6
+"""Of one observable, so that a figure can tell them apart."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,24 +23,26 @@ class ReportOptions:
 
     Args:
         window: first and last time, numbers or dates, of a closer look at each forecast, drawn as a fan. Unless given,
-            what is forecast after the fitted data and as long a time before it; False for no such figures.
-        thresholds: levels by observable, of which it is said how probable it is that they are exceeded.
+            what is forecast after the fitted data and as long a time before it, where that is a small part of the
+            figure; False for no such figures.
+        thresholds: a level by observable, or up to six, of which it is said how probable it is that they are exceeded.
         below: the observables whose levels are those that it goes below.
         return_periods: numbers of blocks by observable; the report says which level is exceeded once in so many.
         block: how long a block is, as for `bayes_dasl.return_levels`.
         metrics: scores of the predictive mean by name, such as `{"NSE": bd.metrics.nse}`, beside those of every report.
-        source: where the data come from; unless given, `attrs["source"]` of the data.
-        licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]` of the data.
+        source: where the data come from. Unless given, a study takes `data.attrs["source"]`, and a report by itself
+            that of the test data.
+        licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`, likewise.
 
     Raises: DataError for what is none of these.
     """
 
-    window: Sequence[Any] | bool | None = None
-    thresholds: Mapping[str, float | Sequence[float]] = dataclasses.field(default_factory=dict)
+    window: Any = None
+    thresholds: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     below: Sequence[str] = ()
-    return_periods: Mapping[str, Sequence[float]] = dataclasses.field(default_factory=dict)
+    return_periods: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     block: Any = None
-    metrics: Mapping[str, Metric] = dataclasses.field(default_factory=dict)
+    metrics: Mapping[str, Callable[..., float]] = dataclasses.field(default_factory=dict)
     source: str = ""
     licence: str = ""
 
@@ -47,24 +52,69 @@ class ReportOptions:
                 raise DataError(f"{name} is a dict by name, not {type(getattr(self, name)).__name__}")
         if not all(callable(metric) for metric in self.metrics.values()):
             raise DataError("metrics are functions by name, such as {'NSE': bd.metrics.nse}")
-        if self.window is True or not (self.window in (None, False) or _are_two(self.window)):
-            raise DataError(f"window is a first and a last time, or False for none, not {self.window!r}")
         if isinstance(self.below, str):
             raise DataError(f"below is a list of observables, such as ['{self.below}']")
         if stray := set(self.below) - set(self.thresholds):
             raise DataError(f"below names {', '.join(sorted(stray))}, of which there are no thresholds")
-
-    def told_of(self, data: xr.Dataset) -> ReportOptions:
-        """The same with the source and the licence that data tell, where it tells none."""
-        source = self.source or str(data.attrs.get("source", ""))
-        licence = self.licence or str(data.attrs.get("licence", data.attrs.get("license", "")))
-        return dataclasses.replace(self, source=source, licence=licence)
+        for name in self.thresholds:
+            if not 0 < len(self.levels(name)) <= MOST_LEVELS:
+                raise DataError(f"give one to {MOST_LEVELS} thresholds of '{name}', not {len(self.levels(name))}")
+        for name in self.return_periods:
+            if not self.periods(name):
+                raise DataError(f"give return periods of '{name}', such as [2, 10, 100]")
+        check_block(self.block)
+        if self.window is not None and self.window is not False:
+            _check_window(self.window)
 
     def levels(self, observable: str) -> list[float]:
         """The thresholds of an observable."""
-        held = self.thresholds[observable]
-        return [float(level) for level in held] if isinstance(held, Sequence) else [float(held)]
+        return [check_level(level) for level in _several(self.thresholds[observable])]
+
+    def periods(self, observable: str) -> list[float]:
+        """The return periods of an observable."""
+        return [check_return_period(period) for period in _several(self.return_periods[observable])]
+
+    def told_of(self, data: xr.Dataset | None) -> ReportOptions:
+        """The same with the source and the licence that data tell, where it tells none."""
+        attrs = {} if data is None else data.attrs
+        source = self.source or str(attrs.get("source", ""))
+        licence = self.licence or str(attrs.get("licence", attrs.get("license", "")))
+        return dataclasses.replace(self, source=source, licence=licence)
+
+    def check(self, observables: Iterable[str], index: xr.DataArray) -> None:
+        """Refuse, before any fit, what no forecast of these observables along this index could show.
+
+        Raises: MismatchError for an observable that is not among them; DataError for dates where there are numbers, or
+        the other way round, in the window or the block.
+        """
+        held = list(observables)
+        for what in ("thresholds", "return_periods"):
+            if stray := [name for name in getattr(self, what) if name not in held]:
+                raise MismatchError(f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}")
+        dated, kind = are_dates(index), "dates" if are_dates(index) else "numbers"
+        if self.window is not None and self.window is not False and dated is _are_numbers(self.window):
+            raise DataError(f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}")
+        if self.return_periods and self.block is not None and dated is not isinstance(self.block, str):
+            wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else "a number of its units"
+            raise DataError(f"'{index.name}' holds {kind}, so a block is {wanted}, not {self.block!r}")
 
 
-def _are_two(window: object) -> bool:
-    return not isinstance(window, (str, bool)) and hasattr(window, "__len__") and len(window) == 2  # pyright: ignore
+def _several(held: Any) -> list[Any]:
+    return [held] if np.ndim(held) == 0 else list(held)
+
+
+def _are_numbers(window: Any) -> bool:
+    return all(isinstance(at, (int, float, np.integer, np.floating)) for at in window)
+
+
+def _check_window(window: Any) -> None:
+    """Raises: DataError for what is no first and last time."""
+    wrong = f"window is a first and a last time, or False for none, not {window!r}"
+    if isinstance(window, (str, bool, Mapping, set)) or np.shape(window) != (2,):
+        raise DataError(wrong)
+    try:
+        first, last = window if _are_numbers(window) else map(as_date, window)
+    except (TypeError, ValueError) as error:
+        raise DataError(wrong) from error
+    if not first < last:
+        raise DataError(f"the first time of a window lies before the last, not {window!r}")

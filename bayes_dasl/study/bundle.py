@@ -15,8 +15,7 @@ from .._runs.files import forget_unfinished, write_text
 from .._runs.folder import check_name, read_note
 from .._runs.lock import alone_in
 from ..before_fit.checks import Check, check
-from ..data.datasets import fingerprint, place_of, split, split_members
-from ..data.dates import as_attribute
+from ..data.datasets import fingerprint, split, split_members
 from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
@@ -31,7 +30,7 @@ from ..reports.document import ReportOptions, report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
-from .scores import results, table_of
+from .scores import asked, results, table_of, told_split
 from .times import forecast_times
 
 
@@ -161,12 +160,13 @@ class Study:
     def refuse_bad_input(self) -> None:
         """Check data and shapes for every model, up to the last time of the forecast, before any fit.
 
-        Raises: DataError or ModelError.
+        Raises: DataError, ModelError or MismatchError.
         """
         for model in self.models.values():
             check_data(model, self.train)
             model.inputs(forecast_times(self))
         _ = self.derived and evaluate(self.model, None, self.derived)
+        self.options.check(self.model.observables, self.data[self.index])
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.
@@ -330,6 +330,7 @@ class Run:
                 self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
             for name, found in forecasts.items():
                 save(found, self.path(name, "forecast.nc"))
+            write_text(self.folder / "forecast.csv", table_of(next(iter(forecasts.values()))))
         return forecasts, comparison
 
     def finish(
@@ -360,10 +361,10 @@ class Run:
         verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
         found = self._mixed(posts, forecasts, comparison, verdicts)
         observed = self.study.train[list(self.study.model.observables)]
-        said = {"study": self.study.name, "split": _told_split(self.study)}
+        said = {"study": self.study.name, "split": told_split(self.study)}
         said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
+        said["asked"] = asked(forecasts, self.study.test, self.study.options)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2) + "\n")
-        write_text(self.folder / "forecast.csv", table_of(forecasts.get(MIXTURE, forecasts[own])))
         page = report(
             posts[own],
             forecasts[own],
@@ -441,10 +442,3 @@ def _said(error: Exception) -> str:
 def _folded(name: str) -> str:
     """What a system may take a name for that tells neither case nor ways to write an accent apart."""
     return unicodedata.normalize("NFC", name.casefold())
-
-
-def _told_split(study: Study) -> Any:
-    """Where the data are split, as JSON has it."""
-    if isinstance(study.split, Mapping):
-        return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
-    return as_attribute(place_of(study.data, study.index, study.split))

@@ -9,11 +9,16 @@ import pandas as pd
 import xarray as xr
 
 from .._findings import Diagnosis
+from ..data.datasets import place_of
+from ..data.dates import as_attribute
 from ..judgement.baselines import score_baselines
 from ..judgement.comparison import Comparison
+from ..judgement.events import exceedance, return_levels, unseen
 from ..judgement.forecast_tables import quantiles
+from ..judgement.metrics import measured_by
 from ..judgement.mixed import MIXTURE, Mixed
 from ..judgement.scores import score
+from ..reports.options import ReportOptions
 
 
 def results(
@@ -31,8 +36,38 @@ def results(
 
 
 def table_of(forecast: xr.DataTree) -> str:
-    """Quantiles of a forecast as CSV."""
-    return quantiles(forecast).to_csv(index=False, float_format="%.7g")
+    """Quantiles of a forecast as CSV, to seven digits; times and places as they are."""
+    table = quantiles(forecast)
+    numbers = table.columns[list(table.columns).index("units") + 1 :]
+    return table.assign(**{name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}).to_csv(index=False)
+
+
+def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions) -> dict[str, Any]:
+    """What the options of a report ask for: metrics of every forecast, thresholds and return levels of the first."""
+    first = next(iter(forecasts.values()))
+    found: dict[str, Any] = {}
+    if options.metrics:
+        tables = {name: measured_by(fc, test, options.metrics) for name, fc in forecasts.items()}
+        found["metrics"] = {name: _plain(table) for name, table in tables.items()}
+    series = [str(name) for name, v in first["predictions"].data_vars.items() if v.ndim == 3]
+    if not first.attrs.get("series", True):
+        return found
+    during = unseen(first)
+    for name in (name for name in options.thresholds if name in series):
+        each = [exceedance(first, name, at, below=name in options.below, during=during) for at in options.levels(name)]
+        levels = [{"level": e.attrs["level"], "ever": float(e["ever"]), "times": float(e["times"])} for e in each]
+        found.setdefault("exceedance", {})[name] = {"direction": each[0].attrs["direction"], "levels": levels}
+    for name in (name for name in options.return_periods if name in series):
+        table = return_levels(first, name, options.periods(name), block=options.block, during=during)
+        found.setdefault("return_levels", {})[name] = table.attrs | {"levels": _plain(table)}
+    return found
+
+
+def told_split(study: Any) -> Any:
+    """Where the data of a study are split, as JSON has it."""
+    if isinstance(study.split, Mapping):
+        return {dim: np.asarray(members).tolist() for dim, members in study.split.items()}
+    return as_attribute(place_of(study.data, study.index, study.split))
 
 
 def _scored(
