@@ -105,6 +105,8 @@ class TestReturnLevels:
         table = bd.return_levels(forecast_of(NORMAL), "y", [2, 10, 1e5], block=3.0)
         np.testing.assert_allclose(table["level"][:2], norm.ppf((1 - 1 / np.array([2, 10])) ** (1 / 3)), atol=0.06)
         assert table["blocks"].tolist() == [4000, 800, 0] and np.isnan(table["level"].iloc[2])
+        few = bd.return_levels(forecast_of(NORMAL), "y", [800, 900], block=3.0)  # of 8000 blocks
+        assert few["blocks"].tolist() == [10, 8] and np.isfinite(few["level"]).tolist() == [True, False]
 
     def test_blocks_of_dates_are_those_of_the_calendar_that_the_times_fill(self):
         time = pd.date_range("2001-11-01", periods=400, freq="D").values
@@ -169,7 +171,7 @@ class TestMetrics:
     def test_what_is_censored_is_compared_as_scores_compare_it(self):
         draws = np.full((50, 3), 0.2) + 0.01 * NORMAL[:50, :3]
         data = xr.Dataset(
-            {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [-1, -1, 0])}, {"time": [0.0, 1.0, 2.0]}
+            {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [1, 1, 0])}, {"time": [0.0, 1.0, 2.0]}
         )
         fc = forecast_of(draws)
         rmse = bd.metrics.measured_by(fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))})
@@ -261,8 +263,9 @@ class TestPage:
         for name in ("fan-hare", "fan-lynx", "exceedance-hare", "exceedance-lynx", "return-hare"):
             assert page.count(f'id="figure-{name}"') == 1, name
         ahead = {"during": (1913, 1920)}
-        over = bd.exceedance(trees.make_fc(), "hare", 30, **ahead)
-        assert f"from 1913 to 1920: above 30 thousand pelts: {100 * float(over['ever']):.0f} %; above 60 thous" in page
+        over = [100 * float(bd.exceedance(trees.make_fc(), "hare", at, **ahead)["ever"]) for at in (30, 60)]
+        each = f"above 30 thousand pelts: {over[0]:.0f} %; above 60 thousand pelts: {over[1]:.0f} %."
+        assert f"from 1913 to 1920: {each}" in page and over[1] < 90
         assert "below 20 thousand pelts: " in page
         level = bd.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)["level"].iloc[0]
         assert f"Where a block is 1 year, from 1913 to 1920: its highest value exceeds {level:.1f} once in 2;" in page
