@@ -170,6 +170,7 @@ def test_without_correlation_each_is_by_itself():
     np.testing.assert_allclose(found, want, rtol=1e-12)
 
 
+@pytest.mark.thorough
 def test_a_forecast_is_conditioned_on_all_and_its_paths_hold_together():
     kinds, data = KINDS["mixed"], data_of()
     model = model_of(kinds)

@@ -218,6 +218,7 @@ class TestRefused:
         posts["noisy"].attrs["markov"] = 0
         self.said(models, "not those of chains", posts=posts)
 
+    @pytest.mark.thorough
     def test_other_equations_or_known_numbers(self):
         """They have the same unknown numbers with the same priors."""
         falls = bd.Model(bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(0.0, 1.0)}, start=0.0), NOISE)

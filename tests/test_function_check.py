@@ -127,6 +127,7 @@ class TestFinerFamilies:
 
 
 class TestEnriched:
+    @pytest.mark.thorough("False")
     @pytest.mark.parametrize("positive", [False, True])
     def test_features_stand_beside_a_basis_or_in_its_exponential(self, positive):
         basis = bd.Basis(BSpline(0.0, 1.0, 5), "t", "f", np.arange(5.0), level=2.0, scale=0.5, positive=positive)
@@ -186,6 +187,7 @@ class TestCheck:
         found = checked(6)["function_check"].to_dataset().sel(function="function.of_drive")
         assert found["gain"] < 3 and found["chance"] > 0.01
 
+    @pytest.mark.thorough
     def test_a_function_that_is_fine_enough_is_left_alone(self):
         found = checked(40)["function_check"].to_dataset()
         assert not found["coarse"].any() and found["gain"].max() < 2

@@ -127,6 +127,7 @@ def test_numbers_that_are_bound_to_others_are_refused(law, said):
         bd.profile_likelihood(model, LINE, "slope")
 
 
+@pytest.mark.thorough
 def test_an_interval_ends_neither_outside_of_the_values_nor_where_a_solver_fails():
     outside = bd.profile_likelihood(line(), LINE, "slope", np.array([2.0, 2.5, 3.0]))
     assert np.isnan([outside.attrs["low"], outside.attrs["high"]]).all() and outside["log_likelihood"].max() < -100

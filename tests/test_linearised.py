@@ -174,7 +174,8 @@ class TestFrames:
     @pytest.mark.parametrize(
         "case",
         [
-            "gaps", "a positive function", pytest.param("a Gaussian process", marks=THOROUGH),
+            "a positive function", pytest.param("gaps", marks=THOROUGH),
+            pytest.param("a Gaussian process", marks=THOROUGH),
             pytest.param("splines that walk", marks=THOROUGH), pytest.param("weights of another scale", marks=THOROUGH),
             pytest.param("correlated noise", marks=THOROUGH), pytest.param("a horseshoe", marks=THOROUGH),
             pytest.param("a monotone function", marks=THOROUGH), pytest.param("log-normal noise", marks=THOROUGH),

@@ -409,6 +409,7 @@ def test_a_page_has_what_the_weights_come_from():
     assert {"origins", "horizon"} <= {*found[0]}
 
 
+@pytest.mark.thorough
 def test_how_models_are_weighed_can_be_asked_for():
     rows = dataclasses.replace(NESTED, mix="evidence")
     assert rows.mixes and factors_of("forecasts", NESTED.models, {}) == ""

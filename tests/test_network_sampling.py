@@ -60,7 +60,6 @@ def functions(post):
     return np.concatenate([*science, trajectories, field.reshape(trajectories.shape)], axis=-1)
 
 
-@pytest.mark.thorough
 def test_conditional_coordinates_are_chosen_where_a_network_sits_in_a_solver(conditional):
     assert conditional.attrs["sampled_in"] == "conditional coordinates"
 

@@ -63,6 +63,7 @@ def test_no_step_of_the_solver_straddles_an_edge(grid):
     assert int(found.stats["steps"]) < 1.5 * steps
 
 
+@pytest.mark.thorough
 def test_a_solve_beyond_the_grid_fails_where_nobody_can_refuse_it():
     noise = bd.ProcessNoise({"y": 0.4}, GRID, path={"y": jnp.asarray(Z)})
     inside, beyond = (

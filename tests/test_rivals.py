@@ -117,6 +117,7 @@ def test_dates_are_counted_as_the_layer_does(name):
     assert network.inputs["t"][0] == pytest.approx(9.5)
 
 
+@pytest.mark.thorough
 def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
     rival = bd.rivals.transformer(bucket(), rainy(), window=4)
     at = lambda rain: predicted(rival, rainy(rain=rain)).values["height"]  # noqa: E731

@@ -280,6 +280,7 @@ def exact():
     return bd.fit(lines(), DATA, Exact(), key=0)
 
 
+@pytest.mark.thorough
 def test_independent_draws_are_those_of_the_posterior(exact):
     """The reference agrees with itself by way of a fit."""
     assert_one_number(lines(), exact, DATA)

@@ -136,6 +136,7 @@ def test_the_metric_is_the_weighted_covariance():
     assert np.linalg.eigvalsh(few).min() > 0
 
 
+@pytest.mark.thorough
 def test_a_run_taken_up_again_gives_the_same_particles(conjugate, tmp_path):
     whole, folder = conjugate("hamiltonian")
     left = shutil.copytree(folder, tmp_path / "left")

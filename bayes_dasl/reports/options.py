@@ -67,15 +67,27 @@ class ReportOptions:
             _check_window(self.window)
 
     def levels(self, observable: str) -> list[float]:
-        """The thresholds of an observable."""
+        """The thresholds of an observable.
+
+        Args:
+            observable: its name.
+        """
         return [check_level(level) for level in _several(self.thresholds[observable])]
 
     def periods(self, observable: str) -> list[float]:
-        """The return periods of an observable."""
+        """The return periods of an observable.
+
+        Args:
+            observable: its name.
+        """
         return [check_return_period(period) for period in _several(self.return_periods[observable])]
 
     def told_of(self, data: xr.Dataset | None) -> ReportOptions:
-        """The same with the source and the licence that data tell, where it tells none."""
+        """The same with the source and the licence that data tell, where it tells none.
+
+        Args:
+            data: a dataset whose attributes may tell them; none told where there is none.
+        """
         attrs = {} if data is None else data.attrs
         source = self.source or str(attrs.get("source", ""))
         licence = self.licence or str(attrs.get("licence", attrs.get("license", "")))
@@ -83,6 +95,10 @@ class ReportOptions:
 
     def check(self, observables: Iterable[str], index: xr.DataArray) -> None:
         """Refuse, before any fit, what no forecast of these observables along this index could show.
+
+        Args:
+            observables: names of what is forecast.
+            index: its times, or what stands for them.
 
         Raises: MismatchError for an observable that is not among them; DataError for dates where there are numbers, or
         the other way round, in the window or the block.
