@@ -41,6 +41,7 @@ CHI = Source(
 
 RAW = "https://raw.githubusercontent.com"
 IGCC = f"{RAW}/ClimateIndicator/data/77a147e111ec8d8be17431fc9fe042ebad9b18e6/data"
+RINGER = f"{RAW}/mark-ringer/cmip6/9804e9c71a90a142b41e2d81c020c0cfd994a3e0"
 CHANNEL = f"{RAW}/AlbertoCuadra/RANS_turbulent_channel_flow/fed9eca03e59478cfe17bd4b62d529545fba372a/databases"
 VIRIAL = (
     f"{RAW}/Combustion-Transport-Analysis/Virial-Coefficient-Data-for-Combustion-Species/"
@@ -78,6 +79,15 @@ SOURCES: dict[str, Source | Table] = {
         "f91dc6173fec920f165224e0560e4e0dba8ac1fb1bd3237464b431825370afb1",
         "CC-BY-4.0",
     ),
+    **{
+        f"climate/cmip6_{name}_14models.csv": Source(f"{RINGER}/delta_{name}_cmip6.csv", sha256, "CC-BY-SA-4.0")
+        for name, sha256 in (
+            ("tas_abrupt-4xCO2", "69a7d75093e70b44cbba51738d2d9e8e7df99e6474b767f2f8c1c344340db2b8"),
+            ("tas_1pctCO2", "634a9c67e7eb51075f11369fe1f8d5216884391701c0e67e8c01b50e5d68e90a"),
+            ("net_abrupt-4xCO2", "060dbe4537548d5ff0d56c11098eb83d4a605d36d2e79f9b1eec1f64648212d6"),
+            ("net_1pctCO2", "b93e6834bc0169711ebb366fce264df80edaf780326887e952cf9b6ef089a33c"),
+        )
+    },
     "molecular/virial_allAr.txt": Source(
         f"{VIRIAL}/allArvirialData.txt",
         "a2660a0fc18240b5a1cc18188c2707a618abf26c6ca2f0da58a5057aa4bc9a65",

@@ -1,0 +1,206 @@
+"""Fourteen climate models: fitted to four times the carbon dioxide at once, forecast for one per cent more a year.
+
+All are two layers of heat with numbers of their own around what is typical. In the experiment of the fit the carbon
+dioxide is four times what it was from the first day on; in the one that is forecast it grows for 150 years, the forcing
+with its logarithm. Both are put one after the other, and at the start of each all heat is where it was before.
+
+Data: surface air temperature and net flux at the top of the atmosphere, differences to each model's own control run,
+from CMIP6 by M. Ringer (github.com/mark-ringer/cmip6), CC BY-SA 4.0.
+"""
+
+from typing import Any
+
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+
+import bayes_dasl as bd
+
+from ._data import path_of
+
+FILES = {"temperature": "climate/cmip6_tas_{}_14models.csv", "flux": "climate/cmip6_net_{}_14models.csv"}
+EXPERIMENTS = ("abrupt-4xCO2", "1pctCO2")
+YEARS = 150
+SPLIT = YEARS + 0.5
+_PARTS = 3
+"""Of a year: how many steps it takes."""
+
+MODELS = (
+    "BCC-CSM2-MR", "CESM2", "CNRM-CM6-1", "CNRM-ESM2-1", "EC-Earth3", "GFDL-CM4", "GFDL-ESM4", "GISS-E2-1-G",
+    "HadGEM3-GC31-LL", "INM-CM4-8", "IPSL-CM6A-LR", "MRI-ESM2-0", "NorESM2-LM", "UKESM1-0-LL",
+)  # fmt: skip
+"""Of those that the tables have."""
+
+
+class TwoLayers(bd.Module):
+    r"""Heat of the surface and of the deep ocean, whose uptake is more effective than other forcings.
+
+    $C \dot T = s F - \lambda T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
+
+    with the share s of the forcing F of four times the carbon dioxide. The flux at the top is all heat that is gained.
+    Units: K above the control run, years, W m⁻².
+    Source: Geoffroy et al. (2013).
+    """
+
+    capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
+    deep_capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
+    feedback: bd.Scalar = bd.field(units="W m^-2 K^-1")
+    exchange: bd.Scalar = bd.field(units="W m^-2 K^-1")
+    efficacy: bd.Scalar = bd.field(units="")
+    forcing: bd.Scalar = bd.field(units="W m^-2")
+
+    def radiated(self, warming):
+        """What the surface radiates more, at a warming."""
+        return self.feedback * warming
+
+    def rates(self, surface, deep, u):
+        down = self.exchange * (surface - deep)
+        gain = u["share"] * self.forcing - self.radiated(surface) - self.efficacy * down
+        return gain / self.capacity, down / self.deep_capacity
+
+    def __call__(self, t, y, u):
+        """The states after a year; an experiment begins where nothing is carried over, by Heun's method."""
+        at = y["surface"] * u["carried"], y["deep"] * u["carried"]
+        for _ in range(_PARTS):
+            first = self.rates(at[0], at[1], u)
+            second = self.rates(at[0] + first[0] / _PARTS, at[1] + first[1] / _PARTS, u)
+            at = tuple(x + (a + b) / 2 / _PARTS for x, a, b in zip(at, first, second, strict=True))
+        return {"surface": at[0], "deep": at[1]}
+
+    def observe(self, t, y, u):
+        """Of a year the mean warming, and the heat that is gained."""
+        before, after = {name: u["carried"] * value for name, value in y.items()}, self(t, y, u)
+        gained = {name: after[name] - before[name] for name in y}
+        return {
+            "temperature": (before["surface"] + after["surface"]) / 2,
+            "flux": self.capacity * gained["surface"] + self.deep_capacity * gained["deep"],
+        }
+
+
+class Bending(TwoLayers):
+    r"""The same with a feedback that changes with the warming, alike in all models: $\lambda e^{f(T)} T$."""
+
+    factor: Any = None
+
+    def radiated(self, warming):
+        return super().radiated(warming) * self.factor(0.0, {}, {"warming": warming})["factor"]
+
+
+def load() -> xr.Dataset:
+    """What each model said of both experiments, year by year, `(time, model)`, and what drives them."""
+    parts = []
+    for number, experiment in enumerate(EXPERIMENTS):
+        tables = {name: pd.read_csv(path_of(file.format(experiment)), index_col="Year") for name, file in FILES.items()}
+        years = np.arange(1.0, YEARS + 1)
+        held: dict[str, Any] = {
+            name: (("time", "model"), table.loc[years, [*MODELS]].to_numpy()) for name, table in tables.items()
+        }
+        share = np.ones(YEARS) if number == 0 else (years - 0.5) * np.log(1.01) / np.log(4.0)
+        held |= {"share": ("time", share), "carried": ("time", np.where(years > 1, 1.0, 0.0))}
+        parts.append(xr.Dataset(held, {"time": number * YEARS + years, "model": [*MODELS]}))
+    data: Any = xr.concat(parts, "time")
+    for name, units in {"temperature": "K", "flux": "W m^-2", "share": "", "carried": "", "time": "year"}.items():
+        data[name].attrs["units"] = units
+    return data
+
+
+def number(low: float, high: float, spread: float = 0.3, alone: bool = False) -> Any:
+    """A number of each model: around what is typical, or each by itself."""
+    if alone:
+        middle, wide = np.log(low * high) / 2, np.log(high / low) / 3.3
+        return bd.varying(dist.LogNormal(middle, wide))
+    return bd.population(bd.between(low, high), dist.HalfNormal(spread))
+
+
+def model_of(names: Any = MODELS, *, bends: bool = False, efficacy: bool = True, alone: bool = False) -> bd.Model:
+    """Two layers of each climate model.
+
+    Args:
+        names: those of the climate models.
+        bends: whether the feedback changes with the warming, by an unknown function.
+        efficacy: whether that of the ocean's uptake is unknown, not one.
+        alone: whether there is no population, and each model is by itself.
+    """
+    numbers = {
+        "capacity": number(4.0, 12.0, alone=alone),
+        "deep_capacity": number(40.0, 250.0, 0.5, alone=alone),
+        "feedback": number(0.5, 2.2, 0.5, alone=alone),
+        "exchange": number(0.4, 1.2, alone=alone),
+        "efficacy": number(0.9, 1.8, alone=alone) if efficacy else 1.0,
+        "forcing": number(5.0, 10.0, 0.2, alone=alone),
+    }
+    if bends:
+        family = bd.bases.HilbertGP(0.0, 9.0, 8, length=4.0, amplitude=dist.HalfNormal(0.2))
+        field = Bending(**numbers, factor=bd.Basis(family, "warming", "factor", positive=True))
+    else:
+        field = TwoLayers(**numbers)
+    one = bd.Difference(
+        step=field,
+        initial={"surface": 0.0, "deep": 0.0},
+        observe=TwoLayers.observe,
+        forcings=("share", "carried"),
+        start=1.0,
+        units={"temperature": "K", "flux": "W m^-2", "surface": "K", "deep": "K", "time": "year"},
+    )
+    noise = {
+        "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.13), 0.5), dist.Beta(6.0, 6.0))),
+        "flux": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.3), 0.5), dist.Beta(3.0, 9.0))),
+    }
+    return bd.Model(bd.Each(one, members=list(names), dim="model"), noise)
+
+
+def sensitivity(model: bd.Model) -> dict[str, Any]:
+    """The warming of twice the carbon dioxide in the long run, of each climate model, in K."""
+    layer: Any = model.layer
+    equations = layer.layer.step
+    return {"climate_sensitivity": equations.forcing / equations.feedback / 2}
+
+
+VARIANTS = {
+    "population": {},
+    "hybrid": {"bends": True},
+    "no efficacy": {"efficacy": False},
+    "each alone": {"alone": True},
+}
+ENGINE = bd.NUTS(chains=2, warmup=300, draws=300, climbs=4)
+
+
+def study() -> bd.Study:
+    """The study that `bayes-dasl run climate-models` runs."""
+    return bd.Study(
+        name="climate-models",
+        title="Fourteen climate models: one per cent more carbon dioxide a year",
+        model=model_of(),
+        label="population",
+        rivals={"no efficacy": model_of(efficacy=False)},
+        data=load(),
+        split=SPLIT,
+        engine=ENGINE,
+        mix=False,  # the experiments are no series
+        options=bd.ReportOptions(
+            window=False,
+            source="CMIP6, fourteen models, by M. Ringer (github.com/mark-ringer/cmip6)",
+            licence="CC BY-SA 4.0",
+        ),
+    )
+
+
+def tasks(quick: bool) -> list[dict]:
+    """Each variant, and each from several keys."""
+    return bd.combinations(variant=[*VARIANTS][:2] if quick else [*VARIANTS], seed=[0] if quick else range(3))
+
+
+def row(variant: str, seed: int) -> dict:
+    """What the models that were fitted to one experiment say of the other."""
+    data = load()
+    train, ahead = bd.split(data, time=SPLIT)
+    made = model_of(**VARIANTS[variant])
+    return bd.measure(made, train, {"1 % a year": ahead}, ENGINE, derived=sensitivity, key=seed)
+
+
+def summary(rows: pd.DataFrame) -> dict:
+    """Errors of the experiment that is forecast, over all models."""
+    table = bd.tidy(rows)
+    what = ["rmse", "crps", "coverage_90", "fit_s"]
+    return {"One per cent a year": pd.DataFrame(table.groupby(["observable", "variant"])[what].median())}
