@@ -394,6 +394,11 @@ class TestPage:
         options.check(["y"], time)
         assert options.levels("y") == [1.0, 2.0]
 
+    def test_a_window_may_be_an_array(self, undrawn):
+        options = bd.ReportOptions(window=np.array([1910.0, 1918.0]))
+        page = bd.report(trees.make_post(), trees.make_fc(), trees.make_data()[1], options=options).html
+        assert "From 1910 to 1918, in bands" in page
+
     def test_what_data_tell_of_their_source_is_told(self):
         data = xr.Dataset(attrs={"source": "a book", "license": "CC0"})
         found = bd.ReportOptions(licence="CC-BY-4.0").told_of(data)

@@ -176,10 +176,20 @@ def within(index: xr.DataArray, period: Any) -> np.ndarray:
     return (index.values >= first) & (index.values <= last)
 
 
+def is_series(fc: xr.DataTree, observable: str) -> bool:
+    """Whether an observable is a number at each time, and the times are in their order."""
+    return bool(fc.attrs.get("series", True)) and fc["predictions"].dataset[observable].ndim == 3
+
+
+def times_of(fc: xr.DataTree) -> xr.DataArray:
+    """The index of a forecast."""
+    held = fc["predictions"].to_dataset()
+    return held[index_of(held)]
+
+
 def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
     """The first and the last time after the fitted data; before them where there are none, else of all."""
-    times = fc["predictions"].dataset[index_of(fc["predictions"].to_dataset())].values
-    start, end = fitted_between(fc)
+    times, (start, end) = times_of(fc).values, fitted_between(fc)
     after = times[:0] if end is None or not fc.attrs.get("series", True) else times[times > end]
     before = times[:0] if start is None or after.size else times[times < start]
     found = after if after.size else before if before.size else times
@@ -188,8 +198,7 @@ def unseen(fc: xr.DataTree) -> tuple[Any, Any]:
 
 def closer(fc: xr.DataTree) -> tuple[Any, Any] | None:
     """What is forecast after the fitted data and as long a time before it; nothing where nothing is."""
-    times = fc["predictions"].dataset[index_of(fc["predictions"].to_dataset())].values
-    _, end = fitted_between(fc)
+    times, (_, end) = times_of(fc).values, fitted_between(fc)
     if end is None or not times.max() > end:
         return None
     return max(times.min(), end - (times.max() - end)), times.max()

@@ -14,14 +14,14 @@ BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
 
 def check_level(level: object) -> float:
     """Raises: DataError for what is no finite number."""
-    if isinstance(level, (bool, str)) or np.ndim(level) or not _is_finite(level):  # pyright: ignore
+    if not _is_number(level):
         raise DataError(f"a level is a number in the units of the observable, not {level!r}")
     return float(level)  # pyright: ignore
 
 
 def check_return_period(period: object) -> float:
     """Raises: DataError for what is no number above 1."""
-    if isinstance(period, (bool, str)) or np.ndim(period) or not _is_finite(period) or not period > 1:  # pyright: ignore
+    if not (_is_number(period) and period > 1):  # pyright: ignore
         raise DataError(f"a return period is a number of blocks above 1, such as 10, not {period!r}")
     return float(period)  # pyright: ignore
 
@@ -30,11 +30,14 @@ def check_block(block: Any) -> None:
     """Raises: DataError for what is no block of numbers or dates."""
     if block is None or (isinstance(block, str) and block in BLOCKS):
         return
-    if isinstance(block, (bool, str)) or np.ndim(block) or not _is_finite(block) or not block > 0:
+    if not (_is_number(block) and float(block) > 0):
         raise DataError(f"a block is a positive number, or of dates {', '.join(map(repr, BLOCKS))}, not {block!r}")
 
 
-def _is_finite(value: Any) -> bool:
+def _is_number(value: Any) -> bool:
+    """One finite number, and no text or truth value that could be taken for one."""
+    if isinstance(value, (bool, str)) or np.ndim(value):
+        return False
     try:
         return bool(np.isfinite(float(value)))
     except (TypeError, ValueError):

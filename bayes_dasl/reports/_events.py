@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import xarray as xr
 
 from .. import plots
-from ..data.datasets import index_of
 from ..data.dates import told
 from ..errors import DataError
-from ..judgement.events import closer, exceedance, return_levels, unseen, within
+from ..judgement.events import closer, exceedance, is_series, return_levels, times_of, unseen, within
 from ._cards import Card, card
 from ._text import listed, number, percent, slug
 from .options import ReportOptions
@@ -37,7 +36,7 @@ def window_cards(
             f"Fan chart of the forecast of {name} from {first} to {last}.",
         )
         for name in names
-        if _is_series(fc, name)
+        if is_series(fc, name)
     ]
 
 
@@ -45,7 +44,7 @@ def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
     """Draw how probable it is that thresholds are exceeded where nothing was fitted, and return levels."""
     predictions, during, cards = fc["predictions"].dataset, unseen(fc), []
     when = f"from {told(during[0])} to {told(during[1])}"
-    for name in filter(lambda name: _is_series(fc, name), options.thresholds):
+    for name in filter(lambda name: is_series(fc, name), options.thresholds):
         units = str(predictions[name].attrs.get("units", ""))
         below = name in options.below
         found = [exceedance(fc, name, level, below=below, during=during) for level in options.levels(name)]
@@ -54,7 +53,7 @@ def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
         words = f"At each time; and at any of the times {when}: {'; '.join(each)}."
         alt = f"Probability over time that {name} goes {way} its thresholds."
         cards.append(card(plots.plot_exceedance(found, units), f"exceedance-{slug(name)}", f"{name}.", words, alt))
-    for name in filter(lambda name: _is_series(fc, name), options.return_periods):
+    for name in filter(lambda name: is_series(fc, name), options.return_periods):
         units = str(predictions[name].attrs.get("units", ""))
         table = return_levels(fc, name, options.periods(name), block=options.block, during=during)
         known = table.dropna()
@@ -77,7 +76,7 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
     found = {}
     for what, names in asked.items():
         for name in names:
-            if not _is_series(fc, name):
+            if not is_series(fc, name):
                 found.setdefault(name, []).append(what)
     return [
         f"Not drawn, since {name} is no series: {listed(several)}. Choose a place or member of the forecast first, and "
@@ -88,21 +87,15 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
     """Raises: MismatchError or DataError for options that this forecast cannot show."""
-    held = fc["predictions"].to_dataset()
-    options.check(map(str, held.data_vars), held[index_of(held)])
-    if options.window not in (None, False) and not within(held[index_of(held)], options.window).any():
+    index = times_of(fc)
+    options.check(map(str, fc["predictions"].data_vars), index)
+    if options.window not in (None, False) and not within(index, options.window).any():
         raise DataError(f"nothing is forecast in the window {options.window!r}")
-
-
-def _is_series(fc: xr.DataTree, name: str) -> bool:
-    """A number at each time, of times in their order."""
-    return bool(fc.attrs.get("series", True)) and fc["predictions"].dataset[name].ndim == 3
 
 
 def _close(fc: xr.DataTree) -> tuple | None:
     """What to look at closer, unless it is one time, or about all of what is drawn anyway."""
-    window, held = closer(fc), fc["predictions"].dataset
-    times = held[index_of(held)].values
+    window, times = closer(fc), times_of(fc).values
     whole = times.max() - times.min()
     if window is None or not (window[1] > window[0]) or (window[1] - window[0]) / whole > _MOST:
         return None

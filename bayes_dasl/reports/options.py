@@ -64,7 +64,7 @@ class ReportOptions:
                 raise DataError(f"give return periods of '{name}', such as [2, 10, 100]")
         check_block(self.block)
         if self.window is not None and self.window is not False:
-            _check_window(self.window)
+            object.__setattr__(self, "window", _checked(self.window))
 
     def levels(self, observable: str) -> list[float]:
         """The thresholds of an observable.
@@ -108,7 +108,7 @@ class ReportOptions:
             if stray := [name for name in getattr(self, what) if name not in held]:
                 raise MismatchError(f"{what} names {', '.join(stray)}, but the forecast has {', '.join(held)}")
         dated, kind = are_dates(index), "dates" if are_dates(index) else "numbers"
-        if self.window is not None and self.window is not False and dated is _are_numbers(self.window):
+        if self.window not in (None, False) and dated is _are_numbers(self.window):
             raise DataError(f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}")
         if self.return_periods and self.block is not None and dated is not isinstance(self.block, str):
             wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else "a number of its units"
@@ -123,8 +123,11 @@ def _are_numbers(window: Any) -> bool:
     return all(isinstance(at, (int, float, np.integer, np.floating)) for at in window)
 
 
-def _check_window(window: Any) -> None:
-    """Raises: DataError for what is no first and last time."""
+def _checked(window: Any) -> tuple[Any, Any]:
+    """The first and the last time of a window, as numbers or dates.
+
+    Raises: DataError for what is none.
+    """
     wrong = f"window is a first and a last time, or False for none, not {window!r}"
     if isinstance(window, (str, bool, Mapping, set)) or np.shape(window) != (2,):
         raise DataError(wrong)
@@ -134,3 +137,4 @@ def _check_window(window: Any) -> None:
         raise DataError(wrong) from error
     if not first < last:
         raise DataError(f"the first time of a window lies before the last, not {window!r}")
+    return first, last

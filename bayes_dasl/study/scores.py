@@ -13,7 +13,7 @@ from ..data.datasets import place_of
 from ..data.dates import as_attribute
 from ..judgement.baselines import score_baselines
 from ..judgement.comparison import Comparison
-from ..judgement.events import exceedance, return_levels, unseen
+from ..judgement.events import exceedance, is_series, return_levels, unseen
 from ..judgement.forecast_tables import quantiles
 from ..judgement.metrics import measured_by
 from ..judgement.mixed import MIXTURE, Mixed
@@ -49,15 +49,12 @@ def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: Repor
     if options.metrics:
         tables = {name: measured_by(fc, test, options.metrics) for name, fc in forecasts.items()}
         found["metrics"] = {name: _plain(table) for name, table in tables.items()}
-    series = [str(name) for name, v in first["predictions"].data_vars.items() if v.ndim == 3]
-    if not first.attrs.get("series", True):
-        return found
     during = unseen(first)
-    for name in (name for name in options.thresholds if name in series):
+    for name in (name for name in options.thresholds if is_series(first, name)):
         each = [exceedance(first, name, at, below=name in options.below, during=during) for at in options.levels(name)]
         levels = [{"level": e.attrs["level"], "ever": float(e["ever"]), "times": float(e["times"])} for e in each]
         found.setdefault("exceedance", {})[name] = {"direction": each[0].attrs["direction"], "levels": levels}
-    for name in (name for name in options.return_periods if name in series):
+    for name in (name for name in options.return_periods if is_series(first, name)):
         table = return_levels(first, name, options.periods(name), block=options.block, during=during)
         found.setdefault("return_levels", {})[name] = table.attrs | {"levels": _plain(table)}
     return found
