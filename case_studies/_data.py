@@ -31,6 +31,15 @@ class Table:
     licence: str
 
 
+@dataclass(frozen=True)
+class Converted:
+    """A file that is made of one at an address that does not change, and how it is made."""
+
+    url: str
+    licence: str
+    how: str
+
+
 CHI = Source(
     "https://files.pythonhosted.org/packages/29/fa/68eb81523711970e8fc967ae48894981f071e4856e4044e06fba5822cd1f/"
     "chi_drm-1.0.3-py3-none-any.whl",
@@ -53,7 +62,7 @@ def _of_chi(dose: str) -> Source:
     return Source(CHI.url, CHI.sha256, CHI.licence, f"chi/library/data_library/lxf_{dose}.csv")
 
 
-SOURCES: dict[str, Source | Table] = {
+SOURCES: dict[str, Source | Table | Converted] = {
     "hydrology/camels_01031500_lump_cida_forcing_leap.txt": Source(
         f"{CAMELS}/01031500_lump_cida_forcing_leap.txt",
         "5700f71c078ee030fddd93373807588ed7baf0152f54767c36236db8e76ee4ed",
@@ -98,6 +107,11 @@ SOURCES: dict[str, Source | Table] = {
         "0e1007504678be2e490baacac8be4e2464b76128c268d03ddc82039b8449a984",
         "CC-BY-4.0",
     ),
+    "molecular/qm22_Ethanol.npz": Converted(
+        f"{RAW}/jmbowma/QM-22/fcb74a59c5e6f6a03c3e0116c5d21d6359fdb0e3/Ethanol.zip",
+        "Apache-2.0",
+        "its text has a block for each geometry: numpy.savez of E_hartree (n,), X_ang and G_hartree_bohr (n, 9, 3)",
+    ),
     "fluid/HJ_Re180.prof": Source(
         f"{CHANNEL}/Re180/profiles/Re180.prof",
         "fc542fd7ae2b7d92dbb4cee58ac1cac7b942c1eac30b916f2086dd46cbfed249",
@@ -140,11 +154,14 @@ def path_of(name: str) -> Path:
     if folder and (Path(folder) / name).is_file():
         return Path(folder) / name
     source = SOURCES[name]
+    missing = f"{name} is not in the folder that the variable {FOLDER} names ({folder or 'unset'})"
     if isinstance(source, Table):
         raise ReadError(
-            f"{name} is not in the folder that the variable {FOLDER} names ({folder or 'unset'}). Its source holds it "
-            f"as an object of R: write.csv({source.package}::{source.dataset}, '{name}', row.names = FALSE) there"
+            f"{missing}. Its source holds it as an object of R: write.csv({source.package}::{source.dataset}, "
+            f"'{name}', row.names = FALSE) there"
         )
+    if isinstance(source, Converted):
+        raise ReadError(f"{missing}. It is made of {source.url}: {source.how}")
     return _fetched(name, source)
 
 

@@ -25,9 +25,21 @@ def panels(number: int = 2) -> tuple[Figure, list[Axes]]:
 def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
     """The median of draws and 90 % of them, of the science (place 0) or the hybrid (1)."""
     color, line = _STYLES[place]
-    low, middle, high = draws.quantile([0.05, 0.5, 0.95], ("chain", "draw")).transpose("quantile", ...).values
+    low, middle, high = _ends(draws)
     ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
     ax.plot(x, middle, color=color, ls=line, label=f"{name}, 90 % band")
+
+
+def bars(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
+    """The same where neighbours have nothing to do with each other."""
+    color, _ = _STYLES[place]
+    low, middle, high = _ends(draws)
+    ax.vlines(x, low, high, color=color, alpha=0.4, lw=1.2)
+    ax.plot(x, middle, color=color, ls="", marker="^o"[place], ms=3, label=f"{name}, 90 % intervals")
+
+
+def _ends(draws: xr.DataArray) -> np.ndarray:
+    return draws.quantile([0.05, 0.5, 0.95], ("chain", "draw")).transpose("quantile", ...).values
 
 
 def finished(fig: Figure) -> Figure:

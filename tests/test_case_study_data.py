@@ -11,7 +11,7 @@ import pytest
 
 from bayes_dasl.errors import ReadError
 from case_studies import _data
-from case_studies._data import SOURCES, Source, Table, path_of
+from case_studies._data import SOURCES, Converted, Source, Table, path_of
 
 
 @pytest.fixture
@@ -82,6 +82,12 @@ def test_a_table_of_r_says_how_to_make_it(monkeypatch):
         path_of("pk/theo_sd.csv")
 
 
+def test_a_file_of_another_form_says_how_to_make_it(monkeypatch):
+    monkeypatch.delenv("BAYES_DASL_DATA", raising=False)
+    with pytest.raises(ReadError, match=r"is made of https://.*Ethanol\.zip: .*numpy\.savez of E_hartree"):
+        path_of("molecular/qm22_Ethanol.npz")
+
+
 def test_the_sources_are_those_of_the_shared_files(shared_file):
     """Names, hashes and licences as the manifest of the data has them."""
     import pandas as pd
@@ -92,11 +98,11 @@ def test_the_sources_are_those_of_the_shared_files(shared_file):
         assert source.licence == row.licence
         if isinstance(source, Table):
             assert source.package in row.source or source.package == "nlmixr2data"
-        elif not source.member:
+        elif isinstance(source, Converted) or not source.member:
             told, _, at = row.source.partition(" @ ")
             repository = re.search(r"[\w-]+/[\w-]+", told)[0]  # type: ignore[index]
             assert f"/{repository}/{at.split()[0]}/" in source.url
             # Of some the folder holds columns of a wider table, whose hash the manifest tells beside.
-            assert source.sha256 == row.sha256 or f"(sha256 {source.sha256})" in told
+            assert isinstance(source, Converted) or source.sha256 == row.sha256 or f"(sha256 {source.sha256})" in told
         assert hashlib.sha256(shared_file(f"data/{name}").read_bytes()).hexdigest() == row.sha256
     assert _data.CHI.url.endswith("chi_drm-1.0.3-py3-none-any.whl")
