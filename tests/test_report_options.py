@@ -301,9 +301,15 @@ class TestPage:
         def growth(rate, t, y, u):
             return {"y": rate * y["y"]}
 
+        # fmt: off
+        def priced(t, y, u):
+            return {'$y$': y['y']}
+        # fmt: on
+
         exec(compile("def made(t, y, u):\n    return {'y': y['y']}", "nowhere", "exec"), space := {"__name__": None})
         for field, name, words in (
             (partial(growth, 0.3), "growth", 'def growth(rate, t, y, u):\n    return {"y": rate * y["y"]}'),
+            (priced, "priced", "def priced(t, y, u):\n    return {'$y$': y['y']}"),
             (space["made"], "made", "written where no source is kept"),
         ):
             found = dict(equations(bd.Model(bd.ODE(field, {"y": 1.0}), Louder(0.1))))

@@ -15,6 +15,7 @@ import xarray as xr
 from ..judgement.failures import usable_draws
 from ..model import Model
 from ..prediction.posterior import are_chains
+from ._formulas import with_formulas
 from ._text import count, listed
 from .options import ReportOptions
 
@@ -51,7 +52,7 @@ def methods(
 
 
 def equations(model: Model) -> Iterator[tuple[str, str]]:
-    """Name and account of each class and function of the user's in a model: its words, or its code without any."""
+    """Name and account of each class and function of the user's in a model: its words as HTML, or else its code."""
     seen: set[Any] = set()
     left: list[Any] = [model.layer, model.noise]
     while left:
@@ -84,7 +85,7 @@ def _with_bases(thing: Any) -> list[Any]:
 def _account(thing: Any) -> str:
     words = thing.__dict__.get("__doc__") if isinstance(thing, type) else thing.__doc__
     if words and not words.startswith(f"{thing.__name__}("):  # which is what a dataclass without words says
-        return inspect.cleandoc(words)
+        return with_formulas(inspect.cleandoc(words))
     try:
         return textwrap.dedent(inspect.getsource(thing)).strip()
     except (OSError, TypeError):
