@@ -249,7 +249,7 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     return {
         "force field": lambda: model(force_field()),
         "hybrid": lambda: model(Sum(force_field(), learned(train, 2.0))),
-        "network": lambda: model(Sum(Floor(dist.Normal(0.0, 50.0)), learned(train, 20.0))),
+        "network": lambda: model(Sum(Floor(dist.Normal(10.0, 10.0)), learned(train, 20.0))),
         "springs": lambda: model(force_field(springs=True)),
         "fixed": lambda: bd.rivals.fixed(model(force_field())),
     }
