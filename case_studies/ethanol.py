@@ -357,10 +357,10 @@ def row(model: str, number: int, seed: int) -> dict:
 def summary(rows: pd.DataFrame) -> dict:
     """Errors of energies and forces by range, differences to the force field, and what becomes of the energy."""
     table = bd.tidy(rows)
+    table["of"] = table["observable"] + ", " + table["ahead"]
     by = ["number", "model"]
-    found = {}
-    for score in ("rmse", "crps", "coverage_90"):
-        found[score] = table.pivot_table(score, by, ["observable", "ahead"], "median")
+    titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
+    found = {title: table.pivot_table(score, by, "of", "median") for score, title in titles.items()}
     hot = table.query("ahead == 'above 50' and observable == 'force'")
     for number, part in hot.groupby("number"):
         differences = bd.paired(part, "crps", between="model", against="force field")
