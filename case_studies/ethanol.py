@@ -398,13 +398,13 @@ def study() -> bd.Study:
 
 def picture(run: Run) -> Figure:
     """Energies of hot geometries as forecast, beside quantum chemistry; and those of a molecule that moves."""
-    study, hot = run.study, slice(100, None)
+    study, hot = run.study, slice(100, None, 3)
     fig, (left, right) = panels()
     computed = study.data["energy"].values[hot]
     for place, name in enumerate(("force field", "hybrid")):
         fc = bd.load(run.path(name, "forecast.nc"))
         draws = fc["predictions"].dataset["energy"].isel(geometry=hot)
-        bars(left, computed, draws - computed, name, place)
+        bars(left, computed + 0.3 * (place - 0.5), draws - computed, name, place)
     left.axhline(0.0, color="black", lw=0.8)
     left.set(xlabel="energy by quantum chemistry (kcal/mol)", ylabel="forecast less computed (kcal/mol)")
     post = bd.load(run.path("hybrid", "posterior.nc"))

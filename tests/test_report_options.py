@@ -242,6 +242,24 @@ class Faster(Decay):
     """The same, faster."""
 
 
+class Held(bd.Module):
+    r"""Has a potential $V < \lambda$."""
+
+    potential: "Well"
+
+    def __call__(self, t, y, u):
+        return {"y": self.potential.slope(y["y"])}
+
+
+class Well(bd.Module):
+    """Is not called itself."""
+
+    depth: bd.Scalar
+
+    def slope(self, x):
+        return -self.depth * x
+
+
 class Louder(bd.NormalNoise):
     """Noise that is loud."""
 
@@ -317,6 +335,13 @@ class TestPage:
         network = bd.Network.mlp(("y",), ("y",), 0.5, width=3, depth=1)
         stiff = bd.ODE(bd.Residual(Faster(bd.between(0.1, 1.0)), network), {"y": 1.0}, solver="kvaerno5")
         assert [name for name, _ in equations(bd.Model(stiff, bd.NormalNoise(0.1)))] == ["Decay", "Faster"]
+
+    def test_parts_that_are_not_called_are_told_and_formulas_are_formulas(self):
+        from bayes_dasl.reports._methods import equations
+
+        found = dict(equations(bd.Model(bd.ODE(Held(Well(2.0)), {"y": 1.0}), bd.NormalNoise(0.1))))
+        assert [*found] == ["Held", "Well"] and found["Well"] == "Is not called itself."
+        assert found["Held"].startswith("Has a potential <") and "&lt;" in found["Held"] and "$" not in found["Held"]
 
     def test_what_is_no_series_is_named_in_place_of_a_figure(self):
         from bayes_dasl.reports import _events

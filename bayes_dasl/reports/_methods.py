@@ -65,7 +65,7 @@ def equations(model: Model) -> Iterator[tuple[str, str]]:
             left += part
         else:
             thing = part if inspect.isroutine(part) else type(part)
-            if thing not in seen and _is_users(thing) and callable(part):
+            if thing not in seen and _is_users(thing) and (callable(part) or isinstance(part, eqx.Module)):
                 seen.add(thing)
                 yield from ((each.__name__, _account(each)) for each in _with_bases(thing))
             left += [getattr(part, name, None) for name in getattr(part, "__dataclass_fields__", ())]

@@ -245,11 +245,11 @@ def _parts(fc: xr.DataTree, shown: list[str]) -> xr.Dataset:
 
 def _told(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     """The parts of the epistemic variance that are drawn for some observable."""
-    found: dict[str, xr.DataArray] = {}
+    found: dict[str, list[xr.DataArray]] = {}
     for name in parts["observable"].values:
         for part, values in epistemic_parts(parts.sel(observable=name)).items():
-            found[part] = xr.concat([found[part], values], "observable") if part in found else values
-    return found
+            found.setdefault(part, []).append(values.drop_vars("units", errors="ignore"))
+    return {part: xr.concat(each, "observable") for part, each in found.items()}
 
 
 def _units(fc: xr.DataTree, observables: list[str]) -> dict[str, str]:
