@@ -110,7 +110,9 @@ SOURCES: dict[str, Source | Table | Converted] = {
     "molecular/qm22_Ethanol.npz": Converted(
         f"{RAW}/jmbowma/QM-22/fcb74a59c5e6f6a03c3e0116c5d21d6359fdb0e3/Ethanol.zip",
         "Apache-2.0",
-        "its text has a block for each geometry: numpy.savez of E_hartree (n,), X_ang and G_hartree_bohr (n, 9, 3)",
+        "a text, where each geometry is a line with 9, one with its energy in hartree, and nine with an element, three "
+        "coordinates in Å and three slopes in hartree/bohr, of C C O H H H H H H. Save them there under this name by "
+        "numpy.savez(path, E_hartree=…, X_ang=…, G_hartree_bohr=…), of shapes (n,), (n, 9, 3) and (n, 9, 3)",
     ),
     "fluid/HJ_Re180.prof": Source(
         f"{CHANNEL}/Re180/profiles/Re180.prof",

@@ -35,7 +35,7 @@ def bars(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) ->
     color, _ = _STYLES[place]
     low, middle, high = _ends(draws)
     ax.vlines(x, low, high, color=color, alpha=0.4, lw=1.2)
-    ax.plot(x, middle, color=color, ls="", marker="^o"[place], ms=3, label=f"{name}, 90 % intervals")
+    ax.plot(x, middle, color=color, ls="", marker="^o"[place], mfc="white", ms=4, label=f"{name}, 90 % intervals")
 
 
 def _ends(draws: xr.DataArray) -> np.ndarray:

@@ -84,7 +84,7 @@ def test_a_table_of_r_says_how_to_make_it(monkeypatch):
 
 def test_a_file_of_another_form_says_how_to_make_it(monkeypatch):
     monkeypatch.delenv("BAYES_DASL_DATA", raising=False)
-    with pytest.raises(ReadError, match=r"is made of https://.*Ethanol\.zip: .*numpy\.savez of E_hartree"):
+    with pytest.raises(ReadError, match=r"is made of https://.*Ethanol\.zip: .*numpy\.savez\(path, E_hartree="):
         path_of("molecular/qm22_Ethanol.npz")
 
 

@@ -79,9 +79,11 @@ def test_cool_geometries_come_first_and_hot_ones_are_hot(data):
 
 
 def test_what_is_forecast_is_not_fitted(data):
-    train, ahead = ethanol.drawn(300, 200, 0)
+    train, ahead = ethanol.drawn(300, 200, seed=3)
     for part in ahead.values():
-        assert part.sizes["geometry"] == 200 and not {*part["geometry"].values} & {*train["geometry"].values}
+        assert part.sizes["geometry"] == 200
+        fitted, asked = ({*map(bytes, ethanol.positions(of).reshape(-1, 27))} for of in (train, part))
+        assert len(asked) == 200 and not asked & fitted
 
 
 @pytest.mark.thorough("springs", "network", "hybrid")
@@ -98,10 +100,20 @@ def test_every_model_predicts_energies_and_forces(data, name):
 
 
 def test_a_molecule_that_moves_keeps_its_energy(data, monkeypatch):
-    monkeypatch.setattr(ethanol, "STEPS", 400)
     swings = []
-    for step in (0.25, 0.125):
+    for step, steps in ((0.25, 400), (0.125, 800)):
         monkeypatch.setattr(ethanol, "STEP", step)
+        monkeypatch.setattr(ethanol, "STEPS", steps)
         total = ethanol.motion(known())["total"]
         swings.append(float(jnp.std(total)))
-    assert swings[0] < 0.5 and swings[1] == pytest.approx(swings[0] / 4, rel=0.4)  # of second order
+    assert swings[0] < 0.2 and swings[1] == pytest.approx(swings[0] / 4, rel=0.1)  # of second order
+
+
+def test_units_of_motion():
+    joule, metre, kilogram, avogadro = 4184.0, 1e10, 1e3, 6.02214076e23
+    second = 1e15
+    assert pytest.approx(joule * metre**2 / second**2 * kilogram, rel=1e-4) == ethanol.ACCELERATION
+    energies = [float(ethanol.kinetic(ethanol.thrown(300.0, seed))) for seed in range(200)]
+    wanted = 1.5 * (9 - 1) * 1.380649e-23 * 300.0 * avogadro / joule  # of the nine atoms one moves as the others say
+    assert np.mean(energies) == pytest.approx(wanted, rel=0.06)
+    assert np.abs((ethanol._MASS * ethanol.thrown(300.0, 0)).sum(axis=0)).max() < 1e-15

@@ -504,3 +504,19 @@ def test_engines_without_chains_show_their_members_and_no_rhat(undrawn):
     page = report(post, trees.make_fc(), trees.make_data()[1]).html
     assert "members (17 of 20 kept)" in page and "figure-training" in page
     assert "R-hat" not in page and 'id="chains"' not in page
+
+
+def test_parts_of_several_observables_stand_together_whatever_their_units():
+    from bayes_dasl.reports import _page
+
+    one = _page._parts(trees.make_fc(), ["hare"])
+    parts = xr.concat(
+        [
+            one.assign_coords(observable=[name], units=("observable", [unit]))
+            for name, unit in zip("abc", "msK", strict=True)
+        ],
+        "observable",
+    )
+    found = _page._told(parts)
+    assert {*found} == {"science", "network", "interaction"}
+    assert all(values["observable"].values.tolist() == [*"abc"] for values in found.values())
