@@ -86,3 +86,9 @@ def test_a_table_has_a_line_for_each_problem_and_tells_fits_that_were_stopped(tm
     assert line["with ≥ 95 % of probes good"] == 1
     assert line["seconds, median (most)"] == "30 (30)"
     assert line["else"] == "stopped after 60 s (1); warning, divergences (1)"
+    other = row | {"seed": 2, "near_90": 0.7, "good": 0.5}
+    line = dict(zip(command.HEADER, command._line("heat", [row, other]), strict=True))
+    assert line["near the data: in 90 %"] == "80.0 ± 10.0 %"  # the error is over data sets
+    said = command._over_all([row, other, stopped])
+    assert said.startswith("1 of 3 fits have 95 % of their probes good. Of 2 simulated data sets")
+    assert "at 80.0 ± 10.0 % and 95.0 ± 0.0 % of the places near" in said
