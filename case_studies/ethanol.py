@@ -200,8 +200,7 @@ class Energies(bd.layers.AbstractLayer):
         return []
 
     def __call__(self, inputs):
-        given = inputs.forced_at_times()
-        x = jnp.stack([given[name] for name in POSITIONS], axis=-1).reshape(-1, ATOMS, 3)
+        x = positions(inputs.forced_at_times())
         energy, slope = jax.vmap(jax.value_and_grad(self.potential.energy))(x)
         ok = jnp.all(jnp.isfinite(energy)) & jnp.all(jnp.isfinite(slope))
         return bd.layers.prediction({"energy": energy, "force": -slope}, ok=ok)
@@ -233,7 +232,7 @@ def force_field(springs: bool = False) -> ForceField:
 
 def learned(train: xr.Dataset, size: float) -> Learned:
     """A network of about so many kcal/mol, of coordinates in units of how far they differ in the training data."""
-    seen = np.asarray(jax.vmap(internal)(jnp.asarray(positions(train))))
+    seen = np.asarray(jax.vmap(internal)(positions(train)))
     units = zip(seen.mean(axis=0).tolist(), seen.std(axis=0).tolist(), strict=True)
     inputs = dict(zip(NAMES, units, strict=True))
     return Learned(bd.Network.mlp(inputs, ("energy",), dist.LogNormal(np.log(size), 0.7), width=24, depth=2))
@@ -277,9 +276,9 @@ def geometries(chosen: np.ndarray) -> xr.Dataset:
     return xr.Dataset(columns, {"geometry": at.astype(float), "atom": np.arange(ATOMS), "axis": np.arange(3)})
 
 
-def positions(data: xr.Dataset) -> np.ndarray:
-    """`(geometry, atom, 3)`, in Å."""
-    return np.stack([data[name].values for name in POSITIONS], axis=-1).reshape(-1, ATOMS, 3)
+def positions(given: Mapping[Any, Any]) -> jax.Array:
+    """`(geometry, atom, 3)`, in Å, of data or forcings by name."""
+    return jnp.stack([jnp.asarray(given[name]) for name in POSITIONS], axis=-1).reshape(-1, ATOMS, 3)
 
 
 def drawn(number: int, ahead: int, seed: int) -> tuple[xr.Dataset, dict[str, xr.Dataset]]:

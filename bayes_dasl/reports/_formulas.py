@@ -53,5 +53,5 @@ def _formula(found: re.Match[str], alone: bool) -> Markup:
 def _balanced(latex: str) -> bool:
     """Whether brackets close that open, of whichever kind: a half-open interval has two."""
     bare = re.sub(r"\\[{}]", "", latex)
-    depths = [*accumulate((c in "([{") - (c in ")]}") for c in bare)]
-    return min(depths, default=0) >= 0 and (not depths or depths[-1] == 0)
+    depths = [*accumulate(((c in "([{") - (c in ")]}") for c in bare), initial=0)]
+    return min(depths) == depths[-1] == 0
