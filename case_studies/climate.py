@@ -230,9 +230,6 @@ def summary(rows: pd.DataFrame) -> dict:
     by = ["until", "observable", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
     scores = pd.DataFrame(table.groupby(by)[what].median())
-    told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict)]
     found = {"Ahead": scores.sort_values([*by[:2], "crps"])}
-    if told:
-        each = [{"model": r["model"], "until": r["until"]} | r["derived"]["climate_sensitivity"] for r in told]
-        found["Climate sensitivity"] = pd.DataFrame(each)
-    return found
+    told = bd.tidy(rows, "derived")
+    return found if told.empty else found | {"Climate sensitivity": told[["model", "until", "low", "median", "high"]]}

@@ -376,9 +376,8 @@ def summary(rows: pd.DataFrame) -> dict:
     for number, part in hot.groupby("number"):
         differences = bd.paired(part, "crps", between="model", against="force field")
         found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = differences
-    told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict)]
-    kept = [{by: r[by] for by in by} | {name: ends["median"] for name, ends in r["derived"].items()} for r in told]
-    return found | ({"Total energy, kcal/mol over 1 ps": pd.DataFrame(kept).groupby(by).median()} if kept else {})
+    kept = bd.tidy(rows, "derived").pivot_table("median", by, "quantity", "median")
+    return found | {"Total energy, kcal/mol over 1 ps": kept}
 
 
 def load() -> xr.Dataset:

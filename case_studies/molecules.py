@@ -328,13 +328,8 @@ def summary(rows: pd.DataFrame) -> dict:
     for gas, part in whole.groupby("gas"):
         differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
         found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
-    told = [r for r in rows.to_dict("records") if isinstance(r.get("derived"), dict) and r["share"] == 1.0]
-    wells = [
-        {"gas": r["gas"], "model": r["model"]}
-        | {f"{name} {end}": value for name, ends in r["derived"].items() for end, value in ends.items()}
-        for r in told
-    ]
-    return found | ({"Wells": pd.DataFrame(wells).groupby(["gas", "model"]).median()} if wells else {})
+    wells = bd.tidy(rows, "derived").query("share == 1.0").groupby(["gas", "model", "quantity"])
+    return found | {"Wells": wells[["low", "median", "high"]].median()}
 
 
 def study() -> bd.Study:

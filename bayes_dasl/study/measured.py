@@ -3,7 +3,7 @@
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -18,8 +18,8 @@ from ..prediction.derived import evaluate
 from ..prediction.forecasts import forecast
 
 _SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
-_OF_LINES = {"ahead", "observable", *_SCORES}
 _QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
+_COLUMNS = {"scores": {"ahead", "observable", *_SCORES}, "derived": {"quantity", *_QUANTILES}}
 
 
 def measure(
@@ -70,28 +70,36 @@ def measure(
     return row if derived is None else row | {"derived": _told(evaluate(model, post, derived))}
 
 
-def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    """Rows that hold the scores of `measure` as a long table: a line for each task, data ahead and observable.
+def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores", "derived"] = "scores") -> pd.DataFrame:
+    """What `measure` found in many tasks as a long table: a line for each score of data ahead, or each derived number.
 
     Args:
-        rows: what `run_many` returned; those of tasks that failed are left out.
+        rows: what `run_many` returned; those of tasks that failed, or that have nothing of it, are left out.
+        of: what is wanted of each row. Of "scores" a line is one task, data ahead and observable; of "derived" one
+            task and derived number.
 
-    Returns: the arguments of the task that are numbers or texts, `ahead`, `observable`, each score, `fit_s`,
-    `forecast_s` and `memory_mb`.
-    Raises: ModelError for tasks with an argument of the name of a score, or "ahead" or "observable".
+    Returns: the arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and `memory_mb`; beside them
+    `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and `high`.
+    Raises: ModelError for tasks with an argument of the name of such a column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
     lines = []
     for row in table.to_dict("records"):
-        scores = row.pop("scores", None)
-        if not isinstance(scores, Mapping):
+        found = row.pop(of, None)
+        if not isinstance(found, Mapping):
             continue
         kept = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list))}
-        if clash := _OF_LINES & {*row}:
-            raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of scores: rename it")
-        for ahead, each in scores.items():
-            lines += [kept | {"ahead": ahead, "observable": name} | dict(found) for name, found in each.items()]
-    return pd.DataFrame(lines)
+        if clash := _COLUMNS[of] & {*row}:
+            raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it")
+        if of == "derived":
+            lines += [kept | {"quantity": name} | dict(ends) for name, ends in found.items()]
+        else:
+            lines += [
+                kept | {"ahead": ahead, "observable": name} | dict(each)
+                for ahead, by_name in found.items()
+                for name, each in by_name.items()
+            ]
+    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*table.columns, *sorted(_COLUMNS[of])])
 
 
 def paired(
