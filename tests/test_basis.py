@@ -219,6 +219,17 @@ def test_scale_is_the_prior_standard_deviation(name):
     assert mean == pytest.approx(1, abs=2 * error)
 
 
+@pytest.mark.parametrize("shape", [{}, {"positive": True}, {"monotone": "increasing"}])
+def test_prepared_for_a_solve_a_function_is_the_same(shape):
+    family = BSpline(0.0, 2.0, 6) if "monotone" in shape else HilbertGP(0.0, 2.0, 6, length=0.7, amplitude=0.4)
+    weights = jnp.linspace(-1.0, 1.5, family.size)
+    function = Basis(family, "x", "y", weights, level=0.2, scale=3.0, **shape)
+    once = function.prepared()
+    value = lambda basis: jax.value_and_grad(lambda x: basis(0.0, {"x": x}, {})["y"])(0.8)  # noqa: E731
+    np.testing.assert_allclose(value(once), value(function), rtol=1e-12)
+    assert once.prepared() is once and once is not function
+
+
 def test_amplitude_is_the_prior_standard_deviation_of_a_process():
     values = over_prior(Basis(GP, "x", "g"), lambda b: b(0.0, {"x": jnp.asarray(INSIDE)}, {})["g"], 4000)
     assert np.abs(values.std(0) / 0.8 - 1).max() < 0.02 + 4 / np.sqrt(2 * 4000)

@@ -128,6 +128,10 @@ class Basis(AbstractLinear):
         held: Any = (Unscaled(self.family), coefficients, 1.0 if self._is_linear else self.scale)
         return eqx.tree_at(lambda b: (b.family, b.weights, b.scale), self, held)
 
+    def prepared(self) -> "Basis":
+        """Itself with its coefficients worked out: they are the same at every point of a solve."""
+        return self if isinstance(self.family, Unscaled) else self.with_coefficients(self.coefficients)
+
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
         if self.monotone:

@@ -106,23 +106,23 @@ class Difference(AbstractFromStates):
         steps = self._steps_up_to(inputs)
         grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
         u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}
-        states, ok = self._states(grid, u)
+        step = prepared(self.step)
+        states, ok = self._states(step, grid, u)
         states = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), states)
         at = jnp.round((inputs.times - inputs.start) / self.length).astype(int)
 
         def rows(grid):
-            return {name: self._taken(name, values, at) for name, values in self._observed(grid, states, u).items()}
+            return {name: self._taken(name, each, at) for name, each in self._observed(step, grid, states, u).items()}
 
         return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)})
 
-    def _states(self, grid: Array, u: dict[str, Array]) -> tuple[dict[str, Any], Array]:
+    def _states(self, step: VectorField, grid: Array, u: dict[str, Array]) -> tuple[dict[str, Any], Array]:
         """The states at all times of the grid, and whether they are numbers that a state may be."""
-        field = prepared(self.step)
         initial = {name: jnp.asarray(value, grid.dtype) for name, value in self.initial.items()}
 
         def following(y, when):
             t, forced = when
-            found = named(field(t, y, forced), "the step")
+            found = named(step(t, y, forced), "the step")
             if set(found) != set(y):
                 raise ModelError(f"the step returns {', '.join(found)}, but the states are {', '.join(y)}")
             for name, value in found.items():
@@ -137,8 +137,8 @@ class Difference(AbstractFromStates):
         # Of the whole series at once: where a step fails the draw is rejected anyway.
         return shielded(every, _are_states, initial, (grid[:-1], jax.tree.map(lambda v: v[:-1], u)))
 
-    def _observed(self, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
-        observe = method_of(self.step, self.observe)
+    def _observed(self, step: VectorField, grid: Array, states: dict[str, Any], u: dict[str, Array]) -> dict[str, Any]:
+        observe = method_of(step, self.observe)
         if observe is None:
             return dict(states)
         return jax.vmap(lambda t, y, u: named(observe(t, y, u), "observe"))(grid, states, u)

@@ -155,10 +155,10 @@ class HilbertGP(AbstractFamily):
         return self.boundary * (self.high - self.low) / 2
 
     @property
-    def _frequency(self) -> Float[Array, " size"]:
-        return jnp.arange(1, self.size + 1) * (math.pi / (2 * self._half))
+    def _frequency(self) -> Float[np.ndarray, " size"]:
+        return np.arange(1, self.size + 1) * (math.pi / (2 * self._half))
 
-    def _root_density(self, frequency: Float[Array, " size"]) -> Float[Array, " size"]:
+    def _root_density(self, frequency: Float[np.ndarray, " size"]) -> Float[Array, " size"]:
         """The root of the spectral density of the kernel with amplitude 1."""
         length = jnp.asarray(self.length)
         if self.kernel == "squared_exponential":
