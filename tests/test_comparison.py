@@ -94,11 +94,15 @@ def doubled(model):
 def test_a_row_says_what_score_and_diagnose_say():
     study = quick_study.study()
     near, far = study.test.isel(time=slice(2)), study.test.isel(time=slice(2, None))
-    row = bd.measure(study.model, study.train, {"near": near, "far": far}, study.engine, derived=doubled, key=3)
+    fed = quick_study.model(inflow=0.5)
+    ahead = {"near": near, "far": far, "fed": (fed, near)}
+    row = bd.measure(study.model, study.train, ahead, study.engine, derived=doubled, key=3)
     post = bd.fit(study.model, study.train, study.engine, key=3, progress=False)
     expected = bd.score(bd.forecast(study.model, post, near, key=3), near).loc["y"]
     assert row["scores"]["near"]["y"]["crps"] == pytest.approx(expected["crps"], rel=1e-5)
     assert row["scores"]["far"]["y"]["n"] == far.sizes["time"]
+    other = bd.score(bd.forecast(fed, post, near, key=3, what_if=True), near).loc["y"]
+    assert row["scores"]["fed"]["y"]["crps"] == pytest.approx(other["crps"], rel=1e-5)
     assert row["verdict"]["sampling"] == bd.diagnose(post).sampling
     twice = 2 * post["posterior"]["rate"].values
     assert row["derived"]["twice"]["median"] == pytest.approx(np.median(twice), rel=1e-6)

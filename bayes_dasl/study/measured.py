@@ -25,7 +25,7 @@ _COLUMNS = {"scores": {"ahead", "observable", *_SCORES}, "derived": {"quantity",
 def measure(
     model: Model,
     train: xr.Dataset,
-    ahead: Mapping[str, xr.Dataset],
+    ahead: Mapping[str, xr.Dataset | tuple[Model, xr.Dataset]],
     engine: AbstractEngine | None = None,
     *,
     derived: Callable[[Model], Any] | None = None,
@@ -37,7 +37,8 @@ def measure(
         model: the model.
         train: what it is fitted to.
         ahead: data that it is to forecast, by name, such as `{"near": …, "far": …}`: with observations, and with the
-            forcings that the model reads.
+            forcings that the model reads. A pair of another model and data is forecast by that one with the same
+            posterior (`what_if` of `bd.forecast`), as for another known number or another start.
         engine: what fits it, `NUTS()` unless given.
         derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their median and the ends of
             their 90 % interval.
@@ -53,8 +54,9 @@ def measure(
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
     scores, lost = {}, 0
-    for name, data in ahead.items():
-        table = score(forecast(model, post, data, key=key), data)
+    for name, asked in ahead.items():
+        other, data = asked if isinstance(asked, tuple) else (model, asked)
+        table = score(forecast(other, post, data, what_if=other is not model, key=key), data)
         lost = max(lost, int(table.attrs["failed_draws"]))
         each = table.drop(index="all", errors="ignore")
         scores[name] = {str(of): {s: _plain(each.loc[of, s]) for s in _SCORES} for of in each.index}
