@@ -18,14 +18,12 @@ import xarray as xr
 import bayes_dasl as bd
 
 from ._data import path_of
+from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
 FILES = {"temperature": "climate/cmip6_tas_{}_14models.csv", "flux": "climate/cmip6_net_{}_14models.csv"}
 EXPERIMENTS = ("abrupt-4xCO2", "1pctCO2")
 YEARS = 150
 SPLIT = YEARS + 0.5
-_PARTS = 3
-"""Of a year: how many steps it takes."""
-
 MODELS = (
     "BCC-CSM2-MR", "CESM2", "CNRM-CM6-1", "CNRM-ESM2-1", "EC-Earth3", "GFDL-CM4", "GFDL-ESM4", "GISS-E2-1-G",
     "HadGEM3-GC31-LL", "INM-CM4-8", "IPSL-CM6A-LR", "MRI-ESM2-0", "NorESM2-LM", "UKESM1-0-LL",
@@ -33,58 +31,26 @@ MODELS = (
 """Of those that the tables have."""
 
 
-class TwoLayers(bd.Module):
-    r"""Heat of the surface and of the deep ocean, whose uptake is more effective than other forcings.
+class Planet(TwoLayers):
+    """Two layers that a share of the forcing of four times the carbon dioxide drives, from where an experiment begins.
 
-    $C \dot T = s F - \lambda T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
-
-    with the share s of the forcing F of four times the carbon dioxide. The flux at the top is all heat that is gained.
-    Units: K above the control run, years, W m⁻².
-    Source: Geoffroy et al. (2013).
+    The flux at the top is all heat that is gained.
     """
 
-    capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
-    deep_capacity: bd.Scalar = bd.field(units="W yr m^-2 K^-1")
-    feedback: bd.Scalar = bd.field(units="W m^-2 K^-1")
-    exchange: bd.Scalar = bd.field(units="W m^-2 K^-1")
-    efficacy: bd.Scalar = bd.field(units="")
-    forcing: bd.Scalar = bd.field(units="W m^-2")
+    forcing: bd.Scalar = bd.field(units=FLUX)
 
-    def radiated(self, warming):
-        """What the surface radiates more, at a warming."""
-        return self.feedback * warming
-
-    def rates(self, surface, deep, u):
-        down = self.exchange * (surface - deep)
-        gain = u["share"] * self.forcing - self.radiated(surface) - self.efficacy * down
-        return gain / self.capacity, down / self.deep_capacity
+    def forced(self, u):
+        return u["share"] * self.forcing
 
     def __call__(self, t, y, u):
-        """The states after a year; an experiment begins where nothing is carried over, by Heun's method."""
-        at = y["surface"] * u["carried"], y["deep"] * u["carried"]
-        for _ in range(_PARTS):
-            first = self.rates(at[0], at[1], u)
-            second = self.rates(at[0] + first[0] / _PARTS, at[1] + first[1] / _PARTS, u)
-            at = tuple(x + (a + b) / 2 / _PARTS for x, a, b in zip(at, first, second, strict=True))
-        return {"surface": at[0], "deep": at[1]}
+        """The states after a year; an experiment begins where nothing is carried over."""
+        return super().__call__(t, {name: u["carried"] * value for name, value in y.items()}, u)
 
     def observe(self, t, y, u):
         """Of a year the mean warming, and the heat that is gained."""
         before, after = {name: u["carried"] * value for name, value in y.items()}, self(t, y, u)
-        gained = {name: after[name] - before[name] for name in y}
-        return {
-            "temperature": (before["surface"] + after["surface"]) / 2,
-            "flux": self.capacity * gained["surface"] + self.deep_capacity * gained["deep"],
-        }
-
-
-class Bending(TwoLayers):
-    r"""The same with a feedback that changes with the warming, alike in all models: $\lambda e^{f(T)} T$."""
-
-    factor: Any = None
-
-    def radiated(self, warming):
-        return super().radiated(warming) * self.factor(0.0, {}, {"warming": warming})["factor"]
+        warming = (before["surface"] + after["surface"]) / 2
+        return {"temperature": warming, "flux": self.heat(after) - self.heat(before)}
 
 
 def load() -> xr.Dataset:
@@ -100,7 +66,7 @@ def load() -> xr.Dataset:
         held |= {"share": ("time", share), "carried": ("time", np.where(years > 1, 1.0, 0.0))}
         parts.append(xr.Dataset(held, {"time": number * YEARS + years, "model": [*MODELS]}))
     data: Any = xr.concat(parts, "time")
-    for name, units in {"temperature": "K", "flux": "W m^-2", "share": "", "carried": "", "time": "year"}.items():
+    for name, units in {"temperature": "K", "flux": FLUX, "share": "", "carried": "", "time": YEAR}.items():
         data[name].attrs["units"] = units
     return data
 
@@ -130,18 +96,13 @@ def model_of(names: Any = MODELS, *, bends: bool = False, efficacy: bool = True,
         "efficacy": number(0.9, 1.8, alone=alone) if efficacy else 1.0,
         "forcing": number(5.0, 10.0, 0.2, alone=alone),
     }
-    if bends:
-        family = bd.bases.HilbertGP(0.0, 9.0, 8, length=4.0, amplitude=dist.HalfNormal(0.2))
-        field = Bending(**numbers, factor=bd.Basis(family, "warming", "factor", positive=True))
-    else:
-        field = TwoLayers(**numbers)
     one = bd.Difference(
-        step=field,
+        step=Planet(**numbers, bend=bend(9.0) if bends else None),
         initial={"surface": 0.0, "deep": 0.0},
-        observe=TwoLayers.observe,
+        observe=Planet.observe,
         forcings=("share", "carried"),
         start=1.0,
-        units={"temperature": "K", "flux": "W m^-2", "surface": "K", "deep": "K", "time": "year"},
+        units={"temperature": "K", "flux": FLUX, "surface": "K", "deep": "K", "time": YEAR},
     )
     noise = {
         "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.13), 0.5), dist.Beta(6.0, 6.0))),
@@ -154,7 +115,7 @@ def sensitivity(model: bd.Model) -> dict[str, Any]:
     """The warming of twice the carbon dioxide in the long run, of each climate model, in K."""
     layer: Any = model.layer
     equations = layer.layer.step
-    return {"climate_sensitivity": equations.forcing / equations.feedback / 2}
+    return {"climate_sensitivity": equations.equilibrium(equations.forcing / 2)}
 
 
 VARIANTS = {

@@ -1,5 +1,7 @@
 """The earth's balance of energy: what goes in is kept or radiated, and what the priors are about."""
 
+import dataclasses
+
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -11,10 +13,10 @@ import bayes_dasl as bd
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from case_studies import climate
-from case_studies.climate import AGENTS, PER_DOUBLING, TO_THE_OCEAN, ZJ_PER_YEAR, TwoLayers
+from case_studies.climate import AGENTS, PER_DOUBLING, TO_THE_OCEAN, ZJ_PER_YEAR, Earth
 
 YEARS = np.arange(1850.5, 2025.0)
-KNOWN = TwoLayers(dict.fromkeys(AGENTS, 1.0), 8.0, 100.0, 1.2, 0.7, 1.3, 1.5, 0.0)
+KNOWN = Earth(8.0, 100.0, 1.2, 0.7, 1.3, scales=dict.fromkeys(AGENTS, 1.0), land_ratio=1.5, heat_level=0.0)
 
 
 def forced(**agents) -> xr.Dataset:
@@ -22,29 +24,46 @@ def forced(**agents) -> xr.Dataset:
     return xr.Dataset(flux, {"time": YEARS})
 
 
-def predicted(equations, data):
-    layer = climate.balance(equations)
-    layer = eqx.tree_at(lambda ode: ode.initial, layer, {"surface": 0.0, "deep": 0.0})
-    model = climate.observed(layer)
-    return eqx.filter_jit(layer)(model.inputs(data)).values
+def predicted(equations, data, layer_of=climate.yearly):
+    layer = layer_of(equations)
+    layer = eqx.tree_at(lambda layer: layer.initial, layer, {"surface": 0.0, "deep": 0.0})
+    inputs = climate.observed(layer).inputs(data)
+    return eqx.filter_jit(lambda layer: layer(inputs))(layer).values
 
 
 def test_what_the_layers_gain_is_what_the_sky_sends_less_what_they_radiate():
-    y, u = {"surface": jnp.asarray(1.1), "deep": jnp.asarray(0.4)}, dict.fromkeys(AGENTS, jnp.asarray(0.5))
-    rates = KNOWN(0.0, y, u)
-    gained = KNOWN.capacity * rates["surface"] + KNOWN.deep_capacity * rates["deep"]
+    y = {"surface": jnp.asarray(1.1), "deep": jnp.asarray(0.4)}
+    rates = KNOWN.rates(y, 2.5, KNOWN.feedback_at(1.1))
+    gained = KNOWN.heat(rates)
     down = KNOWN.exchange * (y["surface"] - y["deep"])
     # Uptake that is more effective than forcing radiates the more.
     radiated = KNOWN.feedback * y["surface"] + (KNOWN.efficacy - 1) * down
-    assert gained == pytest.approx(0.5 * len(AGENTS) - radiated)
+    assert gained == pytest.approx(2.5 - radiated)
+
+
+def test_from_year_to_year_is_what_a_solver_says_of_all_times():
+    """Of forcings that change slowly; a year's mean is the state in the middle of it."""
+    data = forced()
+    data["greenhouse"] = "time", 0.02 * (YEARS - YEARS[0])
+    by_year, by_solver = (predicted(KNOWN, data, of) for of in (climate.yearly, climate.continuous))
+    for name, within in {"temperature": 0.002, "land": 0.003, "heat": 2.0}.items():
+        np.testing.assert_allclose(by_year[name][20:], by_solver[name][20:], atol=within)
 
 
 def test_twice_the_carbon_dioxide_warms_by_the_climate_sensitivity_in_the_end():
     quick = eqx.tree_at(lambda e: e.deep_capacity, KNOWN, 2.0)  # the deep ocean takes millennia
     found = predicted(quick, forced(greenhouse=PER_DOUBLING))
-    told = climate.sensitivity(climate.observed(climate.balance(quick)))["climate_sensitivity"]
+    told = float(climate.sensitivity(climate.observed(climate.yearly(quick)))["climate_sensitivity"])
     assert found["temperature"][-1] == pytest.approx(told, rel=0.01)
     assert found["land"][-1] == pytest.approx(1.5 * found["temperature"][-1])
+
+
+def test_where_the_feedback_bends_the_sensitivity_is_where_as_much_is_radiated():
+    weaker = bd.Basis(bd.bases.Polynomial(-1.0, 4.0, 1), "warming", "factor", np.asarray([0.0, -0.3]), positive=True)
+    quick = eqx.tree_at(lambda e: e.deep_capacity, dataclasses.replace(KNOWN, bend=weaker), 2.0)
+    told = float(climate.sensitivity(climate.observed(climate.yearly(quick)))["climate_sensitivity"])
+    assert told > PER_DOUBLING / KNOWN.feedback
+    assert predicted(quick, forced(greenhouse=PER_DOUBLING))["temperature"][-1] == pytest.approx(told, rel=0.01)
 
 
 def test_heat_is_counted_in_zettajoules_of_the_ocean():
@@ -73,10 +92,10 @@ OTHERS = ("science", "hybrid, science fixed", "transformer", "gaussian_process",
 @pytest.mark.thorough("hybrid", "mlp", *OTHERS)
 @pytest.mark.parametrize("name", ["fixed", "mlp", "hybrid", *OTHERS])
 def test_every_model_of_the_study_predicts_the_years(data, name):
-    train, _ = bd.split(data, time=climate.SPLIT)
-    made = climate.models(train, climate.masked(data, climate.SPLIT))[name]()
+    made = climate.models(climate.masked(data, climate.SPLIT))[name]()
     drawn = draw_prior(made, 1, key=jax.random.key(0))
     realised = realise(made, {path: values[0] for path, values in drawn.items()})
-    found = eqx.filter_jit(realised.layer)(made.inputs(data))
+    inputs = made.inputs(data)  # whose times a program knows
+    found = eqx.filter_jit(lambda layer: layer(inputs))(realised.layer)
     assert bool(found.ok) and {*made.observables} == {"temperature", "land", "heat"}
     assert found.values["heat"].shape == (175,)

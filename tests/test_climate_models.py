@@ -9,9 +9,9 @@ import xarray as xr
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from case_studies import climate_models
-from case_studies.climate_models import YEARS, TwoLayers
+from case_studies.climate_models import YEARS, Planet
 
-KNOWN = TwoLayers(8.0, 100.0, 1.2, 0.7, 1.3, 7.2)
+KNOWN = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2)
 DRIVEN = {"share": 1.0, "carried": 1.0}
 
 
