@@ -1,7 +1,7 @@
 """The pictures of the README and the docs, from runs of the case studies.
 
 Run: `uv run bayes-dasl run NAME` for lynx-hare, fluids, turbulence, ethanol, molecules, climate, and then
-`uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/turbulence runs/ethanol runs/molecules runs/climate`
+`uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/turbulence` and so on, a folder for each.
 """
 
 import sys
