@@ -207,17 +207,21 @@ def study() -> bd.Study:
 def picture(run: Run) -> Figure:
     """How errors grow with the horizon, and the viscosity that was learned, beside Smagorinsky's."""
     fig, (left, right) = panels()
-    colors = {"no closure": bd.plots.VERMILION, "Smagorinsky": "black", "hybrid": bd.plots.BLUE}
+    styles = {
+        "no closure": (bd.plots.VERMILION, "-"),
+        "hybrid": (bd.plots.BLUE, "-"),
+        "Smagorinsky": ("black", "--"),  # last, since it lies upon the hybrid
+    }
     data = run.study.test["vorticity"]
-    for name, color in colors.items():
+    for name, (color, line) in styles.items():
         draws = bd.load(run.path(name, "forecast.nc"))["predictions"].dataset["vorticity"]
         error = np.sqrt(((draws.mean(("chain", "draw")) - data) ** 2).mean(("x", "y")))
-        left.plot(error["time"], error, "o-", ms=4, color=color, label=name)
+        left.plot(error["time"], error, "o", ls=line, ms=4, color=color, label=name)
         post = bd.load(run.path(name, "posterior.nc"))
         eddy = bd.evaluate(run.study.models[name], post, learned)["eddy"]
         low, middle, high = (eddy.quantile(q, ("chain", "draw")) for q in (0.05, 0.5, 0.95))
         right.fill_between(STRAINS, low, high, color=color, alpha=0.2, lw=0)
-        right.plot(STRAINS, middle, color=color, label=name)
-    left.set(xlabel="time (of the simulation)", ylabel="error of the vorticity", ylim=(0, None))
-    right.set(xlabel="strain rate", ylabel="viscosity of what the cells do not resolve")
+        right.plot(STRAINS, middle, ls=line, color=color, label=name)
+    left.set(xlabel="time (units of the simulation)", ylabel="root mean square error of the vorticity", ylim=(0, None))
+    right.set(xlabel="strain rate (1 / time)", ylabel="eddy viscosity (length² / time)")
     return finished(fig)
