@@ -19,8 +19,8 @@ class TwoLayers(bd.Module):
 
     $C \dot T = F - \lambda e^{f(T)} T - \varepsilon\gamma (T - D), \quad C_d \dot D = \gamma (T - D)$
 
-    with f zero unless `bend` is there. Called, it takes the states over a year of constant forcing and feedback, by
-    Heun's method.
+    with f zero unless `bend` is there; λ is the feedback where f is zero. Called, it takes the states over a year of
+    constant forcing and feedback, by three steps of Heun's method.
     Units: K above what was before, years, W m⁻² of the earth's surface.
     Source: Geoffroy et al. (2013).
     """
@@ -65,10 +65,13 @@ class TwoLayers(bd.Module):
         if self.bend is None:
             return forcing / self.feedback
         warming = jnp.linspace(0.0, _WARMEST, 401)
-        return jnp.interp(forcing, jax.lax.cummax(self.feedback_at(warming) * warming), warming)
+        bent = self.bend(0.0, {}, {"warming": warming})["factor"] * warming
+        found = jnp.vectorize(lambda linear, sent: jnp.interp(sent, jax.lax.cummax(linear * bent), warming))
+        return found(jnp.asarray(self.feedback), jnp.asarray(forcing))
 
 
 def bend(highest: float) -> bd.Basis:
     """An unknown factor of the feedback that changes with the warming, seldom by more than a third, up to so many K."""
-    family = bd.bases.HilbertGP(-1.0, highest, 8, length=(highest + 1.0) / 3, amplitude=dist.HalfNormal(0.15))
+    length, amplitude = (highest + 1.0) / 3, dist.HalfNormal(0.15)
+    family = bd.bases.HilbertGP(-1.0, highest, 10, length=length, amplitude=amplitude, boundary=2.2)
     return bd.Basis(family, "warming", "factor", positive=True)

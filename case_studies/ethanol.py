@@ -376,8 +376,9 @@ def summary(rows: pd.DataFrame) -> dict:
     for number, part in hot.groupby("number"):
         differences = bd.paired(part, "crps", between="model", against="force field")
         found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = differences
-    kept = bd.tidy(rows, "derived").pivot_table("median", by, "quantity", "median")
-    return found | {"Total energy, kcal/mol over 1 ps": kept}
+    if not (kept := bd.tidy(rows, "derived")).empty:
+        found["Total energy, kcal/mol over 1 ps"] = kept.pivot_table("median", by, "quantity", "median")
+    return found
 
 
 def load() -> xr.Dataset:

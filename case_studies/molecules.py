@@ -328,8 +328,10 @@ def summary(rows: pd.DataFrame) -> dict:
     for gas, part in whole.groupby("gas"):
         differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
         found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
-    wells = bd.tidy(rows, "derived").query("share == 1.0").groupby(["gas", "model", "quantity"])
-    return found | {"Wells": wells[["low", "median", "high"]].median()}
+    if not (wells := bd.tidy(rows, "derived").query("share == 1.0")).empty:
+        medians = wells.groupby(["gas", "model", "quantity"])[["low", "median", "high"]].median()
+        found["Wells"] = pd.DataFrame(medians)
+    return found
 
 
 def study() -> bd.Study:

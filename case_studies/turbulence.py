@@ -99,12 +99,13 @@ def observed(flow: Flow, until: float = KNOWN) -> xr.Dataset:
 
 
 class Growth(bd.Module):
-    r"""How an error grows with the horizon: exponentially, until two states differ as any two do.
+    r"""How an error grows with the horizon: exponentially at first, until it no longer does.
 
     $h(t) = \log\left(\Omega\,\frac{e^{g \Omega t}}{1 + q\,(e^{g \Omega t} - 1)}\right)$, with the size Ω of the
-    vorticity, the inverse of a turn of the eddies; the size at the start is the share q of the largest.
+    vorticity, the inverse of a turn of the eddies; the size at the start is the share q of the largest. The start
+    is known: what stands there is noise, and what a closure soon does wrong.
 
-    Source: Dalcher & Kalnay (1987).
+    Source: Lorenz (1982).
     """
 
     rate: Any = bd.field(units="")
@@ -183,6 +184,9 @@ def summary(rows: pd.DataFrame) -> dict:
     for name, part in table.query("ahead.str.endswith('far')").groupby("ahead"):
         differences = bd.paired(part, "crps", between="closure", against="Smagorinsky")
         found[f"CRPS of {name}, less Smagorinsky's"] = differences
+    if not (told := bd.tidy(rows, "derived").query("quantity in ['eddy[4]', 'eddy[8]', 'eddy[12]']")).empty:
+        medians = told.groupby(["closure", "quantity"])[["low", "median", "high"]].median()
+        found["Eddy viscosity at strain rates of 4, 8 and 12"] = pd.DataFrame(medians)
     return found | {"Seconds": table.groupby("closure")[["fit_s", "forecast_s"]].median()}
 
 

@@ -51,7 +51,7 @@ def test_both_experiments_of_all_models_are_there(data):
     assert float(data["share"][YEARS + 139]) == pytest.approx(1.0, abs=0.01)  # four times after 139 years
 
 
-@pytest.mark.thorough("each alone", "no efficacy", "hybrid")
+@pytest.mark.thorough("each alone", "no efficacy", "population")
 @pytest.mark.parametrize("name", climate_models.VARIANTS)
 def test_every_variant_predicts_both_experiments(data, name):
     model = climate_models.model_of(**climate_models.VARIANTS[name])
@@ -60,4 +60,5 @@ def test_every_variant_predicts_both_experiments(data, name):
     inputs = model.inputs(data)  # whose times a program knows
     found = eqx.filter_jit(lambda layer: layer(inputs))(realised.layer)
     assert bool(found.ok) and found.values["temperature"].shape == (2 * YEARS, 14)
+    assert climate_models.sensitivity(realised)["climate_sensitivity"].shape == (14,)
     assert np.all(found.values["temperature"][YEARS] < found.values["temperature"][YEARS - 1])

@@ -129,10 +129,16 @@ def test_rows_become_a_long_table_and_differences_are_paired():
         bd.paired(table, "crps", between="model", against="none")
     with pytest.raises(ModelError, match="choose one observable first"):
         bd.paired(pd.concat([table, table]), "crps", between="model", against="science")
-    told = [row | {"derived": {"depth": {"low": 1.0, "median": 2.0, "high": 3.0}}} for row in rows[:2]]
+    depth = {"depth": {"low": 1.0, "median": 2.0, "high": 3.0}}
+    told = [row | {"derived": depth} for row in rows[:2]]
     derived = bd.tidy(told + rows[2:], "derived")
     assert derived["seed"].tolist() == [0, 1] and derived["high"].tolist() == [3.0, 3.0]
     assert {*derived["quantity"]} == {"depth"} and "crps" not in derived
+    both = {"both": {end: [value["depth"][end], 9.0] for value in [depth] for end in ("low", "median", "high")}}
+    each = bd.tidy([rows[0] | {"derived": both}], "derived")
+    assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [2.0, 9.0]
+    with pytest.raises(ModelError, match="'low' of the tasks is called as a column of derived"):
+        bd.tidy([{"low": 1}], "derived")
     assert bd.tidy(rows, "derived").groupby(["model", "quantity"])["median"].median().empty
     with pytest.raises(ModelError, match="'crps' of the tasks is called as a column"):
         bd.tidy([{"crps": 3, "scores": scores(1.0)}])

@@ -81,27 +81,39 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores",
             task and derived number.
 
     Returns: the arguments of the task that are numbers or texts, `fit_s`, `forecast_s` and `memory_mb`; beside them
-    `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and `high`.
+    `ahead`, `observable` and each score, or `quantity` and its `low`, `median` and `high`, of an array a line for each
+    element, such as "eddy[3]".
     Raises: ModelError for tasks with an argument of the name of such a column.
     """
     table = rows if isinstance(rows, pd.DataFrame) else pd.DataFrame([*rows])
+    if clash := _COLUMNS[of] & {*table.columns}:
+        raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it")
     lines = []
     for row in table.to_dict("records"):
         found = row.pop(of, None)
         if not isinstance(found, Mapping):
             continue
         kept = {name: value for name, value in row.items() if not isinstance(value, (Mapping, list))}
-        if clash := _COLUMNS[of] & {*row}:
-            raise ModelError(f"the argument '{min(clash)}' of the tasks is called as a column of {of}: rename it")
         if of == "derived":
-            lines += [kept | {"quantity": name} | dict(ends) for name, ends in found.items()]
+            lines += [kept | line for name, ends in found.items() for line in _elements(name, ends)]
         else:
             lines += [
                 kept | {"ahead": ahead, "observable": name} | dict(each)
                 for ahead, by_name in found.items()
                 for name, each in by_name.items()
             ]
-    return pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*table.columns, *sorted(_COLUMNS[of])])
+    if lines:
+        return pd.DataFrame(lines)
+    plain = [name for name in table if not any(isinstance(value, (Mapping, list)) for value in table[name])]
+    return pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
+
+
+def _elements(name: str, ends: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """A line for each element of a derived number, which has an index if there are several."""
+    arrays = {end: np.asarray(values, float) for end, values in ends.items()}
+    places = [*np.ndindex(next(iter(arrays.values())).shape)]
+    where = lambda place: f"[{', '.join(map(str, place))}]" if place else ""  # noqa: E731
+    return [{"quantity": name + where(at)} | {end: float(a[at]) for end, a in arrays.items()} for at in places]
 
 
 def paired(
