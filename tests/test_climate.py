@@ -32,13 +32,13 @@ def predicted(equations, data, layer_of=climate.yearly):
 
 
 def test_what_the_layers_gain_is_what_the_sky_sends_less_what_they_radiate():
-    y = {"surface": jnp.asarray(1.1), "deep": jnp.asarray(0.4)}
-    rates = KNOWN.rates(y, 2.5, KNOWN.feedback_at(1.1))
+    y, u = {"surface": jnp.asarray(1.1), "deep": jnp.asarray(0.4)}, dict.fromkeys(AGENTS, jnp.asarray(0.5))
+    rates = KNOWN.rates(y, KNOWN.forced(u), KNOWN.feedback_at(1.1))
     gained = KNOWN.heat(rates)
     down = KNOWN.exchange * (y["surface"] - y["deep"])
     # Uptake that is more effective than forcing radiates the more.
     radiated = KNOWN.feedback * y["surface"] + (KNOWN.efficacy - 1) * down
-    assert gained == pytest.approx(2.5 - radiated)
+    assert gained == pytest.approx(0.5 * len(AGENTS) - radiated)
 
 
 def test_from_year_to_year_is_what_a_solver_says_of_all_times():

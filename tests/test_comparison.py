@@ -134,7 +134,7 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     derived = bd.tidy(told + rows[2:], "derived")
     assert derived["seed"].tolist() == [0, 1] and derived["high"].tolist() == [3.0, 3.0]
     assert {*derived["quantity"]} == {"depth"} and "crps" not in derived
-    both = {"both": {end: [value["depth"][end], 9.0] for value in [depth] for end in ("low", "median", "high")}}
+    both = {"both": {end: [value, 9.0] for end, value in depth["depth"].items()}}
     each = bd.tidy([rows[0] | {"derived": both}], "derived")
     assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [2.0, 9.0]
     with pytest.raises(ModelError, match="'low' of the tasks is called as a column of derived"):
