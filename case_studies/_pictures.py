@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 
 import bayes_dasl as bd
 
-_STYLES = ((bd.plots.VERMILION, "--"), (bd.plots.BLUE, "-"))
+STYLES = ((bd.plots.VERMILION, "--"), (bd.plots.BLUE, "-"), ("black", ":"))
+"""Color and line of the science (place 0), the hybrid (1), and what has neither (2)."""
 UNSEEN: Any = {"marker": "o", "ms": 4, "ls": "", "mfc": "white", "mec": "black"}
 """How data that were not fitted are drawn."""
 
@@ -23,8 +24,8 @@ def panels(number: int = 2) -> tuple[Figure, list[Axes]]:
 
 
 def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
-    """The median of draws and 90 % of them, of the science (place 0) or the hybrid (1)."""
-    color, line = _STYLES[place]
+    """The median of draws and 90 % of them, of what has a place among the `STYLES`."""
+    color, line = STYLES[place]
     low, middle, high = _ends(draws)
     ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
     ax.plot(x, middle, color=color, ls=line, label=f"{name}, 90 % band")
@@ -32,7 +33,7 @@ def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) ->
 
 def bars(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
     """The same where neighbours have nothing to do with each other."""
-    color, _ = _STYLES[place]
+    color, _ = STYLES[place]
     low, middle, high = _ends(draws)
     ax.vlines(x, low, high, color=color, alpha=0.4, lw=1.2)
     ax.plot(x, middle, color=color, ls="", marker="^o"[place], mfc="white", ms=4, label=f"{name}, 90 % intervals")

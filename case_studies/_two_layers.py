@@ -1,5 +1,6 @@
 """Two layers of heat, that of the surface and that of the deep ocean, which two studies of the climate share."""
 
+from abc import abstractmethod
 from typing import Any
 
 import jax
@@ -32,15 +33,17 @@ class TwoLayers(bd.Module):
     efficacy: bd.Scalar = bd.field(units="")
     bend: Any = bd.field(units="", default=None, kw_only=True)
 
-    def forced(self, u):
+    @abstractmethod
+    def forced(self, u) -> Any:
         """The forcing of what drives a year."""
-        raise NotImplementedError
+
+    def factor(self, warming) -> Any:
+        """By how much the feedback is another at a warming."""
+        return 1.0 if self.bend is None else self.bend(0.0, {}, {"warming": warming})["factor"]
 
     def feedback_at(self, warming) -> Any:
         """What the surface radiates more, by K of warming."""
-        return (
-            self.feedback if self.bend is None else self.feedback * self.bend(0.0, {}, {"warming": warming})["factor"]
-        )
+        return self.feedback * self.factor(warming)
 
     def rates(self, y, forcing, feedback):
         """How fast both layers warm."""
@@ -65,7 +68,7 @@ class TwoLayers(bd.Module):
         if self.bend is None:
             return forcing / self.feedback
         warming = jnp.linspace(0.0, _WARMEST, 401)
-        bent = self.bend(0.0, {}, {"warming": warming})["factor"] * warming
+        bent = self.factor(warming) * warming
         found = jnp.vectorize(lambda linear, sent: jnp.interp(sent, jax.lax.cummax(linear * bent), warming))
         return found(jnp.asarray(self.feedback), jnp.asarray(forcing))
 

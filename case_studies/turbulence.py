@@ -26,7 +26,7 @@ from matplotlib.figure import Figure
 import bayes_dasl as bd
 from bayes_dasl.study import Run
 
-from ._pictures import finished, panels
+from ._pictures import STYLES, band, finished, panels
 
 BOX, FINE, COARSE = 2 * np.pi, 128, 32
 STEP, KNOWN, UNTIL = 0.25, 1.0, 3.0
@@ -184,9 +184,11 @@ def summary(rows: pd.DataFrame) -> dict:
     for name, part in table.query("ahead.str.endswith('far')").groupby("ahead"):
         differences = bd.paired(part, "crps", between="closure", against="Smagorinsky")
         found[f"CRPS of {name}, less Smagorinsky's"] = differences
-    if not (told := bd.tidy(rows, "derived").query("quantity in ['eddy[4]', 'eddy[8]', 'eddy[12]']")).empty:
-        medians = told.groupby(["closure", "quantity"])[["low", "median", "high"]].median()
-        found["Eddy viscosity at strain rates of 4, 8 and 12"] = pd.DataFrame(medians)
+    told, strains = bd.tidy(rows, "derived"), {f"eddy[{i}]": strain for i, strain in enumerate(STRAINS)}
+    told = told.assign(strain=[strains[name] for name in told["quantity"]]).query("strain in [4, 8, 12]")
+    if not told.empty:
+        medians = told.groupby(["closure", "strain"])[["low", "median", "high"]].median()
+        found["Eddy viscosity at some strain rates"] = pd.DataFrame(medians)
     return found | {"Seconds": table.groupby("closure")[["fit_s", "forecast_s"]].median()}
 
 
@@ -211,21 +213,15 @@ def study() -> bd.Study:
 def picture(run: Run) -> Figure:
     """How errors grow with the horizon, and the viscosity that was learned, beside Smagorinsky's."""
     fig, (left, right) = panels()
-    styles = {
-        "no closure": (bd.plots.VERMILION, "-"),
-        "hybrid": (bd.plots.BLUE, "-"),
-        "Smagorinsky": ("black", "--"),  # last, since it lies upon the hybrid
-    }
     data = run.study.test["vorticity"]
-    for name, (color, line) in styles.items():
+    for place, name in enumerate(("Smagorinsky", "hybrid", "no closure")):
         draws = bd.load(run.path(name, "forecast.nc"))["predictions"].dataset["vorticity"]
         error = np.sqrt(((draws.mean(("chain", "draw")) - data) ** 2).mean(("x", "y")))
-        left.plot(error["time"], error, "o", ls=line, ms=4, color=color, label=name)
+        color, line = STYLES[place]
+        above = 3 - place  # the two that are alike differ by their lines
+        left.plot(error["time"], error, "o", ls=line, ms=4, color=color, label=name, zorder=above)
         post = bd.load(run.path(name, "posterior.nc"))
-        eddy = bd.evaluate(run.study.models[name], post, learned)["eddy"]
-        low, middle, high = (eddy.quantile(q, ("chain", "draw")) for q in (0.05, 0.5, 0.95))
-        right.fill_between(STRAINS, low, high, color=color, alpha=0.2, lw=0)
-        right.plot(STRAINS, middle, ls=line, color=color, label=name)
+        band(right, STRAINS, bd.evaluate(run.study.models[name], post, learned)["eddy"], name, place)
     left.set(xlabel="time (units of the simulation)", ylabel="root mean square error of the vorticity", ylim=(0, None))
     right.set(xlabel="strain rate (1 / time)", ylabel="eddy viscosity (length² / time)")
     return finished(fig)
