@@ -1,13 +1,14 @@
 """The warming of the earth since 1850: two layers of heat, driven by what people and volcanoes did to the air.
 
 Fitted up to 2000 together to the temperature of the globe, how much more the land warms, and the heat of the ocean;
-forecast over 2001–2024 with the forcings that came. In the hybrid the feedback
-changes with the warming, by an unknown function.
+forecast over 2001–2024 with the forcings that came, and to 2100 with some that may come. In the hybrid the feedback
+changes with the warming, by an unknown function. A twin of the earth has known numbers, and a feedback that may bend.
 
 Data: Indicators of Global Climate Change 2024 (P. M. Forster et al., Earth Syst. Sci. Data 17, 2641 (2025)), CC BY 4.0:
 effective radiative forcing by agent 1750–2024, temperatures 1850–2024, ocean heat content 1971–2024.
 """
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,8 @@ BENDS = {"science": False, "hybrid": True}
 # Of a flux of 1 W m^-2 over the earth in a year, in ZJ, what the ocean takes up (von Schuckmann et al. 2023).
 ZJ_PER_YEAR, TO_THE_OCEAN = 5.101e14 * 3.1557e7 / 1e21, 0.90
 PER_DOUBLING = 3.93  # W m^-2 of twice the carbon dioxide (Forster et al. 2021)
+OBSERVED = ("temperature", "land", "heat")
+HEAT_ERROR = 35.0  # ZJ, of 2024, where nothing else is published
 
 
 class Earth(TwoLayers):
@@ -77,7 +80,8 @@ class Rates(bd.Module):
 
 
 def earth(bends: bool = False) -> Earth:
-    """With priors that are about the spread of climate models (Geoffroy et al. 2013).
+    """With priors that are about the spread of climate models (Geoffroy et al. 2013), and a feedback from what is known
+    of its processes, "very likely" between 0.51 and 1.81 (Forster et al. 2021).
 
     Args:
         bends: whether the feedback changes with the warming, by an unknown function.
@@ -85,7 +89,7 @@ def earth(bends: bool = False) -> Earth:
     return Earth(
         capacity=bd.between(4.0, 12.0),
         deep_capacity=bd.between(50.0, 250.0),
-        feedback=bd.between(0.5, 2.2),
+        feedback=bd.between(0.51, 1.81, mass=0.9),
         exchange=bd.between(0.4, 1.2),
         efficacy=bd.between(0.9, 1.8),
         scales={agent: dist.LogNormal(0.0, sd) for agent, sd in WITHIN.items()},
@@ -113,12 +117,12 @@ def _initial() -> dict[str, dist.Distribution]:
 def observed(layer: Any) -> bd.Model:
     """A layer observed with variability that is correlated from year to year, the same weather over land and globe.
 
-    Of the ocean's heat nobody is sure to 40 ZJ before there were floats everywhere, which the published errors say.
+    Errors of the ocean's heat are the published ones: 66 ZJ in 1971, half of that now.
     """
     noise = {
         "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.1), 0.3), dist.Beta(8.0, 6.0))),
         "land": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.15), 0.3), dist.Beta(6.0, 8.0))),
-        "heat": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(40.0), 0.3), dist.Beta(12.0, 3.0))),
+        "heat": bd.NormalNoise(known_error=bd.PerDatum("heat_error", otherwise=HEAT_ERROR)),
     }
     weather = bd.noise.CrossCorrelation(("temperature", "land"), dist.Uniform(-1.0, 1.0))
     return bd.Model(layer, noise, cross_correlation=weather)
@@ -128,10 +132,11 @@ def load() -> xr.Dataset:
     """Forcings and what was observed of each year."""
     forcing = _table("climate/igcc_ERF_best_aggregates_1750-2024.csv")
     warming = _table("climate/igcc_annual_averages.csv")
-    heat = _table("climate/igcc_earth_energy_imbalance.csv")["ocean_full-depth"]
+    ocean = _table("climate/igcc_earth_energy_imbalance.csv")
     years = warming["time"].values
     columns = {agent: (forcing[list(names)].to_array().sum("variable"), FLUX) for agent, names in AGENTS.items()}
-    columns |= {"temperature": (warming["GMST"], "K"), "land": (warming["Land"], "K"), "heat": (heat, "ZJ")}
+    columns |= {"temperature": (warming["GMST"], "K"), "land": (warming["Land"], "K")}
+    columns |= {"heat": (ocean["ocean_full-depth"], "ZJ"), "heat_error": (ocean["ocean_full-depth_error"], "ZJ")}
     variables = {name: ("time", v.reindex(time=years).values, {"units": u}) for name, (v, u) in columns.items()}
     return xr.Dataset(variables, {"time": ("time", years, {"units": YEAR})})
 
@@ -142,13 +147,81 @@ def _table(name: str) -> xr.Dataset:
 
 def masked(data: xr.Dataset, until: float) -> xr.Dataset:
     """All forcings, with what was observed up to a year."""
-    return data.assign({name: data[name].where(data["time"] <= until) for name in ("temperature", "land", "heat")})
+    return data.assign({name: data[name].where(data["time"] <= until) for name in OBSERVED})
+
+
+SCENARIOS = {"as in the last 20 years": 1.0, "half as fast": 0.5, "as in 2024": 0.0}
+"""How fast the forcing of greenhouse gases grows after 2024, in shares of its growth from 2004 to 2024."""
+
+
+def scenarios(data: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Forcings from 1850 to 2100: what came up to 2024; then greenhouse gases by each of the `SCENARIOS`, aerosols and
+    surface as in 2024, sun and volcanoes as they were on average."""
+    years = np.arange(data["time"].values[0], 2101.0)
+    later = years > data["time"].values[-1]
+    every = data[[*AGENTS]].reindex(time=years)
+    for agent in AGENTS:
+        kept = data[agent].mean() if agent in ("solar", "volcanic") else data[agent][-1]
+        every[agent] = every[agent].where(~later, kept)
+    growth = float(data["greenhouse"][-1] - data["greenhouse"][-21]) / 20
+    grown = growth * np.maximum(years - data["time"].values[-1], 0.0)
+    every["time"] = "time", years, data["time"].attrs
+    return {
+        name: every.assign(greenhouse=every["greenhouse"].copy(data=every["greenhouse"] + share * grown))
+        for name, share in SCENARIOS.items()
+    }
+
+
+TWIN = {"capacity": 8.0, "deep_capacity": 110.0, "feedback": 1.1, "exchange": 0.7, "efficacy": 1.3}
+TWINS = {"twin": 0.0, "bent twin": -0.3}
+"""By how much the logarithm of the feedback changes from 1.5 to 4 K of warming."""
+
+
+def twin(bent: float) -> Earth:
+    """An earth of which all is known.
+
+    Args:
+        bent: one of the `TWINS`.
+    """
+    line = bd.bases.Polynomial(-1.0, 4.0, 1)  # pyright: ignore[reportCallIssue]
+    weaker = bd.Basis(line, "warming", "factor", np.asarray([0.0, bent]), positive=True) if bent else None
+    return Earth(**TWIN, scales=dict.fromkeys(AGENTS, 1.0), land_ratio=1.5, heat_level=-200.0, bend=weaker)
+
+
+def simulated(bent: float, seed: int) -> xr.Dataset:
+    """What the forcings up to 2100 make of a twin, as much of it observed as of the earth; later years without errors.
+
+    Args:
+        bent: one of the `TWINS`.
+        seed: of its weather and of the errors.
+    """
+    data, random = load(), np.random.default_rng(seed)
+    asked = next(iter(scenarios(data).values()))
+    layer = dataclasses.replace(yearly(twin(bent)), initial={"surface": 0.0, "deep": 0.0})
+    truth = layer(observed(layer).inputs(asked)).values
+    seen = data.reindex(time=asked["time"])
+    weather = np.zeros((asked.sizes["time"], 2))
+    shocks = random.multivariate_normal([0.0, 0.0], [[1.0, 0.7], [0.7, 1.0]], len(weather))
+    for year in range(1, len(weather)):
+        weather[year] = 0.5 * weather[year - 1] + np.sqrt(1 - 0.5**2) * shocks[year]
+    errors = {"temperature": 0.1 * weather[:, 0], "land": 0.15 * weather[:, 1]}
+    errors |= {"heat": seen["heat_error"].values * random.normal(size=len(weather))}
+    later = asked["time"].values > data["time"].values[-1]
+    for name, error in errors.items():
+        found = np.asarray(truth[name]) + np.where(later, 0.0, error)
+        asked[name] = "time", np.where(later | seen[name].notnull(), found, np.nan), data[name].attrs
+    return asked.assign(heat_error=seen["heat_error"])
 
 
 def sensitivity(model: bd.Model) -> dict[str, Any]:
     """The warming of twice the carbon dioxide, in the long run, in K."""
     layer: Any = model.layer
-    return {"climate_sensitivity": layer.step.equilibrium(PER_DOUBLING * layer.step.scales["greenhouse"])}
+    return {"climate_sensitivity": sensitivity_of(layer.step)}
+
+
+def sensitivity_of(equations: Earth) -> Any:
+    """The same of equations."""
+    return equations.equilibrium(PER_DOUBLING * equations.scales["greenhouse"])
 
 
 def models(every: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
@@ -187,56 +260,78 @@ def study() -> bd.Study:
 
 
 def picture(run: Run) -> Figure:
-    """Warming and the heat of the ocean from 1980 on, of the science and the hybrid, beside what was observed."""
-    data = run.study.data
-    fig, axes = panels()
-    for ax, (name, label) in zip(
-        axes, {"temperature": "warming (K)", "heat": "heat of the ocean (ZJ)"}.items(), strict=True
-    ):
-        for place, model in enumerate(("science", "hybrid")):
-            held = bd.load(run.path(model, "forecast.nc"))["predictions"].dataset[name].sel(time=slice(1980, None))
-            band(ax, held["time"].values, held, model, place)
-        fitted, unseen = (data[name].sel(time=at) for at in (slice(1980, SPLIT), slice(SPLIT, None)))
-        ax.plot(fitted["time"], fitted, "o", ms=4, color="black", label="observed, fitted")
-        ax.plot(unseen["time"], unseen, label="observed, not fitted", **UNSEEN)
-        ax.set(xlabel="year", ylabel=label)
+    """Warming from 1980 on, of the science and the hybrid, beside what was observed; and the hybrid's to 2100."""
+    study, data = run.study, run.study.data
+    fig, (left, right) = panels()
+    for place, model in enumerate(("science", "hybrid")):
+        held = bd.load(run.path(model, "forecast.nc"))["predictions"].dataset["temperature"]
+        held = held.sel(time=slice(1980, None))
+        band(left, held["time"].values, held, model, place)
+    fitted, unseen = (data["temperature"].sel(time=at) for at in (slice(1980, SPLIT), slice(SPLIT, None)))
+    left.plot(fitted["time"], fitted, "o", ms=4, color="black", label="observed, fitted")
+    left.plot(unseen["time"], unseen, label="observed, not fitted", **UNSEEN)
+    left.set(xlabel="year", ylabel="warming (K)")
+    post = bd.load(run.path("hybrid", "posterior.nc"))
+    for (name, fc), line in zip(bd.forecast(study.model, post, scenarios(data)).items(), ("-", "--", ":"), strict=True):
+        held = fc["predictions"].dataset["temperature"].sel(time=slice(2010, None))
+        low, middle, high = held.quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
+        right.fill_between(held["time"], low, high, color=bd.plots.BLUE, alpha=0.15, lw=0)
+        right.plot(held["time"], middle, color=bd.plots.BLUE, ls=line)
+        right.annotate(name, (2099, middle[-1]), (0, 3), textcoords="offset points", ha="right", fontsize=8)
+    right.set(xlabel="year", ylabel="warming (K)")
+    right.set_title("the hybrid, by greenhouse forcing after 2024", loc="left", fontsize=9)
     return finished(fig)
 
 
 ENSEMBLE = bd.DeepEnsemble(members=5, descent=bd.Descent(steps=1500))
+EARTH = "earth"
 NETWORKS = ("mlp", "transformer", "neural_ode", "pinn")
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model from two ends of the training data, and from fewer years of them."""
+    """Each model from two ends of the training data, some from fewer years of them, and of twins of the earth."""
     every = ["science", "hybrid", "hybrid, science fixed", "fixed", *NETWORKS, "gaussian_process"]
     if quick:
         some = ["science", "hybrid", "fixed", "mlp"]
-        return bd.combinations(model=some, until=[SPLIT], seed=[0])
-    found = bd.combinations(model=every, until=[SPLIT, 1990.5], seed=[0])
-    found += bd.combinations(model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
-    return found + bd.combinations(model=["science", "hybrid", "mlp"], until=[1980.5, 1985.5, 1995.5], seed=[0])
+        return bd.combinations(world=[EARTH], model=some, until=[SPLIT], seed=[0])
+    some = ["science", "hybrid", "mlp"]
+    found = bd.combinations(world=[EARTH], model=every, until=[SPLIT, 1990.5], seed=[0])
+    found += bd.combinations(world=[EARTH], model=some, until=[1980.5, 1985.5, 1995.5], seed=[0])
+    found += bd.combinations(world=[*TWINS], model=some, until=[SPLIT], seed=range(5))
+    return found + bd.combinations(world=[EARTH], model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
 
 
-def row(model: str, until: float, seed: int) -> dict:
+def row(world: str, model: str, until: float, seed: int) -> dict:
     """What a model that was fitted to the years up to one says of all that follow, their forcings given."""
-    data = load()
+    data = load() if world == EARTH else simulated(TWINS[world], seed)
     train, _ = bd.split(data, time=until)
-    ahead = data.sel(time=slice(until + 0.5, None))
+    spans = {"ahead": slice(until + 0.5, 2024.5), "2100": slice(2075.0, 2101.0)}
+    ahead = {name: part for name, span in spans.items() if (part := data.sel(time=span)).sizes["time"]}
     every = masked(data, until)
     made = models(every)[model]()
     train = every if model == "pinn" else train  # it obeys the equation where it is asked to
     engine = ENSEMBLE if model in NETWORKS else bd.NUTS(chains=2, draws=300)
     scientific = model in ("science", "hybrid")
-    return bd.measure(made, train, {"ahead": ahead}, engine, derived=sensitivity if scientific else None, key=seed)
+    found = bd.measure(made, train, ahead, engine, derived=sensitivity if scientific else None, key=seed)
+    return found if world == EARTH else found | {"true_sensitivity": float(sensitivity_of(twin(TWINS[world])))}
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors ahead, and the climate sensitivity."""
+    """Errors ahead, differences to the science over seeds of a twin, and the climate sensitivity."""
     table = bd.tidy(rows)
-    by = ["until", "observable", "model"]
+    by = ["world", "until", "ahead", "observable", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
     scores = pd.DataFrame(table.groupby(by)[what].median())
-    found = {"Ahead": scores.sort_values([*by[:2], "crps"])}
+    found = {"Ahead": scores.sort_values([*by[:4], "crps"])}
+    for world, part in table[table["world"].isin([*TWINS])].groupby("world"):
+        for ahead, held in part[part["observable"] == "temperature"].groupby("ahead"):
+            found[f"CRPS of the temperature of a {world} ({ahead}), less that of the science"] = bd.paired(
+                held, "crps", between="model", against="science"
+            )
     told = bd.tidy(rows, "derived")
-    return found if told.empty else found | {"Climate sensitivity": told[["model", "until", "low", "median", "high"]]}
+    if told.empty:
+        return found
+    if "true_sensitivity" in told:
+        told["held"] = told["true_sensitivity"].between(told["low"], told["high"]).where(told["world"] != EARTH)
+    columns = ["world", "model", "until", "seed", "low", "median", "high", "true_sensitivity", "held"]
+    return found | {"Climate sensitivity": told[told.columns.intersection(columns, sort=False)]}

@@ -86,6 +86,32 @@ def test_the_data_are_those_of_the_assessment(data):
     assert float(total) == pytest.approx(3.302828, abs=0.02)  # of the file's own total
 
 
+def test_scenarios_are_the_past_and_then_greenhouse_gases_that_grow_at_several_rates(data):
+    every = climate.scenarios(data)
+    for name, share in climate.SCENARIOS.items():
+        asked = every[name]
+        assert asked["time"][-1] == 2100.5 and all(asked[agent].notnull().all() for agent in AGENTS)
+        xr.testing.assert_allclose(asked["greenhouse"].sel(time=slice(None, 2024.5)), data["greenhouse"])
+        grown = float(asked["greenhouse"][-1] - data["greenhouse"][-1])
+        before = float(data["greenhouse"].sel(time=2024.5) - data["greenhouse"].sel(time=2004.5))
+        assert grown == pytest.approx(share * before * 76 / 20)
+    assert float(asked["aerosol"][-1]) == pytest.approx(float(data["aerosol"][-1]))
+
+
+def test_a_twin_is_observed_as_the_earth_is_and_told_without_errors_later(data):
+    straight, bent = (climate.simulated(bent, 0) for bent in climate.TWINS.values())
+    until = slice(None, 2024.5)
+    for name in climate.OBSERVED:
+        np.testing.assert_array_equal(straight[name].sel(time=until).isnull(), data[name].isnull())
+    assert straight["heat_error"].sel(time=until).equals(data["heat_error"])
+    ahead = {name: found["temperature"].sel(time=slice(2025, None)) for name, found in (("0", straight), ("1", bent))}
+    assert all(float(np.abs(found.diff("time", 2)[5:]).max()) < 0.01 for found in ahead.values())
+    assert float(ahead["1"][-1]) > float(ahead["0"][-1]) + 0.3  # the feedback is weaker where it is warm
+    other = climate.simulated(0.0, 1)
+    assert 0.05 < float((other - straight)["temperature"].sel(time=until).std()) / np.sqrt(2) < 0.2
+    np.testing.assert_allclose(other["temperature"][-1], straight["temperature"][-1])
+
+
 OTHERS = ("science", "hybrid, science fixed", "transformer", "gaussian_process", "neural_ode", "pinn")
 
 
