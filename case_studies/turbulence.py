@@ -99,22 +99,21 @@ def observed(flow: Flow, until: float = KNOWN) -> xr.Dataset:
 
 
 class Growth(bd.Module):
-    r"""How an error grows with the horizon: exponentially at first, until it no longer does.
+    r"""How an error grows with the horizon, in shares of the largest: exponentially at first, until it no longer does.
 
-    $h(t) = \log\left(\Omega\,\frac{e^{g \Omega t}}{1 + q\,(e^{g \Omega t} - 1)}\right)$, with the size Ω of the
-    vorticity, the inverse of a turn of the eddies; the size at the start is the share q of the largest. The start
-    is known: what stands there is noise, and what a closure soon does wrong.
+    $h(t) = \log\frac{q\,e^{g \Omega t}}{1 + q\,(e^{g \Omega t} - 1)}$, with the size Ω of the vorticity, the inverse of
+    a turn of the eddies; q is the share at the start.
 
     Source: Lorenz (1982).
     """
 
     rate: Any = bd.field(units="")
+    start: Any = bd.field(units="")
     size: float = bd.field(units="1/time")
-    share: float = 0.05
 
     def __call__(self, t, y, u):
-        larger = jnp.exp(self.rate * self.size * t)
-        return {"error": jnp.log(self.size * larger / (1 + self.share * (larger - 1)))}
+        larger = self.start * jnp.exp(self.rate * self.size * t)
+        return {"error": jnp.log(larger / (1 - self.start + larger))}
 
 
 def viscosity() -> bd.Basis:
@@ -133,10 +132,11 @@ CLOSURES: dict[str, Callable[[], Any]] = {
 
 
 def model(flow: Flow, closure: str) -> bd.Model:
-    """A flow on the coarse grid from its start, and errors that grow with the horizon."""
+    """A flow on the coarse grid from its start, and errors that grow until it is as far off as any other flow."""
     start = solved(flow)["vorticity"].values[0]
-    growth = Growth(dist.LogNormal(np.log(0.3), 0.5), float(start.std()))
-    noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(np.log(0.05), 0.7), growth))
+    size = float(start.std())
+    growth = Growth(dist.LogNormal(np.log(0.3), 0.5), dist.LogNormal(np.log(0.05), 0.7), size)
+    noise = bd.NormalNoise(bd.VaryingScale(np.sqrt(2) * size, growth))
     return bd.Model(layer(flow, COARSE, start, CLOSURES[closure]()), noise)
 
 

@@ -22,10 +22,10 @@ def small(monkeypatch):
 
 
 def test_an_error_grows_as_an_exponential_until_it_is_as_large_as_it_may_be():
-    size = lambda t: jnp.exp(Growth(0.3, 4.0)(t, {}, {})["error"])  # noqa: E731
-    assert size(0.0) == pytest.approx(4.0)
+    size = lambda t: jnp.exp(Growth(0.3, 0.05, 4.0)(t, {}, {})["error"])  # noqa: E731
+    assert size(0.0) == pytest.approx(0.05)
     assert float(jax.grad(lambda t: jnp.log(size(t)))(0.0)) == pytest.approx(0.95 * 0.3 * 4.0)
-    assert size(100.0) == pytest.approx(4.0 / 0.05)
+    assert size(100.0) == pytest.approx(1.0)
 
 
 def test_a_flow_is_cut_to_what_the_coarse_grid_transports(small):
