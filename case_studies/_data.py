@@ -180,5 +180,5 @@ def _fetched(name: str, source: Source) -> Path:
     try:
         found = pooch.retrieve(source.url, f"sha256:{source.sha256}", whole, cache, processor=unpack)
     except (OSError, ValueError) as error:  # no connection, or another file than the one meant
-        raise ReadError(f"cannot fetch {name}: {error}; or set {FOLDER} to a folder that holds it") from error
+        raise ReadError(f"cannot fetch {name}: {error}; or set {FOLDER} to a folder that holds it") from None
     return Path(found[0] if source.member else found)
