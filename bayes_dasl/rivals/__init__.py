@@ -6,6 +6,7 @@ import xarray as xr
 
 from ..errors import ModelError
 from ..model import Model
+from .fields import cnn as cnn
 from .informed import pinn as pinn
 from .known import fixed as fixed
 from .rates import neural_ode as neural_ode
@@ -18,6 +19,7 @@ RIVALS: Mapping[str, Callable[[Model, xr.Dataset], Model]] = {
     "gaussian_process": gaussian_process,
     "neural_ode": neural_ode,
     "pinn": pinn,
+    "cnn": cnn,
 }
 """Rivals by name."""
 
@@ -29,7 +31,8 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
         model: the science; of a hybrid, `fixed` is the one whose science does not learn.
         data: the training data, with the index and the forcings of the times that are forecast too, if rivals that know
             no science are to know their range.
-        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn".
+        names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn"; of fields "fixed" and
+            "cnn".
 
     Raises: ModelError for another name, and as each of them.
     """

@@ -13,7 +13,7 @@ from numpyro.distributions import constraints
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations, standardise
 from ..errors import DataError, ModelError
-from ..layers import AbstractLayer
+from ..layers import PDE, AbstractLayer
 from ..model import Model, is_series
 from ..random import Module, Values
 
@@ -26,14 +26,22 @@ class Seen:
     data: xr.Dataset
 
     @classmethod
-    def of(cls, model: Model, data: xr.Dataset) -> "Seen":
+    def of(cls, model: Model, data: xr.Dataset, *, fields: bool = False) -> "Seen":
         """Of the data in the units of the layer.
 
-        Raises: ModelError for a model of fields or of a population; DataError for data at one place alone.
+        Args:
+            model: the science.
+            data: the training data.
+            fields: whether observables may have dimensions beyond the index.
+
+        Raises: ModelError for a model of fields, unless these are meant, or of a population; DataError for data at one
+        place alone.
         """
-        if beyond := {dim for name in model.observables for dim in model.dims(name)[1:]}:
+        beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
+        if beyond and not fields:
+            others = "; of the fields of a bd.PDE there are 'cnn' and 'fixed'" if isinstance(model.layer, PDE) else ""
             raise ModelError(
-                f"rivals are of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}"
+                f"this rival is of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}{others}"
             )
         found = cls(model, model.in_numbers(model.in_own_units(data)))
         begin, end = found.span

@@ -110,7 +110,7 @@ class PDE(AbstractLayer):
         return grids[0]
 
     @property
-    def _periodic(self) -> tuple[str, ...]:
+    def periodic(self) -> tuple[str, ...]:
         """The axes at whose ends all laws in the vector field meet again."""
         is_law = lambda node: hasattr(node, "periodic")  # noqa: E731
         laws = [node for node in jax.tree.leaves(self.vector_field, is_leaf=is_law) if is_law(node)]
@@ -146,7 +146,7 @@ class PDE(AbstractLayer):
         at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
 
         # What is observed may vary with the place too: only the fields themselves are known to be periodic.
-        periodic = self._periodic if self.observe is None else ()
+        periodic = self.periodic if self.observe is None else ()
 
         def observe(t, y, u):
             values = self._observed(t, y, u)
