@@ -141,16 +141,31 @@ def model(flow: Flow, closure: str) -> bd.Model:
 
 
 ENGINE = bd.Laplace(draws=200, starts=2, descent=bd.Descent(steps=400, patience=20))
+CNN, ENSEMBLE = "cnn", bd.DeepEnsemble(members=2, descent=bd.Descent(steps=400, patience=None))
+"""The rival in place of the whole equation, and what fits it."""
+
+
+def network(fitted: Flow) -> Any:
+    """Rates by convolutions, which are not told how a flow is stirred nor how viscous it is."""
+    layer: Any = bd.rivals.cnn(model(fitted, "no closure"), observed(fitted)).layer
+    return layer.vector_field
+
+
+def by(flow: Flow, closure: str, rates: Any = None) -> bd.Model:
+    """A flow from its start, with the equations of a closure or with other rates."""
+    if rates is None:
+        return model(flow, closure)
+    return eqx.tree_at(lambda m: m.layer.vector_field, model(flow, "no closure"), rates)
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each closure, of flows from several starts."""
-    return bd.combinations(closure=[*CLOSURES], seed=range(1 if quick else 5))
+    """Each closure, of flows from several starts; the network, which takes longest, in the full form alone."""
+    return bd.combinations(closure=[*CLOSURES, *([] if quick else [CNN])], seed=range(1 if quick else 5))
 
 
-def ahead(flow: Flow, closure: str) -> dict[str, tuple[bd.Model, xr.Dataset]]:
+def ahead(flow: Flow, closure: str, rates: Any = None) -> dict[str, tuple[bd.Model, xr.Dataset]]:
     """A flow on the coarse grid, and what it is to say: of the time of the fit, and of as long after twice that."""
-    whole, made = solved(flow), model(flow, closure)
+    whole, made = solved(flow), by(flow, closure, rates)
     spans = {"near": (0.0, KNOWN), "far": (UNTIL - KNOWN, UNTIL)}
     return {name: (made, whole.sel(time=slice(low + STEP / 2, high + STEP / 2))) for name, (low, high) in spans.items()}
 
@@ -159,9 +174,12 @@ def row(closure: str, seed: int) -> dict:
     """What a closure that was fitted to one flow says of its future, and of others."""
     every = flows(seed)
     fitted = every[FITTED]
-    unseen = {f"{name}, {span}": data for name, flow in every.items() for span, data in ahead(flow, closure).items()}
+    rates = network(fitted) if closure == CNN else None
+    asked = {name: ahead(flow, closure, rates) for name, flow in every.items()}
+    unseen = {f"{name}, {span}": data for name, spans in asked.items() for span, data in spans.items()}
     del unseen[f"{FITTED}, near"]
-    return bd.measure(model(fitted, closure), observed(fitted), unseen, ENGINE, derived=learned, key=seed)
+    engine, derived = (ENGINE, learned) if rates is None else (ENSEMBLE, None)
+    return bd.measure(by(fitted, closure, rates), observed(fitted), unseen, engine, derived=derived, key=seed)
 
 
 STRAINS = np.linspace(0.0, STRONGEST, 17)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from bayes_dasl.priors import draw_prior
-from bayes_dasl.random import realise
+from bayes_dasl.random import paths, realise
 from case_studies import turbulence
 from case_studies.turbulence import FITTED, Flow, Growth
 
@@ -65,3 +65,17 @@ def test_the_textbook_closure_goes_with_the_strain_rate(small):
     made = turbulence.model(Flow(), "textbook")
     eddy = turbulence.learned(made)["eddy"]
     np.testing.assert_allclose(eddy, (0.17 * turbulence.WIDTH) ** 2 * turbulence.STRAINS)
+
+
+def test_the_network_of_another_flow_is_that_of_the_fitted_one_from_another_start(small):
+    every = turbulence.flows(0)
+    rates = turbulence.network(every[FITTED])
+    made, asked = (
+        turbulence.ahead(every[name], turbulence.CNN, rates)["near"][0] for name in (FITTED, "another start")
+    )
+    assert [*paths(made)] == [*paths(asked)] and "layer.vector_field.network.layers.0.weight" in paths(made)
+    assert asked.layer.vector_field.inputs == made.layer.vector_field.inputs == rates.inputs
+    start = turbulence.solved(every["another start"])["vorticity"].values[0]
+    np.testing.assert_array_equal(asked.layer.initial["vorticity"], start)
+    assert {task["closure"] for task in turbulence.tasks(quick=False)} == {*turbulence.CLOSURES, turbulence.CNN}
+    assert turbulence.CNN not in {task["closure"] for task in turbulence.tasks(quick=True)}
