@@ -11,7 +11,7 @@ from bayes_dasl.random import realise
 from case_studies import climate_models
 from case_studies.climate_models import YEARS, Planet
 
-KNOWN = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2)
+KNOWN = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2, curve=1.0)
 DRIVEN = {"share": 1.0, "carried": 1.0}
 
 
@@ -38,6 +38,13 @@ def test_where_nothing_is_carried_over_an_experiment_begins_anew():
     assert warm == cold
 
 
+def test_the_forcing_grows_from_nothing_somewhat_faster_than_with_the_logarithm():
+    share = climate_models.share_of_forcing(np.asarray([1.0, 2.0, 4.0]))
+    np.testing.assert_allclose(share, [0.0, 0.476, 1.0], atol=1e-3)
+    flatter = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2, curve=0.9).forced({"share": share[1]})
+    assert flatter == pytest.approx(7.2 * 0.513, abs=0.01)
+
+
 @pytest.fixture
 def data(shared_file, monkeypatch) -> xr.Dataset:
     monkeypatch.setenv("BAYES_DASL_DATA", str(shared_file("data/climate/cmip6_tas_1pctCO2_14models.csv").parents[1]))
@@ -51,7 +58,7 @@ def test_both_experiments_of_all_models_are_there(data):
     assert float(data["share"][YEARS + 139]) == pytest.approx(1.0, abs=0.01)  # four times after 139 years
 
 
-@pytest.mark.thorough("each alone", "no efficacy", "population")
+@pytest.mark.thorough("each alone", "no efficacy", "one curve", "population")
 @pytest.mark.parametrize("name", climate_models.VARIANTS)
 def test_every_variant_predicts_both_experiments(data, name):
     model = climate_models.model_of(**climate_models.VARIANTS[name])
