@@ -74,6 +74,13 @@ def layer(flow: Flow, cells: int, initial: Any, eddy: Any = None, tolerance: flo
     return bd.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=100 * cells)
 
 
+def still(flow: Flow) -> jax.Array:
+    """What a flow starts from on the fine grid, before it is stirred."""
+    fine = grid(FINE)
+    found = bd.pde.random_vorticity(fine, lambda k: k**4 / (1 + (k / 4) ** 2) ** 6, key=jax.random.key(flow.seed))
+    return found * jnp.sqrt(0.5 / bd.pde.energy(fine, found))
+
+
 @cache
 def solved(flow: Flow) -> xr.Dataset:
     """A flow on the fine grid after its spin-up, cut to what the coarse one transports; its first field is the start.
@@ -81,11 +88,9 @@ def solved(flow: Flow) -> xr.Dataset:
     Vorticity is in units of the inverse of time.
     """
     fine, coarse = grid(FINE), grid(COARSE)
-    still = bd.pde.random_vorticity(fine, lambda k: k**4 / (1 + (k / 4) ** 2) ** 6, key=jax.random.key(flow.seed))
-    still = still * jnp.sqrt(0.5 / bd.pde.energy(fine, still))
     times = np.arange(0.0, UNTIL + STEP / 2, STEP)
     asked = bd.inputs(xr.Dataset(coords={"time": SPIN_UP + times}), start=0.0)
-    found = eqx.filter_jit(lambda layer, given: layer(given))(layer(flow, FINE, still, tolerance=1e-5), asked)
+    found = eqx.filter_jit(lambda layer, given: layer(given))(layer(flow, FINE, still(flow), tolerance=1e-5), asked)
     cut = [bd.pde.truncated(coarse, bd.pde.coarsen(w, fine, coarse)) for w in found.values["vorticity"]]
     x = coarse.centres("x")
     return xr.Dataset({"vorticity": (("time", "x", "y"), np.stack(cut))}, {"time": times, "x": x, "y": x})
