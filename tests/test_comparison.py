@@ -3,9 +3,11 @@
 from pathlib import Path
 
 import numpy as np
+import numpyro.distributions as dist
 import pandas as pd
 import pytest
 import quick_study
+import xarray as xr
 from test_cli import assert_one_line, invoke
 
 import bayes_dasl as bd
@@ -107,6 +109,27 @@ def test_a_row_says_what_score_and_diagnose_say():
     twice = 2 * post["posterior"]["rate"].values
     assert row["derived"]["twice"]["median"] == pytest.approx(np.median(twice), rel=1e-6)
     assert row["fit_s"] > 0 and row["memory_mb"] > 50
+
+
+class Line(bd.Module):
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * t}
+
+
+def test_members_are_scored_one_by_one_too():
+    one = bd.Algebraic(Line(bd.varying(dist.Normal(0.0, 1.0))), index="t")
+    model = bd.Model(bd.Each(one, members=["a", "b"], dim="member"), bd.NormalNoise(0.1))
+    times = np.arange(1.0, 7.0)
+    y = np.stack([times, times + np.where(times > 4, 3.0, 0.0)], axis=1)  # b is off by three in the end
+    data = xr.Dataset({"y": (("t", "member"), y)}, {"t": times, "member": ["a", "b"]})
+    train, ahead = bd.split(data, t=4.0)
+    row = bd.measure(model, train, {"far": ahead}, bd.Laplace(draws=50, starts=1), each="member")
+    assert [*row["scores"]] == ["far", "far, a", "far, b"]
+    whole, a, b = (part["y"] for part in row["scores"].values())
+    assert a["rmse"] < 0.2 and b["rmse"] == pytest.approx(3.0, abs=0.3) and (a["n"], whole["n"]) == (2, 4)
+    assert whole["crps"] == pytest.approx((a["crps"] + b["crps"]) / 2)
 
 
 def test_rows_become_a_long_table_and_differences_are_paired():

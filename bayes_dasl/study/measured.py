@@ -29,6 +29,7 @@ def measure(
     engine: AbstractEngine | None = None,
     *,
     derived: Callable[[Model], Any] | None = None,
+    each: str | None = None,
     key: int = 0,
 ) -> dict[str, Any]:
     """Fit a model, forecast what it has not seen, and say in one row how good that was: what a task of many returns.
@@ -42,6 +43,8 @@ def measure(
         engine: what fits it, `NUTS()` unless given.
         derived: a function of the model, as for `bd.evaluate`, whose numbers are told by their median and the ends of
             their 90 % interval.
+        each: a dimension of the data ahead, such as that of the members: what lies at each of its coordinates is scored
+            by itself too, as data ahead of the name "NAME, COORDINATE".
         key: a whole number, for fit and forecasts.
 
     Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`, the levels of
@@ -56,10 +59,15 @@ def measure(
     scores, lost = {}, 0
     for name, asked in ahead.items():
         other, data = asked if isinstance(asked, tuple) else (model, asked)
-        table = score(forecast(other, post, data, what_if=other is not model, key=key), data)
-        lost = max(lost, int(table.attrs["failed_draws"]))
-        each = table.drop(index="all", errors="ignore")
-        scores[name] = {str(of): {s: _plain(each.loc[of, s]) for s in _SCORES} for of in each.index}
+        fc = forecast(other, post, data, what_if=other is not model, key=key)
+        parts = {name: (fc, data)}
+        for place in () if each is None else data[each].values.tolist():
+            parts[f"{name}, {place}"] = fc.sel({each: [place]}), data.sel({each: [place]})
+        for part, held in parts.items():
+            table = score(*held)
+            lost = max(lost, int(table.attrs["failed_draws"]))
+            table = table.drop(index="all", errors="ignore")
+            scores[part] = {str(of): {s: _plain(table.loc[of, s]) for s in _SCORES} for of in table.index}
     found = diagnose(post)
     row = {
         "scores": scores,
