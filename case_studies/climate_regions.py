@@ -257,7 +257,7 @@ def picture(run: Run) -> Figure:
         held = bd.load(run.path(name, "forecast.nc"))["predictions"].dataset["anomaly"].sel(region="nsw")
         band(ax, held["time"].values, held, name, place)
         ax.plot(observed["time"], observed, label="observed, not fitted", **UNSEEN)
-        ax.set(xlabel="year", title=name)
+        ax.set(xlabel="year", title=name, ylim=(-1.8, 2.2))
     axes[0].set_ylabel("anomaly (K)")
     return finished(fig)
 
