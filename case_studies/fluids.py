@@ -106,6 +106,40 @@ def hybrid(drifts: bool = True) -> Mixed:
     )
 
 
+class LogLaw(bd.Module):
+    r"""Mean velocity far from the wall: $U = \log(y) / \kappa + B$. Source: von Kármán (1930)."""
+
+    karman: bd.Scalar
+    offset: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"velocity": u["log_height"] / self.karman + self.offset}
+
+
+PLACE = {"log_height": (3.5, 2.0), "log_reynolds": (6.5, 0.7)}
+"""Where a point lies, by middle and width."""
+
+
+def perceptron(outputs: tuple[str, ...], scale: float, **velocities: tuple[float, float]) -> bd.networks.Network:
+    """A network of where a point is, and of velocities that others say."""
+    return bd.networks.Network.mlp(PLACE | velocities, outputs, scale, width=16)
+
+
+def architectures() -> dict[str, Callable[[], Any]]:
+    """The four ways in which a network may stand beside the law, not in it; velocities are up to 25."""
+    said, one = (12.0, 6.0), ("velocity",)
+    log_law = lambda: LogLaw(priors()["karman"], dist.Normal(5.2, 0.3))  # noqa: E731
+    sides = lambda: {"law": classical(), "network": perceptron(one, 12.0)}  # noqa: E731
+    both = lambda: {"law": classical(), "far": log_law()}  # noqa: E731
+    own = {"law.velocity": said, "far.velocity": said}
+    return {
+        "series": lambda: bd.Series(classical(), perceptron(one, 12.0, **{"science.velocity": said})),
+        "parallel": lambda: bd.Parallel(sides(), weights=perceptron(("law", "network"), 2.0)),
+        "residual": lambda: bd.Residual(classical(), perceptron(one, 0.1), relative=True),
+        "hierarchical": lambda: bd.Hierarchical(both(), perceptron(one, 12.0, **own)),
+    }
+
+
 def model(law: Any) -> bd.Model:
     """Velocities to within what the simulations average, and what no mixing length can say."""
     layer = bd.Algebraic(law, index="row", forcings=("log_height", "log_reynolds"))
@@ -162,11 +196,15 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     own = {"van Driest": lambda: known, "hybrid": lambda: model(hybrid())}
     own["hybrid, one law for all"] = lambda: model(hybrid(drifts=False))
     own["hybrid, science fixed"] = lambda: bd.rivals.fixed(model(hybrid()))
+    own |= {name: lambda law=law: model(law()) for name, law in architectures().items()}
     names = ("fixed", "mlp", "gaussian_process")
     return own | {name: lambda name=name: bd.rivals.named(known, every, name)[name] for name in names}
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)
+ENSEMBLE = bd.DeepEnsemble(members=10)
+ENGINES = {"SVI": bd.SVI(), "ensemble": ENSEMBLE, "Laplace": bd.Laplace()}
+"""Others than a model's own."""
 
 
 def study() -> bd.Study:
@@ -203,27 +241,32 @@ def picture(run: Run) -> Figure:
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model by points evenly over the logarithm and by every fourth one, and by fewer of the former."""
+    """Each model by points evenly over the logarithm and by every fourth one, and by fewer of the former; the hybrid by
+    other engines; and networks that stand beside the law, not in it."""
     hybrids = ["hybrid", "hybrid, one law for all", "hybrid, science fixed"]
     every = ["van Driest", *hybrids, "fixed", "mlp", "gaussian_process"]
     if quick:
         return bd.combinations(model=every, points=["log"], number=[40], seed=[0])
     found = bd.combinations(model=every, points=["log", "fourth"], number=[40], seed=range(3))
-    return found + bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 20], seed=range(3))
+    found += bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 20], seed=range(3))
+    found += bd.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(3))
+    return found + bd.combinations(model=["hybrid"], points=["log"], number=[40], seed=[0], engine=[*ENGINES])
 
 
-def row(model: str, points: str, number: int, seed: int) -> dict:
+def row(model: str, points: str, number: int, seed: int, engine: str = "") -> dict:
     """What a model that was fitted to two profiles says of the two others, by both kinds of points."""
     train = rows_of(TRAINED, points, number)
     ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
-    engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
-    return bd.measure(models(train)[model](), train, ahead, engine, key=seed)
+    own = ENSEMBLE if model in ("mlp", *architectures()) else ENGINE
+    return bd.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     table = bd.tidy(rows)
+    if "engine" in table:
+        table["model"] += (", " + table["engine"]).fillna("")
     middle = table["ahead"].str.split().str[0].astype(int).map(centres)
     table["percent"] = 100 * table["rmse"] / middle
     table["in 90 %"] = 100 * table["coverage_90"]

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 import bayes_dasl as bd
@@ -78,11 +79,12 @@ def test_points_are_those_of_the_profiles_by_either_choice():
 
 
 HYBRIDS = ("hybrid", "hybrid, one law for all", "hybrid, science fixed")
+BESIDE = ("series", "parallel", "residual", "hierarchical")
 
 
-@pytest.mark.thorough("van Driest", *HYBRIDS[1:], "fixed", "mlp", "gaussian_process")
+@pytest.mark.thorough("van Driest", *HYBRIDS[1:], *BESIDE[:3], "fixed", "mlp", "gaussian_process")
 @pytest.mark.usefixtures("data")
-@pytest.mark.parametrize("name", ["van Driest", *HYBRIDS, "fixed", "mlp", "gaussian_process"])
+@pytest.mark.parametrize("name", ["van Driest", *HYBRIDS, *BESIDE, "fixed", "mlp", "gaussian_process"])
 def test_every_model_of_the_study_predicts_the_profiles(name):
     train = fluids.rows_of(fluids.TRAINED)
     made = fluids.models(train)[name]()
@@ -90,3 +92,11 @@ def test_every_model_of_the_study_predicts_the_profiles(name):
     realised = realise(made, {path: values[0] for path, values in drawn.items()})
     found = eqx.filter_jit(realised.layer)(made.inputs(train))
     assert bool(found.ok) and found.values["velocity"].shape == (train.sizes["row"],)
+
+
+@pytest.mark.usefixtures("data")
+def test_tables_tell_other_engines_from_a_models_own():
+    score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
+    row = {"model": "hybrid", "points": "log", "number": 40, "seed": 0, "scores": {"180 log": {"velocity": score}}}
+    found = fluids.summary(pd.DataFrame([row, row | {"engine": "SVI"}]))["CRPS"]
+    assert [name for *_, name in found.index] == ["hybrid", "hybrid, SVI"]
