@@ -131,12 +131,13 @@ def architectures() -> dict[str, Callable[[], Any]]:
     log_law = lambda: LogLaw(priors()["karman"], dist.Normal(5.2, 0.3))  # noqa: E731
     sides = lambda: {"law": classical(), "network": perceptron(one, 12.0)}  # noqa: E731
     both = lambda: {"law": classical(), "far": log_law()}  # noqa: E731
-    own = {"law.velocity": said, "far.velocity": said}
+    after = perceptron(one, 12.0, **{"science.velocity": said})
+    above = perceptron(one, 12.0, **{"law.velocity": said, "far.velocity": said})
     return {
-        "series": lambda: bd.Series(classical(), perceptron(one, 12.0, **{"science.velocity": said})),
+        "series": lambda: bd.Series(classical(), after),  # pyright: ignore[reportCallIssue]
         "parallel": lambda: bd.Parallel(sides(), weights=perceptron(("law", "network"), 2.0)),
         "residual": lambda: bd.Residual(classical(), perceptron(one, 0.1), relative=True),
-        "hierarchical": lambda: bd.Hierarchical(both(), perceptron(one, 12.0, **own)),
+        "hierarchical": lambda: bd.Hierarchical(both(), above),  # pyright: ignore[reportCallIssue]
     }
 
 

@@ -146,7 +146,7 @@ def model(flow: Flow, closure: str) -> bd.Model:
 
 
 ENGINE = bd.Laplace(draws=200, starts=2, descent=bd.Descent(steps=400, patience=20))
-CNN, ENSEMBLE = "cnn", bd.DeepEnsemble(members=2, descent=bd.Descent(steps=400, patience=None))
+CNN, ENSEMBLE = "cnn", bd.DeepEnsemble(bootstrap=False, members=2, descent=bd.Descent(steps=400, patience=None))
 """The rival in place of the whole equation, and what fits it."""
 
 

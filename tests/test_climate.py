@@ -6,6 +6,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -95,21 +96,59 @@ def test_scenarios_are_the_past_and_then_greenhouse_gases_that_grow_at_several_r
         grown = float(asked["greenhouse"][-1] - data["greenhouse"][-1])
         before = float(data["greenhouse"].sel(time=2024.5) - data["greenhouse"].sel(time=2004.5))
         assert grown == pytest.approx(share * before * 76 / 20)
-    assert float(asked["aerosol"][-1]) == pytest.approx(float(data["aerosol"][-1]))
+        for agent in ("aerosol", "surface"):
+            assert float(asked[agent][-1]) == pytest.approx(float(data[agent][-1]))
+        for agent in ("solar", "volcanic"):
+            assert float(asked[agent][-1]) == pytest.approx(float(data[agent].mean()))
 
 
-def test_a_twin_is_observed_as_the_earth_is_and_told_without_errors_later(data):
-    straight, bent = (climate.simulated(bent, 0) for bent in climate.TWINS.values())
+def test_a_twin_is_observed_as_the_earth_is_up_to_2024(data):
+    twins = [climate.simulated(bent, seed) for bent, seed in ((0.0, 0), (-0.3, 0), (0.0, 1))]
     until = slice(None, 2024.5)
-    for name in climate.OBSERVED:
-        np.testing.assert_array_equal(straight[name].sel(time=until).isnull(), data[name].isnull())
-    assert straight["heat_error"].sel(time=until).equals(data["heat_error"])
-    ahead = {name: found["temperature"].sel(time=slice(2025, None)) for name, found in (("0", straight), ("1", bent))}
-    assert all(float(np.abs(found.diff("time", 2)[5:]).max()) < 0.01 for found in ahead.values())
-    assert float(ahead["1"][-1]) > float(ahead["0"][-1]) + 0.3  # the feedback is weaker where it is warm
-    other = climate.simulated(0.0, 1)
-    assert 0.05 < float((other - straight)["temperature"].sel(time=until).std()) / np.sqrt(2) < 0.2
-    np.testing.assert_allclose(other["temperature"][-1], straight["temperature"][-1])
+    for twin in twins:
+        for name in climate.OBSERVED:
+            np.testing.assert_array_equal(twin[name].sel(time=until).isnull(), data[name].isnull())
+            assert twin[name].sel(time=slice(2025, None)).notnull().all()
+        assert twin["heat_error"].sel(time=until).equals(data["heat_error"])
+    straight, bent, other = twins
+    warmer = (bent - straight)["temperature"]  # of the same weather
+    assert float(warmer[-1]) > 0.3 and float(np.abs(warmer.diff("time")).max()) < 0.03
+    off = (other - straight) / np.sqrt(2)
+    assert [round(float(off[name].std()), 1) for name in ("temperature", "land")] == [
+        0.1,
+        pytest.approx(0.15, abs=0.06),
+    ]
+    assert 0.5 < xr.corr(off["temperature"], off["land"]) < 0.9
+    assert 0.3 < np.corrcoef(off["temperature"][1:], off["temperature"][:-1])[0, 1] < 0.7
+    assert 0.7 < float((off["heat"] / data["heat_error"]).std()) < 1.3
+
+
+def test_what_is_ahead_goes_on_from_the_fit(data):
+    assert [*climate.spans(data, climate.SPLIT)] == ["ahead"]
+    found = climate.spans(climate.simulated(0.0, 0), climate.SPLIT)
+    assert [*found] == ["ahead", "2100"] and all(part["time"][0] == 2001.5 for part in found.values())
+    assert found["ahead"]["time"][-1] == 2024.5
+    seen = found["2100"]["temperature"].dropna("time")["time"]
+    assert (seen[0], seen[-1]) == (2075.5, 2100.5)
+
+
+def test_tables_are_of_each_world_and_say_whether_the_truth_was_held():
+    score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
+    told = {"climate_sensitivity": {"low": 2.0, "median": 3.0, "high": 4.0}}
+    row = {"until": 2000.5, "seed": 0, "fit_s": 1.0, "memory_mb": 1.0, "derived": told}
+    rows = [
+        row | {"world": "earth", "model": "science", "scores": {"ahead": {"temperature": score}}},
+        *(
+            row | {"world": world, "model": name, "scores": {"2100": {"temperature": score}}, "true_sensitivity": truth}
+            for world, name, truth in (("twin", "science", 3.5), ("twin", "hybrid", 4.5), ("bent twin", "mlp", 4.5))
+        ),
+    ]
+    found = climate.summary(pd.DataFrame(rows))
+    assert [title for title in found if "twin" in title] == [
+        "CRPS of the temperature of a twin (2100), less that of the science"
+    ]
+    held = found["Climate sensitivity"].set_index(["world", "model"])["held"]
+    assert held["twin", "science"] and not held["twin", "hybrid"]
 
 
 OTHERS = ("science", "hybrid, science fixed", "transformer", "gaussian_process", "neural_ode", "pinn")

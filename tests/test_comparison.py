@@ -129,7 +129,9 @@ def test_members_are_scored_one_by_one_too():
     assert [*row["scores"]] == ["far", "far, a", "far, b"]
     whole, a, b = (part["y"] for part in row["scores"].values())
     assert a["rmse"] < 0.2 and b["rmse"] == pytest.approx(3.0, abs=0.3) and (a["n"], whole["n"]) == (2, 4)
-    assert whole["crps"] == pytest.approx((a["crps"] + b["crps"]) / 2)
+    assert whole["crps"] == pytest.approx((a["crps"] + b["crps"]) / 2, rel=1e-5)
+    with pytest.raises(ModelError, match="no dimension of 'far', which has t, member"):
+        bd.measure(model, train, {"far": (model, ahead)}, each="subject")
 
 
 def test_rows_become_a_long_table_and_differences_are_paired():

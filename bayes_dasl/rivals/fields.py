@@ -30,7 +30,7 @@ _DRAWS = 8  # each is a solve
 def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kernel: int = 3) -> Model:
     r"""The same fields from the same start, their rates by a convolutional network in place of all that science says.
 
-    $\partial_t y_i = r_i\,\mathrm{net}(y, u)_i$, the same network around every cell
+    $\partial_t y_i = r_i\,\mathrm{net}(y, u, x)_i$, the same network around every cell
 
     It reads the fields, standardised, the forcings, and along axes that are not periodic the coordinates of the cells;
     where an axis is periodic it is the same everywhere, elsewhere fields go on beyond the sides as they are there.
@@ -50,7 +50,7 @@ def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kerne
 
     Raises: ModelError for another layer, sizes that there cannot be, or a science whose solver gets through no draw of
     the prior or in which a field stands still; DataError for data at one time alone.
-    Source: Stachenfeld et al. (2022), Learned coarse models for efficient turbulence simulation.
+    Source: after Stachenfeld et al. (2022), Learned coarse models for efficient turbulence simulation.
     """
     layer = model.layer
     if not isinstance(layer, PDE):
@@ -72,7 +72,7 @@ def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kerne
     network = _Convolutions(bayesian(convolutions), tuple(n in layer.periodic for n in grid.names))
     equations = layer.vector_field if layer.observe is not None else None
     field = _Rates(grid, network, inputs, known.units, layer.periodic, equations)
-    return Model(eqx.tree_at(lambda pde: pde.vector_field, layer, field), model.noise, None, model.cross_correlation)
+    return seen.with_layer(eqx.tree_at(lambda pde: pde.vector_field, layer, field))
 
 
 class _Convolutions(Module):

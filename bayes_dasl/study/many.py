@@ -253,7 +253,9 @@ def _over_workers(
     _by_value(do)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
-            cluster = LocalCluster(n_workers=number, threads_per_worker=1, dashboard_address=None)  # pyright: ignore
+            # No dashboard, and a port that no other study of this machine listens at.
+            free: dict[str, Any] = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": ":0"}}
+            cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler

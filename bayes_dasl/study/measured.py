@@ -51,8 +51,11 @@ def measure(
     sampling and model, without the data ahead; `failed_draws`, the most that were left out of a forecast since a solve
     failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process has had so far, by earlier
     tasks of a worker too.
-    Raises: as `bd.fit` and `bd.forecast`.
+    Raises: ModelError if data ahead have no dimension `each`; as `bd.fit` and `bd.forecast`.
     """
+    for name, asked in ahead.items() if each else ():
+        if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
+            raise ModelError(f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}")
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
