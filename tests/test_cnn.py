@@ -104,12 +104,16 @@ def test_on_a_periodic_grid_a_field_that_begins_elsewhere_takes_the_same_course_
     np.testing.assert_allclose(course(jnp.roll(pulse(0.3), 5)), jnp.roll(first, 5, axis=1), atol=1e-12)
 
 
-def test_the_network_is_that_of_equinox(line):
-    network = drawn(line).layer.vector_field.network
-    first = x = jax.random.normal(jax.random.key(3), (1, CELLS))
-    for i, layer in enumerate(network.layers):
-        x = layer(jnp.pad(jnp.tanh(x) if i else x, [(0, 0), (1, 1)], mode="wrap"))
-    np.testing.assert_allclose(network(first), x, rtol=1e-10, atol=1e-12)
+@pytest.mark.parametrize(("name", "modes"), [("line", ["wrap"]), ("between_walls", ["wrap", "edge"])])
+def test_the_network_is_that_of_equinox(name, modes, request):
+    field = drawn(request.getfixturevalue(name)).layer.vector_field
+    first = x = jax.random.normal(jax.random.key(3), (len(field.inputs), *field.grid.shape))
+    for i, layer in enumerate(field.network.layers):
+        x = jnp.tanh(x) if i else x
+        for axis, mode in enumerate(modes, start=1):
+            x = jnp.pad(x, [(1, 1) if i == axis else (0, 0) for i in range(x.ndim)], mode=mode)
+        x = layer(x)
+    np.testing.assert_allclose(field.network(first), x, rtol=1e-10, atol=1e-12)
 
 
 def test_coordinates_are_read_across_walls_alone_and_forcings_everywhere(between_walls):

@@ -65,7 +65,7 @@ def cnn(model: Model, data: xr.Dataset, *, width: int = 8, depth: int = 2, kerne
     sizes = len(inputs), *[width] * depth, len(known.units)
     keys = jax.random.split(as_key(0), depth + 1)
     convolutions = [
-        # A bias of the last layer would move a whole field at once, by as much as science moves it anywhere.
+        # A bias of the last layer would move a whole field at once, by several times its spread.
         eqx.nn.Conv(len(grid.names), *size, kernel, use_bias=i < depth, key=key)
         for i, (size, key) in enumerate(zip(itertools.pairwise(sizes), keys, strict=True))
     ]
@@ -81,7 +81,7 @@ class _Convolutions(Module):
     random_group: ClassVar[str] = "network"
 
     layers: list[eqx.nn.Conv]
-    periodic: tuple[bool, ...] = eqx.field(static=True)
+    wraps: tuple[bool, ...] = eqx.field(static=True)
 
     def __call__(self, x: Float[Array, "inputs ..."]) -> Float[Array, "outputs ..."]:
         """Channels of the same size.
@@ -96,10 +96,10 @@ class _Convolutions(Module):
 
     def _padded(self, x: Array) -> Array:
         """With as many cells more at both ends of an axis as a kernel reaches beyond; Equinox pads all axes alike."""
-        for axis, periodic in enumerate(self.periodic):
+        for axis, wraps in enumerate(self.wraps):
             beyond = self.layers[0].kernel_size[axis] // 2
             widths = [(beyond, beyond) if i == axis + 1 else (0, 0) for i in range(x.ndim)]
-            x = jnp.pad(x, widths, mode="wrap" if periodic else "edge")
+            x = jnp.pad(x, widths, mode="wrap" if wraps else "edge")
         return x
 
 
