@@ -26,9 +26,14 @@ def panels(number: int = 2) -> tuple[Figure, list[Axes]]:
 def band(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:
     """The median of draws and 90 % of them, of what has a place among the `STYLES`."""
     color, line = STYLES[place]
+    ribbon(ax, x, draws, color, line, label=f"{name}, 90 % band")
+
+
+def ribbon(ax: Axes, x: np.ndarray, draws: xr.DataArray, color: str, line: str, *, alpha=0.25, label=None) -> None:
+    """The same in any style; `alpha` is that of the 90 %."""
     low, middle, high = _ends(draws)
-    ax.fill_between(x, low, high, color=color, alpha=0.25, lw=0)
-    ax.plot(x, middle, color=color, ls=line, label=f"{name}, 90 % band")
+    ax.fill_between(x, low, high, color=color, alpha=alpha, lw=0)
+    ax.plot(x, middle, color=color, ls=line, label=label)
 
 
 def bars(ax: Axes, x: np.ndarray, draws: xr.DataArray, name: str, place: int) -> None:

@@ -22,7 +22,7 @@ import bayes_dasl as bd
 from bayes_dasl.study import Run
 
 from ._data import path_of
-from ._pictures import UNSEEN, band, finished, panels
+from ._pictures import UNSEEN, band, finished, panels, ribbon
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
 AGENTS = {
@@ -279,10 +279,10 @@ def picture(run: Run) -> Figure:
     post = bd.load(run.path("hybrid", "posterior.nc"))
     for (name, fc), line in zip(bd.forecast(study.model, post, scenarios(data)).items(), ("-", "--", ":"), strict=True):
         held = fc["predictions"].dataset["temperature"].sel(time=slice(2010, None))
-        low, middle, high = held.quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
-        right.fill_between(held["time"], low, high, color=bd.plots.BLUE, alpha=0.15, lw=0)
-        right.plot(held["time"], middle, color=bd.plots.BLUE, ls=line)
-        right.annotate(name, (2099, middle[-1]), (0, 3), textcoords="offset points", ha="right", fontsize=8)
+        ribbon(right, held["time"].values, held, bd.plots.BLUE, line, alpha=0.15)
+        right.annotate(
+            name, (2099, float(held.isel(time=-1).median())), (0, 3), textcoords="offset points", ha="right", fontsize=8
+        )
     right.set(xlabel="year", ylabel="warming (K)")
     right.set_title("the same hybrid to 2100, 90 % bands,\nby greenhouse forcing after 2024", loc="left", fontsize=9)
     return finished(fig)
