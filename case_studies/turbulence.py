@@ -136,13 +136,21 @@ CLOSURES: dict[str, Callable[[], Any]] = {
 """None, Smagorinsky's with the coefficient of Lilly (1967) and with an unknown one, and an unknown function."""
 
 
-def model(flow: Flow, closure: str) -> bd.Model:
-    """A flow on the coarse grid from its start, and errors that grow until it is as far off as any other flow."""
+def model(flow: Flow, closure: str, rates: Any = None) -> bd.Model:
+    """A flow on the coarse grid from its start, and errors that grow until it is as far off as any other flow.
+
+    Args:
+        flow: the flow.
+        closure: one of the `CLOSURES`, or `CNN` with rates.
+        rates: those of a network in place of the equations.
+    """
     start = solved(flow)["vorticity"].values[0]
     size = float(start.std())
     growth = Growth(dist.LogNormal(np.log(0.3), 0.5), dist.LogNormal(np.log(0.05), 0.7), size)
     noise = bd.NormalNoise(bd.VaryingScale(np.sqrt(2) * size, growth))
-    return bd.Model(layer(flow, COARSE, start, CLOSURES[closure]()), noise)
+    if rates is None:
+        return bd.Model(layer(flow, COARSE, start, CLOSURES[closure]()), noise)
+    return bd.Model(eqx.tree_at(lambda pde: pde.vector_field, layer(flow, COARSE, start), rates), noise)
 
 
 ENGINE = bd.Laplace(draws=200, starts=2, descent=bd.Descent(steps=400, patience=20))
@@ -156,13 +164,6 @@ def network(fitted: Flow) -> Any:
     return layer.vector_field
 
 
-def by(flow: Flow, closure: str, rates: Any = None) -> bd.Model:
-    """A flow from its start, with the equations of a closure or with other rates."""
-    if rates is None:
-        return model(flow, closure)
-    return eqx.tree_at(lambda m: m.layer.vector_field, model(flow, "no closure"), rates)
-
-
 def tasks(quick: bool) -> list[dict]:
     """Each closure, of flows from several starts; the network, which takes longest, in the full form alone."""
     return bd.combinations(closure=[*CLOSURES, *([] if quick else [CNN])], seed=range(1 if quick else 5))
@@ -170,7 +171,7 @@ def tasks(quick: bool) -> list[dict]:
 
 def ahead(flow: Flow, closure: str, rates: Any = None) -> dict[str, tuple[bd.Model, xr.Dataset]]:
     """A flow on the coarse grid, and what it is to say: of the time of the fit, and of as long after twice that."""
-    whole, made = solved(flow), by(flow, closure, rates)
+    whole, made = solved(flow), model(flow, closure, rates)
     spans = {"near": (0.0, KNOWN), "far": (UNTIL - KNOWN, UNTIL)}
     return {name: (made, whole.sel(time=slice(low + STEP / 2, high + STEP / 2))) for name, (low, high) in spans.items()}
 
@@ -184,7 +185,7 @@ def row(closure: str, seed: int) -> dict:
     unseen = {f"{name}, {span}": data for name, spans in asked.items() for span, data in spans.items()}
     del unseen[f"{FITTED}, near"]
     engine, derived = (ENGINE, learned) if rates is None else (ENSEMBLE, None)
-    return bd.measure(by(fitted, closure, rates), observed(fitted), unseen, engine, derived=derived, key=seed)
+    return bd.measure(model(fitted, closure, rates), observed(fitted), unseen, engine, derived=derived, key=seed)
 
 
 STRAINS = np.linspace(0.0, STRONGEST, 17)
