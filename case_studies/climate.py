@@ -38,7 +38,12 @@ WITHIN = {"greenhouse": 0.06, "aerosol": 0.36, "surface": 0.45, "solar": 0.3, "v
 SPLIT = 2000.5
 UNITS = {"temperature": "K", "land": "K", "heat": "ZJ", "surface": "K", "deep": "K", "time": YEAR}
 UNITS |= dict.fromkeys(AGENTS, FLUX)
-BENDS = {"science": False, "hybrid": True}
+SCIENTIFIC = {
+    name + (f", without {unseen}" if unseen else ""): (bends, unseen)
+    for name, bends in (("science", False), ("hybrid", True))
+    for unseen in ("", "land", "heat")
+}
+"""Whether the feedback changes with the warming, and which observable is left out, by name."""
 # Of a flux of 1 W m^-2 over the earth in a year, in ZJ, what the ocean takes up (von Schuckmann et al. 2023).
 ZJ_PER_YEAR, TO_THE_OCEAN = 5.101e14 * 3.1557e7 / 1e21, 0.90
 PER_DOUBLING = 3.93  # W m^-2 of twice the carbon dioxide (Forster et al. 2021)
@@ -114,11 +119,15 @@ def _initial() -> dict[str, dist.Distribution]:
     return {"surface": dist.Normal(0.0, 0.1), "deep": dist.Normal(0.0, 0.05)}
 
 
-def observed(layer: Any) -> bd.Model:
+def observed(layer: Any, without: str = "") -> bd.Model:
     """A layer observed with variability that is correlated from year to year, the same weather over land and globe.
 
     Errors of the ocean's heat are the published standard deviations, 66 ZJ in 1971, half of that now, each year's by
     itself: an assumption, for errors of a level stay for years.
+
+    Args:
+        layer: of the states.
+        without: an observable, land or heat, that is left out.
     """
     noise = {
         "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.1), 0.3), dist.Beta(8.0, 6.0))),
@@ -126,7 +135,8 @@ def observed(layer: Any) -> bd.Model:
         "heat": bd.NormalNoise(known_error=bd.PerDatum("heat_error", otherwise=HEAT_ERROR)),
     }
     weather = bd.noise.CrossCorrelation(("temperature", "land"), dist.Uniform(-1.0, 1.0))
-    return bd.Model(layer, noise, cross_correlation=weather)
+    noise.pop(without, None)
+    return bd.Model(layer, noise, cross_correlation=weather if "land" in noise else None)
 
 
 def load() -> xr.Dataset:
@@ -230,7 +240,7 @@ def sensitivity_of(equations: Earth) -> Any:
 
 def models(every: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     """Makers of all models by name, for all years, of which those that are forecast have forcings alone."""
-    own = {name: lambda bends=bends: observed(yearly(earth(bends))) for name, bends in BENDS.items()}
+    own = {name: lambda at=at: observed(yearly(earth(at[0])), at[1]) for name, at in SCIENTIFIC.items()}
     fixed = {
         "hybrid, science fixed": lambda: bd.rivals.fixed(own["hybrid"]()),
         "fixed": lambda: bd.rivals.fixed(own["science"]()),
@@ -294,13 +304,15 @@ NETWORKS = ("mlp", "transformer", "neural_ode", "pinn")
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model from two ends of the training data, some from fewer years of them, and of twins of the earth."""
+    """Each model from two ends of the training data, some from fewer years or observables of them, and of twins of the
+    earth."""
     every = ["science", "hybrid", "hybrid, science fixed", "fixed", *NETWORKS, "gaussian_process"]
     if quick:
         some = ["science", "hybrid", "fixed", "mlp"]
         return bd.combinations(world=[EARTH], model=some, until=[SPLIT], seed=[0])
     some = ["science", "hybrid", "mlp"]
     found = bd.combinations(world=[EARTH], model=every, until=[SPLIT, 1990.5], seed=[0])
+    found += bd.combinations(world=[EARTH], model=[name for name in SCIENTIFIC if "," in name], until=[SPLIT], seed=[0])
     found += bd.combinations(world=[EARTH], model=some, until=[1980.5, 1985.5, 1995.5], seed=[0])
     found += bd.combinations(world=[*TWINS], model=some, until=[SPLIT], seed=range(5))
     return found + bd.combinations(world=[EARTH], model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
@@ -323,8 +335,7 @@ def row(world: str, model: str, until: float, seed: int) -> dict:
     made = models(every)[model]()
     train = every if model == "pinn" else train  # it obeys the equation where it is asked to
     engine = ENSEMBLE if model in NETWORKS else bd.NUTS(chains=2, draws=300)
-    scientific = model in ("science", "hybrid")
-    found = bd.measure(made, train, ahead, engine, derived=sensitivity if scientific else None, key=seed)
+    found = bd.measure(made, train, ahead, engine, derived=sensitivity if model in SCIENTIFIC else None, key=seed)
     return found if world == EARTH else found | {"true_sensitivity": float(sensitivity_of(twin(TWINS[world])))}
 
 
