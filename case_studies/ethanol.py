@@ -238,21 +238,37 @@ def learned(train: xr.Dataset, size: float) -> Learned:
     return Learned(bd.Network.mlp(inputs, ("energy",), dist.LogNormal(np.log(size), 0.7), width=24, depth=2))
 
 
-def model(potential: Any) -> bd.Model:
-    """Energies and forces to within an error that grows with what is predicted."""
-    noise = lambda size: bd.CombinedNoise(dist.HalfNormal(size), dist.HalfNormal(0.1))  # noqa: E731
-    return bd.Model(Energies(potential), {"energy": noise(1.0), "force": noise(5.0)})
+def _told(size: float) -> bd.CombinedNoise:
+    """An error whose size the data tell, and that grows with what is predicted."""
+    return bd.CombinedNoise(dist.HalfNormal(size), dist.HalfNormal(0.1))
 
 
-def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
+TOLD = "told by the data"
+WEIGHTS: dict[str, dict[str, Any]] = {
+    TOLD: {"energy": _told(1.0), "force": _told(5.0)},
+    "energies alone": {"energy": _told(1.0)},
+    "forces alone": {"force": _told(5.0)},
+    "forces once": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(1.0)},
+    "forces a hundredfold": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(0.1)},
+}
+"""What the square of an error of a force counts beside that of an energy, by the sizes of both."""
+
+
+def model(potential: Any, weights: str = TOLD) -> bd.Model:
+    """A potential that is observed by its energies and its forces."""
+    return bd.Model(Energies(potential), WEIGHTS[weights])
+
+
+def models(train: xr.Dataset, weights: str = TOLD) -> dict[str, Callable[[], bd.Model]]:
     """Makers of all models by name."""
-    return {
-        "force field": lambda: model(force_field()),
-        "hybrid": lambda: model(Sum(force_field(), learned(train, 2.0))),
-        "network": lambda: model(Sum(Floor(dist.Normal(10.0, 10.0)), learned(train, 20.0))),
-        "springs": lambda: model(force_field(springs=True)),
-        "fixed": lambda: bd.rivals.fixed(model(force_field())),
+    made = {
+        "force field": force_field,
+        "hybrid": lambda: Sum(force_field(), learned(train, 2.0)),
+        "network": lambda: Sum(Floor(dist.Normal(10.0, 10.0)), learned(train, 20.0)),
+        "springs": lambda: force_field(springs=True),
     }
+    found = {name: lambda make=make: model(make(), weights) for name, make in made.items()}
+    return found | {"fixed": lambda: bd.rivals.fixed(model(force_field(), weights))}
 
 
 @cache
@@ -350,23 +366,27 @@ NUMBERS, AHEAD = (25, 50, 100, 200, 400), 150
 
 
 def tasks(quick: bool) -> list[dict]:
-    """Each model fitted to 100 geometries, and some to fewer and to more."""
+    """Each model fitted to 100 geometries, some to fewer and to more, and by other weights of energies and forces."""
     every = ["force field", "hybrid", "network", "springs", "fixed"]
     if quick:
         return bd.combinations(model=every, number=[100], seed=[0])
     found = bd.combinations(model=every, number=[100], seed=range(5))
     others = [number for number in NUMBERS if number != 100]
-    return found + bd.combinations(model=every[:3], number=others, seed=range(5))
+    found += bd.combinations(model=every[:3], number=others, seed=range(5))
+    weights = [name for name in WEIGHTS if name != TOLD]
+    return found + bd.combinations(model=["hybrid", "network"], number=[100], seed=range(5), weights=weights)
 
 
-def row(model: str, number: int, seed: int) -> dict:
+def row(model: str, number: int, seed: int, weights: str = TOLD) -> dict:
     """What a model that was fitted to cool geometries says of hotter ones, and whether it keeps the energy."""
     train, ahead = drawn(number, AHEAD, seed)
-    return bd.measure(models(train)[model](), train, ahead, ENGINE, derived=conserved, key=seed)
+    return bd.measure(models(train, weights)[model](), train, ahead, ENGINE, derived=conserved, key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors of energies and forces by range, differences to the force field, and what becomes of the energy."""
+    if "weights" in rows:
+        rows = rows.assign(model=rows["model"] + (", " + rows["weights"]).fillna(""))
     table = bd.tidy(rows)
     table["of"] = table["observable"] + ", " + table["ahead"]
     by = ["number", "model"]

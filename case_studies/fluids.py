@@ -248,10 +248,11 @@ def tasks(quick: bool) -> list[dict]:
     every = ["van Driest", *hybrids, "fixed", "mlp", "gaussian_process"]
     if quick:
         return bd.combinations(model=every, points=["log"], number=[40], seed=[0])
-    found = bd.combinations(model=every, points=["log", "fourth"], number=[40], seed=range(3))
-    found += bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 20], seed=range(3))
-    found += bd.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(3))
-    return found + bd.combinations(model=["hybrid"], points=["log"], number=[40], seed=[0], engine=[*ENGINES])
+    found = bd.combinations(model=every, points=["log"], number=[40], seed=range(5))
+    found += bd.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(5))
+    found += bd.combinations(model=["hybrid"], points=["log"], number=[40], seed=range(5), engine=[*ENGINES])
+    found += bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 14, 20, 28], seed=range(3))
+    return found + bd.combinations(model=every, points=["fourth"], number=[40], seed=range(3))
 
 
 def row(model: str, points: str, number: int, seed: int, engine: str = "") -> dict:

@@ -164,3 +164,10 @@ def test_every_model_of_the_study_predicts_the_years(data, name):
     found = eqx.filter_jit(lambda layer: layer(inputs))(realised.layer)
     assert bool(found.ok) and {*made.observables} == {"temperature", "land", "heat"}
     assert found.values["heat"].shape == (175,)
+
+
+@pytest.mark.parametrize("left_out", ["land", "heat"])
+def test_a_model_may_be_without_an_observable(data, left_out):
+    made = climate.models(climate.masked(data, climate.SPLIT))[f"science, without {left_out}"]()
+    assert {*made.observables} == {"temperature", "land", "heat"} - {left_out}
+    assert (made.cross_correlation is None) == (left_out == "land")

@@ -4,6 +4,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import pytest
 
 from bayes_dasl.priors import draw_prior
@@ -117,3 +118,19 @@ def test_units_of_motion():
     wanted = 1.5 * (9 - 1) * 1.380649e-23 * 300.0 * avogadro / joule  # of the nine atoms one moves as the others say
     assert np.mean(energies) == pytest.approx(wanted, rel=0.06)
     assert np.abs((ethanol._MASS * ethanol.thrown(300.0, 0)).sum(axis=0)).max() < 1e-15
+
+
+@pytest.mark.parametrize("weights", ethanol.WEIGHTS)
+def test_what_a_loss_weighs_is_what_is_observed(data, weights):
+    made = ethanol.models(data, weights)["force field"]()
+    alone = {"energies alone": {"energy"}, "forces alone": {"force"}}
+    assert {*made.observables} == alone.get(weights, {"energy", "force"})
+
+
+def test_tables_tell_other_weights_from_the_own():
+    score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
+    scores = {ethanol.HOTTEST: {"force": score}}
+    row = {"model": "hybrid", "number": 100, "seed": 0, "scores": scores}
+    rows = [row, row | {"weights": "forces once"}, row | {"model": "force field"}]
+    found = ethanol.summary(pd.DataFrame(rows))["CRPS"]
+    assert [name for *_, name in found.index] == ["force field", "hybrid", "hybrid, forces once"]
