@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._runs.journal import Arrays
 from ..errors import ModelError
-from .coordinates.frame import Frame, Plain, moved_gradient
+from .coordinates.frame import Frame, Plain, is_on, moved_gradient
 from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
 from .problem import Problem, ValueAndGradient
 from .sharding import Sharded
@@ -57,7 +57,8 @@ class Start:
 class Optimiser:
     """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
 
-    Positions are coordinates in its `frame`. `seconds` and `steps` count what it has computed so far.
+    Positions are coordinates in its `frame`; while that is off, in plain ones, by a program without the way through the
+    frame, which may cost ten times a gradient. `seconds` and `steps` count what it has computed so far.
 
     The highest density of a population is no place to begin: noise may be next to nothing there, and each member
     follows its data. So the numbers of members are shaken by a standard normal at each step of a climb, which leads to
@@ -103,19 +104,20 @@ class Optimiser:
             last, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
             return jnp.where(shaking, last, best), highest, gradient
 
-        self._descend = Sharded(descend, climbs)
+        self._inside, self._outside = Sharded(descend, climbs), Sharded(descend, climbs)
         # Some at a time are spread over all shards.
-        self._order = np.argsort(np.arange(climbs) % self._descend.each, kind="stable")
+        self._order = np.argsort(np.arange(climbs) % self._inside.each, kind="stable")
         self.seconds, self.steps = 0.0, 0
 
     def _run(self, x: np.ndarray, steps: int, *, shaking: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = self._order[: len(x)]
         begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
         begin[lanes], lengths[lanes] = x, steps
-        arguments = (begin, lengths), self.frame, np.asarray(shaking)
-        self._descend.compile(*arguments)
+        frame, program = (self.frame, self._inside) if is_on(self.frame) else (Plain(), self._outside)
+        arguments = (begin, lengths), frame, np.asarray(shaking)
+        program.compile(*arguments)
         began = time.perf_counter()
-        found = jax.tree.map(lambda a: a[lanes], self._descend(*arguments))
+        found = jax.tree.map(lambda a: a[lanes], program(*arguments))
         self.seconds += time.perf_counter() - began
         self.steps += steps * len(x)
         return found

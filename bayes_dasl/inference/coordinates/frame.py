@@ -20,7 +20,8 @@ _BATCH = 100
 class Frame(Protocol):
     """A way from coordinates to positions and back, a pytree of arrays.
 
-    One whose ways have most of their work in common has a method `both_ways`, so that one program serves both.
+    One whose ways have most of their work in common has a method `both_ways`, so that one program serves both. One that
+    may be off, so that its coordinates are the plain ones, has a flag `on`.
     """
 
     def position(self, xi: Float[Array, " dimension"]) -> tuple[Float[Array, " dimension"], Float[Array, ""]]:
@@ -44,6 +45,11 @@ class Plain(eqx.Module):
     def coordinates(self, x: Float[Array, " dimension"]) -> Float[Array, " dimension"]:
         """The coordinates of a position."""
         return x
+
+
+def is_on(frame: Frame) -> bool:
+    """Whether coordinates in a frame are others than the plain ones, as far as it says so."""
+    return bool(getattr(frame, "on", True))
 
 
 @runtime_checkable
