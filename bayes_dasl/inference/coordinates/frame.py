@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from ..._jax.compiling import Program
+from ..._jax.devices import computing_devices
 from ..._runs.journal import Arrays
 from ...errors import MismatchError
 
@@ -139,19 +140,26 @@ def left(
     return _in_batches(_left, (frame,), (xi, lp, gradient))
 
 
+def _each(one: Callable[..., Any], *rows: Array) -> Any:
+    """What becomes of each row: on a CPU one after another, which a cache can hold; on accelerators all at once."""
+    if computing_devices()[0].platform == "cpu":
+        return jax.lax.map(lambda row: one(*row), rows)
+    return jax.vmap(one)(*rows)
+
+
 @Program
 def _positions(frame, xi):
-    return jax.vmap(frame.position)(xi)
+    return _each(frame.position, xi)
 
 
 @Program
 def _coordinates(frame, x):
-    return (jax.vmap(frame.coordinates)(x),)
+    return (_each(frame.coordinates, x),)
 
 
 @Program
 def _both_ways(frame, back, v):
-    return jax.vmap(lambda v: frame.both_ways(v, back))(v)
+    return _each(lambda v: frame.both_ways(v, back), v)
 
 
 @Program
@@ -161,7 +169,7 @@ def _entered(frame, x, lp, gradient):
         (_, log_volume), pull = jax.vjp(frame.position, xi)
         return xi, lp + log_volume, pull((gradient, jnp.ones(())))[0]
 
-    return jax.vmap(one)(x, lp, gradient)
+    return _each(one, x, lp, gradient)
 
 
 @Program
@@ -172,7 +180,7 @@ def _left(frame, xi, lp, gradient):
         (by_position,) = jax.vjp(frame.coordinates, x)[1](gradient - slope)
         return x, lp - log_volume, by_position
 
-    return jax.vmap(one)(xi, lp, gradient)
+    return _each(one, xi, lp, gradient)
 
 
 def _in_batches(program: Any, shared: tuple, arrays: tuple[np.ndarray, ...]) -> tuple[np.ndarray, ...]:
