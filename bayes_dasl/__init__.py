@@ -145,6 +145,7 @@ from .study import (
     Study as Study,
     combinations as combinations,
     measure as measure,
+    medians as medians,
     paired as paired,
     run_many as run_many,
     tidy as tidy,

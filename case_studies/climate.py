@@ -344,8 +344,7 @@ def summary(rows: pd.DataFrame) -> dict:
     table: Any = bd.tidy(rows)
     by = ["world", "until", "ahead", "observable", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
-    scores = pd.DataFrame(table.groupby(by)[what].median())
-    found = {"Ahead": scores.sort_values([*by[:4], "crps"])}
+    found = {"Ahead": bd.medians(table, what, by=by)}
     for (world, ahead), part in table.query("world != @EARTH and observable == 'temperature'").groupby(
         ["world", "ahead"]
     ):

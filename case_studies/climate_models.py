@@ -194,10 +194,10 @@ def summary(rows: pd.DataFrame) -> dict:
     table: Any = bd.tidy(rows)
     what = ["rmse", "crps", "coverage_50", "coverage_90"]
     whole, by = table["ahead"] == ALL, ["observable", "variant"]
-    found = {"One per cent a year": pd.DataFrame(table[whole].groupby(by)[what].median())}
+    found = {"One per cent a year": bd.medians(table[whole], what, by=by)}
     if not (apart := table[~whole]).empty:
-        each = apart.groupby([*by, "seed"])[["rmse", "crps"]].median()
-        found["The same, medians over models"] = pd.DataFrame(each.groupby(by).median())
+        each = apart.groupby([*by, "seed"], as_index=False)[["rmse", "crps"]].median()
+        found["The same, medians over models"] = bd.medians(each, ["rmse", "crps"], by=by)
         told = apart[apart["observable"] == "temperature"].assign(model=apart["ahead"].str.removeprefix(f"{ALL}, "))
-        found["Temperature of each model"] = told.pivot_table("rmse", "model", "variant", "median")
-    return found | {"Seconds": pd.DataFrame(table.groupby("variant")[["fit_s", "forecast_s"]].median())}
+        found["Temperature of each model"] = bd.medians(told, "rmse", by=["model"], across="variant")
+    return found | {"Seconds": bd.medians(table, ["fit_s", "forecast_s"], by=["variant"])}

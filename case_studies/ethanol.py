@@ -391,13 +391,13 @@ def summary(rows: pd.DataFrame) -> dict:
     table["of"] = table["observable"] + ", " + table["ahead"]
     by = ["number", "model"]
     titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
-    found = {title: table.pivot_table(score, by, "of", "median") for score, title in titles.items()}
+    found = {title: bd.medians(table, score, by=by, across="of") for score, title in titles.items()}
     hot = table.query("ahead == @HOTTEST and observable == 'force'")
     for number, part in hot.groupby("number"):
         differences = bd.paired(part, "crps", between="model", against="force field")
         found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = differences
     if not (kept := bd.tidy(rows, "derived")).empty:
-        found["Total energy, kcal/mol over 1 ps"] = kept.pivot_table("median", by, "quantity", "median")
+        found["Total energy, kcal/mol over 1 ps"] = bd.medians(kept, "median", by=by, across="quantity")
     return found
 
 

@@ -274,4 +274,10 @@ def summary(rows: pd.DataFrame) -> dict:
     table["in 90 %"] = 100 * table["coverage_90"]
     by = ["points", "number", "model"]
     of = {"Error in % of the velocity in the middle": "percent", "CRPS": "crps", "Data in 90 % intervals, %": "in 90 %"}
-    return {title: table.pivot_table(score, by, "ahead", "median") for title, score in of.items()}
+    found = {title: bd.medians(table, score, by=by, across="ahead") for title, score in of.items()}
+    whole: Any = table.query("number == 40")
+    for (points, ahead), part in whole.groupby(["points", "ahead"]):
+        if "van Driest" in part["model"].values:
+            title = f"CRPS at {ahead} after {points} points, less van Driest"
+            found[title] = bd.paired(part, "crps", between="model", against="van Driest")
+    return found

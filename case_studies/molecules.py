@@ -322,15 +322,13 @@ def summary(rows: pd.DataFrame) -> dict:
     table = bd.tidy(rows)
     by = ["gas", "share", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
-    scores = pd.DataFrame(table.groupby(by)[what].median())
     whole = table.query("share == 1.0")
-    found = {"Cold gas": scores.sort_values([*by[:2], "crps"])}
+    found = {"Cold gas": bd.medians(table, what, by=by)}
     for gas, part in whole.groupby("gas"):
         differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
         found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
     if not (wells := bd.tidy(rows, "derived").query("share == 1.0")).empty:
-        medians = wells.groupby(["gas", "model", "quantity"])[["low", "median", "high"]].median()
-        found["Wells"] = pd.DataFrame(medians)
+        found["Wells"] = bd.medians(wells, ["low", "median", "high"], by=["gas", "model", "quantity"])
     return found
 
 

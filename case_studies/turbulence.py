@@ -204,16 +204,17 @@ def summary(rows: pd.DataFrame) -> dict:
     """Errors and coverage by flow and span, and how the hybrid differs from Smagorinsky's closure on the same flows."""
     table = bd.tidy(rows)
     titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
-    found = {title: table.pivot_table(score, "closure", "ahead", "median") for score, title in titles.items()}
+    found = {title: bd.medians(table, score, by=["closure"], across="ahead") for score, title in titles.items()}
     for name, part in table.query("ahead.str.endswith('far')").groupby("ahead"):
         differences = bd.paired(part, "crps", between="closure", against="Smagorinsky")
         found[f"CRPS of {name}, less Smagorinsky's"] = differences
     told, strains = bd.tidy(rows, "derived"), {f"eddy[{i}]": strain for i, strain in enumerate(STRAINS)}
     told = told.assign(strain=[strains[name] for name in told["quantity"]]).query("strain in [4, 8, 12]")
     if not told.empty:
-        medians = told.groupby(["closure", "strain"])[["low", "median", "high"]].median()
-        found["Eddy viscosity at some strain rates"] = pd.DataFrame(medians)
-    return found | {"Seconds": table.groupby("closure")[["fit_s", "forecast_s"]].median()}
+        found["Eddy viscosity at some strain rates"] = bd.medians(
+            told, ["low", "median", "high"], by=["closure", "strain"]
+        )
+    return found | {"Seconds": bd.medians(table, ["fit_s", "forecast_s"], by=["closure"])}
 
 
 def study() -> bd.Study:

@@ -167,3 +167,15 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert bd.tidy(rows, "derived").groupby(["model", "quantity"])["median"].median().empty
     with pytest.raises(ModelError, match="'crps' of the tasks is called as a column"):
         bd.tidy([{"crps": 3, "scores": scores(1.0)}])
+
+
+def test_medians_stand_with_the_lowest_and_the_highest():
+    crps = {("science", "near"): [1.0, 1.1, 1.5], ("science", "far"): [2.0], ("mlp", "near"): [0.12341, 0.12339]}
+    lines = [{"model": m, "ahead": a, "crps": value} for (m, a), values in crps.items() for value in values]
+    table = pd.DataFrame([*lines, {"model": "mlp", "ahead": "far", "crps": np.nan}])
+    found = bd.medians(table, "crps", by=["model"], across="ahead")
+    assert found.loc["science"].to_dict() == {"near": "1.1 (1 to 1.5)", "far": "2"}
+    assert found.loc["mlp"].to_dict() == {"near": "0.123", "far": ""}
+    assert bd.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.1 (1 to 1.5)"
+    with pytest.raises(ModelError, match="no column rmse: there are model, ahead, crps"):
+        bd.medians(table, "rmse", by=["model"])

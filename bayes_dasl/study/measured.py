@@ -166,6 +166,38 @@ def paired(
     return pd.DataFrame.from_dict(lines, orient="index").rename_axis(between)
 
 
+def medians(
+    table: pd.DataFrame, values: str | Iterable[str], *, by: Iterable[str], across: str | None = None
+) -> pd.DataFrame:
+    """The medians of columns over all rows that belong together, such as seeds, and how far these spread.
+
+    Args:
+        table: such as that of `tidy`.
+        values: the column, of numbers, or several.
+        by: the columns that say which rows belong together: a line for each.
+        across: another such column, whose values are the columns of what is returned.
+
+    Returns: texts of three digits, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these
+    are the same to that precision, nothing where there are no numbers.
+    Raises: ModelError if a column is missing.
+    """
+    kept, told = [*by, *([] if across is None else [across])], [values] if isinstance(values, str) else [*values]
+    if missing := [name for name in (*kept, *told) if name not in table]:
+        raise ModelError(f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}")
+    found: Any = table.groupby(kept)[told].agg(_with_ends)
+    if across is None:
+        return found
+    return (found[values] if isinstance(values, str) else found).unstack(across, fill_value="")
+
+
+def _with_ends(values: pd.Series) -> str:
+    numbers = values.dropna()
+    if numbers.empty:
+        return ""
+    middle, low, high = (f"{number:.3g}" for number in (numbers.median(), numbers.min(), numbers.max()))
+    return middle if low == high else f"{middle} ({low} to {high})"
+
+
 def _told(found: xr.Dataset) -> dict[str, dict[str, Any]]:
     told = {}
     for name, values in found.data_vars.items():
