@@ -36,6 +36,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 console = LastingConsole(highlight=False)
+_IN_A_FILE = 160
+"""How wide tables may be where no terminal says its width."""
 _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
@@ -234,9 +236,13 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
     if isinstance(found, Path):
         return console.print(f"{title}: {found}", markup=False, soft_wrap=True)
     flat = found if isinstance(found.index, pd.RangeIndex) else found.reset_index()
-    shown = Table(*map(escape, map(str, flat.columns)), title=escape(title), title_justify="left")
+    shown = Table(title=escape(title), title_justify="left")
+    for name in flat.columns:
+        shown.add_column(escape(str(name)), overflow="fold")
     for row in flat.itertuples(index=False):
         shown.add_row(*(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row))
+    if not console.is_terminal:
+        console.width = max(console.width, _IN_A_FILE)
     console.print(shown)
 
 
