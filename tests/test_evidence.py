@@ -97,8 +97,8 @@ def of_walks(walks, prior=None, shape=(4, 400)):
     ("step", "seed", "by_bridge"),
     [
         pytest.param(0.0, 0, False, marks=pytest.mark.thorough),
-        (0.3, 1, False),
-        pytest.param(1.0, 2, True, marks=pytest.mark.thorough),
+        pytest.param(0.3, 1, False, marks=pytest.mark.thorough),
+        (1.0, 2, True),
     ],
 )
 def test_it_is_the_ratio_of_the_evidences(step, seed, by_bridge):
@@ -128,7 +128,8 @@ def test_half_of_the_probability_is_that_of_the_science():
     assert all("tell little" in finding.message for finding in found.findings)
 
 
-@pytest.mark.parametrize("width", [2.0, pytest.param(50.0, marks=pytest.mark.thorough)])
+@pytest.mark.thorough
+@pytest.mark.parametrize("width", [2.0, 50.0])
 def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_priors(width):
     """The posterior of each is far from zero."""
     walks = {name: walked(2.0, seed)["y"].values for seed, name in enumerate("ab")}

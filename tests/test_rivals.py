@@ -192,3 +192,46 @@ def test_what_cannot_be_made_is_said():
         bd.rivals.named(bucket(), rainy(), "mpl")
     with pytest.raises(DataError, match="'height' has no value"):
         bd.rivals.mlp(bucket(), rainy(height=np.full(20, np.nan)))
+
+
+@pytest.fixture(scope="module")
+def several():
+    """Buckets of three places, which differ by how fast they run out, and one of which was not always looked at."""
+    heights = np.stack([rainy()["height"].values * factor for factor in (0.5, 1.0, 3.0)], axis=1)
+    heights[4:9, 1] = np.nan
+    columns = {"rain": ("time", rainy()["rain"].values), "height": (("time", "place"), heights)}
+    data = xr.Dataset(columns, {"time": TIMES, "place": ["a", "b", "c"]})
+    rate = bd.population(bd.between(0.1, 0.9), dist.HalfNormal(0.5))
+    equations = Bucket(rate, dist.LogNormal(0.0, 0.1))
+    layer = bd.ODE(equations, {"level": dist.Normal(1.0, 0.5)}, Bucket.observe, forcings="rain")
+    noise = bd.NormalNoise(dist.LogNormal(-2.0, 0.5))
+    return bd.Model(bd.Each(layer, data["place"].values, "place"), noise), data
+
+
+class TestOfAPopulation:
+    @pytest.mark.parametrize("name", ["mlp", "gaussian_process"])
+    def test_members_are_told_apart(self, several, name):
+        model, data = several
+        rival = bd.rivals.named(model, data, name)[name]
+        found = predicted(rival, data).values["height"]
+        assert found.shape == (20, 3) and bool(jnp.isfinite(found).all())
+        apart = found - found.mean(axis=1, keepdims=True)
+        assert float(jnp.abs(apart).min(axis=0).max()) > 1e-3
+        assert (float(jnp.ptp(apart, axis=0).max()) < 1e-9) == (name == "gaussian_process")  # a level is all it has
+
+    def test_science_may_be_fixed_for_all(self, several):
+        assert not any("rate" in path for path in paths(bd.rivals.fixed(several[0])))
+
+    def test_others_say_which_there_are(self, several):
+        with pytest.raises(ModelError, match="place; of a population there are 'fixed', 'mlp' and 'gaussian_process'"):
+            bd.rivals.named(*several, "transformer")
+
+    @pytest.mark.thorough
+    def test_a_network_learns_what_members_are_like(self, several):
+        """Its errors are a small part of what places differ by."""
+        model, data = several
+        data = data.assign(height=np.exp(-data["time"] / 10) * data["height"].mean("time"))
+        rival = bd.rivals.named(model, data, "mlp")["mlp"]
+        post = bd.fit(rival, data, bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)), progress=False)
+        table = bd.score(bd.forecast(rival, post, data), data)
+        assert table.loc["height", "rmse"] < 0.3 * float(data["height"].mean("time").std())

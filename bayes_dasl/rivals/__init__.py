@@ -32,7 +32,7 @@ def named(model: Model, data: xr.Dataset, *names: str) -> dict[str, Model]:
         data: the training data, with the index and the forcings of the times that are forecast too, if rivals that know
             no science are to know their range.
         names: some of "fixed", "mlp", "transformer", "gaussian_process", "neural_ode" and "pinn"; of fields "fixed" and
-            "cnn".
+            "cnn", of a population "fixed", "mlp" and "gaussian_process".
 
     Raises: ModelError for another name, and as each of them.
     """

@@ -14,7 +14,9 @@ from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, observations, standardise
 from ..errors import DataError, ModelError
 from ..layers import PDE, AbstractLayer
+from ..layers.layer import AbstractPopulation
 from ..model import Model, is_series
+from ..populations import Each
 from ..random import Module, Values
 
 
@@ -26,20 +28,27 @@ class Seen:
     data: xr.Dataset
 
     @classmethod
-    def of(cls, model: Model, data: xr.Dataset, *, fields: bool = False) -> "Seen":
+    def of(cls, model: Model, data: xr.Dataset, *, fields: bool = False, members: bool = False) -> "Seen":
         """Of the data in the units of the layer.
 
         Args:
             model: the science.
             data: the training data.
             fields: whether observables may have dimensions beyond the index.
+            members: whether the model may be that of a population.
 
-        Raises: ModelError for a model of fields, unless these are meant, or of a population; DataError for data at one
+        Raises: ModelError for a model of fields or of a population, unless these are meant; DataError for data at one
         place alone.
         """
         beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
+        if members and isinstance(model.layer, AbstractPopulation):
+            beyond -= {model.layer.dim}
         if beyond and not fields:
-            others = "; of the fields of a bd.PDE there are 'cnn' and 'fixed'" if isinstance(model.layer, PDE) else ""
+            others = ""
+            if isinstance(model.layer, PDE):
+                others = "; of the fields of a bd.PDE there are 'cnn' and 'fixed'"
+            elif isinstance(model.layer, AbstractPopulation):
+                others = "; of a population there are 'fixed', 'mlp' and 'gaussian_process'"
             raise ModelError(
                 f"this rival is of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}{others}"
             )
@@ -48,6 +57,11 @@ class Seen:
         if not end > begin:
             raise DataError(f"rivals need data at two values of {model.index} at least, not at {begin:g} alone")
         return found
+
+    @property
+    def of_members(self) -> bool:
+        """Whether the model is that of a population."""
+        return isinstance(self.model.layer, AbstractPopulation)
 
     @property
     def span(self) -> tuple[float, float]:
@@ -88,7 +102,11 @@ class Seen:
         return found
 
     def with_layer(self, layer: AbstractLayer) -> Model:
-        """The model with another layer: the same noise, and no laws, which are science."""
+        """The model with another layer, of each member if it has members: the same noise, and no laws, which are
+        science."""
+        if self.of_members:
+            own: Any = self.model.layer
+            layer = Each(layer, own.members, own.dim)
         return Model(layer, self.model.noise, None, self.model.cross_correlation)
 
     @property

@@ -1,6 +1,6 @@
 """Rivals that know no equation: networks and processes from the index and the forcings straight to the observables."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -21,17 +21,20 @@ from ..layers.layer import predict_rows
 from ..model import Model, is_series
 from ..networks import Network, fan_in
 from ..networks.network import bayesian, realised, standardised
+from ..populations import varying
 from ..priors import between
 from ..random import Module, Values
 from ._seen import Placed, Seen
 
 _FEATURES = 30
+_TRAITS = ("_trait_1", "_trait_2")  # no names of forcings
 
 
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
     """A multilayer perceptron from the index and the forcings at a time to the observables at that time.
 
-    An index of whole numbers without a unit, of rows that are no series, is no input.
+    An index of whole numbers without a unit, of rows that are no series, is no input. Of each member of a population
+    two numbers that data tell are inputs too; doses, and what is known of members in the science, are not.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -39,27 +42,30 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
         width: units of each hidden layer.
         depth: hidden layers.
 
-    Raises: ModelError for fields and populations; DataError for an observable that was not seen.
+    Raises: ModelError for fields; DataError for an observable that was not seen.
     """
-    seen = Seen.of(model, data)
-    scales = seen.scales
-    network = Network.mlp(seen.inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0))
-    return seen.with_layer(Algebraic(Placed(network, scales), **seen.like))
+    seen = Seen.of(model, data, members=True)
+    scales, traits = seen.scales, _TRAITS if seen.of_members else ()
+    inputs = seen.inputs | dict.fromkeys(traits, (0.0, 1.0))
+    network: Any = Network.mlp(inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0))
+    function = _Told(network, _of_each_member(traits)) if traits else network
+    return seen.with_layer(Algebraic(Placed(function, scales), **seen.like))
 
 
 def gaussian_process(model: Model, data: xr.Dataset) -> Model:
     """A sum of Gaussian processes, of the index and of each forcing, for each observable.
 
-    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). An index that only counts rows is left
+    Each has a length and an amplitude that are unknown (`bd.bases.HilbertGP`). Members of a population have the same
+    processes, and a level of their own for each observable. An index that only counts rows is left
     out. Outside the range of the data, rows without observations included, a process stays what it was at the end.
 
     Args:
         model: that whose observables, forcings and noise it has.
         data: the training data, with rows up to the last time of a forecast.
 
-    Raises: ModelError for fields and populations; DataError for an observable that was not seen.
+    Raises: ModelError for fields; DataError for an observable that was not seen.
     """
-    seen = Seen.of(model, data)
+    seen = Seen.of(model, data, members=True)
     begin, end = seen.span
     spacing = float(np.median(np.diff(np.unique(checked_times(seen.data, model.index)))))
     ranges: dict[str, tuple[float, float, tuple[float, float] | None]] = {}
@@ -81,7 +87,8 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         }
         levels = {of: 0.0 if i else dist.Normal(0.0, 1.0) for i, of in enumerate(families)}
         parts[name] = {of: Basis(family, of, name, level=levels[of]) for of, family in families.items()}
-    return seen.with_layer(Algebraic(Placed(_Sums(parts), seen.scales), **seen.like))
+    sums = _Raised(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
+    return seen.with_layer(Algebraic(Placed(sums, seen.scales), **seen.like))
 
 
 class _Sums(Module):
@@ -92,6 +99,35 @@ class _Sums(Module):
     def __call__(self, t: Any, y: Values, u: Values) -> Values:
         each = {name: [part(t, y, u)[name] for part in parts.values()] for name, parts in self.parts.items()}
         return {name: jnp.stack(values).sum(axis=0) for name, values in each.items()}
+
+
+def _of_each_member(names: Iterable[str]) -> dict[str, Any]:
+    """A number for each name that every member has its own of, standard normal between them."""
+    return {name: varying(dist.Normal(0.0, 1.0)) for name in names}
+
+
+class _Told(Module):
+    """A network that is told numbers of each member, beside the forcings."""
+
+    random_group: ClassVar[str] = "network"
+
+    network: Network
+    traits: dict[str, Any]
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        return self.network(t, y, {**u, **self.traits})
+
+
+class _Raised(Module):
+    """Functions that are the same for all members, but for a level of each."""
+
+    random_group: ClassVar[str] = "network"
+
+    function: _Sums
+    levels: dict[str, Any]
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        return {name: value + self.levels[name] for name, value in self.function(t, y, u).items()}
 
 
 def transformer(
