@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import signal
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -241,9 +242,8 @@ def _print_table(title: str, found: pd.DataFrame | Path) -> None:
         shown.add_column(escape(str(name)), overflow="fold")
     for row in flat.itertuples(index=False):
         shown.add_row(*(number(cell) if isinstance(cell, float) else escape(str(cell)) for cell in row))
-    if not console.is_terminal:
-        console.width = max(console.width, _IN_A_FILE)
-    console.print(shown)
+    wide = not console.is_terminal and "COLUMNS" not in os.environ
+    (LastingConsole(highlight=False, width=_IN_A_FILE) if wide else console).print(shown)
 
 
 def _say(text: str) -> None:

@@ -251,7 +251,8 @@ WEIGHTS: dict[str, dict[str, Any]] = {
     "forces once": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(1.0)},
     "forces a hundredfold": {"energy": bd.NormalNoise(1.0), "force": bd.NormalNoise(0.1)},
 }
-"""What the square of an error of a force counts beside that of an energy, by the sizes of both."""
+"""The noise, by which a squared error of a force counts so much beside one of an energy: as sizes say that are unknown,
+or that are chosen, which intervals and CRPS then hang on; or one of them alone, and the other is not scored."""
 
 
 def model(potential: Any, weights: str = TOLD) -> bd.Model:

@@ -264,7 +264,8 @@ def row(model: str, points: str, number: int, seed: int, engine: str = "") -> di
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast."""
+    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast; and differences to
+    van Driest's law. Seeds are keys of the engine, of the same data: they spread by chance of the sampling alone."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     table = bd.tidy(rows)
     if "engine" in table:
@@ -278,6 +279,6 @@ def summary(rows: pd.DataFrame) -> dict:
     whole: Any = table.query("number == 40")
     for (points, ahead), part in whole.groupby(["points", "ahead"]):
         if "van Driest" in part["model"].values:
-            title = f"CRPS at {ahead} after {points} points, less van Driest"
+            title = f"CRPS at Reynolds number {ahead}, fitted to {points} points, less van Driest's"
             found[title] = bd.paired(part, "crps", between="model", against="van Driest")
     return found

@@ -11,6 +11,8 @@ import xarray as xr
 from test_cli import assert_one_line, invoke
 
 import bayes_dasl as bd
+from bayes_dasl import cli
+from bayes_dasl._runs.console import LastingConsole
 from bayes_dasl.cli import _load_study
 from bayes_dasl.errors import ModelError, ReadError
 from bayes_dasl.study import module_of, study_files
@@ -174,8 +176,38 @@ def test_medians_stand_with_the_lowest_and_the_highest():
     lines = [{"model": m, "ahead": a, "crps": value} for (m, a), values in crps.items() for value in values]
     table = pd.DataFrame([*lines, {"model": "mlp", "ahead": "far", "crps": np.nan}])
     found = bd.medians(table, "crps", by=["model"], across="ahead")
-    assert found.loc["science"].to_dict() == {"near": "1.1 (1 to 1.5)", "far": "2"}
+    assert found.loc["science"].to_dict() == {"near": "1.10 (1.00 to 1.50)", "far": "2.00"}
     assert found.loc["mlp"].to_dict() == {"near": "0.123", "far": ""}
-    assert bd.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.1 (1 to 1.5)"
-    with pytest.raises(ModelError, match="no column rmse: there are model, ahead, crps"):
-        bd.medians(table, "rmse", by=["model"])
+    assert bd.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.10 (1.00 to 1.50)"
+    seconds = bd.medians(table.assign(fit_s=1234.5), ["crps", "fit_s"], by="model").loc["mlp"]
+    assert seconds.to_dict() == {"crps": "0.123", "fit_s": "1234"}
+    optional = table.assign(weights=np.where(table["model"] == "mlp", "equal", None))
+    assert len(bd.medians(optional, "crps", by=["model", "weights"])) == 2  # also of what has none
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"values": "rmse", "by": "model"}, "no column rmse: there are model, ahead, crps"),
+        ({"values": "crps", "by": []}, "must be columns, each named once"),
+        ({"values": "crps", "by": "model", "across": "model"}, "must be columns, each named once"),
+        ({"values": "ahead", "by": "model"}, "no medians of ahead, which holds no numbers"),
+    ],
+)
+def test_medians_refuse_what_has_none(options, message):
+    table = pd.DataFrame({"model": ["mlp"], "ahead": ["near"], "crps": [1.0]})
+    with pytest.raises(ModelError, match=message):
+        bd.medians(table, options.pop("values"), **options)
+
+
+@pytest.mark.parametrize("columns", [None, "40"])
+def test_a_table_in_a_file_loses_no_text(capsys, monkeypatch, columns):
+    """It is wide, or as wide as is asked for, and then breaks what is longer."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+    if columns:
+        monkeypatch.setenv("COLUMNS", columns)
+    monkeypatch.setattr(cli, "console", LastingConsole(highlight=False))
+    long = "x" * 100
+    cli._print_table("Scores", pd.DataFrame({"model": [long], "crps": [0.123]}))
+    found = capsys.readouterr().out
+    assert found.count("x") == 100 and "0.123" in found and (long in found) == (columns is None)

@@ -127,6 +127,12 @@ def test_what_a_loss_weighs_is_what_is_observed(data, weights):
     assert {*made.observables} == alone.get(weights, {"energy", "force"})
 
 
+def test_chosen_sizes_weigh_squared_forces_as_often_as_they_say():
+    for weights, times in {"forces once": 1, "forces a hundredfold": 100}.items():
+        energy, force = (ethanol.WEIGHTS[weights][name].scale for name in ("energy", "force"))
+        assert (energy / force) ** 2 == pytest.approx(times)
+
+
 def test_tables_tell_other_weights_from_the_own():
     score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
     scores = {ethanol.HOTTEST: {"force": score}}

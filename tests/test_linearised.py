@@ -306,6 +306,20 @@ class TestFrames:
         found = maker.restored(maker.frame(positions(given, xi)[0]))
         assert bool(found.follows_values) == follows
 
+    def test_climbs_outside_of_a_frame_are_those_of_the_model(self):
+        """Until there is a reference positions are plain ones; in a frame a gradient is that of its coordinates."""
+        problem, maker, frame, xi = framed("a positive function")
+        value_and_gradient, density = traced_once(problem)
+        optimiser = Optimiser(value_and_gradient, len(xi), maker.like)
+        wanted = jax.jit(jax.vmap(value_and_gradient))(xi)
+        for found, of in zip(optimiser.evaluate(xi), wanted, strict=True):
+            np.testing.assert_allclose(found, of, rtol=1e-9)
+        x, volumes = positions(frame, xi)
+        optimiser.frame = frame
+        values, gradients = optimiser.evaluate(xi)
+        np.testing.assert_allclose(values, jax.vmap(density)(x) + volumes, rtol=1e-9)
+        assert np.abs(gradients - wanted[1]).max() > 0.1
+
     def test_what_data_say_follows_the_rest(self):
         """Around a reference that is wrong the directions that data tell are what is most likely given all others."""
         problem, maker, frame, xi = framed("a line", told=5)

@@ -55,10 +55,10 @@ class Start:
 
 
 class Optimiser:
-    """Adam from a number of positions at once; one compiled program serves to optimise and to evaluate.
+    """Adam from a number of positions at once; a compiled program serves to optimise and to evaluate.
 
-    Positions are coordinates in its `frame`; while that is off, in plain ones, by a program without the way through the
-    frame, which may cost ten times a gradient. `seconds` and `steps` count what it has computed so far.
+    Positions are coordinates in its `frame`. Plain ones have a program of their own, without the way through the frame,
+    which may cost ten times a gradient. `seconds` and `steps` count what it has computed so far.
 
     The highest density of a population is no place to begin: noise may be next to nothing there, and each member
     follows its data. So the numbers of members are shaken by a standard normal at each step of a climb, which leads to
@@ -104,16 +104,16 @@ class Optimiser:
             last, _, (best, highest), gradient = jax.lax.fori_loop(0, steps, step, begun)
             return jnp.where(shaking, last, best), highest, gradient
 
-        self._inside, self._outside = Sharded(descend, climbs), Sharded(descend, climbs)
+        self._framed, self._plain = Sharded(descend, climbs), Sharded(descend, climbs)
         # Some at a time are spread over all shards.
-        self._order = np.argsort(np.arange(climbs) % self._inside.each, kind="stable")
+        self._order = np.argsort(np.arange(climbs) % self._plain.each, kind="stable")
         self.seconds, self.steps = 0.0, 0
 
     def _run(self, x: np.ndarray, steps: int, *, shaking: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         lanes = self._order[: len(x)]
         begin, lengths = np.repeat(x[:1], self.climbs, axis=0), np.zeros(self.climbs, int)
         begin[lanes], lengths[lanes] = x, steps
-        frame, program = (self.frame, self._inside) if is_on(self.frame) else (Plain(), self._outside)
+        frame, program = (self.frame, self._framed) if is_on(self.frame) else (Plain(), self._plain)
         arguments = (begin, lengths), frame, np.asarray(shaking)
         program.compile(*arguments)
         began = time.perf_counter()

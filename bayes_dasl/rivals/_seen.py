@@ -41,13 +41,13 @@ class Seen:
         place alone.
         """
         beyond = {dim for name in model.observables for dim in model.dims(name)[1:]}
-        if members and isinstance(model.layer, AbstractPopulation):
-            beyond -= {model.layer.dim}
+        own = {model.layer.dim} if isinstance(model.layer, AbstractPopulation) else set()
+        beyond -= own if members else set()
         if beyond and not fields:
             others = ""
             if isinstance(model.layer, PDE):
                 others = "; of the fields of a bd.PDE there are 'cnn' and 'fixed'"
-            elif isinstance(model.layer, AbstractPopulation):
+            elif beyond == own:
                 others = "; of a population there are 'fixed', 'mlp' and 'gaussian_process'"
             raise ModelError(
                 f"this rival is of series and rows, not of what has the dimensions {', '.join(sorted(beyond))}{others}"
@@ -104,10 +104,10 @@ class Seen:
     def with_layer(self, layer: AbstractLayer) -> Model:
         """The model with another layer, of each member if it has members: the same noise, and no laws, which are
         science."""
-        if self.of_members:
-            own: Any = self.model.layer
-            layer = Each(layer, own.members, own.dim)
-        return Model(layer, self.model.noise, None, self.model.cross_correlation)
+        model = self.model
+        if isinstance(model.layer, AbstractPopulation):
+            layer = Each(layer, model.layer.members, model.layer.dim)
+        return Model(layer, model.noise, None, model.cross_correlation, model.varied_noise)
 
     @property
     def like(self) -> dict[str, Any]:

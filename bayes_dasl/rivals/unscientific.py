@@ -27,14 +27,15 @@ from ..random import Module, Values
 from ._seen import Placed, Seen
 
 _FEATURES = 30
-_TRAITS = ("_trait_1", "_trait_2")  # no names of forcings
+_TRAITS = ("latent_trait_1", "latent_trait_2")
 
 
 def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> Model:
     """A multilayer perceptron from the index and the forcings at a time to the observables at that time.
 
-    An index of whole numbers without a unit, of rows that are no series, is no input. Of each member of a population
-    two numbers that data tell are inputs too; doses, and what is known of members in the science, are not.
+    An index of whole numbers without a unit, of rows that are no series, is no input. Members of a population
+    have two latent traits each, inputs that are inferred with the weights; doses, and what the science knows of
+    members, are no inputs.
 
     Args:
         model: that whose observables, forcings and noise it has.
@@ -48,7 +49,7 @@ def mlp(model: Model, data: xr.Dataset, *, width: int = 16, depth: int = 2) -> M
     scales, traits = seen.scales, _TRAITS if seen.of_members else ()
     inputs = seen.inputs | dict.fromkeys(traits, (0.0, 1.0))
     network: Any = Network.mlp(inputs, tuple(scales), 1.0, width=width, depth=depth, prior=fan_in(2.0))
-    function = _Told(network, _of_each_member(traits)) if traits else network
+    function = _WithTraits(network, _of_each_member(traits)) if traits else network
     return seen.with_layer(Algebraic(Placed(function, scales), **seen.like))
 
 
@@ -87,7 +88,7 @@ def gaussian_process(model: Model, data: xr.Dataset) -> Model:
         }
         levels = {of: 0.0 if i else dist.Normal(0.0, 1.0) for i, of in enumerate(families)}
         parts[name] = {of: Basis(family, of, name, level=levels[of]) for of, family in families.items()}
-    sums = _Raised(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
+    sums = _WithLevels(_Sums(parts), _of_each_member(seen.scales)) if seen.of_members else _Sums(parts)
     return seen.with_layer(Algebraic(Placed(sums, seen.scales), **seen.like))
 
 
@@ -106,8 +107,8 @@ def _of_each_member(names: Iterable[str]) -> dict[str, Any]:
     return {name: varying(dist.Normal(0.0, 1.0)) for name in names}
 
 
-class _Told(Module):
-    """A network that is told numbers of each member, beside the forcings."""
+class _WithTraits(Module):
+    """A network that has latent traits of each member as inputs, beside the forcings."""
 
     random_group: ClassVar[str] = "network"
 
@@ -118,7 +119,7 @@ class _Told(Module):
         return self.network(t, y, {**u, **self.traits})
 
 
-class _Raised(Module):
+class _WithLevels(Module):
     """Functions that are the same for all members, but for a level of each."""
 
     random_group: ClassVar[str] = "network"

@@ -16,6 +16,7 @@ from ..judgement.scores import score
 from ..model import Model
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import forecast
+from ..reports._text import number
 
 _SCORES = ("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n")
 _QUANTILES = {"low": 0.05, "median": 0.5, "high": 0.95}
@@ -167,24 +168,29 @@ def paired(
 
 
 def medians(
-    table: pd.DataFrame, values: str | Iterable[str], *, by: Iterable[str], across: str | None = None
+    table: pd.DataFrame, values: str | Iterable[str], *, by: str | Iterable[str], across: str | None = None
 ) -> pd.DataFrame:
-    """The medians of columns over all rows that belong together, such as seeds, and how far these spread.
+    """The medians of columns over all rows that belong together, such as seeds, and how far these spread, to be read.
 
     Args:
         table: such as that of `tidy`.
         values: the column, of numbers, or several.
-        by: the columns that say which rows belong together: a line for each.
+        by: the columns that say which rows belong together, such as "model": a line for each.
         across: another such column, whose values are the columns of what is returned.
 
-    Returns: texts of three digits, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these
-    are the same to that precision, nothing where there are no numbers.
-    Raises: ModelError if a column is missing.
+    Returns: texts, "1.24 (1.19 to 1.31)" with the lowest and the highest; the median alone where these are the same to
+    three digits, nothing where there are no numbers. Nothing is left out for want of a value in `by` or `across`.
+    Raises: ModelError for a column that is missing, named twice or of no numbers, and for no columns at all.
     """
-    kept, told = [*by, *([] if across is None else [across])], [values] if isinstance(values, str) else [*values]
+    lines, told = ([names] if isinstance(names, str) else [*names] for names in (by, values))
+    kept = [*lines, *([] if across is None else [across])]
     if missing := [name for name in (*kept, *told) if name not in table]:
         raise ModelError(f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}")
-    found: Any = table.groupby(kept)[told].agg(_with_ends)
+    if not lines or not told or len({*kept, *told}) < len(kept) + len(told):
+        raise ModelError(f"values={told}, by={lines} and across={across!r} must be columns, each named once")
+    if texts := [name for name in told if not pd.api.types.is_numeric_dtype(table[name])]:
+        raise ModelError(f"there are no medians of {', '.join(texts)}, which holds no numbers")
+    found: Any = table.groupby(kept, dropna=False)[told].agg(_with_ends)
     if across is None:
         return found
     return (found[values] if isinstance(values, str) else found).unstack(across, fill_value="")
@@ -194,7 +200,7 @@ def _with_ends(values: pd.Series) -> str:
     numbers = values.dropna()
     if numbers.empty:
         return ""
-    middle, low, high = (f"{number:.3g}" for number in (numbers.median(), numbers.min(), numbers.max()))
+    middle, low, high = (number(of) for of in (numbers.median(), numbers.min(), numbers.max()))
     return middle if low == high else f"{middle} ({low} to {high})"
 
 

@@ -49,8 +49,8 @@ class Plain(eqx.Module):
 
 
 def is_on(frame: Frame) -> bool:
-    """Whether coordinates in a frame are others than the plain ones, as far as it says so."""
-    return bool(getattr(frame, "on", True))
+    """Whether coordinates in a frame may be others than the plain ones."""
+    return not isinstance(frame, Plain) and bool(getattr(frame, "on", True))
 
 
 @runtime_checkable
@@ -141,7 +141,7 @@ def left(
 
 
 def _each(one: Callable[..., Any], *rows: Array) -> Any:
-    """What becomes of each row: on a CPU one after another, which a cache can hold; on accelerators all at once."""
+    """What becomes of each row: on a CPU one after another, whose work fits its cache; on accelerators all at once."""
     if computing_devices()[0].platform == "cpu":
         return jax.lax.map(lambda row: one(*row), rows)
     return jax.vmap(one)(*rows)
