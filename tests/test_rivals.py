@@ -219,6 +219,11 @@ class TestOfAPopulation:
         assert float(jnp.abs(apart).min(axis=0).max()) > 1e-3
         assert (float(jnp.ptp(apart, axis=0).max()) < 1e-9) == (name == "gaussian_process")  # a level is all it has
 
+    def test_noise_that_differs_between_members_still_does(self, several):
+        model, data = several
+        own = bd.Model(model.layer, bd.NormalNoise(bd.varying(dist.HalfNormal(0.3))))
+        assert own.varied_noise and bd.rivals.mlp(own, data).varied_noise == own.varied_noise
+
     def test_science_may_be_fixed_for_all(self, several):
         assert not any("rate" in path for path in paths(bd.rivals.fixed(several[0])))
 
