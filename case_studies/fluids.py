@@ -264,8 +264,8 @@ def row(model: str, points: str, number: int, seed: int, engine: str = "") -> di
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast; and differences to
-    van Driest's law. Seeds are keys of the engine, of the same data: they spread by chance of the sampling alone."""
+    """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast; and differences
+    to van Driest's law. Seeds are keys of the engine, of the same data: they spread by chance of the sampling alone."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     table = bd.tidy(rows)
     if "engine" in table:
