@@ -108,6 +108,19 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
 
 
 @pytest.mark.thorough
+def test_slopes_by_last_weights_pass_through_no_hidden_layer():
+    """Else each of these weights costs as much as the whole network."""
+    net = bd.Network(eqx.nn.MLP(1, 1, 7, 2, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",))
+    model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(0.1))
+    x = np.linspace(-2, 2, 20)
+    problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", x)}, coords={"time": np.arange(20.0)}))
+    references = _reference.references_of(problem)
+    told = str(jax.make_jaxpr(references.linear.moments)(references.like, jnp.zeros(problem.dimension)))
+    assert "[7,7]" in told and "[8,1,7]" in told  # a hidden layer; slopes by 8 weights of the last one
+    assert "[8,7,7]" not in told
+
+
+@pytest.mark.thorough
 def test_last_layers_are_found_where_the_output_is_linear_in_them():
     problem = pose(small.model(), small.data())
     last = last_layer(problem)

@@ -69,6 +69,8 @@ class LinearModel:
         self.model, self.inputs, self.observed = problem.model, problem.inputs, problem.observed
         self.sites, self.dimension = problem.sites, problem.dimension
         self.weights, self.mean, self.sd = np.asarray(coordinates, int), mean, sd
+        last = set(coordinates)
+        self._last = {path for path, site in self.sites.items() if site.start in last}
         self._moments: Any = None
 
     def moments(self, frame: "Conditional", x: Float[Array, " dimension"]) -> tuple[Array, Array]:
@@ -82,6 +84,13 @@ class LinearModel:
 
     def realised(self, x: Float[Array, " dimension"]) -> Model:
         return realise(self.model, constrained(self.sites, x)[0])
+
+    def reweighted(self, x: Float[Array, " dimension"], weights: Float[Array, " w"]) -> Model:
+        """The model of a position with other last layers, whose derivatives by these go through nothing else of `x`."""
+        position, values = x.at[self.weights].set(weights), {}
+        for path, site in self.sites.items():
+            values[path], _ = site.value(position if path in self._last else x, values)
+        return realise(self.model, values)
 
     def predicted(self, realised: Model, paths: tuple[Path, ...]) -> tuple[Any, Any]:
         """What the layer predicts on the reference paths, and how far it is from that to first order."""
@@ -133,7 +142,7 @@ class Conditional(eqx.Module):
         linear, at = self.linear, self.linear.weights
 
         def predict(weights):
-            realised = linear.realised(x.at[at].set(weights))
+            realised = linear.reweighted(x, weights)
             values, changes = linear.predicted(realised, self.paths)
             return self._linked(realised, values, changes)
 
