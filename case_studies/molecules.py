@@ -283,7 +283,7 @@ def energy_at(model: bd.Model, distances: np.ndarray) -> jax.Array:
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)
-BLOCKS, SHARES = 5, (0.25, 0.5, 1.0)
+BLOCKS, SHARES = 5, (0.1, 0.25, 0.5, 0.75, 1.0)
 
 
 def tasks(quick: bool) -> list[dict]:
