@@ -25,6 +25,19 @@ def killed_once(number: int, folder: str) -> dict:
     return {"square": number**2, "cores": len(os.sched_getaffinity(0)), "process": os.getpid()}
 
 
+HELD = []
+
+
+def hoards_once(number: int, folder: str, size: int, rest: float) -> dict:
+    """The first who takes number 1 takes so much memory, for as long as the process lives."""
+    marker = Path(folder) / "hoarded"
+    if number == 1 and not marker.exists():
+        marker.touch()
+        HELD.append(bytearray(os.urandom(1)) * size)
+        time.sleep(rest)
+    return {"square": number**2, "process": os.getpid()}
+
+
 def fails(number: int) -> dict:
     if number == 1:
         raise ValueError("one is odd")
