@@ -28,13 +28,11 @@ def killed_once(number: int, folder: str) -> dict:
 HELD = []
 
 
-def hoards_once(number: int, folder: str, size: int, rest: float) -> dict:
-    """The first who takes number 1 takes so much memory, for as long as the process lives."""
-    marker = Path(folder) / "hoarded"
-    if number == 1 and not marker.exists():
-        marker.touch()
-        HELD.append(bytearray(os.urandom(1)) * size)
-        time.sleep(rest)
+def hoards(number: int) -> dict:
+    """Takes 970 MB with number 1, for as long as the process lives."""
+    if number == 1:
+        HELD.append(bytearray(b"x") * 970_000_000)
+        time.sleep(1.0)
     return {"square": number**2, "process": os.getpid()}
 
 

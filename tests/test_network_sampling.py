@@ -24,6 +24,7 @@ from bayes_dasl.layers import with_adjoint
 from bayes_dasl.prediction.posterior import draws_of
 from bayes_dasl.random import realise
 
+# Of two chains the fewest effective draws are about the 200 that are asked for below.
 SAMPLER = bd.NUTS(draws=300, climbs=8, gradient="reverse")
 
 

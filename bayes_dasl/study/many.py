@@ -28,8 +28,6 @@ type _Done = tuple[dict[str, Any], float]
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
 _OURS = {"task", "code", "seconds", "failed"}
-# What a worker does when its memory is nearly full that only ends with the worker.
-_NEVER = ("target", "spill", "pause")
 
 
 def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -217,12 +215,13 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
             first = int(get_worker().name) * share % len(every)
             os.sched_setaffinity(0, every[first : first + share])
         began = time.perf_counter()
-        done = dict(do(**task)), round(time.perf_counter() - began, 3)
-        gc.collect()
-        if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
-            with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
-                ctypes.CDLL("libc.so.6").malloc_trim(0)
-        return done
+        try:
+            return dict(do(**task)), round(time.perf_counter() - began, 3)
+        finally:
+            gc.collect()
+            if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
+                with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+                    ctypes.CDLL("libc.so.6").malloc_trim(0)
 
     return work
 
@@ -267,10 +266,9 @@ def _over_workers(
         if scheduler is None:
             # No dashboard, and a port that no other study of this machine listens at.
             free: dict[str, Any] = {"dashboard_address": None, "scheduler_kwargs": {"dashboard_address": ":0"}}
-            # Dask would give no more tasks, for ever, to a worker that uses most of its share of the memory; who
-            # outgrows it begins anew, with its task.
-            stack.enter_context(dask.config.set({f"distributed.worker.memory.{name}": False for name in _NEVER}))
-            cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
+            # Dask gives a worker that uses most of its memory no more tasks, for ever: what fits leave is not freed.
+            with dask.config.set({"distributed.worker.memory.pause": False}):
+                cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
             client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
