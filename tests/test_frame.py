@@ -107,13 +107,32 @@ def test_where_data_are_linear_in_the_weights_their_coordinates_are_standard_nor
     np.testing.assert_allclose(slopes[:, at], -xi[:, at], atol=1e-6)
 
 
+def deep(**options):
+    """A network of two hidden layers, of seven each, in a formula."""
+    net = bd.Network(eqx.nn.MLP(1, 1, 7, 2, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",), **options)
+    model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(dist.LogNormal(-2.0, 0.5)))
+    x = np.linspace(-2, 2, 20)
+    return pose(model, xr.Dataset({"x": ("time", x), "y": ("time", x)}, coords={"time": np.arange(20.0)}))
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("options", [{"scale": dist.HalfNormal(1.0)}, {"prior": bd.networks.sparse(2.0)}])
+def test_slopes_by_last_weights_are_those_through_the_whole_position(options, monkeypatch):
+    problem = deep(**options)
+    references = _reference.references_of(problem)
+    x = np.asarray(problem.prior(4, key=jax.random.key(0)))
+    frame = references.restored(references.frame(x))
+    found = frame.normal(jnp.asarray(x[0]))
+    whole = lambda self, x, weights: self.realised(x.at[self.weights].set(weights))  # noqa: E731
+    monkeypatch.setattr(LinearModel, "reweighted", whole)
+    for one, other in zip(found, frame.normal(jnp.asarray(x[0])), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.thorough
 def test_slopes_by_last_weights_pass_through_no_hidden_layer():
     """Else each of these weights costs as much as the whole network."""
-    net = bd.Network(eqx.nn.MLP(1, 1, 7, 2, jnp.tanh, key=jax.random.key(0)), ("x",), ("y",))
-    model = bd.Model(bd.Algebraic(net, forcings=("x",)), bd.NormalNoise(0.1))
-    x = np.linspace(-2, 2, 20)
-    problem = pose(model, xr.Dataset({"x": ("time", x), "y": ("time", x)}, coords={"time": np.arange(20.0)}))
+    problem = deep()
     references = _reference.references_of(problem)
     told = str(jax.make_jaxpr(references.linear.moments)(references.like, jnp.zeros(problem.dimension)))
     assert "[7,7]" in told and "[8,1,7]" in told  # a hidden layer; slopes by 8 weights of the last one
