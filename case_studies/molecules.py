@@ -27,7 +27,7 @@ import bayes_dasl as bd
 from bayes_dasl.study import Run
 
 from ._data import path_of
-from ._pictures import UNSEEN, band, finished, panels
+from ._pictures import UNSEEN, band, bars, finished, panels
 
 VOLUME = 2 * np.pi * 0.602214  # cm³/mol for each Å³
 HARTREE, BOHR = 315775.02, 0.52917721  # K and Å
@@ -267,7 +267,7 @@ def picture(run: Run) -> Figure:
         energies = bd.evaluate(study.models[name], post, lambda m: {"energy": energy_at(m, distances)})["energy"]
         off = fc["predictions"].dataset["b"] - study.data["b"].values
         band(left, distances, energies, name, place)
-        band(right, 1000.0 / study.data["coldness"].values[cold], off.isel(coldness=cold), name, place)
+        bars(right, 1000.0 / study.data["coldness"].values[cold], off.isel(coldness=cold), name, place)
     theory = ab_initio().query("3.2 < r < 7")
     left.plot(theory["r"], theory["energy"], label="quantum chemistry, not fitted", **UNSEEN)
     left.set(xlabel="distance (Å)", ylabel="energy of a pair (K)", ylim=(-160, 120))
