@@ -197,8 +197,21 @@ def _ends_a_line(path: Path) -> bool:
         return file.read(1) == b"\n"
 
 
+def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
+    """What is done of a task; it goes to workers by value, who import only what the task needs."""
+
+    def timed(task):
+        import time
+
+        began = time.perf_counter()
+        return dict(do(**task)), round(time.perf_counter() - began, 3)
+
+    return timed
+
+
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """What is done of a task, on so many cores; it goes to workers by value, who import only what the task needs."""
+    """The same in a worker, on so many cores, with what the task left behind cleared away."""
+    timed = _timed(do)
 
     def work(task):
         import contextlib
@@ -206,7 +219,6 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import gc
         import os
         import sys
-        import time
 
         if share is not None:
             from distributed import get_worker
@@ -214,9 +226,8 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
             every = sorted(os.sched_getaffinity(os.getppid()))
             first = int(get_worker().name) * share % len(every)
             os.sched_setaffinity(0, every[first : first + share])
-        began = time.perf_counter()
         try:
-            return dict(do(**task)), round(time.perf_counter() - began, 3)
+            return timed(task)
         finally:
             gc.collect()
             if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
@@ -237,7 +248,7 @@ def _by_value(do: Callable[..., Any]) -> None:
 def _one_by_one(
     do: Callable[..., Any], tasks: Sequence[Task], retries: int
 ) -> Iterator[tuple[Task, _Done | BaseException]]:
-    work = _work_of(do, None)
+    work = _timed(do)
     for task in tasks:
         for _ in range(retries + 1):
             try:
