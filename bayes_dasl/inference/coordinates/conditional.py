@@ -149,7 +149,7 @@ class Conditional(eqx.Module):
         nothing = jnp.zeros(at.size)
         along = lambda direction: jax.jvp(predict, (nothing,), (direction,))  # noqa: E731
         predicted, slopes = jax.vmap(along, out_axes=(None, 1))(jnp.eye(at.size))
-        innovation, precision = self._innovation(linear.realised(x.at[at].set(nothing)), predicted)
+        innovation, precision = self._innovation(linear.reweighted(x, nothing), predicted)
         prior = 1 / jnp.asarray(linear.sd) ** 2
         weighted = slopes.T * precision
         factor = jnp.linalg.cholesky(weighted @ slopes + jnp.diag(prior))
