@@ -1,4 +1,4 @@
-"""The command `bayes-dasl`: list, check, run, resume, diagnose, forecast and report."""
+"""The command `bayes-dasl`: list, check, run, resume, diagnose, forecast, report and study."""
 
 import dataclasses
 import json

@@ -2,7 +2,7 @@
 
 Fitted on 1900–1912, forecast over 1913–1920. The mechanistic model is Lotka–Volterra; the hybrid adds a small
 Bayesian network to the growth rates, the noisy one adds noise to them that differs from year to year. The study
-forecasts with a mixture of the three, each weighed by how it forecast the end of the training data.
+forecasts with a mixture of the three, each weighed by how probable the training data are under it.
 
 Data: pelts in thousands, 1900–1920, from E. P. Odum, Fundamentals of Ecology (1953), after D. A. MacLulich (1937)
 and C. Elton and M. Nicholson (1942); digitised by J. M. Mahaffy and used by B. Carpenter, Predator-Prey Population
