@@ -154,7 +154,7 @@ def test_tables_are_of_each_world_and_say_whether_the_truth_was_held():
 OTHERS = ("science", "hybrid, science fixed", "transformer", "gaussian_process", "neural_ode", "pinn")
 
 
-@pytest.mark.thorough("hybrid", "mlp", *OTHERS)
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["fixed", "mlp", "hybrid", *OTHERS])
 def test_every_model_of_the_study_predicts_the_years(data, name):
     made = climate.models(climate.masked(data, climate.SPLIT))[name]()

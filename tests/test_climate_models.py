@@ -58,7 +58,7 @@ def test_both_experiments_of_all_models_are_there(data):
     assert float(data["share"][YEARS + 139]) == pytest.approx(1.0, abs=0.01)  # four times after 139 years
 
 
-@pytest.mark.thorough("each alone", "no efficacy", "one curve", "population")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", climate_models.VARIANTS)
 def test_every_variant_predicts_both_experiments(data, name):
     model = climate_models.model_of(**climate_models.VARIANTS[name])

@@ -104,6 +104,7 @@ def test_on_a_periodic_grid_a_field_that_begins_elsewhere_takes_the_same_course_
     np.testing.assert_allclose(course(jnp.roll(pulse(0.3), 5)), jnp.roll(first, 5, axis=1), atol=1e-12)
 
 
+@pytest.mark.thorough("between_walls-modes1")
 @pytest.mark.parametrize(("name", "modes"), [("line", ["wrap"]), ("between_walls", ["wrap", "edge"])])
 def test_the_network_is_that_of_equinox(name, modes, request):
     field = drawn(request.getfixturevalue(name)).layer.vector_field
@@ -153,6 +154,7 @@ def test_data_in_other_units_are_converted():
     assert field.units["heat"] == pytest.approx(np.sqrt(5.0))
 
 
+@pytest.mark.thorough
 def test_what_leaves_through_a_side_is_observed_as_before():
     sides = {"x": Periodic(), "depth_low": Flux(0.0), "depth_high": Flux(0.2)}
     leaving = channel(sides, lambda t, y, u: {"loss": u["heat_outflow_depth_high"]})

@@ -238,6 +238,7 @@ def test_the_number_of_features_is_bounded():
     assert explained_variance(x[:280], product[:280]) == pytest.approx(product[:280].var(axis=0))
 
 
+@pytest.mark.thorough("900")
 @pytest.mark.parametrize("weights", [60, 900])
 def test_too_many_leaves_go_by_their_leading_principal_components(weights):
     rng = np.random.default_rng(11)

@@ -87,7 +87,7 @@ def test_what_is_forecast_is_not_fitted(data):
         assert len(asked) == 200 and not asked & fitted
 
 
-@pytest.mark.thorough("springs", "network", "hybrid")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["force field", "hybrid", "network", "springs"])
 def test_every_model_predicts_energies_and_forces(data, name):
     model = ethanol.models(data.isel(geometry=slice(100)))[name]()

@@ -82,7 +82,7 @@ HYBRIDS = ("hybrid", "hybrid, one law for all", "hybrid, science fixed")
 BESIDE = ("series", "parallel", "residual", "hierarchical")
 
 
-@pytest.mark.thorough("van Driest", *HYBRIDS[1:], *BESIDE[:3], "fixed", "mlp", "gaussian_process")
+@pytest.mark.thorough("van Driest", *HYBRIDS[1:], *BESIDE, "fixed", "mlp", "gaussian_process")
 @pytest.mark.usefixtures("data")
 @pytest.mark.parametrize("name", ["van Driest", *HYBRIDS, *BESIDE, "fixed", "mlp", "gaussian_process"])
 def test_every_model_of_the_study_predicts_the_profiles(name):

@@ -425,6 +425,7 @@ class TestPage:
         options.check(["y"], time)
         assert options.levels("y") == [1.0, 2.0]
 
+    @pytest.mark.thorough
     def test_a_window_may_be_an_array(self, undrawn):
         options = bd.ReportOptions(window=np.array([1910.0, 1918.0]))
         page = bd.report(trees.make_post(), trees.make_fc(), trees.make_data()[1], options=options).html

@@ -120,7 +120,9 @@ def test_a_checkpoint_changes_nothing(name, checkpoint_of):
     assert_same(post, whole(name))
 
 
-@pytest.mark.thorough("nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-0.5", "smc-1.0", "svi-0.5")
+@pytest.mark.thorough(
+    "nuts-0.0", "nuts-0.1", "nuts-0.3", "nuts-0.9", "nuts-1.0", "smc-0.5", "smc-1.0", "svi-0.5", "svi-1.0"
+)
 @pytest.mark.parametrize(
     ("name", "share"),
     [

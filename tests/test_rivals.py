@@ -108,7 +108,7 @@ def test_of_counts_among_trials_a_share_is_predicted():
     assert ((share > 0) & (share < 1)).all()
 
 
-@pytest.mark.thorough("mlp")
+@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["mlp", "pinn"])
 def test_dates_are_counted_as_the_layer_does(name):
     dated = rainy().assign_coords(time=np.datetime64("2001-01-01") + TIMES.astype("m8[D]"))
@@ -209,6 +209,7 @@ def several():
 
 
 class TestOfAPopulation:
+    @pytest.mark.thorough("mlp")
     @pytest.mark.parametrize("name", ["mlp", "gaussian_process"])
     def test_members_are_told_apart(self, several, name):
         model, data = several

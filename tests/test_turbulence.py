@@ -28,6 +28,7 @@ def test_an_error_grows_as_an_exponential_until_it_is_as_large_as_it_may_be():
     assert size(100.0) == pytest.approx(1.0)
 
 
+@pytest.mark.thorough
 def test_a_flow_is_cut_to_what_the_coarse_grid_transports(small):
     flow = Flow()
     whole = turbulence.solved(flow)
@@ -67,6 +68,7 @@ def test_the_textbook_closure_goes_with_the_strain_rate(small):
     np.testing.assert_allclose(eddy, (0.17 * turbulence.WIDTH) ** 2 * turbulence.STRAINS)
 
 
+@pytest.mark.thorough
 def test_the_network_of_another_flow_is_that_of_the_fitted_one_from_another_start(small):
     every = turbulence.flows(0)
     rates = turbulence.network(every[FITTED])

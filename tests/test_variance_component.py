@@ -62,6 +62,7 @@ def test_neither_the_reference_nor_the_size_of_the_noise_matters():
     assert Lacking(linear(3 * left)).gain(ALONG).gain == pytest.approx(found.gain, abs=1e-9)
 
 
+@pytest.mark.thorough
 def test_a_sound_model_gains_as_its_replicates_do():
     """Shares of data sets whose gain is among the largest tenth of that of replicates, and the largest twentieth."""
     several = 300
