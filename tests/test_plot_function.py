@@ -29,7 +29,7 @@ def model(networks: int = 1, units: str = "g") -> bd.Model:
 
 @pytest.fixture(scope="module")
 def joint():
-    return bd.fit(model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200)), key=0, progress=False)
+    return bd.fit(model(), DATA, bd.Joint(starts=2, descent=bd.Descent(steps=200, coordinates="plain")), key=0)
 
 
 @pytest.mark.thorough
