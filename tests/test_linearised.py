@@ -306,7 +306,6 @@ class TestFrames:
         found = maker.restored(maker.frame(positions(given, xi)[0]))
         assert bool(found.follows_values) == follows
 
-    @pytest.mark.thorough
     def test_climbs_outside_of_a_frame_are_those_of_the_model(self):
         """Until there is a reference positions are plain ones; in a frame a gradient is that of its coordinates."""
         problem, maker, frame, xi = framed("a positive function")
