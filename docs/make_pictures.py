@@ -1,6 +1,6 @@
 """The pictures of the README and the docs, from runs of the case studies.
 
-Run: `uv run bayes-dasl run NAME` for lynx-hare, fluids, turbulence, ethanol, molecules, climate, and then
+Run: `uv run bayes-dasl run NAME` for lynx-hare, influenza, fluids, turbulence, ethanol, molecules, climate, and then
 `uv run python docs/make_pictures.py runs/lynx-hare runs/fluids runs/turbulence` and so on, a folder for each.
 """
 
@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 import bayes_dasl as bd
 from bayes_dasl.plots import plot_decomposition, plot_forecast
 from bayes_dasl.study import Run, module_of
-from case_studies import lynx_hare
+from case_studies import influenza, lynx_hare
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -27,12 +27,23 @@ def of_lynx_hare(folder: Path) -> dict[str, Figure]:
     }
 
 
+def of_influenza(folder: Path) -> dict[str, Figure]:
+    study = influenza.study()
+    train, test = bd.split(study.data, time=study.split)
+    fc = bd.load(folder / "forecast.nc")
+    return {"influenza": plot_forecast(fc, train, test, "in_bed")}
+
+
+OWN = {"lynx-hare": of_lynx_hare, "influenza": of_influenza}
+"""How the pictures of studies without a `picture` are drawn."""
+
+
 def main(folders: list[Path]) -> None:
     ASSETS.mkdir(exist_ok=True)
     for folder in folders:
         name = folder.name
-        if name == "lynx-hare":
-            pictures = of_lynx_hare(folder)
+        if name in OWN:
+            pictures = OWN[name](folder)
         else:
             module = module_of(name)
             pictures = {f"gallery-{name}": module.picture(Run(module.study(), folder))}
