@@ -195,10 +195,9 @@ class TestRefusals:
             pose(bd.Model(layer, noise=bd.NormalNoise(scale=dist.LogNormal(0.0, 1.0))), data)
 
 
-@pytest.mark.thorough
-def test_a_layer_that_knows_no_start_forecasts_to_both_sides():
+def test_a_formula_along_a_place_in_km_forecasts_to_both_sides():
     x = np.linspace(1.0, 2.0, 6)
-    data = xr.Dataset({"y": ("x", 2.0 * x)}, {"x": x})
+    data = xr.Dataset({"y": ("x", 2.0 * x)}, {"x": ("x", x, {"units": "km"})})
 
     class Through(bd.Module):
         slope: bd.Scalar
@@ -206,7 +205,8 @@ def test_a_layer_that_knows_no_start_forecasts_to_both_sides():
         def __call__(self, t, y, u):
             return {"y": self.slope * t}
 
-    model = bd.Model(bd.Algebraic(Through(dist.Normal(2.0, 1.0)), index="x"), bd.NormalNoise(0.1))
-    post = bd.fit(model, data, bd.Joint(starts=2, descent=bd.Descent(steps=300)), progress=False)
+    layer = bd.Algebraic(Through(dist.Normal(2.0, 1.0)), index="x", units={"x": "km"})
+    model = bd.Model(layer, bd.NormalNoise(0.1))
+    post = bd.fit(model, data, bd.Joint(starts=1, descent=bd.Descent(steps=300)), progress=False)
     fc = bd.forecast(model, post, np.array([-1.0, 0.5, 3.0]))
     np.testing.assert_allclose(fc["conditional_mean"]["y"].squeeze(), [-2.0, 1.0, 6.0], rtol=0.02)

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from .._findings import Finding, lost_look
 from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
-from ..data.dates import has_dates
+from ..data.dates import counted_in, has_dates
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
 from ..prediction.identity import made_with
@@ -120,7 +120,7 @@ def data_groups(model: Model, data: xr.Dataset, start: float) -> dict[str, xr.Da
     known = data[[*model.layer.forcings, *(name for name in model.read if name in data)]]
     known.attrs = {"start": start}
     if has_dates(data, model.index):
-        known.attrs[COUNTS_IN] = model.counts_in
+        known.attrs[COUNTS_IN] = counted_in(model.index_units)
     observed = ordered(model, data).astype(float)
     observed.attrs = {}
     for dataset in (known, observed):

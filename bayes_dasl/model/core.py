@@ -14,7 +14,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import as_date, counted_in, has_dates, in_numbers, numbers, told, told_of, unit_of
+from ..data.dates import as_date, has_dates, in_numbers, numbers, told, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
@@ -361,9 +361,9 @@ class Model(Module):
         return in_units(data, self._units_beside(data))
 
     @property
-    def counts_in(self) -> str:
-        """In what the layer counts dates: its unit of time and since when, "day since 1970-01-01" unless it says."""
-        return counted_in(self.layer.units.get(self.index, ""))
+    def index_units(self) -> str:
+        """The units of the index that the layer states, such as `h since 2001-01-01`; empty if it states none."""
+        return self.layer.units.get(self.index, "")
 
     def in_numbers(self, data: xr.Dataset) -> xr.Dataset:
         """Data with the numbers that the layer has for dates; others as they are.
@@ -373,7 +373,7 @@ class Model(Module):
 
         Raises: DataError for dates that numbers cannot tell apart, ModelError if the layer states no unit of time.
         """
-        return in_numbers(data, self.index, self.layer.units.get(self.index, ""))
+        return in_numbers(data, self.index, self.index_units)
 
     def _start(self, data: xr.Dataset) -> float | None:
         """The start of the layer in its own numbers."""
@@ -384,7 +384,7 @@ class Model(Module):
             raise DataError(
                 f"the layer starts at {told(as_date(start))}, but {self.index} holds no dates: give one of both"
             )
-        return float(numbers(as_date(start), self.layer.units.get(self.index, "")))
+        return float(numbers(as_date(start), self.index_units))
 
     def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
         """The units of what the noise reads of each datum: where they are those of the observable."""

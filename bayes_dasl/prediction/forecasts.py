@@ -318,7 +318,7 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     if not new.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
     kind = model.layer.interpolation.get(forcing, "linear")
-    knots, between = (numbers(places, model.counts_in) for places in (knots, times[new]))
+    knots, between = (numbers(places, model.index_units) for places in (knots, times[new]))
     was = [jax.vmap(interpolated(knots, values, kind))(jnp.asarray(between)) for values in then.T]
     rounding = 1e-12 * np.abs(then).max(initial=0.0)
     alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)
@@ -367,7 +367,7 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
     if not model.layer.begins:
         start = min(start, float(times[0]))
     if times[0] < start:
-        began = told(dates(start, asked, model.counts_in) if are_dates(asked) else start)
+        began = told(dates(start, asked, model.index_units) if are_dates(asked) else start)
         raise DataError(f"a forecast cannot go back before the start of the model: {told(asked[0])} < {began}")
     past = _past(model, post, data)
     if not model.layer.forcings:

@@ -47,7 +47,7 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
         return
     first = int(np.argmax(after))
     if times[first] - known[-1] > 2 * steps.max():
-        end = told(dates(known[-1], asked, model.counts_in) if are_dates(asked) else known[-1])
+        end = told(dates(known[-1], asked, model.index_units) if are_dates(asked) else known[-1])
         raise DataError(
             f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
             "between too, as by xr.concat([test, later], 'time')"

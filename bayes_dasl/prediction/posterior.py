@@ -17,7 +17,7 @@ from .._statistics.describe_distributions import chosen_bounds, describe_distrib
 from ..adaptive.bases import HilbertGP
 from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
-from ..data.dates import refuse_mixed
+from ..data.dates import counted_in, refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import RandomLeaf, paths
@@ -236,9 +236,9 @@ def in_units_of_fit(model: Model, post: xr.DataTree, data: xr.Dataset) -> xr.Dat
     fitted = fitted_data(post)
     if model.index in fitted.coords:
         refuse_mixed(data, model.index, fitted[model.index], "the data of the fit")
-    counted = post["constant_data"].attrs.get(COUNTS_IN, model.counts_in)
-    if counted != model.counts_in:
-        raise MismatchError(f"the model counts dates in '{model.counts_in}', that of the fit did in '{counted}'")
+    counted = post["constant_data"].attrs.get(COUNTS_IN)  # of dates alone
+    if counted is not None and counted != (now := counted_in(model.index_units)):
+        raise MismatchError(f"the model counts dates in '{now}', that of the fit did in '{counted}'")
     along = units_of(fitted.coords.to_dataset())
     data = in_units(model.in_own_units(data), {n: u for n, u in units_of(fitted).items() if n not in along})
     return in_units(data, along, doubtful=True)

@@ -80,8 +80,8 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
     start, new_times = float(known.attrs["start"]), checked_index(new_data, index)
-    if model.layer.begins and float(numbers(new_times[0], model.counts_in)) < start:
-        began = told(dates(start, new_times, model.counts_in) if are_dates(new_times) else start)
+    if model.layer.begins and float(numbers(new_times[0], model.index_units)) < start:
+        began = told(dates(start, new_times, model.index_units) if are_dates(new_times) else start)
         raise DataError(f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}")
     times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
