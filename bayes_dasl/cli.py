@@ -213,7 +213,7 @@ def forecast(
     ] = None,
     what_if: WhatIf = False,
 ) -> None:
-    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc."""
+    """Forecast further ahead from the posteriors of a run; rewrites forecast.nc, forecast.csv and the mixture."""
     with _short_errors():
         loaded = _load_run(run)
         if forcing is None and until is None:

@@ -296,6 +296,7 @@ def test_draws_in_which_a_solver_failed_cost_no_weight(both):
     fc = bd.mixture(found, WEIGHTS)
     assert np.isfinite(fc["predictions"]["y"].values).all()
     assert fc["sample_stats_predictions"]["model_of_draw"].values.sum() == 2800
+    assert fc.attrs["series"] == 1
     found["high"]["predictions"] = drawn.assign(y=(np.nan * drawn["y"]).assign_attrs(drawn["y"].attrs))
     with pytest.raises(MismatchError, match="fails in all draws"):
         bd.mixture(found, WEIGHTS)

@@ -14,6 +14,8 @@ from scipy.stats import norm
 import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
+from bayes_dasl.judgement import events
+from bayes_dasl.judgement.levels import likely
 
 
 def forecast_of(values, time=None, **attrs) -> xr.DataTree:
@@ -117,6 +119,27 @@ class TestReturnLevels:
         highest = [draws[:, inside][:, :31].max(axis=1), draws[:, inside][:, 31:].max(axis=1)]
         assert month["level"].iloc[0] == pytest.approx(np.median(np.concatenate(highest)))
         assert month.attrs == {"block": "one month"} and month["blocks"].iloc[0] == 200
+
+    @pytest.mark.parametrize(
+        ("first", "freq", "number", "block", "filled"),
+        [
+            ("2001-01-01", "YS", 24, "year", 24), ("2000-12-31", "YE", 8, "year", 8),
+            ("2001-06-01", "12MS", 5, "year", 5),
+            ("2001-01-01", "QS", 4, "year", 1), ("2001-01-31", "ME", 12, "year", 1), ("2001-02-28", "ME", 9, "year", 0),
+            ("2001-01-01", "MS", 3, "month", 3), ("2001-01-02", "D", 14, "week", 1),
+            ("2001-01-01", "D", 30, "month", 0), ("2001-01-01", "30D", 12, "year", 0),
+            ("2001-01-01", "h", 24, "day", 1),
+        ],
+    )  # fmt: skip
+    def test_years_and_months_of_any_length_are_filled(self, first, freq, number, block, filled):
+        time = pd.date_range(first, periods=number, freq=freq)
+        index = xr.DataArray(time.values, dims="time", name="time")
+        if not filled:
+            with pytest.raises(DataError, match="fill no block"):
+                events.blocks_of(index, block)
+        else:
+            blocks, _ = events.blocks_of(index, block)
+            assert len(set(blocks[blocks >= 0])) == filled
 
     def test_a_block_that_the_times_do_not_fill_does_not_count(self):
         table = bd.return_levels(forecast_of(NORMAL), "y", [2], block=4)
@@ -363,6 +386,17 @@ class TestPage:
         names = [forecast_of(values, train_start=0.0, train_end=end) for end in (10.0, 35.0, 39.0)]
         found = [len(_events.window_cards(fc, data, None, ["y"], bd.ReportOptions())) for fc in names]
         assert found == [0, 1, 0]
+        seldom = forecast_of(values[:, :3], np.array([0.0, 50.0, 100.0]), train_start=0.0, train_end=90.0)
+        assert _events.window_cards(seldom, data, None, ["y"], bd.ReportOptions()) == []  # one time lies there
+
+    def test_what_is_rare_is_not_never(self):
+        assert [likely(p) for p in (0.0, 0.003, 0.2, 0.996, 1.0)] == ["0 %", "under 1 %", "20 %", "over 99 %", "100 %"]
+
+    def test_where_no_level_is_known_it_says_so(self, undrawn):
+        from bayes_dasl.reports import _events
+
+        (drawn,) = _events.event_cards(forecast_of(NORMAL[:50]), bd.ReportOptions(return_periods={"y": [100, 100.0]}))
+        assert drawn.caption.endswith("0 to 5: no level is told. Too few blocks among all draws reach that of 100.")
 
     def test_without_wishes_it_has_none_of_it(self, undrawn):
         given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
@@ -399,6 +433,9 @@ class TestPage:
             ({"metrics": {"NSE": 3}}, "functions by name"),
             ({"below": "hare", "thresholds": {"hare": 1.0}}, r"such as \['hare'\]"),
             ({"below": ["hare"]}, "of which there are no thresholds"),
+            ({"below": True, "thresholds": {"hare": 1.0}}, "a list of observables, such as .* not True"),
+            ({"thresholds": {"hare": [[1.0, 2.0], 3.0]}}, "a level is a number"),
+            ({"window": [[1, 2], 3]}, "a first and a last time, or False"),
         ],
     )
     def test_options_that_are_none(self, options, said, unchecked):
@@ -410,9 +447,12 @@ class TestPage:
         [
             ({"window": ("2001-01-01", "2002-01-01")}, "'time' holds numbers, so a window is two numbers"),
             ({"return_periods": {"y": [2]}, "block": "year"}, "so a block is a number of its units"),
+            ({"return_periods": {"y": [2]}, "block": 4}, "fill no block of 4"),
+            ({"window": (2, 9)}, "fewer than two times are forecast in the window"),
+            ({"metrics": {"each": lambda x, y: x - y}}, "the metric 'each' takes what was predicted .* TypeError"),
         ],
     )
-    def test_dates_where_the_data_have_numbers(self, options, said):
+    def test_what_no_forecast_along_these_times_could_show(self, options, said):
         time = xr.DataArray(np.arange(3.0), dims="time", name="time")
         with pytest.raises(DataError, match=said):
             bd.ReportOptions(**options).check(["y"], time)
@@ -421,7 +461,7 @@ class TestPage:
         options = bd.ReportOptions(
             window=pd.DatetimeIndex(["2001-01-01", "2002-01-01"]), thresholds={"y": np.array([1.0, 2.0])}
         )
-        time = xr.DataArray(np.array(["2001-01-01"], "M8[ns]"), dims="time", name="time")
+        time = xr.DataArray(np.array(["2001-01-01", "2001-06-01"], "M8[ns]"), dims="time", name="time")
         options.check(["y"], time)
         assert options.levels("y") == [1.0, 2.0]
 

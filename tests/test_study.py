@@ -19,7 +19,7 @@ import xarray as xr
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import load
-from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times
+from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, scores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -290,6 +290,8 @@ def test_times_of_a_study_whose_rival_needs_forcings():
     forced = dataclasses.replace(study, data=study.data.assign(rain=("time", np.ones(10))), rivals={"rain": rival})
     assert forecast_times(forced).sizes["time"] == 10
     assert forecast_times(study).sizes["time"] == 91
+    asked = dataclasses.replace(study, options=bd.ReportOptions(thresholds={"y": 5.0}))
+    assert forecast_times(asked).sizes["time"] == 10  # each has noise of its own, which may exceed
     with pytest.raises(DataError, match="needs forcings"):
         future_times(forced, 20.0, 1.0)
 
@@ -487,3 +489,31 @@ def test_an_interrupted_fit_is_kept_and_fitted_again(ran, post, tmp_path, monkey
 def test_names_of_models_are_checked():
     with pytest.raises(ModelError, match="two models are named 'inflow'"):
         dataclasses.replace(small_study.study(), label="inflow")
+
+
+def test_rivals_and_options_are_checked(unchecked):
+    other = bd.Model(bd.Algebraic(lambda t, y, u: {"z": t}), bd.NormalNoise(1.0))
+    with pytest.raises(MismatchError, match="'other' forecasts z, but is compared with a model of y"):
+        dataclasses.replace(small_study.study(), rivals={"other": other})
+    with pytest.raises(DataError, match=r"options are bd.ReportOptions\(…\), not dict"):
+        dataclasses.replace(small_study.study(), options={"thresholds": {"y": 5.0}})
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"window": (20.0, 30.0)}, "fewer than two times"),
+        ({"return_periods": {"y": [2]}, "block": 50}, "fill no block"),
+    ],
+)
+def test_what_the_report_could_not_show_is_refused_before_any_fit(options, said):
+    study = dataclasses.replace(small_study.study(), options=bd.ReportOptions(**options))
+    with pytest.raises(DataError, match=said):
+        study.refuse_bad_input()
+
+
+def test_of_a_forecast_that_failed_json_has_no_nan():
+    held = xr.Dataset({"y": (("chain", "draw", "time"), np.full((1, 20, 3), np.nan))}, {"time": np.arange(3.0)})
+    options = bd.ReportOptions(thresholds={"y": 1.0})
+    found = scores.asked({"model": xr.DataTree.from_dict({"predictions": held})}, xr.Dataset(), options)
+    assert found["exceedance"]["y"]["levels"] == [{"level": 1.0, "ever": None, "times": None}]

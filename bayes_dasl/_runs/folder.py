@@ -10,7 +10,7 @@ from ..errors import ModelError, ReadError
 # A name is that of a folder of a run: it must mean the same on every system and be none of a run's own.
 _LONGEST_NAME = 100
 _OF_A_RUN = {
-    *("checkpoint", "posterior.nc", "forecast.nc", "scores.json", "report.html", "study.json"),
+    *("checkpoint", "posterior.nc", "forecast.nc", "forecast.csv", "scores.json", "report.html", "study.json"),
     *("origins", "origins.nc", "mixture", "mixture.nc"),
 }
 _OF_WINDOWS = {"con", "prn", "aux", "nul", *(f"{port}{i}" for port in ("com", "lpt") for i in range(1, 10))}

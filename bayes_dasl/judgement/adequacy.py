@@ -290,7 +290,6 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:
-    own = {n: pair for n, pair in own.items() if n in other}
     lead = np.concatenate([*(_leads(own[n], other[n][0])[0] for n in own), np.zeros(0)])
     if not lead.size:
         return

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -12,7 +13,7 @@ from ..errors import MismatchError
 from ..prediction.posterior import are_chains
 from .adequacy import adequacy_findings, borne_out_by
 from .failures import failure_findings, finite_findings
-from .matching import check_forecast
+from .matching import check_forecast, check_same
 from .mixing import agreed, chain_findings, energy_findings, mixing_findings, quantities, variables
 from .posterior_findings import posterior_findings, unseen_functions
 
@@ -74,15 +75,17 @@ def diagnose(
     )
 
 
-def _check_arguments(post: object, fc: object, rivals: object) -> None:
+def _check_arguments(post: Any, fc: Any, rivals: Any) -> None:
     if not isinstance(post, xr.DataTree) or "posterior" not in post.children:
         raise MismatchError("this is no posterior: it has no group 'posterior'; give the result of bd.fit")
     if not isinstance(rivals, Mapping | None):
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
     if fc is not None:
         check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
-    for rival in (rivals or {}).values():
+    for name, rival in (rivals or {}).items():
         check_forecast(rival, "predictions")
+        if fc is not None:
+            check_same(fc["predictions"].data_vars, rival["predictions"].data_vars, name)
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:

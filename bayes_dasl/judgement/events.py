@@ -72,14 +72,15 @@ def return_levels(
         observable: its name; it must be a series of numbers.
         periods: once in how many blocks, each above 1.
         block: how long one is: a number of units of the index; for dates "year", "month", "week" or "day". The first
-            and the last one are left out where the times do not fill them. All times are one block unless given.
+            and the last one are left out where the times do not fill them; times that are missing within one are not
+            looked for. All times are one block unless given.
         during: first and last time that count, numbers or dates; all that are forecast unless given.
 
     Returns: a row for each period: `probability` in one block, `level`, and `blocks`, how many reach it in all draws.
     The level is NaN where that is fewer than ten. `attrs` tell the `block` in words.
     Raises: MismatchError for what is no forecast or no series; DataError for a period or block that is none.
     """
-    wanted = np.sort([check_return_period(period) for period in periods])
+    wanted = np.unique([check_return_period(period) for period in periods])
     if not wanted.size:
         raise DataError("give the numbers of blocks, such as [2, 10, 100]")
     check_block(block)
@@ -89,7 +90,7 @@ def return_levels(
         raise MismatchError(f"'{observable}' lies along {' and '.join(beside)}, too: choose one place or member first")
     if not fc.attrs.get("series", True):
         raise MismatchError("these are rows in any order, which have no highest value of a block of time")
-    number, words = _blocks(draws[index], block)
+    number, words = blocks_of(draws[index], block)
     values = draws.transpose("sample", index).values
     highest = np.concatenate([values[:, number == i].max(axis=1) for i in np.unique(number[number >= 0])])
     reached = np.floor(highest.size / wanted + 1e-9).astype(int)
@@ -100,8 +101,11 @@ def return_levels(
     return table
 
 
-def _blocks(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
-    """The number of the block of each time, below zero in blocks that the times do not fill; and what a block is."""
+def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
+    """The number of the block of each time, below zero in blocks that the times do not fill; and what a block is.
+
+    Raises: DataError for a block of another kind than the index, or times that fill none.
+    """
     times = index.values
     if block is None:
         return np.zeros(times.size, int), "all times"
@@ -121,13 +125,24 @@ def _blocks(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         begin, end = times[0], times[0] + (number[-1] + 1) * block
         units = index.attrs.get("units", "")
         words = f"{block:g} {units}".strip()
-    # A time stands for as much as lies between it and the next.
-    step = np.median(np.diff(times)) if times.size > 1 else end - begin
-    late, early = times[0] - begin >= step, end - times[-1] > step * 1.001
+    late, early = _unfilled(times, begin, end)
     number = np.where((late & (number == 0)) | (early & (number == number[-1])), -1, number)
     if (number < 0).all():
         raise DataError(f"the times from {times[0]} to {times[-1]} fill no block of {words}")
     return number, words
+
+
+def _unfilled(times: np.ndarray, begin: Any, end: Any) -> tuple[bool, bool]:
+    """Whether one more time would fit between the begin of the first block and the first time; and at the other end."""
+    if times.size < 2:
+        return False, False
+    step = np.median(np.diff(times))
+    if are_dates(times) and step >= np.timedelta64(28, "D"):
+        dates = pd.DatetimeIndex(times)
+        if (dates.day == dates.day[0]).all() or dates.is_month_end.all():  # months and years differ in length
+            months = pd.DateOffset(months=round(step / np.timedelta64(1, "D") / 30.4375))
+            return bool(dates[0] - months >= begin), bool(dates[-1] + months <= end)
+    return bool(times[0] - begin >= step), bool(end - times[-1] > step * 1.001)
 
 
 def usable_predictions(fc: xr.DataTree) -> xr.Dataset:

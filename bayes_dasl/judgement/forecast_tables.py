@@ -41,7 +41,7 @@ def quantiles(fc: xr.DataTree, levels: Sequence[float] = LEVELS) -> pd.DataFrame
         dims = [str(dim) for dim in draws.dims[1:]]
         values = draws.values.reshape(draws.sizes["sample"], -1)
         found = [values.mean(axis=0), values.std(axis=0), *np.quantile(values, wanted, axis=0)] if len(values) else []
-        columns = ["mean", "sd", *(f"q{level:g}" for level in wanted)]
+        columns = ["mean", "sd", *(f"q{level:.10g}" for level in wanted)]
         said = {"observable": str(name), "units": str(variable.attrs.get("units", ""))}
         numbers = dict(zip(columns, found, strict=True)) if found else dict.fromkeys(columns, np.nan)
         tables.append(_rows(draws, dims).assign(**said, **numbers))

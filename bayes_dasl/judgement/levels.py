@@ -1,4 +1,4 @@
-"""Levels, return periods and blocks, as far as they can be looked at without a forecast."""
+"""Levels, return periods, blocks and probabilities, as far as they can be looked at without a forecast."""
 
 from __future__ import annotations
 
@@ -32,6 +32,16 @@ def check_block(block: Any) -> None:
         return
     if not (_is_number(block) and float(block) > 0):
         raise DataError(f"a block is a positive number, or of dates {', '.join(map(repr, BLOCKS))}, not {block!r}")
+
+
+def likely(probability: float) -> str:
+    """A probability in words: what is rare or nearly sure is not rounded to never or always."""
+    if not np.isfinite(probability):
+        return "unknown"
+    for edge, words in ((0.0, "under 1 %"), (1.0, "over 99 %")):
+        if 0 < abs(probability - edge) < 0.01:
+            return words
+    return f"{100 * probability:.0f} %"
 
 
 def _is_number(value: Any) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -41,6 +41,16 @@ def check_forecast(fc: object, *groups: str) -> None:
             )
         if not isinstance(fc, xr.DataTree) or group not in fc.children:
             raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
+
+
+def check_same(own: Iterable[Hashable], theirs: Iterable[Hashable], name: str) -> None:
+    """Raises: MismatchError unless a rival of that name has the observables of what it is compared with."""
+    held, other = [*map(str, own)], [*map(str, theirs)]
+    if set(held) != set(other):
+        raise MismatchError(
+            f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of {', '.join(held)}: give "
+            "models of the same observables, others by themselves"
+        )
 
 
 def fitted_between(fc: xr.DataTree) -> Span:

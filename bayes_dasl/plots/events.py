@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
+from ..judgement.levels import likely
 from ._style import BLUE, LINES, MARKERS, SERIES, STYLE, WIDTH, note, percent, plain, positions, time_axis
 
 
@@ -26,7 +27,7 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
     Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
-    apart = not several[0].attrs.get("series", 1) if several else False
+    apart = bool(several) and (not several[0].attrs.get("series", 1) or several[0]["at"].size == 1)
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
         raise MismatchError(f"give 1 to {len(SERIES)} results of bd.exceedance")
     if any(each["at"].ndim > 1 for each in several):
@@ -37,7 +38,7 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
         ax = fig.add_subplot()
         for number, each in enumerate(several):
             level = f"{each.attrs['level']:g}{f' {units}' if units else ''}"
-            label = plain(f"{each.attrs['direction']} {level}; at some time {100 * float(each['ever']):.0f} %")
+            label = plain(f"{each.attrs['direction']} {level}; at some time {likely(float(each['ever']))}")
             style: Any = {"color": SERIES[number], "ls": "" if apart else LINES[number % len(LINES)]}
             style |= {"marker": MARKERS[number % len(MARKERS)], "ms": 4} if apart else {"lw": 1.8}
             ax.plot(positions(each[index].values), each["at"].values, label=label, **style)

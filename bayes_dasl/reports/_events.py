@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
+import numpy as np
 import xarray as xr
 
 from .. import plots
-from ..data.dates import told
-from ..errors import DataError
+from ..data.dates import are_dates, told
 from ..judgement.events import closer, exceedance, is_series, return_levels, times_of, unseen, within
+from ..judgement.levels import likely
 from ._cards import Card, card
-from ._text import listed, number, percent, slug
+from ._text import listed, number, slug
 from .options import ReportOptions
 
 _MOST = 0.6
@@ -25,7 +27,7 @@ def window_cards(
     window = _close(fc) if options.window is None else options.window
     if window is None or window is False:
         return []
-    first, last = (told(at) for at in window)
+    first, last = map(_at, window)
     words = f"From {first} to {last}, in bands that hold 20 to 95 % of the predictive draws."
     return [
         card(
@@ -43,13 +45,13 @@ def window_cards(
 def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
     """Draw how probable it is that thresholds are exceeded where nothing was fitted, and return levels."""
     predictions, during, cards = fc["predictions"].dataset, unseen(fc), []
-    when = f"from {told(during[0])} to {told(during[1])}"
+    when = f"from {_at(during[0])} to {_at(during[1])}"
     for name in filter(lambda name: is_series(fc, name), options.thresholds):
         units = str(predictions[name].attrs.get("units", ""))
         below = name in options.below
         found = [exceedance(fc, name, level, below=below, during=during) for level in options.levels(name)]
         way = "below" if below else "above"
-        each = [f"{way} {f'{f.attrs["level"]:g} {units}'.strip()}: {percent(f['ever'])}" for f in found]
+        each = [f"{way} {f'{f.attrs["level"]:g} {units}'.strip()}: {likely(float(f['ever']))}" for f in found]
         words = f"At each time; and at any of the times {when}: {'; '.join(each)}."
         alt = f"Probability over time that {name} goes {way} its thresholds."
         cards.append(card(plots.plot_exceedance(found, units), f"exceedance-{slug(name)}", f"{name}.", words, alt))
@@ -59,8 +61,8 @@ def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
         known = table.dropna()
         each = [f"{number(row['level'])} once in {period:g}" for period, row in known.iterrows()]
         seldom = [f"{period:g}" for period in table.index.difference(known.index)]
-        words = f"Where a block is {table.attrs['block']}, {when}: its highest value exceeds {'; '.join(each)}"
-        words += f" ({units})." if units else "."
+        exceeds = f"its highest value exceeds {'; '.join(each)}" if each else "no level is told"
+        words = f"Where a block is {table.attrs['block']}, {when}: {exceeds}{f' ({units})' if units and each else ''}."
         words += f" Too few blocks among all draws reach that of {listed(seldom)}." if seldom else ""
         alt = f"Levels of {name} by how seldom the highest value of a block exceeds them."
         figure = plots.plot_return_levels(table, name, units)
@@ -78,25 +80,28 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
         for name in names:
             if not is_series(fc, name):
                 found.setdefault(name, []).append(what)
-    return [
-        f"Not drawn, since {name} is no series: {listed(several)}. Choose a place or member of the forecast first, and "
-        "see bd.exceedance, bd.return_levels and bd.plots.plot_fan."
-        for name, several in found.items()
-    ]
+    remedy = "Choose a place or member first, and see bd.exceedance, bd.return_levels and bd.plots.plot_fan."
+    if not fc.attrs.get("series", True):
+        remedy = "Its rows are in any order; bd.exceedance says of each how probable it is."
+    return [f"Not drawn, since {name} is no series: {listed(several)}. {remedy}" for name, several in found.items()]
+
+
+def _at(value: Any) -> str:
+    """A time in words, with all digits that a date in days needs."""
+    return told(value) if are_dates(np.asarray(value)) else f"{float(value):.10g}"
 
 
 def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
     """Raises: MismatchError or DataError for options that this forecast cannot show."""
-    index = times_of(fc)
-    options.check(map(str, fc["predictions"].data_vars), index)
-    if options.window not in (None, False) and not within(index, options.window).any():
-        raise DataError(f"nothing is forecast in the window {options.window!r}")
+    options.check(map(str, fc["predictions"].data_vars), times_of(fc), unseen(fc))
 
 
 def _close(fc: xr.DataTree) -> tuple | None:
-    """What to look at closer, unless it is one time, or about all of what is drawn anyway."""
+    """What to look at closer, unless fewer than two times lie there, or about all of what is drawn anyway."""
     window, times = closer(fc), times_of(fc).values
     whole = times.max() - times.min()
-    if window is None or not (window[1] > window[0]) or (window[1] - window[0]) / whole > _MOST:
+    if window is None or (window[1] - window[0]) / whole > _MOST:
+        return None
+    if len(np.unique(times[within(times_of(fc), window)])) < 2:
         return None
     return window

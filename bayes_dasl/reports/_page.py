@@ -73,6 +73,7 @@ def render(
     shown = observables[: _figures.MOST_OBSERVABLES]
     diagnosis = diagnose(post, fc, test, rivals=rivals)
     summary = _tables.summaries(post)
+    options = options.told_of(test)
     test, all_fitted = _held_out(fc, train, test, observables)
     # What the page is about: the mixture where there is one, beside which each of its models stands.
     about, head, members = (fc, name, rivals) if mixture is None else (mixture.forecast, MIXTURE, {name: fc, **rivals})
@@ -131,7 +132,7 @@ def render(
         ranks=_ranks(post, summary) if are_chains(post) else [],
         training=_figures.training_cards(post),
         most_panels=_figures.MOST_PANELS,
-        methods=_methods.methods(model, description, post, about, train, options.told_of(test)),
+        methods=_methods.methods(model, description, post, fc, train, options),
         provenance=_provenance(post, fc),
         percent=percent,
     )  # fmt: skip

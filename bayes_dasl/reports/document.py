@@ -11,6 +11,7 @@ import xarray as xr
 
 from .._runs.files import write_text
 from ..before_fit.description import describe
+from ..errors import DataError
 from ..judgement.mixed import Mixed
 from ..model import Model
 from .options import ReportOptions
@@ -75,8 +76,11 @@ def report(
 
     Raises: MismatchError for what is no posterior or forecast, for another model than that of the fit, if the test data
     and a forecast share no observable or no time, if a rival has the name of the model, of a baseline, or of the
-    mixture, or for options about an observable that is not forecast.
+    mixture, or for options about an observable that is not forecast; DataError for options that are none, or that this
+    forecast cannot show.
     """
+    if not isinstance(options, ReportOptions | None):
+        raise DataError(f"options are bd.ReportOptions(…), not {type(options).__name__}")
     from ._page import render  # with Matplotlib, Jinja and ArviZ: two seconds
 
     beside = {"derived": derived, "mixture": mixture, "model": model, "options": options or ReportOptions()}

@@ -11,6 +11,7 @@ import xarray as xr
 
 from ..data.dates import are_dates, as_date
 from ..errors import DataError, MismatchError
+from ..judgement.events import blocks_of, within
 from ..judgement.levels import BLOCKS, check_block, check_level, check_return_period
 
 MOST_LEVELS = 6
@@ -52,8 +53,8 @@ class ReportOptions:
                 raise DataError(f"{name} is a dict by name, not {type(getattr(self, name)).__name__}")
         if not all(callable(metric) for metric in self.metrics.values()):
             raise DataError("metrics are functions by name, such as {'NSE': bd.metrics.nse}")
-        if isinstance(self.below, str):
-            raise DataError(f"below is a list of observables, such as ['{self.below}']")
+        if isinstance(self.below, (str, bool)) or not isinstance(self.below, Iterable):
+            raise DataError(f"below is a list of observables, such as {[*self.thresholds][:1]}, not {self.below!r}")
         if stray := set(self.below) - set(self.thresholds):
             raise DataError(f"below names {', '.join(sorted(stray))}, of which there are no thresholds")
         for name in self.thresholds:
@@ -93,15 +94,17 @@ class ReportOptions:
         licence = self.licence or str(attrs.get("licence", attrs.get("license", "")))
         return dataclasses.replace(self, source=source, licence=licence)
 
-    def check(self, observables: Iterable[str], index: xr.DataArray) -> None:
+    def check(self, observables: Iterable[str], index: xr.DataArray, during: Any = None) -> None:
         """Refuse, before any fit, what no forecast of these observables along this index could show.
 
         Args:
             observables: names of what is forecast.
             index: its times, or what stands for them.
+            during: the first and the last of them that were not fitted; all unless given.
 
         Raises: MismatchError for an observable that is not among them; DataError for dates where there are numbers, or
-        the other way round, in the window or the block.
+        the other way round, in the window or the block, for a window with fewer than two times, for times that fill no
+        block, and for metrics that return no number.
         """
         held = list(observables)
         for what in ("thresholds", "return_periods"):
@@ -113,10 +116,31 @@ class ReportOptions:
         if self.return_periods and self.block is not None and dated is not isinstance(self.block, str):
             wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else "a number of its units"
             raise DataError(f"'{index.name}' holds {kind}, so a block is {wanted}, not {self.block!r}")
+        if self.window not in (None, False) and len(np.unique(index.values[within(index, self.window)])) < 2:
+            raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
+        if self.return_periods:
+            times = np.unique(index.values[within(index, during)])
+            blocks_of(xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name), self.block)
+        for name, metric in self.metrics.items():
+            _ = _of_three(name, metric)
+
+
+def _of_three(name: str, metric: Callable[..., float]) -> float:
+    """What a metric says of three numbers.
+
+    Raises: DataError where that is no number.
+    """
+    try:
+        return float(metric(np.array([1.1, 1.9, 3.2]), np.array([1.0, 2.0, 3.0])))
+    except Exception as error:
+        raise DataError(
+            f"the metric '{name}' takes what was predicted and what was observed, two arrays, and returns a number; "
+            f"of three numbers each it failed: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _several(held: Any) -> list[Any]:
-    return [held] if np.ndim(held) == 0 else list(held)
+    return list(held) if isinstance(held, Iterable) and not isinstance(held, str) else [held]
 
 
 def _are_numbers(window: Any) -> bool:
@@ -129,10 +153,11 @@ def _checked(window: Any) -> tuple[Any, Any]:
     Raises: DataError for what is none.
     """
     wrong = f"window is a first and a last time, or False for none, not {window!r}"
-    if isinstance(window, (str, bool, Mapping, set)) or np.shape(window) != (2,):
+    if isinstance(window, (str, bool, Mapping, set)):
         raise DataError(wrong)
     try:
-        first, last = window if _are_numbers(window) else map(as_date, window)
+        first, last = window
+        first, last = (first, last) if _are_numbers((first, last)) else (as_date(first), as_date(last))
     except (TypeError, ValueError) as error:
         raise DataError(wrong) from error
     if not first < last:

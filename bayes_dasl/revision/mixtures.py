@@ -74,7 +74,7 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
         "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "mixture": json.dumps({name: round(share, 6) for name, share in shares.items()}),
         **_span(forecasts),
-        **{name: first.attrs[name] for name in ("members", "scenario") if name in first.attrs},
+        **{name: first.attrs[name] for name in ("members", "scenario", "series") if name in first.attrs},
     }
     return tree
 

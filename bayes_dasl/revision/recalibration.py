@@ -19,7 +19,7 @@ from ..prediction.conditional import conditional
 from .past_errors import Pair, Past, Witnesses, fitted_until, known_counts, past_errors, witnesses
 
 METHODS = {"conformal": "conformal prediction", "isotonic": "isotonic regression of the PIT"}
-_KEPT = ("train_start", "train_end", "members", "scenario")
+_KEPT = ("train_start", "train_end", "members", "scenario", "series")
 
 
 def recalibrate(

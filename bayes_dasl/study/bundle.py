@@ -21,6 +21,7 @@ from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
 from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.evidence import check_nested
+from ..judgement.matching import check_same
 from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
 from ..model import Model, check_data, is_series
 from ..prediction.derived import evaluate
@@ -64,8 +65,9 @@ class Study:
             or half of those in the last half of the training data, if these are fewer.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder, and for another `mix`; MismatchError for models that cannot be weighed by evidence; DataError
-    if the split leaves one side empty, or names no members of the data, or for origins and a horizon that are none.
+    be that of a folder, and for another `mix`; MismatchError for models of other observables, or that cannot be weighed
+    by evidence; DataError if the split leaves one side empty, or names no members of the data, for options that are
+    none, or for origins and a horizon that are none.
     """
 
     name: str
@@ -96,6 +98,10 @@ class Study:
             if _folded(name) == MIXTURE:
                 raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
             taken[_folded(name)] = name
+        if not isinstance(self.options, ReportOptions):
+            raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
+        for name, rival in self.rivals.items():
+            check_same(self.model.observables, rival.observables, name)
         _ = self._parts  # refuses a split that leaves one side empty
         if self.mix not in (True, False, "evidence", "forecasts"):
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
@@ -166,7 +172,8 @@ class Study:
             check_data(model, self.train)
             model.inputs(forecast_times(self))
         _ = self.derived and evaluate(self.model, None, self.derived)
-        self.options.check(self.model.observables, self.data[self.index])
+        ahead = None if isinstance(self.split, Mapping) else (self.test[self.index].min(), self.test[self.index].max())
+        self.options.check(self.model.observables, forecast_times(self)[self.index], ahead)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.
@@ -364,7 +371,7 @@ class Run:
         said = {"study": self.study.name, "split": told_split(self.study)}
         said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
         said["asked"] = asked(forecasts, self.study.test, self.study.options)
-        write_text(self.folder / "scores.json", json.dumps(said, indent=2) + "\n")
+        write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
         page = report(
             posts[own],
             forecasts[own],

@@ -52,7 +52,7 @@ def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: Repor
     during = unseen(first)
     for name in (name for name in options.thresholds if is_series(first, name)):
         each = [exceedance(first, name, at, below=name in options.below, during=during) for at in options.levels(name)]
-        levels = [{"level": e.attrs["level"], "ever": float(e["ever"]), "times": float(e["times"])} for e in each]
+        levels = [{"level": e.attrs["level"]} | {what: _number(e[what]) for what in ("ever", "times")} for e in each]
         found.setdefault("exceedance", {})[name] = {"direction": each[0].attrs["direction"], "levels": levels}
     for name in (name for name in options.return_periods if is_series(first, name)):
         table = return_levels(first, name, options.periods(name), block=options.block, during=during)
@@ -84,10 +84,14 @@ def _plain(table: pd.DataFrame) -> dict[str, dict[str, float | bool | None]]:
     """A table by its rows."""
 
     def plain(value: Any) -> float | bool | None:
-        return value if isinstance(value, bool) else float(value) if np.isfinite(value) else None
+        return value if isinstance(value, bool) else _number(value)
 
     rows = table.to_dict("index")  # unlike `iterrows` this keeps truth values as they are
     return {str(row): {str(name): plain(value) for name, value in values.items()} for row, values in rows.items()}
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if np.isfinite(value) else None
 
 
 def _told(found: Mixed) -> dict[str, Any]:

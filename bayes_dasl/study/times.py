@@ -13,6 +13,7 @@ from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
 from ..errors import DataError
 from ..model import Model
+from ..reports.options import ReportOptions
 
 _PLOTTED_TIMES = 100
 
@@ -36,10 +37,17 @@ class Series(Protocol):
     @property
     def models(self) -> Mapping[str, Model]: ...
 
+    @property
+    def options(self) -> ReportOptions: ...
+
 
 def forecast_times(study: Series) -> xr.Dataset:
-    """All times of the data and, where these say all that is needed there, times between them for smooth curves."""
-    if study.forced or any(model.read for model in study.models.values()):
+    """All times of the data and, where these say all that is needed there, times between them for smooth curves.
+
+    None between them where it is asked how often levels are reached: each time that is forecast has noise of its own.
+    """
+    counted = study.options.thresholds or study.options.return_periods
+    if study.forced or counted or any(model.read for model in study.models.values()):
         return study.data
     index = study.data[study.index]
     parts = max(1, round(_PLOTTED_TIMES / index.size))
