@@ -172,14 +172,14 @@ def many(
         folder = out or Path("runs") / f"{name}-study"
         rows = rows_of(module, folder, quick=quick, only_held=table, scheduler=scheduler, workers=workers, say=_say)
         failed = [*rows["failed"].dropna()] if "failed" in rows else []
+        if failed:
+            _say(f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}")
         whole = rows.query("failed.isna()").drop(columns="failed") if failed else rows
         for title, found in summarised(module, pd.DataFrame(whole), folder).items() if len(whole) else ():
             _print_table(title, found)
         console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
         if failed:
-            raise DataError(
-                f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}: the same command tries again"
-            )
+            raise DataError(f"{len(failed)} of {len(rows)} tasks failed: the same command tries again")
 
 
 @app.command()

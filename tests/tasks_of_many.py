@@ -44,3 +44,20 @@ def fails(number: int) -> dict:
 
 def odd(number: int) -> dict:
     return [{"what": Path("here")}, {"failed": 0}, {"square": number**2}][number]
+
+
+def stopped(number: int) -> dict:
+    """As a fit that Ctrl-C ended: an exception and an interrupt in one."""
+    from bayes_dasl.errors import Interrupted
+
+    raise Interrupted("what was kept")
+
+
+def arrays(number: int) -> dict:
+    import numpy as np
+
+    return {"square": np.asarray(number**2), "log_score": np.array([np.inf, 1.0, np.nan]), "least": -np.inf}
+
+
+def says_its_argument(number: int) -> dict:
+    return {"number": number + 1}

@@ -14,8 +14,8 @@ import bayes_dasl as bd
 from bayes_dasl import cli
 from bayes_dasl._runs.console import LastingConsole
 from bayes_dasl.cli import _load_study
-from bayes_dasl.errors import ModelError, ReadError
-from bayes_dasl.study import module_of, study_files
+from bayes_dasl.errors import Interrupted, ModelError, ReadError
+from bayes_dasl.study import comparison, measured, module_of, study_files
 
 TESTS = Path(__file__).resolve().parent
 ALONE = TESTS / "many_study.py"
@@ -113,6 +113,47 @@ def test_a_row_says_what_score_and_diagnose_say():
     assert row["fit_s"] > 0 and row["memory_mb"] > 50
 
 
+def test_a_fit_that_was_stopped_is_not_measured(monkeypatch):
+    study = quick_study.study()
+    stopped = xr.DataTree(xr.Dataset(attrs={"interrupted": 1}))
+    monkeypatch.setattr(measured, "fit", lambda *_, **__: stopped)
+    with pytest.raises(Interrupted, match="nothing is measured"):
+        bd.measure(study.model, study.train, {"near": study.test}, study.engine)
+
+
+def test_small_numbers_keep_their_digits():
+    draws = xr.Dataset({"diffusivity": (("chain", "draw"), np.full((1, 4), 1.23456789e-10))})
+    assert measured._told(draws)["diffusivity"]["low"] == pytest.approx(1.23456789e-10, rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("returned", "said"),
+    [
+        ("None", "a dict of tables and figures, not NoneType"),
+        ("{'Powers': 3}", "'Powers' of the summary is a table or a figure, not int"),
+        ("{'Powers (a)': rows, 'powers, a': rows}", "would both be written as powers-a"),
+    ],
+)
+def test_what_a_summary_must_return(tmp_path, returned, said):
+    (tmp_path / "own.py").write_text(
+        f"def tasks(quick):\n    yield {{'x': 1}}\n\n\ndef row(x):\n    return {{'y': x}}\n\n\n"
+        f"def summary(rows):\n    return {returned}\n"
+    )
+    assert_one_line(invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0), said)
+
+
+def test_rows_are_old_where_a_file_beside_changed_that_the_study_imports(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "beside_study.py").write_text("def factor():\n    return 2\n")
+    text = "from beside_study import factor\n\n\ndef row(x):\n    return {'y': factor() * x}\n"
+    (tmp_path / "own.py").write_text(f"{text}\n\ndef tasks(quick):\n    return [{{'x': 1}}]\n")
+    module = module_of(str(tmp_path / "own.py"))
+    before = comparison._code_of(module)
+    assert comparison._code_of(module) == before
+    (tmp_path / "beside_study.py").write_text("def factor():\n    return 3\n")
+    assert comparison._code_of(module) != before
+
+
 class Line(bd.Module):
     slope: bd.Scalar
 
@@ -138,7 +179,7 @@ def test_members_are_scored_one_by_one_too():
 
 def test_rows_become_a_long_table_and_differences_are_paired():
     def scores(crps):
-        return {"ahead": {"y": {"crps": crps, "rmse": 2 * crps}}}
+        return {"ahead": {"y": {"crps": crps, "rmse": crps and 2 * crps}}}
 
     crps = {("science", 0): 1.0, ("science", 1): 3.0, ("hybrid", 0): 0.5, ("hybrid", 1): 2.7, ("mlp", 0): 9.0}
     rows = [{"model": m, "seed": s, "scores": scores(value), "fit_s": 1.0} for (m, s), value in crps.items()]
@@ -154,6 +195,13 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert bd.paired(numbered, "crps", between="size", against=10).loc[20, "difference"] == pytest.approx(-0.4)
     with pytest.raises(ModelError, match="no model 'none' to compare with"):
         bd.paired(table, "crps", between="model", against="none")
+    alone = bd.paired(table.query("model == 'science'"), "crps", between="model", against="science")
+    assert alone.empty and "difference" in alone
+    worst = table.assign(crps=table["crps"].where(table["model"] != "hybrid", np.inf))
+    ruled_out = bd.paired(worst, "crps", between="model", against="science", over="seed").loc["hybrid"]
+    assert ruled_out["difference"] == np.inf and ruled_out["better"] == 0 and ruled_out["pairs"] == 2
+    with pytest.raises(ModelError, match="there is no column size, block: there are model"):
+        bd.paired(table, "crps", between="size", against=10, over="block")
     with pytest.raises(ModelError, match="choose one observable first"):
         bd.paired(pd.concat([table, table]), "crps", between="model", against="science")
     depth = {"depth": {"low": 1.0, "median": 2.0, "high": 3.0}}
@@ -166,6 +214,8 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [2.0, 9.0]
     with pytest.raises(ModelError, match="'low' of the tasks is called as a column of derived"):
         bd.tidy([{"low": 1}], "derived")
+    unknown = [row | {"scores": scores(None)} for row in rows[:2]]
+    assert bd.medians(bd.tidy(unknown), "crps", by="model").eq("").all().all()
     assert bd.tidy(rows, "derived").groupby(["model", "quantity"])["median"].median().empty
     with pytest.raises(ModelError, match="'crps' of the tasks is called as a column"):
         bd.tidy([{"crps": 3, "scores": scores(1.0)}])

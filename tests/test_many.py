@@ -6,10 +6,11 @@ import os
 import threading
 from pathlib import Path
 
+import numpy as np
 import pytest
-from tasks_of_many import fails, hoards, killed_once, odd, square
+from tasks_of_many import arrays, fails, hoards, killed_once, odd, says_its_argument, square, stopped
 
-from bayes_dasl.errors import ModelError
+from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
 from bayes_dasl.study import combinations, run_many
 
 quiet = {"say": lambda text: None}
@@ -65,6 +66,42 @@ def test_a_row_that_json_cannot_hold_is_a_failure_and_no_end(tmp_path):
     table = run_many(odd, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=0, retries=0, **quiet)
     assert "must hold numbers" in table["failed"][0] and "may not say 'failed'" in table["failed"][1]
     assert table["square"][2] == 4
+
+
+def test_arrays_and_infinities_are_kept(tmp_path):
+    tasks, rows = combinations(number=[3]), tmp_path / "rows.jsonl"
+    for _ in range(2):  # as it is done, and as it is read
+        table = run_many(arrays, tasks, rows, workers=0, **quiet)
+        assert table["square"][0] == 9 and table["least"][0] == -np.inf
+        assert table["log_score"][0][:2] == [np.inf, 1.0] and table["log_score"][0][2] is None
+    json.loads(rows.read_text(), parse_constant=pytest.fail)
+
+
+def test_a_row_that_says_its_own_argument_is_a_failure(tmp_path):
+    table = run_many(says_its_argument, [{"number": 3}], tmp_path / "rows.jsonl", workers=0, **quiet)
+    assert table["number"][0] == 3 and "may not say 'number' itself" in table["failed"][0]
+
+
+def test_a_task_that_is_stopped_ends_the_run_and_has_no_row(tmp_path):
+    with pytest.raises(Interrupted):
+        run_many(stopped, [{"number": 3}], tmp_path / "rows.jsonl", workers=0, **quiet)
+    assert (tmp_path / "rows.jsonl").read_text() == ""
+
+
+@pytest.mark.parametrize(("write", "error"), [(None, WriteError), (b"\xff\xfe", ReadError)])
+def test_a_file_that_cannot_be_used_is_told_before_any_task(tmp_path, write, error):
+    rows = tmp_path / "rows.jsonl"
+    rows.mkdir() if write is None else rows.write_bytes(write)
+    with pytest.raises(error, match="cannot"):
+        run_many(square, [{"number": 1, "folder": str(tmp_path)}], rows, workers=0, **quiet)
+    assert not (tmp_path / "ran 1").exists()
+
+
+def test_a_scheduler_has_its_own_workers_and_must_answer(tmp_path):
+    with pytest.raises(ModelError, match="leave out workers, or scheduler"):
+        run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="tcp://here:1", workers=2, **quiet)
+    with pytest.raises(ModelError, match="no scheduler answers at here"):
+        run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="here", **quiet)
 
 
 @pytest.mark.parametrize("do", [functools.partial(square, folder=""), len])

@@ -145,6 +145,8 @@ def test_a_transformer_needs_a_series():
 
 def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     """A network of no weights stands still, where the equation says that the level runs out."""
+    with pytest.raises(ModelError, match="at least one point"):
+        bd.rivals.pinn(bucket(), rainy(), points=0)
     rival = bd.rivals.pinn(bucket(), rainy(), points=8, tolerance=0.1)
     drawn = draw_prior(rival, 1, key=jax.random.key(0))
     still = {path: jnp.zeros_like(v[0]) if "network" in path else v[0] for path, v in drawn.items()}

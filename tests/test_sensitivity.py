@@ -75,6 +75,16 @@ def test_steps_of_what_is_linear_are_the_same_everywhere():
     np.testing.assert_allclose(found.sel(index="sigma"), 0.0, atol=1e-6)
 
 
+def test_errors_go_by_the_key_and_the_state_of_numpy_stays():
+    law = Sum(dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 4.0))
+    np.random.seed(5)
+    expected = np.random.RandomState(5).uniform()
+    one, again, other = (bd.sensitivity(formula(law), None, value, samples=16, key=key)["q"] for key in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert not np.allclose(one.sel(index="first_error"), other.sel(index="first_error"))
+    assert np.random.uniform() == expected
+
+
 def test_a_number_varies_with_what_its_prior_depends_on():
     scale = bd.shared(dist.HalfNormal(1.0), "scale")
     law = Sum(bd.dependent(dist.Normal, 0.0, scale), dist.Normal(0.0, 1.0))
@@ -131,6 +141,7 @@ def test_samples_whose_solve_failed_are_left_out_and_counted():
     [
         ({"method": "pawn"}, MismatchError, "'sobol' or 'morris' for the prior"),
         ({"samples": 3}, ModelError, "at least 16"),
+        ({"key": -1}, ModelError, "key must be a whole number from 0 on"),
         ({"function": None}, MismatchError, "give a function of the model, or by at="),
         ({"function": lambda m: jnp.nan}, ModelError, "16 samples are needed, and 0 of 16 had no solve"),
     ],

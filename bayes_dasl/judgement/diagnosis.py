@@ -82,10 +82,10 @@ def _check_arguments(post: Any, fc: Any, rivals: Any) -> None:
         raise MismatchError(f"rivals must be a dict of forecasts by name, not {type(rivals).__name__}")
     if fc is not None:
         check_forecast(fc, "predictions", "conditional_mean", "conditional_variance")
-    for name, rival in (rivals or {}).items():
+    for rival in (rivals or {}).values():
         check_forecast(rival, "predictions")
-        if fc is not None:
-            check_same(fc["predictions"].data_vars, rival["predictions"].data_vars, name)
+    if fc is not None and rivals:
+        check_same(fc["predictions"].data_vars, {name: fc["predictions"].data_vars for name, fc in rivals.items()})
 
 
 def _check_made_from(post: xr.DataTree, fc: xr.DataTree | None) -> None:

@@ -278,10 +278,13 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
     near = _kernel(values / widths).prod(axis=-1)
     if near.sum() < min(_FEWEST, near.size / 2):
         return None
-    expected = _kernel(prior / widths).mean(axis=0).prod()
+    beside = _kernel(prior / widths)
+    expected = beside.mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
     parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
     error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
+    rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / np.maximum(beside.mean(axis=0), _LEAST)
+    error = np.linalg.norm([error, *rough])
     return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error))
 
 

@@ -10,6 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Float
 
+from .._jax.keys import whole_number
 from ..errors import MismatchError, ModelError
 from ..model import Model
 from ..prediction.derived import of_draws
@@ -75,9 +76,9 @@ def sensitivity(
     where a quantity does not vary, and for `mu` and `sigma` of several numbers at once. The attribute `lost` is how
     many samples had a solve that failed: they are left out, so that what is said is of the others alone.
     Source: Saltelli et al. (2010); Morris (1991); Pianosi & Wagener (2018); worked out by SALib (Iwanaga et al. 2022).
-    Raises: ModelError without SALib, where nothing is unknown, for too few samples (of a posterior 200), or where
-    "morris" meets a prior without quantiles; MismatchError for a method that is not for the prior or for the posterior,
-    without a quantity, or for a posterior of another model.
+    Raises: ModelError without SALib, where nothing is unknown, for too few samples (of a posterior 200), for a key that
+    is none, or where "morris" meets a prior without quantiles; MismatchError for a method that is not for the prior or
+    for the posterior, without a quantity, or for a posterior of another model.
     """
     known = ("sobol", "morris") if post is None else ("pawn",)
     method = known[0] if method is None else method
@@ -89,6 +90,8 @@ def sensitivity(
     if isinstance(samples, bool) or not isinstance(samples, (int, np.integer)) or samples < _FEWEST:
         raise ModelError(f"samples must be a whole number of at least {_FEWEST}, not {samples!r}")
     samples = int(samples)
+    if (key := whole_number(key)) < 0:
+        raise ModelError(f"key must be a whole number from 0 on, not {key}")
     if post is None:
         design = {"sobol": _sobol, "morris": _morris}[method](model, samples, key)
     else:
@@ -142,7 +145,7 @@ def _sobol(model: Model, samples: int, key: int) -> _Design:
     problem = {"num_vars": len(unknowns.of), "names": [*unknowns.of]}
 
     def indices(values, _):
-        found = analyse(problem, values.ravel(), calc_second_order=False, seed=key)
+        found = analyse(problem, values.ravel(), calc_second_order=False, seed=np.random.default_rng(key))
         return {"first": found["S1"], "first_error": found["S1_conf"],
                 "total": found["ST"], "total_error": found["ST_conf"]}  # fmt: skip
 
@@ -199,9 +202,9 @@ def _pawn(model: Model, post: xr.DataTree, samples: int, key: int) -> _Design:
 
     def indices(values, sound):
         values = values.ravel()
-        found = analyse(problem, columns[sound], values, seed=key)
+        found = analyse(problem, columns[sound], values)
         first = by_order(problem, columns[sound], values, seed=key)
-        by_chance = analyse(chance, shuffled[sound], values, seed=key)["mean"]
+        by_chance = analyse(chance, shuffled[sound], values)["mean"]
         return {
             "mean": np.asarray(found["mean"]),
             "most": np.asarray(found["maximum"]),

@@ -43,14 +43,15 @@ def check_forecast(fc: object, *groups: str) -> None:
             raise MismatchError(f"this is no forecast: it has no group '{group}'; give the result of bd.forecast")
 
 
-def check_same(own: Iterable[Hashable], theirs: Iterable[Hashable], name: str) -> None:
-    """Raises: MismatchError unless a rival of that name has the observables of what it is compared with."""
-    held, other = [*map(str, own)], [*map(str, theirs)]
-    if set(held) != set(other):
-        raise MismatchError(
-            f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of {', '.join(held)}: give "
-            "models of the same observables, others by themselves"
-        )
+def check_same(own: Iterable[Hashable], rivals: Mapping[str, Iterable[Hashable]]) -> None:
+    """Raises: MismatchError unless rivals have the observables of what they are compared with."""
+    held = [*map(str, own)]
+    for name, theirs in rivals.items():
+        if set(held) != set(other := [*map(str, theirs)]):
+            raise MismatchError(
+                f"the rival '{name}' forecasts {', '.join(other)}, but is compared with a model of {', '.join(held)}: "
+                "give models of the same observables, others by themselves"
+            )
 
 
 def fitted_between(fc: xr.DataTree) -> Span:

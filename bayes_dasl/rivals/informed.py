@@ -10,6 +10,7 @@ import xarray as xr
 
 from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
+from ..errors import ModelError
 from ..layers import ODE, Prediction
 from ..layers.layer import AroundTrajectory, finite
 from ..model import Model
@@ -39,9 +40,11 @@ def pinn(
         width: units of each hidden layer.
         depth: hidden layers.
 
-    Raises: ModelError for another layer, or as `bd.corrected`.
+    Raises: ModelError for another layer, no points or no tolerance, or as `bd.corrected`.
     Source: Raissi et al. (2019), Physics-informed neural networks; Yang et al. (2021), B-PINNs.
     """
+    if points < 1 or not tolerance > 0:
+        raise ModelError(f"points={points} and tolerance={tolerance}: at least one point, and a tolerance above zero")
     seen = Seen.of(model, data)
     layer = smooth_ode(seen, "a PINN")
     known, (begin, end) = rates_of(layer, seen), seen.span

@@ -100,8 +100,7 @@ class Study:
             taken[_folded(name)] = name
         if not isinstance(self.options, ReportOptions):
             raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
-        for name, rival in self.rivals.items():
-            check_same(self.model.observables, rival.observables, name)
+        check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
         _ = self._parts  # refuses a split that leaves one side empty
         if self.mix not in (True, False, "evidence", "forecasts"):
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")

@@ -3,6 +3,7 @@
 import hashlib
 import inspect
 import re
+import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -46,7 +47,7 @@ def rows_of(
             f"{module.__file__} has no many fits: it defines no functions tasks(quick), a list of dicts, and "
             "row(**task), a dict"
         )
-    asked, code = tasks(quick=quick), _code_of(module)
+    asked, code = [*tasks(quick=quick)], _code_of(module)
     if not only_held:
         return run_many(row, asked, folder / "rows.jsonl", scheduler=scheduler, workers=workers, code=code, say=say)
     found = held_rows(asked, folder / "rows.jsonl", code)
@@ -66,13 +67,22 @@ def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str
         folder: where they are written.
 
     Returns: the tables, and the paths of the figures.
-    Raises: WriteError if the folder cannot be written.
+    Raises: WriteError if the folder cannot be written; ReadError where `summary` returns something else, or two titles
+    whose files would have one name.
     """
     summary = _function(module, "summary")
-    made: Mapping[str, Any] = {} if summary is None else summary(rows)
+    made: Any = {} if summary is None else summary(rows)
+    if not isinstance(made, Mapping):
+        raise ReadError(f"summary of {module.__file__} returns a dict of tables and figures, not {type(made).__name__}")
     found: dict[str, pd.DataFrame | Path] = {}
+    stems: dict[str, str] = {}
     for title, what in made.items():
+        what = what.to_frame() if isinstance(what, pd.Series) else what
+        if not isinstance(what, pd.DataFrame) and not hasattr(what, "savefig"):
+            raise ReadError(f"'{title}' of the summary is a table or a figure, not {type(what).__name__}")
         stem = re.sub(r"\W+", "-", title.lower()).strip("-")
+        if (other := stems.setdefault(stem, title)) != title:
+            raise ReadError(f"'{other}' and '{title}' of the summary would both be written as {stem}: rename one")
         if isinstance(what, pd.DataFrame):
             write_text(folder / f"{stem}.csv", what.to_csv(index=not isinstance(what.index, pd.RangeIndex)))
             found[title] = what
@@ -87,10 +97,29 @@ def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str
 
 
 def _code_of(module: ModuleType) -> str:
-    """A hash of the version of the package and of the file but for its summary, which may change without a fit."""
-    text, summary = Path(str(module.__file__)).read_text(encoding="utf-8"), _function(module, "summary")
+    """A hash of the version of the package, of the file but for its summary, which may change without a fit, and of the
+    files beside it that these import."""
+    text, summary = _text_of(module), _function(module, "summary")
     told = text if summary is None else text.replace(inspect.getsource(summary), "")
-    return hashlib.sha256((version("bayes_dasl") + told).encode()).hexdigest()[:12]
+    beside = "".join(map(_text_of, _imported(module)))
+    return hashlib.sha256((version("bayes_dasl") + told + beside).encode()).hexdigest()[:12]
+
+
+def _text_of(module: ModuleType) -> str:
+    return Path(str(module.__file__)).read_text(encoding="utf-8")
+
+
+def _imported(module: ModuleType) -> list[ModuleType]:
+    """What a module imports of the files of its folder, and what these import of them, by name."""
+    folder, found, left = Path(str(module.__file__)).parent, {module.__name__: module}, [module]
+    while left:
+        held = vars(left.pop()).values()
+        names = [v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) for v in held]
+        for other in (sys.modules.get(name) for name in names if isinstance(name, str)):
+            if other and other.__name__ not in found and Path(getattr(other, "__file__", None) or "").parent == folder:
+                found[other.__name__] = other
+                left.append(other)
+    return [found[name] for name in sorted(found) if name != module.__name__]
 
 
 def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:

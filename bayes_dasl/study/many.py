@@ -17,7 +17,7 @@ import pandas as pd
 
 from .._jax.devices import cores
 from .._runs.lock import alone_in
-from ..errors import ModelError, WriteError
+from ..errors import ModelError, ReadError, WriteError
 
 ALONE = "bayes_dasl_study_"
 """How the name of a module begins that is a study file of no package."""
@@ -28,6 +28,7 @@ type _Done = tuple[dict[str, Any], float]
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
 _OURS = {"task", "code", "seconds", "failed"}
+_INFINITE = ("inf", "-inf")
 
 
 def combinations(**values: Iterable[Any]) -> list[dict[str, Any]]:
@@ -58,7 +59,7 @@ def run_many(
     Args:
         do: a function of a module that takes a task by name, `do(model="hybrid", seed=3)`, and returns what its row
             says: a dict of what JSON can hold, and of NumPy's numbers and arrays. No name in it or of an argument is
-            "task", "code", "seconds" or "failed".
+            "task", "code", "seconds" or "failed", and none in it that of an argument.
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
         scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
@@ -72,20 +73,23 @@ def run_many(
     Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
     with the error of a task that failed.
     Raises: ModelError without Dask, for tasks that occur twice or whose arguments JSON cannot hold, and without `code`
-    for what is no function of a file, or hangs on more than its arguments; WriteError where the file cannot be written,
-    or another process writes to it.
+    for what is no function of a file, or hangs on more than its arguments, and for a scheduler that does not answer;
+    WriteError where the file cannot be written, or another process writes to it; ReadError where it cannot be read.
     """
     tasks, rows = [dict(task) for task in tasks], Path(rows)
     if taken := _OURS & {name for task in tasks for name in task}:
         raise ModelError(f"an argument is called '{taken.pop()}', as a column of every row is: call it another name")
     if retries < 0 or (workers is not None and workers < 0):
         raise ModelError(f"retries and workers are whole numbers from 0 on, not {retries} and {workers}")
+    if scheduler is not None and workers is not None:
+        raise ModelError("a scheduler has the workers that it has: leave out workers, or scheduler")
     keys = [_key(task) for task in tasks]
     if len(set(keys)) < len(keys):
         twice = next(task for task, key in zip(tasks, keys, strict=True) if keys.count(key) > 1)
         raise ModelError(f"a task occurs twice: {twice}")
     code = _code_of(do) if code is None else code
     with alone_in(rows.parent):
+        _append(rows, "")
         held = _held(rows, code)
         left = [task for task, key in zip(tasks, keys, strict=True) if key not in held]
         say(f"{len(tasks) - len(left)} of {len(tasks)} tasks are done")
@@ -94,7 +98,7 @@ def run_many(
         with contextlib.closing(done):  # pyright: ignore
             for task, found in done:
                 row = _row(task, found, code)
-                _append(rows, row)
+                _append(rows, json.dumps(row) + "\n")
                 held[_key(task)] = row
                 number, failed = number + 1, failed + ("failed" in row)
                 say(f"{number} of {len(tasks)} tasks are done" + (f", {failed} failed" if failed else ""))
@@ -114,7 +118,7 @@ def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame([row["task"] | {k: v for k, v in row.items() if k != "task"} for row in rows])
+    return pd.DataFrame([row["task"] | {k: _numbers(v) for k, v in row.items() if k != "task"} for row in rows])
 
 
 def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
@@ -123,10 +127,10 @@ def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:
     if isinstance(found, BaseException):
         return {"failed": f"{type(found).__name__}: {found}"} | ours
     said, seconds = found
-    if taken := _OURS & {*said}:
-        return {"failed": f"a row may not say '{taken.pop()}' itself"} | ours
-    row = _plain(said) | {"seconds": seconds} | ours
+    if taken := {*_OURS, *task} & {*said}:
+        return {"failed": f"a row may not say '{taken.pop()}' itself, which is told beside it"} | ours
     try:
+        row = _plain(said) | {"seconds": seconds} | ours
         json.dumps(row)
     except TypeError as error:
         return {"failed": f"its row must hold numbers, texts and lists of them: {error}"} | ours
@@ -144,13 +148,24 @@ def _plain(value: Any) -> Any:
     """As JSON has it: what is no number becomes nothing."""
     if isinstance(value, Mapping):
         return {str(name): _plain(each) for name, each in value.items()}
-    if isinstance(value, (list, tuple, np.ndarray)):
+    if isinstance(value, np.ndarray):
+        return _plain(value.tolist())
+    if isinstance(value, (list, tuple)):
         return [_plain(each) for each in value]
     if isinstance(value, (np.bool_, np.integer)):
         return value.item()
     if isinstance(value, (float, np.floating)):
-        return float(value) if np.isfinite(value) else None
+        return None if np.isnan(value) else float(value) if np.isfinite(value) else str(float(value))
     return value
+
+
+def _numbers(value: Any) -> Any:
+    """What JSON had to write as texts: infinities, such as the log score of what was ruled out."""
+    if isinstance(value, Mapping):
+        return {name: _numbers(each) for name, each in value.items()}
+    if isinstance(value, list):
+        return [_numbers(each) for each in value]
+    return float(value) if value in _INFINITE else value
 
 
 def _code_of(do: Callable[..., Any]) -> str:
@@ -168,9 +183,16 @@ def _code_of(do: Callable[..., Any]) -> str:
 
 
 def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
-    """The rows that stand, by task; not one that a kill tore."""
+    """The rows that stand, by task; not one that a kill tore.
+
+    Raises: ReadError.
+    """
     found: dict[str, dict[str, Any]] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else []:
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
+    except (OSError, UnicodeDecodeError) as error:
+        raise ReadError(f"cannot read {path} as rows: {error}") from error
+    for line in lines:
         with contextlib.suppress(json.JSONDecodeError, KeyError, TypeError):
             row = json.loads(line)
             if row["code"] == code and "failed" not in row:
@@ -178,11 +200,14 @@ def _held(path: Path, code: str) -> dict[str, dict[str, Any]]:
     return found
 
 
-def _append(path: Path, row: Mapping[str, Any]) -> None:
-    line = json.dumps(row) + "\n"
+def _append(path: Path, line: str) -> None:
+    """Write a line on disk; without any, make sure before all work that lines can be written.
+
+    Raises: WriteError.
+    """
     try:
         with path.open("a+b") as file:
-            if file.tell() and not _ends_a_line(path):
+            if line and file.tell() and not _ends_a_line(path):
                 line = "\n" + line
             file.write(line.encode("utf-8"))
             file.flush()
@@ -254,6 +279,8 @@ def _one_by_one(
             try:
                 found: _Done | BaseException = work(task)
                 break
+            except KeyboardInterrupt:  # also what says what was kept, which is an exception beside
+                raise
             except Exception as error:  # whatever a task may raise is told in its row
                 found = error
         yield task, found
@@ -282,7 +309,10 @@ def _over_workers(
                 cluster = LocalCluster(n_workers=number, threads_per_worker=1, **free)
             client = stack.enter_context(Client(stack.enter_context(cluster)))
         else:
-            client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
+            try:
+                client = stack.enter_context(Client(scheduler)) if isinstance(scheduler, str) else scheduler
+            except (OSError, ValueError) as error:
+                raise ModelError(f"no scheduler answers at {scheduler}, such as tcp://host:8786: {error}") from error
         waiting, of, ended = iter(tasks), {}, as_completed([])
 
         def fill():
@@ -296,6 +326,8 @@ def _over_workers(
         fill()
         try:
             for future in ended:
+                if future.cancelled():
+                    raise ModelError("the scheduler was lost: rows so far are kept, and the same call goes on")
                 yield of.pop(future), future.exception() or future.result()
                 fill()
         finally:

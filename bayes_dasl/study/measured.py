@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from ..errors import ModelError
+from ..errors import Interrupted, ModelError
 from ..inference import NUTS, AbstractEngine, fit
 from ..judgement.diagnosis import diagnose
 from ..judgement.scores import score
@@ -52,7 +52,8 @@ def measure(
     sampling and model, without the data ahead; `failed_draws`, the most that were left out of a forecast since a solve
     failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process has had so far, by earlier
     tasks of a worker too.
-    Raises: ModelError if data ahead have no dimension `each`; as `bd.fit` and `bd.forecast`.
+    Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit; as `bd.fit` and
+    `bd.forecast`.
     """
     for name, asked in ahead.items() if each else ():
         if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
@@ -60,10 +61,14 @@ def measure(
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
-    scores, lost = {}, 0
+    if post.attrs["interrupted"]:
+        raise Interrupted("the fit was stopped, so nothing is measured")
+    scores, lost, spent = {}, 0, 0.0
     for name, asked in ahead.items():
         other, data = asked if isinstance(asked, tuple) else (model, asked)
+        began_ahead = time.perf_counter()
         fc = forecast(other, post, data, what_if=other is not model, key=key)
+        spent += time.perf_counter() - began_ahead
         parts = {name: (fc, data)}
         for place in () if each is None else data[each].values.tolist():
             parts[f"{name}, {place}"] = fc.sel({each: [place]}), data.sel({each: [place]})
@@ -78,7 +83,7 @@ def measure(
         "verdict": {"sampling": found.sampling, "model": found.model},
         "failed_draws": lost,
         "fit_s": round(fitted - began, 2),
-        "forecast_s": round(time.perf_counter() - fitted, 2),
+        "forecast_s": round(spent, 2),
         "memory_mb": round(_peak(), 1),
     }
     return row if derived is None else row | {"derived": _told(evaluate(model, post, derived))}
@@ -114,10 +119,10 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores",
                 for ahead, by_name in found.items()
                 for name, each in by_name.items()
             ]
-    if lines:
-        return pd.DataFrame(lines)
     plain = [name for name in table if not any(isinstance(value, (Mapping, list)) for value in table[name])]
-    return pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
+    found = pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
+    numbers = [name for name in (*_SCORES, *_QUANTILES) if name in found]
+    return found.astype(dict.fromkeys(numbers, float))  # a column of nothing but None is of objects
 
 
 def _elements(name: str, ends: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -129,7 +134,7 @@ def _elements(name: str, ends: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def paired(
-    table: pd.DataFrame, value: str, *, between: str, against: Any, over: Iterable[str] = ("seed",)
+    table: pd.DataFrame, value: str, *, between: str, against: Any, over: str | Iterable[str] = ("seed",)
 ) -> pd.DataFrame:
     """How much better or worse each is than one of them, by the differences of what belongs together.
 
@@ -138,14 +143,16 @@ def paired(
         value: the column that is compared, such as "crps".
         between: the column that tells apart what is compared, such as "model".
         against: the value in it to which all others are compared.
-        over: the columns that say which rows belong together, such as seeds, or blocks of the data.
+        over: the column that says which rows belong together, such as seeds, or blocks of the data; or several.
 
     Returns: for each of the others the `median` of its value, the mean `difference`, its standard error (NaN of fewer
     than two; too small where pairs share data), and in how many of how many pairs it was `better`, which means less.
-    Raises: ModelError where nothing has the name `against`, or several rows belong to one place: choose one observable,
-    and one of the data ahead, first.
+    Raises: ModelError for a column that is missing, where nothing has the name `against`, or several rows belong to one
+    place: choose one observable, and one of the data ahead, first.
     """
-    over = [*over]
+    over = [over] if isinstance(over, str) else [*over]
+    if missing := [name for name in (value, between, *over) if name not in table]:
+        raise ModelError(f"there is no column {', '.join(missing)}: there are {', '.join(map(str, table))}")
     if against not in (known := [*table[between].unique()]):
         raise ModelError(f"there is no {between} {against!r} to compare with: there are {', '.join(map(str, known))}")
     if table.duplicated([*over, between]).any():
@@ -156,15 +163,17 @@ def paired(
         if name == against:
             continue
         own, other = wide[[name, against]].dropna().to_numpy(float).T
-        less = own - other
-        lines[name] = {
-            "median": float(np.median(own)) if own.size else np.nan,
-            "difference": float(np.mean(less)) if less.size else np.nan,
-            "error": float(np.std(less, ddof=1) / np.sqrt(less.size)) if less.size > 1 else np.nan,
-            "better": int(np.sum(less < 0)),
-            "pairs": less.size,
-        }
-    return pd.DataFrame.from_dict(lines, orient="index").rename_axis(between)
+        with np.errstate(invalid="ignore"):  # of log scores that are infinite
+            less = own - other
+            lines[name] = {
+                "median": float(np.median(own)) if own.size else np.nan,
+                "difference": float(np.mean(less)) if less.size else np.nan,
+                "error": float(np.std(less, ddof=1) / np.sqrt(less.size)) if less.size > 1 else np.nan,
+                "better": int(np.sum(own < other)),
+                "pairs": less.size,
+            }
+    columns = ["median", "difference", "error", "better", "pairs"]
+    return pd.DataFrame.from_dict(lines, orient="index", columns=columns).rename_axis(between)
 
 
 def medians(
@@ -208,12 +217,13 @@ def _told(found: xr.Dataset) -> dict[str, dict[str, Any]]:
     told = {}
     for name, values in found.data_vars.items():
         ends = values.quantile([*_QUANTILES.values()], ("chain", "draw")).values
-        told[str(name)] = {at: np.round(end, 8).tolist() for at, end in zip(_QUANTILES, ends, strict=True)}
+        told[str(name)] = {at: _plain(end, 8) for at, end in zip(_QUANTILES, ends, strict=True)}
     return told
 
 
-def _plain(value: Any) -> float:
-    return float(f"{float(value):.6g}")
+def _plain(value: Any, digits: int = 6) -> Any:
+    """A number, or each of an array, to so many digits."""
+    return np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(value).tolist()
 
 
 def _peak() -> float:
