@@ -14,8 +14,7 @@ from scipy.stats import norm
 import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement import events
-from bayes_dasl.judgement.levels import likely
+from bayes_dasl.judgement.levels import blocks_of, likely
 
 
 def forecast_of(values, time=None, **attrs) -> xr.DataTree:
@@ -136,9 +135,9 @@ class TestReturnLevels:
         index = xr.DataArray(time.values, dims="time", name="time")
         if not filled:
             with pytest.raises(DataError, match="fill no block"):
-                events.blocks_of(index, block)
+                blocks_of(index, block)
         else:
-            blocks, _ = events.blocks_of(index, block)
+            blocks, _ = blocks_of(index, block)
             assert len(set(blocks[blocks >= 0])) == filled
 
     def test_a_block_that_the_times_do_not_fill_does_not_count(self):

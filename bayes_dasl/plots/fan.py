@@ -12,7 +12,8 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import DataError, MismatchError
-from ..judgement.events import closer, within
+from ..judgement.events import closer
+from ..judgement.levels import within
 from ..judgement.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,

@@ -10,8 +10,8 @@ import xarray as xr
 
 from .. import plots
 from ..data.dates import are_dates, told
-from ..judgement.events import closer, exceedance, is_series, return_levels, times_of, unseen, within
-from ..judgement.levels import likely
+from ..judgement.events import closer, exceedance, is_series, return_levels, times_of, unseen
+from ..judgement.levels import likely, within
 from ._cards import Card, card
 from ._text import listed, number, slug
 from .options import ReportOptions

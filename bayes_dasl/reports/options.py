@@ -11,8 +11,7 @@ import xarray as xr
 
 from ..data.dates import are_dates, as_date
 from ..errors import DataError, MismatchError
-from ..judgement.events import blocks_of, within
-from ..judgement.levels import BLOCKS, check_block, check_level, check_return_period
+from ..judgement.levels import BLOCKS, blocks_of, check_block, check_level, check_return_period, within
 
 MOST_LEVELS = 6
 """Of one observable, so that a figure can tell them apart."""
