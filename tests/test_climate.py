@@ -171,3 +171,10 @@ def test_a_model_may_be_without_an_observable(data, left_out):
     made = climate.models(climate.masked(data, climate.SPLIT))[f"science, without {left_out}"]()
     assert {*made.observables} == {"temperature", "land", "heat"} - {left_out}
     assert (made.cross_correlation is None) == (left_out == "land")
+
+
+def test_the_yardstick_is_a_straight_line_through_the_years_from_1970(data):
+    known = data["temperature"].sel(time=slice(1970.0, 2001.0))
+    line = np.polynomial.Polynomial.fit(known["time"], known, 1)
+    came = data["temperature"].sel(time=slice(2001.0, None))
+    assert np.sqrt(np.mean((line(came["time"].values) - came.values) ** 2)) == pytest.approx(0.127, abs=5e-4)
