@@ -33,9 +33,9 @@ AGENTS = {
     "volcanic": ("volcanic",),
 }
 WITHIN = {"greenhouse": 0.06, "aerosol": 0.36, "surface": 0.45, "solar": 0.3, "volcanic": 0.15}
-"""Standard deviations of the logarithms of the scales. The 5 to 95 % ranges of the same data have about as much of greenhouse
-gases and volcanoes, 0.4 to 0.45 of aerosols and 0.45 to 0.6 of the sun; those of the surface go both ways, which no scale
-can say."""
+"""Standard deviations of the logarithms of the scales. The 5 to 95 % ranges of the same data have about as much of
+greenhouse gases and volcanoes, 0.4 to 0.45 of aerosols and 0.45 to 0.6 of the sun; those of the surface go both ways,
+which no scale can say."""
 
 SPLIT = 2000.5
 UNITS = {"temperature": "K", "land": "K", "heat": "ZJ", "surface": "K", "deep": "K", "time": YEAR}

@@ -62,8 +62,8 @@ class Mixed(VanDriest):
 
     $\ell = \kappa y (1 - e^{-y/A})\, e^{f(\log y)}\, e^{g(y/h)}\, e^{d(\log y, \log Re)}$
 
-    The last, if there is one, is constant, linear and curved in $\log Re$, of one size in all: two Reynolds numbers tell
-    the slope, and of the curvature no more than how large it may be. The constant part adds to the first factor.
+    The last, if there is one, is constant, linear and curved in $\log Re$, of one size in all: two Reynolds numbers
+    tell the slope, and of the curvature no more than how large it may be. The constant part adds to the first factor.
     """
 
     inner: bd.Basis
