@@ -62,8 +62,8 @@ class Mixed(VanDriest):
 
     $\ell = \kappa y (1 - e^{-y/A})\, e^{f(\log y)}\, e^{g(y/h)}\, e^{d(\log y, \log Re)}$
 
-    The last, if there is one, is constant, linear and curved in $\log Re$, of one size in all: two Reynolds numbers
-    tell the slope, and of the curvature no more than how large it may be. The constant part adds to the first factor.
+    The last, if there is one, is linear and curved in $\log Re$, of one size in both: two Reynolds numbers tell the
+    slope, and of the curvature no more than how large it may be.
     """
 
     inner: bd.Basis
@@ -95,7 +95,7 @@ def hybrid(drifts: bool = True) -> Mixed:
     process = lambda low, high, number: bd.bases.HilbertGP(low, high, number, amplitude=size())  # noqa: E731
     factor = lambda family, *inputs: bd.Basis(family, inputs, "factor", positive=True)  # noqa: E731
     highest = np.log(2000.0)
-    numbers = bd.bases.Polynomial(np.log(150.0), np.log(2400.0), 2)  # pyright: ignore[reportCallIssue]
+    numbers = bd.bases.Polynomial(np.log(150.0), np.log(2400.0), 2, lowest=1)  # pyright: ignore[reportCallIssue]
     return Mixed(
         **priors(),
         inner=factor(process(-1.0, highest, 14), "log_y"),

@@ -89,12 +89,14 @@ class TestPolynomial:
     @pytest.mark.parametrize(
         ("kind", "vander"), [("legendre", legendre.legvander), ("chebyshev", chebyshev.chebvander)]
     )
-    @pytest.mark.parametrize("degree", [0, 1, 6])
-    def test_against_numpy(self, kind, vander, degree):
-        features = np.asarray(Polynomial(LOW, HIGH, degree, kind)(INSIDE))
-        exact = vander((2 * INSIDE - LOW - HIGH) / (HIGH - LOW), degree)
+    @pytest.mark.parametrize(("lowest", "degree"), [(0, 0), (0, 1), (0, 6), (1, 1), (1, 3), (2, 2)])
+    def test_against_numpy(self, kind, vander, lowest, degree):
+        family = Polynomial(LOW, HIGH, degree, kind, lowest=lowest)
+        features = np.asarray(family(INSIDE))
+        assert features.shape[-1] == family.size
+        exact = vander((2 * INSIDE - LOW - HIGH) / (HIGH - LOW), degree)[:, lowest:]
         nodes, weights = legendre.leggauss(20)
-        scale = np.sqrt(np.sum(weights @ vander(nodes, degree) ** 2) / 2)
+        scale = np.sqrt(np.sum(weights @ vander(nodes, degree)[:, lowest:] ** 2) / 2)
         np.testing.assert_allclose(features, exact / scale, atol=EXACT)
 
     def test_legendre_is_orthogonal(self):
@@ -439,7 +441,8 @@ class TestRefusals:
             (lambda: BSpline(0, 1, 3, -1), "more splines than the degree"),
             (lambda: RBF(0, 1, 3), "at least 4 bumps"),
             (lambda: Fourier(0, 1, 4), "odd size"),
-            (lambda: Polynomial(0, 1, -1), "no polynomials of degree -1"),
+            (lambda: Polynomial(0, 1, -1), "no polynomials from degree 0 to -1"),
+            (lambda: Polynomial(0, 1, 2, lowest=3), "no polynomials from degree 3 to 2"),
             (lambda: Polynomial(0, 1, 2, "hermite"), "legendre or chebyshev"),
             (lambda: HilbertGP(0, 1, 10, kernel="cubic"), "kernel of squared_exponential"),
             (lambda: HilbertGP(0, 1, 10, boundary=1.0), "boundary of at least 1.2"),

@@ -228,25 +228,29 @@ class Polynomial(AbstractFamily):
     Args:
         low: the lower end of the range, in the units of x.
         high: its upper end.
-        degree: the highest; there is one feature more.
+        degree: the highest.
         kind: "legendre" or "chebyshev".
+        lowest: the lowest degree; 1 leaves out the constant, as where another function has it.
 
-    Raises: ModelError for an empty range, a negative degree or another kind.
+    Raises: ModelError for an empty range, a degree below the lowest, a negative one, or another kind.
     """
 
     low: float = eqx.field(static=True, converter=float)
     high: float = eqx.field(static=True, converter=float)
     degree: int = eqx.field(static=True)
     kind: str = eqx.field(default="legendre", static=True)
+    lowest: int = eqx.field(default=0, static=True, kw_only=True)
 
     def __check_init__(self):
         check_range(self, self.low, self.high)
-        if self.degree < 0 or self.kind not in ("legendre", "chebyshev"):
-            raise ModelError(f"no polynomials of degree {self.degree} of kind {self.kind!r}: legendre or chebyshev")
+        if not 0 <= self.lowest <= self.degree:
+            raise ModelError(f"no polynomials from degree {self.lowest} to {self.degree}")
+        if self.kind not in ("legendre", "chebyshev"):
+            raise ModelError(f"no polynomials of kind {self.kind!r}: legendre or chebyshev")
 
     @property
     def size(self) -> int:
-        return self.degree + 1
+        return self.degree + 1 - self.lowest
 
     def finer(self, times: int) -> "tuple[Polynomial, ...]":
         return (replace(self, degree=_times(self.degree, times)),)
@@ -261,7 +265,8 @@ class Polynomial(AbstractFamily):
         for k in range(1, self.degree):
             a, b = (2.0, 1.0) if self.kind == "chebyshev" else ((2 * k + 1) / (k + 1), k / (k + 1))
             values.append(a * z * values[-1] - b * values[-2])
-        return jnp.stack(values[: self.size], -1) / math.sqrt(sum(map(self._mean_square, range(self.size))))
+        kept = range(self.lowest, self.degree + 1)
+        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(sum(map(self._mean_square, kept)))
 
     def _mean_square(self, k: int) -> float:
         return 1 / (2 * k + 1) if self.kind == "legendre" else (1 - 1 / (4 * k**2 - 1)) / 2
