@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -43,7 +44,8 @@ class Gas:
 
     `quantum` is ħ² / (24 · reduced mass · Boltzmann's constant) in K Å²; `nearest` a distance in Å that no pair comes
     to; `depth` and `size` of Lennard-Jones's well are in K and Å. It is fitted from `warm` K on, judged below `cold`.
-    `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10, in atomic units.
+    `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10, in atomic units; `smeared`
+    is as for `Virial`.
     """
 
     file: str
@@ -54,6 +56,7 @@ class Gas:
     depth: tuple[float, float]
     size: tuple[float, float]
     dispersion: tuple[float, float, float]
+    smeared: bool = False
 
 
 GASES = {
@@ -61,7 +64,7 @@ GASES = {
         "molecular/virial_allAr.txt", 0.1012, 1.8, 250.0, 150.0, (65.0, 220.0), (2.8, 4.1), (64.3, 1623.0, 49060.0)
     ),
     "hydrogen": Gas(
-        "molecular/virial_allH2.txt", 2.005, 1.5, 100.0, 60.0, (15.0, 75.0), (2.4, 3.5), (12.06, 220.0, 5300.0)
+        "molecular/virial_allH2.txt", 2.005, 1.5, 100.0, 60.0, (15.0, 75.0), (2.4, 3.5), (12.06, 220.0, 5300.0), True
     ),
 }
 """The dispersion of argon: Tang & Toennies (2003), who have it from Kumar & Meath (1985); of hydrogen, Meyer (1976)."""
@@ -132,25 +135,32 @@ class Hybrid(bd.Module):
 
 
 class Virial(bd.Module):
-    r"""The second virial coefficient with the first quantum correction of Wigner and Kirkwood.
+    r"""The second virial coefficient with the first quantum correction of Wigner and Kirkwood, or, `smeared`, that of
+    Feynman and Hibbs, which is for light molecules in the cold, where the series of the former diverges.
 
-    $B = 2\pi N_A \int \left(1 - e^{-U/T} + \frac{q}{T^3} e^{-U/T} U'^2\right) r^2\,dr$
+    $B = 2\pi N_A \int \left(1 - e^{-U/T} + \frac{q}{T^3} e^{-U/T} U'^2\right) r^2\,dr$, or
+    $B = 2\pi N_A \int \left(1 - e^{-V/T}\right) r^2\,dr, \quad V = U + \frac{q}{T} \left(U'' + 2 U' / r\right)$
 
     Energies and T are in K, B in cm³/mol. It runs along the coldness, 1000/T, so that what is forecast comes after what
-    is fitted.
+    is fitted. Source: Wigner (1932), Kirkwood (1933); Feynman & Hibbs (1965).
     """
 
     potential: Any
     quantum: float
     nearest: float
+    smeared: bool = eqx.field(default=False, static=True)
 
     def __call__(self, t, y, u):
         kelvin = 1000.0 / t
 
         def bound(r):
             energy, slope = jax.value_and_grad(self.potential.energy)(r)
+            if self.smeared:
+                bend = jax.grad(jax.grad(self.potential.energy))(r)
+                energy = energy + self.quantum / kelvin * (bend + 2 * slope / r)
             boltzmann = jnp.exp(jnp.minimum(-energy / kelvin, 60.0))
-            return r**2 * (1 - boltzmann + self.quantum / kelvin**3 * boltzmann * slope**2)
+            expanded = 0.0 if self.smeared else self.quantum / kelvin**3 * boltzmann * slope**2
+            return r**2 * (1 - boltzmann + expanded)
 
         near = bd.integrate(bound, self.nearest, FAR, nodes=8, panels=10)
         far = bd.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
@@ -196,7 +206,8 @@ def potentials(gas: Gas) -> dict[str, Callable[[], Any]]:
 
 def model(gas: Gas, potential: Any) -> bd.Model:
     """A potential, observed with errors that are known up to a factor."""
-    layer = bd.Algebraic(Virial(potential, gas.quantum, gas.nearest), index="coldness", units={"b": "cm^3/mol"})
+    law = Virial(potential, gas.quantum, gas.nearest, gas.smeared)
+    layer = bd.Algebraic(law, index="coldness", units={"b": "cm^3/mol"})
     error = bd.PerDatum("b_error", factor=dist.LogNormal(0.0, 0.5))
     return bd.Model(layer, bd.NormalNoise(known_error=error))
 

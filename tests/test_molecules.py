@@ -43,6 +43,15 @@ def test_quantum_mechanics_makes_cold_gas_more_repulsive():
     assert GASES["hydrogen"].quantum / GASES["argon"].quantum == pytest.approx(39.948 / 2.016, rel=0.01)
 
 
+def test_where_the_series_of_wigner_and_kirkwood_diverges_a_smeared_potential_does_not():
+    """Lennard-Jones's numbers of hydrogen, of warm gas: at 30 K the measured coefficient is about -86 cm³/mol."""
+    law = lambda smeared: Virial(LennardJones(36.7, 2.96), GASES["hydrogen"].quantum, 1.5, smeared)  # noqa: E731
+    at = lambda kelvin, smeared: float(law(smeared)(jnp.asarray(1000.0 / kelvin), {}, {})["b"])  # noqa: E731
+    assert at(300.0, True) == pytest.approx(at(300.0, False), abs=0.3)  # both are the first order there
+    assert at(30.0, True) == pytest.approx(-86.0, abs=2.0) and at(30.0, False) > -55.0
+    assert GASES["hydrogen"].smeared and not GASES["argon"].smeared
+
+
 def argon() -> TangToennies:
     """As Tang & Toennies (2003) have it: A = 748.3 and b = 2.031 in atomic units."""
     c6, c8, c10 = (
