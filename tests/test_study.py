@@ -504,12 +504,24 @@ def test_rivals_and_options_are_checked(unchecked):
     [
         ({"window": (20.0, 30.0)}, "fewer than two times"),
         ({"return_periods": {"y": [2]}, "block": 50}, "fill no block"),
+        ({"metrics": {"each": lambda x, y: x - y}}, "the metric 'each' takes what was predicted .* TypeError"),
     ],
 )
 def test_what_the_report_could_not_show_is_refused_before_any_fit(options, said):
     study = dataclasses.replace(small_study.study(), options=bd.ReportOptions(**options))
     with pytest.raises(DataError, match=said):
         study.refuse_bad_input()
+
+
+def test_blocks_of_dates_are_looked_at_before_any_fit():
+    days = np.arange("2001-01-01", "2001-03-01", dtype="datetime64[D]").astype("datetime64[ns]")
+    held = xr.Dataset({"y": ("time", np.ones(days.size))}, {"time": days})
+    asked = bd.ReportOptions(return_periods={"y": [2]}, block="month")
+    model = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}), bd.NormalNoise(1.0))
+    good = bd.Study("days", model, held, "2001-01-20", options=asked)
+    scores.check_asked(good, held["time"])
+    with pytest.raises(DataError, match="fill no block of one month"):
+        scores.check_asked(dataclasses.replace(good, split="2001-02-10"), held["time"])
 
 
 def test_of_a_forecast_that_failed_json_has_no_nan():

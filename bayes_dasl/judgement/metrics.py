@@ -10,7 +10,7 @@ import xarray as xr
 from jaxtyping import Float
 
 from ..data.censoring import alike
-from ..errors import MismatchError
+from ..errors import DataError, MismatchError
 from .failures import usable
 from .matching import in_units_of_forecast, merged, shared
 
@@ -87,6 +87,24 @@ def measured_by(fc: xr.DataTree, data: xr.Dataset, metrics: Mapping[str, Metric]
         found = {called: float(metric(*pair)) if known.any() else np.nan for called, metric in metrics.items()}
         rows[str(name)] = found | {"n": int(known.sum())}
     return pd.DataFrame.from_dict(rows, orient="index").rename_axis("observable")
+
+
+def check_metrics(data: xr.Dataset, metrics: Mapping[str, Metric]) -> None:
+    """Try metrics on data that are predicted as they are.
+
+    Raises: DataError for one that fails there, or returns no number.
+    """
+    for name, values in data.data_vars.items():
+        seen = values.values[np.isfinite(values.values)]
+        for called, metric in metrics.items() if seen.size else ():
+            try:
+                _ = float(metric(seen, seen))
+            except Exception as error:  # whatever a user's function may raise
+                raise DataError(
+                    f"the metric '{called}' takes what was predicted and what was observed, two arrays, and returns a "
+                    f"number; of the test data of '{name}', predicted as they are, it failed: "
+                    f"{type(error).__name__}: {error}"
+                ) from error
 
 
 def _varies(values: np.ndarray) -> bool:

@@ -99,9 +99,7 @@ def refuse(fc: xr.DataTree, options: ReportOptions) -> None:
 def _close(fc: xr.DataTree) -> tuple | None:
     """What to look at closer, unless fewer than two times lie there, or about all of what is drawn anyway."""
     window, times = closer(fc), times_of(fc).values
+    if window is None or len(np.unique(times[within(times_of(fc), window)])) < 2:
+        return None
     whole = times.max() - times.min()
-    if window is None or (window[1] - window[0]) / whole > _MOST:
-        return None
-    if len(np.unique(times[within(times_of(fc), window)])) < 2:
-        return None
-    return window
+    return None if (window[1] - window[0]) / whole > _MOST else window

@@ -102,8 +102,8 @@ class ReportOptions:
             during: the first and the last of them that were not fitted; all unless given.
 
         Raises: MismatchError for an observable that is not among them; DataError for dates where there are numbers, or
-        the other way round, in the window or the block, for a window with fewer than two times, for times that fill no
-        block, and for metrics that return no number.
+        the other way round, in the window or the block, for a window with fewer than two times, and for times that
+        fill no block.
         """
         held = list(observables)
         for what in ("thresholds", "return_periods"):
@@ -120,22 +120,6 @@ class ReportOptions:
         if self.return_periods:
             times = np.unique(index.values[within(index, during)])
             blocks_of(xr.DataArray(times, dims=index.dims, attrs=index.attrs, name=index.name), self.block)
-        for name, metric in self.metrics.items():
-            _ = _of_three(name, metric)
-
-
-def _of_three(name: str, metric: Callable[..., float]) -> float:
-    """What a metric says of three numbers.
-
-    Raises: DataError where that is no number.
-    """
-    try:
-        return float(metric(np.array([1.1, 1.9, 3.2]), np.array([1.0, 2.0, 3.0])))
-    except Exception as error:
-        raise DataError(
-            f"the metric '{name}' takes what was predicted and what was observed, two arrays, and returns a number; "
-            f"of three numbers each it failed: {type(error).__name__}: {error}"
-        ) from error
 
 
 def _several(held: Any) -> list[Any]:

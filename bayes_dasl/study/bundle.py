@@ -31,7 +31,7 @@ from ..reports.document import ReportOptions, report
 from ..revision.rolling_origins import leave_future_out
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
-from .scores import asked, results, table_of, told_split
+from .scores import asked, check_asked, results, table_of, told_split
 from .times import forecast_times
 
 
@@ -171,8 +171,7 @@ class Study:
             check_data(model, self.train)
             model.inputs(forecast_times(self))
         _ = self.derived and evaluate(self.model, None, self.derived)
-        ahead = None if isinstance(self.split, Mapping) else (self.test[self.index].min(), self.test[self.index].max())
-        self.options.check(self.model.observables, forecast_times(self)[self.index], ahead)
+        check_asked(self, forecast_times(self)[self.index])
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.

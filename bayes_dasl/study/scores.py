@@ -15,7 +15,7 @@ from ..judgement.baselines import score_baselines
 from ..judgement.comparison import Comparison
 from ..judgement.events import exceedance, is_series, return_levels, unseen
 from ..judgement.forecast_tables import quantiles
-from ..judgement.metrics import measured_by
+from ..judgement.metrics import check_metrics, measured_by
 from ..judgement.mixed import MIXTURE, Mixed
 from ..judgement.scores import score
 from ..reports.options import ReportOptions
@@ -40,6 +40,22 @@ def table_of(forecast: xr.DataTree) -> str:
     table = quantiles(forecast)
     numbers = table.columns[list(table.columns).index("units") + 1 :]
     return table.assign(**{name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}).to_csv(index=False)
+
+
+def check_asked(study: Any, times: xr.DataArray) -> None:
+    """Refuse, before any fit, what no report of a study could show.
+
+    Args:
+        study: the study.
+        times: all that it forecasts.
+
+    Raises: MismatchError, DataError.
+    """
+    held = study.test[list(study.model.observables)]
+    ahead = held[study.index].values
+    during = None if isinstance(study.split, Mapping) else (ahead.min(), ahead.max())
+    study.options.check(study.model.observables, times, during)
+    check_metrics(held, study.options.metrics)
 
 
 def asked(forecasts: Mapping[str, xr.DataTree], test: xr.Dataset, options: ReportOptions) -> dict[str, Any]:
