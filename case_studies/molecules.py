@@ -3,8 +3,7 @@
 The second virial coefficient is an integral over the pair potential, with its first quantum correction. Potentials of
 textbooks are fitted to what was measured of warm gases; the hybrid has the attraction that theory knows, and corrects a
 wall that theory does not.
-What matters is the cold end, where the well of the potential decides, and the well itself, which quantum chemistry
-knows.
+What matters is the cold end, where the well of the potential decides, and the well itself, which is known.
 
 Data: measured second virial coefficients with their errors, by the Combustion-Transport-Analysis group, CC BY 4.0;
 pair energies of argon: K. T. Tang & J. P. Toennies, J. Chem. Phys. 118, 4976 (2003), in the RGC10 set of Psi4.
@@ -238,7 +237,7 @@ def well(model: bd.Model) -> dict[str, Any]:
     return {"depth": -energies[lowest], "minimum": jnp.asarray(DISTANCES)[lowest]}
 
 
-AB_INITIO = (
+PUBLISHED = (
     (3.1875, 0.63637), (3.375, -0.01138), (3.5625, -0.23729), (3.65625, -0.27458), (3.75, -0.28517),
     (3.84375, -0.27957), (3.9375, -0.26471), (4.125, -0.2235), (4.3125, -0.1808), (4.5, -0.14343), (4.875, -0.08883),
     (5.25, -0.0556), (5.625, -0.03568), (6.0, -0.02355), (6.375, -0.01596), (6.75, -0.01109), (7.5, -0.0057),
@@ -247,9 +246,9 @@ AB_INITIO = (
 """Two atoms of argon by theory: distances in Å, energies in kcal/mol (Tang & Toennies 2003, RGC10 of Psi4)."""
 
 
-def ab_initio() -> pd.DataFrame:
-    """Pair energies of argon by quantum chemistry: distances `r` in Å, energies in K."""
-    r, energy = np.asarray(AB_INITIO).T
+def published() -> pd.DataFrame:
+    """Pair energies of argon as they are published: distances `r` in Å, energies in K."""
+    r, energy = np.asarray(PUBLISHED).T
     return pd.DataFrame({"r": r, "energy": PER_KELVIN * energy})
 
 
@@ -269,7 +268,7 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
 
 
 def picture(run: Run) -> Figure:
-    """The potential that warm argon tells, beside quantum chemistry; and what it says of cold argon."""
+    """The potential that warm argon tells, beside the published one; and what it says of cold argon."""
     study, distances = run.study, np.linspace(3.2, 7.0, 191)
     cold = study.data["coldness"].values > 1000.0 / GASES["argon"].warm
     fig, (left, right) = panels()
@@ -279,8 +278,8 @@ def picture(run: Run) -> Figure:
         off = fc["predictions"].dataset["b"] - study.data["b"].values
         band(left, distances, energies, name, place)
         bars(right, 1000.0 / study.data["coldness"].values[cold], off.isel(coldness=cold), name, place)
-    theory = ab_initio().query("3.2 < r < 7")
-    left.plot(theory["r"], theory["energy"], label="quantum chemistry, not fitted", **UNSEEN)
+    theory = published().query("3.2 < r < 7")
+    left.plot(theory["r"], theory["energy"], label="Tang and Toennies 2003, not fitted", **UNSEEN)
     left.set(xlabel="distance (Å)", ylabel="energy of a pair (K)", ylim=(-160, 120))
     right.axhline(0.0, color="black", lw=0.8)
     right.set(xlabel="temperature (K)", ylabel="forecast less measured (cm³/mol)", ylim=(-60, 60))

@@ -144,13 +144,15 @@ def test_what_a_summary_must_return(tmp_path, returned, said):
 
 def test_rows_are_old_where_a_file_beside_changed_that_the_study_imports(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
-    (tmp_path / "beside_study.py").write_text("def factor():\n    return 2\n")
-    text = "from beside_study import factor\n\n\ndef row(x):\n    return {'y': factor() * x}\n"
+    (tmp_path / "beside_study.py").write_text("FACTOR = 2\n")
+    text = "from beside_study import FACTOR\n\n\ndef row(x):\n    return {'y': FACTOR * x}\n"
     (tmp_path / "own.py").write_text(f"{text}\n\ndef tasks(quick):\n    return [{{'x': 1}}]\n")
     module = module_of(str(tmp_path / "own.py"))
     before = comparison._code_of(module)
     assert comparison._code_of(module) == before
-    (tmp_path / "beside_study.py").write_text("def factor():\n    return 3\n")
+    (tmp_path / "another.py").write_text("FACTOR = 4\n")
+    assert comparison._code_of(module) == before
+    (tmp_path / "beside_study.py").write_text("FACTOR = 3\n")
     assert comparison._code_of(module) != before
 
 

@@ -62,7 +62,7 @@ def argon() -> TangToennies:
 
 
 def test_tang_and_toennies_potential_of_argon_is_that_of_quantum_chemistry():
-    curve = molecules.ab_initio()
+    curve = molecules.published()
     outside = curve["r"].to_numpy() > 3.5
     found = np.asarray(jax.vmap(argon().energy)(jnp.asarray(curve["r"].to_numpy())))
     np.testing.assert_allclose(found[outside], curve["energy"].to_numpy()[outside], rtol=0.01)
@@ -82,7 +82,7 @@ def test_the_well_is_found():
     found = molecules.well(made)
     assert found["depth"] == pytest.approx(120.0, rel=1e-3)
     assert found["minimum"] == pytest.approx(2 ** (1 / 6) * SIZE, abs=0.006)
-    deepest = molecules.ab_initio()["energy"].min()
+    deepest = molecules.published()["energy"].min()
     assert deepest / PER_KELVIN == pytest.approx(-0.28517)
 
 

@@ -447,7 +447,7 @@ class TestPage:
         ("options", "said"),
         [
             ({"window": ("2001-01-01", "2002-01-01")}, "'time' holds numbers, so a window is two numbers"),
-            ({"return_periods": {"y": [2]}, "block": "year"}, "so a block is a number of its units"),
+            ({"return_periods": {"y": [2]}, "block": "year"}, "so a block is a number of units"),
             ({"return_periods": {"y": [2]}, "block": 4}, "fill no block of 4"),
             ({"window": (2, 9)}, "fewer than two times are forecast in the window"),
         ],
@@ -456,6 +456,10 @@ class TestPage:
         time = xr.DataArray(np.arange(3.0), dims="time", name="time")
         with pytest.raises(DataError, match=said):
             bd.ReportOptions(**options).check(["y"], time)
+
+    def test_numbers_of_arrays_will_do(self):
+        options = bd.ReportOptions(thresholds={"y": np.array(3.0)}, return_periods={"y": xr.DataArray(5.0)})
+        assert options.levels("y") == [3.0] and options.periods("y") == [5.0]
 
     def test_arrays_and_dates_will_do(self):
         options = bd.ReportOptions(

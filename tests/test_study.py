@@ -58,7 +58,7 @@ def test_a_run_fills_its_folder(ran):
     run, said = ran
     assert set(contents(run.folder)) == {
         "posterior.nc", "forecast.nc", "inflow/posterior.nc", "inflow/forecast.nc",
-        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "report.html", "study.json",
+        "origins.nc", "inflow/origins.nc", "mixture.nc", "scores.json", "forecast.csv", "report.html", "study.json",
     }  # fmt: skip
     assert said[0] == f"decay: fitting by {run.study.engine!r}"
     assert said[0].startswith("decay: fitting by Sifting(chains=2, draws=50, ")

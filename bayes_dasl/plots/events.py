@@ -27,12 +27,12 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
     Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
-    apart = bool(several) and (not several[0].attrs.get("series", 1) or several[0]["at"].size == 1)
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
         raise MismatchError(f"give 1 to {len(SERIES)} results of bd.exceedance")
     if any(each["at"].ndim > 1 for each in several):
         raise MismatchError("this draws a series: choose one place or member, as by .sel(…)")
     index = index_of(several[0]["at"])
+    apart = not several[0].attrs.get("series", 1) or several[0]["at"].size == 1
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")
         ax = fig.add_subplot()

@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..data.dates import are_dates, as_date
 from ..errors import DataError, MismatchError
-from ..judgement.levels import BLOCKS, blocks_of, check_block, check_level, check_return_period, within
+from ..judgement.levels import blocks_of, check_block, check_level, check_return_period, within
 
 MOST_LEVELS = 6
 """Of one observable, so that a figure can tell them apart."""
@@ -112,9 +112,6 @@ class ReportOptions:
         dated, kind = are_dates(index), "dates" if are_dates(index) else "numbers"
         if self.window not in (None, False) and dated is _are_numbers(self.window):
             raise DataError(f"'{index.name}' holds {kind}, so a window is two {kind}, not {self.window!r}")
-        if self.return_periods and self.block is not None and dated is not isinstance(self.block, str):
-            wanted = f"one of {', '.join(map(repr, BLOCKS))}" if dated else "a number of its units"
-            raise DataError(f"'{index.name}' holds {kind}, so a block is {wanted}, not {self.block!r}")
         if self.window not in (None, False) and len(np.unique(index.values[within(index, self.window)])) < 2:
             raise DataError(f"fewer than two times are forecast in the window {self.window!r}")
         if self.return_periods:
@@ -123,7 +120,8 @@ class ReportOptions:
 
 
 def _several(held: Any) -> list[Any]:
-    return list(held) if isinstance(held, Iterable) and not isinstance(held, str) else [held]
+    alone = isinstance(held, str) or not isinstance(held, Iterable) or getattr(held, "ndim", 1) == 0
+    return [held] if alone else list(held)
 
 
 def _are_numbers(window: Any) -> bool:

@@ -123,8 +123,7 @@ class Study:
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
         if isinstance(self.split, Mapping):
-            observables = dict.fromkeys(name for model in self.models.values() for name in model.observables)
-            return split_members(self.data, self.split, tuple(observables))
+            return split_members(self.data, self.split, tuple(self.model.observables))
         return split(self.data, **{self.index: self.split})
 
     @property

@@ -1,9 +1,9 @@
 """The many fits of a study file: its tasks done over workers, and what its rows say."""
 
+import ast
 import hashlib
 import inspect
 import re
-import sys
 from collections.abc import Callable, Mapping
 from importlib.metadata import version
 from pathlib import Path
@@ -99,27 +99,26 @@ def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str
 def _code_of(module: ModuleType) -> str:
     """A hash of the version of the package, of the file but for its summary, which may change without a fit, and of the
     files beside it that these import."""
-    text, summary = _text_of(module), _function(module, "summary")
+    path = Path(str(module.__file__))
+    text, summary = path.read_text(encoding="utf-8"), _function(module, "summary")
     told = text if summary is None else text.replace(inspect.getsource(summary), "")
-    beside = "".join(map(_text_of, _imported(module)))
+    beside = "".join(other.read_text(encoding="utf-8") for other in _imported(path))
     return hashlib.sha256((version("bayes_dasl") + told + beside).encode()).hexdigest()[:12]
 
 
-def _text_of(module: ModuleType) -> str:
-    return Path(str(module.__file__)).read_text(encoding="utf-8")
-
-
-def _imported(module: ModuleType) -> list[ModuleType]:
-    """What a module imports of the files of its folder, and what these import of them, by name."""
-    folder, found, left = Path(str(module.__file__)).parent, {module.__name__: module}, [module]
+def _imported(path: Path) -> list[Path]:
+    """The files of its folder that a file imports, and that these import."""
+    found, left = {path}, [path]
     while left:
-        held = vars(left.pop()).values()
-        names = [v.__name__ if isinstance(v, ModuleType) else getattr(v, "__module__", None) for v in held]
-        for other in (sys.modules.get(name) for name in names if isinstance(name, str)):
-            if other and other.__name__ not in found and Path(getattr(other, "__file__", None) or "").parent == folder:
-                found[other.__name__] = other
-                left.append(other)
-    return [found[name] for name in sorted(found) if name != module.__name__]
+        for part in ast.walk(ast.parse(left.pop().read_text(encoding="utf-8"))):
+            modules = [part.module or ""] if isinstance(part, ast.ImportFrom) else []
+            names = [name.name for name in part.names] if isinstance(part, (ast.Import, ast.ImportFrom)) else []
+            for name in (*modules, *names):
+                other = path.parent / f"{name.rpartition('.')[2]}.py"
+                if other.is_file() and other not in found:
+                    found.add(other)
+                    left.append(other)
+    return sorted(found - {path})
 
 
 def _function(module: ModuleType, name: str) -> Callable[..., Any] | None:

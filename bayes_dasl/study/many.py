@@ -72,9 +72,10 @@ def run_many(
 
     Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
     with the error of a task that failed.
-    Raises: ModelError without Dask, for tasks that occur twice or whose arguments JSON cannot hold, and without `code`
-    for what is no function of a file, or hangs on more than its arguments, and for a scheduler that does not answer;
-    WriteError where the file cannot be written, or another process writes to it; ReadError where it cannot be read.
+    Raises: ModelError without Dask, for a scheduler together with workers, or one that does not answer, for tasks that
+    occur twice or whose arguments JSON cannot hold, and without `code` for what is no function of a file, or hangs on
+    more than its arguments; WriteError where the file cannot be written, or another process writes to it; ReadError
+    where it cannot be read.
     """
     tasks, rows = [dict(task) for task in tasks], Path(rows)
     if taken := _OURS & {name for task in tasks for name in task}:
@@ -118,7 +119,7 @@ def held_rows(tasks: Iterable[Task], rows: Path, code: str) -> pd.DataFrame:
 
 
 def _table(rows: Iterable[Mapping[str, Any]]) -> pd.DataFrame:
-    return pd.DataFrame([row["task"] | {k: _numbers(v) for k, v in row.items() if k != "task"} for row in rows])
+    return pd.DataFrame([_numbers(row["task"] | {k: v for k, v in row.items() if k != "task"}) for row in rows])
 
 
 def _row(task: Task, found: _Done | BaseException, code: str) -> dict[str, Any]:

@@ -121,7 +121,7 @@ def tidy(rows: pd.DataFrame | Iterable[Mapping[str, Any]], of: Literal["scores",
             ]
     plain = [name for name in table if not any(isinstance(value, (Mapping, list)) for value in table[name])]
     found = pd.DataFrame(lines) if lines else pd.DataFrame(columns=[*plain, *sorted(_COLUMNS[of])])
-    numbers = [name for name in (*_SCORES, *_QUANTILES) if name in found]
+    numbers = [name for name in (_SCORES if of == "scores" else _QUANTILES) if name in found]
     return found.astype(dict.fromkeys(numbers, float))  # a column of nothing but None is of objects
 
 

@@ -257,7 +257,7 @@ class Polynomial(AbstractFamily):
 
     @property
     def said(self) -> str:
-        return f"Polynomial of degree {self.degree}"
+        return f"Polynomial of degree {f'{self.lowest} to ' if self.lowest else ''}{self.degree}"
 
     def __call__(self, x: Any) -> Float[Array, "... size"]:
         z = (2 * held(x, self.low, self.high) - self.low - self.high) / (self.high - self.low)
