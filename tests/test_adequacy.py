@@ -214,6 +214,14 @@ def test_a_rival_or_a_baseline_that_wins_is_named():
     assert levels(judged(*noisy))["against climatology"] == "bad"
 
 
+def test_a_rival_of_other_observables_is_refused():
+    rng = np.random.default_rng(0)
+    post, fc, data = results(LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)
+    other = xr.DataTree.from_dict({n: g.to_dataset().rename(y="z") for n, g in fc.children.items() if "y" in g})
+    with pytest.raises(MismatchError, match="the rival 'other' forecasts z, but is compared with a model of y"):
+        diagnose(post, fc, data, rivals={"other": other})
+
+
 def test_a_rival_is_compared_at_the_times_that_both_forecast():
     rng = np.random.default_rng(0)
     good = results(y := LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)

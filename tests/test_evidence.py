@@ -128,6 +128,29 @@ def test_half_of_the_probability_is_that_of_the_science():
     assert all("tell little" in finding.message for finding in found.findings)
 
 
+def test_of_a_wide_prior_the_error_says_that_few_of_its_draws_are_near_zero():
+    rng, said = np.random.default_rng(0), {}
+    drawn = np.abs(0.02 * rng.normal(size=(4, 2000)))
+    for width in (0.5, 10.0):
+        models = {"science": science(), "noisy": noisy(dist.HalfNormal(width))}
+        posts = {"science": with_sizes(models["science"], walked(0.0))}
+        posts["noisy"] = with_sizes(models["noisy"], walked(0.0), of=drawn)
+        said[width] = bd.bayes_factors(models, posts).table.loc["noisy"]
+    less = said[0.5]["log_bayes_factor"] - said[10.0]["log_bayes_factor"]
+    assert 2 * said[0.5]["error"] < said[10.0]["error"]
+    assert less == pytest.approx(np.log(20.0), abs=3 * said[10.0]["error"])
+
+
+@pytest.mark.thorough
+def test_of_a_prior_far_wider_than_what_the_data_allow_the_evidence_is_worked_out():
+    data, models = walked(0.0), {"science": science(), "noisy": noisy(dist.HalfNormal(500.0))}
+    draws, log_evidence = of_walks({"y": data["y"].values}, halfnorm(scale=500.0))
+    at_rest, none = of_walks({"y": data["y"].values})
+    posts = {"science": posterior(models["science"], data, at_rest), "noisy": posterior(models["noisy"], data, draws)}
+    row = bd.bayes_factors(models, posts).table.loc["noisy"]
+    assert row["by_bridge"] and row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.5)
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize("width", [2.0, 50.0])
 def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_priors(width):

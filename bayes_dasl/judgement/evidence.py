@@ -37,7 +37,7 @@ _PRIOR_DRAWS = 100_000
 _NARROW = 0.9  # times Silverman's width, of kernels
 _UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
 _TINY = (1e-200, 1e-300)
-_FEWEST = 10  # draws that count as near zero, below which bridge sampling stands in
+_FEWEST = 10  # draws that count as near zero, of posterior or prior, below which bridge sampling stands in
 _LEAST = 1e-150
 _BATCHES = 5  # of each chain, for the error
 _PROBES, _APART = 3, 0.01  # draws at which models are to be alike, and by which share log likelihoods may differ
@@ -265,7 +265,7 @@ def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
 
 
 def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
-    """The Savage–Dickey ratio of all sizes at zero; none where few draws are near it."""
+    """The Savage–Dickey ratio of all sizes at zero; none where few draws of posterior or prior are near it."""
     short, sizes, columns, before = names(model), _sizes(model), [], []
     for key, (path, leaf) in zip(jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True):
         drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
@@ -275,15 +275,14 @@ def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
     if not np.isfinite(values).all():
         raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
     widths = _widths(values)
-    near = _kernel(values / widths).prod(axis=-1)
-    if near.sum() < min(_FEWEST, near.size / 2):
+    near, beside = _kernel(values / widths).prod(axis=-1), _kernel(prior / widths)
+    if near.sum() < min(_FEWEST, near.size / 2) or (beside.sum(axis=0) < _FEWEST).any():
         return None
-    beside = _kernel(prior / widths)
     expected = beside.mean(axis=0).prod()
     each = near.shape[1] // _BATCHES
     parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
     error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
-    rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / np.maximum(beside.mean(axis=0), _LEAST)
+    rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / beside.mean(axis=0)
     error = np.linalg.norm([error, *rough])
     return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error))
 
