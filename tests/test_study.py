@@ -492,9 +492,11 @@ def test_names_of_models_are_checked():
 
 
 def test_rivals_and_options_are_checked(unchecked):
-    other = bd.Model(bd.Algebraic(lambda t, y, u: {"z": t}), bd.NormalNoise(1.0))
+    other = bd.Model(bd.Algebraic(lambda t, y, u: {"z": t}), bd.NormalNoise(dist.LogNormal(0.0, 1.0)))
+    study = small_study.study()
+    both = study.data.assign(z=study.data["y"])
     with pytest.raises(MismatchError, match="'other' forecasts z, but is compared with a model of y"):
-        dataclasses.replace(small_study.study(), rivals={"other": other})
+        dataclasses.replace(study, data=both, rivals={"other": other}).refuse_bad_input()
     with pytest.raises(DataError, match=r"options are bd.ReportOptions\(…\), not dict"):
         dataclasses.replace(small_study.study(), options={"thresholds": {"y": 5.0}})
 

@@ -65,9 +65,9 @@ class Study:
             or half of those in the last half of the training data, if these are fewer.
 
     Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder, and for another `mix`; MismatchError for models of other observables, or that cannot be weighed
-    by evidence; DataError if the split leaves one side empty, or names no members of the data, for options that are
-    none, or for origins and a horizon that are none.
+    be that of a folder, and for another `mix`; MismatchError for models that cannot be weighed by evidence; DataError
+    if the split leaves one side empty, or names no members of the data, for options that are none, or for origins and a
+    horizon that are none.
     """
 
     name: str
@@ -100,7 +100,6 @@ class Study:
             taken[_folded(name)] = name
         if not isinstance(self.options, ReportOptions):
             raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
-        check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
         _ = self._parts  # refuses a split that leaves one side empty
         if self.mix not in (True, False, "evidence", "forecasts"):
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
@@ -123,7 +122,8 @@ class Study:
     @property
     def _parts(self) -> tuple[xr.Dataset, xr.Dataset]:
         if isinstance(self.split, Mapping):
-            return split_members(self.data, self.split, tuple(self.model.observables))
+            observables = dict.fromkeys(name for model in self.models.values() for name in model.observables)
+            return split_members(self.data, self.split, tuple(observables))
         return split(self.data, **{self.index: self.split})
 
     @property
@@ -169,6 +169,7 @@ class Study:
         for model in self.models.values():
             check_data(model, self.train)
             model.inputs(forecast_times(self))
+        check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
         _ = self.derived and evaluate(self.model, None, self.derived)
         check_asked(self, forecast_times(self)[self.index])
 
