@@ -128,6 +128,7 @@ def test_half_of_the_probability_is_that_of_the_science():
     assert all("tell little" in finding.message for finding in found.findings)
 
 
+@pytest.mark.thorough
 def test_of_a_wide_prior_the_error_says_that_few_of_its_draws_are_near_zero():
     rng, said = np.random.default_rng(0), {}
     drawn = np.abs(0.02 * rng.normal(size=(4, 2000)))
