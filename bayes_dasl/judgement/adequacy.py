@@ -290,7 +290,7 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
 
 
 def _against_rival(name: str, own: Ensembles, other: Ensembles) -> Iterator[Finding]:
-    lead = np.concatenate([*(_leads(own[n], other[n][0])[0] for n in own), np.zeros(0)])
+    lead = np.concatenate([_leads(own[n], other[n][0])[0] for n in own])
     if not lead.size:
         return
     mean = float(lead.mean())

@@ -1,4 +1,4 @@
-"""Levels, return periods, periods, blocks and probabilities, as far as they can be looked at without a forecast."""
+"""Levels, return periods, spans, blocks and probabilities, as far as they can be looked at without a forecast."""
 
 from __future__ import annotations
 
