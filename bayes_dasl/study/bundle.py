@@ -166,13 +166,12 @@ class Study:
 
         Raises: DataError, ModelError or MismatchError.
         """
-        train, times = self.train, forecast_times(self)
         for model in self.models.values():
-            check_data(model, train)
-            model.inputs(times)
+            check_data(model, self.train)
+            model.inputs(forecast_times(self))
         check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
         _ = self.derived and evaluate(self.model, None, self.derived)
-        check_asked(self, times[self.index])
+        check_asked(self, forecast_times(self)[self.index])
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model.
