@@ -260,16 +260,27 @@ def row(model: str, points: str, number: int, seed: int, engine: str = "") -> di
     train = rows_of(TRAINED, points, number)
     ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
     own = ENSEMBLE if model in ("mlp", *architectures()) else ENGINE
-    return bd.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), key=seed)
+    derived = numbers if model in LEARNING else None
+    return bd.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), derived=derived, key=seed)
+
+
+LEARNING = ("van Driest", "hybrid", "hybrid, one law for all")
+"""Models that learn van Driest's numbers."""
+
+
+def numbers(model: bd.Model) -> dict[str, Any]:
+    """Van Driest's two."""
+    layer: Any = model.layer
+    return {"karman": layer.function.karman, "damping": layer.function.damping}
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors as shares of the velocity in the middle, and coverage, by model and by what is forecast; and differences
     to van Driest's law. Seeds are keys of the engine, of the same data: they spread by chance of the sampling alone."""
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
+    if "engine" in rows:
+        rows = rows.assign(model=rows["model"] + (", " + rows["engine"]).fillna(""))
     table = bd.tidy(rows)
-    if "engine" in table:
-        table["model"] += (", " + table["engine"]).fillna("")
     middle = table["ahead"].str.split().str[0].astype(int).map(centres)
     table["percent"] = 100 * table["rmse"] / middle
     table["in 90 %"] = 100 * table["coverage_90"]
@@ -281,4 +292,7 @@ def summary(rows: pd.DataFrame) -> dict:
         if "van Driest" in part["model"].values:
             title = f"CRPS at Reynolds number {ahead}, fitted to {points} points, less van Driest's"
             found[title] = bd.paired(part, "crps", between="model", against="van Driest")
+    if not (told := bd.tidy(rows, "derived").query("number == 40")).empty:
+        by = ["points", "model", "quantity"]
+        found["Van Driest's numbers"] = bd.medians(told, ["low", "median", "high"], by=by)
     return found
