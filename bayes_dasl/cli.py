@@ -163,6 +163,9 @@ def many(
         int | None, typer.Option(help="How many processes of this machine; as many as it has cores unless given.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The folder of the rows; runs/NAME-study unless given.")] = None,
+    only: Annotated[
+        list[str] | None, typer.Option(help="Only the tasks with this argument, such as model=hybrid; may be repeated.")
+    ] = None,
     table: Annotated[bool, typer.Option("--table", help="Do no tasks: table the rows that are there.")] = False,
 ) -> None:
     """Do the many fits of a study over workers, keep a row of each, and table what they found."""
@@ -170,7 +173,8 @@ def many(
         module = module_of(study)
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
         folder = out or Path("runs") / f"{name}-study"
-        rows = rows_of(module, folder, quick=quick, only_held=table, scheduler=scheduler, workers=workers, say=_say)
+        how = {"quick": quick, "only": only or (), "only_held": table, "scheduler": scheduler, "workers": workers}
+        rows = rows_of(module, folder, **how, say=_say)
         failed = [*rows["failed"].dropna()] if "failed" in rows else []
         if failed:
             _say(f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}")

@@ -40,6 +40,36 @@ def test_the_quick_form_is_few_tasks_of_the_same(tmp_path):
     assert "4 of 8 tasks are done" in result.output  # those of the quick form are there
 
 
+def test_only_some_tasks_are_done_and_tabled(tmp_path):
+    some = ("--out", tmp_path, "--workers", 0, "--only", "number=1.0", "--only", "number=3")
+    assert "4 of 4 tasks are done" in invoke("study", ALONE, *some).output
+    result = invoke("study", ALONE, *some, "--only", "exponent=2", "--table")
+    assert result.exit_code == 0 and "27" not in result.output and "9" in result.output
+    assert "4 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+
+
+def test_tasks_that_say_nothing_of_an_argument_can_be_asked_for(tmp_path):
+    text = "def tasks(quick):\n    return [{'x': 1}, {'x': 2, 'y': 'a'}]\n\n\ndef row(x, y=''):\n    return {'z': x}\n"
+    (tmp_path / "own.py").write_text(text)
+    module = module_of(str(tmp_path / "own.py"))
+    for only, expected in (["y="], [1]), (["y=a"], [2]), (["y=", "y=a"], [1, 2]), ([], [1, 2]):
+        assert comparison.rows_of(module, tmp_path / "rows", only=only, workers=0)["x"].tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("only", "message"),
+    [
+        (["number"], "'number' is no argument of a task with its value, such as model=hybrid"),
+        (["seed=1"], "no task has an argument 'seed': there are number, exponent"),
+        (["exponent=4"], "no task has exponent=4: it is 2, 3"),
+        (["number="], "no task is as all of these ask: number="),
+    ],
+)
+def test_what_no_task_is_asked_for_by_only(tmp_path, only, message):
+    asked = [part for each in only for part in ("--only", each)]
+    assert_one_line(invoke("study", ALONE, "--out", tmp_path, *asked), message)
+
+
 def test_a_table_does_no_task(tmp_path):
     assert_one_line(invoke("study", ALONE, "--table", "--out", tmp_path), "holds no row of these tasks by this code")
     invoke("study", ALONE, "--quick", "--out", tmp_path, "--workers", 0)

@@ -4,7 +4,7 @@ import ast
 import hashlib
 import inspect
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -13,7 +13,7 @@ from typing import Any
 import pandas as pd
 
 from .._runs.files import write_text
-from ..errors import ReadError, WriteError
+from ..errors import ModelError, ReadError, WriteError
 from .many import held_rows, run_many
 
 
@@ -22,6 +22,7 @@ def rows_of(
     folder: Path,
     *,
     quick: bool = False,
+    only: Iterable[str] = (),
     only_held: bool = False,
     scheduler: Any = None,
     workers: int | None = None,
@@ -33,13 +34,15 @@ def rows_of(
         module: that of a file which defines `tasks(quick)`, a list of dicts, and `row(**task)`, as for `run_many`.
         folder: where the rows are kept, in `rows.jsonl`.
         quick: whether only the tasks of its quick form are asked for.
+        only: arguments of the tasks that are asked for, such as "model=hybrid": one of the values that are said of an
+            argument, and so for each argument; "engine=" those that say nothing of it.
         only_held: whether no task is done.
         scheduler: as for `run_many`.
         workers: as for `run_many`.
         say: as for `run_many`.
 
-    Raises: ReadError if the file defines no such functions, or no rows are there where none are to be made; as
-    `run_many`.
+    Raises: ReadError if the file defines no such functions, or no rows are there where none are to be made; ModelError
+    if no task is as asked; as `run_many`.
     """
     tasks, row = _function(module, "tasks"), _function(module, "row")
     if tasks is None or row is None:
@@ -47,7 +50,7 @@ def rows_of(
             f"{module.__file__} has no many fits: it defines no functions tasks(quick), a list of dicts, and "
             "row(**task), a dict"
         )
-    asked, code = [*tasks(quick=quick)], _code_of(module)
+    asked, code = _chosen([*tasks(quick=quick)], only), _code_of(module)
     if not only_held:
         return run_many(row, asked, folder / "rows.jsonl", scheduler=scheduler, workers=workers, code=code, say=say)
     found = held_rows(asked, folder / "rows.jsonl", code)
@@ -56,6 +59,40 @@ def rows_of(
     if len(found) < len(asked):
         say(f"{len(asked) - len(found)} of {len(asked)} tasks have no row by this code yet")
     return found
+
+
+def _chosen(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Mapping[str, Any]]:
+    """The tasks that are as asked."""
+    wanted: dict[str, list[str]] = {}
+    for each in only:
+        name, equals, value = each.partition("=")
+        if not equals:
+            raise ModelError(f"'{each}' is no argument of a task with its value, such as model=hybrid")
+        wanted.setdefault(name, []).append(value)
+    for name, values in wanted.items():
+        there = dict.fromkeys(str(task[name]) for task in tasks if name in task)
+        if not there:
+            names = ", ".join(dict.fromkeys(name for task in tasks for name in task))
+            raise ModelError(f"no task has an argument '{name}': there are {names}")
+        for value in filter(None, values):
+            if not any(_same(value, other) for other in there):
+                raise ModelError(f"no task has {name}={value}: it is {', '.join(there)}")
+
+    def is_wanted(task: Mapping[str, Any]) -> bool:
+        said = {name: str(task.get(name, "")) for name in wanted}
+        return all(any(_same(value, said[name]) for value in values) for name, values in wanted.items())
+
+    if not (found := [*filter(is_wanted, tasks)]):
+        raise ModelError(f"no task is as all of these ask: {', '.join(only)}")
+    return found
+
+
+def _same(one: str, other: str) -> bool:
+    """Whether two texts are the same, or the same number."""
+    try:
+        return float(one) == float(other)
+    except ValueError:
+        return one == other
 
 
 def summarised(module: ModuleType, rows: pd.DataFrame, folder: Path) -> dict[str, pd.DataFrame | Path]:
