@@ -200,4 +200,5 @@ def summary(rows: pd.DataFrame) -> dict:
         found["The same, medians over models"] = bd.medians(each, ["rmse", "crps"], by=by)
         told = apart[apart["observable"] == "temperature"].assign(model=apart["ahead"].str.removeprefix(f"{ALL}, "))
         found["Temperature of each model"] = bd.medians(told, "rmse", by=["model"], across="variant")
-    return found | {"Seconds": bd.medians(table, ["fit_s", "forecast_s"], by=["variant"])}
+    others = ["mae", "log_score", "fit_s", "forecast_s", "memory_mb"]
+    return found | {"Other scores, and costs": bd.medians(table[whole], others, by=by)}

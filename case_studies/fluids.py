@@ -292,6 +292,9 @@ def summary(rows: pd.DataFrame) -> dict:
         if "van Driest" in part["model"].values:
             title = f"CRPS at Reynolds number {ahead}, fitted to {points} points, less van Driest's"
             found[title] = bd.paired(part, "crps", between="model", against="van Driest")
+    log: Any = whole.query("ahead.str.endswith('log')")
+    others = ["mae", "log_score", "coverage_50", "fit_s", "forecast_s", "memory_mb"]
+    found["Other scores, and costs"] = bd.medians(log, others, by=["points", "model", "ahead"])
     if not (told := bd.tidy(rows, "derived").query("number == 40")).empty:
         by = ["points", "model", "quantity"]
         found["Van Driest's numbers"] = bd.medians(told, ["low", "median", "high"], by=by)

@@ -214,7 +214,8 @@ def summary(rows: pd.DataFrame) -> dict:
         found["Eddy viscosity at some strain rates"] = bd.medians(
             told, ["low", "median", "high"], by=["closure", "strain"]
         )
-    return found | {"Seconds": bd.medians(table, ["fit_s", "forecast_s"], by=["closure"])}
+    others = ["mae", "log_score", "coverage_50", "fit_s", "forecast_s", "memory_mb"]
+    return found | {"Other scores, and costs": bd.medians(table, others, by=["ahead", "closure"])}
 
 
 def study() -> bd.Study:

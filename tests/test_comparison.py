@@ -1,5 +1,6 @@
 """Many fits of a study file: rows, what is made of them, and the command."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -141,6 +142,15 @@ def test_a_row_says_what_score_and_diagnose_say():
     twice = 2 * post["posterior"]["rate"].values
     assert row["derived"]["twice"]["median"] == pytest.approx(np.median(twice), rel=1e-6)
     assert row["fit_s"] > 0 and row["memory_mb"] > 50
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system cannot be told to forget it")
+def test_the_memory_of_earlier_tasks_is_not_counted():
+    much = np.ones(2**26)  # 512 MiB
+    before = measured._peak()
+    del much
+    measured._forget_peak()
+    assert measured._peak() < before - 400
 
 
 def test_a_fit_that_was_stopped_is_not_measured(monkeypatch):

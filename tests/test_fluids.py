@@ -98,5 +98,11 @@ def test_every_model_of_the_study_predicts_the_profiles(name):
 def test_tables_tell_other_engines_from_a_models_own():
     score = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
     row = {"model": "hybrid", "points": "log", "number": 40, "seed": 0, "scores": {"180 log": {"velocity": score}}}
-    found = fluids.summary(pd.DataFrame([row, row | {"engine": "SVI"}]))["CRPS"]
-    assert [name for *_, name in found.index] == ["hybrid", "hybrid, SVI"]
+    row |= {"fit_s": 3.0, "forecast_s": 1.0, "memory_mb": 900.0} | {
+        "derived": {"karman": dict(low=0.3, median=0.4, high=0.5)}
+    }
+    found = fluids.summary(pd.DataFrame([row, row | {"engine": "SVI"}]))
+    assert [name for *_, name in found["CRPS"].index] == ["hybrid", "hybrid, SVI"]
+    costs = found["Other scores, and costs"].loc[("log", "hybrid, SVI", "180 log")]
+    assert costs[["mae", "fit_s", "memory_mb"]].tolist() == ["0.500", "3.00", "900"]
+    assert found["Van Driest's numbers"].loc[("log", "hybrid, SVI", "karman"), "high"] == "0.500"

@@ -1,8 +1,10 @@
 """One row of a comparison: how well a model forecast, and what that cost."""
 
+import contextlib
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -50,14 +52,15 @@ def measure(
 
     Returns: `scores` by name of the data and observable, of `bd.score`; `derived` by name; `verdict`, the levels of
     sampling and model, without the data ahead; `failed_draws`, the most that were left out of a forecast since a solve
-    failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process has had so far, by earlier
-    tasks of a worker too.
+    failed; seconds of `fit_s` and `forecast_s`, and `memory_mb`, the most that the process had at a time
+    meanwhile, with what was there before (elsewhere than on Linux the most since it began).
     Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit; as `bd.fit` and
     `bd.forecast`.
     """
     for name, asked in ahead.items() if each else ():
         if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
             raise ModelError(f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}")
+    _forget_peak()
     began = time.perf_counter()
     post = fit(model, train, engine or NUTS(), key=key, progress=False)
     fitted = time.perf_counter()
@@ -224,6 +227,13 @@ def _told(found: xr.Dataset) -> dict[str, dict[str, Any]]:
 def _plain(value: Any, digits: int = 6) -> Any:
     """A number, or each of an array, to so many digits."""
     return np.vectorize(lambda x: float(f"{x:.{digits}g}"), otypes=[float])(value).tolist()
+
+
+def _forget_peak() -> None:
+    """Let Linux count the most memory of the process from now on, which else is that of earlier tasks of a worker."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):  # a system that does not let it be set back
+            Path("/proc/self/clear_refs").write_text("5")
 
 
 def _peak() -> float:
