@@ -61,3 +61,8 @@ def arrays(number: int) -> dict:
 
 def says_its_argument(number: int) -> dict:
     return {"number": number + 1}
+
+
+def slowly(number: int, folder: str) -> dict:
+    time.sleep(0.2)
+    return {"square": number**2}

@@ -3,12 +3,14 @@
 import functools
 import json
 import os
+import subprocess
+import sys
 import threading
 from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks_of_many import arrays, fails, hoards, killed_once, odd, says_its_argument, square, stopped
+from tasks_of_many import arrays, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
 
 from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
 from bayes_dasl.study import combinations, run_many
@@ -102,6 +104,40 @@ def test_a_scheduler_has_its_own_workers_and_must_answer(tmp_path):
         run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="tcp://here:1", workers=2, **quiet)
     with pytest.raises(ModelError, match="no scheduler answers at here"):
         run_many(square, [{"number": 1}], tmp_path / "rows.jsonl", scheduler="here", **quiet)
+
+
+CLUSTER = """
+import time
+from distributed import LocalCluster
+if __name__ == "__main__":
+    cluster = LocalCluster(n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", dashboard_address=None)
+    print(cluster.scheduler_address, flush=True)
+    time.sleep(120)
+"""
+
+
+@pytest.mark.thorough
+def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_row(tmp_path):
+    path = {"PYTHONPATH": str(Path(__file__).parent)}  # its worker imports the tasks
+    command = [sys.executable, "-c", CLUSTER]
+    tasks, rows = combinations(number=range(50), folder=[str(tmp_path)]), tmp_path / "rows.jsonl"
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | path) as cluster:
+
+        def say(text):
+            if text.startswith("1 of"):
+                cluster.kill()
+
+        try:
+            address = cluster.stdout.readline().strip()
+            with pytest.raises(ModelError, match="the scheduler was lost: rows so far are kept"):
+                run_many(slowly, tasks, rows, scheduler=address, say=say)
+        finally:
+            cluster.kill()
+    done = len(rows.read_text().splitlines())
+    assert 1 <= done < 50
+    said = []
+    run_many(slowly, tasks[:2], rows, workers=0, say=said.append)
+    assert said[0].startswith(f"{min(done, 2)} of 2 tasks")
 
 
 @pytest.mark.parametrize("do", [functools.partial(square, folder=""), len])
