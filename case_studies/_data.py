@@ -114,6 +114,16 @@ SOURCES: dict[str, Source | Table | Converted] = {
         "0e1007504678be2e490baacac8be4e2464b76128c268d03ddc82039b8449a984",
         "CC-BY-4.0",
     ),
+    "molecular/virial_allN2.txt": Source(
+        f"{VIRIAL}/allN2virialData.txt",
+        "93c7266b384716677a4b4fc63de3ee51912379cf5e089ba5c6ce85039d22a900",
+        "CC-BY-4.0",
+    ),
+    "molecular/virial_allCH4.txt": Source(
+        f"{VIRIAL}/allCH4virialData.txt",
+        "d43e095089c21db8413dd7e208a1d1e4f9473adf384d59259e4294f7401c5e31",
+        "CC-BY-4.0",
+    ),
     "molecular/qm22_Ethanol.npz": Converted(
         f"{RAW}/jmbowma/QM-22/fcb74a59c5e6f6a03c3e0116c5d21d6359fdb0e3/Ethanol.zip",
         "Apache-2.0",

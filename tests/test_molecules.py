@@ -39,8 +39,21 @@ def test_quantum_mechanics_makes_cold_gas_more_repulsive():
     more = lambda t: float(quantum(t, {}, {})["b"] - classical(t, {}, {})["b"])  # noqa: E731
     cold, warm = more(jnp.asarray(1000.0 / 100.0)), more(jnp.asarray(1000.0 / 300.0))
     assert cold > 9 * warm > 0  # by the third power of the temperature, were it not for the atoms' own
-    # Of the first correction the reduced mass is in the denominator: hydrogen's is twenty times as light.
-    assert GASES["hydrogen"].quantum / GASES["argon"].quantum == pytest.approx(39.948 / 2.016, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "mass"), [("argon", 39.948), ("hydrogen", 2.016), ("nitrogen", 28.013), ("methane", 16.043)]
+)
+def test_numbers_of_the_gases_are_those_of_their_molecules(name, mass):
+    gas = GASES[name]
+    # ħ² / (24 µ k) by the constants of 2019, of which the mass of a pair is half that of a molecule.
+    assert gas.quantum == pytest.approx(1.054572e-34**2 / (12 * mass * 1.660539e-27 * 1.380649e-23) * 1e20, rel=0.002)
+    c6, c8, c10 = gas.dispersion
+    assert c10 == pytest.approx(49 / 40 * c8**2 / c6, rel=0.1)  # Thakkar (1988)
+    made = molecules.potentials(gas)
+    assert {*made} == {"Lennard-Jones", "hybrid", "theory", "Morse", "Tang-Toennies"}
+    deep = molecules.well(molecules.model(gas, LennardJones(gas.depth[0], gas.size[0])))
+    assert float(deep["depth"]) == pytest.approx(gas.depth[0], rel=1e-3)
 
 
 def test_where_the_series_of_wigner_and_kirkwood_diverges_a_smeared_potential_does_not():

@@ -150,17 +150,19 @@ def figure() -> None:
     one = test.sel(time="2005")
     for place, (label, name) in enumerate((("catchment", BY_ENSEMBLE), ("hybrid", "hybrid"))):
         _, fc, _ = forecast_of(name, 4, 0)
-        flow = fc["predictions"].dataset["flow"].sel(time="2005")
-        band(left, flow["time"].values, flow, label, place)
         by_year = {year: float(bd.score(fc, part).loc["flow", "crps"]) for year, part in of_test_years()}
         color, _ = STYLES[place]
-        right.plot([*by_year], [*by_year.values()], "^o"[place], mfc="white", color=color)
-    left.plot(one["time"], one, label="observed, not fitted", **UNSEEN | {"ms": 1.8})
-    left.set(yscale="log", xlabel="2005", ylabel="flow (mm/day)", ylim=(0.03, 30))
+        right.plot([*by_year], [*by_year.values()], "^o"[place], mfc="white", color=color, label=f"{label}, each year")
+    flow = fc["predictions"].dataset["flow"].sel(time="2005")
+    band(left, flow["time"].values, flow, label, place)
+    left.plot(one["time"], one, label="observed, not fitted", **UNSEEN | {"ms": 2.5})
+    left.set_yscale("function", functions=(np.sqrt, np.square))
+    left.set(xlabel="2005", ylabel="flow (mm/day)", ylim=(0, 42), yticks=(0, 1, 5, 10, 20, 30, 40))
     left.xaxis.set_major_locator(mdates.MonthLocator(bymonth=(1, 4, 7, 10)))
     left.xaxis.set_major_formatter(mdates.DateFormatter("%b"))
     right.set(xlabel="year", ylabel="CRPS (mm/day)", ylim=(0, None))
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
+    right.legend(loc="lower right")
     finished(drawn).savefig(FIGURE, dpi=160)
 
 
