@@ -52,8 +52,8 @@ def test_numbers_of_the_gases_are_those_of_their_molecules(name, mass):
     assert c10 == pytest.approx(49 / 40 * c8**2 / c6, rel=0.1)  # Thakkar (1988)
     made = molecules.potentials(gas)
     assert {*made} == {"Lennard-Jones", "hybrid", "theory", "Morse", "Tang-Toennies"}
-    deep = molecules.well(molecules.model(gas, LennardJones(gas.depth[0], gas.size[0])))
-    assert float(deep["depth"]) == pytest.approx(gas.depth[0], rel=1e-3)
+    deep = molecules.well(molecules.model(gas, LennardJones(gas.depth[1], gas.size[1])))
+    assert float(deep["depth"]) == pytest.approx(gas.depth[1], rel=1e-3)
 
 
 def test_where_the_series_of_wigner_and_kirkwood_diverges_a_smeared_potential_does_not():
