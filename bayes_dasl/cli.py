@@ -179,7 +179,14 @@ def many(
         if failed:
             _say(f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}")
         whole = rows.query("failed.isna()").drop(columns="failed") if failed else rows
-        for title, found in summarised(module, pd.DataFrame(whole), folder).items() if len(whole) else ():
+        try:
+            tables = summarised(module, pd.DataFrame(whole), folder) if len(whole) else {}
+        except BayesDaslError as error:
+            if not only:
+                raise
+            tables = {}
+            _say(f"the study makes no tables of these tasks alone: {error}")
+        for title, found in tables.items():
             _print_table(title, found)
         console.print(f"rows: {folder / 'rows.jsonl'}", markup=False, soft_wrap=True)
         if failed:

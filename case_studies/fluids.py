@@ -265,7 +265,7 @@ def row(model: str, points: str, number: int, seed: int, engine: str = "") -> di
 
 
 LEARNING = ("van Driest", "hybrid", "hybrid, one law for all")
-"""Models that learn van Driest's numbers."""
+"""Models in whose equations van Driest's numbers stand alone, which the architectures learn beside a network."""
 
 
 def numbers(model: bd.Model) -> dict[str, Any]:

@@ -63,6 +63,6 @@ def says_its_argument(number: int) -> dict:
     return {"number": number + 1}
 
 
-def slowly(number: int, folder: str) -> dict:
+def slowly(number: int) -> dict:
     time.sleep(0.2)
     return {"square": number**2}

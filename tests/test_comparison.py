@@ -1,6 +1,6 @@
 """Many fits of a study file: rows, what is made of them, and the command."""
 
-import sys
+import os
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +47,17 @@ def test_only_some_tasks_are_done_and_tabled(tmp_path):
     result = invoke("study", ALONE, *some, "--only", "exponent=2", "--table")
     assert result.exit_code == 0 and "27" not in result.output and "9" in result.output
     assert "4 of 8 tasks are done" in invoke("study", ALONE, "--out", tmp_path, "--workers", 0).output
+
+
+def test_where_a_summary_needs_other_tasks_the_rows_are_made_all_the_same(tmp_path):
+    text = ALONE.read_text().replace(
+        "    figure, axes", "    bd.paired(rows, 'power', between='exponent', against=3)\n    figure, axes"
+    )
+    (tmp_path / "own.py").write_text(text)
+    result = invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0, "--only", "exponent=2")
+    assert result.exit_code == 0 and "makes no tables of these tasks alone" in result.output
+    assert len((tmp_path / "rows" / "rows.jsonl").read_text().splitlines()) == 4
+    assert invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--quick", "--workers", 0).exit_code == 1
 
 
 def test_tasks_that_say_nothing_of_an_argument_can_be_asked_for(tmp_path):
@@ -144,7 +155,7 @@ def test_a_row_says_what_score_and_diagnose_say():
     assert row["fit_s"] > 0 and row["memory_mb"] > 50
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere the system cannot be told to forget it")
+@pytest.mark.skipif(not os.access("/proc/self/clear_refs", os.W_OK), reason="the system cannot be told to forget it")
 def test_the_memory_of_earlier_tasks_is_not_counted():
     much = np.ones(2**26)  # 512 MiB
     before = measured._peak()

@@ -120,7 +120,7 @@ if __name__ == "__main__":
 def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_row(tmp_path):
     path = {"PYTHONPATH": str(Path(__file__).parent)}  # its worker imports the tasks
     command = [sys.executable, "-c", CLUSTER]
-    tasks, rows = combinations(number=range(50), folder=[str(tmp_path)]), tmp_path / "rows.jsonl"
+    tasks, rows = combinations(number=range(50)), tmp_path / "rows.jsonl"
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=os.environ | path) as cluster:
 
         def say(text):

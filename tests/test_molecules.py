@@ -49,7 +49,7 @@ def test_numbers_of_the_gases_are_those_of_their_molecules(name, mass):
     # ħ² / (24 µ k) by the constants of 2019, of which the mass of a pair is half that of a molecule.
     assert gas.quantum == pytest.approx(1.054572e-34**2 / (12 * mass * 1.660539e-27 * 1.380649e-23) * 1e20, rel=0.002)
     c6, c8, c10 = gas.dispersion
-    assert c10 == pytest.approx(49 / 40 * c8**2 / c6, rel=0.1)  # Thakkar (1988)
+    assert c10 == pytest.approx(49 / 40 * c8**2 / c6, rel=0.1)  # Starkschall & Gordon (1972)
     made = molecules.potentials(gas)
     assert {*made} == {"Lennard-Jones", "hybrid", "theory", "Morse", "Tang-Toennies"}
     deep = molecules.well(molecules.model(gas, LennardJones(gas.depth[1], gas.size[1])))

@@ -64,7 +64,7 @@ def rows_of(
 def _chosen(tasks: list[Mapping[str, Any]], only: Iterable[str]) -> list[Mapping[str, Any]]:
     """The tasks that are as asked."""
     wanted: dict[str, list[str]] = {}
-    for each in only:
+    for each in (only := [*only]):
         name, equals, value = each.partition("=")
         if not equals:
             raise ModelError(f"'{each}' is no argument of a task with its value, such as model=hybrid")

@@ -16,7 +16,6 @@ import sys
 import time
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import matplotlib.dates as mdates
 import numpy as np
@@ -148,13 +147,16 @@ def figure() -> None:
     drawn, (left, right) = panels()
     test = of_years(4).test["flow"]
     one = test.sel(time="2005")
-    for place, (label, name) in enumerate((("catchment", BY_ENSEMBLE), ("hybrid", "hybrid"))):
-        _, fc, _ = forecast_of(name, 4, 0)
-        by_year = {year: float(bd.score(fc, part).loc["flow", "crps"]) for year, part in of_test_years()}
+    forecasts = {
+        label: forecast_of(name, 4, 0)[1] for label, name in (("catchment", BY_ENSEMBLE), ("hybrid", "hybrid"))
+    }
+    years = of_years(4).test.groupby("time.year")
+    for place, (label, fc) in enumerate(forecasts.items()):
+        by_year = {year: float(bd.score(fc, part).loc["flow", "crps"]) for year, part in years}
         color, _ = STYLES[place]
         right.plot([*by_year], [*by_year.values()], "^o"[place], mfc="white", color=color, label=f"{label}, each year")
-    flow = fc["predictions"].dataset["flow"].sel(time="2005")
-    band(left, flow["time"].values, flow, label, place)
+    flow = forecasts["hybrid"]["predictions"].dataset["flow"].sel(time="2005")
+    band(left, flow["time"].values, flow, "hybrid", 1)
     left.plot(one["time"], one, label="observed, not fitted", **UNSEEN | {"ms": 2.5})
     left.set_yscale("function", functions=(np.sqrt, np.square))
     left.set(xlabel="2005", ylabel="flow (mm/day)", ylim=(0, 42), yticks=(0, 1, 5, 10, 20, 30, 40))
@@ -164,10 +166,6 @@ def figure() -> None:
     right.xaxis.set_major_locator(MaxNLocator(integer=True))
     right.legend(loc="lower right")
     finished(drawn).savefig(FIGURE, dpi=160)
-
-
-def of_test_years() -> Any:
-    return of_years(4).test.groupby("time.year")
 
 
 if __name__ == "__main__":

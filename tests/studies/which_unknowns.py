@@ -84,5 +84,6 @@ def summary(rows: pd.DataFrame) -> dict:
             if not index.endswith("_error") and index != "most"
         }
         table = pd.DataFrame(columns)
-        found[f"Which unknowns, {study}"] = table.sort_values(table.columns[1], ascending=False).round(3)
+        first = next(name for name in table if name.endswith((", total", ", mean")))
+        found[f"Which unknowns, {study}"] = table.sort_values(first, ascending=False).round(3)
     return found
