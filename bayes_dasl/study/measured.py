@@ -239,7 +239,7 @@ def _forget_peak() -> None:
 def _peak() -> float:
     """The most memory that the process has had, in MB; NaN where the system does not tell."""
     if sys.platform == "linux":  # where the other way counts what the process was before it became Python, too
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, ValueError):
             told = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
             if "VmHWM" in told:
                 return int(told["VmHWM"].split()[0]) / 2**10
