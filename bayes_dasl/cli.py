@@ -173,8 +173,16 @@ def many(
         module = module_of(study)
         name = module.__name__.rpartition(".")[2].removeprefix(ALONE).replace("_", "-")
         folder = out or Path("runs") / f"{name}-study"
-        how = {"quick": quick, "only": only or (), "only_held": table, "scheduler": scheduler, "workers": workers}
-        rows = rows_of(module, folder, **how, say=_say)
+        rows = rows_of(
+            module,
+            folder,
+            quick=quick,
+            only=only or (),
+            only_held=table,
+            scheduler=scheduler,
+            workers=workers,
+            say=_say,
+        )
         failed = [*rows["failed"].dropna()] if "failed" in rows else []
         if failed:
             _say(f"{len(failed)} of {len(rows)} tasks failed, such as by {failed[0]}")

@@ -333,8 +333,8 @@ def tasks(quick: bool) -> list[dict]:
     blocks = range(BLOCKS)
     found = bd.combinations(gas=["argon", "hydrogen"], model=every, share=[1.0], block=blocks)
     found += bd.combinations(gas=["argon"], model=some, share=SHARES[:-1], block=blocks)
-    potentials = ["Lennard-Jones", "hybrid", "theory", "fixed", "Morse"]
-    found += bd.combinations(gas=["nitrogen", "methane"], model=potentials, share=[1.0], block=blocks)
+    known = ["Lennard-Jones", "hybrid", "theory", "fixed", "Morse"]
+    found += bd.combinations(gas=["nitrogen", "methane"], model=known, share=[1.0], block=blocks)
     return found + bd.combinations(gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1])
 
 

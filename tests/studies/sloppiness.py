@@ -11,18 +11,18 @@ from collections.abc import Iterator
 import xarray as xr
 
 import bayes_dasl as bd
-from case_studies import climate, fluids, molecules
+from case_studies import fluids, molecules
+
+from .which_unknowns import ARGON, asked
 
 
 def sciences() -> Iterator[tuple[str, bd.Model, xr.Dataset]]:
     """Names, models, and what they are fitted to."""
-    train, _ = bd.split(climate.load(), time=climate.SPLIT)
-    yield "climate", climate.observed(climate.yearly(climate.earth())), train
-    gas = molecules.GASES["argon"]
-    warm, _ = bd.split(molecules.load(gas), coldness=1000.0 / gas.warm)
+    yield "climate", *asked("climate")[:2]
+    warm, profiles = (asked(study)[1] for study in ("argon", "channel"))
     for name in ("theory", "Tang-Toennies", "Lennard-Jones"):
-        yield f"argon, {name}", molecules.model(gas, molecules.potentials(gas)[name]()), warm
-    yield "channel", fluids.model(fluids.classical()), fluids.rows_of(fluids.TRAINED)
+        yield f"argon, {name}", molecules.model(ARGON, molecules.potentials(ARGON)[name]()), warm
+    yield "channel", fluids.model(fluids.classical()), profiles
 
 
 def main() -> None:
