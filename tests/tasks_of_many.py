@@ -4,6 +4,7 @@ import os
 import signal
 import time
 from pathlib import Path
+from typing import Any
 
 
 def square(number: int, folder: str = "") -> dict:
@@ -26,6 +27,7 @@ def killed_once(number: int, folder: str) -> dict:
 
 
 HELD = []
+KEPT: dict[str, Any] = {}
 
 
 def hoards(number: int) -> dict:
@@ -34,6 +36,17 @@ def hoards(number: int) -> dict:
         HELD.append(bytearray(b"x") * 970_000_000)
         time.sleep(1.0)
     return {"square": number**2, "process": os.getpid()}
+
+
+def compiles(number: int) -> dict:
+    """How many programs were there before, and one more or the same."""
+    import jax
+    import jax.numpy as jnp
+
+    if "program" not in KEPT:
+        KEPT["program"] = jax.jit(jnp.square)
+    before = KEPT["program"]._cache_size()
+    return {"square": float(KEPT["program"](float(number))), "programs": before, "process": os.getpid()}
 
 
 def fails(number: int) -> dict:

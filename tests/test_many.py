@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tasks_of_many import arrays, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
+from tasks_of_many import arrays, compiles, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
 
 from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
 from bayes_dasl.study import combinations, run_many
@@ -39,6 +39,14 @@ def test_a_worker_that_uses_most_of_its_memory_goes_on(tmp_path, monkeypatch):
     work.join(60.0)
     [table] = found
     assert [*table["square"]] == [0, 1, 4, 9] and table["process"].nunique() == 1
+
+
+@pytest.mark.parametrize(("memory", "programs"), [(600e6, [0, 0, 0]), (60e9, [0, 1, 1])])
+def test_a_worker_whose_memory_fills_forgets_its_programs(tmp_path, monkeypatch, memory, programs):
+    """Else a long study has tens of megabytes of them for each fit."""
+    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", int(memory))
+    table = run_many(compiles, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=1, **quiet)
+    assert table["process"].nunique() == 1 and [*table.sort_values("number")["programs"]] == programs
 
 
 def test_what_is_done_is_not_done_again(tmp_path):

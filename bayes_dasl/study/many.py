@@ -27,6 +27,7 @@ type _Done = tuple[dict[str, Any], float]
 """What a task returned, and its seconds."""
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
+_FULL = 1 / 3  # share of its memory above which a worker forgets the programs that it compiled, some 80 MB for each fit
 _OURS = {"task", "code", "seconds", "failed"}
 _INFINITE = ("inf", "-inf")
 
@@ -236,7 +237,7 @@ def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
 
 
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """The same in a worker, on so many cores, with what the task left behind cleared away."""
+    """The same in a worker, on so many cores, with what the task left cleared away, programs where memory fills."""
     timed = _timed(do)
 
     def work(task):
@@ -246,15 +247,20 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         import os
         import sys
 
-        if share is not None:
-            from distributed import get_worker
+        import psutil
+        from distributed import get_worker
 
+        worker: Any = get_worker()
+        if share is not None:
             every = sorted(os.sched_getaffinity(os.getppid()))
-            first = int(get_worker().name) * share % len(every)
+            first = int(worker.name) * share % len(every)
             os.sched_setaffinity(0, every[first : first + share])
         try:
             return timed(task)
         finally:
+            limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
+            if jax and limit and psutil.Process().memory_info().rss > _FULL * limit:
+                jax.clear_caches()
             gc.collect()
             if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
                 with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
