@@ -42,7 +42,8 @@ class Gas:
     """Where its data are, and what is thought of its atoms beforehand.
 
     `quantum` is ħ² / (24 · reduced mass · Boltzmann's constant) in K Å²; `nearest` a distance in Å that no pair comes
-    to; `depth` and `size` of Lennard-Jones's well are in K and Å. It is fitted from `warm` K on, judged below `cold`.
+    to in these data, below which forms of potentials may fall again; `depth` and `size` of Lennard-Jones's well are in
+    K and Å. It is fitted from `warm` K on, judged below `cold`.
     `dispersion` are the coefficients of attraction that theory has for it, C6, C8 and C10, in atomic units, `within` by
     which of their logarithms it knows them; `smeared` is as for `Virial`.
     """
@@ -64,17 +65,17 @@ WIDER = (0.05, 0.3, 0.5)
 
 GASES = {
     "argon": Gas(
-        "molecular/virial_allAr.txt", 0.1012, 1.8, 250.0, 150.0, (65.0, 220.0), (2.8, 4.1), (64.3, 1623.0, 49060.0)
+        "molecular/virial_allAr.txt", 0.1012, 2.2, 250.0, 150.0, (65.0, 220.0), (2.8, 4.1), (64.3, 1623.0, 49060.0)
     ),
     "hydrogen": Gas(
-        "molecular/virial_allH2.txt", 2.005, 1.5, 100.0, 60.0, (15.0, 75.0), (2.4, 3.5), (12.06, 220.0, 5300.0), True
+        "molecular/virial_allH2.txt", 2.005, 1.8, 100.0, 60.0, (15.0, 75.0), (2.4, 3.5), (12.06, 220.0, 5300.0), True
     ),
     "nitrogen": Gas(
-        "molecular/virial_allN2.txt", 0.1443, 1.8, 175.0, 105.0, (45.0, 150.0), (2.8, 4.3), (73.3, 1850.0, 57200.0),
+        "molecular/virial_allN2.txt", 0.1443, 2.4, 175.0, 105.0, (45.0, 150.0), (2.8, 4.3), (73.3, 1850.0, 57200.0),
         within=WIDER,
     ),
     "methane": Gas(
-        "molecular/virial_allCH4.txt", 0.2520, 1.8, 260.0, 155.0, (70.0, 230.0), (2.8, 4.4), (129.6, 3270.0, 101100.0),
+        "molecular/virial_allCH4.txt", 0.2520, 2.4, 260.0, 155.0, (70.0, 230.0), (2.8, 4.4), (129.6, 3270.0, 101100.0),
         within=WIDER,
     ),
 }  # fmt: skip
@@ -319,7 +320,7 @@ def energy_at(model: bd.Model, distances: np.ndarray) -> jax.Array:
     return jax.vmap(layer.function.potential.energy)(jnp.asarray(distances))
 
 
-ENGINE = bd.NUTS(chains=2, draws=500)
+ENGINE = bd.NUTS(chains=2, draws=1500)
 BLOCKS, SHARES = 5, (0.1, 0.25, 0.5, 0.75, 1.0)
 
 

@@ -81,6 +81,16 @@ def test_tang_and_toennies_potential_of_argon_is_that_of_quantum_chemistry():
     np.testing.assert_allclose(found[outside], curve["energy"].to_numpy()[outside], rtol=0.01)
 
 
+@pytest.mark.parametrize(("name", "hottest"), [("argon", 1223), ("hydrogen", 500), ("nitrogen", 748), ("methane", 673)])
+def test_nearer_than_the_nearest_no_pair_comes_in_the_hottest_gas(name, hottest):
+    gas = GASES[name]
+    shape = LennardJones(*(np.sqrt(low * high) for low, high in (gas.depth, gas.size)))
+    for potential in [shape, argon()] if name == "argon" else [shape]:
+        close, closer = (Virial(potential, gas.quantum, near, gas.smeared) for near in (gas.nearest, gas.nearest - 0.4))
+        at = jnp.asarray(1000.0 / hottest)
+        assert float(close(at, {}, {})["b"]) == pytest.approx(float(closer(at, {}, {})["b"]), abs=1e-3)
+
+
 def test_where_nothing_corrects_the_wall_the_hybrid_is_theory():
     r = jnp.asarray(3.6)
     family = bd.bases.HilbertGP(2.4, 6.0, 4, length=1.0, amplitude=0.1)
