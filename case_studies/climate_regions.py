@@ -283,13 +283,14 @@ def row(model: str, left_out: str, until: float, seed: int) -> dict:
 
 
 def summary(rows: pd.DataFrame) -> dict:
-    """Means over the regions that were left out, and differences to one factor, paired over these."""
+    """Means over the regions left out, differences to one factor, paired over these, and later years of all."""
     table: Any = bd.tidy(rows)
-    by = ["until", "ahead", "model"]
+    table = table.assign(until=table["until"].astype(int))
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s"]
-    found = {"Regions left out": pd.DataFrame(table.groupby(by)[what].mean())}
-    for ahead, each in table[table["left_out"] != "none"].groupby("ahead"):
-        found[f"CRPS against one factor, {ahead}"] = bd.paired(
-            each, "crps", between="model", against="one factor", over=["left_out", "until"]
+    apart, whole = (table[(table["left_out"] == "none") == none] for none in (False, True))
+    found = {"Regions left out": pd.DataFrame(apart.groupby(["until", "ahead", "model"])[what].mean())}
+    for (until, ahead), each in apart.groupby(["until", "ahead"]):
+        found[f"CRPS against one factor, fitted up to {until}, {ahead}"] = bd.paired(
+            each, "crps", between="model", against="one factor", over=["left_out"]
         )
-    return found
+    return found | ({} if whole.empty else {"All regions, later years": whole.set_index("model")[what]})

@@ -137,8 +137,17 @@ def test_tasks_leave_out_each_region_and_a_summary_pairs_them():
     scores = dict.fromkeys(("rmse", "mae", "crps", "log_score", "coverage_50", "coverage_90", "n"), 0.5)
     rows = [task | {"scores": {"all years": {"anomaly": scores}}, "fit_s": 1.0} for task in quick]
     found = climate_regions.summary(pd.DataFrame(rows))
-    assert found["CRPS against one factor, all years"].loc["hybrid", "pairs"] == 7
+    assert found["CRPS against one factor, fitted up to 2021, all years"].loc["hybrid", "pairs"] == 7
+    assert (found["Regions left out"]["rmse"] == 0.5).all() and "All regions, later years" not in found
+
+    def ahead(task):  # of all regions nothing is left out, and their errors are others
+        each = ["since 2001"] if task["left_out"] == "none" else ["all years", "since 2001"]
+        return {name: {"anomaly": scores | {"rmse": 0.5 + (task["left_out"] == "none")}} for name in each}
+
+    found = climate_regions.summary(pd.DataFrame([task | {"scores": ahead(task), "fit_s": 1.0} for task in full]))
     assert (found["Regions left out"]["rmse"] == 0.5).all()
+    assert (found["All regions, later years"]["rmse"] == 1.5).all()
+    assert sum(name.startswith("CRPS against") for name in found) == 4
 
 
 @pytest.fixture
