@@ -89,13 +89,24 @@ class Pattern(bd.Module):
 
 
 class Responses(bd.Module):
-    """What each oscillation adds to the anomaly: in proportion to its index, by an unknown function of the latitude."""
+    """What each oscillation adds to the anomaly: in proportion to its index, by a function of the latitude."""
 
-    of: dict[str, bd.Basis]
+    of: dict[str, Any]
 
     def __call__(self, t, y, u):
         share = {name: (u[name] - middle) / width for name, (middle, width) in OCEANS.items()}
         return {"anomaly": sum(share[name] * response(t, y, u)["response"] for name, response in self.of.items())}
+
+
+class Line(bd.Module):
+    """K for a standard deviation of an oscillation: a straight line in the latitude."""
+
+    middle: bd.Scalar = bd.field(units="K")
+    slope: bd.Scalar = bd.field(units="K")
+
+    def __call__(self, t, y, u):
+        middle, width = PLACE["latitude"]
+        return {"response": self.middle + self.slope * (u["latitude"] - middle) / width}
 
 
 class Unscientific(bd.Module):
@@ -200,6 +211,11 @@ def oceans() -> Responses:
     return Responses({name: function_of("latitude", "response") for name in OCEANS})
 
 
+def lines() -> Responses:
+    """The same by straight lines, which are no unknown functions."""
+    return Responses({name: Line(dist.Normal(0.0, 0.15), dist.Normal(0.0, 0.15)) for name in OCEANS})
+
+
 def networks() -> dict[str, Any]:
     """Networks of all that is known in place of both."""
     bend = bd.networks.Network.mlp(PLACE, ("bend",), dist.HalfNormal(0.2), width=4, depth=1)
@@ -210,6 +226,7 @@ def networks() -> dict[str, Any]:
 KINDS: dict[str, Callable[[], dict[str, Any]]] = {
     "fixed": lambda: {"factor": LAND},
     "one factor": lambda: {"factor": bd.between(0.8, 2.0)},
+    "one factor, oceans by lines": lambda: {"factor": bd.between(0.8, 2.0), "oceans": lines()},
     "population": lambda: {"factor": own_factor()},
     "hybrid": lambda: {"factor": own_factor(), "bends": bends(), "oceans": oceans()},
     "hybrid, factor alone": lambda: {"factor": own_factor(), "bends": bends()},
