@@ -39,7 +39,7 @@ def hoards(number: int) -> dict:
 
 
 def compiles(number: int) -> dict:
-    """How many programs were there before, and one more or the same."""
+    """A square by a compiled program, and how many such programs there were before."""
     import jax
     import jax.numpy as jnp
 

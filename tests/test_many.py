@@ -41,10 +41,10 @@ def test_a_worker_that_uses_most_of_its_memory_goes_on(tmp_path, monkeypatch):
     assert [*table["square"]] == [0, 1, 4, 9] and table["process"].nunique() == 1
 
 
-@pytest.mark.parametrize(("memory", "programs"), [(600e6, [0, 0, 0]), (60e9, [0, 1, 1])])
-def test_a_worker_whose_memory_fills_forgets_its_programs(tmp_path, monkeypatch, memory, programs):
+@pytest.mark.parametrize(("full", "programs"), [(0.0, [0, 0, 0]), (1.0, [0, 1, 1])])
+def test_a_worker_whose_memory_fills_forgets_its_programs(tmp_path, monkeypatch, full, programs):
     """Else a long study has tens of megabytes of them for each fit."""
-    monkeypatch.setattr("distributed.system.MEMORY_LIMIT", int(memory))
+    monkeypatch.setattr("bayes_dasl.study.many._FULL", full)
     table = run_many(compiles, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=1, **quiet)
     assert table["process"].nunique() == 1 and [*table.sort_values("number")["programs"]] == programs
 

@@ -81,14 +81,24 @@ def test_tang_and_toennies_potential_of_argon_is_that_of_quantum_chemistry():
     np.testing.assert_allclose(found[outside], curve["energy"].to_numpy()[outside], rtol=0.01)
 
 
-@pytest.mark.parametrize(("name", "hottest"), [("argon", 1223), ("hydrogen", 500), ("nitrogen", 748), ("methane", 673)])
-def test_nearer_than_the_nearest_no_pair_comes_in_the_hottest_gas(name, hottest):
-    gas = GASES[name]
+# Of Morse, whose walls are the softest, about what is fitted: depths, minima and the least steepness.
+SOFT = {
+    "argon": (134.0, 3.94, 1.3),
+    "hydrogen": (30.0, 3.5, 1.3),
+    "nitrogen": (99.0, 4.37, 1.2),
+    "methane": (153.0, 4.46, 1.2),
+}
+HOTTEST = {"argon": 1223.2, "hydrogen": 500.0, "nitrogen": 748.2, "methane": 673.4}  # K, of the data
+
+
+@pytest.mark.parametrize("name", [*SOFT])
+def test_no_pair_comes_nearer_than_the_nearest_in_the_hottest_gas(name):
+    """To 0.02 cm³/mol, far less than laboratories differ by."""
+    gas, at = GASES[name], jnp.asarray(1000.0 / HOTTEST[name])
     shape = LennardJones(*(np.sqrt(low * high) for low, high in (gas.depth, gas.size)))
-    for potential in [shape, argon()] if name == "argon" else [shape]:
+    for potential in (shape, molecules.Morse(*SOFT[name]), *([argon()] if name == "argon" else [])):
         close, closer = (Virial(potential, gas.quantum, near, gas.smeared) for near in (gas.nearest, gas.nearest - 0.4))
-        at = jnp.asarray(1000.0 / hottest)
-        assert float(close(at, {}, {})["b"]) == pytest.approx(float(closer(at, {}, {})["b"]), abs=1e-3)
+        assert float(close(at, {}, {})["b"]) == pytest.approx(float(closer(at, {}, {})["b"]), abs=0.02)
 
 
 def test_where_nothing_corrects_the_wall_the_hybrid_is_theory():

@@ -27,7 +27,7 @@ type _Done = tuple[dict[str, Any], float]
 """What a task returned, and its seconds."""
 
 _IN_FLIGHT = 4  # tasks that wait for each thread of a worker
-_FULL = 1 / 3  # share of its memory above which a worker forgets the programs that it compiled, some 80 MB for each fit
+_FULL = 1 / 3  # share of its memory above which a worker forgets the programs that it compiled, some 50 MB for each fit
 _OURS = {"task", "code", "seconds", "failed"}
 _INFINITE = ("inf", "-inf")
 
@@ -237,7 +237,7 @@ def _timed(do: Callable[..., Any]) -> Callable[[Task], _Done]:
 
 
 def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Done]:
-    """The same in a worker, on so many cores, with what the task left cleared away, programs where memory fills."""
+    """The same in a worker, on so many cores; it clears away what the task left, programs too where memory fills."""
     timed = _timed(do)
 
     def work(task):
@@ -259,7 +259,8 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
             return timed(task)
         finally:
             limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
-            if jax and limit and psutil.Process().memory_info().rss > _FULL * limit:
+            alone = worker.nanny is not None and worker.state.nthreads == 1  # else others use these programs
+            if jax and alone and limit and psutil.Process().memory_info().rss > _FULL * limit:
                 jax.clear_caches()
             gc.collect()
             if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
