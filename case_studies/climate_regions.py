@@ -304,7 +304,8 @@ def summary(rows: pd.DataFrame) -> dict:
     table: Any = bd.tidy(rows)
     table = table.assign(until=table["until"].astype(int))
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s"]
-    apart, whole = (table[(table["left_out"] == "none") == none] for none in (False, True))
+    of_all = table["left_out"] == "none"
+    apart, whole = table[~of_all], table[of_all]
     found = {"Regions left out": pd.DataFrame(apart.groupby(["until", "ahead", "model"])[what].mean())}
     for (until, ahead), each in apart.groupby(["until", "ahead"]):
         found[f"CRPS against one factor, fitted up to {until}, {ahead}"] = bd.paired(
