@@ -241,9 +241,6 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
     timed = _timed(do)
 
     def work(task):
-        import contextlib
-        import ctypes
-        import gc
         import os
         import sys
 
@@ -258,14 +255,23 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         try:
             return timed(task)
         finally:
+            hand_back()
             limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
             alone = worker.nanny is not None and worker.state.nthreads == 1  # else others use these programs
             if jax and alone and limit and psutil.Process().memory_info().rss > _FULL * limit:
                 jax.clear_caches()
-            gc.collect()
-            if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
-                with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
-                    ctypes.CDLL("libc.so.6").malloc_trim(0)
+                hand_back()
+
+    def hand_back():
+        import contextlib
+        import ctypes
+        import gc
+        import sys
+
+        gc.collect()
+        if sys.platform == "linux":  # what is free there stays with the process, some 60 MB more with each fit
+            with contextlib.suppress(OSError, AttributeError):  # another C library than GNU's
+                ctypes.CDLL("libc.so.6").malloc_trim(0)
 
     return work
 
