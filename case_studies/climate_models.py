@@ -15,10 +15,13 @@ import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
+from matplotlib.figure import Figure
 
 import bayes_dasl as bd
+from bayes_dasl.study import Run
 
 from ._data import path_of
+from ._pictures import STYLES, UNSEEN, band, finished, panels
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
 FILES = {"temperature": "climate/cmip6_tas_{}_14models.csv", "flux": "climate/cmip6_net_{}_14models.csv"}
@@ -32,6 +35,8 @@ MODELS = (
 """Of those that the tables have."""
 CURVE = bd.between(0.9, 1.1)
 """Twice the carbon dioxide is then 0.44 to 0.51 of four times; 0.5 where the forcing goes with the logarithm."""
+LEVEL = 4.0
+"""K: where the feedback of a model is its own number, whatever the function says."""
 
 
 def share_of_forcing(times: float | np.ndarray) -> Any:
@@ -60,6 +65,10 @@ class Planet(TwoLayers):
 
     def forced(self, u):
         return u["share"] ** self.curve * self.forcing
+
+    def factor(self, warming):
+        """By how much the feedback is another than at `LEVEL`: else all feedbacks and the function could trade."""
+        return super().factor(warming) / super().factor(LEVEL)
 
     def __call__(self, t, y, u):
         """The states after a year; an experiment begins where nothing is carried over."""
@@ -169,6 +178,26 @@ def study() -> bd.Study:
             licence="CC BY-SA 4.0",
         ),
     )
+
+
+def picture(run: Run) -> Figure:
+    """What a year warms to in the run that nobody fitted: of the best and the worst forecast, and of all at its end."""
+    fig, (left, right) = panels()
+    held = bd.load(run.path("population", "forecast.nc"))["predictions"].dataset["temperature"]
+    true = run.study.test["temperature"]
+    held, years = held.sel(time=true["time"]), true["time"].values - YEARS
+    errors = ((held.median(("chain", "draw")) - true) ** 2).mean("time")
+    for place, name in enumerate((errors.idxmax("model").item(), errors.idxmin("model").item())):
+        band(left, years, held.sel(model=name), name, place)
+        left.plot(years[::5], true.sel(model=name)[::5], label="climate model, not fitted" * (place == 0), **UNSEEN)
+    left.set(xlabel="year of the run", ylabel="warming (K)")
+    last = slice(SPLIT + YEARS - 20, None)
+    ends = held.sel(time=last).mean("time").quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
+    at, color = true.sel(time=last).mean("time").values, STYLES[1][0]
+    right.errorbar(at, ends[1], np.abs(ends[[0, 2]] - ends[1]), fmt="o", color=color, ms=4, lw=1.2)
+    right.axline((4.0, 4.0), slope=1.0, color="black", lw=0.8)
+    right.set(xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)")
+    return finished(fig)
 
 
 ALL = "one per cent a year"
