@@ -189,7 +189,8 @@ def picture(run: Run) -> Figure:
     errors = ((held.median(("chain", "draw")) - true) ** 2).mean("time")
     for place, name in enumerate((errors.idxmax("model").item(), errors.idxmin("model").item())):
         band(left, years, held.sel(model=name), name, place)
-        left.plot(years[::5], true.sel(model=name)[::5], label="climate model, not fitted" * (place == 0), **UNSEEN)
+        own: Any = UNSEEN | {"mec": STYLES[place][0]}
+        left.plot(years[::5], true.sel(model=name)[::5], label=f"{name}, not fitted", **own)
     left.set(xlabel="year of the run", ylabel="warming (K)")
     last = slice(SPLIT + YEARS - 20, None)
     ends = held.sel(time=last).mean("time").quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
@@ -197,6 +198,7 @@ def picture(run: Run) -> Figure:
     right.errorbar(at, ends[1], np.abs(ends[[0, 2]] - ends[1]), fmt="o", color=color, ms=4, lw=1.2)
     right.axline((4.0, 4.0), slope=1.0, color="black", lw=0.8)
     right.set(xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)")
+    right.set(xlim=(1.5, 7.0), ylim=(1.5, 7.0))
     return finished(fig)
 
 
