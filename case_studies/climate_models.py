@@ -11,6 +11,7 @@ from CMIP6 by M. Ringer (github.com/mark-ringer/cmip6), CC BY-SA 4.0.
 
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
@@ -68,7 +69,7 @@ class Planet(TwoLayers):
 
     def factor(self, warming):
         """By how much the feedback is another than at `LEVEL`: else all feedbacks and the function could trade."""
-        return super().factor(warming) / super().factor(LEVEL)
+        return super().factor(warming) / super().factor(jnp.asarray(LEVEL))
 
     def __call__(self, t, y, u):
         """The states after a year; an experiment begins where nothing is carried over."""
@@ -181,7 +182,7 @@ def study() -> bd.Study:
 
 
 def picture(run: Run) -> Figure:
-    """What a year warms to in the run that nobody fitted: of the best and the worst forecast, and of all at its end."""
+    """What a year warms to in the run that nobody fitted: of the worst and the best forecast, and of all at its end."""
     fig, (left, right) = panels()
     held = bd.load(run.path("population", "forecast.nc"))["predictions"].dataset["temperature"]
     true = run.study.test["temperature"]
@@ -196,9 +197,9 @@ def picture(run: Run) -> Figure:
     ends = held.sel(time=last).mean("time").quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
     at, color = true.sel(time=last).mean("time").values, STYLES[1][0]
     right.errorbar(at, ends[1], np.abs(ends[[0, 2]] - ends[1]), fmt="o", color=color, ms=4, lw=1.2)
-    right.axline((4.0, 4.0), slope=1.0, color="black", lw=0.8)
+    middle = float(at.mean())
+    right.axline((middle, middle), slope=1.0, color="black", lw=0.8)
     right.set(xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)")
-    right.set(xlim=(1.5, 7.0), ylim=(1.5, 7.0))
     return finished(fig)
 
 

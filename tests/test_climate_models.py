@@ -2,14 +2,16 @@
 
 import equinox as eqx
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import xarray as xr
 
+import bayes_dasl as bd
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 from case_studies import climate_models
-from case_studies.climate_models import YEARS, Planet
+from case_studies.climate_models import LEVEL, YEARS, Planet
 
 KNOWN = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2, curve=1.0)
 DRIVEN = {"share": 1.0, "carried": 1.0}
@@ -43,6 +45,16 @@ def test_the_forcing_grows_from_nothing_somewhat_faster_than_with_the_logarithm(
     np.testing.assert_allclose(share, [0.0, 0.476, 1.0], atol=1e-3)
     flatter = Planet(8.0, 100.0, 1.2, 0.7, 1.3, forcing=7.2, curve=0.9).forced({"share": share[1]})
     assert flatter == pytest.approx(7.2 * 0.513, abs=0.01)
+
+
+def test_where_the_function_is_one_a_feedback_is_its_own_number():
+    family = bd.bases.HilbertGP(-1.0, 9.0, 10, length=3.0, amplitude=0.15)
+    function = bd.Basis(family, "warming", "factor", np.linspace(-1.0, 2.0, 10), positive=True)
+    bent = Planet(8.0, 100.0, 1.2, 0.7, 1.3, bend=function, forcing=7.2, curve=1.0)
+    assert bent.feedback_at(jnp.asarray(LEVEL)) == pytest.approx(1.2)
+    assert bent.feedback_at(jnp.asarray(1.0)) != pytest.approx(1.2, abs=0.01)
+    own = function(0.0, {}, {"warming": jnp.asarray(LEVEL)})["factor"]
+    assert own != pytest.approx(1.0, abs=0.01)
 
 
 @pytest.fixture

@@ -255,7 +255,7 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
         try:
             return timed(task)
         finally:
-            hand_back()
+            hand_back()  # first: what is free counts as used, and programs would be forgotten too soon
             limit, jax = worker.memory_manager.memory_limit, sys.modules.get("jax")
             alone = worker.nanny is not None and worker.state.nthreads == 1  # else others use these programs
             if jax and alone and limit and psutil.Process().memory_info().rss > _FULL * limit:
