@@ -22,7 +22,7 @@ import bayes_dasl as bd
 from bayes_dasl.study import Run
 
 from ._data import path_of
-from ._pictures import STYLES, UNSEEN, band, finished, panels
+from ._pictures import STYLES, UNSEEN, band, bars, finished, panels
 from ._two_layers import FLUX, YEAR, TwoLayers, bend
 
 FILES = {"temperature": "climate/cmip6_tas_{}_14models.csv", "flux": "climate/cmip6_net_{}_14models.csv"}
@@ -194,11 +194,9 @@ def picture(run: Run) -> Figure:
         left.plot(years[::5], true.sel(model=name)[::5], label=f"{name}, not fitted", **own)
     left.set(xlabel="year of the run", ylabel="warming (K)")
     last = slice(SPLIT + YEARS - 20, None)
-    ends = held.sel(time=last).mean("time").quantile([0.05, 0.5, 0.95], ("chain", "draw")).values
-    at, color = true.sel(time=last).mean("time").values, STYLES[1][0]
-    right.errorbar(at, ends[1], np.abs(ends[[0, 2]] - ends[1]), fmt="o", color=color, ms=4, lw=1.2)
-    middle = float(at.mean())
-    right.axline((middle, middle), slope=1.0, color="black", lw=0.8)
+    at = true.sel(time=last).mean("time").values
+    bars(right, at, held.sel(time=last).mean("time"), "population", 1)
+    right.axline((at[0], at[0]), slope=1.0, color="black", lw=0.8)
     right.set(xlabel="climate model, mean of the last 20 years (K)", ylabel="forecast, 90 % interval (K)")
     return finished(fig)
 
