@@ -11,6 +11,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
+from bayes_dasl.prediction import identity
 from bayes_dasl.prediction.identity import check_same_posterior
 
 TIMES = np.arange(5.0)
@@ -161,3 +162,24 @@ def test_updates_and_checks_know_no_what_if(closed, fitted):
         bd.check_solver(decay(rtol=1e-9), fitted)
     assert check_same_posterior(model("cond"), closed)
     assert json.loads(closed.attrs["signature"])["observables"] == ["y"]
+
+
+def test_an_edited_source_is_another_version(tmp_path, monkeypatch):
+    monkeypatch.setattr(identity, "_SOURCE", tmp_path)
+    (tmp_path / "inference").mkdir()
+    told = []
+    for text in ("target = 0.8", "target = 0.9", "target = 0.8"):
+        (tmp_path / "inference" / "nuts.py").write_text(text)
+        identity.source_hash.cache_clear()
+        told.append(identity.versions()["bayes_dasl"])
+    identity.source_hash.cache_clear()
+    assert told[0] == told[2] != told[1]
+    assert told[0].startswith(f"{bd.__version__}+")
+
+
+def test_a_checkpoint_of_an_edited_source_is_refused(tmp_path, monkeypatch):
+    engine = Sifting(draws=20)
+    bd.fit(model("cond"), DATA, engine, checkpoint=tmp_path, key=0)
+    monkeypatch.setattr(identity, "source_hash", lambda folder: "0" * 8)
+    with pytest.raises(MismatchError, match=r"versions 'bayes_dasl .*instead of 'bayes_dasl .*\+00000000"):
+        bd.fit(model("cond"), DATA, engine, checkpoint=tmp_path, key=0)

@@ -1,8 +1,11 @@
 """Whether a posterior is that of a model: by its random leaves, and by the program of its density."""
 
+import hashlib
 import importlib.metadata
 import platform
 import warnings
+from functools import cache
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +19,8 @@ from ..random import paths
 from .new_members import differ
 from .posterior import check_belongs, fitted_data, fitted_observables
 
-_PACKAGES = ("bayes_dasl", "jax", "numpyro", "diffrax", "blackjax")
+_LIBRARIES = ("jax", "numpyro", "diffrax", "blackjax")
+_SOURCE = Path(__file__).parents[1]
 OWN = "that of the fit"
 _REMEDY = (
     "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a correction by "
@@ -25,8 +29,26 @@ _REMEDY = (
 
 
 def versions() -> dict[str, str]:
-    """The versions of what makes draws."""
-    return {name: importlib.metadata.version(name) for name in _PACKAGES}
+    """The versions of the packages that decide the draws; ours ends with a hash of its source, as in 0.1.0+1a2b3c4d.
+
+    An editable install, or a wheel built between two releases, changes its source under the same version.
+    """
+    own = f"{importlib.metadata.version('bayes_dasl')}+{source_hash(_SOURCE)}"
+    return {"bayes_dasl": own} | {name: importlib.metadata.version(name) for name in _LIBRARIES}
+
+
+@cache
+def source_hash(folder: Path) -> str:
+    """Eight hexadecimal digits of the SHA-256 of all Python files in a folder.
+
+    The hash is kept for the life of the process, whose modules were imported from these files: an edit on disk does
+    not change code that runs already.
+    """
+    digest = hashlib.sha256()
+    for path in sorted(folder.rglob("*.py")):
+        text = path.read_bytes()
+        digest.update(f"{path.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
+    return digest.hexdigest()[:8]
 
 
 def made_with() -> dict[str, str]:
