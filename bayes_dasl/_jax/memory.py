@@ -20,11 +20,16 @@ def available() -> int:
     return _at_hand(next(iter(jnp.zeros(()).devices())))
 
 
+def on_host() -> int:
+    """Bytes that this process may still take of the machine's own memory."""
+    return max(min([_free(), *_left_by_groups()]), 0)
+
+
 def _at_hand(device: Any) -> int:
     stats = None if device.platform == "cpu" else device.memory_stats()
     if stats and "bytes_limit" in stats:
         return max(stats["bytes_limit"] - stats.get("bytes_in_use", 0), 0)
-    return max(min(_free(), *_left_by_groups()), 0)
+    return on_host()
 
 
 def needed(program: Any) -> int:

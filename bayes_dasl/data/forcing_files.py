@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from .._jax.memory import on_host
+from .._runs.hdf5 import check_contained
 from ..errors import DataError, ReadError
 
 
@@ -24,8 +26,8 @@ def read_series(path: str | os.PathLike, index: str, names: tuple[str, ...]) -> 
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     try:
-        data = _table(path, index) if path.suffix.lower() == ".csv" else xr.load_dataset(path, engine="h5netcdf")
-    except (OSError, ValueError, KeyError) as error:  # pandas has its own errors below ValueError
+        data = _table(path, index) if path.suffix.lower() == ".csv" else _netcdf(path)
+    except (OSError, ValueError, KeyError, MemoryError) as error:  # pandas has its own errors below ValueError
         if isinstance(error, DataError):
             raise
         raise ReadError(f"{path} can be read neither as CSV nor as netCDF, by its name: {error}") from error
@@ -34,6 +36,11 @@ def read_series(path: str | os.PathLike, index: str, names: tuple[str, ...]) -> 
         if name not in data.variables:
             raise DataError(f"{path} has no '{name}'; it holds {held}")
     return data[list(names)].sortby(index)
+
+
+def _netcdf(path: Path) -> xr.Dataset:
+    check_contained(path, on_host())
+    return xr.load_dataset(path, engine="h5netcdf")
 
 
 def _table(path: Path, index: str) -> xr.Dataset:

@@ -11,8 +11,10 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from .._jax.memory import on_host
 from .._jax.tree import parts_inside, short_names
 from .._runs.files import replacing
+from .._runs.hdf5 import check_contained
 from .._statistics.describe_distributions import chosen_bounds, describe_distribution
 from ..adaptive.bases import HilbertGP
 from ..data.censoring import CODE, LIMIT
@@ -285,7 +287,11 @@ def to_bytes(tree: xr.DataTree) -> bytes:
 
 
 def from_bytes(content: bytes) -> xr.DataTree:
-    """What `to_bytes` made bytes of."""
+    """What `to_bytes` made bytes of.
+
+    Raises: ValueError for a file that reaches beyond itself or claims more memory than there is.
+    """
+    check_contained(io.BytesIO(content), on_host())
     with xr.open_datatree(io.BytesIO(content), engine="h5netcdf") as tree:
         return tree.load()
 
@@ -319,12 +325,13 @@ def load(path: str | os.PathLike) -> xr.DataTree:
     Args:
         path: a file that `save` wrote.
 
-    Raises: ReadError if the file is missing, torn, or not netCDF.
+    Raises: ReadError if the file is missing, torn, or not netCDF; also if it reaches for another file, or claims more
+    memory than there is.
     """
     path = Path(path)
     if not path.is_file():
         raise ReadError(f"there is no file {path}")
     try:
         return from_bytes(_unsealed(path.read_bytes()))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, MemoryError) as error:
         raise ReadError(f"{path} is torn or not a netCDF file: {error}") from error
