@@ -23,7 +23,18 @@ from ._runs.signals import heard_like_ctrl_c
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .judgement.mixed import MIXTURE
 from .reports._text import number, percent
-from .study import ALONE, Run, Study, future_forcings, future_times, module_of, rows_of, study_files, summarised
+from .study import (
+    ALONE,
+    Run,
+    Study,
+    future_forcings,
+    future_times,
+    is_trusted,
+    module_of,
+    rows_of,
+    study_files,
+    summarised,
+)
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
@@ -43,6 +54,7 @@ _SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]
+Trust = Annotated[bool, typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies.")]
 WhatIf = Annotated[
     bool, typer.Option("--what-if", help="Take the models as the study has them now, though others were fitted.")
 ]
@@ -101,10 +113,15 @@ def _load_study(name: str) -> Study:
     return dataclasses.replace(made, source=str(path) if name.endswith(".py") else name)
 
 
-def _load_run(folder: Path) -> Run:
+def _load_run(folder: Path, trust: bool) -> Run:
     source = read_note(folder).get("source")
     if not source:
         raise ReadError(f"{folder} was made in Python, from no study file: use bd.Study.run there")
+    if not trust and not is_trusted(source, folder):
+        raise ReadError(
+            f"{folder} names {source} as its study, which lies outside of the working directory or in the run folder, "
+            "and this command would execute it: read that file, then add --trust"
+        )
     try:
         return Run(_load_study(source), folder)
     except ReadError as error:
@@ -144,10 +161,11 @@ def run(
         try:
             done = loaded.run(folder, key=key, say=_say)
         except Interrupted as stop:
+            named = quote(str(folder)) + ("" if is_trusted(loaded.source, folder) else " --trust")
             raise Interrupted(
                 f"{stop}\nGo on with one of\n"
-                f"  bayes-dasl report {quote(str(folder))}   # forecast and report from the draws so far\n"
-                f"  bayes-dasl resume {quote(str(folder))}   # the rest of the draws"
+                f"  bayes-dasl report {named}   # forecast and report from the draws so far\n"
+                f"  bayes-dasl resume {named}   # the rest of the draws"
             ) from None
         _print_verdict(done)
 
@@ -202,20 +220,20 @@ def many(
 
 
 @app.command()
-def resume(run: RunFolder) -> None:
+def resume(run: RunFolder, trust: Trust = False) -> None:
     """Go on with a run that was stopped or killed: it ends with the draws of an uninterrupted one."""
     with _short_errors():
-        loaded = _load_run(run)
+        loaded = _load_run(run, trust)
         key = int(read_note(run)["key"])
         done = loaded.study.run(run, key=key, say=_say)
         _print_verdict(done)
 
 
 @app.command()
-def diagnose(run: RunFolder) -> None:
+def diagnose(run: RunFolder, trust: Trust = False) -> None:
     """Say whether the fits of a run can be trusted, and what to do where not."""
     with _short_errors():
-        loaded = _load_run(run)
+        loaded = _load_run(run, trust)
         verdicts = loaded.diagnose()
         for name, verdict in verdicts.items():
             _print_findings(name, verdict)
@@ -231,10 +249,11 @@ def forecast(
         Path | None, typer.Option(help="A file .csv or .nc with times and forcings; its times are forecast.")
     ] = None,
     what_if: WhatIf = False,
+    trust: Trust = False,
 ) -> None:
     """Forecast further ahead from the posteriors of a run; rewrites forecast.nc, forecast.csv and the mixture."""
     with _short_errors():
-        loaded = _load_run(run)
+        loaded = _load_run(run, trust)
         if forcing is None and until is None:
             raise DataError("say until when to forecast, by --until, or give a file of forcings, by --forcing")
         at = future_times(loaded.study, until, step) if forcing is None else None
@@ -244,10 +263,10 @@ def forecast(
 
 
 @app.command()
-def report(run: RunFolder, what_if: WhatIf = False) -> None:
+def report(run: RunFolder, what_if: WhatIf = False, trust: Trust = False) -> None:
     """Forecast over the data, score and write report.html anew from the posteriors of a run."""
     with _short_errors():
-        loaded = _load_run(run)
+        loaded = _load_run(run, trust)
         loaded.finish(what_if=what_if, say=_say)
         _print_verdict(loaded)
 

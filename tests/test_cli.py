@@ -29,6 +29,7 @@ from bayes_dasl.cli import _load_study, app
 from bayes_dasl.prediction.posterior import load
 from bayes_dasl.reports._text import number, percent
 from bayes_dasl.study import Run
+from bayes_dasl.study.scores import table_of
 
 TESTS = Path(__file__).resolve().parent
 ROOT = TESTS.parent
@@ -71,6 +72,44 @@ def assert_one_line(result, message: str) -> None:
 
 
 # ---- commands
+
+
+STRANGE = 'from pathlib import Path\n\nPath(__file__).with_name("executed").touch()\n'
+
+
+@pytest.mark.parametrize("command", [("diagnose",), ("report",), ("resume",), ("forecast", "--until", "9")])
+@pytest.mark.parametrize("inside", [True, False])
+def test_a_file_that_only_a_run_folder_names_is_not_executed(tmp_path, monkeypatch, command, inside):
+    working = tmp_path if inside else tmp_path / "working"
+    folder = tmp_path / "run"
+    for made in (folder, tmp_path / "working"):
+        made.mkdir()
+    strange = (folder if inside else tmp_path) / "strange.py"
+    strange.write_text(STRANGE)
+    (folder / "study.json").write_text(json.dumps({"study": "strange", "key": 0, "source": str(strange)}))
+    monkeypatch.chdir(working)
+    assert_one_line(invoke(command[0], folder, *command[1:]), "would execute it: read that file, then add --trust")
+    assert not strange.with_name("executed").exists()
+    assert_one_line(invoke(command[0], folder, *command[1:], "--trust"), r"strange\.py defines no function study\(\)")
+    assert strange.with_name("executed").exists()
+
+
+def test_a_study_of_ours_comes_before_one_of_the_working_directory(tmp_path, monkeypatch):
+    (tmp_path / "case_studies").mkdir()
+    (tmp_path / "case_studies" / "lynx_hare.py").write_text(STRANGE)
+    monkeypatch.chdir(tmp_path)
+    assert _load_study("lynx-hare").label == "hybrid"
+    assert not (tmp_path / "case_studies" / "executed").exists()
+
+
+def test_a_name_that_a_spreadsheet_would_compute_is_quoted():
+    draws = xr.Dataset(
+        {"flow": (("chain", "draw", "time", "site"), np.ones((1, 9, 2, 2)), {"units": "=m/s"})},
+        {"time": [0.0, 1.0], "site": ["=HYPERLINK(1)", "north"]},
+    )
+    rows = table_of(xr.DataTree.from_dict({"predictions": draws})).splitlines()
+    assert rows[1].startswith("0.0,'=HYPERLINK(1),flow,'=m/s,1.0")
+    assert rows[2].startswith("0.0,north,flow,")
 
 
 def test_the_version_is_that_of_the_installed_package():
@@ -243,7 +282,7 @@ def test_a_number_is_the_same_wherever_it_is_shown(ran):
 
     rivals = {"inflow": load(folder / "inflow" / "forecast.nc")}
     printed = str(bd.diagnose(post, fc, study.test, rivals=rivals))
-    shown = " ".join(invoke("diagnose", folder).stdout.split())
+    shown = " ".join(invoke("diagnose", folder, "--trust").stdout.split())
     for subject, message in told.items():
         assert f"{subject}: {message}" in printed
         assert " ".join(message.split()) in page and " ".join(message.split()) in shown
@@ -269,10 +308,10 @@ def test_an_edited_study_is_refused_unless_asked_what_if(copied, tmp_path, undra
     (copied / "study.json").write_text(json.dumps(note | {"source": str(edited)}))
     before = (copied / "forecast.nc").read_bytes()
     for command, *options in (["report"], ["forecast", "--until", 20]):
-        refused = invoke(command, copied, *options)
+        refused = invoke(command, copied, "--trust", *options)
         assert_one_line(refused, r"decay: this posterior belongs to another model .*run it anew, or --what-if\)")
     assert (copied / "forecast.nc").read_bytes() == before
-    result = invoke("report", copied, "--what-if")
+    result = invoke("report", copied, "--trust", "--what-if")
     assert result.exit_code == code_of(copied) != 0, result.output
     assert "what if" in result.stdout
     assert "the forecast is no mixture: 'decay' is a what-if" in result.stdout
@@ -294,7 +333,7 @@ def test_scores_that_are_missing_are_dashes(ran, tmp_path, monkeypatch):
     run = shutil.copytree(ran[0], tmp_path / "run")
     (run / "scores.json").write_text(json.dumps(found))
     monkeypatch.setattr(Run, "finish", lambda self, **_: None)  # which would score anew
-    result = invoke("report", run)
+    result = invoke("report", run, "--trust")
     assert result.exit_code == code_of(run), result.output
     assert re.search(r"inflow\s+│\s+–\s+│\s+–\s+│\s+–", result.output)
 
@@ -321,7 +360,7 @@ def test_the_exit_code_tells_the_verdict(ran, tmp_path, monkeypatch, levels, cod
     run = shutil.copytree(ran[0], tmp_path / "run")
     (run / "scores.json").write_text(json.dumps(found))
     monkeypatch.setattr(Run, "finish", lambda self, **_: None)  # which would score anew
-    assert invoke("report", run).exit_code == code
+    assert invoke("report", run, "--trust").exit_code == code
     assert code_of(run) == code
 
 
@@ -539,14 +578,14 @@ def test_ctrl_c_while_sampling_keeps_the_draws_and_says_how_to_go_on(tmp_path, m
     assert post["posterior"]["rate"].notnull().all()
     assert f"stopped after {drawn} of 10000000 draws of each chain; they are kept in {folder}/posterior.nc" in output
     report, again = (shlex.split(line, comments=True) for line in re.findall(r"  (bayes-dasl .*)", output))
-    assert again == ["bayes-dasl", "resume", str(folder)]
+    assert again == ["bayes-dasl", "resume", str(folder), "--trust"]
     result = invoke(*report[1:])
     assert result.exit_code == code_of(folder) >= 3, result.output
     assert set(os.listdir(folder)) - {"checkpoint"} == {
-        *("study.json", "posterior.nc", "forecast.nc", "scores.json", "report.html")
+        *("study.json", "posterior.nc", "forecast.nc", "forecast.csv", "scores.json", "report.html")
     }
     assert load(folder / "forecast.nc")["predictions"].sizes["draw"] == drawn
-    assert f"stopped after {drawn} of 10000000 draws" in invoke("diagnose", folder).stdout
+    assert f"stopped after {drawn} of 10000000 draws" in invoke("diagnose", folder, "--trust").stdout
 
     began = []
 
@@ -634,16 +673,18 @@ def future(path, column="time", days=5):
 @pytest.mark.thorough
 def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     """Its rows stand for those of the data at the same times, and go on after them."""
-    result = invoke("forecast", forced, "--forcing", future(tmp_path / "future.csv"))
+    result = invoke("forecast", forced, "--trust", "--forcing", future(tmp_path / "future.csv"))
     assert result.exit_code == 0, result.output
     found = load(forced / "forecast.nc")["predictions"]
     assert found["time"].values[-1] == np.datetime64("2001-01-15") and found.sizes["time"] == 15
-    result = invoke("forecast", forced, "--forcing", future(tmp_path / "future.csv"), "--until", "2001-01-13")
+    result = invoke(
+        "forecast", forced, "--trust", "--forcing", future(tmp_path / "future.csv"), "--until", "2001-01-13"
+    )
     assert result.exit_code == 0, result.output
     assert load(forced / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-13")
     table = xr.Dataset({"rain": ("time", [2.0])}, {"time": np.array(["2001-01-13"], "datetime64[ns]")})
     table.to_netcdf(tmp_path / "future.nc", engine="h5netcdf")
-    result = invoke("forecast", forced, "--forcing", tmp_path / "future.nc")
+    result = invoke("forecast", forced, "--trust", "--forcing", tmp_path / "future.nc")
     assert result.exit_code == 0, result.output
 
 
@@ -661,7 +702,7 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
 )
 def test_a_bad_file_of_forcings_is_one_line(begun, tmp_path, write, said):
     write(tmp_path / "future.csv")
-    assert_one_line(invoke("forecast", begun, "--forcing", tmp_path / "future.csv"), said)
+    assert_one_line(invoke("forecast", begun, "--trust", "--forcing", tmp_path / "future.csv"), said)
 
 
 @pytest.mark.thorough
@@ -670,13 +711,14 @@ def test_a_bad_file_of_forcings_is_one_line(begun, tmp_path, write, said):
 )
 def test_a_gap_or_words_in_a_file_of_forcings_are_one_line(forced, tmp_path, value, said):
     (tmp_path / "future.csv").write_text(f"time,rain\n2001-01-13,{value}\n")
-    assert_one_line(invoke("forecast", forced, "--forcing", tmp_path / "future.csv"), said)
+    assert_one_line(invoke("forecast", forced, "--trust", "--forcing", tmp_path / "future.csv"), said)
 
 
 def test_a_forecast_until_no_time_is_one_line(begun, ran):
     assert_one_line(
-        invoke("forecast", begun, "--until", "2001-02-01"), "needs forcings: give a file of them by --forcing"
+        invoke("forecast", begun, "--trust", "--until", "2001-02-01"),
+        "needs forcings: give a file of them by --forcing",
     )
-    assert_one_line(invoke("forecast", begun), "say until when to forecast, by --until, or give a file")
+    assert_one_line(invoke("forecast", begun, "--trust"), "say until when to forecast, by --until, or give a file")
     assert_one_line(invoke("forecast", ran[0], "--until", "soon"), "a number of 'time' is needed, not 'soon'")
     assert_one_line(invoke("forecast", ran[0], "--forcing", "future.csv"), "this study needs no forcings")

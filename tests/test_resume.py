@@ -571,7 +571,7 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     before = times_written(run / "checkpoint")
     assert WARM + 30 <= len(before) < ALL
     assert not (run / "posterior.nc").exists()
-    process = start(programs, "resume", run, DIES_BEFORE_CLEANING="1")
+    process = start(programs, "resume", run, "--trust", DIES_BEFORE_CLEANING="1")
     said, errors = process.communicate(timeout=LIMIT)
     assert process.returncode == -signal.SIGKILL, errors
     assert "square: going on with NUTS(" in said
@@ -580,7 +580,7 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     assert times_written(run / "checkpoint").items() >= before.items()
     posterior = (run / "posterior.nc").read_bytes()
     monkeypatch.setattr(fits, "fit", lambda *_, **__: pytest.fail("fitted again"))
-    result = invoke("resume", run)
+    result = invoke("resume", run, "--trust")
     assert result.exit_code == code_of(run, "square"), result.output
     assert "square: already fitted, kept" in result.stdout
     assert (run / "posterior.nc").read_bytes() == posterior
@@ -596,12 +596,12 @@ def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(uninterru
     for count in np.sort([*moments.integers(2, WARM, 2), *moments.integers(WARM, ALL - 40, 2)]):
         before = times_written(run / "checkpoint")
         least = min(max(count, len(before) + 1), ALL)
-        kill_after(start(programs, "resume", run), run / "checkpoint", least, moments.uniform(0, 0.01))
+        kill_after(start(programs, "resume", run, "--trust"), run / "checkpoint", least, moments.uniform(0, 0.01))
         after = times_written(run / "checkpoint")
         assert least <= len(after) <= ALL
         assert after.items() >= before.items()
         assert not (run / "posterior.nc").exists()
-    result = invoke("resume", run)
+    result = invoke("resume", run, "--trust")
     assert result.exit_code == code_of(run, "square"), result.output
     assert "square: going on with NUTS(" in result.stdout
     assert_same_run(run, whole)

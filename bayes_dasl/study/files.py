@@ -13,12 +13,30 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def study_files() -> dict[str, Path]:
-    """Case studies by name: those of the working folder, then those that stand beside the package, as in a checkout."""
+    """Case studies by name: ours, which stand beside the package, then those of the working directory.
+
+    Ours come first, so that a folder that somebody else made cannot put its own code in the place of a name of ours.
+    """
     found: dict[str, Path] = {}
-    for folder in (Path("case_studies"), _PACKAGE.parent / "case_studies"):
+    for folder in (_PACKAGE.parent / "case_studies", Path("case_studies")):
         for path in sorted(folder.glob("[!_]*.py")):
             found.setdefault(path.stem.replace("_", "-"), path)
     return found
+
+
+def is_trusted(source: str, folder: Path) -> bool:
+    """Whether a command may execute a study that only a run folder names, since the folder may be somebody else's.
+
+    Args:
+        source: the study of the run, as its `study.json` names it: a case study's name, or a Python file.
+        folder: the run folder.
+
+    Returns: False for a Python file outside of the working directory, or inside of the run folder.
+    """
+    path = Path(source).resolve()
+    if not source.endswith(".py") or not path.is_file():  # a missing file is named where it is loaded
+        return True
+    return path.is_relative_to(Path.cwd()) and not path.is_relative_to(folder.resolve())
 
 
 def module_of(name: str) -> ModuleType:

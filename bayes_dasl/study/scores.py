@@ -36,10 +36,19 @@ def results(
 
 
 def table_of(forecast: xr.DataTree) -> str:
-    """Quantiles of a forecast as CSV, to seven digits; times and places as they are."""
+    """Quantiles of a forecast as CSV, to seven digits; times and places as they are.
+
+    A text that a spreadsheet would take for a formula begins with an apostrophe, which spreadsheets do not show.
+    """
     table = quantiles(forecast)
     numbers = table.columns[list(table.columns).index("units") + 1 :]
-    return table.assign(**{name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}).to_csv(index=False)
+    rounded = {name: table[name].map(lambda x: float(f"{x:.7g}")) for name in numbers}
+    return table.assign(**rounded).map(_no_formula).rename(columns=_no_formula).to_csv(index=False)
+
+
+def _no_formula(cell: Any) -> Any:
+    # Source: OWASP, CSV injection; a name such as "-" or "+1" is guarded, too.
+    return f"'{cell}" if isinstance(cell, str) and cell.startswith(("=", "+", "-", "@", "\t", "\r")) else cell
 
 
 def check_asked(study: Any, times: xr.DataArray) -> None:
