@@ -9,10 +9,11 @@ from typing import Literal, get_args
 
 from .errors import ModelError
 
-type Level = Literal["good", "warning", "bad"]
+type Level = Literal["good", "inconclusive", "warning", "bad"]
 type Aspect = Literal["sampling", "model"]
 
-LEVELS: tuple[Level, ...] = ("good", "warning", "bad")
+LEVELS: tuple[Level, ...] = ("good", "inconclusive", "warning", "bad")
+"""From best to worst. Inconclusive is a check that passed and could hardly have failed: nobody is warned."""
 FAILURES = "solver failures"
 SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
@@ -28,7 +29,7 @@ class Finding:
     """One thing that was looked at; a remedy in words unless it is good.
 
     Args:
-        level: "good", "warning" or "bad".
+        level: "good", "inconclusive", "warning" or "bad". A check that could hardly have failed is inconclusive.
         subject: what was looked at.
         message: how it stands.
         remedy: what to do about it; nothing where it is good.
@@ -97,6 +98,7 @@ class Diagnosis:
         blamed = _listed(self._of("sampling"), self.sampling)
         sampling = {
             "good": "The sampling can be trusted: every check passed",
+            "inconclusive": f"Whether the sampling can be trusted is not shown: see {blamed}",
             "warning": f"The sampling can be used with care: see {blamed}",
             "bad": f"Do not rely on this sampling yet: {blamed}",
         }[self.sampling]
@@ -109,6 +111,7 @@ class Diagnosis:
         blamed = _listed(self._of("model"), self.model)
         return {
             "good": f"The {self.of} fits what was looked at: {blamed}",
+            "inconclusive": f"Whether the {self.of} fits is not shown: {blamed} could hardly have contradicted it",
             "warning": f"The {self.of} fits with reservations: see {blamed}",
             "bad": f"The {self.of} does not fit: {blamed}",
         }[self.model]

@@ -36,7 +36,7 @@ from .study import (
     summarised,
 )
 
-EXIT_CODES: dict[Level, int] = {"good": 0, "warning": 3, "bad": 4}
+EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
 """What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
 
 app = typer.Typer(
@@ -50,7 +50,7 @@ app = typer.Typer(
 console = LastingConsole(highlight=False)
 _IN_A_FILE = 160
 """How wide tables may be where no terminal says its width."""
-_SYMBOLS = {"good": "[green]✓[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
+_SYMBOLS = {"good": "[green]✓[/]", "inconclusive": "[blue]?[/]", "warning": "[yellow]![/]", "bad": "[red]✕[/]"}
 
 StudyName = Annotated[str, typer.Argument(help="A case study's name, or a Python file that defines study().")]
 RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx-hare.")]

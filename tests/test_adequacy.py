@@ -6,9 +6,9 @@ import xarray as xr
 from scipy import stats
 
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.adequacy import _crps_at, adequacy_findings
+from bayes_dasl.judgement.adequacy import adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
-from bayes_dasl.judgement.ensemble_scores import _crps
+from bayes_dasl.judgement.ensemble_scores import _crps, crps_at
 from bayes_dasl.judgement.residuals import NUMBER, residual_findings, share_beyond
 
 DRAWS, NOISE = 2000, 0.5
@@ -74,7 +74,7 @@ def sound(seed):
 @pytest.mark.thorough
 def test_sound_models_are_left_alone():
     """Truths from their own priors: of a hundred hardly any are called into question."""
-    found = [[f for f in judged(*sound(seed)) if f.level != "good"] for seed in range(100)]
+    found = [[f for f in judged(*sound(seed)) if f.level in ("warning", "bad")] for seed in range(100)]
     assert sum(map(bool, found)) <= 5, [str(f) for each in found for f in each]
     assert sum(f.level == "bad" for each in found for f in each) <= 1
 
@@ -270,27 +270,34 @@ def test_the_verdict_has_a_sentence_on_the_model():
     diagnosis = diagnose(post, fc, data)
     assert diagnosis.model == "bad" and "The model does not fit: " in diagnosis.verdict
     assert "Whether the model fits was not looked at" in diagnose(post).verdict and diagnose(post).model is None
-    post, fc, data = sound(0)
-    assert "The model fits what was looked at: training data, held-out data." in diagnose(post, fc, data).verdict
+    diagnosis = diagnose(*sound(1))
+    assert diagnosis.model == "good"
+    assert "The model fits what was looked at: training data, held-out data." in diagnosis.verdict
+
+
+def test_the_verdict_does_not_say_that_a_model_fits_where_nothing_could_have_shown_that_it_does_not():
+    """Fourteen of fifteen values are held, but their errors are so alike that they are worth four."""
+    diagnosis = diagnose(*sound(0))
+    assert diagnosis.model == "inconclusive" and diagnosis.to_dict()["model"] == "inconclusive"
+    said = "Whether the model fits is not shown: held-out data could hardly have contradicted it."
+    assert said in diagnosis.verdict and "fits what was looked at" not in diagnosis.verdict
 
 
 def test_the_crps_at_many_values_is_that_of_the_scores():
     rng = np.random.default_rng(0)
     draws, values = rng.normal(size=50), rng.normal(size=7)
-    np.testing.assert_allclose(_crps_at(draws, values), _crps(values, np.tile(draws, (7, 1))), rtol=1e-9)
+    np.testing.assert_allclose(crps_at(draws, values), _crps(values, np.tile(draws, (7, 1))), rtol=1e-9)
 
 
-def test_a_small_share_that_passes_says_why():
+def test_data_that_miss_together_show_nothing():
     """Of a level that is hardly known all held-out values miss together, one time in a few."""
     rng = np.random.default_rng(3)
     centre, noise = np.zeros((DRAWS, len(TIMES))), np.full(DRAWS, 0.1)
     centre += rng.normal(size=(DRAWS, 1))
     y = np.where(FITTED, 0.0, 1.75) + 0.1 * rng.normal(size=len(TIMES))
-    found = {
-        f.subject: f for f in adequacy_findings(*trees(y, centre, noise, centre[:, :1], centre[:500, :1], rng), {})
-    }
-    held_out = found["held-out data"]
-    assert held_out.level == "good" and "do no better" in held_out.message
+    post, fc, data = trees(y, centre, noise, centre[:, :1], centre[:500, :1], rng)
+    [held_out] = [f for f in judged(post, fc, data) if f.subject == "held-out data"]
+    assert held_out.level == "inconclusive" and "worth about 1 independent ones" in held_out.message
 
 
 def test_a_forecast_of_other_draws_is_refused():

@@ -164,6 +164,17 @@ def test_models_that_are_alike_are_hardly_ever_told_apart():
         assert abs(told - 0.05) < 4 * np.sqrt(0.05 * 0.95 / 4000)
 
 
+def test_the_error_of_many_windows_allows_for_errors_that_go_on_from_one_to_the_next():
+    """Side by side, with a correlation of 0.7: two errors hold the mean of hardly 60 % as if independent."""
+    rng, windows = np.random.default_rng(0), 40
+    differences = rng.normal(size=(500, windows))
+    for i in range(1, windows):
+        differences[:, i] = 0.7 * differences[:, i - 1] + np.sqrt(1 - 0.7**2) * differences[:, i]
+    means, errors = paired(differences, np.eye(windows))
+    assert np.mean(np.abs(means) < 2 * errors) > 0.85
+    assert np.median(errors) == pytest.approx(means.std(), rel=0.2)
+
+
 def test_windows_that_agree_by_chance_are_no_surer_than_their_densities():
     """Of errors of 0.3 and 0.4 nats of each density, a mean of two differences has one of 0.5 over the root of two."""
     found = bd.compare({"a": result([0.0, 0.0], error=0.3), "b": result([-2.0, -2.0], error=0.4)})

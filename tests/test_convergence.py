@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayes_dasl._statistics.convergence import allowance, nested_rhat
+from bayes_dasl._statistics.convergence import allowance, nested_rhat, rhat
 
 
 def test_nested_rhat_of_known_draws():
@@ -17,6 +17,15 @@ def test_nested_rhat_of_known_draws():
     apart = mixed + np.where(np.arange(64) // 8 % 2, 1.0, -1.0)[:, None, None]
     assert nested_rhat(apart, 8) == pytest.approx(np.sqrt(2), rel=0.1)
     assert nested_rhat(np.dstack([mixed, np.ones((64, 20))]), 8) == np.inf
+
+
+def test_a_single_chain_is_judged_by_its_halves():
+    """Halves a standard deviation apart: the variance of all is 5/4 of that within, as of two chains."""
+    rng = np.random.default_rng(0)
+    draws = rng.normal(size=(1, 2000, 1))
+    assert 1 <= rhat(draws)[0] < 1.01
+    late = draws + np.where(np.arange(2000) < 1000, -0.5, 0.5)[None, :, None]
+    assert rhat(late)[0] == pytest.approx(np.sqrt(5 / 4), rel=0.05)
 
 
 def test_of_few_quantities_nothing_more_is_allowed():

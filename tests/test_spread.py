@@ -1,5 +1,7 @@
 """Do engines that approximate say whether their draws spread as the posterior does? By posteriors in closed form."""
 
+import re
+
 import jax
 import numpy as np
 import numpyro.distributions as dist
@@ -151,13 +153,32 @@ def test_held_out_data_show_a_spread_only_where_they_could_refute_it():
     assert "good" not in narrow, narrow
 
 
+def test_the_verdict_counts_held_out_values_once(monkeypatch):
+    """Half of the values are zeros that are censored, all of which an interval that ends at zero holds."""
+    monkeypatch.setattr("bayes_dasl.judgement.adequacy._WIDER", 2.0)  # whatever they show is told
+    post, fc, test = wandering(np.random.default_rng(1), 1.0)
+    fc["predictions"] = fc["predictions"].to_dataset().assign(y=fc["predictions"]["y"].assign_attrs(censored_below=0.0))
+    test["y"] = test["y"].clip(min=0.0)
+    found = {f.subject: f.message for f in bd.diagnose(post, fc, test).findings}
+    count = re.compile(r"hold (\d+) of (\d+) values")
+    counts = {count.search(found[subject]).groups() for subject in ("held-out data", "spread of the draws")}
+    unseen = test.isel(time=TIMES > 4.0)
+    scored = bd.score(fc, unseen).loc["y"]
+    assert counts == {(str(round(scored["coverage_90"] * scored["n"])), "15")}
+
+
 def wander(rng, spread):
+    """Whether held-out data show draws to spread so far."""
+    return spread_finding(bd.diagnose(*wandering(rng, spread))).level
+
+
+def wandering(rng, spread):
     """Values of which the data know nothing, with hardly any noise: held out, they tell how wide draws ought to be."""
     values = rng.normal(size=TIMES.size)
     drawn = spread * rng.normal(size=(DRAWS, TIMES.size))
     post, fc, test = trees(values, drawn, np.full(DRAWS, 0.01), drawn[:, :2], rng.normal(size=(500, 2)), rng)
     post.attrs |= {"markov": 0, "findings": to_json([unshown_spread("one cannot say")])}
-    return spread_finding(bd.diagnose(post, fc, test)).level
+    return post, fc, test
 
 
 def test_a_spread_that_is_known_to_be_wrong_is_not_shown_right():

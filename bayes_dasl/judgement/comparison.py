@@ -14,10 +14,12 @@ from jaxtyping import Bool, Float
 from scipy.special import stdtrit
 
 from .._findings import Finding
+from .._statistics.dependence import error_of_mean
 from .._statistics.importance import largest_pareto_k
 from ..errors import MismatchError
 
 _FEW = 5  # windows, below which a standard error is hardly known itself
+_MANY = 20  # windows, from which on the correlation of their scores can be estimated
 _SURE = 0.95  # of intervals outside of which models are told apart
 _COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
 SCORES = ("log_score", "crps")
@@ -91,8 +93,9 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     are no independent witnesses. Two of $n$ windows count as correlated by the share $\rho_{ij}$ of their times that
     both have, so that the squared standard error of a mean difference is
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
-    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. Of log scores it
-    is no less than the Monte-Carlo error of the densities.
+    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. From 20 windows on it
+    is no less than the error of an autoregression of order one over windows; of log scores no less than the
+    Monte-Carlo error of the densities.
 
     A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
     as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,
@@ -246,6 +249,8 @@ def paired(
             together = shared[np.ix_(here, here)]
             mean = (together.sum() - number) / (number * (number - 1))
             errors[i] = np.sqrt(row[here].var(ddof=1) / (1 - mean) * together.sum()) / number
+            # Errors of windows that share no time may go on from one to the next all the same.
+            errors[i] = max(errors[i], error_of_mean([row[here]])) if number >= _MANY else errors[i]
     return means.reshape(differences.shape[:-1]), errors.reshape(differences.shape[:-1])
 
 

@@ -121,6 +121,16 @@ def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
     return float(np.concatenate(at).mean()) if at else np.nan
 
 
+def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that between draws."""
+    ordered, m = np.sort(draws), len(draws)
+    total = np.concatenate([[0.0], np.cumsum(ordered)])
+    below = np.searchsorted(ordered, y)
+    distance = (y * (2 * below - m) + total[-1] - 2 * total[below]) / m
+    between = 2 * np.sum(ordered * (2 * np.arange(m) - m + 1)) / (m * max(m - 1, 1))
+    return distance - between / 2
+
+
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
     """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
 

@@ -10,8 +10,9 @@ import xarray as xr
 
 from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
-from .adequacy import crps_apart, forecast_findings
+from .adequacy import forecast_findings
 from .comparison import BayesFactors, Comparison, lead_over
+from .leads import crps_apart
 from .matching import check_forecast
 
 MIXTURE = "mixture"
@@ -142,7 +143,7 @@ def _held_out(
         several = ", on average over the observables," if len(forecasts[own]["predictions"].data_vars) > 1 else ""
         yield (
             f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of {worse} (standard "
-            f"error {error:.0%}, if its {number} values were independent){chance}."
+            f"error {error:.0%}, of {number} values){chance}."
         )
         if other == science:
             how = "worse" if worse == own else "better"

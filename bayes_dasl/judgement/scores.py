@@ -98,15 +98,15 @@ def pit(fc: xr.DataTree, data: xr.Dataset) -> xr.Dataset:
 
 def transforms(predictions: xr.Dataset, common: xr.Dataset) -> xr.Dataset:
     """The PIT of what `shared` returns."""
-    rng, ranks = np.random.default_rng(0), {}
+    rng, of_each = np.random.default_rng(0), {}
     for name, variable in predictions.data_vars.items():
         whole = np.all([finite(draws_at(variable, at)) for at in blocks_of(variable)], axis=0)
         found = [
-            _ranks(alike(draws_at(variable, at)[whole], seen := common[name].isel(at)), seen.values.ravel(), rng)
+            ranks(alike(draws_at(variable, at)[whole], seen := common[name].isel(at)), seen.values.ravel(), rng)
             for at in blocks_of(variable)
         ]
-        ranks[name] = np.concatenate(found).reshape(common[name].shape)
-    return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in ranks.items()}, common.coords)
+        of_each[name] = np.concatenate(found).reshape(common[name].shape)
+    return xr.Dataset({name: (common[name].dims, v, {"units": ""}) for name, v in of_each.items()}, common.coords)
 
 
 def consistency(tree: xr.DataTree) -> ScoreTable:
@@ -160,7 +160,7 @@ def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.D
         yield alike(draws, seen), seen.values.ravel(), exact
 
 
-def _ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     below = (draws < observed).sum(axis=0)
     equal = (draws == observed).sum(axis=0)
     uniform = rng.uniform(size=observed.size)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from .._findings import Finding
+from .._findings import LEVELS, Finding
 from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
@@ -33,7 +33,7 @@ from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
 from .options import ReportOptions
 
-SYMBOLS = {"good": "✓", "warning": "!", "bad": "✕"}
+SYMBOLS = {"good": "✓", "inconclusive": "?", "warning": "!", "bad": "✕"}
 VERSIONS = ("bayes_dasl", "python", "jax", "numpyro", "diffrax", "blackjax")
 
 
@@ -140,7 +140,7 @@ def render(
 
 def _faults(findings: Iterable[Finding]) -> list[Finding]:
     """What is not good, the worst first."""
-    return sorted((f for f in findings if f.level != "good"), key=lambda f: f.level != "bad")
+    return sorted((f for f in findings if f.level != "good"), key=lambda f: -LEVELS.index(f.level))
 
 
 def _of_mixture(

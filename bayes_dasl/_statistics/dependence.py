@@ -1,0 +1,115 @@
+"""How much less dependent values say than independent ones: variance inflation, and standard errors of means."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+_HIGHEST = 0.99  # lag-one correlation: a series of finite length never shows more
+_FEWEST = 2.0  # independent values, from which on a spread can be known at all
+
+
+def error_of_mean(grids: Sequence[np.ndarray]) -> float:
+    r"""The standard error of the mean over all values, which may depend on one another.
+
+    $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance inflation $\tau$. Along
+    each axis $\tau$ is that of an autoregression of order one, whose correlation is corrected for its bias, or the sum
+    of the correlations up to the first that is not positive, if that is more.
+
+    Args:
+        grids: one array for each observable, time as its first axis and members or places as the others; NaN where
+            there is no value. Arrays of the same shape are taken to belong to the same times.
+
+    Returns: the standard error; infinite where fewer than two values are there.
+    Source: Kendall (1954), Note on bias in the estimation of autocorrelation; Geyer (1992) on sums of correlations.
+    """
+    total, variance = sum(_number(grid) for grid in grids), 0.0
+    if total < _FEWEST:
+        return np.inf
+    for stack in _stacks([grid - np.nanmean(grid) for grid in grids if _number(grid)]):
+        number, worth = _number(stack), 1.0
+        for rows in _along_each_axis(stack):
+            worth *= max(_autoregressive(rows), _summed(rows, power=1))
+        independent = max(number / worth, _FEWEST)
+        # Times (n / total)², since the mean is that over all grids.
+        variance += np.nansum(stack**2) / number / (independent - 1) * (number / total) ** 2
+    return float(np.sqrt(variance))
+
+
+def independent_hits(grids: Sequence[np.ndarray]) -> float:
+    r"""How many independent values say as much about the width of intervals as these normal scores do.
+
+    Whether an interval holds a value is a question about $|z|$. Of two normal scores with correlation $r$ the answers
+    correlate by at most $r^2$, so that $n$ values are worth $n / (1 + 2 \sum_k r_k^2)$. The correlations are about
+    zero, which is the mean that a right forecast has: an error that all values share is dependence, too.
+
+    Args:
+        grids: normal scores, one array for each observable, as in `error_of_mean`.
+
+    Returns: the number, between one and the number of values; zero without any.
+    """
+    found = 0.0
+    for stack in _stacks(_turned(grids)):
+        inflation = np.prod([_summed(rows, power=2) for rows in _along_each_axis(stack)])
+        found += max(_number(stack) / float(inflation), min(_number(stack), 1))
+    return found
+
+
+def _turned(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """Observables that move against the first one, with their signs changed: |z| stays as it is."""
+    first = grids[0] if len(grids) else np.zeros(0)
+    return [-g if g.shape == first.shape and np.nansum(g * first) < 0 else g for g in grids]
+
+
+def _stacks(grids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
+    """Grids of one shape as one array, with the observables as a further axis."""
+    for shape in dict.fromkeys(grid.shape for grid in grids):
+        yield np.stack([grid for grid in grids if grid.shape == shape], axis=-1)
+
+
+def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
+    """All series along one axis after the other `(series, position)`, without gaps: NaN stand at their ends."""
+    for axis in range(stack.ndim):
+        rows = np.moveaxis(stack, axis, -1).reshape(-1, stack.shape[axis])
+        order = np.argsort(np.isnan(rows), axis=1, kind="stable")
+        yield np.take_along_axis(rows, order, axis=1)
+
+
+def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
+    """The correlation about zero at lags 1, 2, … within series, and for how many pairs to a value it stands."""
+    seen = np.isfinite(rows)
+    values, number = np.where(seen, rows, 0.0), max(int(seen.sum()), 1)
+    square = max((values**2).sum() / number, 1e-300)
+    for lag in range(1, rows.shape[1]):
+        pairs = int((seen[:, lag:] & seen[:, :-lag]).sum())
+        if not pairs:
+            return
+        product = (values[:, lag:] * values[:, :-lag]).sum() / pairs
+        yield float(np.clip(product / square, -1.0, 1.0)), pairs / number
+
+
+def _summed(rows: np.ndarray, *, power: int) -> float:
+    """The variance inflation by all correlations up to the first that is not positive."""
+    inflation = 1.0
+    for correlation, share in _correlations(rows):
+        if correlation <= 0:
+            break
+        inflation += 2 * share * correlation**power
+    return inflation
+
+
+def _autoregressive(rows: np.ndarray) -> float:
+    """The variance inflation of an autoregression of order one, in series as long as these."""
+    correlation, _ = next(_correlations(rows), (0.0, 0.0))
+    lengths = np.isfinite(rows).sum(axis=1)
+    number = int(lengths.sum())
+    # A mean that is taken from the same values makes them look less alike than they are.
+    correlation = float(np.clip(correlation + (1 + 3 * correlation) / number, 0.0, _HIGHEST))
+    lags = np.arange(1, rows.shape[1])
+    pairs = np.maximum(lengths[:, None] - lags, 0).sum(axis=0)
+    return 1 + 2 * float((pairs * correlation**lags).sum()) / number
+
+
+def _number(grid: np.ndarray) -> int:
+    return int(np.isfinite(grid).sum())
