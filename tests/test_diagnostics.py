@@ -70,6 +70,27 @@ def test_each_fault_has_its_finding_and_a_remedy(fault, subject, expected):
         assert bool(finding.remedy) == (finding.level != "good"), finding
 
 
+@pytest.mark.parametrize(
+    ("fault", "subject", "told"),
+    [
+        ({"divergences": 1}, "divergences", "1 of 4000 draws (0.025 %): too few to matter"),
+        ({"failures": 1}, "solver failures", "cut short 1 of 4000 posterior draws (0.025 %"),
+        ({"prior_failures": 1}, "solver failures", "failed in 1 of 500 prior draws (0.2 %"),
+    ],
+)
+def test_one_odd_draw_of_thousands_is_told_and_is_no_fault(fault, subject, told):
+    diagnosis = diagnose(make_post(draws=1000, network=False, **fault))
+    assert diagnosis.sampling == "good" and levels(diagnosis, subject) == {"good"}, str(diagnosis)
+    assert told in str(diagnosis)
+
+
+@pytest.mark.parametrize(
+    ("fault", "subject"), [({"divergences": 5}, "divergences"), ({"failures": 5}, "solver failures")]
+)
+def test_from_a_thousandth_on_odd_transitions_are_a_fault(fault, subject):
+    assert "warning" in levels(diagnose(make_post(draws=1000, network=False, **fault)), subject)
+
+
 @pytest.mark.thorough
 def test_the_same_findings_are_absent_or_good_without_the_fault():
     sound = diagnose(make_post(draws=400))

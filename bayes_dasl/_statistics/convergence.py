@@ -9,6 +9,8 @@ tabulated."""
 
 _FEW = 10  # quantities for which the usual bounds hold
 _BY_CHANCE = 0.05
+_FEWEST_FOR_TAILS = 100  # draws
+_FEWEST_EFFECTIVE = 225  # draws, above which a tail is three times the root of their number rather than a fifth of them
 
 
 def allowance(number: int, groups: int) -> float:
@@ -73,6 +75,27 @@ def nested_rhat(draws: np.ndarray, superchains: int) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):  # draws that never move have no variance
         values = array_stats.rhat_nested(np.moveaxis(draws, -1, 0), superchain_ids=numbers, chain_axis=1, draw_axis=2)
     return float(np.max(np.where(np.isfinite(values), values, np.inf)))
+
+
+def tail_index(values: np.ndarray) -> tuple[float, float]:
+    r"""The Pareto $\hat k$ of the heavier tail of draws `(chain, draw)`, and its standard error $(1 + k) / \sqrt{m}$.
+
+    From k = 1/2 on there is no variance. The error is that of k = 1/2, with m as the effective number of draws in the
+    tail. Both are NaN where no tail can be fitted: fewer than 100 draws, a tail of equal ones, or no effective size.
+    Source: Vehtari et al. (2024), section 3.2; Smith (1987), Estimating tails of probability distributions.
+    """
+    from arviz_stats.base.array import array_stats
+
+    relative = float(effective_sizes(values[..., None])[1][0]) / values.size
+    if values.size < _FEWEST_FOR_TAILS or not relative > 0:
+        return np.nan, np.nan
+    try:
+        found = float(array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, r_eff=relative, tail="both"))
+    except ValueError:  # a tail of equal values
+        return np.nan, np.nan
+    few = values.size * relative <= _FEWEST_EFFECTIVE
+    tail = values.size / 5 if few else 3 * np.sqrt(values.size / relative)
+    return found, 1.5 / np.sqrt(tail * min(relative, 1.0))
 
 
 def thinned(total: int, most: int) -> np.ndarray:

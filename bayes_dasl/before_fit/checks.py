@@ -21,7 +21,7 @@ from ..inference import NUTS, AbstractEngine, check_engine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
-from ..judgement.failures import FEW
+from ..judgement.failures import FEW, SELDOM
 from ..layers import Jump
 from ..model import Model
 from ..model.unit_check import unit_findings, units_unseen
@@ -197,6 +197,8 @@ def _solver(pushed: Pushed) -> Iterator[Finding]:
     message = f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
     if failed == 0:
         yield Finding("good", "solver", f"all {total} prior draws were solved; {steps}")
+    elif failed <= SELDOM * total:
+        yield Finding("good", "solver", f"{message}: too few failures to matter")
     elif failed < total / 2:
         yield Finding(
             "warning", "solver", message,

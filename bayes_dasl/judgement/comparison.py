@@ -93,9 +93,9 @@ def compare(results: Mapping[str, xr.DataTree]) -> Comparison:
     are no independent witnesses. Two of $n$ windows count as correlated by the share $\rho_{ij}$ of their times that
     both have, so that the squared standard error of a mean difference is
     $\frac{s^2}{1 - \bar\rho} \left(\frac{1}{n} + \frac{n - 1}{n} \bar\rho\right)$, of variance $s^2$ between windows
-    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. From 20 windows on it
-    is no less than the error of an autoregression of order one over windows; of log scores no less than the
-    Monte-Carlo error of the densities.
+    and mean $\bar\rho$ over pairs: $s^2 / n$ where they lie side by side. That of a single lead, too. It
+    is no less than the error of an autoregression of order one over windows, from 20 windows on; of log scores no less
+    than the Monte-Carlo error of the densities.
 
     A difference is told from chance where its 95 % interval by Student's t, with $m - 1$ degrees of freedom for as many
     as $m$ independent windows, does not hold zero: from 2 standard errors on of many windows, from 4.3 on of three,

@@ -12,7 +12,7 @@ from .._findings import Diagnosis, Finding, from_json, is_lost_look, unshown_spr
 from ..errors import MismatchError
 from ..prediction.posterior import are_chains
 from .adequacy import adequacy_findings, borne_out_by
-from .failures import failure_findings, finite_findings
+from .failures import HARDLY, failure_findings, finite_findings
 from .matching import check_forecast, check_same
 from .mixing import agreed, chain_findings, energy_findings, mixing_findings, quantities, variables
 from .posterior_findings import posterior_findings, unseen_functions
@@ -156,9 +156,13 @@ def _divergence_findings(post: xr.DataTree) -> Iterator[Finding]:
     if count == 0:
         yield Finding("good", "divergences", f"none in {size} draws")
         return
+    message = f"{count} of {size} draws ({100 * count / size:.3g} %)"
+    if count <= HARDLY * size:
+        yield Finding("good", "divergences", f"{message}: too few to matter")
+        return
     yield Finding(
         "bad" if count > 0.01 * size else "warning",
         "divergences",
-        f"{count} of {size} draws ({100 * count / size:.3g} %)",
+        message,
         "raise the target acceptance rate (0.95), or tighten the prior where the draws diverge",
     )

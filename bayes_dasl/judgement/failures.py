@@ -11,6 +11,11 @@ from .._findings import FAILURES, Finding, Level
 from .matching import check_forecast, repeats
 
 FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
+SELDOM = 0.01
+"""A share of lost draws that needs no warning: without them no probability changes by more than that."""
+HARDLY = 0.001
+"""A share of transitions that may go wrong without a warning: the Monte-Carlo error of a probability, 0.8 % of 4000
+independent draws, is far larger."""
 
 
 def finite_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Finding]:
@@ -99,6 +104,8 @@ def _cut_short(failed: np.ndarray, solver: str) -> Finding:
     if count == 0:
         return Finding("good", FAILURES, f"none met in {size} posterior draws (sample_stats)")
     message = f"a failing solve cut short {count} of {size} posterior draws ({100 * count / size:.3g} %, sample_stats)"
+    if count <= HARDLY * size:
+        return Finding("good", FAILURES, f"{message}: too few to matter")
     remedy = "the draws are valid: the posterior reaches to where the solver fails. If it should not, narrow the priors"
     return Finding("warning", FAILURES, message, f"{remedy}; else {solver}")
 
@@ -107,8 +114,10 @@ def _failures(draws: str, group: str, failed: np.ndarray, remedy: str) -> Findin
     count, size = int(failed.sum()), failed.size
     if count == 0:
         return Finding("good", FAILURES, f"none in {size} {draws} draws ({group})")
-    # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
-    level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
     share = f"{100 * count / size:.3g} %"
     message = f"the solver failed in {count} of {size} {draws} draws ({share}, {group})"
+    if count <= SELDOM * size:
+        return Finding("good", FAILURES, f"{message}: too few to matter")
+    # A wide prior may fail often and the posterior be sound; a forecast that fails often is conditional on success.
+    level: Level = "bad" if draws != "prior" and count > FEW * size else "warning"
     return Finding(level, FAILURES, message, remedy)

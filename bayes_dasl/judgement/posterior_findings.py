@@ -9,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import SOLVER_ACCURACY, Finding
+from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
@@ -21,6 +22,9 @@ _FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds th
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
 _SELDOM = 1e-3  # from which on of a thousand replicates none has as much
 _BROKEN = 2.0  # times what is tolerated
+_NO_VARIANCE = 0.5  # the tail index from which on there is none
+_FAR_OUT = 10.0  # interquartile ranges from the median
+_SURELY = 1.645  # standard errors: normal, gamma and log-normal tails lie so far below that many need no wider bound
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -36,6 +40,7 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     yield from _constraints(post)
     yield from _functions(post)
     yield from _lengths(post)
+    yield from _tails(post)
 
 
 def unseen_functions(post: xr.DataTree) -> str:
@@ -208,6 +213,12 @@ def _rows(variable: xr.DataArray) -> np.ndarray:
     return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
 
 
+def _elements(variable: xr.DataArray) -> np.ndarray:
+    """Draws `(chain, draw, number)`."""
+    values = variable.transpose("chain", "draw", ...).values.astype(float)
+    return values.reshape(*values.shape[:2], math.prod(values.shape[2:]))
+
+
 def _constraints(post: xr.DataTree) -> Iterator[Finding]:
     """Whether the posterior keeps the laws that it was asked to keep."""
     for name, variable in post["mismatch"].data_vars.items() if "mismatch" in post.children else ():
@@ -272,3 +283,31 @@ def _lengths(post: xr.DataTree) -> Iterator[Finding]:
                 f"give the process a size of {needed}, and a prior that allows such lengths",
                 aspect="model",
             )  # fmt: skip
+
+
+def _tails(post: xr.DataTree) -> Iterator[Finding]:
+    """Parameters whose draws have tails so heavy that their means and standard deviations say nothing."""
+    heavy = {}
+    for name, variable in post["posterior"].to_dataset().data_vars.items():
+        if variable.attrs.get("group", "science") in ("network", "latent"):  # which nobody reads one by one
+            continue
+        values, _ = finite_draws(_elements(variable))
+        if not values.size:
+            continue
+        low, half, high = np.quantile(values, [0.25, 0.5, 0.75], axis=(0, 1))
+        # A fit of a tail takes milliseconds: only where some draws lie so far out that they could spoil a mean.
+        far = np.abs(values - half).max(axis=(0, 1)) > _FAR_OUT * (high - low)
+        for i in np.flatnonzero(far):
+            k, error = tail_index(values[..., i])
+            if k > _NO_VARIANCE + _SURELY * error:
+                heavy[str(name)] = max(k, heavy.get(str(name), 0.0))
+    if heavy:
+        worst = sorted(heavy, key=lambda name: -heavy[name])
+        said = ", ".join(f"{name} (k-hat {heavy[name]:.2f})" for name in worst[:3])
+        more = f" and {len(worst) - 3} more" if len(worst) > 3 else ""
+        yield Finding(
+            "warning", "heavy tails",
+            f"{said}{more}: draws with a k-hat above {_NO_VARIANCE} have no variance that more draws would settle",
+            "read medians and quantiles, not means and standard deviations; take a prior with lighter tails where such "
+            "values are not meant to be possible",
+        )  # fmt: skip
