@@ -63,7 +63,7 @@ SOUND = {
 }
 
 
-@pytest.mark.thorough("few", "one error for all", "counts", "zeros", "field")
+@pytest.mark.thorough("few", "autoregressive", "counts", "zeros", "two observables", "field")
 @pytest.mark.parametrize("case", SOUND)
 def test_a_right_forecast_is_seldom_called_too_sure(case):
     """At most one of twenty, whatever the errors have in common, also of zeros and of counts."""

@@ -90,12 +90,12 @@ def tail_index(values: np.ndarray) -> tuple[float, float]:
     if values.size < _FEWEST_FOR_TAILS or not relative > 0:
         return np.nan, np.nan
     try:
-        found = float(array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, r_eff=relative, tail="both"))
+        found = array_stats.pareto_khat(values, chain_axis=0, draw_axis=1, r_eff=relative, tail="both")
     except ValueError:  # a tail of equal values
         return np.nan, np.nan
     few = values.size * relative <= _FEWEST_EFFECTIVE
     tail = values.size / 5 if few else 3 * np.sqrt(values.size / relative)
-    return found, 1.5 / np.sqrt(tail * min(relative, 1.0))
+    return float(np.asarray(found)), float(1.5 / np.sqrt(tail * min(relative, 1.0)))
 
 
 def thinned(total: int, most: int) -> np.ndarray:

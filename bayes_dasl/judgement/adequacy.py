@@ -17,7 +17,7 @@ from ..prediction.posterior import fitted_observables, with_what_is_censored
 from .baselines import baseline_at, baselines
 from .coverage import coverage_finding
 from .ensemble_scores import covered
-from .leads import against_baseline, against_rival
+from .leads import against_baseline, against_rival, lead_of
 from .matching import fitted_between, held_out, in_units_of_forecast, matched, merged, shared
 from .residuals import NUMBER, residual_findings
 
@@ -55,6 +55,21 @@ def forecast_findings(
     if test is not None:
         test = in_units_of_forecast(fc, test)
         yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
+
+
+def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:
+    """By which share of its mean the CRPS of one forecast of held-out data lies above that of another.
+
+    Returns: the share, its standard error and of how many values, as `lead_of`; NaN where neither forecasts any.
+    """
+    train, test = fitted_observables(post), in_units_of_forecast(fc, test)
+    unseen = held_out(train, test, fitted_between(fc))
+    try:
+        theirs, both = matched(other, matched(fc, unseen)[1])
+        ours = matched(fc, both)[0]
+    except MismatchError:
+        return np.nan, np.nan, 0
+    return lead_of(ours, theirs, both)
 
 
 def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:

@@ -12,10 +12,9 @@ from scipy.stats import rankdata
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import independent_hits
-from .ensemble_scores import covered, crps_at
+from .ensemble_scores import covered, crps_at, ranks
 from .matching import Ensembles
 from .residuals import ABSURD, DOUBTFUL, share_beyond
-from .scores import ranks
 
 _OUTSIDE = 0.1  # of calibrated data, outside of the 90 % intervals
 _LEAST = 0.5  # a coverage that data must rule out before it is called good

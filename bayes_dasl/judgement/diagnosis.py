@@ -30,8 +30,9 @@ def diagnose(
     The sampling is judged by mixing, energy, divergences and failures. The model is judged as far as a forecast and
     data allow: at the times that were fitted its residuals are compared with those that it draws itself (their size,
     order, tails, symmetry, and evenness: whether they grow or shrink with what is predicted); held-out data by the
-    coverage of its intervals, by how far out they lie, and by whether climatology, persistence or a rival forecasts
-    better; its prior by where the data take the parameters.
+    coverage of its intervals (all in all and by size of forecast), by how far out they lie, and by whether climatology,
+    persistence or a rival forecasts better; its prior by where the data take the parameters. Held-out data that could
+    hardly have shown a fault are "inconclusive".
 
     Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
     and, where a network is part of it, on the vector field (at states along these and along the forecast); never on the

@@ -131,6 +131,15 @@ def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
     return distance - between / 2
 
 
+def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal it."""
+    below = (draws < observed).sum(axis=0)
+    equal = (draws == observed).sum(axis=0)
+    uniform = rng.uniform(size=observed.size)
+    values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)
+    return np.where(np.isfinite(observed) & (draws.shape[0] > 0), values, np.nan)
+
+
 def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
     """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
 

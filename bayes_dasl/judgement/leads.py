@@ -11,10 +11,8 @@ import xarray as xr
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import error_of_mean
-from ..errors import MismatchError
-from ..prediction.posterior import fitted_observables
 from .ensemble_scores import crps_at, lower_by, mean_crps
-from .matching import Ensembles, fitted_between, held_out, in_units_of_forecast, matched
+from .matching import Ensembles
 from .residuals import share_beyond
 
 _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline
@@ -39,20 +37,18 @@ class _Lead(NamedTuple):
     replicates: np.ndarray
 
 
-def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:
-    """By which share of its mean the CRPS of one forecast of held-out data lies above that of another.
+def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, float, int]:
+    """By which share of its mean the CRPS of one forecast lies above that of another.
+
+    Args:
+        own: draws and observations of each observable.
+        other: those of the other forecast.
+        data: the observations, in the shape in which time comes first.
 
     Returns: the share, its standard error, which allows for errors that depend on one another, and of how many values;
     NaN where neither forecasts any.
     """
-    train, test = fitted_observables(post), in_units_of_forecast(fc, test)
-    unseen = held_out(train, test, fitted_between(fc))
-    try:
-        theirs, both = matched(other, matched(fc, unseen)[1])
-        ours = matched(fc, both)[0]
-    except MismatchError:
-        return np.nan, np.nan, 0
-    leads = _leads(ours, theirs, both, replicates=0)
+    leads = _leads(own, other, data, replicates=0)
     values = _values(leads)
     return (float(values.mean()), _error(leads), values.size) if values.size else (np.nan, np.nan, 0)
 
@@ -138,7 +134,7 @@ def _lead(own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[in
     seen = np.flatnonzero(_some(known.reshape(shape)).ravel())
     whole = draws[np.isfinite(draws[:, seen]).all(axis=1)][:, seen]
     if not seen.size or len(whole) < 2:
-        return _Lead(*grid.reshape(2, *shape), np.zeros((replicates, 0)))
+        return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), np.zeros((replicates, 0)))
     made = whole[thinned(len(whole), replicates)]
     each = np.concatenate([observed[None, seen], made])
     ours = np.stack([crps_at(column, y) for column, y in zip(whole.T, each.T, strict=True)], axis=1)
@@ -146,7 +142,7 @@ def _lead(own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[in
     mean = np.maximum(ours.mean(axis=1, keepdims=True), 1e-300)
     lead = (ours - theirs) / mean
     grid[:, seen] = lead[0], lead[0] - lead[0].mean() * ours[0] / mean[0]
-    return _Lead(*grid.reshape(2, *shape), lead[1:])
+    return _Lead(grid[0].reshape(shape), grid[1].reshape(shape), lead[1:])
 
 
 def _some(known: np.ndarray) -> np.ndarray:

@@ -10,9 +10,8 @@ import xarray as xr
 
 from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
-from .adequacy import forecast_findings
+from .adequacy import crps_apart, forecast_findings
 from .comparison import BayesFactors, Comparison, lead_over
-from .leads import crps_apart
 from .matching import check_forecast
 
 MIXTURE = "mixture"

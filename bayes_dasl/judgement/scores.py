@@ -12,7 +12,7 @@ from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import alike
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, finite, scored, table_of
+from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, finite, ranks, scored, table_of
 from .log_score import exact_log_scores
 from .matching import RECALIBRATED, check_forecast, in_units_of_forecast, repeats, shared
 
@@ -158,11 +158,3 @@ def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.D
         exact = exact_log_scores(*here).get(name)
         draws, seen = draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name]
         yield alike(draws, seen), seen.values.ravel(), exact
-
-
-def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    below = (draws < observed).sum(axis=0)
-    equal = (draws == observed).sum(axis=0)
-    uniform = rng.uniform(size=observed.size)
-    values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)
-    return np.where(np.isfinite(observed) & (draws.shape[0] > 0), values, np.nan)

@@ -98,7 +98,7 @@ MUTANTS = (
         ("tests/test_scores.py::test_errors_and_fair_crps_follow_their_definitions",),
     ),
     Mutant(
-        "PIT without a rank for the datum itself", "bayes_dasl/judgement/scores.py",
+        "PIT without a rank for the datum itself", "bayes_dasl/judgement/ensemble_scores.py",
         "values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)",
         "values = (below + uniform * equal) / draws.shape[0]",
         ("tests/test_scores.py::test_pit_is_uniform_however_few_the_draws",
@@ -189,7 +189,7 @@ MUTANTS = (
         ("tests/test_coverage.py::test_less_than_half_in_the_intervals_is_bad",),
     ),
     Mutant(
-        "zeros that an interval ends at are all held", "bayes_dasl/judgement/scores.py",
+        "zeros that an interval ends at are all held", "bayes_dasl/judgement/ensemble_scores.py",
         "(below + uniform * (equal + 1))",
         "(below + 0.5 * (equal + 1))",
         ("tests/test_coverage.py::test_zeros_that_come_too_seldom_are_seen",
