@@ -26,13 +26,16 @@ def traced(function: Callable[..., Any], *examples: Any) -> Callable[..., Any]:
     return functools.partial(run, held)
 
 
-def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., Any], list[Any], Any]:
+def parted(
+    function: Callable[..., Any], *examples: Any, scalars: bool = False
+) -> tuple[Callable[..., Any], list[Any], Any]:
     """`traced`, with the arrays that the function holds beside it: they are its first argument. And what it returns,
     as shapes.
 
     Held by a program, long series are constants that XLA works on while it compiles; it says so where that takes a
-    second. As arguments they cost nothing there, and other series of the same length find the program on disk. What a
-    `jax.jit` inside the function holds stays where it is.
+    second. As arguments they cost nothing there, and other series of the same length find the program on disk. Single
+    numbers stay in the program, which XLA then simplifies, unless `scalars` are held too: so that another start of a
+    solve finds the program. What a `jax.jit` inside the function holds stays where it is.
     """
     with _ONE_AT_A_TIME:  # and so it is the same program each time, whatever another thread traces
         closed, shape = jax.make_jaxpr(function, return_shape=True)(*examples)
@@ -46,8 +49,9 @@ def parted(function: Callable[..., Any], *examples: Any) -> tuple[Callable[..., 
         return jax.tree.unflatten(tree, flat)
 
     run.__name__ = getattr(function, "__name__", run.__name__)  # by which JAX tells what it compiles
-    inside = [c if jnp.ndim(c) == 0 else None for c in closed.consts]
-    return run, [c for c in closed.consts if jnp.ndim(c)], shape
+    kept = [jnp.ndim(c) == 0 and not scalars for c in closed.consts]
+    inside = [c if stays else None for c, stays in zip(closed.consts, kept, strict=True)]
+    return run, [c for c, stays in zip(closed.consts, kept, strict=True) if not stays], shape
 
 
 def unchecked(inner: Any) -> Any:

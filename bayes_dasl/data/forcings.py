@@ -3,6 +3,7 @@
 from abc import abstractmethod
 
 import equinox as eqx
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
@@ -16,6 +17,15 @@ class AbstractForcing(eqx.Module):
     @abstractmethod
     def __call__(self, t: Float[Array, ""]) -> Float[Array, ""]:
         """The value at one time."""
+
+    def since(self, time: float) -> "AbstractForcing":
+        """The forcing from the last knot at or before a time on; of lines and steps, whose arrays run along the knots.
+
+        Args:
+            time: from when on it will be asked for.
+        """
+        first = max(int(np.searchsorted(np.asarray(self.times), time, side="right")) - 1, 0)
+        return jax.tree.map(lambda leaf: jnp.asarray(np.asarray(leaf)[first:]), self)
 
 
 class Linear(AbstractForcing):

@@ -22,6 +22,7 @@ from ..prediction.posterior import (
     COUNTS_IN,
     by_chain,
     draws_dataset,
+    end_group,
     known_bounds,
     mismatch_group,
     plain_attributes,
@@ -80,6 +81,8 @@ def predictive_groups(
     groups["sample_stats"] = with_log_factor(_stats(samples), pushed.log_factor[PRIOR_DRAWS:])
 
     groups |= mismatch_group({name: v[PRIOR_DRAWS:] for name, v in pushed.mismatch.items()}, groups)
+    end = {name: v[PRIOR_DRAWS:] for name, v in pushed.end.items()}
+    groups |= end_group(end, groups, float(np.max(np.asarray(problem.inputs.times))))
     if along is not None:
         states = pusher.watched_states
         look = lambda: rates_along_paths(model, problem.inputs, flat, along.times, states)  # noqa: E731

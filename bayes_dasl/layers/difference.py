@@ -114,7 +114,15 @@ class Difference(AbstractFromStates):
         def rows(grid):
             return {name: self._taken(name, each, at) for name, each in self._observed(step, grid, states, u).items()}
 
-        return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)})
+        end = jax.tree.map(lambda y: y[-1], states)
+        return predict_rows(rows, grid, ok, {"steps": jnp.asarray(steps)}, end=end)
+
+    @property
+    def goes_on(self) -> bool:
+        return not (self.sums or self.means)
+
+    def from_end(self, states: Values) -> "Difference":
+        return eqx.tree_at(lambda layer: layer.initial, self, dict(states))
 
     def _states(self, step: VectorField, grid: Array, u: dict[str, Array]) -> tuple[dict[str, Any], Array]:
         """The states at all times of the grid, and whether they are numbers that a state may be."""

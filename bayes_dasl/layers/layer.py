@@ -37,6 +37,7 @@ class Prediction(eqx.Module):
         variances: those of the values given the parameters, `(time, …)` by name, in the square of their units, where a
             layer has integrated over a path that it does not know.
         before: the values at the times of `inputs.past`, where noise looks back at them.
+        end: the states at the last time, from which `AbstractLayer.from_end` goes on.
     """
 
     values: dict[str, Float[Array, "time ..."]]
@@ -45,6 +46,7 @@ class Prediction(eqx.Module):
     mismatches: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
     variances: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
     before: dict[str, Float[Array, "past ..."]] = eqx.field(default_factory=dict)
+    end: dict[str, Float[Array, "..."]] = eqx.field(default_factory=dict)
 
     @property
     def log_factor(self) -> Float[Array, ""]:
@@ -102,6 +104,19 @@ class AbstractLayer(Module):
     def layered(self) -> bool:
         """Whether it is called with inputs; a hybrid of functions is called as they are."""
         return True
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the `end` of a prediction determines, with later forcings, all that comes after."""
+        return False
+
+    def from_end(self, states: Values) -> "AbstractLayer":
+        """The layer that starts at these states, for a layer that `goes_on`.
+
+        Args:
+            states: those at the new start, by name.
+        """
+        raise NotImplementedError(f"{type(self).__name__} does not go on from the end of a solve")
 
     @property
     @abstractmethod
@@ -371,7 +386,7 @@ def prediction(values: Any, ok: Any, stats: Any = None, **more: Any) -> Predicti
         values: what is predicted, `(time, …)` by name.
         ok: whether the solve succeeded.
         stats: the work that it took, whole numbers by name; none unless given.
-        more: `mismatches` and `variances` of the `Prediction`.
+        more: `mismatches`, `variances` and `end` of the `Prediction`.
     """
     ok = jnp.asarray(ok) & finite(values)
     masked = jax.tree.map(lambda v: jnp.where(ok, v, 1.0), dict(values))

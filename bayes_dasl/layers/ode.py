@@ -354,6 +354,7 @@ class ODE(AbstractTrajectory):
             steps: how many steps it took.
             more: what else the prediction holds, such as its `mismatches`.
         """
+        more["end"] = jax.tree.map(lambda y: y[-1], states)
         if self.observe is None:
             return prediction(states, ok, {"steps": steps}, **more)
         observe, forced = method_of(self.vector_field, self.observe), self._forced(inputs)
@@ -362,6 +363,15 @@ class ODE(AbstractTrajectory):
             return jax.vmap(lambda t, y: dict(observe(t, y, forced(t))))(times, states)
 
         return predict_rows(rows, inputs.times, ok, {"steps": steps}, **more)
+
+    @property
+    def goes_on(self) -> bool:
+        # Jumps at the end would happen twice, sums and paths of noise reach back.
+        reaching = self.sums, self.means, self.jumps, self.doses, self.events, self.process_noise
+        return not any(reaching) and "cubic" not in self.interpolation.values()
+
+    def from_end(self, states: Values) -> "ODE":
+        return self._with(initial=dict(states))
 
     def rates_along(self, inputs: Inputs, times: Any, states: Values) -> dict[str, Any]:
         """What the vector field says at some times and states, `(time, …)` each."""

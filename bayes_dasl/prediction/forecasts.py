@@ -35,6 +35,7 @@ from .posterior import (
     by_chain,
     check_belongs,
     draws_of,
+    ends_of,
     fitted_observables,
     in_units_of_fit,
     mismatch_group,
@@ -135,7 +136,10 @@ def forecast(
     number = len(next(iter(draws.values())))
     drives = None if len(members) == 1 else paired([_inputs(model, post, member) for member in members], number)
     seen_along = watched(model, inputs, number) if drives is None else None
-    pusher = Pusher(model, inputs, draws, key=as_key(key), repeats=repeats, watched=seen_along, drives=drives)
+    whole = {"key": as_key(key), "repeats": repeats}
+    begun = None if path is not None or drives is not None else _from_end(model, post, data, inputs, whose["model"])
+    at_once, ends = (inputs, None) if begun is None else begun
+    pusher = Pusher(model, at_once, draws, **whole, watched=seen_along, drives=drives, ends=ends)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
     groups = _by_draw(model, post, data, pusher, arrays)
     kept = parts_of(model)
@@ -159,7 +163,7 @@ def forecast(
             member = (("chain", "draw"), drives.of_draw.reshape(stats["ok"].shape))
             found = found | {"sample_stats_predictions": stats.assign(forcing_member=member)}
         if seen_along is not None:
-            rates = rates_along_paths(model, inputs, draws, seen_along.times, pusher.watched_states)
+            rates = rates_along_paths(model, at_once, draws, seen_along.times, pusher.watched_states)
             rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
             found = found | {"vector_field": by_chain(rates, post)}
         spent = {"wall_time_s": time.perf_counter() - began}
@@ -169,7 +173,11 @@ def forecast(
         return _fill(into, pusher, post, repeats, jax.random.fold_in(as_key(key), 1))
 
     def exchange(into: Mapping[str, Any]) -> None:
-        for rows, part in pusher(exchanged(model, draws, index)) if index.size else ():
+        if not index.size:
+            return
+        # Exchanged draws have no states of their own at the end of the fit: they are solved from the start.
+        from_start = pusher if ends is None else Pusher(model, inputs, draws, **whole)
+        for rows, part in from_start(exchanged(model, draws, index)):
             for name, value in part.mean.items():
                 into[name][rows] = value
 
@@ -188,6 +196,23 @@ def forecast(
         for name, group in rest(health).items():
             file.append(name, group)
     return xr.open_datatree(path, engine="h5netcdf")
+
+
+def _from_end(
+    model: Model, post: xr.DataTree, data: xr.Dataset, inputs: Inputs, whose: str
+) -> tuple[Inputs, dict[str, np.ndarray]] | None:
+    """Inputs from the last time of the fit on, and the states there; none where all must be solved from the start.
+
+    A model other than that of the fit has other states there, and noise that looks back reads earlier predictions.
+    """
+    held = ends_of(post)
+    if held is None or whose != OWN or model.looks_back or not model.layer.goes_on:
+        return None
+    time, states = held
+    if float(inputs.times[0]) < time:
+        return None
+    forcings = {name: force.since(time) for name, force in inputs.forcings.items()}
+    return dataclasses.replace(inputs, start=jnp.asarray(time, inputs.times.dtype), forcings=forcings), states
 
 
 def inputs_at(model: Model, post: xr.DataTree, at: Asked) -> tuple[Inputs, xr.DataArray]:

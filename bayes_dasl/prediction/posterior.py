@@ -133,6 +133,31 @@ def mismatch_group(mismatch: Mapping[str, np.ndarray], post: Mapping) -> dict[st
     return {"mismatch": with_coordinates(xr.Dataset(variables))} if variables else {}
 
 
+def end_group(end: Mapping[str, np.ndarray], post: Mapping, time: float) -> dict[str, xr.Dataset]:
+    """The group `end`: the states of each draw at the last time of the data; none for a layer that cannot go on.
+
+    Args:
+        end: these states, `(draw, …)` by name.
+        post: has the group `posterior`.
+        time: that time, in the numbers of the layer.
+    """
+    shape = tuple(post["posterior"].sizes[d] for d in ("chain", "draw"))
+    variables = {
+        name: (("chain", "draw", *(f"{name}_dim_{i}" for i in range(v.ndim - 1))), v.reshape(*shape, *v.shape[1:]))
+        for name, v in end.items()
+    }
+    return {"end": with_coordinates(xr.Dataset(variables, attrs={"time": time}))} if variables else {}
+
+
+def ends_of(post: xr.DataTree) -> tuple[float, dict[str, np.ndarray]] | None:
+    """The last time of the data and the states there, `(draw, …)` by name; none where the posterior has none."""
+    if "end" not in post.children:
+        return None
+    held = post["end"].to_dataset()
+    states = {str(n): v.transpose("chain", "draw", ...).values for n, v in held.data_vars.items()}
+    return float(held.attrs["time"]), {n: v.reshape(-1, *v.shape[2:]) for n, v in states.items()}
+
+
 def with_log_factor(stats: xr.Dataset, log_factor: np.ndarray) -> xr.Dataset:
     """Sample statistics with what the constraints add to the log density of each draw, where there are any."""
     shape = tuple(stats.sizes[d] for d in ("chain", "draw"))

@@ -29,6 +29,7 @@ _MOST = 2**28
 """Bytes for one chunk on a CPU."""
 
 _MEMBER = "member of the forcings"
+_END = "end of "
 
 type Draws = Mapping[str, np.ndarray]
 type Paths = list[dict[str, np.ndarray]]
@@ -64,7 +65,8 @@ class Pushed(eqx.Module):
 
     `mismatch` is the root mean square of each standardised mismatch and broken constraint, `log_factor` what all of
     them add to the log density. `unobserved` are outputs without noise. `noise` has the parameters of the distribution
-    of each datum where its family, by name in `families`, and they make it anew.
+    of each datum where its family, by name in `families`, and they make it anew. `end` are the states at the last time,
+    of a layer that goes on from them.
     """
 
     mean: dict[str, Any]
@@ -77,6 +79,7 @@ class Pushed(eqx.Module):
     log_factor: Any = 0.0
     unobserved: dict[str, Any] = eqx.field(default_factory=dict)
     noise: dict[str, dict[str, Any]] = eqx.field(default_factory=dict)
+    end: dict[str, Any] = eqx.field(default_factory=dict)
     families: tuple[tuple[str, str], ...] = eqx.field(static=True, default=())
 
     def log_weight(self, observed: Observed) -> Any:
@@ -90,15 +93,16 @@ def push(
     draws: Draws,
     *,
     observed: Observed | None = None,
+    ends: Draws | None = None,
     key: Array | None = None,
 ) -> Pushed:
     """Conditional mean and variance of each observable for every draw.
 
     With `observed` also the log likelihood of each datum (NaN where it is missing); with `key` also one predictive draw
     and the parameters of the noise.
-    `draws` maps each random leaf's path to an array `(draws, …)`.
+    `draws` maps each random leaf's path to an array `(draws, …)`, `ends` each state to that from which a draw goes on.
     """
-    return Pusher(model, inputs, draws, observed=observed, key=key).whole()
+    return Pusher(model, inputs, draws, observed=observed, ends=ends, key=key).whole()
 
 
 class Pusher:
@@ -116,6 +120,7 @@ class Pusher:
         repeats: how many draws, along a second axis, of a noise that its parameters do not make anew.
         watched: draws whose states `watched_states` are kept while its own draws are pushed.
         drives: forcings that differ between draws.
+        ends: the states at the start of the inputs, `(draw, …)` by name, of a layer that goes on from them.
     """
 
     def __init__(
@@ -129,10 +134,12 @@ class Pusher:
         repeats: int = 1,
         watched: Watched | None = None,
         drives: Drives | None = None,
+        ends: Draws | None = None,
     ):
         keep_programs()
         self.draws: int = len(next(iter(draws.values())))
         self._own = _arrays(draws) | ({} if drives is None else {_MEMBER: drives.of_draw})
+        self._own |= {_END + name: values for name, values in _arrays(ends or {}).items()}
         # Numbers, which NumPy can index; without predictive draws nothing looks at them.
         split = None if key is None else jax.random.key_data(jax.random.split(key, self.draws))
         self._keys = np.zeros((self.draws, 0)) if split is None else np.asarray(split)
@@ -142,7 +149,7 @@ class Pusher:
         one = _one_draw(model, inputs, observed, kind, repeats, times, ensemble)
         first = {path: values[0] for path, values in self._own.items()}, self._keys[0]
         # Traced once, without callbacks: another chunk costs no second trace, and JAX keeps the program on disk.
-        flat, self._held, _ = parted(one, *first)
+        flat, self._held, _ = parted(one, *first, scalars=ends is not None)
         self._program, self.chunk = _compiled(flat, self._held, first, self.draws)
         of_chunk, _ = self._program.out_info
         self.shapes: Pushed = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), of_chunk)
@@ -229,7 +236,10 @@ def _one_draw(
             forcings, own = jax.tree.map(lambda of_all: of_all[draw[_MEMBER]], ensemble)
             inputs = dataclasses.replace(inputs, forcings=forcings, own_forcings=own)
             draw = {path: value for path, value in draw.items() if path != _MEMBER}
-        realised, states = realise(model, draw), []
+        begun = {name.removeprefix(_END): draw[name] for name in draw if name.startswith(_END)}
+        realised, states = realise(model, {path: v for path, v in draw.items() if not path.startswith(_END)}), []
+        if begun:
+            realised = eqx.tree_at(lambda m: m.layer, realised, realised.layer.from_end(begun))
         if times is not None:
             whole, asked, _ = model.solved_at(inputs)
             solved = [ode.solve(whole, ode.begin(whole)) for ode in trajectories(realised.layer)]
@@ -266,6 +276,7 @@ def _one_draw(
             prediction.log_factor,
             beside,
             {name: _marked(ok, held) for name, held in parameters.items()},
+            {name: masked(state) for name, state in prediction.end.items()} if model.layer.goes_on else {},
             tuple((name, family_of(alone(noise[name]))) for name in parameters),
         )
         return pushed, states

@@ -1,8 +1,9 @@
 """Draws that take in new observations: weighed by how likely these are, or made anew where weights will not do."""
 
+import dataclasses
 import datetime
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -20,14 +21,23 @@ from .._statistics.importance import (
     stored_log_likelihood,
     weigh,
 )
-from ..data.datasets import checked_index, fingerprint, occurrence, series
+from ..data.datasets import checked_index, fingerprint, observations, occurrence, series
 from ..data.dates import are_dates, dates, numbers, told
 from ..errors import DataError
 from ..inference import Problem, data_groups, pose
+from ..layers.layer import AbstractFilter
 from ..model import Model
 from ..prediction.arviz_groups import said_of_data
 from ..prediction.identity import check_same_posterior
-from ..prediction.posterior import draws_of, fitted_observables, in_units_of_fit, mismatch_group, with_log_factor
+from ..prediction.posterior import (
+    draws_of,
+    end_group,
+    ends_of,
+    fitted_observables,
+    in_units_of_fit,
+    mismatch_group,
+    with_log_factor,
+)
 from ..prediction.predictive import Pushed, push
 
 _SUBJECT = "update"
@@ -47,7 +57,9 @@ def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit
     problem, draws = pose(model, joined), draws_of(model, post)
     before = stored_log_likelihood(post)
     key_predict = jax.random.fold_in(as_key(key), 1)
-    pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
+    pushed = _gone_on(model, post, joined, draws, key=key_predict)
+    if pushed is None:
+        pushed = push(model, problem.inputs, draws, observed=problem.observed, key=key_predict)
     log_weights = pushed.log_weight(problem.observed) - before
     weights = weigh(log_weights, as_rows(draws), earlier_log_weights(post))
     if weights.may_replace(len(log_weights)):
@@ -64,6 +76,59 @@ def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit
     tree.attrs["findings"] = to_json((*from_json(tree.attrs.get("findings", "[]")), _finding(tree)))
     tree.attrs["update_time_s"] = time.perf_counter() - began
     return tree
+
+
+def _gone_on(
+    model: Model, post: xr.DataTree, joined: xr.Dataset, draws: Mapping[str, np.ndarray], *, key: Array
+) -> Pushed | None:
+    """What draws predict of all data, where a solve from the end of the old ones tells the new ones; none elsewhere.
+
+    The cost is that of the new rows. As many new rows as in an earlier update find its program compiled.
+    """
+    held, old = ends_of(post), fitted_observables(post)
+    number = old.sizes[model.index]
+    reaches_back = model.looks_back or isinstance(model.layer, AbstractFilter) or not model.layer.goes_on
+    if held is None or reaches_back or model.constraints:
+        return None
+    if not np.array_equal(joined[model.index].values[:number], old[model.index].values):
+        return None  # some new rows lie between the old ones
+    if any(_gained(joined[name][:number], old[name]) for name in model.observables):
+        return None
+    time, states = held
+    rows = joined.isel({model.index: slice(number - 1, None)})
+    observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
+    for values in observed.values():
+        values[0] = np.nan  # known before
+    part = push(model, model.inputs(rows, start=time), draws, observed=observed, ends=states, key=key)
+    return dataclasses.replace(
+        part,
+        log_likelihood=_after(post, "log_likelihood", old, part.log_likelihood),
+        predictions=_after(post, "posterior_predictive", old, part.predictions),
+        mean=_after(post, "conditional_mean", old, part.mean),
+    )
+
+
+def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
+    return bool((now.notnull().values & before.isnull().values).any())
+
+
+def _after(
+    post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
+) -> dict[str, Float[np.ndarray, "draw time ..."]]:
+    """New rows after the old ones that a posterior holds; of the new ones the first is the last of the old."""
+    held = post[group].to_dataset().reset_coords()
+    return {name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1) for name, v in new.items()}
+
+
+def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "draw time ..."]:
+    """Draws that may leave out missing data, at all rows: NaN at those left out."""
+    ordered = held.transpose("chain", "draw", ...).values
+    flat = ordered.reshape(-1, *ordered.shape[2:])
+    if flat.shape[1:] == data.shape:
+        return flat
+    whole = np.full((len(flat), *data.shape), np.nan)
+    whole[:, data.notnull().values] = flat
+    return whole
 
 
 def _finding(tree: xr.DataTree) -> Finding:
@@ -187,6 +252,9 @@ def _resampled(
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
         groups["sample_stats"] = with_log_factor(stats, pushed.log_factor[taken])
     groups |= mismatch_group({name: v[taken] for name, v in pushed.mismatch.items()}, post)
+    groups |= end_group(
+        {n: v[taken] for n, v in pushed.end.items()}, post, float(np.max(np.asarray(problem.inputs.times)))
+    )
     return groups | said_of_data(pushed, taken, post, joined, problem.own_rows)
 
 
