@@ -1,0 +1,104 @@
+"""New members of a population, taken in without a fit of the others: against the normal hierarchy in closed form."""
+
+import numpy as np
+import numpyro.distributions as dist
+import pytest
+import xarray as xr
+
+import bayes_dasl as bd
+from bayes_dasl.errors import DataError, MismatchError
+
+SPREAD, NOISE, WIDE = 1.0, 0.5, 3.0
+OLD, NEW = ["a", "b", "c", "d"], ["e", "f"]
+CHAINS, DRAWS = 4, 1000
+
+
+class Flat(bd.Module):
+    level: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.level + 0.0 * t}
+
+
+def model(members):
+    center = bd.shared(dist.Normal(0.0, WIDE), "center")
+    level = bd.varying(bd.dependent(dist.Normal, center, SPREAD))
+    return bd.Model(bd.Each(bd.Algebraic(Flat(level)), members), bd.NormalNoise(NOISE))
+
+
+def series(members, means, seed=0):
+    rng = np.random.default_rng(seed)
+    values = np.asarray(means) + NOISE * rng.normal(size=(5, len(members)))
+    return xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": members})
+
+
+def exact(data):
+    """Mean and covariance of the centre and of all levels, given their data."""
+    number = data.sizes["subject"]
+    prior = np.full((number + 1, number + 1), WIDE**2)
+    prior[1:, 1:] += SPREAD**2 * np.eye(number)
+    precision = np.linalg.inv(prior)
+    precision[1:, 1:] += np.diag(data["y"].notnull().sum("time").values / NOISE**2)
+    covariance = np.linalg.inv(precision)
+    return covariance @ np.concatenate([[0.0], data["y"].sum("time").values / NOISE**2]), covariance
+
+
+LEVELS = [0.5, 1.5, 2.5, 1.0]
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    """The posterior of the members that were fitted, drawn from the closed form in place of a fit."""
+    post = bd.fit(model(OLD), series(OLD, LEVELS), bd.NUTS(chains=2, warmup=100, draws=20), progress=False)
+    mean, covariance = exact(series(OLD, LEVELS))
+    drawn = np.random.default_rng(5).multivariate_normal(mean, covariance, (CHAINS, DRAWS))
+    held = post["posterior"].to_dataset()
+    center, level = held["center"], held["level"]
+    at = {"chain": np.arange(CHAINS), "draw": np.arange(DRAWS)}
+    drawn = xr.Dataset(
+        {"center": (center.dims, drawn[..., 0], center.attrs), "level": (level.dims, drawn[..., 1:], level.attrs)},
+        {"subject": OLD, **at},
+    )
+    groups = {name: post[name].to_dataset() for name in ("observed_data", "constant_data")}
+    tree = xr.DataTree.from_dict({"posterior": drawn, **groups})
+    tree.attrs = post.attrs
+    return tree
+
+
+def test_new_members_have_the_posterior_of_a_fit_of_all(fitted):
+    """One member near the population, one far from it, which moves the centre."""
+    new = series(NEW, [1.0, 4.5], seed=1)
+    post = bd.update(model(NEW), fitted, new, key=2)
+    mean, covariance = exact(xr.concat([series(OLD, LEVELS), new], "subject"))
+    sd = np.sqrt(np.diag(covariance))
+    effective = post.attrs["effective_draws"]
+    found = np.stack([post["posterior"]["center"], *post["posterior"]["level"].transpose("subject", ...)])
+    for i, at in enumerate((0, 5, 6)):
+        assert abs(found[i].mean() - mean[at]) < 4 * sd[at] / np.sqrt(effective)
+        assert abs(found[i].std() / sd[at] - 1) < 4 / np.sqrt(2 * effective)
+    expected = covariance[5, 0] / sd[5] / sd[0]
+    assert abs(np.corrcoef(found[0].ravel(), found[1].ravel())[0, 1] - expected) < 4 / np.sqrt(effective)
+    assert post["log_likelihood"]["y"].shape == (CHAINS, DRAWS, 5, 2)
+    fc = bd.forecast(model(NEW), post, np.arange(5.0, 8.0))
+    assert fc.attrs["what_if"] == 0 and fc["predictions"]["y"].sizes["subject"] == 2
+
+
+def test_they_learn_on_by_weights_and_never_by_a_refit(fitted):
+    new = series(NEW, [1.0, 4.5], seed=1)
+    post = bd.update(model(NEW), fitted, new.isel(time=slice(0, 3)), key=2)
+    whole = bd.update(model(NEW), post, new.isel(time=slice(3, 5)), key=3)
+    mean, covariance = exact(xr.concat([series(OLD, LEVELS), new], "subject"))
+    level, effective = whole["posterior"]["level"], whole.attrs["effective_draws"]
+    for at, member in ((5, "e"), (6, "f")):
+        drawn = level.sel(subject=member)
+        assert abs(float(drawn.mean()) - mean[at]) < 6 * np.sqrt(covariance[at, at] / effective)
+    far = new.isel(time=slice(3, 5)) + 20.0
+    with pytest.raises(DataError, match="of subject e, f, given the fit of others, and weights cannot take in"):
+        bd.update(model(NEW), post, far, key=3)
+
+
+def test_what_cannot_be_taken_in_is_refused(fitted):
+    with pytest.raises(DataError, match="fit all members together"):
+        bd.update(model(["e"]), fitted, series(["e"], [60.0]), key=2)
+    with pytest.raises(MismatchError, match="has not seen subject e: give a model of these alone"):
+        bd.update(model([*OLD, "e"]), fitted, series(["e"], [1.0]), key=2)
