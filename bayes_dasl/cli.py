@@ -1,4 +1,4 @@
-"""The command `bayes-dasl`: list, check, run, resume, diagnose, forecast, report and study."""
+"""The command `bayes-dasl`: list, check, run, resume, diagnose, update, forecast, report and study."""
 
 import dataclasses
 import json
@@ -20,8 +20,10 @@ from ._findings import Diagnosis, Level
 from ._runs.console import LastingConsole
 from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
+from .data.dates import told
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .judgement.mixed import MIXTURE
+from .prediction.posterior import fitted_observables
 from .reports._text import number, percent
 from .study import (
     ALONE,
@@ -31,6 +33,7 @@ from .study import (
     future_times,
     is_trusted,
     module_of,
+    new_rows,
     rows_of,
     study_files,
     summarised,
@@ -260,6 +263,25 @@ def forecast(
         at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
         for name in loaded.forecast(at, what_if=what_if):
             console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
+
+
+@app.command()
+def update(
+    run: RunFolder,
+    data: Annotated[
+        Path, typer.Argument(help="A file .csv or .nc with new observations, and forcings at their times.")
+    ],
+    key: Annotated[int, typer.Option(help="The random key of the resampling.")] = 0,
+    trust: Trust = False,
+) -> None:
+    """Take new observations into the posteriors of a run; the next forecast begins after them."""
+    with _short_errors():
+        loaded = _load_run(run, trust)
+        for name, post in loaded.update(new_rows(loaded.study, data), key=key).items():
+            last = told(fitted_observables(post)[loaded.study.index].values[-1])
+            _say(f"{name}: knows the data up to {last} by {post.attrs['updated_by']}")
+        named = quote(str(run)) + (" --trust" if trust else "")
+        _say(f"forecast on by bayes-dasl forecast {named}, or show all by bayes-dasl report {named}")
 
 
 @app.command()

@@ -26,7 +26,7 @@ from typer.testing import CliRunner
 import bayes_dasl as bd
 from bayes_dasl._runs.lock import alone_in
 from bayes_dasl.cli import _load_study, app
-from bayes_dasl.prediction.posterior import load
+from bayes_dasl.prediction.posterior import fitted_observables, load
 from bayes_dasl.reports._text import number, percent
 from bayes_dasl.study import Run
 from bayes_dasl.study.scores import table_of
@@ -703,6 +703,50 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
 def test_a_bad_file_of_forcings_is_one_line(begun, tmp_path, write, said):
     write(tmp_path / "future.csv")
     assert_one_line(invoke("forecast", begun, "--trust", "--forcing", tmp_path / "future.csv"), said)
+
+
+def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
+    run = shutil.copytree(forced, tmp_path / "run")
+    rows = [f"2001-01-{day},1,{flow}" for day, flow in ((12, 1.0), (13, ""), (14, 1.5), (15, ""))]
+    (tmp_path / "new.csv").write_text("\n".join(["time,rain,flow", *rows]) + "\n")
+    before = load(run / "posterior.nc")
+    result = invoke("update", run, tmp_path / "new.csv", "--trust")
+    assert result.exit_code == 0, result.output
+    assert "model: knows the data up to 2001-01-14 by importance weights" in result.stdout
+    after = load(run / "posterior.nc")
+    assert fitted_observables(after).sizes["time"] == 14 and fitted_observables(before).sizes["time"] == 9
+    xr.testing.assert_identical(
+        load(run / "posterior.fit.nc")["posterior"].to_dataset(), before["posterior"].to_dataset()
+    )
+    # What is known by the same values is left out; another value is refused.
+    known = "nothing to update by"
+    assert_one_line(invoke("update", run, tmp_path / "new.csv", "--trust"), known)
+    (tmp_path / "other.csv").write_text("time,rain,flow\n2001-01-14,1,9.5\n")
+    assert_one_line(invoke("update", run, tmp_path / "other.csv", "--trust"), "knows 'flow' at time 2001-01-14 already")
+    assert after["observed_data"]["flow_time"].values[-2:].astype("M8[D]").astype(str).tolist() == [
+        "2001-01-12",
+        "2001-01-14",
+    ]
+    (tmp_path / "later.csv").write_text("time,rain\n2001-01-15,1\n2001-01-16,1\n")
+    result = invoke("forecast", run, "--trust", "--forcing", tmp_path / "later.csv")
+    assert result.exit_code == 0, result.output
+    assert load(run / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-16")
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ("time,rain\n2001-01-13,1\n", "holds no observable: it needs flow"),
+        ("time,flow\n2001-01-13,1\n", "has no 'rain'"),
+        ("time,rain,flow\n13,1,1\n", "time holds numbers here, but dates in the data of the study"),
+        ("time,rain,flow\n2001-02-13,1,1\n", "forcings are known up to 2001-01-12 and from 2001-02-13 on"),
+    ],
+)
+def test_a_bad_table_of_new_rows_is_one_line(forced, tmp_path, table, said):
+    (tmp_path / "new.csv").write_text(table)
+    before = (forced / "posterior.nc").read_bytes()
+    assert_one_line(invoke("update", forced, tmp_path / "new.csv", "--trust"), said)
+    assert (forced / "posterior.nc").read_bytes() == before
 
 
 @pytest.mark.thorough

@@ -12,13 +12,16 @@ from .._runs.hdf5 import check_contained
 from ..errors import DataError, ReadError
 
 
-def read_series(path: str | os.PathLike, index: str, names: tuple[str, ...]) -> xr.Dataset:
+def read_series(
+    path: str | os.PathLike, index: str, names: tuple[str, ...], optional: tuple[str, ...] = ()
+) -> xr.Dataset:
     """Some variables of a file along its index: numbers, or dates as in `2001-06-30`.
 
     Args:
         path: a file `.csv`, with a column for each variable, or `.nc`.
         index: what the variables run along.
         names: those that are read.
+        optional: others that are read where the file holds them.
 
     Raises: ReadError if there is no such file or it cannot be read; DataError if it lacks the index or a variable.
     """
@@ -35,7 +38,7 @@ def read_series(path: str | os.PathLike, index: str, names: tuple[str, ...]) -> 
     for name in (index, *names):
         if name not in data.variables:
             raise DataError(f"{path} has no '{name}'; it holds {held}")
-    return data[list(names)].sortby(index)
+    return data[[*names, *(name for name in optional if name in data)]].sortby(index)
 
 
 def _netcdf(path: Path) -> xr.Dataset:

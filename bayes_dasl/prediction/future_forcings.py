@@ -37,7 +37,7 @@ def paired(members: Sequence[Inputs], draws: int) -> Drives:
 
 
 def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.ndarray) -> None:
-    """Refuse a time between fit and forecast of which the forcings are not known: they would run straight there.
+    """Refuse a time between the fit and later rows of which the forcings are not known: they would run straight there.
 
     Raises: DataError where that is longer than twice any step of either.
     """
@@ -49,7 +49,7 @@ def refuse_a_gap(model: Model, known: np.ndarray, times: np.ndarray, asked: np.n
     if times[first] - known[-1] > 2 * steps.max():
         end = told(dates(known[-1], asked, model.index_units) if are_dates(asked) else known[-1])
         raise DataError(
-            f"forcings are known up to {end} by the fit and from {told(asked[first])} on: give the forecast the rows "
+            f"forcings are known up to {end} and from {told(asked[first])} on: give the rows "
             "between too, as by xr.concat([test, later], 'time')"
         )
 

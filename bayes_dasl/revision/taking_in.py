@@ -28,6 +28,7 @@ from ..inference import Problem, data_groups, pose
 from ..layers.layer import AbstractFilter
 from ..model import Model
 from ..prediction.arviz_groups import said_of_data
+from ..prediction.future_forcings import refuse_a_gap
 from ..prediction.identity import check_same_posterior
 from ..prediction.posterior import (
     draws_of,
@@ -148,6 +149,9 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
     if model.layer.begins and float(numbers(new_times[0], model.index_units)) < start:
         began = told(dates(start, new_times, model.index_units) if are_dates(new_times) else start)
         raise DataError(f"new data cannot lie before the start of the model: {told(new_times[0])} < {began}")
+    if model.layer.forcings:
+        in_numbers = lambda times: np.asarray(numbers(times, model.index_units), float)  # noqa: E731
+        refuse_a_gap(model, in_numbers(known[index].values), in_numbers(new_times), new_times)
     times = _rows(observed[index].values, new_times)
     places = {str(n): observed[n] for name in model.observables for n in model.dims(name)[1:]}
     _refuse_other_places(places, new_data)

@@ -29,10 +29,11 @@ from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import ReportOptions, report
 from ..revision.rolling_origins import leave_future_out
+from ..revision.updates import update
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
 from .scores import asked, check_asked, results, table_of, told_split
-from .times import forecast_times
+from .times import forecast_times, unknown_to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -293,6 +294,33 @@ class Run:
             if self.path(name, "posterior.nc").is_file():
                 found[name] = load(self.path(name, "posterior.nc"))
         return found
+
+    def update(self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0) -> dict[str, xr.DataTree]:
+        """Take new observations into every posterior of the folder, as `bd.update` does, and save them.
+
+        The posterior of the fit is kept once, as `posterior.fit.nc`; `forecast.nc` and the report stay as they were.
+
+        Args:
+            new_data: observations and forcings; what a posterior knows already, by the same values, is left out.
+            progress: as for `bd.update`, where a model must be fitted anew.
+            key: a whole number, for the resampling.
+
+        Returns: the posteriors by name.
+        Raises: as `bd.update`, before any is saved; ReadError if the study's own posterior is missing; WriteError.
+        """
+        with alone_in(self.folder):
+            posts = self.fitted()
+            updated = {}
+            for name, post in posts.items():
+                model, engine = self.study.models[name], self.study.engine
+                fresh = unknown_to(post, new_data)
+                updated[name] = update(model, post, fresh, engine=engine, progress=progress, key=key)
+            for name, post in updated.items():
+                path = self.path(name, "posterior.nc")
+                if not (kept := path.with_name("posterior.fit.nc")).exists():
+                    save(posts[name], kept)
+                save(post, path)
+        return updated
 
     def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
         """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.

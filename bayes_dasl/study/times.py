@@ -13,6 +13,8 @@ from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
 from ..errors import DataError
 from ..model import Model
+from ..prediction.future_forcings import refuse_a_gap
+from ..prediction.posterior import fitted_observables
 from ..reports.options import ReportOptions
 
 _PLOTTED_TIMES = 100
@@ -89,6 +91,55 @@ def future_times(study: Series, until: Any, step: float) -> np.ndarray:
     times, ahead = np.unique(study.data[study.index].values.astype(float)), np.arange(start, until + step / 2, step)
     there = pd.Index(times).get_indexer(pd.Index(ahead), method="nearest", tolerance=1e-6 * step) >= 0
     return np.union1d(times, ahead[~there])
+
+
+def new_rows(study: Series, path: str | Path) -> xr.Dataset:
+    """New observations of a series after those that the study holds out, and the forcings at their times.
+
+    Args:
+        study: the study.
+        path: a CSV table or a netCDF file with the index, observables and the forcings of all models.
+
+    Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, holds no observable, or
+    has dates where the data have numbers.
+    """
+    models, index = study.models.values(), study.index
+    forcings = tuple(dict.fromkeys(name for model in models for name in model.layer.forcings))
+    seen = tuple(dict.fromkeys(name for model in models for name in (*model.observables, *model.read)))
+    places = [dim for name in study.model.observables for dim in study.data[name].dims if dim != index]
+    if places:
+        raise DataError(f"a table of new rows is of a series, but the data have the dimension '{places[0]}': bd.update")
+    found = read_series(path, index, forcings, seen)
+    if not any(name in found for name in study.model.observables):
+        raise DataError(f"{path} holds no observable: it needs {', '.join(study.model.observables)}")
+    refuse_mixed(found, index, study.data[index], "the data of the study")
+    known = study.data[[name for name in found.data_vars if name in study.data]].reset_coords(drop=True)
+    found = in_units(found, units_of(known), doubtful=True)
+    if forcings:
+        there, later = (np.asarray(study.model.in_numbers(rows)[index].values, float) for rows in (known, found))
+        refuse_a_gap(study.model, there, later, found[index].values)
+    before = known.isel({index: ~np.isin(known[index].values, found[index].values)})
+    return xr.concat([before, found], index, data_vars="all", join="outer").sortby(index)
+
+
+def unknown_to(post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
+    """Rows without the observations that a posterior knows already, by the same values.
+
+    Raises: DataError if nothing is left.
+    """
+    known = fitted_observables(post)
+    (index,) = rows.dims
+    observed = [name for name in known.data_vars if name in rows]
+    for name in observed:
+        held = known[name].drop_duplicates(index).reindex({index: rows[index]})
+        rows = rows.assign({name: rows[name].where(~np.isclose(held, rows[name], rtol=1e-9, atol=0.0))})
+    some = np.any([rows[name].notnull().values for name in observed], axis=0)
+    if not some.any():
+        raise DataError("the posterior knows all observations of these rows already: there is nothing to update by")
+    # Rows without an observation stay as far as their forcings lead to one.
+    last = rows[index].values[np.flatnonzero(some)[-1]]
+    leading = (rows[index].values > known[index].values[-1]) & (rows[index].values <= last)
+    return rows.isel({index: some | leading})
 
 
 def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Dataset:
