@@ -21,29 +21,37 @@ from tests.studies.structure import design_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 TEST_COMMAND = "pip install uv && uv run pytest"
-CONDA_NAMES = {"playwright-python": "playwright"}  # conda-forge's name: PyPI's
+BY_CONDA = {"python", "pip", "c-compiler", "cxx-compiler"}
+"""All that conda-forge need have: other packages may be older there than pyproject.toml asks for."""
 
 
 def bounds(requirements: Iterable[str]) -> dict[str, SpecifierSet]:
-    """Version bounds by package, extras left aside: conda has no word for them."""
+    """Version bounds by package."""
     parsed = [Requirement(line) for line in requirements]
     return {canonicalize_name(r.name): r.specifier for r in parsed}
 
 
-def conda_requirements(environment: dict[str, Any]) -> list[str]:
-    """The packages of a conda environment and of its pip section, without pip and the project."""
-    entries = environment["dependencies"]
-    by_conda = [e for e in entries if isinstance(e, str) and e != "pip"]
-    by_pip = [line for e in entries if isinstance(e, dict) for line in e["pip"]]
-    return by_conda + [line for line in by_pip if line != "-e ."]
+def by_conda(environment: dict[str, Any]) -> list[str]:
+    """The packages that conda installs itself."""
+    return [entry for entry in environment["dependencies"] if isinstance(entry, str)]
+
+
+def by_pip(environment: dict[str, Any]) -> list[str]:
+    """The packages that pip installs, without the project."""
+    lines = [line for entry in environment["dependencies"] if isinstance(entry, dict) for line in entry["pip"]]
+    return [line for line in lines if line != "-e ."]
 
 
 def differences(pyproject: dict[str, Any], environment: dict[str, Any]) -> dict[str, tuple]:
-    """Packages whose bounds differ, with the bound in pyproject.toml and in environment.yml."""
-    project = pyproject["project"]
-    wanted = bounds([*project["dependencies"], *pyproject["dependency-groups"]["dev"]])
-    wanted["python"] = SpecifierSet(project["requires-python"])
-    found = {CONDA_NAMES.get(n, n): bound for n, bound in bounds(conda_requirements(environment)).items()}
+    """Packages that differ: the requirement in pyproject.toml and that in environment.yml.
+
+    The project installs its runtime packages itself, so pip lists those of development, with their extras.
+    """
+    named = lambda lines: {canonicalize_name(Requirement(line).name): Requirement(line) for line in lines}  # noqa: E731
+    wanted = named(pyproject["dependency-groups"]["dev"])
+    wanted["python"] = Requirement("python" + pyproject["project"]["requires-python"])
+    found = named(by_pip(environment))
+    found |= {n: r for n, r in named(by_conda(environment)).items() if n == "python" or n not in BY_CONDA}
     names = wanted.keys() | found.keys()
     return {n: (wanted.get(n), found.get(n)) for n in names if wanted.get(n) != found.get(n)}
 
@@ -62,18 +70,38 @@ def test_environment_equals_pyproject(pyproject, environment):
     assert differences(pyproject, environment) == {}
 
 
+def test_conda_installs_python_and_compilers_alone(environment):
+    assert set(bounds(by_conda(environment))) == BY_CONDA
+    (section,) = [entry for entry in environment["dependencies"] if isinstance(entry, dict)]
+    assert section["pip"][0] == "-e ."
+
+
 @pytest.mark.parametrize(
     ("old", "new", "package"),
     [
-        ("jax>=0.11.2", "jax>=0.11.1", "jax"),
         ("python>=3.12", "python>=3.11", "python"),
-        ("optax>=0.2.6", None, "optax"),
+        (None, "tensorflow>=2", "tensorflow"),
+        (None, "jax>=0.11.2", "jax"),
+    ],
+)
+def test_a_difference_in_what_conda_installs_is_seen(pyproject, environment, old, new, package):
+    lines = [e for e in environment["dependencies"] if e != old] + ([new] if new else [])
+    assert set(differences(pyproject, {"dependencies": lines})) == {package}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "package"),
+    [
+        ("flax>=0.12", "flax>=0.11", "flax"),
+        ("pyarrow>=18.0", None, "pyarrow"),
+        ("mkdocstrings[python]>=1.0", "mkdocstrings>=1.0", "mkdocstrings"),
         (None, "tensorflow>=2", "tensorflow"),
     ],
 )
-def test_a_difference_is_seen(pyproject, environment, old, new, package):
-    lines = [e for e in environment["dependencies"] if e != old] + ([new] if new else [])
-    assert set(differences(pyproject, {"dependencies": lines})) == {package}
+def test_a_difference_in_what_pip_installs_is_seen(pyproject, environment, old, new, package):
+    lines = [line for line in by_pip(environment) if line != old] + ([new] if new else [])
+    changed = [*by_conda(environment), {"pip": ["-e .", *lines]}]
+    assert set(differences(pyproject, {"dependencies": changed})) == {package}
 
 
 def test_every_direct_package_is_pinned_within_its_bounds(pyproject):
