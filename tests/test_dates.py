@@ -226,8 +226,6 @@ class TestModel:
         ]
         with pytest.raises(DataError, match=r"time\[0\]=2001-01-01 lies before the start of the model at 2001-01-05"):
             pose(model(bucket(bd.between(0.1, 0.6), start="2001-01-05")), data())
-        with pytest.raises(DataError, match=r"time holds dates, where numbers are needed: model.inputs\(data\) makes"):
-            bd.inputs(data())
 
     @pytest.mark.parametrize("start", ["2000-12-30", datetime.datetime(2000, 12, 30), np.datetime64("2000-12-30")])
     def test_starts_at_a_date(self, start):
@@ -431,3 +429,92 @@ class TestStudy:
         assert set(DAYS) <= set(between) and between[1] == np.datetime64("2001-01-01T08:00")
         with pytest.raises(DataError, match="until must lie after 2001-01-01"):
             future_times(study, "2000-01-01", 1.0)
+
+
+class Cooling(bd.Module):
+    """Decay whose rate rises with time, so that it matters what `t` counts."""
+
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"flow": -self.rate * (1 + 0.1 * (t % 7)) * y["flow"]}
+
+
+SINCE = {"time": "day since 2001-01-01"}
+
+
+def flows(times=DAYS):
+    return xr.Dataset({"flow": ("time", 9 * np.exp(-0.1 * np.arange(len(times))))}, {"time": times})
+
+
+def since_1970():
+    return flows(numbers(DAYS))
+
+
+class TestPartsThatAreMadeFromData:
+    """A dataset with dates does wherever the same one with numbers does, and makes the same part."""
+
+    @pytest.mark.parametrize("inputs", [(), ("t",), ("flow", "t")])
+    def test_a_correction_of_a_vector_field(self, inputs):
+        dated, plain = (bd.corrected(Cooling(0.1), d, "flow", inputs=inputs).closure for d in (flows(), since_1970()))
+        assert dated.units == plain.units and dated.inputs == plain.inputs
+
+    @pytest.mark.parametrize("start", [None, "2000-12-30"])
+    def test_a_correction_of_a_layer_counts_as_the_layer_does(self, start):
+        """Also where it must solve for a state that the data lack, from a date on."""
+
+        def closure(held, **more):
+            layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, **more)
+            return bd.corrected(layer, held.rename(flow="seen"), "flow", inputs=("flow", "t")).vector_field.closure
+
+        dated = closure(flows(), units=SINCE, start=start)
+        plain = closure(in_days(flows()), start=None if start is None else -2.0)
+        assert dated.units == plain.units and dated.inputs == plain.inputs
+
+    def test_a_correction_says_where_the_unit_is_open(self):
+        hours = flows(DAYS[0] + np.arange(6) * np.timedelta64(1, "h"))
+        with pytest.raises(DataError, match="say in which unit of time"):
+            bd.corrected(Cooling(0.1), hours, "flow")
+        layer = bd.ODE(Cooling(0.1), {"flow": 9.0}, units={"time": "h"})
+        assert bd.corrected(layer, hours, "flow").vector_field.closure.units[0] > 0
+
+    @pytest.mark.parametrize("start", [None, "2001-01-01"])
+    def test_a_rival_that_learns_the_rates(self, start):
+        layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, units=SINCE, start=start)
+        rival = bd.rivals.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
+        assert rival.layer.vector_field.network.units[0] > 0
+
+    def test_a_gaussian_process_over_time(self):
+        dated, plain = (bd.bases.HilbertGP.over(d, "t", 1.0) for d in (flows(), since_1970()))
+        assert (dated.low, dated.high) == (plain.low, plain.high)
+
+    @pytest.mark.parametrize("name", ["t", "time"])
+    def test_standardised_times(self, name):
+        dated, plain = (bd.standardise(d, name, "flow") for d in (flows(), since_1970()))
+        assert dated == plain and dated[name] == (np.mean(numbers(DAYS)), np.std(numbers(DAYS)))
+
+    def test_an_orthogonal_residual(self):
+        net = bd.Network.mlp({"flow": (5.0, 2.0)}, {"flow": 0.1}, 1.0, width=2)
+        dated, plain = (
+            bd.Residual(Cooling(bd.between(0.05, 0.2)), net, orthogonal=d).orthogonal for d in (flows(), since_1970())
+        )
+        for name in ("time", "flow"):
+            np.testing.assert_array_equal(dated.points[name], plain.points[name])
+        layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, units=SINCE, start="2000-12-31")
+        inputs = bd.Residual(layer, net, orthogonal=flows()).orthogonal.inputs
+        np.testing.assert_array_equal(inputs.times, np.arange(30.0))
+        assert float(inputs.start) == -1.0
+
+    def test_inputs_of_a_layer_alone(self):
+        found = bd.inputs(data(), start="2000-12-30", units=SINCE["time"])
+        np.testing.assert_array_equal(found.times, np.arange(30.0))
+        assert float(found.start) == -2.0
+        np.testing.assert_array_equal(bd.inputs(data()).times, numbers(DAYS))
+
+    def test_segments(self):
+        knots = (0.0, 9.5, 20.0)
+        dated = bd.segment_states(flows(), ("flow",), knots, 1.0, units=SINCE["time"])
+        plain = bd.segment_states(in_days(flows()), ("flow",), knots, 1.0)
+        np.testing.assert_array_equal(dated["flow"].loc, plain["flow"].loc)
+        with pytest.raises(DataError, match=r"knots are numbers: .* units='day since 2001-01-01'"):
+            bd.segment_states(flows(), ("flow",), knots, 1.0)

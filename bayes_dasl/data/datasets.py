@@ -3,6 +3,7 @@
 Rows that have the same time are replicates.
 """
 
+import datetime
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
@@ -15,7 +16,7 @@ from jaxtyping import Float, Int, Shaped
 
 from .._statistics.describe_distributions import describe_support
 from ..errors import DataError
-from .dates import SINCE, are_dates, as_date, has_dates, told, told_of
+from .dates import SINCE, are_dates, as_date, as_numbers, has_dates, numbers, told, told_of
 from .forcings import KINDS, AbstractForcing, interpolated
 from .layer_inputs import Inputs
 from .units import agree, convert, same_text
@@ -31,28 +32,37 @@ FILLED = "filled"
 def inputs(
     data: xr.Dataset,
     *,
-    start: float | None = None,
+    start: Any = None,
     forcings: Iterable[str] | None = None,
     interpolation: Mapping[str, str] | None = None,
     index: str = "time",
     places: Iterable[str] = (),
     members: str | None = None,
+    units: str = "",
 ) -> Inputs:
     """Times and forcings of a dataset, without any observation.
 
     Args:
         data: a dataset; its index never falls, and rows with the same value of it are replicates.
-        start: the time of the initial state, in the units of the index; the first time of the data unless given.
+        start: the time of the initial state, in the units of the index, or a date; the first time of the data unless
+            given.
         forcings: the variables that drive the model; unless given, every variable of numbers along the index alone of
             which none is missing and that is the same in replicates.
         interpolation: which forcings are not "linear" between their data, but "step" or "cubic".
         index: the coordinate that the data run along.
         places: the other coordinates that the model looks at.
         members: the dimension of a population, along which forcings may differ.
+        units: what dates are counted in, as the layer says by its `units`: `h`, or `day since 2001-01-01`. Days since
+            1970 unless given, as in a layer that says nothing.
 
-    Raises: DataError if times fall, or a forcing is unknown, has gaps or differs between replicates.
+    Raises: DataError if times fall, a forcing is unknown, has gaps or differs between replicates, or it is not plain in
+    which unit dates are to be counted.
     """
+    dated = has_dates(data, index)
+    data = as_numbers(data, index, units)
     times = checked_times(data, index)
+    if dated and isinstance(start, (str, datetime.date, np.datetime64)):
+        start = numbers(as_date(start), units)
     start = float(times[0]) if start is None else float(start)
     if start > times[0]:
         first, begin = (told_of(data[index], time) for time in (times[0], start))
@@ -170,8 +180,8 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
         raise DataError(f"data need a 1-D coordinate '{name}'; {_in_its_place(data, name)}")
     if are_dates(data[name]):
         raise DataError(
-            f"{name} holds dates, where numbers are needed: model.inputs(data) makes them, or convert dates first, by "
-            f"({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
+            f"{name} holds dates, where numbers are needed: model.in_numbers(data) makes them, or convert dates first, "
+            f"by ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
         raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name])}")
@@ -422,11 +432,20 @@ def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]
 
     Args:
         data: a dataset.
-        names: the variables, whose missing values (NaN) are left out.
+        names: the variables, whose missing values (NaN) are left out. `"t"` is the index, unless the data have a
+            variable of that name. Dates count as days since 1970, as in a layer that states no unit of time; for others
+            give `model.in_numbers(data)`.
+
+    Raises: DataError for a variable that is not there or holds no numbers, or for dates that leave open whether days
+    are meant.
     """
+    index = series_index(data)
     scales = {}
     for name in names:
-        values = observations(data, name, dims=tuple(map(str, data[name].dims)) if name in data else ())
+        if name in (index, "t") and name not in data.data_vars:
+            values = checked_times(as_numbers(data, index), index)
+        else:
+            values = observations(data, name, dims=tuple(map(str, data[name].dims)) if name in data else ())
         scales[name] = (float(np.nanmean(values)), float(np.nanstd(values)) or 1.0)
     return scales
 

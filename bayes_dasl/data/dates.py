@@ -148,6 +148,33 @@ def in_numbers(data: xr.Dataset, index: str, units: str) -> xr.Dataset:
     return data.assign_coords({index: (index, found, {"units": unit_of(units) or DAY, _COUNTS: counted_in(units)})})
 
 
+def as_numbers(data: xr.Dataset, index: str, units: str = "") -> xr.Dataset:
+    """Data with numbers for dates, as a layer that states these units counts them; others as they are.
+
+    Args:
+        data: a dataset with the index.
+        index: that of the dates.
+        units: what dates are counted in, such as `h` or `day since 2001-01-01`; days since 1970 unless given.
+
+    Raises: DataError where it is not plain that days are meant, or for dates that numbers cannot tell apart;
+    ModelError for what is no unit of time.
+    """
+    if has_dates(data, index):
+        refuse_unsaid(data, index, units)
+    return in_numbers(data, index, units)
+
+
+def counts_of(data: xr.Dataset, index: str, units: str) -> str:
+    """In what the dates of an index are counted, or were where it holds numbers by now; empty for other numbers.
+
+    Args:
+        data: a dataset with the index.
+        index: its name.
+        units: in what a layer counts them.
+    """
+    return counted_in(units) if has_dates(data, index) else data[index].attrs.get(_COUNTS, "")
+
+
 def told_of(index: xr.DataArray, value: float) -> str:
     """A place along an index that may have had dates, in words."""
     counts = index.attrs.get(_COUNTS)

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
 from ..data.datasets import checked_times, in_units, inputs as layer_inputs, series_index, standardise
+from ..data.dates import as_numbers, unit_of
 from ..errors import DataError, ModelError
 from ..layers import AbstractTrajectory
-from ..layers.layer import check_function, start_of
+from ..layers.layer import check_function, start_in_numbers
 from ..networks import Network
 from ..priors import draw_prior
 from ..random import VectorField, realise
@@ -50,7 +51,8 @@ def corrected(
         science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is returned with the correction in
             it: states that the data lack are then those of its own solve where each unknown has its prior median.
         data: the training data, with every state and forcing that the science reads; rows with gaps are left out, and
-            the index counts as `t`.
+            the index counts as `t`. Dates become the numbers that the layer has for them, and without a layer days
+            since 1970.
         outputs: the states whose rates are corrected.
         inputs: what the correction hangs on: states, forcings, or `"t"`; the corrected states unless given.
         relative: whether the rate per unit of state is corrected, as in `Residual`.
@@ -65,20 +67,18 @@ def corrected(
     """
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "width": width, "depth": depth}
-        field = corrected(
-            science.vector_field, _with_states(science, in_units(data, science.units)), *outputs, **options
-        )
+        units = dict(science.units) | {science.index: unit_of(science.units.get(science.index, ""))}
+        field = corrected(science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options)
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
     if not outputs:
         raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
     if not share > 0:
         raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
+    data = as_numbers(data, series_index(data))
     units = _rates(science, data, outputs, relative)
-    named = inputs or outputs
-    known = data.assign(t=data[series_index(data)].astype(float)) if "t" in named and "t" not in data else data
     network = Network.mlp(
-        standardise(known, *named),
+        standardise(data, *(inputs or outputs)),
         units,
         dist.HalfNormal(share / _SELDOM),
         width=width,
@@ -89,14 +89,15 @@ def corrected(
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
-    """The data with the states that they lack, of a solve where each unknown has its prior median.
+    """The data in the numbers of the layer, with the states that they lack: of a solve at the prior medians.
 
     Raises: ModelError if the solver does not get through it.
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
+    start, data = start_in_numbers(layer, data), as_numbers(data, layer.index, layer.units.get(layer.index, ""))
     given = layer_inputs(
-        data, start=start_of(layer), forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
+        data, start=start, forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
     )
     states, ok, _ = middle.solve(given, {name: jnp.asarray(v, float) for name, v in middle.initial.items()})
     if not bool(ok):

@@ -12,9 +12,10 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, index_of, inputs
+from ..data.dates import as_numbers
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
-from ..layers.layer import start_of
+from ..layers.layer import start_in_numbers
 from ..random import Module, Values, paths
 from ._sensitivity import parameters, standing, tangents
 
@@ -75,6 +76,7 @@ class Projection(Module):
 
     def __init__(self, science: Any, data: xr.Dataset):
         self.index, self.leaves, self.shift = index_of(data), scientific(science), None
+        data = as_numbers(data, self.index)
         columns = {self.index: checked_times(data, self.index)}
         columns |= {str(name): np.asarray(v.values, float) for name, v in data.data_vars.items()}
         odd = [name for name, v in columns.items() if v.shape != columns[self.index].shape]
@@ -144,8 +146,8 @@ class LayerProjection(Module):
     def __init__(self, science: Any, data: xr.Dataset, extra: tuple[str, ...]):
         self.leaves = scientific(science)
         self.inputs = inputs(
-            data,
-            start=start_of(science),
+            as_numbers(data, science.index, science.units.get(science.index, "")),
+            start=start_in_numbers(science, data),
             forcings=dict.fromkeys([*science.forcings, *extra]),
             interpolation=science.interpolation,
             index=science.index,

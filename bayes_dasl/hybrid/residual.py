@@ -39,7 +39,8 @@ class Residual(AbstractHybrid):
         relative: whether g is multiplied by the state, or the output, that it corrects.
         orthogonal: data, as a dataset, for which the closure is kept from doing what the scientific parameters could
             do; for a vector field they name every state and forcing that the equations and the closure read (rows with
-            gaps are left out; the index counts as `t`), for a layer its times, forcings and places.
+            gaps are left out; the index counts as `t`, dates as days since 1970), for a layer its times, forcings and
+            places.
         extra: the data variables that the closure reads and the science does not, where that is a layer.
 
     Raises: ModelError if the closure is no function; DataError if a state that is corrected `relative` to itself is

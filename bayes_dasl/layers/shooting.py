@@ -16,8 +16,9 @@ from jaxtyping import Float
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import averaged, checked_times, observations
+from ..data.dates import DAY, SINCE, as_numbers, has_dates, told, unit_of
 from ..data.layer_inputs import Inputs
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from ..random import shape_of
 from .layer import AroundTrajectory, Prediction
 from .ode import ODE
@@ -179,7 +180,12 @@ class MultipleShooting(AroundTrajectory):
 
 
 def segment_states(
-    data: xr.Dataset, names: Iterable[str], knots: Iterable[float], scale: float | Mapping[str, float]
+    data: xr.Dataset,
+    names: Iterable[str],
+    knots: Iterable[float],
+    scale: float | Mapping[str, float],
+    *,
+    units: str = "",
 ) -> dict[str, dist.Distribution]:
     r"""Priors of the states at the knots, around what was observed of them.
 
@@ -193,11 +199,17 @@ def segment_states(
         names: the states, which the data must hold under the same names.
         knots: the times of the knots, none after the last time of the data and in its units.
         scale: the standard deviation σ, in the units of the states: a number, or a dict of them by name.
+        units: what the knots count where data have dates, as the layer says: `day since 2001-01-01`.
 
-    Raises: DataError for a name that the data do not hold; ModelError for knots after the data and for a scale that is
-    missing or not positive.
+    Raises: DataError for a name that the data do not hold, or dates without `units`; ModelError for knots after the
+    data and for a scale that is missing or not positive.
     """
-    times, priors, knots = checked_times(data), {}, np.asarray([*knots], float)
+    if has_dates(data, "time") and SINCE not in units:
+        raise DataError(
+            "time holds dates, but knots are numbers: say what they count, as the layer does, by "
+            f"units='{unit_of(units) or DAY} since {told(data['time'].values[0])}'"
+        )
+    times, priors, knots = checked_times(as_numbers(data, "time", units)), {}, np.asarray([*knots], float)
     if (knots > times[-1]).any():
         raise ModelError(f"the knot at {knots.max():g} lies after the data, which end at {times[-1]:g}")
     for name in names:

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 import equinox as eqx
@@ -14,12 +13,12 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import as_date, has_dates, in_numbers, numbers, told, told_of, unit_of
+from ..data.dates import has_dates, in_numbers, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractPopulation, of_members, start_of
+from ..layers.layer import AbstractPopulation, of_members, start_in_numbers
 from ..noise import AbstractCrossCorrelation, AbstractNoise, Read
 from ..random import Module, Values, is_function, paths, sample
 
@@ -259,7 +258,7 @@ class Model(Module):
             start: as for `inputs`.
         """
         layer, data = self.layer, self.in_own_units(data)
-        start = self._start(data) if start is None else start
+        start = start_in_numbers(layer, data) if start is None else start
         data = self.in_numbers(data)
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
         population = isinstance(layer, AbstractPopulation)
@@ -374,17 +373,6 @@ class Model(Module):
         Raises: DataError for dates that numbers cannot tell apart, ModelError if the layer states no unit of time.
         """
         return in_numbers(data, self.index, self.index_units)
-
-    def _start(self, data: xr.Dataset) -> float | None:
-        """The start of the layer in its own numbers."""
-        start = start_of(self.layer)
-        if not isinstance(start, datetime):
-            return start
-        if not has_dates(data, self.index):
-            raise DataError(
-                f"the layer starts at {told(as_date(start))}, but {self.index} holds no dates: give one of both"
-            )
-        return float(numbers(as_date(start), self.index_units))
 
     def _units_beside(self, data: xr.Dataset) -> dict[str, str]:
         """The units of what the noise reads of each datum: where they are those of the observable."""

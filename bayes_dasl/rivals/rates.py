@@ -81,9 +81,7 @@ def rates_of(layer: ODE, seen: Seen) -> Known:
     """What a network that gives rates is told of their size."""
     states = tuple(layer.initial)
     relative = all(_is_positive(value) for value in layer.initial.values())
-    index = seen.model.index
-    data = seen.data.assign_coords({index: (index, seen.data[index].values)})  # numbers, be they made of dates
-    hybrid: Any = corrected(layer, data, *states, inputs=(*states, *layer.forcings), relative=relative)
+    hybrid: Any = corrected(layer, seen.data, *states, inputs=(*states, *layer.forcings), relative=relative)
     closure = hybrid.vector_field.closure
     return Known(dict(closure.inputs), dict(zip(closure.outputs, closure.units, strict=True)), relative)
 

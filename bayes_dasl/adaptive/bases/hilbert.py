@@ -11,6 +11,7 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ...data.datasets import checked_times, series_index
+from ...data.dates import as_numbers
 from ...errors import DataError, ModelError
 from ...priors import between
 from ...random import Scalar
@@ -86,7 +87,8 @@ class HilbertGP(AbstractFamily):
 
         Args:
             data: the training data; gaps are left out.
-            name: the variable that the function hangs on; `"t"` for the index.
+            name: the variable that the function hangs on; `"t"` for the index. Dates count as days since 1970, as in a
+                layer that states no unit of time; for others give `model.in_numbers(data)`.
             unit: how large the function may well be, in its own units, such as a tenth of what it corrects; None for an
                 amplitude of 1, as in a `Product`, of which one family has it for all.
             size: how many functions.
@@ -100,7 +102,7 @@ class HilbertGP(AbstractFamily):
             raise ModelError(f"unit must be a positive number, such as a tenth of what is corrected, not {unit!r}")
         index = series_index(data)
         if name == index or (name == "t" and "t" not in data):
-            values = np.asarray(checked_times(data, index), float)
+            values = checked_times(as_numbers(data, index), index)
         elif name in data:
             values = np.asarray(data[name].values, float)
         else:
