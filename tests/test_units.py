@@ -2,6 +2,7 @@
 
 import re
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -377,3 +378,127 @@ def test_the_example_of_the_docs_runs():
     for block in re.findall(r"```python\n(.*?)```", section, re.DOTALL):
         exec(compile(block, str(DOCS), "exec"), names)
     assert names["found"].verdict.startswith("Not ready to fit: units of equations")
+
+
+class Cooling(bd.Module):
+    r"""Newton's law, $\dot T = -k (T - T_0)$."""
+
+    rate: bd.Scalar = bd.field(units="1/min")
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * (y["y"] - u["room"])}
+
+
+class Arrhenius(bd.Module):
+    """A rate that rises with a temperature in °C: of the number 273.15 in the code no unit can be stated."""
+
+    first: bd.Scalar = bd.field(units="mg/L/min", default=2.0)
+    energy: bd.Scalar = bd.field(units="kJ/mol", default=50.0)
+    gas: bd.Scalar = bd.field(units="kJ/mol/K", default=8.314e-3)
+
+    def __call__(self, t, y, u):
+        return {"y": self.first * jnp.exp(-self.energy / (self.gas * (u["room"] + 273.15)))}
+
+
+class WithZero(Arrhenius):
+    zero: bd.Scalar = bd.field(units="K", default=273.15)
+
+    def __call__(self, t, y, u):
+        return {"y": self.first * jnp.exp(-self.energy / (self.gas * (u["room"] + self.zero)))}
+
+
+class WithoutZero(Arrhenius):
+    def __call__(self, t, y, u):
+        return {"y": self.first * jnp.exp(-self.energy / (self.gas * u["room"]))}
+
+
+class InCelsius(bd.Module):
+    rate: bd.Scalar = bd.field(units="degC/min", default=0.1)
+
+    def __call__(self, t, y, u):
+        return {"y": u["room"] + self.rate * t}
+
+
+class TestTemperatures:
+    """Degrees on a scale with an offset are looked at as differences, and as what lies above absolute zero."""
+
+    def said(self, science, y, room, time="min", kind=bd.ODE):
+        start = () if kind is bd.Algebraic else ({"y": 80.0},)
+        held = data(time, y, scale=20.0).assign(room=("time", np.linspace(18.0, 22.0, 6), {"units": room}))
+        layer = kind(science, *start, forcings="room", units={"y": y})
+        [found] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), held)
+        return found
+
+    @pytest.mark.parametrize(("time", "level"), [("min", "good"), ("hour", "bad"), ("m", "warning")])
+    def test_differences_of_degrees(self, time, level):
+        found = self.said(Cooling(dist.LogNormal(-1.0, 0.3)), "degC", "°C", time)
+        assert found.level == level and "not checked" not in found.message
+
+    @pytest.mark.parametrize("room", ["degC", "celsius", "degF"])
+    def test_scales_in_a_mixture(self, room):
+        found = self.said(Cooling(0.1), "degC", room)
+        assert (found.level == "good") == (room != "degF") and "not checked" not in found.message
+
+    @pytest.mark.parametrize(("kind", "sure"), [(Arrhenius, True), (WithZero, False), (WithoutZero, False)])
+    def test_an_absolute_temperature(self, kind, sure):
+        """Whether a number with a unit is the zero of the scale, or one is left out, no change of units tells."""
+        found = self.said(kind(dist.LogNormal(0.0, 0.3)), "mg/L", "degC")
+        assert found.level == "good" and "holds" in found.message
+        assert ("if numbers on a scale with an offset are differences" in found.message) != sure
+        assert self.said(kind(dist.LogNormal(0.0, 0.3)), "mg/L", "degC", "hour").level == "bad"
+
+    def test_another_zero_is_seen(self):
+        class Wrong(Arrhenius):
+            def __call__(self, t, y, u):
+                return {"y": self.first * jnp.exp(-self.energy / (self.gas * (u["room"] + 100.0)))}
+
+        found = self.said(Wrong(dist.LogNormal(0.0, 0.3)), "mg/L", "degC")
+        assert found.level == "warning" and "temperature" in found.message
+
+    def test_a_result_on_such_a_scale(self):
+        assert self.said(InCelsius(), "degC", "degC", kind=bd.Algebraic).level == "good"
+        assert self.said(InCelsius(), "degC", "degC", "hour", kind=bd.Algebraic).level == "bad"
+
+    @pytest.mark.parametrize("text", ["degC", "degF", "°C", "degC/min", "1/degC", "W/degC", "degC day", "K"])
+    def test_they_have_a_size_as_differences(self, text):
+        assert parsed(text).scale > 0
+
+    def test_a_logarithmic_scale_has_none(self):
+        assert parsed("dBm").scale is None
+
+
+class TestTheMissingFactor:
+    """A wrong dimension is told with the factor that the equation lacks."""
+
+    def dosed(self, volume, units):
+        class Dosed(bd.Module):
+            dose: bd.Scalar = bd.field(units="mg", default=100.0)
+            volume: Any = bd.field(units=units, default=1.0)
+            rate: bd.Scalar = bd.field(units="1/hour", default=0.3)
+
+            def __call__(self, t, y, u):
+                return {"y": self.dose / self.volume * jnp.exp(-self.rate * t)}
+
+        layer = bd.Algebraic(Dosed(volume=volume), units={"y": "mg/L"})
+        [found] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data("hour"))
+        return found
+
+    @pytest.mark.parametrize("volume", [32, 32.0])
+    def test_a_plain_number_as_volume_is_named(self, volume):
+        found = self.dosed(volume, "")
+        assert found.level == "good" and found.message.endswith("no unit that can be read is stated for volume")
+
+    def test_a_volume_inside_of_the_equation(self):
+        class Dosed(bd.Module):
+            dose: bd.Scalar = bd.field(units="mg", default=100.0)
+
+            def __call__(self, t, y, u):
+                return {"y": self.dose / 32.0 + 0.0 * t}
+
+        layer = bd.Algebraic(Dosed(), units={"y": "mg/L"})
+        [found] = unit_findings(bd.Model(layer, bd.NormalNoise(0.1)), data("hour"))
+        assert (
+            found.level == "warning"
+            and "dimension of length: it lacks a factor in length^-3, such as one over a volume" in found.message
+        )
+        assert "a plain number" in found.remedy and "volume: float = bd.field(units='L'" in found.remedy

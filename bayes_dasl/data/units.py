@@ -16,19 +16,23 @@ _UNKNOWN = 20  # words of one text
 
 
 class Unit(NamedTuple):
-    """A unit as a multiple of base units; its factors are none for a scale with an offset, such as degrees Celsius.
+    """A unit as a multiple of base units; its factor is none for a scale with an offset, such as degrees Celsius.
 
     Args:
         name: its text as pint writes it.
         factor: how many of the base units it is.
         scale: that without words that have no dimension, such as percent and degree: a formula turns those by itself.
+            For a scale with an offset it is that of differences; none for a logarithmic scale.
         dimensions: the powers of base dimensions.
+        offset: how far the zero of the scale lies above that of the base units, in this unit: 273.15 for degrees
+            Celsius.
     """
 
     name: str
     factor: float | None
     scale: float | None
     dimensions: dict[str, float]
+    offset: float = 0.0
 
 
 def same_text(one: str, other: str) -> bool:
@@ -48,13 +52,17 @@ def parsed(text: str) -> Unit | None:
     words = dict(registry.Quantity(1.0, unit).unit_items())
     counted = {word: power for word, power in words.items() if registry.Unit(word).dimensionality}
     plain = registry.Unit(registry.UnitsContainer(counted))
-    factor, scale = (_factor(registry, quantity, each) for each in (unit, plain))
-    return Unit(f"{quantity:g} {unit}", factor, scale, dimensions)
+    (factor, offset), (scale, _) = (_factor(registry, quantity, each) for each in (unit, plain))
+    return Unit(f"{quantity:g} {unit}", None if offset else factor, scale, dimensions, offset)
 
 
-def _factor(registry: Any, quantity: float, unit: Any) -> float | None:
-    one, two = (registry.Quantity(number, unit).to_root_units().magnitude for number in (1.0, 2.0))
-    return quantity * one if np.isclose(two, 2 * one) else None
+def _factor(registry: Any, quantity: float, unit: Any) -> tuple[float | None, float]:
+    """How many base units a step of a unit is, none for a logarithmic scale, and the offset of its zero."""
+    zero, one, two = (registry.Quantity(number, unit).to_root_units().magnitude for number in (0.0, 1.0, 2.0))
+    step = one - zero
+    if not np.isclose(two - one, step):
+        return None, 0.0
+    return quantity * step, 0.0 if np.isclose(zero + step, step, rtol=1e-9) else zero / step
 
 
 def agree(one: str, other: str) -> bool | None:

@@ -4,6 +4,10 @@ A law of nature holds in any units: if each number $q_i$ of an equation $f$ is t
 large, the result is $s$ times as large, $f(s_1 q_1, \dots, s_n q_n) = s\,f(q_1, \dots, q_n)$. This is tried with plain
 numbers at a few points, whatever the equation is written in. A number inside of the code has no unit; one of which none
 is stated may have any.
+
+A number on a scale with an offset, such as a temperature in °C, is told in other units twice: as a difference, and as
+what lies above the zero of the base units. An equation is right if one of the two holds: `T - T_room` for both,
+`T + 273.15` for the second.
 """
 
 from collections.abc import Iterator, Mapping
@@ -148,7 +152,18 @@ def _readable(text: str) -> Unit | None:
 
 
 def _silent(equation: _Equation) -> list[str]:
-    return [name.rsplit(".", 1)[-1] for name, text in equation.stated.items() if _readable(text) is None]
+    """The numbers of which no unit is known, whole ones too."""
+    silent = [name for name, text in equation.stated.items() if _readable(text) is None]
+    return [name.rsplit(".", 1)[-1] for name in dict.fromkeys([*silent, *_whole(equation.function)])]
+
+
+def _whole(function: Any) -> list[str]:
+    """Whole numbers of which no unit is stated: some may be amounts, but others are exponents."""
+    return [
+        jtu.keystr(path)
+        for path, leaf in jtu.tree_flatten_with_path(function, is_leaf=is_random)[0]
+        if path and isinstance(leaf, int) and not isinstance(leaf, bool) and not _stated(function, path)
+    ]
 
 
 def _factors(units: dict[str, Unit]) -> dict[str, float]:
@@ -169,14 +184,23 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
     units = _units(equation)
     bases = sorted({base for unit in units.values() for base in unit.dimensions})
     changes = [{n: _FACTOR ** unit.dimensions.get(base, 0.0) for n, unit in units.items()} for base in bases]
-    factors = _factors(units)
-    plain, *changed = _results(data, equation, [dict.fromkeys(units, 1.0), *changes, factors])
-    *by_base, coherent = changed
-    off = {
-        name: [base for base, found, by in zip(bases, by_base, changes, strict=True)
-               if not _alike(found[name] / _of_result(equation, name, by), plain[name])]
-        for name in equation.results
-    }  # fmt: skip
+    factors, offsets = _factors(units), {name: unit.offset for name, unit in units.items()}
+    # 1. All changes as of differences, and once more with the offsets of scales if there are any.
+    shifts = [dict.fromkeys(units, 0.0)] + ([offsets] if any(offsets.values()) else [])
+    tried = [_Change(by, shift) for shift in shifts for by in (*changes, factors)]
+    plain, *changed = _results(data, equation, [_Change(dict.fromkeys(units, 1.0), shifts[0]), *tried])
+    told = [{name: _undone(equation, name, found[name], by) for name in equation.results}
+            for found, by in zip(changed, tried, strict=True)]  # fmt: skip
+    # 2. The dimensions in which none of the two brings back the result, by what the equation is off there.
+    each = len(changes) + 1
+    off: dict[str, dict[str, float]] = {name: {} for name in equation.results}
+    as_differences = False
+    for name in equation.results:
+        for i, base in enumerate(bases):
+            held = [_alike(told[i + k * each][name], plain[name]) for k in range(len(shifts))]
+            as_differences |= held == [True, False]
+            if not any(held):
+                off[name][base] = _power(told[i][name], plain[name])
     silent = _silent(equation)
     # Where all dimensions agree without them, those of which no unit is known have none of these dimensions.
     if silent and (any(off.values()) or not bases):
@@ -185,16 +209,11 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
         return
     for name, bases_off in off.items():
         if bases_off:
-            yield Finding(
-                "warning", _SUBJECT,
-                f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' is wrong in its "
-                f"dimension of {' and '.join(base.strip('[]') for base in bases_off)}",
-                "a unit is wrong, or a number inside of the equation has one: make it a field, such as "
-                "`gravity: float = bd.field(units='m/s^2', default=9.81)`",
-            )  # fmt: skip
+            yield _wrong_dimension(equation, name, bases_off)
             continue
-        right = coherent[name] / _of_result(equation, name, factors)
-        if not _alike(right, plain[name]):
+        several = [told[(k + 1) * each - 1][name] for k in range(len(shifts))]
+        right = several[0]
+        if not any(_alike(values, plain[name]) for values in several):
             yield Finding(
                 "bad", _SUBJECT,
                 f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' "
@@ -204,16 +223,57 @@ def _compare(data: xr.Dataset, equation: _Equation) -> Iterator[Finding]:
             )  # fmt: skip
             return
     if not any(off.values()):
-        yield Finding("good", _SUBJECT, f"{equation.what} holds in the units that are stated ({equation.texts()})")
+        only = ", if numbers on a scale with an offset are differences or their zero is one of the numbers with a unit"
+        said = (
+            f"{equation.what} holds in the units that are stated ({equation.texts()}){only if as_differences else ''}"
+        )
+        yield Finding("good", _SUBJECT, said)
+
+
+def _wrong_dimension(equation: _Equation, name: str, off: Mapping[str, float]) -> Finding:
+    """That a result is wrong in some dimensions, and which factor it lacks, as far as that is known."""
+    said = (
+        f"in the units that are stated ({equation.texts()}) {equation.what} of '{name}' is wrong in its dimension of "
+        f"{' and '.join(base.strip('[]') for base in off)}"
+    )
+    example = "gravity: float = bd.field(units='m/s^2', default=9.81)"
+    if np.isfinite([*off.values()]).all():
+        lacking = {base.strip("[]"): -power for base, power in off.items()}
+        said += f": it lacks a factor in {' '.join(f'{base}^{power:g}' for base, power in lacking.items())}"
+        if lacking in ({"length": 3.0}, {"length": -3.0}):
+            said += ", such as a volume" if lacking["length"] > 0 else ", such as one over a volume"
+            example = "volume: float = bd.field(units='L', default=32.0)"
+    remedy = "a unit is wrong, or a plain number inside of the equation has one: make it a field, such as"
+    return Finding("warning", _SUBJECT, said, f"{remedy} `{example}`")
+
+
+class _Change(NamedTuple):
+    """How numbers are told in other units: by which factors, and how far above what zero they count."""
+
+    factors: Mapping[str, float]
+    offsets: Mapping[str, float]
+
+    def of(self, name: str, values: np.ndarray) -> np.ndarray:
+        return (values + self.offsets[name]) * self.factors[name] - self.offsets[name]
+
+
+def _undone(equation: _Equation, name: str, found: np.ndarray, change: _Change) -> np.ndarray:
+    """A result of numbers in other units, in its own one."""
+    of, over = equation.results[name]
+    offset = 0.0 if over else change.offsets[of]
+    return (found + offset) / (change.factors[of] / (change.factors[over] if over else 1.0)) - offset
+
+
+def _power(found: np.ndarray, plain: np.ndarray) -> float:
+    """The power of a base unit by which a result is off; NaN where that is no one power."""
+    with np.errstate(all="ignore"):
+        powers = np.log(found / plain) / np.log(_FACTOR)
+    powers = powers[np.isfinite(powers)]
+    return float(np.round(powers[0], 3)) if powers.size and np.allclose(powers, powers[0], atol=1e-4) else np.nan
 
 
 def _listed(names: list[str]) -> str:
     return ", ".join(names[:_LISTED]) + (f" and {len(names) - _LISTED} more" if len(names) > _LISTED else "")
-
-
-def _of_result(equation: _Equation, name: str, factors: Mapping[str, float]) -> float:
-    of, over = equation.results[name]
-    return factors[of] / (factors[over] if over else 1.0)
 
 
 def _alike(found: np.ndarray, expected: np.ndarray) -> bool:
@@ -230,11 +290,11 @@ def _times(found: np.ndarray, right: np.ndarray) -> str:
     return f"comes out {middle:.4g} times as large as it is" if even else "comes out wrong"
 
 
-def _results(data: xr.Dataset, equation: _Equation, factors: list[dict[str, float]]) -> list[dict[str, np.ndarray]]:
-    """What an equation gives at a few points if its numbers are multiplied by each of some factors: in one program."""
+def _results(data: xr.Dataset, equation: _Equation, changes: list[_Change]) -> list[dict[str, np.ndarray]]:
+    """What an equation gives at a few points if its numbers are told in other units: in one program."""
     leaves, structure = jtu.tree_flatten_with_path(equation.function, is_leaf=is_random)
     values = _points(data, equation)
-    every = {name: np.concatenate([v * by[name] for by in factors]) for name, v in values.items()}
+    every = {name: np.concatenate([change.of(name, v) for change in changes]) for name, v in values.items()}
 
     def at(numbers):
         function = jtu.tree_unflatten(structure, [numbers.get(jtu.keystr(path), leaf) for path, leaf in leaves])
@@ -243,8 +303,8 @@ def _results(data: xr.Dataset, equation: _Equation, factors: list[dict[str, floa
         return {name: found[name] for name in equation.results}
 
     found = jax.tree.map(np.asarray, jax.jit(jax.vmap(at))(every))
-    parts = {name: np.split(v, len(factors)) for name, v in found.items()}
-    return [{name: v[i] for name, v in parts.items()} for i in range(len(factors))]
+    parts = {name: np.split(v, len(changes)) for name, v in found.items()}
+    return [{name: v[i] for name, v in parts.items()} for i in range(len(changes))]
 
 
 def _points(data: xr.Dataset, equation: _Equation) -> Numbers:
