@@ -24,6 +24,7 @@ def doses(
     lag: Mapping[str, Any] | None = None,
     bioavailability: Mapping[str, Any] | None = None,
     duration: Mapping[str, Any] | None = None,
+    names: Mapping[str, str] | None = None,
     units: Mapping[str, str] | None = None,
     to: Mapping[str, str] | None = None,
 ) -> Doses:
@@ -53,15 +54,17 @@ def doses(
         lag: how much later doses arrive, by state: numbers, known or random, such as `bd.population(…)`.
         bioavailability: the share of an amount that arrives, by state. An infusion of known rate gets shorter by it.
         duration: how long an infusion of unknown duration lasts, by state.
-        units: what columns are in, as `bd.from_table` takes them: `{"amt": "mg"}`.
+        names: what columns with other names are called in this layout: `{"Dose (mg)": "amt"}`. Those of columns that
+            are not read here, as `bd.from_table` takes them, say nothing.
+        units: what columns are in, as `bd.from_table` takes them: `{"amt": "mg"}`. Those of columns that the table
+            lacks, or that are not read here, say nothing.
         to: the units that are wanted, of "time" and "amt".
 
     Returns: the doses of all members, filled up to the same number.
     Raises: DataError that names the row, as a line of the file or a label of the DataFrame; ModelError for a lag, a
     share or a duration of another state, or that is no number.
     """
-    frame = Frame(table, units, to)
-    frame.refuse_unknown_units(("time", "amt"))
+    frame = Frame(table, units, to, names)
     read = read_doses(frame, into, time, subject)
     own = {"lag": lag, "bioavailability": bioavailability, "duration": duration}
     for role, numbers in own.items():

@@ -320,6 +320,27 @@ def test_columns_in_any_case_words_as_compartments_and_units():
     assert bd.doses(table("id,time,amt\nBo,0,1\n"), "gut", subject="id").members == ("Bo",)
 
 
+def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
+    """Columns that a table of doses lacks, or that only data read, may have names and units too."""
+    pytest.importorskip("pint")
+    text = "who,clock,given (g),DV\n1,0,2,\n1,30,,5\n2,0,3,\n2,60,,4\n"
+    names = {"clock": "time", "given": "amt", "DV": "conc", "absent": "x"}
+    units = {"time": "min", "conc": "mg/L"}
+    to = {"time": "hour", "amt": "mg"}
+    absent = {"weight": "kg"}
+    read = bd.doses(table(text), "gut", subject="who", names=names, units=units | absent, to=to)
+    np.testing.assert_array_equal(read.given[0].amount.one[:, 0], [2000.0, 3000.0])
+    found = bd.from_table(table(text), "DV", subject="who", names=names, units=units)
+    np.testing.assert_array_equal(found["time"], [30.0, 60.0])
+    assert found["conc"].attrs["units"] == "mg/L"
+
+
+def test_they_are_shown_in_a_line():
+    given = bd.doses(table(PLAIN), INTO, subject="id", duration={"gut": 2.5})
+    assert repr(given) == "<doses of 5 subjects into gut, blood, from time 0 on>"
+    assert repr(bd.doses(table("time,amt\n1,5\n"), "gut")) == "<doses of one subject into gut, from time 1 on>"
+
+
 def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "doses.csv").write_text(PLAIN, encoding="utf-8")

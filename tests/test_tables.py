@@ -117,6 +117,83 @@ class TestGood:
         np.testing.assert_allclose(found["conc"], [0.5, 0.25])
         assert found["conc"].attrs["units"] == "mg/L" and found["time"].attrs["units"] == "hour"
 
+    def test_a_unit_may_be_called_as_a_column_is(self):
+        pytest.importorskip("pint")
+        text = "cycle,capacity,Ah\n1,2.0,7\n2,1.9,8\n"
+        found = bd.from_table(table(text), "capacity", time="cycle", units={"cycle": "cycle", "capacity": "Ah"})
+        assert (found["time"].attrs["units"], found["capacity"].attrs["units"]) == ("cycle", "Ah")
+
+    @pytest.mark.parametrize(
+        ("cells", "options"),
+        [
+            (("04.01.2015", "13.01.2015"), {"date_format": "%d.%m.%Y"}),
+            (("20150104", "20150113"), {"date_format": "%Y%m%d"}),
+            (("04012015", "13012015"), {"date_format": "%d%m%Y"}),
+            (("2015-01-04", "2015-01-13"), {}),
+            (("2015-01-04 01:00+01:00", "2015-01-13T02:00+02:00"), {}),
+        ],
+    )
+    def test_dates_in_several_ways(self, written, cells, options):
+        text = f"date,flow\n{cells[0]},1\n{cells[1]},2\n"
+        found = bd.from_table(written(text), "flow", time="date", **options)
+        np.testing.assert_array_equal(found["time"], np.array(["2015-01-04", "2015-01-13"], "M8[ns]"))
+
+    def test_whole_numbers_with_a_unit_are_numbers(self):
+        found = bd.from_table(table("s,dv\n20200130,1\n20200131,2\n"), "dv", time="s", units={"time": "s"})
+        np.testing.assert_array_equal(found["time"], [20200130.0, 20200131.0])
+        rows = bd.from_table(pd.DataFrame({"row": np.arange(200001, 200021), "dv": 1.0}), "dv", time="row")
+        assert rows["time"].dtype == float
+
+    def test_a_clock_that_is_changed_in_between(self):
+        """In Berlin 02:00 was 03:00 on 29 March 2020: hours by UTC are even."""
+        text = ["2020-03-29T00:30+01:00", "2020-03-29T01:30+01:00", "2020-03-29T03:30+02:00"]
+        zoned = pd.to_datetime(text, utc=True).tz_convert("Europe/Berlin")
+        for cells in (text, [pd.Timestamp(cell) for cell in text], zoned):
+            found = bd.from_table(pd.DataFrame({"time": cells, "dv": [1.0, 2.0, 3.0]}), "dv")
+            np.testing.assert_array_equal(np.diff(found["time"]), np.timedelta64(1, "h"))
+            assert found["time"].values[0] == np.datetime64("2020-03-28T23:30")
+
+    @pytest.mark.parametrize("kind", [pd.Series, lambda cells: pd.Series(cells).astype(object)])
+    def test_periods_are_their_begin(self, kind):
+        months = pd.period_range("2020-01", periods=3, freq="M")
+        found = bd.from_table(pd.DataFrame({"time": kind(months), "dv": [1.0, 2.0, 3.0]}), "dv")
+        np.testing.assert_array_equal(found["time"], np.array(["2020-01-01", "2020-02-01", "2020-03-01"], "M8[ns]"))
+
+    @pytest.mark.parametrize(
+        ("missing", "kept"), [(-9999, [1.0, np.nan, -99.0]), ((-9999, -99), [1.0, np.nan, np.nan])]
+    )
+    def test_numbers_that_stand_for_a_missing_value(self, missing, kept):
+        text = "time,dv,rain,se\n-9999,1,-9999,0.1\n0,-9999,2,-9999\n1,-99,3,0.2\n"
+        found = bd.from_table(table(text), "dv", forcings="rain", error="se", missing=missing)
+        np.testing.assert_array_equal(found["dv"], kept)
+        np.testing.assert_array_equal(found["rain"], [np.nan, 2.0, 3.0])
+        np.testing.assert_array_equal(found["time"], [-9999.0, 0.0, 1.0])
+
+    def test_texts_that_stand_for_a_missing_value(self, written):
+        found = bd.from_table(written("time,dv\n0,1\n1,ND\n2,-\n"), "dv", missing=("ND", "-"))
+        np.testing.assert_array_equal(found["dv"], [1.0])
+
+    def test_words_become_names_of_python(self):
+        text = "id,time,dv,Apgar Ind,Sex\n1,0,1,>= 5,m\n2,0,2,< 5,m\n3,0,3,>=5,f\n4,0,4,5 %,f\n"
+        found = bd.from_table(table(text), "dv", subject="id", covariates=("Apgar Ind", "Sex"))
+        names = {str(name) for name in found if name != "dv"}
+        assert names == {
+            "Apgar_Ind_ge_5",
+            "Apgar_Ind_ge_5_2",
+            "Apgar_Ind_lt_5",
+            "Apgar_Ind_5_percent",
+            "Sex_m",
+            "Sex_f",
+        }
+        assert all(name.isidentifier() for name in names)
+        np.testing.assert_array_equal(found["Apgar_Ind_ge_5"] + found["Apgar_Ind_ge_5_2"], [1.0, 0.0, 1.0, 0.0])
+        assert found["Apgar_Ind_lt_5"].attrs["long_name"] == "Apgar Ind < 5" and not found["Sex_m"].attrs
+
+    def test_large_numbers_of_subjects_stay_apart(self):
+        ids = [2**60 + 1, 2**60 + 2]
+        found = bd.from_table(pd.DataFrame({"id": ids, "time": 0.0, "dv": [1.0, 2.0]}), "dv", subject="id")
+        assert found["subject"].values.tolist() == list(map(str, ids))
+
     def test_units_of_the_whole_table_are_taken_whatever_is_read(self):
         table = pd.DataFrame({"time": [0.0, 1.0], "DV": [1.0, 2.0], "amt": [10.0, 0.0], "wt": [70.0, 70.0]})
         units = {"dv": "mg/L", "time": "h", "amt": "mg", "wt": "kg"}
@@ -227,6 +304,64 @@ BAD = {
         "'DV' is 'lost' in line 2, which is no number: leave the cell empty",
     ),
     "below a limit, in text": (changed("4.2", "<0.5"), "'<0.5' in line 2.*: write the limit 0.5 there, 1 in a column"),
+    "a comma of thousands or of decimals": (
+        changed("4.2", '"1,500"'),
+        r"'1,500' in line 2, which is no number: read the table first, if commas separate thousands, by "
+        r"pandas.read_csv\(…, thousands=','\); if it is the comma of decimals, by pandas.read_csv\(…, decimal=','\)",
+    ),
+    "commas of thousands": (changed("4.2", '"1,500,000"'), "by pandas.read_csv.…, thousands=','. first"),
+    "a comma of thousands beside a point": (changed("4.2", '"1,500.5"'), "by pandas.read_csv.…, thousands=','. first"),
+    "a comma that another cell tells": (
+        read('id,time,dv\n1,0,"1,500"\n1,1,"1,5"\n'),
+        "'1,500' in line 2.* by pandas.read_csv.…, decimal=','. first",
+    ),
+    "points of thousands and a decimal comma": (
+        changed("4.2", '"1.500,25"'),
+        "by pandas.read_csv.…, thousands='.', decimal=','. first",
+    ),
+    "days first": (
+        read("date,dv\n04.01.2015,1\n13.01.2015,2\n", subject=None, time="date"),
+        r"'date' is '04.01.2015' in line 2, which may be a date: say how dates are written, by "
+        r"date_format='%d.%m.%Y'$",
+    ),
+    "days or months first": (
+        read("date,dv\n04/01/2015,1\n05/01/2015,2\n", subject=None, time="date"),
+        r"by date_format='%d/%m/%Y' or date_format='%m/%d/%Y'$",
+    ),
+    "dates with hours": (
+        read("date,dv\n4 Jan 2015 13:30,1\n5 Jan 2015 01:30,2\n", subject=None, time="date"),
+        "by date_format='%d %b %Y %H:%M'$",
+    ),
+    "dates that are written in two ways": (
+        read("date,dv\n04.01.2015,1\n2015/01/05,2\n", subject=None, time="date"),
+        "'04.01.2015' in line 2, which may be a date: but '2015/01/05' in line 3 is not written alike",
+    ),
+    "a date that is not in the format": (
+        read("date,dv\n04.01.2015,1\n32.01.2015,2\n", subject=None, time="date", date_format="%d.%m.%Y"),
+        "'date' is '32.01.2015' in line 3, which is not written as date_format='%d.%m.%Y'",
+    ),
+    "a format that is none": (
+        read("date,dv\n04.01.2015,1\n", subject=None, time="date", date_format="%Q"),
+        "date_format='%Q' cannot be read",
+    ),
+    "dates as whole numbers": (
+        read("date,dv\n20200130,1\n20200131,2\n20200201,3\n", subject=None, time="date"),
+        "whole numbers such as 20200130, which all are dates if read so: say date_format='%Y%m%d', or, if they are "
+        "numbers, their unit",
+    ),
+    "months as whole numbers": (
+        read("date,dv\n202012,1\n202101,2\n", subject=None, time="date"),
+        "say date_format='%Y%m', or",
+    ),
+    "an offset from UTC in one row": (
+        read("date,dv\n2020-01-01T00:00+01:00,1\n2020-01-02T00:00,2\n", subject=None, time="date"),
+        "'date' has an offset from UTC in line 2, .* but none in line 3, '2020-01-02T00:00': write all times with one",
+    ),
+    "a subject in two ways": (
+        read("id,time,dv\n01,0,1\n01,1,2\n1,0,3\n"),
+        "'id' is '01' in line 2 and '1' in line 4, which are one number: write each subject in one way, or, if they "
+        "are two, with a letter",
+    ),
     "a decimal comma": (changed("4.2", '"4,2"'), "'4,2' in line 2.*decimal=','"),
     "an infinite value": (changed("4.2", "inf"), "'DV' is infinite in line 2"),
     "a row after a blank line": (read("id,time,dv\n\n1,0,x\n"), "in line 3"),

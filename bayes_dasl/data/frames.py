@@ -40,6 +40,7 @@ class Frame:
         names: Mapping[Any, str] | None = None,
     ):
         self.has_lines = isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
+        self.path = Path(table) if self.has_lines else None
         self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
         if not isinstance(self.frame, pd.DataFrame):
             raise DataError(f"a table is a pandas DataFrame, or the path of a CSV or Parquet file, not {table!r}")
@@ -66,7 +67,7 @@ class Frame:
         """
         if name in self.frame.columns:
             return name
-        alike = [c for c in self.frame.columns if name.lower() in (c.lower(), _bare(c).lower())]
+        alike = self._alike(name)
         if len(alike) == 1:
             return alike[0]
         said = f"'{name}'" + (f" for {role}" if role else "")
@@ -74,8 +75,39 @@ class Frame:
             raise DataError(f"the columns {', '.join(alike)} may all be meant by {said}: write one of them")
         raise DataError(f"the table has no column {said}; its columns are {', '.join(self.frame.columns)}")
 
+    def _alike(self, name: str) -> list[str]:
+        """The columns that a name may mean: by their own one, else by what they are called in the result."""
+        labels = [str(label) for label in self.frame.columns]
+        found = [label for label in labels if name.lower() in (label.lower(), _bare(label).lower())]
+        return found or [label for label in labels if self.names.get(label, self.names.get(_bare(label))) == name]
+
     def has(self, name: str) -> bool:
-        return any(name.lower() in (c.lower(), _bare(c).lower()) for c in self.frame.columns)
+        return bool(self._alike(name))
+
+    def blank(self, missing: Iterable[Any], columns: Iterable[str]) -> None:
+        """Empty the cells of some columns that hold what stands for a missing value.
+
+        Args:
+            missing: numbers or texts.
+            columns: those in which it is looked for.
+        """
+        texts = {str(value).strip() for value in missing}
+        numbers = [value for value in missing if not isinstance(value, str)]
+        labels = [self.label(column) for column in columns]
+        held = {label: self.frame[label] for label in labels if self.frame[label].dtype.kind not in "mM"}
+        empty = {
+            label: pd.to_numeric(cells, errors="coerce").isin(numbers) | cells.astype(str).str.strip().isin(texts)
+            for label, cells in held.items()
+        }
+        self.frame = self.frame.assign(**{label: cells.mask(empty[label]) for label, cells in held.items()})
+
+    def written(self, name: str) -> pd.Series:
+        """The cells of a column as text without spaces around it, in a file with lines as they stand there."""
+        label = self.label(name)
+        cells = self.frame[label]
+        if self.path is not None:
+            cells = _text(self.path, _separator(self.path), as_text=True)[label].loc[cells.index]
+        return cells.astype(str).str.strip()
 
     def called(self, column: str) -> str:
         """What a column is called in the result."""
@@ -119,8 +151,12 @@ class Frame:
         if re.fullmatch(r"\s*[<>≤≥]=?\s*[\d.]+\s*", text):
             number, side = re.sub(r"[^\d.]", "", text), "1" if text.strip()[0] in "<≤" else "−1"
             return f"{said}: write the limit {number} there, {side} in a column of flags, and name that in censored="
-        if re.fullmatch(r"\s*[-+]?\d+,\d+\s*", text):
-            return f"{said}: read the table by pandas.read_csv(…, decimal=',') first"
+        ways = _commas([cell.strip() for cell in self.cells(name).dropna().astype(str)])
+        if "," in text and len(ways) == 1:
+            return f"{said}: read the table by pandas.read_csv(…, {next(iter(ways))}) first"
+        if "," in text and ways:
+            options = "; ".join(f"if {meaning}, by pandas.read_csv(…, {option})" for option, meaning in ways.items())
+            return f"{said}: read the table first, {options}"
         return f"{said}: leave the cell empty if it is missing"
 
     def refuse_missing(self, name: str, role: str, among: np.ndarray, remedy: str) -> None:
@@ -216,7 +252,8 @@ class Frame:
         alike = {key.lower(): unit for key, unit in self.stated.items()} | self.stated
         keys = (called, name, label, called.lower(), name.lower())
         stated = next((alike[key] for key in keys if key in alike), "")
-        if stated and stated in self.frame.columns:
+        # A unit may be called as a column is: `cycle`. One that holds units holds texts, and others than its own.
+        if stated in self.frame.columns and stated != label and not pd.api.types.is_numeric_dtype(self.frame[stated]):
             return self._of_rows(stated, called, among, itself)
         found = _WITH_UNITS.match(label)
         unit = stated or (found[2] if found else "") or (self.frame.attrs.get("units") or {}).get(label, "")
@@ -238,6 +275,24 @@ class Frame:
                     f"say which is wanted, as in to={{'{called}': '{held[rows[0]]}'}}"
                 )
         return held
+
+
+_DECIMAL_COMMA = re.compile(r"[-+]?\d*,\d+")
+_THOUSANDS = re.compile(r"[-+]?\d{1,3}(,\d{3})+(\.\d*)?")
+_BOTH_GERMAN = re.compile(r"[-+]?\d{1,3}(\.\d{3})+,\d+")
+
+
+def _commas(cells: Iterable[str]) -> dict[str, str]:
+    """How numbers with commas may be meant: options of pandas' reader, each with its meaning in words.
+
+    In `1,500` it cannot be told; other cells of the column may tell it.
+    """
+    with_comma = [cell for cell in cells if "," in cell]
+    decimal, thousands = (all(map(kind.fullmatch, with_comma)) for kind in (_DECIMAL_COMMA, _THOUSANDS))
+    if any(map(_BOTH_GERMAN.fullmatch, with_comma)):
+        return {"thousands='.', decimal=','": "points separate thousands and the comma is that of decimals"}
+    ways = {"thousands=','": "commas separate thousands"} if thousands else {}
+    return ways | ({"decimal=','": "it is the comma of decimals"} if decimal else {})
 
 
 def _bare(column: str) -> str:
@@ -270,10 +325,15 @@ def _read(path: Path) -> pd.DataFrame:
             raise ReadError(f"{path.name} cannot be read as Parquet: {error}") from error
     if kind not in (".csv", ".txt", ".tsv", ".dat"):
         raise DataError(f"{path.name} is neither CSV nor Parquet: read it by pandas, and give the DataFrame")
-    return _text(path, "\t" if kind == ".tsv" else ",")
+    return _text(path, _separator(path))
 
 
-def _text(path: Path, separator: str) -> pd.DataFrame:
+def _separator(path: Path) -> str:
+    return "\t" if path.suffix.lower() == ".tsv" else ","
+
+
+def _text(path: Path, separator: str, *, as_text: bool = False) -> pd.DataFrame:
+    """A file of separated values, with numbers where a column holds nothing else, or all as texts."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
@@ -284,7 +344,7 @@ def _text(path: Path, separator: str) -> pd.DataFrame:
             raise DataError(f"the table has two columns '{name}': rename or leave out one of them")
         with warnings.catch_warnings():
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            return pd.read_csv(
+            found = pd.read_csv(
                 path,
                 sep=separator,
                 skipinitialspace=True,
@@ -292,7 +352,9 @@ def _text(path: Path, separator: str) -> pd.DataFrame:
                 skip_blank_lines=False,
                 encoding="utf-8-sig",
                 index_col=False,
+                dtype=str if as_text else None,
             )
+            return found.set_axis([str(label).strip() for label in found.columns], axis=1)
     except UnicodeDecodeError as error:
         raise ReadError(f"{path.name} is not UTF-8 text: {error}") from error
     except pd.errors.EmptyDataError as error:

@@ -1,6 +1,8 @@
 """Tidy tables, a row for each measurement or each time, as the datasets that models take."""
 
-from collections.abc import Iterable, Iterator, Mapping
+import itertools
+import re
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -48,6 +50,8 @@ def from_table(
     units: Mapping[str, str] | None = None,
     to: Mapping[str, str] | None = None,
     replicates: bool = False,
+    missing: float | str | Iterable[float | str] = (),
+    date_format: str | None = None,
 ) -> xr.Dataset:
     """The dataset that models take, from a table with a row for each measurement or each time.
 
@@ -58,7 +62,7 @@ def from_table(
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file.
         value: the column of what was measured, or several of them, one for each observable.
-        time: the column of times: numbers, or dates.
+        time: the column of times: numbers, or dates. Those with an offset from UTC become UTC, periods their begin.
         observable: the column that says what the value of a row is of, where one column holds several observables.
         subject: the column that says whose the row is; values are then `(time, subject)`, with the numbers or the
             names in this column as the coordinate `subject`.
@@ -69,7 +73,7 @@ def from_table(
         limit: the column of these limits, in units as for `error`; unless given, the value of a flagged row is its
             limit.
         covariates: columns of which each subject has one number: `(subject,)`. Of one with words there is a variable of
-            zeros and ones for each word, such as `sex_male`.
+            zeros and ones for each word, such as `sex_male`; `score` with `>= 5` becomes `score_ge_5`.
         forcings: columns that drive the model, kept at all their times, also where nothing was observed. Gaps of one
             series stay missing, for `bd.fill_gaps`; with subjects there must be a number in each row.
         names: what columns, or the codes in the column `observable`, are called in the dataset: `{"DV": "conc"}`.
@@ -77,6 +81,9 @@ def from_table(
             They may also stand in the header in brackets, or in `table.attrs["units"]`, a dict.
         to: the units that are wanted, by name in the dataset: `{"time": "hour"}`.
         replicates: whether several values of one observable at one time, of one subject, are measurements of their own.
+        missing: a number or text, or several, such as -9999, that stand for a missing value in columns of values,
+            errors, limits, forcings and covariates.
+        date_format: how dates are written, as in `"%d.%m.%Y"`; ISO 8601, as in 2004-02-29 13:30, unless given.
 
     Returns: a dataset with the coordinate `time`, and `subject` if there are subjects, NaN where nothing was observed.
     Raises: DataError that names the row, as a line of the file or a label of the DataFrame, and says what would be
@@ -90,7 +97,13 @@ def from_table(
         raise DataError("limit is given, but no column that says which values are censored: censored=…")
     if known and subject is None:
         raise DataError(f"the covariate '{known[0]}' is a number of each subject, but no subject= is given")
-    when, (who, members) = times(frame, time), subjects(frame, subject)
+    flanking = [
+        name for given in (error, limit) for name in (given.values() if isinstance(given, Mapping) else _listed(given))
+    ]
+    frame.blank(
+        [missing] if isinstance(missing, (str, int, float)) else [*missing], [*columns, *forced, *known, *flanking]
+    )
+    when, (who, members) = times(frame, time, date_format), subjects(frame, subject)
     beside = {"censored": censored, "limit": limit, "error": error}
     found = []
     for name, column, rows in _observables(frame, columns, observable):
@@ -106,7 +119,7 @@ def from_table(
     for column in forced:
         variables[frame.called(column)] = layout.forcing(frame, column)
     for column in known:
-        variables |= _covariate(frame, column, who, members)
+        variables |= _covariate(frame, column, who, members, {"time", "subject", *variables})
     beside = {other for s in found for other in s.others}
     for name in {*frame.wanted} - {*variables, "time"} | {*frame.wanted} & beside:
         of = ", ".join(name for name in variables if name not in beside)
@@ -274,8 +287,8 @@ class _Layout:
         return xr.Dataset(dict(variables), coordinates)
 
 
-def _covariate(frame: Frame, column: str, who: np.ndarray, members: np.ndarray) -> dict[str, Any]:
-    """A variable `(subject,)`, or one for each word in the column.
+def _covariate(frame: Frame, column: str, who: np.ndarray, members: np.ndarray, taken: set[str]) -> dict[str, Any]:
+    """A variable `(subject,)`, or one for each word in the column, with names that are not taken.
 
     Raises: DataError where it is missing or changes within a subject.
     """
@@ -292,7 +305,24 @@ def _covariate(frame: Frame, column: str, who: np.ndarray, members: np.ndarray) 
         units = frame.units(column, name)
         return {name: ("subject", values, {"units": units} if units else {})}
     words = cells.astype(str).str.strip().to_numpy()
-    return {f"{name}_{word}": ("subject", (words[first] == word).astype(float)) for word in np.unique(words)}
+    found = {}
+    for word in np.unique(words):
+        held, said = (words[first] == word).astype(float), f"{name}_{word}"
+        called = _as_name(said, taken | {*found})
+        found[called] = ("subject", held, {} if called == said else {"long_name": f"{name} {word}"})
+    return found
+
+
+_SIGNS = {">=": "ge", "<=": "le", "≥": "ge", "≤": "le", ">": "gt", "<": "lt", "=": "eq", "+": "plus", "%": "percent"}
+
+
+def _as_name(text: str, taken: Collection[str]) -> str:
+    """A text as a name of Python that is not taken: letters, digits and underscores, with signs in words."""
+    for sign, word in _SIGNS.items():
+        text = text.replace(sign, f"_{word}_")
+    plain = re.sub(r"_{2,}", "_", re.sub(r"\W", "_", text)).strip("_") if not text.isidentifier() else text
+    plain = plain if plain and not plain[0].isdigit() else f"_{plain}"
+    return next(name for i in itertools.count(1) if (name := plain if i == 1 else f"{plain}_{i}") not in taken)
 
 
 def _listed(names: str | Iterable[str] | None) -> list[str]:

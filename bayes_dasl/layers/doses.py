@@ -78,6 +78,12 @@ class Doses(Module):
     start: float = eqx.field(static=True)
     has_a_time: ClassVar[str] = "doses"
 
+    def __repr__(self) -> str:
+        """Whose doses they are, into which states, and since when: arrays of them would fill pages."""
+        states = dict.fromkeys([given.into for given in self.given] + [name for s in self.steady for name in s.into])
+        whose = f"{len(self.members)} subjects" if self.members else "one subject"
+        return f"<doses of {whose} into {', '.join(states)}, from time {self.start:g} on>"
+
     def check_states(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
         """Refuse doses into a state that there is not, or that is no number.
 
