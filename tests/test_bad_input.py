@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import jaxtyping
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import pytest
 import xarray as xr
 
@@ -135,6 +136,11 @@ def at_times(values: Any) -> xr.Dataset:
     return data().assign_coords(time=np.asarray(values))
 
 
+def at_times_of(index: pd.Index) -> xr.Dataset:
+    """The data along an index of pandas, which is no array."""
+    return data().assign_coords(time=index)
+
+
 def shot(knots: tuple[float, ...]) -> bd.Model:
     segments = {"y": dist.LogNormal(np.zeros(len(knots)), 1.0)}
     return bd.Model(bd.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1))
@@ -239,6 +245,19 @@ TABLE = [
            "observable 'y' is not in the data; they hold u, z"),
     fitted("datum infinite", lambda: (model(), series("y", [1, 2, np.inf, 4, 5, 6])), DataError,
            "'y' is infinite at time 2; a missing value is NaN"),
+    fitted("a fill value", lambda: (model(), series("y", [1, 2, 1e20, 4, 5, 6])), DataError,
+           r"observable 'y' is 1e\+20 at time 2, and at most 6 elsewhere: this seems to be a fill value"),
+    fitted("fill values below zero", lambda: (model(), series("y", [1, 2, -9.96e36, 4, -9.96e36, 6])), DataError,
+           r"'y' is -9.96e\+36 at time 2, and at most 6 elsewhere"),
+    fitted("a fill value of a forcing", lambda: (model(forcings=("u",)), series("u", [1, 1, 1, 1e20, 1, 1])),
+           DataError, r"forcing 'u' is 1e\+20 at time 3"),
+    fitted("counts in other units",
+           lambda: (model(noise=bd.PoissonNoise()), series("y", 1e15 * np.array([10, 20, 15, 12, 8, 5]))),
+           DataError, r"counts up to 2e\+16, which .* no longer tell apart: are they in other units"),
+    fitted("times periods", lambda: (model(), at_times_of(pd.period_range("2020-01", periods=6, freq="M"))), DataError,
+           r"not periods: take their begin, by data.assign_coords\(time=data.indexes\['time'\].to_timestamp\(\)\)"),
+    fitted("times of a zone", lambda: (model(), at_times_of(pd.date_range("2020-01-01", periods=6, tz="Asia/Tokyo"))),
+           DataError, r"not times of a zone: take UTC, by .*tz_convert\('UTC'\).tz_localize\(None\)\)"),
     fitted("datum zero, log-normal", lambda: (model(noise=bd.LogNormalNoise(0.1)), series("y", [1.0, 2, 3, 0, 5, 6])),
            DataError, "'y' is .* at time 3, which LogNormalNoise rules out: its data are greater than 0"),
     fitted("datum negative, log-normal",

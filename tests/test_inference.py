@@ -19,6 +19,7 @@ from numpyro.infer import MCMC, Predictive
 from problems import POSTERIORDB_NAMES, posteriordb_lynx_hare
 
 import bayes_dasl as bd
+from bayes_dasl.errors import DataError
 from bayes_dasl.inference import ProgressBar, gradient as _gradient, pose, starts as _start
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.inference.nuts import sampler as nuts
@@ -322,6 +323,41 @@ def test_two_modes_are_both_started_from():
     value_and_gradient, _ = traced_once(problem)
     start = _start.find_start(problem, _start.Optimiser(value_and_gradient), key=jax.random.key(0))
     assert sorted(np.round(start.modes[:, 0], 1)) == [-1.5, 1.5]
+
+
+def test_large_data_that_no_fill_value_explains_are_no_fault():
+    """Numbers of molecules: a few are many orders of magnitude smaller, as by a decay, and none stands alone."""
+    from bayes_dasl.model import check_data
+
+    model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.LogNormalNoise(0.1))
+    check_data(model, series(6e23 * 10.0 ** -np.arange(6.0)))
+    check_data(model, series(np.array([1e16, 1e16, 1e16, 1e16, 1e16, 1e16])))
+
+
+@pytest.mark.parametrize("size", [1e20, 1e32])
+def test_modes_are_found_where_rounding_hides_how_high_they_are(size):
+    """All that is taken off the highest is lost: it is one of the modes all the same."""
+    heights, x = np.array([-size, -2 * size]), np.zeros((2, 1))
+    unused: Any = object.__new__(_start.Optimiser)
+    found = _start.modes_among(unused, x, heights, 2, 0, lambda _, at: np.eye(1))
+    np.testing.assert_array_equal(found.log_densities, heights[:1])
+    lost = _start.modes_among(unused, x, heights, 2, 0, lambda _, at: np.full((1, 1), np.nan))
+    assert len(lost.modes) == 1
+
+
+def test_data_far_from_all_predictions_are_refused_and_not_climbed_blindly():
+    class Flat(_start.Optimiser):
+        """A density that is the same everywhere."""
+
+        def __init__(self, height):
+            self.height = height
+
+        def heights(self, x):
+            return self.height * np.ones(len(x))
+
+    with pytest.raises(DataError, match=r"log density is -1e\+30 at best, where rounding alone is .*fill value"):
+        _start.best_first(Flat(-1e30), np.zeros((2, 1)))
+    assert _start.best_first(Flat(-1e9), np.zeros((2, 1)))[1].tolist() == [-1e9, -1e9]
 
 
 @pytest.mark.slow

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
@@ -184,7 +185,7 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
             f"by ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
-        raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name])}")
+        raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name], name)}")
     values = np.asarray(data[name].values, dtype=np.float64)
     if values.size == 0:
         raise DataError(f"data hold no {name} at all")
@@ -202,9 +203,17 @@ def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
         raise DataError(f"{name} must increase: {said}{remedy}")
 
 
-def _kind(values: xr.DataArray) -> str:
+def _kind(values: xr.DataArray, name: str) -> str:
     """What is no number and no date, and how to make it one."""
+    index = f"data.indexes['{name}']"
+    in_utc = f"times of a zone: take UTC, by data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
+    if isinstance(values.dtype, pd.DatetimeTZDtype):  # of which pandas' plain values have lost the zone
+        return in_utc
     first: Any = values.values.ravel()[0] if values.size else None
+    if getattr(first, "tzinfo", None) is not None:
+        return in_utc
+    if isinstance(first, pd.Period):
+        return f"periods: take their begin, by data.assign_coords({name}={index}.to_timestamp())"
     if values.dtype.kind == "m":
         return f"{values.dtype}: divide it by a unit of time, such as np.timedelta64(1, 'D')"
     if hasattr(first, "calendar"):

@@ -34,8 +34,9 @@ type Dates = Shaped[np.ndarray, " time"]
 
 
 def are_dates(values: Any) -> bool:
-    """Whether an array, or a coordinate, holds dates of NumPy."""
-    return np.dtype(getattr(values, "dtype", object)).kind == "M"
+    """Whether an array, or a coordinate, holds dates of NumPy; those of pandas with a time zone are others."""
+    kind = getattr(values, "dtype", None)
+    return isinstance(kind, np.dtype) and kind.kind == "M"
 
 
 def unit_of(units: str) -> str:

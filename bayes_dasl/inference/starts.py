@@ -11,7 +11,7 @@ import optax
 from jaxtyping import Array, Float
 
 from .._runs.journal import Arrays
-from ..errors import ModelError
+from ..errors import DataError, ModelError
 from .coordinates.frame import Frame, Plain, is_on, moved_gradient
 from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
 from .problem import Problem, ValueAndGradient
@@ -31,6 +31,8 @@ _SHAKES = 9
 _TRIES = 16
 _POSITIONS = 32
 """How many positions a reference is made of."""
+# A log density so large that rounding moves it by more tells positions apart no longer.
+_RESOLVED = 0.01
 # How far below its mode a chain may begin, beyond what draws of a normal do: half the number of dimensions, and four
 # standard deviations of that.
 _DEEPEST_START = 10.0
@@ -233,11 +235,12 @@ def best_first(
 ) -> tuple[Float[np.ndarray, "reached dimension"], Float[np.ndarray, " reached"]]:
     """The positions that have a log density, the highest first, and how high they are.
 
-    Raises: ModelError if none has, which names how many draws were `tried`.
+    Raises: ModelError if none has, which names how many draws were `tried`; DataError if rounding hides how high.
     """
     heights = optimiser.heights(x)
     if not np.isfinite(heights).any():
         raise no_start(tried or len(x))
+    refuse_unresolved(heights)
     order = np.argsort(-heights)[: np.isfinite(heights).sum()]
     return x[order], heights[order]
 
@@ -267,6 +270,23 @@ def no_start(draws: int) -> ModelError:
     )
 
 
+def refuse_unresolved(log_densities: np.ndarray) -> None:
+    """Refuse data so far from all predictions that positions cannot be told apart by their log densities.
+
+    Args:
+        log_densities: those of the best positions that were found, of which at least one is finite.
+
+    Raises: DataError that says what to look for.
+    """
+    best = log_densities[np.isfinite(log_densities)].max()
+    if np.spacing(np.abs(best)) > _RESOLVED:
+        raise DataError(
+            f"the log density is {best:.2g} at best, where rounding alone is {np.spacing(np.abs(best)):.2g}: the data "
+            "lie too far from all that the model predicts. Look for a fill value such as 1e20 that should be missing "
+            "(NaN), and for other units than those of the model; bd.check(model, data) shows prior predictions"
+        )
+
+
 def or_lowest(log_density: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(log_density), log_density, -np.inf)
 
@@ -293,15 +313,16 @@ def _modes(
     """
     kept: list[int] = []
     precisions: list[np.ndarray] = []
-    for i in np.flatnonzero(value > value[0] - _WORTH_HAVING - x.shape[1]):
+    # The highest itself counts, even if rounding loses what is taken off.
+    for i in np.flatnonzero(value >= value[0] - _WORTH_HAVING - x.shape[1]):
         offsets = [x[i] - x[j] for j in kept]
         if all(abs(d @ p @ d) > _CLOSE**2 for d, p in zip(offsets, precisions, strict=True)):
             kept.append(int(i))
             precisions.append(precision_of(optimiser, x[i]))
         if len(kept) == _MOST_MODES:
             break
-    mass = np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)])
-    best = [i for i in np.argsort(-mass) if mass[i] > mass.max() - _WORTH_HAVING]
+    mass = or_lowest(np.array([value[i] + log_volume(p) for i, p in zip(kept, precisions, strict=True)]))
+    best = [i for i in np.argsort(-mass) if mass[i] >= mass.max() - _WORTH_HAVING]
     return [kept[i] for i in best], np.stack([precisions[i] for i in best])
 
 

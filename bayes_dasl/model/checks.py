@@ -23,6 +23,11 @@ from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
 
+_FILLING = 1e15
+_BEYOND = 1e8
+"""A number of at least `_FILLING`, and so many times the next smaller one, is taken for a fill value."""
+_COUNTED = 2.0**53
+
 
 def check_data(model: Model, data: xr.Dataset) -> Observed:
     """Refuse data that the model cannot be fitted to, before anything is compiled; else the observed arrays.
@@ -61,7 +66,10 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         refuse_censored(data, name, model.reads(name))
     values = {name: observations(data, name, dims=model.dims(name)) for name in model.observables}
     inputs = model.inputs(data)
+    for name in (*model.observables, *model.layer.forcings):
+        _refuse_fill_value(model, data, name)
     for name in model.observables:
+        _refuse_inexact_counts(model, data, name)
         _refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
     check_shapes(model, inputs)
     return {name: jnp.asarray(each) for name, each in values.items()}
@@ -103,6 +111,35 @@ def _layers_with_states(node: Any, outputs: tuple[str, ...] = ()) -> Iterator[tu
     for part in jax.tree.leaves(node, is_leaf=inside):
         if inside(part):
             yield from _layers_with_states(part, outputs)
+
+
+def _refuse_fill_value(model: Model, data: xr.Dataset, name: str) -> None:
+    """Raises: DataError for a number so much larger than all others that it stands for a missing one."""
+    role = "observable" if name in model.observables else "forcing"
+    sizes = np.abs(np.asarray(data[name].values, float))
+    once = np.unique(sizes[np.isfinite(sizes)])
+    if once.size < 2 or once[-1] < _FILLING or once[-1] < _BEYOND * max(once[-2], 1.0):
+        return
+    place = tuple(np.argwhere(sizes == once[-1])[0])
+    when = told(data[model.index].values[place[data[name].dims.index(model.index)]])
+    raise DataError(
+        f"{role} '{name}' is {data[name].values[place]:g} at {model.index} {when}, and at most {once[-2]:g} elsewhere: "
+        f"this seems to be a fill value. Make it missing, by data['{name}'].where(abs(data['{name}']) < {_FILLING:g}), "
+        "or tell the reader of the file, as by bd.from_table(…, missing=…)"
+    )
+
+
+def _refuse_inexact_counts(model: Model, data: xr.Dataset, name: str) -> None:
+    """Raises: DataError for counts so large that floating-point numbers skip some."""
+    if not getattr(model.noise_of(name).support, "is_discrete", False):
+        return
+    largest = float(np.nanmax(data[name].values))
+    if largest > _COUNTED:
+        raise DataError(
+            f"observable '{name}' has counts up to {largest:g}, which floating-point numbers no longer tell apart: are "
+            f"they in other units, or is this a fill value? Above {_COUNTED:.2g} take noise of numbers, such as "
+            "LogNormalNoise"
+        )
 
 
 def _refuse_ruled_out(

@@ -20,7 +20,7 @@ from ...layers.layer import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem
-from ..starts import Optimiser, chosen_for_reference, evenly, no_start, or_lowest
+from ..starts import Optimiser, chosen_for_reference, evenly, no_start, or_lowest, refuse_unresolved
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
 from .frame import arrays_of, frame_of, positions
 from .gradient_matching import Matching
@@ -223,6 +223,7 @@ def matched_start(
         x, value = _better(optimiser, x, value, references.most_likely(frame, x))
     if not np.isfinite(value).any():
         raise no_start(number)
+    refuse_unresolved(value)
     order = np.argsort(-value)
     reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
     if len(reached) < chains:

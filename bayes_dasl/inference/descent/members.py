@@ -16,7 +16,7 @@ from ..coordinates.gradient_matching import Matching
 from ..coordinates.reference import has_reference
 from ..engine import Facts
 from ..problem import Problem, Terms
-from ..starts import no_start, or_lowest
+from ..starts import no_start, or_lowest, refuse_unresolved
 from .adam import Descended, Loss, descend
 from .settings import Descent
 
@@ -227,6 +227,7 @@ def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"], w
     solved = np.isfinite(value)
     if not solved.any():
         raise no_start(len(positions))
+    refuse_unresolved(value)
     near = solved & (value > np.median(value[solved]) - _FAR_OFF * problem.data)
     return Kept(near, int((~solved).sum()), int((solved & ~near).sum()))
 

@@ -1,5 +1,9 @@
 """Data that are wrong, or only look so."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
 import numpy as np
 import numpyro.distributions as dist
 import pandas as pd
@@ -43,7 +47,54 @@ def _a_gap_is_no_fault() -> bool:
     return pose(closed(), data(y=y)).data == 5
 
 
-CASES = {
+def _dates_do_where_numbers_do() -> bool:
+    """A correction is as large of a dataset with dates."""
+    days = np.datetime64("2020-01-01", "ns") + np.arange(6) * np.timedelta64(1, "D")
+    units = [bd.corrected(Decay(0.4), given, "y").closure.units for given in (data(), data().assign_coords(time=days))]
+    return units[0] == units[1]
+
+
+def _table(text: str, value: str = "dv", **options: Any) -> xr.Dataset:
+    """A file with lines, read by `from_table`."""
+    with TemporaryDirectory() as folder:
+        path = Path(folder) / "table.csv"
+        path.write_text(text, encoding="utf-8")
+        return bd.from_table(path, value, **options)
+
+
+def _hours_of_a_day_with_two_offsets() -> bool:
+    found = _table("time,dv\n2020-03-29T01:30+01:00,1\n2020-03-29T03:30+02:00,2\n")
+    return bool(np.diff(found["time"].values)[0] == np.timedelta64(1, "h"))
+
+
+def _months_of_a_frame() -> bool:
+    frame = pd.DataFrame({"time": pd.period_range("2020-01", periods=3, freq="M"), "dv": [1.0, 2.0, 3.0]})
+    return bool(bd.from_table(frame, "dv")["time"].values[1] == np.datetime64("2020-02-01"))
+
+
+def _units_called_as_their_column() -> bool:
+    found = _table("cycle,dv\n1,2\n2,3\n", time="cycle", units={"cycle": "cycle"})
+    return found["time"].attrs["units"] == "cycle"
+
+
+TABLES = {
+    "dates with the day first": lambda: _table("time,dv\n04.01.2015,1\n13.01.2015,2\n"),
+    "dates with day or month first": lambda: _table("time,dv\n04/01/2015,1\n05/01/2015,2\n"),
+    "dates as whole numbers": lambda: _table("time,dv\n20200130,1\n20200131,2\n20200201,3\n"),
+    "months as whole numbers": lambda: _table("time,dv\n202012,1\n202101,2\n"),
+    "a date that is not in the format": lambda: _table("time,dv\n04.01.2015,1\n32.01.2015,2\n", date_format="%d.%m.%Y"),
+    "an offset from UTC in one row": lambda: _table("time,dv\n2020-01-01T00:00Z,1\n2020-01-02T00:00,2\n"),
+    "offsets before and after a change of clocks": _hours_of_a_day_with_two_offsets,
+    "months of pandas": _months_of_a_frame,
+    "subjects 01 and 1": lambda: _table("id,time,dv\n01,0,1\n01,1,2\n1,0,3\n", subject="id"),
+    "a comma of thousands or of decimals": lambda: _table('time,dv\n0,"1,500"\n1,"2,250"\n'),
+    "a missing value as a number": lambda: bool(
+        np.isnan(_table("time,dv,u\n0,-9999,1\n1,2,1\n", forcings="u", missing=-9999)["dv"][0])
+    ),
+    "units called as their column": _units_called_as_their_column,
+}
+
+CASES = TABLES | {
     "times that fall": lambda: fit(to=data().isel(time=[0, 2, 1, 3])),
     "times at random": lambda: fit(to=data([3.0, 1.0, 2.0, 0.0, 5.0, 4.0])),
     "a time that is NaN": lambda: fit(to=data([0, 1, np.nan, 3, 4, 5])),
@@ -69,6 +120,19 @@ CASES = {
     "an observable under another name": lambda: fit(to=data().rename(y="Y")),
     "an observable that is all missing": lambda: fit(to=data(y=np.full(6, np.nan))),
     "a datum that is infinite": lambda: fit(to=data(y=[1, 2, np.inf, 4, 5, 6])),
+    "a fill value that was not decoded": lambda: fit(to=data(y=[1, 2, 1e20, 4, 5, 6])),
+    "a fill value in a forcing": lambda: fit(model(forcings=("u",)), data(u=[1, 1, 1, 9.96921e36, 1, 1])),
+    "counts in units of their own": lambda: fit(
+        model(noise=bd.PoissonNoise()), data(y=1e15 * np.array([20.0, 14, 9, 6, 4, 3]))
+    ),
+    "data far from all predictions": lambda: fit(closed(), data(y=2e15 * np.exp(-0.4 * TIMES))),
+    "times that are periods": lambda: fit(
+        to=data().assign_coords(time=pd.period_range("2020-01", periods=6, freq="M"))
+    ),
+    "times of a zone": lambda: fit(
+        to=data().assign_coords(time=pd.date_range("2020-01-01", periods=6, tz="Asia/Tokyo"))
+    ),
+    "a correction over dates": _dates_do_where_numbers_do,
     "an observable that is text": lambda: fit(to=data(y=list("abcdef"))),
     "an observable that is objects": lambda: fit(to=data(y=np.array([1, 2, None, 4, 5, 6], object))),
     "an observable that is true or false": lambda: fit(to=data(y=[True] * 6)),
