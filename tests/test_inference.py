@@ -360,6 +360,13 @@ def test_data_far_from_all_predictions_are_refused_and_not_climbed_blindly():
     assert _start.best_first(Flat(-1e9), np.zeros((2, 1)))[1].tolist() == [-1e9, -1e9]
 
 
+@pytest.mark.parametrize("engine", [bd.SMC(particles=16), bd.Laplace()], ids=lambda engine: type(engine).__name__)
+def test_other_engines_refuse_such_data_too(engine):
+    model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.NormalNoise(scale=0.1))
+    with pytest.raises(DataError, match="too far from all that the model predicts"):
+        bd.fit(model, series(-1e15 * np.arange(6.0)), engine, progress=False)
+
+
 @pytest.mark.slow
 def test_pathfinder_gives_points_near_the_mode(decay):
     model, data = decay

@@ -208,7 +208,7 @@ def matched_start(
     Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
     given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
     network say the same.
-    Raises: ModelError if nothing with a finite log density is reached.
+    Raises: ModelError if nothing with a finite log density is reached; DataError if rounding hides how high it is.
     """
     number = optimiser.climbs
     x = np.array(problem.prior(number, key=key))

@@ -216,7 +216,7 @@ class Kept(NamedTuple):
 def usable(problem: Problem, positions: Float[np.ndarray, "member dimension"], weights: dict[str, np.ndarray]) -> Kept:
     """Which members can be used; `weights` say how often each saw each datum.
 
-    Raises: ModelError if all of them failed.
+    Raises: ModelError if all of them failed; DataError if rounding hides how well they do.
     """
 
     def data(member):
@@ -269,12 +269,13 @@ def solvable(
 ) -> Proposals:
     """The first so many proposals of finite log density.
 
-    Raises: ModelError if there is none.
+    Raises: ModelError if there is none; DataError if rounding hides how high they are.
     """
     value = or_lowest(log_density)
     kept = np.flatnonzero(np.isfinite(value))
     if not kept.size:
         raise no_start(len(proposed))
+    refuse_unresolved(value)
     chosen = kept[np.arange(wanted) % kept.size]
     return Proposals(proposed[chosen], value[chosen], len(proposed) - kept.size, len(proposed))
 

@@ -14,6 +14,7 @@ from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
+from ..starts import refuse_unresolved
 from .mutation import Hamiltonian, Walk
 from .tempering import FEWEST_MOVES, Swarm, Tempering
 
@@ -84,7 +85,8 @@ class SMC(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
-        Raises: ModelError if in some run hardly a particle has a finite log density.
+        Raises: ModelError if in some run hardly a particle has a finite log density; DataError for data so far from
+        all of them that rounding hides how far.
         """
         key_prior, key_stages = jax.random.split(key)
         moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)
@@ -122,6 +124,7 @@ class SMC(AbstractEngine):
                 f"only {live} of {self.particles} prior draws lead to a finite log density: run bd.check(model, data), "
                 "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
             )
+        refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
