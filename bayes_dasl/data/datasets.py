@@ -11,13 +11,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pandas as pd
 import xarray as xr
 from jaxtyping import Float, Int, Shaped
 
 from .._statistics.describe_distributions import describe_support
 from ..errors import DataError
-from .dates import SINCE, are_dates, as_date, as_numbers, has_dates, numbers, told, told_of
+from .dates import SINCE, are_dates, as_date, as_numbers, has_dates, no_index, numbers, place_of, told, told_of
 from .forcings import KINDS, AbstractForcing, interpolated
 from .layer_inputs import Inputs
 from .units import agree, convert, same_text
@@ -185,7 +184,9 @@ def checked_coordinate(data: xr.Dataset, name: str, *, repeated: bool = False) -
             f"by ({name} - np.datetime64('1970-01-01')) / np.timedelta64(1, 'D')"
         )
     if data[name].dtype.kind not in "iuf":
-        raise DataError(f"{name} must be numbers (years, days, …) or dates (datetime64), not {_kind(data[name], name)}")
+        raise DataError(
+            f"{name} must be numbers (years, days, …) or dates (datetime64), not {no_index(data[name], name)}"
+        )
     values = np.asarray(data[name].values, dtype=np.float64)
     if values.size == 0:
         raise DataError(f"data hold no {name} at all")
@@ -201,24 +202,6 @@ def _refuse_disorder(values: np.ndarray, name: str, repeated: bool) -> None:
         remedy = "" if same[i] else f"; sort the rows by data.sortby('{name}')"
         said = f"{name}[{i + 1}]={values[i + 1]} is not after {name}[{i}]={values[i]}"
         raise DataError(f"{name} must increase: {said}{remedy}")
-
-
-def _kind(values: xr.DataArray, name: str) -> str:
-    """What is no number and no date, and how to make it one."""
-    index = f"data.indexes['{name}']"
-    in_utc = f"times of a zone: take UTC, by data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
-    if isinstance(values.dtype, pd.DatetimeTZDtype):  # of which pandas' plain values have lost the zone
-        return in_utc
-    first: Any = values.values.ravel()[0] if values.size else None
-    if getattr(first, "tzinfo", None) is not None:
-        return in_utc
-    if isinstance(first, pd.Period):
-        return f"periods: take their begin, by data.assign_coords({name}={index}.to_timestamp())"
-    if values.dtype.kind == "m":
-        return f"{values.dtype}: divide it by a unit of time, such as np.timedelta64(1, 'D')"
-    if hasattr(first, "calendar"):
-        return f"dates of the calendar {first.calendar}: take data.convert_calendar('standard', align_on='date')"
-    return f"{values.dtype}: make dates by pandas.to_datetime(…, utc=True).tz_localize(None)"
 
 
 def _in_its_place(data: xr.Dataset, name: str) -> str:
@@ -418,22 +401,6 @@ def checked_index(data: xr.Dataset, index: str) -> np.ndarray:
         raise DataError(f"{index}[{int(np.argmax(np.isnat(values)))}] is no date")
     _refuse_disorder(values, index, repeated=True)
     return values
-
-
-def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
-    """A place along the index as that has it: a number, or a date where it holds dates.
-
-    Raises: DataError for what is none.
-    """
-    if not has_dates(data, index):
-        try:
-            return float(value) if isinstance(value, str) else value + 0.0
-        except (TypeError, ValueError) as error:
-            raise DataError(f"a number of '{index}' is needed, not {value!r}") from error
-    try:
-        return as_date(value)
-    except ValueError as error:
-        raise DataError(f"'{index}' holds dates, so give one, such as '2001-06-30', not {value!r}") from error
 
 
 def standardise(data: xr.Dataset, *names: str) -> dict[str, tuple[float, float]]:

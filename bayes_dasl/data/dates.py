@@ -1,5 +1,6 @@
 """Dates of an index: inside a model they are numbers, so many units of time since a date that no data set chooses."""
 
+import datetime
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -176,6 +177,25 @@ def counts_of(data: xr.Dataset, index: str, units: str) -> str:
     return counted_in(units) if has_dates(data, index) else data[index].attrs.get(_COUNTS, "")
 
 
+def start_in_numbers(start: Any, data: xr.Dataset, index: str, units: str) -> float | None:
+    """When a solve starts, in the numbers that a layer has for dates.
+
+    Args:
+        start: a number, a date of Python, or none where nothing is said.
+        data: a dataset whose index holds dates, or numbers that were made of them.
+        index: its name.
+        units: in what the layer counts dates.
+
+    Raises: DataError for a date where the index holds none.
+    """
+    if not isinstance(start, datetime.date):
+        return start
+    counts = counts_of(data, index, units)
+    if not counts:
+        raise DataError(f"the layer starts at {told(as_date(start))}, but {index} holds no dates: give one of both")
+    return float(numbers(as_date(start), counts))
+
+
 def told_of(index: xr.DataArray, value: float) -> str:
     """A place along an index that may have had dates, in words."""
     counts = index.attrs.get(_COUNTS)
@@ -185,6 +205,40 @@ def told_of(index: xr.DataArray, value: float) -> str:
 def has_dates(data: Any, index: str) -> bool:
     """Whether the index of a dataset holds dates."""
     return isinstance(data, xr.Dataset) and index in data.coords and are_dates(data[index])
+
+
+def place_of(data: xr.Dataset, index: str, value: Any) -> Any:
+    """A place along the index as that has it: a number, or a date where it holds dates.
+
+    Raises: DataError for what is none.
+    """
+    if not has_dates(data, index):
+        try:
+            return float(value) if isinstance(value, str) else value + 0.0
+        except (TypeError, ValueError) as error:
+            raise DataError(f"a number of '{index}' is needed, not {value!r}") from error
+    try:
+        return as_date(value)
+    except ValueError as error:
+        raise DataError(f"'{index}' holds dates, so give one, such as '2001-06-30', not {value!r}") from error
+
+
+def no_index(values: xr.DataArray, name: str) -> str:
+    """What is no number and no date, and how to make it one."""
+    index = f"data.indexes['{name}']"
+    in_utc = f"times of a zone: take UTC, by data.assign_coords({name}={index}.tz_convert('UTC').tz_localize(None))"
+    if isinstance(values.dtype, pd.DatetimeTZDtype):  # of which pandas' plain values have lost the zone
+        return in_utc
+    first: Any = values.values.ravel()[0] if values.size else None
+    if getattr(first, "tzinfo", None) is not None:
+        return in_utc
+    if isinstance(first, pd.Period):
+        return f"periods: take their begin, by data.assign_coords({name}={index}.to_timestamp())"
+    if values.dtype.kind == "m":
+        return f"{values.dtype}: divide it by a unit of time, such as np.timedelta64(1, 'D')"
+    if hasattr(first, "calendar"):
+        return f"dates of the calendar {first.calendar}: take data.convert_calendar('standard', align_on='date')"
+    return f"{values.dtype}: make dates by pandas.to_datetime(…, utc=True).tz_localize(None)"
 
 
 def refuse_unsaid(data: xr.Dataset, index: str, units: str, times: Sequence[str] = ()) -> None:

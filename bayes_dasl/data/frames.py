@@ -40,7 +40,7 @@ class Frame:
         names: Mapping[Any, str] | None = None,
     ):
         self.has_lines = isinstance(table, (str, Path)) and Path(table).suffix.lower() not in _PARQUET
-        self.path = Path(table) if self.has_lines else None
+        self.path = Path(str(table)) if self.has_lines else None
         self.frame = _read(Path(table)) if isinstance(table, (str, Path)) else table
         if not isinstance(self.frame, pd.DataFrame):
             raise DataError(f"a table is a pandas DataFrame, or the path of a CSV or Parquet file, not {table!r}")
@@ -92,14 +92,15 @@ class Frame:
             columns: those in which it is looked for.
         """
         texts = {str(value).strip() for value in missing}
-        numbers = [value for value in missing if not isinstance(value, str)]
+        numbers: Any = [value for value in missing if not isinstance(value, str)]
         labels = [self.label(column) for column in columns]
-        held = {label: self.frame[label] for label in labels if self.frame[label].dtype.kind not in "mM"}
-        empty = {
-            label: pd.to_numeric(cells, errors="coerce").isin(numbers) | cells.astype(str).str.strip().isin(texts)
-            for label, cells in held.items()
-        }
-        self.frame = self.frame.assign(**{label: cells.mask(empty[label]) for label, cells in held.items()})
+        changed = {}
+        for label in labels:
+            cells: Any = self.frame[label]
+            if cells.dtype.kind not in "mM":
+                as_number: Any = pd.to_numeric(cells, errors="coerce")
+                changed[label] = cells.mask(as_number.isin(numbers) | cells.astype(str).str.strip().isin(texts))
+        self.frame = self.frame.assign(**changed)
 
     def written(self, name: str) -> pd.Series:
         """The cells of a column as text without spaces around it, in a file with lines as they stand there."""

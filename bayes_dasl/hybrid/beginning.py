@@ -13,10 +13,10 @@ from jaxtyping import Array, Float
 
 from .._jax.keys import as_key
 from ..data.datasets import checked_times, in_units, inputs as layer_inputs, series_index, standardise
-from ..data.dates import as_numbers, unit_of
+from ..data.dates import as_numbers, start_in_numbers, unit_of
 from ..errors import DataError, ModelError
 from ..layers import AbstractTrajectory
-from ..layers.layer import check_function, start_in_numbers
+from ..layers.layer import check_function, start_of
 from ..networks import Network
 from ..priors import draw_prior
 from ..random import VectorField, realise
@@ -95,7 +95,8 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
-    start, data = start_in_numbers(layer, data), as_numbers(data, layer.index, layer.units.get(layer.index, ""))
+    units = layer.units.get(layer.index, "")
+    start, data = start_in_numbers(start_of(layer), data, layer.index, units), as_numbers(data, layer.index, units)
     given = layer_inputs(
         data, start=start, forcings=layer.forcings, interpolation=layer.interpolation, index=layer.index
     )

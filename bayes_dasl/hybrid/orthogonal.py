@@ -12,10 +12,10 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import FrozenDict
 from ..data.datasets import checked_times, index_of, inputs
-from ..data.dates import as_numbers
+from ..data.dates import as_numbers, start_in_numbers
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
-from ..layers.layer import start_in_numbers
+from ..layers.layer import start_of
 from ..random import Module, Values, paths
 from ._sensitivity import parameters, standing, tangents
 
@@ -145,9 +145,10 @@ class LayerProjection(Module):
 
     def __init__(self, science: Any, data: xr.Dataset, extra: tuple[str, ...]):
         self.leaves = scientific(science)
+        units = science.units.get(science.index, "")
         self.inputs = inputs(
-            as_numbers(data, science.index, science.units.get(science.index, "")),
-            start=start_in_numbers(science, data),
+            as_numbers(data, science.index, units),
+            start=start_in_numbers(start_of(science), data, science.index, units),
             forcings=dict.fromkeys([*science.forcings, *extra]),
             interpolation=science.interpolation,
             index=science.index,

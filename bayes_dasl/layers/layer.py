@@ -15,9 +15,9 @@ import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import dotted, frozen
-from ..data.dates import as_date, counts_of, numbers, refuse_unsaid, told
+from ..data.dates import refuse_unsaid
 from ..data.layer_inputs import Inputs, OwnRows
-from ..errors import DataError, ModelError
+from ..errors import ModelError
 from ..random import Module, Values, VectorField, is_function
 
 type States = dict[str, Array]
@@ -197,26 +197,6 @@ def start_of(layer: Any) -> Any:
     """When the solve of a layer starts: as it says, else at the first time of its doses; none where neither is said."""
     start = getattr(layer, "start", None)
     return getattr(getattr(layer, "doses", None), "start", None) if start is None else start
-
-
-def start_in_numbers(layer: Any, data: xr.Dataset) -> float | None:
-    """When the solve of a layer starts, in the numbers that it has for dates; none where nothing says it.
-
-    Args:
-        layer: one with an index and units.
-        data: a dataset whose index holds dates, or numbers that were made of them.
-
-    Raises: DataError if the layer starts at a date and the index holds none.
-    """
-    start = start_of(layer)
-    if not isinstance(start, datetime):
-        return start
-    counts = counts_of(data, layer.index, layer.units.get(layer.index, ""))
-    if not counts:
-        raise DataError(
-            f"the layer starts at {told(as_date(start))}, but {layer.index} holds no dates: give one of both"
-        )
-    return float(numbers(as_date(start), counts))
 
 
 class AroundLayer(AbstractLayer):

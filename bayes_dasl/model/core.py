@@ -13,12 +13,12 @@ import xarray as xr
 from jaxtyping import Array, Float
 
 from ..data.datasets import checked_times, in_units, inputs, observations, per_datum
-from ..data.dates import has_dates, in_numbers, told_of, unit_of
+from ..data.dates import has_dates, in_numbers, start_in_numbers, told_of, unit_of
 from ..data.layer_inputs import Inputs, OwnRows, Past
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractPopulation, of_members, start_in_numbers
+from ..layers.layer import AbstractPopulation, of_members, start_of
 from ..noise import AbstractCrossCorrelation, AbstractNoise, Read
 from ..random import Module, Values, is_function, paths, sample
 
@@ -258,7 +258,8 @@ class Model(Module):
             start: as for `inputs`.
         """
         layer, data = self.layer, self.in_own_units(data)
-        start = start_in_numbers(layer, data) if start is None else start
+        if start is None:
+            start = start_in_numbers(start_of(layer), data, self.index, self.index_units)
         data = self.in_numbers(data)
         places = dict.fromkeys(dim for name in self.observables for dim in self.dims(name)[1:])
         population = isinstance(layer, AbstractPopulation)
