@@ -74,6 +74,8 @@ class TestDraws:
             "group": "science",
             "units": "1/day",
             "prior": "LogNormal(-0.6, 0.5)",
+            "pooled": 0,
+            "lower": 0.0,
         }
         assert dataset["initial.hare"].attrs["units"] == "kg"
         weight = dataset["layers.0.weight"]

@@ -19,6 +19,7 @@ from .coverage import coverage_finding
 from .ensemble_scores import covered
 from .leads import against_baseline, against_rival, lead_of
 from .matching import fitted_between, held_out, in_units_of_forecast, matched, merged, shared
+from .prior_findings import prior_findings
 from .residuals import NUMBER, residual_findings
 
 _DRAWS = 1000  # replicates of the data
@@ -41,7 +42,7 @@ def adequacy_findings(
 
     Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006) for the prior.
     """
-    yield from _prior_findings(post)
+    yield from prior_findings(post)
     if fc is not None:
         yield from forecast_findings(post, fc, test, rivals)
 
@@ -70,29 +71,6 @@ def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.
     except MismatchError:
         return np.nan, np.nan, 0
     return lead_of(ours, theirs, both)
-
-
-def _prior_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Parameters that the data take to where the prior never is."""
-    if "prior" not in post.children:
-        return
-    prior = post["prior"].to_dataset()
-    for name, variable in post["posterior"].to_dataset().data_vars.items():
-        if name not in prior or variable.attrs.get("group", "science") != "science":
-            continue
-        before = prior[name].transpose("chain", "draw", ...).values.reshape(prior[name].sizes["draw"], -1)
-        middle = np.median(variable.transpose("chain", "draw", ...).values.reshape(-1, before.shape[1]), axis=0)
-        low, half, high = np.quantile(before, [0.25, 0.5, 0.75], axis=0)
-        # Beyond all draws and four normal standard deviations; of a prior without spread nothing can be said.
-        away = np.abs(middle - half) / np.where(high > low, (high - low) / 1.35, np.inf)
-        beyond = ((middle > before.max(axis=0)) | (middle < before.min(axis=0))) & (away > 4)
-        for i in np.flatnonzero(beyond)[:1]:
-            yield _finding(
-                "bad", f"prior of {name}",
-                f"the posterior lies around {middle[i]:.3g}, {away[i]:.0f} standard deviations from the middle of its "
-                f"prior, {half[i]:.3g}",
-                "the prior and the data contradict each other: look for an error in units or data, or widen the prior",
-            )  # fmt: skip
 
 
 def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:

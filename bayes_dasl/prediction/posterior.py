@@ -15,14 +15,14 @@ from .._jax.memory import on_host
 from .._jax.tree import parts_inside, short_names
 from .._runs.files import replacing
 from .._runs.hdf5 import check_contained
-from .._statistics.describe_distributions import chosen_bounds, describe_distribution
+from .._statistics.describe_distributions import bounds, chosen_bounds, describe_distribution
 from ..adaptive.bases import HilbertGP
 from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import counted_in, refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
-from ..random import RandomLeaf, paths
+from ..random import Dependent, RandomLeaf, paths
 from .new_members import differ, of_members
 
 COUNTS_IN = "counts_dates_in"
@@ -47,9 +47,15 @@ def draws_dataset(model: Model, draws: Mapping[str, np.ndarray]) -> xr.Dataset:
     return with_coordinates(xr.Dataset(variables, coordinates))
 
 
-def _attributes(leaf: RandomLeaf) -> dict[str, str]:
+def _attributes(leaf: RandomLeaf) -> dict[str, str | int | float]:
+    """What results say of a random leaf: its prior and bounds, and whether it is `pooled`.
+
+    Members of a population are pooled where they are drawn given numbers that are unknown themselves.
+    """
     prior = describe_distribution(leaf.distribution)
-    return {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+    pooled = bool(leaf.dims) and isinstance(leaf.distribution, Dependent)
+    said: dict[str, str | int | float] = {"path": leaf.path, "group": leaf.group, "units": leaf.units, "prior": prior}
+    return said | {"pooled": int(pooled)} | bounds(leaf.distribution.support)
 
 
 def known_bounds(model: Model) -> str:

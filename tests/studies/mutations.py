@@ -171,6 +171,18 @@ MUTANTS = (
         ("tests/test_adequacy.py::test_noise_a_hundred_times_as_large_is_bad_however_much_is_looked_at",),
     ),
     Mutant(
+        "a prior's standard deviation is the distance of its quartiles", "bayes_dasl/judgement/prior_findings.py",
+        "spread = (high - low) / _QUARTILES",
+        "spread = high - low",
+        ("tests/test_prior_findings.py::test_a_contradiction_is_told_in_standard_deviations",),
+    ),
+    Mutant(
+        "each parameter is judged as if it were the only one", "bayes_dasl/judgement/prior_findings.py",
+        "2 * number * _chance(",
+        "2 * _chance(",
+        ("tests/test_prior_findings.py::test_many_parameters_are_judged_together",),
+    ),
+    Mutant(
         "data that lie far out are as good as near ones", "bayes_dasl/judgement/coverage.py",
         "by_own = 2 * min(fewer, further)",
         "by_own = 2 * fewer",

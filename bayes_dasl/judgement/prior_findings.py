@@ -1,0 +1,97 @@
+"""Whether the data take a parameter to where its prior never is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding
+from .residuals import ABSURD, share_beyond
+
+_QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
+_FAR = 4.0  # standard deviations from the middle of a prior, up to which nothing is said
+_LEAST = 1e-300  # distance to a bound
+# By how much the outer tenth of a prior lies beyond its nearest draw on average, on the unconstrained scale: 1 where
+# its density at the bound is positive, as of a half-normal or uniform prior; less where it falls to zero.
+_FAVOURS_ITS_BOUND = 0.75
+
+
+class Scale(NamedTuple):
+    """The bounds of a parameter, and the map to its unconstrained scale."""
+
+    lower: float
+    upper: float
+
+    @classmethod
+    def of(cls, attributes: Mapping[str, Any]) -> Scale:
+        """From the attributes of its draws."""
+        return cls(float(attributes.get("lower", -np.inf)), float(attributes.get("upper", np.inf)))
+
+    def __call__(self, values: np.ndarray) -> np.ndarray:
+        above = np.log(np.maximum(values - self.lower, _LEAST)) if np.isfinite(self.lower) else None
+        below = -np.log(np.maximum(self.upper - values, _LEAST)) if np.isfinite(self.upper) else None
+        if above is None:
+            return values if below is None else below
+        return above if below is None else above + below
+
+    @property
+    def said(self) -> str:
+        if np.isinf(self.lower) and np.isinf(self.upper):
+            return ""
+        return " of its logarithm" if self.lower == 0 and np.isinf(self.upper) else " on its unconstrained scale"
+
+
+def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
+    """Parameters that the data take to where the prior never is.
+
+    A parameter is judged on its unconstrained scale, by the probability that the prior gives to values as far out as
+    the posterior median, times the number of all parameters. Members of a population that are drawn given others are
+    judged by these: they share one draw of them, which is no reason to blame any member.
+    """
+    if "prior" not in post.children:
+        return
+    prior, judged = post["prior"].to_dataset(), {}
+    for name, variable in post["posterior"].to_dataset().data_vars.items():
+        attributes = variable.attrs
+        if name in prior and attributes.get("group", "science") == "science" and not attributes.get("pooled", 0):
+            judged[name] = _rows(prior[name]), np.median(_rows(variable), axis=0), Scale.of(attributes)
+    number = sum(middle.size for _, middle, _ in judged.values())
+    for name, (before, middle, scale) in judged.items():
+        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
+            draws, at = scale(before), scale(middle)
+        low, half, high = np.quantile(draws, [0.25, 0.5, 0.75], axis=0)
+        spread = (high - low) / _QUARTILES
+        away = np.abs(at - half) / np.where(spread > 0, spread, np.inf)  # nothing is far out of a prior without spread
+        outside = np.flatnonzero(((at > draws.max(axis=0)) | (at < draws.min(axis=0))) & (away > _FAR))
+        chances = {i: 2 * number * _chance(draws[:, i], at[i], half[i], scale) for i in outside}
+        worst = min(chances, key=lambda i: chances[i], default=None)
+        if worst is None or chances[worst] >= ABSURD:
+            continue
+        yield Finding(
+            "bad", f"prior of {name}",
+            f"the posterior lies around {middle[worst]:.3g}, {away[worst]:.0f} standard deviations{scale.said} from "
+            f"the middle of its prior, {np.median(before[:, worst]):.3g}",
+            "the prior and the data contradict each other: look for an error in units or data, or widen the prior",
+            aspect="model",
+        )  # fmt: skip
+
+
+def _chance(draws: np.ndarray, at: float, half: float, scale: Scale) -> float:
+    """How often the prior draws a value as far out on the same side, on the unconstrained scale."""
+    side = 1.0 if at > half else -1.0
+    bounded = scale.upper if side > 0 else scale.lower
+    tail = np.quantile(side * draws, 0.9)
+    reach = np.mean(side * draws[side * draws >= tail]) - tail
+    # A half-normal or uniform prior favours its bound: a value near that bound is small, but no contradiction.
+    if np.isfinite(bounded) and reach >= _FAVOURS_ITS_BOUND:
+        return 1.0
+    return share_beyond(side * draws, side * at)
+
+
+def _rows(variable: xr.DataArray) -> np.ndarray:
+    """Draws `(draw, element)` of all chains."""
+    values = variable.transpose("chain", "draw", ...).values
+    return values.reshape(values.shape[0] * values.shape[1], -1)
