@@ -25,8 +25,8 @@ _UNSEEN = 1.0  # stands where there is no datum: a number that harms no gradient
 
 JOINT, DATUM = "joint", "datum"
 """In results: all data as one variable, and the dimension of data."""
-FILLED = "filled"
-"""The attribute of a variable that says what of it `fill_gaps` filled, and how."""
+FILLED, FILLED_BETWEEN = "filled", "filled_between"
+"""Attributes of a variable: how much of it `fill_gaps` filled and by which rule, and between which places."""
 
 
 def inputs(

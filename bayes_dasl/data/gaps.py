@@ -1,14 +1,16 @@
 """Gaps of what drives a model, filled by a stated rule that the data then tell."""
 
+import json
 from collections.abc import Callable
 from numbers import Real
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from ..errors import DataError
-from .datasets import FILLED, checked_index, index_of, series
-from .dates import numbers, seconds_in, told
+from .datasets import FILLED, FILLED_BETWEEN, checked_index, index_of, series
+from .dates import as_attribute, as_date, numbers, seconds_in, told
 
 _YEAR = 365.2425 * 86400
 _SEASON = 15.5 * 86400
@@ -18,8 +20,9 @@ _FEWEST = 3  # known values of a season
 def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
     """Fill what is missing (NaN) in forcings, each by its rule: `fill_gaps(data, rain=0.0, air="climatology")`.
 
-    What was filled is in `attrs["filled"]` of the variable, which `check` tells and a fit keeps. Observables are left
-    as they are: a missing observation is NaN, and a model with an observable that was filled is refused.
+    `attrs["filled"]` of the variable says how much was filled, and `attrs["filled_between"]` the first and last place
+    of each gap. `check` tells it, a fit keeps it, and `diagnose` names it beside residuals. Observables are left as
+    they are: a missing observation is NaN, and a model with an observable that was filled is refused.
 
     Args:
         data: a dataset whose variables run along its index, numbers or dates.
@@ -50,17 +53,36 @@ def fill_gaps(data: xr.Dataset, **rules: str | float) -> xr.Dataset:
         for i in np.flatnonzero(missing & ~np.isfinite(whole))[:1]:
             raise DataError(f"'{name}' is missing at {index} {told(times[i])}, of which '{rule}' knows nothing")
         filled = np.where(missing, whole, values)
-        attributes = data[name].attrs | {FILLED: _said(missing, rule)}
+        between = [[as_attribute(times[i]), as_attribute(times[j])] for i, j in _gaps(missing)]
+        attributes = data[name].attrs | {FILLED: _said(missing, rule), FILLED_BETWEEN: json.dumps(between)}
         data = data.assign({name: (index, filled, attributes)})
     return data
 
 
-def _said(missing: np.ndarray, rule: str | float) -> str:
+def _gaps(missing: np.ndarray) -> list[tuple[int, int]]:
+    """The first and the last row of each gap."""
     begins = np.flatnonzero(np.diff(missing.astype(int), prepend=0) > 0)
     ends = np.flatnonzero(np.diff(missing.astype(int), append=0) < 0)
-    longest = int((ends - begins).max()) + 1
+    return list(zip(begins.tolist(), ends.tolist(), strict=True))
+
+
+def _said(missing: np.ndarray, rule: str | float) -> str:
+    longest = max(last - first + 1 for first, last in _gaps(missing))
     by = rule if isinstance(rule, str) else f"{float(rule):g}"
     return f"{int(missing.sum())} of {missing.size} values filled by {by}, at most {longest} in a row"
+
+
+def filled_between(forcing: xr.DataArray, start: Any, end: Any) -> int:
+    """How many gaps of a forcing that were filled lie in a period, wholly or in part.
+
+    Args:
+        forcing: a variable of data that `fill_gaps` returned, or of a fit to them.
+        start: when the period begins, a number or a date as the index holds.
+        end: when it ends.
+    """
+    gaps = json.loads(forcing.attrs.get(FILLED_BETWEEN, "[]"))
+    ends = ([as_date(end) if isinstance(end, str) else end for end in gap] for gap in gaps)
+    return sum(bool(first <= end and last >= start) for first, last in ends)
 
 
 def _interpolated(index: xr.DataArray, times: np.ndarray, values: np.ndarray) -> np.ndarray:

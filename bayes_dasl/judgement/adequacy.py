@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
@@ -10,17 +11,28 @@ import xarray as xr
 from .._findings import Finding, Level, borne_out, leaves_unshown
 from .._statistics.convergence import thinned
 from ..data.censoring import alike, completed
-from ..data.datasets import index_of
+from ..data.datasets import FILLED, index_of
+from ..data.gaps import filled_between
 from ..errors import MismatchError
 from ..prediction.conditional import conditional
-from ..prediction.posterior import fitted_observables, with_what_is_censored
+from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
 from .baselines import baseline_at, baselines
 from .coverage import coverage_finding
 from .ensemble_scores import covered
 from .leads import against_baseline, against_rival, lead_of
-from .matching import fitted_between, held_out, in_units_of_forecast, matched, merged, shared
+from .matching import (
+    fitted_between,
+    fitted_rows,
+    held_out,
+    in_units_of_forecast,
+    matched,
+    merged,
+    refuse_other_rows,
+    shared,
+)
 from .prior_findings import prior_findings
-from .residuals import NUMBER, residual_findings
+from .remedies import Noise
+from .residuals import NUMBER, Members, residual_findings
 
 _DRAWS = 1000  # replicates of the data
 _FEWEST = 8  # values of an observable that are looked at
@@ -52,9 +64,11 @@ def forecast_findings(
 ) -> Iterator[Finding]:
     """Findings on a forecast, whatever it was made from, at the times of the data of a fit and beyond them."""
     train = fitted_observables(post)
-    yield from _training_findings(fc, with_what_is_censored(post))
+    if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
+        yield from _training_findings(fc, fitted, _filled(post))
     if test is not None:
         test = in_units_of_forecast(fc, test)
+        refuse_other_rows(known_inputs(post), test, fitted_between(fc))
         yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
 
 
@@ -73,9 +87,21 @@ def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.
     return lead_of(ours, theirs, both)
 
 
-def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
-    found = _with_moments(fc, train)
-    looked_at = NUMBER * len(found)
+def _filled(post: xr.DataTree) -> str:
+    """The forcings that were filled in the period of the fit, as the first thing to look at; "" if there are none."""
+    index, known = index_of(fitted_observables(post)), known_inputs(post)
+    said = []
+    for name, forcing in known.data_vars.items():
+        gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
+        number = "1 gap" if gaps == 1 else f"{gaps} gaps"
+        said += [f"{name} ({number} in the period of the fit; in all {forcing.attrs[FILLED]})"] if gaps else []
+    return f"first see whether filled values of a forcing explain it: {', '.join(said)}. Else " if said else ""
+
+
+def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
+    """Findings on the residuals of what was fitted; `filled` says which forcings have values that were filled."""
+    found, population = _with_moments(fc, train), "members" in fc.attrs
+    looked_at = (NUMBER + population) * len(found)
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
@@ -93,13 +119,27 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset) -> Iterator[Finding]:
         number += int(seen.sum())
         some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
         drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
-        for finding in residual_findings(name, drawn, observed[seen], mean, np.sqrt(variance), looked_at):
+        noise = Noise.of(fc, name, observed)
+        members = _members(fc, name, seen) if population else None
+        for finding in residual_findings(
+            name, drawn, observed[seen], mean, np.sqrt(variance), looked_at, noise, members
+        ):
             sound = False
-            yield finding
+            yield replace(finding, remedy=f"{filled}{finding.remedy}")
     if sound and number:
         without = f", without {left_out} draws that have no finite mean and variance" if left_out else ""
         message = f"the residuals of {number} values are like those that the model draws{without}"
         yield _finding("good", "training data", message)
+
+
+def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members:
+    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`."""
+    dim, variable = fc.attrs["members"], fc["predictions"][name]
+    dims = [d for d in variable.dims[2:] if d != index_of(variable)]
+    shape = [variable.sizes[d] for d in dims]
+    which = np.arange(variable.sizes[dim]).reshape([-1 if d == dim else 1 for d in dims])
+    of = np.repeat(np.broadcast_to(which, shape).ravel(), seen.size // np.prod(shape, dtype=int))
+    return Members(dim, tuple(map(str, variable[dim].values)), of[seen])
 
 
 def _with_moments(

@@ -59,6 +59,43 @@ def fitted_between(fc: xr.DataTree) -> Span:
     return from_attribute(fc.attrs, "train_start"), from_attribute(fc.attrs, "train_end")
 
 
+def fitted_rows(train: xr.Dataset, fitted: Span) -> xr.Dataset | None:
+    """The fitted data between two times; none where a forecast is of other rows than those that were fitted.
+
+    `fitted` is what `fitted_between` says: it has no end where inputs differ from the first row on.
+    """
+    start, end = fitted
+    if end is None:
+        return None
+    index = train[index_of(train)]
+    return train.sel({index.name: (index <= end) & (True if start is None else index >= start)})
+
+
+def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None:
+    """Refuse data that have the labels of fitted rows but other inputs, as a second table with rows 0, 1, 2, … has.
+
+    `known` are the inputs of the fit: forcings, and what the noise reads of each datum.
+
+    Raises: MismatchError that names the first such row.
+    """
+    known = fitted_rows(known, fitted) if known.data_vars else None
+    if known is None:
+        return
+    index = index_of(known)
+    data = in_units(data, units_of(known), doubtful=True)
+    for name in set(known.data_vars) & set(data.data_vars):
+        each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (known, data))
+        then, now = xr.broadcast(*xr.align(*each, join="inner"))
+        # What is missing on one side says nothing.
+        changed = ~np.isclose(then, now, rtol=1e-9, atol=0.0) & then.notnull() & now.notnull()
+        if bool(changed.any()):
+            row = then[index].values[np.argwhere(changed.transpose(index, ...).values)[0][0]]
+            raise MismatchError(
+                f"the data have another '{name}' than the fit at {index} {told(row)}: they are other rows with the "
+                "same labels. Forecast these data by bd.forecast(model, post, data), or give them other labels"
+            )
+
+
 def held_out(train: xr.Dataset, data: xr.Dataset, fitted: Span) -> xr.Dataset:
     """The data without those values that were fitted: at the same times and places, between two times.
 

@@ -22,7 +22,7 @@ from ..data.dates import are_dates, as_attribute, dates, numbers, told
 from ..data.forcings import interpolated
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
-from ..layers.layer import AbstractPopulation
+from ..layers.layer import AbstractFilter, AbstractPopulation
 from ..model import Model, check_shapes, is_series
 from .conditional import noise_group
 from .exchange import exchangeable, exchanged, parts_of
@@ -38,6 +38,7 @@ from .posterior import (
     ends_of,
     fitted_observables,
     in_units_of_fit,
+    known_inputs,
     mismatch_group,
     over_data,
     pushed_draws,
@@ -261,7 +262,13 @@ def _by_draw(model: Model, post: xr.DataTree, data: xr.Dataset, pusher: Pusher, 
     groups = {name: over_data(arrays[name], post, observed, data) for name in whole}
     for name, variable in groups["conditional_mean"].data_vars.items():
         kind = model.noise_of(str(name))
-        variable.attrs |= {"noise": type(kind).__name__, "counts_by_moments": int(kind.counts_by_moments)}
+        variable.attrs |= {
+            "noise": type(kind).__name__,
+            "counts_by_moments": int(kind.counts_by_moments),
+            "correlated": int(kind.looks_back),
+            "varies": int(kind.varies),
+            "filtered": int(isinstance(model.layer, AbstractFilter)),
+        }
     for name, variable in groups["predictions"].data_vars.items():
         variable.attrs |= model.noise_of(str(name)).limits
     groups["conditional_variance"] = _squared_units(groups["conditional_variance"])
@@ -321,12 +328,17 @@ def _size(model: Model, inputs: Inputs) -> int:
 
 
 def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> dict[str, float | str]:
-    """Between which times the data were fitted under the forcings of now: none where these differ from the first on."""
+    """Between which times the data were fitted under the inputs of now: none where these differ from the first on.
+
+    Inputs are forcings, and what the noise reads of each datum.
+    """
     observed, known, index = fitted_observables(post), known_forcings(model, post, members[0]), model.index
     seen = [observed[name].notnull().any([d for d in observed[name].dims if d != index]) for name in observed]
     times = observed[index].values[np.any([s.values for s in seen], axis=0)]
-    for name, data in itertools.product(model.layer.forcings, members):
-        changed = _changed(model, known, data, name)
+    read = [name for name in model.read if name in known_inputs(post) and name in members[0]]
+    every = [_changed(model, known, data, name) for name, data in itertools.product(model.layer.forcings, members)]
+    every += [_changed_at_rows(known_inputs(post)[name], members[0][name], index)[0] for name in read]
+    for changed in every:
         times = times[times < changed.min()] if changed.size else times
     return {"train_start": as_attribute(times[0]), "train_end": as_attribute(times[-1])} if times.size else {}
 
@@ -334,11 +346,8 @@ def _fitted_span(model: Model, post: xr.DataTree, members: list[xr.Dataset]) -> 
 def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) -> np.ndarray:
     """Times at which a forcing is not what it was in the fit, also at new ones between those of the fit."""
     index = model.index
-    then, now = (d[forcing].drop_duplicates(index) for d in (known, data))
-    knots, times = then[index].values, now[index].values
-    then, now = _of_each(then, now, index)
-    both, at, again = np.intersect1d(knots, times, return_indices=True)
-    changed = both[~np.isclose(then[at], now[again], rtol=1e-9, atol=0.0).all(1)]
+    changed, both, then, now = _changed_at_rows(known[forcing], data[forcing], index)
+    knots, times = (np.unique(d[forcing][index].values) for d in (known, data))
     new = np.flatnonzero(~np.isin(times, both) & (times <= knots[-1]))
     if not new.size or not model.layer.begins:  # where rows know nothing of each other
         return changed
@@ -348,6 +357,21 @@ def _changed(model: Model, known: xr.Dataset, data: xr.Dataset, forcing: str) ->
     rounding = 1e-12 * np.abs(then).max(initial=0.0)
     alike = np.isclose(np.reshape(was, (-1, new.size)).T, now[new], rtol=1e-9, atol=rounding)
     return np.concatenate([changed, times[new][~alike.all(1)]])
+
+
+def _changed_at_rows(
+    then: xr.DataArray, now: xr.DataArray, index: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of the fit at which an input is another now, all rows of both, and the input then and now by `_of_each`.
+
+    What is not known now, such as the error of a datum, is no other.
+    """
+    then, now = (values.drop_duplicates(index) for values in (then, now))
+    knots, times = then[index].values, now[index].values
+    before, after = _of_each(then, now, index)
+    both, at, again = np.intersect1d(knots, times, return_indices=True)
+    alike = np.isclose(before[at], after[again], rtol=1e-9, atol=0.0) | np.isnan(after[again])
+    return both[~alike.all(1)], both, before, after
 
 
 def _of_each(then: xr.DataArray, now: xr.DataArray, index: str) -> tuple[np.ndarray, np.ndarray]:

@@ -252,10 +252,14 @@ def fitted_observables(post: xr.DataTree) -> xr.Dataset:
     return post["fitted_data" if "fitted_data" in post.children else "observed_data"].to_dataset()
 
 
+def known_inputs(post: xr.DataTree) -> xr.Dataset:
+    """The forcings of a fit, and what its noise reads of each datum; nothing in posteriors that were made by hand."""
+    return post["constant_data"].to_dataset() if "constant_data" in post.children else xr.Dataset()
+
+
 def with_what_is_censored(post: xr.DataTree) -> xr.Dataset:
     """The observables of a fit, with what the data say of their censoring as coordinates."""
-    observed = fitted_observables(post)
-    known = post["constant_data"].to_dataset() if "constant_data" in post.children else xr.Dataset()
+    observed, known = fitted_observables(post), known_inputs(post)
     beside = [f"{name}{part}" for name in observed.data_vars for part in (CODE, LIMIT)]
     return observed.assign_coords({name: known[name] for name in beside if name in known})
 
