@@ -81,9 +81,11 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
     known = fitted_rows(known, fitted) if known.data_vars else None
     if known is None:
         return
-    index = index_of(known)
-    data = in_units(data, units_of(known), doubtful=True)
+    index, units = index_of(known), units_of(known)
+    data = in_units(data, units, doubtful=True)
     for name in set(known.data_vars) & set(data.data_vars):
+        if bool(units[name]) != bool(units_of(data)[name]):  # whether they are in the same units, nobody knows
+            continue
         each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (known, data))
         then, now = xr.broadcast(*xr.align(*each, join="inner"))
         # What is missing on one side says nothing.
