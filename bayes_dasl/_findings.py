@@ -186,6 +186,19 @@ def is_lost_look(finding: Finding) -> bool:
     return finding.message.startswith(_LOST)
 
 
+def for_a_failing_solve(settings: Iterable[str]) -> str:
+    """What may help where solves fail, by those of the settings `max_steps`, `rtol` and `solver` that a layer has."""
+    ways = {
+        "max_steps": "raise the solver's max_steps",
+        "rtol": "loosen its tolerances",
+        "solver": "use a stiff solver such as 'rodas5p'",
+    }
+    found = [ways[name] for name in ways if name in settings]
+    if not found:
+        return "see where the equations are not finite: at what they divide by, or take a root or logarithm of"
+    return " or ".join([", ".join(found[:-1]), found[-1]] if found[1:] else found)
+
+
 def evidence_finding(value: float, error: float | None) -> Finding:
     """The log evidence, and how well it is known."""
     if error is None:

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array
 
-from .._findings import Diagnosis, Finding
+from .._findings import Diagnosis, Finding, for_a_failing_solve
 from .._jax.devices import prepare
 from .._jax.keys import as_key
 from .._jax.tree import dotted
@@ -22,7 +22,7 @@ from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..judgement.failures import FEW, SELDOM
-from ..layers import Jump
+from ..layers import Jump, solver_settings
 from ..model import Model
 from ..model.unit_check import unit_findings, units_unseen
 from ..prediction.predictive import Draws, Pushed, push
@@ -98,7 +98,7 @@ def _rungs(model: Model, data: xr.Dataset, engine: AbstractEngine | None, key: i
     # What the priors say without the data, also where a model looks back at them.
     unseen = replace(problem.inputs, past=None)
     pushed = push(model, unseen, draws, observed=problem.observed, key=key_predict)
-    yield from _solver(pushed)
+    yield from _solver(model, pushed)
     yield from _prior(problem, pushed)
     yield from corrections(problem, draws)
     yield from _gradient(problem, engine, key=key_gradient)
@@ -191,7 +191,7 @@ def _converted(data: xr.Dataset, own: xr.Dataset) -> Iterator[Finding]:
         yield Finding("good", "units of data", f"they are converted: {', '.join(changed)}")
 
 
-def _solver(pushed: Pushed) -> Iterator[Finding]:
+def _solver(model: Model, pushed: Pushed) -> Iterator[Finding]:
     failed, total = int((~pushed.ok).sum()), pushed.ok.size
     steps = f"{int(np.median(pushed.steps))} steps in the median, {int(pushed.steps.max())} at most"
     message = f"{failed} of {total} prior draws failed in the solver ({failed / total:.0%}); {steps}"
@@ -207,7 +207,7 @@ def _solver(pushed: Pushed) -> Iterator[Finding]:
     else:
         yield Finding(
             "bad", "solver", message,
-            "narrow the priors, allow more max_steps, or take the stiff solver 'rodas5p'",
+            f"narrow the priors; else {for_a_failing_solve(solver_settings(model.layer))}",
         )  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from .._findings import Finding, lost_look
 from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
 from ..data.dates import counted_in, has_dates
+from ..layers import solver_settings
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
 from ..prediction.identity import made_with
@@ -151,5 +152,6 @@ def provenance(model: Model, data: xr.Dataset) -> dict[str, str]:
         "signature": signature(model),
         "bounds": known_bounds(model),
         "shortest_lengths": shortest_lengths(model),
+        "solver_settings": json.dumps(solver_settings(model.layer)),
         "unknown_functions": json.dumps(function_names(model.layer)),
     }

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator
 
 import numpy as np
 import xarray as xr
 
-from .._findings import FAILURES, Finding, Level
+from .._findings import FAILURES, Finding, Level, for_a_failing_solve
 from .matching import check_forecast, repeats
 
 FEW = 0.05  # a share of draws up to which the others may stand for those that are left out
@@ -87,7 +88,8 @@ def failure_findings(post: xr.DataTree, fc: xr.DataTree | None) -> Iterator[Find
     prior = _flags(post, "sample_stats_prior", "ok")
     posterior = _flags(post, "sample_stats", "solver_failure")
     forecast = _flags(fc, "sample_stats_predictions", "ok")
-    solver = "raise the solver's max_steps, loosen its tolerances or use a stiff solver"
+    # A posterior that does not say what its layer has is of a version whose remedies named all of it.
+    solver = for_a_failing_solve(json.loads(post.attrs.get("solver_settings", '["max_steps", "rtol", "solver"]')))
     if prior is not None:
         remedy = "narrow the priors that give trajectories nobody believes in; else " + solver
         yield _failures("prior", "sample_stats_prior", ~prior, remedy)

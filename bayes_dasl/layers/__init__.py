@@ -17,6 +17,7 @@ from .layer import (
     AbstractTrajectory as AbstractTrajectory,
     Prediction as Prediction,
     prediction as prediction,
+    solver_settings as solver_settings,
     with_adjoint as with_adjoint,
 )
 from .ode import ODE as ODE
