@@ -13,14 +13,18 @@ from by_hand import posterior
 from scipy.optimize import minimize
 
 import bayes_dasl as bd
+from bayes_dasl._statistics.variance_component import Linear, Series
 from bayes_dasl.adaptive.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
 from bayes_dasl.adaptive.enriched import Enriched, Waves, finer_families, function_names, unknown_functions
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.inference.linear_residuals import Around
+from bayes_dasl.judgement.residuals import share_beyond
 from bayes_dasl.prediction.posterior import shortest_lengths
+from bayes_dasl.revision import function_check
 
-X = np.linspace(0.0, 1.0, 60)
-U = np.random.default_rng(0).uniform(-1.0, 1.0, 60)
+X = np.linspace(0.0, 1.0, 200)
+U = np.random.default_rng(0).uniform(-1.0, 1.0, 200)
 GRID = np.linspace(0.0, 1.0, 200)
 FAMILIES = {
     "splines": BSpline(0.0, 1.0, 6),
@@ -50,7 +54,7 @@ def model(of_time: int, of_drive: int = 6) -> bd.Model:
 
 def data(seed: int = 0) -> xr.Dataset:
     """A bump in time that six splines cannot be, and a parabola over the forcing."""
-    values = np.exp(-(((X - 0.4) / 0.04) ** 2)) + U**2 + 0.1 * np.random.default_rng(seed).normal(size=60)
+    values = np.exp(-(((X - 0.4) / 0.04) ** 2)) + U**2 + 0.1 * np.random.default_rng(seed).normal(size=200)
     return xr.Dataset({"y": ("time", values), "u": ("time", U)}, {"time": X})
 
 
@@ -255,3 +259,77 @@ class TestLengths:
         assert bool(said) == found
         if said:
             assert "60% of the draws lie below 0.263" in said[0].message and "a size of 14" in said[0].remedy
+
+
+class TestSerialCorrelation:
+    """Residuals of a spline over time, linear in its weights, in closed form."""
+
+    def lacking(self, residuals: np.ndarray, replicates: int = 100) -> tuple[function_check.Test, list[np.ndarray]]:
+        number = residuals.size
+        at = np.linspace(0.0, 1.0, number)
+        slopes, *finer = (3.0 * np.asarray(BSpline(0.0, 1.0, size).unscaled(at)) for size in (6, 9, 15))
+        noise = np.random.default_rng(9).normal(size=(replicates, number))
+        linear = Linear(residuals, slopes, np.zeros(6), np.eye(6), noise)
+        series = Series(np.arange(number) - 1, np.ones(number))
+        return function_check._test(linear, series), finer
+
+    def chance(self, test: function_check.Test, finer: list[np.ndarray]) -> float:
+        gains = [test.gain(along) for along in finer]
+        best = max(gains, key=lambda gain: gain.gain)
+        return share_beyond(np.max([gain.replicates for gain in gains], axis=0), best.gain)
+
+    def noise(self, seed: int, rho: float, number: int = 100) -> np.ndarray:
+        values = np.random.default_rng(seed).normal(size=number)
+        for i in range(1, number):
+            values[i] = rho * values[i - 1] + np.sqrt(1 - rho**2) * values[i]
+        return values
+
+    def test_it_is_not_taken_for_a_coarse_function(self):
+        """Without it in the test, four of five such data sets were said to need a finer function."""
+        tests = [self.lacking(self.noise(seed, 0.7)) for seed in range(6)]
+        assert np.median([test.correlation for test, _ in tests]) == pytest.approx(0.6, abs=0.25)
+        assert sum(self.chance(*each) < 0.01 for each in tests) <= 1
+        white = [(test._replace(correlations=(0.0,), lacking=test.lacking[:1]), finer) for test, finer in tests]
+        assert sum(self.chance(*each) < 1e-3 for each in white) == 0  # replicates are as correlated as the data
+        assert np.median([max(test.gain(a).gain for a in finer) for test, finer in white]) > 5
+
+    def test_a_wave_that_a_function_misses_is_still_found(self):
+        wave = 3.0 * np.sin(10 * np.pi * np.linspace(0.0, 1.0, 160))
+        assert all(self.chance(*self.lacking(wave + self.noise(seed, 0.0, 160))) < 0.01 for seed in range(1))
+
+    def test_independent_residuals_are_judged_as_such(self):
+        test, _ = self.lacking(self.noise(1, 0.0))
+        assert test.correlations == (0.0,) and test.correlation == 0.0
+
+    def test_whitening_undoes_the_autoregression_also_over_gaps_and_series(self):
+        before, steps = np.array([-1, 0, 1, -1, 3]), np.array([1.0, 1.0, 3.0, 1.0, 1.0])
+        series, noise = Series(before, steps), np.random.default_rng(0).normal(size=(20_000, 5))
+        values = series.correlated(noise, 0.8)
+        np.testing.assert_allclose(series.whitened(values.T, 0.8).T, noise, atol=1e-12)
+        expected = np.eye(5)
+        for i, j, apart in ((0, 1, 1), (1, 2, 3), (0, 2, 4), (3, 4, 1)):
+            expected[i, j] = expected[j, i] = 0.8**apart
+        np.testing.assert_allclose(np.cov(values.T), expected, atol=4 * np.sqrt(2 / 20_000))
+        assert series.log_volume(0.8) == pytest.approx(-0.5 * np.linalg.slogdet(expected)[1])
+
+    def test_the_order_of_data_is_that_of_each_member(self):
+        """Gaps are steps over what was not seen, and the first datum of a member has none before it."""
+        level = bd.Basis(BSpline(0.0, 1.0, 4), "t", "y", level=bd.varying(dist.Normal(0.0, 1.0)))
+        held = bd.Model(bd.Each(bd.Algebraic(level), [0, 1]), bd.NormalNoise(0.1))
+        values = np.ones((4, 2))
+        values[1, 0] = np.nan
+        problem = pose(
+            held, xr.Dataset({"y": (("time", "subject"), values)}, {"time": [0.0, 1, 2, 3], "subject": [0, 1]})
+        )
+        series = Around(problem, lambda m, c: m, 0, np.zeros(problem.dimension)).series
+        assert series.before.tolist() == [-1, -1, 1, 0, 2, 3, 4]
+        assert series.steps.tolist() == [1, 1, 1, 2, 1, 1, 1]
+
+    def test_the_verdict_says_so(self):
+        post = checked(6).copy(deep=True)
+        group = post["function_check"].to_dataset().assign_attrs(correlation=0.8)
+        post["function_check"] = xr.DataTree(group.assign(coarse=0 * group["coarse"]))
+        (said,) = [finding for finding in bd.diagnose(post).findings if finding.aspect == "model"]
+        assert (said.level, said.subject) == ("warning", "unknown functions")
+        assert said.message.startswith("residuals are serially correlated (about 0.8 from one datum to the next)")
+        assert "bd.CorrelatedNoise" in said.remedy

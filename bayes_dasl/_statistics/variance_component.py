@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from scipy.linalg import block_diag, cho_factor, cho_solve
 
 WIDER = 10.0
@@ -30,6 +30,48 @@ class Linear(NamedTuple):
     pull: Float[np.ndarray, " unknown"]
     precision: Float[np.ndarray, "unknown unknown"]
     noise: Float[np.ndarray, "replicate datum"]
+
+
+class Series(NamedTuple):
+    """The order of data in which residuals may be correlated.
+
+    Args:
+        before: the datum before each in its series, which stands before it; −1 for the first, `(datum,)`.
+        steps: how many usual steps lie between the two, at least 1, `(datum,)`.
+    """
+
+    before: Int[np.ndarray, " datum"]
+    steps: Float[np.ndarray, " datum"]
+
+    def correlation(self, residuals: Float[np.ndarray, "n datum"]) -> Float[np.ndarray, " n"]:
+        """That of neighbours, about zero."""
+        later = self.before >= 0
+        products = (residuals[:, later] * residuals[:, self.before[later]]).sum(axis=1)
+        return products / np.maximum((residuals**2).sum(axis=1), 1e-300)
+
+    def whitened(self, values: Float[np.ndarray, "datum ..."], rho: float) -> Float[np.ndarray, "datum ..."]:
+        r"""Innovations of a first-order autoregression: $(x_i - a_i x_{i-1}) / \sqrt{1 - a_i^2}$.
+
+        The correlation with the datum before is $a_i = \rho^{\text{steps}}$.
+        """
+        a, left = (v.reshape(-1, *[1] * (values.ndim - 1)) for v in self._shares(rho))
+        return (values - a * values[self.before]) / left
+
+    def correlated(self, noise: Float[np.ndarray, "n datum"], rho: float) -> Float[np.ndarray, "n datum"]:
+        """The autoregression whose white noise is given: the other way round."""
+        a, left = self._shares(rho)
+        values = noise * left
+        for i in np.flatnonzero(a):
+            values[:, i] += a[i] * values[:, self.before[i]]
+        return values
+
+    def log_volume(self, rho: float) -> float:
+        """The logarithm of the determinant of `whitened`."""
+        return float(-np.log(self._shares(rho)[1]).sum())
+
+    def _shares(self, rho: float) -> tuple[Float[np.ndarray, " datum"], Float[np.ndarray, " datum"]]:
+        a = np.where(self.before >= 0, rho**self.steps, 0.0)
+        return a, np.sqrt(1 - a**2)
 
 
 class Gain(NamedTuple):
@@ -76,6 +118,17 @@ class Lacking:
         cost = np.sum(pulled * np.linalg.solve(self._precision, pulled.T).T, axis=1)
         self._squares = np.sum(self._left**2, axis=1) + cost
         self._free = max(len(linear.left) - np.sum(self._solved(slopes.T) * slopes.T), 1.0)
+
+    @property
+    def left(self) -> Float[np.ndarray, "data datum"]:
+        """The residuals of the data and, below them, of replicates."""
+        return self._left
+
+    @property
+    def log_evidence(self) -> Float[np.ndarray, " data"]:
+        """That of the data and, after them, of replicates, up to a constant, with the size of the noise at its best."""
+        volume = np.log(np.diag(self._factor[0])).sum()
+        return -0.5 * self._free * np.log(self._squares / self._free) - volume
 
     def _solved(self, right: np.ndarray) -> np.ndarray:
         return cho_solve(self._factor, right)

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from .._jax.compiling import Program
-from .._statistics.variance_component import Linear
+from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction
 from ..model import Model
@@ -100,10 +100,31 @@ class Around:
         self._of_prior = Program(lambda x: (jax.grad(problem.log_prior)(x), jax.hessian(problem.log_prior)(x)))
         self._moved = Program(self._move)
         observed = self.problem.observed
-        rows = [~np.isnan(np.asarray(v)).ravel() for _, v in sorted(observed.items())]
         found = jax.eval_shape(self._moved, at, np.zeros((_BATCH, at.size + coefficients)))[2]
-        broken = sum(v.size for name, v in found.centre.items() if name not in observed)
-        self._seen = np.concatenate([*rows, np.ones(broken, bool)]) if broken else np.concatenate(rows)
+        sizes = {name: value.size for name, value in sorted(found.centre.items())}
+        rows = [~np.isnan(np.asarray(observed[n])).ravel() if n in observed else np.ones(size, bool)
+                for n, size in sizes.items()]  # fmt: skip
+        self._seen = np.concatenate(rows)
+        self.series = self._series(sizes)
+
+    def _series(self, sizes: dict[str, int]) -> Series:
+        """The order of the data: each observable is a series at each place or of each member."""
+        times, observed = np.asarray(self.problem.inputs.times, float), self.problem.observed
+        before, steps, start = np.full(self._seen.size, -1), np.ones(self._seen.size), 0
+        for name, size in sizes.items():
+            if name in observed:
+                places = size // len(times)
+                at = np.broadcast_to(times.reshape(len(times), -1), (len(times), places))
+                rows = start + np.arange(size).reshape(len(times), places)
+                for own, when in zip(rows.T, at.T, strict=True):
+                    seen = self._seen[own]
+                    before[own[seen][1:]], steps[own[seen][1:]] = own[seen][:-1], np.diff(when[seen])
+            start += size
+        place = np.cumsum(self._seen) - 1
+        before, steps = before[self._seen], steps[self._seen]
+        usual = np.median(steps[(before >= 0) & (steps > 0)]) if (before >= 0).any() else 1.0
+        # Replicates at one time count as a step apart.
+        return Series(np.where(before >= 0, place[before], -1), np.maximum(steps / usual, 1.0))
 
     def likeliest(self, positions: Float[np.ndarray, "n dimension"]) -> Float[np.ndarray, " dimension"]:
         """The position of the highest density.

@@ -263,11 +263,22 @@ def _functions(post: xr.DataTree) -> Iterator[Finding]:
             f"let it be as fine as that, or finer; else the data hang on {row['input']} in another way too",
             aspect="model",
         )  # fmt: skip
-    if not coarse.sizes["function"]:
-        which = ", ".join(map(str, found["function"].values))
-        most = float(found["gain"].max())
-        message = f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
-        yield Finding("good", "unknown functions", message, aspect="model")
+    if coarse.sizes["function"]:
+        return
+    which, most = ", ".join(map(str, found["function"].values)), float(found["gain"].max())
+    message = f"finer ones beside {which} raise the log evidence by {most:.2g} at most, as by chance"
+    if (correlation := float(found.attrs.get("correlation", 0.0))) > 0:
+        independent = float(found["gain_if_independent"].max())
+        yield Finding(
+            "warning", "unknown functions",
+            f"residuals are serially correlated (about {correlation:g} from one datum to the next); beside such noise "
+            f"{message}; beside independent noise it would be {independent:.3g}",
+            "let the noise be correlated (bd.CorrelatedNoise), then fit and check again; if a finer function is more "
+            "plausible, more data tell the two apart",
+            aspect="model",
+        )  # fmt: skip
+        return
+    yield Finding("good", "unknown functions", message, aspect="model")
 
 
 def _lengths(post: xr.DataTree) -> Iterator[Finding]:

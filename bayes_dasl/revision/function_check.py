@@ -15,7 +15,7 @@ from .._jax.devices import keep_programs
 from .._jax.keys import as_key
 from .._jax.tree import dotted
 from .._statistics.convergence import thinned
-from .._statistics.variance_component import Gain, Lacking
+from .._statistics.variance_component import Gain, Lacking, Linear, Series
 from ..adaptive.bases import AbstractFamily
 from ..adaptive.enriched import (
     Enriched,
@@ -39,6 +39,7 @@ from ..random import realise
 _DRAWS = 16  # beside their mean, of which the likeliest is where predictions are taken to be linear
 _REPLICATES, _FEWEST, _NUMBERS = 1000, 200, 20_000_000
 _RARE = 0.01  # how often a sound model is said to have a function that is too coarse, of all of its functions
+_CORRELATIONS = (0.0, 0.2, 0.4, 0.6, 0.8, 0.9, 0.95)
 _POINTS = 201
 
 
@@ -53,6 +54,10 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     times as wide: what these cost says nothing of how fine a function is. Where less than one of a hundred sound models
     gains as much, by any of its functions, one is too coarse, and the others are judged beside the finer one.
 
+    Residuals that are serially correlated come first, since finer functions would take these up, too. Where neighbours
+    are alike, noise that is a first-order autoregression competes with finer functions: one is then too coarse only if
+    finer ones raise the log evidence beside such noise.
+
     `bd.diagnose` then says so. That a function is fine enough for the data does not say that it is for the truth: what
     data do not see, nothing finds.
 
@@ -62,10 +67,12 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
         key: a whole number or a JAX random key, for the data that the model draws.
 
     Returns: the posterior with a group `function_check`, over `function`: by how much finer features raise the log
-    evidence (`gain`, in nats), the share of sound models that gain as much (`chance`), whether the function is too
-    coarse (`coarse`), which features did it (`finer`) for which `output`, and, of a function of one input, where they
-    change it most (`near`, of the `input`). Its attribute `settled` says whether a best position was found: where there
-    is none, as far from where the posterior is, a gain says nothing.
+    evidence (`gain`, in nats; `gain_if_independent` where noise is not serially correlated), the share of sound models
+    that gain as much (`chance`), whether the function is too coarse (`coarse`), which features did it (`finer`) for
+    which `output`, and, of a function of one input, where they change it most (`near`, of the `input`). Its attribute
+    `settled` says whether a best position was found: where there is none, as far from where the posterior is, a gain
+    says nothing. Its attribute `correlation` is that of neighbours under the likeliest autoregression, 0 where none
+    competes.
     Raises: ModelError where no function is unknown, all differ between members, or predictions have no derivatives
     forwards; MismatchError for a posterior of another model.
     Source: Crainiceanu & Ruppert (2004), Likelihood ratio tests in linear mixed models with one variance component.
@@ -85,10 +92,12 @@ def check_functions(model: Model, post: xr.DataTree, *, key: int | Array = 0) ->
     at, settled = around.best(around.likeliest(np.concatenate([positions.mean(axis=0)[None], positions])))
     replicates = min(_REPLICATES, max(_FEWEST, _NUMBERS // max(problem.data, 1)))
     linear, along = around.linear(at, replicates, key=as_key(key))
-    found = _judged(Lacking(linear), along, places)
+    test = _test(linear, around.series)
+    found = _judged(test, along, places)
     realised = realise(model, problem.constrain(jnp.asarray(at)))
     tree = post.copy()
-    tree["function_check"] = xr.DataTree(_group(realised, found).assign_attrs(settled=int(settled)))
+    attributes = {"settled": int(settled), "correlation": test.correlation}
+    tree["function_check"] = xr.DataTree(_group(realised, found).assign_attrs(attributes))
     return tree
 
 
@@ -138,11 +147,12 @@ class Place(NamedTuple):
 
 
 class Judged(NamedTuple):
-    """The best trial of a function, what it gains, and how many sound models gain as much."""
+    """The best trial of a function, what it gains, also beside independent noise, and how many sound models gain it."""
 
     place: Place
     trial: Trial
     gain: Gain
+    independent: float
     chance: float
     coarse: bool
 
@@ -171,25 +181,93 @@ def _enriched(realised: Model, places: list[Place], coefficients: Float[Array, "
     return eqx.tree_at(lambda m: m.layer, realised, layer)
 
 
-def _judged(lacking: Lacking, along: Float[np.ndarray, "datum coefficient"], places: list[Place]) -> Iterator[Judged]:
+class Test(NamedTuple):
+    """The test of what functions lack, under noise of each of some serial correlations.
+
+    Args:
+        series: the order of the data.
+        correlations: those that are tried, 0 alone where residuals are not serially correlated.
+        lacking: the test under each of them.
+    """
+
+    series: Series
+    correlations: tuple[float, ...]
+    lacking: tuple[Lacking, ...]
+
+    @property
+    def log_evidence(self) -> Float[np.ndarray, "correlation data"]:
+        """That of the data and of replicates, where functions are as they are."""
+        volumes = [self.series.log_volume(rho) for rho in self.correlations]
+        return np.stack([lacking.log_evidence + v for lacking, v in zip(self.lacking, volumes, strict=True)])
+
+    @property
+    def correlation(self) -> float:
+        """The likeliest serial correlation."""
+        return self.correlations[int(np.argmax(self.log_evidence[:, 0]))]
+
+    def gain(self, along: Float[np.ndarray, "datum coefficient"]) -> Gain:
+        """What coefficients would add, with the serial correlation at its best without them and with them."""
+        every = [lacking.gain(along) for lacking, along in zip(self.lacking, self._along(along), strict=True)]
+        without = self.log_evidence
+        added = without + np.stack([np.concatenate([[gain.gain], gain.replicates]) for gain in every])
+        gains = added.max(axis=0) - without.max(axis=0)
+        return every[int(np.argmax(added[:, 0]))]._replace(gain=float(gains[0]), replicates=gains[1:])
+
+    def with_them(self, along: Float[np.ndarray, "datum coefficient"], variance: float) -> "Test":
+        """The test of the model that has such coefficients too."""
+        each = zip(self.lacking, self._along(along), strict=True)
+        return self._replace(lacking=tuple(lacking.with_them(own, variance) for lacking, own in each))
+
+    def _along(self, along: np.ndarray) -> list[np.ndarray]:
+        return [self.series.whitened(along, rho) for rho in self.correlations]
+
+
+def _test(linear: Linear, series: Series) -> Test:
+    """The test of functions. Serial correlation comes first: finer functions would take it up, too.
+
+    Where more neighbours are alike than those of replicates, noise that is a first-order autoregression competes with
+    finer functions, and replicates are as correlated as the data.
+    """
+    white = Lacking(linear)
+    alike = series.correlation(white.left)
+    if share_beyond(alike[1:], float(alike[0])) >= _RARE:
+        return Test(series, (0.0,), (white,))
+
+    def with_replicates(noise: np.ndarray) -> Test:
+        return Test(series, _CORRELATIONS, tuple(_under(linear, series, rho, noise) for rho in _CORRELATIONS))
+
+    likeliest = with_replicates(linear.noise[:0]).correlation
+    return with_replicates(series.correlated(linear.noise, likeliest))
+
+
+def _under(linear: Linear, series: Series, rho: float, noise: Float[np.ndarray, "replicate datum"]) -> Lacking:
+    """The test under noise of a serial correlation, with replicates of some noise."""
+    left, slopes = series.whitened(linear.left, rho), series.whitened(linear.slopes, rho)
+    return Lacking(linear._replace(left=left, slopes=slopes, noise=series.whitened(noise.T, rho).T))
+
+
+def _judged(test: Test, along: Float[np.ndarray, "datum coefficient"], places: list[Place]) -> Iterator[Judged]:
     """The functions, those that are too coarse first, each beside finer ones of those before."""
     left = list(places)
     while left:
-        every = [_best(lacking, along, place) for place in left]
+        every = [_best(test, along, place) for place in left]
         best = min(every, key=lambda judged: judged.chance)
         if best.chance * len(places) >= _RARE:
             yield from every
             return
         yield best._replace(coarse=True)
         left.remove(best.place)
-        lacking = lacking.with_them(along[:, best.trial.own], best.gain.variance)
+        test = test.with_them(along[:, best.trial.own], best.gain.variance)
 
 
-def _best(lacking: Lacking, along: np.ndarray, place: Place) -> Judged:
-    gains = [lacking.gain(along[:, trial.own]) for trial in place.trials]
+def _best(test: Test, along: np.ndarray, place: Place) -> Judged:
+    gains = [test.gain(along[:, trial.own]) for trial in place.trials]
     best = int(np.argmax([gain.gain for gain in gains]))
     chance = share_beyond(np.max([gain.replicates for gain in gains], axis=0), gains[best].gain)
-    return Judged(place, place.trials[best], gains[best], chance, False)
+    independent = gains[best].gain
+    if len(test.correlations) > 1:
+        independent = max(test.lacking[0].gain(along[:, trial.own]).gain for trial in place.trials)
+    return Judged(place, place.trials[best], gains[best], independent, chance, False)
 
 
 def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
@@ -201,6 +279,7 @@ def _group(realised: Model, every: Iterator[Judged]) -> xr.Dataset:
         row = {
             "function": judged.place.name,
             "gain": judged.gain.gain,
+            "gain_if_independent": judged.independent,
             "chance": judged.chance,
             "coarse": int(judged.coarse),
             "output": judged.trial.output,
