@@ -10,7 +10,7 @@ import bayes_dasl as bd
 from bayes_dasl.judgement import remedies
 from bayes_dasl.judgement.adequacy import adequacy_findings
 from bayes_dasl.judgement.remedies import Noise
-from bayes_dasl.judgement.residuals import NUMBER, residual_findings
+from bayes_dasl.judgement.residuals import NUMBER, Members, residual_findings
 from tests.studies.false_alarms import levels_of_members, residual_alarms
 
 VALUES, DRAWS = 200, 300
@@ -152,6 +152,26 @@ def test_one_scale_of_all_members_is_left_alone(numbers, phi):
     alarms = residual_alarms(numbers, np.ones(len(numbers)), phi=phi, replicates=12)
     alarms.pop("order of residuals of y", None)
     assert sum(alarms.values()) <= 1 / 12
+
+
+def test_what_a_fit_takes_is_no_difference_of_scales():
+    """Six numbers of each member take half of the variance of twelve data and a tenth of that of sixty."""
+    raised = 0
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        own, centre, of = [], [], []
+        for member, number in enumerate([12, 60] * 12):
+            basis = np.linalg.qr(rng.normal(size=(number, 6)))[0]
+            y = rng.normal(size=number)
+            centre.append((basis @ (basis.T @ y))[None] + rng.normal(size=(DRAWS, 6)) @ basis.T)
+            own.append(y)
+            of += [member] * number
+        mean, y = np.concatenate(centre, axis=1), np.concatenate(own)
+        members = Members("subject", tuple(map(str, range(24))), np.array(of))
+        drawn = mean + rng.normal(size=mean.shape)
+        found = residual_findings("y", drawn, y, mean, np.ones(mean.shape), NUMBER + 1, NORMAL, members)
+        raised += any(f.subject == "scale of y differs between members" for f in found)
+    assert raised == 0
 
 
 def test_forcings_that_were_filled_in_the_period_come_first():

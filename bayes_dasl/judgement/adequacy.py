@@ -134,12 +134,13 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
 
 def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members:
     """Which member each datum that was `seen` belongs to, in the order of `_with_moments`."""
-    dim, variable = fc.attrs["members"], fc["predictions"][name]
-    dims = [d for d in variable.dims[2:] if d != index_of(variable)]
+    dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
+    variable = predictions[name]
+    dims = [str(d) for d in variable.dims if d not in ("chain", "draw", index_of(predictions))]
     shape = [variable.sizes[d] for d in dims]
     which = np.arange(variable.sizes[dim]).reshape([-1 if d == dim else 1 for d in dims])
-    of = np.repeat(np.broadcast_to(which, shape).ravel(), seen.size // np.prod(shape, dtype=int))
-    return Members(dim, tuple(map(str, variable[dim].values)), of[seen])
+    of = np.repeat(np.broadcast_to(which, shape).ravel(), seen.size // int(np.prod(shape)))
+    return Members(dim, tuple(map(str, variable[dim].values.tolist())), of[seen])
 
 
 def _with_moments(

@@ -29,10 +29,12 @@ def diagnose(
 
     The sampling is judged by mixing, energy, divergences and failures. The model is judged as far as a forecast and
     data allow: at the times that were fitted its residuals are compared with those that it draws itself (their size,
-    order, tails, symmetry, and evenness: whether they grow or shrink with what is predicted); held-out data by the
-    coverage of its intervals (all in all and by size of forecast), by how far out they lie, and by whether climatology,
-    persistence or a rival forecasts better; its prior by where the data take the parameters. Held-out data that could
-    hardly have shown a fault are "inconclusive".
+    order, tails, symmetry, and evenness: whether they grow or shrink with what is predicted; in a population whether
+    their scale differs between members); held-out data by the coverage of its intervals (all in all and by size of
+    forecast), by how far out they lie, and by whether climatology, persistence or a rival forecasts better; its prior by
+    where the data take the parameters. Members that are drawn given hyperparameters are judged by these. Held-out data
+    that could hardly have shown a fault are "inconclusive". Rows of another table that only have the labels of fitted
+    rows count as held out.
 
     Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
     and, where a network is part of it, on the vector field (at states along these and along the forecast); never on the
@@ -48,7 +50,8 @@ def diagnose(
         test: data that the fit has not seen; what was fitted is left out of it.
         rivals: forecasts of other models by name, recalibrated ones among them.
 
-    Raises: MismatchError for what is no posterior or no forecast, or a forecast that was made from another posterior.
+    Raises: MismatchError for what is no posterior or no forecast, a forecast that was made from another posterior, or
+    data that have other inputs than the fit at the same labels where the forecast has those of the fit.
     Source: Vehtari et al. (2021), Rank-normalization, folding, and localization.
     """
     _check_arguments(post, fc, rivals)

@@ -78,20 +78,23 @@ def refuse_other_rows(known: xr.Dataset, data: xr.Dataset, fitted: Span) -> None
 
     Raises: MismatchError that names the first such row.
     """
-    known = fitted_rows(known, fitted) if known.data_vars else None
-    if known is None:
+    then_known = fitted_rows(known, fitted) if known.data_vars else None
+    if then_known is None:
         return
     index, units = index_of(known), units_of(known)
     data = in_units(data, units, doubtful=True)
-    for name in set(known.data_vars) & set(data.data_vars):
-        if bool(units[name]) != bool(units_of(data)[name]):  # whether they are in the same units, nobody knows
+    for name in map(str, then_known.data_vars):
+        # Where one side states no units, nobody knows whether they are the same.
+        if name not in data or bool(units[name]) != bool(units_of(data)[name]):
             continue
-        each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (known, data))
+        each = (d[name].reset_coords(drop=True).drop_duplicates(index) for d in (then_known, data))
         then, now = xr.broadcast(*xr.align(*each, join="inner"))
+        then, now = (values.transpose(index, ...) for values in (then, now))
         # What is missing on one side says nothing.
-        changed = ~np.isclose(then, now, rtol=1e-9, atol=0.0) & then.notnull() & now.notnull()
-        if bool(changed.any()):
-            row = then[index].values[np.argwhere(changed.transpose(index, ...).values)[0][0]]
+        missing = np.isnan(then.values) | np.isnan(now.values)
+        changed = ~np.isclose(then.values, now.values, rtol=1e-9, atol=0.0) & ~missing
+        if changed.any():
+            row = then[index].values[np.argwhere(changed)[0][0]]
             raise MismatchError(
                 f"the data have another '{name}' than the fit at {index} {told(row)}: they are other rows with the "
                 "same labels. Forecast these data by bd.forecast(model, post, data), or give them other labels"

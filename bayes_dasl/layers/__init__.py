@@ -1,5 +1,6 @@
 """Scientific layers: `layer(inputs)` gives a `Prediction`; a layer knows no probability."""
 
+from ._functions import solver_settings as solver_settings
 from ._linear import AbstractLinear as AbstractLinear, is_linear as is_linear, linear_parts as linear_parts
 from .algebraic import Algebraic as Algebraic
 from .boundary_value import BoundaryValue as BoundaryValue
@@ -17,7 +18,6 @@ from .layer import (
     AbstractTrajectory as AbstractTrajectory,
     Prediction as Prediction,
     prediction as prediction,
-    solver_settings as solver_settings,
     with_adjoint as with_adjoint,
 )
 from .ode import ODE as ODE

@@ -11,7 +11,7 @@ import equinox as eqx
 import jax
 import jax.numpy as jnp
 
-from .._jax.tree import FrozenDict
+from .._jax.tree import FrozenDict, parts_inside
 from ..errors import BayesDaslError, ModelError
 from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
@@ -155,3 +155,10 @@ def agreed_interpolation(layers: Mapping[str, Any], read: Mapping[str, Iterable[
         ((name, f, layer.interpolation.get(f, "linear")) for name, layer in layers.items() for f in read[name]),
     )
     return {name: kind for name, kind in kinds.items() if kind != "linear"}
+
+
+def solver_settings(layer: Any) -> tuple[str, ...]:
+    """Which settings that help a failing solve a layer has: of `max_steps`, `rtol` and `solver`; none for a formula."""
+    every = ("max_steps", "rtol", "solver")
+    parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
+    return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))

@@ -14,7 +14,7 @@ import numpy as np
 import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 
-from .._jax.tree import dotted, frozen, parts_inside
+from .._jax.tree import dotted, frozen
 from ..data.dates import refuse_unsaid
 from ..data.layer_inputs import Inputs, OwnRows
 from ..errors import ModelError
@@ -372,13 +372,6 @@ class AbstractFilter(AbstractLayer):
             inputs: start, times and forcings, and the observations before them in `inputs.past`.
             variances: the variance of the noise of each observable, in the square of its units.
         """
-
-
-def solver_settings(layer: Any) -> tuple[str, ...]:
-    """Which settings that help a failing solve a layer has: of `max_steps`, `rtol` and `solver`; none for a formula."""
-    every = ("max_steps", "rtol", "solver")
-    parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
-    return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))
 
 
 def finite(values: Any) -> Bool[Array, ""]:

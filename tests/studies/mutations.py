@@ -183,6 +183,36 @@ MUTANTS = (
         ("tests/test_prior_findings.py::test_many_parameters_are_judged_together",),
     ),
     Mutant(
+        "skewness without its sign", "bayes_dasl/judgement/residuals.py",
+        "return (centred**3).mean(axis=1) / spread**3",
+        "return np.abs((centred**3).mean(axis=1) / spread**3)",
+        ("tests/test_residual_findings.py::test_skewness_has_a_sign_in_the_message_and_the_remedy",),
+    ),
+    Mutant(
+        "different scales of members are taken for tails", "bayes_dasl/judgement/residuals.py",
+        "own, made = _in_own_scales(own, made, scales.members)",
+        "pass",
+        ("tests/test_residual_findings.py::test_a_scale_that_differs_between_members_is_named_and_not_taken_for_tails",),
+    ),
+    Mutant(
+        "what a fit takes of few data is a smaller scale", "bayes_dasl/judgement/residuals.py",
+        "left = float(np.clip(rows.size - leverage[rows].sum(), 1.0, most))",
+        "left = most",
+        ("tests/test_residual_findings.py::test_what_a_fit_takes_is_no_difference_of_scales",),
+    ),
+    Mutant(
+        "rows with the labels of the fit are those of the fit", "bayes_dasl/prediction/forecasts.py",
+        "times = times[times < changed.min()] if changed.size else times",
+        "times = times",
+        ("tests/test_other_rows.py::test_another_table_counts_as_held_out",),
+    ),
+    Mutant(
+        "serial correlation is taken for a coarse function", "bayes_dasl/revision/function_check.py",
+        "if share_beyond(alike[1:], float(alike[0])) >= _RARE:",
+        "if share_beyond(alike[1:], float(alike[0])) >= 0:",
+        ("tests/test_function_check.py::TestSerialCorrelation::test_it_is_not_taken_for_a_coarse_function",),
+    ),
+    Mutant(
         "data that lie far out are as good as near ones", "bayes_dasl/judgement/coverage.py",
         "by_own = 2 * min(fewer, further)",
         "by_own = 2 * fewer",
