@@ -310,6 +310,6 @@ def test_nothing_is_raised_whatever_is_wrong(monkeypatch):
 @pytest.mark.parametrize(("failed", "level"), [(0, "good"), (2, "good"), (3, "warning"), (128, "bad")])
 def test_a_prior_draw_in_a_hundred_may_fail(failed, level):
     """Of 256 draws: without two of them no probability changes by a hundredth."""
-    [finding] = checks._solver(Pushed({}, {}, np.arange(256) >= failed, np.full(256, 9), {}, {}))
+    [finding] = checks._solver(blow_up(), Pushed({}, {}, np.arange(256) >= failed, np.full(256, 9), {}, {}))
     assert finding.level == level and bool(finding.remedy) == (level != "good")
     assert ("all 256" if failed == 0 else f"{failed} of 256 prior draws failed") in finding.message

@@ -31,10 +31,10 @@ def diagnose(
     data allow: at the times that were fitted its residuals are compared with those that it draws itself (their size,
     order, tails, symmetry, and evenness: whether they grow or shrink with what is predicted; in a population whether
     their scale differs between members); held-out data by the coverage of its intervals (all in all and by size of
-    forecast), by how far out they lie, and by whether climatology, persistence or a rival forecasts better; its prior by
-    where the data take the parameters. Members that are drawn given hyperparameters are judged by these. Held-out data
-    that could hardly have shown a fault are "inconclusive". Rows of another table that only have the labels of fitted
-    rows count as held out.
+    forecast), by how far out they lie, and by whether climatology, persistence or a rival forecasts better; its prior
+    by where the data take the parameters. Members that are drawn given hyperparameters are judged by these. Held-out
+    data that could hardly have shown a fault are "inconclusive". Rows of another table that only have the labels of
+    fitted rows count as held out.
 
     Convergence is judged on the science parameters, on the trajectories (the conditional means at the training times)
     and, where a network is part of it, on the vector field (at states along these and along the forecast); never on the
