@@ -136,6 +136,7 @@ from .revision import (
     check_solver as check_solver,
     leave_future_out as leave_future_out,
     mixture as mixture,
+    model_weights as model_weights,
     recalibrate as recalibrate,
     stack as stack,
     tightened as tightened,

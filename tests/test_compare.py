@@ -397,3 +397,40 @@ def test_forecasts_that_cannot_be_mixed(both):
         bd.mixture({"low": low, "high": high}, WEIGHTS)
     with pytest.raises(MismatchError, match="no forecast"):
         bd.mixture({"low": low, "high": both["high"][0]}, WEIGHTS)
+
+
+def test_few_members_are_mixed_by_their_predictive_draws():
+    """As of `bd.DeepEnsemble`: several predictive draws of each member, one after the other."""
+    model, times = levels_model(3, bd.NormalNoise(1.0)), np.arange(3.0)
+    members = np.array([-1.0, 0.0, 1.0, 4.0])[:, None, None] + np.zeros((4, 1, 3))
+    few = posterior(model, at_times([0.0, 1.0, np.nan]), {"layer.function.level": members}, chains=False)
+    many = forecasts()["low"][1]
+    each = {"low": many, "few": bd.forecast(model, few, times, key=1)}
+    assert each["few"]["predictions"].sizes["draw"] == 250 and each["few"]["conditional_mean"].sizes["draw"] == 1
+    fc = bd.mixture(each, {"low": 0.5, "few": 0.5})
+    of_few = fc["sample_stats_predictions"]["model_of_draw"].values[0] == 1
+    assert of_few.sum() == 2000
+    for group in ("predictions", "conditional_mean"):
+        assert fc[group]["y"].shape == (1, 4000, 3)
+    drawn, own = fc["predictions"]["y"].values[0, of_few], each["few"]["predictions"]["y"].values.reshape(-1, 3)
+    np.testing.assert_array_equal(np.unique(drawn), np.unique(own))  # each of 1000 predictive draws, twice
+    np.testing.assert_allclose(fc["conditional_mean"]["y"].values[0, of_few].mean(axis=0), 1.0)
+    # The draws of a member are those that have its mean.
+    means = fc["conditional_mean"]["y"].values[0, of_few, 0]
+    of_last = drawn[means == 4.0, 0]
+    np.testing.assert_array_equal(np.unique(of_last), np.unique(each["few"]["predictions"]["y"].values[3, :, 0]))
+    assert bd.score(fc, at_times([0.0, 0.0, 0.0])).attrs["log_score"] == {"y": "exact"}
+
+
+def test_a_few_draws_of_few_members_are_not_all_of_one_spread():
+    """Repetitions of a member lie in the order of their spread: a stride must not pick the narrowest of each."""
+    model = levels_model(3, bd.NormalNoise(0.01))
+    members = np.arange(4.0)[:, None, None] + np.zeros((4, 1, 3))
+    few = posterior(model, at_times([0.0, 1.0, np.nan]), {"layer.function.level": members}, chains=False)
+    each = {"low": forecasts()["low"][1], "few": bd.forecast(model, few, np.arange(3.0), key=1)}
+    fc = bd.mixture(each, {"low": 0.999, "few": 0.001})
+    of_few = fc["sample_stats_predictions"]["model_of_draw"].values[0] == 1
+    drawn = np.sort(fc["predictions"]["y"].values[0, of_few, 0])
+    own = each["few"]["predictions"]["y"].values[..., 0]
+    middle = np.median(own, axis=1)
+    np.testing.assert_allclose(drawn, middle, atol=0.25 * np.ptp(own[0]))

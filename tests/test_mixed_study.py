@@ -18,13 +18,15 @@ from test_evidence import NOISE, noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.judgement.comparison import equal_weights
 from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
+from bayes_dasl.revision.model_weights import sparing
 from bayes_dasl.revision.windows import side_by_side
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
-from bayes_dasl.study.mixing import factors_of, science_of, sparing
+from bayes_dasl.study.mixing import science_of, weights_of
 
 TRAIN, TEST, KEY = 8, 4, 3
 TEMPLATE = Path(bd.__file__).parent / "reports" / "template.html"
@@ -259,9 +261,17 @@ def test_a_model_that_fails_at_an_origin_costs_no_fit_and_no_report(run, monkeyp
 
 
 @pytest.mark.thorough
-def test_a_series_that_is_too_short_is_reported_as_before(run):
+def test_a_series_that_is_too_short_is_mixed_by_equal_weights(run):
+    """Unless its forecasts are asked for."""
     folder, again = run
-    said, called = again(dataclasses.replace(STUDY, horizon=5))
+    study = dataclasses.replace(STUDY, horizon=5)
+    said, called = again(study)
+    assert called == [] and "equal weights: there are no past forecasts, since the 8 observed times" in said[-2]
+    told = scores(folder)["mixture"]
+    assert told["weighed_by"] == "equal" and told["weights"] == {"near": 0.5, "far": 0.5}
+    assert "which are equal: there are no past forecasts" in told["words"][0]
+    assert list(Run(study, folder).diagnose()) == ["mixture", "near", "far"]
+    said, called = again(dataclasses.replace(study, mix="forecasts"))
     assert called == [] and said[-1].startswith("the forecast is no mixture: the 8 observed times")
     assert list(scores(folder)["scores"]) == ["near", "far"]
 
@@ -402,8 +412,8 @@ def test_a_page_has_what_the_weights_come_from():
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, walked(1.0), of=sizes, number=50) for name, model in NESTED.models.items()}
     of_evidence = bd.bayes_factors(NESTED.models, posts)
-    found = [_of_weights(of_forecasts), _of_weights(of_evidence)]
-    assert [page["base"] for page in found] == ["", "science"]
+    found = [_of_weights(of_forecasts), _of_weights(of_evidence), _of_weights(equal_weights("ab", "too short"))]
+    assert [page["base"] for page in found] == ["", "science", ""] and found[0]["rows"] and not found[2]["rows"]
     page = re.compile(r"mixture\.(\w+)").findall(TEMPLATE.read_text(encoding="utf-8"))
     assert {"base", "rows", "cards", "origins", "horizon"} <= {*page} and {"base", "rows", "cards"} <= {*found[1]}
     assert {"origins", "horizon"} <= {*found[0]}
@@ -412,14 +422,16 @@ def test_a_page_has_what_the_weights_come_from():
 @pytest.mark.thorough
 def test_how_models_are_weighed_can_be_asked_for():
     rows = dataclasses.replace(NESTED, mix="evidence")
-    assert rows.mixes and factors_of("forecasts", NESTED.models, {}) == ""
+    assert rows.mixes
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
-    assert not isinstance(factors_of(True, NESTED.models, posts), str)
+    past = {name: result([0.0, 0.0]) for name in posts}
+    assert weights_of(True, NESTED.models, posts, lambda: past).weighed_by == "evidence"
+    assert weights_of("forecasts", NESTED.models, posts, lambda: past).weighed_by == "forecasts"
     posts["noisy"].attrs["markov"] = 0
-    assert "the draws of 'noisy' are not those of chains" in str(factors_of(True, NESTED.models, posts))
+    assert "the draws of 'noisy' are not those of chains" in weights_of(True, NESTED.models, posts, lambda: past).why
     with pytest.raises(MismatchError, match="not those of chains"):
-        factors_of("evidence", NESTED.models, posts)
+        weights_of("evidence", NESTED.models, posts, lambda: past)
     with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
         dataclasses.replace(NESTED, mix="both")
     with pytest.raises(MismatchError, match="one model is to be the science"):

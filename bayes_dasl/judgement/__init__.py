@@ -1,7 +1,12 @@
 """Judgement: the verdict on a fit, proper scores, what must be beaten, and the uncertainty in parts."""
 
 from . import metrics as metrics
-from .comparison import BayesFactors as BayesFactors, Comparison as Comparison, compare as compare
+from .comparison import (
+    BayesFactors as BayesFactors,
+    Comparison as Comparison,
+    EqualWeights as EqualWeights,
+    compare as compare,
+)
 from .decomposition import decompose as decompose
 from .diagnosis import Diagnosis as Diagnosis, Finding as Finding, diagnose as diagnose
 from .entropy import decompose_entropy as decompose_entropy

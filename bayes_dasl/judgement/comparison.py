@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -23,6 +23,7 @@ _MANY = 20  # windows, from which on the correlation of their scores can be esti
 _SURE = 0.95  # of intervals outside of which models are told apart
 _COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
 SCORES = ("log_score", "crps")
+_BASES = {"evidence": "evidence", "forecasts": "past forecasts", "equal": "nothing: all are equal"}
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,21 @@ class _Table:
 
     table: pd.DataFrame
     findings: tuple[Finding, ...]
+    why: str = field(default="", kw_only=True)
+    weighed_by: ClassVar[str]
 
     def __str__(self) -> str:
-        return "\n".join([self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
+        return "\n".join([self.basis, self.table.to_string(float_format="{:.3g}".format), *map(str, self.findings)])
 
     def _repr_html_(self) -> str:
         said = "".join(f"<li>{html.escape(str(finding))}</li>" for finding in self.findings)
-        return f"{self.table.to_html(float_format='{:.3g}'.format)}<ul>{said}</ul>"
+        table = self.table.to_html(float_format="{:.3g}".format)
+        return f"<p>{html.escape(self.basis)}</p>{table}<ul>{said}</ul>"
+
+    @property
+    def basis(self) -> str:
+        """What the weights come from, in words, and why not from something better."""
+        return f"Model weights by {_BASES[self.weighed_by]}{f': {self.why}' if self.why else ''}"
 
 
 @dataclass(frozen=True)
@@ -54,10 +63,12 @@ class Comparison(_Table):
         by_lead: `log_score` and `crps` of each datum by itself, their differences and errors, by `model`, `observable`
             and `lead`. `step` is how far ahead a lead is, where that is the same at all origins.
         windows: as how many that share no time and no origin the windows count.
+        why: why `bd.model_weights` did not weigh the models by their evidence; empty if nobody expects it.
     """
 
     by_lead: xr.Dataset
     windows: float
+    weighed_by: ClassVar[str] = "forecasts"
 
     @property
     def weights(self) -> dict[str, float]:
@@ -76,14 +87,50 @@ class BayesFactors(_Table):
             probabilities.
         findings: what can be said of them.
         base: the name of that model.
+        why: empty.
     """
 
     base: str
+    weighed_by: ClassVar[str] = "evidence"
 
     @property
     def weights(self) -> dict[str, float]:
         """By model, in the order in which they were given: for `bd.mixture`."""
         return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
+
+
+@dataclass(frozen=True)
+class EqualWeights(_Table):
+    """The same weight for each of some models, where nothing tells which one is better.
+
+    Args:
+        table: a row for each model, with its `weight`.
+        findings: a warning that nothing was compared.
+        why: why neither their evidence nor past forecasts weigh them.
+    """
+
+    weighed_by: ClassVar[str] = "equal"
+
+    @property
+    def weights(self) -> dict[str, float]:
+        """By model, in the order in which they were given: for `bd.mixture`."""
+        return {str(name): float(weight) for name, weight in zip(self.table.index, self.table["weight"], strict=True)}
+
+
+def equal_weights(models: Iterable[str], why: str) -> EqualWeights:
+    """The same weight for each model.
+
+    Args:
+        models: their names.
+        why: why nothing else weighs them.
+    """
+    names = [*models]
+    said = Finding(
+        "warning", "weights", "all models have the same weight: neither evidence nor past forecasts were compared",
+        "weigh them by what you know of them, or take more data", aspect="model",
+    )  # fmt: skip
+    table = pd.DataFrame({"weight": 1 / len(names)}, index=pd.Index(names, name="model"))
+    return EqualWeights(table, (said,), why=why)
 
 
 def compare(results: Mapping[str, xr.DataTree]) -> Comparison:

@@ -190,7 +190,9 @@ def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree])
     for name, model in models.items():
         check_same_posterior(model, posts[name])
         if not are_chains(posts[name]):
-            raise MismatchError(f"the draws of '{name}' are not those of chains: fit it with bd.NUTS")
+            raise MismatchError(
+                f"the draws of '{name}' are not those of chains: fit it with bd.NUTS, or take bd.model_weights"
+            )
     observed = [fitted_observables(post) for post in posts.values()]
     if not all(one.equals(observed[0][[*one]]) for one in observed):
         raise MismatchError("the models were fitted to other data than each other")
@@ -246,8 +248,8 @@ def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base:
     evidences = {name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
     if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
         raise MismatchError(
-            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or compare models by "
-            "bd.compare"
+            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or weigh models by "
+            "bd.model_weights, which then compares past forecasts"
         )
     for name in far:
         (value, error), (science, its_error) = evidences[name], evidences[base]

@@ -11,7 +11,7 @@ import xarray as xr
 from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
 from .adequacy import crps_apart, forecast_findings
-from .comparison import BayesFactors, Comparison, lead_over
+from .comparison import BayesFactors, Comparison, EqualWeights, lead_over
 from .matching import check_forecast
 
 MIXTURE = "mixture"
@@ -20,7 +20,7 @@ _LEVEL = 0.005  # of a CRPS, below which two are level
 _CHANCE = 2.0  # standard errors
 
 
-type Weighed = Comparison | BayesFactors
+type Weighed = Comparison | BayesFactors | EqualWeights
 """What the weights of a mixture come from."""
 
 
@@ -60,7 +60,7 @@ def judge_mixture(
 
     Args:
         mixture: what `bd.mixture` returned.
-        comparison: what `bd.compare` or `bd.bayes_factors` returned, from which its weights are.
+        comparison: what `bd.model_weights`, `bd.compare` or `bd.bayes_factors` returned, from which its weights are.
         forecasts: those that are mixed, by name.
         verdicts: what `bd.diagnose` said of each model, by name.
         post: the posterior of one of the models, which knows the training data.
@@ -95,10 +95,15 @@ def _weighed(comparison: Weighed) -> Iterator[str]:
         )
         yield from (f"{finding.subject}: {finding.message}." for finding in comparison.findings)
         return
+    if isinstance(comparison, EqualWeights):
+        yield f"{mixture}, which are equal: {comparison.why}."
+        return
     leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
     times = "time" if leads == 1 else f"{leads} times"
     origins = "one origin" if number == 1 else f"{number} origins"
     yield f"{mixture}, weighed by how well each forecast the next {times} from {origins} within the training data."
+    if comparison.why:
+        yield f"Past forecasts weigh them because {comparison.why}."
     if any(finding.subject == "windows" for finding in comparison.findings):
         count = f"{comparison.windows:.2g} that share nothing"
         yield f"These windows count as {count}: weights and standard errors are rough."

@@ -17,7 +17,7 @@ from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
 from ..judgement.baselines import BASELINES, score_baselines
-from ..judgement.comparison import BayesFactors
+from ..judgement.comparison import BayesFactors, EqualWeights
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import diagnose
 from ..judgement.ensemble_scores import lower_by
@@ -169,6 +169,8 @@ def _of_weights(comparison: Weighed) -> dict[str, Any]:
     """What the weights of a mixture come from."""
     if isinstance(comparison, BayesFactors):
         return {"base": comparison.base, "rows": _tables.evidence_rows(comparison), "cards": []}
+    if isinstance(comparison, EqualWeights):
+        return {"base": "", "rows": [], "cards": []}
     return {
         "base": "",
         "rows": _tables.model_rows(comparison),

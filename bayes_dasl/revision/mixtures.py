@@ -12,7 +12,7 @@ from jaxtyping import Int
 from ..data.censoring import ABOVE, BELOW
 from ..data.dates import as_attribute
 from ..errors import MismatchError
-from ..judgement.matching import check_forecast, fitted_between, repeats
+from ..judgement.matching import check_forecast, fitted_between
 from ..prediction.posterior import with_coordinates
 
 _MOMENTS = ("conditional_mean", "conditional_variance")
@@ -26,7 +26,8 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     Each forecast gives as many of its draws as its weight says, to one draw, evenly spaced: there is no chance in it.
     Draws are whole, so that they hold together over times and observables. What models differ by is uncertainty that
     knowing the right one would remove, and so `decompose` counts it as epistemic. Draws in which a solver failed are
-    left out, or a model of many would have less than its weight.
+    left out, or a model of many would have less than its weight. A forecast of few members, as of `bd.DeepEnsemble`,
+    gives its predictive draws, each with the conditional mean and variance of its member.
 
     Args:
         forecasts: what `forecast` returned for each model, by name, at the same times.
@@ -40,18 +41,12 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     and `report` take a mixture as a rival. The attribute `mixture` has the weights.
 
     Raises: MismatchError for what is no forecast, forecasts of other times, observables, places or units, a what-if,
-    forecasts of different scenarios, of which no draw is whole, of few members that have several predictive draws each,
-    and for weights that are none.
+    forecasts of different scenarios, or of which no draw is whole, and for weights that are none.
     """
     shares = _shares(forecasts, weights)
     first = next(iter(forecasts.values()))
     for name, fc in forecasts.items():
         check_forecast(fc, *_DRAWN)
-        if repeats(fc) > 1:
-            raise MismatchError(
-                f"'{name}' has several predictive draws of each of a few members, whose weights they do not carry: mix "
-                "forecasts of one draw for each draw of the posterior"
-            )
         if fc.attrs.get("what_if", 0):
             raise MismatchError(f"'{name}' is a what-if, by no model that was fitted: mix forecasts of fitted models")
         if fc.attrs.get("scenario") != first.attrs.get("scenario"):
@@ -60,12 +55,13 @@ def mixture(forecasts: Mapping[str, xr.DataTree], weights: Mapping[str, float]) 
     draws = max(fc["predictions"].sizes["chain"] * fc["predictions"].sizes["draw"] for fc in forecasts.values())
     numbers = np.diff(np.round(np.cumsum([*shares.values()]) * draws).astype(int), prepend=0)
     whole = [_whole(name, fc) for name, fc in forecasts.items()]
+    drawn = [fc["predictions"].sizes["draw"] for fc in forecasts.values()]
     groups = {}
     for group in (*_DRAWN, "noise", "sample_stats_predictions", "unobserved"):
         if all(group in fc.children for fc in forecasts.values()):
             held = [fc[group].to_dataset() for fc in forecasts.values()]
             names = _same_noise(held) if group == "noise" else [n for n in held[0] if all(n in each for each in held)]
-            groups[group] = _pooled([each[names] for each in held], whole, numbers)
+            groups[group] = _pooled([each[names] for each in held], whole, numbers, drawn)
     of_draw = ("chain", "draw"), np.repeat(np.arange(len(shares)), numbers)[None]
     stats = groups.get("sample_stats_predictions", xr.Dataset())
     groups["sample_stats_predictions"] = stats.assign(model_of_draw=of_draw)
@@ -138,16 +134,25 @@ def _whole(name: str, fc: xr.DataTree) -> Int[np.ndarray, " draw"]:
 
 
 def _pooled(
-    held: Sequence[xr.Dataset], whole: Sequence[Int[np.ndarray, " _"]], numbers: Int[np.ndarray, " forecast"]
+    held: Sequence[xr.Dataset],
+    whole: Sequence[Int[np.ndarray, " _"]],
+    numbers: Int[np.ndarray, " forecast"],
+    predictive: Sequence[int],
 ) -> xr.Dataset:
-    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all agree."""
+    """So many whole draws of each, evenly spaced, as one chain; with the attributes in which all agree.
+
+    A group may have one draw for several of the `predictive` draws of each chain, which lie one after the other.
+    """
     variables = {}
+    repeated = [n // group.sizes["draw"] if group.data_vars else 1 for n, group in zip(predictive, held, strict=True)]
+    # From the middle of equal parts: repetitions of a member lie in the order of their spread.
+    taken = [i[((np.arange(n) + 0.5) * len(i) / max(n, 1)).astype(int)] for i, n in zip(whole, numbers, strict=True)]
     for name in held[0].data_vars:
         each = [group[name] for group in held]
         sizes = {dim: v.sizes[dim] for v in each for dim in v.dims if dim not in _CHAINS}
         alike = [v.expand_dims({d: n for d, n in sizes.items() if d not in v.dims}) for v in each]
         flat = [v.transpose(*_CHAINS, *sizes).values.reshape(-1, *sizes.values()) for v in alike]
-        drawn = [v[i[np.arange(n) * len(i) // max(n, 1)]] for v, i, n in zip(flat, whole, numbers, strict=True)]
+        drawn = [v[rows // each] for v, rows, each in zip(flat, taken, repeated, strict=True)]
         variables[name] = ((*_CHAINS, *sizes), np.concatenate(drawn)[None], _agreed([v.attrs for v in each]))
     coords = {name: c for name, c in held[0].coords.items() if not {*_CHAINS} & {*c.dims}}
     return with_coordinates(xr.Dataset(variables, coords))

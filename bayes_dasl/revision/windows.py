@@ -60,7 +60,9 @@ def observed_times(model: Model, data: xr.Dataset) -> np.ndarray:
     return np.unique(data[model.index].values[seen])
 
 
-def side_by_side(model: Model, train: xr.Dataset, test: xr.Dataset, most: int, horizon: int | None) -> tuple[list, int]:
+def side_by_side(
+    model: Model, train: xr.Dataset, test: xr.Dataset | None, most: int, horizon: int | None
+) -> tuple[list, int]:
     """Origins and horizon of windows side by side up to the end of the training data, over their last half at most.
 
     Windows are as long as the test data unless a `horizon` is given, or as leaves room for two of them. So each takes
@@ -70,7 +72,8 @@ def side_by_side(model: Model, train: xr.Dataset, test: xr.Dataset, most: int, h
     """
     times = observed_times(model, train)
     room = len(times) // 2
-    horizon = horizon or min(len(observed_times(model, test)) or room, room // 2)
+    ahead = 0 if test is None else len(observed_times(model, test))
+    horizon = horizon or min(ahead or room, room // 2)
     number = min(most, room // max(horizon, 1))
     if not (horizon and number):
         raise DataError(

@@ -28,10 +28,11 @@ from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import ReportOptions, report
+from ..revision.model_weights import are_nested
 from ..revision.rolling_origins import leave_future_out
 from ..revision.updates import update
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, are_nested, factors_of, mixed, origins_of, science_of, weighed, weights_of
+from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, science_of, weights_of
 from .scores import asked, check_asked, results, table_of, told_split
 from .times import forecast_times, unknown_to
 
@@ -57,8 +58,9 @@ class Study:
             stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
             does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others, and
             those that have none, by their "forecasts" of the end of the training data (`bd.leave_future_out`,
-            `bd.compare`), which takes more fits. Either word asks for that. There is none without rivals, where members
-            are held out, or of forecasts where rows are no series.
+            `bd.compare`), which takes more fits. Either word asks for that. Where the training data are too short for
+            both, weights are equal (`bd.model_weights`). There is no mixture without rivals, where members are held
+            out, or by forecasts where rows are no series.
         origins: from how many times within the training data the models forecast at most, for their weights; or the
             last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
             of the engine's draws, 250 at least.
@@ -258,8 +260,8 @@ class Run:
         return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by their evidence, or else let each forecast the end of the training data, unless the folder
-        holds that.
+        """Weigh the models by `bd.model_weights`: where evidence does not tell, each forecasts the end of the training
+        data, unless the folder holds that.
 
         Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
         none are mixed.
@@ -268,17 +270,16 @@ class Run:
         """
         if not self.study.mixes:
             return None
-        try:
-            posts = self.fitted()
-            factors = factors_of(self.study.mix, self.study.models, posts)
-            if not isinstance(factors, str):
-                return factors
-            if factors:
-                say(f"weighed by forecasts: {factors}")
+
+        def look_ahead() -> dict[str, xr.DataTree]:
             origins = self.study.looks_from
             for name in self.study.models:
                 self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
-            return weighed(posts, self._origins)
+            return past_forecasts(posts, self._origins)
+
+        try:
+            posts = self.fitted()
+            return weights_of(self.study.mix, self.study.models, posts, look_ahead, say)
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
@@ -414,7 +415,12 @@ class Run:
 
     def _weighed(self, posts: Mapping[str, xr.DataTree]) -> Weighed:
         """What weighs the models, as the folder tells."""
-        return weights_of(self.study.mix, self.study.models, posts, self._origins)
+
+        def held() -> dict[str, xr.DataTree]:
+            _ = self.study.looks_from  # of too few times there are none
+            return past_forecasts(posts, self._origins)
+
+        return weights_of(self.study.mix, self.study.models, posts, held)
 
     @property
     def _origins(self) -> dict[str, Path]:

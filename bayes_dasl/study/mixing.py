@@ -1,7 +1,7 @@
 """How a study mixes its models: from where they forecast the training data, their weights, and the mixture."""
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,17 +10,15 @@ import xarray as xr
 
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
-from ..judgement.comparison import BayesFactors, Comparison, compare
-from ..judgement.evidence import bayes_factors, check_nested
 from ..judgement.mixed import Weighed
 from ..model import Model
 from ..prediction.posterior import load, names
 from ..random import paths
 from ..revision.mixtures import mixture
+from ..revision.model_weights import model_weights
 from ..revision.windows import side_by_side, windows_of
 
 ORIGINS = "origins.nc"
-_FEWEST = 250  # draws of each chain
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,68 +52,30 @@ def origins_of(
     return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
 
 
-def sparing(engine: AbstractEngine) -> AbstractEngine:
-    """The same engine with a quarter of its draws, 250 at least: to weigh models takes fewer than to forecast."""
-    fewer = max(engine.draws // 4, min(engine.draws, _FEWEST))
-    chosen = {field.name for field in dataclasses.fields(engine)}  # pyright: ignore
-    return dataclasses.replace(engine, draws=fewer) if "draws" in chosen else engine  # pyright: ignore
+def weights_of(
+    mix: bool | str,
+    models: Mapping[str, Model],
+    posts: Mapping[str, xr.DataTree],
+    past: Callable[[], Mapping[str, xr.DataTree]],
+    say: Callable[[str], None] = lambda text: None,
+) -> Weighed:
+    """The weights of the models of a run, by `bd.model_weights`.
 
-
-def are_nested(models: Mapping[str, Model]) -> bool:
-    """Whether models look as if evidence weighed them, before their fits."""
-    try:
-        check_nested(models)
-    except MismatchError:
-        return False
-    return True
-
-
-def factors_of(mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> BayesFactors | str:
-    """The Bayes factors of the models of a run, or why there are none, so that forecasts are to weigh them.
-
-    Nothing is said where nobody expects any.
-
-    Raises: MismatchError where evidence is asked for, and there is none; ReadError for a model without a posterior.
+    Raises: as that; ReadError for a model without a posterior.
     """
-    if mix == "forecasts" or (mix != "evidence" and not are_nested(models)):
-        return ""
     if missing := [name for name in models if name not in posts]:
         raise ReadError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet")
-    try:
-        return bayes_factors(models, posts)
-    except MismatchError as error:
-        if mix == "evidence":
-            raise
-        return f"there is no evidence to weigh models by, since {error}"
+    return model_weights(models, posts, by=mix if isinstance(mix, str) else None, past=past, say=say)
 
 
-def weights_of(
-    mix: bool | str, models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]
-) -> Weighed:
-    """What weighs the models of a run, from what is there: their evidence, or else what they forecast; see `weighed`.
-
-    Raises: as `factors_of` and `weighed`.
-    """
-    factors = factors_of(mix, models, posts)
-    if not isinstance(factors, str):
-        return factors
-    try:
-        return weighed(posts, at)
-    except (MismatchError, ReadError) as error:
-        if factors:
-            raise MismatchError(f"{factors}; {error}") from error
-        raise
-
-
-def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Comparison:
-    """How the models of a run compare by what they forecast within the training data.
+def past_forecasts(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> dict[str, xr.DataTree]:
+    """What the models of a run forecast within the training data.
 
     Args:
         posts: their posteriors by name.
         at: where these forecasts are kept.
 
-    Raises: ReadError where one is missing or torn; MismatchError where one is not of the model that was fitted, or
-    where they cannot be compared.
+    Raises: ReadError where one is missing or torn; MismatchError where one is not of the model that was fitted.
     """
     missing = [name for name, path in at.items() if name not in posts or not path.is_file()]
     if missing:
@@ -128,7 +88,7 @@ def weighed(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> Compari
             raise MismatchError(
                 f"{name} forecast the end of the training data as another model than its fit is of: run the study again"
             )
-    return compare(found)
+    return found
 
 
 def mixed(forecasts: Mapping[str, xr.DataTree], comparison: Weighed) -> xr.DataTree:

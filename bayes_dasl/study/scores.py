@@ -130,7 +130,8 @@ def _told(found: Mixed) -> dict[str, Any]:
         }
     return {
         "weights": comparison.weights,
-        "weighed_by": "forecasts" if windows else "evidence",
+        "weighed_by": comparison.weighed_by,
+        "why": comparison.why,
         **windows,
         "comparison": _plain(comparison.table),
         "findings": [dataclasses.asdict(finding) for finding in comparison.findings],
