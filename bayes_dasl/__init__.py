@@ -25,7 +25,6 @@ from .before_fit import check as check, choose_solver as choose_solver, describe
 from .data import (
     fill_gaps as fill_gaps,
     from_table as from_table,
-    inputs as inputs,
     split as split,
     standardise as standardise,
 )
@@ -96,7 +95,7 @@ from .layers import (
     phase as phase,
     segment_states as segment_states,
 )
-from .model import Model as Model
+from .model import Model as Model, inputs as inputs
 from .networks import Network as Network
 from .noise import (
     AR1 as AR1,
@@ -121,7 +120,13 @@ from .noise import (
     ZeroInflatedNoise as ZeroInflatedNoise,
 )
 from .populations import Each as Each, population as population, varying as varying
-from .prediction import evaluate as evaluate, forecast as forecast, load as load, save as save
+from .prediction import (
+    evaluate as evaluate,
+    forecast as forecast,
+    load as load,
+    save as save,
+    simulate as simulate,
+)
 from .priors import between as between
 from .random import (
     Module as Module,

@@ -22,11 +22,10 @@ from bayes_dasl.judgement.comparison import equal_weights
 from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
-from bayes_dasl.revision.model_weights import sparing
-from bayes_dasl.revision.windows import side_by_side
+from bayes_dasl.revision.windows import side_by_side, sparing
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
-from bayes_dasl.study.mixing import science_of, weights_of
+from bayes_dasl.study.mixing import science_of
 
 TRAIN, TEST, KEY = 8, 4, 3
 TEMPLATE = Path(bd.__file__).parent / "reports" / "template.html"
@@ -426,12 +425,8 @@ def test_how_models_are_weighed_can_be_asked_for():
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
     past = {name: result([0.0, 0.0]) for name in posts}
-    assert weights_of(True, NESTED.models, posts, lambda: past).weighed_by == "evidence"
-    assert weights_of("forecasts", NESTED.models, posts, lambda: past).weighed_by == "forecasts"
-    posts["noisy"].attrs["markov"] = 0
-    assert "the draws of 'noisy' are not those of chains" in weights_of(True, NESTED.models, posts, lambda: past).why
-    with pytest.raises(MismatchError, match="not those of chains"):
-        weights_of("evidence", NESTED.models, posts, lambda: past)
+    assert bd.model_weights(NESTED.models, posts, past=past).weighed_by == "evidence"
+    assert bd.model_weights(NESTED.models, posts, by="forecasts", past=past).weighed_by == "forecasts"
     with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
         dataclasses.replace(NESTED, mix="both")
     with pytest.raises(MismatchError, match="one model is to be the science"):

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import numpyro.distributions as dist
@@ -16,6 +15,7 @@ from test_evidence import noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.judgement import BayesFactors
+from bayes_dasl.revision import rolling_origins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,8 +71,7 @@ def nested():
 def test_evidence_comes_first_for_a_science_and_what_is_added_to_it(nested, monkeypatch):
     """A study with such models is fitted in `test_mixed_study`."""
     table = pd.DataFrame({"weight": [0.9, 0.1]}, index=["noisy", "science"])
-    module = sys.modules["bayes_dasl.revision.model_weights"]  # whose name its function has
-    monkeypatch.setattr(module, "bayes_factors", lambda *given: BayesFactors(table, (), "science"))
+    monkeypatch.setattr(rolling_origins, "bayes_factors", lambda *given: BayesFactors(table, (), "science"))
     found = bd.model_weights(*nested, past=lambda: pytest.fail("no past forecast is needed"))
     assert found.weighed_by == "evidence" and found.weights == {"noisy": 0.9, "science": 0.1} and not found.why
     assert str(found).startswith("Model weights by evidence\n")

@@ -13,6 +13,7 @@ from ..data.forcings import Linear
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._assumed import refuse_assumed
 from ..layers._functions import agreed, agreed_interpolation
 from ..layers.layer import check_function, joined
 from ..random import Module, Scalar, Values, VectorField, check_scalar
@@ -223,6 +224,7 @@ class LayerCoupling(AbstractLayer):
         return sum(layer.states for layer in self.layers.values())
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         grid = jnp.linspace(inputs.start, inputs.times[-1], self.points)
         both = jnp.sort(jnp.concatenate([grid, inputs.times]))
         passed: dict[tuple[str, str], Array] = {}

@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import equinox as eqx
 import jax
@@ -76,6 +76,20 @@ class OwnRows(eqx.Module):
         return np.searchsorted(keys, members * each + times) - (np.cumsum(number) - number)[members]
 
 
+class Assumed(NamedTuple):
+    """What was assumed of inputs that were made without the layer that they are for.
+
+    Args:
+        start: the first time of the data, as the start of the layer; none where a start was given.
+        linear: the forcings that are linear between their data because nothing else was said.
+        unread: coordinates of the data that are no places of the inputs.
+    """
+
+    start: float | None
+    linear: tuple[str, ...]
+    unread: tuple[str, ...]
+
+
 class Inputs(eqx.Module):
     """What a layer is driven by: the start, the times at which it is asked, and the forcings.
 
@@ -90,6 +104,7 @@ class Inputs(eqx.Module):
         own_forcings: the forcings that differ between the members of a population, by name; arrays in them have the
             member as their first dimension.
         per_datum: what the noise reads of each datum, `(time, …)` by the name of the data's variable.
+        assumed: what was assumed of the layer; none where it is known. A layer that says otherwise refuses such inputs.
     """
 
     start: Float[Array, ""]
@@ -99,6 +114,7 @@ class Inputs(eqx.Module):
     past: Past | None = None
     own_forcings: dict[str, AbstractForcing] = eqx.field(default_factory=dict)
     per_datum: dict[str, Float[Array, "time ..."]] = eqx.field(default_factory=dict)
+    assumed: Assumed | None = eqx.field(default=None, static=True)
 
     def forced(self, t: Float[Array, ""]) -> dict[str, Float[Array, ""]]:
         """The forcings at one time, by name: the `u` of a vector field.

@@ -169,6 +169,15 @@ def check_nested(models: Mapping[str, Model]) -> str:
     return bare[0]
 
 
+def are_nested(models: Mapping[str, Model]) -> bool:
+    """Whether models look as if evidence weighed them, before their fits."""
+    try:
+        check_nested(models)
+    except MismatchError:
+        return False
+    return True
+
+
 def _others(model: Model) -> Counter[tuple[str, str]]:
     """Last names and priors of all random leaves that are not part of what is added."""
     return Counter(_kind(leaf) for leaf in _outside(model).values())

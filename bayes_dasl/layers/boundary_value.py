@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function
+from ._assumed import refuse_assumed
 from ._functions import by_name, check_tolerances, method_of, named, output_names, several_names, shapes_of
 from .algebraic import at_rows, forced_rows
 from .implicit import check_guess, guess_function, matching
@@ -116,6 +117,7 @@ class BoundaryValue(AbstractLayer):
             raise DataError(f"{self.index} {x:g} lies outside the domain of the model, which is from {a:g} to {b:g}")
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         self._refuse_outside(inputs)
         x = jnp.linspace(self.domain[0], self.domain[1], self.nodes)
         rates = jax.vmap(lambda at, y: self._rates(inputs, at, y))

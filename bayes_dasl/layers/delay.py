@@ -20,6 +20,7 @@ from ..data.forcings import Linear, Step
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..random import Scalar, Values, VectorField, check_scalar, is_function, is_random
+from ._assumed import refuse_assumed
 from ._functions import (
     any_state,
     by_name,
@@ -136,6 +137,7 @@ class DDE(AbstractFromStates):
         return output_names(self.observe, self.vector_field, seen, (*self.forcings, *self.of))
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         initial = {name: jnp.asarray(value, inputs.times.dtype) for name, value in self.initial.items()}
         found, steps = self._solved(inputs, initial, 1)
         # How far the solution is off needs no gradient.

@@ -16,6 +16,7 @@ from .._jax.tree import FrozenDict, prepared
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError, ShapeError
 from ..random import Values, VectorField, is_function
+from ._assumed import refuse_assumed
 from ._functions import any_state, by_name, check_initial, method_of, named, output_names, several_names
 from ._initial import AbstractFromStates
 from ._start import start_time
@@ -103,6 +104,7 @@ class Difference(AbstractFromStates):
             )
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         steps = self._steps_up_to(inputs)
         grid = inputs.start + self.length * jnp.arange(steps + 1, dtype=inputs.times.dtype)
         u = {name: jax.vmap(inputs.forcings[name])(grid) for name in self.forcings}

@@ -17,6 +17,7 @@ from .._statistics.describe_distributions import may_be_negative
 from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError, ModelError
 from ..random import check_scalar, is_random
+from ._assumed import refuse_assumed
 from ._functions import any_state, check_tolerances, method_of
 from ._start import start_time
 from ._steps import RetryingController, safe_rates
@@ -114,6 +115,7 @@ class Kalman(StochasticEquation, AbstractFilter):
         return self.units.get(path[1], "") if path[0] in ("initial", "initial_sd") else ""
 
     def __call__(self, inputs: Inputs, variances: Mapping[str, Any]) -> Prediction:
+        refuse_assumed(self, inputs)
         names = self.outputs
         _check_past(inputs, variances, names)
         times = self._events(inputs)

@@ -16,6 +16,7 @@ from ..data.forcings import KINDS, Linear, Step
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError, ShapeError
 from ..random import Unknown, Values, VectorField, is_function, is_random
+from ._assumed import refuse_assumed
 from ._forced import Forced, last_part
 from ._functions import any_state, by_name, check_initial, check_tolerances, method_of, output_names, several_names
 from ._intervals import check_intervals, over_intervals
@@ -250,6 +251,7 @@ class ODE(AbstractTrajectory):
 
         Raises: ModelError for a jump that is known to lie before it.
         """
+        refuse_assumed(self, inputs)
         if isinstance(self.doses, Doses):
             return self._scheduled(inputs).begin(inputs)
         refuse_before(self.jumps, inputs.start)

@@ -17,6 +17,7 @@ from ..data.forcings import Step
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import Values, VectorField, is_function, shape_of
+from ._assumed import refuse_assumed
 from ._functions import any_state, by_name, check_initial, method_of, output_names, several_names, shapes_of
 from ._initial import AbstractFromStates
 from ._times import ROUNDING, checked_grid, known
@@ -160,6 +161,7 @@ class SDE(StochasticEquation):
         return (end - start) / steps
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         steps = self._steps_up_to(inputs.times)
         vectors, alive, unravel = self._solve(inputs, steps)
         states, covered = self._between(vectors, inputs.times)

@@ -20,6 +20,7 @@ from ..data.dates import DAY, SINCE, as_numbers, has_dates, told, unit_of
 from ..data.layer_inputs import Inputs
 from ..errors import DataError, ModelError
 from ..random import shape_of
+from ._assumed import refuse_assumed
 from .layer import AroundTrajectory, Prediction
 from .ode import ODE
 
@@ -137,6 +138,7 @@ class MultipleShooting(AroundTrajectory):
         return self.units.get(path[1], "") if path[0] == "segments" else ""
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         self._check_start(inputs.start)
         times, knots = inputs.times, jnp.asarray(self.knots)
         starts = jnp.concatenate([inputs.start[None], jnp.minimum(knots, times[-1])])

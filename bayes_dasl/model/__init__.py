@@ -3,3 +3,4 @@
 from .checks import check_data as check_data, check_shapes as check_shapes, is_series as is_series
 from .core import Model as Model, Observed as Observed
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
+from .layer_inputs import inputs as inputs

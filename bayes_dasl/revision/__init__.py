@@ -2,9 +2,8 @@
 
 from .function_check import check_functions as check_functions
 from .mixtures import mixture as mixture
-from .model_weights import model_weights as model_weights
 from .recalibration import recalibrate as recalibrate
-from .rolling_origins import leave_future_out as leave_future_out
+from .rolling_origins import leave_future_out as leave_future_out, model_weights as model_weights
 from .solver_check import check_solver as check_solver, tightened as tightened
 from .stacking import stack as stack
 from .updates import update as update

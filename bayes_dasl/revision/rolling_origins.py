@@ -1,4 +1,4 @@
-"""Leave-future-out: a model forecasts the end of its own data from several origins, as it will be asked to."""
+"""Leave-future-out: models forecast the end of their own data from several origins, as they will be asked to."""
 
 import dataclasses
 import datetime
@@ -6,12 +6,11 @@ import functools
 import os
 import shutil
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float
@@ -20,44 +19,29 @@ from .._jax.devices import prepare
 from .._jax.keys import as_key, printable
 from .._runs.journal import Arrays, Journal
 from .._runs.lock import alone_in
-from .._statistics.bridge import bridged, log_mean
-from .._statistics.importance import as_rows, total_log_likelihood, weigh
-from ..data.datasets import checked_index, fingerprint, observations, units_of
+from ..data.datasets import checked_index, fingerprint
 from ..data.dates import told
-from ..data.units import convert
 from ..errors import DataError, Interrupted, MismatchError
 from ..inference import NUTS, AbstractEngine, check_engine, fit, pose, run_identity
-from ..judgement.comparison import SCORES
+from ..judgement.comparison import SCORES, Comparison, compare, equal_weights
+from ..judgement.evidence import are_nested, bayes_factors
 from ..judgement.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
+from ..judgement.mixed import Weighed
 from ..judgement.scores import score_each
 from ..model import Model, check_data
-from ..noise import Censored, HurdleNoise
-from ..noise.base import AbstractNoise
 from ..prediction.forecasts import forecast
-from ..prediction.posterior import draws_of, from_bytes, signature, to_bytes
-from ..prediction.predictive import push
+from ..prediction.posterior import draws_of, fitted_data, from_bytes, signature, to_bytes
 from .taking_in import taken_in
-from .windows import Window, seen_rows, windows_of
+from .window_densities import Known, in_units_of, joint_density
+from .windows import Window, seen_rows, side_by_side, sparing, windows_of
 
 _WEIGHTS = ("update_pareto_k", "effective_draws")
 _DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
 _ERRORS = "held out, "  # before what is kept of errors
+_WEIGHED_BY = (None, "evidence", "forecasts", "equal")
 
-
-class Known(NamedTuple):
-    """What is known at an origin.
-
-    Args:
-        rows: how many of the data.
-        draws: of the posterior, by path.
-        start: of the model.
-        fit: how many rows the fit knew that the draws are of, themselves or by weights.
-    """
-
-    rows: int
-    draws: dict[str, np.ndarray]
-    start: float
-    fit: int
+type Looks = Mapping[str, xr.DataTree]
+"""What `leave_future_out` returned for each model, by name."""
 
 
 def leave_future_out(
@@ -139,10 +123,12 @@ def leave_future_out(
         held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
     known = [_known(arrays) for arrays in held]
     whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
-    joint = [_joint(model, seen, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)]
+    joint = [
+        joint_density(model, seen, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)
+    ]
     rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
     found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
-    found = _in_units_of(found, model, data, given, windows)
+    found = in_units_of(found, model, data, given, windows)
     found["log_density"].attrs = {"units": "nat"}
     found.attrs = {
         "horizon": len(windows[0].times),
@@ -156,6 +142,90 @@ def leave_future_out(
         **({"posterior_sha256": of} if of else {}),
     }
     return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])})
+
+
+def model_weights(
+    models: Mapping[str, Model],
+    posts: Mapping[str, xr.DataTree],
+    *,
+    by: str | None = None,
+    past: Looks | Callable[[], Looks] | None = None,
+    origins: int = 4,
+    horizon: int | None = None,
+    engine: AbstractEngine | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    key: int | Array = 0,
+) -> Weighed:
+    """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
+
+    1. **Evidence** (`bd.bayes_factors`), where one model is a science and the others add something with a size to it.
+       It takes no further fit, but draws of chains.
+    2. **Past forecasts** (`bd.leave_future_out`, `bd.compare`), where that is not so or draws do not tell the evidence.
+       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each origin costs one
+       fit of each model at most, with a quarter of the engine's draws, 250 at least.
+    3. **Equal weights**, where rows are no series or the data are too short for past forecasts.
+
+    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why` says why it is not an
+    earlier one. `print` shows both. A `bd.Study` weighs its models by this function.
+
+    Args:
+        models: by name, two or more.
+        posts: what `fit` returned for each, of the same data, which the posterior holds.
+        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless given.
+        past: what `leave_future_out` returned for each model, by name, if that is there already; or a function of no
+            arguments that makes it.
+        origins: from how many times within the data the models forecast at most. Their windows lie side by side over
+            the last half of the data.
+        horizon: how many observed times are forecast from each. Give as many as the forecast will be asked for. Unless
+            given, as many as leave room for two windows.
+        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another engine fitted need
+            it, since a fit by NUTS may take much longer.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder that keeps the work of each model; the same call goes on from there.
+        say: a function of one text that is called with what goes on; nothing is said unless given.
+        key: a whole number or a JAX random key.
+
+    Returns: a table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`, or an
+    `EqualWeights`.
+
+    Raises: MismatchError for models without posterior, or where `by` asks for an evidence that cannot be had, or
+    an engine is needed; DataError where it asks for past forecasts of too few data; as `leave_future_out`.
+    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao, Vehtari, Simpson &
+    Gelman (2018), Using stacking to average Bayesian predictive distributions.
+
+    Example:
+        >>> weights = bd.model_weights(models, posts, horizon=10)
+        >>> print(weights)
+        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()}, weights.weights)
+    """
+    if by not in _WEIGHED_BY:
+        raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
+    if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
+        raise MismatchError("model_weights takes a dict of two models or more, by name, and one of their posteriors")
+    if by == "equal":
+        return equal_weights(models, "as asked")
+    why = ""
+    if by == "evidence" or (by is None and are_nested(models)):
+        try:
+            return bayes_factors(models, posts)
+        except MismatchError as error:
+            if by == "evidence":
+                raise
+            why = f"there is no evidence to weigh models by, since {error}"
+            say(f"weighed by forecasts: {why}")
+    if past is None:
+        past = _Looking(models, posts, origins, horizon, engine, progress, checkpoint, key)
+    try:
+        found = compare(past() if callable(past) else past)
+    except DataError as error:
+        if by == "forecasts":
+            raise
+        why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
+        say(f"equal weights: {why}")
+        return equal_weights(models, why)
+    return dataclasses.replace(_in_order(found, models), why=why)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -265,68 +335,6 @@ def _told_windows(windows: Sequence[Window]) -> str:
     return ", ".join(f"{window.known} to {window.end}" for window in windows)
 
 
-def _in_units_of(
-    found: xr.Dataset, model: Model, own: xr.Dataset, given: xr.Dataset, windows: Sequence[Window]
-) -> xr.Dataset:
-    """Densities and scores in the units of the data, where the model works in others: models may differ in these."""
-    units, wanted = units_of(own), units_of(given)
-    for name in model.observables:
-        if units[name] == wanted[name] or _has_masses(model.noise_of(name)):
-            continue
-        ends = convert(np.array([0.0, 1.0]), wanted[name], units[name])
-        assert ends is not None  # the data were converted
-        factor, units[name] = float(np.diff(ends)[0]), wanted[name]
-        numbers = [own[name].isel({model.index: slice(w.known, w.end)}).notnull().sum().item() for w in windows]
-        here = found["observable"] == name
-        found["log_density"] = found["log_density"] + np.log(factor) * xr.DataArray(numbers, dims="origin")
-        found["log_score"] = found["log_score"] - xr.where(here, np.log(factor), 0.0)
-        found["crps"] = found["crps"] / xr.where(here, factor, 1.0)
-    return found.assign_coords(units=("observable", [units[name] for name in model.observables]))
-
-
-def _has_masses(noise: AbstractNoise) -> bool:
-    """Whether data may have a probability rather than a density, which no other units change."""
-    return bool(noise.support.is_discrete) or isinstance(noise, Censored | HurdleNoise)
-
-
-def _joint(model: Model, data: xr.Dataset, at: Known, window: Window, others: Sequence[Known]) -> dict[str, Any]:
-    """The joint density of all data of a window, given those before it.
-
-    Solved to the end of the data, whichever window it is: for all of them it is one compiled program.
-    """
-    inputs, observed = model.inputs(data, start=at.start), {}
-    for name in model.observables:
-        values = observations(data, name, dims=model.dims(name)).copy()
-        values[: window.known], values[window.end :] = np.nan, np.nan
-        observed[name] = jnp.asarray(values)
-    if (past := inputs.past) is not None:  # what came after the window is not known in it
-        held = {name: values.at[window.end :].set(jnp.nan) for name, values in past.values.items()}
-        inputs = dataclasses.replace(inputs, past=dataclasses.replace(past, values=held))
-
-    def of_each(draws: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-        pushed = push(model, inputs, draws, observed=observed)
-        return total_log_likelihood(pushed.log_likelihood, observed), np.asarray(pushed.ok)
-
-    each, ok = of_each(at.draws)
-    found, weights = log_mean(each[ok]), weigh(each[ok], as_rows(at.draws)[ok]) if ok.any() else None
-    # Draws of another fit that know just these data, too; those of the same one would say nothing new.
-    then = [other for other in others if other.rows == window.end and other.fit != at.fit]
-    if then and weights is not None and not weights.trusted:
-        after, sound = of_each(then[0].draws)
-        found = bridged(each[ok], after[sound]) if sound.any() else found
-    else:
-        then = []
-    return {
-        "log_density": found.value,
-        "density_error": found.error,
-        "density_pareto_k": np.inf if weights is None else weights.pareto_k,
-        "draws": 0 if weights is None else len(weights.values),
-        "bridged": len(then),
-        "number": int(sum((~np.isnan(np.asarray(y))).sum() for y in observed.values())),
-        "failed_draws": int((~ok).sum()),
-    }
-
-
 def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
     """Scores of each observable at each lead, each datum by itself."""
     rows = checked_index(ahead, model.index)
@@ -353,3 +361,51 @@ def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> d
         "lead": np.arange(1, 1 + len(windows[0].times)),
         "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
     }
+
+
+def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
+    """Raises: MismatchError for past forecasts of other models."""
+    if {*found.weights} != {*models}:
+        raise MismatchError(f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Looking:
+    """Past forecasts of each model, made when they are asked for."""
+
+    models: Mapping[str, Model]
+    posts: Mapping[str, xr.DataTree]
+    origins: int
+    horizon: int | None
+    engine: AbstractEngine | None
+    progress: bool | None
+    checkpoint: str | os.PathLike | None
+    key: int | Array
+
+    def __call__(self) -> Looks:
+        first = next(iter(self.models))
+        data = fitted_data(self.posts[first])
+        at, horizon = side_by_side(self.models[first], data, None, self.origins, self.horizon)
+        engine = sparing(self._engine())
+        settings: dict[str, Any] = {"origins": at, "horizon": horizon, "engine": engine, "progress": self.progress}
+        found = {}
+        for name, model in self.models.items():
+            folder = None if self.checkpoint is None else Path(self.checkpoint) / name
+            found[name] = leave_future_out(
+                model, fitted_data(self.posts[name]), **settings, checkpoint=folder, key=self.key
+            )
+        return found
+
+    def _engine(self) -> AbstractEngine:
+        """Raises: MismatchError where a model was fitted by another engine, and none is given."""
+        if self.engine is not None:
+            return self.engine
+        for name, post in self.posts.items():
+            by = str(post.attrs.get("engine", "NUTS"))
+            if not by.startswith("NUTS"):
+                raise MismatchError(
+                    f"'{name}' was fitted by {by.partition('(')[0]}: say by engine= what fits the models up to past "
+                    "times, such as the same engine, or take by='equal'"
+                )
+        return NUTS()

@@ -20,7 +20,7 @@ from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteErr
 from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
 from ..judgement.diagnosis import Diagnosis, diagnose
-from ..judgement.evidence import check_nested
+from ..judgement.evidence import are_nested, check_nested
 from ..judgement.matching import check_same
 from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
 from ..model import Model, check_data, is_series
@@ -28,11 +28,10 @@ from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import ReportOptions, report
-from ..revision.model_weights import are_nested
-from ..revision.rolling_origins import leave_future_out
+from ..revision.rolling_origins import leave_future_out, model_weights
 from ..revision.updates import update
 from .fits import Say, Task
-from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, science_of, weights_of
+from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
 from .scores import asked, check_asked, results, table_of, told_split
 from .times import forecast_times, unknown_to
 
@@ -260,8 +259,7 @@ class Run:
         return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by `bd.model_weights`: where evidence does not tell, each forecasts the end of the training
-        data, unless the folder holds that.
+        """Weigh the models by `bd.model_weights`; past forecasts are made unless the folder holds them.
 
         Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
         none are mixed.
@@ -271,15 +269,12 @@ class Run:
         if not self.study.mixes:
             return None
 
-        def look_ahead() -> dict[str, xr.DataTree]:
-            origins = self.study.looks_from
+        def look_ahead(origins: Origins) -> None:
             for name in self.study.models:
                 self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
-            return past_forecasts(posts, self._origins)
 
         try:
-            posts = self.fitted()
-            return weights_of(self.study.mix, self.study.models, posts, look_ahead, say)
+            return self._weighed(self.fitted(), look_ahead, say=say)
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
@@ -413,19 +408,19 @@ class Run:
         )
         page.save(self.folder / "report.html")
 
-    def _weighed(self, posts: Mapping[str, xr.DataTree]) -> Weighed:
-        """What weighs the models, as the folder tells."""
+    def _weighed(
+        self, posts: Mapping[str, xr.DataTree], look_ahead: Callable[[Origins], None] | None = None, **settings: Say
+    ) -> Weighed:
+        """What weighs the models, from what the folder holds once they have looked ahead."""
+        refuse_unfitted(self.study.models, posts)
 
-        def held() -> dict[str, xr.DataTree]:
-            _ = self.study.looks_from  # of too few times there are none
-            return past_forecasts(posts, self._origins)
+        def past() -> dict[str, xr.DataTree]:
+            origins = self.study.looks_from  # raises DataError for too few times
+            _ = look_ahead and look_ahead(origins)
+            return past_forecasts(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
 
-        return weights_of(self.study.mix, self.study.models, posts, held)
-
-    @property
-    def _origins(self) -> dict[str, Path]:
-        """Where the forecasts of each model within the training data lie."""
-        return {name: self.path(name, ORIGINS) for name in self.study.models}
+        by = self.study.mix if isinstance(self.study.mix, str) else None
+        return model_weights(self.study.models, posts, by=by, past=past, **settings)
 
     def _mixed(
         self,

@@ -16,7 +16,7 @@ from ..judgement.diagnosis import diagnose
 from ..model import Model
 from ..prediction.posterior import load, save
 from ..revision.after_fit import checks_after_fit
-from ..revision.model_weights import sparing
+from ..revision.windows import sparing
 from .mixing import ORIGINS, Origins
 
 type Say = Callable[[str], None]

@@ -1,7 +1,7 @@
 """How a study mixes its models: from where they forecast the training data, their weights, and the mixture."""
 
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,6 @@ from ..model import Model
 from ..prediction.posterior import load, names
 from ..random import paths
 from ..revision.mixtures import mixture
-from ..revision.model_weights import model_weights
 from ..revision.windows import side_by_side, windows_of
 
 ORIGINS = "origins.nc"
@@ -52,20 +51,10 @@ def origins_of(
     return Origins(list(origins), horizon, np.stack([window.times for window in windows]))
 
 
-def weights_of(
-    mix: bool | str,
-    models: Mapping[str, Model],
-    posts: Mapping[str, xr.DataTree],
-    past: Callable[[], Mapping[str, xr.DataTree]],
-    say: Callable[[str], None] = lambda text: None,
-) -> Weighed:
-    """The weights of the models of a run, by `bd.model_weights`.
-
-    Raises: as that; ReadError for a model without a posterior.
-    """
+def refuse_unfitted(models: Iterable[str], posts: Mapping[str, xr.DataTree]) -> None:
+    """Raises: ReadError for a model without a posterior."""
     if missing := [name for name in models if name not in posts]:
         raise ReadError(f"{' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not fitted yet")
-    return model_weights(models, posts, by=mix if isinstance(mix, str) else None, past=past, say=say)
 
 
 def past_forecasts(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> dict[str, xr.DataTree]:

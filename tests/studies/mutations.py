@@ -855,7 +855,7 @@ MUTANTS = (
         ("tests/test_compiling.py", "tests/test_gradient.py"),
     ),
     Mutant(
-        "a forecast of what a window does not hold", "bayes_dasl/revision/rolling_origins.py",
+        "a forecast of what a window does not hold", "bayes_dasl/revision/window_densities.py",
         "values[: window.known], values[window.end :] = np.nan, np.nan", "values[: window.known] = np.nan",
         ("tests/test_leave_future_out.py",),
     ),

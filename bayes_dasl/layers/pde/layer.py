@@ -14,6 +14,7 @@ from ..._jax.tree import FrozenDict
 from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_possible
+from .._assumed import refuse_assumed
 from .._functions import by_name, check_tolerances, method_of, several_names
 from .._start import start_time
 from ..jump import Jump, as_jumps
@@ -142,6 +143,7 @@ class PDE(AbstractLayer):
         return self.units.get(path[1], "") if path[0] == "initial" and len(path) == 2 else ""
 
     def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
         grid = self.grid
         at = {name: inputs.coordinates[name] for name in grid.names if name in inputs.coordinates}
 

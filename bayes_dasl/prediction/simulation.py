@@ -1,0 +1,184 @@
+"""Simulated data of a model whose true values are known."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import xarray as xr
+from jaxtyping import Array
+
+from .._jax.keys import as_key
+from ..data.censoring import ABOVE, BELOW, CODE, LIMIT
+from ..data.datasets import checked_index
+from ..data.layer_inputs import Inputs
+from ..errors import MismatchError, ModelError
+from ..layers import AbstractFilter
+from ..model import Model, check_shapes
+from ..noise import Censored
+from ..random import paths, realise, sample
+from .posterior import draws_of, names, plain_attributes
+
+TRUE = "true_"
+"""Before the name of an observable or a parameter, that of its true value."""
+
+
+def simulate(
+    model: Model,
+    template: xr.Dataset,
+    values: Mapping[str, Any] | xr.DataTree | None = None,
+    *,
+    missing: bool = True,
+    key: int | Array = 0,
+) -> xr.Dataset:
+    """Simulate observations of a model at the times of a dataset, with the true values beside them.
+
+    The solve starts where that of a fit to the template would: at `start=` of the layer, else at its first time.
+
+    Args:
+        model: the model.
+        template: a dataset with the times, forcings, places, members and what the noise reads of each datum, as for
+            `fit`. Its observations, if it has any, say where values are missing and nothing else.
+        values: the true values: a dict by path, or by name as in results, of which those that are left out are drawn
+            from the prior given the others; or a posterior, of which one draw is taken, for members of the model that
+            it has not seen, too. Unless given, one draw of the prior.
+        missing: whether values are missing where those of the template are.
+        key: a whole number or a JAX random key, for the draw and the observation noise.
+
+    Returns: a copy of the template with simulated observations, in the units of the layer where it states them. Beside
+    them stand `true_<observable>`, what the layer predicts without noise, `true_<output>` of outputs that nobody
+    observes, and `true_<parameter>` of each parameter by its name in results. `fit` does not look at them. Values
+    beyond a limit of `bd.Censored` are at that limit; of data that say themselves which of them are censored, none is.
+
+    Raises: MismatchError for values of something else than the model's random leaves, of another shape, or a posterior
+    of another model; DataError for times or forcings that the model cannot take; ModelError for a model with a filter,
+    which knows no single path, or if the solver fails.
+
+    Example:
+        >>> simulated = bd.simulate(model, data, {"growth": 0.5}, key=1)
+        >>> post = bd.fit(model, simulated)
+    """
+    if not isinstance(model, Model):
+        raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
+    if isinstance(model.layer, AbstractFilter):
+        raise ModelError(
+            f"{type(model.layer).__name__} has the states integrated out, and so no path to simulate: take bd.SDE"
+        )
+    checked_index(template, model.index)
+    data = model.in_own_units(template)
+    known = data if missing else data.drop_vars([name for name in model.observables if name in data])
+    inputs = dataclasses.replace(model.driven(data), per_datum=model.per_datum(known))
+    check_shapes(model, inputs)
+    key_values, key_noise = jax.random.split(as_key(key))
+    draw = _draw(model, values, key_values)
+    predicted, observed, ok = _simulated(model, draw, inputs, key_noise)
+    if not ok:
+        said = "these values" if values is not None else "this draw of the prior: take another key, or tighter priors"
+        raise ModelError(f"the solver fails for {said}")
+    found = {name: _over_data(model, data, name, values) for name, values in observed.items()}
+    for name, simulated in found.items():
+        if missing and name in data:
+            found[name] = simulated.where(data[name].notnull()).assign_attrs(simulated.attrs)
+    truth = {f"{TRUE}{name}": _over_data(model, data, name, values) for name, values in predicted.items()}
+    return template.assign(found | _as_seen(model, template) | truth | _parameters(model, draw))
+
+
+@eqx.filter_jit
+def _simulated(
+    model: Model, draw: Mapping[str, Array], inputs: Inputs, key: Array
+) -> tuple[dict[str, Array], dict[str, Array], Array]:
+    """What the layer predicts, observations with noise, and whether the solver succeeded."""
+    realised = realise(model, draw)
+    prediction = realised.predict(inputs)
+    noise = realised.conditional(prediction, inputs)
+    keys = dict(zip(noise, jax.random.split(key, len(noise)), strict=True))
+    if (cross := model.cross_correlation) is not None:  # by one key they hold together
+        keys |= dict.fromkeys(cross.observables, jax.random.fold_in(key, len(noise)))
+    drawn = {}
+    for name, distribution in noise.items():
+        drawn[name] = getattr(distribution, "uncensored", distribution).sample(keys[name])
+        limits = model.noise_of(name).limits
+        drawn[name] = jnp.clip(drawn[name], *_ends(limits)) if limits else drawn[name]
+    return dict(prediction.values), drawn, prediction.ok
+
+
+def _ends(limits: Mapping[str, float]) -> tuple[float, float]:
+    """The limits of censored data: at these a value is reported."""
+    return limits.get(BELOW, -np.inf), limits.get(ABOVE, np.inf)
+
+
+def _draw(model: Model, values: Mapping[str, Any] | xr.DataTree | None, key: Array) -> dict[str, Array]:
+    """One value of each random leaf, by path.
+
+    Raises: MismatchError.
+    """
+    if isinstance(values, xr.DataTree):
+        draws = draws_of(model, values)
+        number = len(next(iter(draws.values())))
+        at = int(jax.random.randint(key, (), 0, number))
+        return {path: jnp.asarray(drawn[at]) for path, drawn in draws.items()}
+    known = _by_path(model, {} if values is None else values)
+    with (
+        numpyro.handlers.seed(rng_seed=key),
+        numpyro.handlers.substitute(data=known),
+        numpyro.handlers.trace() as sites,
+    ):
+        sample(model)
+    return {path: jnp.asarray(sites[path]["value"]) for path in paths(model)}
+
+
+def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
+    """Values by path.
+
+    Raises: MismatchError for a name that the model does not have, or another shape.
+    """
+    if not isinstance(values, Mapping):
+        raise MismatchError(f"values are a dict by name, or a posterior, not {type(values).__name__}")
+    leaves, path_of = paths(model), {short: path for path, short in names(model).items()}
+    found = {}
+    for name, value in values.items():
+        path = path_of.get(name, name)
+        if path not in leaves:
+            raise MismatchError(f"the model has no unknown '{name}'; it has {', '.join(path_of)}")
+        array = np.asarray(value, float)
+        if array.shape != leaves[path].shape:
+            raise MismatchError(f"'{name}' has the shape {array.shape}, but the model's has {leaves[path].shape}")
+        found[path] = jnp.asarray(array)
+    return found
+
+
+def _over_data(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.DataArray:
+    """Values of an output over the index and places of the data, with its units."""
+    dims = model.dims(name)
+    units = model.layer.units.get(name, "")
+    attributes = plain_attributes(data[name].attrs) if name in data else {}
+    coordinates = {dim: data[dim] for dim in dims if dim in data.coords}
+    return xr.DataArray(np.asarray(values), coordinates, dims, attrs=attributes | ({"units": units} if units else {}))
+
+
+def _as_seen(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
+    """What data say of their censoring, where they do so themselves: that none of them is censored."""
+    found = {}
+    for name in model.observables:
+        noise = model.noise_of(name)
+        if isinstance(noise, Censored) and not noise.limits:
+            found |= {n: xr.zeros_like(template[n]) for n in (name + CODE,) if n in template}
+            found |= {n: xr.full_like(template[n], np.nan, float) for n in (name + LIMIT,) if n in template}
+    return found
+
+
+def _parameters(model: Model, draw: Mapping[str, Array]) -> dict[str, xr.DataArray]:
+    """The true values of all random leaves, by their names in results."""
+    found, short = {}, names(model)
+    for path, leaf in paths(model).items():
+        value = np.asarray(draw[path])
+        name = f"{TRUE}{short[path]}"
+        dims = [*leaf.dims, *(f"{name}_dim_{i}" for i in range(len(leaf.dims), value.ndim))]
+        members = {dim: np.asarray(of) for dim, of in leaf.dims.items()}
+        attributes = {"path": path, "group": leaf.group, **({"units": leaf.units} if leaf.units else {})}
+        found[name] = xr.DataArray(value, members, dims, attrs=attributes)
+    return found
