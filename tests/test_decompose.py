@@ -8,6 +8,7 @@ from scipy import stats
 from trees import make_fc
 
 from bayes_dasl.judgement.decomposition import decompose, explained_variance, total_variance
+from bayes_dasl.judgement.shares import Decomposition
 
 
 def forecast_of(mean, variance, science=None, network=None):
@@ -212,7 +213,8 @@ def test_what_a_regression_misses_is_unknown_and_no_interaction():
     assert parts["network"] < 0.02 * parts["epistemic"]
     assert parts["interaction"] > 0.98 * parts["epistemic"]
     told = decompose(forecast_of(w.prod(axis=0)[:, None], np.ones((4000, 1)), s.T, w.T))
-    assert np.isnan(told["network"]).all() and np.isnan(told["interaction"]).all()
+    assert (told["interaction"] == 0).all() and not told["split_known"].any()
+    assert told["unknown"] > 0.95 * told["epistemic"]
 
 
 @pytest.mark.parametrize(("leaves", "fitted"), [(1, 12), (5, 25), (60, 25), (700, 25)])
@@ -396,7 +398,7 @@ def test_labels_and_shapes():
 
 def test_a_forecast_that_failed_throughout_gives_nan():
     parts = decompose(make_fc(failures=800))
-    assert parts.to_array().isnull().all()
+    assert parts.drop_vars("split_known").to_array().isnull().all() and not parts["split_known"].any()
     assert parts.attrs["failed_draws"] == 800
 
 
@@ -404,7 +406,7 @@ def test_one_draw_has_an_aleatoric_part_alone():
     mean, variance = np.array([[1.0, 2.0]]), np.array([[0.5, 0.7]])
     parts = decompose(forecast_of(mean, variance, np.ones(1), np.ones(1))).sel(observable="y")
     np.testing.assert_array_equal(parts["aleatoric"], variance[0])
-    assert parts.drop_vars("aleatoric").to_array().isnull().all()
+    assert parts.drop_vars(["aleatoric", "split_known"]).to_array().isnull().all()
     failed = decompose(forecast_of(np.array([[np.nan, 2.0], [1.0, 2.0]]), np.tile(variance, (2, 1))))
     np.testing.assert_array_equal(failed["aleatoric"].sel(observable="y"), variance[0])
     assert np.isnan(total_variance(mean[:0], variance[:0])["aleatoric"]).all()
@@ -418,3 +420,40 @@ def test_an_infinite_observation_variance_stays_infinite_in_its_own_part():
     assert np.isinf(parts["aleatoric"].values).tolist() == [False, True]
     assert np.isinf(parts["total"].values).tolist() == [False, True]
     assert np.isfinite(parts["epistemic"].values).all()
+
+
+def split_in_part(known=(True, True, False, False, False)):
+    """A decomposition after the fit ended at time 1, of which some rows have no known split."""
+    known = np.array([known])
+    variances = {
+        "total": [2.0, 4.0, 8.0, 8.0, 4.0],
+        "aleatoric": [1.0, 1.0, 2.0, 4.0, 1.0],
+        "epistemic": [1.0, 3.0, 6.0, 4.0, 3.0],
+        "science": [0.5, 1.0, 3.0, 1.0, 3.0],
+        "network": [0.5, 1.0, 1.0, 1.0, 0.0],
+    }
+    dims = ("observable", "time")
+    parts = {name: (dims, np.array([values])) for name, values in variances.items()}
+    rest = parts["epistemic"][1] - parts["science"][1] - parts["network"][1]
+    parts |= {"interaction": (dims, np.where(known, rest, 0.0)), "unknown": (dims, np.where(known, 0.0, rest))}
+    coords = {"observable": ["y"], "time": np.arange(5.0)}
+    return Decomposition({**parts, "split_known": (dims, known)}, coords, {"failed_draws": 2, "train_end": 1.0})
+
+
+def test_shares_by_horizon_add_up():
+    table = split_in_part().shares().loc["y"]
+    assert list(table.index) == ["fitted", "near", "middle", "far"]
+    parts = ["aleatoric", "science", "network", "interaction", "unknown"]
+    np.testing.assert_allclose(table[parts].sum(axis=1), 100.0)
+    np.testing.assert_allclose(table.loc["fitted", parts], [37.5, 25.0, 25.0, 12.5, 0.0])
+    np.testing.assert_allclose(table.loc["near", parts], [25.0, 37.5, 12.5, 0.0, 25.0])
+    assert (table.loc["middle", "from"], table.loc["far", "to"]) == ("3", "4")
+
+
+def test_a_decomposition_prints_its_shares():
+    parts = split_in_part()
+    for said in (repr(parts), parts._repr_html_()):
+        assert "per cent" in said and "near" in said and "at least" in said and "2 failed draws" in said
+    assert "at least" not in repr(split_in_part((True,) * 5))
+    assert "per cent" not in repr(parts["total"]) and "per cent" not in repr(parts.mean("observable"))
+    assert "per cent" in repr(decompose(forecast_of(np.zeros((4, 2)), np.ones((4, 2)))))

@@ -65,10 +65,11 @@ def test_what_cannot_be_told_is_unknown(model):
     _, parts = decomposed(model, s, s**2 + 0.5 * e)
     of = parts.sel(observable="compensation")  # 0.5 e, whatever s is: Var(E[m | s]) = 0
     assert float(of["epistemic"]) == pytest.approx(0.25, rel=0.1)
-    assert np.isnan(of["science"]) and np.isnan(of["interaction"])
+    assert not of["split_known"] and of["science"] == of["science_least"] and of["interaction"] == 0
+    assert float(of["science"] + of["network"] + of["unknown"]) == pytest.approx(float(of["epistemic"]), rel=1e-12)
     assert float(of["science_least"]) < 0.05 * float(of["epistemic"])
     of = parts.sel(observable="sum")  # s + 2 s² + e: Var = 1 + 8 + 1
-    assert np.isnan(of["science"]) or abs(float(of["science"]) / float(of["epistemic"]) - 0.9) < ERROR
+    assert not of["split_known"] or abs(float(of["science"]) / float(of["epistemic"]) - 0.9) < ERROR
     assert float(of["science_least"]) / float(of["epistemic"]) == pytest.approx(0.9, abs=ERROR)
 
 
@@ -78,18 +79,19 @@ def test_exchanged_draws_that_fail_tell_nothing(independent):
     broken = fc.copy(deep=True)
     broken["exchanged_mean"]["sum"].values[0, :400] = np.nan
     parts = bd.decompose(broken)
-    assert np.isnan(parts["science"].sel(observable="sum")).all()
-    assert np.isfinite(parts["network"].sel(observable="sum")).all()
+    of = parts.sel(observable="sum")
+    assert not of["split_known"].any() and (of["science"] == of["science_least"]).all()
+    assert (of["network"] != of["network_least"]).all()
     few = fc.copy(deep=True)
     few["exchanged_mean"]["sum"].values[0, :40] = np.nan
-    assert np.isfinite(bd.decompose(few)["science"]).all()
+    assert bd.decompose(few)["split_known"].all()
 
 
 @pytest.mark.thorough
 def test_few_draws_are_not_exchanged(model):
     fc, parts = decomposed(model, *numbers(4, draws=24))
     assert "exchanged_mean" not in fc.children
-    assert np.isnan(parts["science"]).all() and np.isnan(parts["interaction"]).all()
+    assert not parts["split_known"].any() and (parts["science"] == parts["science_least"]).all()
     assert np.isfinite(parts["science_least"]).all()
 
 

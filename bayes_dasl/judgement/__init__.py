@@ -19,3 +19,4 @@ from .mixed import Mixed as Mixed, judge_mixture as judge_mixture
 from .pooling import shrinkage as shrinkage
 from .profiles import profile_likelihood as profile_likelihood
 from .scores import consistency as consistency, pit as pit, score as score
+from .shares import Decomposition as Decomposition

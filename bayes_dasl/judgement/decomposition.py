@@ -18,17 +18,18 @@ from .._statistics.regression import (
 )
 from ..errors import MismatchError
 from .matching import check_forecast
+from .shares import GROUPS, KNOWN, PROCESS, Decomposition
 
-GROUPS = ("science", "network")
-PROCESS = "process"
 MEANINGS = {
     "total": "total variance",
     "aleatoric": "variance of the observation given the draw",
     "epistemic": "variance of the conditional mean over draws",
-    "science": "epistemic variance that knowing the science leaves would remove; NaN where unknown",
-    "network": "epistemic variance that knowing the network leaves would remove; NaN where unknown",
-    "process": "epistemic variance that would be left if all but the path of states were known; NaN where unknown",
-    "interaction": "epistemic variance less science, network and process; NaN where one of them is unknown",
+    "science": "epistemic variance that knowing the science leaves would remove; at least, where the split is unknown",
+    "network": "epistemic variance that knowing the network leaves would remove; at least, where the split is unknown",
+    "process": "epistemic variance that would be left if all but the path of states were known; 0 where unknown",
+    "interaction": "epistemic variance less science, network and process; 0 where one of them is unknown",
+    "unknown": "epistemic variance that no other part is known to have; 0 where the split is known",
+    "split_known": "whether exchanged draws tell all parts of the epistemic variance",
     "forcing": "epistemic variance that knowing which member of the forcings comes true would remove",
     "science_least": "what knowing the science leaves would remove at least",
     "network_least": "what knowing the network leaves would remove at least",
@@ -38,7 +39,7 @@ _UNLIKE_VARIANCE, _UNLIKE_SHARE, _MOST_FAILED = 0.1, 0.05, 0.05
 _COARSEST = 0.25
 
 
-def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.Dataset:
+def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> Decomposition:
     r"""Split the predictive variance of each observable at each time (law of total variance).
 
     $\mathrm{Var}[y] = E[\mathrm{Var}(y \mid \theta)] + \mathrm{Var}[E(y \mid \theta)]$,
@@ -56,8 +57,9 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     `forecast` makes from 100 draws on, whatever the model is. The standard error of such a share of the epistemic
     variance is about `attrs["share_error"]`, $1/\sqrt{n}$ for $n$ independent draws, or less. Such pairs
     can be made where the groups are independent under the posterior, or depend on each other linearly. Where they do
-    not look like draws of the posterior, in mean, variance, or what the group's leaves explain, the part is unknown,
-    and NaN.
+    not look like draws of the posterior, in mean, variance, or what the group's leaves explain, `split_known` is false.
+    There science and network are what they explain at least, and `unknown` is the rest. So science, network, process,
+    interaction and unknown add up to the epistemic variance everywhere, and so do their means.
 
     Where the states have noise of their own, as by `ProcessNoise` or in an `SDE`, or a layer has states at knots,
     `process` is the epistemic variance that would be left if all else were known: it grows with the horizon, and is no
@@ -70,12 +72,17 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     $\mathrm{Var}[E(m \mid \text{forcings})]$, from draws that share a member; science and network are not split then.
 
     Failed draws are left out (`attrs["failed_draws"]`). Where one draw is left only the aleatoric part is known, that
-    draw's own variance: the others are NaN, and all of them where no draw is left; the split is NaN for fewer than 20.
+    draw's own variance: the others are NaN, and all of them where no draw is left. The split of fewer than 20 is
+    unknown.
     A forecast in a file is read block by block: memory is bounded whatever the number of times and draws.
+
+    `print` shows the shares of the variance in per cent, near, in the middle and far from the end of the fitted data.
 
     Args:
         fc: what `forecast` returned.
         observables: some that have the same dimensions; all unless given.
+
+    Returns: a dataset with the parts, which prints as a table of their shares (`shares()` returns it).
 
     Shapes: each variable is `(observable, time, …)`, over the places of a field.
     Units: the square of the observable's, which the coordinate `units` names.
@@ -90,7 +97,7 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
     split = _Split(fc)
     member = _members(fc)
     names = ["total", "aleatoric", "epistemic", *(split.names if member is None else ["forcing"])]
-    parts = {name: np.empty(block_shape(means)) for name in names}
+    parts = {name: np.empty(block_shape(means), bool if name == KNOWN else float) for name in names}
     failed = 0
     for row, (name, mean) in enumerate(means.data_vars.items()):
         ok = whole_draws(mean, variances[name], lambda v: ~np.isnan(v))
@@ -107,7 +114,9 @@ def decompose(fc: xr.DataTree, observables: Sequence[str] | None = None) -> xr.D
             for part, numbers in found.items():
                 put(parts[part][row], at, numbers)
     told = labelled(parts, means, failed, {name: {"long_name": MEANINGS[name]} for name in names})
-    return told.assign_attrs({"share_error": split.error} if split.leaves and member is None else {})
+    told = told.assign_attrs({"share_error": split.error} if split.leaves and member is None else {})
+    span = {name: fc.attrs[name] for name in ("train_start", "train_end") if name in fc.attrs}
+    return Decomposition(told.data_vars, told.coords, told.attrs | span)
 
 
 def _members(fc: xr.DataTree) -> np.ndarray | None:
@@ -178,8 +187,8 @@ class _Split:
         """The parts of the epistemic variance that are told."""
         process = [PROCESS] if PROCESS in self.leaves else []
         if "network" not in self.leaves:
-            return process
-        return [*GROUPS, *process, "interaction", "science_least", "network_least"]
+            return [*process, "unknown", KNOWN] if process else []
+        return [*GROUPS, *process, "interaction", "unknown", "science_least", "network_least", KNOWN]
 
     def look_at(self, name: str, ok: np.ndarray, chain: np.ndarray) -> None:
         """From now on at an observable, of which some draws are whole."""
@@ -199,12 +208,14 @@ class _Split:
                 self._pairs[group] = of_group, np.flatnonzero(finite & ok[index])
 
     def parts(self, mean: np.ndarray, at: dict[str, slice], epistemic: np.ndarray) -> dict[str, np.ndarray]:
-        """Science, network, interaction, and the least of the first two, of means `(draw, datum)` of all draws."""
+        """The parts of the epistemic variance, and the least of science and network, of means `(draw, datum)`."""
         if not self.leaves:
             return {}
-        if self._ok.sum() < DRAWS_PER_FEATURE:
-            return dict.fromkeys(self.names, np.full(len(epistemic), np.nan))
         found = {}
+        if self._ok.sum() < DRAWS_PER_FEATURE:
+            unsaid = np.full(len(epistemic), np.nan)
+            found = dict.fromkeys(self.leaves, unsaid) | {f"{group}_least": unsaid for group in GROUPS}
+            return self._whole(found, epistemic)
         whole = mean[self._ok]
         spread = whole.var(axis=0)
         for group in self.leaves:
@@ -225,8 +236,21 @@ class _Split:
                 found[group] = share * epistemic
         if PROCESS in found:
             found[PROCESS] = epistemic - found[PROCESS]
-        if "network" in found:
-            found["interaction"] = epistemic - sum(found[name] for name in (*GROUPS, PROCESS) if name in found)
+        return self._whole(found, epistemic)
+
+    def _whole(self, found: dict[str, np.ndarray], epistemic: np.ndarray) -> dict[str, np.ndarray]:
+        """Parts that add up to the epistemic variance, where some of them may be NaN: what these have is unknown."""
+        parts = [name for name in (*GROUPS, PROCESS) if name in found]
+        known = np.isfinite([found[name] for name in parts]).all(axis=0)
+        told = {}
+        for name in parts:
+            least = np.nan_to_num(found.get(f"{name}_least", np.zeros(len(known))))
+            told[name] = np.where(np.isfinite(found[name]), found[name], least + 0.0 * epistemic)
+        rest = epistemic - sum(told.values())
+        if "network" not in found:  # parameters have all that is not of the process
+            rest = np.where(known, 0.0, rest)
+        found = found | told | {"interaction": np.where(known, rest, 0.0 * epistemic), KNOWN: known}
+        found["unknown"] = np.where(known, 0.0 * epistemic, rest)
         return {name: found[name] for name in self.names}
 
     def _basis(self, group: str, some: np.ndarray) -> np.ndarray | None:

@@ -111,17 +111,19 @@ def epistemic_parts(parts: xr.Dataset) -> dict[str, xr.DataArray]:
     process = {"process": parts["process"]} if "process" in parts else {}
     if "forcing" in parts:
         return {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
-    if process and "network" not in parts and bool((np.isfinite(process["process"]) | ~np.isfinite(epistemic)).all()):
-        return {"parameters": epistemic - process["process"], **process}
-    if "network" not in parts or not bool(np.isfinite(parts["network_least"]).any()):
+    if "split_known" not in parts:
         return {"epistemic": epistemic}
-    known = np.isfinite(parts["interaction"])
-    if bool((known | ~np.isfinite(epistemic)).all()):
+    known = parts["split_known"]
+    whole = bool((known | ~np.isfinite(epistemic)).all())
+    if "network" not in parts:
+        return {"parameters": epistemic - process["process"], **process} if whole else {"epistemic": epistemic}
+    if not bool(np.isfinite(parts["network_least"]).any()):
+        return {"epistemic": epistemic}
+    if whole:
         return {name: parts[name] for name in (*groups, *process, "interaction")}
-    told = {f"{name}, at least": parts[name].fillna(parts[f"{name}_least"]) for name in groups}
-    told |= {name: part.fillna(0.0) for name, part in process.items()}
-    told |= {"interaction": parts["interaction"].where(known, 0.0)} if bool(known.any()) else {}
-    return told | {"unknown": xr.where(known, 0.0, epistemic - sum(told.values()))}
+    told = {f"{name}, at least": parts[name] for name in groups} | process
+    told |= {"interaction": parts["interaction"]} if bool(known.any()) else {}
+    return told | {"unknown": parts["unknown"]}
 
 
 def plot_decomposition(parts: xr.Dataset, observable: str, train_end: Any = None, train_start: Any = None) -> Figure:

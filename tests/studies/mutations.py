@@ -130,8 +130,7 @@ MUTANTS = (
     ),
     Mutant(
         "interaction from more than the epistemic variance", "bayes_dasl/judgement/decomposition.py",
-        'found["interaction"] = epistemic - sum(',
-        'found["interaction"] = whole.var(axis=0) + 1 - sum(',
+        "rest = epistemic - sum(", "rest = epistemic + 1 - sum(",
         ("tests/test_shares.py::test_of_independent_groups",),
     ),
     Mutant(

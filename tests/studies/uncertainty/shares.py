@@ -120,7 +120,7 @@ def rows() -> Iterator[list[object]]:
                 found, least = (of[part].values / of["epistemic"].values for part in (group, f"{group}_least"))
                 yield [
                     name, correlation, group, f"{truth:.3f}", f"{np.nanmean(found):.3f}",
-                    f"{np.nanmax(np.abs(found - truth)):.3f}", int(np.isnan(found).sum()), f"{least.mean():.3f}",
+                    f"{np.nanmax(np.abs(found - truth)):.3f}", int((~of["split_known"]).sum()), f"{least.mean():.3f}",
                 ]  # fmt: skip
 
 

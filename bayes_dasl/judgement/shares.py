@@ -1,0 +1,121 @@
+"""The parts of the predictive variance, and their shares in words that a reader can take in."""
+
+from __future__ import annotations
+
+import html
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from ..data.dates import from_attribute, told
+
+GROUPS = ("science", "network")
+PROCESS = "process"
+KNOWN = "split_known"
+_PARTS = ("aleatoric", *GROUPS, PROCESS, "interaction", "unknown")
+_THIRDS = ("near", "middle", "far")
+
+
+class Decomposition(xr.Dataset):
+    """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as their shares.
+
+    It is an `xarray.Dataset` in all else.
+    """
+
+    __slots__ = ()
+
+    def shares(self) -> pd.DataFrame:
+        """Shares of the predictive variance in per cent, by observable and horizon.
+
+        Each is the mean over rows of the part's share of that row's variance, so that they add up to 100. A share
+        below zero is an interaction of groups that say the same.
+
+        Returns: a row for each observable and horizon: "fitted" for the rows up to the end of the fitted data, then
+        "near", "middle" and "far" for the thirds of those after it. Where the fit and the forecast share no order in
+        time, these are thirds of all rows. `from` and `to` say which rows they are, `rows` how many of them have a
+        known variance. Science and network are what they explain at least where `unknown` is not zero.
+        """
+        index = str(next(dim for dim in self["total"].dims if dim != "observable"))
+        table = []
+        for name in self["observable"].values:
+            own = self.sel(observable=name)
+            for horizon, rows in _horizons(self, index).items():
+                table.append({"observable": name, "horizon": horizon, **_row(own.isel({index: rows}), index)})
+        return pd.DataFrame(table).set_index(["observable", "horizon"])
+
+    def __repr__(self) -> str:
+        if not _is_whole(self):
+            return super().__repr__()
+        table = self.shares().to_string(float_format="{:.0f}".format, na_rep="–")
+        return f"{_TITLE}\n{table}{_notes(self)}\n{', '.join(map(str, self.data_vars))}: variances {dict(self.sizes)}"
+
+    def _repr_html_(self) -> str:
+        if not _is_whole(self):
+            return super()._repr_html_()
+        table = self.shares().to_html(float_format="{:.0f}".format, na_rep="–")
+        return f"<p>{html.escape(_TITLE)}</p>{table}<p>{html.escape(_notes(self).strip())}</p>"
+
+
+_TITLE = "Shares of the predictive variance in per cent, mean over rows"
+
+
+def _is_whole(parts: xr.Dataset) -> bool:
+    """Whether it has what shares are made of, rather than a selection or a mean of it."""
+    return (
+        {"total", "aleatoric", "epistemic"} <= {*parts.data_vars}
+        and parts["total"].ndim > 1
+        and (parts["total"].dims[0] == "observable" and "observable" in parts.coords)
+    )
+
+
+def _notes(parts: xr.Dataset) -> str:
+    """What must be known to read the table."""
+    said = []
+    if KNOWN in parts and not bool((parts[KNOWN] | parts["epistemic"].isnull()).all()):
+        said.append("Where a share is unknown, science and network are what they explain at least.")
+    if lost := parts.attrs.get("failed_draws", 0):
+        said.append(f"{lost} failed draws are left out.")
+    return "".join(f"\n{each}" for each in said)
+
+
+def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
+    """The rows of each horizon: those of the fit, and thirds of the others in their order."""
+    rows, end = np.arange(parts.sizes[index]), from_attribute(parts.attrs, "train_end")
+    fitted = np.zeros(len(rows), bool)
+    if end is not None and index in parts.coords:
+        fitted = parts[index].values <= end
+    ahead = rows[~fitted] if not fitted.all() else rows
+    found = {"fitted": rows[fitted]} if fitted.any() and not fitted.all() else {}
+    thirds = np.array_split(ahead, min(len(_THIRDS), len(ahead)))
+    names = _THIRDS if len(thirds) == len(_THIRDS) else [_THIRDS[0], _THIRDS[-1]][: len(thirds)]
+    return found | dict(zip(names, thirds, strict=True))
+
+
+def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
+    """The shares of some rows of one observable, mean over all rows and places whose variance is known."""
+    when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
+    columns = _added_up(parts)
+    held = {name: values.values.ravel() for name, values in columns.items()}
+    whole = sum(held.values())
+    known = np.isfinite(whole) & (whole > 0)
+    shares = {name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
+              for name, values in held.items()}  # fmt: skip
+    return {"from": told(when[0]), "to": told(when[-1]), "rows": int(known.sum()), **shares}
+
+
+def _added_up(parts: xr.Dataset) -> dict[str, xr.DataArray]:
+    """The parts that add up to the variance, by name.
+
+    Args:
+        parts: what `decompose` returned, or some rows of it.
+    """
+    epistemic, aleatoric = parts["epistemic"], {"aleatoric": parts["aleatoric"]}
+    if "forcing" in parts:
+        return aleatoric | {"forcing": parts["forcing"], "parameters": epistemic - parts["forcing"]}
+    if "network" in parts:
+        return {name: parts[name] for name in _PARTS if name in parts}
+    if PROCESS in parts:
+        rest = epistemic - parts[PROCESS] - parts["unknown"]
+        return aleatoric | {"parameters": rest, PROCESS: parts[PROCESS], "unknown": parts["unknown"]}
+    return aleatoric | {"epistemic": epistemic}
