@@ -100,6 +100,35 @@ class TestExceedance:
             bd.exceedance(forecast_of(NORMAL), name, 0.0, **options)
 
 
+class TestForecastPeriod:
+    """Of a fit and its forecast: what was fitted is no event to come."""
+
+    @staticmethod
+    def fitted_between(start, end):
+        fc = forecast_of(NORMAL)
+        fc.attrs |= {"train_start": float(start), "train_end": float(end)}
+        return fc
+
+    @pytest.mark.parametrize(
+        ("start", "end", "used", "period", "left_out"),
+        [
+            pytest.param(0, 3, [4, 5], "from 4 to 5", "4 times from 0 to 3", id="after"),
+            pytest.param(1, 3, [4, 5], "from 4 to 5", "4 times from 0 to 3", id="both sides"),
+            pytest.param(2, 9, [0, 1], "from 0 to 1", "4 times from 2 to 5", id="before"),
+            pytest.param(0, 9, [0, 1, 2, 3, 4, 5], "from 0 to 5", "", id="nothing new"),
+        ],
+    )
+    def test_is_the_default_and_is_told(self, start, end, used, period, left_out):
+        fc = self.fitted_between(start, end)
+        found, table = bd.exceedance(fc, "y", 1.0), bd.return_levels(fc, "y", [2])
+        assert found["at"]["time"].values.tolist() == used
+        assert float(found["ever"]) == pytest.approx((NORMAL[:, used].max(axis=1) > 1.0).mean())
+        assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, used].max(axis=1)))
+        for attributes in (found.attrs, table.attrs):
+            assert (attributes["period"], attributes["left_out"]) == (period, left_out)
+        assert bd.exceedance(fc, "y", 1.0, during=(0, 5))["at"].size == 6
+
+
 class TestReturnLevels:
     def test_of_the_highest_of_independent_normals(self):
         """A block of three exceeds x with probability 1 − Φ(x)³."""
@@ -117,7 +146,8 @@ class TestReturnLevels:
         assert inside.sum() == 62
         highest = [draws[:, inside][:, :31].max(axis=1), draws[:, inside][:, 31:].max(axis=1)]
         assert month["level"].iloc[0] == pytest.approx(np.median(np.concatenate(highest)))
-        assert month.attrs == {"block": "one month"} and month["blocks"].iloc[0] == 200
+        assert month.attrs["block"] == "one month" and month["blocks"].iloc[0] == 200
+        assert "14 times of blocks that are not whole" in month.attrs["left_out"]
 
     @pytest.mark.parametrize(
         ("first", "freq", "number", "block", "filled"),
@@ -141,7 +171,8 @@ class TestReturnLevels:
             assert len(set(blocks[blocks >= 0])) == filled
 
     def test_a_block_that_the_times_do_not_fill_does_not_count(self):
-        table = bd.return_levels(forecast_of(NORMAL), "y", [2], block=4)
+        with pytest.warns(UserWarning, match="leave out 2 times of blocks that are not whole .from 4 to 5.: forecast"):
+            table = bd.return_levels(forecast_of(NORMAL), "y", [2], block=4)
         assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, :4].max(axis=1)))
         with pytest.raises(DataError, match="fill no block of 40"):
             bd.return_levels(forecast_of(NORMAL), "y", [2], block=40)
@@ -157,6 +188,10 @@ class TestReturnLevels:
     def test_refused(self, periods, block, said, unchecked):
         with pytest.raises(DataError, match=said):
             bd.return_levels(forecast_of(NORMAL), "y", periods, block=block)
+
+    def test_365_days_fill_a_year(self):
+        draws = np.random.default_rng(1).normal(size=(20, 365))
+        assert bd.return_levels(forecast_of(draws), "y", [2], block=365.25)["blocks"].iloc[0] == 10
 
     def test_rows_in_any_order_have_none(self):
         with pytest.raises(MismatchError, match="rows in any order"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from typing import Any
 
@@ -10,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from ..data.datasets import index_of
+from ..data.dates import told
 from ..errors import DataError, MismatchError
 from .failures import usable
 from .levels import blocks_of, check_block, check_level, check_return_period, within
@@ -32,10 +34,13 @@ def exceedance(
         observable: its name.
         level: in the units of the observable.
         below: whether it is to go below the level instead.
-        during: first and last time of the period, numbers or dates; all that are forecast unless given.
+        during: first and last time of the period, numbers or dates. Unless given, the forecast period: the times after
+            the fitted data, or those before them where there are none. Of rows in any order, and where no time is
+            beyond the fitted data, all.
 
     Returns: `at`, the probability at each time of the period, and place, if any; `ever`, that at one of these times at
-    least; `times`, the expected number of these times.
+    least; `times`, the expected number of these times. The attributes `period` and `left_out` say which times were used
+    and which were not.
     Raises: MismatchError for what is no forecast, or no such observable; DataError for a level that is no number, or a
     period without times.
     """
@@ -43,6 +48,7 @@ def exceedance(
     draws, index = series_of(fc, observable, during)
     beyond = ((draws < level) if below else (draws > level)).astype(float)
     said = {"level": float(level), "observable": observable, "direction": "below" if below else "above"}
+    said |= _told_period(fc, draws[index])
     found = xr.Dataset(
         {
             "at": beyond.mean("sample"),
@@ -73,10 +79,11 @@ def return_levels(
         block: how long one is: a number of units of the index; for dates "year", "month", "week" or "day". The first
             and the last one are left out where the times do not fill them; times that are missing within one are not
             looked for. All times are one block unless given.
-        during: first and last time that count, numbers or dates; all that are forecast unless given.
+        during: first and last time that count, numbers or dates; the forecast period unless given, as for `exceedance`.
 
     Returns: a row for each period: `probability` in one block, `level`, and `blocks`, how many reach it in all draws.
-    The level is NaN where that is fewer than ten. `attrs` tell the `block` in words.
+    The level is NaN where that is fewer than ten. `attrs` tell the `block` in words, the `period` that was used, and
+    what was `left_out`. A warning says so where a block of the forecast period is not whole.
     Raises: MismatchError for what is no forecast or no series; DataError for a period or block that is none.
     """
     wanted = np.unique([check_return_period(period) for period in periods])
@@ -90,13 +97,20 @@ def return_levels(
     if not fc.attrs.get("series", True):
         raise MismatchError("these are rows in any order, which have no highest value of a block of time")
     number, words = blocks_of(draws[index], block)
+    said = _told_period(fc, draws[index])
+    if (number < 0).any():
+        part = draws[index].values[number < 0]
+        lost = f"{part.size} times of blocks that are not whole ({_between(part)})"
+        said["left_out"] = "; ".join(filter(None, [said["left_out"], lost]))
+        if during is None:
+            warnings.warn(f"return levels of '{observable}' leave out {lost}: forecast whole blocks", stacklevel=2)
     values = draws.transpose("sample", index).values
     highest = np.concatenate([values[:, number == i].max(axis=1) for i in np.unique(number[number >= 0])])
     reached = np.floor(highest.size / wanted + 1e-9).astype(int)
     level = [np.quantile(highest, 1 - 1 / p) if n >= _FEWEST else np.nan for p, n in zip(wanted, reached, strict=True)]
     columns = {"probability": 1 / wanted, "level": level, "blocks": reached}
     table = pd.DataFrame(columns, pd.Index(wanted, name="period"))
-    table.attrs = {"block": words}
+    table.attrs = {"block": words, **said}
     return table
 
 
@@ -124,10 +138,28 @@ def series_of(fc: xr.DataTree, observable: str, during: Any = None) -> tuple[xr.
     draws = held[observable]
     if fc.attrs.get("series", True):
         draws = draws.isel({index: np.unique(draws[index].values, return_index=True)[1]})
+    during = _forecast_period(fc) if during is None else during
     draws = draws.isel({index: np.flatnonzero(within(draws[index], during))})
     if not draws.sizes[index]:
         raise DataError(f"nothing is forecast during {during!r}")
     return draws, index
+
+
+def _forecast_period(fc: xr.DataTree) -> tuple[Any, Any] | None:
+    """The first and last time that a fit has not seen; all of rows in any order."""
+    return unseen(fc) if fc.attrs.get("series", True) else None
+
+
+def _told_period(fc: xr.DataTree, used: xr.DataArray) -> dict[str, str]:
+    """Which times are used, and which are not, in words."""
+    times = times_of(fc).values
+    others = times[~np.isin(times, used.values)]
+    lost = f"{others.size} times {_between(others)}" if others.size else ""
+    return {"period": _between(used.values), "left_out": lost}
+
+
+def _between(times: np.ndarray) -> str:
+    return f"from {told(times.min())} to {told(times.max())}"
 
 
 def is_series(fc: xr.DataTree, observable: str) -> bool:

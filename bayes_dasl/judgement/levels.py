@@ -11,6 +11,8 @@ import xarray as xr
 from ..data.dates import are_dates, as_date
 from ..errors import DataError
 
+_MISSING = 0.01  # of a block of numbers, that may be missing at its end: 365 days fill a year of 365.25
+
 BLOCKS = {"year": "Y", "month": "M", "week": "W", "day": "D"}
 """What a block of dates may be, and how pandas calls it."""
 
@@ -58,7 +60,7 @@ def blocks_of(index: xr.DataArray, block: Any) -> tuple[np.ndarray, str]:
         words = f"one {block}"
     else:
         number = np.floor((times - times[0]) / block * (1 + 1e-12) + 1e-9).astype(int)
-        begin, end = times[0], times[0] + (number[-1] + 1) * block
+        begin, end = times[0], times[0] + (number[-1] + 1 - _MISSING) * block
         units = index.attrs.get("units", "")
         words = f"{block:g} {units}".strip()
     late, early = _unfilled(times, begin, end)

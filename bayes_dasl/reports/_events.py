@@ -63,6 +63,7 @@ def event_cards(fc: xr.DataTree, options: ReportOptions) -> list[Card]:
         seldom = [f"{period:g}" for period in table.index.difference(known.index)]
         exceeds = f"its highest value exceeds {'; '.join(each)}" if each else "no level is told"
         words = f"Where a block is {table.attrs['block']}, {when}: {exceeds}{f' ({units})' if units and each else ''}."
+        words += f" Left out: {table.attrs['left_out']}." if table.attrs["left_out"] else ""
         words += f" Too few blocks among all draws reach that of {listed(seldom)}." if seldom else ""
         alt = f"Levels of {name} by how seldom the highest value of a block exceeds them."
         figure = plots.plot_return_levels(table, name, units)
