@@ -387,9 +387,10 @@ def test_members_of_a_population_have_dates_too():
     both = bd.Model(each, {"flow": bd.NormalNoise(bd.between(0.1, 1.0))})
     flow = np.stack([data()["flow"].values] * 2, axis=1)
     seen = data().assign(flow=(("time", "site"), flow)).assign_coords(site=["hill", "plain"])
-    fc = bd.forecast(both, bd.fit(both, seen, Sifting(draws=20), progress=False), seen)
+    post = bd.fit(both, seen, Sifting(draws=20), progress=False)
+    fc = bd.forecast(both, post, seen)
     assert fc["predictions"]["flow"].sel(site="hill")["time"].values[-1] == np.datetime64("2001-01-30")
-    for figure in (bd.plots.plot_members(fc, seen, None, "flow"), bd.plots.plot_vpc(fc, seen, "flow")):
+    for figure in (bd.plots.plot_members(fc, seen, None, "flow"), bd.plots.plot_vpc(both, post, seen, "flow")):
         low, high = figure.axes[0].get_xlim()
         assert low < 11323 and high > 11352
 

@@ -17,8 +17,9 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.judgement.mixing import quantities
+from bayes_dasl.plots.population import _corrected
 from bayes_dasl.populations.each import buckets
-from bayes_dasl.prediction.posterior import signature as signature_of
+from bayes_dasl.prediction.posterior import names, signature as signature_of
 from bayes_dasl.random import paths, realise
 
 SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
@@ -426,28 +427,49 @@ class TestFit:
 
     @pytest.mark.thorough
     def test_a_visual_predictive_check(self, post):
-        fc = bd.forecast(model(), post, TIMES)
-        ax = bd.plots.plot_vpc(fc, data(), "y", bins=4).axes[0]
+        ax = bd.plots.plot_vpc(model(), post, data(), "y", bins=4).axes[0]
         (middle,) = (line for line in ax.lines if line.get_label() == "50 % of the data")
         np.testing.assert_allclose(middle.get_xdata(), TIMES)
         np.testing.assert_allclose(middle.get_ydata(), data()["y"].median("subject"))
-        with pytest.raises(MismatchError, match="none of the data lie"):
-            bd.plots.plot_vpc(fc, data().assign_coords(time=TIMES + 0.1), "y")
+        with pytest.raises(MismatchError, match="'y' has no value in the data"):
+            bd.plots.plot_vpc(model(), post, data() * np.nan, "y")
+
+    def test_a_visual_predictive_check_is_of_new_members(self, post):
+        """Of the fitted ones each band is narrower: their data told what each of them is."""
+
+        def widths(**options):
+            fig = bd.plots.plot_vpc(model(), post, data(), "y", bins=4, **options)
+            outlines = [band.get_paths()[0].vertices.T for band in fig.axes[0].collections]
+            areas = [abs(np.sum(x[:-1] * y[1:] - x[1:] * y[:-1])) for x, y in outlines]
+            return np.array(areas), fig.legends[0].get_title().get_text()
+
+        (anew, unsaid), (fitted, said) = widths(), widths(new_members=False)
+        assert (anew > fitted).all()
+        assert not unsaid and "conditional on the fitted members" in said
+
+    def test_prediction_correction_removes_what_differs_by_design(self):
+        """Twice the start for the third member: corrected, its data lie among those of the others."""
+        expected = np.array([1.0, 1.0, 2.0, 3.0, 3.0, 6.0])
+        part_of = np.array([0, 0, 0, 1, 1, 1])
+        np.testing.assert_allclose(_corrected(1.1 * expected, expected, part_of), [1.1, 1.1, 1.1, 3.3, 3.3, 3.3])
+        moved = expected - 2.0  # as of a quantity that changes sign
+        np.testing.assert_allclose(_corrected(moved + 0.1, moved, part_of), [-0.9, -0.9, -0.9, 1.1, 1.1, 1.1])
+
+    @pytest.mark.thorough
+    def test_a_corrected_check_has_its_label(self, post):
+        fig = bd.plots.plot_vpc(model(), post, data(), "y", bins=4, corrected=True)
+        assert fig.axes[0].get_ylabel().endswith("prediction-corrected")
 
     @pytest.mark.thorough
     def test_a_visual_predictive_check_of_censored_data(self, post):
         """New data are what would be reported, so that a low quantile of theirs is no lower than the limit."""
         limit = 0.5
         given = data().assign(y_censored=(data()["y"] < limit).astype(float)).assign(y=data()["y"].clip(min=limit))
-        fc = bd.forecast(model(), post, TIMES)
-        censored, whole = (
-            min(
-                band.get_paths()[0].vertices[:, 1].min()
-                for band in bd.plots.plot_vpc(fc, seen, "y").axes[0].collections
-            )
-            for seen in (given, data())
-        )
+        drawn = [bd.plots.plot_vpc(model(), post, seen, "y").axes[0] for seen in (given, data())]
+        censored, whole = (min(b.get_paths()[0].vertices[:, 1].min() for b in ax.collections) for ax in drawn)
         assert whole < limit <= censored
+        marked = [sum(len(line.get_xdata()) for line in ax.lines if line.get_marker() == "v") for ax in drawn]
+        assert marked == [int(given["y_censored"].sum()), 0]
 
     @pytest.mark.thorough
     def test_the_page(self, post):
@@ -498,3 +520,19 @@ def test_theophylline_is_that_of_nlme(shared_file):
     for name, mean, error in (("elimination", -2.43, 0.064), ("absorption", 0.45, 0.20), ("clearance", -3.21, 0.082)):
         found = float(np.log(post["posterior"][f"{name}.center"]).mean())
         assert abs(found - mean) < 2 * error, (name, found)
+
+
+def test_a_forecast_of_new_members_knows_no_data_of_the_fitted_ones():
+    """Their rates lie around the center of each draw; residuals that hold together go on from nothing."""
+    noise = bd.CorrelatedNoise(bd.AR1(0.1, 0.9))
+    each = bd.Model(bd.Each(layer(typical()), SUBJECTS), noise)
+    rates = np.tile([0.2, 0.4, 0.8], (1, 400, 1))
+    draws = {"rate": rates, "rate.center": np.full((1, 400), 0.4), "rate.spread": np.full((1, 400), 0.01)}
+    by_path = {path: draws[name] for path, name in names(each).items()}
+    post = posterior(each, data() * 0.0 + 9.0, {**by_path})
+    fc = bd.forecast(each, post, TIMES + 0.1, new_members=True, what_if=True)
+    expected = np.broadcast_to(4 * np.exp(-0.4 * (TIMES + 0.1))[:, None], (4, 3))
+    spread = 0.1 + 0.01 * 4  # of the noise, and 1 % of the rate
+    found = fc["predictions"]["y"].mean(("chain", "draw"))
+    np.testing.assert_allclose(found, expected, atol=4 * spread / np.sqrt(400))
+    assert list(fc["predictions"]["subject"].values) == list(SUBJECTS) and "train_end" not in fc.attrs

@@ -429,8 +429,7 @@ class TestLabels:
         many = {"dims": ("x",), "coords": {"x": np.arange(30.0)}}
         fc = forecast({"y": rng.normal(size=(50, 4, 30))}, "time", **many, **attributes)
         data = fc["predictions"].to_dataset().isel(chain=0, draw=0)
-        for figure in (plots.plot_members(fc, data, None, "y"), plots.plot_vpc(fc, data, "y"),
-                       plots.plot_field(fc, data, None, "y")):  # fmt: skip
+        for figure in (plots.plot_members(fc, data, None, "y"), plots.plot_field(fc, data, None, "y")):
             assert "recalibrated so" in above(figure)
         assert "12 of 30" in above(plots.plot_members(fc, data, None, "y"))
 

@@ -289,8 +289,7 @@ class TestForecasts:
         data = lines()
         model = each(bd.Censored(bd.NormalNoise(1.0), below=2.5))
         seen = data.assign(y=data["y"].clip(min=2.5))
-        fc = bd.forecast(model, fitted(model, seen), TIMES)
-        ax = bd.plots.plot_vpc(fc, seen, "y", bins=2).axes[0]
+        ax = bd.plots.plot_vpc(model, fitted(model, seen), seen, "y", bins=2).axes[0]
         assert min(band.get_paths()[0].vertices[:, 1].min() for band in ax.collections) >= 2.5
 
     def test_shrinkage_is_of_the_members_of_the_fit(self):

@@ -8,15 +8,19 @@ from collections.abc import Sequence
 import matplotlib as mpl
 import numpy as np
 import xarray as xr
+from jaxtyping import Array
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator
 
-from ..data.censoring import alike, with_bounds
+from ..data.censoring import alike, bounds, with_bounds
 from ..data.datasets import index_of
 from ..data.dates import are_dates
 from ..errors import MismatchError
 from ..judgement.matching import in_units_of_forecast
+from ..model import Model
+from ..prediction.forecasts import forecast
+from ..prediction.posterior import check_belongs
 from ._style import (
     BLACK,
     BLUE,
@@ -94,54 +98,98 @@ def plot_members(
     return fig
 
 
-def plot_vpc(fc: xr.DataTree, data: xr.Dataset, observable: str, *, bins: int = 8) -> Figure:
-    """Draw a visual predictive check: quantiles of the data of all members over time, and what the model says of them.
+def plot_vpc(
+    model: Model,
+    post: xr.DataTree,
+    data: xr.Dataset,
+    observable: str,
+    *,
+    new_members: bool = True,
+    corrected: bool = False,
+    bins: int = 8,
+    key: int | Array = 0,
+) -> Figure:
+    r"""Draw a visual predictive check: quantiles of the data of all members over time, and what the model says of them.
 
-    The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many data each; the bands
-    hold the same quantile of data drawn anew, of the same members at the same times, in 90 % of the draws. Where data
-    are censored both are of what would be reported: the limit, for what lies below it.
+    The lines are the 10, 50 and 90 % quantiles of the data in bins of time that hold about as many data each. The bands
+    hold the same quantile of simulated data in 90 % of the draws. These are of new members, by default: with the doses,
+    covariates and times of the members of the data, and random effects drawn anew. Bands of the fitted members
+    themselves would be too narrow, since each of them has learned from its own data.
+
+    Data that are censored are at their limit, drawn as triangles that point to where they may lie; simulated data
+    beyond a limit are at that limit too.
 
     Args:
-        fc: what `forecast` returned at the times of the data, for a model with `bd.Each`.
-        data: the data, fitted or not, `(time, subject)`.
+        model: the model, with `bd.Each`.
+        post: what `fit` returned.
+        data: the data, fitted or not, `(time, subject)`, with the forcings of the model.
         observable: its name.
+        new_members: whether members are drawn anew; else the bands are conditional on those of the fit.
+        corrected: whether data and simulated data are corrected for what differs between members by design, such as
+            dose and covariates (pcVPC): each is multiplied by $\tilde m_b / m_{ij}$, with the median over draws
+            $m_{ij}$ of the conditional mean of a new member there, and its median $\tilde m_b$ in the bin. Where some
+            $m_{ij}$ is not positive, $\tilde m_b - m_{ij}$ is added.
         bins: how many, at most.
+        key: a whole number or a JAX random key, for the observation noise.
 
-    Raises: MismatchError for what is no forecast of a population, an unknown observable, or data none of which lie at
-    times and members of the forecast.
+    Raises: MismatchError for a posterior of another model, a model without members, an unknown observable, or data
+    that hold no number.
+    Source: Bergstrand, Hooker, Wallin & Karlsson (2011), Prediction-corrected visual predictive checks for diagnosing
+    nonlinear mixed-effects models.
     """
+    check_belongs(model, post)
+    fc = forecast(model, post, data, new_members=new_members, key=key)
     predictions, dim = _of_members(fc, observable)
     index = index_of(predictions)
     given = in_units_of_forecast(fc, data)
     observed = with_bounds(given[observable].transpose(index, dim), given, predictions.attrs)
-    both, seen = xr.align(predictions, observed, join="inner")
-    values = seen.values.ravel()
-    drawn = both.transpose("chain", "draw", index, dim).values
-    draws = drawn.reshape(math.prod(drawn.shape[:2]), values.size)
-    draws = alike(draws[np.isfinite(draws).all(1)], seen)
-    at = np.broadcast_to(positions(seen[index].values)[:, None], seen.shape).ravel()
+    values = observed.values.ravel()
+    draws = alike(_rows(predictions, index, dim), observed)
+    whole = np.isfinite(draws).all(axis=1)
     kept = np.isfinite(values)
-    if not kept.any() or not len(draws):
-        raise MismatchError("none of the data lie at times and members of the forecast: forecast at those of the data")
-    edges = _edges(np.sort(at[kept]), bins)
-    part_of = np.searchsorted(edges, at[kept], side="right") - 1
-    middles = np.asarray([at[kept][part_of == i].mean() for i in range(len(edges))])
+    if not kept.any() or not whole.any():
+        raise MismatchError(f"'{observable}' has no value in the data, or every draw failed")
+    draws, shown = draws[np.ix_(whole, kept)], values[kept]
+    at = np.broadcast_to(positions(observed[index].values)[:, None], observed.shape).ravel()[kept]
+    edges = _edges(np.sort(at), bins)
+    part_of = np.searchsorted(edges, at, side="right") - 1
+    if corrected:
+        expected = np.median(_rows(fc["conditional_mean"][observable], index, dim)[whole][:, kept], axis=0)
+        shown, draws = (_corrected(each, expected, part_of) for each in (shown, draws))
+    middles = np.asarray([at[part_of == i].mean() for i in range(len(edges))])
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 3.3), layout="constrained")
         ax = fig.add_subplot()
         for quantile, color in _QUANTILES.items():
             of = lambda v, q=quantile: np.stack([np.quantile(v[..., part_of == i], q, -1) for i in range(len(edges))])  # noqa: E731
-            low, high = np.quantile(of(draws[:, kept]), (0.05, 0.95), axis=1)
+            low, high = np.quantile(of(draws), (0.05, 0.95), axis=1)
             name = f"{100 * quantile:.0f} %"
             ax.fill_between(middles, low, high, color=color, alpha=0.25, lw=0, label=f"{name} of new data, 90 % band")
             style = "-" if quantile == 0.5 else "--" if quantile > 0.5 else ":"
-            ax.plot(middles, of(values[kept]), style, color=BLACK, lw=1.5, marker=".", label=f"{name} of the data")
-        ax.plot(at[kept], values[kept], "o", ms=2.5, color=GREY, alpha=0.5, zorder=1)
-        ax.set_ylabel(axis_label(predictions, observable))
+            ax.plot(middles, of(shown), style, color=BLACK, lw=1.5, marker=".", label=f"{name} of the data")
+        low, high = (ends[kept] for ends in bounds(observed))
+        above = (low < high) & (np.isposinf(high) | (low == values[kept]))
+        for marker, there in (("o", low == high), ("v", (low < high) & ~above), ("^", above)):
+            ax.plot(at[there], shown[there], marker, ls="", ms=2.5, color=GREY, alpha=0.5, zorder=1)
+        label = axis_label(predictions, observable)
+        ax.set_ylabel(f"{label}, prediction-corrected" if corrected else label)
         time_axis(ax, predictions[index])
         fig.legend(loc="outside upper left", ncols=2)
-        say_recalibrated(fig, fc.attrs)
+        if not new_members:
+            say_above(fig, "conditional on the fitted members: bands are too narrow")
     return fig
+
+
+def _rows(draws: xr.DataArray, index: str, dim: str) -> np.ndarray:
+    """Draws `(draw, datum)` of all chains, in the order of times and members."""
+    values = draws.transpose("chain", "draw", index, dim).values
+    return values.reshape(math.prod(values.shape[:2]), -1)
+
+
+def _corrected(values: np.ndarray, expected: np.ndarray, part_of: np.ndarray) -> np.ndarray:
+    """Values `(…, datum)` corrected to the median of what is expected in their bin."""
+    middle = np.asarray([np.median(expected[part_of == i]) for i in range(part_of.max() + 1)])[part_of]
+    return values * (middle / expected) if (expected > 0).all() else values + (middle - expected)
 
 
 def _edges(times: np.ndarray, bins: int) -> np.ndarray:

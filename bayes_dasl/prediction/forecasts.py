@@ -24,11 +24,13 @@ from ..data.layer_inputs import Inputs, Past
 from ..errors import DataError
 from ..layers.layer import AbstractFilter, AbstractPopulation
 from ..model import Model, check_shapes, is_series
+from ..random import paths
 from .conditional import noise_group
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
 from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
+from .new_members import as_unseen
 from .on_demand import on_demand
 from .output import Rows, blank, new_file
 from .posterior import (
@@ -58,12 +60,19 @@ def forecast(
     at: Asked,
     *,
     what_if: bool = False,
+    new_members: bool = False,
     path: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree: ...
 @overload
 def forecast(
-    model: Model, post: xr.DataTree, at: dict[str, Asked], *, what_if: bool = False, key: int | Array = 0
+    model: Model,
+    post: xr.DataTree,
+    at: dict[str, Asked],
+    *,
+    what_if: bool = False,
+    new_members: bool = False,
+    key: int | Array = 0,
 ) -> dict[str, xr.DataTree]: ...
 def forecast(
     model: Model,
@@ -71,6 +80,7 @@ def forecast(
     at: Asked | dict[str, Asked],
     *,
     what_if: bool = False,
+    new_members: bool = False,
     path: str | os.PathLike | None = None,
     key: int | Array = 0,
 ) -> xr.DataTree | dict[str, xr.DataTree]:
@@ -96,6 +106,8 @@ def forecast(
         what_if: whether the model may be another than that of the fit, with the same random leaves: what would be under
             another known number, equation, noise or solver. The attributes `model` and `what_if`, the verdict and the
             report then say so.
+        new_members: whether random effects are drawn anew for all members of a population, and groups of them: members
+            with the same doses, covariates and times, of which nothing was observed.
         path: a file for a forecast that is too large for memory; in memory unless given.
         key: a whole number or a JAX random key, for the observation noise.
 
@@ -120,7 +132,10 @@ def forecast(
     if isinstance(at, dict):
         if path is not None:
             raise DataError("scenarios go to no file: save each of them by bd.save")
-        scenarios = {name: forecast(model, post, each, what_if=what_if, key=key) for name, each in at.items()}
+        scenarios = {
+            name: forecast(model, post, each, what_if=what_if, new_members=new_members, key=key)
+            for name, each in at.items()
+        }
         for name, found in scenarios.items():
             found.attrs["scenario"] = name
         return scenarios
@@ -128,8 +143,9 @@ def forecast(
     check_belongs(model, post)
     data = _asked(model, post, at)
     members = members_of(model, data)
-    inputs = _inputs(model, post, members[0])
     whose = model_of(model, post, what_if=what_if)
+    post = as_unseen(post, paths(model)) if new_members else post
+    inputs = _inputs(model, post, members[0])
     if whose["model"] != OWN:
         check_shapes(model, inputs)  # those of the fitted model were checked by the fit
     draws = draws_of(model, post)
@@ -438,6 +454,8 @@ def _driven(model: Model, post: xr.DataTree, data: xr.Dataset) -> Inputs:
 def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
     """What the model looks back at, at the places that are asked for: NaN at those that were not observed."""
     fitted = fitted_observables(post)
+    if not any(bool(values.notnull().any()) for values in fitted.data_vars.values()):  # of new members
+        return None
     past = model.past(fitted)
     places = {name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)}
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):

@@ -47,3 +47,23 @@ def differ(leaves: Mapping[str, RandomLeaf], held: xr.Dataset) -> bool:
     """
     dims = {dim: members for leaf in leaves.values() for dim, members in leaf.dims.items()}
     return any(tuple(held[dim].values.tolist()) != members for dim, members in dims.items() if dim in held.dims)
+
+
+def as_unseen(post: xr.DataTree, leaves: Mapping[str, RandomLeaf]) -> xr.DataTree:
+    """A posterior as if its fit had seen other members, so that a forecast draws all of them, and groups, anew.
+
+    Nothing is known of their past either. Draws of what all members share stay.
+
+    Args:
+        post: what `fit` returned.
+        leaves: the random leaves of the model, by path.
+    """
+    groups = {str(name): group.to_dataset() for name, group in post.children.items()}
+    drawn = groups["posterior"]
+    dims = {dim for leaf in leaves.values() for dim in leaf.dims} & {*map(str, drawn.dims)}
+    groups["posterior"] = drawn.assign_coords({dim: [f"fitted {name}" for name in drawn[dim].values] for dim in dims})
+    for name in {"observed_data", "fitted_data"} & {*groups}:
+        groups[name] = groups[name].map(lambda values: xr.full_like(values, np.nan, float), keep_attrs=True)
+    tree = xr.DataTree.from_dict(groups)
+    tree.attrs = dict(post.attrs)
+    return tree
