@@ -43,6 +43,15 @@ class Decays(bd.Module):
         return {"parent": 10.0 * parent, "daughter": 10.0 * made}
 
 
+class Level(bd.Module):
+    """The same at all times."""
+
+    level: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.level + 0.0 * t}
+
+
 def model(loss=LOSS):
     """The parent starts at what is known, and is seen with a noise that is known."""
     return bd.Model(
@@ -174,6 +183,63 @@ def test_flat_priors_are_not_refused_by_psense(data):
     assert float(azs.psense(flat, group="prior")["scale"]) == pytest.approx(0.0, abs=1e-3)
 
 
+def test_prior_predictive_draws_are_data_of_the_prior(post, data):
+    """The parent starts at 10 mg whatever the rate: its first datum has the noise alone."""
+    drawn = post["prior_predictive"]
+    assert drawn["parent"].dims == ("chain", "draw", "parent_datum") and drawn.sizes["draw"] == 500
+    first = drawn["parent"].isel(parent_datum=0).values
+    assert first.mean() == pytest.approx(10.0, abs=4 * NOISE / np.sqrt(500))
+    assert first.std() == pytest.approx(NOISE, rel=4 / np.sqrt(2 * 500))
+    rate = post["prior"]["rate"].sel(draw=drawn["draw"]).values.ravel()
+    last = drawn["parent"].sel(parent_datum=20)
+    left = last.values.ravel() - 10.0 * np.exp(-rate * float(last["parent_time"]))
+    assert left.std() == pytest.approx(NOISE, rel=4 / np.sqrt(2 * 500))
+
+
+def test_a_copy_has_each_observable_as_a_variable(post):
+    each = of_each(post)
+    assert {*each["log_likelihood"].data_vars} == {*NAMES} and "joint" in post["log_likelihood"].data_vars
+    for name in NAMES:
+        assert azs.loo(each, var_name=name).elpd == pytest.approx(azs.loo(post, var_name=name).elpd)
+
+
+def of_each(post):
+    """As the docs say, since some functions of ArviZ do not look among the coordinates."""
+    each, names = post.copy(), [*post["observed_data"]]
+    each["log_likelihood"] = post["log_likelihood"].to_dataset().reset_coords(names).drop_vars("joint")
+    return each
+
+
+@pytest.mark.slow  # half a minute, to compile what ArviZ does
+@pytest.mark.filterwarnings("ignore:Estimated shape parameter")
+def test_what_looks_for_each_observable_takes_a_copy(post):
+    few = post.isel(draw=slice(0, 100))
+    with pytest.raises(KeyError):
+        azs.loo_metrics(few, var_name="daughter")
+    each = of_each(few)
+    assert azs.loo_metrics(each, var_name="daughter").mean == pytest.approx(NOISE, rel=0.5)
+    assert azs.loo_r2(each, var_name="parent").mean > 0.5
+    azp.plot_loo_interval(each, backend="matplotlib")
+    plt.close("all")
+
+
+def test_random_effects_are_no_priors():
+    """Their density is part of the model: `psense` scales the priors of what members share."""
+    levels = bd.population(center=dist.LogNormal(0.0, 0.5), spread=dist.HalfNormal(0.3))
+    members = bd.Model(bd.Each(bd.Algebraic(Level(levels)), [1, 2, 3]), bd.NormalNoise(0.3))
+    values = np.random.default_rng(1).normal(1.0, 0.3, (5, 3))
+    data = xr.Dataset({"y": (("time", "subject"), values)}, {"time": np.arange(5.0), "subject": [1, 2, 3]})
+    fit = bd.fit(members, data, Sifting(draws=200), progress=False, key=1)
+    prior, drawn = fit["log_prior"], fit["posterior"]
+    assert {*prior.data_vars} == {"level.center", "level.spread"} and "level" in prior.coords
+    center, spread = (drawn[f"level.{name}"].values[..., None] for name in ("center", "spread"))
+    of_each = lognorm.logpdf(drawn["level"], spread, scale=center)
+    np.testing.assert_allclose(prior["level"], of_each.sum(axis=-1), rtol=1e-5)
+    assert np.isfinite(azs.psense_summary(fit, var_names=["level.center"])["prior"].astype(float)).all()
+    again = bd.stack(fit, key=1)["log_prior"]
+    assert "level" in again.coords and {*again.data_vars} == {*prior.data_vars}
+
+
 @pytest.mark.parametrize("observable", NAMES)
 def test_loo_pit(post, observable):
     found = azs.loo_pit(post, var_names=observable)
@@ -207,6 +273,7 @@ def test_an_update_has_the_groups_of_its_own_draws(post, data):
     assert updated.attrs["updated_by"] == "importance weights"
     assert azs.loo(updated).n_data_points == 45
     assert updated["posterior_predictive"]["daughter"].sizes["daughter_datum"] == 23
+    assert "prior" in updated.children and "prior_predictive" not in updated.children  # that was of the first data
     of_prior = lognorm.logpdf(updated["posterior"]["rate"], 0.3, scale=np.exp(-1.0))
     np.testing.assert_allclose(updated["log_prior"]["rate"], of_prior, rtol=1e-6)
     each = norm.logpdf(0.1, updated["conditional_mean"]["parent"].sel(time=12.0), NOISE)

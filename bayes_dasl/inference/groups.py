@@ -17,7 +17,7 @@ from ..data.datasets import fingerprint
 from ..data.dates import counted_in, has_dates
 from ..layers import solver_settings
 from ..model import Model
-from ..prediction.arviz_groups import log_prior_group, said_of_data, where_seen
+from ..prediction.arviz_groups import log_prior_group, prior_predictive, said_of_data, where_seen
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
     COUNTS_IN,
@@ -92,7 +92,8 @@ def predictive_groups(
             groups |= {"vector_field": by_chain(rates, groups)}
     return groups | {
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows),
-        "prior": draws_dataset(model, {path: v[None] for path, v in prior.items()}),
+        "prior": (before := draws_dataset(model, {path: v[None] for path, v in prior.items()})),
+        **prior_predictive(pushed, PRIOR_DRAWS, before, ordered(model, data), problem.own_rows),
         "sample_stats_prior": with_coordinates(stats),
         "log_prior": log_prior_group(model, log_prior),
     }

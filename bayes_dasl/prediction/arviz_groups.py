@@ -10,8 +10,11 @@ from .._statistics.importance import told_apart
 from ..data.datasets import DATUM, JOINT, index_of
 from ..data.layer_inputs import OwnRows
 from ..model import Model
+from ..random import Dependent, RandomLeaf, paths
 from .posterior import names, over_data, plain_attributes, with_coordinates
 from .predictive import Pushed
+
+_FEWEST, _MOST = 50, 2 * 10**6  # draws and numbers of `prior_predictive`
 
 
 def where_seen(values: xr.Dataset, data: xr.Dataset) -> xr.Dataset:
@@ -38,6 +41,28 @@ def _seen(variable: xr.DataArray, data: xr.DataArray) -> xr.DataArray:
     return picked.assign_coords({along: np.arange(int(there.sum()))})
 
 
+def is_random_effect(leaf: RandomLeaf) -> bool:
+    """Whether a leaf has a number for each member, or group of members, drawn from what they share."""
+    return bool(leaf.dims) and isinstance(leaf.distribution, Dependent)
+
+
+def prior_predictive(
+    pushed: Pushed, draws: int, prior: xr.Dataset, observed: xr.Dataset, rows: OwnRows | None
+) -> dict[str, xr.Dataset]:
+    """The group `prior_predictive`: data drawn from the first of the pushed draws, those of the prior.
+
+    Draws whose solve failed, or whose data are not finite, are left out, and of many data those that would take more
+    room than `_MOST` numbers. The coordinate `draw` says which of the prior they are. None where none are left.
+    """
+    flat = [values[:draws].reshape(draws, -1) for values in pushed.predictions.values()]
+    room = max(_FEWEST, _MOST // max(sum(values.shape[1] for values in flat), 1))
+    taken = np.flatnonzero(np.all([np.isfinite(values).all(axis=1) for values in flat], axis=0))[:room]
+    if not taken.size:
+        return {}
+    found = _predicted(pushed.predictions, taken, {"posterior": prior}, observed, rows)
+    return {"prior_predictive": found.assign_coords(draw=taken)}
+
+
 def said_of_data(
     pushed: Pushed,
     taken: slice | np.ndarray,
@@ -50,20 +75,29 @@ def said_of_data(
     `observed` are all data, with their dimensions in the model's order; `post` has the group `posterior`. Draws at the
     own `rows` of each member of a population run along the data that are there.
     """
-    if rows is not None:
-        said = (pushed.log_likelihood, pushed.predictions, pushed.mean)
-        likelihood, *others = (_over_own(values, taken, rows, post, observed) for values in said)
-        groups = (_joined(likelihood, index_of(observed)), *others)
-        return dict(zip(("log_likelihood", "posterior_predictive", "conditional_mean"), groups, strict=True))
-
-    def over(values: Mapping[str, np.ndarray]) -> xr.Dataset:
-        return over_data({name: v[taken] for name, v in values.items()}, post, observed)
-
+    given = taken, post, observed, rows
+    if rows is None:
+        mean = over_data({name: v[taken] for name, v in pushed.mean.items()}, post, observed)
+    else:
+        mean = _predicted(pushed.mean, *given)
     return {
-        "log_likelihood": _joined(where_seen(over(pushed.log_likelihood), observed), index_of(observed)),
-        "posterior_predictive": where_seen(over(pushed.predictions), observed),
-        "conditional_mean": over(pushed.mean),
+        "log_likelihood": _joined(_predicted(pushed.log_likelihood, *given), index_of(observed)),
+        "posterior_predictive": _predicted(pushed.predictions, *given),
+        "conditional_mean": mean,
     }
+
+
+def _predicted(
+    values: Mapping[str, np.ndarray],
+    taken: slice | np.ndarray,
+    post: Mapping[str, xr.Dataset] | xr.DataTree,
+    observed: xr.Dataset,
+    rows: OwnRows | None,
+) -> xr.Dataset:
+    """Some draws of each datum that is there."""
+    if rows is not None:
+        return _over_own(values, taken, rows, post, observed)
+    return where_seen(over_data({name: v[taken] for name, v in values.items()}, post, observed), observed)
 
 
 def _over_own(
@@ -129,10 +163,16 @@ def log_prior_group(model: Model, values: Mapping[str, Float[np.ndarray, "chain 
 
     Of a leaf of several numbers it is the sum, as `psense` takes it. It is that of the values themselves: no volume of
     the way to the unconstrained space.
+
+    Random effects, whose distribution depends on other leaves, are part of the model rather than priors, and `psense`
+    must not scale them (Kallioinen et al. 2024): they are coordinates of the group. Variables and coordinates together
+    are the joint prior density.
     """
-    columns = {short: (("chain", "draw"), values[path]) for path, short in names(model).items()}
-    group = with_coordinates(xr.Dataset(columns))
-    total = sum(values.values(), np.zeros(())).ravel()
+    short = names(model)
+    columns = {short[path]: (("chain", "draw"), values[path]) for path in short}
+    effects = [short[path] for path, leaf in paths(model).items() if is_random_effect(leaf)]
+    group = with_coordinates(xr.Dataset(columns)).set_coords(effects)
+    total = sum((values[path] for path in short if short[path] not in effects), np.zeros(())).ravel()
     if told_apart(total) is total:
         return group
     first = next(iter(group.data_vars))  # all priors are flat

@@ -250,7 +250,8 @@ def _resampled(
     joined: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
     """The groups of posterior draws, resampled; those of prior draws as they are."""
-    groups = {name: group.to_dataset() for name, group in post.children.items() if "prior" in name.split("_")}
+    kept = ("prior", "sample_stats_prior")  # prior predictive draws are of the data of the fit
+    groups = {name: post[name].to_dataset() for name in kept if name in post.children}
     groups |= resample_groups(post, taken)
     if "sample_stats" in post.children:
         stats = resample_stats(post["sample_stats"].to_dataset(), log_weights, taken)
