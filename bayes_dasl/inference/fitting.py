@@ -66,8 +66,9 @@ def fit(
     Returns: a DataTree with ArviZ's groups: `posterior`, `sample_stats`, `log_prior`, `log_likelihood`,
     `posterior_predictive`, `prior`, `prior_predictive`, `sample_stats_prior`, `observed_data`, `constant_data`, and
     `conditional_mean` (the mean of each datum given each draw). Data that are missing are left out of `log_likelihood`,
-    `posterior_predictive`, `prior_predictive` and `observed_data`: an observable that has gaps runs along `<name>_datum` there, and `fitted_data` has it as it was
-    given. `log_likelihood` has one variable: of several observables it is `joint`, beside which each is a coordinate.
+    `posterior_predictive`, `prior_predictive` and `observed_data`: an observable that has gaps runs along
+    `<name>_datum` there, and `fitted_data` has it as it was given. `log_likelihood` has one variable: of several
+    observables it is `joint`, beside which each is a coordinate.
     Engines that look for modes add `modes`; those that descend add `training`, the loss and its terms; a
     network in the vector field of an `ODE`, alone or in a hybrid of layers, adds `vector_field`, the rates of each draw
     at the mean states of all draws and along the paths of four; a model with constraints, or a layer with mismatches of

@@ -21,6 +21,11 @@ class Decomposition(xr.Dataset):
     """The parts of the predictive variance, as `decompose` returns them: a dataset that prints as their shares.
 
     It is an `xarray.Dataset` in all else.
+
+    Args:
+        data_vars: the parts `(observable, time, …)` by name.
+        coords: those of the forecast.
+        attrs: `failed_draws`, `share_error`, and between which times the data were fitted.
     """
 
     __slots__ = ()
