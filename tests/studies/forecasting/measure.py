@@ -14,7 +14,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.study.mixing import factors_of, origins_of, sparing
+from bayes_dasl.revision.windows import sparing
+from bayes_dasl.study.mixing import origins_of
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -39,7 +40,7 @@ def code(name: str, method: str) -> str:
     models, verbs = {}, [bd.forecast, bd.score, bd.fit]
     if method == OURS:
         models = members(posed)
-        verbs += [ENGINE, factors_of, origins_of, sparing, bd.leave_future_out, bd.compare, bd.mixture]
+        verbs += [ENGINE, origins_of, sparing, bd.model_weights, bd.leave_future_out, bd.mixture]
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
@@ -84,16 +85,17 @@ def chosen(posed: Series, seed: int) -> dict[str, Any]:
 
 def weigh(posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], seed: int) -> tuple[Any, str]:
     """What weighs the members, as in a run: evidence, or what each forecasts of the training data, and why that."""
-    factors = factors_of(True, models, posts)
-    if not isinstance(factors, str):
-        return factors, ""
-    origins = origins_of(models["science"], posed.train, posed.test, ORIGINS, None)
-    ahead = {"origins": origins.at, "horizon": origins.horizon, "engine": sparing(ENGINE), "key": seed}
-    looks = {
-        name: bd.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
-        for name, model in models.items()
-    }
-    return bd.compare(looks), factors or "the models are not nested"
+
+    def past() -> dict[str, xr.DataTree]:
+        origins = origins_of(models["science"], posed.train, posed.test, ORIGINS, None)
+        ahead = {"origins": origins.at, "horizon": origins.horizon, "engine": sparing(ENGINE), "key": seed}
+        return {
+            name: bd.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
+            for name, model in models.items()
+        }
+
+    found = bd.model_weights(models, posts, past=past)
+    return found, "" if found.weighed_by == "evidence" else found.why or "the models are not nested"
 
 
 def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
