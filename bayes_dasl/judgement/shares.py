@@ -102,7 +102,7 @@ def _row(parts: xr.Dataset, index: str) -> dict[str, object]:
     when = parts[index].values if index in parts.coords else np.arange(parts.sizes[index])
     columns = _added_up(parts)
     held = {name: values.values.ravel() for name, values in columns.items()}
-    whole = sum(held.values())
+    whole = np.sum([*held.values()], axis=0)
     known = np.isfinite(whole) & (whole > 0)
     shares = {name: 100 * float((values[known] / whole[known]).mean()) if known.any() else np.nan
               for name, values in held.items()}  # fmt: skip

@@ -154,7 +154,7 @@ def plot_vpc(
     edges = _edges(np.sort(at), bins)
     part_of = np.searchsorted(edges, at, side="right") - 1
     if corrected:
-        expected = np.median(_rows(fc["conditional_mean"][observable], index, dim)[whole][:, kept], axis=0)
+        expected = np.median(_rows(fc["conditional_mean"].to_dataset()[observable], index, dim)[whole][:, kept], axis=0)
         shown, draws = (_corrected(each, expected, part_of) for each in (shown, draws))
     middles = np.asarray([at[part_of == i].mean() for i in range(len(edges))])
     with mpl.rc_context(STYLE):

@@ -409,7 +409,7 @@ class Run:
         page.save(self.folder / "report.html")
 
     def _weighed(
-        self, posts: Mapping[str, xr.DataTree], look_ahead: Callable[[Origins], None] | None = None, **settings: Say
+        self, posts: Mapping[str, xr.DataTree], look_ahead: Callable[[Origins], None] | None = None, **say: Any
     ) -> Weighed:
         """What weighs the models, from what the folder holds once they have looked ahead."""
         refuse_unfitted(self.study.models, posts)
@@ -420,7 +420,7 @@ class Run:
             return past_forecasts(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
 
         by = self.study.mix if isinstance(self.study.mix, str) else None
-        return model_weights(self.study.models, posts, by=by, past=past, **settings)
+        return model_weights(self.study.models, posts, by=by, past=past, **say)
 
     def _mixed(
         self,
