@@ -154,7 +154,7 @@ def forecast(
     drives = None if len(members) == 1 else paired([_inputs(model, post, member) for member in members], number)
     seen_along = watched(model, inputs, number) if drives is None else None
     whole = {"key": as_key(key), "repeats": repeats}
-    begun = None if path is not None or drives is not None else _from_end(model, post, data, inputs, whose["model"])
+    begun = None if path is not None or drives is not None else _from_end(model, post, inputs, str(whose["model"]))
     at_once, ends = (inputs, None) if begun is None else begun
     pusher = Pusher(model, at_once, draws, **whole, watched=seen_along, drives=drives, ends=ends)
     arrays = _arrays(pusher, repeats, in_memory=path is None)
@@ -216,7 +216,7 @@ def forecast(
 
 
 def _from_end(
-    model: Model, post: xr.DataTree, data: xr.Dataset, inputs: Inputs, whose: str
+    model: Model, post: xr.DataTree, inputs: Inputs, whose: str
 ) -> tuple[Inputs, dict[str, np.ndarray]] | None:
     """Inputs from the last time of the fit on, and the states there; none where all must be solved from the start.
 

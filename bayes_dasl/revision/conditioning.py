@@ -2,6 +2,7 @@
 
 import datetime
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -168,10 +169,11 @@ def _tree(
     groups |= said_of_data(pushed, slice(None), groups, ordered(model, data), problem.own_rows)
     tree = xr.DataTree.from_dict(groups | data_groups(model, data, float(problem.inputs.start)))
     pareto_k, effective = max(w.pareto_k for w in weights), min(w.effective for w in weights)
-    named = ", ".join(map(str, model.layer.members))
+    layer: Any = model.layer  # a population
+    named = ", ".join(map(str, layer.members))
     said = Finding(
         "good", "update",
-        f"{model.layer.dim} {named} taken in by importance weights: PSIS k-hat {pareto_k:.2f}, {effective:.0f} "
+        f"{layer.dim} {named} taken in by importance weights: PSIS k-hat {pareto_k:.2f}, {effective:.0f} "
         "effective draws",
     )  # fmt: skip
     kept = [f for f in from_json(post.attrs.get("findings", "[]")) if f.subject not in (EVIDENCE, "update")]
@@ -185,6 +187,6 @@ def _tree(
         "effective_draws": effective,
         "updates": int(post.attrs.get("updates", 0)) + 1,
         "update_key": printable(key),
-        CONDITIONED: f"{model.layer.dim} {named}, given the fit of others",
+        CONDITIONED: f"{layer.dim} {named}, given the fit of others",
     }
     return tree

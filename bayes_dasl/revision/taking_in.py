@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, Shaped
@@ -100,7 +101,8 @@ def _gone_on(
     observed = {n: np.array(observations(rows, n, dims=model.dims(n))) for n in model.observables}
     for values in observed.values():
         values[0] = np.nan  # known before
-    part = push(model, model.inputs(rows, start=time), draws, observed=observed, ends=states, key=key)
+    seen = {name: jnp.asarray(values) for name, values in observed.items()}
+    part = push(model, model.inputs(rows, start=time), draws, observed=seen, ends=states, key=key)
     return dataclasses.replace(
         part,
         log_likelihood=_after(post, "log_likelihood", old, part.log_likelihood),
