@@ -352,7 +352,7 @@ TABLE = [
     built("a statistic that is not of draws", lambda: Samples(np.zeros((1, 4, 2)), {"lp": np.zeros(4)}), ModelError,
           r"one number for each draw, \(1, 4\): 'lp' is \(4,\)"),
     built("a level that is none", lambda: Finding("fine", "steps", "few"), ModelError,
-          "the level of a Finding must be one of good, warning, bad, not .fine."),
+          "the level of a Finding must be one of good, inconclusive, warning, bad, not .fine."),
     built("wrong shape in a Scalar", lambda: Decay(three()), ModelError,
           r"Decay.rate must be a distribution over one number, but this LogNormal has shape \(3,\)"),
     built("text in a Scalar", lambda: Decay("fast"), ModelError, "Decay.rate must be a number .* not 'fast'"),

@@ -60,7 +60,7 @@ def code_of(folder: Path, own: str = "decay") -> int:
     verdicts = json.loads((folder / "scores.json").read_text())["diagnosis"]
     fits = (verdicts[name]["model"] for name in (own, "mixture") if name in verdicts)
     levels = [*(verdict["sampling"] for verdict in verdicts.values()), *fits]
-    return max({"good": 0, "warning": 3, "bad": 4}[level] for level in levels if level is not None)
+    return max({"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}[level] for level in levels if level is not None)
 
 
 def assert_one_line(result, message: str) -> None:

@@ -15,7 +15,8 @@ from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
 from ..layers._assumed import refuse_assumed
 from ..layers._functions import agreed, agreed_interpolation
-from ..layers.layer import check_function, joined
+from ..layers._parts import check_function
+from ..layers.layer import joined
 from ..random import Module, Scalar, Values, VectorField, check_scalar
 
 

@@ -10,7 +10,8 @@ from .._jax.tree import FrozenDict
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.layer import check_function, prediction, start_of
+from ..layers._parts import check_function
+from ..layers.layer import prediction, start_of
 from ..random import Scalar, Values, VectorField, check_scalar, is_function
 
 

@@ -13,7 +13,8 @@ from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, AbstractTrajectory, Prediction
 from ..layers._functions import agreed, agreed_interpolation
-from ..layers.layer import is_layer, joined
+from ..layers._parts import is_layer
+from ..layers.layer import joined
 from ..random import Values, with_possible
 
 type Part = Callable[..., Any]

@@ -16,7 +16,8 @@ from ..data.datasets import checked_times, in_units, inputs as layer_inputs, ser
 from ..data.dates import as_numbers, start_in_numbers, unit_of
 from ..errors import DataError, ModelError
 from ..layers import AbstractTrajectory
-from ..layers.layer import check_function, start_of
+from ..layers._parts import check_function
+from ..layers.layer import start_of
 from ..networks import Network
 from ..priors import draw_prior
 from ..random import VectorField, realise

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from .._jax.tree import FrozenDict
 from ..errors import ModelError
-from ..layers.layer import check_function
+from ..layers._parts import check_function
 from ..random import Module, Values, VectorField
 
 

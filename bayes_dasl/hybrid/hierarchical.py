@@ -6,7 +6,7 @@ from typing import Any
 import equinox as eqx
 
 from ..errors import ModelError
-from ..layers.layer import check_function, check_part
+from ..layers._parts import check_function, check_part
 from ..random import Values, VectorField
 from ._joined import AbstractHybrid
 

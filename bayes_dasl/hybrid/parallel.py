@@ -12,7 +12,7 @@ from jax.core import Tracer
 from numpyro.distributions import constraints
 
 from ..errors import ModelError
-from ..layers.layer import check_function, check_part
+from ..layers._parts import check_function, check_part
 from ..random import Values, is_function, is_random, shape_of
 from ._joined import AbstractHybrid
 

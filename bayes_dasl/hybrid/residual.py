@@ -11,7 +11,7 @@ import xarray as xr
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractLayer
-from ..layers.layer import check_function, check_part, is_layer
+from ..layers._parts import check_function, check_part, is_layer
 from ..random import Module, Scalar, Values, VectorField, with_possible
 from ._joined import AbstractHybrid
 from .orthogonal import LayerProjection, Projection, check_corrected

@@ -3,7 +3,7 @@
 import equinox as eqx
 
 from ..layers import AbstractLayer
-from ..layers.layer import check_function, check_part
+from ..layers._parts import check_function, check_part
 from ..random import Values, VectorField
 from ._joined import AbstractHybrid
 

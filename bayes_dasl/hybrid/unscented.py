@@ -11,7 +11,8 @@ from jaxtyping import Array, Float
 from ..data.layer_inputs import Inputs
 from ..errors import ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.layer import AroundLayer, check_function, is_layer, prediction
+from ..layers._parts import check_function, is_layer
+from ..layers.layer import AroundLayer, prediction
 from ..random import Module, Scalar, Values, VectorField, check_scalar, is_function
 
 

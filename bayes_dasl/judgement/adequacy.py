@@ -132,10 +132,12 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
         yield _finding("good", "training data", message)
 
 
-def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members:
-    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`."""
+def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
+    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if it has none."""
     dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
     variable = predictions[name]
+    if dim not in variable.dims:
+        return None
     dims = [str(d) for d in variable.dims if d not in ("chain", "draw", index_of(predictions))]
     shape = [variable.sizes[d] for d in dims]
     which = np.arange(variable.sizes[dim]).reshape([-1 if d == dim else 1 for d in dims])

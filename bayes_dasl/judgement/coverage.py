@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from scipy.special import betainc, betaincinv, ndtri
-from scipy.stats import rankdata
 
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
@@ -109,6 +108,8 @@ def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tup
 
 def _hits(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Hits]:
     """Of all held-out values, and of each group of forecasts by their size."""
+    from scipy.stats import rankdata  # which loads half of SciPy
+
     rng = np.random.default_rng(0)
     held, normal, size = [], [], []
     for name, (draws, observed) in own.items():

@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 
 from .._jax.tree import FrozenDict, parts_inside
-from ..errors import BayesDaslError, ModelError
+from ..data.forcings import KINDS
+from ..errors import BayesDaslError, ModelError, ShapeError
 from ..random import check_scalar, is_function, is_random, paths, shape_of, with_possible
 
 
@@ -162,3 +163,29 @@ def solver_settings(layer: Any) -> tuple[str, ...]:
     every = ("max_steps", "rtol", "solver")
     parts = parts_inside(layer, lambda node: any(hasattr(node, name) for name in every))
     return tuple(name for name in every if any(hasattr(node, name) for _, node in parts))
+
+
+def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
+    """Raises: ModelError for the interpolation of no forcing, or of an unknown kind."""
+    for name, kind in interpolation.items():
+        if name not in forcings:
+            raise ModelError(
+                f"interpolation is given for '{name}', which is no forcing; the forcings are "
+                f"{', '.join(forcings) or 'none'}"
+            )
+        if kind not in KINDS:
+            raise ModelError(f"'{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}")
+
+
+def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
+    if not isinstance(rates, Mapping):
+        raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
+    if set(rates) != set(y):
+        raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+    for name, state in y.items():
+        if jnp.shape(rates[name]) != state.shape:
+            raise ShapeError(
+                f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
+                f"{state.shape}"
+            )
+    return {name: jnp.asarray(rates[name], state.dtype) for name, state in y.items()}

@@ -25,7 +25,9 @@ from ._functions import (
     any_state,
     by_name,
     check_initial,
+    check_interpolation,
     check_tolerances,
+    checked_rates,
     method_of,
     named,
     output_names,
@@ -36,7 +38,6 @@ from ._past_states import Lookup, Solution
 from ._start import start_time
 from ._steps import limits, safe_rates
 from .layer import Prediction, finite, predict_rows
-from .ode import check_interpolation, checked_rates
 
 _FINE = 32  # steps in the shortest delay, unless told
 _STAGES = (0.0, 0.5, 1.0)  # of a step, at which rates are taken

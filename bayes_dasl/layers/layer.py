@@ -11,14 +11,11 @@ import jax
 import jax.numpy as jnp
 import jax.tree_util as jtu
 import numpy as np
-import xarray as xr
 from jaxtyping import Array, Bool, Float, Int
 
 from .._jax.tree import dotted, frozen
-from ..data.dates import refuse_unsaid
 from ..data.layer_inputs import Inputs, OwnRows
-from ..errors import ModelError
-from ..random import Module, Values, VectorField, is_function
+from ..random import Module, Values, VectorField
 
 type States = dict[str, Array]
 """States of one trajectory by name, `(time, …)`."""
@@ -418,46 +415,3 @@ def joined(parts: Mapping[str, Prediction], values: Mapping[str, Any], **more: A
         stats |= {name: stats.get(name, 0) + value for name, value in part.stats.items()}
     mismatches = {f"{owner}.{name}": v for owner, part in parts.items() for name, v in part.mismatches.items()}
     return prediction(values, ok, stats, mismatches=mismatches, **more)
-
-
-def refuse_open_times(layer: AbstractLayer, noise: Any, data: xr.Dataset) -> None:
-    """Refuse a model that leaves open what its rates, or its numbers that are times, mean for data with dates.
-
-    Args:
-        layer: that of the model, which says it by its `units`.
-        noise: that of the model.
-        data: a dataset with dates.
-
-    Raises: DataError or ModelError that says how to state it.
-    """
-    start, timed = start_of(layer), lambda node: hasattr(node, "has_a_time")
-    parts = [part for part in jax.tree.leaves((layer, noise), is_leaf=timed) if timed(part)]
-    given = [f"the time of {part.has_a_time}" for part in parts]
-    given += [f"start={start:g}"] if isinstance(start, float) else []
-    refuse_unsaid(data, layer.index, layer.units.get(layer.index, ""), given)
-
-
-def is_layer(part: Any) -> bool:
-    """Whether a part is a whole layer, rather than a function of time, states and forcings."""
-    return isinstance(part, AbstractLayer) and part.layered
-
-
-def check_function(value: Any, where: str) -> None:
-    """Refuse what is no function of time, states and forcings, such as a distribution or a whole layer."""
-    if type(value).__module__.startswith("equinox.nn"):
-        raise ModelError(
-            f"{where} must be a function (t, y, u) that returns a dict: {type(value).__name__} knows no names, and its "
-            "weights have no priors; put bd.Network(module, inputs, outputs) around it"
-        )
-    if not is_function(value) or is_layer(value):
-        kind = f"the layer {type(value).__name__}" if is_layer(value) else repr(value)
-        instead = getattr(type(value), "in_a_function", "") if is_layer(value) else ""
-        raise ModelError(
-            f"{where} must be a function (t, y, u) that returns a dict, such as bd.Network, not {kind}{instead}"
-        )
-
-
-def check_part(value: Any, where: str) -> None:
-    """Refuse what is neither a layer nor a function of time, states and forcings."""
-    if not is_layer(value):
-        check_function(value, where)

@@ -12,13 +12,23 @@ import jax.numpy as jnp
 from jax.flatten_util import ravel_pytree
 
 from .._jax.tree import FrozenDict, prepared
-from ..data.forcings import KINDS, Linear, Step
+from ..data.forcings import Linear, Step
 from ..data.layer_inputs import Inputs
-from ..errors import ModelError, ShapeError
+from ..errors import ModelError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._assumed import refuse_assumed
 from ._forced import Forced, last_part
-from ._functions import any_state, by_name, check_initial, check_tolerances, method_of, output_names, several_names
+from ._functions import (
+    any_state,
+    by_name,
+    check_initial,
+    check_interpolation,
+    check_tolerances,
+    checked_rates,
+    method_of,
+    output_names,
+    several_names,
+)
 from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._start import start_time
@@ -428,32 +438,6 @@ class ODE(AbstractTrajectory):
         return lambda t, y, args: safe_rates(closed, *_strong((t, y)), known)
 
 
-def checked_rates(rates: Any, y: Any) -> dict[str, Any]:
-    if not isinstance(rates, Mapping):
-        raise ModelError(f"the vector field must return a dict of rates by state, not {type(rates).__name__}")
-    if set(rates) != set(y):
-        raise ModelError(f"the vector field returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
-    for name, state in y.items():
-        if jnp.shape(rates[name]) != state.shape:
-            raise ShapeError(
-                f"the vector field returns a rate of shape {jnp.shape(rates[name])} for '{name}', which has the shape "
-                f"{state.shape}"
-            )
-    return {name: jnp.asarray(rates[name], state.dtype) for name, state in y.items()}
-
-
 def _strong(tree: Any) -> Any:
     """Arrays of a tree with types of their own, not those of Python's numbers: a closed function insists on them."""
     return jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), tree)
-
-
-def check_interpolation(interpolation: Mapping[str, str], forcings: tuple[str, ...]) -> None:
-    """Raises: ModelError for the interpolation of no forcing, or of an unknown kind."""
-    for name, kind in interpolation.items():
-        if name not in forcings:
-            raise ModelError(
-                f"interpolation is given for '{name}', which is no forcing; the forcings are "
-                f"{', '.join(forcings) or 'none'}"
-            )
-        if kind not in KINDS:
-            raise ModelError(f"'{name}' is interpolated by one of {', '.join(KINDS)}, not {kind!r}")

@@ -17,8 +17,9 @@ from ..data.datasets import DATUM, FILLED, JOINT, checked_index, checked_times, 
 from ..data.dates import are_dates, has_dates, told
 from ..data.layer_inputs import Inputs
 from ..errors import BayesDaslError, DataError, ModelError, ShapeError
+from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
-from ..layers.layer import AbstractLayer, AbstractPopulation, is_layer, refuse_open_times
+from ..layers.layer import AbstractLayer, AbstractPopulation
 from ..layers.pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed

@@ -200,7 +200,7 @@ MUTANTS = (
         ("tests/test_residual_findings.py::test_what_a_fit_takes_is_no_difference_of_scales",),
     ),
     Mutant(
-        "rows with the labels of the fit are those of the fit", "bayes_dasl/prediction/forecasts.py",
+        "rows with the labels of the fit are those of the fit", "bayes_dasl/prediction/fitted_span.py",
         "times = times[times < changed.min()] if changed.size else times",
         "times = times",
         ("tests/test_other_rows.py::test_another_table_counts_as_held_out",),
@@ -848,9 +848,8 @@ MUTANTS = (
     ),
     Mutant(
         "data that stay in the program", "bayes_dasl/_jax/trace.py",
-        "inside = [c if jnp.ndim(c) == 0 else None for c in closed.consts]\n"
-        "    return run, [c for c in closed.consts if jnp.ndim(c)], shape",
-        "inside = list(closed.consts)\n    return run, [], shape",
+        "kept = [jnp.ndim(c) == 0 and not scalars for c in closed.consts]",
+        "kept = [True for c in closed.consts]",
         ("tests/test_compiling.py", "tests/test_gradient.py"),
     ),
     Mutant(

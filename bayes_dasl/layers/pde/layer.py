@@ -15,11 +15,11 @@ from ...data.layer_inputs import Inputs
 from ...errors import ModelError
 from ...random import Values, VectorField, with_possible
 from .._assumed import refuse_assumed
-from .._functions import by_name, check_tolerances, method_of, several_names
+from .._functions import by_name, check_interpolation, check_tolerances, method_of, several_names
 from .._start import start_time
 from ..jump import Jump, as_jumps
 from ..layer import AbstractLayer, Prediction
-from ..ode import ODE, check_interpolation, find_solver
+from ..ode import ODE, find_solver
 from .grid import Grid, check_value, evaluate
 
 _OF_ODE = ("forcings", "interpolation", "jumps", "units", "solver", "start", "rtol", "atol", "max_steps", "adjoint")
