@@ -21,7 +21,7 @@ def leaning(draws, prior, bounds):
 
     tree = xr.DataTree.from_dict({"posterior": group(draws), "prior": group(prior)})
     tree.attrs["bounds"] = json.dumps(bounds)
-    return [f.subject for f in posterior_findings(tree, agreed=True)]
+    return [f.subject for f in posterior_findings(tree, agreed=True) if "bound of" in f.subject]
 
 
 def uniform(truths, sd, rng):

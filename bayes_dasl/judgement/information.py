@@ -1,5 +1,6 @@
 """What data can say of unknown numbers: Fisher information, directions that are not told, profiles."""
 
+import warnings
 from dataclasses import dataclass
 
 import jax
@@ -21,6 +22,7 @@ from ..random import Dependent, paths
 # Below this the data say less of a direction than the prior: its variance is more than half of the prior's.
 _TOLD = 1.0
 _LARGE, _MOST_NAMES = 0.3, 4
+_AT_MEDIAN = "at the median of the prior, which may lie far from where the data put the parameters: give what bd.fit returned"
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,7 @@ class Information:
         directions: a row for each direction, the least told first. `told` is the information along it, `contraction`
             by which share its variance falls from prior to posterior, `t / (1 + t)`.
         loadings: of which unknowns a direction is made, `(direction, unknown)`, each of length one.
-        sentences: what is not told, in words.
+        sentences: the combinations that are not told, in words; before them a warning where no posterior was given.
     """
 
     matrix: xr.DataArray
@@ -55,7 +57,9 @@ def fisher_information(model: Model, data: xr.Dataset, post: xr.DataTree | None 
     Args:
         model: the model.
         data: the data, of which only times, forcings and gaps count, and where noise reads what.
-        post: what `fit` returned, for its mean; the median of the prior unless given.
+        post: what `fit` returned: the slopes are taken at its mean. Without it they are taken at the median of the
+            prior, and a warning says so. There a combination may look untold that the data tell well where they put
+            the parameters.
 
     Returns: the information, its directions, and in words those of which the data say less than the prior.
     Source: Gutenkunst et al. (2007), on sloppy models.
@@ -64,6 +68,8 @@ def fisher_information(model: Model, data: xr.Dataset, post: xr.DataTree | None 
     """
     problem = pose(model, data)
     refuse_bound(problem, model)
+    if post is None:
+        warnings.warn(f"fisher_information without a posterior looks {_AT_MEDIAN}", stacklevel=2)
     at = place_of(problem, model, post)
     if not np.isfinite(float(jax.jit(lambda x: problem.log_density(x))(at))):
         raise ModelError("the solver fails at the place where slopes are asked for: give a posterior")
@@ -80,7 +86,7 @@ def fisher_information(model: Model, data: xr.Dataset, post: xr.DataTree | None 
         xr.DataArray(matrix, {"unknown": labels, "other": labels}, name="information"),
         pd.DataFrame({"told": told, "contraction": told / (1 + told)}),
         xr.DataArray(loadings, {"direction": np.arange(len(told)), "unknown": labels}, name="loading"),
-        _in_words(labels, told, loadings),
+        (*(() if post is not None else (f"looked {_AT_MEDIAN}",)), *_in_words(labels, told, loadings)),
     )
 
 

@@ -82,7 +82,7 @@ def _of_group(post: xr.DataTree, group: str, kind: str = "") -> Quantities:
             values = variable.transpose("chain", "draw", ...)
             block = values.values.reshape(*values.shape[:2], -1)
             may_move = _may_move(block)
-            names += [element for element, may in zip(_element_names(name, values), may_move, strict=True) if may]
+            names += [element for element, may in zip(element_names(name, values), may_move, strict=True) if may]
             blocks.append(block[..., may_move])
     if not blocks:
         return _none(subject)
@@ -109,7 +109,7 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
             yield str(name), variable
 
 
-def _element_names(name: str, variable: xr.DataArray) -> list[str]:
+def element_names(name: str, variable: xr.DataArray) -> list[str]:
     inner = variable.dims[2:]
     if inner == (f"{name}_{DATUM}",):  # which datum that is, the coordinates beside it say
         beside = {str(c): v.values for c, v in variable.coords.items() if v.dims == inner and c != inner[0]}

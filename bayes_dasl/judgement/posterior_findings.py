@@ -11,14 +11,13 @@ import xarray as xr
 from .._findings import SOLVER_ACCURACY, Finding
 from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
+from .bounds import bound_findings
+from .identifiability import ties
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
 # From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.
 _CONFOUNDED, _SHARE = 0.7, 0.3
-# Of draws at a bound the nearest three tenths reach 3 times as far as the nearest tenth if they are evenly spread, 2.6
-# times if a normal density is highest a standard deviation away from it.
-_TENTH, _HIGHEST = 0.1, 2.55
-_FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds that are looked at, or two
+_TENTH = 0.1
 _TO_AND_FRO, _FEW_CHANGES = 0.1, 10.0
 _SELDOM = 1e-3  # from which on of a thousand replicates none has as much
 _BROKEN = 2.0  # times what is tolerated
@@ -36,7 +35,7 @@ def posterior_findings(post: xr.DataTree, *, agreed: bool) -> Iterator[Finding]:
     yield from _modes(post, agreed)
     yield from _solver(post)
     yield from _confounding(post)
-    yield from _bounds(post)
+    yield from _identifiability(post)
     yield from _constraints(post)
     yield from _functions(post)
     yield from _lengths(post)
@@ -175,42 +174,10 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     yield Finding(level, "confounding", message, remedy)
 
 
-def _bounds(post: xr.DataTree) -> Iterator[Finding]:
-    r"""Scientific parameters whose data speak for the bound of the prior more than for what lies within.
-
-    $R = p(b \mid y) / p(b)$ at the bound b, by how far the nearest tenth of the draws and of prior draws reach from it.
-    Over data that the prior expects the mean of R is 1. Where they tell a parameter of a uniform prior by a normal,
-    R exceeds r at one of m bounds in 0.36 m / r of fits at the most. And the density must be the highest about there.
-    """
-    if "prior" not in post.children:
-        return
-    held, prior = post["posterior"].to_dataset(), post["prior"].to_dataset()
-    bounds = {
-        name: sides
-        for name, sides in json.loads(post.attrs.get("bounds", "{}")).items()
-        if name in held and name in prior and held[name].attrs.get("group", "science") == "science"
-    }
-    number = sum(len(sides) * math.prod(held[name].shape[2:]) for name, sides in bounds.items())
-    for name, sides in bounds.items():
-        draws, before = (_rows(d[name]) for d in (held, prior))
-        for side, ends in sides.items():
-            bound = np.broadcast_to(ends, held[name].shape[2:]).ravel()
-            near, nearby = np.quantile(np.abs(draws - bound), [_TENTH, 3 * _TENTH], axis=0)
-            usual = np.quantile(np.abs(before - bound), _TENTH, axis=0)
-            favoured = usual / np.maximum(near, 1e-300)
-            leans = (favoured >= _FAVOURED * max(number, 2)) & (nearby >= _HIGHEST * near)
-            for i in np.flatnonzero(leans)[np.argsort(-favoured[leans])][:1]:
-                yield Finding(
-                    "warning", f"{side} bound of {name}",
-                    f"a tenth of the draws lies within {near[i]:.2g} of {bound[i]:g}, a tenth of the prior within "
-                    f"{usual[i]:.2g}",
-                    "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
-                )  # fmt: skip
-
-
-def _rows(variable: xr.DataArray) -> np.ndarray:
-    """Draws of all chains, one row of numbers each."""
-    return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
+def _identifiability(post: xr.DataTree) -> Iterator[Finding]:
+    tied = list(ties(post))
+    yield from (finding for _, finding in tied)
+    yield from bound_findings(post, {label for labels, _ in tied for label in labels})
 
 
 def _elements(variable: xr.DataArray) -> np.ndarray:

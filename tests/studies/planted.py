@@ -176,6 +176,27 @@ def below_the_lower_bound() -> Judged:
     return fitted(level(truncated), series(1.0 + 0.5 * NORMAL))
 
 
+def factors_of_one_rate() -> Judged:
+    """Of two factors the data see the product alone."""
+    rates = {"one": dist.LogNormal(0.0, 0.5), "other": dist.LogNormal(0.0, 0.5)}
+    return fitted(curve(lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates), FADED)
+
+
+def factors_under_uniform_priors() -> Judged:
+    rates = {"one": dist.Uniform(0.0, 10.0), "other": dist.Uniform(0.0, 10.0)}
+    return fitted(curve(lambda t, u, one, other: 5.0 * jnp.exp(-one * other * t), bd.NormalNoise(0.1), **rates), FADED)
+
+
+def step_too_fast_to_see() -> Judged:
+    """A delay that is over before the first datum: the data set no upper limit to its rate."""
+
+    def delayed(t, u, rate, delay):
+        return 5.0 * jnp.exp(-rate * t) * (1.0 - jnp.exp(-delay * (t + 0.1)))
+
+    rates = {"rate": dist.LogNormal(-0.5, 0.5), "delay": dist.LogUniform(1e-3, 1e5)}
+    return fitted(curve(delayed, bd.NormalNoise(0.1), **rates), FADED)
+
+
 def law_that_does_not_hold() -> Judged:
     model = curve(line, bd.NormalNoise(0.5), **LINE)
     law = {"flat": lambda values, given: jnp.mean(jnp.diff(values["y"])) / 0.001}
@@ -327,6 +348,9 @@ FAULTS: dict[str, Fault] = {
     "a baseline that wins": Fault(baseline_that_wins, ("against climatology", "against persistence")),
     "a truth above a chosen bound": Fault(beyond_the_upper_bound, ("upper bound of rate",)),
     "a truth below a chosen bound": Fault(below_the_lower_bound, ("lower bound of level",)),
+    "two factors of one rate": Fault(factors_of_one_rate, ("identifiability of one and other",)),
+    "two factors under uniform priors": Fault(factors_under_uniform_priors, ("identifiability of one and other",)),
+    "a step too fast to see": Fault(step_too_fast_to_see, ("identifiability of delay",)),
     "a law that does not hold": Fault(law_that_does_not_hold, ("constraint flat", *RESIDUALS)),
     "a correction in place of a parameter": Fault(correction_in_place_of_a_parameter, ("confounding",)),
     "a solver that is too coarse": Fault(solver_too_coarse, ("solver accuracy",)),

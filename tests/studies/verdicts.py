@@ -2,8 +2,8 @@
 
 Run: `uv run python -m tests.studies.verdicts`; what is done is kept, `--table` prints it.
 
-Forty faults are planted (`planted.py`), and thirty fits made whose truths come from their priors and whose data come
-from their models (`families.py`). A fault is caught if a finding under one of its subjects is a warning or bad. A sound
+Faults are planted (`planted.py`), and sound fits made whose truths come from their priors and whose data come from
+their models (`families.py`). A fault is caught if a finding under one of its subjects is a warning or bad. A sound
 fit is called unsound if any finding is.
 """
 

@@ -1,0 +1,146 @@
+"""Parameters whose posterior ends only because the prior has a bound there: level up to the bound, or highest at it."""
+
+import json
+import math
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding
+from .identifiability import is_common, read_more, rows_of
+from .mixing import element_names
+
+# Of draws at a bound the nearest three tenths reach 3 times, nine tenths 9 times as far as the nearest tenth if they
+# are evenly spread. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
+_TENTH, _HIGHEST = 0.1, 2.55
+_FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds that are looked at, or two
+# Quantiles of correlated draws are less exact: they count as even from a little below 3 and up to a little above 9.
+_EVEN, _EVEN_TO_NINE = 2.3, 11.0
+_WIDE, _FACTOR = 0.5, 10.0  # nine tenths of the draws span half of the prior's range, or such a factor of a log scale
+_UNIFORM = 1.95  # Kolmogorov's bound at one in a thousand
+
+
+def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
+    """Findings on posteriors that are level up to a bound of the prior, or highest there.
+
+    `taken` are the names of parameters that are known only in combination: for these a bound is no remedy.
+    """
+    held, prior = post["posterior"].to_dataset(), post["prior"].to_dataset()
+    bounds = {
+        name: sides
+        for name, sides in json.loads(post.attrs.get("bounds", "{}")).items()
+        if name in held and name in prior and held[name].attrs.get("group", "science") == "science"
+    }
+    number = sum(len(sides) * math.prod(held[name].shape[2:]) for name, sides in bounds.items())
+    for name, sides in bounds.items():
+        ends = {side: np.broadcast_to(value, held[name].shape[2:]).ravel() for side, value in sides.items()}
+        rows = zip(element_names(name, held[name]), rows_of(held[name]).T, rows_of(prior[name]).T, strict=True)
+        each = [
+            _Bounded(label, {side: float(end[i]) for side, end in ends.items()}, draws, before)
+            for i, (label, draws, before) in enumerate(rows)
+        ]
+        each = [one for one in each if one.label not in taken]
+        level = {one.label: one.level() if is_common(held[name]) else [] for one in each}
+        yield from _level_findings([one for one in each if level[one.label]], level)
+        yield from _peak_findings(name, [one for one in each if not level[one.label]], number)
+
+
+class _Bounded(NamedTuple):
+    """A parameter between bounds, which has one or two `ends` by side."""
+
+    label: str
+    ends: dict[str, float]
+    draws: np.ndarray
+    prior: np.ndarray
+
+    @property
+    def _on_logs(self) -> bool | None:
+        """Whether the prior is uniform on a log scale; none where it is not uniform at all."""
+        for logs in (False, True):
+            if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
+                low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
+                ranks = np.sort((_scaled(self.prior, logs) - low) / (high - low))
+                size = len(ranks)
+                off = np.abs(ranks - (np.arange(size) + 0.5) / size).max() + 0.5 / size
+                if off * math.sqrt(size) < _UNIFORM:
+                    return logs
+        return None
+
+    def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
+        """How far shares of values reach from a bound, the nearest first; on a log scale if the prior is even there."""
+        logs = self._on_logs is True
+        return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
+
+    def level(self) -> list[str]:
+        """The sides on which nothing but the bound of a uniform prior ends the posterior, of those that are wide."""
+        logs = self._on_logs
+        if logs is None:
+            return []
+        low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
+        found = []
+        for side in self.ends:
+            near, nearby, most = self.reach(side, self.draws, [_TENTH, 3 * _TENTH, 9 * _TENTH])
+            wide = most >= _WIDE * (high - low) or (logs and most >= math.log(_FACTOR))
+            if wide and nearby >= _EVEN * near and most <= _EVEN_TO_NINE * near:
+                found.append(side)
+        return found
+
+
+def _scaled(values: Any, logs: bool) -> np.ndarray:
+    values = np.asarray(values, float)
+    return np.asarray(np.log(values)) if logs else values
+
+
+def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterator[Finding]:
+    """What the data do not bound: one finding for the elements of a parameter that end on the same side."""
+    for sides in (["lower", "upper"], ["lower"], ["upper"]):
+        found = [one for one in each if level[one.label] == sides]
+        if not found:
+            continue
+        one, *others = found
+        also = f"; so it is with {len(others)} more numbers of it" if others else ""
+        if len(sides) == 2:
+            message = (
+                f"the data do not tell {one.label}: the posterior is the prior, level from {one.ends['lower']:g} to "
+                f"{one.ends['upper']:g}"
+            )
+            remedy = f"fix {one.label}, give it an informative prior, or observe something that depends on it"
+        else:
+            (side,) = sides
+            way, rest, share = ("down", "below", 0.95) if side == "lower" else ("up", "above", 0.05)
+            message = (
+                f"the data set no {side} limit: the posterior is level {way} to the bound of {one.ends[side]:g}, and "
+                f"95 % of it lies {rest} {np.quantile(one.draws, share):.3g}"
+            )
+            remedy = "report a limit on the other side alone: a wider prior would only move this end"
+        yield Finding("warning", f"identifiability of {one.label}", message + also, f"{remedy}; {read_more(one.label)}")
+
+
+def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Finding]:
+    r"""Where the data speak for the bound of the prior more than for what lies within, one for each side.
+
+    $R = p(b \mid y) / p(b)$ at the bound b, by how far the nearest tenth of the draws and of prior draws reach from it.
+    Over data that the prior expects the mean of R is 1. Where they tell a parameter of a uniform prior by a normal,
+    R exceeds r at one of m bounds in 0.36 m / r of fits at the most. And the density must be the highest about there.
+    """
+    for side in each[0].ends if each else ():
+        worst, said = 0.0, None
+        for one in each:
+            near, nearby = one.reach(side, one.draws, [_TENTH, 3 * _TENTH])
+            (usual,) = one.reach(side, one.prior, [_TENTH])
+            favoured = float(usual / max(near, 1e-300))
+            leans = favoured >= _FAVOURED * max(number, 2) and nearby >= _HIGHEST * near
+            if leans and favoured > worst:
+                worst = favoured
+                tenths = [np.quantile(np.abs(v - one.ends[side]), _TENTH) for v in (one.draws, one.prior)]
+                said = (
+                    f"a tenth of the draws lies within {tenths[0]:.2g} of {one.ends[side]:g}, a tenth of the prior "
+                    f"within {tenths[1]:.2g}"
+                )
+        if said:
+            yield Finding(
+                "warning", f"{side} bound of {name}", said,
+                "widen the prior unless the bound is a law of nature: the posterior is what the bound allows",
+            )  # fmt: skip

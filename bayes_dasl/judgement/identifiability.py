@@ -1,0 +1,223 @@
+"""Combinations of parameters that the data do not identify: draws of the posterior compared with prior draws.
+
+No solver runs. Random effects, weights of networks and latent states are left out: a population is judged by its
+hyperparameters.
+"""
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.linalg import eigh
+from scipy.sparse.csgraph import connected_components
+
+from .._findings import Finding
+from .mixing import element_names
+
+_CENTRAL = (0.15866, 0.84134)
+# Given all other parameters, one is tied to them if less than a tenth of its variance is left.
+_TIED, _LINKED = 0.1, 0.3
+# A combination is not told if half of its prior variance is left, and two of its parameters keep a fifth of theirs.
+_LEFT, _KEPT = 0.5, 0.2
+_TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
+_DRAWS_A_NUMBER, _TAILS = 10, 4.0
+
+
+class Numbers(NamedTuple):
+    """Scalar parameters: `draws` is `(draw, number)`, `prior` `(prior draw, number)`."""
+
+    labels: list[str]
+    draws: np.ndarray
+    prior: np.ndarray
+
+    @property
+    def positive(self) -> np.ndarray:
+        return (self.draws > 0).all(axis=0) & (self.prior > 0).all(axis=0)
+
+
+def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
+    """The names and the finding of each group of parameters that the data know only in combination.
+
+    Two parameters of a product may both keep most of their prior spread while their product is known to a per cent.
+    A single parameter about which the data say little is no fault: it has an informative prior.
+    """
+    numbers = _numbers(post) if "prior" in post.children else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
+    if len(numbers.labels) < 2:
+        return
+    # Products first: positive parameters on a log scale. Then sums.
+    positive = numbers.positive
+    scales = [_Scale(numbers, positive)]
+    scales += [_Scale(numbers, np.zeros_like(positive))] if positive.any() else []
+    taken: set[int] = set()
+    for scale in scales:
+        for group in scale.tied():
+            # A sum of positive parameters is tied on the raw scale, but may be wide on the log scale alone.
+            if not taken & set(group.tolist()) and any(each.untold(group) for each in scales):
+                taken |= set(group.tolist())
+                labels = [numbers.labels[i] for i in group]
+                yield labels, _finding(labels, scale, group)
+
+
+def _numbers(post: xr.DataTree) -> Numbers:
+    """The scientific parameters that are finite and move, without those of single members; none for too few draws."""
+    labels, draws, before = [], [], []
+    prior = post["prior"].to_dataset()
+    for name, variable in post["posterior"].to_dataset().data_vars.items():
+        if name in prior and is_common(variable):
+            labels += element_names(str(name), variable)
+            draws.append(rows_of(variable))
+            before.append(rows_of(prior[name]))
+    if not labels:
+        return Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
+    held = Numbers(labels, np.concatenate(draws, axis=1).astype(float), np.concatenate(before, axis=1).astype(float))
+    with np.errstate(invalid="ignore"):
+        moving = np.isfinite(held.draws).all(axis=0) & np.isfinite(held.prior).all(axis=0)
+        moving &= (np.ptp(held.draws, axis=0) > 0) & (_middle_and_width(held.prior)[1] > 0)
+    chosen = np.flatnonzero(moving)
+    if len(held.draws) < _DRAWS_A_NUMBER * max(chosen.size, 10):
+        chosen = chosen[:0]
+    return Numbers([labels[i] for i in chosen], held.draws[:, chosen], held.prior[:, chosen])
+
+
+def is_common(variable: xr.DataArray) -> bool:
+    """Whether a variable is science and no member of a population has it for its own."""
+    science = variable.attrs.get("group", "science") == "science"
+    return science and all(str(dim).startswith(f"{variable.name}_dim_") for dim in variable.dims[2:])
+
+
+def rows_of(variable: xr.DataArray) -> np.ndarray:
+    """Draws of all chains, one row of numbers each."""
+    return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
+
+
+def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Median, and half of the central 68 %, of each column: tails do not count."""
+    low, middle, high = np.quantile(values, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)
+    return middle, (high - low) / 2
+
+
+class _Scale:
+    r"""Posterior and prior covariances in units of the prior's widths, of logarithms where `logs`.
+
+    Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
+    """
+
+    def __init__(self, numbers: Numbers, logs: np.ndarray):
+        self.logs = logs
+        draws, prior = (np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, numbers.prior))
+        middle, self.width = _middle_and_width(prior)
+        self.draws = (draws - middle) / self.width
+        self.covariance = np.atleast_2d(np.cov(self.draws, rowvar=False))
+        # Without the tails, which may have no variance.
+        central = np.clip((prior - middle) / self.width, -_TAILS, _TAILS)
+        self.prior = np.atleast_2d(np.corrcoef(central, rowvar=False)) + 1e-9 * np.eye(len(logs))
+
+    def tied(self) -> list[np.ndarray]:
+        """Groups of parameters that the data tie to each other, by their indices.
+
+        A prior may tie parameters too, such as shares that sum to one: that counts for nothing.
+        """
+        # A little more variance keeps parameters that are tied exactly from a singular matrix.
+        covariance = self.covariance + 1e-9 * np.diag(np.diag(self.covariance))
+        precision, before = np.linalg.inv(covariance), np.linalg.inv(self.prior)
+        given = 1 / np.diag(precision)
+        tied = (given <= _TIED * np.diag(self.covariance)) & (given <= _TIED / np.diag(before))
+        partial = np.abs(precision) * np.sqrt(np.outer(given, given))
+        number, group = connected_components((partial >= _LINKED) & np.outer(tied, tied))
+        groups = [np.flatnonzero(group == i) for i in range(number)]
+        return [members for members in groups if members.size > 1]
+
+    def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Shares of the prior variance that are left along combinations of a group, least first, and these.
+
+        A combination is a row of weights of parameters in units of the prior's widths; its prior variance is one.
+        """
+        within = np.ix_(group, group)
+        shares, combinations = eigh(self.covariance[within], self.prior[within])
+        return shares, combinations.T
+
+    def untold(self, group: np.ndarray) -> bool:
+        """Whether a combination of a group keeps its prior spread, and not because of one parameter alone.
+
+        Two separate modes make a combination wide too, but each mode is told.
+        """
+        shares, combinations = self.left(group)
+        along = self.draws[:, group] @ combinations[-1]
+        kurtosis = np.mean((along - along.mean()) ** 4) / np.var(along) ** 2
+        wide = np.diag(self.covariance)[group] >= _KEPT
+        return bool(shares[-1] >= _LEFT and wide.sum() >= 2 and kurtosis >= _TWO_MODES)
+
+    def spread(self, group: np.ndarray, weights: np.ndarray) -> tuple[float, float]:
+        """Posterior and prior standard deviation of a combination, from weights of the parameters themselves."""
+        each = weights * self.width[group]
+        within = np.ix_(group, group)
+        after, before = (float(np.sqrt(each @ matrix[within] @ each)) for matrix in (self.covariance, self.prior))
+        return after, before
+
+    def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
+        """The weights of the parameters themselves in a combination; the first of the largest is one."""
+        found = combination / self.width[group]
+        first = np.flatnonzero(np.abs(found) > 0.9 * np.abs(found).max())[0]
+        found = found / found[first]
+        nearest = np.round(found)
+        return np.where(np.abs(found - nearest) < 0.1, nearest, found)
+
+
+def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
+    shares, combinations = scale.left(group)
+    logs = scale.logs[group]
+    told = scale.weights(group, combinations[0])
+    known = _written(labels, told, logs)
+    sd = scale.spread(group, told)[0]
+    within = _to_within(sd, bool(logs.all()))
+    if len(group) == 2:
+        contrast = told * [1, -1]
+        after, before = scale.spread(group, contrast)
+        message = f"{known} is known {within}, {_written(labels, contrast, logs)} is not: {_as_wide(after / before)}"
+    elif (shares < _TIED * shares[-1]).sum() == 1:
+        message = f"only {known} is known, {within}: along other combinations of them {_as_wide(math.sqrt(shares[-1]))}"
+    else:
+        unknown = _written(labels, scale.weights(group, combinations[-1]), logs)
+        message = f"the data tie them to each other, but do not tell {unknown}: {_as_wide(math.sqrt(shares[-1]))}"
+    few = labels if len(labels) <= 4 else [*labels[:3], f"{len(labels) - 3} more"]
+    return Finding(
+        "warning",
+        f"identifiability of {', '.join(few[:-1])} and {few[-1]}",
+        message,
+        f"measure one of them, give it an informative prior, or make {known} the parameter; {read_more(labels[0])}",
+    )
+
+
+def _to_within(sd: float, logs: bool) -> str:
+    if not logs:
+        return f"to within {sd:.2g}"
+    return f"to within {100 * math.expm1(sd):.2g} %" if sd < 0.5 else f"to within a factor of {math.exp(sd):.2g}"
+
+
+def read_more(label: str) -> str:
+    """Which functions say more of the identifiability of a parameter."""
+    return (
+        "bd.fisher_information(model, data, post) shows all combinations, "
+        f"bd.profile_likelihood(model, data, '{label}', post=post) one parameter"
+    )
+
+
+def _as_wide(share: float) -> str:
+    return f"the posterior is {'' if share > 0.95 else f'{share:.0%} '}as wide as the prior"
+
+
+def _written(labels: list[str], weights: np.ndarray, logs: np.ndarray) -> str:
+    """`k1 · k2 / k3^0.5` of logarithms, else `level + 0.5 · slope`."""
+    if logs.all():
+        powers = [label if abs(w) == 1 else f"{label}^{abs(w):.2g}" for label, w in zip(labels, weights, strict=True)]
+        signs = [" · " if w > 0 else " / " for w in weights]
+        lead = "1 / " if weights[0] < 0 else ""
+    else:
+        named = [f"log({label})" if log else label for label, log in zip(labels, logs, strict=True)]
+        powers = [n if abs(w) == 1 else f"{abs(w):.2g} · {n}" for n, w in zip(named, weights, strict=True)]
+        signs = [" + " if w > 0 else " − " for w in weights]
+        lead = "−" if weights[0] < 0 else ""
+    kept = [i for i, w in enumerate(weights) if w != 0]
+    return lead + powers[kept[0]] + "".join(signs[i] + powers[i] for i in kept[1:])
