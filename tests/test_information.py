@@ -68,7 +68,7 @@ def test_of_a_line_it_is_that_of_least_squares():
     np.testing.assert_allclose(sampled, np.linalg.inv(COVARIANCE), rtol=0.15)
     np.testing.assert_allclose(found.directions["contraction"], 1 - 1 / (1 + found.directions["told"]))
     first, second = found.sentences
-    assert first.startswith("looked at the median of the prior, which may lie far from where the data put")
+    assert first.startswith("looked at the median of the prior, perhaps far from where the data put")
     assert second == "the data say more than the prior of all 2 directions"
 
 

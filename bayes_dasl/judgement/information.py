@@ -22,7 +22,7 @@ from ..random import Dependent, paths
 # Below this the data say less of a direction than the prior: its variance is more than half of the prior's.
 _TOLD = 1.0
 _LARGE, _MOST_NAMES = 0.3, 4
-_AT_MEDIAN = "at the median of the prior, which may lie far from where the data put the parameters: give what bd.fit returned"
+_AT_MEDIAN = "at the median of the prior, perhaps far from where the data put the parameters: give what bd.fit returned"
 
 
 @dataclass(frozen=True)
