@@ -18,6 +18,8 @@ FAILURES = "solver failures"
 SPREAD = "spread of the draws"
 SOLVER_ACCURACY = "solver accuracy"
 EVIDENCE = "log evidence"
+PARTICLES = "populations of particles"
+"""What the draws of an engine are that has particles in runs, in place of chains."""
 SAMPLER = "bd.NUTS()"
 """What draws from the posterior itself, to which remedies send the user."""
 _UNSHOWN = "nothing shows that it is right"
@@ -199,12 +201,12 @@ def for_a_failing_solve(settings: Iterable[str]) -> str:
     return " or ".join([", ".join(found[:-1]), found[-1]] if found[1:] else found)
 
 
-def evidence_finding(value: float, error: float | None) -> Finding:
-    """The log evidence, and how well it is known."""
+def evidence_finding(value: float, error: float | None, better: str) -> Finding:
+    """The log evidence, and how well it is known; `better` says how to know it better."""
     if error is None:
         return Finding("warning", EVIDENCE, f"{value:.2f}, of one run", "take several runs for a standard error")
     level = grade(-error, good=-0.3, warning=-1.0)
-    remedy = "" if level == "good" else "take more particles, or a richer guide"
+    remedy = "" if level == "good" else better
     return Finding(level, EVIDENCE, f"{value:.2f} with a standard error of {error:.2g}", remedy)
 
 

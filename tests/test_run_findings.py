@@ -84,8 +84,7 @@ def test_chains_in_several_modes_are_named(two_modes, tmp_path):
     for i in range(2):
         root, lp = float(modes["root"][i]), float(modes["lp"][i])
         chains = ", ".join(str(chain) for chain in range(4) if (number[chain] == i).all())
-        assert f"root = {root:.3g}, " in finding.message
-        assert f"(log density {lp:.4g}, chains {chains})" in finding.message
+        assert f"root = {root:.3g} (log density {lp:.4g}, chains {chains})" in finding.message
     loaded = bd.load(bd.save(two_modes, tmp_path / "post.nc"))
     assert found(loaded, "modes") == [finding]
 
@@ -128,10 +127,61 @@ def test_all_draws_near_one_of_several_modes():
     )
 
 
+def test_modes_without_draws_are_told():
+    [finding] = found(moded(np.arange(4)[:, None] // 2), "modes")
+    assert "chains stay in 2 of 3 modes" in finding.message
+    assert finding.message.endswith("; without draws: birth = 0.7 (log density -12)")
+
+
+def test_modes_are_described_by_what_separates_them():
+    """Modes of `death` are further apart as numbers, but next to nothing in units of how wide they are."""
+    post = moded(np.arange(4)[:, None] // 2)
+    number = post["sample_stats"]["mode"].values
+    held, rng = post["posterior"].to_dataset(), np.random.default_rng(0)
+    held["birth"] = held["birth"].copy(data=np.array([0.5, 0.9])[number] + 1e-3 * rng.normal(size=number.shape))
+    held["death"] = held["death"].copy(data=np.array([1.0, 9.0])[number] + 20.0 * rng.normal(size=number.shape))
+    post["posterior"] = xr.DataTree(held)
+    death = ("mode", [1.0, 9.0, 5.0], {"group": "science"})
+    post["modes"] = xr.DataTree(post["modes"].to_dataset().assign(death=death))
+    [finding] = found(post, "modes")
+    assert "birth = 0.9 (log density" in finding.message and "death" not in finding.message
+
+
+def weighed(errors):
+    """The posterior of particles in two modes with weights."""
+    post = moded(np.arange(200) % 100 // 75)
+    modes = post["modes"].to_dataset().isel(mode=[0, 1])
+    weights = {"mode_weight": ("mode", [0.75, 0.25]), "mode_weight_se": ("mode", errors)}
+    post["modes"] = xr.DataTree(modes.assign(weights))
+    post.attrs["draws_are"] = "populations of particles"
+    return post
+
+
+@pytest.mark.parametrize(
+    ("errors", "level"),
+    [([0.02, 0.02], "good"), ([0.1, 0.1], "warning"), ([0.2, 0.2], "bad"), ([np.nan] * 2, "warning")],
+)
+def test_weights_of_modes_are_told_with_their_errors(errors, level):
+    [finding] = found(weighed(errors), "modes")
+    assert finding.level == level
+    error = "" if np.isnan(errors[0]) else f" ± {errors[0]:.1%}"
+    assert f"birth = 0.5 (weight 75.0%{error}, log density -10)" in finding.message
+
+
+def test_particles_have_no_chains_starts_or_warm_up():
+    """A run of particles that stands apart, few particles, and a single run."""
+    for post in (make_post(stuck_chain=2), make_post(draws=6), make_post(chains=1), make_post(autocorrelation=0.9)):
+        chains = str(bd.diagnose(post))
+        post.attrs["draws_are"] = "populations of particles"
+        post["sample_stats"] = xr.DataTree(post["sample_stats"].to_dataset().drop_vars("energy"))  # none has momentum
+        particles = str(bd.diagnose(post))
+        assert "chain" in chains and not re.search("chain|start|warm", particles), particles
+
+
 def test_chains_that_all_move_between_modes():
     [finding] = found(moded(np.arange(200) % 100 // 75), "modes")
     assert finding.level == "good"
-    assert "every chain moves between 2 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)" in finding.message
+    assert "every chain moves between 2 of 3 modes: birth = 0.5 (log density -10, chains 0, 1, 2, 3)" in finding.message
     assert "birth = 0.9 (log density -11, 25% of the draws)" in finding.message
 
 

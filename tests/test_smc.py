@@ -19,7 +19,8 @@ import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.smc import tempering as _tempering
-from bayes_dasl.inference.smc.sampler import SMC
+from bayes_dasl.inference.smc.modes import modes_among
+from bayes_dasl.inference.smc.sampler import SMC, within_modes
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
 
@@ -89,6 +90,69 @@ def test_two_modes_get_their_weights(moves):
     assert abs(weight - exact) < 4 * error < 0.1
     assert abs(weight - 0.5) > 4 * error
     assert abs(samples.facts["log_evidence"] - log_evidence) < 4 * samples.facts["log_evidence_se"]
+    above = int(samples.modes.positions[:, 0].argmax())
+    assert abs(samples.modes.weights[above] - exact) < 4 * samples.modes.weight_errors[above]
+    # Particles stay in their modes, which is no fault of the moves.
+    assert samples.facts["correlation"] < 0.3 and samples.facts["modes"] == 2
+    assert not [f for f in samples.findings if f.subject == "moves of the particles"]
+
+
+def mixed(dimension, share, distance, seed=0):
+    """Normal particles `(run, particle, dimension)`, a share of which is elsewhere along the first coordinate."""
+    rng = np.random.default_rng(seed)
+    position = rng.normal(size=(4, 500, dimension))
+    position[..., 0] += distance * (rng.uniform(size=(4, 500)) < share)
+    return position
+
+
+@pytest.mark.parametrize("dimension", [1, 3, 30])
+def test_modes_are_found_among_particles(dimension):
+    position = mixed(dimension, 0.3, 12.0)
+    modes, number = modes_among(position, -np.minimum(position[..., 0] ** 2, 1 + (position[..., 0] - 12) ** 2))
+    np.testing.assert_array_equal(number, position[..., 0] > 6)
+    shares = (position[..., 0] > 6).mean(axis=1)
+    np.testing.assert_allclose(modes.weights, [1 - shares.mean(), shares.mean()])
+    np.testing.assert_allclose(modes.weight_errors, shares.std(ddof=1) / 2)
+    np.testing.assert_allclose(modes.positions[:, 0], [0.0, 12.0], atol=0.1)
+    assert modes.log_densities[0] > modes.log_densities[1]
+
+
+def test_modes_that_no_coordinate_parts_are_found():
+    """Two rings, one inside the other."""
+    rng = np.random.default_rng(0)
+    angle, inner = rng.uniform(0, 2 * np.pi, (4, 500)), rng.uniform(size=(4, 500)) < 0.4
+    radius = np.where(inner, 1.0, 3.0) + 0.05 * rng.normal(size=(4, 500))
+    modes, number = modes_among(np.stack([radius * np.cos(angle), radius * np.sin(angle)], -1), -radius)
+    np.testing.assert_array_equal(number, inner)
+    assert modes.weights[1] == pytest.approx(inner.mean())
+
+
+@pytest.mark.parametrize(
+    "position",
+    [
+        *(mixed(dimension, 0.0, 0.0, seed) for dimension in (1, 8) for seed in range(5)),
+        mixed(2, 0.002, 50.0),  # outliers
+        np.exp(3 * mixed(2, 0.0, 0.0)),
+        np.repeat(mixed(3, 0.0, 0.0)[:, :50], 10, axis=1),  # particles that were resampled and not moved
+    ],
+)
+def test_one_mode_is_not_parted(position):
+    modes, number = modes_among(position, -(position**2).sum(-1))
+    assert not number.any()
+    np.testing.assert_array_equal(modes.weights, [1.0])
+
+
+def test_particles_that_hardly_move_within_a_mode_are_told():
+    """Of two modes; a tenth of a mode's standard deviation is no move, and a redraw in it leaves no correlation."""
+    before, rng = mixed(1, 0.5, 30.0)[0], np.random.default_rng(1)
+    number = (before[:, 0] > 15).astype(int)
+
+    def told(after):
+        return within_modes(np.corrcoef(before[:, 0], after[:, 0])[:1, 1], after, number)
+
+    assert told(before + 0.1 * rng.normal(size=before.shape)) > 0.9
+    redrawn = 30.0 * number[:, None] + rng.normal(size=before.shape)
+    assert np.corrcoef(before[:, 0], redrawn[:, 0])[0, 1] > 0.99 and told(redrawn) < 0.2
 
 
 @pytest.mark.thorough

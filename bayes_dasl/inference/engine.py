@@ -43,10 +43,14 @@ class Modes:
     Args:
         positions: `(mode, dimension)`.
         log_densities: those of the posterior there, `(mode,)`, in nats up to a constant.
+        weights: the posterior probability of each mode, `(mode,)`, if the engine tells it.
+        weight_errors: their standard errors, NaN where one run gives none.
     """
 
     positions: Float[np.ndarray, "mode dimension"]
     log_densities: Float[np.ndarray, " mode"]
+    weights: Float[np.ndarray, " mode"] | None = None
+    weight_errors: Float[np.ndarray, " mode"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -100,13 +100,16 @@ def predictive_groups(
 
 
 def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:
-    """The modes by name, best first, with their log density in the unconstrained space."""
+    """The modes by name, best first, with their log density in the unconstrained space, and their weights if known."""
     if modes is None:
         return {}
     values = jax.jit(jax.vmap(problem.constrain))(modes.positions)
     dataset = draws_dataset(problem.model, {path: np.asarray(v)[None] for path, v in values.items()})
     dataset = dataset.isel(chain=0, drop=True).rename(draw="mode")
-    return {"modes": dataset.assign(lp=("mode", modes.log_densities))}
+    dataset = dataset.assign(lp=("mode", modes.log_densities))
+    if modes.weights is not None:
+        dataset = dataset.assign(mode_weight=("mode", modes.weights), mode_weight_se=("mode", modes.weight_errors))
+    return {"modes": dataset}
 
 
 def training_group(curves: dict[str, np.ndarray] | None) -> dict[str, xr.Dataset]:

@@ -14,7 +14,7 @@ from ..prediction.posterior import are_chains
 from .adequacy import adequacy_findings, borne_out_by
 from .failures import HARDLY, failure_findings, finite_findings
 from .matching import check_forecast, check_same
-from .mixing import agreed, chain_findings, energy_findings, mixing_findings, quantities, variables
+from .mixing import Words, agreed, chain_findings, energy_findings, mixing_findings, quantities, variables
 from .posterior_findings import posterior_findings, unseen_functions
 
 
@@ -67,7 +67,7 @@ def diagnose(
             *_run_findings(post),
             *said,
             *posterior_findings(post, agreed=all(map(agreed, judged))),
-            *mixing_findings(judged, int(post.attrs.get("superchains", 0))),
+            *mixing_findings(judged, int(post.attrs.get("superchains", 0)), Words.of(post)),
             *chain_findings(post, judged),
             *energy_findings(post),
             *_divergence_findings(post),
@@ -140,12 +140,13 @@ def _run_findings(post: xr.DataTree) -> Iterator[Finding]:
             f"stopped after {draws} of {requested} draws in each chain",
             "fit again for the rest of the draws, or go on with those there are",
         )
+    one = Words.of(post).one
     if chains == 1:
         yield Finding(
             "warning",
-            "single chain",
-            "with one chain nothing shows whether others would end elsewhere; its halves are compared instead",
-            "run four chains",
+            f"single {one}",
+            f"with one {one} nothing shows whether others would end elsewhere; its halves are compared instead",
+            f"take four {one}s",
         )
 
 

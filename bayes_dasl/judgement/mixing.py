@@ -21,6 +21,7 @@ from .._statistics.convergence import (
 )
 from ..data.datasets import DATUM
 from ..data.dates import told
+from ..prediction.posterior import of_particles
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -28,7 +29,39 @@ _ROUNDING = 1e-12  # of a number: what a matrix of correlations strays by from o
 _SUBJECTS = {"conditional_mean": "trajectories", "vector_field": "vector field"}
 _AHEAD = "vector field along the forecast"
 FEWEST_DRAWS = 8  # halves of four draws are the least that R-hat takes
-SPEED_UP = "run longer, or give the parameters that move together a stronger prior"
+
+
+class Words(NamedTuple):
+    """How draws are spoken of: those of chains, or of runs of particles, which have neither starts nor warm-up."""
+
+    one: str
+    more: str
+    apart: str
+    longer: str
+    slow: str
+    again: str
+
+    @staticmethod
+    def of(post: xr.DataTree) -> Words:
+        return _OF_PARTICLES if of_particles(post) else _OF_CHAINS
+
+
+_OF_CHAINS = Words(
+    one="chain",
+    more="run longer",
+    apart="more chains",
+    longer="draw about {needed} in each chain",
+    slow="find what makes the chains slow",
+    again="run again with more starts or another key",
+)
+_OF_PARTICLES = Words(
+    one="run",
+    more="take more particles",
+    apart="more moves (most_moves)",
+    longer="take about {needed} particles",
+    slow="allow more moves (most_moves)",
+    again="take more particles or another key, since each run has to find every mode by itself",
+)
 
 
 class Quantities(NamedTuple):
@@ -123,12 +156,12 @@ def element_names(name: str, variable: xr.DataArray) -> list[str]:
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 
 
-def mixing_findings(judged: Iterable[Quantities], superchains: int) -> Iterator[Finding]:
+def mixing_findings(judged: Iterable[Quantities], superchains: int, words: Words) -> Iterator[Finding]:
     for columns in judged:
-        yield from _mixing(columns, superchains)
+        yield from _mixing(columns, superchains, words)
 
 
-def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
+def _mixing(columns: Quantities, superchains: int, words: Words) -> Iterator[Finding]:
     """R-hat and effective sample size of a set of quantities; nothing for an empty set.
 
     Of many short chains R-hat is above one whatever they do: there it is the nested one, of `superchains`, which for
@@ -145,14 +178,14 @@ def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
             "look at the priors: a number that overflows points to one that is far too wide",
         )
     if values.shape[1] < FEWEST_DRAWS:
-        remedy = f"draw at least {FEWEST_DRAWS}, better 1000, in each chain"
+        remedy = f"draw at least {FEWEST_DRAWS}, better 1000, in each {words.one}"
         if columns.left_out > values.shape[0] * values.shape[1]:
             without_mean = ": noise such as Cauchy's has no mean at all" if subject == "trajectories" else ""
             remedy = f"see why the others are not finite{without_mean}"
         yield Finding(
             "bad",
             f"mixing of {subject}",
-            f"{values.shape[1]} usable draws in each chain are too few to judge convergence",
+            f"{values.shape[1]} usable draws in each {words.one} are too few to judge convergence",
             remedy,
         )
         return
@@ -170,30 +203,32 @@ def _mixing(columns: Quantities, superchains: int) -> Iterator[Finding]:
         found = rhat(values[..., moving])
         allowed = allowance(len(names), max(2 * len(values), 4))
         if not superchains:
-            yield _rhat_finding(subject, names, found, allowed)
+            yield _rhat_finding(subject, names, found, allowed, words)
         elif subject != "science parameters":
             nested = nested_rhat(values[..., moving], superchains)
             yield nested_finding(nested, f" of {subject}", allowance(len(names), superchains))
         apart = bool(found.max() > _PASSABLE_RHAT)
-        yield _ess_finding(subject, names, values[..., moving], allowed, apart=apart)
+        yield _ess_finding(subject, names, values[..., moving], allowed, words, apart=apart)
 
 
-def _rhat_finding(subject: str, names: list[str], found: np.ndarray, allowed: float) -> Finding:
+def _rhat_finding(subject: str, names: list[str], found: np.ndarray, allowed: float, words: Words) -> Finding:
     worst, most = int(found.argmax()), 1 + 0.01 * allowed
     level = grade(-found[worst], good=-most, warning=-_PASSABLE_RHAT)
     of = f" for {len(names)} of them" if allowed > 1 else ""
     value, bound = beside(found[worst], most)
     message = f"highest {value} ({names[worst]}), good below {bound}{of}"
     remedies = {
-        "science parameters": SPEED_UP,
-        "trajectories": "run longer; if chains stay apart for good, more chains and a tighter prior",
-        "vector field": "draw more; if chains stay apart, a smaller network or a smaller scale of its prior",
+        "science parameters": f"{words.more}, or give the parameters that move together a stronger prior",
+        "trajectories": f"{words.more}; if {words.one}s stay apart for good, {words.apart} and a tighter prior",
+        "vector field": f"draw more; if {words.one}s stay apart, a smaller network or a smaller scale of its prior",
     }
     remedies[_AHEAD] = remedies["vector field"]
     return Finding(level, f"R-hat of {subject}", message, "" if level == "good" else remedies[subject])
 
 
-def _ess_finding(subject: str, names: list[str], values: np.ndarray, allowed: float, *, apart: bool) -> Finding:
+def _ess_finding(
+    subject: str, names: list[str], values: np.ndarray, allowed: float, words: Words, *, apart: bool
+) -> Finding:
     chains, draws = values.shape[:2]
     bulk, tail = effective_sizes(values)
     low = min(bulk.min(), tail.min())
@@ -205,13 +240,14 @@ def _ess_finding(subject: str, names: list[str], values: np.ndarray, allowed: fl
     )
     # Chains that disagree are not cured by length; else, what brings the worst one to the mark.
     needed = int(np.ceil(draws * wanted / max(low, 1.0) / 100)) * 100
-    longer = f"draw about {needed} in each chain, or find what makes the chains slow"
-    remedy = "see why the chains disagree first (R-hat)" if apart else longer
+    longer = f"{words.longer.format(needed=needed)}, or {words.slow}"
+    remedy = f"see why the {words.one}s disagree first (R-hat)" if apart else longer
     return Finding(level, f"effective sample size of {subject}", message, "" if level == "good" else remedy)
 
 
 def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[Finding]:
     """Name the chains that sit, or stand still, apart from the others."""
+    words = Words.of(post)
     blocks = [columns.values for columns in groups if columns.names]
     for name, variable in variables(post, "sample_stats"):
         if name == "lp":
@@ -221,14 +257,14 @@ def chain_findings(post: xr.DataTree, groups: Iterable[Quantities]) -> Iterator[
     stuck = post["posterior"].to_dataset()["chain"].values[np.flatnonzero(apart)]
     if stuck.size == 0:
         return
-    chains = ("chain " if stuck.size == 1 else "chains ") + ", ".join(map(str, stuck))
+    several = "" if stuck.size == 1 else "s"
+    chains = f"{words.one}{several} {', '.join(map(str, stuck))}"
     where = "away from the others" if 2 * stuck.size < apart.size else "in different places"
     yield Finding(
         "bad",
-        "stuck chain" if stuck.size == 1 else "stuck chains",
-        f"{chains} sit{'s' if stuck.size == 1 else ''} {where}",
-        "run again with more starts or another key; if it comes back, the posterior has several "
-        "modes: tighten the prior, or report them",
+        f"stuck {words.one}{several}",
+        f"{chains} sit{'' if several else 's'} {where}",
+        f"{words.again}; if it comes back, the posterior has several modes: tighten the prior, or report them",
     )
 
 

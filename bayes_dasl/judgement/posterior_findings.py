@@ -8,11 +8,12 @@ from collections.abc import Iterator
 import numpy as np
 import xarray as xr
 
-from .._findings import SOLVER_ACCURACY, Finding
+from .._findings import SOLVER_ACCURACY, Finding, grade
 from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
 from .bounds import bound_findings
 from .identifiability import ties
+from .mixing import element_names
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
 # From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.
@@ -24,6 +25,8 @@ _BROKEN = 2.0  # times what is tolerated
 _NO_VARIANCE = 0.5  # the tail index from which on there is none
 _FAR_OUT = 10.0  # interquartile ranges from the median
 _SURELY = 1.645  # standard errors: normal, gamma and log-normal tails lie so far below that many need no wider bound
+_APART = 4.0  # standard deviations within modes, from which a second parameter is named
+_WEIGHED = 0.05  # the standard error up to which the weights of modes are good
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -51,34 +54,60 @@ def unseen_functions(post: xr.DataTree) -> str:
 
 
 def _modes(post: xr.DataTree, agreed: bool) -> Iterator[Finding]:
-    """Where chains began from several modes: which they are, who sat there, and whether anyone moved."""
+    """Several modes: which they are, and their weights, or which chains sit there and whether any moved."""
     stats = post["sample_stats"].to_dataset() if "sample_stats" in post.children else xr.Dataset()
     if "mode" not in stats or "modes" not in post.children:
         return
     modes = post["modes"].to_dataset()
-    same = _same_modes(stats["mode"].transpose("chain", "draw").values, modes["lp"].values)
-    started = np.unique(same).size
-    if started == 1:
+    nearest = stats["mode"].transpose("chain", "draw").values
+    if "mode_weight" in modes:
+        yield _weights(post, modes, nearest)
         return
-    nearest = same[stats["mode"].transpose("chain", "draw").values]
-    visited = np.unique(nearest)
-    described = "; ".join(_mode(modes, nearest, int(m)) for m in visited)
+    same = _same_modes(nearest, modes["lp"].values)
+    found = np.unique(same)
+    if found.size == 1:
+        return
+    nearest = same[nearest]
+    visited, empty = np.unique(nearest), np.setdiff1d(found, nearest)
+    where = _places(post, modes, nearest, found)
+    described = "; ".join(f"{where[m]} ({_held(modes, nearest, int(m))})" for m in visited)
+    if empty.size:
+        described += f"; without draws: {'; '.join(f'{where[m]} (log density {modes.lp[m]:.4g})' for m in empty)}"
+    of = f" of {found.size}" if empty.size else ""
     moved = (nearest != nearest[:, :1]).any(axis=1)
     if visited.size == 1:
-        yield Finding("good", "modes", f"{started} modes were started from; all draws are near one: {described}")
+        yield Finding("good", "modes", f"{found.size} modes were started from; all draws are near one: {described}")
     elif moved.all():
-        yield Finding("good", "modes", f"every chain moves between {visited.size} modes: {described}")
+        yield Finding("good", "modes", f"every chain moves between {visited.size}{of} modes: {described}")
     elif agreed:
         yield Finding(
             "good", "modes",
-            f"chains stay in {visited.size} modes that say the same of the science and the trajectories: {described}",
+            f"chains stay in {visited.size}{of} modes that say the same of the science and the trajectories: "
+            f"{described}",
         )  # fmt: skip
     else:
         yield Finding(
             "bad", "modes",
-            f"chains stay in {visited.size} modes, so that their weights mean nothing: {described}",
+            f"chains stay in {visited.size}{of} modes, so that their weights mean nothing: {described}",
             "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
         )  # fmt: skip
+
+
+def _weights(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray) -> Finding:
+    """Modes that an engine has weighed, and how well their weights are known."""
+    where = _places(post, modes, nearest, np.arange(modes.sizes["mode"]))
+    weights, errors = modes["mode_weight"].values, modes["mode_weight_se"].values
+    known = np.isfinite(errors).all()
+    each = [
+        f"{place} (weight {weight:.1%}{f' ± {error:.1%}' if known else ''}, log density {top:.4g})"
+        for place, weight, error, top in zip(where.values(), weights, errors, modes["lp"].values, strict=True)
+    ]
+    message = f"{len(each)} modes hold draws: {'; '.join(each)}"
+    if not known:
+        return Finding("warning", "modes", message, "take several runs for standard errors of the weights")
+    level = grade(-float(errors.max()), good=-_WEIGHED, warning=-3 * _WEIGHED)
+    remedy = "" if level == "good" else "take more particles or runs: each run has to find every mode by itself"
+    return Finding(level, "modes", message, remedy)
 
 
 def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
@@ -99,16 +128,32 @@ def _same_modes(nearest: np.ndarray, log_densities: np.ndarray) -> np.ndarray:
     return same
 
 
-def _mode(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
-    """`birth = 0.54 (log density -132.6, chains 0, 2)`, by the parameters of the science in which modes differ most."""
-    science = {n: v for n, v in modes.data_vars.items() if v.attrs.get("group") == "science" and v.dims == ("mode",)}
-    apart = {name: float(np.ptp(v.values) / (np.abs(v.values).max() or 1.0)) for name, v in science.items()}
-    shown = sorted(apart, key=lambda name: -apart[name])[:2]
-    where = ", ".join(f"{name} = {float(science[name][number]):.3g}" for name in shown) or f"mode {number}"
+def _places(post: xr.DataTree, modes: xr.Dataset, nearest: np.ndarray, shown: np.ndarray) -> dict[int, str]:
+    """Each mode by the one or two parameters of the science that separate the modes best: `birth = 0.54`.
+
+    A parameter separates modes by their distance in standard deviations within modes.
+    """
+    held, names, tops, within = post["posterior"].to_dataset(), [], [], []
+    for name, variable in modes.data_vars.items():
+        if variable.attrs.get("group") == "science" and name in held:
+            draws = held[name].transpose("chain", "draw", ...).values.reshape(*nearest.shape, -1)
+            names += element_names(str(name), held[name])
+            tops.append(variable.transpose("mode", ...).values.reshape(modes.sizes["mode"], -1))
+            within.append(np.mean([draws[nearest == m].std(axis=0) for m in np.unique(nearest)], axis=0))
+    if not names:
+        return {int(m): f"mode {m}" for m in shown}
+    top = np.concatenate(tops, axis=1)
+    apart = np.ptp(top[shown], axis=0) / np.maximum(np.concatenate(within), 1e-300)
+    best = [i for i in np.argsort(-apart)[:2] if apart[i] >= min(_APART, apart.max())]
+    return {int(m): ", ".join(f"{names[i]} = {top[m, i]:.3g}" for i in best) for m in shown}
+
+
+def _held(modes: xr.Dataset, nearest: np.ndarray, number: int) -> str:
+    """The log density of a mode and which chains sit there: `log density -132.6, chains 0, 2`."""
     chains = np.flatnonzero((nearest == number).mean(axis=1) > 0.5)
     share = f"{(nearest == number).mean():.0%} of the draws"
     held = f"chains {', '.join(map(str, chains))}" if 0 < chains.size <= _NAMED else share
-    return f"{where} (log density {float(modes['lp'][number]):.4g}, {held})"
+    return f"log density {float(modes['lp'][number]):.4g}, {held}"
 
 
 def _solver(post: xr.DataTree) -> Iterator[Finding]:

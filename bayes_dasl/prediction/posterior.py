@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import xarray as xr
 
+from .._findings import PARTICLES
 from .._jax.memory import on_host
 from .._jax.tree import parts_inside, short_names
 from .._runs.files import replacing
@@ -182,6 +183,11 @@ def plain_attributes(attributes: Mapping) -> dict[str, str | int | float]:
 def are_chains(post: xr.DataTree) -> bool:
     """Whether the draws are those of chains, rather than members, masks or a point."""
     return bool(post.attrs.get("markov", 1))
+
+
+def of_particles(post: xr.DataTree) -> bool:
+    """Whether the draws are particles of independent runs in place of chains."""
+    return post.attrs.get("draws_are") == PARTICLES
 
 
 def draws_of(model: Model, post: xr.DataTree, group: str = "posterior") -> dict[str, np.ndarray]:

@@ -14,7 +14,7 @@ import xarray as xr
 
 from ..judgement.failures import usable_draws
 from ..model import Model
-from ..prediction.posterior import are_chains
+from ..prediction.posterior import are_chains, of_particles
 from ._formulas import with_formulas
 from ._text import count, listed
 from .options import ReportOptions
@@ -110,6 +110,8 @@ def _inference(post: xr.DataTree) -> str:
         return f"{draws} by {engine}" + (f": {attrs['draws_are']}." if attrs.get("draws_are") else ".")
     warm = f", after {attrs['warmup_draws']} of warm-up" if "warmup_draws" in attrs else ""
     short = " It was interrupted." if int(attrs.get("interrupted", 0)) else ""
+    if of_particles(post):
+        return f"{count(sizes['chain'], 'run')} of {count(sizes['draw'], 'particle')} by {engine}."
     return f"{count(sizes['chain'], 'chain')} of {draws} by {engine}{warm}.{short}"
 
 

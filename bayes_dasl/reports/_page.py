@@ -27,7 +27,7 @@ from ..judgement.mixed import MIXTURE, Mixed, Weighed
 from ..judgement.scores import pit, score
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
-from ..prediction.posterior import are_chains, fitted_observables, with_what_is_censored
+from ..prediction.posterior import are_chains, fitted_observables, of_particles, with_what_is_censored
 from . import _events, _figures, _methods, _tables
 from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds
@@ -327,7 +327,11 @@ def _facts(
 ) -> list[tuple[str, str, str]]:
     failed, draws = _failed(fc)
     facts = [
-        ("forecast draws", fixed(draws, 0), count(post["posterior"].sizes["chain"], "chain")),
+        (
+            "forecast draws",
+            fixed(draws, 0),
+            count(post["posterior"].sizes["chain"], "run" if of_particles(post) else "chain"),
+        ),
         ("failed forecast draws", fixed(failed, 0), "left out"),
     ]
     if scored:

@@ -7,14 +7,15 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array
+from jaxtyping import Array, Float
 
-from ..._findings import Finding, evidence_finding
+from ..._findings import PARTICLES, Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
 from ..starts import refuse_unresolved
+from .modes import modes_among
 from .mutation import Hamiltonian, Walk
 from .tempering import FEWEST_MOVES, Swarm, Tempering
 
@@ -35,7 +36,9 @@ class SMC(AbstractEngine):
     Each of several independent populations of particles begins with prior draws. The next inverse temperature $\beta$
     is the one at which the weights have the effective sample size `target_ess`. The particles are resampled and moved,
     their covariance being the metric, until no coordinate is correlated with where it was, or gets no further, or
-    `most_moves` are made. Finds the modes that prior draws see, with their weights. The spread of the evidences of the
+    `most_moves` are made. Finds the modes that prior draws see, with their weights: the group `modes` of the result has
+    a row for each, with its `mode_weight` and the standard error of that from the runs, and `sample_stats` has the
+    `mode` of each draw. The spread of the evidences of the
     runs gives the error of the evidence.
 
     Args:
@@ -114,8 +117,11 @@ class SMC(AbstractEngine):
             bar.advance(percent - done, f"inverse temperature {beta:.2g}")
             done = percent
         stats = {"lp": tempering.log_density(swarm)}
-        facts = _facts(swarm, moves.counted, failed)
-        return Samples(swarm.position, stats, facts, tuple(findings(facts)))
+        modes, number = modes_among(np.asarray(swarm.position), stats["lp"])
+        if len(modes.log_densities) > 1:
+            stats["mode"] = number
+        facts = _facts(swarm, moves.counted, failed, number)
+        return Samples(swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES)
 
     def _require_live(self, swarm: Swarm) -> None:
         live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
@@ -127,17 +133,28 @@ class SMC(AbstractEngine):
         refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
 
 
+def within_modes(correlation: Float[Array | np.ndarray, " dimension"], position: Any, number: Any) -> float:
+    r"""The largest correlation of a coordinate with that before the moves, among the particles of a mode.
+
+    Particles that stay in their modes are correlated however well they move there. With the variances $v$ of all
+    particles and $w$ within modes it is $1 - (1 - \rho)\, v / w$: moves are equally long either way.
+    """
+    kinds = np.unique(number)
+    within = sum((number == i).mean() * position[number == i].var(axis=0) for i in kinds)
+    return float((1 - (1 - correlation) * position.var(axis=0) / np.maximum(within, 1e-300)).max())
+
+
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
-    yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"))
+    yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"), "take more particles")
     if facts["correlation"] > _CORRELATED:
         yield Finding(
             "warning", "moves of the particles",
             f"after the moves of a temperature particles correlate up to {facts['correlation']:.2f} with where they "
-            "came from", "allow more moves (most_moves), or moves='hamiltonian'",
+            "came from, within their modes", "allow more moves (most_moves), or moves='hamiltonian'",
         )  # fmt: skip
 
 
-def _facts(swarm: Swarm, counted: str, failed: int) -> dict[str, int | float | str]:
+def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[str, int | float | str]:
     """The evidence, its standard error from the spread of the runs, and how the runs went."""
     best = swarm.log_evidence.max()
     relative = np.exp(swarm.log_evidence - best)
@@ -148,7 +165,8 @@ def _facts(swarm: Swarm, counted: str, failed: int) -> dict[str, int | float | s
         counted: int((1 + swarm.steps).sum() * particles),
         "moves": int(swarm.moves.max()),
         "acceptance_rate": float(swarm.acceptance.mean()),
-        "correlation": float(swarm.correlation.max()),
+        "correlation": max(map(within_modes, swarm.correlation, swarm.position, number)),
+        "modes": len(np.unique(number)),
         "starts": runs * particles,
         "starts_failed": failed,
     }

@@ -27,14 +27,14 @@ _SMALLEST_LOG_INCREMENT = -600.0
 class Swarm(NamedTuple):
     """Every run's particles, equally weighted at its temperature, and how they came there.
 
-    `step_size`, `acceptance`, `correlation` (with the positions before the moves, the largest over coordinates) and
+    `step_size`, `acceptance`, `correlation` (of each coordinate with that before the moves, `(run, dimension)`) and
     `moves` are those of the last temperature; `temperatures` and `steps` (of moves) are totals.
     """
 
     position: Any  # (run, particle, dimension)
     log_likelihood: Any  # (run, particle)
     gradient: Any  # of the log likelihood, (run, particle, dimension); empty for moves without
-    temperature: Any  # (run,), as are those below
+    temperature: Any  # (run,), as are those below but for the correlation
     log_evidence: Any
     step_size: Any
     acceptance: Any
@@ -80,7 +80,7 @@ class Tempering:
             log_evidence=zero,
             step_size=jnp.full((), self._moves.first_step_size()),
             acceptance=zero,
-            correlation=jnp.ones(()),
+            correlation=jnp.ones(position.shape[1]),
             moves=none,
             temperatures=none,
             steps=none,
@@ -150,7 +150,7 @@ class Tempering:
         seen |= {"correlation": unmoved, "moves": jnp.zeros((), int)}
         particles = Particle(swarm.position, swarm.log_likelihood, swarm.gradient)
         particles, seen, _ = jax.lax.while_loop(unfinished, move, (particles, seen, unmoved))
-        return swarm._replace(**particles._asdict(), **(seen | {"correlation": seen["correlation"].max()}))
+        return swarm._replace(**particles._asdict(), **seen)
 
 
 def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:

@@ -191,7 +191,7 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
             "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
         )  # fmt: skip
     if "log_evidence" in facts:
-        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"])
+        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"], "take a richer guide, or bd.SMC()")
 
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
