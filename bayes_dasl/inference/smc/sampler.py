@@ -26,7 +26,9 @@ WALK_UP_TO = 15
 _FEWEST_LIVE = 10
 # What a run is thought to take before it has run; so many values cost as much as a gradient.
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
-_CORRELATED = 0.3
+# Of several modes moves suit none: a correlation of 0.7 at each temperature makes particles worth half as many,
+# 1 - 0.7^2, which effective sample sizes and errors of weights show too.
+_CORRELATED, _CORRELATED_IN_MODES = 0.3, 0.7
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,12 +148,15 @@ def within_modes(correlation: Float[Array | np.ndarray, " dimension"], position:
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"), "take more particles")
-    if facts["correlation"] > _CORRELATED:
-        yield Finding(
-            "warning", "moves of the particles",
+    several = facts.get("modes", 1) > 1
+    if facts["correlation"] > (_CORRELATED_IN_MODES if several else _CORRELATED):
+        message = (
             f"after the moves of a temperature particles correlate up to {facts['correlation']:.2f} with where they "
-            "came from, within their modes", "allow more moves (most_moves), or moves='hamiltonian'",
-        )  # fmt: skip
+            f"came from{', within their modes' if several else ''}"
+        )
+        # Moves fitted to all modes together are short within each, and more of them gain little.
+        remedy = "take more particles" if several else "allow more moves (most_moves)"
+        yield Finding("warning", "moves of the particles", message, f"{remedy}, or moves='hamiltonian'")
 
 
 def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[str, int | float | str]:

@@ -20,7 +20,7 @@ _BATCH = 32
 _DENSE_UP_TO = 64
 _MOVED = 0.1
 # A coordinate that no longer gets away from where it began is held by a mode, and further moves would not free it.
-_STUCK = 0.02
+_STUCK, _GROWTH = 0.02, 0.05
 _SMALLEST_LOG_INCREMENT = -600.0
 
 
@@ -125,7 +125,11 @@ class Tempering:
 
         def unfinished(carry):
             _, seen, before = carry
-            loose = (seen["correlation"] > _MOVED) & (before - seen["correlation"] > _STUCK)
+            gained = before - seen["correlation"]
+            # In a mode that is narrow beside the distance of modes the correlation stays near one. The mean square of
+            # the jumps, 2 (1 - correlation) variances, still grows until particles are spread over their mode.
+            getting_on = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
+            loose = (seen["correlation"] > _MOVED) & getting_on
             # With half the acceptance that is aimed at, the step size is still too long to judge by.
             wanted = loose.any() | (seen["acceptance"] < 0.5 * moves.target_acceptance)
             return (seen["moves"] < FEWEST_MOVES) | (wanted & (seen["moves"] < self._most_moves))
