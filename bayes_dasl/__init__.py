@@ -104,6 +104,7 @@ from .noise import (
     BoxCoxNoise as BoxCoxNoise,
     Censored as Censored,
     CombinedNoise as CombinedNoise,
+    CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,
     CorrelatedLogNoise as CorrelatedLogNoise,
     CorrelatedNoise as CorrelatedNoise,
     HurdleNoise as HurdleNoise,

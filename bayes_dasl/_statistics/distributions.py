@@ -68,6 +68,33 @@ def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
     return jnp.where(seen, law.log_prob(value), inside)
 
 
+def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tuple[Array, Array]:
+    r"""The mean and the variance of a standard normal number that lies between two bounds; either may be infinite.
+
+    $m = (\varphi(a) - \varphi(b)) / Z, \quad v = 1 + (a \varphi(a) - b \varphi(b)) / Z - m^2$ with
+    $Z = \Phi(b) - \Phi(a)$
+
+    Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section 10.1.
+    """
+    low, high = jnp.clip(low, -_BEYOND, _BEYOND), jnp.clip(high, -_BEYOND, _BEYOND)
+    log_share = log_between(dist.Normal(0.0, 1.0), low, high)
+    # Relative to the density at the nearer bound nothing overflows, however far out both lie.
+    low_is_nearer = jnp.abs(low) < jnp.abs(high)
+    near, far = jnp.where(low_is_nearer, low, high), jnp.where(low_is_nearer, high, low)
+    sign = jnp.where(low_is_nearer, 1.0, -1.0)
+    at_near = sign * jnp.exp(-0.5 * jnp.square(near) - 0.5 * math.log(2 * math.pi) - log_share)
+    exponent = 0.5 * (near - far) * (near + far)
+    mean = -at_near * jnp.expm1(exponent)
+    variance = 1.0 + at_near * (near - far * jnp.exp(exponent)) - jnp.square(mean)
+    # Rounding may leave these limits, which hold for any bounds, where the interval is narrow or far out.
+    widest = jnp.minimum(1.0, jnp.square(high - low) / 12.0)
+    return jnp.clip(mean, low, high), jnp.clip(variance, 0.0, widest)
+
+
+_BEYOND = 1e8
+"""Standard deviations: no normal number lies beyond."""
+
+
 def _normal(law: Any, value: Float[Array, "..."]) -> Tails:
     z = (value - law.loc) / law.scale
     return log_ndtr(z), log_ndtr(-z)
@@ -307,6 +334,72 @@ class BoxCoxNormal(dist.Distribution):
         return tails_where(possible, up_to, log_between(standard, z, jnp.asarray(jnp.inf)) - self._log_kept)
 
 
+class RectifiedBoxCoxNormal(BoxCoxNormal):
+    r"""A number y that is zero where a normal one is at most $g(0)$, and else has it as its Box–Cox transform g(y).
+
+    Args:
+        loc: the mean of the normal number.
+        scale: its standard deviation.
+        power: λ, not negative.
+        shift: c, not negative.
+    """
+
+    @constraints.dependent_property(is_discrete=False, event_dim=0)  # pyright: ignore[reportArgumentType]
+    def support(self) -> Any:
+        return constraints.nonnegative
+
+    @property
+    def transforms(self) -> tuple[Callable[[Any], Any]]:
+        """From the normal number to y."""
+        return (self._from_normal,)
+
+    def _from_normal(self, latent: Any) -> Any:
+        return jnp.where(latent > self._zero, un_box_cox(latent, self.power, self.shift), 0.0)
+
+    @property
+    def _zero(self) -> Any:
+        return box_cox_of_zero(self.power, self.shift)
+
+    @property
+    def _end(self) -> Any:
+        return (self._zero - self.loc) / self.scale
+
+    @property
+    def _log_kept(self) -> Any:
+        return jnp.zeros(())
+
+    def _back(self, z: Any) -> Any:
+        return self._from_normal(self.loc + self.scale * z)
+
+    def _z(self, value: Any) -> Any:
+        positive = value > 0
+        found = (box_cox(jnp.where(positive, value, 1.0), self.power, self.shift) - self.loc) / self.scale
+        return jnp.where(positive, found, self._end)
+
+    def log_prob(self, value: Any) -> Any:
+        value = jnp.asarray(value)
+        positive = value > 0
+        return jnp.where(positive, super().log_prob(jnp.where(positive, value, 1.0)), log_ndtr(self._end))
+
+    def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Any:
+        return self._back(jax.random.normal(key, sample_shape + self.batch_shape))
+
+    def cdf(self, value: Any) -> Any:
+        return jnp.where(jnp.asarray(value) < 0, 0.0, ndtr(self._z(value)))
+
+    def icdf(self, q: Any) -> Any:
+        return self._back(ndtri(q))
+
+    def _about_median(self, *orders: int) -> tuple[Any, ...]:
+        zeros, median = ndtr(self._end), self._back(0.0)
+        positive = super()._about_median(*orders)
+        return tuple(part + zeros * (-median) ** n for part, n in zip(positive, orders, strict=True))
+
+    def log_tails(self, value: Any) -> Tails:
+        z = self._z(jnp.asarray(value))
+        return tails_where(jnp.asarray(value) >= 0, log_ndtr(z), log_ndtr(-z))
+
+
 _GAUSS = np.polynomial.legendre.leggauss(48)  # 100 change moments by 1e-11 of themselves at most
 _WIDE, _MOST_SPREAD, _FAR = 9.0, 5.0, 30.0
 
@@ -335,6 +428,14 @@ def box_cox(value: Any, power: Any, shift: Any) -> Any:
     near = jnp.abs(power * log) < 1e-6
     safe = jnp.where(near, 1.0, power)
     return jnp.where(near, log * (1 + power * log / 2), jnp.expm1(safe * jnp.where(near, 1.0, log)) / safe)
+
+
+def box_cox_of_zero(power: Any, shift: Any) -> Any:
+    """The Box–Cox transform of zero; without a shift that of 1e-12, since the logarithm of zero has no number."""
+    return box_cox(jnp.where(jnp.asarray(shift) > 0, 0.0, _NEXT_TO_ZERO), power, shift)
+
+
+_NEXT_TO_ZERO = 1e-12
 
 
 def un_box_cox(transformed: Any, power: Any, shift: Any) -> Any:
@@ -393,6 +494,16 @@ class Hurdle(dist.Distribution):
             drawn = jnp.maximum(jax.lax.fori_loop(0, _ROUNDS, again, drawn), 1)
         return jnp.where(zero, jnp.zeros_like(drawn), drawn)
 
+    def cdf(self, value: Any) -> Any:
+        """P(Y ≤ value); of amounts alone, as `icdf`."""
+        positive = self.base_dist.cdf(jnp.where(value > 0, value, 1.0))
+        found = self.gate + (1 - self.gate) * jnp.where(value > 0, positive, 0.0)
+        return jnp.where(value < 0, 0.0, found)
+
+    def icdf(self, q: Any) -> Any:
+        share = (q - self.gate) / (1 - self.gate)
+        return jnp.where(share > 0, self.base_dist.icdf(jnp.clip(share, 1e-12, 1 - 1e-16)), 0.0)
+
     @property
     def mean(self) -> Any:
         return (1 - self.gate) * self.base_dist.mean / jnp.exp(self._log_positive)
@@ -411,5 +522,7 @@ class Hurdle(dist.Distribution):
 _ROUNDS = 50
 
 
-NEW_DISTRIBUTIONS: dict[str, type[dist.Distribution]] = {law.__name__: law for law in (BoxCoxNormal, Hurdle)}
+NEW_DISTRIBUTIONS: dict[str, type[dist.Distribution]] = {
+    law.__name__: law for law in (BoxCoxNormal, RectifiedBoxCoxNormal, Hurdle)
+}
 """Those that their parameters make anew, by name."""

@@ -24,11 +24,13 @@ class Past(eqx.Module):
         times: when, which rise.
         values: those of each observable, `(past, …)`.
         same: whether the times that are asked for are these.
+        per_datum: what the noise reads of each of these data, `(past, …)` by the name of the data's variable.
     """
 
     times: Float[Array, " past"]
     values: dict[str, Float[Array, "past ..."]]
     same: bool = eqx.field(default=False, static=True)
+    per_datum: dict[str, Float[Array, "past ..."]] = eqx.field(default_factory=dict)
 
 
 type Seen = Mapping[str, Float[Array, "time ... member"]]
@@ -158,4 +160,5 @@ class Inputs(eqx.Module):
             with jax.ensure_compile_time_eval():
                 every = jnp.asarray(np.unique(np.concatenate([np.asarray(times) for times in both])))
         at, then = (jnp.searchsorted(every, times) for times in both)
-        return dataclasses.replace(self, times=every), at, then
+        # A layer reads nothing of each datum, and none is known of at every time.
+        return dataclasses.replace(self, times=every, per_datum={}), at, then

@@ -14,6 +14,7 @@ from .._statistics.variance_component import Linear, Series
 from ..errors import ModelError
 from ..layers import Prediction
 from ..model import Model
+from ..noise.filtering import on_link, within
 from ..random import realise
 from .problem import Problem
 
@@ -52,15 +53,26 @@ def residuals(
         noise, observed = realised.noise_at(name, centre, inputs), problem.observed[name]
         seen = ~jnp.isnan(observed)
         if noise.looks_back:
-            alone: Any = given[name].alone  # type: ignore[attr-defined]
-            location, scale = alone.loc, alone.scale
+            location, scale = on_link(given[name])
+            linked, seen = _told_on_link(noise, value, observed, location, scale)
         else:
             location, scale = noise.link(value), noise.spread(centre[name], variances.get(name))
-        linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
+            linked = noise.link(noise.as_predicted(jnp.where(seen, observed, 1.0)))
         # A datum without spread, as none of no trials, tells nothing here.
         told = seen & (scale > 0) & jnp.isfinite(scale)
         found.append(jnp.ravel(jnp.where(told, (linked - location) / jnp.where(told, scale, 1.0), 0.0)))
     return jnp.concatenate(found)
+
+
+def _told_on_link(noise: Any, value: Array, observed: Array, location: Array, scale: Array) -> tuple[Array, Array]:
+    """Data on the scale of `link`, and which of them count: a censored datum is its mean given its bounds."""
+    nowhen = jnp.zeros(observed.shape[:1])
+    seen = noise.before(nowhen, observed, value, same=True).seen
+    linked = noise.link(jnp.where(seen.there, observed, 1.0))
+    if seen.bounds is not None:
+        middle = noise.link(value)
+        linked = middle + within(seen, location - middle, jnp.where(scale > 0, jnp.square(scale), 1.0))[0]
+    return linked, seen.there
 
 
 class Predicted(NamedTuple):

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
+from ..noise.filtering import on_link
 from ..random import realise
 from .problem import Problem
 
@@ -30,8 +31,7 @@ def gauss_newton(problem: Problem, mode: Float[np.ndarray, " dimension"]) -> Flo
         for name in model.observables:
             noise, value = model.noise_at(name, held.values, inputs), held.values[name]
             if noise.looks_back:
-                given = model.conditional(found, inputs)[name].alone
-                place, spread = given.loc, given.scale  # given the data before, as the density is
+                place, spread = on_link(model.conditional(found, inputs)[name])  # given the data before
             else:
                 place, spread = noise.link(found.values[name]), noise.spread(value, found.variances.get(name))
             places.append(jnp.ravel(place))

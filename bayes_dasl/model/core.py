@@ -1,7 +1,7 @@
 """A layer and observation noise: together a NumPyro model."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import equinox as eqx
@@ -182,7 +182,7 @@ class Model(Module):
             observed = {n: jnp.asarray(observations(data, n, dims=self.dims(n))) for n in self.observables if n in data}
             data = self.inputs(data)
         if observed is not None and data.past is None and self.looks_back:
-            data = dataclasses.replace(data, past=Past(data.times, observed, same=True))
+            data = dataclasses.replace(data, past=Past(data.times, observed, same=True, per_datum=data.per_datum))
         realised = sample(self)
         prediction = realised.predict(data)
         # NUTS may propose a corner where the solver fails: reject that draw, keep the chain alive.
@@ -292,16 +292,19 @@ class Model(Module):
         """The variables of the data that the noise of any observable reads."""
         return tuple(dict.fromkeys(name for observable in self.observables for name in self.reads(observable)))
 
-    def per_datum(self, data: xr.Dataset) -> dict[str, Float[Array, "time ..."]]:
+    def per_datum(
+        self, data: xr.Dataset, observables: Sequence[str] | None = None
+    ) -> dict[str, Float[Array, "time ..."]]:
         """What the noise reads of each datum, `(time, …)` by the name of the data's variable.
 
         Args:
             data: a dataset with these variables, in the units of the observables.
+            observables: of which; of all unless given.
 
         Raises: DataError where one of them is missing, has other dimensions, or a number that cannot be.
         """
         found = {}
-        for observable in self.observables:
+        for observable in self.observables if observables is None else observables:
             dims = self.dims(observable)
             for name, read in self.reads(observable).items():
                 values = per_datum(data, name, observable, dims, read.support, read.leaf.otherwise, read.leaf.needed)
@@ -341,7 +344,7 @@ class Model(Module):
                 f"{self.index} {when} has several rows, but {kind} goes from each row to the next: give it one row, "
                 "such as the mean of the replicates"
             )
-        return Past(jnp.asarray(times), values)
+        return Past(jnp.asarray(times), values, per_datum={} if filters else self.per_datum(data, held))
 
     def in_own_units(self, data: xr.Dataset) -> xr.Dataset:
         """Data in the units of the layer, where both state them.
@@ -411,7 +414,7 @@ class Model(Module):
         """What was seen of an observable whose noise looks back."""
         if (past := inputs.past) is None or name not in past.values:
             return None
-        then = inputs if past.same else dataclasses.replace(inputs, times=past.times)
+        then = inputs if past.same else dataclasses.replace(inputs, times=past.times, per_datum=past.per_datum)
         noise: Any = self.noise_at(name, prediction.before, then)
         return noise.before(then.times, past.values[name], prediction.before[name], same=past.same)
 

@@ -8,7 +8,11 @@ from .base import (
     VaryingScale as VaryingScale,
 )
 from .censored import Censored as Censored
-from .correlated import CorrelatedLogNoise as CorrelatedLogNoise, CorrelatedNoise as CorrelatedNoise
+from .correlated import (
+    CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,
+    CorrelatedLogNoise as CorrelatedLogNoise,
+    CorrelatedNoise as CorrelatedNoise,
+)
 from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
 from .cross import CrossCorrelation as CrossCorrelation
 from .families import (

@@ -19,6 +19,7 @@ from ..random import Module, Scalar, Values, VectorField, check_scalar, is_funct
 
 # A solver may step a hair below zero; rates and medians must stay positive.
 SMALLEST = 1e-12
+_LOOKS_BACK = "it judges a datum given those before it, of which the other noise would know nothing"
 _FAR = 30.0  # logarithms of the factor of a scale: beyond it nothing is noise
 
 
@@ -141,9 +142,11 @@ class AbstractNoise(Module):
 
     def __check_init__(self):
         for inner in (getattr(self, each.name) for each in dataclasses.fields(self)):
-            if isinstance(inner, AbstractNoise) and inner.not_inside:
-                kinds = type(self).__name__, type(inner).__name__
-                raise ModelError(f"{kinds[0]} cannot be around {kinds[1]}: {inner.not_inside}")
+            if not isinstance(inner, AbstractNoise):
+                continue
+            why = inner.not_inside or ("" if self.looks_back or not inner.looks_back else _LOOKS_BACK)
+            if why:
+                raise ModelError(f"{type(self).__name__} cannot be around {type(inner).__name__}: {why}")
         for name, kinds in _alternatives(type(self)).items():
             if not isinstance(getattr(self, name), kinds):
                 check_scalar(getattr(self, name), f"{type(self).__name__}.{name}")

@@ -14,6 +14,7 @@ from .._statistics.distributions import CensoredLaw, has_tails
 from ..data.censoring import ABOVE, BELOW, CODE, LIMIT, known_between
 from ..errors import ModelError
 from .base import AbstractNoise, PerDatum
+from .filtering import Before
 
 
 class Censored(AbstractNoise):
@@ -32,8 +33,10 @@ class Censored(AbstractNoise):
         below: a limit of quantification, in the units of the observable: a datum at or below it is left-censored there.
         above: an upper one: a datum at or above it is right-censored there.
 
-    Raises: ModelError for a noise whose distribution function is not known, one of correlated residuals, or
-    limits that are no rising numbers.
+    Around correlated residuals a censored datum tells the next ones what its bounds say of the residual: the filter
+    takes the mean and the variance that it then has, as if it were still normal. So log densities are approximate.
+
+    Raises: ModelError for a noise whose distribution function is not known, or limits that are no rising numbers.
     """
 
     noise: AbstractNoise
@@ -59,6 +62,47 @@ class Censored(AbstractNoise):
     @property
     def counts_by_moments(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
         return self.noise.counts_by_moments
+
+    @property
+    def looks_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.noise.looks_back
+
+    def before(
+        self,
+        times: Float[Array, " past"],
+        data: Float[Array, "past ..."],
+        prediction: Float[Array, "past ..."],
+        *,
+        same: bool,
+    ) -> Before:
+        """Past data as residuals, with the bounds of those that are censored.
+
+        Args:
+            times: increasing.
+            data: NaN where missing, in the units of the observable.
+            prediction: that of the observable at these times, likewise.
+            same: whether the times of interest are these.
+        """
+        inner: Any = self.noise
+        return inner.before(times, data, prediction, same=same, known=self.known_between)
+
+    def given(
+        self,
+        prediction: Float[Array, "time ..."],
+        times: Float[Array, " time"],
+        before: Before | None,
+        variance: Float[Array, "time ..."] | None = None,
+    ) -> dist.Distribution:
+        """The distribution of each datum given those before it.
+
+        Args:
+            prediction: that of the observable, `(time, …)`, in its units.
+            times: those of the prediction, not decreasing.
+            before: past data; none for draws that are given no data.
+            variance: that of the prediction itself, which must be none.
+        """
+        inner: Any = self.noise
+        return self._censored(inner.given(prediction, times, before, variance))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -93,7 +137,7 @@ class Censored(AbstractNoise):
         code, limit = (0.0, math.nan) if self.code is None else (self.code, self.limit)
         return {"code": code, "limit": limit, "below": below, "above": above}
 
-    def known_between(self, values: Float[np.ndarray, "time ..."]) -> tuple[np.ndarray, np.ndarray]:
+    def known_between(self, values: Any) -> tuple[Any, Any]:
         return known_between(values, **self._bounds())
 
     @property

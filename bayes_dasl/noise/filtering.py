@@ -9,24 +9,39 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
+from .._statistics.distributions import Hurdle, log_tails, truncated_moments
+
 type System = Any
 """A process, or several of which the innovations are correlated: when it begins, its first state and later ones."""
 
 
-class Before(NamedTuple):
-    """What was seen of an observable before it is asked for.
+class Seen(NamedTuple):
+    """Residuals of an observable at some times.
 
     Args:
-        times: when, which rise, `(past,)`.
-        residuals: data minus predictions on the scale of `link`, `(past, …)`; anything where missing.
-        seen: where they are not missing.
+        residuals: data minus predictions on the scale of `link`; any number where missing.
+        there: where they are not missing.
+        bounds: the lower and upper bound of each censored residual; −∞ and ∞ for one that was measured. None if
+            nothing can be censored.
+    """
+
+    residuals: Float[Array, "time ..."]
+    there: Bool[Array, "time ..."]
+    bounds: tuple[Float[Array, "time ..."], Float[Array, "time ..."]] | None = None
+
+
+class Before(NamedTuple):
+    """Data of an observable before the time of interest.
+
+    Args:
+        times: increasing, `(past,)`.
+        seen: residuals at these times, `(past, …)`.
         white: the standard deviation of the white noise of each.
-        same: whether the times asked for are these.
+        same: whether the times of interest are these.
     """
 
     times: Float[Array, " past"]
-    residuals: Float[Array, "past ..."]
-    seen: Bool[Array, "past ..."]
+    seen: Seen
     white: Float[Array, "past ..."]
     same: bool
 
@@ -57,6 +72,10 @@ class Autocorrelated(dist.Distribution):
     def variance(self) -> Array:
         return self.alone.variance
 
+    def log_tails(self, value: Any) -> Any:
+        """The logarithms of P(Y ≤ value) and P(Y > value) of each datum."""
+        return log_tails(self.alone, value)
+
     def sample(self, key: Any, sample_shape: tuple[int, ...] = ()) -> Array:
         draw = self.path
         for _ in sample_shape:
@@ -86,7 +105,7 @@ class Paths(eqx.Module):
     times: Float[Array, " time"]
     last: Belief  # before each time, given the data
     anew: Bool[Array, "time ..."]  # whether a datum lies between this time and the one before
-    seen: tuple[tuple[Float[Array, "time ..."], Bool[Array, "time ..."]], ...]  # residuals at these times, and where
+    seen: tuple[Seen, ...]  # residuals at these times
     places: tuple[Float[Array, "time ..."], ...]
     white: tuple[Float[Array, "time ..."], ...]
 
@@ -103,14 +122,13 @@ class Paths(eqx.Module):
             time, last, anew, seen, white, xi = at
             begun = Belief(*(_where(anew, a, b) for a, b in zip(last, belief, strict=True)))
             by_data, ahead, drawn = _moved(self.system, last, time), _moved(self.system, begun, time), []
-            for number, (residual, there), own, z in zip(self.numbers, seen, white, xi, strict=True):
+            for number, datum, own, z in zip(self.numbers, seen, white, xi, strict=True):
                 total = _total(ahead, number, own)
                 drawn.append(ahead.mean[..., number] + jnp.sqrt(total) * z)
-                ahead = _told(ahead, number, drawn[-1], total, total > 0)
+                ahead = _told(ahead, number, Seen(drawn[-1], total > 0), total)
                 if len(drawn) < len(xi):  # the others of this time are given its datum, and no path
-                    total = _total(by_data, number, own)
-                    by_data = _told(by_data, number, residual, total, there & (total > 0))
-                    ahead = Belief(*(_where(there, a, b) for a, b in zip(by_data, ahead, strict=True)))
+                    by_data = _told(by_data, number, datum, _total(by_data, number, own))
+                    ahead = Belief(*(_where(datum.there, a, b) for a, b in zip(by_data, ahead, strict=True)))
             return ahead, drawn
 
         rows = self.times, self.last, self.anew, self.seen, self.white, noise
@@ -151,14 +169,14 @@ def given_before(
     told = next((b for b in befores if b is not None), None)
     when, same = (times[:0], False) if told is None else (told.times, told.same)
     nothing = jnp.zeros((when.size, *predictions[0].shape[1:]))
-    unseen = Before(when, nothing, nothing.astype(bool), nothing, same)
+    unseen = Before(when, Seen(nothing, nothing.astype(bool)), nothing, same)
     known = [unseen if before is None else before for before in befores]
 
     beliefs = _filtered(system, numbers, known, _origin(system, times, when))
     # How many rows lie before each time: those at the same time do not.
     rows = jnp.arange(times.size) if same else jnp.searchsorted(when, times)
     last = Belief(*(part[rows] for part in beliefs))
-    counted = jnp.cumsum(jnp.stack([b.seen for b in known]).any(axis=0), axis=0, dtype=int)
+    counted = jnp.cumsum(jnp.stack([b.seen.there for b in known]).any(axis=0), axis=0, dtype=int)
     number = jnp.concatenate([jnp.zeros_like(counted, shape=(1, *counted.shape[1:])), counted])[rows]
     anew = jnp.concatenate([jnp.ones_like(number[:1], bool), number[1:] != number[:-1]])
     seen = tuple(_seen_at(times, before) for before in known)
@@ -170,22 +188,32 @@ def given_before(
         alone = noise.normal_on_link(linked[which] + ahead.mean[..., at], jnp.sqrt(variance))
         found.append(Autocorrelated(alone, _PathOf(paths, which)))
         if which + 1 < len(numbers):
-            residual, there = seen[which]
-            ahead = _told(ahead, at, residual, variance, there & (variance > 0))
+            ahead = _told(ahead, at, seen[which], variance)
     return found
 
 
-def _seen_at(times: Array, before: Before) -> tuple[Array, Array]:
-    """The residuals at the times that are asked for, zero where there are none, and where they were seen."""
+def _seen_at(times: Array, before: Before) -> Seen:
+    """The residuals at the times of interest; missing at times without data."""
     if before.same:
-        return jnp.where(before.seen, before.residuals, 0.0), before.seen
+        return before.seen
     if not before.times.size:
-        none = jnp.zeros((times.size, *before.seen.shape[1:]))
-        return none, none.astype(bool)
+        none = jnp.zeros((times.size, *before.seen.there.shape[1:]))
+        return Seen(none, none.astype(bool))
     rows = jnp.minimum(jnp.searchsorted(before.times, times), before.times.size - 1)
-    seen = before.seen[rows]
-    seen = _where(before.times[rows] == times, seen, jnp.zeros_like(seen))
-    return jnp.where(seen, before.residuals[rows], 0.0), seen
+    found = jax.tree.map(lambda part: part[rows], before.seen)
+    there = _where(before.times[rows] == times, found.there, jnp.zeros_like(found.there))
+    return found._replace(there=there)
+
+
+def on_link(law: Any) -> tuple[Array, Array]:
+    """The location and scale of each datum given those before it, on the scale of `link`.
+
+    Args:
+        law: the distribution that a noise which looks back gives the data.
+    """
+    alone = getattr(law, "uncensored", law).alone
+    alone = getattr(alone, "base_dist", alone) if isinstance(alone, Hurdle) else alone
+    return alone.loc, alone.scale
 
 
 def _origin(system: System, times: Array, past: Array) -> Array:
@@ -197,19 +225,18 @@ def _origin(system: System, times: Array, past: Array) -> Array:
 
 def _filtered(system: System, numbers: tuple[int, ...], befores: Sequence[Before], origin: Array) -> Belief:
     """Beliefs before anything was seen and after each past row, `(1 + past, …)`."""
-    places = befores[0].residuals.shape[1:]
+    places = befores[0].seen.there.shape[1:]
     covariance = jnp.broadcast_to(jnp.asarray(system.first), (*places, *jnp.shape(system.first)[-2:]))
     first = Belief(jnp.broadcast_to(origin, places), jnp.zeros(covariance.shape[:-1]), covariance)
 
     def step(belief: Belief, at: tuple) -> tuple[Belief, Belief]:
         time, rows = at
         after = _moved(system, belief, time)
-        for number, (residual, seen, white) in zip(numbers, rows, strict=True):
-            total = _total(after, number, white)
-            after = _told(after, number, residual, total, seen & (total > 0))
+        for number, (seen, white) in zip(numbers, rows, strict=True):
+            after = _told(after, number, seen, _total(after, number, white))
         return after, after
 
-    rows = [(jnp.where(b.seen, b.residuals, 0.0), b.seen, b.white) for b in befores]
+    rows = [(b.seen, b.white) for b in befores]
     _, after = jax.lax.scan(step, first, (befores[0].times, rows))
     return jax.tree.map(lambda a, b: jnp.concatenate([a[None], b]), first, after)
 
@@ -228,13 +255,44 @@ def _total(ahead: Belief, number: int, white: Array) -> Array:
     return jnp.maximum(ahead.covariance[..., number, number], 0.0) + jnp.square(white)
 
 
-def _told(ahead: Belief, number: int, residual: Array, total: Array, seen: Array) -> Belief:
-    """The belief once a residual is known, whose variance was `total`."""
-    gain = ahead.covariance[..., number] / jnp.where(seen, total, 1.0)[..., None]
-    gain = jnp.where(seen[..., None], gain, 0.0)
-    mean = ahead.mean + gain * (residual - ahead.mean[..., number])[..., None]
-    covariance = ahead.covariance - gain[..., :, None] * ahead.covariance[..., None, number, :]
-    return ahead._replace(mean=mean, covariance=covariance)
+def _told(ahead: Belief, number: int, seen: Seen, total: Array) -> Belief:
+    r"""The belief once a residual is known, whose variance was `total`.
+
+    A censored residual r changes it by the mean and variance of r given its bounds (moment matching):
+    with the gain $K = \mathrm{cov}(s, r) / \mathrm{var}(r)$ the mean becomes $m + K (E[r \mid \text{bounds}] - E[r])$
+    and the covariance $P - K (\mathrm{var}(r) - \mathrm{var}(r \mid \text{bounds})) K^T$.
+    Source: Maybeck (1982), Stochastic Models, Estimation, and Control 2, chapter 12 (assumed density filter).
+    """
+    there = seen.there & (total > 0)
+    total = jnp.where(there, total, 1.0)
+    gain = jnp.where(there[..., None], ahead.covariance[..., number] / total[..., None], 0.0)
+    expected = ahead.mean[..., number]
+    residual, left = within(seen, expected, total)
+    mean = ahead.mean + gain * (jnp.where(there, residual, 0.0) - expected)[..., None]
+    learnt = gain[..., :, None] * ahead.covariance[..., None, number, :]
+    learnt = learnt if left is None else (1.0 - left)[..., None, None] * learnt
+    return ahead._replace(mean=mean, covariance=ahead.covariance - learnt)
+
+
+def within(seen: Seen, expected: Array, variance: Array) -> tuple[Array, Array | None]:
+    """The mean of each residual given its bounds, and the share of its variance that these leave: none if measured.
+
+    Args:
+        seen: residuals.
+        expected: their means before they were seen.
+        variance: their variances then, positive.
+    """
+    if seen.bounds is None:
+        return seen.residuals, None
+    scale = jnp.sqrt(variance)
+    # Infinite bounds are masked before they are scaled: their gradient would be infinity times zero.
+    ends = [(jnp.isinf(bound), jnp.where(jnp.isinf(bound), expected, bound)) for bound in seen.bounds]
+    (no_low, low), (no_high, high) = ends
+    low = jnp.where(no_low, -jnp.inf, (low - expected) / scale)
+    high = jnp.where(no_high, jnp.inf, (high - expected) / scale)
+    measured = no_low & no_high
+    mean, left = truncated_moments(low, high)
+    return jnp.where(measured, seen.residuals, expected + scale * mean), jnp.where(measured, 0.0, left)
 
 
 def _product(a: Array, b: Array) -> Array:

@@ -1,7 +1,7 @@
 """Noise that is normal once data and predictions are transformed: a logarithm with an offset, a root, a power."""
 
 from numbers import Real
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import equinox as eqx
 import jax.numpy as jnp
@@ -40,12 +40,7 @@ class BoxCoxNoise(AbstractNoise):
     positive: ClassVar[tuple[str, ...]] = ("scale",)
 
     def __check_init__(self):
-        least = bounds(self.power.support).get("lower", -np.inf) if is_random(self.power) else float(self.power)  # pyright: ignore
-        if least < 0:
-            said = describe_distribution(self.power) if is_random(self.power) else self.power
-            raise ModelError(f"BoxCoxNoise.power must not be negative, as in {said}: moments would be infinite")
-        if not isinstance(self.shift, Real) or not 0 <= self.shift < np.inf:
-            raise ModelError(f"BoxCoxNoise.shift must be a known number that is not negative, not {self.shift!r}")
+        refuse_power_or_shift(self)
 
     @property
     def support(self) -> constraints.Constraint:
@@ -61,3 +56,14 @@ class BoxCoxNoise(AbstractNoise):
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> Float[Array, "time ..."]:
         return jnp.broadcast_to(jnp.asarray(self.scale), prediction.shape)
+
+
+def refuse_power_or_shift(noise: Any) -> None:
+    """Raises: ModelError for a noise on a Box–Cox scale whose power may be negative, or whose shift is unknown."""
+    kind, power, shift = type(noise).__name__, noise.power, noise.shift
+    least = bounds(power.support).get("lower", -np.inf) if is_random(power) else float(power)
+    if least < 0:
+        said = describe_distribution(power) if is_random(power) else power
+        raise ModelError(f"{kind}.power must not be negative, as in {said}: moments would be infinite")
+    if not isinstance(shift, Real) or not 0 <= shift < np.inf:
+        raise ModelError(f"{kind}.shift must be a known number that is not negative, not {shift!r}")

@@ -3,6 +3,7 @@
 from abc import abstractmethod
 from typing import Any, ClassVar
 
+import jax
 import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Float
@@ -13,6 +14,7 @@ from .._statistics.distributions import Hurdle
 from ..errors import ModelError
 from ..random import Scalar, is_random
 from .base import AbstractNoise
+from .filtering import Autocorrelated, Before
 
 
 class AbstractWithZeros(AbstractNoise):
@@ -80,20 +82,72 @@ class HurdleNoise(AbstractWithZeros):
     r"""Data that are zero or positive, such as daily rain; those that are positive follow a noise.
 
     $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of p. Where an
-    amount is zero its log density is the logarithm of a probability.
+    amount is zero its log density is the logarithm of a probability. Around correlated residuals a zero says nothing
+    of these: as if it were missing. Where small amounts and zeros come together, take `bd.CorrelatedBoxCoxNoise`.
 
     Args:
-        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or `bd.PoissonNoise()`.
+        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a `bd.CorrelatedLogNoise`, or of counts.
         zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
 
-    Raises: ModelError for a noise that gives negative data, or a share that may lie outside 0 and 1.
+    Raises: ModelError for a noise that gives negative data, or amounts that are zero themselves, or a share that may
+    lie outside 0 and 1.
     """
+
+    @property
+    def looks_back(self) -> bool:  # pyright: ignore[reportIncompatibleVariableOverride]
+        return self.noise.looks_back
+
+    def before(
+        self,
+        times: Float[Array, " past"],
+        data: Float[Array, "past ..."],
+        prediction: Float[Array, "past ..."],
+        *,
+        same: bool,
+    ) -> Before:
+        """Past data as residuals, without the zeros.
+
+        Args:
+            times: increasing.
+            data: NaN where missing, in the units of the observable.
+            prediction: that of the observable at these times, likewise.
+            same: whether the times of interest are these.
+        """
+        inner: Any = self.noise
+        return inner.before(times, jnp.where(data == 0, jnp.nan, data), prediction, same=same)
+
+    def given(
+        self,
+        prediction: Float[Array, "time ..."],
+        times: Float[Array, " time"],
+        before: Before | None,
+        variance: Float[Array, "time ..."] | None = None,
+    ) -> dist.Distribution:
+        """The distribution of each datum given those before it.
+
+        Args:
+            prediction: that of the observable, `(time, …)`, in its units.
+            times: those of the prediction, not decreasing.
+            before: past data; none for draws that are given no data.
+            variance: that of the prediction itself, which must be none.
+        """
+        inner: Any = self.noise
+        amounts, zeros = inner.given(prediction, times, before, variance), jnp.asarray(self.zeros)
+        return Autocorrelated(Hurdle(amounts.alone, zeros), jax.tree_util.Partial(_drawn, Hurdle(amounts, zeros)))
+
+    def link(self, values: Float[Array, "time ..."]) -> Float[Array, "time ..."]:
+        return self.noise.link(values) if self.looks_back else values
 
     def _refuse_noise(self) -> None:
         if not self._possible():
             raise ModelError(
                 f"HurdleNoise is around a noise of positive data, such as bd.LogNormalNoise, not "
                 f"{type(self.noise).__name__}, which gives negative ones too"
+            )
+        if not self.noise.support.is_discrete and bool(self.noise.support(0.0)):
+            raise ModelError(
+                f"HurdleNoise is around a noise of amounts above zero, but {type(self.noise).__name__} has zeros "
+                "itself: take it alone, or bd.LogNormalNoise inside"
             )
 
     @property
@@ -102,3 +156,7 @@ class HurdleNoise(AbstractWithZeros):
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
         return Hurdle(self.noise(prediction), jnp.asarray(self.zeros))
+
+
+def _drawn(law: dist.Distribution, key: Any) -> Any:
+    return law.sample(key)

@@ -393,13 +393,18 @@ def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
     fitted = fitted_observables(post)
     if not any(bool(values.notnull().any()) for values in fitted.data_vars.values()):  # of new members
         return None
-    past = model.past(fitted)
+    known = post["constant_data"].to_dataset()
+    past = model.past(fitted.assign({name: known[name] for name in model.read if name in known}))
     places = {name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)}
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
         return past
-    arrays = xr.Dataset({n: (model.dims(n), np.asarray(v)) for n, v in past.values.items()}, coords=places)
+    dims = {name: model.dims(name) for name in past.values}
+    dims |= {read: model.dims(name) for name in past.values for read in model.reads(name)}
+    every = past.values | past.per_datum
+    arrays = xr.Dataset({n: (dims[n], np.asarray(v)) for n, v in every.items()}, coords=places)
     there = arrays.reindex({name: data[name] for name in places})
-    return dataclasses.replace(past, values={n: jnp.asarray(there[n].values) for n in past.values})
+    values, read = ({n: jnp.asarray(there[n].values) for n in own} for own in (past.values, past.per_datum))
+    return dataclasses.replace(past, values=values, per_datum=read)
 
 
 def _squared_units(dataset: xr.Dataset) -> xr.Dataset:
