@@ -11,6 +11,7 @@ import xarray as xr
 from by_hand import posterior
 from numpyro.handlers import block, condition, seed, trace
 from numpyro.infer.util import log_density
+from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
@@ -365,3 +366,19 @@ def test_a_matrix_may_be_unknown():
     assert np.isfinite(value) and np.all(np.isfinite(slope))
     np.testing.assert_allclose(problem.constrain(position)["cross_correlation.correlation"], np.eye(3), atol=1e-12)
     assert bd.describe(model).unknowns == 4
+
+
+def test_a_censored_observable_is_judged_given_the_other():
+    """Residuals that are independent in time: the density of one, times the probability of the other given it."""
+    limit, rho = 4.0, 0.6
+    data = xr.Dataset({"land": ("time", [2.3, 1.8]), "ocean": ("time", [limit, limit])}, {"time": [0.0, 1.0]})
+    noises = {"land": bd.CorrelatedNoise(White(0.5)), "ocean": bd.Censored(bd.CorrelatedNoise(White(0.2)), below=limit)}
+    layer = bd.Algebraic(Lines(bd.between(1.0, 4.0)))
+    model = bd.Model(layer, noises, cross_correlation=CrossCorrelation(("land", "ocean"), rho))
+    path = "layer.function.level"
+    at_truth = block(condition(model, {path: jnp.asarray(2.0)}), hide=[path])
+    found = log_density(at_truth, (data,), {}, {})[0]
+    residuals = data["land"].values - np.array([2.0, 2.1])
+    given = stats.norm(4.0 + rho * 0.2 / 0.5 * residuals, 0.2 * np.sqrt(1 - rho**2))
+    wanted = stats.norm(0.0, 0.5).logpdf(residuals) + given.logcdf(limit)
+    assert float(found) == pytest.approx(wanted.sum(), rel=1e-9)

@@ -102,7 +102,7 @@ class Censored(AbstractNoise):
             variance: that of the prediction itself, which must be none.
         """
         inner: Any = self.noise
-        return self._censored(inner.given(prediction, times, before, variance))
+        return self.censored(inner.given(prediction, times, before, variance))
 
     @property
     def support(self) -> constraints.Constraint:
@@ -112,15 +112,20 @@ class Censored(AbstractNoise):
         return constraints.integer_interval(-1, 1) if field == "code" else constraints.real
 
     def __call__(self, prediction: Float[Array, "time ..."]) -> dist.Distribution:
-        return self._censored(self.noise(prediction))
+        return self.censored(self.noise(prediction))
 
     def around(
         self, prediction: Float[Array, "time ..."], variance: Float[Array, "time ..."] | None = None
     ) -> dist.Distribution:
         """The distribution of the data around a prediction that is uncertain by `variance` itself."""
-        return self._censored(self.noise.around(prediction, variance))
+        return self.censored(self.noise.around(prediction, variance))
 
-    def _censored(self, law: dist.Distribution) -> dist.Distribution:
+    def censored(self, law: dist.Distribution) -> dist.Distribution:
+        """The distribution of data that may be censored.
+
+        Args:
+            law: that of the values themselves.
+        """
         if not has_tails(law):
             raise ModelError(
                 f"{type(self.noise).__name__} cannot be censored: no distribution function of {type(law).__name__} is "

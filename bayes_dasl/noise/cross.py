@@ -14,6 +14,7 @@ from .._statistics.describe_distributions import bounds, describe_distribution
 from ..errors import ModelError
 from ..random import Module, is_random, shape_of
 from .base import AbstractCrossCorrelation, AbstractNoise
+from .censored import Censored
 from .correlated import CorrelatedNoise
 from .filtering import Before, given_before
 from .processes import AbstractProcess, White
@@ -35,7 +36,8 @@ class CrossCorrelation(AbstractCrossCorrelation):
     It is the argument `cross_correlation` of a `bd.Model`.
 
     Args:
-        observables: which, each with a noise of its own that is a `CorrelatedNoise`, whose processes are stationary.
+        observables: which, each with a noise of its own that is a `CorrelatedNoise`, or one inside a `Censored`; their
+            processes are stationary.
         correlation: of two a number between −1 and 1, such as `dist.Uniform(-1, 1)`; of any number of them R, a matrix
             of correlations, or `dist.LKJ(number, 1.0)`.
 
@@ -79,6 +81,7 @@ class CrossCorrelation(AbstractCrossCorrelation):
             if name not in observables:
                 raise ModelError(f"CrossCorrelation names '{name}', which is no observable: {', '.join(observables)}")
             own, _ = observables[name]
+            own = _uncensored(own)
             if not isinstance(own, CorrelatedNoise):
                 raise ModelError(
                     f"'{name}' is to be correlated with other observables: give it a bd.CorrelatedNoise, of a "
@@ -103,11 +106,16 @@ class CrossCorrelation(AbstractCrossCorrelation):
         times: Float[Array, " time"],
         befores: Mapping[str, Before | None],
     ) -> dict[str, dist.Distribution]:
-        own = [noises[name] for name in self.observables]
+        own = [_uncensored(noises[name]) for name in self.observables]
         values, before = [predictions[name] for name in self.observables], [befores[name] for name in self.observables]
         system = _Together(tuple(noise.process for noise in own), _matrix_of(self.correlation))
-        found = given_before(system, system.begin_at, own, values, times, before)
-        return dict(zip(self.observables, found, strict=True))
+        found = dict(
+            zip(self.observables, given_before(system, system.begin_at, own, values, times, before), strict=True)
+        )
+        for name in self.observables:
+            if isinstance(noises[name], Censored):
+                found[name] = noises[name].censored(found[name])
+        return found
 
 
 class _Together(Module):
@@ -158,6 +166,10 @@ class _Together(Module):
         else:
             shared = _covariance(*one.equation, *other.equation)
         return self.correlation[i, j] * shared
+
+
+def _uncensored(noise: Any) -> Any:
+    return noise.noise if isinstance(noise, Censored) else noise
 
 
 def _covariance(f: Array, own: Array, g: Array, other: Array) -> Array:

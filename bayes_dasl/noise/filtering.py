@@ -212,8 +212,8 @@ def on_link(law: Any) -> tuple[Array, Array]:
         law: the distribution that a noise which looks back gives the data.
     """
     alone = getattr(law, "uncensored", law).alone
-    alone = getattr(alone, "base_dist", alone) if isinstance(alone, Hurdle) else alone
-    return alone.loc, alone.scale
+    amounts: Any = alone.base_dist if isinstance(alone, Hurdle) else alone
+    return amounts.loc, amounts.scale
 
 
 def _origin(system: System, times: Array, past: Array) -> Array:

@@ -65,5 +65,5 @@ def refuse_power_or_shift(noise: Any) -> None:
     if least < 0:
         said = describe_distribution(power) if is_random(power) else power
         raise ModelError(f"{kind}.power must not be negative, as in {said}: moments would be infinite")
-    if not isinstance(shift, Real) or not 0 <= shift < np.inf:
+    if not isinstance(shift, Real) or not 0 <= float(shift) < np.inf:
         raise ModelError(f"{kind}.shift must be a known number that is not negative, not {shift!r}")

@@ -393,8 +393,10 @@ def _past(model: Model, post: xr.DataTree, data: xr.Dataset) -> Past | None:
     fitted = fitted_observables(post)
     if not any(bool(values.notnull().any()) for values in fitted.data_vars.values()):  # of new members
         return None
-    known = post["constant_data"].to_dataset()
-    past = model.past(fitted.assign({name: known[name] for name in model.read if name in known}))
+    for name in model.read:
+        if name in post["constant_data"]:
+            fitted = fitted.assign({name: post["constant_data"][name]})
+    past = model.past(fitted)
     places = {name: c for name, c in fitted.coords.items() if name != model.index and c.dims == (name,)}
     if past is None or all(np.array_equal(known, data[name]) for name, known in places.items()):
         return past
