@@ -109,13 +109,8 @@ class CrossCorrelation(AbstractCrossCorrelation):
         own = [_uncensored(noises[name]) for name in self.observables]
         values, before = [predictions[name] for name in self.observables], [befores[name] for name in self.observables]
         system = _Together(tuple(noise.process for noise in own), _matrix_of(self.correlation))
-        found = dict(
-            zip(self.observables, given_before(system, system.begin_at, own, values, times, before), strict=True)
-        )
-        for name in self.observables:
-            if isinstance(noises[name], Censored):
-                found[name] = noises[name].censored(found[name])
-        return found
+        laws = given_before(system, system.begin_at, own, values, times, before)
+        return {name: _as_seen(noises[name], law) for name, law in zip(self.observables, laws, strict=True)}
 
 
 class _Together(Module):
@@ -166,6 +161,10 @@ class _Together(Module):
         else:
             shared = _covariance(*one.equation, *other.equation)
         return self.correlation[i, j] * shared
+
+
+def _as_seen(noise: Any, law: dist.Distribution) -> dist.Distribution:
+    return noise.censored(law) if isinstance(noise, Censored) else law
 
 
 def _uncensored(noise: Any) -> Any:
