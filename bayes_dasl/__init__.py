@@ -55,6 +55,7 @@ from .inference import (
     resume as resume,
 )
 from .judgement import (
+    baseline_forecasts as baseline_forecasts,
     bayes_factors as bayes_factors,
     compare as compare,
     consistency as consistency,

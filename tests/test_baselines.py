@@ -8,10 +8,12 @@ import xarray as xr
 from hypothesis import given, settings, strategies as st
 from trees import make_data, make_fc
 
+import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
 from bayes_dasl.judgement.baselines import (
     BASELINES,
     _pairs,
+    baseline_forecasts,
     baselines,
     climatology,
     persistence,
@@ -19,7 +21,7 @@ from bayes_dasl.judgement.baselines import (
     seasonal_climatology,
 )
 from bayes_dasl.judgement.ensemble_scores import score_ensemble
-from bayes_dasl.judgement.scores import score
+from bayes_dasl.judgement.scores import pit, score
 
 
 def series(values, time=None):
@@ -240,3 +242,44 @@ def test_where_there_are_seasons_it_is_the_one_to_beat():
     assert list(tables) == list(BASELINES)
     best = min(tables, key=lambda name: tables[name].loc["all", "crps"])
     assert best == "seasonal climatology"
+
+
+def cycle(years, noise=0.0):
+    """Weekly values with one cycle a year, a trend of one a year, and white noise."""
+    time = np.datetime64("2001-01-01") + 7 * np.arange(52 * years)
+    days = 7 * np.arange(time.size)
+    values = 5 * np.sin(2 * np.pi * days / 365.2425) + days / 365.2425
+    values += noise * np.random.default_rng(0).normal(size=time.size)
+    return xr.Dataset({"y": ("time", values, {"units": "m"}), "rain": ("time", 0 * values)}, {"time": time})
+
+
+class TestPublic:
+    def test_seasonal_naive_goes_on_from_the_same_day_of_the_years_before(self):
+        train, test = bd.split(cycle(6), time="2004-12-31")
+        found = baseline_forecasts(train, test, observables=["y"])
+        mean = found["seasonal naive"]["predictions"]["y"].mean(("chain", "draw"))
+        # The season is met within half a week, in which the cycle moves by 0.3.
+        assert float(np.abs(mean - test["y"]).max()) < 0.35
+
+    def test_scores_and_pits_take_them(self):
+        train, test = bd.split(cycle(5, noise=0.5), time="2004-12-31")
+        found = baseline_forecasts(train, test, observables=["y"])
+        assert [*found] == ["climatology", "persistence", "seasonal climatology", "seasonal naive"]
+        tables = {name: score(fc, test).loc["y"] for name, fc in found.items()}
+        assert tables["seasonal naive"]["crps"] < 0.5 * tables["climatology"]["crps"]
+        assert {row["n"] for row in tables.values()} == {test.sizes["time"]}
+        assert float(pit(found["seasonal naive"], test)["y"].std()) == pytest.approx(12**-0.5, abs=0.1)
+
+    def test_those_of_a_study_are_the_same(self):
+        train, test = bd.split(cycle(4, noise=0.5)[["y"]], time="2003-12-31")
+        own = score_baselines(train, test)
+        for name, fc in baseline_forecasts(train, test).items():
+            if name in own:  # up to the quantiles that stand for an ensemble of another size
+                assert score(fc, test).loc["y", "crps"] == pytest.approx(own[name].loc["y", "crps"], rel=0.02)
+
+    def test_without_seasons_there_are_two(self):
+        assert [*baseline_forecasts(series([1.0, 2.0, 3.0]), series([0.0], [4.0]))] == ["climatology", "persistence"]
+
+    def test_an_unknown_observable(self):
+        with pytest.raises(MismatchError, match="the training data lack the observables flow; they hold y"):
+            baseline_forecasts(series([1.0, 2.0]), series([1.0]), observables=["flow"])

@@ -1,6 +1,7 @@
 """Judgement: the verdict on a fit, proper scores, what must be beaten, and the uncertainty in parts."""
 
 from . import metrics as metrics
+from .baselines import baseline_forecasts as baseline_forecasts
 from .comparison import (
     BayesFactors as BayesFactors,
     Comparison as Comparison,

@@ -16,7 +16,8 @@ from ..errors import DataError, MismatchError
 from .ensemble_scores import score_table
 
 FEWEST = 5
-SEASONAL = "seasonal climatology"
+SEASONAL, SEASONAL_NAIVE = "seasonal climatology", "seasonal naive"
+_MOST = 1000  # draws of a public baseline
 BASELINES = ("climatology", "persistence", SEASONAL)
 _DAYS = 365.2425
 _SEASON = 15.5 / _DAYS
@@ -92,9 +93,7 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     Raises: DataError if the index says no unit of time.
     """
     time = np.atleast_1d(np.asarray(times))
-    year = _year_of(train)
-    if year is None:
-        raise DataError(f"'{index_of(train)}' has no unit of time such as 'day' or 'h' in attrs['units']")
+    year = _year(train)
 
     def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
         if seen.size == 0:
@@ -109,6 +108,69 @@ def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
     return _forecast(train, time, ensemble)
 
 
+def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    r"""Forecast the last value of the same season, dressed with the changes over as many whole years.
+
+    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which $t - m a$ is a
+    training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of the season of $t$
+
+    Times count as the same within half a typical step. Where data have fewer than five such pairs in that season, those
+    of all seasons count.
+
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
+    Raises: DataError if the index says no unit of time.
+    Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
+    """
+    time = np.atleast_1d(np.asarray(times))
+    year = _year(train)
+
+    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if seen.size < 2:
+            return np.tile(values[:, None], (1, time.size))
+        return _aligned([_a_year_on(seen, values, float(t), year) for t in numbers(time)])
+
+    return _forecast(train, time, ensemble)
+
+
+def baseline_forecasts(
+    train: xr.Dataset, data: xr.Dataset, *, observables: Sequence[str] | None = None
+) -> dict[str, xr.DataTree]:
+    """Forecasts that know no science, by name, for `score` and `pit`: what a model must beat to be worth its cost.
+
+    "climatology" repeats all training values, "persistence" goes on from the last one. Of data with seasons, two years
+    at least, "seasonal climatology" repeats those within 15 days of the same day of the year, and "seasonal naive" goes
+    on from the value of a year before.
+
+    Each has at most 1000 draws, quantiles of its ensemble at each time by itself: they do not hold together as paths.
+
+    Args:
+        train: the training data, NaN where missing.
+        data: a dataset of the times that are forecast, such as the test data.
+        observables: which variables of the training data; all unless given. Name them where the data hold forcings too.
+
+    Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the training data.
+    Raises: MismatchError for an observable that the training data lack.
+
+    Example:
+        ```python
+        train, test = bd.split(data, time="2010-12-31")
+        for name, fc in bd.baseline_forecasts(train, test, observables=["flow"]).items():
+            print(name, bd.score(fc, test))
+        ```
+    """
+    names = [str(name) for name in (train.data_vars if observables is None else observables)]
+    absent = [name for name in names if name not in train.data_vars]
+    if absent:
+        raise MismatchError(
+            f"the training data lack the observables {', '.join(absent)}; "
+            f"they hold {', '.join(map(str, train.data_vars)) or 'nothing'}"
+        )
+    every = baselines(train[names])
+    if SEASONAL in every:
+        every[SEASONAL_NAIVE] = seasonal_naive
+    return {label: _as_forecast(baseline_at(one, train[names], data)) for label, one in every.items()}
+
+
 def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
     """The baselines that there are for some data, by name.
 
@@ -121,6 +183,14 @@ def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], 
         return found
     years = float(np.ptp(numbers(time[[0, -1]]))) / year
     return found | ({SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {})
+
+
+def _year(data: xr.Dataset) -> float:
+    """Raises: DataError for an index without a unit of time."""
+    year = _year_of(data)
+    if year is None:
+        raise DataError(f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']")
+    return year
 
 
 def _year_of(data: xr.Dataset) -> float | None:
@@ -202,6 +272,40 @@ def _forecast(
         variables[name] = (("draw", index, *places), values.reshape(shape), train[name].attrs)
     coords = {"draw": np.arange(draws), index: (index, time, train[index].attrs)}
     return xr.Dataset(variables, coords={**train.coords, **coords})
+
+
+def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> np.ndarray:
+    """The value of the same season before a time, with each change over as many years in that season."""
+    width = float(np.median(np.diff(np.unique(seen)))) / 2 * (1 + 1e-9)  # so that rounding keeps equal times together
+    # 1. The last year that has a value at this season, or else the one that comes nearest.
+    years = np.arange(1, max(int((t - seen[0]) / year), 1) + 1)
+    apart = np.abs(seen - (t - years * year)[:, None]).min(axis=1)
+    back = years[np.flatnonzero(apart <= width)[0]] if (apart <= width).any() else years[np.argmin(apart)]
+    last = values[np.argmin(np.abs(seen - (t - back * year)))]
+    # 2. The changes over as many years, of this season if there are enough of them.
+    earlier = np.clip(np.searchsorted(seen, seen - back * year - width), 0, seen.size - 1)
+    pairs = np.abs(seen[earlier] - (seen - back * year)) <= width
+    changes = values - values[earlier]
+    in_season = np.abs((seen - t + year / 2) % year - year / 2) <= _SEASON * year
+    some = changes[pairs & in_season]
+    some = some if some.size >= FEWEST else changes[pairs]
+    return last + (some if some.size else np.zeros(1))
+
+
+def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
+    """A forecast of as many draws at each time: quantiles of the members there, of which some are NaN."""
+    draws = min(_MOST, max(ensemble.sizes["draw"], 1))
+    level = (np.arange(draws) + 0.5) / draws
+    found = {}
+    for name, members in ensemble.data_vars.items():
+        ordered = np.sort(members.values, axis=0)  # NaN last
+        number = np.isfinite(ordered).sum(axis=0)
+        ranks = np.floor(level.reshape(-1, *[1] * number.ndim) * number).astype(int)
+        values = np.take_along_axis(ordered, ranks, axis=0)[None]
+        found[name] = (("chain", "draw", *members.dims[1:]), values, members.attrs)
+    coords = {"chain": [0], "draw": np.arange(draws)}
+    kept = {name: held for name, held in ensemble.coords.items() if "draw" not in held.dims}
+    return xr.DataTree.from_dict({"predictions": xr.Dataset(found, coords={**kept, **coords})})
 
 
 def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:

@@ -33,7 +33,7 @@ SD = {"root": 0.5, "loss": 0.5}
 TRUTH = {"rate": 0.12, "threshold": 60.0, "evaporation": 0.75}
 UNITS = {"rain": "mm/day", "demand": "mm/day", "flow": "mm/day", "store": "mm", "time": "day"}
 TASK = ("truth", "noise", "seed")
-SEEDS = range(6)
+SEEDS = range(4)
 PROCESSES = {
     "AR(1)": bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)),
     "independent": bd.noise.White(dist.HalfNormal(1.0)),

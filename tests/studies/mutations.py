@@ -378,6 +378,12 @@ MUTANTS = (
         ("tests/test_cross_correlation.py",),
     ),
     Mutant(
+        "a censored residual is taken as known", "bayes_dasl/noise/filtering.py",
+        "learnt = learnt if left is None else (1.0 - left)[..., None, None] * learnt",
+        "pass",
+        ("tests/test_correlated_zeros.py",),
+    ),
+    Mutant(
         "draws of correlated observables do not hold together", "bayes_dasl/prediction/predictive.py",
         "keys |= dict.fromkeys(cross.observables,",
         "dict.fromkeys(cross.observables,",
