@@ -9,8 +9,8 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
+from .element_names import element_names
 from .identifiability import is_common, read_more, rows_of
-from .mixing import element_names
 
 # Of draws at a bound the nearest three tenths reach 3 times, nine tenths 9 times as far as the nearest tenth if they
 # are evenly spread. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
@@ -27,6 +27,8 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
 
     `taken` are the names of parameters that are known only in combination: for these a bound is no remedy.
     """
+    if "prior" not in post.children:
+        return
     held, prior = post["posterior"].to_dataset(), post["prior"].to_dataset()
     bounds = {
         name: sides

@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 
 from .._findings import Finding
-from .mixing import element_names
+from .element_names import element_names
 
 _CENTRAL = (0.15866, 0.84134)
 # Given all other parameters, one is tied to them if less than a tenth of its variance is left.

@@ -10,7 +10,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import logsumexp
 
-from .._statistics.distributions import censored_log_prob
+from .._statistics.tails import censored_log_prob
 from ..data.censoring import bounds
 from ..prediction.conditional import Conditional, Parameters, conditional
 

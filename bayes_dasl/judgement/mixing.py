@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -19,9 +18,8 @@ from .._statistics.convergence import (
     rhat,
     thinned,
 )
-from ..data.datasets import DATUM
-from ..data.dates import told
 from ..prediction.posterior import of_particles
+from .element_names import element_names
 
 MOST_COLUMNS = 200  # points of trajectories, and of vector fields, that are looked at
 _PASSABLE_RHAT = 1.05
@@ -140,20 +138,6 @@ def variables(post: xr.DataTree, group: str) -> Iterator[tuple[str, xr.DataArray
     if group in post.children:
         for name, variable in post[group].to_dataset().data_vars.items():
             yield str(name), variable
-
-
-def element_names(name: str, variable: xr.DataArray) -> list[str]:
-    inner = variable.dims[2:]
-    if inner == (f"{name}_{DATUM}",):  # which datum that is, the coordinates beside it say
-        beside = {str(c): v.values for c, v in variable.coords.items() if v.dims == inner and c != inner[0]}
-        told_of = {c.removeprefix(f"{name}_"): values for c, values in beside.items()}
-        rows = zip(*told_of.values(), strict=True)
-        return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(told_of, at, strict=True))}" for at in rows]
-    if inner and all(dim in variable.coords for dim in inner):
-        places = itertools.product(*(variable[dim].values for dim in inner))
-        return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(inner, at, strict=True))}" for at in places]
-    indices = np.ndindex(variable.shape[2:])
-    return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
 
 
 def mixing_findings(judged: Iterable[Quantities], superchains: int, words: Words) -> Iterator[Finding]:

@@ -12,8 +12,8 @@ from .._findings import SOLVER_ACCURACY, Finding, grade
 from .._statistics.convergence import finite_draws, tail_index
 from .._statistics.importance import largest_pareto_k
 from .bounds import bound_findings
+from .element_names import element_names
 from .identifiability import ties
-from .mixing import element_names
 
 _SHIFT, _FAR = 0.05, 0.5  # sd by which a finer solver may move a mean; from here on the fit is bad
 # From these on a parameter and what a closure does in its place are told apart by the prior more than by the data.

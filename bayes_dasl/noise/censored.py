@@ -10,7 +10,8 @@ import numpyro.distributions as dist
 from jaxtyping import Array, Float
 from numpyro.distributions import constraints
 
-from .._statistics.distributions import CensoredLaw, has_tails
+from .._statistics.distributions import CensoredLaw
+from .._statistics.tails import has_tails
 from ..data.censoring import ABOVE, BELOW, CODE, LIMIT, known_between
 from ..errors import ModelError
 from .base import AbstractNoise, PerDatum

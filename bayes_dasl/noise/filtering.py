@@ -9,7 +9,8 @@ import jax.numpy as jnp
 import numpyro.distributions as dist
 from jaxtyping import Array, Bool, Float
 
-from .._statistics.distributions import Hurdle, log_tails, truncated_moments
+from .._statistics.distributions import Hurdle
+from .._statistics.tails import log_tails, truncated_moments
 
 type System = Any
 """A process, or several of which the innovations are correlated: when it begins, its first state and later ones."""

@@ -263,8 +263,10 @@ MUTANTS = (
     ),
     Mutant(
         "climatology by its mean", "bayes_dasl/judgement/baselines.py",
-        "return np.tile(values[:, None], (1, time.size))",
-        "return np.full((values.size, time.size), values.mean())",
+        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
+        "        return np.tile(values[:, None], (1, time.size))",
+        "def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:\n"
+        "        return np.full((values.size, time.size), values.mean())",
         ("tests/test_baselines.py::test_climatology_repeats_the_observed_training_values",),
     ),
     Mutant(

@@ -1,0 +1,209 @@
+"""Logarithms of distribution functions, exact far out in both tails; and moments of normal numbers between bounds."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.scipy.special import gammainc, gammaincc, gammaln, log_ndtr
+from jaxtyping import Array, Float
+
+_STEPS = 300  # of a continued fraction, which needs about the root of the largest count
+_TINY = 1e-300
+_DEEP = 1e-250  # below it the logarithm of a probability is worked out by itself
+_DEEP_STEPS = 50
+
+type Tails = tuple[Float[Array, "..."], Float[Array, "..."]]
+"""The logarithms of the probabilities of a number up to a given one, and of a larger one."""
+
+
+def has_tails(law: dist.Distribution) -> bool:
+    """Whether the distribution function of a law is known."""
+    if isinstance(law, dist.ZeroInflatedProbs):
+        return has_tails(law.base_dist)
+    return hasattr(law, "log_tails") or type(law) in _TAILS or type(law).cdf is not dist.Distribution.cdf
+
+
+def log_tails(law: Any, value: Float[Array, "..."]) -> Tails:
+    """The logarithms of P(Y ≤ value) and P(Y > value)."""
+    if hasattr(law, "log_tails"):
+        return law.log_tails(value)
+    if type(law) in _TAILS:
+        return _TAILS[type(law)](law, value)
+    below = jnp.clip(law.cdf(value), _TINY, 1 - 1e-16)
+    return jnp.log(below), jnp.log1p(-below)
+
+
+def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The logarithm of P(low ≤ Y ≤ high); either end may be infinite."""
+    discrete = bool(law.support.is_discrete)
+    no_low, no_high = jnp.isneginf(low), jnp.isposinf(high)
+    middle = jnp.where(no_low, jnp.where(no_high, 0.0, high), low)
+    low, high = jnp.where(no_low, middle, low), jnp.where(no_high, middle, high)
+    up_to_low, beyond_low = log_tails(law, low - 1 if discrete else low)
+    up_to_high, beyond_high = log_tails(law, high)
+    # Of two nearly equal numbers the smaller ones have the exacter difference.
+    upper = beyond_low < up_to_high
+    larger, smaller = jnp.where(upper, beyond_low, up_to_high), jnp.where(upper, beyond_high, up_to_low)
+    both = ~(no_low | no_high) & (larger > smaller)
+    gap = jnp.where(both, larger - smaller, 1.0)
+    inside = jnp.where(both, larger + jax.nn.log1mexp(gap), -jnp.inf)
+    one_sided = jnp.where(no_low, jnp.where(no_high, 0.0, up_to_high), beyond_low)
+    return jnp.where(no_low | no_high, one_sided, inside)
+
+
+def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
+    """The log density of values that are seen, and the log probability of those known to lie between two bounds.
+
+    The bounds of a value that is seen are the value itself.
+    """
+    seen = low == high
+    # Where a value is seen its bounds would have no probability, and no gradient.
+    inside = log_between(law, jnp.where(seen, -jnp.inf, low), jnp.where(seen, jnp.inf, high))
+    return jnp.where(seen, law.log_prob(value), inside)
+
+
+def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tuple[Array, Array]:
+    r"""The mean and the variance of a standard normal number that lies between two bounds; either may be infinite.
+
+    $m = (\varphi(a) - \varphi(b)) / Z, \quad v = 1 + (a \varphi(a) - b \varphi(b)) / Z - m^2$ with
+    $Z = \Phi(b) - \Phi(a)$
+
+    Source: Johnson, Kotz & Balakrishnan (1994), Continuous Univariate Distributions 1, section 10.1.
+    """
+    low, high = jnp.clip(low, -_BEYOND, _BEYOND), jnp.clip(high, -_BEYOND, _BEYOND)
+    log_share = log_between(dist.Normal(0.0, 1.0), low, high)
+    # Relative to the density at the nearer bound nothing overflows, however far out both lie.
+    low_is_nearer = jnp.abs(low) < jnp.abs(high)
+    near, far = jnp.where(low_is_nearer, low, high), jnp.where(low_is_nearer, high, low)
+    sign = jnp.where(low_is_nearer, 1.0, -1.0)
+    at_near = sign * jnp.exp(-0.5 * jnp.square(near) - 0.5 * math.log(2 * math.pi) - log_share)
+    exponent = 0.5 * (near - far) * (near + far)
+    mean = -at_near * jnp.expm1(exponent)
+    variance = 1.0 + at_near * (near - far * jnp.exp(exponent)) - jnp.square(mean)
+    # Rounding may leave these limits, which hold for any bounds, where the interval is narrow or far out.
+    widest = jnp.minimum(1.0, jnp.square(high - low) / 12.0)
+    return jnp.clip(mean, low, high), jnp.clip(variance, 0.0, widest)
+
+
+_BEYOND = 1e8
+"""Standard deviations: no normal number lies beyond."""
+
+
+def _normal(law: Any, value: Float[Array, "..."]) -> Tails:
+    z = (value - law.loc) / law.scale
+    return log_ndtr(z), log_ndtr(-z)
+
+
+def _log_normal(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value > 0
+    below, above = _normal(law, jnp.log(jnp.where(possible, value, 1.0)))
+    return tails_where(possible, below, above)
+
+
+def _student(law: Any, value: Float[Array, "..."]) -> Tails:
+    z = (value - law.loc) / law.scale
+    # At its middle the slope of what follows is that of a root at zero.
+    square = jnp.maximum(jnp.square(z), _TINY)
+    outside, _ = log_incomplete_beta(law.df / 2, 0.5, law.df / (law.df + square), square / (law.df + square))
+    far = outside - jnp.log(2.0)
+    near = jnp.log1p(-jnp.exp(far))
+    return jnp.where(z < 0, far, near), jnp.where(z < 0, near, far)
+
+
+def _poisson(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value >= 0
+    a, x = jnp.floor(jnp.where(possible, value, 0.0)) + 1, jnp.asarray(law.rate, float)
+    beyond, up_to = gammainc(a, x), gammaincc(a, x)
+    # P(Y ≥ a) by its series, P(Y < a) by its continued fraction, as far as either has few terms.
+    common = a * jnp.log(x) - x - gammaln(a)
+    small_rate = jnp.where(beyond < _DEEP, x, 0.5 * a)
+    series, term = jnp.ones_like(a + x), jnp.ones_like(a + x)
+    for n in range(1, _DEEP_STEPS):
+        term = term * small_rate / (a + n)
+        series = series + term
+    large_rate = jnp.where(up_to < _DEEP, x, 2 * a + 10)
+    fraction = jnp.zeros_like(a + x)
+    for n in range(_DEEP_STEPS, 0, -1):
+        fraction = n * (n - a) / (large_rate + 2 * n + 1 - a - fraction)
+    deep_beyond, deep_up_to = common + jnp.log(series / a), common - jnp.log(large_rate + 1 - a - fraction)
+    log_beyond = jnp.where(beyond < _DEEP, deep_beyond, jnp.log(jnp.maximum(beyond, _DEEP)))
+    log_up_to = jnp.where(up_to < _DEEP, deep_up_to, jnp.log(jnp.maximum(up_to, _DEEP)))
+    return tails_where(possible, log_up_to, log_beyond)
+
+
+def _negative_binomial(law: Any, value: Float[Array, "..."]) -> Tails:
+    possible = value >= 0
+    rate = jnp.asarray(law.rate, float)  # that of a gamma distribution: concentration over mean
+    count = jnp.floor(jnp.where(possible, value, 0.0)) + 1
+    return tails_where(possible, *log_incomplete_beta(law.concentration, count, rate / (1 + rate), 1 / (1 + rate)))
+
+
+def _binomial(law: Any, value: Float[Array, "..."]) -> Tails:
+    trials = jnp.asarray(law.total_count, float)
+    inside = (value >= 0) & (value < trials)
+    count = jnp.floor(jnp.where(inside, value, 0.0))
+    p = jnp.asarray(law.probs)
+    up_to, beyond = log_incomplete_beta(jnp.maximum(trials - count, 1.0), count + 1, 1 - p, p)
+    return (
+        jnp.where(inside, up_to, jnp.where(value < 0, -jnp.inf, 0.0)),
+        jnp.where(inside, beyond, jnp.where(value < 0, 0.0, -jnp.inf)),
+    )
+
+
+def _zero_inflated(law: Any, value: Float[Array, "..."]) -> Tails:
+    up_to, beyond = log_tails(law.base_dist, value)
+    gate, rest = jnp.log(law.gate), jnp.log1p(-law.gate)
+    return tails_where(value >= 0, jnp.logaddexp(gate, rest + up_to), rest + beyond)
+
+
+def tails_where(possible: Any, up_to: Any, beyond: Any) -> Tails:
+    """Tails where numbers are possible; below them nothing lies."""
+    return jnp.where(possible, up_to, -jnp.inf), jnp.where(possible, beyond, 0.0)
+
+
+_TAILS: dict[type, Callable[[Any, Any], Tails]] = {
+    dist.Normal: _normal,
+    dist.LogNormal: _log_normal,
+    dist.StudentT: _student,
+    dist.Poisson: _poisson,
+    dist.NegativeBinomial2: _negative_binomial,
+    dist.BinomialProbs: _binomial,
+    dist.ZeroInflatedProbs: _zero_inflated,
+}
+
+
+def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
+    r"""The logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, with `rest` = 1 - x.
+
+    By the continued fraction of the one that is small, so that neither is lost far out, and with gradients in a and b,
+    which those of JAX have not.
+    Source: Press et al., Numerical Recipes, section 6.4.
+    """
+    a, b, x, rest = (jnp.asarray(v, float) for v in (a, b, x, rest))
+    swap = x * (a + b + 2) > a + 1
+    a, b = jnp.where(swap, b, a), jnp.where(swap, a, b)
+    x, rest = jnp.where(swap, rest, x), jnp.where(swap, x, rest)
+    one = jnp.ones_like(a + b + x)
+
+    def away(v: Any) -> Any:
+        return jnp.where(jnp.abs(v) < _TINY, _TINY, v)
+
+    def step(carry: Any, m: Any) -> Any:
+        c, d, log = carry
+        for numerator in (
+            m * (b - m) * x / ((a + 2 * m - 1) * (a + 2 * m)),
+            -(a + m) * (a + b + m) * x / ((a + 2 * m) * (a + 2 * m + 1)),
+        ):
+            d, c = 1 / away(1 + numerator * d), away(1 + numerator / c)
+            log = log + jnp.log(c * d)
+        return (c, d, log), None
+
+    first = 1 / away(1 - (a + b) * x / (a + 1))
+    (_, _, log), _ = jax.lax.scan(step, (one, one * first, jnp.log(one * first)), jnp.arange(1.0, _STEPS))
+    weight = a * jnp.log(x) + b * jnp.log(rest) - jnp.log(a) - gammaln(a) - gammaln(b) + gammaln(a + b)
+    small = jnp.minimum(weight + log, -1e-16)
+    large = jax.nn.log1mexp(-small)
+    return jnp.where(swap, large, small), jnp.where(swap, small, large)
