@@ -40,13 +40,14 @@ from .study import (
 )
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
-"""What a command ends with, by the worst level of what it says. Typer ends with 2 where it is called wrongly."""
+"""How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a wrong call with 2."""
 
 app = typer.Typer(
     no_args_is_help=True,
-    epilog="Exit codes: 0 if every check passed, 3 if there are reservations about the sampling of a model or the fit "
-    "of the study's own or of the mixture, 4 if one of them is not to be relied on; 1 for an error, 2 for a wrong "
-    "call; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.",
+    epilog="Exit codes: 0 for a command that did its work, 1 for an error, 2 for a wrong call; 130 after Ctrl-C, 143 "
+    "after SIGTERM, 129 after SIGHUP. check, diagnose and --strict also judge: 3 if there are reservations about the "
+    "sampling of a model, or about the fit of the study's own model or of the mixture, and 4 if one of these is not to "
+    "be relied on.",
     add_completion=False,
     pretty_exceptions_enable=False,
 )
@@ -60,6 +61,9 @@ RunFolder = Annotated[Path, typer.Argument(help="A run folder, such as runs/lynx
 Trust = Annotated[bool, typer.Option("--trust", help="Execute the study file that the folder names, wherever it lies.")]
 WhatIf = Annotated[
     bool, typer.Option("--what-if", help="Take the models as the study has them now, though others were fitted.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="End with 3 or 4 if the verdict has reservations, as diagnose does.")
 ]
 
 
@@ -156,6 +160,7 @@ def run(
     study: StudyName,
     out: Annotated[Path | None, typer.Option(help="The run folder; runs/NAME unless given.")] = None,
     key: Annotated[int, typer.Option(help="The random key: the same key gives the same draws.")] = 0,
+    strict: Strict = False,
 ) -> None:
     """Fit, forecast, mix, score and report."""
     with _short_errors():
@@ -170,7 +175,7 @@ def run(
                 f"  bayes-dasl report {named}   # forecast and report from the draws so far\n"
                 f"  bayes-dasl resume {named}   # the rest of the draws"
             ) from None
-        _print_verdict(done)
+        _print_verdict(done, strict)
 
 
 @app.command(name="study")
@@ -223,13 +228,13 @@ def many(
 
 
 @app.command()
-def resume(run: RunFolder, trust: Trust = False) -> None:
+def resume(run: RunFolder, strict: Strict = False, trust: Trust = False) -> None:
     """Go on with a run that was stopped or killed: it ends with the draws of an uninterrupted one."""
     with _short_errors():
         loaded = _load_run(run, trust)
         key = int(read_note(run)["key"])
         done = loaded.study.run(run, key=key, say=_say)
-        _print_verdict(done)
+        _print_verdict(done, strict)
 
 
 @app.command()
@@ -285,12 +290,12 @@ def update(
 
 
 @app.command()
-def report(run: RunFolder, what_if: WhatIf = False, trust: Trust = False) -> None:
+def report(run: RunFolder, what_if: WhatIf = False, strict: Strict = False, trust: Trust = False) -> None:
     """Forecast over the data, score and write report.html anew from the posteriors of a run."""
     with _short_errors():
         loaded = _load_run(run, trust)
         loaded.finish(what_if=what_if, say=_say)
-        _print_verdict(loaded)
+        _print_verdict(loaded, strict)
 
 
 def _print_table(title: str, found: pd.DataFrame | Path) -> None:
@@ -325,8 +330,8 @@ def _split(found: dict) -> str:
     return f"after {where}" if isinstance(where, str) else f"after {where:g}"
 
 
-def _print_verdict(done: Run) -> None:
-    """Print the scores and the verdict on each model, and end with its exit code."""
+def _print_verdict(done: Run, strict: bool) -> None:
+    """Print the scores and the verdict on each model; if asked to be strict, end with the exit code of the verdict."""
     found = json.loads((done.folder / "scores.json").read_text(encoding="utf-8"))
     rows = {name: scores["all"] for name, scores in {**found["scores"], **found["baselines"]}.items()}
     best = min((row["crps"] for row in rows.values() if row["crps"] is not None), default=None)
@@ -341,7 +346,8 @@ def _print_verdict(done: Run) -> None:
     for name, verdict in verdicts.items():
         console.print(f"{_SYMBOLS[verdict['level']]} {escape(name + ': ' + verdict['verdict'])}", soft_wrap=True)
     console.print(f"report: {done.folder / 'report.html'}", markup=False, soft_wrap=True)
-    _exit_by(_levels(verdicts, done.study.label))
+    if strict:
+        _exit_by(_levels(verdicts, done.study.label))
 
 
 def _levels(verdicts: Mapping[str, Mapping[str, Any]], own: str) -> list[Level | None]:

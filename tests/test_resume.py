@@ -19,7 +19,7 @@ import pytest
 import xarray as xr
 from curves import Curve
 from seldom import seldom
-from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, code_of, invoke
+from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
@@ -545,7 +545,7 @@ def uninterrupted(tmp_path_factory):
     study, whole, programs = folder / "square_study.py", folder / "whole", folder / "programs"
     study.write_text(SOURCE)
     result = invoke("run", study, "--out", whole, "--key", KEY)
-    assert result.exit_code == code_of(whole, "square"), result.output
+    assert result.exit_code == 0, result.output
     # JAX does not write its cache atomically: no process that is killed may write to the one of all tests.
     shutil.copytree(os.environ["JAX_COMPILATION_CACHE_DIR"], programs, copy_function=os.symlink)
     return study, whole, programs
@@ -581,7 +581,7 @@ def test_a_run_killed_while_sampling_and_again_before_its_end_keeps_what_it_has(
     posterior = (run / "posterior.nc").read_bytes()
     monkeypatch.setattr(fits, "fit", lambda *_, **__: pytest.fail("fitted again"))
     result = invoke("resume", run, "--trust")
-    assert result.exit_code == code_of(run, "square"), result.output
+    assert result.exit_code == 0, result.output
     assert "square: already fitted, kept" in result.stdout
     assert (run / "posterior.nc").read_bytes() == posterior
     assert_same_run(run, whole)
@@ -602,7 +602,7 @@ def test_a_run_killed_five_times_has_the_posterior_of_one_that_was_not(uninterru
         assert after.items() >= before.items()
         assert not (run / "posterior.nc").exists()
     result = invoke("resume", run, "--trust")
-    assert result.exit_code == code_of(run, "square"), result.output
+    assert result.exit_code == 0, result.output
     assert "square: going on with NUTS(" in result.stdout
     assert_same_run(run, whole)
 

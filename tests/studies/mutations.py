@@ -350,10 +350,16 @@ MUTANTS = (
         ("tests/test_cli.py::test_check_says_by_its_exit_code_that_a_model_cannot_be_fitted",),
     ),
     Mutant(
+        "a run judges although it was not asked to be strict", "bayes_dasl/cli.py",
+        "    if strict:\n        _exit_by(",
+        "    if True:\n        _exit_by(",
+        ("tests/test_cli.py::test_a_run_judges_only_if_it_is_asked_to_be_strict",),
+    ),
+    Mutant(
         "a rival's sampling has no say in the exit code", "bayes_dasl/cli.py",
         '*(verdict["sampling"] for verdict in verdicts.values()),',
         '*(verdicts[name]["sampling"] for name in (own, MIXTURE) if name in verdicts),',
-        ("tests/test_cli.py::test_the_exit_code_tells_the_verdict",),
+        ("tests/test_cli.py::test_the_exit_code_tells_the_verdict_where_it_is_asked_to",),
     ),
     Mutant(
         "swapped outputs of a network", "bayes_dasl/networks/network.py",
