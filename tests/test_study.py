@@ -15,6 +15,7 @@ import pytest
 import quick_study
 import small_study
 import xarray as xr
+from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
@@ -294,6 +295,70 @@ def test_times_of_a_study_whose_rival_needs_forcings():
     assert forecast_times(asked).sizes["time"] == 10  # each has noise of its own, which may exceed
     with pytest.raises(DataError, match="needs forcings"):
         future_times(forced, 20.0, 1.0)
+
+
+def halving(**steps) -> bd.Model:
+    """A difference equation without forcings, whose states there are at whole steps only."""
+    layer = bd.Difference(lambda t, y, u: {"y": 0.7 * y["y"]}, {"y": dist.Normal(10.0, 1.0)}, **steps)
+    return bd.Model(layer, bd.NormalNoise(scale=dist.LogNormal(-1.0, 0.5)))
+
+
+@pytest.mark.parametrize("model", [halving(), halving(start=0.0), halving(start=-1.0, length=0.5)])
+def test_no_time_between_two_steps_is_forecast(model):
+    study = dataclasses.replace(quick_study.study(), options=bd.ReportOptions())
+    assert forecast_times(study).sizes["time"] == 91
+    for stepping in (dataclasses.replace(study, model=model), dataclasses.replace(study, rivals={"steps": model})):
+        np.testing.assert_array_equal(forecast_times(stepping)["time"], study.data["time"])
+        stepping.refuse_bad_input()
+
+
+@pytest.mark.parametrize("start", [None, "2001-01-01"])
+def test_no_date_between_two_steps_is_forecast(start):
+    days = np.arange("2001-01-01", "2001-01-11", dtype="M8[D]").astype("M8[ns]")
+    data = small_study.load().drop_vars("time").assign_coords(time=days)
+    study = bd.Study("halving", halving(start=start), data, "2001-01-07")
+    np.testing.assert_array_equal(forecast_times(study)["time"], days)
+    study.refuse_bad_input()
+
+
+def test_a_short_difference_equation_without_forcings_is_forecast_and_reported(tmp_path):
+    study = bd.Study("halving", halving(), small_study.load(), 6.0, engine=Sifting(draws=20, proposals=20_000))
+    run = study.run(tmp_path / "run")
+    (tmp_path / "run" / "report.html").unlink()
+    run.finish()
+    assert (tmp_path / "run" / "report.html").is_file()
+
+
+def short_of_the_forecast() -> bd.Model:
+    """Process noise up to the last training time, so that nothing after it can be forecast."""
+    noise = bd.ProcessNoise({"y": dist.HalfNormal(0.1)}, grid=(0.0, 6.0, 4))
+    layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, process_noise=noise)
+    return bd.Model(layer, bd.NormalNoise(0.2))
+
+
+def with_an_infinite_test_datum() -> xr.Dataset:
+    data = small_study.load()
+    return data.assign(y=data["y"].where(data["time"] < 8, np.inf))
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"model": short_of_the_forecast()}, "time 9 lies beyond the grid of the process noise, which ends at 6"),
+        ({"data": with_an_infinite_test_datum()}, "observable 'y' is infinite at time 8"),
+        ({"options": bd.ReportOptions(window=(100, 200))}, "fewer than two times are forecast in the window"),
+    ],
+    ids=["process noise", "infinite", "window"],
+)
+def test_what_would_fail_after_the_fits_is_refused_before_and_no_check_says_ready(changes, said, tmp_path, monkeypatch):
+    monkeypatch.setattr(fits, "fit", no_fit)
+    ready = bundle.Check((bundle.Finding("good", "cost", "cheap"),))
+    monkeypatch.setattr(bundle, "check", lambda *_, **__: ready)
+    study = dataclasses.replace(quick_study.study(), rivals={}, **changes)
+    with pytest.raises(DataError, match=said):
+        study.run(tmp_path / "run")
+    [found] = study.check().values()
+    assert found.verdict == "Not ready to fit: forecast and report." and said in str(found)
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,11 @@
 """A layer and observation noise, together a NumPyro model, and what is refused before a fit."""
 
-from .checks import check_data as check_data, check_shapes as check_shapes, is_series as is_series
+from .checks import (
+    check_data as check_data,
+    check_shapes as check_shapes,
+    check_times as check_times,
+    is_series as is_series,
+)
 from .core import Model as Model, Observed as Observed
 from .fingerprint import posterior_fingerprint as posterior_fingerprint
 from .layer_inputs import inputs as inputs

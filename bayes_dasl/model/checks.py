@@ -43,10 +43,7 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
     check_priors(model)
     if has_dates(data, model.index):
         refuse_open_times(model.layer, model.noise, data)
-    times = checked_times(model.in_numbers(data), model.index)
-    for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
-        if _looks_at_times(part):
-            part.refuse_times(times)
+    check_times(model, data)
     for name in (*model.observables, *model.layer.forcings, *paths(model)):
         if "/" in name:
             raise ModelError(f"'{name}' has a slash, which names a group in a DataTree: choose another name")
@@ -74,6 +71,17 @@ def check_data(model: Model, data: xr.Dataset) -> Observed:
         _refuse_ruled_out(model, name, values[name], data[model.index].values, inputs)
     check_shapes(model, inputs)
     return {name: jnp.asarray(each) for name, each in values.items()}
+
+
+def check_times(model: Model, data: xr.Dataset) -> None:
+    """Refuse times that lie beyond what a layer covers, or beside its steps.
+
+    Raises: DataError or ModelError.
+    """
+    times = checked_times(model.in_numbers(data), model.index)
+    for part in jax.tree.leaves(model.layer, is_leaf=_looks_at_times):
+        if _looks_at_times(part):
+            part.refuse_times(times)
 
 
 def _looks_at_times(node: object) -> bool:

@@ -10,20 +10,21 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
+from .._findings import Finding
 from .._jax.keys import whole_number
 from .._runs.files import forget_unfinished, write_text
 from .._runs.folder import check_name, read_note
 from .._runs.lock import alone_in
 from ..before_fit.checks import Check, check
-from ..data.datasets import fingerprint, split, split_members
-from ..errors import DataError, Interrupted, MismatchError, ModelError, WriteError
+from ..data.datasets import fingerprint, observations, split, split_members
+from ..errors import BayesDaslError, DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
 from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.evidence import are_nested, check_nested
 from ..judgement.matching import check_same
 from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
-from ..model import Model, check_data, is_series
+from ..model import Model, check_data, check_shapes, check_times, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
@@ -164,24 +165,37 @@ class Study:
         return any(model.layer.forcings for model in self.models.values())
 
     def refuse_bad_input(self) -> None:
-        """Check data and shapes for every model, up to the last time of the forecast, before any fit.
+        """Check, before any fit, all that would fail after it: data, shapes and each time of the forecast, by model.
 
         Raises: DataError, ModelError or MismatchError.
         """
         for model in self.models.values():
             check_data(model, self.train)
-            model.inputs(forecast_times(self))
+        at = forecast_times(self)
+        for model in self.models.values():
+            check_times(model, at)
+            check_shapes(model, model.inputs(at))
+            for name in model.observables:  # also where they are held out, since forecasts are scored there
+                observations(self.data, name, dims=model.dims(name))
         check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
         _ = self.derived and evaluate(self.model, None, self.derived)
-        check_asked(self, forecast_times(self)[self.index])
+        check_asked(self, at[self.index])
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
-        """The ladder of cheap checks for each model.
+        """The ladder of cheap checks for each model, and whether forecast, scores and report could be made.
 
         Args:
             key: a whole number, for the prior draws.
         """
-        return {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
+        found = {name: check(model, self.train, self.engine, key=key) for name, model in self.models.items()}
+        if any(result.level == "bad" for result in found.values()):  # which would be refused here for the same reason
+            return found
+        try:
+            self.refuse_bad_input()
+        except BayesDaslError as error:
+            later = Finding("bad", "forecast and report", str(error), "mend this first: a run would refuse it")
+            found[self.label] = dataclasses.replace(found[self.label], findings=(*found[self.label].findings, later))
+        return found
 
     def run(
         self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None

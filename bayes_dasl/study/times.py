@@ -12,7 +12,7 @@ from ..data.datasets import in_units, place_of, units_of
 from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
 from ..errors import DataError
-from ..model import Model
+from ..model import Model, check_shapes
 from ..prediction.future_forcings import refuse_a_gap
 from ..prediction.posterior import fitted_observables
 from ..reports.options import ReportOptions
@@ -44,15 +44,19 @@ class Series(Protocol):
 
 
 def forecast_times(study: Series) -> xr.Dataset:
-    """All times of the data and, where these say all that is needed there, times between them for smooth curves.
+    """All times of the data and, where all models can be solved there, times between them for smooth curves.
 
-    None between them where it is asked how often levels are reached: each time that is forecast has noise of its own.
+    There are none between them where forcings or known errors are read from the data, or where a layer goes in steps,
+    as a difference equation does. Neither are there where levels and return periods are asked for: each time that is
+    forecast has noise of its own, so more times would exceed a level more often.
     """
     counted = study.options.thresholds or study.options.return_periods
     if study.forced or counted or any(model.read for model in study.models.values()):
         return study.data
     index = study.data[study.index]
     parts = max(1, round(_PLOTTED_TIMES / index.size))
+    if parts == 1:
+        return study.data
     number = np.arange((index.size - 1) * parts + 1)
     if are_dates(index):
         times = index.values.astype(np.promote_types(index.dtype, "M8[ms]"))
@@ -61,7 +65,17 @@ def forecast_times(study: Series) -> xr.Dataset:
     else:
         between = np.interp(number / parts, np.arange(index.size), np.asarray(index.values, dtype=float))
     beside = {name: c for name, c in study.data.coords.items() if name != study.index and c.dims == (name,)}
-    return xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
+    found = xr.Dataset(coords={study.index: (study.index, between, index.attrs), **beside})
+    return found if all(_is_solved_at(model, found) for model in study.models.values()) else study.data
+
+
+def _is_solved_at(model: Model, times: xr.Dataset) -> bool:
+    """Whether the layer of a model accepts some times; it is traced for them, not compiled."""
+    try:
+        check_shapes(model, model.inputs(times))
+    except DataError:
+        return False
+    return True
 
 
 def future_times(study: Series, until: Any, step: float) -> np.ndarray:
