@@ -23,7 +23,7 @@ from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
 from bayes_dasl.revision.windows import side_by_side, sparing
-from bayes_dasl.study import Run, run_folder
+from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import science_of
 
@@ -89,8 +89,8 @@ def run(fitted, tmp_path, monkeypatch):
     """
     shutil.copytree(fitted, tmp_path / "run")
     called = []
-    monkeypatch.setattr(run_folder, "leave_future_out", looks(called))
-    monkeypatch.setattr(run_folder, "report", lambda *_, mixture, **__: Report(str(mixture)))
+    monkeypatch.setattr(bundle, "leave_future_out", looks(called))
+    monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
 
     def again(study=STUDY):
         said = []
@@ -217,7 +217,7 @@ def test_what_was_forecast_from_within_the_training_data_is_kept(run):
 @pytest.mark.thorough
 def test_a_run_that_is_stopped_between_two_models_goes_on(run, monkeypatch):
     folder, again = run
-    whole = run_folder.leave_future_out
+    whole = bundle.leave_future_out
 
     def stopped(model, *arguments, **settings):
         if model is STUDY.models["far"]:
@@ -225,7 +225,7 @@ def test_a_run_that_is_stopped_between_two_models_goes_on(run, monkeypatch):
         return whole(model, *arguments, **settings)
 
     with monkeypatch.context() as patched:
-        patched.setattr(run_folder, "leave_future_out", stopped)
+        patched.setattr(bundle, "leave_future_out", stopped)
         with pytest.raises(Interrupted, match="stopped at the origin"):
             again()
     assert (folder / "origins.nc").is_file() and not (folder / "far" / "origins.nc").exists()
@@ -248,7 +248,7 @@ def test_a_model_that_fails_at_an_origin_costs_no_fit_and_no_report(run, monkeyp
         raise RuntimeError("no finite density at 3")
 
     (folder / "mixture.nc").touch()
-    monkeypatch.setattr(run_folder, "leave_future_out", fails)
+    monkeypatch.setattr(bundle, "leave_future_out", fails)
     said, _ = again()
     assert said[-1] == "the forecast is no mixture: no finite density at 3"
     found = scores(folder)
@@ -280,7 +280,7 @@ def test_steps_of_another_model_are_put_aside(run, monkeypatch):
     folder, again = run
     (folder / "origins").mkdir()
     (folder / "origins" / "run.json").write_text("{}")
-    whole, tried = run_folder.leave_future_out, []
+    whole, tried = bundle.leave_future_out, []
 
     def refuses(model, *arguments, checkpoint, **settings):
         tried.append(checkpoint)
@@ -288,7 +288,7 @@ def test_steps_of_another_model_are_put_aside(run, monkeypatch):
             raise bd.errors.MismatchError("the checkpoint belongs to another run")
         return whole(model, *arguments, **settings)
 
-    monkeypatch.setattr(run_folder, "leave_future_out", refuses)
+    monkeypatch.setattr(bundle, "leave_future_out", refuses)
     said, called = again()
     assert len(called) == 2 and tried[:2] == [folder / "origins"] * 2
     assert any(f"moved to {folder / 'origins.old-1'}" in text for text in said)
@@ -387,8 +387,8 @@ NESTED = bd.Study("walk", noisy(), walked(1.0), 6.0, rivals={"science": science(
 def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, monkeypatch):
     """From the fits that are there, unless forecasts are asked for."""
     called = []
-    monkeypatch.setattr(run_folder, "leave_future_out", lambda *_, **__: called.append(1))
-    monkeypatch.setattr(run_folder, "report", lambda *_, mixture, **__: Report(str(mixture)))
+    monkeypatch.setattr(bundle, "leave_future_out", lambda *_, **__: called.append(1))
+    monkeypatch.setattr(bundle, "report", lambda *_, mixture, **__: Report(str(mixture)))
     folder, sizes = tmp_path / "run", np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
     for name, post in posts.items():

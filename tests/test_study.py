@@ -20,7 +20,7 @@ from sifting import Sifting
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError, ReadError, WriteError
 from bayes_dasl.prediction.posterior import load
-from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, run_folder, scores
+from bayes_dasl.study import Run, bundle, fits, forecast_times, future_times, scores
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -264,7 +264,7 @@ def test_a_derived_quantity_that_cannot_be_worked_out_is_refused_before_any_fit(
 @pytest.mark.thorough
 def test_the_report_has_derived_quantities(ran, tmp_path, monkeypatch):
     given = {}
-    monkeypatch.setattr(run_folder, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report(""))
+    monkeypatch.setattr(bundle, "report", lambda *_, derived, **__: given.update(derived) or bd.reports.Report(""))
     study = dataclasses.replace(ran[0].study, derived=lambda model: {"half_life": 0.5 / model.layer.function.rate})
     Run(study, shutil.copytree(ran[0].folder, tmp_path / "run")).finish()
     rate = load(ran[0].folder / "posterior.nc")["posterior"]["rate"].values

@@ -1,6 +1,7 @@
 """A study bundles a model, its rivals, data, split and engine; running it fills a run folder."""
 
 import dataclasses
+import json
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -11,24 +12,29 @@ import xarray as xr
 
 from .._findings import Finding
 from .._jax.keys import whole_number
-from .._runs.folder import check_name
+from .._runs.files import forget_unfinished, write_text
+from .._runs.folder import check_name, read_note
 from .._runs.lock import alone_in
 from ..before_fit.checks import Check, check
-from ..data.datasets import observations, split, split_members
-from ..errors import BayesDaslError, DataError, ModelError
+from ..data.datasets import fingerprint, observations, split, split_members
+from ..errors import BayesDaslError, DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
 from ..judgement.baselines import BASELINES
+from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.evidence import are_nested, check_nested
 from ..judgement.matching import check_same
-from ..judgement.mixed import MIXTURE
+from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
 from ..model import Model, check_data, check_shapes, check_times, is_series
 from ..prediction.derived import evaluate
-from ..reports.document import ReportOptions
-from .fits import Say
-from .mixing import Origins, origins_of
-from .run_folder import Run
-from .scores import check_asked
-from .times import forecast_times
+from ..prediction.forecasts import Asked, forecast
+from ..prediction.posterior import load, save
+from ..reports.document import ReportOptions, report
+from ..revision.rolling_origins import leave_future_out, model_weights
+from ..revision.updates import update
+from .fits import Say, Task
+from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
+from .scores import asked, check_asked, results, table_of, told_split
+from .times import forecast_times, unknown_to
 
 
 @dataclasses.dataclass(frozen=True)
@@ -193,7 +199,7 @@ class Study:
 
     def run(
         self, folder: str | Path, *, key: int = 0, progress: bool | None = None, say: Say = lambda text: None
-    ) -> Run:
+    ) -> "Run":
         """Fit every model, forecast, mix the forecasts, score and report; what is done is on disk at once.
 
         Where no mixture can be made it is said why, and the report is that of the study's own model. A fit that the
@@ -221,9 +227,264 @@ class Study:
         return run
 
 
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """A run folder: `posterior.nc` and `forecast.nc` of the study's model, a subfolder with the same for each rival,
+    `scores.json`, `report.html`, `forecast.csv` with quantiles of what that is about, and `study.json`, which says what
+    made them. Where forecasts are mixed, `mixture.nc` is the mixture, and `origins.nc` of each model what it forecast
+    within the training data, where that weighs it."""
+
+    study: Study
+    folder: Path
+
+    def path(self, name: str, file: str) -> Path:
+        """Where a file of a model, or of the mixture, lies."""
+        if name == MIXTURE:
+            return self.folder / f"{MIXTURE}.nc"
+        return self.folder / file if name == self.study.label else self.folder / name / file
+
+    def claim(self, key: int) -> None:
+        """Make sure, before any work, that the folder can be written and holds no other run; for who is alone in it.
+
+        Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
+        """
+        wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
+        wanted |= {"data_sha256": fingerprint(_used(self.study)), "source": self.study.source}
+        note = self.folder / "study.json"
+        if note.is_file():
+            held = read_note(self.folder)
+            other = [f"{k} {held.get(k)}" for k in wanted if k != "source" and held.get(k) != wanted[k]]
+            if other:
+                differing = ", ".join(other)
+                raise MismatchError(f"{self.folder} holds another run ({differing}): choose another folder, by --out")
+        for folder in {self.path(name, note.name).parent for name in self.study.models}:
+            forget_unfinished(folder)
+        write_text(note, json.dumps(wanted, indent=2) + "\n")
+
+    def fit(self, name: str, *, key: int, progress: bool | None, say: Say) -> None:
+        """Fit one model unless the folder holds its posterior, and save it.
+
+        Raises: Interrupted if the user stopped it; the draws so far are then saved.
+        """
+        self._task(name, key, progress, say).fit()
+
+    def _task(self, name: str, key: int, progress: bool | None, say: Say) -> Task:
+        folder = self.path(name, ORIGINS).parent
+        return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
+
+    def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
+        """Weigh the models by `bd.model_weights`; past forecasts are made unless the folder holds them.
+
+        Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
+        none are mixed.
+
+        Raises: Interrupted if the user stopped it, and WriteError: the origins so far are kept.
+        """
+        if not self.study.mixes:
+            return None
+
+        def look_ahead(origins: Origins) -> None:
+            for name in self.study.models:
+                self._task(name, key, progress, say).look_ahead(origins, leave_future_out)
+
+        try:
+            return self._weighed(self.fitted(), look_ahead, say=say)
+        except (Interrupted, WriteError):
+            raise
+        except Exception as error:  # the fits are worth more than their mixture
+            return _said(error)
+
+    def fitted(self) -> dict[str, xr.DataTree]:
+        """The posteriors that the folder holds, the study's own first.
+
+        Raises: ReadError if the study's own is missing.
+        """
+        found = {self.study.label: load(self.path(self.study.label, "posterior.nc"))}
+        for name in self.study.rivals:
+            if self.path(name, "posterior.nc").is_file():
+                found[name] = load(self.path(name, "posterior.nc"))
+        return found
+
+    def update(self, new_data: xr.Dataset, *, progress: bool | None = None, key: int = 0) -> dict[str, xr.DataTree]:
+        """Take new observations into every posterior of the folder, as `bd.update` does, and save them.
+
+        The posterior of the fit is kept once, as `posterior.fit.nc`; `forecast.nc` and the report stay as they were.
+
+        Args:
+            new_data: observations and forcings; what a posterior knows already, by the same values, is left out.
+            progress: as for `bd.update`, where a model must be fitted anew.
+            key: a whole number, for the resampling.
+
+        Returns: the posteriors by name.
+        Raises: as `bd.update`, before any is saved; ReadError if the study's own posterior is missing; WriteError.
+        """
+        with alone_in(self.folder):
+            posts = self.fitted()
+            updated = {}
+            for name, post in posts.items():
+                model, engine = self.study.models[name], self.study.engine
+                fresh = unknown_to(post, new_data)
+                updated[name] = update(model, post, fresh, engine=engine, progress=progress, key=key)
+            for name, post in updated.items():
+                path = self.path(name, "posterior.nc")
+                if not (kept := path.with_name("posterior.fit.nc")).exists():
+                    save(posts[name], kept)
+                save(post, path)
+        return updated
+
+    def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
+        """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.
+
+        Args:
+            at: as for `bd.forecast`.
+            what_if: whether the models of the study may be others than those that were fitted.
+
+        Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
+
+        Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
+        if the study's own posterior is missing; WriteError, also where another process is at work.
+        """
+        return self._forecast(self.fitted(), at, what_if)[0]
+
+    def _forecast(
+        self,
+        posts: Mapping[str, xr.DataTree],
+        at: Asked | None,
+        what_if: bool,
+        comparison: Weighed | str | None = None,
+    ) -> tuple[dict[str, xr.DataTree], Weighed | str | None]:
+        """The forecasts, and what the weights of their mixture come from, or why there is none."""
+        at = forecast_times(self.study) if at is None else at
+        forecasts: dict[str, xr.DataTree] = {}
+        with alone_in(self.folder):
+            for name, post in posts.items():
+                model, key = self.study.models[name], int(post.attrs["key"])
+                try:
+                    forecasts[name] = forecast(model, post, at, what_if=what_if, key=key)
+                except MismatchError as error:
+                    raise MismatchError(f"{name}: {error} (bayes-dasl: run it anew, or --what-if)") from error
+            if self.study.mixes and not isinstance(comparison, str):
+                try:
+                    comparison = comparison or self._weighed(posts)
+                    forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
+                except Exception as error:  # the forecasts are worth more than their mixture
+                    comparison = _said(error)
+            if MIXTURE not in forecasts:
+                self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
+            for name, found in forecasts.items():
+                save(found, self.path(name, "forecast.nc"))
+            write_text(self.folder / "forecast.csv", table_of(next(iter(forecasts.values()))))
+        return forecasts, comparison
+
+    def finish(
+        self, *, what_if: bool = False, say: Say = lambda text: None, comparison: Weighed | str | None = None
+    ) -> None:
+        """Forecast over all data, mix, score and report, from what the folder holds.
+
+        Args:
+            what_if: as for `forecast`.
+            say: as for `Study.run`.
+            comparison: what `weigh` returned, unless it is to be worked out of the folder.
+
+        Raises: as `forecast`.
+        """
+        with alone_in(self.folder):
+            self._finish(what_if, say, comparison)
+
+    def _finish(self, what_if: bool, say: Say, comparison: Weighed | str | None) -> None:
+        posts = self.fitted()
+        forecasts, comparison = self._forecast(posts, None, what_if, comparison)
+        say("forecasts made" if MIXTURE not in forecasts else "forecasts made and mixed")
+        missing = [name for name in self.study.models if name not in posts]
+        if missing:
+            say(f"left out, since not fitted yet: {', '.join(missing)}")
+        if self.study.mixes and isinstance(comparison, str):
+            say(f"the forecast is no mixture: {comparison}")
+        own = self.study.label
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        observed = self.study.train[list(self.study.model.observables)]
+        said = {"study": self.study.name, "split": told_split(self.study)}
+        said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
+        said["asked"] = asked(forecasts, self.study.test, self.study.options)
+        write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
+        page = report(
+            posts[own],
+            forecasts[own],
+            self.study.test,
+            title=self.study.title or self.study.name,
+            name=own,
+            rivals={name: fc for name, fc in forecasts.items() if name not in (own, MIXTURE)},
+            derived=self.study.derived and evaluate(self.study.model, posts[own], self.study.derived),
+            mixture=found,
+            model=self.study.model,
+            options=self.study.options.told_of(self.study.data),
+        )
+        page.save(self.folder / "report.html")
+
+    def _weighed(
+        self, posts: Mapping[str, xr.DataTree], look_ahead: Callable[[Origins], None] | None = None, **say: Any
+    ) -> Weighed:
+        """What weighs the models, from what the folder holds once they have looked ahead."""
+        refuse_unfitted(self.study.models, posts)
+
+        def past() -> dict[str, xr.DataTree]:
+            origins = self.study.looks_from  # raises DataError for too few times
+            _ = look_ahead and look_ahead(origins)
+            return past_forecasts(posts, {name: self.path(name, ORIGINS) for name in self.study.models})
+
+        by = self.study.mix if isinstance(self.study.mix, str) else None
+        return model_weights(self.study.models, posts, by=by, past=past, **say)
+
+    def _mixed(
+        self,
+        posts: Mapping[str, xr.DataTree],
+        forecasts: Mapping[str, xr.DataTree],
+        comparison: Weighed | str | None,
+        verdicts: Mapping[str, Diagnosis],
+    ) -> Mixed | None:
+        """What is to be said of the mixture, if there is one."""
+        if comparison is None or isinstance(comparison, str):
+            return None
+        own, members = self.study.label, {name: fc for name, fc in forecasts.items() if name != MIXTURE}
+        science = science_of(own, self.study.models)
+        given = forecasts[MIXTURE], comparison, members, verdicts, posts[own], self.study.test
+        return judge_mixture(*given, own=own, science=science)
+
+    def diagnose(self) -> dict[str, Diagnosis]:
+        """A verdict on the mixture, if there is one, and on each posterior of the folder, with its forecast."""
+        posts = self.fitted()
+        paths = {name: self.path(name, "forecast.nc") for name in posts}
+        forecasts = {name: load(path) for name, path in paths.items() if path.is_file()}
+        verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
+        if not (self.study.mixes and (path := self.path(MIXTURE, "forecast.nc")).is_file()):
+            return verdicts
+        forecasts[MIXTURE] = load(path)
+        comparison = self._weighed(posts)
+        found = self._mixed(posts, forecasts, comparison, verdicts)
+        return ({MIXTURE: found.diagnosis} if found else {}) | verdicts
+
+    def _judged(self, name: str, post: xr.DataTree, forecasts: Mapping[str, xr.DataTree]) -> Diagnosis:
+        """The verdict on one posterior; the study's own model is compared with its rivals."""
+        own = name == self.study.label
+        rivals = {other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)}
+        return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
+
+
+def _used(study: Study) -> xr.Dataset:
+    """The training data that a model of the study looks at."""
+    models = study.models.values()
+    names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
+    return study.train[sorted(names)]
+
+
 def _are_several(origins: object) -> bool:
     """Whether origins are told one by one."""
     return isinstance(origins, (Sequence, np.ndarray))
+
+
+def _said(error: Exception) -> str:
+    return str(error) or type(error).__name__
 
 
 def _folded(name: str) -> str:
