@@ -8,7 +8,7 @@ from scipy import stats
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.judgement.adequacy import adequacy_findings
 from bayes_dasl.judgement.diagnosis import diagnose
-from bayes_dasl.judgement.ensemble_scores import _crps, crps_at
+from bayes_dasl.judgement.draws_at_data import crps_at, fair_crps
 from bayes_dasl.judgement.residuals import NUMBER, residual_findings, share_beyond
 
 DRAWS, NOISE = 2000, 0.5
@@ -286,7 +286,7 @@ def test_the_verdict_does_not_say_that_a_model_fits_where_nothing_could_have_sho
 def test_the_crps_at_many_values_is_that_of_the_scores():
     rng = np.random.default_rng(0)
     draws, values = rng.normal(size=50), rng.normal(size=7)
-    np.testing.assert_allclose(crps_at(draws, values), _crps(values, np.tile(draws, (7, 1))), rtol=1e-9)
+    np.testing.assert_allclose(crps_at(draws, values), fair_crps(values, np.tile(draws, (7, 1))), rtol=1e-9)
 
 
 def test_data_that_miss_together_show_nothing():

@@ -17,11 +17,10 @@ from bayes_dasl.judgement.baselines import (
     baselines,
     climatology,
     persistence,
-    score_baselines,
     seasonal_climatology,
 )
 from bayes_dasl.judgement.ensemble_scores import score_ensemble
-from bayes_dasl.judgement.scores import pit, score
+from bayes_dasl.judgement.scores import pit, score, score_baselines
 
 
 def series(values, time=None):

@@ -8,7 +8,7 @@ import xarray as xr
 from test_coverage import autoregressive, sharing
 
 from bayes_dasl._statistics.dependence import error_of_mean, independent_hits
-from bayes_dasl.judgement.ensemble_scores import lower_by
+from bayes_dasl.judgement.draws_at_data import lower_by
 from bayes_dasl.judgement.leads import against_rival
 
 

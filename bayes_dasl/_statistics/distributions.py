@@ -1,5 +1,6 @@
 """Distributions that NumPyro does not have."""
 
+import math
 from collections.abc import Callable
 from typing import Any, ClassVar
 
@@ -11,7 +12,7 @@ from jax.scipy.special import log_ndtr, ndtr, ndtri
 from numpyro.distributions import constraints
 from numpyro.distributions.util import promote_shapes
 
-from .tails import Tails, censored_log_prob, log_tails, tails_where
+from .tails import Tails, censored_log_prob, log_between, log_tails, tails_where
 
 _TINY = 1e-300
 

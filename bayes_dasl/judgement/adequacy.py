@@ -18,7 +18,7 @@ from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
 from .baselines import baseline_at, baselines
 from .coverage import coverage_finding
-from .ensemble_scores import covered
+from .draws_at_data import covered
 from .leads import against_baseline, against_rival, lead_of
 from .matching import (
     fitted_between,

@@ -5,15 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from numpy.typing import ArrayLike
 
-from ..data.censoring import alike, with_bounds
-from ..data.datasets import in_units, index_of, units_of
+from ..data.datasets import index_of
 from ..data.dates import are_dates, numbers
 from ..errors import DataError, MismatchError
-from .ensemble_scores import score_table
 
 FEWEST = 5
 SEASONAL, SEASONAL_NAIVE = "seasonal climatology", "seasonal naive"
@@ -203,37 +200,6 @@ def _year_of(data: xr.Dataset) -> float | None:
     if units in _OF_A_YEAR:
         return _OF_A_YEAR[units]
     return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS) if units in _OF_A_DAY else None
-
-
-def score_baselines(
-    train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
-) -> dict[str, pd.DataFrame]:
-    """Score the `baselines` of the training data on the test data, with the columns of `score`.
-
-    `observables` defaults to every variable of the training data; name them where the data hold
-    forcings too.
-
-    Raises: MismatchError if an observable is not in both data sets.
-    """
-    names = [str(name) for name in (train.data_vars if observables is None else observables)]
-    for part, data in (("training", train), ("test", test)):
-        absent = [name for name in names if name not in data.data_vars]
-        if absent:
-            raise MismatchError(
-                f"the {part} data lack the observables {', '.join(absent)}; "
-                f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
-            )
-    test = in_units(test, units_of(train), doubtful=True)
-    tables = {}
-    for label, baseline in baselines(train[names]).items():
-        members = baseline_at(baseline, train[names], test[names])
-        found = {}
-        for name in names:
-            seen = with_bounds(test[name], test, test[name].attrs).transpose(*members[name].dims[1:]).astype(float)
-            draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
-            found[name] = alike(draws, seen), seen.values.ravel()
-        tables[label] = score_table(found)
-    return tables
 
 
 def baseline_at(

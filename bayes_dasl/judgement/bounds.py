@@ -9,8 +9,7 @@ import numpy as np
 import xarray as xr
 
 from .._findings import Finding
-from .element_names import element_names
-from .identifiability import is_common, read_more, rows_of
+from .element_names import element_names, is_common, read_more, rows_of
 
 # Of draws at a bound the nearest three tenths reach 3 times, nine tenths 9 times as far as the nearest tenth if they
 # are evenly spread. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.

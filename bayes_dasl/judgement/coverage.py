@@ -11,7 +11,7 @@ from scipy.special import betainc, betaincinv, ndtri
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import independent_hits
-from .ensemble_scores import covered, crps_at, ranks
+from .draws_at_data import covered, crps_at, ranks
 from .matching import Ensembles
 from .residuals import ABSURD, DOUBTFUL, share_beyond
 

@@ -1,6 +1,7 @@
-"""Names of the single numbers that a variable of draws holds."""
+"""The single numbers that a variable of draws holds: their names, draws and kind."""
 
 import itertools
+import math
 
 import numpy as np
 import xarray as xr
@@ -22,3 +23,22 @@ def element_names(name: str, variable: xr.DataArray) -> list[str]:
         return [f"{name} at {', '.join(f'{d} {told(v)}' for d, v in zip(inner, at, strict=True))}" for at in places]
     indices = np.ndindex(variable.shape[2:])
     return [f"{name}[{', '.join(map(str, i))}]" if i else name for i in indices]
+
+
+def is_common(variable: xr.DataArray) -> bool:
+    """Whether a variable is science and no member of a population has it for its own."""
+    science = variable.attrs.get("group", "science") == "science"
+    return science and all(str(dim).startswith(f"{variable.name}_dim_") for dim in variable.dims[2:])
+
+
+def rows_of(variable: xr.DataArray) -> np.ndarray:
+    """Draws of all chains, one row of numbers each."""
+    return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
+
+
+def read_more(label: str) -> str:
+    """Which functions say more of the identifiability of a parameter."""
+    return (
+        "bd.fisher_information(model, data, post) shows all combinations, "
+        f"bd.profile_likelihood(model, data, '{label}', post=post) one parameter"
+    )

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
+from .draws_at_data import central, complete, fair_crps, finite
 from .log_score import EXACT, KERNEL, UNKNOWN, are_whole, kernel_log_scores
 
 LEVELS = (50, 80, 90, 95)
@@ -91,7 +92,7 @@ def scored(parts: Iterable[Part]) -> Scored:
 def _at_times(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | None) -> np.ndarray:
     """Scores `(score, time)` in the order of POINTWISE; NaN where there is no observation or no finite draw."""
     at_times = np.full((len(POINTWISE), observed.size), np.nan)
-    for times, obs, fct in _complete(draws, observed):
+    for times, obs, fct in complete(draws, observed):
         at_times[:, times] = _pointwise(obs, fct, kernel=log_scores is None)
     if log_scores is not None:
         row = at_times[POINTWISE.index("log_score")]
@@ -104,59 +105,6 @@ def at_each(draws: np.ndarray, observed: np.ndarray, log_scores: np.ndarray | No
     found = dict(zip(POINTWISE, _at_times(draws, observed, log_scores), strict=True))
     unknown = log_scores is None and are_whole(draws, observed)
     return found | ({"log_score": np.full(observed.size, np.nan)} if unknown else {})
-
-
-def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
-    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a datum or a draw."""
-    found = np.full(observed.size, np.nan)
-    for times, obs, fct in _complete(draws, observed):
-        low, high = _central(fct, level / 100)
-        found[times] = (low <= obs) & (obs <= high)
-    return found
-
-
-def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
-    """The CRPS of `score_ensemble` alone, over the data that have draws."""
-    at = [_crps(obs, fct) for _, obs, fct in _complete(draws, observed)]
-    return float(np.concatenate(at).mean()) if at else np.nan
-
-
-def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that between draws."""
-    ordered, m = np.sort(draws), len(draws)
-    total = np.concatenate([[0.0], np.cumsum(ordered)])
-    below = np.searchsorted(ordered, y)
-    distance = (y * (2 * below - m) + total[-1] - 2 * total[below]) / m
-    between = 2 * np.sum(ordered * (2 * np.arange(m) - m + 1)) / (m * max(m - 1, 1))
-    return distance - between / 2
-
-
-def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal it."""
-    below = (draws < observed).sum(axis=0)
-    equal = (draws == observed).sum(axis=0)
-    uniform = rng.uniform(size=observed.size)
-    values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)
-    return np.where(np.isfinite(observed) & (draws.shape[0] > 0), values, np.nan)
-
-
-def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
-    """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
-
-    Shapes: `(observable,)`, with the number of data of each; NaN where nothing is known of one.
-    """
-    known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
-    whole = known.any() and known[number > 0].all()
-    return float(np.average(1 - theirs[known] / ours[known], weights=number[known])) if whole else np.nan
-
-
-def _complete(draws: np.ndarray, observed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Data that have the same finite draws: which they are, they themselves, and these draws `(datum, draw)`."""
-    finite, seen = np.isfinite(draws), np.isfinite(observed)
-    for pattern in np.unique(finite[:, seen], axis=1).T:
-        times = seen & (finite == pattern[:, None]).all(axis=0)
-        if pattern.any():
-            yield times, observed[times], draws[pattern][:, times].T
 
 
 def score_table(ensembles: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> ScoreTable:
@@ -186,34 +134,18 @@ def _pointwise(obs: np.ndarray, fct: np.ndarray, *, kernel: bool) -> np.ndarray:
     scores = [
         (fct.mean(axis=1) - obs) ** 2,
         np.abs(np.median(fct, axis=1) - obs),
-        _crps(obs, fct),
+        fair_crps(obs, fct),
         _interval_score(obs, fct, 0.1),
         kernel_log_scores(obs, fct) if kernel else np.full(obs.size, np.nan),
     ]
     for level in LEVELS:
-        low, high = _central(fct, level / 100)
+        low, high = central(fct, level / 100)
         scores.append((low <= obs) & (obs <= high))
     return np.array(scores, float)
-
-
-def finite(draws: np.ndarray) -> np.ndarray:
-    return np.all(np.isfinite(draws), axis=1)
-
-
-def _central(fct: np.ndarray, mass: float) -> np.ndarray:
-    return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
-
-
-def _crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
-    import scoringrules
-
-    # The fair (probability-weighted-moment) estimator divides by m - 1.
-    estimator = "pwm" if fct.shape[1] > 1 else "nrg"
-    return np.reshape(scoringrules.crps_ensemble(obs, fct, estimator=estimator), obs.shape)
 
 
 def _interval_score(obs: np.ndarray, fct: np.ndarray, alpha: float) -> np.ndarray:
     import scoringrules
 
-    low, high = _central(fct, 1 - alpha)
+    low, high = central(fct, 1 - alpha)
     return np.reshape(scoringrules.interval_score(obs, low, high, alpha), obs.shape)

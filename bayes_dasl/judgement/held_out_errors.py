@@ -10,7 +10,7 @@ import xarray as xr
 from .._statistics.blocks import blocks_of, draws_at
 from ..data.censoring import bounds
 from ..data.datasets import index_of
-from .ensemble_scores import finite
+from .draws_at_data import finite
 from .log_score import are_whole
 from .matching import in_units_of_forecast, shared
 from .scores import transforms

@@ -14,7 +14,7 @@ from scipy.linalg import eigh
 from scipy.sparse.csgraph import connected_components
 
 from .._findings import Finding
-from .element_names import element_names
+from .element_names import element_names, is_common, read_more, rows_of
 
 _CENTRAL = (0.15866, 0.84134)
 # Given all other parameters, one is tied to them if less than a tenth of its variance is left.
@@ -79,17 +79,6 @@ def _numbers(post: xr.DataTree) -> Numbers:
     if len(held.draws) < _DRAWS_A_NUMBER * max(chosen.size, 10):
         chosen = chosen[:0]
     return Numbers([labels[i] for i in chosen], held.draws[:, chosen], held.prior[:, chosen])
-
-
-def is_common(variable: xr.DataArray) -> bool:
-    """Whether a variable is science and no member of a population has it for its own."""
-    science = variable.attrs.get("group", "science") == "science"
-    return science and all(str(dim).startswith(f"{variable.name}_dim_") for dim in variable.dims[2:])
-
-
-def rows_of(variable: xr.DataArray) -> np.ndarray:
-    """Draws of all chains, one row of numbers each."""
-    return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
 
 
 def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -194,14 +183,6 @@ def _to_within(sd: float, logs: bool) -> str:
     if not logs:
         return f"to within {sd:.2g}"
     return f"to within {100 * math.expm1(sd):.2g} %" if sd < 0.5 else f"to within a factor of {math.exp(sd):.2g}"
-
-
-def read_more(label: str) -> str:
-    """Which functions say more of the identifiability of a parameter."""
-    return (
-        "bd.fisher_information(model, data, post) shows all combinations, "
-        f"bd.profile_likelihood(model, data, '{label}', post=post) one parameter"
-    )
 
 
 def _as_wide(share: float) -> str:

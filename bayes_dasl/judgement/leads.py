@@ -11,7 +11,7 @@ import xarray as xr
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import error_of_mean
-from .ensemble_scores import crps_at, lower_by, mean_crps
+from .draws_at_data import crps_at, lower_by, mean_crps
 from .matching import Ensembles
 from .residuals import share_beyond
 

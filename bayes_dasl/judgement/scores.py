@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from .._statistics.blocks import blocks_of, draws_at
-from ..data.censoring import alike
-from ..data.datasets import index_of
+from ..data.censoring import alike, with_bounds
+from ..data.datasets import in_units, index_of, units_of
 from ..errors import MismatchError
-from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, finite, ranks, scored, table_of
+from .baselines import baseline_at, baselines
+from .draws_at_data import finite, ranks
+from .ensemble_scores import LEVELS, Part, ScoreTable, at_each, score_table, scored, table_of
 from .log_score import exact_log_scores
 from .matching import RECALIBRATED, check_forecast, in_units_of_forecast, repeats, shared
 
@@ -158,3 +160,34 @@ def _parts(name: str, predictions: xr.Dataset, noise: xr.Dataset, observed: xr.D
         exact = exact_log_scores(*here).get(name)
         draws, seen = draws_at(here[0][name], dict.fromkeys(at, slice(None))), here[2][name]
         yield alike(draws, seen), seen.values.ravel(), exact
+
+
+def score_baselines(
+    train: xr.Dataset, test: xr.Dataset, *, observables: Sequence[str] | None = None
+) -> dict[str, pd.DataFrame]:
+    """Score the `baselines` of the training data on the test data, with the columns of `score`.
+
+    `observables` defaults to every variable of the training data; name them where the data hold
+    forcings too.
+
+    Raises: MismatchError if an observable is not in both data sets.
+    """
+    names = [str(name) for name in (train.data_vars if observables is None else observables)]
+    for part, data in (("training", train), ("test", test)):
+        absent = [name for name in names if name not in data.data_vars]
+        if absent:
+            raise MismatchError(
+                f"the {part} data lack the observables {', '.join(absent)}; "
+                f"they hold {', '.join(map(str, data.data_vars)) or 'nothing'}"
+            )
+    test = in_units(test, units_of(train), doubtful=True)
+    tables = {}
+    for label, baseline in baselines(train[names]).items():
+        members = baseline_at(baseline, train[names], test[names])
+        found = {}
+        for name in names:
+            seen = with_bounds(test[name], test, test[name].attrs).transpose(*members[name].dims[1:]).astype(float)
+            draws = members[name].values.reshape(members.sizes["draw"], test[name].size)
+            found[name] = alike(draws, seen), seen.values.ravel()
+        tables[label] = score_table(found)
+    return tables

@@ -7,6 +7,7 @@ from typing import Any
 import xarray as xr
 
 from ..data.datasets import inputs as inputs_of
+from ..data.dates import as_numbers
 from ..data.layer_inputs import Assumed, Inputs
 from ..errors import DataError
 from ..layers import AbstractLayer
@@ -56,7 +57,8 @@ def inputs(
         found = inputs_of(data, start=start, members=members, **given)
         unread = tuple(str(name) for name in data.dims if name not in (index, members, *asked))
         linear = tuple(name for name in (*found.forcings, *found.own_forcings) if name not in kinds)
-        first = float(found.start) if start is None else None
+        # As a number of the data: inputs may be made while a program is traced.
+        first = float(as_numbers(data, index, units)[index].values[0]) if start is None else None
         return dataclasses.replace(found, assumed=Assumed(first, linear, unread))
     said = {"forcings": forcings is not None, "interpolation": interpolation is not None, "index": index != "time"}
     said |= {"places": bool([*places]), "members": members is not None, "units": bool(units)}

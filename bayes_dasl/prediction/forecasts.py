@@ -26,8 +26,7 @@ from ..random import paths
 from .conditional import noise_group
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
-from .fitted_span import fitted_span
-from .future_forcings import known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
+from .future_forcings import fitted_span, known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
 from .new_members import as_unseen
 from .on_demand import on_demand

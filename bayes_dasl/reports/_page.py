@@ -16,15 +16,15 @@ from .._findings import LEVELS, Finding
 from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
-from ..judgement.baselines import BASELINES, score_baselines
+from ..judgement.baselines import BASELINES
 from ..judgement.comparison import BayesFactors, EqualWeights
 from ..judgement.decomposition import decompose
 from ..judgement.diagnosis import diagnose
-from ..judgement.ensemble_scores import lower_by
+from ..judgement.draws_at_data import lower_by
 from ..judgement.failures import usable_draws
 from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
 from ..judgement.mixed import MIXTURE, Mixed, Weighed
-from ..judgement.scores import pit, score
+from ..judgement.scores import pit, score, score_baselines
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import are_chains, fitted_observables, of_particles, with_what_is_censored

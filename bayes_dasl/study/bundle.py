@@ -2,12 +2,10 @@
 
 import dataclasses
 import json
-import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import xarray as xr
 
 from .._findings import Finding
@@ -16,15 +14,13 @@ from .._runs.files import forget_unfinished, write_text
 from .._runs.folder import check_name, read_note
 from .._runs.lock import alone_in
 from ..before_fit.checks import Check, check
-from ..data.datasets import fingerprint, observations, split, split_members
+from ..data.datasets import fingerprint, split, split_members
 from ..errors import BayesDaslError, DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
-from ..judgement.baselines import BASELINES
 from ..judgement.diagnosis import Diagnosis, diagnose
 from ..judgement.evidence import are_nested, check_nested
-from ..judgement.matching import check_same
 from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
-from ..model import Model, check_data, check_shapes, check_times, is_series
+from ..model import Model, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
@@ -33,7 +29,8 @@ from ..revision.rolling_origins import leave_future_out, model_weights
 from ..revision.updates import update
 from .fits import Say, Task
 from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
-from .scores import asked, check_asked, results, table_of, told_split
+from .refusals import are_several, check_input, check_names, check_origins, used_data
+from .scores import asked, results, table_of, told_split
 from .times import forecast_times, unknown_to
 
 
@@ -67,10 +64,9 @@ class Study:
         horizon: how many observed times they forecast from each. Unless given, as many as there are in the test data,
             or half of those in the last half of the training data, if these are fewer.
 
-    Raises: ModelError if two models, or a model and a baseline, have the same name but for its case, or a name cannot
-    be that of a folder, and for another `mix`; MismatchError for models that cannot be weighed by evidence; DataError
-    if the split leaves one side empty, or names no members of the data, for options that are none, or for origins and a
-    horizon that are none.
+    Raises: ModelError for two models of one name, a name that cannot be that of a folder, and another `mix`;
+    MismatchError for models that cannot be weighed by evidence; DataError if the split leaves one side empty, or names
+    no members of the data, and for options, origins or a horizon that are none.
     """
 
     name: str
@@ -90,17 +86,7 @@ class Study:
 
     def __post_init__(self):
         check_name(self.name, "a study")
-        taken: dict[str, str] = {}
-        for name in (self.label, *self.rivals):
-            check_name(name, "a model")
-            if name.casefold() in BASELINES:
-                raise ModelError(f"'{name}' is the name of a baseline: give the model another")
-            if (alike := taken.get(_folded(name))) is not None:
-                both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
-                raise ModelError(f"two models are named {both}: give the model another label")
-            if _folded(name) == MIXTURE:
-                raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
-            taken[_folded(name)] = name
+        check_names((self.label, *self.rivals))
         if not isinstance(self.options, ReportOptions):
             raise DataError(f"options are bd.ReportOptions(…), not {type(self.options).__name__}")
         _ = self._parts  # refuses a split that leaves one side empty
@@ -108,13 +94,8 @@ class Study:
             raise ModelError(f"mix is True, False, 'evidence' or 'forecasts', not {self.mix!r}")
         if self.mix == "evidence" and self.rivals:
             check_nested(self.models)
-        numbers = [n for n in (self.origins, self.horizon) if n is not None and not _are_several(n)]
-        if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
-            raise DataError(
-                f"origins and horizon are whole numbers from 1 on, not {self.origins!r} and {self.horizon!r}: for no "
-                "mixture of forecasts say mix=False"
-            )
-        if self.mixes and _are_several(self.origins):
+        check_origins(self.origins, self.horizon)
+        if self.mixes and are_several(self.origins):
             _ = self.looks_from  # refuses origins that the training data do not have
 
     @property
@@ -156,7 +137,7 @@ class Study:
 
         Raises: DataError if these are too few.
         """
-        origins = self.origins if _are_several(self.origins) else int(self.origins)  # pyright: ignore
+        origins = self.origins if are_several(self.origins) else int(self.origins)  # pyright: ignore
         return origins_of(self.model, self.train, self.test, origins, self.horizon)
 
     @property
@@ -169,17 +150,7 @@ class Study:
 
         Raises: DataError, ModelError or MismatchError.
         """
-        for model in self.models.values():
-            check_data(model, self.train)
-        at = forecast_times(self)
-        for model in self.models.values():
-            check_times(model, at)
-            check_shapes(model, model.inputs(at))
-            for name in model.observables:  # also where they are held out, since forecasts are scored there
-                observations(self.data, name, dims=model.dims(name))
-        check_same(self.model.observables, {name: rival.observables for name, rival in self.rivals.items()})
-        _ = self.derived and evaluate(self.model, None, self.derived)
-        check_asked(self, at[self.index])
+        check_input(self)
 
     def check(self, *, key: int = 0) -> dict[str, Check]:
         """The ladder of cheap checks for each model, and whether forecast, scores and report could be made.
@@ -249,7 +220,7 @@ class Run:
         Raises: WriteError, MismatchError; ReadError if the folder's `study.json` is not one of ours.
         """
         wanted = {"study": self.study.name, "key": key, "engine": repr(self.study.engine)}
-        wanted |= {"data_sha256": fingerprint(_used(self.study)), "source": self.study.source}
+        wanted |= {"data_sha256": fingerprint(used_data(self.study)), "source": self.study.source}
         note = self.folder / "study.json"
         if note.is_file():
             held = read_note(self.folder)
@@ -471,22 +442,5 @@ class Run:
         return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
 
 
-def _used(study: Study) -> xr.Dataset:
-    """The training data that a model of the study looks at."""
-    models = study.models.values()
-    names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
-    return study.train[sorted(names)]
-
-
-def _are_several(origins: object) -> bool:
-    """Whether origins are told one by one."""
-    return isinstance(origins, (Sequence, np.ndarray))
-
-
 def _said(error: Exception) -> str:
     return str(error) or type(error).__name__
-
-
-def _folded(name: str) -> str:
-    """What a system may take a name for that tells neither case nor ways to write an accent apart."""
-    return unicodedata.normalize("NFC", name.casefold())

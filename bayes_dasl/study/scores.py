@@ -11,13 +11,12 @@ import xarray as xr
 from .._findings import Diagnosis
 from ..data.datasets import place_of
 from ..data.dates import as_attribute
-from ..judgement.baselines import score_baselines
 from ..judgement.comparison import Comparison
 from ..judgement.events import exceedance, is_series, return_levels, unseen
 from ..judgement.forecast_tables import quantiles
 from ..judgement.metrics import check_metrics, measured_by
 from ..judgement.mixed import MIXTURE, Mixed
-from ..judgement.scores import score
+from ..judgement.scores import score, score_baselines
 from ..reports.options import ReportOptions
 
 

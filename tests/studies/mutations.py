@@ -92,20 +92,20 @@ MUTANTS = (
         ("tests/test_signals.py",),
     ),
     Mutant(
-        "the CRPS of few draws is not the fair one", "bayes_dasl/judgement/ensemble_scores.py",
+        "the CRPS of few draws is not the fair one", "bayes_dasl/judgement/draws_at_data.py",
         'estimator = "pwm" if fct.shape[1] > 1 else "nrg"',
         'estimator = "nrg"',
         ("tests/test_scores.py::test_errors_and_fair_crps_follow_their_definitions",),
     ),
     Mutant(
-        "PIT without a rank for the datum itself", "bayes_dasl/judgement/ensemble_scores.py",
+        "PIT without a rank for the datum itself", "bayes_dasl/judgement/draws_at_data.py",
         "values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)",
         "values = (below + uniform * equal) / draws.shape[0]",
         ("tests/test_scores.py::test_pit_is_uniform_however_few_the_draws",
          "tests/test_scores.py::test_pit_of_counts_is_uniform_only_for_a_calibrated_forecast"),
     ),
     Mutant(
-        "one-sided intervals in the coverage", "bayes_dasl/judgement/ensemble_scores.py",
+        "one-sided intervals in the coverage", "bayes_dasl/judgement/draws_at_data.py",
         "return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)",
         "return np.quantile(fct, [1 - mass, mass], axis=1)",
         ("tests/test_scores.py::test_coverage_is_nominal_only_for_the_right_spread",),
@@ -200,7 +200,7 @@ MUTANTS = (
         ("tests/test_residual_findings.py::test_what_a_fit_takes_is_no_difference_of_scales",),
     ),
     Mutant(
-        "rows with the labels of the fit are those of the fit", "bayes_dasl/prediction/fitted_span.py",
+        "rows with the labels of the fit are those of the fit", "bayes_dasl/prediction/future_forcings.py",
         "times = times[times < changed.min()] if changed.size else times",
         "times = times",
         ("tests/test_other_rows.py::test_another_table_counts_as_held_out",),
@@ -230,7 +230,7 @@ MUTANTS = (
         ("tests/test_coverage.py::test_less_than_half_in_the_intervals_is_bad",),
     ),
     Mutant(
-        "zeros that an interval ends at are all held", "bayes_dasl/judgement/ensemble_scores.py",
+        "zeros that an interval ends at are all held", "bayes_dasl/judgement/draws_at_data.py",
         "(below + uniform * (equal + 1))",
         "(below + 0.5 * (equal + 1))",
         ("tests/test_coverage.py::test_zeros_that_come_too_seldom_are_seen",
@@ -244,7 +244,7 @@ MUTANTS = (
          "tests/test_adequacy.py::test_data_that_miss_together_show_nothing"),
     ),
     Mutant(
-        "a lower score is a plain mean over observables", "bayes_dasl/judgement/ensemble_scores.py",
+        "a lower score is a plain mean over observables", "bayes_dasl/judgement/draws_at_data.py",
         "weights=number[known]",
         "weights=None",
         ("tests/test_dependence.py::test_how_much_lower_a_score_is_counts_every_datum_once",),

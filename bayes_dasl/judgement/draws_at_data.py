@@ -1,0 +1,79 @@
+"""Draws beside data: which intervals hold a datum, its rank among draws, and its CRPS."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+
+
+def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:
+    """Whether the central interval of draws `(draw, datum)` holds each datum, 1 or 0; NaN without a datum or a draw."""
+    found = np.full(observed.size, np.nan)
+    for times, obs, fct in complete(draws, observed):
+        low, high = central(fct, level / 100)
+        found[times] = (low <= obs) & (obs <= high)
+    return found
+
+
+def mean_crps(draws: np.ndarray, observed: np.ndarray) -> float:
+    """The CRPS of `score_ensemble` alone, over the data that have draws."""
+    at = [fair_crps(obs, fct) for _, obs, fct in complete(draws, observed)]
+    return float(np.concatenate(at).mean()) if at else np.nan
+
+
+def crps_at(draws: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The fair CRPS of one forecast at many values: the mean distance to a draw, less half of that between draws."""
+    ordered, m = np.sort(draws), len(draws)
+    total = np.concatenate([[0.0], np.cumsum(ordered)])
+    below = np.searchsorted(ordered, y)
+    distance = (y * (2 * below - m) + total[-1] - 2 * total[below]) / m
+    between = 2 * np.sum(ordered * (2 * np.arange(m) - m + 1)) / (m * max(m - 1, 1))
+    return distance - between / 2
+
+
+def ranks(draws: np.ndarray, observed: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """The PIT of each datum `(datum,)` among draws `(draw, datum)`, randomised where draws equal it."""
+    below = (draws < observed).sum(axis=0)
+    equal = (draws == observed).sum(axis=0)
+    uniform = rng.uniform(size=observed.size)
+    values = (below + uniform * (equal + 1)) / (draws.shape[0] + 1)
+    return np.where(np.isfinite(observed) & (draws.shape[0] > 0), values, np.nan)
+
+
+def lower_by(ours: np.ndarray, theirs: np.ndarray, number: np.ndarray) -> float:
+    """By how much another mean score is lower, as a share of ours; of several observables on average over all data.
+
+    Shapes: `(observable,)`, with the number of data of each; NaN where nothing is known of one.
+    """
+    known = np.isfinite(ours) & np.isfinite(theirs) & (ours > 0)
+    whole = known.any() and known[number > 0].all()
+    return float(np.average(1 - theirs[known] / ours[known], weights=number[known])) if whole else np.nan
+
+
+def complete(draws: np.ndarray, observed: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Data that have the same finite draws: which they are, they themselves, and these draws `(datum, draw)`."""
+    finite, seen = np.isfinite(draws), np.isfinite(observed)
+    for pattern in np.unique(finite[:, seen], axis=1).T:
+        times = seen & (finite == pattern[:, None]).all(axis=0)
+        if pattern.any():
+            yield times, observed[times], draws[pattern][:, times].T
+
+
+def finite(draws: np.ndarray) -> np.ndarray:
+    """Which draws `(draw, datum)` are finite at all data."""
+    return np.all(np.isfinite(draws), axis=1)
+
+
+def central(fct: np.ndarray, mass: float) -> np.ndarray:
+    """The ends of the central interval of draws `(datum, draw)` that holds a share of them."""
+    return np.quantile(fct, [(1 - mass) / 2, (1 + mass) / 2], axis=1)
+
+
+def fair_crps(obs: np.ndarray, fct: np.ndarray) -> np.ndarray:
+    """The fair CRPS of draws `(datum, draw)` at the data."""
+    import scoringrules
+
+    # The fair (probability-weighted-moment) estimator divides by m - 1.
+    estimator = "pwm" if fct.shape[1] > 1 else "nrg"
+    return np.reshape(scoringrules.crps_ensemble(obs, fct, estimator=estimator), obs.shape)

@@ -1,0 +1,79 @@
+"""What a study refuses before any work: names, origins, and input of which no forecast or report could be made."""
+
+import unicodedata
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from .._runs.folder import check_name
+from ..data.datasets import observations
+from ..errors import DataError, ModelError
+from ..judgement.baselines import BASELINES
+from ..judgement.matching import check_same
+from ..judgement.mixed import MIXTURE
+from ..model import check_data, check_shapes, check_times
+from ..prediction.derived import evaluate
+from .scores import check_asked
+from .times import forecast_times
+
+
+def check_names(names: Iterable[str]) -> None:
+    """Raises: ModelError for names of models that cannot be folders, or that stand for something else."""
+    taken: dict[str, str] = {}
+    for name in names:
+        check_name(name, "a model")
+        if name.casefold() in BASELINES:
+            raise ModelError(f"'{name}' is the name of a baseline: give the model another")
+        if (alike := taken.get(_folded(name))) is not None:
+            both = f"'{name}'" if alike == name else f"'{alike}' and '{name}', which some systems take for the same"
+            raise ModelError(f"two models are named {both}: give the model another label")
+        if _folded(name) == MIXTURE:
+            raise ModelError(f"'{name}' is the name of the mixture of the models: give this one another")
+        taken[_folded(name)] = name
+
+
+def check_origins(origins: Any, horizon: Any) -> None:
+    """Raises: DataError for numbers of origins and times ahead that are none."""
+    numbers = [n for n in (origins, horizon) if n is not None and not are_several(n)]
+    if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
+        raise DataError(
+            f"origins and horizon are whole numbers from 1 on, not {origins!r} and {horizon!r}: for no "
+            "mixture of forecasts say mix=False"
+        )
+
+
+def check_input(study: Any) -> None:
+    """Check all that would fail after a fit: data, shapes and each time of the forecast, for every model.
+
+    Raises: DataError, ModelError or MismatchError.
+    """
+    for model in study.models.values():
+        check_data(model, study.train)
+    at = forecast_times(study)
+    for model in study.models.values():
+        check_times(model, at)
+        check_shapes(model, model.inputs(at))
+        for name in model.observables:  # also where they are held out, since forecasts are scored there
+            observations(study.data, name, dims=model.dims(name))
+    check_same(study.model.observables, {name: rival.observables for name, rival in study.rivals.items()})
+    _ = study.derived and evaluate(study.model, None, study.derived)
+    check_asked(study, at[study.index])
+
+
+def used_data(study: Any) -> xr.Dataset:
+    """The training data that a model of the study looks at."""
+    models = study.models.values()
+    names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
+    return study.train[sorted(names)]
+
+
+def are_several(origins: object) -> bool:
+    """Whether origins are told one by one."""
+    return isinstance(origins, (Sequence, np.ndarray))
+
+
+def _folded(name: str) -> str:
+    """What a system may take a name for that tells neither case nor ways to write an accent apart."""
+    return unicodedata.normalize("NFC", name.casefold())
