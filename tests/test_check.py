@@ -17,6 +17,7 @@ from scipy.stats import norm
 import bayes_dasl as bd
 from bayes_dasl.before_fit import checks
 from bayes_dasl.inference import AbstractEngine, pose
+from bayes_dasl.inference.engine import Cost
 from bayes_dasl.prediction.predictive import Pushed
 
 SIGMA = 0.1
@@ -206,6 +207,29 @@ def test_the_cost_is_that_of_the_engine(engine, uncompiled):
     [cost] = [f for f in bd.check(cut_off(), benign(), engine).findings if f.subject == "cost"]
     assert f"one gradient at {engine.batch} positions takes" in cost.message
     assert repr(engine) in cost.message and "compilation included" in cost.message
+
+
+def costly(monkeypatch, seconds, engine, model):
+    """The finding on the cost of an engine that is said to take so many seconds."""
+    monkeypatch.setattr(type(engine), "cost", lambda self, problem: Cost(1, 1, 1))
+    laps = iter([0.0, seconds, *[0.0] * 10])  # compiling takes the time
+    monkeypatch.setattr(checks.time, "perf_counter", lambda: next(laps))
+    [cost] = [f for f in bd.check(model, benign(), engine).findings if f.subject == "cost"]
+    return cost
+
+
+def test_a_fit_of_more_than_ten_minutes_is_no_green_tick(uncompiled, monkeypatch):
+    engine = bd.NUTS(draws=1000)
+    assert costly(monkeypatch, 590.0, engine, blow_up()).level == "good"
+    cost = costly(monkeypatch, 610.0, engine, blow_up())
+    assert cost.level == "warning" and cost.message.endswith("610 s, compilation included: more than ten minutes")
+    for way in ("draws=250", "rtol=0.0001", "bd.choose_solver", "bd.SVI()"):
+        assert way in cost.remedy
+
+
+def test_a_shorter_fit_is_suggested_by_what_the_model_and_the_engine_have(uncompiled, monkeypatch):
+    """A formula has no solver, and an engine that is cheap itself is not advised."""
+    assert costly(monkeypatch, 610.0, bd.SVI(), cut_off()).remedy == "fit fewer data first, or let it run overnight"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import jax
 import jax.tree_util as jtu
@@ -17,12 +18,12 @@ from .._jax.tree import dotted
 from ..data.datasets import FILLED, units_of
 from ..data.dates import told, told_of
 from ..errors import BayesDaslError, UnreadableError
-from ..inference import NUTS, AbstractEngine, check_engine, pose
+from ..inference import NUTS, SVI, AbstractEngine, Laplace, check_engine, pose
 from ..inference.gradient import traced_once
 from ..inference.problem import Problem
 from ..inference.sharding import Sharded
 from ..judgement.failures import FEW, SELDOM
-from ..layers import Jump, solver_settings
+from ..layers import ODE, Jump, solver_settings
 from ..model import Model
 from ..model.unit_check import unit_findings, units_unseen
 from ..prediction.predictive import Draws, Pushed, push
@@ -34,6 +35,8 @@ _DRAWS = 256
 _GRADIENTS = 64
 _EQUAL = 1e-10
 _MUCH = 0.1  # of a forcing that was filled
+_PATIENCE = 600  # seconds of a fit, above which a cheaper one is suggested
+_COARSE = 1e-4  # a relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6
 _FEW = 0.2  # of the steps of a regular series: the longer ones are then rows that were left out
 
 
@@ -305,9 +308,31 @@ def _cost(run, positions, compiling: float, problem: Problem, engine: AbstractEn
     each, batch = float(np.median(laps)) / _GRADIENTS, engine.batch
     message = f"one gradient at {batch} positions takes {1e3 * each * batch:.2g} ms"
     cost = engine.cost(problem)
-    if cost:
-        compiled = cost.programs * compiling
-        least, most = (f"{each * batch * number + compiled:.0f}" for number in (cost.least, cost.most))
-        seconds = least if least == most else f"{least} to {most}"
-        message += f"; {engine!r} should take about {seconds} s, compilation included"
-    return Finding("good", "cost", message)
+    if not cost:
+        return Finding("good", "cost", message)
+    compiled = cost.programs * compiling
+    least, most = (each * batch * number + compiled for number in (cost.least, cost.most))
+    seconds = f"{least:.0f}" if f"{least:.0f}" == f"{most:.0f}" else f"{least:.0f} to {most:.0f}"
+    message += f"; {engine!r} should take about {seconds} s, compilation included"
+    if most <= _PATIENCE:
+        return Finding("good", "cost", message)
+    return Finding("warning", "cost", f"{message}: more than ten minutes", _cheaper(problem.model, engine))
+
+
+def _cheaper(model: Model, engine: AbstractEngine) -> str:
+    """How a fit may take less time, as far as it applies to this model and engine."""
+    ways = []
+    if isinstance(engine, NUTS):  # the steps of others do not hang on their draws
+        ways.append(f"try fewer draws first, such as draws={max(engine.draws // 4, 1)}")
+    solved = [node for node in jax.tree.leaves(model.layer, is_leaf=_has_tolerance) if _has_tolerance(node)]
+    if any(node.rtol < _COARSE for node in solved):
+        ways.append(f"loosen the solver to rtol={_COARSE:g} and see by bd.check_solver whether that suffices")
+    if any(isinstance(node, ODE) for node in solved):
+        ways.append("let bd.choose_solver find the quicker solver")
+    if not isinstance(engine, (SVI, Laplace)):
+        ways.append("take a cheaper engine, bd.SVI() or bd.Laplace()")
+    return "; ".join(ways) or "fit fewer data first, or let it run overnight"
+
+
+def _has_tolerance(node: Any) -> bool:
+    return isinstance(getattr(node, "rtol", None), float)
