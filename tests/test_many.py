@@ -7,13 +7,14 @@ import subprocess
 import sys
 import threading
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 from tasks_of_many import arrays, compiles, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
 
 from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
-from bayes_dasl.study import combinations, run_many
+from bayes_dasl.study import ALONE, combinations, many, run_many
 
 quiet = {"say": lambda text: None}
 
@@ -146,6 +147,41 @@ def test_a_scheduler_that_is_lost_ends_the_run_and_loses_no_row(tmp_path):
     said = []
     run_many(slowly, tasks[:2], rows, workers=0, say=said.append)
     assert said[0].startswith(f"{min(done, 2)} of 2 tasks")
+
+
+def test_a_script_that_defines_a_module_of_equinox_does_its_tasks_over_workers(tmp_path):
+    """By value its classes would refuse their own fields."""
+    script = Path(__file__).with_name("many_study.py")
+    done = subprocess.run(
+        [sys.executable, script, tmp_path / "rows.jsonl"], capture_output=True, text=True, timeout=120, check=False
+    )
+    assert done.returncode == 0 and done.stdout.splitlines()[-1] == "[0, 0, 1, 1]", done.stdout + done.stderr
+
+
+def test_a_file_that_was_edited_is_run_anew_and_one_that_fails_leaves_no_module(monkeypatch):
+    name = f"{ALONE}edited"
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    text = "kept = []\ndef row(n):\n    kept.append(n)\n    return {'kept': len(kept)}\n"
+    first = many._by_file(name, "edited.py", text, "row")
+    assert [first(n=3)["kept"], first(n=4)["kept"]] == [1, 2]
+    assert many._by_file(name, "edited.py", text + "\n", "row")(n=5)["kept"] == 1
+    with pytest.raises(ZeroDivisionError):
+        many._by_file(name, "edited.py", "1 / 0\n", "row")(n=6)
+    assert name not in sys.modules
+
+
+def test_a_script_without_a_guard_does_not_start_workers_from_workers():
+    text = "import bayes_dasl as bd\ndef row(n):\n    return {}\nbd.run_many(row, [{'n': 1}], 'rows', workers=0)\n"
+    with pytest.raises(ModelError, match="under if __name__ == '__main__'"):
+        many._by_file(f"{ALONE}unguarded", "unguarded.py", text, "row")(n=1)
+
+
+def test_a_module_of_equinox_in_a_notebook_is_refused(tmp_path, monkeypatch):
+    notebook = ModuleType("__main__")
+    exec("import bayes_dasl as bd\nclass Law(bd.Module):\n    k: float\ndef row(n):\n    return {}\n", vars(notebook))
+    monkeypatch.setitem(sys.modules, "__main__", notebook)
+    with pytest.raises(ModelError, match="the class 'Law' of a notebook"):
+        run_many(notebook.row, [{"n": 1}], tmp_path / "rows.jsonl", workers=1, code="x", **quiet)
 
 
 @pytest.mark.parametrize("do", [functools.partial(square, folder=""), len])

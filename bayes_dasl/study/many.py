@@ -5,13 +5,16 @@ import hashlib
 import inspect
 import itertools
 import json
+import operator
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
+import equinox as eqx
 import numpy as np
 import pandas as pd
 
@@ -58,9 +61,9 @@ def run_many(
     is running when it is stopped, or killed, is lost; nothing else is.
 
     Args:
-        do: a function of a module that takes a task by name, `do(model="hybrid", seed=3)`, and returns what its row
-            says: a dict of what JSON can hold, and of NumPy's numbers and arrays. No name in it or of an argument is
-            "task", "code", "seconds" or "failed", and none in it that of an argument.
+        do: a function of a module, or of the script that runs, that takes a task by name, `do(model="hybrid", seed=3)`,
+            and returns what its row says: a dict of what JSON can hold, and of NumPy's numbers and arrays. No name in it
+            or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
         scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
@@ -74,10 +77,11 @@ def run_many(
     Returns: the rows of these tasks, in their order: the arguments, what `do` returned, `seconds`, `code`, and `failed`
     with the error of a task that failed.
     Raises: ModelError without Dask, for a scheduler together with workers, or one that does not answer, for tasks that
-    occur twice or whose arguments JSON cannot hold, and without `code` for what is no function of a file, or hangs on
-    more than its arguments; WriteError where the file cannot be written, or another process writes to it; ReadError
-    where it cannot be read.
+    occur twice or whose arguments JSON cannot hold, without `code` for what is no function of a file, or hangs on more
+    than its arguments, for a class of a notebook, which workers cannot be sent, and for a script without a guard;
+    WriteError where the file cannot be written, or another process writes to it; ReadError where it cannot be read.
     """
+    _refuse_while_run_on_a_worker(do)
     tasks, rows = [dict(task) for task in tasks], Path(rows)
     if taken := _OURS & {name for task in tasks for name in task}:
         raise ModelError(f"an argument is called '{taken.pop()}', as a column of every row is: call it another name")
@@ -276,12 +280,66 @@ def _work_of(do: Callable[..., Any], share: int | None) -> Callable[[Task], _Don
     return work
 
 
-def _by_value(do: Callable[..., Any]) -> None:
-    """Let a function of a file that stands alone take its file along: workers could not import that by its name."""
-    if do.__module__.startswith(ALONE):
-        import cloudpickle
+def _carried(do: Callable[..., Any]) -> Callable[..., Any]:
+    """A function that workers get by its file, where they could not import that by its name; others as they are.
 
-        cloudpickle.register_pickle_by_value(sys.modules[do.__module__])
+    Its file goes along as text, which a worker runs once as a module. By value its classes would be made anew without
+    what makes them modules of Equinox, which then refuse their own fields.
+    """
+    name, qualified = do.__module__, getattr(do, "__qualname__", "")
+    module = sys.modules.get(name)
+    path = getattr(module, "__file__", None)
+    if name != "__main__" and not name.startswith(ALONE):
+        return do
+    if path is None:
+        _refuse_modules_of_equinox(module)
+        return do
+    with contextlib.suppress(AttributeError):
+        if operator.attrgetter(qualified)(module) is do:
+            alone = name if name.startswith(ALONE) else f"{ALONE}{Path(path).stem}"
+            return _by_file(alone, str(Path(path).resolve()), Path(path).read_text(encoding="utf-8"), qualified)
+    return do
+
+
+def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., Any]:
+    """Call a function of a module that is run from its text; it goes to workers by value, as `_timed` does."""
+
+    def carried(**task):
+        import operator
+        import sys
+        import threading
+        import types
+
+        with vars(threading).setdefault("_bayes_dasl_files", threading.RLock()):  # threads of a worker run it once
+            module = sys.modules.get(name)
+            if getattr(module, "__text__", None) != text:  # a worker may have it from before an edit
+                module = types.ModuleType(name)
+                vars(module).update(__file__=path, __text__=text)
+                sys.modules[name] = module  # dataclasses look their module up
+                try:
+                    exec(compile(text, path, "exec"), vars(module))
+                except BaseException:
+                    del sys.modules[name]
+                    raise
+        return operator.attrgetter(qualified)(module)(**task)
+
+    return carried
+
+
+def _refuse_modules_of_equinox(module: ModuleType | None) -> None:
+    """Raises: ModelError for a notebook that defines one, since it has no file to send."""
+    for name, held in vars(module).items() if module is not None else ():
+        if isinstance(held, type) and issubclass(held, eqx.Module) and held.__module__ == "__main__":
+            raise ModelError(
+                f"workers cannot be sent the class '{name}' of a notebook: write it and the function into a file and "
+                "import them, or say workers=0"
+            )
+
+
+def _refuse_while_run_on_a_worker(do: Callable[..., Any]) -> None:
+    """Raises: ModelError where a worker that runs a file comes upon its own call of `run_many`."""
+    if hasattr(sys.modules.get(do.__module__), "__text__"):
+        raise ModelError("workers run this file, too: put its call of run_many under if __name__ == '__main__':")
 
 
 def _one_by_one(
@@ -312,8 +370,7 @@ def _over_workers(
         raise ModelError("workers need Dask: pip install 'bayes-dasl[distributed]', or say workers=0") from error
     number = min(workers or cores(), len(tasks))
     share = max(cores() // number, 1) if scheduler is None and sys.platform == "linux" else None
-    work = _work_of(do, share)
-    _by_value(do)
+    work = _work_of(_carried(do), share)
     with contextlib.ExitStack() as stack:
         if scheduler is None:
             # No dashboard, and a port that no other study of this machine listens at.
