@@ -61,9 +61,9 @@ def run_many(
     is running when it is stopped, or killed, is lost; nothing else is.
 
     Args:
-        do: a function of a module, or of the script that runs, that takes a task by name, `do(model="hybrid", seed=3)`,
-            and returns what its row says: a dict of what JSON can hold, and of NumPy's numbers and arrays. No name in it
-            or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
+        do: a function of a module, or of the script that runs, that takes a task by name,
+            `do(model="hybrid", seed=3)`, and returns what its row says: a dict of what JSON can hold, and of NumPy's
+            numbers and arrays. No name in it or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
         scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.
@@ -310,7 +310,8 @@ def _by_file(name: str, path: str, text: str, qualified: str) -> Callable[..., A
         import threading
         import types
 
-        with vars(threading).setdefault("_bayes_dasl_files", threading.RLock()):  # threads of a worker run it once
+        shared: Any = vars(threading)
+        with shared.setdefault("_bayes_dasl_files", threading.RLock()):  # threads of a worker run it once
             module = sys.modules.get(name)
             if getattr(module, "__text__", None) != text:  # a worker may have it from before an edit
                 module = types.ModuleType(name)
