@@ -237,6 +237,47 @@ def test_amplitude_is_the_prior_standard_deviation_of_a_process():
     assert np.abs(values.std(0) / 0.8 - 1).max() < 0.02 + 4 / np.sqrt(2 * 4000)
 
 
+class TestThrough:
+    """A function that passes through a point exactly, whatever its weights."""
+
+    @pytest.mark.parametrize("shape", [{}, {"positive": True}, {"monotone": "decreasing"}])
+    def test_it_passes_through_its_point(self, shape):
+        family = BSpline(LOW, HIGH, 6) if "monotone" in shape else HilbertGP(LOW, HIGH, 8, length=0.7, amplitude=2.0)
+        options = {"level": 0.2} if shape.get("positive") else {"scale": 3.0}
+        for weights in np.random.default_rng(0).normal(size=(2, family.size)):
+            free = Basis(family, "x", "g", weights, **options, **shape)
+            tied = Basis(family, "x", "g", weights, through=(0.5, 1.3), **options, **shape)
+            at = jnp.asarray([0.5, -0.4, 1.7])
+            before, after = (basis(0.0, {"x": at}, {})["g"] for basis in (free, tied))
+            assert float(after[0]) == pytest.approx(1.3, abs=1e-12)
+            if shape.get("positive"):
+                np.testing.assert_allclose((after - 0.2) / 1.1, (before - 0.2) / (before[0] - 0.2), rtol=1e-12)
+            else:
+                np.testing.assert_allclose(after - 1.3, before - before[0], atol=1e-12)
+            np.testing.assert_allclose(tied.prepared()(0.0, {"x": at}, {})["g"], after, atol=1e-12)
+
+    def test_a_point_of_several_inputs(self):
+        family = Product(BSpline(LOW, HIGH, 5), Polynomial(0.0, 1.0, 2))
+        tied = Basis(family, ("x", "z"), "g", jnp.arange(15.0), through=((0.5, 0.3), 1.0))
+        assert float(tied(0.0, {"x": jnp.asarray(0.5), "z": jnp.asarray(0.3)}, {})["g"]) == pytest.approx(1.0, abs=1e-12)
+
+    @pytest.mark.parametrize(
+        ("options", "message"),
+        [
+            ({"through": (9.0, 1.0)}, r"through must be a point of the range \[-1, 2\] and a value"),
+            ({"through": ((0.0, 0.0), 1.0)}, "through must be a point of the range"),
+            ({"through": 1.0}, r"through must be a point \(x0, value\), such as"),
+            ({"through": (0.0, np.nan)}, "finite numbers"),
+            ({"through": (0.0, 1.0), "level": dist.Normal(0.0, 1.0)}, "leave `level` out"),
+            ({"through": (0.0, 1.0), "positive": True, "scale": 2.0}, "leave `scale` out"),
+            ({"through": (0.0, 1.0), "positive": True, "level": 1.5}, "cannot pass through 1"),
+        ],
+    )
+    def test_other_points_are_refused(self, options, message):
+        with pytest.raises(ModelError, match=message):
+            Basis(GP, "x", "g", **options)
+
+
 class TestCall:
     y, u = {"a": jnp.asarray(0.3)}, {"b": jnp.asarray(1.7)}
 

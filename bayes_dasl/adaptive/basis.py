@@ -1,5 +1,6 @@
 """Unknown functions that are linear in their weights."""
 
+import math
 from typing import Any, ClassVar
 
 import equinox as eqx
@@ -45,10 +46,15 @@ class Basis(AbstractLinear):
         scale: the factor of f, in the units of g.
         positive: whether f stands in an exponential.
         monotone: "increasing" or "decreasing", for a `BSpline`; neither unless given.
+        through: a point (x0, value) that g passes through exactly, such as `(0.0, 1.0)` for a factor that is 1 where
+            nothing inhibits; x0 is a tuple for a `Product`. f is then replaced by f(x) − f(x0), and the value takes the
+            place of `level`; with `positive` g is level + (value − level) · exp(f(x) − f(x0)), so that the value takes
+            the place of `scale`. The prior of g is then narrow near x0.
 
     Shapes: any shape of x, and the same of g.
     Raises: ModelError if names, weights and features differ in number, if a positive or monotone function could change
-    its sign by `scale`, or if it is called and nobody gives its input.
+    its sign by `scale`, for a point outside the range or one that leaves no room for `level` or `scale`, or if it is
+    called and nobody gives its input.
     """
 
     random_group: ClassVar[str] = "network"
@@ -61,6 +67,7 @@ class Basis(AbstractLinear):
     scale: Scalar
     positive: bool = eqx.field(static=True)
     monotone: str | None = eqx.field(static=True)
+    through: tuple[tuple[float, ...], float] | None = eqx.field(static=True)
 
     def __init__(
         self,
@@ -73,11 +80,13 @@ class Basis(AbstractLinear):
         *,
         positive: bool = False,
         monotone: str | None = None,
+        through: tuple[float | tuple[float, ...], float] | None = None,
     ):
         self.family, self.output, self.level, self.scale = family, output, level, scale
         self.input = (input,) if isinstance(input, str) else tuple(input)
         self.positive, self.monotone = positive, monotone
         self.weights = _default_weights(family) if weights is None else weights
+        self.through = None if through is None else _point(through)
 
     def __check_init__(self):
         if len(self.input) != self.family.inputs:
@@ -86,6 +95,7 @@ class Basis(AbstractLinear):
             raise ModelError(f"output must be one name, not {self.output!r}")
         check_weights(self.weights, self.family.size)
         self._check_shape()
+        self._check_point()
 
     def _check_shape(self):
         if self.monotone not in _MONOTONE:
@@ -96,6 +106,21 @@ class Basis(AbstractLinear):
             )
         if (self.monotone or self.positive) and may_be_negative(self.scale):
             raise ModelError("the scale of a positive or monotone function must be positive, as HalfNormal is")
+
+    def _check_point(self):
+        if self.through is None:
+            return
+        x, value = self.through
+        if len(x) != self.family.inputs or not all(
+            low <= at <= high for at, (low, high) in zip(x, self.family.ranges, strict=True)
+        ):
+            ranges = " × ".join(f"[{low:g}, {high:g}]" for low, high in self.family.ranges)
+            raise ModelError(f"through must be a point of the range {ranges} and a value, not {self.through!r}")
+        taken, default = ("scale", 1.0) if self.positive else ("level", 0.0)
+        if not _is_number(getattr(self, taken), default):
+            raise ModelError(f"through gives the function its {taken}: leave `{taken}` out")
+        if self.positive and isinstance(self.level, float | int) and not value > self.level:
+            raise ModelError(f"a positive function is above its level {self.level:g}: it cannot pass through {value:g}")
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:
@@ -108,7 +133,12 @@ class Basis(AbstractLinear):
         if missing:
             raise ModelError(f"basis input {', '.join(missing)} is none of {', '.join(known)}")
         shape = self._shape([known[name] for name in self.input], self._weights)
-        return {self.output: self.level + self.scale * shape}
+        if self.through is None:
+            return {self.output: self.level + self.scale * shape}
+        value = self.through[1]
+        if self.positive:
+            return {self.output: self.level + (value - self.level) * shape}
+        return {self.output: value + self.scale * shape}
 
     @property
     def _weights(self) -> Any:
@@ -134,14 +164,40 @@ class Basis(AbstractLinear):
 
     def _shape(self, x: list, weights: Any) -> Any:
         """The function without its level and scale."""
-        if self.monotone:
-            integrals = self.family.integrals(x[0])
-            if self.monotone == "decreasing":
-                integrals = self.family.integrals(jnp.inf) - integrals
-            return integrals @ jnp.exp(weights) / self.family.intervals
-        shape = self.family(*x) @ weights
+        shape = self._sum(x, weights)
+        if self.through is not None:
+            shape = shape - self._sum(list(self.through[0]), weights)
         return jnp.exp(shape) if self.positive else shape
+
+    def _sum(self, x: list, weights: Any) -> Any:
+        """The weighted sum of the features, or of their integrals for a monotone function."""
+        if not self.monotone:
+            return self.family(*x) @ weights
+        integrals = self.family.integrals(x[0])
+        if self.monotone == "decreasing":
+            integrals = self.family.integrals(jnp.inf) - integrals
+        return integrals @ jnp.exp(weights) / self.family.intervals
 
 
 def _default_weights(family: AbstractFamily) -> Any:
     return standard_normal(family.size) if family.has_amplitude else NormalShrinkage(family.size)
+
+
+def _is_number(value: Any, number: float) -> bool:
+    return isinstance(value, float | int) and value == number
+
+
+def _point(through: Any) -> tuple[tuple[float, ...], float]:
+    """The inputs and the value of a point.
+
+    Raises: ModelError for what is none.
+    """
+    try:
+        at, value = through
+        inputs = tuple(map(float, at)) if isinstance(at, tuple | list) else (float(at),)
+        value = float(value)
+    except (TypeError, ValueError) as error:
+        raise ModelError(f"through must be a point (x0, value), such as (0.0, 1.0), not {through!r}") from error
+    if not all(map(math.isfinite, (*inputs, value))):
+        raise ModelError(f"through must be a point (x0, value) of finite numbers, not {through!r}")
+    return inputs, value
