@@ -259,7 +259,9 @@ class TestThrough:
     def test_a_point_of_several_inputs(self):
         family = Product(BSpline(LOW, HIGH, 5), Polynomial(0.0, 1.0, 2))
         tied = Basis(family, ("x", "z"), "g", jnp.arange(15.0), through=((0.5, 0.3), 1.0))
-        assert float(tied(0.0, {"x": jnp.asarray(0.5), "z": jnp.asarray(0.3)}, {})["g"]) == pytest.approx(1.0, abs=1e-12)
+        assert float(tied(0.0, {"x": jnp.asarray(0.5), "z": jnp.asarray(0.3)}, {})["g"]) == pytest.approx(
+            1.0, abs=1e-12
+        )
 
     @pytest.mark.parametrize(
         ("options", "message"),
@@ -273,7 +275,7 @@ class TestThrough:
             ({"through": (0.0, 1.0), "positive": True, "level": 1.5}, "cannot pass through 1"),
         ],
     )
-    def test_other_points_are_refused(self, options, message):
+    def test_other_points_are_refused(self, unchecked, options, message):
         with pytest.raises(ModelError, match=message):
             Basis(GP, "x", "g", **options)
 

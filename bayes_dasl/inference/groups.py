@@ -12,12 +12,14 @@ import xarray as xr
 from jaxtyping import Array
 
 from .._findings import Finding, lost_look
+from .._statistics.convergence import thinned
 from ..adaptive.enriched import function_names
 from ..data.datasets import fingerprint
 from ..data.dates import counted_in, has_dates
 from ..layers import solver_settings
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, prior_predictive, said_of_data, where_seen
+from ..prediction.function_inputs import FUNCTION_ROWS, function_inputs
 from ..prediction.identity import made_with
 from ..prediction.posterior import (
     COUNTS_IN,
@@ -32,7 +34,7 @@ from ..prediction.posterior import (
     with_coordinates,
     with_log_factor,
 )
-from ..prediction.predictive import Draws, Pusher
+from ..prediction.predictive import Draws, Pusher, Watched
 from ..prediction.vector_fields import rates_along_paths, watched
 from .engine import Modes, Samples
 from .problem import Problem
@@ -90,6 +92,8 @@ def predictive_groups(
         if (rates := looked_at("vector field", look, told)) is not None:
             rates = rates.assign_coords({model.index: data[model.index].isel({model.index: along.times})})
             groups |= {"vector_field": by_chain(rates, groups)}
+    asked = looked_at("inputs of functions", lambda: _fitted_inputs(problem, data, along, pusher), told)
+    groups |= {} if asked is None else {"function_inputs": asked}
     return groups | {
         **said_of_data(pushed, slice(PRIOR_DRAWS, None), groups, ordered(model, data), problem.own_rows),
         "prior": (before := draws_dataset(model, {path: v[None] for path, v in prior.items()})),
@@ -97,6 +101,18 @@ def predictive_groups(
         "sample_stats_prior": with_coordinates(stats),
         "log_prior": log_prior_group(model, log_prior),
     }
+
+
+def _fitted_inputs(problem: Problem, data: xr.Dataset, along: Watched | None, pusher: Pusher) -> xr.Dataset | None:
+    """The inputs of unknown functions at rows of the data where something was observed."""
+    model, index = problem.model, problem.model.index
+    seen = [data[n].notnull().any([d for d in data[n].dims if d != index]).values for n in model.observables]
+    observed = np.any(seen, axis=0)
+    rows, states = (
+        (thinned(observed.size, FUNCTION_ROWS), None) if along is None else (along.times, pusher.watched_states)
+    )
+    found = function_inputs(model, problem.inputs, data[index], rows, states)
+    return found if found is None else found.isel({index: observed[rows]})
 
 
 def modes_group(problem: Problem, modes: Modes | None) -> dict[str, xr.Dataset]:

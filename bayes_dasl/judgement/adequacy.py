@@ -19,6 +19,7 @@ from ..prediction.posterior import fitted_observables, known_inputs, with_what_i
 from .baselines import baseline_at, baselines
 from .coverage import coverage_finding
 from .draws_at_data import covered
+from .extrapolation import extrapolation_findings
 from .leads import against_baseline, against_rival, lead_of
 from .matching import (
     fitted_between,
@@ -66,10 +67,13 @@ def forecast_findings(
     train = fitted_observables(post)
     if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
         yield from _training_findings(fc, fitted, _filled(post))
+    unseen = None
     if test is not None:
         test = in_units_of_forecast(fc, test)
         refuse_other_rows(known_inputs(post), test, fitted_between(fc))
-        yield from _held_out_findings(fc, train, held_out(train, test, fitted_between(fc)), rivals)
+        unseen = held_out(train, test, fitted_between(fc))
+        yield from _held_out_findings(fc, train, unseen, rivals)
+    yield from extrapolation_findings(post, fc, unseen)
 
 
 def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import xarray as xr
@@ -12,12 +12,14 @@ from .._findings import Diagnosis, Finding
 from ..errors import MismatchError
 from .adequacy import crps_apart, forecast_findings
 from .comparison import BayesFactors, Comparison, EqualWeights, lead_over
+from .extrapolation import EXTRAPOLATION
 from .matching import check_forecast
 
 MIXTURE = "mixture"
 """Its name beside those of models and baselines."""
 _LEVEL = 0.005  # of a CRPS, below which two are level
 _CHANCE = 2.0  # standard errors
+_SLIGHT = 0.05  # weight in a mixture, up to which it hardly matters where a model extrapolates
 
 
 type Weighed = Comparison | BayesFactors | EqualWeights
@@ -74,7 +76,9 @@ def judge_mixture(
     if own not in forecasts:
         raise MismatchError(f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}")
     sampling = (_sampling(name, verdicts[name]) for name in forecasts if name in verdicts)
-    diagnosis = Diagnosis((*sampling, *forecast_findings(post, mixture, test, forecasts)), of=MIXTURE)
+    weighty = [name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts]
+    beyond = (finding for name in weighty for finding in _extrapolation(name, verdicts[name]))
+    diagnosis = Diagnosis((*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE)
     words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
     return Mixed(mixture, comparison, diagnosis, words)
 
@@ -82,6 +86,13 @@ def judge_mixture(
 def _sampling(name: str, verdict: Diagnosis) -> Finding:
     remedy = "" if verdict.sampling == "good" else f"see the verdict on {name}"
     return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
+
+
+def _extrapolation(name: str, verdict: Diagnosis) -> Iterator[Finding]:
+    """What was said of a model whose unknown functions are asked beyond their training range."""
+    for finding in verdict.findings:
+        if finding.subject.startswith(EXTRAPOLATION):
+            yield replace(finding, subject=f"{name}: {finding.subject}")
 
 
 def _weighed(comparison: Weighed) -> Iterator[str]:

@@ -16,6 +16,7 @@ import xarray as xr
 from jaxtyping import Array, Shaped
 
 from .._jax.keys import as_key, printable
+from .._statistics.convergence import thinned
 from ..data.datasets import checked_index, checked_times
 from ..data.dates import are_dates, dates, told
 from ..data.layer_inputs import Inputs, Past
@@ -26,6 +27,7 @@ from ..random import paths
 from .conditional import noise_group
 from .exchange import exchangeable, exchanged, parts_of
 from .few_members import repeated, repetitions
+from .function_inputs import FUNCTION_ROWS, function_inputs
 from .future_forcings import fitted_span, known_forcings, members_of, paired, refuse_a_gap, refuse_unknown_past
 from .identity import OWN, model_of
 from .new_members import as_unseen
@@ -180,6 +182,11 @@ def forecast(
             rates = rates_along_paths(model, at_once, draws, seen_along.times, pusher.watched_states)
             rates = rates.assign_coords({model.index: data[model.index].isel({model.index: seen_along.times})})
             found = found | {"vector_field": by_chain(rates, post)}
+        if drives is None:
+            along, states = (seen_along.times, pusher.watched_states) if seen_along is not None else (None, None)
+            rows = thinned(inputs.times.size, FUNCTION_ROWS) if along is None else along
+            asked = function_inputs(model, inputs, data[model.index], rows, states)
+            found = found if asked is None else found | {"function_inputs": asked}
         spent = {"wall_time_s": time.perf_counter() - began}
         return found | {"posterior": pushed_draws(model, post, draws), "/": xr.Dataset(attrs=attributes | spent)}
 

@@ -1,0 +1,110 @@
+"""Whether a forecast asks unknown functions for inputs at which no data told them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+from scipy.special import bdtr
+
+from .._findings import Finding
+from ..data.datasets import index_of
+from ..errors import MismatchError
+from .ensemble_scores import covered
+from .matching import matched
+
+EXTRAPOLATION = "extrapolation"
+_SLACK = 0.05  # of a range, by which an input may leave it
+_FEW = 0.05  # share of rows, up to which nothing is said
+_TOO_FEW_COVERED = 0.05  # probability of no more values in 90 % intervals
+
+
+class Leaving(NamedTuple):
+    """The rows ahead in which a function is asked beyond the range of its inputs in the fit."""
+
+    function: str
+    rows: np.ndarray
+    outside: np.ndarray
+    inputs: tuple[str, ...]
+    ranges: tuple[tuple[float, float], ...]
+
+
+def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
+    """Which unknown functions a forecast asks beyond their training range, at which of the rows that were not fitted.
+
+    The range is that of each input by itself, a twentieth wider at each end. Rows are those whose inputs are known.
+    """
+    if any("function_inputs" not in tree.children for tree in (post, fc)):
+        return []
+    seen, ahead = (tree["function_inputs"].to_dataset() for tree in (post, fc))
+    index = index_of(ahead)
+    ahead = ahead.isel({index: ~np.isin(ahead[index].values, seen[index].values)})
+    found: dict[str, list[tuple[str, np.ndarray, tuple[float, float]]]] = {}
+    for name, variable in ahead.data_vars.items():
+        known = seen[name].values if name in seen else np.zeros(0)
+        known = known[np.isfinite(known)]
+        if not known.size or not variable.size:
+            continue
+        low, high = float(known.min()), float(known.max())
+        slack = _SLACK * (high - low)
+        beyond = (variable.values < low - slack) | (variable.values > high + slack)
+        found.setdefault(variable.attrs["function"], []).append((variable.attrs["input"], beyond, (low, high)))
+    result = []
+    for function, inputs in found.items():
+        outside = np.any([beyond for _, beyond, _ in inputs], axis=0)
+        left = [(name, ends) for name, beyond, ends in inputs if beyond.any()]
+        names, ranges = tuple(name for name, _ in left), tuple(ends for _, ends in left)
+        result.append(Leaving(function, ahead[index].values, outside, names, ranges))
+    return result
+
+
+def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None) -> Iterator[Finding]:
+    """That a forecast leaves the training range of an unknown function, in which rows, and whether anything checks it.
+
+    `test` are the held-out data.
+    """
+    for left in leaving(post, fc):
+        if left.outside.mean() <= _FEW:
+            continue
+        ranges = " and ".join(
+            f"{n} ({low:.3g} to {high:.3g})" for n, (low, high) in zip(left.inputs, left.ranges, strict=True)
+        )
+        message = (
+            f"in {left.outside.sum()} of {left.outside.size} rows ahead ({left.outside.mean():.0%}) the forecast leaves "
+            f"the range of {ranges} in which the data told this function"
+        )
+        yield _judged(left, message, fc, test)
+
+
+def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None) -> Finding:
+    subject = f"{EXTRAPOLATION} of {left.function}"
+    inside, number = _covered(fc, test, left.rows[left.outside])
+    if not number:
+        return Finding(
+            "warning", subject, f"{message}; nothing has checked it there",
+            "hold out data from there, or rely there on no more than the prior of the function says",
+            aspect="model",
+        )  # fmt: skip
+    message += f"; of the held-out values there the 90 % intervals hold {inside} of {number}"
+    if bdtr(inside, number, 0.9) < _TOO_FEW_COVERED:
+        remedy = "do not rely on the forecast there: fit data from there, or give the function a wider prior"
+        return Finding("warning", subject, message, remedy, aspect="model")
+    return Finding("good", subject, message, aspect="model")
+
+
+def _covered(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> tuple[int, int]:
+    """How many of the held-out values at some rows the 90 % intervals hold, and their number."""
+    if test is None:
+        return 0, 0
+    index = index_of(fc["predictions"].to_dataset())
+    there = test.isel({index: np.isin(test[index].values, rows)})
+    if not there.sizes[index]:
+        return 0, 0
+    try:
+        ensembles, _ = matched(fc, there)
+    except MismatchError:
+        return 0, 0
+    held = np.concatenate([covered(draws, observed, 90) for draws, observed in ensembles.values()])
+    return int(np.nansum(held)), int(np.isfinite(held).sum())

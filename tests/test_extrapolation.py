@@ -1,0 +1,144 @@
+"""The verdict on a forecast that asks an unknown function for inputs at which no data told it."""
+
+import jax
+import jax.numpy as jnp
+import networks_in_solvers as small
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import pytest
+import xarray as xr
+from sifting import Sifting
+
+import bayes_dasl as bd
+from bayes_dasl.judgement.comparison import BayesFactors
+from bayes_dasl.judgement.extrapolation import leaving
+from bayes_dasl.judgement.mixed import judge_mixture
+from bayes_dasl.prediction.function_inputs import function_inputs
+from bayes_dasl.prediction.predictive import Pusher
+from bayes_dasl.prediction.vector_fields import watched
+from bayes_dasl.priors import draw_prior
+
+DOSES = np.r_[np.linspace(0.0, 3.0, 12), np.linspace(3.0, 6.0, 8)]
+KNOWN = 12
+
+
+class Decay(bd.Module):
+    rate: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": -self.rate * y["y"]}
+
+
+class Line(bd.Module):
+    slope: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * jnp.asarray(u["dose"])}
+
+
+class Response(bd.Module):
+    slope: bd.Scalar
+    factor: bd.Basis
+
+    def __call__(self, t, y, u):
+        return {"y": self.slope * u["dose"] * self.factor(t, y, u)["factor"]}
+
+
+def data(seed=0, level=1.0):
+    noise = np.random.default_rng(seed).normal(0, 0.1, DOSES.size)
+    variables = {"y": ("time", level * DOSES + noise), "dose": ("time", DOSES)}
+    return xr.Dataset(variables, {"time": np.arange(float(DOSES.size))})
+
+
+MODEL = bd.Model(
+    bd.Algebraic(
+        Response(
+            dist.Normal(1.0, 0.2), bd.Basis(bd.bases.BSpline(0.0, 6.0, 4), "dose", "factor", scale=0.1, level=1.0)
+        ),
+        forcings="dose",
+    ),
+    bd.NormalNoise(0.1),
+)
+
+
+@pytest.fixture(scope="module")
+def fitted():
+    return bd.fit(MODEL, data().isel(time=slice(0, KNOWN)), Sifting(), progress=False)
+
+
+@pytest.fixture(scope="module")
+def ahead(fitted):
+    return bd.forecast(MODEL, fitted, data())
+
+
+def said(verdict):
+    return [f for f in verdict.findings if f.subject == "extrapolation of function.factor"]
+
+
+def test_rows_that_leave_the_training_range_are_counted(fitted, ahead):
+    (left,) = leaving(fitted, ahead)
+    # The range is 0 to 3, a twentieth of it wider: of the eight doses ahead the first is 3.
+    assert left.outside.tolist() == [False] + 7 * [True]
+    (finding,) = said(bd.diagnose(fitted, ahead))
+    assert (finding.level, finding.aspect) == ("warning", "model")
+    assert finding.message.startswith("in 7 of 8 rows ahead (88%) the forecast leaves the range of dose (0 to 3)")
+    assert "nothing has checked it there" in finding.message
+    assert "extrapolation of function.factor" in bd.diagnose(fitted, ahead).verdict
+
+
+def test_held_out_data_there_check_it(fitted, ahead):
+    (finding,) = said(bd.diagnose(fitted, ahead, data()))
+    assert finding.level == "good" and "the 90 % intervals hold 7 of 7" in finding.message
+    (finding,) = said(bd.diagnose(fitted, ahead, data(level=3.0)))
+    assert finding.level == "warning" and "the 90 % intervals hold 0 of 7" in finding.message
+
+
+def test_held_out_data_elsewhere_check_nothing_there(fitted, ahead):
+    near = data().isel(time=slice(0, KNOWN + 1))
+    (finding,) = said(bd.diagnose(fitted, ahead, near))
+    assert finding.level == "warning" and "nothing has checked it there" in finding.message
+
+
+def test_a_forecast_within_the_range_is_not_named(fitted):
+    inside = data().isel(time=slice(0, KNOWN + 1))
+    assert not said(bd.diagnose(fitted, bd.forecast(MODEL, fitted, inside)))
+
+
+def test_a_mixture_says_so_too(fitted, ahead):
+    science = bd.Model(bd.Algebraic(Line(dist.Normal(1.0, 0.2)), forcings="dose"), bd.NormalNoise(0.1))
+    posts = {"science": bd.fit(science, data().isel(time=slice(0, KNOWN)), Sifting(), progress=False), "hybrid": fitted}
+    forecasts = {"science": bd.forecast(science, posts["science"], data()), "hybrid": ahead}
+    verdicts = {name: bd.diagnose(posts[name], forecasts[name]) for name in posts}
+    for weight, often in ((0.5, 1), (0.01, 0)):
+        table = pd.DataFrame({"weight": [1 - weight, weight], "prior": 0.5}, index=["science", "hybrid"])
+        weighed = BayesFactors(table, (), "science")
+        mixed = bd.mixture(forecasts, weighed.weights)
+        judged = judge_mixture(mixed, weighed, forecasts, verdicts, fitted, data(), own="hybrid")
+        found = [f for f in judged.diagnosis.findings if f.subject == "hybrid: extrapolation of function.factor"]
+        assert len(found) == often
+
+
+class TestStates:
+    """Inputs that are states are those of the solves, at rows that are watched."""
+
+    @pytest.fixture(scope="class")
+    @staticmethod
+    def asked():
+        closure = bd.Network.mlp({"y": (1.0, 0.5)}, ("y",), 0.05, width=2, depth=1)
+        model = bd.Model(
+            small.Stepped(bd.Residual(Decay(bd.between(0.3, 0.6)), closure), {"y": 2.0}), bd.NormalNoise(0.1)
+        )
+        times = xr.Dataset(coords={"time": np.linspace(0.0, 4.0, 9)})
+        inputs = model.driven(times)
+        draws = {path: np.asarray(v) for path, v in draw_prior(model, 20, key=jax.random.key(0)).items()}
+        along = watched(model, inputs, 20)
+        pusher = Pusher(model, inputs, draws, watched=along)
+        mean = np.median(pusher.whole().mean["y"], axis=0)
+        return function_inputs(model, inputs, times["time"], along.times, pusher.watched_states), mean
+
+    def test_they_are_medians_over_draws(self, asked):
+        found, mean = asked
+        (name,) = found.data_vars
+        assert found[name].attrs == {"function": "vector_field.closure", "input": "y"}
+        np.testing.assert_allclose(found[name], mean, rtol=1e-10)
