@@ -24,8 +24,8 @@ from ..random import VectorField, realise
 from .residual import Residual
 
 _DRAWS = 200
-# Of the product of a half-normal and of what a small network says where there are data, the 95 % quantile.
-_SELDOM = 2.7
+# The 95 % quantile of an exponential number of mean one times a draw of the features where there are data.
+_SELDOM = 4.9
 
 
 def corrected(
@@ -34,17 +34,17 @@ def corrected(
     *outputs: str,
     inputs: tuple[str, ...] = (),
     relative: bool = False,
-    share: float = 0.1,
-    width: int = 4,
-    depth: int = 1,
+    share: float = 0.4,
+    size: int = 20,
 ) -> Residual | AbstractTrajectory:
     r"""A vector field with a small correction that is not there unless data ask for it.
 
-    $s(t, y, u) + a\,r \odot \mathrm{net}(y)$
+    $s(t, y, u) + a\,r \odot g(y)$
 
-    The correction is a network in units of the science's own rates r: the root mean square of each over the rows of the
-    data, the median over prior draws. Its size a is unknown, half-normal, so that the correction is more than `share`
-    of these rates with a probability of 5 % only. Far from the data it fades, and science is what it was.
+    The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are the science's own
+    rates: the root mean square of each over the rows of the data, the median over prior draws. Its scale a is unknown
+    and exponential, so that the correction is more than `share` of these rates with a probability of about 5 %. Beyond
+    the data the uncertainty of g grows with the distance, since nothing is known of it there.
 
     It is a `Residual` with a `Network`, in which anything may be changed, as by `eqx.tree_at`.
 
@@ -55,11 +55,11 @@ def corrected(
             the index counts as `t`. Dates become the numbers that the layer has for them, and without a layer days
             since 1970.
         outputs: the states whose rates are corrected.
-        inputs: what the correction hangs on: states, forcings, or `"t"`; the corrected states unless given.
+        inputs: what the correction depends on: states, forcings, or `"t"`. Unless given, all states of the science that
+            change in the data.
         relative: whether the rate per unit of state is corrected, as in `Residual`.
-        share: of the science's rates, which the correction seldom exceeds.
-        width: units of each hidden layer of the network.
-        depth: hidden layers.
+        share: the share of the science's rates that the correction seldom exceeds.
+        size: how many features the unknown function has.
 
     Units: of the correction, those of the rates.
     Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or not finite under
@@ -67,7 +67,7 @@ def corrected(
     a state that is corrected `relative` to itself is zero in them.
     """
     if isinstance(science, AbstractTrajectory):
-        options: Any = {"inputs": inputs, "relative": relative, "share": share, "width": width, "depth": depth}
+        options: Any = {"inputs": inputs, "relative": relative, "share": share, "size": size}
         units = dict(science.units) | {science.index: unit_of(science.units.get(science.index, ""))}
         field = corrected(science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options)
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
@@ -77,15 +77,9 @@ def corrected(
     if not share > 0:
         raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
     data = as_numbers(data, series_index(data))
-    units = _rates(science, data, outputs, relative)
-    network = Network.mlp(
-        standardise(data, *(inputs or outputs)),
-        units,
-        dist.HalfNormal(share / _SELDOM),
-        width=width,
-        depth=depth,
-        fades=True,
-    )
+    units, states = _rates(science, data, outputs, relative)
+    named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
+    network = Network.fourier(standardise(data, *named), units, dist.Exponential(_SELDOM / share), size=size)
     return Residual(science, network, relative)
 
 
@@ -108,8 +102,17 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
     return data.assign(lacking)
 
 
-def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool) -> dict[str, float]:
-    """The size of each rate, or of each per unit of state, over the rows of the data under the prior."""
+def _changes(data: xr.Dataset, name: str) -> bool:
+    """Whether the data hold a variable that is not the same everywhere."""
+    values = np.asarray(data[name].values, float) if name in data else np.zeros(0)
+    values = values[np.isfinite(values)]
+    return values.size > 1 and bool(values.min() < values.max())
+
+
+def _rates(
+    science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
+) -> tuple[dict[str, float], tuple[str, ...]]:
+    """The size of each rate (or of each per unit of state) over the rows of the data under the prior, and the states."""
     index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
     numbers = {str(n): v.values for n, v in data.data_vars.items() if v.dims == (index,) and v.dtype.kind in "iuf"}
@@ -122,12 +125,15 @@ def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], rel
     if relative:
         _refuse_zeros(points, outputs)
 
+    states: list[str] = []
+
     def at(field: Any, point: Mapping[str, Array]) -> Float[Array, " output"]:
         given = {name: value for name, value in point.items() if name != index}
         try:
             rates = field(point[index], given, given)
         except KeyError as error:
             raise DataError(f"the science reads {error}, which the data lack: they hold {', '.join(points)}") from error
+        states[:] = rates
         for name in outputs:
             if name not in rates:
                 raise ModelError(f"'{name}' is to be corrected; the science has rates of {', '.join(rates)}")
@@ -145,7 +151,7 @@ def _rates(science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], rel
     for name, value in zip(outputs, found, strict=True):
         if not 0 < value < np.inf:
             raise ModelError(f"the rate of '{name}' is {value:g} under the prior: there is nothing to measure it by")
-    return dict(zip(outputs, map(float, found), strict=True))
+    return dict(zip(outputs, map(float, found), strict=True)), tuple(states)
 
 
 def _refuse_zeros(points: Mapping[str, np.ndarray], outputs: tuple[str, ...]) -> None:

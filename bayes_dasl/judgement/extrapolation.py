@@ -72,8 +72,8 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
             f"{n} ({low:.3g} to {high:.3g})" for n, (low, high) in zip(left.inputs, left.ranges, strict=True)
         )
         message = (
-            f"in {left.outside.sum()} of {left.outside.size} rows ahead ({left.outside.mean():.0%}) the forecast leaves "
-            f"the range of {ranges} in which the data told this function"
+            f"in {left.outside.sum()} of {left.outside.size} rows ahead ({left.outside.mean():.0%}) the forecast "
+            f"leaves the range of {ranges} in which the data told this function"
         )
         yield _judged(left, message, fc, test)
 

@@ -16,6 +16,7 @@ from .._jax.keys import as_key
 from .._jax.tree import FrozenDict, dotted, parts_inside
 from ..errors import ModelError
 from ..random import Module, Scalar, Values, is_random, shape_of
+from .fourier import Fourier
 from .weights import AbstractWeights, WeightPrior, fan_in
 
 _REACH = 2.5  # widths of an input to either side of its middle that a figure shows
@@ -165,6 +166,36 @@ class Network(Module):
         size = len(inputs), len(outputs)
         module = eqx.nn.MLP(*size, width, depth, activation, key=as_key(key))
         return cls(module, inputs, outputs, scale, **more)
+
+    @classmethod
+    def fourier(
+        cls,
+        inputs: Mapping[str, tuple[float, float]] | tuple[str, ...],
+        outputs: Mapping[str, float] | tuple[str, ...],
+        scale: Scalar = 1.0,
+        *,
+        size: int = 20,
+        length: float = 2.0,
+    ) -> "Network":
+        """A smooth function by random Fourier features, nearly a Gaussian process, with a linear trend.
+
+        It is linear in its random weights, which samplers move through more easily than through those of a perceptron.
+        Beyond its inputs the trend goes on, and the uncertainty grows with the distance.
+
+        Args:
+            inputs: as for `Network`.
+            outputs: as for `Network`.
+            scale: as for `Network`.
+            size: how many features.
+            length: the length over which the function changes, in standardised inputs: shorter ones bend more.
+
+        Raises: ModelError as for `Network`, and for a size or a length that there cannot be.
+        Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
+        """
+        if not isinstance(size, Integral) or size < 1 or not 0 < length < math.inf:
+            raise ModelError(f"size must be a whole number from 1 on, and length positive: not {size!r}, {length!r}")
+        module = Fourier(len(inputs), len(outputs), size, length)
+        return cls(module, inputs, outputs, scale, prior=module.prior, random="last")
 
     @property
     def drawn_over(self) -> dict[str, tuple[float, float]]:

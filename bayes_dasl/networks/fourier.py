@@ -1,0 +1,64 @@
+"""Random Fourier features: a Gaussian process that is linear in its weights."""
+
+import math
+
+import equinox as eqx
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+from jaxtyping import Array, Float
+from scipy.special import ndtri
+
+from .._jax.keys import as_key
+
+_CONSTANT = 0.5  # standard deviation of the constant term
+
+
+class Fourier(eqx.Module):
+    r"""Waves and a linear trend, whose weights are those of the linear layer `last`.
+
+    $\mathrm{net}(x) = W_1 \sqrt 2 \cos(F x / \ell + p) + W_2 x + b$
+
+    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves are nearly a Gaussian process with a
+    squared-exponential kernel of length ℓ. A quasi-random sequence takes the place of random numbers, so that few
+    frequencies fill the space evenly. Far from the data the trend lets the uncertainty grow.
+
+    Args:
+        inputs: how many numbers it takes.
+        outputs: how many it returns.
+        size: how many waves.
+        length: ℓ, in the units of the inputs.
+
+    Source: Rahimi & Recht (2007), Random features for large-scale kernel machines; Roberts (2018), the R-sequence.
+    """
+
+    frequencies: Float[Array, "size inputs"]
+    phases: Float[Array, " size"]
+    last: eqx.nn.Linear
+
+    def __init__(self, inputs: int, outputs: int, size: int, length: float):
+        even = _evenly(size, inputs + 1)
+        self.frequencies = jnp.asarray(ndtri(even[:, :-1]) / length)
+        self.phases = jnp.asarray(2 * math.pi * even[:, -1])
+        self.last = eqx.nn.Linear(size + inputs, outputs, key=as_key(0))
+
+    def __call__(self, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        waves = math.sqrt(2.0) * jnp.cos(self.frequencies @ x + self.phases)
+        return self.last(jnp.concatenate([waves, x]))
+
+    def prior(self, name: str, weight: Array) -> dist.Distribution:
+        """The prior of an array of `last`: waves, trend and constant have about the same size."""
+        size, inputs = self.frequencies.shape
+        sd = np.full(weight.shape, _CONSTANT)
+        if weight.ndim == 2:
+            sd[:, :size], sd[:, size:] = size**-0.5, inputs**-0.5
+        return dist.Normal(0.0, sd).to_event(weight.ndim)
+
+
+def _evenly(size: int, dimension: int) -> Float[np.ndarray, "size dimension"]:
+    """Points that fill the unit cube evenly: the R-sequence, by powers of a root of x^(d + 1) = x + 1."""
+    root = 1.0
+    for _ in range(50):
+        root = (1 + root) ** (1 / (dimension + 1))
+    steps = root ** -np.arange(1.0, dimension + 1)
+    return (0.5 + np.arange(1, size + 1)[:, None] * steps) % 1.0
