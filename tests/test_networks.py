@@ -197,3 +197,25 @@ class TestPriors:
         network = bd.Network.mlp(("a", "b", "t"), ("f",), 0.1, width=5, depth=2, random="last")
         assert set(paths(network)) == {"module.layers.2.weight", "module.layers.2.bias"}
         assert network.module.activation is jnp.tanh
+
+
+def test_what_fades_goes_to_zero_far_from_its_inputs():
+    inputs = {"x": (1.0, 0.5)}
+    whole, fading = (bd.Network.mlp(inputs, ("g",), 1.0, random="last", fades=fades) for fades in (False, True))
+    draw = {path: values[0] for path, values in draw_prior(whole, 1, key=jax.random.key(0)).items()}
+    at = lambda network, x: float(realise(network, draw)(0.0, {"x": jnp.asarray(x)}, {})["g"])  # noqa: E731
+    assert at(fading, 1.3) == pytest.approx(at(whole, 1.3), rel=0.01)
+    assert abs(at(fading, 30.0)) < 1e-6 * abs(at(whole, 30.0))
+
+
+def test_fourier_features_have_the_variance_and_the_length_of_a_process():
+    """Without the trend the covariance of g(0) and g(d) is that of a squared-exponential kernel."""
+    network = bd.Network.fourier({"x": (0.0, 1.0)}, ("g",), size=200, length=1.5)
+    draws = draw_prior(network, 4000, key=jax.random.key(0))
+    weight = draws["module.last.weight"].at[..., -1].set(0.0)
+    draws |= {"module.last.weight": weight, "module.last.bias": 0.0 * draws["module.last.bias"]}
+    x = jnp.asarray([0.0, 1.5])
+    found = np.asarray(jax.vmap(lambda draw: realise(network, draw)(0.0, {"x": x}, {})["g"])(draws))
+    np.testing.assert_allclose(np.cov(found.T), [[1.0, np.exp(-0.5)], [np.exp(-0.5), 1.0]], atol=0.1)
+    with pytest.raises(ModelError, match="size must be a whole number from 1 on"):
+        bd.Network.fourier({"x": (0.0, 1.0)}, ("g",), size=0)

@@ -137,7 +137,8 @@ class Basis(AbstractLinear):
             return {self.output: self.level + self.scale * shape}
         value = self.through[1]
         if self.positive:
-            return {self.output: self.level + (value - self.level) * shape}
+            level: Any = self.level  # a number where a positive function passes through a point
+            return {self.output: level + (value - level) * shape}
         return {self.output: value + self.scale * shape}
 
     @property

@@ -112,7 +112,7 @@ def _changes(data: xr.Dataset, name: str) -> bool:
 def _rates(
     science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The size of each rate (or of each per unit of state) over the rows of the data under the prior, and the states."""
+    """The size of each rate, or of each per unit of state, over the data and the prior; and the names of all states."""
     index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
     numbers = {str(n): v.values for n, v in data.data_vars.items() if v.dims == (index,) and v.dtype.kind in "iuf"}

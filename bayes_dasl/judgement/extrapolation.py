@@ -12,7 +12,7 @@ from scipy.special import bdtr
 from .._findings import Finding
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .ensemble_scores import covered
+from .draws_at_data import covered
 from .matching import matched
 
 EXTRAPOLATION = "extrapolation"

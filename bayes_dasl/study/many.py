@@ -62,8 +62,8 @@ def run_many(
 
     Args:
         do: a function of a module, or of the script that runs, that takes a task by name,
-            `do(model="hybrid", seed=3)`, and returns what its row says: a dict of what JSON can hold, and of NumPy's
-            numbers and arrays. No name in it or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
+            `do(model="hybrid", seed=3)`. It returns a dict of what JSON can hold, and of NumPy's numbers and arrays. No
+            name in it or of an argument is "task", "code", "seconds" or "failed", and none in it that of an argument.
         tasks: the arguments of each, such as `combinations(model=[…], seed=range(5))`.
         rows: the file that holds the rows, a line of JSON for each, in a folder of its own.
         scheduler: the address of a Dask scheduler or a `distributed.Client`; unless given, processes of this machine.

@@ -794,7 +794,7 @@ MUTANTS = (
     ),
     Mutant(
         "a correction twice as large as is said", "bayes_dasl/hybrid/beginning.py",
-        "dist.HalfNormal(share / _SELDOM)", "dist.HalfNormal(2 * share / _SELDOM)",
+        "dist.Exponential(_SELDOM / share)", "dist.Exponential(0.5 * _SELDOM / share)",
         ("tests/test_corrected.py::test_it_is_seldom_more_than_its_share_of_the_rates",),
     ),
     Mutant(
@@ -803,9 +803,9 @@ MUTANTS = (
         ("tests/test_corrected.py",),
     ),
     Mutant(
-        "a correction that does not fade", "bayes_dasl/networks/network.py",
+        "a network that does not fade", "bayes_dasl/networks/network.py",
         "out = out / (1 + (square / _FADED**2) ** 4)", "out = out / (1 + 0 * square)",
-        ("tests/test_corrected.py",),
+        ("tests/test_networks.py::test_what_fades_goes_to_zero_far_from_its_inputs",),
     ),
     Mutant(
         "stacking without its prior", "bayes_dasl/judgement/comparison.py",

@@ -10,14 +10,16 @@ from typing import Any
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.errors import MismatchError
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
 from . import systems
 from .systems import SYSTEMS
 
-ENGINE = bd.NUTS(draws=250, climbs=8)
+ENGINE = bd.NUTS(draws=250)
+PAST = bd.NUTS(draws=125, chains=2)
+"""For forecasts within the training data, where no evidence weighs."""
+RESULTS = Path(__file__).with_name("new_systems.jsonl")
 MEMBERS = ("science", "truth", "hybrid", "mixture")
 
 
@@ -69,11 +71,9 @@ def measured(name: str, science: str, seed: int, build: Any = DEFAULTS, engine: 
 
 
 def weigh(models: dict[str, bd.Model], posts: dict[str, xr.DataTree]) -> tuple[dict[str, float], str]:
-    """The weights of science and hybrid by evidence, else equal ones, and which."""
-    try:
-        return bd.bayes_factors(models, posts).weights, "evidence"
-    except MismatchError as error:
-        return dict.fromkeys(models, 1 / len(models)), f"nothing: {error}"
+    """The weights of science and hybrid, and by what: evidence, past forecasts, or nothing."""
+    found = bd.model_weights(models, posts, engine=PAST)
+    return dict(found.weights), found.weighed_by
 
 
 def scores(forecast: xr.DataTree, test: xr.Dataset) -> dict[str, Any]:
