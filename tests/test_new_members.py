@@ -4,9 +4,10 @@ import numpy as np
 import numpyro.distributions as dist
 import pytest
 import xarray as xr
+from scipy.stats import multivariate_normal
 
 import bayes_dasl as bd
-from bayes_dasl.errors import DataError, MismatchError
+from bayes_dasl.errors import DataError, MismatchError, ModelError
 
 SPREAD, NOISE, WIDE = 1.0, 0.5, 3.0
 OLD, NEW = ["a", "b", "c", "d"], ["e", "f"]
@@ -102,3 +103,24 @@ def test_what_cannot_be_taken_in_is_refused(fitted):
         bd.update(model(["e"]), fitted, series(["e"], [60.0]), key=2)
     with pytest.raises(MismatchError, match="has not seen subject e: give a model of these alone"):
         bd.update(model([*OLD, "e"]), fitted, series(["e"], [1.0]), key=2)
+
+
+def test_each_member_is_left_out_as_in_closed_form(fitted):
+    """The density of each member's data given those of all others."""
+    data = series(OLD, LEVELS)
+    found = bd.loo_members(model(OLD), fitted, copies=2000)
+    number, times = len(OLD), data.sizes["time"]
+    owner = np.repeat(np.arange(number), times)
+    y = data["y"].transpose("subject", "time").values.ravel()
+    joint = WIDE**2 + SPREAD**2 * (owner[:, None] == owner) + NOISE**2 * np.eye(y.size)
+    whole = multivariate_normal(cov=joint).logpdf(y)
+    for m in range(number):
+        rest = owner != m
+        exact_elpd = whole - multivariate_normal(cov=joint[np.ix_(rest, rest)]).logpdf(y[rest])
+        assert float(found.elpd_i[m]) == pytest.approx(exact_elpd, abs=0.15)
+    assert (found.pareto_k < 0.7).all()
+
+
+def test_only_members_of_a_population_are_left_out(fitted):
+    with pytest.raises(ModelError, match="members are left out of a population"):
+        bd.loo_members(bd.Model(bd.Algebraic(Flat(1.0)), bd.NormalNoise(NOISE)), fitted)

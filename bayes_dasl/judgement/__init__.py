@@ -17,6 +17,7 @@ from .forecast_tables import quantiles as quantiles
 from .global_sensitivity import sensitivity as sensitivity
 from .information import Information as Information, fisher_information as fisher_information
 from .mixed import Mixed as Mixed, judge_mixture as judge_mixture
+from .pointwise import log_likelihood as log_likelihood
 from .pooling import shrinkage as shrinkage
 from .profiles import profile_likelihood as profile_likelihood
 from .scores import consistency as consistency, pit as pit, score as score

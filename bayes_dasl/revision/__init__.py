@@ -1,6 +1,7 @@
 """Revision of a posterior: by new data, a finer solver, or weights of its chains; forecasts as data come in."""
 
 from .function_check import check_functions as check_functions
+from .members_left_out import loo_members as loo_members
 from .mixtures import mixture as mixture
 from .recalibration import recalibrate as recalibrate
 from .rolling_origins import leave_future_out as leave_future_out, model_weights as model_weights

@@ -65,16 +65,14 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
     number = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     copies = _FIRST
     while True:
-        candidates = _candidates(model, post, copies, key=key_candidates)
-        likelihood = _of_members(problem, candidates).reshape(number, copies, -1)
+        drawn = candidates(model, post, copies, key=key_candidates)
+        likelihood = of_members(problem, drawn).reshape(number, copies, -1)
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
-        common = {path: v[::copies] for path, v in candidates.items() if not paths(model)[path].dims}
+        common = {path: v[::copies] for path, v in drawn.items() if not paths(model)[path].dims}
         weights = weigh(log_weights, as_rows(common), earlier_log_weights(post))
         of_candidates = [
-            weigh(
-                (log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(), _own(model, candidates, m)
-            )
+            weigh((log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(), _own(model, drawn, m))
             for m in range(likelihood.shape[-1])
         ]
         if weights.may_replace(number) and all(w.trusted and w.effective >= 0.1 * number for w in of_candidates):
@@ -89,11 +87,11 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
             )
     taken = weights.resample(number, key=key_choice)
     chosen = _chosen(likelihood[taken], np.random.default_rng(np.asarray(jax.random.key_data(key_choice))))
-    draws = _picked(model, candidates, taken, chosen, copies)
+    draws = _picked(model, drawn, taken, chosen, copies)
     return _tree(model, post, data, problem, draws, log_weights, taken, (weights, *of_candidates), key=key_predict)
 
 
-def _candidates(model: Model, post: xr.DataTree, copies: int, *, key: Array) -> dict[str, np.ndarray]:
+def candidates(model: Model, post: xr.DataTree, copies: int, *, key: Array) -> dict[str, np.ndarray]:
     """Draws of the population, each several times in a row, with random effects drawn anew from it."""
     held = {
         v.attrs["path"]: v.transpose("chain", "draw", ...) for v in post["posterior"].to_dataset().data_vars.values()
@@ -116,7 +114,7 @@ def _size(post: xr.DataTree) -> int:
     return post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
 
 
-def _of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
+def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
     """The log likelihood of each member's data for each draw; minus infinity where the solver failed."""
     pushed = push(problem.model, problem.inputs, draws, observed=problem.observed)
     total: np.ndarray | float = 0.0

@@ -19,7 +19,9 @@ from .families import AbstractFamily, check_range, held
 
 # A kernel needs size >= few * boundary * half range / length, and boundary >= wide * length / half range.
 _SPECTRA = {"squared_exponential": (1.75, 3.2), "matern32": (3.42, 4.5), "matern52": (2.65, 4.1)}
-_BEYOND = 0.1  # of the range of data, at each end
+# Over data a process spans half of their range beyond each end, and can be nearly as long as their range: a shorter
+# one falls back to its mean next to the data, and is too sure there.
+_BEYOND, _BOUNDARY = 0.5, 3.0
 
 
 class HilbertGP(AbstractFamily):
@@ -81,9 +83,9 @@ class HilbertGP(AbstractFamily):
     ) -> "HilbertGP":
         """A process over what the data hold of one of their variables, with hyperparameters that are unknown.
 
-        Its range is that of the data and a tenth beyond at each end. Its length has as prior the range of lengths that
-        so many functions can represent, from a fifteenth to a quarter of the range where there are 20; its amplitude
-        is half-normal with the unit as its scale.
+        Its range is that of the data, and half of that beyond at each end. Its length has as prior the lengths that so
+        many functions can represent: from a quarter to nine tenths of the range of the data, where there are 20. Its
+        amplitude is half-normal with the unit as its scale.
 
         Args:
             data: the training data; gaps are left out.
@@ -112,7 +114,8 @@ class HilbertGP(AbstractFamily):
             raise DataError(f"'{name}' has no two values, so there is no range for a function of it")
         beyond = _BEYOND * float(values.max() - values.min())
         low, high = float(values.min()) - beyond, float(values.max()) + beyond
-        return cls(low, high, size, amplitude=1.0 if unit is None else dist.HalfNormal(unit), kernel=kernel)
+        amplitude = 1.0 if unit is None else dist.HalfNormal(unit)
+        return cls(low, high, size, amplitude=amplitude, kernel=kernel, boundary=_BOUNDARY)
 
     @property
     def shortest_length(self) -> float:
