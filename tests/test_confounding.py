@@ -13,6 +13,7 @@ from by_hand import posterior
 
 import bayes_dasl as bd
 from bayes_dasl._findings import SPREAD
+from bayes_dasl.judgement import posterior_findings
 from bayes_dasl.prediction.confounding import _table, confounding
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths
@@ -83,6 +84,23 @@ def test_parameters_of_one_value_are_not_said_to_correlate():
         found = _table(model, leaves, np.tile(values, (128, 1)), shift, np.ones(128))
         assert found["parameter"].size == 2
         assert not found["correlation"].any() and not found["shift_sd"].any()
+
+
+@pytest.mark.parametrize(("width", "level"), [(0.02, "good"), (0.9, "warning")])
+def test_a_parameter_that_is_settled_all_the_same_is_no_fault(width, level):
+    """Only a posterior nearly as wide as the prior says that the correction has taken the parameter's place."""
+    rng = np.random.default_rng(0)
+    groups = {
+        "posterior": xr.Dataset({"rate": (("chain", "draw"), np.exp(width * rng.normal(size=(4, 250))))}),
+        "prior": xr.Dataset({"rate": (("chain", "draw"), np.exp(rng.normal(size=(1, 500))))}),
+        "confounding": xr.Dataset(
+            {"correlation": ("parameter", [-0.9]), "shift_sd": ("parameter", [0.9])},
+            {"parameter": ["rate"]}, {"explained": 0.8, "draws": 128, "of": "correction"},
+        ),
+    }  # fmt: skip
+    (said,) = posterior_findings._confounding(xr.DataTree.from_dict(groups))
+    assert said.level == level and bool(said.remedy) == (level == "warning")
+    assert ("the data settle these parameters" in said.message) == (level == "good")
 
 
 @pytest.mark.slow

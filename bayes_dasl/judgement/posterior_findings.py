@@ -27,6 +27,7 @@ _FAR_OUT = 10.0  # interquartile ranges from the median
 _SURELY = 1.645  # standard errors: normal, gamma and log-normal tails lie so far below that many need no wider bound
 _APART = 4.0  # standard deviations within modes, from which a second parameter is named
 _WEIGHED = 0.05  # the standard error up to which the weights of modes are good
+_UNSETTLED = 0.5  # of its prior's width: a parameter that wide is unsettled
 _NAMED = 16  # more chains than these are not named one by one
 
 
@@ -193,7 +194,11 @@ def _solver(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _confounding(post: xr.DataTree) -> Iterator[Finding]:
-    """Whether an unknown function does what a scientific parameter could do (Plumlee 2017)."""
+    """Whether an unknown function does what a scientific parameter could do, and leaves it unknown (Plumlee 2017).
+
+    Parameters and corrections of sound hybrids correlate, too. That matters where data and the prior of the correction
+    do not settle the parameter: its posterior is then nearly as wide as its prior.
+    """
     if "confounding" not in post.children or not post["confounding"].attrs["draws"]:
         return
     found = post["confounding"].to_dataset()
@@ -215,8 +220,26 @@ def _confounding(post: xr.DataTree) -> Iterator[Finding]:
     remedy = "Residual(…, orthogonal=data), a smaller scale of the closure, or a stronger prior of the parameter"
     if of != "correction":
         remedy = "say what it is at one place, such as 1 where it is a factor, or give the parameter a stronger prior"
-    level, remedy = ("warning", remedy) if strong.any() else ("good", "")
+    open_ones = [name for name in found["parameter"].values[strong] if _left(post, str(name)) >= _UNSETTLED]
+    if strong.any() and not open_ones:
+        message += (
+            "; the data settle these parameters all the same: their posteriors are much narrower than their priors"
+        )
+    level, remedy = ("warning", remedy) if open_ones else ("good", "")
     yield Finding(level, "confounding", message, remedy)
+
+
+def _left(post: xr.DataTree, name: str) -> float:
+    """The width of a parameter's posterior in that of its prior; 1 where that is not known of a single number."""
+    if "prior" not in post.children or any(name not in post[group] for group in ("posterior", "prior")):
+        return 1.0
+    draws, prior = (post[group][name].values.ravel() for group in ("posterior", "prior"))
+    if post["posterior"][name].ndim > 2 or not (np.isfinite(draws).all() and np.isfinite(prior).all()):
+        return 1.0
+    if min(draws.min(), prior.min()) > 0:
+        draws, prior = np.log(draws), np.log(prior)
+    widths = [np.ptp(np.quantile(values, (0.16, 0.84))) for values in (draws, prior)]
+    return float(widths[0] / widths[1]) if widths[1] > 0 else 1.0
 
 
 def _identifiability(post: xr.DataTree) -> Iterator[Finding]:
