@@ -14,6 +14,7 @@ import bayes_dasl as bd
 from bayes_dasl.judgement.comparison import BayesFactors
 from bayes_dasl.judgement.extrapolation import leaving
 from bayes_dasl.judgement.mixed import judge_mixture
+from bayes_dasl.plots import plot_function
 from bayes_dasl.prediction.function_inputs import function_inputs
 from bayes_dasl.prediction.predictive import Pusher
 from bayes_dasl.prediction.vector_fields import watched
@@ -103,6 +104,14 @@ def test_held_out_data_elsewhere_check_nothing_there(fitted, ahead):
 def test_a_forecast_within_the_range_is_not_named(fitted):
     inside = data().isel(time=slice(0, KNOWN + 1))
     assert not said(bd.diagnose(fitted, bd.forecast(MODEL, fitted, inside)))
+
+
+def test_a_figure_of_the_function_marks_where_data_are(fitted):
+    (ax,) = plot_function(MODEL, fitted).axes
+    (ticks,) = [line for line in ax.lines if line.get_label() == "data"]
+    np.testing.assert_allclose(ticks.get_xdata(), DOSES[:KNOWN])
+    (prior,) = plot_function(MODEL).axes
+    assert "data" not in [line.get_label() for line in prior.lines]
 
 
 def test_a_mixture_says_so_too(fitted, ahead):

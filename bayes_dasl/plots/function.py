@@ -37,7 +37,8 @@ def plot_function(
 
     Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
     on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
-    would believe. An input of a `bd.Network` runs 2.5 of its widths to either side of its middle, one of a `bd.Basis`
+    would believe. With a fit, ticks at the bottom mark the inputs at the rows of the data: between and beyond them the
+    prior speaks. An input of a `bd.Network` runs 2.5 of its widths to either side of its middle, one of a `bd.Basis`
     over its range; its units are those of the model, else those of the data of the fit. Functions of other kinds are
     drawn where they have a property `drawn_over`, from the name of each input to its range.
 
@@ -60,20 +61,32 @@ def plot_function(
     said = {which: {name: _along(model, path, name, draws) for name in inputs} for which, draws in drawn.items()}
     panels = [(output, name) for name in inputs for output in said["prior"][name]]
     panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[:_MOST_PANELS]
-    units = _units(model, post)
+    units, seen = _units(model, post), _seen(post, path)
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
         for ax, (output, name) in zip(axes, panels, strict=True):
             grid = np.linspace(inputs[name][0], inputs[name][1], _GRID)
             for which, values in said.items():
                 _draw_functions(ax, grid, values[name][output], which)
+            if name in seen:
+                ticks = {"color": GREY, "ms": 6, "alpha": 0.7, "transform": ax.get_xaxis_transform()}
+                ax.plot(seen[name], np.full(seen[name].size, 0.02), "|", label="data", **ticks)
             ax.set_title(plain(output))
             ax.set_xlabel(plain(f"{name} ({units[name]})" if units.get(name) else name), fontsize=9)
             ax.set_xlim(grid[0], grid[-1])
             ax.xaxis.set_major_locator(MaxNLocator(5))
             ax.yaxis.set_major_locator(MaxNLocator(5))
-        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=2)
+        fig.legend(*axes[0].get_legend_handles_labels(), loc="outside upper left", ncols=3)
     return fig
+
+
+def _seen(post: xr.DataTree | None, path: str) -> dict[str, np.ndarray]:
+    """The inputs of a function at the rows of the data, by name, as far as the fit kept them."""
+    if post is None or "function_inputs" not in post.children:
+        return {}
+    held = post["function_inputs"].to_dataset().data_vars.values()
+    ours = [variable for variable in held if f".{path}".endswith(f".{variable.attrs['function']}")]
+    return {str(v.attrs["input"]): v.values[np.isfinite(v.values)] for v in ours}
 
 
 def plot_training(post: xr.DataTree) -> Figure:
