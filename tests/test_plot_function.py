@@ -56,7 +56,7 @@ def test_the_prior_drawn_is_that_of_the_network():
 def test_the_posterior_lies_on_its_prior(joint):
     figure = plots.plot_function(model(), joint)
     labels = [t.get_text() for t in figure.legends[0].get_texts()]
-    assert labels == ["prior, 90 %", "prior draws", "posterior, 90 %", "posterior median"]
+    assert labels == ["prior, 90 %", "prior draws", "posterior, 90 %", "posterior median", "data"]
 
 
 def test_units_are_those_of_the_data_where_the_model_says_none(joint):
