@@ -33,6 +33,7 @@ from .study import (
     future_times,
     is_trusted,
     module_of,
+    new_observations,
     new_rows,
     rows_of,
     study_files,
@@ -254,7 +255,8 @@ def forecast(
     until: Annotated[str | None, typer.Option(help="The last time to forecast: a number, or a date.")] = None,
     step: Annotated[float, typer.Option(help="The time between two forecasts; of dates in days.")] = 1.0,
     forcing: Annotated[
-        Path | None, typer.Option(help="A file .csv or .nc with times and forcings; its times are forecast.")
+        Path | None,
+        typer.Option(help="A file .csv or .nc with times and forcings, named as in your table or the data."),
     ] = None,
     what_if: WhatIf = False,
     trust: Trust = False,
@@ -266,6 +268,12 @@ def forecast(
             raise DataError("say until when to forecast, by --until, or give a file of forcings, by --forcing")
         at = future_times(loaded.study, until, step) if forcing is None else None
         at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
+        new = new_observations(loaded.study, forcing) if forcing is not None else 0
+        if new:
+            number = "1 observation" if new == 1 else f"{new} observations"
+            held = f"{forcing} holds {number} that the data of the run lack"
+            take = f"bayes-dasl update {quote(str(run))} {quote(str(forcing))}{' --trust' if trust else ''}"
+            _say(f"{held}: the forecast does not use them; to take them in, first run {take}")
         for name in loaded.forecast(at, what_if=what_if):
             console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
 

@@ -760,6 +760,17 @@ def test_a_bad_table_of_new_rows_is_one_line(forced, tmp_path, table, said):
     assert (forced / "posterior.nc").read_bytes() == before
 
 
+def test_a_forecast_says_which_observations_it_does_not_use(begun, tmp_path, monkeypatch):
+    monkeypatch.setattr(Run, "forecast", lambda *_, **__: {})
+    path = tmp_path / "grown.csv"
+    path.write_text("time,rain,flow\n2001-01-12,1,0.9\n2001-01-13,1,0.8\n2001-01-14,1,\n2001-01-15,1,0.7\n")
+    result = invoke("forecast", begun, "--trust", "--forcing", path)
+    said = f"{path} holds 2 observations that the data of the run lack: the forecast does not use them"
+    assert result.exit_code == 0 and said in result.stdout
+    assert f"first run bayes-dasl update {begun} {path} --trust" in result.stdout
+    assert "observation" not in invoke("forecast", begun, "--trust", "--forcing", future(path)).stdout
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("value", "said"), [("", "'rain' is missing or not finite at time 2001-01-13"), ("wet", "'rain' must hold numbers")]

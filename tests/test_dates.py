@@ -19,7 +19,7 @@ from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.judgement.baselines import baselines
 from bayes_dasl.plots import plot_decomposition, plot_derived, plot_field, plot_forecast
-from bayes_dasl.study import forecast_times, future_forcings, future_times
+from bayes_dasl.study import forecast_times, future_forcings, future_times, new_observations
 
 DAYS = np.arange("2001-01-01", "2001-01-31", dtype="datetime64[D]").astype("datetime64[ns]")
 
@@ -420,6 +420,25 @@ class TestStudy:
         found = future_forcings(study, tmp_path / "future.nc")["rain"]
         assert found.attrs["units"] == "m"
         np.testing.assert_allclose(found.values[-2:], 0.005)
+
+    def test_a_table_has_the_columns_of_the_one_that_the_data_come_from(self, tmp_path):
+        days = pd.date_range("2001-01-01", periods=30)
+        table = pd.DataFrame({"Day": days, "Rain today (mm)": 1.0, "Gauge": 2.0})
+        columns = {"time": "Day", "forcings": "Rain today", "names": {"Rain today": "rain", "Gauge": "flow"}}
+        study = dataclasses.replace(self.study, data=bd.from_table(table, "Gauge", **columns))
+        path = tmp_path / "future.csv"
+        later = table.assign(Day=days + pd.Timedelta(days=28), Gauge=[5.0, np.nan, 6.0, 7.0] + 26 * [np.nan])
+        later.rename(columns={"Rain today (mm)": "Rain today (cm)"}).to_csv(path, index=False)
+        found = future_forcings(study, path)["rain"]
+        assert found["time"].values[-1] == days[-1].to_numpy() + np.timedelta64(28, "D")
+        np.testing.assert_allclose(found.values, [1.0] * 28 + [10.0] * 30)
+        assert new_observations(study, path) == 2  # the data have the first two days
+        later[["Day", "Rain today (mm)"]].assign(rain=9.0).to_csv(path, index=False)
+        assert new_observations(study, path) == 0
+        assert future_forcings(study, path)["rain"].values[-1] == 1.0  # as the table of the data meant it
+        later.rename(columns={"Day": "When"}).to_csv(path, index=False)
+        with pytest.raises(DataError, match=r"has no 'time' \(or 'Day'\); it holds When, Rain today"):
+            future_forcings(study, path)
 
     def test_future_times(self):
         still = bd.Model(bd.Algebraic(lambda t, y, u: {"flow": 0.0 * t}), bd.NormalNoise(bd.between(1, 5)))

@@ -14,8 +14,9 @@ from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
-from bayes_dasl.judgement.baselines import climatology, persistence, score_baselines
+from bayes_dasl.judgement.baselines import climatology, persistence
 from bayes_dasl.judgement.matching import held_out, matched
+from bayes_dasl.judgement.scores import score_baselines
 from bayes_dasl.revision.taking_in import _joined
 from tests.studies.bad.given import closed, data, model, posterior
 

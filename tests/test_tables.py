@@ -48,6 +48,7 @@ class TestGood:
                 "SEX_m": ("subject", [0.0, 1.0]),
             },
             {"time": [0.5, 2.0, 8.0], "subject": [1.0, 2.0]},
+            {"columns": '{"conc": "DV"}'},
         )
         xr.testing.assert_identical(found, expected)
         xr.testing.assert_identical(bd.from_table(table(), "DV", subject="ID", covariates=("WT", "SEX"),

@@ -36,6 +36,7 @@ _GRADIENTS = 64
 _EQUAL = 1e-10
 _MUCH = 0.1  # of a forcing that was filled
 _PATIENCE = 600  # seconds of a fit, above which a cheaper one is suggested
+_CHEAP = ("SVI", "Laplace")
 _COARSE = 1e-4  # a relative tolerance that often suffices: a PDE took a quarter of the steps of 1e-6
 _FEW = 0.2  # of the steps of a regular series: the longer ones are then rows that were left out
 
@@ -329,7 +330,7 @@ def _cheaper(model: Model, engine: AbstractEngine) -> str:
         ways.append(f"loosen the solver to rtol={_COARSE:g} and see by bd.check_solver whether that suffices")
     if any(isinstance(node, ODE) for node in solved):
         ways.append("let bd.choose_solver find the quicker solver")
-    if type(engine).__name__ not in ("SVI", "Laplace"):
+    if type(engine).__name__ not in _CHEAP:
         ways.append("take a cheaper engine, bd.SVI() or bd.Laplace()")
     return "; ".join(ways) or "fit fewer data first, or let it run overnight"
 

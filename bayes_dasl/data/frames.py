@@ -1,6 +1,7 @@
 """Tables of rows as people keep them: read, their columns found, their cells made numbers; errors name the row."""
 
 import csv
+import json
 import re
 import warnings
 from collections.abc import Iterable, Mapping
@@ -17,6 +18,8 @@ type Source = pd.DataFrame | str | Path
 """A table, or the file that holds one."""
 
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
+COLUMNS = "columns"
+"""The attribute of a dataset, as JSON: how its table called what the dataset calls otherwise, by name."""
 _MISSING = ("", ".", "na", "nan")
 _PARQUET = (".parquet", ".pq")
 ABSENT = (".", "NA", "N/A", "NaN", "nan", "")
@@ -78,8 +81,8 @@ class Frame:
     def _alike(self, name: str) -> list[str]:
         """The columns that a name may mean: by their own one, else by what they are called in the result."""
         labels = [str(label) for label in self.frame.columns]
-        found = [label for label in labels if name.lower() in (label.lower(), _bare(label).lower())]
-        return found or [label for label in labels if self.names.get(label, self.names.get(_bare(label))) == name]
+        found = [label for label in labels if name.lower() in (label.lower(), bare(label).lower())]
+        return found or [label for label in labels if self.names.get(label, self.names.get(bare(label))) == name]
 
     def has(self, name: str) -> bool:
         return bool(self._alike(name))
@@ -113,7 +116,17 @@ class Frame:
     def called(self, column: str) -> str:
         """What a column is called in the result."""
         label = self.label(column)
-        return self.names.get(column, self.names.get(label, _bare(label)))
+        return self.names.get(column, self.names.get(label, bare(label)))
+
+    def renamed(self, called: Mapping[str, str]) -> dict[str, str]:
+        """The attribute that says which variables of the result the table calls otherwise; none if it calls all alike.
+
+        Args:
+            called: columns by what they are called in the result.
+        """
+        labels = {name: bare(self.label(column)) for name, column in called.items()}
+        other = {name: label for name, label in labels.items() if label.lower() != name.lower()}
+        return {COLUMNS: json.dumps(other)} if other else {}
 
     def cells(self, name: str, role: str = "") -> Any:
         return self.frame[self.label(name, role)]
@@ -219,7 +232,7 @@ class Frame:
             return self._from_to(values, own, held, self.label(beside), difference=difference)
         except DataError as error:
             raise DataError(
-                f"{error}: if it is in the units of '{called}', say so by units={{'{_bare(self.label(beside))}': …}}"
+                f"{error}: if it is in the units of '{called}', say so by units={{'{bare(self.label(beside))}': …}}"
             ) from error
 
     def _from_to(
@@ -296,10 +309,16 @@ def _commas(cells: Iterable[str]) -> dict[str, str]:
     return ways | ({"decimal=','": "it is the comma of decimals"} if decimal else {})
 
 
-def _bare(column: str) -> str:
+def bare(column: str) -> str:
     """The name of a column without the units in brackets after it."""
     found = _WITH_UNITS.match(column)
     return found[1] if found else column
+
+
+def units_in_header(column: str) -> str:
+    """The units in brackets after the name of a column; empty if there are none."""
+    found = _WITH_UNITS.match(column.strip())
+    return found[2] if found else ""
 
 
 def _convert(values: np.ndarray, have: str, want: str, called: str, where: str) -> np.ndarray:

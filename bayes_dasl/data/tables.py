@@ -125,7 +125,9 @@ def from_table(
         of = ", ".join(name for name in variables if name not in beside)
         raise DataError(f"units are wanted of '{name}', but those of the dataset are of time, {of}")
     frame.refuse_unknown_units({"time", *variables})
-    return layout.dataset(variables, frame.units(time, "time"))
+    of_values = columns if observable is None else []
+    called = {"time": time} | {frame.called(column): column for column in (*of_values, *forced)}
+    return layout.dataset(variables, frame.units(time, "time")).assign_attrs(frame.renamed(called))
 
 
 def _observables(frame: Frame, columns: list[str], observable: str | None) -> Iterator[tuple[str, str, np.ndarray]]:

@@ -233,8 +233,9 @@ def _left(post: xr.DataTree, name: str) -> float:
     """The width of a parameter's posterior in that of its prior; 1 where that is not known of a single number."""
     if "prior" not in post.children or any(name not in post[group] for group in ("posterior", "prior")):
         return 1.0
-    draws, prior = (post[group][name].values.ravel() for group in ("posterior", "prior"))
-    if post["posterior"][name].ndim > 2 or not (np.isfinite(draws).all() and np.isfinite(prior).all()):
+    held, before = (post[group].to_dataset()[name] for group in ("posterior", "prior"))
+    draws, prior = held.values.ravel(), before.values.ravel()
+    if held.ndim > 2 or not (np.isfinite(draws).all() and np.isfinite(prior).all()):
         return 1.0
     if min(draws.min(), prior.min()) > 0:
         draws, prior = np.log(draws), np.log(prior)

@@ -9,5 +9,6 @@ from .times import (
     forecast_times as forecast_times,
     future_forcings as future_forcings,
     future_times as future_times,
+    new_observations as new_observations,
     new_rows as new_rows,
 )

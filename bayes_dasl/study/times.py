@@ -1,5 +1,6 @@
 """The times that a study forecasts: those of its data, and those beyond them; forcings of a file."""
 
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ import xarray as xr
 from ..data.datasets import in_units, place_of, units_of
 from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
+from ..data.frames import COLUMNS
 from ..errors import DataError
 from ..model import Model, check_shapes
 from ..prediction.future_forcings import refuse_a_gap
@@ -123,7 +125,7 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
     places = [dim for name in study.model.observables for dim in study.data[name].dims if dim != index]
     if places:
         raise DataError(f"a table of new rows is of a series, but the data have the dimension '{places[0]}': bd.update")
-    found = read_series(path, index, forcings, seen)
+    found = read_series(path, index, forcings, also=seen, columns=_columns(study))
     if not any(name in found for name in study.model.observables):
         raise DataError(f"{path} holds no observable: it needs {', '.join(study.model.observables)}")
     refuse_mixed(found, index, study.data[index], "the data of the study")
@@ -161,7 +163,8 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
 
     Args:
         study: the study.
-        path: a CSV table or a netCDF file with the index and the forcings of all models.
+        path: a CSV table or a netCDF file with the index and the forcings of all models. A table may have the columns
+            of the one that `from_table` read. Observations in it are not used: see `new_observations`.
         until: the last time that is taken of it, a number or a date; all of it unless given.
 
     Raises: ReadError if the file cannot be read; DataError if it lacks the index or a forcing, or has dates where the
@@ -171,7 +174,7 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     names = tuple(dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings))
     if not names:
         raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
-    ahead = read_series(path, index, names)
+    ahead = read_series(path, index, names, columns=_columns(study))
     refuse_mixed(ahead, index, study.data[index], "the data of the study")
     if until is not None:
         ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
@@ -180,3 +183,28 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     before = known.isel({index: ~np.isin(known[index].values, ahead[index].values)})
     both = xr.concat([before, ahead], index, data_vars="all", join="outer").sortby(index)
     return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
+
+
+def new_observations(study: Series, path: str | Path) -> int:
+    """How many observations a file of forcings holds beyond the data of a study, of which a forecast takes no notice.
+
+    Args:
+        study: the study.
+        path: as for `future_forcings`.
+
+    Raises: as `read_series`.
+    """
+    seen = tuple(dict.fromkeys(name for model in study.models.values() for name in model.observables))
+    names = {name for model in study.models.values() for name in model.layer.forcings}
+    found = read_series(path, study.index, (), also=tuple(n for n in seen if n not in names), columns=_columns(study))
+    if not found.data_vars:
+        return 0
+    refuse_mixed(found, study.index, study.data[study.index], "the data of the study")
+    known = study.data[[str(name) for name in found.data_vars]].dropna(study.index, how="all")[study.index].values
+    new = found.isel({study.index: ~np.isin(found[study.index].values, known)})
+    return int(sum(new[name].notnull().sum() for name in new.data_vars))
+
+
+def _columns(study: Series) -> dict[str, str]:
+    """What the user's table calls the variables of the data, where that is something else."""
+    return json.loads(study.data.attrs.get(COLUMNS, "{}"))
