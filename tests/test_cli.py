@@ -729,6 +729,10 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
     xr.testing.assert_identical(
         load(run / "posterior.fit.nc")["posterior"].to_dataset(), before["posterior"].to_dataset()
     )
+    # A later table goes on after the last update, of which the study's own data know nothing.
+    (tmp_path / "next.csv").write_text("time,rain,flow\n2001-01-15,1,1.4\n")
+    result = invoke("update", run, tmp_path / "next.csv", "--trust")
+    assert result.exit_code == 0 and "up to 2001-01-15" in result.stdout, result.output
     # What is known by the same values is left out; another value is refused.
     known = "nothing to update by"
     assert_one_line(invoke("update", run, tmp_path / "new.csv", "--trust"), known)
@@ -738,7 +742,7 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
         "2001-01-12",
         "2001-01-14",
     ]
-    (tmp_path / "later.csv").write_text("time,rain\n2001-01-15,1\n2001-01-16,1\n")
+    (tmp_path / "later.csv").write_text("time,rain\n2001-01-16,1\n")
     result = invoke("forecast", run, "--trust", "--forcing", tmp_path / "later.csv")
     assert result.exit_code == 0, result.output
     assert load(run / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-16")

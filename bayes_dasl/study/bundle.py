@@ -294,7 +294,7 @@ class Run:
             updated = {}
             for name, post in posts.items():
                 model, engine = self.study.models[name], self.study.engine
-                fresh = unknown_to(post, new_data)
+                fresh = unknown_to(model, post, new_data)
                 updated[name] = update(model, post, fresh, engine=engine, progress=progress, key=key)
             for name, post in updated.items():
                 path = self.path(name, "posterior.nc")

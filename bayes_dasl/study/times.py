@@ -15,7 +15,6 @@ from ..data.forcing_files import read_series
 from ..data.frames import COLUMNS
 from ..errors import DataError
 from ..model import Model, check_shapes
-from ..prediction.future_forcings import refuse_a_gap
 from ..prediction.posterior import fitted_observables
 from ..reports.options import ReportOptions
 
@@ -131,17 +130,14 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
     refuse_mixed(found, index, study.data[index], "the data of the study")
     known = study.data[[name for name in found.data_vars if name in study.data]].reset_coords(drop=True)
     found = in_units(found, units_of(known), doubtful=True)
-    if forcings:
-        there, later = (np.asarray(study.model.in_numbers(rows)[index].values, float) for rows in (known, found))
-        refuse_a_gap(study.model, there, later, found[index].values)
     before = known.isel({index: ~np.isin(known[index].values, found[index].values)})
     return xr.concat([before, found], index, data_vars="all", join="outer").sortby(index)
 
 
-def unknown_to(post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
+def unknown_to(model: Model, post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
     """Rows without the observations that a posterior knows already, by the same values.
 
-    Raises: DataError if nothing is left.
+    Raises: DataError if nothing is left, or rows are lacking whose forcings lead from one to the next.
     """
     known = fitted_observables(post)
     (index,) = rows.dims
@@ -155,7 +151,23 @@ def unknown_to(post: xr.DataTree, rows: xr.Dataset) -> xr.Dataset:
     # Rows without an observation stay as far as their forcings lead to one.
     last = rows[index].values[np.flatnonzero(some)[-1]]
     leading = (rows[index].values > known[index].values[-1]) & (rows[index].values <= last)
-    return rows.isel({index: some | leading})
+    found = rows.isel({index: some | leading})
+    if model.layer.forcings and model.layer.begins:
+        _refuse_lacking_rows(model, known, found)
+    return found
+
+
+def _refuse_lacking_rows(model: Model, known: xr.Dataset, found: xr.Dataset) -> None:
+    """Raises: DataError where new rows are further apart than twice any step of those that are known."""
+    index = model.index
+    old, new = (np.asarray(model.in_numbers(rows)[index].values, float) for rows in (known, found))
+    times, dates = np.append(old[-1:], new[new > old[-1]]), found[index].values[new > old[-1]]
+    lacking = np.flatnonzero(np.diff(times) > 2 * np.diff(old).max(initial=0.0)) if old.size > 1 else []
+    for i in lacking[:1]:
+        last = known[index].values[-1] if i == 0 else dates[i - 1]
+        raise DataError(
+            f"forcings are known up to {told(last)} and from {told(dates[i])} on: give the rows between too"
+        )
 
 
 def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Dataset:
