@@ -57,6 +57,8 @@ def measure(
     Raises: ModelError if data ahead have no dimension `each`; Interrupted where Ctrl-C ended the fit; as `bd.fit` and
     `bd.forecast`.
     """
+    if not isinstance(ahead, Mapping):
+        raise ModelError(f"ahead is a dict of datasets by name, such as {{'ahead': test}}, not {type(ahead).__name__}")
     for name, asked in ahead.items() if each else ():
         if each not in (dims := (asked[1] if isinstance(asked, tuple) else asked).dims):
             raise ModelError(f"each='{each}' is no dimension of '{name}', which has {', '.join(map(str, dims))}")
