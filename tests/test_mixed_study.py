@@ -18,6 +18,7 @@ from test_evidence import NOISE, noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
+from bayes_dasl.judgement import mixed
 from bayes_dasl.judgement.comparison import equal_weights
 from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
@@ -452,3 +453,10 @@ def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeyp
     said = Run(study, folder).weigh(key=KEY, progress=False, say=heard.append)
     assert looked == ["noisy", "falls"] and "did not forecast the end of the training data yet" in str(said)
     assert "weighed by forecasts: there is no evidence to weigh models by, since 'noisy' is not 'falls'" in heard[0]
+
+
+@pytest.mark.parametrize(("share", "chance"), [(0.15, True), (0.25, False)])
+def test_a_lead_of_two_standard_errors_is_no_chance(share, chance, monkeypatch):
+    monkeypatch.setattr(mixed, "crps_apart", lambda *_: (share, 0.1, 16))
+    (said, *_) = mixed._held_out({"own": None, "other": None}, None, None, "own", None)
+    assert ("which may be chance" in said) == chance

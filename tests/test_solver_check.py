@@ -1,6 +1,7 @@
 """The check of the solver: a closed-form decay, solved well, coarsely, and far too coarsely."""
 
 import dataclasses
+from types import SimpleNamespace
 
 import equinox as eqx
 import jax
@@ -11,12 +12,14 @@ import optimistix
 import pytest
 import xarray as xr
 from curves import Curve
+from scipy.stats import norm
 
 import bayes_dasl as bd
+from bayes_dasl._statistics.importance import Weights
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import AbstractEngine, Samples, pose
 from bayes_dasl.layers import AbstractLayer
-from bayes_dasl.revision.solver_check import _largest_rhat, check_solver, tightened
+from bayes_dasl.revision.solver_check import _largest_rhat, _largest_shift, check_solver, tightened
 
 TIMES = np.linspace(0.0, 3.0, 8)
 CHAINS, DRAWS = 4, 500
@@ -289,3 +292,15 @@ def test_what_cannot_be_checked_is_refused(coarse):
     for wrong in ({"draws": 0}, {"factor": 1.0}, {"factor": np.inf}):
         with pytest.raises(ModelError, match="draws must be at least 25 and factor more than 1"):
             check_solver(loose(1e-2), coarse, **wrong)
+
+
+def test_a_standard_deviation_that_changes_is_a_shift_too():
+    """Weights that leave the mean where it is, and narrow the draws by half."""
+    draws = np.linspace(-3.0, 3.0, 601)
+    values = norm(scale=1.0).pdf(draws)
+    weights = Weights(np.arange(draws.size), values / values.sum(), 0.0)
+    post = xr.DataTree.from_dict({"posterior": xr.Dataset({"rate": (("chain", "draw"), draws[None])})})
+    found = _largest_shift(post, SimpleNamespace(index=np.arange(draws.size), weights=weights))
+    narrowed = np.sqrt(np.sum(weights.values * draws**2))
+    assert found["largest_shift_sd"] == pytest.approx(1 - narrowed / draws.std()) and found["parameter"] == "rate"
+    assert found["largest_shift_sd"] > 0.4

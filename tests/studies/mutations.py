@@ -808,6 +808,18 @@ MUTANTS = (
         ("tests/test_networks.py::test_what_fades_goes_to_zero_far_from_its_inputs",),
     ),
     Mutant(
+        "a solver may change standard deviations", "bayes_dasl/revision/solver_check.py",
+        "moved = np.maximum(np.abs(mean - some.mean(axis=0)), np.abs(deviation - some.std(axis=0)))",
+        "moved = np.abs(mean - some.mean(axis=0))",
+        ("tests/test_solver_check.py::test_a_standard_deviation_that_changes_is_a_shift_too",),
+    ),
+    Mutant(
+        "a lead of one standard error is no chance", "bayes_dasl/judgement/mixed.py",
+        "_CHANCE = 2.0  # standard errors",
+        "_CHANCE = 1.0  # standard errors",
+        ("tests/test_mixed_study.py::test_a_lead_of_two_standard_errors_is_no_chance",),
+    ),
+    Mutant(
         "stacking without its prior", "bayes_dasl/judgement/comparison.py",
         "new = (1 + windows * (part / part.sum(axis=0)).mean(axis=1)) / (number + windows)",
         "new = (part / part.sum(axis=0)).mean(axis=1)",
