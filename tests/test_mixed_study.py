@@ -456,7 +456,8 @@ def test_models_that_only_look_nested_are_weighed_by_forecasts(tmp_path, monkeyp
 
 
 @pytest.mark.parametrize(("share", "chance"), [(0.15, True), (0.25, False)])
-def test_a_lead_of_two_standard_errors_is_no_chance(share, chance, monkeypatch):
+def test_a_lead_of_two_standard_errors_is_no_chance(share, chance, monkeypatch, unchecked):
     monkeypatch.setattr(mixed, "crps_apart", lambda *_: (share, 0.1, 16))
-    (said, *_) = mixed._held_out({"own": None, "other": None}, None, None, "own", None)
+    forecast = xr.DataTree.from_dict({"predictions": xr.Dataset({"flow": ("time", [1.0])})})
+    (said, *_) = mixed._held_out({"own": forecast, "other": forecast}, None, None, "own", None)
     assert ("which may be chance" in said) == chance

@@ -294,7 +294,7 @@ def test_what_cannot_be_checked_is_refused(coarse):
             check_solver(loose(1e-2), coarse, **wrong)
 
 
-def test_a_standard_deviation_that_changes_is_a_shift_too():
+def test_a_standard_deviation_that_changes_is_a_shift_too(unchecked):
     """Weights that leave the mean where it is, and narrow the draws by half."""
     draws = np.linspace(-3.0, 3.0, 601)
     values = norm(scale=1.0).pdf(draws)
