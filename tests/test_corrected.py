@@ -99,7 +99,8 @@ def test_its_uncertainty_grows_beyond_the_data(swing):
 def test_a_model_of_it_has_a_gradient_and_check_says_what_the_prior_means(swing):
     layer = bd.ODE(bd.corrected(Spring(bd.between(3.0, 5.0)), swing, "v"), {"x": 1.0, "v": 0.0})
     said = bd.check(bd.Model(layer, bd.NormalNoise(dist.HalfNormal(0.2))), swing)
-    assert said.level == "good", said
+    # The cost depends on how busy the machine is.
+    assert {f.level for f in said.findings if f.subject != "cost"} == {"good"}, said
     (of_x,) = [f for f in said.findings if f.subject == "correction of x"]
     assert "under the prior it moves x by 0." in of_x.message
 

@@ -1,6 +1,7 @@
 """NUTS for networks inside solvers: the same posterior as in the weights themselves, in better coordinates."""
 
 import dataclasses
+import itertools
 
 import diffrax
 import equinox as eqx
@@ -15,6 +16,7 @@ from arviz_stats.base.array import array_stats
 
 import bayes_dasl as bd
 from bayes_dasl.inference import Journal, ProgressBar, pose
+from bayes_dasl.inference.coordinates.frame import Plain, positions
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
 from bayes_dasl.inference.coordinates.reference import has_reference, matched_start, references_of
 from bayes_dasl.inference.descent import members
@@ -224,14 +226,18 @@ VARIANTS = {
 
 
 class Judge(Optimiser):
-    """Says how high positions lie, which takes no gradient."""
+    """Says how high positions lie, which takes no gradient, and leaves them where they are."""
 
     def __init__(self, problem, climbs):
-        self.climbs = climbs
+        self.climbs, self.frame = climbs, Plain()
         self._values = jax.jit(jax.vmap(problem.log_density))
 
+    def optimise(self, x):
+        return x
+
     def evaluate(self, x):
-        return np.asarray(self._values(x)), np.zeros_like(x)
+        x, volumes = (x, 0.0) if isinstance(self.frame, Plain) else positions(self.frame, x)
+        return np.asarray(self._values(x)) + volumes, np.zeros_like(x)
 
 
 @pytest.mark.parametrize(
@@ -265,6 +271,34 @@ def test_any_states_observables_and_places_of_a_network(variant, climbs, chains)
     anew = references.drawn(frame, found["reached"], key=jax.random.key(1))
     lower = found["log_densities"][0] - judge.evaluate(anew)[0]
     assert np.median(lower) < 2 * len(references.linear.weights)
+
+
+class Hooke(bd.Module):
+    stiffness: bd.Scalar
+
+    def __call__(self, t, y, u):
+        return {"place": y["speed"], "speed": -self.stiffness * y["place"] - 0.06 * y["speed"]}
+
+
+@pytest.mark.slow
+def test_a_large_correction_is_found_that_noise_could_stand_for():
+    """A spring that is stiffer the further it is pulled: a small correction with much noise is a worse mode."""
+    times = np.linspace(0.0, 12.0, 49)
+    stiffer = lambda t, y: {"place": y["speed"], "speed": -y["place"] - 0.06 * y["speed"] - 0.4 * y["place"] ** 3}  # noqa: E731
+    path = [{"place": 1.5, "speed": 0.0}]
+    for begin, end in itertools.pairwise(times):
+        path.append(small.runge_kutta(stiffer, begin, end, path[-1]))
+    noise = 0.05 * np.random.default_rng(0).normal(size=(2, times.size))
+    seen = {name: ("time", [state[name] for state in path] + noise[i]) for i, name in enumerate(path[0])}
+    data = xr.Dataset(seen, {"time": times})
+    begun = {"place": dist.Normal(1.5, 0.2), "speed": dist.Normal(0.0, 0.2)}
+    layer = bd.corrected(small.Stepped(Hooke(bd.between(0.3, 4.0)), begun), data, "speed")
+    problem = pose(bd.Model(layer, bd.NormalNoise(dist.LogNormal(np.log(0.05), 0.7))), data)
+    optimiser = Optimiser(jax.value_and_grad(problem.log_density), 8)
+    found = matched_start(problem, references_of(problem), optimiser, None, chains=4, key=jax.random.key(0))
+    reached = [problem.constrain(jnp.asarray(x)) for x in found["reached"]]
+    assert min(float(values["layer.vector_field.closure.scale"]) for values in reached) > 0.5
+    assert max(float(values["noise.scale"]) for values in reached) < 0.07
 
 
 @pytest.mark.thorough

@@ -24,8 +24,8 @@ from ..random import VectorField, realise
 from .residual import Residual
 
 _DRAWS = 200
-# The 95 % quantile of an exponential number of mean one times a draw of the features where there are data.
-_SELDOM = 4.9
+# The 95 % quantile of a half-Cauchy number of scale one times a draw of the features where there are data.
+_SELDOM = 15.0
 
 
 def corrected(
@@ -42,11 +42,14 @@ def corrected(
     $s(t, y, u) + a\,r \odot g(y)$
 
     The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are the science's own
-    rates: the root mean square of each over the rows of the data, the median over prior draws. Its scale a is unknown
-    and exponential, so that the correction is more than `share` of these rates with a probability of about 5 %. Beyond
-    the data the uncertainty of g grows with the distance, since nothing is known of it there.
+    rates: the root mean square of each over the rows of the data, the median over prior draws. Its scale a has a
+    half-Cauchy prior, by which the correction exceeds `share` of these rates with a probability of about 5 %. This
+    prior favours no correction, and its heavy tail admits a large one that the data ask for. Beyond the data the
+    uncertainty of g grows with the distance, since nothing is known of it there.
 
     It is a `Residual` with a `Network`, in which anything may be changed, as by `eqx.tree_at`.
+
+    Source: Gelman (2006), Prior distributions for variance parameters, for the half-Cauchy scale.
 
     Args:
         science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is returned with the correction in
@@ -79,7 +82,7 @@ def corrected(
     data = as_numbers(data, series_index(data))
     units, states = _rates(science, data, outputs, relative)
     named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
-    network = Network.fourier(standardise(data, *named), units, dist.Exponential(_SELDOM / share), size=size)
+    network = Network.fourier(standardise(data, *named), units, dist.HalfCauchy(share / _SELDOM), size=size)
     return Residual(science, network, relative)
 
 

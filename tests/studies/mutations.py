@@ -794,7 +794,7 @@ MUTANTS = (
     ),
     Mutant(
         "a correction twice as large as is said", "bayes_dasl/hybrid/beginning.py",
-        "dist.Exponential(_SELDOM / share)", "dist.Exponential(0.5 * _SELDOM / share)",
+        "dist.HalfCauchy(share / _SELDOM)", "dist.HalfCauchy(2 * share / _SELDOM)",
         ("tests/test_corrected.py::test_it_is_seldom_more_than_its_share_of_the_rates",),
     ),
     Mutant(

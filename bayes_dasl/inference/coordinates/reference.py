@@ -22,7 +22,8 @@ from ...random import Module, Values
 from ..problem import Problem
 from ..starts import Optimiser, chosen_for_reference, evenly, no_start, or_lowest, refuse_unresolved
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
-from .frame import arrays_of, frame_of, positions
+from .frame import arrays_of, coordinates, frame_of, positions
+from .framed_start import climbs_again
 from .gradient_matching import Matching
 
 COORDINATES = ("auto", "plain")
@@ -205,9 +206,13 @@ def matched_start(
     """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
     least one a chain.
 
-    Climbs match vector fields to the data; then, some times over, the last layers' weights become what is most likely
-    given all else near the mean of the best. Of the positions only the highest is told as a mode: several weights of a
-    network say the same.
+    1. Climbs match vector fields to the data.
+    2. Some times over, the last layers' weights become the most likely ones given all else, near the mean of the best.
+    3. The best climb on in the frame around them. There the last layers' weights follow all other numbers, so that the
+       log density is nearly the marginal one of these: it finds a larger scale of a correction with less noise.
+    4. Each of them gets last layers drawn anew, as several climbs may end at one place.
+
+    Of the positions only the highest is told as a mode: several weights of a network say the same.
     Raises: ModelError if nothing with a finite log density is reached; DataError if rounding hides how high it is.
     """
     number = optimiser.climbs
@@ -225,20 +230,36 @@ def matched_start(
         raise no_start(number)
     refuse_unresolved(value)
     order = np.argsort(-value)
-    reached = x[order[: min(max(number // 4, chains), int(np.isfinite(value).sum()))]]
-    if len(reached) < chains:
-        again = np.resize(reached, (chains - len(reached), reached.shape[1]))
-        anew = references.drawn(references.restored(references.frame(reached)), again, key=jax.random.fold_in(key, 1))
-        fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
-        reached = np.concatenate([reached, np.where(fine[:, None], anew, again)])
+    best = x[order[: min(climbs_again(number), int(np.isfinite(value).sum()))]]
+    frame = references.restored(references.frame(best))
+    best, heights = _climbed_in(frame, optimiser, best)
+    frame = references.restored(references.frame(best))
+    again = np.resize(best, (max(chains, len(best)), best.shape[1]))
+    anew = references.drawn(frame, again, key=jax.random.fold_in(key, 1))
+    fine = np.isfinite(or_lowest(optimiser.evaluate(anew)[0]))
+    reached = np.where(fine[:, None], anew, again)
     return {
-        "modes": x[order[:1]],
-        "log_densities": value[order[:1]],
+        "modes": best[:1],
+        "log_densities": heights[:1],
         "precisions": np.diag(1 / references.widths(problem.prior_widths()) ** 2)[None],
         "tried": np.asarray(number),
         "failed": np.asarray(failed),
         "reached": reached,
     }
+
+
+def _climbed_in(frame: Conditional, optimiser: Optimiser, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Positions after a climb in a frame, the highest there first, and their log densities in plain coordinates."""
+    begun = coordinates(frame, x)
+    own, optimiser.frame = optimiser.frame, frame
+    try:
+        both = np.concatenate([optimiser.optimise(begun), begun])
+        inside = or_lowest(optimiser.evaluate(both)[0]).reshape(2, len(x))
+    finally:
+        optimiser.frame = own
+    higher = np.where((inside[0] > inside[1])[:, None], *both.reshape(2, *x.shape))
+    best, _ = positions(frame, higher[np.argsort(-inside.max(0))])
+    return best, or_lowest(optimiser.evaluate(best)[0])
 
 
 def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

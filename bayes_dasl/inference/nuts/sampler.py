@@ -61,8 +61,7 @@ class NUTS(AbstractEngine):
     of a `Basis`, science and weights are nearly normal given hyperparameters, in any layer. Numbers whose priors depend
     on others, such as those of a population, are centred as far as the data say what they are, by the curvature at the
     start and then by draws of the warm-up; chains begin where the posterior is high on average over the members. Chains
-    with a network begin where one of the best climbs ended, or, where there are more chains than those, at weights of
-    the last layer drawn anew.
+    with a network begin where one of the best climbs ended, with weights of the last layer drawn anew.
 
     Args:
         chains: how many; they share the metric and the step size.
@@ -78,8 +77,8 @@ class NUTS(AbstractEngine):
             such as `bd.DeepEnsemble(members=4)`, is run first: each chain begins at one of its draws, some at the same
             where it has fewer.
         climbs: climbs to modes, of 400 gradients each, from the best of four times as many prior draws: a few suffice
-            where a solve is dear and the posterior has one mode. Of a population, and of unknown functions, a quarter
-            of them, at least one, goes on for as long again.
+            where a solve is dear and the posterior has one mode. Of a population, of unknown functions and of networks, a
+            quarter of them, at least one, goes on for as long again.
         coordinates: "auto" as said above, or "plain" to move in the weights themselves, as with a network and any other
             start than "modes", and in numbers in units of what their priors depend on.
 
@@ -120,10 +119,11 @@ class NUTS(AbstractEngine):
 
     def cost(self, problem: Problem) -> Cost:
         # In conditional coordinates trajectories are as long as they may be.
-        least, most = (2**DEEPEST - 1,) * 2 if networks_inside(problem) else _LEAPFROGS
+        inside = networks_inside(problem)
+        least, most = (2**DEEPEST - 1,) * 2 if inside else _LEAPFROGS
         draws, deepest = (self.warmup or _WARMUP) + self.draws, 2**self.max_tree_depth - 1
         begun = self.start.cost(problem) if isinstance(self.start, AbstractEngine) else None
-        framed = has_dependent(problem) or has_linear(problem)
+        framed = inside or has_dependent(problem) or has_linear(problem)
         again = climbs_again(self.climbs) if framed and self.coordinates != "plain" else 0
         before = CLIMB_STEPS * (self.climbs + again) / self.batch
         return Cost(
