@@ -182,7 +182,10 @@ def test_a_wheel_lists_and_imports_the_case_studies(tmp_path):
     with zipfile.ZipFile(wheel) as archive:
         archive.extractall(installed)
     assert {path.name for path in installed.iterdir() if path.suffix != ".dist-info"} == {"bayes_dasl", "case_studies"}
-    asked = "import case_studies.lynx_hare as m; print(m.__file__); from bayes_dasl.cli import app; app(['list'])"
+    asked = (
+        "import case_studies.catchment, case_studies.lynx_hare as m; print(m.__file__); "
+        "from bayes_dasl.cli import app; app(['list'])"
+    )
     done = subprocess.run(
         [sys.executable, "-c", asked],
         cwd=tmp_path,

@@ -23,7 +23,7 @@ import xarray as xr
 from matplotlib.ticker import MaxNLocator
 
 import bayes_dasl as bd
-from case_studies import piscataquis
+from case_studies import catchment, piscataquis
 from case_studies._pictures import STYLES, UNSEEN, band, finished, panels
 
 from . import ROOT
@@ -102,8 +102,9 @@ def run(name: str, years: int, key: int) -> dict:
 
 @cache
 def code_of(name: str, years: int, key: int) -> str:
-    """That of the package behind the model, and of the case study."""
-    ours = meaning(Path(piscataquis.__file__).read_text(encoding="utf-8"))
+    """The hash of the package behind the model, of the case study and of its catchment."""
+    files = [Path(piscataquis.__file__), *sorted(Path(catchment.__file__).parent.glob("*.py"))]
+    ours = "\n".join(meaning(path.read_text(encoding="utf-8")) for path in files)
     behind = fingerprint(bd.fit, bd.forecast, bd.score, *model_of(name, years))
     return hashlib.sha256(f"{behind}\n{ours}".encode()).hexdigest()[:12]
 
