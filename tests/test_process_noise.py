@@ -143,6 +143,18 @@ def test_times_beyond_the_grid_are_refused():
         solved(noisy(path={"y": jnp.asarray(Z)}), np.array([1.0, 5.0]))
 
 
+def test_a_forecast_beyond_the_grid_is_refused():
+    """Its times are known, so that no draw need fail for it: a NaN at each time would not say why."""
+    model = bd.Model(noisy(), bd.NormalNoise(0.5))
+    data = xr.Dataset({"y": ("time", [1.0, 1.1, 0.9])}, {"time": [1.0, 2.0, 3.0]})
+    post = posterior(model, data, {"layer.process_noise.path.y": np.zeros((1, 2, GRID[2]))})
+    for ask in (bd.forecast, lambda *given: bd.evaluate(*given[:2], lambda m, values: values, at=given[2])):
+        with pytest.raises(
+            bd.BayesDaslError, match="time 5 lies beyond the grid of the process noise, which ends at 4"
+        ):
+            ask(model, post, np.array([1.0, 4.0, 5.0]))
+
+
 @pytest.mark.thorough
 def test_the_posterior_is_that_of_a_filter():
     """Of a linear equation the path can be integrated out: science, noise and forecast are those of `Kalman`."""

@@ -299,8 +299,7 @@ class ODE(AbstractTrajectory):
         """The states at all times from those at the start, whether the solve succeeded, and its steps."""
         if isinstance(self.doses, Doses):
             return self._scheduled(inputs).solve(inputs, initial)
-        end = inputs.times[-1]
-        covered = True if self.process_noise is None else self.process_noise.covers(inputs.start, end)
+        covered = True if self.process_noise is None else self.process_noise.covers(inputs.start, inputs.times)
         if self.events:
             solve = lambda *part: self._solved(inputs, *part)  # noqa: E731
             forced, span = self._forced(inputs), (inputs.times, inputs.start)
@@ -317,6 +316,7 @@ class ODE(AbstractTrajectory):
         # Masked before jumps and `observe`, so that a singular function there still has a finite gradient.
         states: Any = jax.tree.map(lambda y: jnp.where(ok, y, 1.0), found)
         if self._sudden:
+            end = inputs.times[-1]
             last = jax.tree.map(lambda y: y[-1], states)
             # Those at the start have acted already, however short the solve.
             begun = jnp.maximum(last_part(inputs), inputs.start)

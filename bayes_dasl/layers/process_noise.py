@@ -93,23 +93,24 @@ class ProcessNoise(AbstractLinear):
             raise DataError(f"time {times[-1]:g} lies beyond the grid of the process noise, which ends at {last:g}: "
                             "build it with a grid that covers data and forecasts")  # fmt: skip
 
-    def covers(self, start: Any, end: Any) -> Bool[Array, ""]:
+    def covers(self, start: Any, times: Any) -> Bool[Array, ""]:
         """Whether all of a solve lies on the grid; where that is known before it runs, it is refused instead.
 
         Args:
             start: the time at which the solve begins.
-            end: its last time.
+            times: its times, in increasing order: all of them, since the last one is unknown once it is cut out of
+                them in a program that is being traced.
 
         Raises: DataError.
         """
         first, last, _ = self.grid
         slack = ROUNDING * self.step
-        until, since = known(end), known(start)
+        until, since = known(times), known(start)
         if until is not None:
-            self.refuse_times(np.atleast_1d(until))
+            self.refuse_times(until)
         if since is not None and np.min(since) < first - slack:
             raise DataError(f"the model starts at {np.min(since):g}, before the grid of the process noise at {first:g}")
-        return (start >= first - slack) & (end <= last + slack)
+        return (start >= first - slack) & (times[-1] <= last + slack)
 
     @property
     def step(self) -> float:
