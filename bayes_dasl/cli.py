@@ -23,7 +23,7 @@ from ._runs.signals import heard_like_ctrl_c
 from .data.dates import told
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
 from .judgement.mixed import MIXTURE
-from .prediction.posterior import fitted_observables
+from .prediction.posterior import fitted_observables, load
 from .reports._text import number, percent
 from .study import (
     ALONE,
@@ -268,10 +268,14 @@ def forecast(
             raise DataError("say until when to forecast, by --until, or give a file of forcings, by --forcing")
         at = future_times(loaded.study, until, step) if forcing is None else None
         at = future_forcings(loaded.study, forcing, until) if forcing is not None else at
-        new = new_observations(loaded.study, forcing) if forcing is not None else 0
+        new = 0
+        if forcing is not None:
+            posterior = loaded.path(loaded.study.label, "posterior.nc")
+            fitted = fitted_observables(load(posterior)) if posterior.is_file() else None
+            new = new_observations(loaded.study, forcing, fitted)
         if new:
             number = "1 observation" if new == 1 else f"{new} observations"
-            held = f"{forcing} holds {number} that the data of the run lack"
+            held = f"{forcing} holds {number} that the data of the run and its posterior lack"
             take = f"bayes-dasl update {quote(str(run))} {quote(str(forcing))}{' --trust' if trust else ''}"
             _say(f"{held}: the forecast does not use them; to take them in, first run {take}")
         for name in loaded.forecast(at, what_if=what_if):

@@ -704,12 +704,13 @@ def test_forecasts_with_a_file_of_forcings(forced, tmp_path, undrawn):
     [
         (lambda path: future(path, "date"), "has no 'time'; it holds date, rain"),
         (lambda path: path.write_text("time,snow\n2001-01-13,1\n"), "has no 'rain'"),
-        (lambda path: path.write_text("time,rain\nnoon,1\n"), "'time' holds neither numbers nor dates"),
+        (lambda path: path.write_text("time,rain\nnoon,1\n"), "'time' is 'noon' in line 2, which is no number"),
+        (lambda path: path.write_text("time,rain\n13.01.2001,1\n"), "may be a date: say how dates are written"),
         (lambda path: path.write_text("time,rain\n13,1\n"), "time holds numbers here, but dates in the data of the"),
-        (lambda path: path.write_text(""), "can be read neither as CSV nor as netCDF"),
+        (lambda path: path.write_text(""), "cannot be read as CSV: the table has no rows"),
         (lambda path: None, "there is no file"),
     ],
-    ids=["another column", "another forcing", "text", "numbers", "empty", "none"],
+    ids=["another column", "another forcing", "text", "other dates", "numbers", "empty", "none"],
 )
 def test_a_bad_file_of_forcings_is_one_line(begun, tmp_path, write, said):
     write(tmp_path / "future.csv")
@@ -742,9 +743,10 @@ def test_update_takes_in_new_rows_and_forecasts_go_on(forced, tmp_path):
         "2001-01-12",
         "2001-01-14",
     ]
-    (tmp_path / "later.csv").write_text("time,rain\n2001-01-16,1\n")
+    # The posterior knows the observation of the 14th by now, of which the study's own data know nothing.
+    (tmp_path / "later.csv").write_text("time,rain,flow\n2001-01-14,1,1.5\n2001-01-15,1,1.4\n2001-01-16,1,\n")
     result = invoke("forecast", run, "--trust", "--forcing", tmp_path / "later.csv")
-    assert result.exit_code == 0, result.output
+    assert result.exit_code == 0 and "observation" not in result.stdout, result.output
     assert load(run / "forecast.nc")["predictions"]["time"].values[-1] == np.datetime64("2001-01-16")
 
 
@@ -769,7 +771,9 @@ def test_a_forecast_says_which_observations_it_does_not_use(begun, tmp_path, mon
     path = tmp_path / "grown.csv"
     path.write_text("time,rain,flow\n2001-01-12,1,0.9\n2001-01-13,1,0.8\n2001-01-14,1,\n2001-01-15,1,0.7\n")
     result = invoke("forecast", begun, "--trust", "--forcing", path)
-    said = f"{path} holds 2 observations that the data of the run lack: the forecast does not use them"
+    said = (
+        f"{path} holds 2 observations that the data of the run and its posterior lack: the forecast does not use them"
+    )
     assert result.exit_code == 0 and said in result.stdout
     assert f"first run bayes-dasl update {begun} {path} --trust" in result.stdout
     assert "observation" not in invoke("forecast", begun, "--trust", "--forcing", future(path)).stdout

@@ -19,7 +19,7 @@ from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.judgement.baselines import baselines
 from bayes_dasl.plots import plot_decomposition, plot_derived, plot_field, plot_forecast
-from bayes_dasl.study import forecast_times, future_forcings, future_times, new_observations
+from bayes_dasl.study import forecast_times, future_forcings, future_times, new_observations, new_rows
 
 DAYS = np.arange("2001-01-01", "2001-01-31", dtype="datetime64[D]").astype("datetime64[ns]")
 
@@ -439,6 +439,31 @@ class TestStudy:
         later.rename(columns={"Day": "When"}).to_csv(path, index=False)
         with pytest.raises(DataError, match=r"has no 'time' \(or 'Day'\); it holds When, Rain today"):
             future_forcings(study, path)
+
+    @pytest.mark.parametrize(
+        ("form", "date_format"), [("%d.%m.%Y", "%d.%m.%Y"), ("%Y-%m-%d", "%d.%m.%Y"), ("%Y%m%d", "%Y%m%d")]
+    )
+    def test_dates_of_a_file_are_written_as_those_of_the_table(self, tmp_path, form, date_format):
+        """Or in ISO 8601, whatever the table has."""
+        days = pd.date_range("2001-01-01", periods=32)
+        table = pd.DataFrame({"time": days.strftime(date_format), "rain": 1.0, "flow": 2.0})
+        data = bd.from_table(table[:30], "flow", forcings="rain", date_format=date_format, missing=-9.0)
+        study = dataclasses.replace(self.study, data=data)
+        table.assign(time=days.strftime(form), flow=[2.0] * 31 + [-9.0])[28:].to_csv(tmp_path / "new.csv", index=False)
+        np.testing.assert_array_equal(future_forcings(study, tmp_path / "new.csv")["time"], days)
+        assert new_observations(study, tmp_path / "new.csv") == 1
+        np.testing.assert_array_equal(new_rows(study, tmp_path / "new.csv")["flow"], [2.0] * 31 + [np.nan])
+
+    def test_a_file_whose_dates_are_written_otherwise_is_refused(self, tmp_path):
+        (tmp_path / "new.csv").write_text("time,rain\n13.01.2001,1\n")
+        with pytest.raises(DataError, match=r"new\.csv: 'time' is '13\.01\.2001' in line 2.*date_format='%d\.%m\.%Y'"):
+            future_forcings(self.study, tmp_path / "new.csv")
+
+    def test_observations_that_an_update_took_in_are_not_new(self, tmp_path):
+        pd.DataFrame({"time": ["2001-02-01", "2001-02-02"], "rain": 1.0, "flow": 2.0}).to_csv(tmp_path / "new.csv")
+        fitted = xr.Dataset({"flow": ("time", [2.0])}, {"time": np.array(["2001-02-01"], "M8[ns]")})
+        assert new_observations(self.study, tmp_path / "new.csv") == 2
+        assert new_observations(self.study, tmp_path / "new.csv", fitted) == 1
 
     def test_future_times(self):
         still = bd.Model(bd.Algebraic(lambda t, y, u: {"flow": 0.0 * t}), bd.NormalNoise(bd.between(1, 5)))

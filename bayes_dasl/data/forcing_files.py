@@ -1,7 +1,8 @@
 """Forcings from a file: a CSV table with a column for the index, or netCDF."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,8 @@ import xarray as xr
 from .._jax.memory import on_host
 from .._runs.hdf5 import check_contained
 from ..errors import DataError, ReadError
-from .frames import bare, units_in_header
+from .columns import times
+from .frames import Frame, bare, units_in_header
 
 
 def read_series(
@@ -21,8 +23,12 @@ def read_series(
     *,
     also: tuple[str, ...] = (),
     columns: Mapping[str, str] | None = None,
+    date_format: str | None = None,
+    missing: Sequence[float | str] = (),
 ) -> xr.Dataset:
-    """Some variables of a file along its index: numbers, or dates as in `2001-06-30`.
+    """Some variables of a file along its index: numbers, or dates.
+
+    Dates of a table are read as by `bd.from_table`: in ISO 8601, as in `2001-06-30`, or as `date_format` says.
 
     Args:
         path: a file `.csv`, with a column for each variable, or `.nc`.
@@ -31,6 +37,8 @@ def read_series(
         also: others that are read if they are there.
         columns: what a table calls some of these, by name. A table that lacks such a column may have their own names.
             Their case does not matter, and units may follow in brackets.
+        date_format: how a table may write dates beside ISO 8601, as in `"%d.%m.%Y"`.
+        missing: numbers or texts that stand for a missing value in a table.
 
     Raises: ReadError if there is no such file or it cannot be read; DataError if it lacks the index or a variable.
     """
@@ -40,7 +48,7 @@ def read_series(
     called = {name: (columns or {}).get(name, name) for name in (index, *names, *also)}
     is_table = path.suffix.lower() == ".csv"
     try:
-        data = _table(path, index, called) if is_table else _netcdf(path)
+        data = _table(path, index, called, date_format, missing) if is_table else _netcdf(path)
     except (OSError, ValueError, KeyError, MemoryError) as error:  # pandas has its own errors below ValueError
         if isinstance(error, DataError):
             raise
@@ -57,37 +65,58 @@ def _netcdf(path: Path) -> xr.Dataset:
     return xr.load_dataset(path, engine="h5netcdf")
 
 
-def _table(path: Path, index: str, called: Mapping[str, str]) -> xr.Dataset:
+def _table(
+    path: Path, index: str, called: Mapping[str, str], date_format: str | None, missing: Sequence[float | str]
+) -> xr.Dataset:
     """A table as a dataset; a column of dates becomes dates.
 
     Args:
         path: that of the table.
         index: what its rows run along.
         called: what the table calls the variables, by name.
+        date_format: as for `read_series`.
+        missing: as for `read_series`.
 
     Raises: DataError if it lacks the index, or holds neither numbers nor dates there.
     """
-    table = pd.read_csv(path)
-    held = ", ".join(map(str, table))
-    labels = {name: _label(table, column) or _label(table, name) for name, column in called.items()}
+    try:
+        frame = Frame(path)
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as CSV: {error}") from error
+    held = ", ".join(map(str, frame.frame))
+    labels = {name: _label(frame.frame, column) or _label(frame.frame, name) for name, column in called.items()}
     chosen = {label: name for name, label in labels.items() if label is not None}
-    others = [name for name in chosen.values() if name in table and name not in chosen]
-    table = table.drop(columns=others).rename(columns=chosen)
-    if index not in table:
+    if labels[index] is None:
         other = f" (or '{called[index]}')" if called[index] != index else ""
         raise DataError(f"{path} has no '{index}'{other}; it holds {held}")
-    if not pd.api.types.is_numeric_dtype(table[index]):
-        held = table[index].astype(str)
-        read = pd.to_datetime(held, format="ISO8601", errors="coerce")
-        for row in np.flatnonzero(read.isna().to_numpy())[:1]:
-            what = f"'{held.iloc[row]}' in row {row + 1}"
-            raise DataError(f"{path}: '{index}' holds neither numbers nor dates such as 2001-06-30: {what}")
-        table[index] = read
+    frame.blank(missing, [label for label, name in chosen.items() if name != index])
+    places = _places(path, frame, labels[index], date_format)
+    others = [name for name in chosen.values() if name in frame.frame and name not in chosen]
+    table = frame.frame.drop(columns=others).rename(columns=chosen).assign(**{index: places})
     found = table.set_index(index).to_xarray()
     for label, name in chosen.items():
         if name != index and (units := units_in_header(label)):
             found[name].attrs["units"] = units
     return found
+
+
+def _places(path: Path, frame: Frame, label: str, date_format: str | None) -> np.ndarray:
+    """The index of each row: numbers, or dates in ISO 8601 or in the way of the table that the data come from.
+
+    Raises: DataError that names the file and the row.
+    """
+    try:
+        return times(frame, label, date_format)
+    except DataError as error:
+        if date_format is not None:
+            with contextlib.suppress(DataError):
+                return times(frame, label)
+        also = (
+            f", or in date_format='{date_format}' as the data of the study"
+            if date_format
+            else "; other dates can be read if the data of the study come from bd.from_table(…, date_format=…)"
+        )
+        raise DataError(f"{path}: {error} (a file holds numbers, or dates such as 2001-06-30{also})") from error
 
 
 def _label(table: pd.DataFrame, name: str) -> str | None:

@@ -20,6 +20,8 @@ type Source = pd.DataFrame | str | Path
 _WITH_UNITS = re.compile(r"^(.*?)\s*[(\[]([^()\[\]]+)[)\]]\s*$")
 COLUMNS = "columns"
 """The attribute of a dataset, as JSON: how its table called what the dataset calls otherwise, by name."""
+DATE_FORMAT, MISSING = "date_format", "missing"
+"""Attributes of a dataset: how its table writes dates, and, as JSON, what stands for a missing value in it."""
 _MISSING = ("", ".", "na", "nan")
 _PARQUET = (".parquet", ".pq")
 ABSENT = (".", "NA", "N/A", "NaN", "nan", "")

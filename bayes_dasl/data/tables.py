@@ -1,6 +1,7 @@
 """Tidy tables, a row for each measurement or each time, as the datasets that models take."""
 
 import itertools
+import json
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import xarray as xr
 
 from ..errors import DataError
 from .columns import as_coordinate, observations, sorted_within, subjects, times
-from .frames import Frame, Source, once
+from .frames import DATE_FORMAT, MISSING, Frame, Source, once
 
 
 class Seen(NamedTuple):
@@ -82,8 +83,9 @@ def from_table(
         to: the units that are wanted, by name in the dataset: `{"time": "hour"}`.
         replicates: whether several values of one observable at one time, of one subject, are measurements of their own.
         missing: a number or text, or several, such as -9999, that stand for a missing value in columns of values,
-            errors, limits, forcings and covariates.
-        date_format: how dates are written, as in `"%d.%m.%Y"`; ISO 8601, as in 2004-02-29 13:30, unless given.
+            errors, limits, forcings and covariates. A study reads later files of this table with the same ones.
+        date_format: how dates are written, as in `"%d.%m.%Y"`; ISO 8601, as in 2004-02-29 13:30, unless given. A
+            study reads later files of this table likewise.
 
     Returns: a dataset with the coordinate `time`, and `subject` if there are subjects, NaN where nothing was observed.
     Raises: DataError that names the row, as a line of the file or a label of the DataFrame, and says what would be
@@ -100,9 +102,8 @@ def from_table(
     flanking = [
         name for given in (error, limit) for name in (given.values() if isinstance(given, Mapping) else _listed(given))
     ]
-    frame.blank(
-        [missing] if isinstance(missing, (str, int, float)) else [*missing], [*columns, *forced, *known, *flanking]
-    )
+    absent = [missing] if isinstance(missing, (str, int, float)) else [*missing]
+    frame.blank(absent, [*columns, *forced, *known, *flanking])
     when, (who, members) = times(frame, time, date_format), subjects(frame, subject)
     beside = {"censored": censored, "limit": limit, "error": error}
     found = []
@@ -127,7 +128,9 @@ def from_table(
     frame.refuse_unknown_units({"time", *variables})
     of_values = columns if observable is None else []
     called = {"time": time} | {frame.called(column): column for column in (*of_values, *forced)}
-    return layout.dataset(variables, frame.units(time, "time")).assign_attrs(frame.renamed(called))
+    as_written = frame.renamed(called) | ({DATE_FORMAT: date_format} if date_format else {})
+    as_written |= {MISSING: json.dumps(absent)} if absent else {}
+    return layout.dataset(variables, frame.units(time, "time")).assign_attrs(as_written)
 
 
 def _observables(frame: Frame, columns: list[str], observable: str | None) -> Iterator[tuple[str, str, np.ndarray]]:

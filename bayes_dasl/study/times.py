@@ -12,7 +12,7 @@ import xarray as xr
 from ..data.datasets import in_units, place_of, units_of
 from ..data.dates import are_dates, refuse_mixed, seconds, told
 from ..data.forcing_files import read_series
-from ..data.frames import COLUMNS
+from ..data.frames import COLUMNS, DATE_FORMAT, MISSING
 from ..errors import DataError
 from ..model import Model, check_shapes
 from ..prediction.posterior import fitted_observables
@@ -124,7 +124,7 @@ def new_rows(study: Series, path: str | Path) -> xr.Dataset:
     places = [dim for name in study.model.observables for dim in study.data[name].dims if dim != index]
     if places:
         raise DataError(f"a table of new rows is of a series, but the data have the dimension '{places[0]}': bd.update")
-    found = read_series(path, index, forcings, also=seen, columns=_columns(study))
+    found = read_series(path, index, forcings, also=seen, **_as_written(study))
     if not any(name in found for name in study.model.observables):
         raise DataError(f"{path} holds no observable: it needs {', '.join(study.model.observables)}")
     refuse_mixed(found, index, study.data[index], "the data of the study")
@@ -186,7 +186,7 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     names = tuple(dict.fromkeys(name for model in study.models.values() for name in model.layer.forcings))
     if not names:
         raise DataError("this study needs no forcings: leave out --forcing, and say --until when")
-    ahead = read_series(path, index, names, columns=_columns(study))
+    ahead = read_series(path, index, names, **_as_written(study))
     refuse_mixed(ahead, index, study.data[index], "the data of the study")
     if until is not None:
         ahead = ahead.sel({index: ahead[index] <= place_of(study.data, index, until)})
@@ -197,26 +197,40 @@ def future_forcings(study: Series, path: str | Path, until: Any = None) -> xr.Da
     return both.assign({name: both[name].assign_attrs(study.data[name].attrs) for name in names})
 
 
-def new_observations(study: Series, path: str | Path) -> int:
-    """How many observations a file of forcings holds beyond the data of a study, of which a forecast takes no notice.
+def new_observations(study: Series, path: str | Path, fitted: xr.Dataset | None = None) -> int:
+    """How many observations a file of forcings holds that neither the data of a study nor its posterior know.
+
+    A forecast takes no notice of them.
 
     Args:
         study: the study.
         path: as for `future_forcings`.
+        fitted: the observables that the posterior knows, also after an update.
 
     Raises: as `read_series`.
     """
     seen = tuple(dict.fromkeys(name for model in study.models.values() for name in model.observables))
     names = {name for model in study.models.values() for name in model.layer.forcings}
-    found = read_series(path, study.index, (), also=tuple(n for n in seen if n not in names), columns=_columns(study))
+    observed = tuple(name for name in seen if name not in names)
+    found = read_series(path, study.index, (), also=observed, **_as_written(study))
     if not found.data_vars:
         return 0
     refuse_mixed(found, study.index, study.data[study.index], "the data of the study")
-    known = study.data[[str(name) for name in found.data_vars]].dropna(study.index, how="all")[study.index].values
-    new = found.isel({study.index: ~np.isin(found[study.index].values, known)})
-    return int(sum(new[name].notnull().sum() for name in new.data_vars))
+    count, index = 0, study.index
+    for name, values in found.data_vars.items():
+        new = np.ones(values.sizes[index], bool)
+        for known in (study.data, fitted):
+            if known is not None and name in known:
+                new &= ~np.isin(values[index].values, known[name].dropna(index, how="all")[index].values)
+        count += int(values.isel({index: new}).notnull().sum())
+    return count
 
 
-def _columns(study: Series) -> dict[str, str]:
-    """What the user's table calls the variables of the data, where that is something else."""
-    return json.loads(study.data.attrs.get(COLUMNS, "{}"))
+def _as_written(study: Series) -> dict[str, Any]:
+    """How the user's table writes the data: its columns, where they are called otherwise, dates and missing values."""
+    attrs = study.data.attrs
+    return {
+        "columns": json.loads(attrs.get(COLUMNS, "{}")),
+        "date_format": attrs.get(DATE_FORMAT),
+        "missing": json.loads(attrs.get(MISSING, "[]")),
+    }
