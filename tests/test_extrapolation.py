@@ -11,6 +11,7 @@ import xarray as xr
 from sifting import Sifting
 
 import bayes_dasl as bd
+from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.judgement.comparison import BayesFactors
 from bayes_dasl.judgement.extrapolation import leaving
 from bayes_dasl.judgement.mixed import judge_mixture
@@ -112,6 +113,44 @@ def test_a_figure_of_the_function_marks_where_data_are(fitted):
     np.testing.assert_allclose(ticks.get_xdata(), DOSES[:KNOWN])
     (prior,) = plot_function(MODEL).axes
     assert "data" not in [line.get_label() for line in prior.lines]
+
+
+def response(m, u):
+    """The law times its factor."""
+    return {"response": m.layer.function(0.0, {}, u)["y"]}
+
+
+def test_a_figure_of_a_derived_rate_is_that_of_its_draws(fitted):
+    (ax,) = plot_function(MODEL, fitted, response, over={"dose": (1.0, 3.0)}).axes
+    (median,) = [line for line in ax.lines if line.get_label() == "posterior median"]
+    grid = jnp.asarray(median.get_xdata())
+    assert ax.get_title(loc="left") == "response" and ax.get_xlim() == (1.0, 3.0) and ax.get_xlabel() == "dose"
+    along = bd.evaluate(
+        MODEL, fitted, lambda m: {"y": jax.vmap(lambda dose: response(m, {"dose": dose})["response"])(grid)}
+    )
+    np.testing.assert_allclose(median.get_ydata(), along["y"].median(("chain", "draw")), rtol=1e-6)
+    (ticks,) = [line for line in ax.lines if line.get_label() == "data"]
+    np.testing.assert_allclose(ticks.get_xdata(), DOSES[:KNOWN])
+    # Without `over` it is drawn over the range of the unknown function's input.
+    assert plot_function(MODEL, fitted, response).axes[0].get_xlim() == (0.0, 6.0)
+
+
+def test_a_rate_of_a_model_without_unknown_functions():
+    known = bd.Model(bd.Algebraic(Line(dist.Normal(1.0, 0.2)), forcings="dose"), bd.NormalNoise(0.1))
+    line = lambda m, u: {"y": m.layer.function.slope * u["dose"]}  # noqa: E731
+    assert plot_function(known, None, line, over={"dose": (0.0, 2.0)}).axes[0].get_xlim() == (0.0, 2.0)
+    with pytest.raises(ModelError, match="say over which inputs the rate is drawn"):
+        plot_function(known, None, line)
+    with pytest.raises(ModelError, match="a rate returns a dict of numbers"):
+        plot_function(known, None, lambda m, u: u["dose"], over={"dose": (0.0, 2.0)})
+    with pytest.raises(MismatchError, match=r"over\['dose'\] must be a range \(low, high\)"):
+        plot_function(known, None, line, over={"dose": (2.0, 0.0)})
+
+
+def test_an_unknown_function_is_drawn_over_another_range():
+    assert plot_function(MODEL, over={"dose": (0.0, 9.0)}).axes[0].get_xlim() == (0.0, 9.0)
+    with pytest.raises(MismatchError, match="no input 'y': its inputs are dose"):
+        plot_function(MODEL, over={"y": (0.0, 1.0)})
 
 
 def test_a_mixture_says_so_too(fitted, ahead):

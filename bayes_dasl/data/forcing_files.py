@@ -86,11 +86,11 @@ def _table(
     held = ", ".join(map(str, frame.frame))
     labels = {name: _label(frame.frame, column) or _label(frame.frame, name) for name, column in called.items()}
     chosen = {label: name for name, label in labels.items() if label is not None}
-    if labels[index] is None:
+    if (place := labels[index]) is None:
         other = f" (or '{called[index]}')" if called[index] != index else ""
         raise DataError(f"{path} has no '{index}'{other}; it holds {held}")
     frame.blank(missing, [label for label, name in chosen.items() if name != index])
-    places = _places(path, frame, labels[index], date_format)
+    places = _places(path, frame, place, date_format)
     others = [name for name in chosen.values() if name in frame.frame and name not in chosen]
     table = frame.frame.drop(columns=others).rename(columns=chosen).assign(**{index: places})
     found = table.set_index(index).to_xarray()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -24,6 +25,9 @@ from ..priors import draw_prior
 from ..random import realise
 from ._style import BLUE, FAINT, GREY, LINES, SERIES, STYLE, VERMILION, plain, small_multiples
 
+type Rate = Callable[[Any, dict[str, Array]], Mapping[str, Any]]
+"""A function of the model, with numbers in place of its unknowns, and of inputs: values by name."""
+
 _GRID = 81
 _MOST_DRAWS = 400
 _LINES_SHOWN = 8
@@ -31,37 +35,50 @@ _MOST_PANELS = 12
 
 
 def plot_function(
-    model: Model, post: xr.DataTree | None = None, function: str | None = None, *, key: int | Array = 0
+    model: Model,
+    post: xr.DataTree | None = None,
+    function: str | Rate | None = None,
+    *,
+    over: Mapping[str, tuple[float, float]] | None = None,
+    key: int | Array = 0,
 ) -> Figure:
-    """Draw what an unknown function says over each of its inputs, the other inputs held in their middle.
+    """Draw an unknown function, or a rate that is computed from it, over each of its inputs.
 
-    Under the prior: 90 % of the functions, and eight of them; with a fit `post`, the median and 90 % of the posterior
-    on top. So a prior can be looked at before there are data: whether its functions are as large and as rough as one
-    would believe. With a fit, ticks at the bottom mark the inputs at the rows of the data: between and beyond them the
-    prior speaks. An input of a `bd.Network` runs 2.5 of its widths to either side of its middle, one of a `bd.Basis`
-    over its range; its units are those of the model, else those of the data of the fit. Functions of other kinds are
-    drawn where they have a property `drawn_over`, from the name of each input to its range.
+    The other inputs are held in the middle of their range. Under the prior: 90 % of the functions, and eight of them;
+    with a fit `post`, the median and 90 % of the posterior on top. So a prior can be looked at before there are data:
+    whether its functions are as large and as rough as one would believe. With a fit, ticks at the bottom mark the
+    inputs at the rows of the data: between and beyond them the prior speaks. An input of a `bd.Network` runs 2.5 of its
+    widths to either side of its middle, one of a `bd.Basis` over its range; its units are those of the model, else
+    those of the data of the fit. Functions of other kinds are drawn where they have a property `drawn_over`, from the
+    name of each input to its range.
+
+    A derived rate is a function `(m, u)` of the model, with a number in place of each unknown, and a dict of inputs,
+    each a number; it returns a dict of numbers. It runs for all draws at once, so write it with `jnp`. Here the rate of
+    a state x, which a law and the factor of a network make together, over x:
+
+    `plot_function(model, post, lambda m, u: {"growth": m.layer.vector_field(0.0, u, {})["x"]}, over={"x": (0.1, 5.0)})`
 
     Args:
-        model: a model with a `bd.Network` or `bd.Basis` in it.
+        model: a model, with a `bd.Network` or `bd.Basis` in it unless `function` is a rate.
         post: what `fit` returned; only the prior is drawn unless given.
-        function: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it.
+        function: where there are several, the dotted path of the one to be drawn, or an unambiguous end of it; or a
+            derived rate.
+        over: the range of an input, by name, in place of its usual one. A rate is drawn over these inputs alone; unless
+            given, over those of the unknown functions.
         key: a whole number or a JAX random key, for the prior draws.
 
-    Raises: ModelError for a model without unknown functions, or several where none is named; MismatchError for an
-    unknown name, or a posterior of another model.
+    Raises: ModelError for a model without unknown functions, or several where none is named, or a rate that returns no
+    dict of numbers; MismatchError for an unknown name, an empty range, or a posterior of another model.
     """
-    path, found = _only(model, function)
-    draws = {path: np.asarray(values) for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()}
-    drawn = {"prior": draws}
     if post is not None:
         check_belongs(model, post)
-        drawn["posterior"] = _some(draws_of(model, post))
-    inputs = found.drawn_over
-    said = {which: {name: _along(model, path, name, draws) for name in inputs} for which, draws in drawn.items()}
+    rate, inputs, seen = _chosen(model, post, function, dict(over or {}))
+    draws = {path: np.asarray(values) for path, values in draw_prior(model, _MOST_DRAWS, key=as_key(key)).items()}
+    drawn = {"prior": draws} if post is None else {"prior": draws, "posterior": _some(draws_of(model, post))}
+    said = {which: {name: _along(model, rate, inputs, name, d) for name in inputs} for which, d in drawn.items()}
     panels = [(output, name) for name in inputs for output in said["prior"][name]]
     panels = sorted(panels, key=lambda panel: [*said["prior"][panel[1]]].index(panel[0]))[:_MOST_PANELS]
-    units, seen = _units(model, post), _seen(post, path)
+    units = _units(model, post)
     with mpl.rc_context(STYLE):
         fig, axes = small_multiples(len(panels), height=1.75)
         for ax, (output, name) in zip(axes, panels, strict=True):
@@ -80,13 +97,52 @@ def plot_function(
     return fig
 
 
-def _seen(post: xr.DataTree | None, path: str) -> dict[str, np.ndarray]:
-    """The inputs of a function at the rows of the data, by name, as far as the fit kept them."""
-    if post is None or "function_inputs" not in post.children:
+def _chosen(
+    model: Model, post: xr.DataTree | None, function: str | Rate | None, over: dict[str, tuple[float, float]]
+) -> tuple[Rate, dict[str, tuple[float, float]], dict[str, np.ndarray]]:
+    """The function to be drawn, the range of each of its inputs, and the inputs at the rows of the data.
+
+    Raises: ModelError or MismatchError.
+    """
+    for name, (low, high) in over.items():
+        if not -np.inf < low < high < np.inf:
+            raise MismatchError(f"over['{name}'] must be a range (low, high) with low < high, not {(low, high)}")
+    if callable(function):
+        ranges = {name: range_ for found in functions_of(model).values() for name, range_ in found.drawn_over.items()}
+        inputs = over or ranges
+        if not inputs:
+            raise ModelError("say over which inputs the rate is drawn, as in over={'x': (0.0, 5.0)}")
+        return function, inputs, _seen(post)
+    path, found = _only(model, function)
+    inputs = dict(found.drawn_over)
+    for name in over:
+        if name not in inputs:
+            raise MismatchError(f"the function has no input '{name}': its inputs are {', '.join(inputs)}")
+    return lambda m, u: functions_of(m)[path](u.get("t", 0.0), {}, u), inputs | over, _seen(post, path)
+
+
+def _seen(post: xr.DataTree | None, path: str | None = None) -> dict[str, np.ndarray]:
+    """Inputs at the rows of the data, by name, as far as the fit kept them.
+
+    Args:
+        post: what `fit` returned.
+        path: the dotted path of an unknown function, of which they are inputs; those of all unless given, and where
+            none has an input of that name, what the data themselves hold of it.
+    """
+    if post is None:
         return {}
-    held = post["function_inputs"].to_dataset().data_vars.values()
-    ours = [variable for variable in held if f".{path}".endswith(f".{variable.attrs['function']}")]
-    return {str(v.attrs["input"]): v.values[np.isfinite(v.values)] for v in ours}
+    found: dict[str, Any] = {}
+    if path is None:
+        data = fitted_data(post)
+        found = {str(n): v.values for n, v in data.variables.items() if v.dtype.kind in "iuf"}
+    if "function_inputs" in post.children:
+        held = post["function_inputs"].to_dataset().data_vars.values()
+        found |= {
+            str(v.attrs["input"]): v.values
+            for v in held
+            if path is None or f".{path}".endswith(f".{v.attrs['function']}")
+        }
+    return {name: np.ravel(values)[np.isfinite(np.ravel(values))] for name, values in found.items()}
 
 
 def plot_training(post: xr.DataTree) -> Figure:
@@ -175,15 +231,29 @@ def _some(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {path: values[at] for path, values in draws.items()}
 
 
-def _along(model: Model, path: str, name: str, draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """What each draw of a function says along one input: `(draw, input)` by output."""
-    ranges = functions_of(model)[path].drawn_over
+def _along(
+    model: Model, rate: Rate, ranges: Mapping[str, tuple[float, float]], name: str, draws: dict[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    """The values of each draw of a function along one input: `(draw, input)` by output.
+
+    Raises: ModelError for values that are no dict of numbers.
+    """
     known = {other: jnp.full(_GRID, (low + high) / 2) for other, (low, high) in ranges.items()}
     known |= {name: jnp.linspace(ranges[name][0], ranges[name][1], _GRID)}
 
     def one(draw):
-        drawn = functions_of(realise(model, draw))[path]
-        return dict(jax.vmap(lambda u: drawn(u.get("t", 0.0), {}, u))(known))
+        drawn = realise(model, draw)
+
+        def at(u):
+            values = rate(drawn, u)
+            if not isinstance(values, Mapping) or any(jnp.shape(value) for value in values.values()):
+                raise ModelError(
+                    "a rate returns a dict of numbers, one for each name, for inputs that are numbers; of arrays, such "
+                    "as those of members, choose one part"
+                )
+            return {output: jnp.asarray(value, float) for output, value in values.items()}
+
+        return jax.vmap(at)(known)
 
     values = jax.jit(jax.vmap(one))({path: jnp.asarray(v) for path, v in draws.items()})
     return {output: np.asarray(v) for output, v in values.items()}
