@@ -22,9 +22,9 @@ from ..inference.problem import log_priors_of
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..prediction.arviz_groups import log_prior_group, said_of_data
-from ..prediction.posterior import check_belongs, draws_dataset, fitted_observables, in_units_of_fit
+from ..prediction.posterior import check_belongs, draws_dataset, draws_of, fitted_observables, in_units_of_fit
 from ..prediction.predictive import Draws, push
-from ..random import paths
+from ..random import RandomLeaf, paths
 
 CONDITIONED = "conditioned_on"
 _FIRST, _MOST = 16, 2**18  # candidates of each draw, and of all draws
@@ -65,11 +65,11 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
     number = post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
     copies = _FIRST
     while True:
-        drawn = candidates(model, post, copies, key=key_candidates)
+        drawn = candidates(model, draws_of(model, post), copies, key=key_candidates)
         likelihood = of_members(problem, drawn).reshape(number, copies, -1)
         of_member = logsumexp(likelihood, axis=1) - np.log(copies)
         log_weights = of_member.sum(axis=1)
-        common = {path: v[::copies] for path, v in drawn.items() if not paths(model)[path].dims}
+        common = {path: v[::copies] for path, v in drawn.items() if not differs(model, paths(model)[path])}
         weights = weigh(log_weights, as_rows(common), earlier_log_weights(post))
         of_candidates = [
             weigh((log_weights[:, None] + likelihood[..., m] - of_member[:, m, None]).ravel(), _own(model, drawn, m))
@@ -91,27 +91,26 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
     return _tree(model, post, data, problem, draws, log_weights, taken, (weights, *of_candidates), key=key_predict)
 
 
-def candidates(model: Model, post: xr.DataTree, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of the population, each several times in a row, with random effects drawn anew from it."""
-    held = {
-        v.attrs["path"]: v.transpose("chain", "draw", ...) for v in post["posterior"].to_dataset().data_vars.values()
-    }
+def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
+    """Draws of the population, each several times in a row, with random effects of members drawn anew from it."""
+    size = len(next(iter(held.values())))
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
         key, own = jax.random.split(key)
-        if leaf.dims:
+        if differs(model, leaf):
             given = {name: jnp.asarray(value) for name, value in draws.items()}
-            keys = jax.random.split(own, len(next(iter(draws.values()))) if draws else copies * _size(post))
+            keys = jax.random.split(own, size * copies)
             sample = jax.jit(jax.vmap(lambda key, given, leaf=leaf: leaf.given(given).sample(key)))
             draws[path] = np.asarray(sample(keys, given))
         else:
-            values = held[path].values
-            draws[path] = np.repeat(values.reshape(-1, *values.shape[2:]), copies, axis=0)
+            draws[path] = np.repeat(np.asarray(held[path]), copies, axis=0)
     return draws
 
 
-def _size(post: xr.DataTree) -> int:
-    return post["posterior"].sizes["chain"] * post["posterior"].sizes["draw"]
+def differs(model: Model, leaf: RandomLeaf) -> bool:
+    """Whether a random leaf has a number for each member; one for each group of them has not."""
+    layer: Any = model.layer  # a population
+    return layer.dim in leaf.dims
 
 
 def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member"]:
@@ -124,7 +123,8 @@ def of_members(problem: Problem, draws: Draws) -> Float[np.ndarray, "draw member
 
 
 def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw numbers"]:
-    return as_rows({path: draws[path][:, member] if leaf.dims else draws[path] for path, leaf in paths(model).items()})
+    of_each = {path for path, leaf in paths(model).items() if differs(model, leaf)}
+    return as_rows({path: draws[path][:, member] if path in of_each else draws[path] for path in paths(model)})
 
 
 def _chosen(likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator) -> np.ndarray:
@@ -138,7 +138,7 @@ def _picked(model: Model, draws: Draws, taken: np.ndarray, chosen: np.ndarray, c
     rows = taken[:, None] * copies + chosen
     members = np.arange(chosen.shape[1])
     return {
-        path: draws[path][rows, members] if leaf.dims else draws[path][taken * copies]
+        path: draws[path][rows, members] if differs(model, leaf) else draws[path][taken * copies]
         for path, leaf in paths(model).items()
     }
 
