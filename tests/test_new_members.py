@@ -146,6 +146,25 @@ def test_an_outlying_member_is_left_out_by_moment_matching():
     assert found.elpd == pytest.approx(exact_elpd.sum(), abs=0.2) and not found.warning
 
 
+@pytest.mark.thorough
+def test_a_member_is_left_out_of_a_group_that_the_others_inform():
+    """The number of its site stays as its neighbours there make it."""
+    members, sites = np.array([*"abcdef"]), np.array([*"uuuvvv"])
+    center = bd.shared(dist.Normal(1.0, 2.0), "center")
+    of_site = bd.varying(bd.dependent(dist.Normal, center, 1.0), by={"site": sites})
+    level = bd.varying(bd.dependent(dist.Normal, of_site, 0.7))
+    grouped = bd.Model(bd.Each(bd.Algebraic(Flat(level)), members), bd.NormalNoise(1.0))
+    y = np.array([0.5, 1.0, 1.5, 3.0, 3.5, 9.0])
+    data = xr.Dataset({"y": (("time", "subject"), y[None])}, {"time": [0.0], "subject": members})
+    post = bd.fit(grouped, data, bd.NUTS(chains=4, warmup=300, draws=500), progress=False)
+    found = bd.loo_members(grouped, post, copies=500)
+    joint = 4.0 + 1.0 * (sites[:, None] == sites) + (0.7**2 + 1.0) * np.eye(6)
+    whole = multivariate_normal(np.ones(6), joint).logpdf(y)
+    for m, rest in enumerate(~np.eye(6, dtype=bool)):
+        of_rest = multivariate_normal(np.ones(5), joint[np.ix_(rest, rest)]).logpdf(y[rest])
+        assert float(found.elpd_i[m]) == pytest.approx(whole - of_rest, abs=0.15)
+
+
 def test_only_members_of_a_population_are_left_out(fitted):
     with pytest.raises(ModelError, match="members are left out of a population"):
         bd.loo_members(bd.Model(bd.Algebraic(Flat(1.0)), bd.NormalNoise(NOISE)), fitted)

@@ -220,7 +220,7 @@ GUIDE = {
 SHORT = {"superchains": 2, "nested_rhat": 1.004}
 ENERGY = SHORT | {"energy_variance_per_dimension": 1e-4, "energy_variance_bound": 5e-4}
 EVIDENCE = {"log_evidence": -33.456, "log_evidence_se": 0.1}
-PARTICLES = EVIDENCE | {"correlation": 0.1}
+PARTICLES = EVIDENCE | {"effective_share": 0.9}
 CASES = [
     (nuts.findings, {"warmup_settled": 0, "warmup_draws": 2000}, "warm-up", ["warning"], "2000 draws"),
     (nuts.findings, {"warmup_settled": 1, "warmup_draws": 300}, "warm-up", [], ""),
@@ -239,14 +239,14 @@ CASES = [
     (smc.findings, PARTICLES, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES | {"log_evidence_se": 0.5}, "log evidence", ["warning"], "more particles"),
     (smc.findings, PARTICLES | {"log_evidence_se": 2.0}, "log evidence", ["bad"], "more particles"),
-    (smc.findings, {"log_evidence": -33.456, "correlation": 0.1}, "log evidence", ["warning"],
+    (smc.findings, {"log_evidence": -33.456, "effective_share": 0.9}, "log evidence", ["warning"],
      "-33.46, of one run.*several runs"),
-    (smc.findings, PARTICLES | {"correlation": 0.45}, "moves of the particles", ["warning"],
-     "up to 0.45.*moves='hamiltonian'"),
-    (smc.findings, PARTICLES, "moves of the particles", [], ""),
-    (smc.findings, PARTICLES | {"correlation": 0.6, "modes": 2}, "moves of the particles", [], ""),
-    (smc.findings, PARTICLES | {"correlation": 0.8, "modes": 2}, "moves of the particles", ["warning"],
-     "0.80 with where they came from, within their modes; remedy: take more particles"),
+    (smc.findings, PARTICLES | {"effective_share": 0.45}, "moves of the particles", ["warning"],
+     "the particles are worth only 45% as many.*allow more moves .*moves='hamiltonian'"),
+    (smc.findings, PARTICLES | {"effective_share": 0.55}, "moves of the particles", [], ""),
+    (smc.findings, PARTICLES | {"effective_share": 0.55, "modes": 2}, "moves of the particles", [], ""),
+    (smc.findings, PARTICLES | {"effective_share": 0.45, "modes": 2}, "moves of the particles", ["warning"],
+     "the particles of a mode are worth only 45% .*; remedy: take more particles"),
     (many_chain.findings, SHORT, "nested R-hat", ["good"], "1.004, good below 1.01"),
     (many_chain.findings, SHORT | {"nested_rhat": 1.011}, "nested R-hat", ["warning"], "longer warm-up"),
     (many_chain.findings, SHORT | {"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),

@@ -20,7 +20,7 @@ from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.smc import tempering as _tempering
 from bayes_dasl.inference.smc.modes import modes_among
-from bayes_dasl.inference.smc.sampler import SMC, within_modes
+from bayes_dasl.inference.smc.sampler import SMC, effective_share
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
 
@@ -65,7 +65,7 @@ def test_a_conjugate_posterior_and_its_evidence(moves, conjugate):
     assert abs(evidence - other.log_evidence) > 4 * error
     lp = jax.vmap(jax.vmap(CONJUGATE.problem.log_density))(samples.positions)
     np.testing.assert_allclose(samples.stats["lp"], lp, rtol=1e-9)
-    assert samples.facts["correlation"] < 0.2
+    assert samples.facts["effective_share"] > 0.7
 
 
 def two_modes():
@@ -93,7 +93,7 @@ def test_two_modes_get_their_weights(moves):
     above = int(samples.modes.positions[:, 0].argmax())
     assert abs(samples.modes.weights[above] - exact) < 4 * samples.modes.weight_errors[above]
     # Particles stay in their modes, which is no fault of the moves.
-    assert samples.facts["correlation"] < 0.3 and samples.facts["modes"] == 2
+    assert samples.facts["effective_share"] > 0.5 and samples.facts["modes"] == 2
     assert not [f for f in samples.findings if f.subject == "moves of the particles"]
 
 
@@ -142,17 +142,23 @@ def test_one_mode_is_not_parted(position):
     np.testing.assert_array_equal(modes.weights, [1.0])
 
 
-def test_particles_that_hardly_move_within_a_mode_are_told():
-    """Of two modes; a tenth of a mode's standard deviation is no move, and a redraw in it leaves no correlation."""
-    before, rng = mixed(1, 0.5, 30.0)[0], np.random.default_rng(1)
-    number = (before[:, 0] > 15).astype(int)
+@pytest.mark.parametrize(("modes", "stuck"), [(1, 0), (2, 0), (2, 1)])
+def test_particles_that_hardly_move_within_a_mode_are_told(modes, stuck):
+    """Four copies each, redrawn in their mode or moved by a tenth of its standard deviation: in all modes, or in one.
 
-    def told(after):
-        return within_modes(np.corrcoef(before[:, 0], after[:, 0])[:1, 1], after, number)
+    That one is a hundredth as wide as the other, and holds a quarter of the particles: all together hide it.
+    """
+    rng, scales = np.random.default_rng(1), np.array([1.0, 0.01])
+    number = (rng.uniform(size=(4, 125)) < 0.25).astype(int) * (modes - 1)
+    number = np.repeat(number, 4, axis=1)
+    copies = np.repeat(rng.normal(size=(4, 125, 2)), 4, axis=1) + 0.1 * rng.normal(size=(4, 500, 2))
+    redrawn = rng.normal(size=(4, 500, 2))
 
-    assert told(before + 0.1 * rng.normal(size=before.shape)) > 0.9
-    redrawn = 30.0 * number[:, None] + rng.normal(size=before.shape)
-    assert np.corrcoef(before[:, 0], redrawn[:, 0])[0, 1] > 0.99 and told(redrawn) < 0.2
+    def told(standard):
+        return effective_share(30.0 * number[..., None] + scales[number][..., None] * standard, number)
+
+    assert told(redrawn) > 0.7
+    assert told(np.where((number == stuck)[..., None], copies, redrawn)) < 0.35
 
 
 @pytest.mark.thorough

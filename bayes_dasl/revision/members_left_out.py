@@ -118,8 +118,8 @@ def _moments_matched(
 ) -> tuple[float, float]:
     """The log predictive density of a member's data, and its k-hat, from draws that are moved.
 
-    The member's own random effects are drawn anew from the population, so that they know nothing of its data. These draws
-    have the log density of the model without the data, plus the integrated log likelihood.
+    The member's own random effects are drawn anew from the population, so that they know nothing of its data. These
+    draws have the log density of the model without the data, plus the integrated log likelihood.
     """
     key_effects, key_copies = jax.random.split(key)
     anew, draws = candidates(problem.model, held, 1, key=key_effects), dict(held)

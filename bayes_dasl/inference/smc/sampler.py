@@ -7,10 +7,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ..._findings import PARTICLES, Finding, evidence_finding
 from ..._runs.journal import Arrays, Journal, ProgressBar
+from ..._statistics.convergence import effective_sizes
 from ...errors import ModelError
 from ..engine import AbstractEngine, Cost, Samples
 from ..problem import Problem
@@ -24,11 +25,12 @@ MOVES = ("auto", "walk", "hamiltonian")
 # A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
 WALK_UP_TO = 15
 _FEWEST_LIVE = 10
+_FEWEST_IN_RUN = 4  # particles of a mode, for an effective number
 # What a run is thought to take before it has run; so many values cost as much as a gradient.
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
-# Of several modes moves suit none: a correlation of 0.7 at each temperature makes particles worth half as many,
-# 1 - 0.7^2, which effective sample sizes and errors of weights show too.
-_CORRELATED, _CORRELATED_IN_MODES = 0.3, 0.7
+# With the default `target_ess`, resampling leaves particles that are worth half as many; moves that leave less have not
+# even made up for the last one. PLACEHOLDER
+_FEWEST_EFFECTIVE = 0.5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,24 +137,34 @@ class SMC(AbstractEngine):
         refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
 
 
-def within_modes(correlation: Float[Array | np.ndarray, " dimension"], position: Any, number: Any) -> float:
-    r"""The largest correlation of a coordinate with that before the moves, among the particles of a mode.
+def effective_share(
+    position: Float[np.ndarray, "run particle dimension"], number: Int[np.ndarray, "run particle"]
+) -> float:
+    """Effective draws per particle of the mode, and of the coordinate, where they are fewest.
 
-    Particles that stay in their modes are correlated however well they move there. With the variances $v$ of all
-    particles and $w$ within modes it is $1 - (1 - \rho)\, v / w$: moves are equally long either way.
+    Copies of a particle stand side by side, so that autocorrelation in their order counts what moves left of kinship,
+    and runs whose particles have few ancestors differ. All modes together would show only how runs weigh them.
     """
-    kinds = np.unique(number)
-    within = sum((number == i).mean() * position[number == i].var(axis=0) for i in kinds)
-    return float((1 - (1 - correlation) * position.var(axis=0) / np.maximum(within, 1e-300)).max())
+    shares = [1.0]
+    for mode in np.unique(number):
+        of_runs = [particles[own] for particles, own in zip(position, number == mode, strict=True)]
+        # A run that holds few of them says little.
+        most = max(map(len, of_runs))
+        of_runs = [one for one in of_runs if len(one) >= max(most / 2, _FEWEST_IN_RUN)]
+        if of_runs:
+            length = min(map(len, of_runs))
+            bulk, _ = effective_sizes(np.stack([one[:length] for one in of_runs]))
+            shares.append(bulk.min() / (length * len(of_runs)))
+    return float(min(shares))
 
 
 def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
     yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"), "take more particles")
-    several = facts.get("modes", 1) > 1
-    if facts["correlation"] > (_CORRELATED_IN_MODES if several else _CORRELATED):
+    share, several = facts["effective_share"], facts.get("modes", 1) > 1
+    if share < _FEWEST_EFFECTIVE:
         message = (
-            f"after the moves of a temperature particles correlate up to {facts['correlation']:.2f} with where they "
-            f"came from{', within their modes' if several else ''}"
+            f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many independent draws: "
+            "moves do not take them far enough from their copies"
         )
         # Moves fitted to all modes together are short within each, and more of them gain little.
         remedy = "take more particles" if several else "allow more moves (most_moves)"
@@ -170,7 +182,7 @@ def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[
         counted: int((1 + swarm.steps).sum() * particles),
         "moves": int(swarm.moves.max()),
         "acceptance_rate": float(swarm.acceptance.mean()),
-        "correlation": max(map(within_modes, swarm.correlation, swarm.position, number)),
+        "effective_share": effective_share(np.asarray(swarm.position), number),
         "modes": len(np.unique(number)),
         "starts": runs * particles,
         "starts_failed": failed,
