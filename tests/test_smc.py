@@ -162,6 +162,26 @@ def test_particles_that_hardly_move_within_a_mode_are_told(modes, stuck):
 
 
 @pytest.mark.thorough
+@pytest.mark.parametrize(("most_moves", "sound"), [(2, False), (20, True)])
+def test_a_narrow_mode_that_moves_do_not_fill_is_told(most_moves, sound):
+    """Moves are fitted to both modes together: two of them leave copies in place."""
+    means, scales = jnp.array([[-6.0, 0.0], [6.0, 3.0]]), jnp.array([0.6, 0.2])
+
+    def two(x):
+        each = jax.scipy.stats.norm.logpdf(x, means, scales[:, None]).sum(1)
+        return jax.scipy.special.logsumexp(each)
+
+    samples = run(
+        Known(two, [0.0, 0.0], 36.0 * np.eye(2)), SMC(particles=500, runs=4, moves="walk", most_moves=most_moves)
+    )
+    narrow = samples.positions[..., 0] > 0
+    if sound:
+        assert abs(samples.positions[narrow].mean(0) - means[1]).max() < 4 * 0.2 / np.sqrt(narrow.sum() / 2)
+    told = [f.message for f in samples.findings if f.subject == "moves of the particles"]
+    assert bool(told) is not sound and all("particles of a mode are worth only" in one for one in told)
+
+
+@pytest.mark.thorough
 def test_particles_where_the_solver_fails_have_no_weight():
     """A normal cut at 1: three of twenty live, and the evidence is their share."""
 
