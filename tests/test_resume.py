@@ -191,7 +191,7 @@ def test_a_fit_stopped_before_its_draws_says_what_became_of_its_steps(name, chec
     left = copied(checkpoint_of(name)[0], tmp_path / "left", 2)
     with monkeypatch.context() as patched:
         patched.setattr(ProgressBar, "advance", stop)
-        with pytest.raises(KeyboardInterrupt, match=r"^stopped before there were draws, and no checkpoint was given"):
+        with pytest.raises(KeyboardInterrupt, match=r"^stopped before there were draws; no checkpoint was given"):
             bd.fit(model(), DATA, ENGINES[name], key=KEY)
         with pytest.raises(KeyboardInterrupt, match=r"the steps so far are kept in .*left: the same call goes on"):
             bd.fit(model(), DATA, ENGINES[name], checkpoint=left, key=KEY)
@@ -442,13 +442,13 @@ def test_a_solver_that_cannot_be_checked_costs_no_fit(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", broken)})
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
-    assert said[-1] == "square: the solver could not be checked: too fine"
+    assert "square: the solver could not be checked: too fine" in said
     fitted = load(tmp_path / "posterior.nc")
     assert "solver_check" not in fitted.children
     found = xr.DataTree(xr.Dataset(attrs={"pareto_k": 0.0}))
     sound = lambda model, post: post.assign({"solver_check": found})  # noqa: E731
     monkeypatch.setattr(fits, "checks_after_fit", lambda model: {"solver_check": ("solver", sound)})
-    monkeypatch.setattr(fits, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check")))
+    monkeypatch.setattr(fits, "diagnose", lambda post: bd.diagnose(post.drop_nodes("solver_check", errors="ignore")))
     small_run(tmp_path).fit("square", key=KEY, progress=False, say=said.append)
     assert said[-1] == "square: already fitted, kept"
     checked = load(tmp_path / "posterior.nc")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from jaxtyping import Float
-from scipy.special import logsumexp
 
 from .importance import Weights, weigh
 
@@ -55,7 +54,8 @@ def left_out(
         )
         weights = weigh(np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws))
     likelihood = np.where(moved, other_likelihood, log_likelihood)[weights.first]
-    return float(logsumexp(likelihood, b=weights.values)), weights.pareto_k
+    with np.errstate(divide="ignore"):
+        return float(np.logaddexp.reduce(likelihood + np.log(weights.values))), weights.pareto_k
 
 
 def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights) -> Affine:

@@ -79,7 +79,7 @@ def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int
     of_data = xr.Dataset({"all_data": (dims, integrated.reshape(chains, draws, -1))}, coords)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # of k-hats before moment matching
-        found = loo(xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": of_data}), pointwise=True)
+        found: Any = loo(xr.DataTree.from_dict({"posterior": posterior, "log_likelihood": of_data}), pointwise=True)
     found.influence_pareto_k = found.pareto_k.copy()
     for m in np.flatnonzero(~(found.pareto_k <= found.good_k)):
         key_m = jax.random.fold_in(key, m)
