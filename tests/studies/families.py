@@ -18,6 +18,8 @@ from bayes_dasl.priors import draw_prior
 
 TIMES = np.linspace(0.0, 6.0, 46)
 UNTIL = 4.0
+STEP = float(TIMES[1])
+MEMBERS = 8
 
 
 class Law(bd.Module):
@@ -64,19 +66,23 @@ class Growing(bd.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A model and the times and forcings of its data; engines take turns over the seeds."""
+    """A model of series, or of one for each of `members`; engines take turns over the seeds."""
 
     model: bd.Model
     engines: tuple[AbstractEngine, ...] = (bd.NUTS(),)
+    members: str = ""
 
     def data(self, seed: int) -> xr.Dataset:
         """Data of a truth from the prior."""
         at = template(seed)
+        if self.members:
+            at = at.assign_coords({self.members: np.arange(MEMBERS)})
         key_truth, key_noise = jax.random.split(jax.random.key(seed))
         truth = {path: np.asarray(v) for path, v in draw_prior(self.model, 1, key=key_truth).items()}
         made = push(self.model, self.model.inputs(at), truth, key=key_noise)
         assert made.ok.all(), seed
-        return at.assign({name: ("time", np.asarray(values[0], float)) for name, values in made.predictions.items()})
+        dims = ("time", self.members) if self.members else ("time",)
+        return at.assign({name: (dims, np.asarray(values[0], float)) for name, values in made.predictions.items()})
 
 
 def template(seed: int) -> xr.Dataset:
@@ -145,6 +151,41 @@ def families() -> dict[str, Family]:
             bd.Model(
                 bd.ODE(Growing(bd.between(0.5, 2), dist.Uniform(5, 20)), {"y": dist.Uniform(0.2, 2.0)}, start=0.0),
                 bd.NormalNoise(0.3),
+            )
+        ),
+        "members": Family(
+            bd.Model(
+                bd.Each(
+                    bd.Algebraic(
+                        Law(
+                            fading,
+                            {
+                                "amount": bd.population(dist.LogNormal(1.5, 0.5), dist.HalfNormal(0.3)),
+                                "rate": bd.population(dist.LogNormal(-1.0, 0.5), dist.HalfNormal(0.3)),
+                            },
+                        )
+                    ),
+                    range(MEMBERS),
+                ),
+                unknown,
+            ),
+            members="subject",
+        ),
+        "correlated residuals": Family(
+            curve(
+                line, bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0), STEP)),
+                level=dist.Normal(0, 2), slope=dist.Normal(0, 1),
+            )
+        ),
+        "unknown function": Family(
+            bd.Model(
+                bd.Algebraic(bd.Basis(bd.bases.BSpline(0.0, 6.0, 6), "t", "y", scale=2.0)), bd.NormalNoise(0.3)
+            )
+        ),
+        "river, half of it zeros": Family(
+            curve(
+                driven, bd.CorrelatedBoxCoxNoise(bd.noise.White(dist.HalfNormal(0.5)), power=0.5, shift=0.01),
+                forcings=("x",), level=dist.Normal(0, 1), gain=dist.LogNormal(0.0, 0.5),
             )
         ),
     }  # fmt: skip

@@ -1,7 +1,7 @@
 """Faults of sampling and of models, planted one by one, for the study of verdicts."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import equinox as eqx
 import jax
@@ -12,54 +12,24 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import AbstractEngine
-from bayes_dasl.judgement.diagnosis import Diagnosis
 
+from . import planted_functions, planted_numbers, planted_observations
 from .families import TIMES, UNTIL, Fading, curve, driven, fading, line, template
-
-
-class Judged(NamedTuple):
-    """What a verdict is given."""
-
-    post: xr.DataTree
-    forecast: xr.DataTree | None = None
-    test: xr.Dataset | None = None
-    rivals: dict[str, xr.DataTree] = {}  # noqa: RUF012
-
-    @property
-    def diagnosis(self) -> Diagnosis:
-        return bd.diagnose(self.post, self.forecast, self.test, rivals=self.rivals)
-
-
-class Fault(NamedTuple):
-    """A fault, and the subjects under which a verdict may speak of it."""
-
-    make: Callable[[], Judged]
-    subjects: tuple[str, ...]
-
-
-def fitted(model: bd.Model, data: xr.Dataset, engine: AbstractEngine | None = None, **rivals: bd.Model) -> Judged:
-    """A fit to the data up to a time and the forecast of all of them, beside those of rivals."""
-    train, test = bd.split(data, time=UNTIL)
-    post = bd.fit(model, train, engine, key=1, progress=False)
-    others = {name: bd.fit(rival, train, key=2, progress=False) for name, rival in rivals.items()}
-    ahead = {name: bd.forecast(rivals[name], other, data, key=3) for name, other in others.items()}
-    return Judged(post, bd.forecast(model, post, data, key=4), test, ahead)
-
-
-def series(y: Any, **forcings: Any) -> xr.Dataset:
-    columns = {name: ("time", np.asarray(values, float)) for name, values in ({"y": y} | forcings).items()}
-    return xr.Dataset(columns, {"time": TIMES})
-
-
-RNG = np.random.default_rng
-NORMAL = RNG(0).normal(size=TIMES.size)
-SLOPED = series(1.0 + 1.5 * TIMES + 0.5 * NORMAL)
-LINE = {"level": dist.Normal(0.0, 2.0), "slope": dist.Normal(0.0, 1.0)}
-UNKNOWN = bd.NormalNoise(dist.HalfNormal(1.0))
-
-
-def level(prior: Any, noise: Any = UNKNOWN) -> bd.Model:
-    return curve(lambda t, u, level: level + 0.0 * t, noise, level=prior)
+from .planting import (
+    LINE,
+    MIXING,
+    NORMAL,
+    RESIDUALS,
+    RNG,
+    SLOPED,
+    UNKNOWN,
+    Fault,
+    Judged,
+    fitted,
+    level,
+    series,
+    wandering,
+)
 
 
 def constant_for_a_line() -> Judged:
@@ -103,13 +73,6 @@ def noise_known_too_small() -> Judged:
 def poisson_for_bursts() -> Judged:
     model = curve(lambda t, u, level: jnp.exp(level + 0.0 * t), bd.PoissonNoise(), level=dist.Normal(3.0, 1.0))
     return fitted(model, series(RNG(4).negative_binomial(2, 2 / (2 + 20), TIMES.size)))
-
-
-def wandering(correlation: float, seed: int) -> np.ndarray:
-    steps = RNG(seed).normal(size=TIMES.size)
-    for i in range(1, steps.size):
-        steps[i] = correlation * steps[i - 1] + np.sqrt(1 - correlation**2) * steps[i]
-    return steps
 
 
 def correlated_residuals() -> Judged:
@@ -326,8 +289,7 @@ def stiff_energy(stats: xr.Dataset) -> xr.Dataset:
 
 
 SHORT = bd.Descent(steps=1500, patience=None)
-RESIDUALS = tuple(f"{kind} of residuals" for kind in ("size", "order", "tails", "symmetry", "evenness"))
-SPREAD, MIXING = "spread of the draws", ("R-hat", "effective sample size", "mixing", "stuck chain")
+SPREAD = "spread of the draws"
 FAULTS: dict[str, Fault] = {
     "a constant fitted to a line": Fault(constant_for_a_line, ("order of residuals",)),
     "a prior N(0, 0.5) against data at 50": Fault(prior_against_data, ("prior of",)),
@@ -376,3 +338,4 @@ FAULTS: dict[str, Fault] = {
     "divergences in three of a hundred draws": Fault(altered("sample_stats", diverging), ("divergences",)),
     "an energy that hardly changes": Fault(altered("sample_stats", stiff_energy), ("BFMI",)),
 }
+FAULTS |= planted_observations.FAULTS | planted_numbers.FAULTS | planted_functions.FAULTS

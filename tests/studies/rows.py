@@ -7,7 +7,7 @@ older than the code: tables show it and say so, and a run of the study measures 
 import argparse
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,7 +91,7 @@ def age(rows: list[Row], names: tuple[str, ...], code: Code) -> str:
 def go_on(
     about: str,
     path: Path,
-    seeds: range,
+    seeds: Sequence[int],
     names: tuple[str, ...],
     tasks: Callable[[int], Iterable[Task]],
     run: Callable[..., Row],
