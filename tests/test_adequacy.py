@@ -204,6 +204,24 @@ def test_planted_faults_are_found(fault):
     assert seen >= (16 if fault is correlated_noise else 18), found
 
 
+def with_sure_zeros(scale):
+    """A forecast that knows every other datum, as a river that is surely dry, in all draws but one of no noise at all."""
+    rng = np.random.default_rng(0)
+    dry = np.arange(TIMES.size) % 2 == 1
+    sd = np.where(dry, 0.0, NOISE) * np.ones((DRAWS, 1))
+    sd[7] = 0.0
+    y = np.where(dry, 0.0, 2.0 + scale * rng.normal(size=TIMES.size))
+    level = np.where(dry, 0.0, 2.0 + 0.1 * rng.normal(size=(DRAWS, 1)))
+    return trees(y, level, sd, np.zeros((DRAWS, 1)), rng.normal(size=(500, 1)), rng)
+
+
+@pytest.mark.parametrize(("scale", "found"), [(NOISE, set()), (4 * NOISE, {"size of residuals of y"})])
+def test_data_that_a_model_is_sure_of_are_no_reason_to_judge_no_residual(scale, found):
+    said = [f for f in judged(*with_sure_zeros(scale)) if "residuals" in f.subject or f.subject == "training data"]
+    assert {f.subject for f in said if f.level != "good"} == found, [*map(str, said)]
+    assert found or "the residuals of 15 values" in said[0].message
+
+
 def test_a_rival_or_a_baseline_that_wins_is_named():
     rng = np.random.default_rng(0)
     good = results(y := LINE @ [1.0, 1.0] + NOISE * rng.normal(size=TIMES.size), LINE, rng)

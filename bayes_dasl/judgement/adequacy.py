@@ -109,8 +109,10 @@ def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> 
     sound, number, left_out = True, 0, 0
     for name, (drawn, observed, mean, variance) in found.items():
         seen = np.isfinite(observed)
-        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1)
-        ok &= (np.isfinite(variance) & (variance > 0)).all(axis=1)
+        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1) & np.isfinite(variance).all(axis=1)
+        ok &= (variance > 0).any(axis=1)
+        # A draw may be sure of a datum, as of the zeros of a river in a drought: no noise tells its residual's size.
+        seen &= (variance > 0)[ok].all(axis=0)
         if seen.sum() < _FEWEST:
             continue
         if not ok.any():

@@ -1,5 +1,6 @@
 """Faults of numbers that data or draws do not tell, for the study of verdicts: products, bounds, heavy tails."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax.numpy as jnp
@@ -15,7 +16,7 @@ FADED = series(5.0 * np.exp(-0.6 * TIMES) + 0.1 * NORMAL)
 KNOWN = bd.NormalNoise(0.1)
 
 
-def factors(prior: Any, data: Any = FADED, number: int = 2) -> Judged:
+def factors(prior: Callable[[], Any], data: Any = FADED, number: int = 2) -> Judged:
     """Of factors of one rate the data see the product alone."""
     names = ("one", "other", "third")[:number]
 
@@ -25,12 +26,12 @@ def factors(prior: Any, data: Any = FADED, number: int = 2) -> Judged:
             product *= rate
         return 5.0 * jnp.exp(-product * t)
 
-    return fitted(curve(formula, KNOWN, **dict.fromkeys(names, prior)), data)
+    return fitted(curve(formula, KNOWN, **{name: prior() for name in names}), data)
 
 
 def slow_factors() -> Judged:
     """A small product, so that both factors pile up at the lower bound of their priors."""
-    return factors(dist.Uniform(0.0, 1.0), series(5.0 * np.exp(-0.05 * TIMES) + 0.1 * NORMAL))
+    return factors(lambda: dist.Uniform(0.0, 1.0), series(5.0 * np.exp(-0.05 * TIMES) + 0.1 * NORMAL))
 
 
 def two_levels() -> Judged:
@@ -108,11 +109,13 @@ def particles(engine: bd.SMC) -> Judged:
 
 PRODUCT = ("identifiability of one and other",)
 FAULTS: dict[str, Fault] = {
-    "two factors under normal priors": Fault(lambda: factors(dist.Normal(1.0, 0.3)), PRODUCT),
-    "two factors under normal priors that reach below zero": Fault(lambda: factors(dist.Normal(1.0, 0.5)), PRODUCT),
+    "two factors under normal priors": Fault(lambda: factors(lambda: dist.Normal(1.0, 0.3)), PRODUCT),
+    "two factors under normal priors that reach below zero": Fault(
+        lambda: factors(lambda: dist.Normal(1.0, 0.5)), PRODUCT
+    ),
     "two factors that pile up at a bound": Fault(slow_factors, PRODUCT, silent=("lower bound of",)),
     "three factors of one rate": Fault(
-        lambda: factors(dist.LogNormal(0.0, 0.5), number=3), ("identifiability of one, other and third",)
+        lambda: factors(lambda: dist.LogNormal(0.0, 0.5), number=3), ("identifiability of one, other and third",)
     ),
     "two parts of one level": Fault(two_levels, PRODUCT),
     "a parameter flat up to its bound": Fault(flat_up_to_its_bound, ("identifiability of delay",)),
