@@ -205,7 +205,7 @@ def test_planted_faults_are_found(fault):
 
 
 def with_sure_zeros(scale):
-    """A forecast that knows every other datum, as a river that is surely dry, in all draws but one of no noise at all."""
+    """A forecast that is sure of every other datum, as of a dry river, and one draw of which has no noise at all."""
     rng = np.random.default_rng(0)
     dry = np.arange(TIMES.size) % 2 == 1
     sd = np.where(dry, 0.0, NOISE) * np.ones((DRAWS, 1))

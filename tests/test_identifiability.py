@@ -59,6 +59,12 @@ COMBINED = {
         "k1 and k2",
         "k1 · k2 is known to within 2 %, k1 / k2 is not",
     ),
+    "a product under normal priors that reach below zero": (
+        {"k1": stats.norm(1.0, 0.5), "k2": stats.norm(1.0, 0.5)},
+        lambda x: known(x.k1 * x.k2, 0.6, 0.01),
+        "k1 and k2",
+        "k1 · k2 is known to within 1.7 %, k1 / k2 is not",
+    ),
     "a power": (
         {"k1": log_normal(1.0), "k2": log_normal(1.0)},
         lambda x: known(np.log(x.k1 * x.k2**2), 0.0, 0.04),

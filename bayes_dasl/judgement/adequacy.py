@@ -31,6 +31,7 @@ from .matching import (
     refuse_other_rows,
     shared,
 )
+from .outlying import outlying_findings
 from .prior_findings import prior_findings
 from .remedies import Noise
 from .residuals import NUMBER, Members, residual_findings
@@ -56,6 +57,7 @@ def adequacy_findings(
     Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006) for the prior.
     """
     yield from prior_findings(post)
+    yield from outlying_findings(post)
     if fc is not None:
         yield from forecast_findings(post, fc, test, rivals)
 

@@ -23,6 +23,7 @@ _TIED, _LINKED = 0.1, 0.3
 _LEFT, _KEPT = 0.5, 0.2
 _TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
+_MOSTLY, _FEWEST_PRIOR = 0.8, 100  # of the prior of a positive number is positive; prior draws of positive numbers
 
 
 class Numbers(NamedTuple):
@@ -34,7 +35,11 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        return (self.draws > 0).all(axis=0) & (self.prior > 0).all(axis=0)
+        """Which are positive in the posterior, and under the prior mostly: a normal prior may reach below zero."""
+        told = (self.draws > 0).all(axis=0)
+        mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
+        enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
+        return mostly if enough else told & (self.prior > 0).all(axis=0)
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
@@ -95,7 +100,9 @@ class _Scale:
 
     def __init__(self, numbers: Numbers, logs: np.ndarray):
         self.logs = logs
-        draws, prior = (np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, numbers.prior))
+        # A logarithm compares with the part of the prior that has one.
+        before = numbers.prior[(numbers.prior[:, logs] > 0).all(axis=1)]
+        draws, prior = (np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, before))
         middle, self.width = _middle_and_width(prior)
         self.draws = (draws - middle) / self.width
         self.covariance = np.atleast_2d(np.cov(self.draws, rowvar=False))

@@ -45,6 +45,16 @@ def function_too_coarse() -> Judged:
     return looked_at(of_time(bd.bases.BSpline(0.0, 6.0, 6), scale=3.0), y)
 
 
+def function_of_a_forcing_too_coarse() -> Judged:
+    """A bump over a forcing in no order, which no correlation from one datum to the next explains."""
+    forcing = RNG(44).uniform(-1.0, 1.0, DENSE.size)
+    y = forcing + 1.5 * np.exp(-(((forcing - 0.3) / 0.08) ** 2)) + 0.2 * RNG(45).normal(size=DENSE.size)
+    function = bd.Basis(bd.bases.BSpline(-1.0, 1.0, 6), "x", "y", scale=3.0)
+    model = bd.Model(bd.Algebraic(function, forcings=("x",)), UNKNOWN)
+    judged = fitted(model, series(y, DENSE, x=forcing))
+    return judged._replace(post=bd.check_functions(model, judged.post, key=5))
+
+
 def process_too_short() -> Judged:
     """A process of eight functions, of which the data ask for a wave of which half a period is 0.4."""
     y = 2.0 * np.sin(8.0 * TIMES) + 0.2 * RNG(42).normal(size=TIMES.size)
@@ -74,6 +84,7 @@ FAULTS: dict[str, Fault] = {
         silent=("unknown function ",),
     ),
     "an unknown function that is too coarse": Fault(function_too_coarse, ("unknown function ",)),
+    "a function of a forcing that is too coarse": Fault(function_of_a_forcing_too_coarse, ("unknown function ",)),
     "a process shorter than its functions": Fault(process_too_short, ("shortness of",)),
     "a forecast beyond the training range": Fault(
         unseen_extrapolation, ("extrapolation of",), says=("nothing has checked it there",)

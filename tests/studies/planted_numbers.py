@@ -88,11 +88,11 @@ def peak_of_one_of_ten() -> Judged:
 
 
 def half_saturation_beyond_few_data() -> Judged:
-    """Six data of a law that they see where it is a line, under half-Cauchy priors."""
+    """Six data of a law that they see where it is a line: of a half-Cauchy half-saturation they set no upper limit."""
     times = np.linspace(0.5, 6.0, 9)
-    priors = {"most": dist.HalfCauchy(5.0), "half": dist.HalfCauchy(5.0)}
+    priors = {"slope": dist.LogNormal(0.0, 0.5), "half": dist.HalfCauchy(5.0)}
     y = 20.0 * times / (20.0 + times) + 0.3 * RNG(30).normal(size=times.size)
-    return fitted(curve(lambda t, u, most, half: most * t / (half + t), bd.NormalNoise(0.3), **priors),
+    return fitted(curve(lambda t, u, slope, half: slope * half * t / (half + t), bd.NormalNoise(0.3), **priors),
                   series(y, times))  # fmt: skip
 
 
@@ -123,7 +123,7 @@ FAULTS: dict[str, Fault] = {
     "a threshold out of reach": Fault(threshold_out_of_reach, ("identifiability of threshold",)),
     "a parameter that peaks at its bound": Fault(peak_at_its_bound, ("lower bound of plateau",)),
     "one of ten that peaks at its bound": Fault(peak_of_one_of_ten, ("upper bound of each",)),
-    "half-Cauchy priors of a half-saturation": Fault(half_saturation_beyond_few_data, ("heavy tails",)),
+    "a half-Cauchy prior of a half-saturation": Fault(half_saturation_beyond_few_data, ("heavy tails",)),
     "a half-Cauchy prior of a rate": Fault(limit_of_a_rate_by_few_data, ("heavy tails",)),
     "few particles": Fault(
         lambda: particles(bd.SMC(particles=20)), (*MIXING, "log evidence", "moves of the particles")

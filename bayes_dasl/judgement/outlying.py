@@ -1,0 +1,70 @@
+"""Members of a population that lie far from all others: further than the model's own prior ever puts one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding
+from .._statistics.convergence import thinned
+from .element_names import rows_of
+from .prior_findings import Scale
+from .residuals import ABSURD, share_beyond
+
+_FEWEST = 5  # members, of whom one may lie far from the others
+_DRAWS = 1000
+
+
+def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
+    r"""Members that differ from the others more than a model draws them.
+
+    1. Each draw is taken to the unconstrained scale, and each member is measured by the others:
+       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the middle nor the spread of the population.
+    2. The largest $\log |t_i|$ of prior draws is what a sound population has, whatever law its members follow.
+    3. The median over the posterior of the largest is compared with these. A member of whom the data say nothing is
+       drawn from the population, so that it is usual.
+
+    Source: Grubbs (1950), Sample criteria for testing outlying observations, for the statistic.
+    """
+    if "prior" not in post.children:
+        return
+    prior = post["prior"].to_dataset()
+    pooled = {
+        name: variable
+        for name, variable in post["posterior"].to_dataset().data_vars.items()
+        if name in prior and variable.attrs.get("pooled", 0) and variable.ndim == 3 and variable.shape[2] >= _FEWEST
+    }
+    for name, variable in pooled.items():
+        scale = Scale.of(variable.attrs)
+        with np.errstate(invalid="ignore"):  # of draws beyond a bound, as no engine makes them
+            held, before = (scale(rows_of(v)) for v in (variable, prior[name]))
+        held, before = (values[np.isfinite(values).all(axis=1)] for values in (held, before))
+        if not len(held) or not len(before):
+            continue
+        apart = _apart(held[thinned(len(held), _DRAWS)])
+        found, usual = np.median(apart.max(axis=1)), _apart(before).max(axis=1)
+        if len(pooled) * share_beyond(usual, float(found)) >= ABSURD:
+            continue
+        member = int(np.median(apart, axis=0).argmax())
+        dim = variable.dims[2]
+        yield Finding(
+            "warning", f"outlying {name}",
+            f"{name} of {dim} {variable[dim].values[member]} lies {np.exp(found):.2g} standard deviations{scale.said} "
+            f"from the middle of the others, where {np.exp(np.median(usual)):.2g} are usual for the furthest",
+            f"look at the data of this {dim}; if they are right, explain the difference by what is known of it, or let "
+            "members differ by a law with heavier tails",
+            aspect="model",
+        )  # fmt: skip
+
+
+def _apart(z: np.ndarray) -> np.ndarray:
+    """The logarithm of how far each member lies from the mean of the others, in their standard deviation."""
+    others = z.shape[1] - 1
+    mean = (z.sum(axis=1, keepdims=True) - z) / others
+    # The sum of squares of the others about their mean.
+    centred = z - z.mean(axis=1, keepdims=True)
+    left = (centred**2).sum(axis=1, keepdims=True) - centred**2 * z.shape[1] / others
+    sd = np.sqrt(np.maximum(left, 1e-300) / (others - 1))
+    return np.log(np.maximum(np.abs(z - mean), 1e-300) / np.maximum(sd, 1e-300))
