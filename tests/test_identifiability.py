@@ -207,6 +207,15 @@ def test_a_parameter_that_the_data_bound_is_identified(draws):
     assert findings(drawn, {"k": rng.uniform(size=PRIOR_DRAWS)}, {"k": UNIT}) == []
 
 
+@pytest.mark.parametrize(("mean", "sd"), [(0.4, 0.3), (0.35, 0.25)])
+def test_a_hump_that_is_lower_at_the_bound_is_not_level_there(mean, sd):
+    """Nine tenths of the draws reach over two thirds of the prior's range, but the bound has 0.4 of the density."""
+    law, rng = stats.truncnorm(-mean / sd, (1 - mean) / sd, mean, sd), np.random.default_rng(0)
+    assert law.ppf(0.9) > 0.65 and law.pdf(0.0) / law.pdf(mean) == pytest.approx(0.4, abs=0.03)
+    drawn = {"k": law.rvs(size=DRAWS, random_state=rng)}
+    assert findings(drawn, {"k": rng.uniform(size=PRIOR_DRAWS)}, {"k": UNIT}) == []
+
+
 def test_a_truncated_informative_prior_is_no_fault():
     rng = np.random.default_rng(0)
     prior, draws = ({"k": stats.truncnorm.rvs(-2, 2, 0.5, 0.25, size=n, random_state=rng)} for n in (500, DRAWS))

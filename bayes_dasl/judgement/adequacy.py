@@ -17,7 +17,7 @@ from ..errors import MismatchError
 from ..prediction.conditional import conditional
 from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
 from .baselines import baseline_at, baselines
-from .coverage import coverage_finding
+from .coverage import coverage_finding, finite_at
 from .draws_at_data import covered
 from .extrapolation import extrapolation_findings
 from .leads import against_baseline, against_rival, lead_of
@@ -202,7 +202,7 @@ def _held_out_findings(
         ensembles, common = matched(fc, test)
     except MismatchError:
         return
-    scored = {name: _pair(draws, y) for name, (draws, y) in ensembles.items()}
+    scored = {name: finite_at(draws, y) for name, (draws, y) in ensembles.items()}
     lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
     if lost:
         yield _finding(
@@ -269,14 +269,6 @@ def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
         f"held-out data bear it out: the 90 % intervals hold {inside} of {number} values, which they would in "
         f"{often:.0%} of cases if the draws were to be twice as wide"
     )
-
-
-def _pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finite draws at the values that were observed."""
-    seen = np.isfinite(observed)
-    ok = np.isfinite(draws[:, seen]).all(axis=1)
-    some = np.flatnonzero(ok)[thinned(int(ok.sum()), 4 * _DRAWS)]
-    return draws[some][:, seen], observed[seen]
 
 
 def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:

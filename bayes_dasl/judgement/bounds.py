@@ -15,8 +15,9 @@ from .element_names import element_names, is_common, read_more, rows_of
 # are evenly spread. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
 _TENTH, _HIGHEST = 0.1, 2.55
 _FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds that are looked at, or two
-# Quantiles of correlated draws are less exact: they count as even from a little below 3 and up to a little above 9.
-_EVEN, _EVEN_TO_NINE = 2.3, 11.0
+# Quantiles of correlated draws are less exact: a little below 3 counts as even. The density near a bound may differ by
+# a quarter from that of the draws beyond: nine tenths then reach 1 + 8 * 0.8 to 1 + 8 * 1.25 times as far.
+_EVEN, _EVEN_FROM_NINE, _EVEN_TO_NINE = 2.3, 7.4, 11.0
 _WIDE, _FACTOR = 0.5, 10.0  # nine tenths of the draws span half of the prior's range, or such a factor of a log scale
 _UNIFORM = 1.95  # Kolmogorov's bound at one in a thousand
 
@@ -84,7 +85,7 @@ class _Bounded(NamedTuple):
         for side in self.ends:
             near, nearby, most = self.reach(side, self.draws, [_TENTH, 3 * _TENTH, 9 * _TENTH])
             wide = most >= _WIDE * (high - low) or (logs and most >= math.log(_FACTOR))
-            if wide and nearby >= _EVEN * near and most <= _EVEN_TO_NINE * near:
+            if wide and nearby >= _EVEN * near and _EVEN_FROM_NINE * near <= most <= _EVEN_TO_NINE * near:
                 found.append(side)
         return found
 

@@ -19,6 +19,7 @@ _OUTSIDE = 0.1  # of calibrated data, outside of the 90 % intervals
 _LEAST = 0.5  # a coverage that data must rule out before it is called good
 _SURE = 0.95  # of the bound below which a coverage is ruled out
 _REPLICATES = 500  # of held-out data
+_DRAWS = 4000  # that are looked at
 _VALUES = 400  # held-out values at which distances are taken
 _GROUPS = {
     "lowest third": (0.0, 1 / 3),
@@ -56,6 +57,20 @@ class _Hits(NamedTuple):
 
     def __str__(self) -> str:
         return f"{self.inside} of {self.number} values ({self.inside / self.number:.0%})"
+
+
+def observed_pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `finite_at`; none of fewer than two draws, or without a value."""
+    draws, observed = finite_at(draws, observed)
+    return (draws, observed) if len(draws) > 1 and observed.size else None
+
+
+def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Finite draws at the values that were observed."""
+    seen = np.isfinite(observed)
+    ok = np.isfinite(draws[:, seen]).all(axis=1)
+    some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
+    return draws[some][:, seen], observed[seen]
 
 
 def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Finding:

@@ -7,18 +7,16 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
-from scipy.special import bdtr
 
 from .._findings import Finding
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from .draws_at_data import covered
+from .coverage import coverage_finding, observed_pair
 from .matching import matched
 
 EXTRAPOLATION = "extrapolation"
 _SLACK = 0.05  # of a range, by which an input may leave it
 _FEW = 0.05  # share of rows, up to which nothing is said
-_TOO_FEW_COVERED = 0.05  # probability of no more values in 90 % intervals
 
 
 class Leaving(NamedTuple):
@@ -80,31 +78,35 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
 
 def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None) -> Finding:
     subject = f"{EXTRAPOLATION} of {left.function}"
-    inside, number = _covered(fc, test, left.rows[left.outside])
-    if not number:
+    found = _coverage(fc, test, left.rows[left.outside])
+    if found is None:
         return Finding(
             "warning", subject, f"{message}; nothing has checked it there",
             "hold out data from there, or rely there on no more than the prior of the function says",
             aspect="model",
         )  # fmt: skip
-    message += f"; of the held-out values there the 90 % intervals hold {inside} of {number}"
-    if bdtr(inside, number, 0.9) < _TOO_FEW_COVERED:
+    message, level, remedy = f"{message}; there {found.message}", found.level, ""
+    if level == "inconclusive":
+        remedy = f"{found.remedy} there"
+    elif level != "good":
+        level = "warning"
         remedy = "do not rely on the forecast there: fit data from there, or give the function a wider prior"
-        return Finding("warning", subject, message, remedy, aspect="model")
-    return Finding("good", subject, message, aspect="model")
+    return Finding(level, subject, message, remedy, aspect="model")
 
 
-def _covered(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> tuple[int, int]:
-    """How many of the held-out values at some rows the 90 % intervals hold, and their number."""
+def _coverage(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> Finding | None:
+    """Whether the forecast is too sure of itself at some rows, by the held-out values there; none if there are none."""
     if test is None:
-        return 0, 0
+        return None
     index = index_of(fc["predictions"].to_dataset())
     there = test.isel({index: np.isin(test[index].values, rows)})
     if not there.sizes[index]:
-        return 0, 0
+        return None
     try:
-        ensembles, _ = matched(fc, there)
+        ensembles, common = matched(fc, there)
     except MismatchError:
-        return 0, 0
-    held = np.concatenate([covered(draws, observed, 90) for draws, observed in ensembles.values()])
-    return int(np.nansum(held)), int(np.isfinite(held).sum())
+        return None
+    scored = {name: pair for name, (draws, y) in ensembles.items() if (pair := observed_pair(draws, y)) is not None}
+    if not scored:
+        return None
+    return coverage_finding({n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored})
