@@ -28,7 +28,7 @@ from bayes_dasl._findings import Diagnosis
 from bayes_dasl.errors import BayesDaslError
 
 from . import ROOT
-from .bad import calls, data, models
+from .bad import calls, data, models, strangers
 from .pages import table, write_section
 from .provenance import fingerprint
 from .rows import Row, held, keep, lacking, latest
@@ -36,7 +36,7 @@ from .rows import Row, held, keep, lacking, latest
 ROWS = Path(__file__).with_suffix(".jsonl")
 PAGE = ROOT / "docs" / "robustness.md"
 PACKAGE = ROOT / "bayes_dasl"
-GROUPS = {"data": data.CASES, "models": models.CASES, "calls": calls.CASES}
+GROUPS = {"data": data.CASES, "models": models.CASES, "calls": calls.CASES, "strangers": strangers.CASES}
 CASES: dict[str, Callable[[], Any]] = {name: case for cases in GROUPS.values() for name, case in cases.items()}
 GROUP_OF = {name: group for group, cases in GROUPS.items() for name in cases}
 

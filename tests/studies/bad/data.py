@@ -1,5 +1,6 @@
 """Data that are wrong, or only look so."""
 
+from io import StringIO
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -77,6 +78,23 @@ def _units_called_as_their_column() -> bool:
     return found["time"].attrs["units"] == "cycle"
 
 
+def _words_become_names() -> bool:
+    text = "id,time,dv,ApgarInd\n1,0,1,>= 5\n2,0,2,< 5\n"
+    found = _table(text, subject="id", covariates="ApgarInd")
+    return all(str(name).isidentifier() for name in found) and "ApgarInd_ge_5" in found
+
+
+def _doses(text: str, **options: Any) -> Any:
+    return bd.doses(pd.read_csv(StringIO(text)), "gut", **options)
+
+
+def _names_and_absent_units_of_doses() -> bool:
+    """One dict of names and one of units serve data and doses."""
+    names = {"clock": "time", "given": "amt"}
+    given = _doses("clock,given\n0,5\n1,5\n", names=names, units={"weight": "kg", "conc": "mg/L"})
+    return repr(given) == "<doses of one subject into gut, from time 0 on>"
+
+
 TABLES = {
     "dates with the day first": lambda: _table("time,dv\n04.01.2015,1\n13.01.2015,2\n"),
     "dates with day or month first": lambda: _table("time,dv\n04/01/2015,1\n05/01/2015,2\n"),
@@ -88,6 +106,11 @@ TABLES = {
     "months of pandas": _months_of_a_frame,
     "subjects 01 and 1": lambda: _table("id,time,dv\n01,0,1\n01,1,2\n1,0,3\n", subject="id"),
     "a comma of thousands or of decimals": lambda: _table('time,dv\n0,"1,500"\n1,"2,250"\n'),
+    "a word of a covariate that is no name": _words_become_names,
+    "names and units of doses that their table lacks": _names_and_absent_units_of_doses,
+    "doses at dates": lambda: _doses("time,amt\n2004-02-29,1\n"),
+    "a missing value that is not said to be one": lambda: bd.check(closed(), data(y=[2.0, -9999, 1, 1, 0.5, 0.3])),
+    "text for a missing value": lambda: _table("time,dv\n0,1\n1,n.d.\n"),
     "a missing value as a number": lambda: bool(
         np.isnan(_table("time,dv,u\n0,-9999,1\n1,2,1\n", forcings="u", missing=-9999)["dv"][0])
     ),
