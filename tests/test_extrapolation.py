@@ -102,6 +102,11 @@ def test_data_check_no_more_than_they_could_have_refuted(scale, level):
     assert "hold 7 of 7 values" in finding.message and bool(finding.remedy) == (level != "good")
 
 
+def test_few_values_inside_do_not_lift_the_warning_even_if_they_may_be_one_error(fitted, ahead):
+    (finding,) = said(bd.diagnose(fitted, ahead, data(level=1.08)))
+    assert finding.level == "warning" and "hold 0 of 7 values (0%), worth about 1 independent ones" in finding.message
+
+
 def test_held_out_data_elsewhere_check_nothing_there(fitted, ahead):
     near = data().isel(time=slice(0, KNOWN + 1))
     (finding,) = said(bd.diagnose(fitted, ahead, near))

@@ -7,16 +7,19 @@ from typing import NamedTuple
 
 import numpy as np
 import xarray as xr
+from scipy.special import bdtr
 
 from .._findings import Finding
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from .coverage import coverage_finding, observed_pair
-from .matching import matched
+from .draws_at_data import covered
+from .matching import Ensembles, matched
 
 EXTRAPOLATION = "extrapolation"
 _SLACK = 0.05  # of a range, by which an input may leave it
 _FEW = 0.05  # share of rows, up to which nothing is said
+_TOO_FEW_COVERED = 0.05  # probability of no more values in 90 % intervals
 
 
 class Leaving(NamedTuple):
@@ -78,7 +81,8 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
 
 def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None) -> Finding:
     subject = f"{EXTRAPOLATION} of {left.function}"
-    found = _coverage(fc, test, left.rows[left.outside])
+    rows = left.rows[left.outside]
+    found = _coverage(fc, test, rows)
     if found is None:
         return Finding(
             "warning", subject, f"{message}; nothing has checked it there",
@@ -86,9 +90,9 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
             aspect="model",
         )  # fmt: skip
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
-    if level == "inconclusive":
+    if level == "inconclusive" and not _few(fc, test, rows):
         remedy = f"{found.remedy} there"
-    elif level != "good":
+    elif level != "good":  # few values inside may be one error, but do not bear out what nothing else has checked
         level = "warning"
         remedy = "do not rely on the forecast there: fit data from there, or give the function a wider prior"
     return Finding(level, subject, message, remedy, aspect="model")
@@ -96,17 +100,25 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
 
 def _coverage(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> Finding | None:
     """Whether the forecast is too sure of itself at some rows, by the held-out values there; none if there are none."""
-    if test is None:
-        return None
-    index = index_of(fc["predictions"].to_dataset())
-    there = test.isel({index: np.isin(test[index].values, rows)})
-    if not there.sizes[index]:
-        return None
-    try:
-        ensembles, common = matched(fc, there)
-    except MismatchError:
-        return None
+    ensembles, common = _there(fc, test, rows)
     scored = {name: pair for name, (draws, y) in ensembles.items() if (pair := observed_pair(draws, y)) is not None}
     if not scored:
         return None
     return coverage_finding({n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored})
+
+
+def _few(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> bool:
+    """Whether the 90 % intervals hold fewer of the values than independent ones would allow."""
+    held = np.concatenate([covered(draws, observed, 90) for draws, observed in _there(fc, test, rows)[0].values()])
+    return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
+
+
+def _there(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> tuple[Ensembles, xr.Dataset]:
+    """Draws and held-out values at some rows, by observable; nothing where there are none."""
+    index = index_of(fc["predictions"].to_dataset())
+    if test is None or not (some := np.isin(test[index].values, rows)).any():
+        return {}, xr.Dataset()
+    try:
+        return matched(fc, test.isel({index: some}))
+    except MismatchError:
+        return {}, xr.Dataset()
