@@ -40,6 +40,7 @@ def test_the_member_and_its_distance_are_told():
     apart = (3.0 - others.mean()) / others.std(ddof=1)
     assert (found.level, found.aspect, found.subject) == ("warning", "model", "outlying amp")
     said = re.search(r"subject m4 lies (\S+) standard deviations of its logarithm .* where (\S+) are", found.message)
+    assert said, found.message
     told, usual = said.groups()
     assert float(told) == pytest.approx(apart, rel=0.1)
     # The largest of twelve is at its median where each exceeds it in one of 12 / log 2 cases.

@@ -11,8 +11,7 @@ from scipy.special import betainc, betaincinv, ndtri
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import independent_hits
-from .draws_at_data import covered, crps_at, ranks
-from .matching import Ensembles
+from .draws_at_data import Ensembles, covered, crps_at, ranks
 from .residuals import ABSURD, DOUBTFUL, share_beyond
 
 _OUTSIDE = 0.1  # of calibrated data, outside of the 90 % intervals

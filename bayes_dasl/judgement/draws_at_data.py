@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+
+type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
 
 
 def covered(draws: np.ndarray, observed: np.ndarray, level: int) -> np.ndarray:

@@ -13,8 +13,8 @@ from .._findings import Finding
 from ..data.datasets import index_of
 from ..errors import MismatchError
 from .coverage import coverage_finding, observed_pair
-from .draws_at_data import covered
-from .matching import Ensembles, matched
+from .draws_at_data import Ensembles, covered
+from .matching import matched
 
 EXTRAPOLATION = "extrapolation"
 _SLACK = 0.05  # of a range, by which an input may leave it

@@ -11,8 +11,7 @@ import xarray as xr
 from .._findings import Finding, Level
 from .._statistics.convergence import thinned
 from .._statistics.dependence import error_of_mean
-from .draws_at_data import crps_at, lower_by, mean_crps
-from .matching import Ensembles
+from .draws_at_data import Ensembles, crps_at, lower_by, mean_crps
 from .residuals import share_beyond
 
 _BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline

@@ -14,8 +14,7 @@ from ..data.datasets import checked_index, in_units, index_of, occurrence, units
 from ..data.dates import are_dates, from_attribute, refuse_mixed, told
 from ..data.units import agree
 from ..errors import DataError, MismatchError
-
-type Ensembles = Mapping[str, tuple[np.ndarray, np.ndarray]]
+from .draws_at_data import Ensembles
 
 type Span = tuple[Any, Any]
 """From when until when data were fitted, numbers or dates, as far as that is known."""
