@@ -159,6 +159,11 @@ class Optimiser:
         return self.evaluate(x)[1]
 
 
+def climbs_again(climbs: int) -> int:
+    """How many of the climbs go on in a frame."""
+    return max(climbs // 4, 1)
+
+
 def fared(found: Arrays) -> dict[str, int | float | str]:
     """What a result says of a search for modes, from `Start.arrays`."""
     return {"modes": len(found["modes"]), "starts": int(found["tried"]), "starts_failed": int(found["failed"])}

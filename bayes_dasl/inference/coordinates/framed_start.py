@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._runs.journal import Arrays
-from ..starts import Optimiser, Start, best_first, modes_among, or_lowest
+from ..starts import Optimiser, Start, best_first, climbs_again, modes_among, or_lowest
 from .frame import FrameMaker, coordinates, positions
 
 
@@ -26,11 +26,6 @@ class LocalFrames(FrameMaker, Protocol):
     ) -> Arrays: ...
 
     def precision(self, optimiser: Optimiser, xi: Float[np.ndarray, " dimension"]) -> np.ndarray: ...
-
-
-def climbs_again(climbs: int) -> int:
-    """How many of the climbs go on in a frame."""
-    return max(climbs // 4, 1)
 
 
 def framed_start(

@@ -20,10 +20,9 @@ from ...layers.layer import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem
-from ..starts import Optimiser, chosen_for_reference, evenly, no_start, or_lowest, refuse_unresolved
+from ..starts import Optimiser, chosen_for_reference, climbs_again, evenly, no_start, or_lowest, refuse_unresolved
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
 from .frame import arrays_of, coordinates, frame_of, positions
-from .framed_start import climbs_again
 from .gradient_matching import Matching
 
 COORDINATES = ("auto", "plain")

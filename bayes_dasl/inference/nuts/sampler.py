@@ -14,7 +14,7 @@ from ..._runs.journal import Arrays, Journal, ProgressBar
 from ...errors import ModelError, ReadError
 from ..coordinates.centring import centring_of, has_dependent
 from ..coordinates.frame import Frame, Plain, coordinates, positions
-from ..coordinates.framed_start import LocalFrames, climbs_again, framed_start
+from ..coordinates.framed_start import LocalFrames, framed_start
 from ..coordinates.linearised import Linearisation, has_linear, linearisation_of
 from ..coordinates.reference import COORDINATES, References, matched_start, networks_inside, programs, references_of
 from ..engine import AbstractEngine, Cost, Facts, Modes, Samples
@@ -27,6 +27,7 @@ from ..starts import (
     Optimiser,
     best_first,
     climbed,
+    climbs_again,
     evenly,
     fared,
     first_positions,
