@@ -1,6 +1,7 @@
 """What an engine says of its own run becomes a finding: modes, warm-up, approximations, evidence, the solver."""
 
 import dataclasses
+import functools
 import json
 import re
 
@@ -221,21 +222,22 @@ SHORT = {"superchains": 2, "nested_rhat": 1.004}
 ENERGY = SHORT | {"energy_variance_per_dimension": 1e-4, "energy_variance_bound": 5e-4}
 EVIDENCE = {"log_evidence": -33.456, "log_evidence_se": 0.1}
 PARTICLES = EVIDENCE | {"effective_share": 0.9}
+of_a_guide = functools.partial(svi.findings, guide="mean_field")
 CASES = [
     (nuts.findings, {"warmup_settled": 0, "warmup_draws": 2000}, "warm-up", ["warning"], "2000 draws"),
     (nuts.findings, {"warmup_settled": 1, "warmup_draws": 300}, "warm-up", [], ""),
-    (svi.findings, GUIDE, "variational guide", ["good"], r"k-hat 0.20, good below 0.70; its draws are resampled"),
-    (svi.findings, GUIDE | {"pareto_k": 0.93, "resampled": 0}, "variational guide", ["bad"],
+    (of_a_guide, GUIDE, "variational guide", ["good"], r"k-hat 0.20, good below 0.70; its draws are resampled"),
+    (of_a_guide, GUIDE | {"pareto_k": 0.93, "resampled": 0}, "variational guide", ["bad"],
      "k-hat 0.93.*left as they are"),
-    (svi.findings, GUIDE | {"pareto_k": np.inf, "resampled": 0}, "variational guide", ["bad"], "k-hat inf"),
-    (svi.findings, GUIDE | {"converged": 0}, "variational guide", ["good", "warning"],
+    (of_a_guide, GUIDE | {"pareto_k": np.inf, "resampled": 0}, "variational guide", ["bad"], "k-hat inf"),
+    (of_a_guide, GUIDE | {"converged": 0}, "variational guide", ["good", "warning"],
      "the ELBO still rose after 900 steps"),
-    (svi.findings, GUIDE, "modes", [], ""),
-    (svi.findings, GUIDE | {"modes": 3}, "modes", [], ""),
-    (svi.findings, GUIDE | {"modes": 3, "modes_missed": 2}, "modes", ["warning"],
+    (of_a_guide, GUIDE, "modes", [], ""),
+    (of_a_guide, GUIDE | {"modes": 3}, "modes", [], ""),
+    (of_a_guide, GUIDE | {"modes": 3, "modes_missed": 2}, "modes", ["warning"],
      "2 of 3 modes that were found hold no draw of the guide.*bd.SMC"),
-    (svi.findings, GUIDE, "log evidence", [], ""),
-    (svi.findings, GUIDE | EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
+    (of_a_guide, GUIDE, "log evidence", [], ""),
+    (of_a_guide, GUIDE | EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES | {"log_evidence_se": 0.5}, "log evidence", ["warning"], "more particles"),
     (smc.findings, PARTICLES | {"log_evidence_se": 2.0}, "log evidence", ["bad"], "more particles"),
@@ -247,6 +249,12 @@ CASES = [
     (smc.findings, PARTICLES | {"effective_share": 0.55, "modes": 2}, "moves of the particles", [], ""),
     (smc.findings, PARTICLES | {"effective_share": 0.45, "modes": 2}, "moves of the particles", ["warning"],
      "the particles of a mode are worth only 45% .*; remedy: take more particles"),
+    (smc.findings, PARTICLES | {"effective_share": 0.45, "gradients": 9}, "moves of the particles", ["warning"],
+     r"remedy: take more particles, or allow more moves \(most_moves\)$"),
+    (functools.partial(svi.findings, guide="full_rank"), GUIDE | {"resampled": 0}, "variational guide", ["bad"],
+     r"remedy: take a richer guide \(flow\), or"),
+    (functools.partial(svi.findings, guide="flow"), GUIDE | {"resampled": 0}, "variational guide", ["bad"],
+     "remedy: take bd.NUTS"),
     (many_chain.findings, SHORT, "nested R-hat", ["good"], "1.004, good below 1.01"),
     (many_chain.findings, SHORT | {"nested_rhat": 1.011}, "nested R-hat", ["warning"], "longer warm-up"),
     (many_chain.findings, SHORT | {"nested_rhat": 1.03}, "nested R-hat", ["warning"], "longer warm-up"),

@@ -169,9 +169,10 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
             f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many independent draws: "
             "moves do not take them far enough from their copies"
         )
-        # Moves fitted to all modes together are short within each, and more of them gain little.
-        remedy = "take more particles" if several else "allow more moves (most_moves)"
-        yield Finding("warning", "moves of the particles", message, f"{remedy}, or moves='hamiltonian'")
+        # A walk counts evaluations, Hamiltonian moves count gradients.
+        other = "" if "gradients" in facts else ", or moves='hamiltonian'"
+        remedy = f"take more particles, or allow more moves (most_moves){other}"
+        yield Finding("warning", "moves of the particles", message, remedy)
 
 
 def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[str, int | float | str]:

@@ -35,6 +35,7 @@ _FEWEST_PROPOSALS = 1000
 _VALUES = 4  # that cost as much as a gradient
 _REACHED = 1e-3  # of the proposals, nearest to a mode that the guide reaches
 _BATCH = 32
+_RICH = ("full_rank", "flow")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +121,7 @@ class SVI(AbstractEngine):
             proposals["position"][chosen].reshape(*shape, -1),
             {name: proposals[name][chosen].reshape(shape) for name in kept},
             facts,
-            tuple(findings(facts)),
+            tuple(findings(facts, self.guide)),
             Modes(found["modes"], found["log_densities"]),
         )
 
@@ -172,13 +173,15 @@ class SVI(AbstractEngine):
         return usable[np.arange(wanted) * len(usable) // wanted], facts
 
 
-def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+def findings(facts: Mapping[str, Any], guide: str) -> Iterator[Finding]:
     """How far the draws of a guide may be trusted (Yao et al. 2018)."""
+    richer = [other for other in _RICH if GUIDES.index(other) > GUIDES.index(guide)]
+    take = f"take a richer guide ({', '.join(richer)}), or" if richer else "take"
     k, good, bound = facts["pareto_k"], bool(facts["resampled"]), largest_pareto_k(facts["proposals"])
     done = "its draws are resampled by their weights" if good else "its draws are left as they are"
     yield Finding(
         "good" if good else "bad", "variational guide", f"PSIS k-hat {k:.2f}, good below {bound:.2f}; {done}",
-        "" if good else f"take a richer guide (full_rank, flow), or {SAMPLER}",
+        "" if good else f"{take} {SAMPLER}",
     )  # fmt: skip
     if not facts["converged"]:
         yield Finding(
@@ -191,7 +194,7 @@ def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
             "weigh the modes with bd.SMC(), or rule out with the prior what is not believed",
         )  # fmt: skip
     if "log_evidence" in facts:
-        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"], "take a richer guide, or bd.SMC()")
+        yield evidence_finding(facts["log_evidence"], facts["log_evidence_se"], f"{take} bd.SMC()")
 
 
 def _missed(proposals: Arrays, found: Arrays) -> int:
