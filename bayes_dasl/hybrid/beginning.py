@@ -1,4 +1,4 @@
-"""The hybrid to begin with: science and a small correction in units of the science itself."""
+"""A hybrid to begin with: science and a small correction, in units of the science's own rates."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,7 +24,7 @@ from ..random import VectorField, realise
 from .residual import Residual
 
 _DRAWS = 200
-# The 95 % quantile of a half-Cauchy number of scale one times a draw of the features where there are data.
+# The 95 % quantile of the product of a standard half-Cauchy variable and a draw of the features at the data.
 _SELDOM = 15.0
 
 
@@ -37,37 +37,36 @@ def corrected(
     share: float = 0.4,
     size: int = 20,
 ) -> Residual | AbstractTrajectory:
-    r"""A vector field with a small correction that is not there unless data ask for it.
+    r"""A vector field with a correction that stays near zero unless the data support it.
 
     $s(t, y, u) + a\,r \odot g(y)$
 
     The correction g is a smooth unknown function of all states, `Network.fourier`. Its units r are the science's own
-    rates: the root mean square of each over the rows of the data, the median over prior draws. Its scale a has a
-    half-Cauchy prior, by which the correction exceeds `share` of these rates with a probability of about 5 %. This
-    prior favours no correction, and its heavy tail admits a large one that the data ask for. Beyond the data the
-    uncertainty of g grows with the distance, since nothing is known of it there.
+    rates: the root mean square over the rows of the data, as a median over prior draws. Its scale a has a half-Cauchy
+    prior. Under this prior the correction exceeds `share` of these rates with a probability of about 5 %. The prior
+    favours small corrections, and its heavy tail allows large ones. Beyond the data the uncertainty of g grows with the
+    distance.
 
-    It is a `Residual` with a `Network`, in which anything may be changed, as by `eqx.tree_at`.
+    The result is a `Residual` with a `Network`. Change parts of it by `eqx.tree_at`.
 
     Source: Gelman (2006), Prior distributions for variance parameters, for the half-Cauchy scale.
 
     Args:
-        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is returned with the correction in
-            it: states that the data lack are then those of its own solve where each unknown has its prior median.
-        data: the training data, with every state and forcing that the science reads; rows with gaps are left out, and
-            the index counts as `t`. Dates become the numbers that the layer has for them, and without a layer days
-            since 1970.
+        science: the vector field `(t, y, u)`, with priors; or an `ODE` of it, which is then returned with the
+            correction. States that the data lack come from a solve of the `ODE` at the prior medians.
+        data: the training data, with every state and forcing that the science reads. Rows with gaps are left out, and
+            the index is `t`. Dates become numbers as in the layer; without a layer they become days since 1970.
         outputs: the states whose rates are corrected.
-        inputs: what the correction depends on: states, forcings, or `"t"`. Unless given, all states of the science that
-            change in the data.
+        inputs: what the correction depends on: states, forcings, or `"t"`; by default all states of the science that
+            vary in the data.
         relative: whether the rate per unit of state is corrected, as in `Residual`.
         share: the share of the science's rates that the correction seldom exceeds.
         size: how many features the unknown function has.
 
     Units: of the correction, those of the rates.
     Raises: ModelError for no outputs, a rate that the science does not have, a rate that is zero or not finite under
-    the prior, or a share that is not positive; DataError if the data lack something that is read, or a whole row, or if
-    a state that is corrected `relative` to itself is zero in them.
+    the prior, or a share that is not positive; DataError if the data lack a variable that is read or have no complete
+    row, or if a state with a `relative` correction is zero in them.
     """
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "size": size}
@@ -87,9 +86,9 @@ def corrected(
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
-    """The data in the numbers of the layer, with the states that they lack: of a solve at the prior medians.
+    """The data with times as in the layer, and with states that they lack from a solve at the prior medians.
 
-    Raises: ModelError if the solver does not get through it.
+    Raises: ModelError if the solver fails there.
     """
     drawn = draw_prior(layer, _DRAWS, key=as_key(0))
     middle = realise(layer, {path: jnp.median(values, axis=0) for path, values in drawn.items()})
@@ -106,7 +105,7 @@ def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:
 
 
 def _changes(data: xr.Dataset, name: str) -> bool:
-    """Whether the data hold a variable that is not the same everywhere."""
+    """Whether the data hold a variable that varies."""
     values = np.asarray(data[name].values, float) if name in data else np.zeros(0)
     values = values[np.isfinite(values)]
     return values.size > 1 and bool(values.min() < values.max())
@@ -115,11 +114,11 @@ def _changes(data: xr.Dataset, name: str) -> bool:
 def _rates(
     science: VectorField, data: xr.Dataset, outputs: tuple[str, ...], relative: bool
 ) -> tuple[dict[str, float], tuple[str, ...]]:
-    """The size of each rate, or of each per unit of state, over the data and the prior; and the names of all states."""
+    """The size of each rate (`relative`: per unit of state) over data and prior; and the names of all states."""
     index = series_index(data)
     points = {index: np.asarray(checked_times(data, index), float)}
     numbers = {str(n): v.values for n, v in data.data_vars.items() if v.dims == (index,) and v.dtype.kind in "iuf"}
-    # A column that holds nothing is none that anyone reads.
+    # Ignore empty columns: they would leave no complete row.
     points |= {name: values.astype(float) for name, values in numbers.items() if np.isfinite(values).any()}
     whole = np.all([np.isfinite(v) for v in points.values()], axis=0)
     if not whole.any():

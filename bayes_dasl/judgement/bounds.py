@@ -1,4 +1,4 @@
-"""Parameters whose posterior ends only because the prior has a bound there: level up to the bound, or highest at it."""
+"""Parameters whose posterior is level up to a bound of the prior, or highest at it."""
 
 import json
 import math
@@ -11,21 +11,21 @@ import xarray as xr
 from .._findings import Finding
 from .element_names import element_names, is_common, read_more, rows_of
 
-# Of draws at a bound the nearest three tenths reach 3 times, nine tenths 9 times as far as the nearest tenth if they
-# are evenly spread. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
+# If draws are evenly spread at a bound, the nearest three tenths reach 3 times as far as the nearest tenth, and nine
+# tenths 9 times. Three tenths reach 2.6 times as far if a normal density is highest a standard deviation away.
 _TENTH, _HIGHEST = 0.1, 2.55
-_FAVOURED = 5.0  # times as likely as under the prior, for each of the bounds that are looked at, or two
-# Quantiles of correlated draws are less exact: a little below 3 counts as even. The density near a bound may differ by
-# a quarter from that of the draws beyond: nine tenths then reach 1 + 8 * 0.8 to 1 + 8 * 1.25 times as far.
+_FAVOURED = 5.0  # times as likely as under the prior, times the number of bounds (at least two)
+# Quantiles of correlated draws are less exact, so a little below 3 counts as even. The density near a bound may differ
+# by a quarter from that of the draws beyond. Nine tenths then reach 1 + 8 * 0.8 to 1 + 8 * 1.25 times as far.
 _EVEN, _EVEN_FROM_NINE, _EVEN_TO_NINE = 2.3, 7.4, 11.0
-_WIDE, _FACTOR = 0.5, 10.0  # nine tenths of the draws span half of the prior's range, or such a factor of a log scale
+_WIDE, _FACTOR = 0.5, 10.0  # least span of nine tenths of the draws: share of the prior's range, or factor
 _UNIFORM = 1.95  # Kolmogorov's bound at one in a thousand
 
 
 def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
     """Findings on posteriors that are level up to a bound of the prior, or highest there.
 
-    `taken` are the names of parameters that are known only in combination: for these a bound is no remedy.
+    `taken` are the names of parameters that are known only in combination. They have a finding of their own.
     """
     if "prior" not in post.children:
         return
@@ -50,7 +50,7 @@ def bound_findings(post: xr.DataTree, taken: set[str]) -> Iterator[Finding]:
 
 
 class _Bounded(NamedTuple):
-    """A parameter between bounds, which has one or two `ends` by side."""
+    """A parameter with one or two bounds, its `ends` by side."""
 
     label: str
     ends: dict[str, float]
@@ -59,7 +59,7 @@ class _Bounded(NamedTuple):
 
     @property
     def _on_logs(self) -> bool | None:
-        """Whether the prior is uniform on a log scale; none where it is not uniform at all."""
+        """Whether the prior is uniform on the log scale; None if it is not uniform on either scale."""
         for logs in (False, True):
             if len(self.ends) == 2 and (self.ends["lower"] > 0 or not logs):
                 low, high = _scaled([self.ends["lower"], self.ends["upper"]], logs)
@@ -71,12 +71,12 @@ class _Bounded(NamedTuple):
         return None
 
     def reach(self, side: str, values: np.ndarray, shares: list[float]) -> np.ndarray:
-        """How far shares of values reach from a bound, the nearest first; on a log scale if the prior is even there."""
+        """Quantiles of the distance from a bound, on the log scale if the prior is uniform there."""
         logs = self._on_logs is True
         return np.quantile(np.abs(_scaled(values, logs) - _scaled(self.ends[side], logs)), shares)
 
     def level(self) -> list[str]:
-        """The sides on which nothing but the bound of a uniform prior ends the posterior, of those that are wide."""
+        """The sides on which a wide posterior is level up to the bound of a uniform prior."""
         logs = self._on_logs
         if logs is None:
             return []
@@ -96,7 +96,7 @@ def _scaled(values: Any, logs: bool) -> np.ndarray:
 
 
 def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterator[Finding]:
-    """What the data do not bound: one finding for the elements of a parameter that end on the same side."""
+    """One finding for all elements of a parameter that are level on the same sides."""
     for sides in (["lower", "upper"], ["lower"], ["upper"]):
         found = [one for one in each if level[one.label] == sides]
         if not found:
@@ -121,11 +121,11 @@ def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterat
 
 
 def _peak_findings(name: str, each: list[_Bounded], number: int) -> Iterator[Finding]:
-    r"""Where the data speak for the bound of the prior more than for what lies within, one for each side.
+    r"""Posteriors that pile up at a bound of the prior: at most one finding for each side.
 
-    $R = p(b \mid y) / p(b)$ at the bound b, by how far the nearest tenth of the draws and of prior draws reach from it.
-    Over data that the prior expects the mean of R is 1. Where they tell a parameter of a uniform prior by a normal,
-    R exceeds r at one of m bounds in 0.36 m / r of fits at the most. And the density must be the highest about there.
+    The ratio $R = p(b \mid y) / p(b)$ at the bound b comes from the distances that the nearest tenth of the draws and
+    of prior draws reach. Over data simulated from the prior, the mean of R is 1. For a normal likelihood and a uniform
+    prior, R exceeds r at one of m bounds in at most 0.36 m / r of fits. The density must also be highest at the bound.
     """
     for side in each[0].ends if each else ():
         worst, said = 0.0, None

@@ -1,4 +1,4 @@
-"""Whether a forecast is too sure of itself: its intervals and its distances beside data that the fit has not seen."""
+"""Whether a forecast is too sure of itself: its intervals and its CRPS beside data that the fit has not seen."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from .._statistics.dependence import independent_hits
 from .draws_at_data import Ensembles, covered, crps_at, ranks
 from .residuals import ABSURD, DOUBTFUL, share_beyond
 
-_OUTSIDE = 0.1  # of calibrated data, outside of the 90 % intervals
-_LEAST = 0.5  # a coverage that data must rule out before it is called good
-_SURE = 0.95  # of the bound below which a coverage is ruled out
+_OUTSIDE = 0.1  # share of calibrated data outside of the 90 % intervals
+_LEAST = 0.5  # lower coverages must be ruled out by the data before a forecast is called good
+_SURE = 0.95  # confidence with which a coverage is ruled out
 _REPLICATES = 500  # of held-out data
-_DRAWS = 4000  # that are looked at
+_DRAWS = 4000  # at most
 _VALUES = 400  # held-out values at which distances are taken
 _GROUPS = {
     "lowest third": (0.0, 1 / 3),
@@ -26,16 +26,16 @@ _GROUPS = {
     "highest third": (2 / 3, 1.0),
     "highest 5 %": (0.95, 1.0),
 }
-"""Of forecasts by the size of their medians: which shares of them."""
+"""Groups of forecasts by their medians: the quantiles between which these lie."""
 _TOO_SURE = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
 _TOO_FEW = "hold out more data, or data over a longer time"
 
 
 class _Hits(NamedTuple):
-    """How many of some values the 90 % intervals hold, how odd that is, and how many independent ones they are worth.
+    """Counts of values inside and outside the 90 % intervals, and the number of independent values they are worth.
 
-    `inside` counts as `bd.score` does: an interval that ends at a zero holds all zeros. `missed` counts by the
-    randomised PIT, by which a tenth of the zeros of a right forecast lie outside, too.
+    `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed` counts by the randomised
+    PIT, so that a right forecast misses a tenth of its zeros, too.
     """
 
     inside: int
@@ -45,12 +45,12 @@ class _Hits(NamedTuple):
 
     @property
     def chance(self) -> float:
-        """How often as many would miss if the intervals held 90 %: a binomial probability, of `worth` values."""
+        """The binomial probability that as many of `worth` values miss intervals that hold 90 %."""
         missed = self.missed / self.number * self.worth
         return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
 
     def not_below(self, worth: float) -> float:
-        """The lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934), of `worth` values."""
+        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from `worth` values."""
         held = (1 - self.missed / self.number) * worth
         return float(betaincinv(held, worth - held + 1, 1 - _SURE)) if held > 0 else 0.0
 
@@ -59,13 +59,13 @@ class _Hits(NamedTuple):
 
 
 def observed_pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
-    """As `finite_at`; none of fewer than two draws, or without a value."""
+    """As `finite_at`; None for fewer than two draws, or without a value."""
     draws, observed = finite_at(draws, observed)
     return (draws, observed) if len(draws) > 1 and observed.size else None
 
 
 def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Finite draws at the values that were observed."""
+    """The observed values, and the draws that are finite at all of them."""
     seen = np.isfinite(observed)
     ok = np.isfinite(draws[:, seen]).all(axis=1)
     some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
@@ -77,18 +77,19 @@ def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tup
 
     A forecast is called too sure if one of these would happen to less than one of a hundred right ones:
 
-    1. Values outside the 90 % intervals, by the PIT, of all values and by size of forecast. Errors of a forecast hold
-       together, so that n values count as fewer independent ones, by their normal scores
+    1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by size of forecast.
+       Errors may be correlated. So n values count as fewer independent ones, from the correlation of the normal scores
        $z = \Phi^{-1}(\mathrm{PIT})$.
-    2. The same, and the mean CRPS, beside data that the forecast draws itself: these hold together as it says.
+    2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from the forecast. These
+       are as correlated as the forecast says.
 
-    Else it is good if the data rule out that the intervals hold less than half, and inconclusive if they do not. There
-    the values count as the fewest of what 1 and 2 say they are worth.
+    Otherwise it is good if the data rule out that the intervals hold less than half, and inconclusive if they do not.
+    This uses the smaller number of independent values from 1 and 2.
 
     Args:
         own: draws `(draw, datum)` and observations `(datum,)` of each observable.
-        scored: the finite draws at the data that were observed.
-        shapes: of the data of each observable, time first.
+        scored: the same for observed data and draws that are finite there.
+        shapes: the shape of the data of each observable, time first.
 
     Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT of counts.
     """
@@ -121,7 +122,7 @@ def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tup
 
 
 def _hits(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Hits]:
-    """Of all held-out values, and of each group of forecasts by their size."""
+    """The hits of all held-out values, then of each group of forecasts by size."""
     from scipy.stats import rankdata  # which loads half of SciPy
 
     rng = np.random.default_rng(0)
@@ -150,16 +151,17 @@ def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
 
 
 def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, float, float]:
-    """How often data that the forecast draws itself are held as seldom, and lie as far out; how far; their worth.
+    """Data simulated from the forecast: how often as few lie inside, how often the CRPS is as high; ratio; worth.
 
-    Errors of a forecast may be all but one: then a tenth of sound ones hold nothing, and only how far out says more.
+    If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold nothing. Then only the
+    CRPS can show a fault.
     """
     counts = np.zeros(min(len(draws) for draws, _ in scored.values()))
     independent = 0.0
     for draws, _ in scored.values():
         low, high = np.quantile(draws, [0.05, 0.95], axis=0)
         inside = (low <= draws) & (draws <= high)
-        # Draws of a forecast hold together over time as the truth does, so they say how far a share may stray.
+        # Draws are correlated in time as the forecast expects of the truth, so they show how much a share varies.
         counts += inside.sum(axis=1)[: len(counts)]
         share = inside.mean(axis=0)
         independent += float((share * (1 - share)).sum())
@@ -169,7 +171,7 @@ def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, f
 
 
 def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
-    """The mean CRPS of data and of replicates, in units of the one that the forecast expects of itself."""
+    """The mean CRPS of the data and of replicates, in units of the CRPS that the forecast expects."""
     blocks = []
     for draws, observed in scored.values():
         some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
@@ -178,7 +180,7 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
         blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
     shortest = min(map(len, blocks))
     means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
-    # Where all replicates are zero none is expected, so that not every value adds one to the mean.
+    # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be below one.
     means /= max(float(means[1:].mean()), 1e-300)
     return float(means[0]), means[1:]
 

@@ -1,4 +1,4 @@
-"""Whether a forecast asks unknown functions for inputs at which no data told them."""
+"""Whether a forecast evaluates unknown functions beyond the range of their inputs in the fit."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from .draws_at_data import Ensembles, covered
 from .matching import matched
 
 EXTRAPOLATION = "extrapolation"
-_SLACK = 0.05  # of a range, by which an input may leave it
-_FEW = 0.05  # share of rows, up to which nothing is said
-_TOO_FEW_COVERED = 0.05  # probability of no more values in 90 % intervals
+_SLACK = 0.05  # share of its range by which an input may leave it
+_FEW = 0.05  # share of rows up to which nothing is reported
+_TOO_FEW_COVERED = 0.05  # probability of so few values in 90 % intervals
 
 
 class Leaving(NamedTuple):
-    """The rows ahead in which a function is asked beyond the range of its inputs in the fit."""
+    """The rows ahead in which a function is evaluated beyond the range of its inputs in the fit."""
 
     function: str
     rows: np.ndarray
@@ -33,9 +33,10 @@ class Leaving(NamedTuple):
 
 
 def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
-    """Which unknown functions a forecast asks beyond their training range, at which of the rows that were not fitted.
+    """The unknown functions that a forecast evaluates beyond their training range, and in which rows ahead.
 
-    The range is that of each input by itself, a twentieth wider at each end. Rows are those whose inputs are known.
+    Each input has its own range, widened by a twentieth at each end. Only rows that were not fitted, and whose inputs
+    are known, count.
     """
     if any("function_inputs" not in tree.children for tree in (post, fc)):
         return []
@@ -62,9 +63,12 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
 
 
 def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None) -> Iterator[Finding]:
-    """That a forecast leaves the training range of an unknown function, in which rows, and whether anything checks it.
+    """Findings on forecasts beyond the training range of an unknown function: how many rows, and what checks them.
 
-    `test` are the held-out data.
+    Args:
+        post: the posterior.
+        fc: a forecast from it.
+        test: the held-out data.
     """
     for left in leaving(post, fc):
         if left.outside.mean() <= _FEW:
@@ -92,14 +96,14 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
     if level == "inconclusive" and not _few(fc, test, rows):
         remedy = f"{found.remedy} there"
-    elif level != "good":  # few values inside may be one error, but do not bear out what nothing else has checked
+    elif level != "good":  # few values inside may come from one shared error, but do not support the forecast there
         level = "warning"
         remedy = "do not rely on the forecast there: fit data from there, or give the function a wider prior"
     return Finding(level, subject, message, remedy, aspect="model")
 
 
 def _coverage(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> Finding | None:
-    """Whether the forecast is too sure of itself at some rows, by the held-out values there; none if there are none."""
+    """Whether the forecast is too sure of itself at some rows, by the held-out values there; None without any."""
     ensembles, common = _there(fc, test, rows)
     scored = {name: pair for name, (draws, y) in ensembles.items() if (pair := observed_pair(draws, y)) is not None}
     if not scored:
@@ -108,7 +112,7 @@ def _coverage(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> Fin
 
 
 def _few(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> bool:
-    """Whether the 90 % intervals hold fewer of the values than independent ones would allow."""
+    """Whether the 90 % intervals hold too few of the values, if these were independent."""
     held = np.concatenate([covered(draws, observed, 90) for draws, observed in _there(fc, test, rows)[0].values()])
     return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
 

@@ -17,13 +17,13 @@ from .._findings import Finding
 from .element_names import element_names, is_common, read_more, rows_of
 
 _CENTRAL = (0.15866, 0.84134)
-# Given all other parameters, one is tied to them if less than a tenth of its variance is left.
+# A parameter is tied to the others if less than a tenth of its variance is left, given these.
 _TIED, _LINKED = 0.1, 0.3
-# A combination is not told if half of its prior variance is left, and two of its parameters keep a fifth of theirs.
+# A combination is unidentified if half of its prior variance is left, and two of its parameters keep a fifth of theirs.
 _LEFT, _KEPT = 0.5, 0.2
 _TWO_MODES = 1.6  # kurtosis: 1 of two points, 1.8 of a uniform distribution
 _DRAWS_A_NUMBER, _TAILS = 10, 4.0
-_MOSTLY, _FEWEST_PRIOR = 0.8, 100  # of the prior of a positive number is positive; prior draws of positive numbers
+_MOSTLY, _FEWEST_PRIOR = 0.8, 100  # least positive share of the prior of a positive parameter; such prior draws
 
 
 class Numbers(NamedTuple):
@@ -35,7 +35,7 @@ class Numbers(NamedTuple):
 
     @property
     def positive(self) -> np.ndarray:
-        """Which are positive in the posterior, and under the prior mostly: a normal prior may reach below zero."""
+        """Which are positive in the posterior and mostly positive under the prior, as a normal prior may be."""
         told = (self.draws > 0).all(axis=0)
         mostly = told & ((self.prior > 0).mean(axis=0) >= _MOSTLY)
         enough = (self.prior[:, mostly] > 0).all(axis=1).sum() >= _FEWEST_PRIOR
@@ -43,10 +43,10 @@ class Numbers(NamedTuple):
 
 
 def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
-    """The names and the finding of each group of parameters that the data know only in combination.
+    """The names and the finding of each group of parameters that the data identify only in combination.
 
-    Two parameters of a product may both keep most of their prior spread while their product is known to a per cent.
-    A single parameter about which the data say little is no fault: it has an informative prior.
+    Two parameters may both keep most of their prior spread while their product is known to a per cent. A single
+    parameter about which the data say little is no fault: it has an informative prior.
     """
     numbers = _numbers(post) if "prior" in post.children else Numbers([], np.zeros((0, 0)), np.zeros((0, 0)))
     if len(numbers.labels) < 2:
@@ -66,7 +66,7 @@ def ties(post: xr.DataTree) -> Iterator[tuple[list[str], Finding]]:
 
 
 def _numbers(post: xr.DataTree) -> Numbers:
-    """The scientific parameters that are finite and move, without those of single members; none for too few draws."""
+    """Common scientific parameters with finite draws that vary; none if there are too few draws."""
     labels, draws, before = [], [], []
     prior = post["prior"].to_dataset()
     for name, variable in post["posterior"].to_dataset().data_vars.items():
@@ -87,20 +87,20 @@ def _numbers(post: xr.DataTree) -> Numbers:
 
 
 def _middle_and_width(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Median, and half of the central 68 %, of each column: tails do not count."""
+    """Median, and half of the central 68 % interval, of each column, which tails do not affect."""
     low, middle, high = np.quantile(values, (_CENTRAL[0], 0.5, _CENTRAL[1]), axis=0)
     return middle, (high - low) / 2
 
 
 class _Scale:
-    r"""Posterior and prior covariances in units of the prior's widths, of logarithms where `logs`.
+    r"""Posterior and prior covariances in units of the prior's widths, on the log scale where `logs`.
 
     Given the others, parameter i has the variance $1 / (C^{-1})_{ii}$.
     """
 
     def __init__(self, numbers: Numbers, logs: np.ndarray):
         self.logs = logs
-        # A logarithm compares with the part of the prior that has one.
+        # On the log scale, compare with the positive part of the prior.
         before = numbers.prior[(numbers.prior[:, logs] > 0).all(axis=1)]
         draws, prior = (np.where(logs, np.log(np.where(logs, v, 1.0)), v) for v in (numbers.draws, before))
         middle, self.width = _middle_and_width(prior)
@@ -113,9 +113,9 @@ class _Scale:
     def tied(self) -> list[np.ndarray]:
         """Groups of parameters that the data tie to each other, by their indices.
 
-        A prior may tie parameters too, such as shares that sum to one: that counts for nothing.
+        Ties that the prior already has do not count, such as those of shares that sum to one.
         """
-        # A little more variance keeps parameters that are tied exactly from a singular matrix.
+        # A little more variance: parameters that are tied exactly would have a singular matrix.
         covariance = self.covariance + 1e-9 * np.diag(np.diag(self.covariance))
         precision, before = np.linalg.inv(covariance), np.linalg.inv(self.prior)
         given = 1 / np.diag(precision)
@@ -126,18 +126,18 @@ class _Scale:
         return [members for members in groups if members.size > 1]
 
     def left(self, group: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Shares of the prior variance that are left along combinations of a group, least first, and these.
+        """Combinations of a group, and the shares of the prior variance that are left along them, least first.
 
-        A combination is a row of weights of parameters in units of the prior's widths; its prior variance is one.
+        A combination is a row of weights of parameters in units of the prior's widths. Its prior variance is one.
         """
         within = np.ix_(group, group)
         shares, combinations = eigh(self.covariance[within], self.prior[within])
         return shares, combinations.T
 
     def untold(self, group: np.ndarray) -> bool:
-        """Whether a combination of a group keeps its prior spread, and not because of one parameter alone.
+        """Whether a combination of at least two parameters of a group keeps its prior spread.
 
-        Two separate modes make a combination wide too, but each mode is told.
+        Two separate modes also make a combination wide, but the data identify each mode.
         """
         shares, combinations = self.left(group)
         along = self.draws[:, group] @ combinations[-1]

@@ -14,18 +14,18 @@ from .._statistics.dependence import error_of_mean
 from .draws_at_data import Ensembles, crps_at, lower_by, mean_crps
 from .residuals import share_beyond
 
-_BEATEN, _CLEARLY = 0.02, 0.002  # how often its own replicates are forecast worse, beside a baseline
-_LEAD = 0.05  # of a score, from which on another forecast is better
+_BEATEN, _CLEARLY = 0.02, 0.002  # share of replicates for which the baseline leads by more
+_LEAD = 0.05  # share of a score by which another forecast must be better
 _REPLICATES = 500  # of held-out data
-_VALUES = 400  # held-out values at which forecasts are compared, or a few more
-_FEWEST_TIMES = 20  # of these, before places are left out
+_VALUES = 400  # held-out values at which forecasts are compared, approximately
+_FEWEST_TIMES = 20  # that are kept before places are left out
 
 
 class _Lead(NamedTuple):
-    """By how much another forecast has the lower CRPS at each value, in units of our mean one; and for replicates.
+    """By how much the CRPS of another forecast is lower at each value, in units of our mean CRPS; and for replicates.
 
-    `residual` is the lead less its mean share of our own score, which strays as the mean of the leads does: that is
-    a ratio of two means (the delta method).
+    The mean lead is a ratio of two means. `residual` has the same standard error (delta method): it is the lead minus
+    the mean lead times our own relative score.
 
     Shapes: `grid` and `residual` are that of the data, time first, NaN where nothing is compared; `replicates` is
     `(replicate, value)`.
@@ -37,15 +37,15 @@ class _Lead(NamedTuple):
 
 
 def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, float, int]:
-    """By which share of its mean the CRPS of one forecast lies above that of another.
+    """By which share of its own CRPS one forecast is worse than another.
 
     Args:
         own: draws and observations of each observable.
         other: those of the other forecast.
-        data: the observations, in the shape in which time comes first.
+        data: the observations, with time as first dimension.
 
-    Returns: the share, its standard error, which allows for errors that depend on one another, and of how many values;
-    NaN where neither forecasts any.
+    Returns: the share, its standard error, which allows for dependent errors, and the number of values; NaN, NaN and 0
+    if no value can be compared.
     """
     leads = _leads(own, other, data, replicates=0)
     values = _values(leads)
@@ -53,13 +53,13 @@ def lead_of(own: Ensembles, other: Ensembles, data: xr.Dataset) -> tuple[float, 
 
 
 def against_rival(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset) -> Iterator[Finding]:
-    """Whether a rival forecasts better, by more than a twentieth and more than its standard error.
+    """Whether a rival's CRPS is lower by more than a twentieth and more than the standard error.
 
     Args:
         name: that of the rival.
         own: draws and observations of each observable.
         other: the rival's.
-        data: the observations, in the shape in which time comes first.
+        data: the observations, with time as first dimension.
     """
     leads = _leads(own, other, data, replicates=0)
     values = _values(leads)
@@ -72,13 +72,13 @@ def against_rival(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset)
 
 
 def against_baseline(name: str, own: Ensembles, other: Ensembles, data: xr.Dataset) -> Iterator[Finding]:
-    """A baseline wins by chance, too: how often it would over replicates of the held-out data says how odd that is.
+    """Whether a baseline forecasts better than it would by chance, compared with replicates of the held-out data.
 
     Args:
         name: that of the baseline.
         own: draws and observations of each observable.
         other: the baseline's.
-        data: the observations, in the shape in which time comes first.
+        data: the observations, with time as first dimension.
     """
     leads = _leads(own, other, data)
     values = _values(leads)
@@ -92,7 +92,7 @@ def against_baseline(name: str, own: Ensembles, other: Ensembles, data: xr.Datas
 
 
 def _better(name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, other: Ensembles) -> Finding:
-    """Of many values only some say how sure this is; how much better the other is, all of them, as in the scores."""
+    """The finding: the lead is that of all values, as in the scores; its error may come from some of them."""
     ours, theirs = (np.array([mean_crps(*e[n]) for n in own]) for e in (own, other))
     lower = lower_by(ours, theirs, _numbers(own))
     number, among = _values(leads).size, int(_numbers(own).sum())
@@ -108,7 +108,7 @@ def _better(name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, oth
 
 
 def _values(leads: Sequence[_Lead]) -> np.ndarray:
-    """The leads that are known, one after the other."""
+    """All finite leads, concatenated."""
     return np.concatenate([lead.grid[np.isfinite(lead.grid)] for lead in leads])
 
 
@@ -145,9 +145,9 @@ def _lead(own: tuple[np.ndarray, np.ndarray], other: np.ndarray, shape: tuple[in
 
 
 def _some(known: np.ndarray) -> np.ndarray:
-    """Which values are compared: all, or those of evenly spaced times, at as many places as there is room for.
+    """Which values are compared: all, or those at evenly spaced times and places.
 
-    Whole times stay together, so that it shows how values at one time and at the next depend on each other.
+    All chosen places of a time are kept, so that dependence in time and space can be estimated.
     """
     number = int(known.sum())
     if number <= _VALUES:

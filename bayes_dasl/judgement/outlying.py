@@ -1,4 +1,4 @@
-"""Members of a population that lie far from all others: further than the model's own prior ever puts one."""
+"""Members of a population that lie further from all others than prior draws ever do."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ _DRAWS = 1000
 
 
 def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
-    r"""Members that differ from the others more than a model draws them.
+    r"""Findings on members that differ from the others more than prior draws do.
 
-    1. Each draw is taken to the unconstrained scale, and each member is measured by the others:
-       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the middle nor the spread of the population.
-    2. The largest $\log |t_i|$ of prior draws is what a sound population has, whatever law its members follow.
-    3. The median over the posterior of the largest is compared with these. A member of whom the data say nothing is
-       drawn from the population, so that it is usual.
+    1. Each draw is transformed to the unconstrained scale. Each member is compared with the others by
+       $t_i = (z_i - \bar z_{-i}) / s_{-i}$, which depends on neither the mean nor the scale of the population.
+    2. Prior draws show which largest $\log |t_i|$ a sound population has, whatever its distribution.
+    3. The posterior median of the largest is compared with these. A member without information in the data is drawn
+       from the population, and so looks usual.
 
     Source: Grubbs (1950), Sample criteria for testing outlying observations, for the statistic.
     """
@@ -60,7 +60,7 @@ def outlying_findings(post: xr.DataTree) -> Iterator[Finding]:
 
 
 def _apart(z: np.ndarray) -> np.ndarray:
-    """The logarithm of how far each member lies from the mean of the others, in their standard deviation."""
+    """The log distance of each member from the mean of the others, in their standard deviations."""
     others = z.shape[1] - 1
     mean = (z.sum(axis=1, keepdims=True) - z) / others
     # The sum of squares of the others about their mean.

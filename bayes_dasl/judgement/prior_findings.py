@@ -1,4 +1,4 @@
-"""Whether the data take a parameter to where its prior never is."""
+"""Whether the data contradict the prior of a parameter."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from .._findings import Finding
 from .residuals import ABSURD, share_beyond
 
 _QUARTILES = 1.349  # standard deviations between the quartiles of a normal distribution
-_FAR = 4.0  # standard deviations from the middle of a prior, up to which nothing is said
+_FAR = 4.0  # standard deviations from the middle of a prior up to which nothing is reported
 _LEAST = 1e-300  # distance to a bound
-# By how much the outer tenth of a prior lies beyond its nearest draw on average, on the unconstrained scale: 1 where
-# its density at the bound is positive, as of a half-normal or uniform prior; less where it falls to zero.
+# Mean excess of the outer tenth of prior draws over their nearest one, on the unconstrained scale. It is 1 if the
+# density at the bound is positive, as for a half-normal or uniform prior, and less if it falls to zero.
 _FAVOURS_ITS_BOUND = 0.75
 
 
@@ -45,11 +45,11 @@ class Scale(NamedTuple):
 
 
 def prior_findings(post: xr.DataTree) -> Iterator[Finding]:
-    """Parameters that the data take to where the prior never is.
+    """Findings on parameters whose posterior lies where their prior has hardly any probability.
 
-    A parameter is judged on its unconstrained scale, by the probability that the prior gives to values as far out as
-    the posterior median, times the number of all parameters. Members of a population that are drawn given others are
-    judged by these: they share one draw of them, which is no reason to blame any member.
+    Each parameter is tested on its unconstrained scale. The test is the prior probability of values as far out as the
+    posterior median, times the number of parameters. Members of a population are not tested: all share one draw of
+    their hyperparameters, which are tested in their place.
     """
     if "prior" not in post.children:
         return

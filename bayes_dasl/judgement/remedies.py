@@ -1,4 +1,4 @@
-"""What to do about residuals that are unlike the noise: only what the model does not have yet and could have."""
+"""Remedies for residuals that are unlike the noise: never a noise that the model has, or that it cannot have."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ _AROUND = {"Censored": "bd.Censored", "HurdleNoise": "bd.HurdleNoise", "ZeroInfl
 
 
 class Noise(NamedTuple):
-    """What a forecast and data say of the noise of an observable.
+    """Properties of the noise of an observable, from a forecast and the data.
 
     Args:
-        kind: the class of the noise; "" where a forecast does not say it.
-        family: the distribution of a datum, with the one that it is around, such as `CensoredLaw(LogNormal)`.
+        kind: the class of the noise; "" if the forecast does not say it.
+        family: the distribution of a datum, with that inside it, such as `CensoredLaw(LogNormal)`.
         lowest: the lowest datum.
-        correlated: whether a datum is judged given those before it.
+        correlated: whether each datum has a distribution given those before it.
         filtered: whether the layer predicts a variance too, so that the noise must be normal.
         varies: whether a parameter of the noise depends on time, predictions or forcings, or is known of each datum.
     """
@@ -40,7 +40,7 @@ class Noise(NamedTuple):
         return cls(str(said.get("noise", "")), "".join(families[:1]), lowest, **flags)
 
     def has(self, *words: str) -> bool:
-        """Whether its class or its distribution is one of these."""
+        """Whether its class or its distribution contains one of these words."""
         return any(word in self.kind or word in self.family for word in words)
 
     @property
@@ -52,19 +52,19 @@ class Noise(NamedTuple):
         return self.has("LogNormal", "CorrelatedLog")
 
     def inside(self, other: str) -> str:
-        """Another noise in place of this one, or of the one that this one is around."""
+        """The name of another noise, put inside the wrapper of this one if it has one."""
         return f"{other} inside {_AROUND[self.kind]}" if other and self.kind in _AROUND else other
 
 
 def larger(noise: Noise) -> str:
-    """Of residuals that are larger than the noise."""
+    """Remedy for residuals that are larger than the noise."""
     if noise.counts:
         return _either(_overdispersed(noise), "look for what the model misses")
     return "let the scale of the noise be unknown, or look for what the model misses"
 
 
 def ordered(noise: Noise) -> str:
-    """Of residuals that are correlated with their neighbours."""
+    """Remedy for residuals that are serially correlated."""
     missing = "the model misses something that the data follow: a term or a forcing"
     if noise.correlated or noise.filtered or noise.counts or noise.kind in _AROUND or noise.has("BoxCox"):
         return missing
@@ -73,7 +73,7 @@ def ordered(noise: Noise) -> str:
 
 
 def heavy_tailed(noise: Noise) -> str:
-    """Of residuals some of which are far larger than the others."""
+    """Remedy for heavy-tailed residuals."""
     other = ""
     if noise.counts:
         other = _overdispersed(noise)
@@ -85,13 +85,13 @@ def heavy_tailed(noise: Noise) -> str:
 
 
 def skewed(noise: Noise, *, above: bool) -> str:
-    """Of residuals whose longer tail is that `above`, or else that below what is usual."""
+    """Remedy for residuals that are skewed upwards (`above`) or downwards, compared with the noise."""
     other = _more_skewed(noise) if above else _less_skewed(noise)
     return _look(f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other))
 
 
 def uneven(noise: Noise, *, grow: bool) -> str:
-    """Of residuals that grow, or else shrink, with what is predicted."""
+    """Remedy for residuals that grow (`grow`) or shrink with the prediction."""
     other = noise.inside(_growing(noise) if grow else _shrinking(noise))
     free = not (noise.counts or noise.filtered or noise.varies or noise.has("Combined"))
     choices = [each for each in (other, "a bd.VaryingScale" if free else "") if each]
@@ -101,7 +101,7 @@ def uneven(noise: Noise, *, grow: bool) -> str:
 
 
 def own_scales(noise: Noise, dim: str) -> str:
-    """Of residuals whose scale differs between members of a population."""
+    """Remedy for residuals whose scale differs between members of a population."""
     if noise.counts:
         own = _overdispersed(noise) or "an over-dispersion that is bd.varying"
         return f"take {own}, or look for what the model misses of some {dim}s"
@@ -112,7 +112,7 @@ def own_scales(noise: Noise, dim: str) -> str:
 
 
 def _more_skewed(noise: Noise) -> str:
-    """A noise with a longer tail above; none where there is none that data and layer allow."""
+    """A noise with a longer upper tail; "" if data and layer allow none."""
     if noise.counts:
         return _overdispersed(noise)
     if noise.has("BoxCox"):
@@ -125,7 +125,7 @@ def _more_skewed(noise: Noise) -> str:
 
 
 def _less_skewed(noise: Noise) -> str:
-    """A noise with a shorter tail above; none where the noise is symmetric already."""
+    """A noise with a shorter upper tail; "" if the noise is symmetric already."""
     if noise.has("BoxCox"):
         return "a larger power of bd.BoxCoxNoise"
     if not noise.logarithmic:

@@ -15,18 +15,18 @@ _CONSTANT = 0.5  # standard deviation of the constant term
 
 
 class Fourier(eqx.Module):
-    r"""Waves and a linear trend, whose weights are those of the linear layer `last`.
+    r"""Random waves and a linear trend, weighted by the linear layer `last`.
 
     $\mathrm{net}(x) = W_1 \sqrt 2 \cos(F x / \ell + p) + W_2 x + b$
 
-    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves are nearly a Gaussian process with a
-    squared-exponential kernel of length ℓ. A quasi-random sequence takes the place of random numbers, so that few
-    frequencies fill the space evenly. Far from the data the trend lets the uncertainty grow.
+    With standard normal frequencies F and weights $N(0, 1/\text{size})$ the waves approximate a Gaussian process with a
+    squared-exponential kernel of length ℓ. A quasi-random sequence replaces random numbers, so that few frequencies
+    fill the space evenly. Far from the data the trend lets the uncertainty grow.
 
     Args:
-        inputs: how many numbers it takes.
-        outputs: how many it returns.
-        size: how many waves.
+        inputs: the number of inputs.
+        outputs: the number of outputs.
+        size: the number of waves.
         length: ℓ, in the units of the inputs.
 
     Source: Rahimi & Recht (2007), Random features for large-scale kernel machines; Roberts (2018), the R-sequence.
@@ -47,7 +47,7 @@ class Fourier(eqx.Module):
         return self.last(jnp.concatenate([waves, x]))
 
     def prior(self, name: str, weight: Array) -> dist.Distribution:
-        """The prior of an array of `last`: waves, trend and constant have about the same size."""
+        """The prior of the weight or bias of `last`, which gives waves, trend and constant about the same size."""
         size, inputs = self.frequencies.shape
         sd = np.full(weight.shape, _CONSTANT)
         if weight.ndim == 2:

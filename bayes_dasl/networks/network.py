@@ -179,17 +179,17 @@ class Network(Module):
     ) -> "Network":
         """A smooth function by random Fourier features, nearly a Gaussian process, with a linear trend.
 
-        It is linear in its random weights, which samplers move through more easily than through those of a perceptron.
-        Beyond its inputs the trend goes on, and the uncertainty grows with the distance.
+        It is linear in its random weights, so that it is easier to sample than a perceptron. Beyond the range of its
+        inputs the trend goes on, and the uncertainty grows with the distance.
 
         Args:
             inputs: as for `Network`.
             outputs: as for `Network`.
             scale: as for `Network`.
-            size: how many features.
-            length: the length over which the function changes, in standardised inputs: shorter ones bend more.
+            size: the number of features.
+            length: the length over which the function changes, in standardised inputs; shorter lengths bend more.
 
-        Raises: ModelError as for `Network`, and for a size or a length that there cannot be.
+        Raises: ModelError as for `Network`, and for an impossible size or length.
         Source: Rahimi & Recht (2007), Random features for large-scale kernel machines.
         """
         if not isinstance(size, Integral) or size < 1 or not 0 < length < math.inf:
