@@ -1,4 +1,4 @@
-"""How much less dependent values say than independent ones: variance inflation, and standard errors of means."""
+"""The information in dependent values: variance inflation, and standard errors of means."""
 
 from __future__ import annotations
 
@@ -6,16 +6,16 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-_HIGHEST = 0.99  # lag-one correlation: a series of finite length never shows more
-_FEWEST = 2.0  # independent values, from which on a spread can be known at all
+_HIGHEST = 0.99  # lag-one correlation that a finite series can show
+_FEWEST = 2.0  # independent values that tell a spread
 
 
 def error_of_mean(grids: Sequence[np.ndarray]) -> float:
-    r"""The standard error of the mean over all values, which may depend on one another.
+    r"""The standard error of the mean of values that may depend on one another.
 
     $\hat\sigma^2 = s^2 / (n / \tau - 1)$, with the mean square deviation $s^2$ and the variance inflation $\tau$. Along
-    each axis $\tau$ is that of an autoregression of order one, whose correlation is corrected for its bias, or the sum
-    of the correlations up to the first that is not positive, if that is more.
+    each axis $\tau$ is the larger of two: that of a first-order autoregression with a bias-corrected correlation, and
+    the sum of the correlations up to the first that is not positive.
 
     Args:
         grids: one array for each observable, time as its first axis and members or places as the others; NaN where
@@ -38,11 +38,11 @@ def error_of_mean(grids: Sequence[np.ndarray]) -> float:
 
 
 def independent_hits(grids: Sequence[np.ndarray]) -> float:
-    r"""How many independent values say as much about the width of intervals as these normal scores do.
+    r"""The number of independent values that say as much about the width of intervals as these normal scores.
 
-    Whether an interval holds a value is a question about $|z|$. Of two normal scores with correlation $r$ the answers
-    correlate by at most $r^2$, so that $n$ values are worth $n / (1 + 2 \sum_k r_k^2)$. The correlations are about
-    zero, which is the mean that a right forecast has: an error that all values share is dependence, too.
+    Whether an interval holds a value depends on $|z|$. For two normal scores with correlation $r$ these events have a
+    correlation of at most $r^2$, so that $n$ values are worth $n / (1 + 2 \sum_k r_k^2)$. Correlations are taken about
+    zero, the mean under a right forecast, so that an error shared by all values counts as dependence.
 
     Args:
         grids: normal scores, one array for each observable, as in `error_of_mean`.
@@ -57,7 +57,7 @@ def independent_hits(grids: Sequence[np.ndarray]) -> float:
 
 
 def _turned(grids: Sequence[np.ndarray]) -> list[np.ndarray]:
-    """Observables that move against the first one, with their signs changed: |z| stays as it is."""
+    """Flip the signs of observables that move against the first one, which leaves |z| as it is."""
     first = grids[0] if len(grids) else np.zeros(0)
     return [-g if g.shape == first.shape and np.nansum(g * first) < 0 else g for g in grids]
 
@@ -69,7 +69,7 @@ def _stacks(grids: Sequence[np.ndarray]) -> Iterator[np.ndarray]:
 
 
 def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
-    """All series along one axis after the other `(series, position)`, without gaps: NaN stand at their ends."""
+    """All series along each axis in turn, `(series, position)`; gaps are closed, and NaN stand at the ends."""
     for axis in range(stack.ndim):
         rows = np.moveaxis(stack, axis, -1).reshape(-1, stack.shape[axis])
         order = np.argsort(np.isnan(rows), axis=1, kind="stable")
@@ -77,7 +77,7 @@ def _along_each_axis(stack: np.ndarray) -> Iterator[np.ndarray]:
 
 
 def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
-    """The correlation about zero at lags 1, 2, … within series, and for how many pairs to a value it stands."""
+    """The correlation about zero at lags 1, 2, … within series, and the number of its pairs per value."""
     seen = np.isfinite(rows)
     values, number = np.where(seen, rows, 0.0), max(int(seen.sum()), 1)
     square = max((values**2).sum() / number, 1e-300)
@@ -90,7 +90,7 @@ def _correlations(rows: np.ndarray) -> Iterator[tuple[float, float]]:
 
 
 def _summed(rows: np.ndarray, *, power: int) -> float:
-    """The variance inflation by all correlations up to the first that is not positive."""
+    """The variance inflation from all correlations up to the first that is not positive."""
     inflation = 1.0
     for correlation, share in _correlations(rows):
         if correlation <= 0:
@@ -100,11 +100,11 @@ def _summed(rows: np.ndarray, *, power: int) -> float:
 
 
 def _autoregressive(rows: np.ndarray) -> float:
-    """The variance inflation of an autoregression of order one, in series as long as these."""
+    """The variance inflation of a first-order autoregression in series of these lengths."""
     correlation, _ = next(_correlations(rows), (0.0, 0.0))
     lengths = np.isfinite(rows).sum(axis=1)
     number = int(lengths.sum())
-    # A mean that is taken from the same values makes them look less alike than they are.
+    # Subtracting the sample mean biases the correlation downwards (Kendall 1954).
     correlation = float(np.clip(correlation + (1 + 3 * correlation) / number, 0.0, _HIGHEST))
     lags = np.arange(1, rows.shape[1])
     pairs = np.maximum(lengths[:, None] - lags, 0).sum(axis=0)

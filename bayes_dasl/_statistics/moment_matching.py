@@ -1,4 +1,4 @@
-"""Moment matching: draws are moved to the posterior without some data, so that importance weights become reliable."""
+"""Moment matching: move draws to the posterior without some data, so that importance weights become reliable."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,7 +8,7 @@ from jaxtyping import Float
 from .importance import Weights, weigh
 
 _MOST_MAPS = 30  # as in the R package loo; most draws need fewer than five
-_FEWEST_A_DIMENSION = 10  # draws, for a covariance
+_FEWEST_A_DIMENSION = 10  # draws per dimension, for a covariance
 
 type Draws = Float[np.ndarray, "draw dimension"]
 type Densities = Float[np.ndarray, " draw"]
@@ -22,18 +22,18 @@ def left_out(
     log_rest: Callable[[Draws], Densities],
     log_likelihood_at: Callable[[Draws], Densities],
 ) -> tuple[float, float]:
-    r"""The log predictive density of data that draws have seen, given the rest, and its k-hat.
+    r"""The log predictive density of some fitted data, given the rest of the data, and its k-hat.
 
-    1. Weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws are worked out.
-    2. An affine map gives the draws their weighted moments: the mean, else also standard deviations, else the
-       covariance. It is kept if the k-hat of the weights falls. This is repeated; T is all maps together.
-    3. Half of the draws are moved by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is the density of
-       the mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Draws as they are cover the
-       numerator of the predictive density, and moved ones its denominator.
+    1. Compute the weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws.
+    2. Find an affine map that gives the draws their weighted moments: the mean, or also standard deviations, or the
+       covariance. Keep it if the k-hat of the weights falls. Repeat; T is the composition of all maps.
+    3. Move half of the draws by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is the density of the
+       mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved draws cover the
+       numerator of the predictive density, and moved draws its denominator.
 
     Args:
         draws: from the posterior of all data, unconstrained.
-        log_likelihood: that of the data to be left out, at these draws.
+        log_likelihood: that of the data to leave out, at these draws.
         log_rest: log density of draws without these data, up to a constant.
         log_likelihood_at: the log likelihood of these data at other draws.
 
@@ -65,7 +65,7 @@ def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], D
         for scale, shift in _maps(draws @ matrix.T + offset, weights):
             to = scale @ matrix, scale @ offset + shift
             moved = draws @ to[0].T + to[1]
-            # An affine map stretches all volumes alike, which weights do not see.
+            # An affine map scales all volumes alike, so the weights need no Jacobian.
             found = weigh(log_rest(moved) - log_density, moved)
             if found.pareto_k < weights.pareto_k:
                 (matrix, offset), weights = to, found
@@ -76,7 +76,7 @@ def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], D
 
 
 def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
-    """Maps that give draws their weighted mean, and then standard deviations, and then the covariance too."""
+    """Maps to the weighted mean, then also to the standard deviations, then also to the covariance."""
     some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
     weighted = weights.values @ some
     apart = some - weighted

@@ -1,4 +1,4 @@
-"""Logarithms of distribution functions, exact far out in both tails; and moments of normal numbers between bounds."""
+"""Log distribution functions that are exact far out in both tails; moments of truncated normal variables."""
 
 import math
 from collections.abc import Callable
@@ -12,11 +12,11 @@ from jaxtyping import Array, Float
 
 _STEPS = 300  # of a continued fraction, which needs about the root of the largest count
 _TINY = 1e-300
-_DEEP = 1e-250  # below it the logarithm of a probability is worked out by itself
+_DEEP = 1e-250  # for smaller probabilities the logarithm is computed directly
 _DEEP_STEPS = 50
 
 type Tails = tuple[Float[Array, "..."], Float[Array, "..."]]
-"""The logarithms of the probabilities of a number up to a given one, and of a larger one."""
+"""The logarithms of P(Y ≤ value) and P(Y > value)."""
 
 
 def has_tails(law: dist.Distribution) -> bool:
@@ -44,7 +44,7 @@ def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -
     low, high = jnp.where(no_low, middle, low), jnp.where(no_high, middle, high)
     up_to_low, beyond_low = log_tails(law, low - 1 if discrete else low)
     up_to_high, beyond_high = log_tails(law, high)
-    # Of two nearly equal numbers the smaller ones have the exacter difference.
+    # Subtract in the tail with the smaller probabilities, where the difference is more exact.
     upper = beyond_low < up_to_high
     larger, smaller = jnp.where(upper, beyond_low, up_to_high), jnp.where(upper, beyond_high, up_to_low)
     both = ~(no_low | no_high) & (larger > smaller)
@@ -55,18 +55,18 @@ def log_between(law: Any, low: Float[Array, "..."], high: Float[Array, "..."]) -
 
 
 def censored_log_prob(law: Any, value: Any, low: Any, high: Any) -> Any:
-    """The log density of values that are seen, and the log probability of those known to lie between two bounds.
+    """The log density of observed values, and the log probability that a censored value lies between its bounds.
 
-    The bounds of a value that is seen are the value itself.
+    Both bounds of an observed value equal the value.
     """
     seen = low == high
-    # Where a value is seen its bounds would have no probability, and no gradient.
+    # The interval of an observed value is a point: without probability, and without gradient.
     inside = log_between(law, jnp.where(seen, -jnp.inf, low), jnp.where(seen, jnp.inf, high))
     return jnp.where(seen, law.log_prob(value), inside)
 
 
 def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tuple[Array, Array]:
-    r"""The mean and the variance of a standard normal number that lies between two bounds; either may be infinite.
+    r"""Mean and variance of a standard normal variable truncated to an interval, whose ends may be infinite.
 
     $m = (\varphi(a) - \varphi(b)) / Z, \quad v = 1 + (a \varphi(a) - b \varphi(b)) / Z - m^2$ with
     $Z = \Phi(b) - \Phi(a)$
@@ -75,7 +75,7 @@ def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tu
     """
     low, high = jnp.clip(low, -_BEYOND, _BEYOND), jnp.clip(high, -_BEYOND, _BEYOND)
     log_share = log_between(dist.Normal(0.0, 1.0), low, high)
-    # Relative to the density at the nearer bound nothing overflows, however far out both lie.
+    # Work relative to the density at the nearer bound, so that nothing overflows far out.
     low_is_nearer = jnp.abs(low) < jnp.abs(high)
     near, far = jnp.where(low_is_nearer, low, high), jnp.where(low_is_nearer, high, low)
     sign = jnp.where(low_is_nearer, 1.0, -1.0)
@@ -83,13 +83,13 @@ def truncated_moments(low: Float[Array, "..."], high: Float[Array, "..."]) -> tu
     exponent = 0.5 * (near - far) * (near + far)
     mean = -at_near * jnp.expm1(exponent)
     variance = 1.0 + at_near * (near - far * jnp.exp(exponent)) - jnp.square(mean)
-    # Rounding may leave these limits, which hold for any bounds, where the interval is narrow or far out.
+    # These limits hold for all intervals; rounding may exceed them if the interval is narrow or far out.
     widest = jnp.minimum(1.0, jnp.square(high - low) / 12.0)
     return jnp.clip(mean, low, high), jnp.clip(variance, 0.0, widest)
 
 
 _BEYOND = 1e8
-"""Standard deviations: no normal number lies beyond."""
+"""Bounds further out than so many standard deviations are infinite in effect."""
 
 
 def _normal(law: Any, value: Float[Array, "..."]) -> Tails:
@@ -105,7 +105,7 @@ def _log_normal(law: Any, value: Float[Array, "..."]) -> Tails:
 
 def _student(law: Any, value: Float[Array, "..."]) -> Tails:
     z = (value - law.loc) / law.scale
-    # At its middle the slope of what follows is that of a root at zero.
+    # The floor keeps the gradient finite at z = 0, where a square root would follow.
     square = jnp.maximum(jnp.square(z), _TINY)
     outside, _ = log_incomplete_beta(law.df / 2, 0.5, law.df / (law.df + square), square / (law.df + square))
     far = outside - jnp.log(2.0)
@@ -117,7 +117,7 @@ def _poisson(law: Any, value: Float[Array, "..."]) -> Tails:
     possible = value >= 0
     a, x = jnp.floor(jnp.where(possible, value, 0.0)) + 1, jnp.asarray(law.rate, float)
     beyond, up_to = gammainc(a, x), gammaincc(a, x)
-    # P(Y ≥ a) by its series, P(Y < a) by its continued fraction, as far as either has few terms.
+    # P(Y ≥ a) by its series, P(Y < a) by its continued fraction, where they need few terms.
     common = a * jnp.log(x) - x - gammaln(a)
     small_rate = jnp.where(beyond < _DEEP, x, 0.5 * a)
     series, term = jnp.ones_like(a + x), jnp.ones_like(a + x)
@@ -160,7 +160,7 @@ def _zero_inflated(law: Any, value: Float[Array, "..."]) -> Tails:
 
 
 def tails_where(possible: Any, up_to: Any, beyond: Any) -> Tails:
-    """Tails where numbers are possible; below them nothing lies."""
+    """Tails at values in the support; all probability lies above values below it."""
     return jnp.where(possible, up_to, -jnp.inf), jnp.where(possible, beyond, 0.0)
 
 
@@ -178,8 +178,8 @@ _TAILS: dict[type, Callable[[Any, Any], Tails]] = {
 def log_incomplete_beta(a: Any, b: Any, x: Any, rest: Any) -> Tails:
     r"""The logarithms of $I_x(a, b)$ and $1 - I_x(a, b)$, with `rest` = 1 - x.
 
-    By the continued fraction of the one that is small, so that neither is lost far out, and with gradients in a and b,
-    which those of JAX have not.
+    The smaller of the two comes from a continued fraction, so that both are exact far out. Unlike the functions of JAX
+    it has gradients in a and b.
     Source: Press et al., Numerical Recipes, section 6.4.
     """
     a, b, x, rest = (jnp.asarray(v, float) for v in (a, b, x, rest))

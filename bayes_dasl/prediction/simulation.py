@@ -24,7 +24,7 @@ from ..random import paths, realise, sample
 from .posterior import draws_of, names, plain_attributes
 
 TRUE = "true_"
-"""Before the name of an observable or a parameter, that of its true value."""
+"""Prefix of the names of true values."""
 
 
 def simulate(
@@ -35,28 +35,28 @@ def simulate(
     missing: bool = True,
     key: int | Array = 0,
 ) -> xr.Dataset:
-    """Simulate observations of a model at the times of a dataset, with the true values beside them.
+    """Simulate observations of a model at the times of a dataset, and keep the true values.
 
-    The solve starts where that of a fit to the template would: at `start=` of the layer, else at its first time.
+    The solve starts as in a fit to the template: at `start=` of the layer, or else at the first time.
 
     Args:
         model: the model.
-        template: a dataset with the times, forcings, places, members and what the noise reads of each datum, as for
-            `fit`. Its observations, if it has any, say where values are missing and nothing else.
-        values: the true values: a dict by path, or by name as in results, of which those that are left out are drawn
-            from the prior given the others; or a posterior, of which one draw is taken, for members of the model that
-            it has not seen, too. Unless given, one draw of the prior.
-        missing: whether values are missing where those of the template are.
+        template: a dataset with the times, forcings, places, members and known errors, as for `fit`. Observations in
+            it only say where values are missing.
+        values: the true values. A dict by path, or by name as in results: values that are left out are drawn from the
+            prior given the others. Or a posterior: one draw is taken, also for members of the model that it has not
+            seen. By default one draw of the prior.
+        missing: whether values are missing where the template has none.
         key: a whole number or a JAX random key, for the draw and the observation noise.
 
-    Returns: a copy of the template with simulated observations, in the units of the layer where it states them. Beside
-    them stand `true_<observable>`, what the layer predicts without noise, `true_<output>` of outputs that nobody
-    observes, and `true_<parameter>` of each parameter by its name in results. `fit` does not look at them. Values
-    beyond a limit of `bd.Censored` are at that limit; of data that say themselves which of them are censored, none is.
+    Returns: a copy of the template with simulated observations, in the units that the layer states. Further variables
+    are `true_<observable>`, the prediction without noise; `true_<output>` for outputs that are not observed; and
+    `true_<parameter>` for each parameter, by its name in results. `fit` ignores them. Values beyond a limit of
+    `bd.Censored` are set to that limit. If the data have codes for censoring, no simulated value is censored.
 
-    Raises: MismatchError for values of something else than the model's random leaves, of another shape, or a posterior
-    of another model; DataError for times or forcings that the model cannot take; ModelError for a model with a filter,
-    which knows no single path, or if the solver fails.
+    Raises: MismatchError for values that are not random leaves of the model or have another shape, or a posterior of
+    another model; DataError for times or forcings that the model cannot take; ModelError if the solver fails, or for a
+    model with a filter, which integrates out the path of the states.
 
     Example:
         >>> simulated = bd.simulate(model, data, {"growth": 0.5}, key=1)
@@ -91,7 +91,7 @@ def simulate(
 def _simulated(
     model: Model, draw: Mapping[str, Array], inputs: Inputs, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
-    """What the layer predicts, observations with noise, and whether the solver succeeded."""
+    """The prediction of the layer, observations with noise, and whether the solver succeeded."""
     realised = realise(model, draw)
     prediction = realised.predict(inputs)
     noise = realised.conditional(prediction, inputs)
@@ -107,7 +107,7 @@ def _simulated(
 
 
 def _ends(limits: Mapping[str, float]) -> tuple[float, float]:
-    """The limits of censored data: at these a value is reported."""
+    """The limits at which censored values are reported."""
     return limits.get(BELOW, -np.inf), limits.get(ABOVE, np.inf)
 
 
@@ -161,7 +161,7 @@ def _over_data(model: Model, data: xr.Dataset, name: str, values: Array) -> xr.D
 
 
 def _as_seen(model: Model, template: xr.Dataset) -> dict[str, xr.DataArray]:
-    """What data say of their censoring, where they do so themselves: that none of them is censored."""
+    """The codes and limits of censoring that the template has, saying that no value is censored."""
     found = {}
     for name in model.observables:
         noise = model.noise_of(name)

@@ -27,13 +27,13 @@ from ..prediction.predictive import Draws, push
 from ..random import RandomLeaf, paths
 
 CONDITIONED = "conditioned_on"
-_FIRST, _MOST = 16, 2**18  # candidates of each draw, and of all draws
+_FIRST, _MOST = 16, 2**18  # candidates for each draw at first, and for all draws at most
 
 
 def new_members(model: Model, post: xr.DataTree) -> tuple[object, ...]:
-    """The members of a model of a population that the fit has not seen; none of another model.
+    """The members of a population that the fit has not seen; empty for a model without a population.
 
-    Raises: MismatchError for a model of new members beside others.
+    Raises: MismatchError for a model with both new and fitted members.
     """
     layer, seen = model.layer, fitted_observables(post)
     if not isinstance(layer, AbstractPopulation) or layer.dim not in seen.coords:
@@ -53,8 +53,8 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
     2. Weigh $\theta_i$ by $\prod_m \hat p(y_m \mid \theta_i)$, where $\hat p$ is the mean likelihood of the candidates.
     3. Resample $\theta_i$ by these weights, and for each member one candidate by its likelihood.
 
-    Members are independent given $\theta$, so each chooses its candidate alone. The number of candidates doubles until
-    all weights are reliable.
+    Members are independent given $\theta$, so each one is resampled alone. The number of candidates doubles until all
+    weights are reliable.
 
     Raises: DataError if they stay unreliable; MismatchError for a posterior of another model.
     """
@@ -92,7 +92,7 @@ def conditioned(model: Model, post: xr.DataTree, data: xr.Dataset, *, key: int |
 
 
 def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[str, np.ndarray]:
-    """Draws of the population, each several times in a row, with random effects of members drawn anew from it."""
+    """Draws of the population, each repeated `copies` times, with newly drawn random effects of the members."""
     size = len(next(iter(held.values())))
     draws: dict[str, np.ndarray] = {}
     for path, leaf in paths(model).items():
@@ -108,7 +108,7 @@ def candidates(model: Model, held: Draws, copies: int, *, key: Array) -> dict[st
 
 
 def differs(model: Model, leaf: RandomLeaf) -> bool:
-    """Whether a random leaf has a number for each member; one for each group of them has not."""
+    """Whether a random leaf has one value for each member, not one for each group."""
     layer: Any = model.layer  # a population
     return layer.dim in leaf.dims
 
@@ -128,7 +128,7 @@ def _own(model: Model, draws: Draws, member: int) -> Float[np.ndarray, "draw num
 
 
 def _chosen(likelihood: Float[np.ndarray, "draw copy member"], rng: np.random.Generator) -> np.ndarray:
-    """One candidate of each draw and member, with a probability in proportion to its likelihood."""
+    """One candidate for each draw and member, with probability proportional to its likelihood."""
     share = np.cumsum(np.exp(likelihood - likelihood.max(axis=1, keepdims=True)), axis=1)
     at = rng.uniform(size=(len(share), 1, share.shape[-1])) * share[:, -1:]
     return np.minimum((share < at).sum(axis=1), share.shape[1] - 1)

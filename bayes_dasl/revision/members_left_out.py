@@ -25,7 +25,7 @@ from ..prediction.predictive import Draws
 from ..random import paths
 from .conditioning import candidates, differs, of_members
 
-_DRAWS = 1000  # of the posterior: what all members share needs no more
+_DRAWS = 1000  # of the posterior: common parameters need no more
 _BATCH = 50
 
 
@@ -34,25 +34,25 @@ def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int
 
     $\log p(y_m \mid y_{-m})$ by Pareto-smoothed importance sampling with the likelihood
     $p(y_m \mid \theta) = \int p(y_m \mid b)\, p(b \mid \theta)\, db$ of all data of a member. The random effects b are
-    integrated out by draws from the fitted population: given its own random effects a member's data would hardly ever
-    be left out reliably.
+    integrated out by draws from the fitted population. Weights from the member's own random effects would hardly ever
+    be reliable.
 
-    If the k-hat of a member is too large, its draws are moved to the posterior without that member by moment matching.
-    Each iteration solves all members once per draw. Then the integral of that member is worked out once more.
+    If the k-hat of a member is too large, moment matching moves its draws to the posterior without that member. Each
+    iteration solves all members once per draw. Then the integral of that member is computed once more.
 
     `print(bd.loo_members(model, post))`
 
     Args:
         model: the model of the fit, of a population.
         post: what `fit` returned.
-        copies: how many draws of the random effects each of up to 1000 posterior draws takes. Too few of them show as
-            k-hats above 0.7: members far from typical ones are then met by hardly any.
+        copies: the number of draws of the random effects for each of up to 1000 posterior draws. If a k-hat exceeds
+            0.7, there may be too few: hardly any come near the data of an unusual member.
         key: a whole number or a JAX random key, for these draws.
 
-    Returns: ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`. Its k-hat before
-    moment matching is in `influence_pareto_k`; `log_weights` are those of the draws before.
-    Raises: ModelError for a model of no population, or fewer than one copy; MismatchError for a posterior of another
-    model.
+    Returns: ArviZ's `ELPDData`, one value for each member in `elpd_i`, and its k-hat in `pareto_k`. The k-hat before
+    moment matching is in `influence_pareto_k`; `log_weights` are also from before it.
+    Raises: ModelError for a model without a population, or fewer than one copy; MismatchError for a posterior of
+    another model.
     Source: Merkle, Furr & Rabe-Hesketh (2019), Bayesian comparison of latent variable models; Vehtari, Gelman & Gabry
     (2017) for the smoothing; Paananen et al. (2021), Implicitly adaptive importance sampling, for moment matching.
     """
@@ -118,7 +118,7 @@ def _moments_matched(
 ) -> tuple[float, float]:
     """The log predictive density of a member's data, and its k-hat, from draws that are moved.
 
-    The member's own random effects are drawn anew from the population, so that they know nothing of its data. These
+    The member's own random effects are drawn anew from the population, so that they do not depend on its data. These
     draws have the log density of the model without the data, plus the integrated log likelihood.
     """
     key_effects, key_copies = jax.random.split(key)

@@ -1,4 +1,4 @@
-"""Draws that take in new observations: weighed by how likely these are, or made anew where weights will not do."""
+"""Take new observations into draws: by importance weights, or by a new fit if weights are not reliable."""
 
 import dataclasses
 import datetime
@@ -45,11 +45,11 @@ from ..prediction.predictive import Pushed, push
 _SUBJECT = "update"
 
 type Refit = Callable[[xr.Dataset, Float[np.ndarray, "draws dimension"]], xr.DataTree]
-"""A fit to all data, given them and the old draws, in the unconstrained space, near which it may begin."""
+"""A fit to all data, given these and the old unconstrained draws, near which it may start."""
 
 
 def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit, *, key: int | Array) -> xr.DataTree:
-    """What `update` returns, with the fit that it takes where weights will not do.
+    """The result of `update`; `refit` is used if weights are not reliable.
 
     Raises: as `update`.
     """
@@ -83,9 +83,9 @@ def taken_in(model: Model, post: xr.DataTree, new_data: xr.Dataset, refit: Refit
 def _gone_on(
     model: Model, post: xr.DataTree, joined: xr.Dataset, draws: Mapping[str, np.ndarray], *, key: Array
 ) -> Pushed | None:
-    """What draws predict of all data, where a solve from the end of the old ones tells the new ones; none elsewhere.
+    """Predictions of all data, with a solve from the end of the old data on; None if the model does not allow it.
 
-    The cost is that of the new rows. As many new rows as in an earlier update find its program compiled.
+    Only new rows are solved. An update with as many new rows as an earlier one needs no compilation.
     """
     held, old = ends_of(post), fitted_observables(post)
     number = old.sizes[model.index]
@@ -118,13 +118,13 @@ def _gained(now: xr.DataArray, before: xr.DataArray) -> bool:
 def _after(
     post: xr.DataTree, group: str, old: xr.Dataset, new: Mapping[str, np.ndarray]
 ) -> dict[str, Float[np.ndarray, "draw time ..."]]:
-    """New rows after the old ones that a posterior holds; of the new ones the first is the last of the old."""
+    """The rows of a posterior followed by new ones, without the first of these, which repeats the last old row."""
     held = post[group].to_dataset().reset_coords()
     return {name: np.concatenate([_at_all_rows(held[name], old[name]), v[:, 1:]], axis=1) for name, v in new.items()}
 
 
 def _at_all_rows(held: xr.DataArray, data: xr.DataArray) -> Float[np.ndarray, "draw time ..."]:
-    """Draws that may leave out missing data, at all rows: NaN at those left out."""
+    """Draws at all rows, with NaN at missing data that they leave out."""
     ordered = held.transpose("chain", "draw", ...).values
     flat = ordered.reshape(-1, *ordered.shape[2:])
     if flat.shape[1:] == data.shape:
@@ -143,7 +143,7 @@ def _finding(tree: xr.DataTree) -> Finding:
 
 
 def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset:
-    """The data of the fit and the new ones, on all their times."""
+    """The data of the fit and the new data together, at all of their times."""
     observed, known = fitted_observables(post), post["constant_data"].to_dataset()
     index = model.index
     new_data = in_units_of_fit(model, post, new_data)
@@ -177,7 +177,7 @@ def _joined(model: Model, post: xr.DataTree, new_data: xr.Dataset) -> xr.Dataset
 def _beside(
     model: Model, observed: xr.Dataset, known: xr.Dataset, new_data: xr.Dataset, times: np.ndarray
 ) -> dict[str, Any]:
-    """What the noise reads of each datum, from the data that the datum is in."""
+    """Variables that the noise reads for each datum, taken from the data that hold the datum."""
     columns = {}
     for observable, name in ((o, n) for o in model.observables for n in model.reads(o)):
         like, dims = observed[observable], model.dims(observable)
@@ -211,14 +211,14 @@ def _new_values(
 
 
 def _rows(before: np.ndarray, now: np.ndarray) -> Shaped[np.ndarray, " time"]:
-    """All times of either, each as often as in the one that has more rows there."""
+    """All times of both, each as often as in the one with more rows there."""
     once = np.unique(np.concatenate([before, now]))
     often = [np.searchsorted(rows, once, "right") - np.searchsorted(rows, once) for rows in (before, now)]
     return np.repeat(once, np.maximum(*often))
 
 
 def _on(times: np.ndarray, own: np.ndarray, values: np.ndarray) -> Float[np.ndarray, "time ..."]:
-    """Values at their own times, replicates in their order, NaN at all others."""
+    """Values placed at their times among others, replicates in order; NaN elsewhere."""
     whole = np.full((len(times), *values.shape[1:]), np.nan)
     whole[np.searchsorted(times, own) + occurrence(own)] = values
     return whole
@@ -251,7 +251,7 @@ def _resampled(
     taken: np.ndarray,
     joined: xr.Dataset,
 ) -> dict[str, xr.Dataset]:
-    """The groups of posterior draws, resampled; those of prior draws as they are."""
+    """The groups of posterior draws, resampled; groups of prior draws stay as they are."""
     kept = ("prior", "sample_stats_prior")  # prior predictive draws are of the data of the fit
     groups = {name: post[name].to_dataset() for name in kept if name in post.children}
     groups |= resample_groups(post, taken)

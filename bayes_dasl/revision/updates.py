@@ -1,4 +1,4 @@
-"""Take new observations into a posterior: by importance weights where they are enough, else by a new fit."""
+"""Take new observations into a posterior: by importance weights if these are reliable, else by a new fit."""
 
 import os
 
@@ -27,35 +27,36 @@ def update(
 ) -> xr.DataTree:
     r"""The posterior given the data of the fit and new data.
 
-    Each posterior draw is weighed by the likelihood of the new data. Where $\hat k$ of the weights is below 0.7 (a
-    little less for fewer than 2200 draws) and they are worth at least a tenth of the draws, the draws are resampled: no
-    sampler runs, so this is as fast as a forecast. Else the model is fitted to all data; NUTS looks for modes near the
-    draws, too.
+    Each posterior draw is weighted by the likelihood of the new data. The draws are resampled if $\hat k$ of the
+    weights is below 0.7 (a little less for fewer than 2200 draws) and they are worth at least a tenth of the draws. No
+    sampler runs then, so this is as fast as a forecast. Otherwise the model is fitted to all data, and NUTS also looks
+    for modes near the draws.
 
-    New data that follow those of the fit, row by row, cost no solve of the old ones where the layer is a `Difference`
-    or an `ODE` without doses, jumps, sums or noise of its own, and no noise looks back.
+    New rows after those of the fit need no solve of the old ones if the layer is a `Difference`, or an `ODE` without
+    doses, jumps, sums or process noise, and no noise looks back.
 
-    With a model of a population for members that the fit has not seen, `new_data` are those of these members. Their
-    random effects are drawn from the fitted population and weighed by their data; the other members stay as they are,
-    and the result is the posterior of the new ones. It learns on by weights alone.
+    For new members of a population, give a model of these members alone, and their data as `new_data`. Their random
+    effects are drawn from the fitted population and weighted by their data; the other members stay as they are. The
+    result is the posterior of the new members. Later updates of it use weights alone.
 
     Args:
-        model: the model of the fit; of a population also one for new members.
+        model: the model of the fit; for a population also a model of new members.
         post: what `fit`, or an earlier `update`, returned.
-        new_data: observations at other times than the fit's, or of observables that were missing (NaN) at a time of the
-            fit, what the noise reads of each of them, and the forcings at the times that are new.
-        engine: what fits the model to all data where weights will not do, `NUTS()` unless given.
-        progress: whether a bar is shown; unless told, on a terminal.
-        checkpoint: as for `fit`, for that case.
-        device: as for `fit`, for that case.
+        new_data: new observations: at new times, or where the data of the fit are missing (NaN). Also known errors that
+            the noise reads for them, and forcings at new times.
+        engine: the engine for a new fit to all data; by default `NUTS()`.
+        progress: whether a progress bar is shown; by default only in a terminal.
+        checkpoint: as for `fit`, for a new fit.
+        device: as for `fit`, for a new fit.
         key: a whole number or a JAX random key, for the resampling or the fit.
 
-    Returns: the groups of `fit` for all data. Attributes say how: `updated_by` is "importance weights" or "refit";
-    `update_pareto_k` is that of the weights, those of earlier updates included; `effective_draws` is what they are
-    worth, in equally weighted draws. After importance weights, what the engine said of its own run still stands.
+    Returns: the groups of `fit` for all data. The attribute `updated_by` is "importance weights" or "refit".
+    `update_pareto_k` is the k-hat of the weights, including those of earlier updates. `effective_draws` is their worth
+    in equally weighted draws. After importance weights, findings of the engine on its own run are kept.
 
-    Raises: DataError for a datum that the posterior knows already, a missing forcing, units of another dimension,
-    nothing new, or data of new members that weights cannot take in; MismatchError for a posterior of another model.
+    Raises: DataError for an observation that the posterior already knows, a missing forcing, units of another
+    dimension, data without new observations, or data of new members that weights cannot take in; MismatchError for a
+    posterior of another model.
     """
     prepare()
     if new_members(model, post):

@@ -1,4 +1,4 @@
-"""What a study refuses before any work: names, origins, and input of which no forecast or report could be made."""
+"""Checks of a study before any fit: names, origins, and input that a forecast or report would fail on."""
 
 import unicodedata
 from collections.abc import Iterable, Sequence
@@ -20,7 +20,7 @@ from .times import forecast_times
 
 
 def check_names(names: Iterable[str]) -> None:
-    """Raises: ModelError for names of models that cannot be folders, or that stand for something else."""
+    """Raises: ModelError for names of models that cannot be folders or have another meaning."""
     taken: dict[str, str] = {}
     for name in names:
         check_name(name, "a model")
@@ -35,7 +35,7 @@ def check_names(names: Iterable[str]) -> None:
 
 
 def check_origins(origins: Any, horizon: Any) -> None:
-    """Raises: DataError for numbers of origins and times ahead that are none."""
+    """Raises: DataError for impossible numbers of origins or times ahead."""
     numbers = [n for n in (origins, horizon) if n is not None and not are_several(n)]
     if not all(isinstance(number, (int, np.integer)) and number > 0 for number in numbers):
         raise DataError(
@@ -63,17 +63,17 @@ def check_input(study: Any) -> None:
 
 
 def used_data(study: Any) -> xr.Dataset:
-    """The training data that a model of the study looks at."""
+    """The training data that any model of the study reads."""
     models = study.models.values()
     names = {name for model in models for name in (*model.observables, *model.layer.forcings)}
     return study.train[sorted(names)]
 
 
 def are_several(origins: object) -> bool:
-    """Whether origins are told one by one."""
+    """Whether origins are given one by one."""
     return isinstance(origins, (Sequence, np.ndarray))
 
 
 def _folded(name: str) -> str:
-    """What a system may take a name for that tells neither case nor ways to write an accent apart."""
+    """A name as seen by a file system that ignores case and the encoding of accents."""
     return unicodedata.normalize("NFC", name.casefold())

@@ -19,7 +19,7 @@ def _between(low: float, high: float, units: str) -> Any:
 
 
 class Snow(bd.Module):
-    r"""Snow that falls in the cold, and melts by degree-days above a threshold and slowly from the ground.
+    r"""Snow that falls in the cold, melts by degree-days above a threshold, and melts slowly from the ground.
 
     $\text{melt} = s\,(1 - e^{-m/s}), \quad m = \text{degree\_day}\,\max(T - T_m, 0) + \text{ground}$
 
@@ -81,12 +81,14 @@ class Soil(bd.Module):
 
 
 class Catchment(bd.Module):
-    r"""Snow, soil, a quick reservoir that drains faster when it is fuller, a slow one, and two of routing.
+    r"""Snow, soil, a quick and a slow reservoir, and two reservoirs for routing.
 
-    $q_\text{quick} = s\,(1 - e^{-(s/20\,\text{mm})^\alpha\,k})$; from the quick to the slow reservoir at most
-    `percolation` seeps; two equal linear reservoirs delay the quick flow in the river (Nash 1957).
+    $q_\text{quick} = s\,(1 - e^{-(s/20\,\text{mm})^\alpha\,k})$
 
-    Each parameter is a number or a prior. The default priors suit cold catchments; `daily` makes a layer of this.
+    The quick reservoir drains faster when it is fuller. Water seeps from it to the slow one at a rate of at most
+    `percolation`. Two equal linear reservoirs delay the quick flow in the river (Nash 1957).
+
+    Each parameter is a number or a prior. The default priors suit cold catchments. `daily` turns it into a layer.
 
     Args:
         snow: its snow; `None` for a river without snow, whose forcings then include no temperature.

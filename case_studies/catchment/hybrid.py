@@ -12,15 +12,17 @@ from .equations import Catchment
 
 
 class Hybrid(bd.Module):
-    r"""A catchment whose evaporation, melt and quick outflow a network multiplies by factors.
+    r"""A catchment with factors from a network on evaporation, melt and quick outflow.
 
-    $\text{factor} = e^{g(\text{weather},\, \text{soil and snow})}$, so that no water is made or lost.
+    $\text{factor} = e^{g(\text{weather},\, \text{soil and snow})}$
+
+    Factors on flows keep the water balance.
 
     Args:
         science: the catchment.
         closure: the network g, with the outputs `evaporation`, `quick` and, with snow, `melt`; see `with_network`.
 
-    Units: as those of `Catchment`.
+    Units: as for `Catchment`.
     """
 
     science: Catchment
@@ -46,11 +48,11 @@ class Hybrid(bd.Module):
 
 
 def with_network(science: Catchment, weather: xr.Dataset) -> Hybrid:
-    """A catchment with a small network beside it, whose factors are about a third from one under the prior.
+    """A catchment with a small network, whose factors differ from one by about a third under the prior.
 
     Args:
         science: the catchment.
-        weather: the data by which the inputs of the network are standardised.
+        weather: the data that standardise the inputs of the network.
     """
     inputs: dict[str, Any] = {**bd.standardise(weather, *science.forcings), "filled": (0.6, 0.3)}
     corrected = ("evaporation", "quick")

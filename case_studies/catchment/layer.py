@@ -18,14 +18,14 @@ _JANUARY = {"snow": 50.0, "soil": 150.0, "quick": 5.0, "slow": 10.0, "first": 1.
 
 
 def daily(equations: Catchment | Hybrid, **initial: Any) -> bd.Difference:
-    """The layer that takes a catchment from day to day, and predicts the `flow` in mm/day.
+    """A layer that solves a catchment day by day, and predicts the `flow` in mm/day.
 
     `bd.Model(daily(Catchment(snow=None, rain="P", demand="PET")), {"flow": scattered()})`
 
     Args:
         equations: the catchment, perhaps with a network.
-        initial: stores on the first day, mm, numbers or priors by name. Unless given they are those of a usual January,
-            which matter no more after a year of spin-up.
+        initial: stores on the first day by name, mm, as numbers or priors. The defaults are usual stores in January;
+            they do not matter after a year of spin-up.
 
     Raises: ModelError for a store that the catchment does not have.
     """
@@ -42,12 +42,12 @@ def daily(equations: Catchment | Hybrid, **initial: Any) -> bd.Difference:
 
 
 def scattered() -> bd.Censored:
-    """Errors that grow with the flow, normal on the scale of its square root; a flow of zero is "at most zero"."""
+    """A noise that is normal on the square-root scale, so that errors grow with the flow; zeros are censored."""
     return bd.Censored(bd.BoxCoxNoise(dist.HalfNormal(1.0), power=0.5, shift=0.01), below=0.0)
 
 
 def spun_up(data: xr.Dataset, begin: str, until: str) -> xr.Dataset:
-    """The data from a date on, with missing flow up to a second date: until then the stores forget their start.
+    """The data from a date on, without the flow of the spin-up, in which the stores forget their start.
 
     Args:
         data: weather and `flow` by date.

@@ -202,17 +202,18 @@ def matched_start(
     chains: int,
     key: Array,
 ) -> Arrays:
-    """Where chains of a model with a network begin: as `Start.arrays`, and the best positions that were reached, at
-    least one a chain.
+    """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good position for each chain.
 
-    1. Climbs match vector fields to the data.
-    2. Some times over, the last layers' weights become the most likely ones given all else, near the mean of the best.
-    3. The best climb on in the frame around them. There the last layers' weights follow all other numbers, so that the
-       log density is nearly the marginal one of these: it finds a larger scale of a correction with less noise.
-    4. Each of them gets last layers drawn anew, as several climbs may end at one place.
+    1. Start positions climb by gradient matching.
+    2. The last layers' weights are set to their most likely values, given all else, in a frame around the best
+       positions. This is repeated a few times.
+    3. The best positions climb on in the frame around them. There the last layers' weights follow all other parameters,
+       so that the log density is nearly marginal in these: climbs then find a larger scale of a correction and less
+       noise.
+    4. Each position gets newly drawn last layers, since several climbs may end at one place.
 
-    Of the positions only the highest is told as a mode: several weights of a network say the same.
-    Raises: ModelError if nothing with a finite log density is reached; DataError if rounding hides how high it is.
+    Only the highest position is reported as a mode, since different weights of a network can mean the same function.
+    Raises: ModelError if no position has a finite log density; DataError if rounding hides differences between them.
     """
     number = optimiser.climbs
     x = np.array(problem.prior(number, key=key))

@@ -1,4 +1,4 @@
-"""Separate modes among particles: groups with empty space between them, and how much of the posterior each holds."""
+"""Modes among particles: groups with empty space between them, and the posterior weight of each."""
 
 from collections.abc import Iterator
 
@@ -11,8 +11,8 @@ from scipy.spatial import cKDTree  # pyright: ignore[reportAttributeAccessIssue]
 from ..._statistics.convergence import thinned
 from ..engine import Modes
 
-_SMALLEST = 0.01  # of all particles: fewer are outliers of another mode
-_FEWEST = 50  # positions that differ
+_SMALLEST = 0.01  # share of all particles: smaller groups are outliers of another mode
+_FEWEST = 50  # different positions
 _NEIGHBOURS, _MOST = 10, 2000
 _GAP = 0.5  # standard deviations of either side
 
@@ -20,14 +20,13 @@ _GAP = 0.5  # standard deviations of either side
 def modes_among(
     position: Float[np.ndarray, "run particle dimension"], log_density: Float[np.ndarray, "run particle"]
 ) -> tuple[Modes, Int[np.ndarray, "run particle"]]:
-    """The modes, that of the largest weight first, and the number of the mode of each particle.
+    """The modes, the one with the largest weight first, and the number of each particle's mode.
 
-    1. Particles are parted where a coordinate has a wide gap, group by group.
+    1. Particles are split where a coordinate has a wide gap, group by group.
     2. Within a group each particle is linked to its nearest neighbours, in units of the group's standard deviations.
-       Particles that no links connect are in different modes, if these are further apart than half the standard
-       deviation of either: along a line, links break by chance.
-    3. Small groups belong to the mode that is nearest. A weight is a share of particles; its standard error comes from
-       the runs.
+       Unlinked sets are different modes if their distance exceeds half the standard deviation of either. Without this
+       condition, links along a line would break by chance.
+    3. Small groups join the nearest mode. A weight is a share of the particles, with a standard error from the runs.
     """
     runs, size, dimension = position.shape
     flat = position.reshape(-1, dimension)
@@ -45,7 +44,7 @@ def modes_among(
 
 
 def _parted(flat: np.ndarray, members: np.ndarray, least: float) -> Iterator[np.ndarray]:
-    """The groups into which particles fall, none of them smaller than `least`."""
+    """The groups into which particles split, none smaller than `least`."""
     parts = _by_gap(flat[members], least) or _by_links(flat[members], least)
     if not parts:
         yield members
@@ -54,7 +53,7 @@ def _parted(flat: np.ndarray, members: np.ndarray, least: float) -> Iterator[np.
 
 
 def _by_gap(values: np.ndarray, least: float) -> list[np.ndarray]:
-    """Two parts beside the widest gap of a coordinate, in standard deviations of the wider part; none if small."""
+    """The two parts beside the widest gap of a coordinate, in standard deviations; none if the gap is small."""
     side, widest, found = int(np.ceil(least)), _GAP, []
     if len(values) < 2 * side:
         return []
@@ -70,8 +69,8 @@ def _by_gap(values: np.ndarray, least: float) -> list[np.ndarray]:
 
 
 def _by_links(values: np.ndarray, least: float) -> list[np.ndarray]:
-    """Parts that no links between nearest neighbours connect; none if there is one."""
-    # A particle that was never moved after it was resampled is there several times.
+    """Parts that are not connected by links between nearest neighbours; none if there is only one."""
+    # A resampled particle that was never moved occurs several times.
     unique, inverse = np.unique(values, axis=0, return_inverse=True)
     if len(unique) < 2 * _FEWEST:
         return []
@@ -92,7 +91,7 @@ def _by_links(values: np.ndarray, least: float) -> list[np.ndarray]:
 
 
 def _joined(values: np.ndarray, group: np.ndarray) -> np.ndarray:
-    """The groups, in which those are one that lie next to each other."""
+    """The groups, after merging those that lie next to each other."""
     parts = [values[group == i] for i in range(group.max() + 1)]
     spread = np.array([part.std(axis=0).max() for part in parts])
     apart = [[cKDTree(one).query(other)[0].min() for other in parts] for one in parts]

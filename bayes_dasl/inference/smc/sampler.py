@@ -1,4 +1,4 @@
-"""Sequential Monte Carlo: particles are led from the prior to the posterior, and give the evidence on the way."""
+"""Sequential Monte Carlo: particles move from the prior to the posterior, and estimate the evidence on the way."""
 
 import dataclasses
 import functools
@@ -26,7 +26,7 @@ MOVES = ("auto", "walk", "hamiltonian")
 WALK_UP_TO = 15
 _FEWEST_LIVE = 10
 _FEWEST_IN_RUN = 4  # particles of a mode, for an effective number
-# What a run is thought to take before it has run; so many values cost as much as a gradient.
+# Costs that are assumed before a run; so many values cost as much as a gradient.
 _TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
 # With the default `target_ess` resampling leaves particles that are worth half as many: below that, moves have not even
 # made up for the last one. Checked on 12 new mixtures of 2 to 4 normals (1 to 6 dimensions, scales apart by up to 16,
@@ -42,11 +42,12 @@ class SMC(AbstractEngine):
 
     Each of several independent populations of particles begins with prior draws. The next inverse temperature $\beta$
     is the one at which the weights have the effective sample size `target_ess`. The particles are resampled and moved,
-    their covariance being the metric, until no coordinate is correlated with where it was, or gets no further, or
-    `most_moves` are made. Finds the modes that prior draws see, with their weights: the group `modes` of the result has
-    a row for each, with its `mode_weight` and the standard error of that from the runs, and `sample_stats` has the
-    `mode` of each draw. The spread of the evidences of the
-    runs gives the error of the evidence.
+    with their covariance as metric. Moves end when no coordinate is correlated with its start, when correlations no
+    longer fall, or after `most_moves`.
+
+    SMC finds the modes that prior draws reach, and their weights. The group `modes` of the result has a row for each
+    mode, with `mode_weight` and its standard error from the runs. `sample_stats` has the `mode` of each draw. The
+    spread of the evidences of the runs gives the error of the evidence.
 
     Args:
         particles: how many in each run; they are the draws of a chain.
@@ -54,10 +55,10 @@ class SMC(AbstractEngine):
         moves: a random "walk", "hamiltonian", or "auto": a walk up to 15 dimensions.
         target_ess: the effective sample size of the weights, as a share of the particles, at which the next $\beta$ is
             set.
-        most_moves: the most that are made at each $\beta$.
+        most_moves: the largest number of moves at each $\beta$.
 
     Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
-    Raises: ModelError for numbers that make no sense.
+    Raises: ModelError for settings that are not possible.
     """
 
     particles: int = 1000
@@ -78,7 +79,7 @@ class SMC(AbstractEngine):
 
     @property
     def batch(self) -> int:
-        """Positions that are looked at together: all particles of all runs."""
+        """Positions that are evaluated together: all particles of all runs."""
         return self.runs * self.particles
 
     def _walks(self, problem: Problem) -> bool:
@@ -95,8 +96,8 @@ class SMC(AbstractEngine):
     def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
         """Equally weighted particles of each run.
 
-        Raises: ModelError if in some run hardly a particle has a finite log density; DataError for data so far from
-        all of them that rounding hides how far.
+        Raises: ModelError if too few particles of a run have a finite log density; DataError if the data lie so far
+        from all predictions that rounding hides differences between particles.
         """
         key_prior, key_stages = jax.random.split(key)
         moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)
@@ -143,10 +144,10 @@ class SMC(AbstractEngine):
 def effective_share(
     position: Float[np.ndarray, "run particle dimension"], number: Int[np.ndarray, "run particle"]
 ) -> float:
-    """Effective draws per particle of the mode, and of the coordinate, where they are fewest.
+    """Effective draws per particle, for the mode and the coordinate with the fewest.
 
-    Copies of a particle stand side by side, so that autocorrelation in their order counts what moves left of kinship,
-    and runs whose particles have few ancestors differ. All modes together would show only how runs weigh them.
+    Copies of a particle are neighbours in the array. So autocorrelation shows how alike moves left them, and runs with
+    few ancestors differ from each other. Each mode counts by itself: together, modes would only show their weights.
     """
     shares = [1.0]
     for mode in np.unique(number):
