@@ -113,6 +113,14 @@ def test_held_out_data_elsewhere_check_nothing_there(fitted, ahead):
     assert finding.level == "warning" and "nothing has checked it there" in finding.message
 
 
+def test_another_table_with_the_labels_of_fitted_rows_is_ahead(fitted):
+    """Its rows were taken for fitted ones, so that nothing was said."""
+    doses = np.linspace(5.0, 6.0, KNOWN)
+    other = xr.Dataset({"y": ("time", doses), "dose": ("time", doses)}, {"time": np.arange(float(KNOWN))})
+    (finding,) = said(bd.diagnose(fitted, bd.forecast(MODEL, fitted, other)))
+    assert finding.level == "warning" and finding.message.startswith("in 12 of 12 rows ahead (100%)")
+
+
 def test_a_forecast_within_the_range_is_not_named(fitted):
     inside = data().isel(time=slice(0, KNOWN + 1))
     assert not said(bd.diagnose(fitted, bd.forecast(MODEL, fitted, inside)))

@@ -14,7 +14,7 @@ from ..data.datasets import index_of
 from ..errors import MismatchError
 from .coverage import coverage_finding, observed_pair
 from .draws_at_data import Ensembles, covered
-from .matching import matched
+from .matching import Span, fitted_between, matched
 
 EXTRAPOLATION = "extrapolation"
 _SLACK = 0.05  # share of its range by which an input may leave it
@@ -42,7 +42,7 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
         return []
     seen, ahead = (tree["function_inputs"].to_dataset() for tree in (post, fc))
     index = index_of(ahead)
-    ahead = ahead.isel({index: ~np.isin(ahead[index].values, seen[index].values)})
+    ahead = ahead.isel({index: ~_fitted(ahead[index].values, seen[index].values, fitted_between(fc))})
     found: dict[str, list[tuple[str, np.ndarray, tuple[float, float]]]] = {}
     for name, variable in ahead.data_vars.items():
         known = seen[name].values if name in seen else np.zeros(0)
@@ -60,6 +60,14 @@ def leaving(post: xr.DataTree, fc: xr.DataTree) -> list[Leaving]:
         names, ranges = tuple(name for name, _ in left), tuple(ends for _, ends in left)
         result.append(Leaving(function, ahead[index].values, outside, names, ranges))
     return result
+
+
+def _fitted(labels: np.ndarray, seen: np.ndarray, span: Span) -> np.ndarray:
+    """Which rows of a forecast were fitted: rows of another table may have the same labels, and then no span."""
+    start, end = span
+    if end is None:
+        return np.zeros(labels.shape, bool)
+    return np.isin(labels, seen) & (labels <= end) & (True if start is None else labels >= start)
 
 
 def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None) -> Iterator[Finding]:
