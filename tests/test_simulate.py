@@ -134,12 +134,20 @@ class TestSimulate:
         [
             pytest.param({"speed": 1.0}, MismatchError, "no unknown 'speed'; it has", id="another name"),
             pytest.param({"rate": [1.0, 2.0]}, MismatchError, r"shape \(2,\), but the model's has \(\)", id="a shape"),
+            pytest.param({"rate": "fast"}, MismatchError, "must be a number or an array of numbers", id="a word"),
             pytest.param({"rate": np.nan}, ModelError, "the solver fails for these values", id="no solution"),
         ],
     )
     def test_what_cannot_be_simulated(self, values, error, message):
         with pytest.raises(error, match=message):
             bd.simulate(line(bd.NormalNoise(0.1)), LATE, values)
+
+    def test_a_layer_that_goes_by_steps(self):
+        """It must know its times while the program is traced."""
+        halved = bd.Difference(lambda t, y, u: {"y": 0.5 * y["y"] + u["rain"]}, {"y": 8.0}, forcings=("rain",))
+        template = xr.Dataset({"rain": ("time", np.ones(4))}, {"time": np.arange(4.0)})
+        found = bd.simulate(bd.Model(halved, bd.NormalNoise(0.1)), template, key=1)
+        np.testing.assert_allclose(found["true_y"], [8.0, 5.0, 3.5, 2.75])
 
     def test_a_filter_has_no_path(self):
         layer = bd.Kalman(Decay(dist.LogNormal(-1.0, 0.3)), {"y": 0.1}, {"y": 1.0}, {"y": 1.0})

@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import equinox as eqx
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,7 +74,8 @@ def simulate(
     check_shapes(model, inputs)
     key_values, key_noise = jax.random.split(as_key(key))
     draw = _draw(model, values, key_values)
-    predicted, observed, ok = _simulated(model, draw, inputs, key_noise)
+    # Inputs are constants of the program, since layers that go by steps must know their times.
+    predicted, observed, ok = jax.jit(lambda draw, key: _simulated(model, draw, inputs, key))(draw, key_noise)
     if not ok:
         said = "these values" if values is not None else "this draw of the prior: take another key, or tighter priors"
         raise ModelError(f"the solver fails for {said}")
@@ -87,7 +87,6 @@ def simulate(
     return template.assign(found | _as_seen(model, template) | truth | _parameters(model, draw))
 
 
-@eqx.filter_jit
 def _simulated(
     model: Model, draw: Mapping[str, Array], inputs: Inputs, key: Array
 ) -> tuple[dict[str, Array], dict[str, Array], Array]:
@@ -144,7 +143,12 @@ def _by_path(model: Model, values: Mapping[str, Any]) -> dict[str, Array]:
         path = path_of.get(name, name)
         if path not in leaves:
             raise MismatchError(f"the model has no unknown '{name}'; it has {', '.join(path_of)}")
-        array = np.asarray(value, float)
+        try:
+            array = np.asarray(value, float)
+        except (TypeError, ValueError) as error:
+            raise MismatchError(
+                f"the value of '{name}' must be a number or an array of numbers, not {value!r}"
+            ) from error
         if array.shape != leaves[path].shape:
             raise MismatchError(f"'{name}' has the shape {array.shape}, but the model's has {leaves[path].shape}")
         found[path] = jnp.asarray(array)
