@@ -144,6 +144,12 @@ def test_a_forecast_that_takes_its_errors_for_one_is_worth_one_value():
     assert finding.level == "inconclusive" and "hold 30 of 30 values (100%), worth about 1" in finding.message
 
 
+def test_a_forecast_without_spread_that_misses_is_bad():
+    """Its CRPS is infinitely far from what it expects, which overflowed."""
+    finding = judged(np.zeros((DRAWS, 30)), np.ones(30))
+    assert finding.level == "bad" and "hold 0 of 30 values" in finding.message
+
+
 def test_both_sides_count_beside_replicates(monkeypatch):
     """Coverage and distance are two looks, so that one of them alone has to be as odd as in half of a hundredth."""
     rng = np.random.default_rng(0)

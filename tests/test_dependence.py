@@ -9,7 +9,7 @@ from test_coverage import autoregressive, sharing
 
 from bayes_dasl._statistics.dependence import error_of_mean, independent_hits
 from bayes_dasl.judgement.draws_at_data import lower_by
-from bayes_dasl.judgement.leads import against_rival
+from bayes_dasl.judgement.leads import against_baseline, against_rival
 
 
 def intervals(several):
@@ -91,6 +91,12 @@ def test_the_standard_error_of_a_better_score_allows_for_errors_that_hold_togeth
         lower.append(int(said[1]))
         told.append(int(said[2]))
     assert np.median(told) == pytest.approx(np.std(lower), rel=0.3)
+
+
+def test_one_value_has_no_standard_error():
+    draws, y = np.random.default_rng(0).normal(size=(200, 1)), np.array([5.0])
+    [finding] = against_baseline("naive", {"y": (draws, y)}, {"y": (draws + 5.0, y)}, xr.Dataset({"y": ("time", y)}))
+    assert "lower (standard error unknown, of 1 value)" in finding.message
 
 
 def test_how_much_lower_a_score_is_counts_every_datum_once():

@@ -109,6 +109,15 @@ def test_a_combination_that_alone_is_known_is_named(case):
     assert "bd.fisher_information(model, data, post)" in finding.remedy
 
 
+def test_a_combination_that_is_known_exactly_has_a_number():
+    """Rounding left its variance below zero, so that it was known "to within a factor of nan"."""
+    for seed in range(12):
+        rng = np.random.default_rng(seed)
+        z, prior = rng.normal(size=1000), np.exp(rng.normal(size=(2, 500)))
+        (finding,) = findings({"a": np.exp(z), "b": np.exp(-z)}, dict(zip("ab", prior, strict=True)))
+        assert "nan" not in finding.message, finding
+
+
 def test_factors_under_uniform_priors_are_not_told_to_widen_them():
     """Both factors pile up at zero: a wider prior would tell neither of them."""
     priors = {"k1": stats.uniform(0, 1), "k2": stats.uniform(0, 1)}

@@ -177,11 +177,13 @@ def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
         some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
         each = np.concatenate([observed[None, some], made[:, some]])
         crps = np.stack([crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1)
-        blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
+        with np.errstate(over="ignore"):  # a forecast without any spread may be infinitely far from a datum
+            blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
     shortest = min(map(len, blocks))
     means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
     # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be below one.
-    means /= max(float(means[1:].mean()), 1e-300)
+    with np.errstate(over="ignore"):
+        means /= max(float(means[1:].mean()), 1e-300)
     return float(means[0]), means[1:]
 
 

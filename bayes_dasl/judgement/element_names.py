@@ -33,7 +33,8 @@ def is_common(variable: xr.DataArray) -> bool:
 
 def rows_of(variable: xr.DataArray) -> np.ndarray:
     """Draws of all chains, one row of numbers each."""
-    return variable.transpose("chain", "draw", ...).values.reshape(-1, math.prod(variable.shape[2:]))
+    ordered = variable.transpose("chain", "draw", ...)
+    return ordered.values.reshape(ordered.sizes["chain"] * ordered.sizes["draw"], math.prod(ordered.shape[2:]))
 
 
 def read_more(label: str) -> str:

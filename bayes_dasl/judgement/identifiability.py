@@ -149,7 +149,9 @@ class _Scale:
         """Posterior and prior standard deviation of a combination, from weights of the parameters themselves."""
         each = weights * self.width[group]
         within = np.ix_(group, group)
-        after, before = (float(np.sqrt(each @ matrix[within] @ each)) for matrix in (self.covariance, self.prior))
+        # Rounding may leave the variance of an exact tie a little below zero.
+        variances = (max(float(each @ matrix[within] @ each), 0.0) for matrix in (self.covariance, self.prior))
+        after, before = map(math.sqrt, variances)
         return after, before
 
     def weights(self, group: np.ndarray, combination: np.ndarray) -> np.ndarray:
