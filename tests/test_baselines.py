@@ -279,6 +279,10 @@ class TestPublic:
     def test_without_seasons_there_are_two(self):
         assert [*baseline_forecasts(series([1.0, 2.0, 3.0]), series([0.0], [4.0]))] == ["climatology", "persistence"]
 
+    def test_data_without_a_value(self):
+        with pytest.raises(DataError, match="the training data hold no value of 'y'"):
+            baseline_forecasts(series([np.nan, np.nan]), series([1.0]))
+
     def test_an_unknown_observable(self):
         with pytest.raises(MismatchError, match="the training data lack the observables flow; they hold y"):
             baseline_forecasts(series([1.0, 2.0]), series([1.0]), observables=["flow"])

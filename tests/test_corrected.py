@@ -123,13 +123,23 @@ def test_time_may_be_an_input(swing):
         ((), {}, ModelError, "name the states"),
         (("a",), {}, ModelError, "'a' is to be corrected; the science has rates of x, v"),
         (("v",), {"share": 0.0}, ModelError, "share must be a positive number"),
+        (("v",), {"share": np.inf}, ModelError, "share must be a positive number"),
+        (("v",), {"share": "0.1"}, ModelError, "share must be a positive number"),
+        ((["x", "v"],), {}, ModelError, "name the states"),
+        (("v",), {"inputs": "speed"}, ModelError, r"inputs must be a tuple of names, such as \('speed',\)"),
         (("x",), {"relative": True}, DataError, "'x' is 0 in the data"),
     ],
 )
-def test_bad_input_is_refused(swing, outputs, more, error, said):
+def test_bad_input_is_refused(swing, unchecked, outputs, more, error, said):
     at_zero = swing.assign(x=swing["x"] - swing["x"][0])
     with pytest.raises(error, match=said):
         bd.corrected(Spring(4.0), at_zero, *outputs, **more)
+
+
+def test_a_whole_model_is_refused(swing, unchecked):
+    model = bd.Model(bd.ODE(Spring(4.0), {"x": 1.0, "v": 0.0}), bd.NormalNoise(0.1))
+    with pytest.raises(ModelError, match="a vector field or an ODE, not a Model: give its layer"):
+        bd.corrected(model, swing, "v")
 
 
 def test_what_the_data_lack_is_named(swing):

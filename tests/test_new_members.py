@@ -168,3 +168,9 @@ def test_a_member_is_left_out_of_a_group_that_the_others_inform():
 def test_only_members_of_a_population_are_left_out(fitted):
     with pytest.raises(ModelError, match="members are left out of a population"):
         bd.loo_members(bd.Model(bd.Algebraic(Flat(1.0)), bd.NormalNoise(NOISE)), fitted)
+
+
+@pytest.mark.parametrize("copies", [0, 1.5])
+def test_copies_are_a_whole_number(fitted, copies, unchecked):
+    with pytest.raises(ModelError, match="copies must be a whole number of at least 1"):
+        bd.loo_members(model(OLD), fitted, copies=copies)

@@ -68,21 +68,30 @@ def corrected(
     the prior, or a share that is not positive; DataError if the data lack a variable that is read or have no complete
     row, or if a state with a `relative` correction is zero in them.
     """
+    _refuse(science, outputs, inputs, share)
     if isinstance(science, AbstractTrajectory):
         options: Any = {"inputs": inputs, "relative": relative, "share": share, "size": size}
         units = dict(science.units) | {science.index: unit_of(science.units.get(science.index, ""))}
         field = corrected(science.vector_field, _with_states(science, in_units(data, units)), *outputs, **options)
         return eqx.tree_at(lambda layer: layer.vector_field, science, field)
     check_function(science, "science")
-    if not outputs:
-        raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
-    if not share > 0:
-        raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
     data = as_numbers(data, series_index(data))
     units, states = _rates(science, data, outputs, relative)
     named = inputs or tuple(name for name in states if _changes(data, name)) or outputs
     network = Network.fourier(standardise(data, *named), units, dist.HalfCauchy(share / _SELDOM), size=size)
     return Residual(science, network, relative)
+
+
+def _refuse(science: Any, outputs: tuple[str, ...], inputs: Any, share: Any) -> None:
+    """Raises: ModelError for arguments that could not make a correction."""
+    if not isinstance(science, AbstractTrajectory) and isinstance(getattr(science, "layer", None), AbstractTrajectory):
+        raise ModelError(f"corrected takes a vector field or an ODE, not a {type(science).__name__}: give its layer")
+    if not outputs or not all(isinstance(name, str) for name in outputs):
+        raise ModelError("name the states whose rates are corrected, as in corrected(science, data, 'hare', 'lynx')")
+    if isinstance(inputs, str):
+        raise ModelError(f"inputs must be a tuple of names, such as ('{inputs}',)")
+    if isinstance(share, (str, bytes)) or not 0 < share < np.inf:
+        raise ModelError(f"share must be a positive number, such as 0.1, not {share!r}")
 
 
 def _with_states(layer: AbstractTrajectory, data: xr.Dataset) -> xr.Dataset:

@@ -146,7 +146,7 @@ def baseline_forecasts(
         observables: which variables of the training data; all unless given. Name them where the data hold forcings too.
 
     Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the training data.
-    Raises: MismatchError for an observable that the training data lack.
+    Raises: MismatchError for an observable that the training data lack; DataError for one without a value.
 
     Example:
         ```python
@@ -162,6 +162,9 @@ def baseline_forecasts(
             f"the training data lack the observables {', '.join(absent)}; "
             f"they hold {', '.join(map(str, train.data_vars)) or 'nothing'}"
         )
+    for name in names:
+        if not train[name].notnull().any():
+            raise DataError(f"the training data hold no value of '{name}', which a baseline could go on from")
     every = baselines(train[names])
     if SEASONAL in every:
         every[SEASONAL_NAIVE] = seasonal_naive

@@ -1,6 +1,7 @@
 """How well each member of a population is predicted by the others."""
 
 import warnings
+from numbers import Integral
 from typing import Any
 
 import equinox as eqx
@@ -62,8 +63,8 @@ def loo_members(model: Model, post: xr.DataTree, *, copies: int = 1000, key: int
     layer = model.layer
     if not isinstance(layer, AbstractPopulation):
         raise ModelError("members are left out of a population, bd.Each(layer, members)")
-    if copies < 1:
-        raise ModelError(f"copies must be at least 1, not {copies}")
+    if not isinstance(copies, Integral) or copies < 1:
+        raise ModelError(f"copies must be a whole number of at least 1, not {copies!r}")
     check_same_posterior(model, post)
     data, key = fitted_data(post), as_key(key)
     problem = pose(model, data)
