@@ -93,7 +93,7 @@ COMBINED = {
         {"k1": log_normal(1.0), "k2": log_normal(1.0), "k3": log_normal(1.0)},
         lambda x: known(np.log(x.k1 * x.k2), 0.0, 0.1) + known(np.log(x.k2 * x.k3), 0.0, 0.1),
         "k1, k2 and k3",
-        "the data tie them to each other, but do not tell",
+        "the data tie them to each other, but do not identify",
     ),
 }  # fmt: skip
 
@@ -178,7 +178,7 @@ def test_weights_of_networks_and_random_effects_are_left_out():
 @pytest.mark.parametrize(
     ("mean", "message"),
     [
-        (lambda k: 0.0 * k, "the data do not tell k: the posterior is the prior, level from 0.001 to 1000"),
+        (lambda k: 0.0 * k, "the data say nothing about k: its posterior is its prior, level from 0.001 to 1000"),
         (lambda k: k / (k + 0.05), "the data set no upper limit: the posterior is level up to the bound of 1000"),
         (lambda k: 1.0 + 30.0 * k, "the data set no lower limit: the posterior is level down to the bound of 0.001"),
     ],

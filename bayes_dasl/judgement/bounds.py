@@ -102,11 +102,11 @@ def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterat
         if not found:
             continue
         one, *others = found
-        also = f"; so it is with {len(others)} more numbers of it" if others else ""
+        also = f"; the same holds for {len(others)} more of its elements" if others else ""
         if len(sides) == 2:
             message = (
-                f"the data do not tell {one.label}: the posterior is the prior, level from {one.ends['lower']:g} to "
-                f"{one.ends['upper']:g}"
+                f"the data say nothing about {one.label}: its posterior is its prior, level from "
+                f"{one.ends['lower']:g} to {one.ends['upper']:g}"
             )
             remedy = f"fix {one.label}, give it an informative prior, or observe something that depends on it"
         else:
@@ -116,7 +116,7 @@ def _level_findings(each: list[_Bounded], level: dict[str, list[str]]) -> Iterat
                 f"the data set no {side} limit: the posterior is level {way} to the bound of {one.ends[side]:g}, and "
                 f"95 % of it lies {rest} {np.quantile(one.draws, share):.3g}"
             )
-            remedy = "report a limit on the other side alone: a wider prior would only move this end"
+            remedy = "report a limit on the other side only: a wider prior would just move this end"
         yield Finding("warning", f"identifiability of {one.label}", message + also, f"{remedy}; {read_more(one.label)}")
 
 

@@ -23,7 +23,11 @@ _MANY = 20  # windows, from which on the correlation of their scores can be esti
 _SURE = 0.95  # of intervals outside of which models are told apart
 _COARSEST = 0.5  # nats, for the Monte-Carlo error of a density: fewer than four draws make it out
 SCORES = ("log_score", "crps")
-_BASES = {"evidence": "evidence", "forecasts": "past forecasts", "equal": "nothing: all are equal"}
+_BASES = {
+    "evidence": "Model weights by evidence",
+    "forecasts": "Model weights by past forecasts",
+    "equal": "Equal model weights",
+}
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,7 @@ class _Table:
     @property
     def basis(self) -> str:
         """What the weights come from, in words, and why not from something better."""
-        return f"Model weights by {_BASES[self.weighed_by]}{f': {self.why}' if self.why else ''}"
+        return f"{_BASES[self.weighed_by]}{f': {self.why}' if self.why else ''}"
 
 
 @dataclass(frozen=True)

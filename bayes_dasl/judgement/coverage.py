@@ -27,7 +27,9 @@ _GROUPS = {
     "highest 5 %": (0.95, 1.0),
 }
 """Groups of forecasts by their medians: the quantiles between which these lie."""
-_TOO_SURE = "the forecast is too sure of itself: look for what the model misses, or for what it takes as known"
+_TOO_SURE = (
+    "the forecast is too sure of itself: look for effects that the model misses, or values that it takes as known"
+)
 _TOO_FEW = "hold out more data, or data over a longer time"
 
 
@@ -109,12 +111,12 @@ def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tup
         return _finding("inconclusive", f"{message}; a coverage of {max(low, 0.01):.0%} is not ruled out", _TOO_FEW)
     said = []
     if by_own < DOUBTFUL:
-        said += [f"their CRPS is {ratio:.2g} times what it expects of itself"] if further < fewer else []
+        said += [f"their CRPS is {ratio:.2g} times the one that the forecast expects"] if further < fewer else []
         often = min(fewer, further)
         share = "none" if often < 1 / _REPLICATES else f"{often:.1%}"
-        said += [f"of data sets that the forecast simulates itself {share} fare as badly"]
+        said += [f"{share} of the data sets that the forecast simulates itself fare as badly"]
     elif found.chance < DOUBTFUL:
-        said += [f"worth about {found.worth:.2g} independent ones, they miss as often by chance in {_rare(found)}"]
+        said += [f"worth about {found.worth:.2g} independent ones, of which so many miss by chance in {_rare(found)}"]
     if by_group < DOUBTFUL:
         said += [f"at the {name} of forecasts they hold {worst}, by chance in {_rare(worst)}"]
     level: Level = "bad" if odd < ABSURD or found.inside < found.number / 2 else "warning"

@@ -86,7 +86,7 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
         )
         message = (
             f"in {left.outside.sum()} of {left.outside.size} rows ahead ({left.outside.mean():.0%}) the forecast "
-            f"leaves the range of {ranges} in which the data told this function"
+            f"leaves the range of {ranges} over which this function was fitted"
         )
         yield _judged(left, message, fc, test)
 
@@ -98,7 +98,7 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
     if found is None:
         return Finding(
             "warning", subject, f"{message}; nothing has checked it there",
-            "hold out data from there, or rely there on no more than the prior of the function says",
+            "hold out data from there; without them the forecast there rests on the prior of the function",
             aspect="model",
         )  # fmt: skip
     message, level, remedy = f"{message}; there {found.message}", found.level, ""

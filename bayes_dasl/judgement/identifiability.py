@@ -178,7 +178,7 @@ def _finding(labels: list[str], scale: _Scale, group: np.ndarray) -> Finding:
         message = f"only {known} is known, {within}: along other combinations of them {_as_wide(math.sqrt(shares[-1]))}"
     else:
         unknown = _written(labels, scale.weights(group, combinations[-1]), logs)
-        message = f"the data tie them to each other, but do not tell {unknown}: {_as_wide(math.sqrt(shares[-1]))}"
+        message = f"the data tie them to each other, but do not identify {unknown}: {_as_wide(math.sqrt(shares[-1]))}"
     few = labels if len(labels) <= 4 else [*labels[:3], f"{len(labels) - 3} more"]
     return Finding(
         "warning",

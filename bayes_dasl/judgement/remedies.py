@@ -168,7 +168,7 @@ def _overdispersed(noise: Noise) -> str:
 
 
 def _look(said: str, other: str) -> str:
-    return f"{said}: look at them, or take {other}" if other else f"{said}: look at them, and for what the model misses"
+    return f"{said}: check these data, or {f'take {other}' if other else 'look for what the model misses'}"
 
 
 def _either(other: str, else_: str) -> str:
