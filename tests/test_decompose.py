@@ -450,6 +450,13 @@ def test_shares_by_horizon_add_up():
     assert (table.loc["middle", "from"], table.loc["far", "to"]) == ("3", "4")
 
 
+def test_rows_that_were_all_fitted_are_called_so():
+    parts = split_in_part()
+    parts.attrs["train_end"] = 4.0
+    table = parts.shares().loc["y"]
+    assert list(table.index) == ["fitted"] and (table.loc["fitted", "from"], table.loc["fitted", "to"]) == ("0", "4")
+
+
 def test_a_decomposition_prints_its_shares():
     parts = split_in_part()
     for said in (repr(parts), parts._repr_html_()):

@@ -33,13 +33,13 @@ class Decomposition(xr.Dataset):
     def shares(self) -> pd.DataFrame:
         """Shares of the predictive variance in per cent, by observable and horizon.
 
-        Each is the mean over rows of the part's share of that row's variance, so that they add up to 100. A share
-        below zero is an interaction of groups that say the same.
+        Each share is a mean over rows of the part's share of the variance in that row, so that shares add up to 100. A
+        negative share is an interaction of groups that carry the same information.
 
         Returns: a row for each observable and horizon: "fitted" for the rows up to the end of the fitted data, then
-        "near", "middle" and "far" for the thirds of those after it. Where the fit and the forecast share no order in
-        time, these are thirds of all rows. `from` and `to` say which rows they are, `rows` how many of them have a
-        known variance. Science and network are what they explain at least where `unknown` is not zero.
+        "near", "middle" and "far" for the thirds of those after it. If no end of the fitted data is known, these are
+        thirds of all rows. `from` and `to` are the first and the last row, and `rows` is the number of rows with a
+        known variance. Science and network are lower bounds if `unknown` is not zero.
         """
         index = str(next(dim for dim in self["total"].dims if dim != "observable"))
         table = []
@@ -90,8 +90,9 @@ def _horizons(parts: xr.Dataset, index: str) -> dict[str, np.ndarray]:
     fitted = np.zeros(len(rows), bool)
     if end is not None and index in parts.coords:
         fitted = parts[index].values <= end
-    ahead = rows[~fitted] if not fitted.all() else rows
-    found = {"fitted": rows[fitted]} if fitted.any() and not fitted.all() else {}
+    found, ahead = ({"fitted": rows[fitted]} if fitted.any() else {}), rows[~fitted]
+    if not ahead.size:
+        return found
     thirds = np.array_split(ahead, min(len(_THIRDS), len(ahead)))
     names = _THIRDS if len(thirds) == len(_THIRDS) else [_THIRDS[0], _THIRDS[-1]][: len(thirds)]
     return found | dict(zip(names, thirds, strict=True))
