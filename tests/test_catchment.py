@@ -164,6 +164,11 @@ def test_a_prior_of_the_user_takes_the_place_of_the_default():
     assert Catchment(quick=given).quick is given and Snow(ground=0.5).ground == 0.5
 
 
+def test_something_else_is_no_catchment(unchecked):
+    with pytest.raises(ModelError, match="daily takes a Catchment"):
+        daily(3.0)
+
+
 def test_a_store_that_the_catchment_lacks_is_refused():
     with pytest.raises(ModelError, match="no store 'snow': its stores are soil, quick, slow, first, second"):
         daily(RIVER, snow=3.0)

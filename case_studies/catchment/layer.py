@@ -27,9 +27,11 @@ def daily(equations: Catchment | Hybrid, **initial: Any) -> bd.Difference:
         initial: stores on the first day by name, mm, as numbers or priors. The defaults are usual stores in January;
             they do not matter after a year of spin-up.
 
-    Raises: ModelError for a store that the catchment does not have.
+    Raises: ModelError for equations of something else, or a store that the catchment does not have.
     """
-    science = equations if isinstance(equations, Catchment) else equations.science
+    science = equations if isinstance(equations, Catchment) else getattr(equations, "science", None)
+    if not isinstance(science, Catchment):
+        raise ModelError(f"daily takes a Catchment, or one with a network beside it, not {type(equations).__name__}")
     usual = {name: value for name, value in _JANUARY.items() if science.snow is not None or name != "snow"}
     for name in initial:
         if name not in usual:
