@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 import trees
 import xarray as xr
+from matplotlib.figure import Figure
 
 from bayes_dasl import plots
 from bayes_dasl.judgement import scores
 from bayes_dasl.judgement.decomposition import decompose
+from bayes_dasl.plots import _style
 
 
 def band(ax, label: str) -> np.ndarray:
@@ -263,3 +265,23 @@ def test_many_times_stay_small():
     data = xr.Dataset({"x": ("time", draws[0, 0])}, coords={"time": time})
     fig = plots.plot_forecast(xr.DataTree.from_dict({"predictions": wide}), data, None, "x")
     assert len(rendered(fig)) < 1_000_000
+
+
+@pytest.mark.parametrize(
+    ("begin", "days", "corner"),
+    [
+        ("2023-03-01", 61, "2023"),
+        ("2023-12-10", 45, "2023–2024"),
+        ("2023-03-03", 20, "2023-Mar"),
+        ("2010-01-01", 912, ""),
+    ],
+)
+@pytest.mark.filterwarnings("error")
+def test_the_corner_of_an_axis_of_dates_names_the_month_only_where_all_ticks_lie_in_it(begin, days, corner):
+    dates = np.datetime64(begin) + np.arange(days)
+    fig = Figure()
+    ax = fig.subplots()
+    ax.plot(_style.positions(dates), np.arange(days))
+    _style.along_dates(ax)
+    fig.savefig(io.BytesIO())
+    assert ax.xaxis.get_offset_text().get_text() == corner

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 import xarray as xr
 from matplotlib.axes import Axes
-from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
+from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num, num2date
 from matplotlib.figure import Figure, SubFigure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
@@ -129,11 +130,38 @@ def positions(values: Any) -> np.ndarray:
     return np.asarray(date2num(values)) if are_dates(values) else np.asarray(values, float)
 
 
+class _Dates(AutoDateLocator):
+    """Places for ticks along dates, without a warning where more ticks than asked for are the best there are."""
+
+    def get_locator(self, dmin, dmax):
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "AutoDateLocator was unable", UserWarning)
+            return super().get_locator(dmin, dmax)
+
+
+class _Named(ConciseDateFormatter):
+    """Dates in few words: beside ticks that name their months the corner of the axis says the year alone."""
+
+    years = ""
+
+    def format_ticks(self, values):
+        dates = [num2date(value) for value in values]
+        months = {(date.year, date.month) for date in dates}
+        years = sorted({date.year for date in dates})
+        crossed = len(months) > 1 and any(date.day != 1 for date in dates)
+        self.years = "\N{EN DASH}".join(map(str, years[:1] + years[1:][-1:])) if crossed else ""
+        return super().format_ticks(values)
+
+    def get_offset(self):
+        # Matplotlib would name the month of the last tick, as if it were that of all.
+        return self.years or super().get_offset()
+
+
 def along_dates(ax: Axes, most: int = 6) -> None:
     """An axis whose positions are those of dates."""
-    locator = AutoDateLocator(minticks=min(3, most), maxticks=most)
+    locator = _Dates(minticks=min(3, most), maxticks=most)
     ax.xaxis.set_major_locator(locator)
-    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+    ax.xaxis.set_major_formatter(_Named(locator))
 
 
 def time_axis(ax: Axes, time: xr.DataArray) -> None:
