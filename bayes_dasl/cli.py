@@ -278,7 +278,7 @@ def forecast(
             held = f"{forcing} holds {number} that the data of the run and its posterior lack"
             take = f"bayes-dasl update {quote(str(run))} {quote(str(forcing))}{' --trust' if trust else ''}"
             _say(f"{held}: the forecast does not use them; to take them in, first run {take}")
-        for name in loaded.forecast(at, what_if=what_if):
+        for name in loaded.forecast(at, what_if=what_if, say=_say):
             console.print(f"{name}: {loaded.path(name, 'forecast.nc')}", markup=False, soft_wrap=True)
 
 
@@ -352,6 +352,8 @@ def _print_verdict(done: Run, strict: bool) -> None:
         star = " ★" if best is not None and row["crps"] == best else ""
         table.add_row(escape(name), number(row["crps"]) + star, number(row["rmse"]), percent(row["coverage_90"]))
     console.print(table)
+    if updated := found.get("updated"):
+        _say(f"{' and '.join(updated)} took in new data: what was fitted since is scored here too, and is no forecast")
     for sentence in (found.get("mixture") or {}).get("words", []):
         console.print(sentence, markup=False, soft_wrap=True)
     verdicts = found["diagnosis"]

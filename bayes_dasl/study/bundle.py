@@ -303,19 +303,28 @@ class Run:
                 save(post, path)
         return updated
 
-    def forecast(self, at: Asked | None = None, *, what_if: bool = False) -> dict[str, xr.DataTree]:
+    def forecast(
+        self, at: Asked | None = None, *, what_if: bool = False, say: Say = lambda text: None
+    ) -> dict[str, xr.DataTree]:
         """Forecast with every posterior of the folder, by default over all data, mix the forecasts, and save.
 
         Args:
             at: as for `bd.forecast`.
             what_if: whether the models of the study may be others than those that were fitted.
+            say: is told why there is no mixture, where a study wants one.
 
         Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
 
         Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
         if the study's own posterior is missing; WriteError, also where another process is at work.
         """
-        return self._forecast(self.fitted(), at, what_if)[0]
+        forecasts, comparison = self._forecast(self.fitted(), at, what_if)
+        self._say_why_not(comparison, say)
+        return forecasts
+
+    def _say_why_not(self, comparison: Weighed | str | None, say: Say) -> None:
+        if self.study.mixes and isinstance(comparison, str):
+            say(f"the forecast is no mixture: {comparison}")
 
     def _forecast(
         self,
@@ -369,14 +378,14 @@ class Run:
         missing = [name for name in self.study.models if name not in posts]
         if missing:
             say(f"left out, since not fitted yet: {', '.join(missing)}")
-        if self.study.mixes and isinstance(comparison, str):
-            say(f"the forecast is no mixture: {comparison}")
+        self._say_why_not(comparison, say)
         own = self.study.label
         verdicts = {name: self._judged(name, post, forecasts) for name, post in posts.items()}
         found = self._mixed(posts, forecasts, comparison, verdicts)
         observed = self.study.train[list(self.study.model.observables)]
         said = {"study": self.study.name, "split": told_split(self.study)}
         said |= results(forecasts, observed, self.study.test, verdicts, found, comparison)
+        said["updated"] = [name for name, post in posts.items() if "updated_by" in post.attrs]
         said["asked"] = asked(forecasts, self.study.test, self.study.options)
         write_text(self.folder / "scores.json", json.dumps(said, indent=2, allow_nan=False) + "\n")
         page = report(

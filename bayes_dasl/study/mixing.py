@@ -74,6 +74,11 @@ def past_forecasts(posts: Mapping[str, xr.DataTree], at: Mapping[str, Path]) -> 
     found = {name: load(path) for name, path in at.items()}
     for name, post in posts.items():
         if found[name].attrs.get("posterior_sha256") != post.attrs.get("posterior_sha256"):
+            if "updated_by" in post.attrs:
+                raise MismatchError(
+                    f"{name} has taken in new data since it forecast the end of the training data: to mix the models "
+                    "give these to the study and run it anew"
+                )
             raise MismatchError(
                 f"{name} forecast the end of the training data as another model than its fit is of: run the study again"
             )
