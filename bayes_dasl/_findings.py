@@ -109,7 +109,8 @@ class Diagnosis:
 
     def _of_the_model(self) -> str:
         if self.model is None:
-            return f"Whether the {self.of} fits was not looked at: that takes a forecast at the times of the data"
+            takes = "a forecast at the times of the data, of at least eight values"
+            return f"Whether the {self.of} fits was not looked at: that takes {takes}"
         blamed = _listed(self._of("model"), self.model)
         return {
             "good": f"The {self.of} fits what was looked at: {blamed}",

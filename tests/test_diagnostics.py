@@ -379,7 +379,8 @@ def test_text_and_dictionary_hold_every_finding():
     findings = (Finding("good", "BFMI", "fine"), Finding("bad", "divergences", "many", "tighten"))
     diagnosis = Diagnosis(findings)
     lines = str(diagnosis).splitlines()
-    not_said = "Whether the model fits was not looked at: that takes a forecast at the times of the data."
+    takes = "a forecast at the times of the data, of at least eight values"
+    not_said = f"Whether the model fits was not looked at: that takes {takes}."
     assert lines[0] == diagnosis.verdict == f"Do not rely on this sampling yet: divergences. {not_said}"
     assert lines[2] == "[bad] divergences: many; remedy: tighten"
     plain = json.loads(json.dumps(diagnose(make_post(divergences=2)).to_dict()))
