@@ -360,7 +360,10 @@ def _text(path: Path, separator: str, *, as_text: bool = False) -> pd.DataFrame:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header = [name.strip() for name in next(csv.reader(file, delimiter=separator), [])]
         if len(header) == 1 and ";" in header[0]:
-            raise DataError(f"{path.name} is separated by semicolons: read it by pandas.read_csv(…, sep=';') first")
+            raise DataError(
+                f"{path.name} is separated by semicolons: read it by pandas.read_csv(…, sep=';') first, "
+                "with decimal=',' where numbers have a comma"
+            )
         # pandas would call the second one 'dose.1'.
         for name in {name for name in header if header.count(name) > 1}:
             raise DataError(f"the table has two columns '{name}': rename or leave out one of them")

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch
 
+from ..errors import MismatchError
 from ._style import BLACK, GREY, STYLE, WIDTH, plain
 
 _FILL = {"science": "#DCEAF5", "network": "#FBEBCB"}
@@ -27,7 +28,11 @@ def plot_tree(root: Any) -> Figure:
 
     Args:
         root: `describe(model).root`.
+
+    Raises: MismatchError for anything else.
     """
+    if not hasattr(root, "group"):
+        raise MismatchError("give bd.describe(model).root")
     boxes = list(_boxes(root, 0, None))
     tops, height = [], _GAP
     for _, _, rows, _ in boxes:
