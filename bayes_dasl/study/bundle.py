@@ -27,7 +27,7 @@ from ..prediction.posterior import load, save
 from ..reports.document import ReportOptions, report
 from ..revision.rolling_origins import leave_future_out, model_weights
 from ..revision.updates import update
-from .fits import Say, Task
+from .fits import Say, Task, said_of
 from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
 from .refusals import are_several, check_input, check_names, check_origins, used_data
 from .scores import asked, results, table_of, told_split
@@ -263,7 +263,7 @@ class Run:
         except (Interrupted, WriteError):
             raise
         except Exception as error:  # the fits are worth more than their mixture
-            return _said(error)
+            return said_of(error)
 
     def fitted(self) -> dict[str, xr.DataTree]:
         """The posteriors that the folder holds, the study's own first.
@@ -314,7 +314,6 @@ class Run:
             say: is told why there is no mixture, where a study wants one.
 
         Returns: the forecasts by name; the mixture, "mixture", is the first where there is one.
-
         Raises: MismatchError for a model that is not the fitted one, unless `what_if`; nothing is saved then. ReadError
         if the study's own posterior is missing; WriteError, also where another process is at work.
         """
@@ -348,7 +347,7 @@ class Run:
                     comparison = comparison or self._weighed(posts)
                     forecasts = {MIXTURE: mixed(forecasts, comparison), **forecasts}
                 except Exception as error:  # the forecasts are worth more than their mixture
-                    comparison = _said(error)
+                    comparison = said_of(error)
             if MIXTURE not in forecasts:
                 self.path(MIXTURE, "forecast.nc").unlink(missing_ok=True)  # of other forecasts
             for name, found in forecasts.items():
@@ -449,7 +448,3 @@ class Run:
         own = name == self.study.label
         rivals = {other: fc for other, fc in forecasts.items() if own and other not in (name, MIXTURE)}
         return diagnose(post, forecasts.get(name), self.study.test, rivals=rivals)
-
-
-def _said(error: Exception) -> str:
-    return str(error) or type(error).__name__

@@ -151,3 +151,8 @@ def _save(post: xr.DataTree, path: Path) -> Path:
         raise WriteError(
             f"{error}; the draws are safe in {refuge}: once {path} can be written, move them there and run again"
         ) from error
+
+
+def said_of(error: Exception) -> str:
+    """An error in words: its name where it has none."""
+    return str(error) or type(error).__name__
