@@ -34,7 +34,7 @@ def corrected(
     *outputs: str,
     inputs: tuple[str, ...] = (),
     relative: bool = False,
-    share: float = 0.4,
+    share: float = 0.1,
     size: int = 20,
 ) -> Residual | AbstractTrajectory:
     r"""A vector field with a correction that stays near zero unless the data support it.
