@@ -163,10 +163,10 @@ def plot_vpc(
         for quantile, color in _QUANTILES.items():
             of = lambda v, q=quantile: np.stack([np.quantile(v[..., part_of == i], q, -1) for i in range(len(edges))])  # noqa: E731
             low, high = np.quantile(of(draws), (0.05, 0.95), axis=1)
-            name = f"{100 * quantile:.0f} %"
-            ax.fill_between(middles, low, high, color=color, alpha=0.25, lw=0, label=f"{name} quantile of new data, 90 % band")
+            name = f"{100 * quantile:.0f} % quantile"
+            ax.fill_between(middles, low, high, color=color, alpha=0.25, lw=0, label=f"{name} of new data, 90 % band")
             style = "-" if quantile == 0.5 else "--" if quantile > 0.5 else ":"
-            ax.plot(middles, of(shown), style, color=BLACK, lw=1.5, marker=".", label=f"{name} quantile of the data")
+            ax.plot(middles, of(shown), style, color=BLACK, lw=1.5, marker=".", label=f"{name} of the data")
         low, high = (ends[kept] for ends in bounds(observed))
         above = (low < high) & (np.isposinf(high) | (low == values[kept]))
         for marker, there in (("o", low == high), ("v", (low < high) & ~above), ("^", above)):
