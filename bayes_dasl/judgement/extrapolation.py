@@ -93,8 +93,8 @@ def extrapolation_findings(post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset 
 
 def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | None) -> Finding:
     subject = f"{EXTRAPOLATION} of {left.function}"
-    rows = left.rows[left.outside]
-    found = _coverage(fc, test, rows)
+    ensembles, common = _there(fc, test, left.rows[left.outside])
+    found = _coverage(ensembles, common)
     if found is None:
         return Finding(
             "warning", subject, f"{message}; nothing has checked it there",
@@ -102,7 +102,7 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
             aspect="model",
         )  # fmt: skip
     message, level, remedy = f"{message}; there {found.message}", found.level, ""
-    if level == "inconclusive" and not _few(fc, test, rows):
+    if level == "inconclusive" and not _few(ensembles):
         remedy = f"{found.remedy} there"
     elif level != "good":  # few values inside may come from one shared error, but do not support the forecast there
         level = "warning"
@@ -110,18 +110,17 @@ def _judged(left: Leaving, message: str, fc: xr.DataTree, test: xr.Dataset | Non
     return Finding(level, subject, message, remedy, aspect="model")
 
 
-def _coverage(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> Finding | None:
-    """Whether the forecast is too sure of itself at some rows, by the held-out values there; None without any."""
-    ensembles, common = _there(fc, test, rows)
+def _coverage(ensembles: Ensembles, common: xr.Dataset) -> Finding | None:
+    """Whether a forecast is too sure of itself, by held-out values; None without any."""
     scored = {name: pair for name, (draws, y) in ensembles.items() if (pair := observed_pair(draws, y)) is not None}
     if not scored:
         return None
     return coverage_finding({n: ensembles[n] for n in scored}, scored, {n: common[n].shape for n in scored})
 
 
-def _few(fc: xr.DataTree, test: xr.Dataset | None, rows: np.ndarray) -> bool:
+def _few(ensembles: Ensembles) -> bool:
     """Whether the 90 % intervals hold too few of the values, if these were independent."""
-    held = np.concatenate([covered(draws, observed, 90) for draws, observed in _there(fc, test, rows)[0].values()])
+    held = np.concatenate([covered(draws, observed, 90) for draws, observed in ensembles.values()])
     return bool(bdtr(np.nansum(held), np.isfinite(held).sum(), 0.9) < _TOO_FEW_COVERED)
 
 

@@ -98,10 +98,11 @@ def _better(name: str, level: Level, leads: Sequence[_Lead], own: Ensembles, oth
     number, among = _values(leads).size, int(_numbers(own).sum())
     of = f"{among} value{'s' if among > 1 else ''}" if number == among else f"{number} of {among} values"
     several = ", on average over the observables" if len(own) > 1 else ""
-    error = f"standard error {_error(leads):.0%}" if np.isfinite(_error(leads)) else "standard error unknown"
+    error = _error(leads)
+    error_said = f"standard error {error:.0%}" if np.isfinite(error) else "standard error unknown"
     return _finding(
         level, f"against {name}",
-        f"{name} forecasts the held-out data better: its CRPS is {lower:.0%} lower{several} ({error}, of {of})",
+        f"{name} forecasts the held-out data better: its CRPS is {lower:.0%} lower{several} ({error_said}, of {of})",
         f"prefer {name}, or find what makes this forecast worse: a correction that the data do not bear out, or an "
         "equation that does not hold ahead",
     )  # fmt: skip
