@@ -229,7 +229,7 @@ class Judge(Optimiser):
     """Says how high positions lie, which takes no gradient, and leaves them where they are."""
 
     def __init__(self, problem, climbs):
-        self.climbs, self.frame = climbs, Plain()
+        self.climbs, self.frame, self._shaken = climbs, Plain(), ()
         self._values = jax.jit(jax.vmap(problem.log_density))
 
     def optimise(self, x):

@@ -12,7 +12,7 @@ from jaxtyping import Array, Float
 
 from .._runs.journal import Arrays
 from ..errors import DataError, ModelError
-from .coordinates.frame import Frame, Plain, is_on, moved_gradient
+from .coordinates.frame import Frame, Plain, coordinates, is_on, moved_gradient, positions
 from .metric import DENSE_OF_SCIENCE, DENSE_UP_TO, RANK, Metric, log_volume, lower_factor, root_of_inverse
 from .problem import Problem, ValueAndGradient
 from .sharding import Sharded
@@ -162,6 +162,17 @@ class Optimiser:
 def climbs_again(climbs: int) -> int:
     """How many of the climbs go on in a frame."""
     return max(climbs // 4, 1)
+
+
+def climbed_in(frame: Frame, optimiser: Optimiser, x: Float[np.ndarray, "n dimension"]) -> np.ndarray:
+    """As many positions, after a climb in a frame, the highest there first; positions before the climb count too."""
+    begun = coordinates(frame, x)
+    own, optimiser.frame = optimiser.frame, frame
+    try:
+        reached, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
+    finally:
+        optimiser.frame = own
+    return positions(frame, reached[: len(x)])[0]
 
 
 def fared(found: Arrays) -> dict[str, int | float | str]:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from ..._runs.journal import Arrays
-from ..starts import Optimiser, Start, best_first, climbs_again, modes_among, or_lowest
+from ..starts import Optimiser, Start, best_first, climbed_in, climbs_again, modes_among, or_lowest
 from .frame import FrameMaker, coordinates, positions
 
 
@@ -46,9 +46,7 @@ def framed_start(
 
     best = reached[: climbs_again(optimiser.climbs)]
     frame, _ = frame_around(best[0])
-    begun = coordinates(frame, best)
-    climbed, _ = best_first(optimiser, np.concatenate([optimiser.optimise(begun), begun]))
-    best, _ = positions(frame, climbed[: len(best)])
+    best = climbed_in(frame, optimiser, best)
     frame, arrays = frame_around(best[0])
     inside = modes_among(optimiser, *best_first(optimiser, coordinates(frame, best)), tried, failed, maker.precision)
     inside = dataclasses.replace(inside, log_densities=or_lowest(optimiser.evaluate(inside.modes)[0]))

@@ -20,9 +20,18 @@ from ...layers.layer import trajectories
 from ...networks.network import networks
 from ...random import Module, Values
 from ..problem import Problem
-from ..starts import Optimiser, chosen_for_reference, climbs_again, evenly, no_start, or_lowest, refuse_unresolved
+from ..starts import (
+    Optimiser,
+    chosen_for_reference,
+    climbed_in,
+    climbs_again,
+    evenly,
+    no_start,
+    or_lowest,
+    refuse_unresolved,
+)
 from .conditional import Conditional, LinearModel, Path, from_rows, in_rows, last_layer
-from .frame import arrays_of, coordinates, frame_of, positions
+from .frame import arrays_of, frame_of, positions
 from .gradient_matching import Matching
 
 COORDINATES = ("auto", "plain")
@@ -231,8 +240,7 @@ def matched_start(
     refuse_unresolved(value)
     order = np.argsort(-value)
     best = x[order[: min(climbs_again(number), int(np.isfinite(value).sum()))]]
-    frame = references.restored(references.frame(best))
-    best, heights = _climbed_in(frame, optimiser, best)
+    best = climbed_in(references.restored(references.frame(best)), optimiser, best)
     frame = references.restored(references.frame(best))
     again = np.resize(best, (max(chains, len(best)), best.shape[1]))
     anew = references.drawn(frame, again, key=jax.random.fold_in(key, 1))
@@ -240,26 +248,12 @@ def matched_start(
     reached = np.where(fine[:, None], anew, again)
     return {
         "modes": best[:1],
-        "log_densities": heights[:1],
+        "log_densities": or_lowest(optimiser.evaluate(best[:1])[0]),
         "precisions": np.diag(1 / references.widths(problem.prior_widths()) ** 2)[None],
         "tried": np.asarray(number),
         "failed": np.asarray(failed),
         "reached": reached,
     }
-
-
-def _climbed_in(frame: Conditional, optimiser: Optimiser, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions after a climb in a frame, the highest there first, and their log densities in plain coordinates."""
-    begun = coordinates(frame, x)
-    own, optimiser.frame = optimiser.frame, frame
-    try:
-        both = np.concatenate([optimiser.optimise(begun), begun])
-        inside = or_lowest(optimiser.evaluate(both)[0]).reshape(2, len(x))
-    finally:
-        optimiser.frame = own
-    higher = np.where((inside[0] > inside[1])[:, None], *both.reshape(2, *x.shape))
-    best, _ = positions(frame, higher[np.argsort(-inside.max(0))])
-    return best, or_lowest(optimiser.evaluate(best)[0])
 
 
 def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
