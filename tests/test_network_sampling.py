@@ -101,7 +101,7 @@ def test_log_densities_are_those_of_the_weights(conditional):
     np.testing.assert_allclose(found, conditional["sample_stats"]["lp"].values[some], atol=1e-6)
 
 
-@pytest.mark.slow
+@pytest.mark.thorough  # not slow: the first run must be compiled with the same options
 def test_a_resumed_run_has_the_draws_of_a_whole_one(conditional, checkpoint):
     steps = sorted(checkpoint.glob("*.step"))
     for path in steps[-3:]:

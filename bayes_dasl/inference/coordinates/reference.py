@@ -18,7 +18,7 @@ from ...data.layer_inputs import Inputs
 from ...layers import AbstractTrajectory
 from ...layers.layer import trajectories
 from ...networks.network import networks
-from ...random import Module, Values
+from ...random import Module, Values, paths
 from ..problem import Problem
 from ..starts import (
     Optimiser,
@@ -213,7 +213,7 @@ def matched_start(
 ) -> Arrays:
     """Starts of the chains of a model with a network: as `Start.arrays`, and at least one good position for each chain.
 
-    1. Start positions climb by gradient matching.
+    1. Start positions climb by gradient matching. They are prior draws; in every second the networks' scales are one.
     2. The last layers' weights are set to their most likely values, given all else, in a frame around the best
        positions. This is repeated a few times.
     3. The best positions climb on in the frame around them. There the last layers' weights follow all other parameters,
@@ -225,7 +225,7 @@ def matched_start(
     Raises: ModelError if no position has a finite log density; DataError if rounding hides differences between them.
     """
     number = optimiser.climbs
-    x = np.array(problem.prior(number, key=key))
+    x = _prior_draws(problem, number, key=key)
     if near is not None:
         x[: number // 2] = evenly(near, number // 2)
     value = or_lowest(optimiser.evaluate(x)[0])
@@ -254,6 +254,21 @@ def matched_start(
         "failed": np.asarray(failed),
         "reached": reached,
     }
+
+
+def _prior_draws(problem: Problem, number: int, *, key: Array) -> np.ndarray:
+    """Prior draws; in every second the learned scales of networks are one, the scale of their units.
+
+    A climb from a scale near zero seldom finds a large correction: the gradient by the weights is nearly zero there.
+    """
+    x = np.array(problem.prior(number, key=key))
+    scales = {f"{where}.scale" for where, _ in networks(problem.model)}
+    for path, leaf in paths(problem.model).items():
+        site, one = problem.sites[path], jnp.ones(leaf.shape)
+        support: Any = leaf.distribution.support
+        if scales & {*leaf.places} and site.standardised is None and jnp.all(support(one)):
+            x[::2, site.start : site.start + site.size] = site.flat(one, {})
+    return x
 
 
 def _better(optimiser: Optimiser, x: np.ndarray, value: np.ndarray, other: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
