@@ -2,8 +2,9 @@
 
 A model is a pytree; put a distribution wherever you would put a number.
 
-Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set, and changes nothing else of it:
-devices and compilation cache are still yours to choose (`bd.configure`).
+The names here are the core. Each further subject is a namespace, such as `bd.filtering`, that loads when it is first
+used. Importing the package switches JAX to double precision, unless `JAX_ENABLE_X64` is set, and changes nothing else of
+it: devices and compilation cache are still yours to choose (`bd.configure`).
 """
 
 import importlib as _importlib
@@ -11,116 +12,38 @@ import types as _types
 import typing as _typing
 from importlib.metadata import version as _version
 
-from . import networks as networks, rivals as rivals
+from . import errors as errors, inference as inference, layers as layers, networks as networks, noise as noise
 from ._jax import configure as configure
-from .adaptive import (
-    Basis as Basis,
-    Coupling as Coupling,
-    LayerCoupling as LayerCoupling,
-    Link as Link,
-    MultiFidelity as MultiFidelity,
-    bases as bases,
-)
-from .before_fit import check as check, choose_solver as choose_solver, describe as describe
-from .data import (
-    fill_gaps as fill_gaps,
-    from_table as from_table,
-    split as split,
-    standardise as standardise,
-)
-from .dosing import doses as doses
+from .checking import check as check, describe as describe
+from .data import from_table as from_table, split as split, standardise as standardise
 from .errors import BayesDaslError as BayesDaslError
+from .fitting import fit as fit, resume as resume
 from .hybrid import (
-    Conserve as Conserve,
     Hierarchical as Hierarchical,
     Parallel as Parallel,
     Residual as Residual,
     Series as Series,
-    Unscented as Unscented,
-    VarianceHead as VarianceHead,
     corrected as corrected,
 )
-from .inference import (
-    NUTS as NUTS,
-    SMC as SMC,
-    SVI as SVI,
-    SWAG as SWAG,
-    DeepEnsemble as DeepEnsemble,
-    Descent as Descent,
-    Joint as Joint,
-    Laplace as Laplace,
-    ManyChain as ManyChain,
-    MCDropout as MCDropout,
-    fit as fit,
-    resume as resume,
-)
-from .judgement import (
-    baseline_forecasts as baseline_forecasts,
-    bayes_factors as bayes_factors,
-    compare as compare,
-    consistency as consistency,
-    decompose as decompose,
-    decompose_entropy as decompose_entropy,
-    diagnose as diagnose,
-    exceedance as exceedance,
-    fisher_information as fisher_information,
-    log_likelihood as log_likelihood,
-    metrics as metrics,
-    pit as pit,
-    profile_likelihood as profile_likelihood,
-    quantiles as quantiles,
-    return_levels as return_levels,
-    score as score,
-    sensitivity as sensitivity,
-    shrinkage as shrinkage,
-)
+from .inference import NUTS as NUTS, DeepEnsemble as DeepEnsemble, Descent as Descent, Joint as Joint
 from .layers import (
-    DDE as DDE,
     ODE as ODE,
-    PDE as PDE,
-    SDE as SDE,
     Algebraic as Algebraic,
-    BoundaryValue as BoundaryValue,
-    Compartments as Compartments,
     Difference as Difference,
     Event as Event,
     Implicit as Implicit,
     Jump as Jump,
-    Kalman as Kalman,
-    MultipleShooting as MultipleShooting,
-    ProcessNoise as ProcessNoise,
     SteadyState as SteadyState,
-    find_root as find_root,
-    integrate as integrate,
-    integrate_between as integrate_between,
-    pde as pde,
-    phase as phase,
-    segment_states as segment_states,
 )
 from .model import Model as Model, inputs as inputs
 from .networks import Network as Network
 from .noise import (
-    AR1 as AR1,
-    BetaBinomialNoise as BetaBinomialNoise,
-    BinomialNoise as BinomialNoise,
-    BoxCoxNoise as BoxCoxNoise,
-    Censored as Censored,
     CombinedNoise as CombinedNoise,
-    CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,
-    CorrelatedLogNoise as CorrelatedLogNoise,
-    CorrelatedNoise as CorrelatedNoise,
-    HurdleNoise as HurdleNoise,
     LogNormalNoise as LogNormalNoise,
-    Matern32 as Matern32,
     NegativeBinomialNoise as NegativeBinomialNoise,
     NormalNoise as NormalNoise,
-    OrnsteinUhlenbeck as OrnsteinUhlenbeck,
-    PerDatum as PerDatum,
     PoissonNoise as PoissonNoise,
-    RandomWalk as RandomWalk,
     StudentTNoise as StudentTNoise,
-    VaryingScale as VaryingScale,
-    ZeroInflatedNoise as ZeroInflatedNoise,
 )
 from .populations import Each as Each, population as population, varying as varying
 from .prediction import (
@@ -139,44 +62,53 @@ from .random import (
     shared as shared,
 )
 from .reports import ReportOptions as ReportOptions, report as report
-from .revision import (
-    check_functions as check_functions,
-    check_solver as check_solver,
-    leave_future_out as leave_future_out,
-    loo_members as loo_members,
-    mixture as mixture,
-    model_weights as model_weights,
-    recalibrate as recalibrate,
-    stack as stack,
-    tightened as tightened,
-    update as update,
-)
-from .study import (
-    Study as Study,
-    combinations as combinations,
-    measure as measure,
-    medians as medians,
-    paired as paired,
-    run_many as run_many,
-    tidy as tidy,
-)
+from .scores import decompose as decompose, quantiles as quantiles, score as score
+from .study import Study as Study
+from .unknown_functions import Basis as Basis, bases as bases
+from .updating import update as update
+from .verdict import diagnose as diagnose
+from .weighting import compare as compare, mixture as mixture
 
 if _typing.TYPE_CHECKING:
-    from . import plots as plots
+    from . import (
+        baselines as baselines,
+        checking as checking,
+        data as data,
+        dosing as dosing,
+        engines as engines,
+        equations as equations,
+        extremes as extremes,
+        filtering as filtering,
+        hybrid as hybrid,
+        many as many,
+        multiscale as multiscale,
+        pde as pde,
+        plots as plots,
+        recalibration as recalibration,
+        scores as scores,
+        sensitivity as sensitivity,
+        updating as updating,
+        verdict as verdict,
+        weighting as weighting,
+    )
 
 __version__ = _version("bayes_dasl")
 
-
-_NAMESPACES = ("bases", "errors", "inference", "layers", "metrics", "networks", "noise", "pde", "rivals")
-__all__ = [*_NAMESPACES, *(n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType))]  # pyright: ignore
+_LOADED = ("bases", "errors", "inference", "layers", "networks", "noise")
+_LAZY = (
+    *("baselines", "checking", "data", "dosing", "engines", "equations", "extremes", "filtering", "hybrid", "many"),
+    *("multiscale", "pde", "plots", "recalibration", "scores", "sensitivity", "updating", "verdict", "weighting"),
+)
+_FLAT = [n for n, v in globals().items() if n[0] != "_" and not isinstance(v, _types.ModuleType)]
+__all__ = [*_LOADED, *_LAZY, *_FLAT]  # pyright: ignore
 
 
 def __getattr__(name: str) -> _typing.Any:
-    """`bd.plots` is there without an import of its own, and loads Matplotlib when it is first asked for."""
-    if name == "plots":
-        return _importlib.import_module(".plots", __name__)
+    """A namespace loads when it is first asked for; `bd.plots` then loads Matplotlib."""
+    if name in _LAZY:
+        return _importlib.import_module(f".{name}", __name__)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), "plots"})
+    return sorted({*__all__, "__version__"})

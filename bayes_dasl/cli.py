@@ -22,11 +22,11 @@ from ._runs.folder import read_note
 from ._runs.signals import heard_like_ctrl_c
 from .data.dates import told
 from .errors import BayesDaslError, DataError, Interrupted, ReadError
-from .judgement.mixed import MIXTURE
+from .many.comparison import rows_of, summarised
+from .many.many import ALONE
 from .prediction.posterior import fitted_observables, load
 from .reports._text import number, percent
 from .study import (
-    ALONE,
     Run,
     Study,
     future_forcings,
@@ -35,10 +35,9 @@ from .study import (
     module_of,
     new_observations,
     new_rows,
-    rows_of,
     study_files,
-    summarised,
 )
+from .weighting.mixed import MIXTURE
 
 EXIT_CODES: dict[Level, int] = {"good": 0, "inconclusive": 0, "warning": 3, "bad": 4}
 """How `check`, `diagnose` and `--strict` end, by the worst level of their findings. Typer ends a wrong call with 2."""

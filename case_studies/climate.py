@@ -135,11 +135,13 @@ def observed(layer: Any, without: Literal["land", "heat"] | None = None) -> bd.M
         without: an observable that is left out.
     """
     noise = {
-        "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.1), 0.3), dist.Beta(8.0, 6.0))),
-        "land": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.15), 0.3), dist.Beta(6.0, 8.0))),
-        "heat": bd.NormalNoise(known_error=bd.PerDatum("heat_error", otherwise=HEAT_ERROR)),
+        "temperature": bd.filtering.CorrelatedNoise(
+            bd.filtering.AR1(dist.LogNormal(np.log(0.1), 0.3), dist.Beta(8.0, 6.0))
+        ),
+        "land": bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.LogNormal(np.log(0.15), 0.3), dist.Beta(6.0, 8.0))),
+        "heat": bd.NormalNoise(known_error=bd.noise.PerDatum("heat_error", otherwise=HEAT_ERROR)),
     }
-    weather = bd.noise.CrossCorrelation(("temperature", "land"), dist.Uniform(-1.0, 1.0))
+    weather = bd.filtering.CrossCorrelation(("temperature", "land"), dist.Uniform(-1.0, 1.0))
     if without:
         del noise[without]
     return bd.Model(layer, noise, cross_correlation=weather if "land" in noise else None)
@@ -251,12 +253,12 @@ def models(every: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
         for name, (bends, without) in SCIENTIFIC.items()
     }
     fixed = {
-        "hybrid, science fixed": lambda: bd.rivals.fixed(own["hybrid"]()),
-        "fixed": lambda: bd.rivals.fixed(own["science"]()),
+        "hybrid, science fixed": lambda: bd.baselines.known.fixed(own["hybrid"]()),
+        "fixed": lambda: bd.baselines.known.fixed(own["science"]()),
     }
     known = observed(continuous(earth()))
     names = ("mlp", "transformer", "gaussian_process", "neural_ode", "pinn")
-    return own | fixed | {name: lambda name=name: bd.rivals.named(known, every, name)[name] for name in names}
+    return own | fixed | {name: lambda name=name: bd.baselines.named(known, every, name)[name] for name in names}
 
 
 def study() -> bd.Study:
@@ -318,14 +320,14 @@ def tasks(quick: bool) -> list[dict]:
     every = ["science", "hybrid", "hybrid, science fixed", "fixed", *NETWORKS, "gaussian_process"]
     if quick:
         some = ["science", "hybrid", "fixed", "mlp"]
-        return bd.combinations(world=[EARTH], model=some, until=[SPLIT], seed=[0])
+        return bd.many.combinations(world=[EARTH], model=some, until=[SPLIT], seed=[0])
     some = ["science", "hybrid", "mlp"]
-    found = bd.combinations(world=[EARTH], model=every, until=[SPLIT, 1990.5], seed=[0])
+    found = bd.many.combinations(world=[EARTH], model=every, until=[SPLIT, 1990.5], seed=[0])
     fewer = [name for name, (_, without) in SCIENTIFIC.items() if without]
-    found += bd.combinations(world=[EARTH], model=fewer, until=[SPLIT], seed=[0])
-    found += bd.combinations(world=[EARTH], model=some, until=[1980.5, 1985.5, 1995.5], seed=[0])
-    found += bd.combinations(world=[*TWINS], model=some, until=[SPLIT], seed=range(5))
-    return found + bd.combinations(world=[EARTH], model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
+    found += bd.many.combinations(world=[EARTH], model=fewer, until=[SPLIT], seed=[0])
+    found += bd.many.combinations(world=[EARTH], model=some, until=[1980.5, 1985.5, 1995.5], seed=[0])
+    found += bd.many.combinations(world=[*TWINS], model=some, until=[SPLIT], seed=range(5))
+    return found + bd.many.combinations(world=[EARTH], model=[*NETWORKS], until=[SPLIT], seed=range(1, 5))
 
 
 def spans(data: xr.Dataset, until: float) -> dict[str, xr.Dataset]:
@@ -345,23 +347,23 @@ def row(world: str, model: str, until: float, seed: int) -> dict:
     made = models(every)[model]()
     train = every if model == "pinn" else train  # it obeys the equation where it is asked to
     engine = ENSEMBLE if model in NETWORKS else bd.NUTS(chains=2, draws=300)
-    found = bd.measure(made, train, ahead, engine, derived=sensitivity if model in SCIENTIFIC else None, key=seed)
+    found = bd.many.measure(made, train, ahead, engine, derived=sensitivity if model in SCIENTIFIC else None, key=seed)
     return found if world == EARTH else found | {"true_sensitivity": float(sensitivity_of(twin(TWINS[world])))}
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors ahead, differences to the science over seeds of a twin, and the climate sensitivity."""
-    table: Any = bd.tidy(rows)
+    table: Any = bd.many.tidy(rows)
     by = ["world", "until", "ahead", "observable", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
-    found = {"Ahead": bd.medians(table, what, by=by)}
+    found = {"Ahead": bd.many.medians(table, what, by=by)}
     for (world, ahead), part in table.query("world != @EARTH and observable == 'temperature'").groupby(
         ["world", "ahead"]
     ):
         if "science" in part["model"].values:
             title = f"CRPS of the temperature of a {world} ({ahead}), less that of the science"
-            found[title] = bd.paired(part, "crps", between="model", against="science")
-    told = bd.tidy(rows, "derived")
+            found[title] = bd.many.paired(part, "crps", between="model", against="science")
+    told = bd.many.tidy(rows, "derived")
     if told.empty:
         return found
     if "true_sensitivity" in told:

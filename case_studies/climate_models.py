@@ -138,8 +138,10 @@ def model_of(
         units={"temperature": "K", "flux": FLUX, "surface": "K", "deep": "K", "time": YEAR},
     )
     noise = {
-        "temperature": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.13), 0.5), dist.Beta(6.0, 6.0))),
-        "flux": bd.CorrelatedNoise(bd.AR1(dist.LogNormal(np.log(0.3), 0.5), dist.Beta(3.0, 9.0))),
+        "temperature": bd.filtering.CorrelatedNoise(
+            bd.filtering.AR1(dist.LogNormal(np.log(0.13), 0.5), dist.Beta(6.0, 6.0))
+        ),
+        "flux": bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.LogNormal(np.log(0.3), 0.5), dist.Beta(3.0, 9.0))),
     }
     return bd.Model(bd.Each(one, members=list(names), dim="model"), noise)
 
@@ -207,8 +209,8 @@ ALL = "one per cent a year"
 def tasks(quick: bool) -> list[dict]:
     """Each variant, and each from several keys."""
     if quick:
-        return bd.combinations(variant=["population", "one curve"], seed=[0])
-    return bd.combinations(variant=[*VARIANTS], seed=range(3))
+        return bd.many.combinations(variant=["population", "one curve"], seed=[0])
+    return bd.many.combinations(variant=[*VARIANTS], seed=range(3))
 
 
 def row(variant: str, seed: int) -> dict:
@@ -216,19 +218,19 @@ def row(variant: str, seed: int) -> dict:
     data = load()
     train, ahead = bd.split(data, time=SPLIT)
     made = model_of(**VARIANTS[variant])
-    return bd.measure(made, train, {ALL: ahead}, ENGINE, derived=sensitivity, each="model", key=seed)
+    return bd.many.measure(made, train, {ALL: ahead}, ENGINE, derived=sensitivity, each="model", key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors of the experiment that is forecast: over all models, and their medians over models."""
-    table: Any = bd.tidy(rows)
+    table: Any = bd.many.tidy(rows)
     what = ["rmse", "crps", "coverage_50", "coverage_90"]
     whole, by = table["ahead"] == ALL, ["observable", "variant"]
-    found = {"One per cent a year": bd.medians(table[whole], what, by=by)}
+    found = {"One per cent a year": bd.many.medians(table[whole], what, by=by)}
     if not (apart := table[~whole]).empty:
         each = apart.groupby([*by, "seed"], as_index=False)[["rmse", "crps"]].median()
-        found["The same, medians over models"] = bd.medians(each, ["rmse", "crps"], by=by)
+        found["The same, medians over models"] = bd.many.medians(each, ["rmse", "crps"], by=by)
         told = apart[apart["observable"] == "temperature"].assign(model=apart["ahead"].str.removeprefix(f"{ALL}, "))
-        found["Temperature of each model"] = bd.medians(told, "rmse", by=["model"], across="variant")
+        found["Temperature of each model"] = bd.many.medians(told, "rmse", by=["model"], across="variant")
     others = ["mae", "log_score", "fit_s", "forecast_s", "memory_mb"]
-    return found | {"Other scores, and costs": bd.medians(table[whole], others, by=by)}
+    return found | {"Other scores, and costs": bd.many.medians(table[whole], others, by=by)}

@@ -283,9 +283,9 @@ def tasks(quick: bool) -> list[dict]:
     """Each model without each region in turn; in the full form also up to 2000, without a region and with all."""
     some = ["one factor", "hybrid", "mlp"]
     if quick:
-        return bd.combinations(model=some, left_out=[*CENTRES], until=[LAST], seed=[0])
-    found = bd.combinations(model=[*KINDS], left_out=[*CENTRES], until=[LAST, SPLIT], seed=[0])
-    return found + bd.combinations(model=[*KINDS], left_out=["none"], until=[SPLIT], seed=[0])
+        return bd.many.combinations(model=some, left_out=[*CENTRES], until=[LAST], seed=[0])
+    found = bd.many.combinations(model=[*KINDS], left_out=[*CENTRES], until=[LAST, SPLIT], seed=[0])
+    return found + bd.many.combinations(model=[*KINDS], left_out=["none"], until=[SPLIT], seed=[0])
 
 
 def row(model: str, left_out: str, until: float, seed: int) -> dict:
@@ -296,19 +296,19 @@ def row(model: str, left_out: str, until: float, seed: int) -> dict:
     ahead = {"since 2001": of.sel(time=slice(SPLIT + 0.5, None))}
     if left_out != "none":
         ahead["all years"] = of
-    return bd.measure(model_of(data, model), train, ahead, ENSEMBLE if model == "mlp" else ENGINE, key=seed)
+    return bd.many.measure(model_of(data, model), train, ahead, ENSEMBLE if model == "mlp" else ENGINE, key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Means over the regions left out, differences to one factor, paired over these, and later years of all."""
-    table: Any = bd.tidy(rows)
+    table: Any = bd.many.tidy(rows)
     table = table.assign(until=table["until"].astype(int))
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s"]
     of_all = table["left_out"] == "none"
     apart, whole = table[~of_all], table[of_all]
     found = {"Regions left out": pd.DataFrame(apart.groupby(["until", "ahead", "model"])[what].mean())}
     for (until, ahead), each in apart.groupby(["until", "ahead"]):
-        found[f"CRPS against one factor, fitted up to {until}, {ahead}"] = bd.paired(
+        found[f"CRPS against one factor, fitted up to {until}, {ahead}"] = bd.many.paired(
             each, "crps", between="model", against="one factor", over=["left_out"]
         )
     return found | ({} if whole.empty else {"All regions, later years": whole.set_index("model")[what]})

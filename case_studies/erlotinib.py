@@ -38,7 +38,7 @@ class Tumour(bd.Module):
     Source: Koch, Walz, Lahu & Schropp, J. Pharmacokinet. Pharmacodyn. 36, 179 (2009), without its transit compartments.
     """
 
-    drug: bd.Compartments
+    drug: bd.dosing.Compartments
     exponential: bd.Scalar = bd.field(units="1/day")
     linear: bd.Scalar = bd.field(units="cm^3/day")
     kill: bd.Scalar = bd.field(units="L/(mg * day)")
@@ -92,12 +92,12 @@ def model_of(mice: Iterable[float], *, alike: bool = False) -> bd.Model:
     rows = pd.DataFrame(rows[rows["id"].isin(list(mice))])
 
     def doses(into: str):
-        return bd.doses(rows, into=into, subject="id", units={"amt": "mg", "time": "day"})
+        return bd.dosing.doses(rows, into=into, subject="id", units={"amt": "mg", "time": "day"})
 
     # One or two samples of a mouse do not tell its volume from its clearance: the volume is that of all.
     # The drug is in closed form: what is left of a dose a day later is less than a solver's tolerance. The solver must
     # still know when doses fall, so that no step passes over one: they go into a state that counts them.
-    drug = bd.Compartments(clearance=number(0.2, 6.0), volume=bd.between(0.05, 1.0), doses=doses("central"))  # pyright: ignore[reportCallIssue]
+    drug = bd.dosing.Compartments(clearance=number(0.2, 6.0), volume=bd.between(0.05, 1.0), doses=doses("central"))  # pyright: ignore[reportCallIssue]
     tumour = Tumour(drug, exponential=number(0.03, 0.4), linear=number(0.01, 0.4), kill=number(0.01, 1.0))
     initial = {"grown": bd.population(bd.between(0.03, 0.4), dist.HalfNormal(0.5)), "given": 0.0}
     given = doses("given")

@@ -269,7 +269,7 @@ def models(train: xr.Dataset, weights: str = TOLD) -> dict[str, Callable[[], bd.
         "springs": lambda: force_field(springs=True),
     }
     found = {name: lambda make=make: model(make(), weights) for name, make in made.items()}
-    return found | {"fixed": lambda: bd.rivals.fixed(model(force_field(), weights))}
+    return found | {"fixed": lambda: bd.baselines.known.fixed(model(force_field(), weights))}
 
 
 @cache
@@ -370,35 +370,35 @@ def tasks(quick: bool) -> list[dict]:
     """Each model fitted to 100 geometries, some to fewer and to more, and by other weights of energies and forces."""
     every = ["force field", "hybrid", "network", "springs", "fixed"]
     if quick:
-        return bd.combinations(model=every, number=[100], seed=[0])
-    found = bd.combinations(model=every, number=[100], seed=range(5))
+        return bd.many.combinations(model=every, number=[100], seed=[0])
+    found = bd.many.combinations(model=every, number=[100], seed=range(5))
     others = [number for number in NUMBERS if number != 100]
-    found += bd.combinations(model=every[:3], number=others, seed=range(5))
+    found += bd.many.combinations(model=every[:3], number=others, seed=range(5))
     weights = [name for name in WEIGHTS if name != TOLD]
-    return found + bd.combinations(model=["hybrid", "network"], number=[100], seed=range(5), weights=weights)
+    return found + bd.many.combinations(model=["hybrid", "network"], number=[100], seed=range(5), weights=weights)
 
 
 def row(model: str, number: int, seed: int, weights: str = TOLD) -> dict:
     """What a model that was fitted to cool geometries says of hotter ones, and whether it keeps the energy."""
     train, ahead = drawn(number, AHEAD, seed)
-    return bd.measure(models(train, weights)[model](), train, ahead, ENGINE, derived=conserved, key=seed)
+    return bd.many.measure(models(train, weights)[model](), train, ahead, ENGINE, derived=conserved, key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors of energies and forces by range, differences to the force field, and what becomes of the energy."""
     if "weights" in rows:
         rows = rows.assign(model=rows["model"] + (", " + rows["weights"]).fillna(""))
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     table["of"] = table["observable"] + ", " + table["ahead"]
     by = ["number", "model"]
     titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
-    found = {title: bd.medians(table, score, by=by, across="of") for score, title in titles.items()}
+    found = {title: bd.many.medians(table, score, by=by, across="of") for score, title in titles.items()}
     hot = table.query("ahead == @HOTTEST and observable == 'force'")
     for number, part in hot.groupby("number"):
-        differences = bd.paired(part, "crps", between="model", against="force field")
+        differences = bd.many.paired(part, "crps", between="model", against="force field")
         found[f"CRPS of hot forces after {number} geometries, less that of the force field"] = differences
-    if not (kept := bd.tidy(rows, "derived")).empty:
-        found["Total energy, kcal/mol over 1 ps"] = bd.medians(kept, "median", by=by, across="quantity")
+    if not (kept := bd.many.tidy(rows, "derived")).empty:
+        found["Total energy, kcal/mol over 1 ps"] = bd.many.medians(kept, "median", by=by, across="quantity")
     return found
 
 

@@ -54,7 +54,7 @@ class VanDriest(bd.Module):
         reynolds = jnp.exp(u["log_reynolds"])
         slope = lambda s: self.slope(jnp.expm1(s), reynolds) * jnp.exp(s)  # noqa: E731
         # By the logarithm of 1 + y, along which the profile is smooth.
-        return {"velocity": bd.integrate(slope, 0.0, jnp.log1p(jnp.exp(u["log_height"])), nodes=24)}
+        return {"velocity": bd.equations.integrate(slope, 0.0, jnp.log1p(jnp.exp(u["log_height"])), nodes=24)}
 
 
 class Mixed(VanDriest):
@@ -196,15 +196,15 @@ def models(train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     known = model(classical())
     own = {"van Driest": lambda: known, "hybrid": lambda: model(hybrid())}
     own["hybrid, one law for all"] = lambda: model(hybrid(drifts=False))
-    own["hybrid, science fixed"] = lambda: bd.rivals.fixed(model(hybrid()))
+    own["hybrid, science fixed"] = lambda: bd.baselines.known.fixed(model(hybrid()))
     own |= {name: lambda law=law: model(law()) for name, law in architectures().items()}
     names = ("fixed", "mlp", "gaussian_process")
-    return own | {name: lambda name=name: bd.rivals.named(known, every, name)[name] for name in names}
+    return own | {name: lambda name=name: bd.baselines.named(known, every, name)[name] for name in names}
 
 
 ENGINE = bd.NUTS(chains=2, draws=500)
 ENSEMBLE = bd.DeepEnsemble(members=10)
-ENGINES = {"SVI": bd.SVI(), "ensemble": ENSEMBLE, "Laplace": bd.Laplace()}
+ENGINES = {"SVI": bd.engines.SVI(), "ensemble": ENSEMBLE, "Laplace": bd.engines.Laplace()}
 """Others than a model's own."""
 
 
@@ -247,12 +247,12 @@ def tasks(quick: bool) -> list[dict]:
     hybrids = ["hybrid", "hybrid, one law for all", "hybrid, science fixed"]
     every = ["van Driest", *hybrids, "fixed", "mlp", "gaussian_process"]
     if quick:
-        return bd.combinations(model=every, points=["log"], number=[40], seed=[0])
-    found = bd.combinations(model=every, points=["log"], number=[40], seed=range(5))
-    found += bd.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(5))
-    found += bd.combinations(model=["hybrid"], points=["log"], number=[40], seed=range(5), engine=[*ENGINES])
-    found += bd.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 14, 20, 28], seed=range(3))
-    return found + bd.combinations(model=every, points=["fourth"], number=[40], seed=range(3))
+        return bd.many.combinations(model=every, points=["log"], number=[40], seed=[0])
+    found = bd.many.combinations(model=every, points=["log"], number=[40], seed=range(5))
+    found += bd.many.combinations(model=[*architectures()], points=["log"], number=[40], seed=range(5))
+    found += bd.many.combinations(model=["hybrid"], points=["log"], number=[40], seed=range(5), engine=[*ENGINES])
+    found += bd.many.combinations(model=[*every[:2], "mlp"], points=["log"], number=[10, 14, 20, 28], seed=range(3))
+    return found + bd.many.combinations(model=every, points=["fourth"], number=[40], seed=range(3))
 
 
 def row(model: str, points: str, number: int, seed: int, engine: str = "") -> dict:
@@ -261,7 +261,7 @@ def row(model: str, points: str, number: int, seed: int, engine: str = "") -> di
     ahead = {f"{name} {kind}": rows_of([name], kind) for name in TESTED for kind in ("log", "fourth")}
     own = ENSEMBLE if model in ("mlp", *architectures()) else ENGINE
     derived = numbers if model in LEARNING else None
-    return bd.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), derived=derived, key=seed)
+    return bd.many.measure(models(train)[model](), train, ahead, ENGINES.get(engine, own), derived=derived, key=seed)
 
 
 LEARNING = ("van Driest", "hybrid", "hybrid, one law for all")
@@ -280,22 +280,22 @@ def summary(rows: pd.DataFrame) -> dict:
     centres = {name: profile(name)["centre"].iloc[0] for name in TESTED}
     if "engine" in rows:
         rows = rows.assign(model=rows["model"] + (", " + rows["engine"]).fillna(""))
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     middle = table["ahead"].str.split().str[0].astype(int).map(centres)
     table["percent"] = 100 * table["rmse"] / middle
     table["in 90 %"] = 100 * table["coverage_90"]
     by = ["points", "number", "model"]
     of = {"Error in % of the velocity in the middle": "percent", "CRPS": "crps", "Data in 90 % intervals, %": "in 90 %"}
-    found = {title: bd.medians(table, score, by=by, across="ahead") for title, score in of.items()}
+    found = {title: bd.many.medians(table, score, by=by, across="ahead") for title, score in of.items()}
     whole: Any = table.query("number == 40")
     for (points, ahead), part in whole.groupby(["points", "ahead"]):
         if "van Driest" in part["model"].values:
             title = f"CRPS at Reynolds number {ahead}, fitted to {points} points, less van Driest's"
-            found[title] = bd.paired(part, "crps", between="model", against="van Driest")
+            found[title] = bd.many.paired(part, "crps", between="model", against="van Driest")
     log: Any = whole.query("ahead.str.endswith('log')")
     others = ["mae", "log_score", "coverage_50", "fit_s", "forecast_s", "memory_mb"]
-    found["Other scores, and costs"] = bd.medians(log, others, by=["points", "model", "ahead"])
-    if not (told := bd.tidy(rows, "derived").query("number == 40")).empty:
+    found["Other scores, and costs"] = bd.many.medians(log, others, by=["points", "model", "ahead"])
+    if not (told := bd.many.tidy(rows, "derived").query("number == 40")).empty:
         by = ["points", "model", "quantity"]
-        found["Van Driest's numbers"] = bd.medians(told, ["low", "median", "high"], by=by)
+        found["Van Driest's numbers"] = bd.many.medians(told, ["low", "median", "high"], by=by)
     return found

@@ -53,7 +53,7 @@ def load() -> xr.Dataset:
     return data
 
 
-def observed(vector_field, process_noise: bd.ProcessNoise | None = None) -> bd.Model:
+def observed(vector_field, process_noise: bd.layers.ProcessNoise | None = None) -> bd.Model:
     """Any vector field of hare and lynx, observed as pelts, which tell of animals to within 15 to 100 per cent."""
     initial = {"hare": dist.LogNormal(np.log(30.0), 0.5), "lynx": dist.LogNormal(np.log(5.0), 0.5)}
     layer = bd.ODE(vector_field, initial, units={"hare": PELTS, "lynx": PELTS}, process_noise=process_noise)
@@ -71,7 +71,7 @@ def study() -> bd.Study:
         death=bd.between(0.2, 1.5),
         growth=bd.between(0.005, 0.1),
     )
-    noise = bd.ProcessNoise(
+    noise = bd.layers.ProcessNoise(
         {name: dist.HalfNormal(0.1) for name in ("hare", "lynx")},  # per square root of a year, of what there is
         grid=(1900.0, 1921.0, 21),
         relative=True,

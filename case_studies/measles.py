@@ -56,7 +56,7 @@ class Chain(bd.Module):
 
     def seasonal(self, t):
         r"""How the rate of contacts at a time compares with its geometric mean over a year, $\sigma(t)$."""
-        return jnp.exp(_harmonics(bd.phase(t, "year")) @ self.season)
+        return jnp.exp(_harmonics(bd.layers.phase(t, "year")) @ self.season)
 
     def share(self, t):
         """Of infections, those that are reported."""

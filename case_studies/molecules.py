@@ -189,8 +189,8 @@ class Virial(bd.Module):
             expanded = 0.0 if self.smeared else self.quantum / kelvin**3 * boltzmann * slope**2
             return r**2 * (1 - boltzmann + expanded)
 
-        near = bd.integrate(bound, self.nearest, FAR, nodes=8, panels=10)
-        far = bd.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
+        near = bd.equations.integrate(bound, self.nearest, FAR, nodes=8, panels=10)
+        far = bd.equations.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
         return {"b": VOLUME * (self.nearest**3 / 3 + near + far)}
 
 
@@ -235,7 +235,7 @@ def model(gas: Gas, potential: Any) -> bd.Model:
     """A potential, observed with errors that are known up to a factor."""
     law = Virial(potential, gas.quantum, gas.nearest, gas.smeared)
     layer = bd.Algebraic(law, index="coldness", units={"b": "cm^3/mol"})
-    error = bd.PerDatum("b_error", factor=dist.LogNormal(0.0, 0.5))
+    error = bd.noise.PerDatum("b_error", factor=dist.LogNormal(0.0, 0.5))
     return bd.Model(layer, bd.NormalNoise(known_error=error))
 
 
@@ -290,7 +290,7 @@ def models(gas: Gas, train: xr.Dataset) -> dict[str, Callable[[], bd.Model]]:
     every = xr.concat([train, unseen.assign(b=np.nan * unseen["b"])], "coldness")
 
     def rival(name):
-        return bd.rivals.named(model(gas, made["Lennard-Jones"]()), every, name)[name]
+        return bd.baselines.named(model(gas, made["Lennard-Jones"]()), every, name)[name]
 
     return found | {name: lambda name=name: rival(name) for name in ("fixed", "mlp", "gaussian_process")}
 
@@ -330,13 +330,13 @@ def tasks(quick: bool) -> list[dict]:
     some = ["Lennard-Jones", "hybrid", "theory", "mlp"]
     every = [*some, "fixed", "Morse", "gaussian_process"]
     if quick:
-        return bd.combinations(gas=["argon"], model=every, share=[1.0], block=[0])
+        return bd.many.combinations(gas=["argon"], model=every, share=[1.0], block=[0])
     blocks = range(BLOCKS)
-    found = bd.combinations(gas=["argon", "hydrogen"], model=every, share=[1.0], block=blocks)
-    found += bd.combinations(gas=["argon"], model=some, share=SHARES[:-1], block=blocks)
+    found = bd.many.combinations(gas=["argon", "hydrogen"], model=every, share=[1.0], block=blocks)
+    found += bd.many.combinations(gas=["argon"], model=some, share=SHARES[:-1], block=blocks)
     known = ["Lennard-Jones", "hybrid", "theory", "fixed", "Morse"]
-    found += bd.combinations(gas=["nitrogen", "methane"], model=known, share=[1.0], block=blocks)
-    return found + bd.combinations(gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1])
+    found += bd.many.combinations(gas=["nitrogen", "methane"], model=known, share=[1.0], block=blocks)
+    return found + bd.many.combinations(gas=[*GASES], model=["Tang-Toennies"], share=[1.0], block=[0, 1])
 
 
 def row(gas: str, model: str, share: float, block: int) -> dict:
@@ -349,7 +349,7 @@ def row(gas: str, model: str, share: float, block: int) -> dict:
     made = models(known, train)[model]()
     network = model in ("mlp", "gaussian_process")
     engine = bd.DeepEnsemble(members=10) if model == "mlp" else ENGINE
-    return bd.measure(made, train, ahead, engine, derived=None if network else well, key=block)
+    return bd.many.measure(made, train, ahead, engine, derived=None if network else well, key=block)
 
 
 def thinned(warm: xr.Dataset, share: float, block: int) -> xr.Dataset:
@@ -360,17 +360,17 @@ def thinned(warm: xr.Dataset, share: float, block: int) -> xr.Dataset:
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors in the cold, the well, and how models differ from Lennard-Jones's on the same data."""
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     by = ["gas", "share", "model"]
     what = ["rmse", "crps", "log_score", "coverage_90", "fit_s", "memory_mb"]
     whole = table.query("share == 1.0")
-    found = {"Cold gas": bd.medians(table, what, by=by)}
+    found = {"Cold gas": bd.many.medians(table, what, by=by)}
     for gas, part in whole.groupby("gas"):
         if "Lennard-Jones" in part["model"].values:
-            differences = bd.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
+            differences = bd.many.paired(part, "crps", between="model", against="Lennard-Jones", over=["block"])
             found[f"CRPS of cold {gas}, less Lennard-Jones"] = differences.sort_values("difference")
-    if not (wells := bd.tidy(rows, "derived").query("share == 1.0")).empty:
-        found["Wells"] = bd.medians(wells, ["low", "median", "high"], by=["gas", "model", "quantity"])
+    if not (wells := bd.many.tidy(rows, "derived").query("share == 1.0")).empty:
+        found["Wells"] = bd.many.medians(wells, ["low", "median", "high"], by=["gas", "model", "quantity"])
     return found
 
 

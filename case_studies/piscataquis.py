@@ -97,7 +97,7 @@ def efficiencies(predicted: xr.DataArray, observed: xr.DataArray) -> dict[str, f
     """
     both = xr.align(predicted, observed.dropna("time"), join="inner")
     p, o = (np.asarray(part.values, float) for part in both)
-    return {"nse": bd.metrics.nse(p, o), "kge": bd.metrics.kge(p, o)}
+    return {"nse": bd.scores.metrics.nse(p, o), "kge": bd.scores.metrics.kge(p, o)}
 
 
 def driven(step: Any, initial: dict, observe: Callable, **units: str) -> bd.Difference:
@@ -157,7 +157,7 @@ def study(begin: str = BEGIN, until: str = SPUN_UP) -> bd.Study:
             window=("2010-10-01", "2011-09-30"),
             return_periods={"flow": [2, 5, 20]},
             block="year",
-            metrics={"NSE": bd.metrics.nse, "KGE": bd.metrics.kge},
+            metrics={"NSE": bd.scores.metrics.nse, "KGE": bd.scores.metrics.kge},
             source="CAMELS catchment 01031500 (Newman et al. 2015), as in RRMPG",
             licence="MIT",
         ),

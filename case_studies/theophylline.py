@@ -56,10 +56,10 @@ def model(noise: bd.noise.AbstractNoise | None = None, subjects: Sequence[float]
     """
     rows = records()
     chosen = rows if subjects is None else rows.loc[rows["ID"].isin(list(subjects)), :]
-    doses = bd.doses(chosen, "depot", subject="ID")
+    doses = bd.dosing.doses(chosen, "depot", subject="ID")
     clearance = bd.shared(bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance")
     elimination = bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination")
-    layer = bd.Compartments(  # pyright: ignore[reportCallIssue]
+    layer = bd.dosing.Compartments(  # pyright: ignore[reportCallIssue]
         clearance=clearance,
         volume=clearance / elimination,
         absorption=bd.shared(bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0)), "absorption"),

@@ -68,10 +68,10 @@ def grid(cells: int) -> bd.pde.Grid:
     return bd.pde.Grid(x=(0.0, BOX, cells), y=(0.0, BOX, cells))
 
 
-def layer(flow: Flow, cells: int, initial: Any, eddy: Any = None, tolerance: float = 1e-3) -> bd.PDE:
+def layer(flow: Flow, cells: int, initial: Any, eddy: Any = None, tolerance: float = 1e-3) -> bd.pde.PDE:
     """A flow on so many cells, from a state on, with the viscosity of what falls between them."""
     law = bd.pde.Vorticity(grid(cells), flow.viscosity, forcing=flow.force, drag=DRAG, eddy=eddy)
-    return bd.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=100 * cells)
+    return bd.pde.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=100 * cells)
 
 
 def still(flow: Flow) -> jax.Array:
@@ -147,26 +147,26 @@ def model(flow: Flow, closure: str, rates: Any = None) -> bd.Model:
     start = solved(flow)["vorticity"].values[0]
     size = float(start.std())
     growth = Growth(dist.LogNormal(np.log(0.3), 0.5), dist.LogNormal(np.log(0.05), 0.7), size)
-    noise = bd.NormalNoise(bd.VaryingScale(np.sqrt(2) * size, growth))
+    noise = bd.NormalNoise(bd.noise.VaryingScale(np.sqrt(2) * size, growth))
     if rates is None:
         return bd.Model(layer(flow, COARSE, start, CLOSURES[closure]()), noise)
     return bd.Model(eqx.tree_at(lambda pde: pde.vector_field, layer(flow, COARSE, start), rates), noise)
 
 
-ENGINE = bd.Laplace(draws=200, starts=2, descent=bd.Descent(steps=400, patience=20))
+ENGINE = bd.engines.Laplace(draws=200, starts=2, descent=bd.Descent(steps=400, patience=20))
 CNN, ENSEMBLE = "cnn", bd.DeepEnsemble(bootstrap=False, members=2, descent=bd.Descent(steps=400, patience=None))
 """The rival in place of the whole equation, and what fits it."""
 
 
 def network(fitted: Flow) -> Any:
     """Rates by convolutions, which are not told how a flow is stirred nor how viscous it is."""
-    layer: Any = bd.rivals.cnn(model(fitted, "no closure"), observed(fitted)).layer
+    layer: Any = bd.baselines.fields.cnn(model(fitted, "no closure"), observed(fitted)).layer
     return layer.vector_field
 
 
 def tasks(quick: bool) -> list[dict]:
     """Each closure, of flows from several starts; the network, which takes longest, in the full form alone."""
-    return bd.combinations(closure=[*CLOSURES, *([] if quick else [CNN])], seed=range(1 if quick else 5))
+    return bd.many.combinations(closure=[*CLOSURES, *([] if quick else [CNN])], seed=range(1 if quick else 5))
 
 
 def ahead(flow: Flow, closure: str, rates: Any = None) -> dict[str, tuple[bd.Model, xr.Dataset]]:
@@ -185,7 +185,7 @@ def row(closure: str, seed: int) -> dict:
     unseen = {f"{name}, {span}": data for name, spans in asked.items() for span, data in spans.items()}
     del unseen[f"{FITTED}, near"]
     engine, derived = (ENGINE, learned) if rates is None else (ENSEMBLE, None)
-    return bd.measure(model(fitted, closure, rates), observed(fitted), unseen, engine, derived=derived, key=seed)
+    return bd.many.measure(model(fitted, closure, rates), observed(fitted), unseen, engine, derived=derived, key=seed)
 
 
 STRAINS = np.linspace(0.0, STRONGEST, 17)
@@ -202,20 +202,20 @@ def learned(model: bd.Model) -> dict[str, Any]:
 
 def summary(rows: pd.DataFrame) -> dict:
     """Errors and coverage by flow and span, and how the hybrid differs from Smagorinsky's closure on the same flows."""
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     titles = {"rmse": "RMSE", "crps": "CRPS", "coverage_90": "Share of data in 90 % intervals"}
-    found = {title: bd.medians(table, score, by=["closure"], across="ahead") for score, title in titles.items()}
+    found = {title: bd.many.medians(table, score, by=["closure"], across="ahead") for score, title in titles.items()}
     for name, part in table.query("ahead.str.endswith('far')").groupby("ahead"):
-        differences = bd.paired(part, "crps", between="closure", against="Smagorinsky")
+        differences = bd.many.paired(part, "crps", between="closure", against="Smagorinsky")
         found[f"CRPS of {name}, less Smagorinsky's"] = differences
-    told, strains = bd.tidy(rows, "derived"), {f"eddy[{i}]": strain for i, strain in enumerate(STRAINS)}
+    told, strains = bd.many.tidy(rows, "derived"), {f"eddy[{i}]": strain for i, strain in enumerate(STRAINS)}
     told = told.assign(strain=[strains[name] for name in told["quantity"]]).query("strain in [4, 8, 12]")
     if not told.empty:
-        found["Eddy viscosity at some strain rates"] = bd.medians(
+        found["Eddy viscosity at some strain rates"] = bd.many.medians(
             told, ["low", "median", "high"], by=["closure", "strain"]
         )
     others = ["mae", "log_score", "coverage_50", "fit_s", "forecast_s", "memory_mb"]
-    return found | {"Other scores, and costs": bd.medians(table, others, by=["ahead", "closure"])}
+    return found | {"Other scores, and costs": bd.many.medians(table, others, by=["ahead", "closure"])}
 
 
 def study() -> bd.Study:

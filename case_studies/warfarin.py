@@ -83,7 +83,7 @@ def model_of(people: xr.Dataset, *, pooled: bool = False) -> bd.Model:
         return bd.dependent(lambda typical, effect: typical * jnp.exp(effect), typical, effect) if power else typical
 
     table = pd.read_csv(path_of(FILE))
-    doses = bd.doses(
+    doses = bd.dosing.doses(
         pd.DataFrame(table[table["id"].isin(people["subject"].values.tolist())]),
         into="depot",
         subject="id",

@@ -5,7 +5,7 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.inference.groups import data_groups
+from bayes_dasl.fitting.groups import data_groups
 from bayes_dasl.prediction.posterior import draws_dataset, signature
 
 

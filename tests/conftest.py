@@ -34,7 +34,7 @@ gc.set_threshold(200_000, 20, 100)
 # What goes to workers by value must hold no checker.
 UNCHECKED = {
     *("bayes_dasl.prediction.predictive", "bayes_dasl._jax.trace", "bayes_dasl._jax.fingerprints"),
-    "bayes_dasl.study.many",
+    "bayes_dasl.many.many",
 }
 FILES = (ROOT / "bayes_dasl").rglob("[!_]*.py"), (ROOT / "bayes_dasl").rglob("_[!_]*.py")
 PACKAGE = {".".join(path.relative_to(ROOT).with_suffix("").parts) for files in FILES for path in files}

@@ -39,7 +39,7 @@ class Shifted(Raised):
 
 
 def tasks(quick: bool) -> list[dict]:
-    return bd.combinations(number=range(2 if quick else 4), exponent=[2, 3])
+    return bd.many.combinations(number=range(2 if quick else 4), exponent=[2, 3])
 
 
 def row(number: int, exponent: int) -> dict:
@@ -56,4 +56,4 @@ def summary(rows: pd.DataFrame) -> dict:
 
 
 if __name__ == "__main__":  # as a script that does its own tasks
-    print(bd.run_many(row, tasks(quick=True), sys.argv[1], workers=2, retries=0)["power"].tolist())
+    print(bd.many.run_many(row, tasks(quick=True), sys.argv[1], workers=2, retries=0)["power"].tolist())

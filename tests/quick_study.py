@@ -37,5 +37,5 @@ def study() -> bd.Study:
         engine=Sifting(draws=50, proposals=20_000),
         origins=1,
         horizon=1,
-        options=bd.ReportOptions(thresholds={"y": 5.0}, metrics={"bias": bd.metrics.bias}, source="a hand"),
+        options=bd.ReportOptions(thresholds={"y": 5.0}, metrics={"bias": bd.scores.metrics.bias}, source="a hand"),
     )

@@ -150,7 +150,7 @@ def test_compare_and_stack(post):
     table = azs.compare({"fitted": post, "less likely": rival})
     assert list(table.index) == ["fitted", "less likely"]
     assert np.isfinite(table[["elpd", "weight"]].astype(float)).all(axis=None)
-    stacked = bd.stack(post, key=3)
+    stacked = bd.weighting.stack(post, key=3)
     assert np.isfinite(stacked.attrs["stacking_pareto_k"])
     # Every group is resampled by the same draws.
     assert azs.loo(stacked).n_data_points == 43
@@ -236,7 +236,7 @@ def test_random_effects_are_no_priors():
     of_each = lognorm.logpdf(drawn["level"], spread, scale=center)
     np.testing.assert_allclose(prior["level"], of_each.sum(axis=-1), rtol=1e-5)
     assert np.isfinite(azs.psense_summary(fit, var_names=["level.center"])["prior"].astype(float)).all()
-    again = bd.stack(fit, key=1)["log_prior"]
+    again = bd.weighting.stack(fit, key=1)["log_prior"]
     assert "level" in again.coords and {*again.data_vars} == {*prior.data_vars}
 
 
@@ -298,7 +298,7 @@ def test_a_chain_that_stands_still_can_be_stacked():
             "log_likelihood": xr.Dataset({"y": (("chain", "draw", "time"), norm.logpdf(y, mean[..., None]))}),
         }
     )
-    assert np.mean(bd.stack(tree)["posterior"]["mean"].values < 1) > 0.95
+    assert np.mean(bd.weighting.stack(tree)["posterior"]["mean"].values < 1) > 0.95
 
 
 @pytest.mark.parametrize("name", ["joint", "datum", "a_datum", "a_time"])

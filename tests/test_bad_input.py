@@ -143,7 +143,7 @@ def at_times_of(index: pd.Index) -> xr.Dataset:
 
 def shot(knots: tuple[float, ...]) -> bd.Model:
     segments = {"y": dist.LogNormal(np.zeros(len(knots)), 1.0)}
-    return bd.Model(bd.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1))
+    return bd.Model(bd.equations.MultipleShooting(model().layer, knots, segments, gap=0.1), bd.NormalNoise(0.1))
 
 
 def two_observables() -> bd.Model:
@@ -203,7 +203,9 @@ def updated(name: str, new: Callable[[], xr.Dataset], error: type[BayesDaslError
 
 
 def checked(name: str, error: type[BayesDaslError], message: str, **options: Any) -> Row:
-    return Row(name, "call", lambda: partial(bd.check_solver, model(), posterior(model()), **options), error, message)
+    return Row(
+        name, "call", lambda: partial(bd.updating.check_solver, model(), posterior(model()), **options), error, message
+    )
 
 
 TABLE = [
@@ -211,7 +213,7 @@ TABLE = [
     fitted("times unsorted", lambda: (model(), data().isel(time=[0, 2, 1, 3])), DataError,
            r"time must increase: time\[2\]=1.0 is not after time\[1\]=2.0"),
     fitted("replicates of a chain of rows",
-           lambda: (model(of=bd.Kalman, diffusion={"y": 0.1}, initial_sd={}), data().isel(time=[0, 1, 1, 2])),
+           lambda: (model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}), data().isel(time=[0, 1, 1, 2])),
            DataError,
            "time 1 has several rows, but Kalman goes from each row to the next: give it one row"),
     fitted("forcing that differs between replicates",
@@ -322,13 +324,13 @@ TABLE = [
            ModelError, "jnp.where"),
     fitted("process noise that ends before the data", lambda: (
         bd.Model(bd.ODE(lambda t, y, u: {"x": -y["x"]}, {"x": 1.0},
-                        process_noise=bd.ProcessNoise({"x": dist.HalfNormal(0.1)}, (0.0, 0.5, 2))),
+                        process_noise=bd.layers.ProcessNoise({"x": dist.HalfNormal(0.1)}, (0.0, 0.5, 2))),
                  bd.NormalNoise(0.1)), data()),
            DataError, "lies beyond the grid of the process noise, which ends at 0.5"),
     fitted("a layer called in an equation", lambda: (model(Resting(at_rest(), dist.LogNormal(0.0, 1.0))), data()),
-           ModelError, r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
+           ModelError, r"SteadyState is a layer, and cannot be called in an equation; .*bd\.layers\.find_root\("),
     fitted("a layer called in an equation of each member", lambda: (resting_members(), data_of_members()), ModelError,
-           r"SteadyState is a layer, and cannot be called in an equation; .*bd\.find_root\("),
+           r"SteadyState is a layer, and cannot be called in an equation; .*bd\.layers\.find_root\("),
     fitted("a layer in place of an equation", lambda: (model(at_rest(dist.LogNormal(0.0, 1.0))), data()), ModelError,
            "SteadyState is a layer, and cannot be called in an equation"),
     fitted("noise that returns no distribution", lambda: (model(noise=Odd(lambda z: z)), data()), ModelError,
@@ -387,7 +389,7 @@ TABLE = [
           "LogNormalNoise.scale must be positive"),
     built("degrees of freedom that may be negative", lambda: bd.StudentTNoise(0.1, dist.Cauchy()), ModelError,
           "StudentTNoise.df must be positive"),
-    built("typical scale that may be negative", lambda: bd.VaryingScale(dist.Normal(), wrong_rates), ModelError,
+    built("typical scale that may be negative", lambda: bd.noise.VaryingScale(dist.Normal(), wrong_rates), ModelError,
           "VaryingScale.typical must be positive"),
     built("concentration that is zero", lambda: bd.NegativeBinomialNoise(0.0), ModelError,
           "NegativeBinomialNoise.concentration must be positive"),
@@ -431,21 +433,21 @@ TABLE = [
     built("tree without depth", lambda: bd.NUTS(max_tree_depth=0), ModelError, "max_tree_depth must be"),
     built("acceptance of one", lambda: bd.NUTS(target_acceptance=1.0), ModelError,
           r"NUTS\(target_acceptance=1\.0\): target_acceptance must lie between 0 and 1"),
-    built("method unknown", lambda: bd.ManyChain("nuts"), ModelError, "method='nuts'.*the methods are chees, meads"),
-    built("superchains uneven", lambda: bd.ManyChain(chains=100), ModelError,
+    built("method unknown", lambda: bd.engines.ManyChain("nuts"), ModelError, "method='nuts'.*the methods are chees, meads"),
+    built("superchains uneven", lambda: bd.engines.ManyChain(chains=100), ModelError,
           "100 chains do not make 16 superchains of equal size: take chains=112"),
-    built("warm-up of many chains too short", lambda: bd.ManyChain(warmup=10), ModelError,
+    built("warm-up of many chains too short", lambda: bd.engines.ManyChain(warmup=10), ModelError,
           r"ManyChain\(warmup=10\): warmup must be a whole number, at least 48"),
-    built("microcanonical in one dimension", lambda: bd.fit(model(), data(), bd.ManyChain("mclmc")), ModelError,
+    built("microcanonical in one dimension", lambda: bd.fit(model(), data(), bd.engines.ManyChain("mclmc")), ModelError,
           "at least 2 dimensions, not 1: take method='chees'"),
-    built("guide unknown", lambda: bd.SVI("normal"), ModelError, "guide must be one of laplace, mean_field"),
-    built("guide too simple", lambda: bd.fit(model(), data(), bd.SVI("flow")), ModelError,
+    built("guide unknown", lambda: bd.engines.SVI("normal"), ModelError, "guide must be one of laplace, mean_field"),
+    built("guide too simple", lambda: bd.fit(model(), data(), bd.engines.SVI("flow")), ModelError,
           "two dimensions or more: take guide='full_rank'"),
-    built("learning rate of zero", lambda: bd.SVI(learning_rate=0.0), ModelError, "must lie between 0 and 1"),
-    built("half a step", lambda: bd.SVI(steps=1e3), ModelError, r"steps must be a whole number, at least 100"),
-    built("moves unknown", lambda: bd.SMC(moves="nuts"), ModelError, "moves must be one of auto, walk"),
-    built("few particles", lambda: bd.SMC(particles=5), ModelError, "particles must be a whole number, at least 10"),
-    built("effective sample size of all", lambda: bd.SMC(target_ess=1.0), ModelError, "must lie between 0 and 1"),
+    built("learning rate of zero", lambda: bd.engines.SVI(learning_rate=0.0), ModelError, "must lie between 0 and 1"),
+    built("half a step", lambda: bd.engines.SVI(steps=1e3), ModelError, r"steps must be a whole number, at least 100"),
+    built("moves unknown", lambda: bd.engines.SMC(moves="nuts"), ModelError, "moves must be one of auto, walk"),
+    built("few particles", lambda: bd.engines.SMC(particles=5), ModelError, "particles must be a whole number, at least 10"),
+    built("effective sample size of all", lambda: bd.engines.SMC(target_ess=1.0), ModelError, "must lie between 0 and 1"),
     built("engine a class", lambda: bd.fit(model(), data(), bd.NUTS), ModelError,
           r"engine must be an engine such as bd.NUTS\(\), not <class"),
     built("engine a name", lambda: bd.fit(model(), data(), "nuts"), ModelError, "engine must be an engine such as"),

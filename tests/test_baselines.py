@@ -10,7 +10,7 @@ from trees import make_data, make_fc
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement.baselines import (
+from bayes_dasl.scores.baselines import (
     BASELINES,
     _pairs,
     baseline_forecasts,
@@ -19,8 +19,8 @@ from bayes_dasl.judgement.baselines import (
     persistence,
     seasonal_climatology,
 )
-from bayes_dasl.judgement.ensemble_scores import score_ensemble
-from bayes_dasl.judgement.scores import pit, score, score_baselines
+from bayes_dasl.scores.ensemble_scores import score_ensemble
+from bayes_dasl.scores.scores import pit, score, score_baselines
 
 
 def series(values, time=None):

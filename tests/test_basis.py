@@ -22,8 +22,10 @@ from scipy.optimize import minimize
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl.adaptive import Basis
-from bayes_dasl.adaptive.bases import (
+from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.random import paths, realise
+from bayes_dasl.unknown_functions import Basis
+from bayes_dasl.unknown_functions.bases import (
     RBF,
     BSpline,
     Fourier,
@@ -34,9 +36,7 @@ from bayes_dasl.adaptive.bases import (
     Product,
     RandomWalk,
 )
-from bayes_dasl.adaptive.bases.families import mean_square
-from bayes_dasl.errors import DataError, ModelError
-from bayes_dasl.random import paths, realise
+from bayes_dasl.unknown_functions.bases.families import mean_square
 
 LOW, HIGH = -1.0, 2.0
 INSIDE = np.linspace(LOW, HIGH, 40)[:-1]

@@ -15,9 +15,9 @@ from scipy.linalg import expm
 from scipy.optimize import brentq
 
 import bayes_dasl as bd
+from bayes_dasl.equations.boundary_value import BoundaryValue
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.boundary_value import BoundaryValue
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
 ROUNDING = 1e-12
@@ -100,7 +100,7 @@ class TestSlab:
 
     def test_tolerances_are_found(self):
         model = bd.Model(slab((dist.LogNormal(0.0, 1.0), 1.0)), noise=bd.NormalNoise(scale=0.1))
-        assert bd.tightened(model, 100.0).layer.rtol == pytest.approx(1e-10)
+        assert bd.updating.tightened(model, 100.0).layer.rtol == pytest.approx(1e-10)
 
     def test_outputs(self):
         assert set(slab((dist.LogNormal(0.0, 1.0), 1.0)).outputs) == {"c", "slope"}

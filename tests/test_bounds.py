@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bayes_dasl.judgement.posterior_findings import posterior_findings
+from bayes_dasl.verdict.posterior_findings import posterior_findings
 
 DRAWS, PRIOR_DRAWS = 2000, 500
 

@@ -47,7 +47,7 @@ def by_hand(law, low_is_inside=False):
     ],
 )
 def test_log_density_by_codes(noise, law):
-    problem = pose(model(bd.Censored(noise), dist.LogNormal(0.0, 1.0)), DATA)
+    problem = pose(model(bd.noise.Censored(noise), dist.LogNormal(0.0, 1.0)), DATA)
     value, slope = jax.value_and_grad(lambda x: problem.terms(x).data)(jnp.zeros(1))
     assert float(value) == pytest.approx(sum(by_hand(law)), rel=1e-9)
     assert np.isfinite(slope).all()
@@ -57,7 +57,10 @@ def test_log_density_by_codes(noise, law):
 @pytest.mark.thorough
 def test_log_density_of_counts_has_its_bounds_inside():
     counts = DATA.isel(time=[0, 1, 3, 4]).assign(y=("time", [2.0, 1.0, 5.0, 1.0]))
-    problem, law = pose(model(bd.Censored(bd.PoissonNoise()), dist.LogNormal(0.0, 1.0)), counts), stats.poisson(1.0)
+    problem, law = (
+        pose(model(bd.noise.Censored(bd.PoissonNoise()), dist.LogNormal(0.0, 1.0)), counts),
+        stats.poisson(1.0),
+    )
     wanted = law.logpmf(2) + law.logcdf(1) + law.logsf(4) + np.log(law.pmf([1, 2, 3]).sum())
     assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(wanted, rel=1e-9)
 
@@ -65,13 +68,13 @@ def test_log_density_of_counts_has_its_bounds_inside():
 @pytest.mark.thorough
 def test_log_density_by_limits_of_all_data():
     data = xr.Dataset({"y": ("time", [0.2, 0.5, 1.0, 4.0, 7.0])}, {"time": TIMES[:5]})
-    problem = pose(model(bd.Censored(bd.NormalNoise(0.8), below=0.5, above=4.0)), data)
+    problem = pose(model(bd.noise.Censored(bd.NormalNoise(0.8), below=0.5, above=4.0)), data)
     law = stats.norm(0.0, 0.8)
     wanted = 2 * law.logcdf(0.5) + law.logpdf(1.0) + 2 * law.logsf(4.0)
     assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(wanted, rel=1e-9)
 
 
-CENSORED = model(bd.Censored(bd.LogNormalNoise(dist.HalfNormal(1.0))), dist.LogNormal(0.0, 1.0))
+CENSORED = model(bd.noise.Censored(bd.LogNormalNoise(dist.HalfNormal(1.0))), dist.LogNormal(0.0, 1.0))
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,7 @@ def test_codes_and_limits_that_cannot_be_are_refused(change, message):
 
 
 def test_data_that_are_censored_are_not_taken_as_seen():
-    for noise in (bd.LogNormalNoise(0.3), bd.Censored(bd.LogNormalNoise(0.3), below=0.5)):
+    for noise in (bd.LogNormalNoise(0.3), bd.noise.Censored(bd.LogNormalNoise(0.3), below=0.5)):
         with pytest.raises(DataError, match=r"'y_censored' says that values of 'y' are censored, but the noise takes"):
             check_data(model(noise, dist.LogNormal(0.0, 1.0)), DATA)
     check_data(model(bd.LogNormalNoise(0.3), dist.LogNormal(0.0, 1.0)), DATA.assign(y_censored=0 * DATA["y_censored"]))
@@ -105,11 +108,11 @@ class Odd(bd.noise.AbstractNoise):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: bd.Censored(0.1), "Censored is around a noise"),
-        (lambda: bd.Censored(bd.Censored(bd.PoissonNoise())), "Censored is around a noise"),
-        (lambda: bd.Censored(bd.PoissonNoise(), below=3.0, above=2.0), "limits of censored data must be numbers"),
-        (lambda: bd.Censored(bd.PoissonNoise(), below="low"), "limits of censored data must be numbers"),
-        (lambda: check_data(model(bd.Censored(Odd(), below=1.0)), DATA[["y"]]), "Odd cannot be censored"),
+        (lambda: bd.noise.Censored(0.1), "Censored is around a noise"),
+        (lambda: bd.noise.Censored(bd.noise.Censored(bd.PoissonNoise())), "Censored is around a noise"),
+        (lambda: bd.noise.Censored(bd.PoissonNoise(), below=3.0, above=2.0), "limits of censored data must be numbers"),
+        (lambda: bd.noise.Censored(bd.PoissonNoise(), below="low"), "limits of censored data must be numbers"),
+        (lambda: check_data(model(bd.noise.Censored(Odd(), below=1.0)), DATA[["y"]]), "Odd cannot be censored"),
     ],
 )
 def test_what_cannot_be_censored(unchecked, build, message):
@@ -121,7 +124,7 @@ def test_leaves_and_units_lie_within():
     told = str(bd.describe(CENSORED))
     assert "Censored" in told and "variable={observable}_censored" in told
     layer = bd.Algebraic(CENSORED.layer.function, units={"y": "mg/L"})
-    own = bd.Model(layer, bd.Censored(bd.NormalNoise(dist.HalfNormal(1.0))))
+    own = bd.Model(layer, bd.noise.Censored(bd.NormalNoise(dist.HalfNormal(1.0))))
     assert own.leaf_units(("noise", "noise", "scale")) == "mg/L"
     in_grams = DATA.assign(y_limit=(DATA["y_limit"] / 1000).assign_attrs(units="g/L"))
     assert float(own.in_own_units(in_grams)["y_limit"][4]) == pytest.approx(3.0)
@@ -136,7 +139,7 @@ def fitted():
         {"y": ("time", np.where(seen, true, 1.0)), "y_censored": ("time", np.where(seen, 0, 1))},
         {"time": np.arange(60.0)},
     )
-    own = model(bd.Censored(bd.NormalNoise(1.0)))
+    own = model(bd.noise.Censored(bd.NormalNoise(1.0)))
     return own, data, bd.fit(own, bd.split(data, time=39)[0], ENGINE, progress=False)
 
 
@@ -174,7 +177,7 @@ def test_forecasts_are_of_the_values_themselves_and_scores_of_what_is_known(fitt
         draws = np.maximum(fc["predictions"]["y"].values.reshape(-1, 60)[:, 40:], 1.0)  # what would be reported
         distance = np.abs(draws - y).mean(0) - 0.5 * np.abs(draws[:, None] - draws[None]).mean((0, 1)) * 600 / 599
         assert table.loc["y", "crps"] == pytest.approx(distance.mean(), rel=1e-9)
-    transform = bd.pit(fc, data)["y"].values
+    transform = bd.scores.pit(fc, data)["y"].values
     assert stats.kstest(transform, "uniform").pvalue > 0.01
     assert (transform[data["y_censored"].values == 1] < 0.75).all()
 

@@ -15,7 +15,7 @@ from arviz_stats.base.array import array_stats
 from scipy.stats import norm
 
 import bayes_dasl as bd
-from bayes_dasl.before_fit import checks
+from bayes_dasl.checking import checks
 from bayes_dasl.inference import AbstractEngine, pose
 from bayes_dasl.inference.engine import Cost
 from bayes_dasl.prediction.predictive import Pushed
@@ -182,14 +182,14 @@ def test_a_model_that_always_fails_is_not_ready():
 
 ENGINES = (
     bd.NUTS(chains=2, warmup=100, draws=50),
-    bd.ManyChain(chains=32),
-    bd.SVI(),
-    bd.SMC(particles=100),
+    bd.engines.ManyChain(chains=32),
+    bd.engines.SVI(),
+    bd.engines.SMC(particles=100),
     bd.Joint(),
     bd.DeepEnsemble(members=5),
-    bd.MCDropout(),
-    bd.SWAG(),
-    bd.Laplace(),
+    bd.engines.MCDropout(),
+    bd.engines.SWAG(),
+    bd.engines.Laplace(),
 )
 
 
@@ -223,13 +223,16 @@ def test_a_fit_of_more_than_ten_minutes_is_no_green_tick(uncompiled, monkeypatch
     assert costly(monkeypatch, 590.0, engine, blow_up()).level == "good"
     cost = costly(monkeypatch, 610.0, engine, blow_up())
     assert cost.level == "warning" and cost.message.endswith("610 s, compilation included: more than ten minutes")
-    for way in ("draws=250", "rtol=0.0001", "bd.choose_solver", "bd.SVI()"):
+    for way in ("draws=250", "rtol=0.0001", "bd.checking.choose_solver", "bd.engines.SVI()"):
         assert way in cost.remedy
 
 
 def test_a_shorter_fit_is_suggested_by_what_the_model_and_the_engine_have(uncompiled, monkeypatch):
     """A formula has no solver, and an engine that is cheap itself is not advised."""
-    assert costly(monkeypatch, 610.0, bd.SVI(), cut_off()).remedy == "fit fewer data first, or let it run overnight"
+    assert (
+        costly(monkeypatch, 610.0, bd.engines.SVI(), cut_off()).remedy
+        == "fit fewer data first, or let it run overnight"
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -257,8 +260,11 @@ def gradients(problem, engine):
 def test_gradients_of_engines():
     """At each position: of a descent its steps, of NUTS the leapfrogs of its draws, more for networks in ODEs."""
     problem = pose(blow_up(), benign())
-    assert gradients(problem, bd.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))) == (5000, 5000)
-    assert gradients(problem, bd.MCDropout(descent=bd.Descent(steps=700, patience=None))) == (700, 700)
+    assert gradients(problem, bd.engines.SWAG(collected=40, descent=bd.Descent(steps=3000, patience=None))) == (
+        5000,
+        5000,
+    )
+    assert gradients(problem, bd.engines.MCDropout(descent=bd.Descent(steps=700, patience=None))) == (700, 700)
     assert gradients(problem, bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000, patience=10))) == (550, 2000)
     assert gradients(problem, bd.DeepEnsemble(adversarial=0.01, descent=bd.Descent(steps=200))) == (600, 600)
     chains = bd.NUTS(chains=4, warmup=100, draws=200, climbs=2)

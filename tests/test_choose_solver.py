@@ -9,8 +9,8 @@ import xarray as xr
 from seldom import seldom
 
 import bayes_dasl as bd
-from bayes_dasl.before_fit import solver_choice
-from bayes_dasl.before_fit.solver_choice import SolverChoice, choose_solver, with_solver
+from bayes_dasl.checking import solver_choice
+from bayes_dasl.checking.solver_choice import SolverChoice, choose_solver, with_solver
 from bayes_dasl.errors import ModelError
 from bayes_dasl.layers import ODE
 from bayes_dasl.layers.algebraic import Algebraic

@@ -59,7 +59,7 @@ def three_ways(seed):
     data, noise = simulated(seed), bd.LogNormalNoise(dist.HalfNormal(1.0))
     seen = data.drop_vars("level_censored")
     return (
-        most_likely(bd.Censored(noise), data),
+        most_likely(bd.noise.Censored(noise), data),
         most_likely(noise, seen),
         most_likely(noise, seen.where(data["level_censored"] == 0)),
     )

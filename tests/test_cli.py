@@ -190,11 +190,11 @@ def test_what_a_study_asks_of_its_report_is_on_the_page_and_in_the_scores(ran):
     folder, _ = ran
     asked = json.loads((folder / "scores.json").read_text())["asked"]
     mixture, test = bd.load(folder / "mixture.nc"), quick_study.study().test
-    bias = bd.metrics.measured_by(mixture, test, {"bias": bd.metrics.bias}).loc["y", "bias"]
+    bias = bd.scores.metrics.measured_by(mixture, test, {"bias": bd.scores.metrics.bias}).loc["y", "bias"]
     assert asked["metrics"]["mixture"]["y"]["bias"] == pytest.approx(bias)
     after = float(mixture["predictions"]["time"].max())
     known = float(mixture.attrs["train_end"])
-    ever = bd.exceedance(mixture, "y", 5.0, during=(known + 1e-9, after))["ever"]
+    ever = bd.extremes.exceedance(mixture, "y", 5.0, during=(known + 1e-9, after))["ever"]
     assert asked["exceedance"]["y"]["levels"][0]["ever"] == pytest.approx(float(ever))
     page = unescape((folder / "report.html").read_text())
     assert f"above 5 mg/L: {100 * float(ever):.0f} %" in page and "Source: a hand." in page

@@ -121,7 +121,7 @@ def test_every_model_of_the_study_predicts_all_regions(kind):
 def test_factors_of_a_table_whose_truth_is_known_are_found_and_that_of_a_region_left_out_is_less_certain():
     data = climate_regions.load()
     model = climate_regions.model_of(data, "population")
-    post = bd.fit(model, climate_regions.masked(data, LAST, ["sa"]), bd.Laplace(), key=0, progress=False)
+    post = bd.fit(model, climate_regions.masked(data, LAST, ["sa"]), bd.engines.Laplace(), key=0, progress=False)
     factors = post["posterior"].dataset["factor"]
     middle, spread = factors.mean(("chain", "draw")), factors.std(("chain", "draw"))
     known = [name for name in CENTRES if name != "sa"]

@@ -30,7 +30,9 @@ def start():
 
 
 def layer(eddy):
-    return bd.PDE(bd.pde.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4)
+    return bd.pde.PDE(
+        bd.pde.Vorticity(GRID, VISCOSITY, eddy=eddy), {"vorticity": start()}, start=0.0, rtol=1e-4, atol=1e-4
+    )
 
 
 def unknown_function():

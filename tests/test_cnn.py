@@ -12,7 +12,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.layers.pde import Flux, Grid, Periodic
+from bayes_dasl.pde import Flux, Grid, Periodic
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths, realise
 
@@ -39,7 +39,7 @@ def science(**more) -> bd.Model:
         LINE, bd.between(0.001, 0.01), bd.between(0.1, 1.0), boundary=Periodic(), limiter="upwind"
     )
     options = {"rtol": 1e-4, "atol": 1e-4, "max_steps": 300, "start": 0.0} | more
-    layer = bd.PDE(law, {"c": pulse(0.3)}, **options)
+    layer = bd.pde.PDE(law, {"c": pulse(0.3)}, **options)
     return bd.Model(layer, bd.NormalNoise(dist.LogNormal(-3.0, 0.5)))
 
 
@@ -56,7 +56,7 @@ def channel(boundary=None, observe=None, **more) -> bd.Model:
         reaction=lambda t, y, u: {"heat": u["sun"], "salt": -0.1 * y["salt"]},
         boundary=boundary or {"x": Periodic(), "depth": Flux(0.0)},
     )
-    layer = bd.PDE(
+    layer = bd.pde.PDE(
         law, {"heat": 0.0, "salt": dist.LogNormal(0.0, 0.1)}, observe, forcings="sun", rtol=1e-3, atol=1e-3, **more
     )
     return bd.Model(layer, bd.NormalNoise(0.1))
@@ -71,12 +71,12 @@ def warmed(**more) -> xr.Dataset:
 
 @pytest.fixture(scope="module")
 def line() -> bd.Model:
-    return bd.rivals.named(science(), seen(), "cnn")["cnn"]
+    return bd.baselines.named(science(), seen(), "cnn")["cnn"]
 
 
 @pytest.fixture(scope="module")
 def between_walls() -> bd.Model:
-    return bd.rivals.cnn(channel(), warmed())
+    return bd.baselines.fields.cnn(channel(), warmed())
 
 
 def drawn(model: bd.Model) -> bd.Model:
@@ -149,7 +149,7 @@ def test_data_in_other_units_are_converted():
     kilo = lambda dims, values: (dims, values / 1000, {"units": "km"})  # noqa: E731
     plain = warmed()
     given = warmed(heat=kilo(("time", "x", "depth"), plain["heat"].values), sun=kilo("time", plain["sun"].values))
-    field = bd.rivals.cnn(stated, given).layer.vector_field
+    field = bd.baselines.fields.cnn(stated, given).layer.vector_field
     assert field.inputs["heat"] == pytest.approx((float(plain["heat"].mean()), float(plain["heat"].std())))
     assert field.units["heat"] == pytest.approx(np.sqrt(5.0))
 
@@ -159,7 +159,7 @@ def test_what_leaves_through_a_side_is_observed_as_before():
     sides = {"x": Periodic(), "depth_low": Flux(0.0), "depth_high": Flux(0.2)}
     leaving = channel(sides, lambda t, y, u: {"loss": u["heat_outflow_depth_high"]})
     data = xr.Dataset({"loss": ("time", np.ones(4)), "sun": warmed()["sun"]}, {"time": np.arange(4.0)})
-    rival = bd.rivals.cnn(leaving, data)
+    rival = bd.baselines.fields.cnn(leaving, data)
     assert rival.layer.vector_field.inputs["heat"][1] > 0  # of the science, for nobody saw it
     warm = {"heat": jnp.ones(PLANE.shape), "salt": jnp.ones(PLANE.shape)}
     flows = drawn(rival).layer.vector_field.outflow(0.0, warm, {"sun": jnp.ones(())})
@@ -184,24 +184,28 @@ def test_an_ensemble_learns_how_a_field_is_carried_wherever_it_begins(line):
 
 
 def test_fixed_science_of_a_field_has_the_medians_of_its_priors():
-    found = bd.rivals.named(science(), seen(), "fixed")["fixed"]
+    found = bd.baselines.named(science(), seen(), "fixed")["fixed"]
     assert [*paths(found)] == ["noise.scale"]
     assert found.layer.vector_field.diffusion == pytest.approx(np.sqrt(0.001 * 0.01), rel=0.05)
 
 
 def test_what_cannot_be_made_is_said():
     for name in ("mlp", "transformer", "gaussian_process", "neural_ode", "pinn"):
-        with pytest.raises(ModelError, match=r"dimensions x; of the fields of a bd\.PDE there are 'cnn' and 'fixed'"):
-            bd.rivals.named(science(), seen(), name)
+        with pytest.raises(
+            ModelError, match=r"dimensions x; of the fields of a bd\.pde\.PDE there are 'cnn' and 'fixed'"
+        ):
+            bd.baselines.named(science(), seen(), name)
     series = bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": dist.Normal(1.0, 0.1)})
     members = bd.Each(bd.ODE(series.vector_field, {"c": bd.varying(dist.Normal(1.0, 0.1))}), members=[1, 2])
     for layer in (series, members):
-        with pytest.raises(ModelError, match=f"a CNN takes the place of a bd.PDE, not of this {type(layer).__name__}"):
-            bd.rivals.cnn(bd.Model(layer, bd.NormalNoise(0.1)), seen())
+        with pytest.raises(
+            ModelError, match=f"a CNN takes the place of a bd.pde.PDE, not of this {type(layer).__name__}"
+        ):
+            bd.baselines.fields.cnn(bd.Model(layer, bd.NormalNoise(0.1)), seen())
     with pytest.raises(ModelError, match="the kernel odd"):
-        bd.rivals.cnn(science(), seen(), kernel=4)
+        bd.baselines.fields.cnn(science(), seen(), kernel=4)
     with pytest.raises(ModelError, match="through none of 8 prior draws"):
-        bd.rivals.cnn(science(max_steps=1), seen())
-    still = bd.PDE(bd.pde.FiniteVolume(LINE, 0.1, boundary=Flux(0.0)), {"c": 1.0})
+        bd.baselines.fields.cnn(science(max_steps=1), seen())
+    still = bd.pde.PDE(bd.pde.FiniteVolume(LINE, 0.1, boundary=Flux(0.0)), {"c": 1.0})
     with pytest.raises(ModelError, match="the rate of 'c' is 0 under the prior"):
-        bd.rivals.cnn(bd.Model(still, bd.NormalNoise(dist.HalfNormal(0.1))), seen())
+        bd.baselines.fields.cnn(bd.Model(still, bd.NormalNoise(dist.HalfNormal(0.1))), seen())

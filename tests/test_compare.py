@@ -12,7 +12,7 @@ from scipy.stats import norm
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.comparison import clearly, independent, paired, shared_times
+from bayes_dasl.weighting.comparison import clearly, independent, paired, shared_times
 
 SD, OTHER, APART = 0.5, 2.0, 3.0
 

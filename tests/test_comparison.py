@@ -16,7 +16,8 @@ from bayes_dasl import cli
 from bayes_dasl._runs.console import LastingConsole
 from bayes_dasl.cli import _load_study
 from bayes_dasl.errors import Interrupted, ModelError, ReadError
-from bayes_dasl.study import comparison, measured, module_of, study_files
+from bayes_dasl.many import comparison, measured
+from bayes_dasl.study import module_of, study_files
 
 TESTS = Path(__file__).resolve().parent
 ALONE = TESTS / "many_study.py"
@@ -51,7 +52,7 @@ def test_only_some_tasks_are_done_and_tabled(tmp_path):
 
 def test_where_a_summary_needs_other_tasks_the_rows_are_made_all_the_same(tmp_path):
     text = ALONE.read_text().replace(
-        "    figure, axes", "    bd.paired(rows, 'power', between='exponent', against=3)\n    figure, axes"
+        "    figure, axes", "    bd.many.paired(rows, 'power', between='exponent', against=3)\n    figure, axes"
     )
     (tmp_path / "own.py").write_text(text)
     result = invoke("study", tmp_path / "own.py", "--out", tmp_path / "rows", "--workers", 0, "--only", "exponent=2")
@@ -142,7 +143,7 @@ def test_a_row_says_what_score_and_diagnose_say():
     near, far = study.test.isel(time=slice(2)), study.test.isel(time=slice(2, None))
     fed = quick_study.model(inflow=0.5)
     ahead = {"near": near, "far": far, "fed": (fed, near)}
-    row = bd.measure(study.model, study.train, ahead, study.engine, derived=doubled, key=3)
+    row = bd.many.measure(study.model, study.train, ahead, study.engine, derived=doubled, key=3)
     post = bd.fit(study.model, study.train, study.engine, key=3, progress=False)
     expected = bd.score(bd.forecast(study.model, post, near, key=3), near).loc["y"]
     assert row["scores"]["near"]["y"]["crps"] == pytest.approx(expected["crps"], rel=1e-5)
@@ -169,7 +170,7 @@ def test_a_fit_that_was_stopped_is_not_measured(monkeypatch):
     stopped = xr.DataTree(xr.Dataset(attrs={"interrupted": 1}))
     monkeypatch.setattr(measured, "fit", lambda *_, **__: stopped)
     with pytest.raises(Interrupted, match="nothing is measured"):
-        bd.measure(study.model, study.train, {"near": study.test}, study.engine)
+        bd.many.measure(study.model, study.train, {"near": study.test}, study.engine)
 
 
 def test_small_numbers_keep_their_digits():
@@ -221,13 +222,13 @@ def test_members_are_scored_one_by_one_too():
     y = np.stack([times, times + np.where(times > 4, 3.0, 0.0)], axis=1)  # b is off by three in the end
     data = xr.Dataset({"y": (("t", "member"), y)}, {"t": times, "member": ["a", "b"]})
     train, ahead = bd.split(data, t=4.0)
-    row = bd.measure(model, train, {"far": ahead}, bd.Laplace(draws=50, starts=1), each="member")
+    row = bd.many.measure(model, train, {"far": ahead}, bd.engines.Laplace(draws=50, starts=1), each="member")
     assert [*row["scores"]] == ["far", "far, a", "far, b"]
     whole, a, b = (part["y"] for part in row["scores"].values())
     assert a["rmse"] < 0.2 and b["rmse"] == pytest.approx(3.0, abs=0.3) and (a["n"], whole["n"]) == (2, 4)
     assert whole["crps"] == pytest.approx((a["crps"] + b["crps"]) / 2, rel=1e-5)
     with pytest.raises(ModelError, match="no dimension of 'far', which has t, member"):
-        bd.measure(model, train, {"far": (model, ahead)}, each="subject")
+        bd.many.measure(model, train, {"far": (model, ahead)}, each="subject")
 
 
 def test_rows_become_a_long_table_and_differences_are_paired():
@@ -237,55 +238,57 @@ def test_rows_become_a_long_table_and_differences_are_paired():
     crps = {("science", 0): 1.0, ("science", 1): 3.0, ("hybrid", 0): 0.5, ("hybrid", 1): 2.7, ("mlp", 0): 9.0}
     rows = [{"model": m, "seed": s, "scores": scores(value), "fit_s": 1.0} for (m, s), value in crps.items()]
     rows.append({"model": "mlp", "seed": 1, "failed": "ValueError"})
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     assert len(table) == 5 and {*table.columns} >= {"model", "seed", "ahead", "observable", "crps", "rmse", "fit_s"}
-    found = bd.paired(table, "crps", between="model", against="science")
+    found = bd.many.paired(table, "crps", between="model", against="science")
     assert found.loc["hybrid", "difference"] == pytest.approx(-0.4)
     assert found.loc["hybrid", "error"] == pytest.approx(np.std([-0.5, -0.3], ddof=1) / np.sqrt(2))
     assert found.loc["hybrid", "better"] == 2 and found.loc["mlp", "pairs"] == 1
     assert np.isnan(found.loc["mlp", "error"])
     numbered = table.assign(size=table["model"].map({"science": 10, "hybrid": 20, "mlp": 40}))
-    assert bd.paired(numbered, "crps", between="size", against=10).loc[20, "difference"] == pytest.approx(-0.4)
+    assert bd.many.paired(numbered, "crps", between="size", against=10).loc[20, "difference"] == pytest.approx(-0.4)
     with pytest.raises(ModelError, match="no model 'none' to compare with"):
-        bd.paired(table, "crps", between="model", against="none")
-    alone = bd.paired(table.query("model == 'science'"), "crps", between="model", against="science")
+        bd.many.paired(table, "crps", between="model", against="none")
+    alone = bd.many.paired(table.query("model == 'science'"), "crps", between="model", against="science")
     assert alone.empty and "difference" in alone
     worst = table.assign(crps=table["crps"].where(table["model"] != "hybrid", np.inf))
-    ruled_out = bd.paired(worst, "crps", between="model", against="science", over="seed").loc["hybrid"]
+    ruled_out = bd.many.paired(worst, "crps", between="model", against="science", over="seed").loc["hybrid"]
     assert ruled_out["difference"] == np.inf and ruled_out["better"] == 0 and ruled_out["pairs"] == 2
     with pytest.raises(ModelError, match="there is no column size, block: there are model"):
-        bd.paired(table, "crps", between="size", against=10, over="block")
+        bd.many.paired(table, "crps", between="size", against=10, over="block")
     with pytest.raises(ModelError, match="choose one observable first"):
-        bd.paired(pd.concat([table, table]), "crps", between="model", against="science")
+        bd.many.paired(pd.concat([table, table]), "crps", between="model", against="science")
     depth = {"depth": {"low": 1.0, "median": 2.0, "high": 3.0}}
     told = [row | {"derived": depth} for row in rows[:2]]
-    derived = bd.tidy(told + rows[2:], "derived")
+    derived = bd.many.tidy(told + rows[2:], "derived")
     assert derived["seed"].tolist() == [0, 1] and derived["high"].tolist() == [3.0, 3.0]
     assert {*derived["quantity"]} == {"depth"} and "crps" not in derived
     both = {"both": {end: [value, 9.0] for end, value in depth["depth"].items()}}
-    each = bd.tidy([rows[0] | {"derived": both}], "derived")
+    each = bd.many.tidy([rows[0] | {"derived": both}], "derived")
     assert each["quantity"].tolist() == ["both[0]", "both[1]"] and each["median"].tolist() == [2.0, 9.0]
     with pytest.raises(ModelError, match="'low' of the tasks is called as a column of derived"):
-        bd.tidy([{"low": 1}], "derived")
+        bd.many.tidy([{"low": 1}], "derived")
     unknown = [row | {"scores": scores(None)} for row in rows[:2]]
-    assert bd.medians(bd.tidy(unknown), "crps", by="model").eq("").all().all()
-    assert bd.tidy(rows, "derived").groupby(["model", "quantity"])["median"].median().empty
+    assert bd.many.medians(bd.many.tidy(unknown), "crps", by="model").eq("").all().all()
+    assert bd.many.tidy(rows, "derived").groupby(["model", "quantity"])["median"].median().empty
     with pytest.raises(ModelError, match="'crps' of the tasks is called as a column"):
-        bd.tidy([{"crps": 3, "scores": scores(1.0)}])
+        bd.many.tidy([{"crps": 3, "scores": scores(1.0)}])
 
 
 def test_medians_stand_with_the_lowest_and_the_highest():
     crps = {("science", "near"): [1.0, 1.1, 1.5], ("science", "far"): [2.0], ("mlp", "near"): [0.12341, 0.12339]}
     lines = [{"model": m, "ahead": a, "crps": value} for (m, a), values in crps.items() for value in values]
     table = pd.DataFrame([*lines, {"model": "mlp", "ahead": "far", "crps": np.nan}])
-    found = bd.medians(table, "crps", by=["model"], across="ahead")
+    found = bd.many.medians(table, "crps", by=["model"], across="ahead")
     assert found.loc["science"].to_dict() == {"near": "1.10 (1.00 to 1.50)", "far": "2.00"}
     assert found.loc["mlp"].to_dict() == {"near": "0.123", "far": ""}
-    assert bd.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.10 (1.00 to 1.50)"
-    seconds = bd.medians(table.assign(fit_s=1234.5), ["crps", "fit_s"], by="model").loc["mlp"]
+    assert (
+        bd.many.medians(table, "crps", by=["ahead", "model"]).loc[("near", "science"), "crps"] == "1.10 (1.00 to 1.50)"
+    )
+    seconds = bd.many.medians(table.assign(fit_s=1234.5), ["crps", "fit_s"], by="model").loc["mlp"]
     assert seconds.to_dict() == {"crps": "0.123", "fit_s": "1234"}
     optional = table.assign(weights=np.where(table["model"] == "mlp", "equal", None))
-    assert len(bd.medians(optional, "crps", by=["model", "weights"])) == 2  # also of what has none
+    assert len(bd.many.medians(optional, "crps", by=["model", "weights"])) == 2  # also of what has none
 
 
 @pytest.mark.parametrize(
@@ -300,7 +303,7 @@ def test_medians_stand_with_the_lowest_and_the_highest():
 def test_medians_refuse_what_has_none(options, message):
     table = pd.DataFrame({"model": ["mlp"], "ahead": ["near"], "crps": [1.0]})
     with pytest.raises(ModelError, match=message):
-        bd.medians(table, options.pop("values"), **options)
+        bd.many.medians(table, options.pop("values"), **options)
 
 
 @pytest.mark.parametrize("columns", [None, "40"])

@@ -54,12 +54,12 @@ def table(text):
 
 
 def doses(text=EVENTS, **options):
-    return bd.doses(table(text), INTO, **options)
+    return bd.dosing.doses(table(text), INTO, **options)
 
 
 def population(numbers, lag=LAG):
     given = doses(subject="id", lag={"depot": lag}, bioavailability={"central": SHARE})
-    return bd.Each(bd.Compartments(**numbers, doses=given), given.members)
+    return bd.Each(bd.dosing.Compartments(**numbers, doses=given), given.members)
 
 
 def inputs(times=TIMES):
@@ -120,7 +120,7 @@ def test_rates_that_coincide(numbers):
     same, text = float(np.max(out.real)), "time,amt,dur,ii,ss\n0,100,0,6,1\n1,50,2,0,0\n"
 
     def total(ka):
-        one = bd.Compartments(**(numbers | {"absorption": ka}), doses=bd.doses(table(text), "depot"))
+        one = bd.dosing.Compartments(**(numbers | {"absorption": ka}), doses=bd.dosing.doses(table(text), "depot"))
         return jnp.sum(one(inputs()).values["conc"] * (1 + TIMES))
 
     away = np.array([0.0, 1e-12, 1e-6, -1e-6, 0.9e-3, 1.1e-3, 3e-3])
@@ -157,8 +157,8 @@ def test_is_the_ode():
 
 
 def test_a_lag_longer_than_the_interval_fails_as_a_value():
-    given = bd.doses(table("time,amt,ii,ss\n0,1,6,1\n"), "depot", lag={"depot": 7.0})
-    assert not bool(jax.jit(lambda: bd.Compartments(**ONE, doses=given)(inputs()).ok)())
+    given = bd.dosing.doses(table("time,amt,ii,ss\n0,1,6,1\n"), "depot", lag={"depot": 7.0})
+    assert not bool(jax.jit(lambda: bd.dosing.Compartments(**ONE, doses=given)(inputs()).ok)())
 
 
 @pytest.mark.slow
@@ -167,11 +167,11 @@ def test_theophylline_is_that_of_nlme(shared_file):
     frame = pd.read_csv(shared_file("data/pk/theo_sd.csv"))
     frame["AMT"] = frame["AMT"] / frame["WT"]
     data = bd.from_table(frame, "dv", subject="id", names={"DV": "conc"})
-    given = bd.doses(frame, "depot", subject="id")
+    given = bd.dosing.doses(frame, "depot", subject="id")
     clearance = bd.shared(bd.population(dist.LogNormal(-3.0, 1.0), dist.HalfNormal(0.5)), "clearance")
     elimination = bd.shared(bd.population(dist.LogNormal(-2.5, 1.0), dist.HalfNormal(0.5)), "elimination")
     absorption = bd.population(dist.LogNormal(0.5, 1.0), dist.HalfNormal(1.0))
-    layer = bd.Compartments(clearance, clearance / elimination, absorption=absorption, doses=given)
+    layer = bd.dosing.Compartments(clearance, clearance / elimination, absorption=absorption, doses=given)
     model = bd.Model(bd.Each(layer, given.members), {"conc": bd.NormalNoise(dist.HalfNormal(2.0))})
     post = bd.fit(model, data, bd.NUTS(), progress=False)
     for name, mean, error in (("elimination", -2.43, 0.064), ("absorption", 0.45, 0.20), ("clearance", -3.21, 0.082)):
@@ -184,12 +184,12 @@ def test_a_fit_of_a_population():
     """Simulated clearances are found again, by numbers of each around what is typical."""
     text = "id,time,amt\n1,0,100\n2,0,100\n3,0,100\n4,0,100\n"
     times = np.array([0.5, 2.0, 6.0, 12.0, 24.0])
-    given = bd.doses(table(text), "central", subject="id")
+    given = bd.dosing.doses(table(text), "central", subject="id")
     truth = np.array([1.0, 1.5, 2.0, 3.0])
-    exact = bd.Each(bd.Compartments(bd.varying(truth), 10.0, doses=given), given.members)(inputs(times))
+    exact = bd.Each(bd.dosing.Compartments(bd.varying(truth), 10.0, doses=given), given.members)(inputs(times))
     coordinates = {"time": times, "subject": np.arange(1.0, 5.0)}
     data = xr.Dataset({"conc": (("time", "subject"), np.asarray(exact.values["conc"]))}, coordinates)
-    layer = bd.Compartments(
+    layer = bd.dosing.Compartments(
         bd.population(bd.between(0.5, 5.0), dist.HalfNormal(0.5)), bd.between(5.0, 20.0), doses=given
     )
     model = bd.Model(bd.Each(layer, given.members), bd.LogNormalNoise(0.05))
@@ -200,17 +200,24 @@ def test_a_fit_of_a_population():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: bd.Compartments(1.0, 1.0, doses=bd.doses(table("time,amt\n0,1\n"), "gut")), "doses go into 'gut'"),
         (
-            lambda: bd.Compartments(1.0, 1.0, doses=bd.doses(table("time,amt\n0,1\n"), "depot")),
+            lambda: bd.dosing.Compartments(1.0, 1.0, doses=bd.dosing.doses(table("time,amt\n0,1\n"), "gut")),
+            "doses go into 'gut'",
+        ),
+        (
+            lambda: bd.dosing.Compartments(1.0, 1.0, doses=bd.dosing.doses(table("time,amt\n0,1\n"), "depot")),
             "the rate of absorption",
         ),
         (
-            lambda: bd.Compartments(1.0, 1.0, exchange=1.0, doses=bd.doses(table("time,amt\n0,1\n"), "central")),
+            lambda: bd.dosing.Compartments(
+                1.0, 1.0, exchange=1.0, doses=bd.dosing.doses(table("time,amt\n0,1\n"), "central")
+            ),
             "exchange and peripheral belong together",
         ),
         (
-            lambda: bd.Each(bd.Compartments(**ONE, doses=doses(subject="id")), [2.0, 1.0, 3.0, 4.0, 5.0, 6.0, 7.0]),
+            lambda: bd.Each(
+                bd.dosing.Compartments(**ONE, doses=doses(subject="id")), [2.0, 1.0, 3.0, 4.0, 5.0, 6.0, 7.0]
+            ),
             "the members are not those of the doses, in their order",
         ),
     ],
@@ -222,6 +229,6 @@ def test_refusals(make, message):
 
 @pytest.mark.thorough
 def test_the_concentration_at_one_time_is_that_of_the_layer():
-    drug = bd.Compartments(**TWO, doses=doses(EVENTS.split("\n2,")[0] + "\n", lag={"depot": LAG}))
+    drug = bd.dosing.Compartments(**TWO, doses=doses(EVENTS.split("\n2,")[0] + "\n", lag={"depot": LAG}))
     values = jax.jit(jax.vmap(drug.concentration))(TIMES)
     np.testing.assert_allclose(values, drug(inputs()).values["conc"], rtol=1e-12, atol=1e-14)

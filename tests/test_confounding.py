@@ -13,10 +13,10 @@ from by_hand import posterior
 
 import bayes_dasl as bd
 from bayes_dasl._findings import SPREAD
-from bayes_dasl.judgement import posterior_findings
 from bayes_dasl.prediction.confounding import _table, confounding
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import paths
+from bayes_dasl.verdict import posterior_findings
 
 TIMES = np.linspace(0.0, 3.0, 25)
 
@@ -226,7 +226,7 @@ def test_a_function_that_is_a_factor_is_told_from_what_it_makes_up_for(along, po
 
 
 def test_process_noise_and_known_functions_are_no_unknown_functions():
-    noise = bd.ProcessNoise({"y": dist.HalfNormal(0.1)}, (0.0, 3.0, 4))
+    noise = bd.layers.ProcessNoise({"y": dist.HalfNormal(0.1)}, (0.0, 3.0, 4))
     layer = bd.ODE(Decay(bd.between(0.2, 2.0)), {"y": 2.0}, process_noise=noise)
     known = bd.Basis(bd.bases.BSpline(0.0, 10.0, 5), "t", "activity", jnp.ones(5))
     for of in (layer, bd.Algebraic(Factor(bd.between(0.5, 8.0), known))):

@@ -78,11 +78,11 @@ def test_a_law_narrows_what_it_speaks_of(fits):
 def test_it_is_reported_and_scored(fits):
     assert "mismatch" not in fits["free"].children
     with pytest.raises(MismatchError, match="nothing was constrained"):
-        bd.consistency(fits["free"])
+        bd.scores.consistency(fits["free"])
     leak = fits["lawful"]["posterior"]["leak"].values
     rms = np.sqrt(np.mean((leak[..., None] * TIMES / 0.01) ** 2, axis=-1))
     np.testing.assert_allclose(fits["lawful"]["mismatch"]["mass"].values, rms, rtol=1e-3)
-    table = bd.consistency(fits["lawful"])
+    table = bd.scores.consistency(fits["lawful"])
     assert table.loc["mass", "rms"] == pytest.approx(np.median(rms), rel=1e-3)
     assert table.loc["mass", "within"] == pytest.approx(np.mean(rms < 1), abs=0.01)
     assert "[good] constraint mass" in str(bd.diagnose(fits["lawful"]))
@@ -97,7 +97,7 @@ def test_data_against_the_law_are_said_to_be(fits):
 def test_a_forecast_is_scored_at_its_own_times(fits):
     lawful = model(LEAK, {"mass": total})
     later = bd.forecast(lawful, fits["lawful"], np.array([2.0, 4.0]))
-    assert bd.consistency(later).loc["mass", "rms"] > bd.consistency(fits["lawful"]).loc["mass", "rms"]
+    assert bd.scores.consistency(later).loc["mass", "rms"] > bd.scores.consistency(fits["lawful"]).loc["mass", "rms"]
 
 
 @pytest.mark.thorough

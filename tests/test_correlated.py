@@ -50,10 +50,10 @@ def _decays(a, b):
 
 
 PROCESSES = {
-    "AR1": (bd.AR1(SCALE, np.exp(-0.5 / TIME), step=0.5), _decays),
-    "OrnsteinUhlenbeck": (bd.OrnsteinUhlenbeck(SCALE, TIME), _decays),
-    "Matern32": (bd.Matern32(SCALE, TIME), _matern),
-    "RandomWalk": (bd.RandomWalk(SCALE, start=0.0), _walk),
+    "AR1": (bd.filtering.AR1(SCALE, np.exp(-0.5 / TIME), step=0.5), _decays),
+    "OrnsteinUhlenbeck": (bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), _decays),
+    "Matern32": (bd.filtering.Matern32(SCALE, TIME), _matern),
+    "RandomWalk": (bd.filtering.RandomWalk(SCALE, start=0.0), _walk),
 }
 CASES = [(name, white) for name in PROCESSES for white in (0.0, 0.4) if white or name != "RandomWalk"]
 
@@ -85,7 +85,7 @@ def _at_truth(model):
 
 
 def _noise(name, white, log=False):
-    return (bd.CorrelatedLogNoise if log else bd.CorrelatedNoise)(PROCESSES[name][0], white)
+    return (bd.filtering.CorrelatedLogNoise if log else bd.filtering.CorrelatedNoise)(PROCESSES[name][0], white)
 
 
 @pytest.mark.parametrize("log", [False, True], ids=["data", "log"])
@@ -165,7 +165,7 @@ def _fitted(noise):
 
 @pytest.fixture(scope="module")
 def correlated():
-    return _fitted(bd.CorrelatedNoise(bd.AR1(bd.between(0.1, 2.0), dist.Uniform(0.0, 1.0))))
+    return _fitted(bd.filtering.CorrelatedNoise(bd.filtering.AR1(bd.between(0.1, 2.0), dist.Uniform(0.0, 1.0))))
 
 
 @pytest.fixture(scope="module")
@@ -209,7 +209,7 @@ class TestFit:
         model, post, _, whole = _fitted(bd.NormalNoise(bd.between(0.1, 2.0)))
         verdict = bd.diagnose(post, bd.forecast(model, post, whole[["time"]]))
         order = [f for f in verdict.findings if f.subject == "order of residuals of y"]
-        assert order and "bd.CorrelatedNoise" in order[0].remedy
+        assert order and "bd.filtering.CorrelatedNoise" in order[0].remedy
 
     @pytest.mark.thorough
     def test_log_scores_are_exact(self, correlated, forecast):
@@ -224,7 +224,10 @@ class TestFit:
 
     def test_units_are_those_of_the_data(self):
         layer = bd.Algebraic(Line(bd.between(1.0, 4.0)), units={"y": "mm"})
-        model = bd.Model(layer, bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(bd.between(0.1, 2.0), 3.0), bd.between(0.1, 1)))
+        model = bd.Model(
+            layer,
+            bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), 3.0), bd.between(0.1, 1)),
+        )
         assert model.leaf_units(("noise", "process", "scale")) == "mm"
         assert model.leaf_units(("noise", "white")) == "mm"
 
@@ -271,7 +274,7 @@ class TestPopulation:
     @pytest.fixture
     def model(self):
         layer = bd.Each(bd.Algebraic(Line(bd.varying(bd.between(1.0, 4.0)))), self.NAMES)
-        return bd.Model(layer, bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
+        return bd.Model(layer, bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
 
     @pytest.fixture
     def data(self):
@@ -306,7 +309,10 @@ class TestPopulation:
 class TestProblem:
     @pytest.fixture
     def problem(self):
-        return pose(_model(bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(bd.between(0.1, 2.0), TIME), 0.4)), _data())
+        return pose(
+            _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(bd.between(0.1, 2.0), TIME), 0.4)),
+            _data(),
+        )
 
     @pytest.mark.thorough
     def test_data_held_out_are_predicted_from_those_before(self, problem):
@@ -327,7 +333,7 @@ class TestProblem:
     def test_curvature_by_first_derivatives_is_that_of_the_density_where_it_is_quadratic(self):
         from bayes_dasl.inference.linearisation import gauss_newton
 
-        model = _model(bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
+        model = _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.4))
         model = bd.Model(bd.Algebraic(Line(dist.Normal(2.0, 1.0))), model.noise)
         problem = pose(model, _data())
         at = np.array([2.1])
@@ -335,7 +341,7 @@ class TestProblem:
 
     @pytest.mark.thorough
     def test_draws_of_a_model_without_data_are_a_path(self):
-        noise = bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME))
+        noise = bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME))
         model = _at_truth(_model(noise))
         inputs = bd.inputs(xr.Dataset(coords={"time": TIMES}))
         given = model.conditional(model.predict(inputs), inputs)["y"]
@@ -348,8 +354,8 @@ class TestProblem:
 class TestWhite:
     def test_may_vary(self):
         """The white noise of each datum is that at its own time, also in the past of a forecast."""
-        white = bd.VaryingScale(0.4, lambda t, y, u: {"log": 0.1 * t})
-        model, data = _model(bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), white)), _data()
+        white = bd.noise.VaryingScale(0.4, lambda t, y, u: {"log": 0.1 * t})
+        model, data = _model(bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), white)), _data()
         given = _conditional(model, _ahead(model, data))
         seen = np.isfinite(data["y"].values)
         times = TIMES[seen]
@@ -365,7 +371,7 @@ class TestSteps:
     @pytest.mark.thorough
     def test_layers_of_steps_know_their_times_in_a_forecast(self):
         layer = bd.Difference(lambda t, y, u: {"y": 0.9 * y["y"]}, {"y": 2.0}, start=0.0)
-        model = bd.Model(layer, bd.CorrelatedNoise(bd.AR1(SCALE, 0.5)))
+        model = bd.Model(layer, bd.filtering.CorrelatedNoise(bd.filtering.AR1(SCALE, 0.5)))
         days = np.arange(6.0)
         inputs = model.inputs(xr.Dataset({"y": ("time", 2 * 0.9**days + 0.4)}, {"time": days}))
         past = dataclasses.replace(inputs.past, same=False)
@@ -380,7 +386,9 @@ class TestCheck:
         """Of one step ahead data that wander together would lie within any prior."""
         data = _data(missing=())
         data["y"] += 50.0
-        found = bd.check(_model(bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))), data)
+        found = bd.check(
+            _model(bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))), data
+        )
         (prior,) = [f for f in found.findings if f.subject == "prior of y"]
         assert prior.level != "good"
 
@@ -396,7 +404,7 @@ class TestTrajectories:
         )
         model = bd.Model(
             bd.ODE(bd.Residual(lambda t, y, u: {"y": -0.1 * y["y"]}, network), {"y": 2.0}),
-            bd.CorrelatedNoise(bd.OrnsteinUhlenbeck(SCALE, TIME), 0.1),
+            bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME), 0.1),
         )
         problem = pose(model, _data())
         draws = {path: np.asarray(v)[None] for path, v in problem.constrain(jnp.zeros(problem.dimension)).items()}
@@ -415,7 +423,7 @@ class TestMembers:
         from bayes_dasl.prediction.few_members import repeated
         from bayes_dasl.prediction.predictive import Pusher
 
-        model = _model(bd.CorrelatedLogNoise(bd.OrnsteinUhlenbeck(SCALE, TIME)))
+        model = _model(bd.filtering.CorrelatedLogNoise(bd.filtering.OrnsteinUhlenbeck(SCALE, TIME)))
         inputs = bd.inputs(xr.Dataset(coords={"time": TIMES}))
         levels = {"layer.function.level": np.array([1.9, 2.1])}
         pushed = Pusher(model, inputs, levels, key=jax.random.key(0), repeats=3000).whole()
@@ -428,19 +436,22 @@ class TestMembers:
 class TestRefusals:
     @pytest.mark.usefixtures("unchecked")
     def test_what_is_no_process(self):
-        with pytest.raises(ModelError, match=r"process must be one such as bd\.AR1"):
-            bd.CorrelatedNoise(0.5)
+        with pytest.raises(ModelError, match=r"process must be one such as bd\.filtering\.AR1"):
+            bd.filtering.CorrelatedNoise(0.5)
 
     @pytest.mark.parametrize(
         ("make", "told"),
         [
-            (lambda: bd.AR1(0.5, 1.0), "AR1.correlation must lie between 0 and 1"),
-            (lambda: bd.AR1(0.5, dist.Normal(0.5, 0.1)), "AR1.correlation must lie between 0 and 1"),
-            (lambda: bd.AR1(0.5, 0.5, step=0.0), "the step must be positive"),
-            (lambda: bd.OrnsteinUhlenbeck(-1.0, 1.0), "OrnsteinUhlenbeck.scale must be positive"),
-            (lambda: bd.OrnsteinUhlenbeck(1.0, dist.Normal(1.0, 1.0)), "OrnsteinUhlenbeck.time must be positive"),
-            (lambda: bd.CorrelatedNoise(bd.AR1(0.5, 0.5), -0.1), "white must be positive"),
-            (lambda: bd.CorrelatedNoise(bd.RandomWalk(0.5, 0.0)), "give white noise beside it"),
+            (lambda: bd.filtering.AR1(0.5, 1.0), "AR1.correlation must lie between 0 and 1"),
+            (lambda: bd.filtering.AR1(0.5, dist.Normal(0.5, 0.1)), "AR1.correlation must lie between 0 and 1"),
+            (lambda: bd.filtering.AR1(0.5, 0.5, step=0.0), "the step must be positive"),
+            (lambda: bd.filtering.OrnsteinUhlenbeck(-1.0, 1.0), "OrnsteinUhlenbeck.scale must be positive"),
+            (
+                lambda: bd.filtering.OrnsteinUhlenbeck(1.0, dist.Normal(1.0, 1.0)),
+                "OrnsteinUhlenbeck.time must be positive",
+            ),
+            (lambda: bd.filtering.CorrelatedNoise(bd.filtering.AR1(0.5, 0.5), -0.1), "white must be positive"),
+            (lambda: bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(0.5, 0.0)), "give white noise beside it"),
         ],
     )
     def test_what_cannot_be(self, make, told):
@@ -453,6 +464,6 @@ class TestRefusals:
             pose(_model(_noise("AR1", 0.0)), data)
 
     def test_a_filter(self):
-        layer = bd.Kalman(lambda t, y, u: {"y": -y["y"]}, {"y": 0.3}, {"y": 1.0}, {})
+        layer = bd.filtering.Kalman(lambda t, y, u: {"y": -y["y"]}, {"y": 0.3}, {"y": 1.0}, {})
         with pytest.raises(ModelError, match="Kalman looks back at the data itself"):
             bd.Model(layer, _noise("AR1", 0.0))

@@ -15,14 +15,14 @@ import bayes_dasl as bd
 from bayes_dasl._statistics.distributions import RectifiedBoxCoxNormal
 from bayes_dasl._statistics.tails import truncated_moments
 from bayes_dasl.errors import ModelError
+from bayes_dasl.filtering.filter import on_link
 from bayes_dasl.inference import pose
-from bayes_dasl.noise.filtering import on_link
 
 TIMES = np.arange(9.0)
 LEVEL, SCALE, PHI = 1.0, 0.8, 0.9
 POWER, SHIFT = 0.5, 0.04
 ZERO = (SHIFT**POWER - 1) / POWER
-AR1 = bd.AR1(SCALE, PHI)
+AR1 = bd.filtering.AR1(SCALE, PHI)
 
 
 class Level(bd.Module):
@@ -97,8 +97,8 @@ SEEDS = [seed for seed in range(60) if 0 < (flows(seed, level=0.2)["y"] == 0).su
 @pytest.mark.parametrize("white", [0.0, 0.3])
 def test_log_density_is_nearly_that_of_the_dense_normal(white):
     """Moment matching is ten times nearer to the exact density than zeros left out or taken as measured."""
-    noise = bd.CorrelatedBoxCoxNoise(AR1, white, power=POWER, shift=SHIFT)
-    plain = bd.CorrelatedNoise(AR1, white)
+    noise = bd.filtering.CorrelatedBoxCoxNoise(AR1, white, power=POWER, shift=SHIFT)
+    plain = bd.filtering.CorrelatedNoise(AR1, white)
     errors = []
     for seed in SEEDS:
         data = flows(seed, level=0.2)
@@ -117,10 +117,10 @@ def test_log_density_is_nearly_that_of_the_dense_normal(white):
 def test_log_density_is_exact_without_zeros_and_without_memory():
     full = flows(1, level=4.0)
     assert (full["y"] > 0).all()
-    noise = bd.CorrelatedBoxCoxNoise(AR1, power=POWER, shift=SHIFT)
+    noise = bd.filtering.CorrelatedBoxCoxNoise(AR1, power=POWER, shift=SHIFT)
     assert likelihood(noise, full) == pytest.approx(exact(full), rel=1e-9)
     some = flows(SEEDS[0], level=0.2)
-    noise = bd.CorrelatedBoxCoxNoise(bd.noise.White(SCALE), power=POWER, shift=SHIFT)
+    noise = bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.White(SCALE), power=POWER, shift=SHIFT)
     assert likelihood(noise, some) == pytest.approx(exact(some, phi=1e-30), rel=1e-5)
 
 
@@ -164,7 +164,7 @@ def concentrations(seed=3):
 
 class TestCensored:
     DATA = xr.Dataset({"y": ("time", concentrations())}, {"time": TIMES})
-    NOISE = bd.CorrelatedLogNoise(AR1)
+    NOISE = bd.filtering.CorrelatedLogNoise(AR1)
 
     def exact(self):
         y = self.DATA["y"].values
@@ -173,11 +173,11 @@ class TestCensored:
         return dense(np.log(y), bounds, np.log(LEVEL)) - np.log(y[y > 0.7]).sum()
 
     def test_log_density_by_a_limit_and_by_codes(self):
-        by_limit = likelihood(bd.Censored(self.NOISE, below=0.7), self.DATA)
+        by_limit = likelihood(bd.noise.Censored(self.NOISE, below=0.7), self.DATA)
         as_seen = likelihood(self.NOISE, self.DATA)
         assert abs(by_limit - self.exact()) < 0.1 * abs(as_seen - self.exact())
         code = (self.DATA["y"] <= 0.7).astype(int)
-        by_codes = by_the_model(bd.Censored(self.NOISE), self.DATA.assign(y_censored=code))
+        by_codes = by_the_model(bd.noise.Censored(self.NOISE), self.DATA.assign(y_censored=code))
         assert by_codes == pytest.approx(by_limit)
 
     def test_an_interval_and_an_upper_limit(self):
@@ -192,7 +192,7 @@ class TestCensored:
         )
         law = stats.lognorm(SCALE)
         wanted = law.logpdf(2.0) + np.log(law.cdf(1.0) - law.cdf(0.4)) + law.logsf(3.0)
-        noise = bd.Censored(bd.CorrelatedLogNoise(bd.noise.White(SCALE)))
+        noise = bd.noise.Censored(bd.filtering.CorrelatedLogNoise(bd.filtering.White(SCALE)))
         assert by_the_model(noise, data) == pytest.approx(wanted, rel=1e-9)
 
     def test_gradients_are_finite(self):
@@ -200,7 +200,9 @@ class TestCensored:
         @jax.grad
         def slopes(at):
             scale, correlation, white = at
-            noise = bd.Censored(bd.CorrelatedLogNoise(bd.AR1(scale, correlation), white), below=0.7)
+            noise = bd.noise.Censored(
+                bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(scale, correlation), white), below=0.7
+            )
             return judged(noise, jnp.asarray(self.DATA["y"].values).at[4].set(jnp.nan))
 
         for at in ([0.8, 0.9, 0.3], [1e-3, 0.5, 1e-3], [50.0, 0.999, 1e-6]):
@@ -210,7 +212,7 @@ class TestCensored:
         """The codes are those of the fitted data: future ones are not asked for. After low values a low one follows."""
         values, codes = [1.4, 1.6, 1.5, 1.3, 1.2, 1.0, 0.7, 0.7, 0.7], [0] * 6 + [1] * 3
         data = xr.Dataset({"y": ("time", values), "y_censored": ("time", codes)}, {"time": TIMES})
-        noise = bd.Censored(self.NOISE)
+        noise = bd.noise.Censored(self.NOISE)
         post = bd.fit(model(noise), data, Sifting(), progress=False)
         fc = bd.forecast(model(noise), post, xr.Dataset(coords={"time": [9.0]}))["predictions"]["y"]
         assert float(fc.median()) < 0.7 < float(post["posterior"]["level"].median())
@@ -219,12 +221,12 @@ class TestCensored:
 class TestHurdle:
     def test_a_zero_says_nothing_of_the_residuals(self):
         data = xr.Dataset({"y": ("time", [1.2, 0.0, 1.5, 0.0, 0.0, 0.8])}, {"time": TIMES[:6]})
-        found = likelihood(bd.HurdleNoise(bd.CorrelatedLogNoise(AR1), 0.4), data)
-        amounts = likelihood(bd.CorrelatedLogNoise(AR1), data.where(data["y"] > 0))
+        found = likelihood(bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4), data)
+        amounts = likelihood(bd.filtering.CorrelatedLogNoise(AR1), data.where(data["y"] > 0))
         assert found == pytest.approx(amounts + 3 * np.log(0.4) + 3 * np.log(0.6), rel=1e-9)
 
     def test_draws_hold_together_beside_their_zeros(self):
-        noise = bd.HurdleNoise(bd.CorrelatedLogNoise(AR1), 0.4)
+        noise = bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4)
         law = noise.given(jnp.ones(3), jnp.arange(3.0), None)
         draws = np.asarray(law.sample(jax.random.key(0), (20_000,)))
         assert abs((draws == 0).mean() - 0.4) < 4 * np.sqrt(0.24 / 60_000)
@@ -234,11 +236,11 @@ class TestHurdle:
 
     def test_amounts_with_zeros_of_their_own_are_refused(self):
         with pytest.raises(ModelError, match="CorrelatedBoxCoxNoise has zeros itself"):
-            bd.HurdleNoise(bd.CorrelatedBoxCoxNoise(AR1, power=0.5), 0.3)
+            bd.noise.HurdleNoise(bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.5), 0.3)
 
 
 class TestPaths:
-    NOISE = bd.CorrelatedBoxCoxNoise(AR1, power=POWER, shift=SHIFT)
+    NOISE = bd.filtering.CorrelatedBoxCoxNoise(AR1, power=POWER, shift=SHIFT)
 
     def test_draws_are_those_of_the_dense_normal_given_the_zeros(self):
         """Three days after a run of zeros: shares of zeros, of pairs of them, and medians, by drawing and keeping."""
@@ -265,7 +267,9 @@ class TestPaths:
         slope = SHIFT ** (POWER - 1)
         np.testing.assert_allclose(zeros, stats.norm.cdf(slope * np.array([0.0, 0.1, 0.3]) / SCALE), rtol=1e-9)
 
-    @pytest.mark.parametrize("noise", [NOISE, bd.HurdleNoise(bd.CorrelatedLogNoise(AR1), 0.4)], ids=["tobit", "hurdle"])
+    @pytest.mark.parametrize(
+        "noise", [NOISE, bd.noise.HurdleNoise(bd.filtering.CorrelatedLogNoise(AR1), 0.4)], ids=["tobit", "hurdle"]
+    )
     def test_forecasts_scores_and_members(self, noise):
         """Draws have exact zeros, the log score of a zero is that of its probability, and PITs are spread within it."""
         data = flows(SEEDS[0], level=0.2)
@@ -278,7 +282,7 @@ class TestPaths:
         zeros = (draws == 0).mean(("chain", "draw")).clip(1 / draws[..., 0].size)
         score = bd.score(fc, later).loc["y", "log_score"]
         assert score == pytest.approx(float(-np.log(zeros).mean()), abs=0.1)
-        pits = bd.pit(fc, later)["y"]
+        pits = bd.scores.pit(fc, later)["y"]
         assert (pits <= zeros + 0.05).all()
         problem = pose(own, data)
         found = on_link(_given(problem))
@@ -295,10 +299,16 @@ def _given(problem):
 @pytest.mark.parametrize(
     ("make", "told"),
     [
-        (lambda: bd.CorrelatedBoxCoxNoise(AR1, power=-0.5), "CorrelatedBoxCoxNoise.power must not be negative"),
-        (lambda: bd.CorrelatedBoxCoxNoise(AR1, power=0.0), "needs a shift above 0 beside a power of 0"),
-        (lambda: bd.CorrelatedBoxCoxNoise(AR1, power=0.5, shift=-1.0), "shift must be a known number"),
-        (lambda: bd.CorrelatedBoxCoxNoise(bd.RandomWalk(1.0, 0.0), power=0.5), "give white noise beside it"),
+        (
+            lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=-0.5),
+            "CorrelatedBoxCoxNoise.power must not be negative",
+        ),
+        (lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.0), "needs a shift above 0 beside a power of 0"),
+        (lambda: bd.filtering.CorrelatedBoxCoxNoise(AR1, power=0.5, shift=-1.0), "shift must be a known number"),
+        (
+            lambda: bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.RandomWalk(1.0, 0.0), power=0.5),
+            "give white noise beside it",
+        ),
     ],
 )
 def test_what_cannot_be(make, told):

@@ -16,12 +16,12 @@ from grids import moments, positions_at
 from scipy.integrate import solve_ivp
 
 import bayes_dasl as bd
-from bayes_dasl.adaptive import Basis, Coupling, LayerCoupling, Link
-from bayes_dasl.adaptive.bases import BSpline
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers import AbstractFilter, AbstractLayer, Prediction
 from bayes_dasl.random import paths
+from bayes_dasl.unknown_functions import Basis, Coupling, LayerCoupling, Link
+from bayes_dasl.unknown_functions.bases import BSpline
 
 RTOL = 1e-9
 GLOBAL = 100 * RTOL

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from bayes_dasl.judgement.coverage import coverage_finding
+from bayes_dasl.verdict.coverage import coverage_finding
 
 DRAWS = 400
 
@@ -154,15 +154,15 @@ def test_both_sides_count_beside_replicates(monkeypatch):
     """Coverage and distance are two looks, so that one of them alone has to be as odd as in half of a hundredth."""
     rng = np.random.default_rng(0)
     draws, observed = held(rng, 20, 30, 0.95)
-    monkeypatch.setattr("bayes_dasl.judgement.coverage.share_beyond", lambda replicates, value: 0.007)
+    monkeypatch.setattr("bayes_dasl.verdict.coverage.share_beyond", lambda replicates, value: 0.007)
     assert judged(draws, observed).level == "inconclusive"
-    monkeypatch.setattr("bayes_dasl.judgement.coverage.share_beyond", lambda replicates, value: 0.004)
+    monkeypatch.setattr("bayes_dasl.verdict.coverage.share_beyond", lambda replicates, value: 0.004)
     assert judged(draws, observed).level == "warning"
 
 
 @pytest.mark.parametrize(("inside", "level"), [(14, "bad"), (16, "warning")])
 def test_less_than_half_in_the_intervals_is_bad(monkeypatch, inside, level):
-    monkeypatch.setattr("bayes_dasl.judgement.coverage.share_beyond", lambda replicates, value: 0.004)
+    monkeypatch.setattr("bayes_dasl.verdict.coverage.share_beyond", lambda replicates, value: 0.004)
     # Errors that are all one are worth one value, so that nothing but the replicates finds them odd.
     finding = judged(*held(np.random.default_rng(0), inside, 30, 1.0))
     assert finding.level == level, finding

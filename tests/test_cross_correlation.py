@@ -15,8 +15,8 @@ from scipy import stats
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
+from bayes_dasl.filtering import CrossCorrelation, White
 from bayes_dasl.inference import pose
-from bayes_dasl.noise import CrossCorrelation, White
 
 TIMES = np.array([0.5, 1.0, 1.2, 2.0, 3.5, 3.6, 5.0])
 LATER = np.array([5.5, 6.0, 9.0])
@@ -39,21 +39,21 @@ class OU:
     """The response of a residual to an impulse of its innovation: $x(t) = \\int h(t - s)\\,dW(s)$."""
 
     def __init__(self, scale, time):
-        self.process = bd.OrnsteinUhlenbeck(scale, time)
+        self.process = bd.filtering.OrnsteinUhlenbeck(scale, time)
         self.response = lambda s: scale * np.sqrt(2.0 / time) * np.exp(-s / time)
 
 
 class AR:
     def __init__(self, scale, correlation):
         rate = -np.log(correlation) / 0.5
-        self.process = bd.AR1(scale, correlation, step=0.5)
+        self.process = bd.filtering.AR1(scale, correlation, step=0.5)
         self.response = lambda s: scale * np.sqrt(2.0 * rate) * np.exp(-s * rate)
 
 
 class Smooth:
     def __init__(self, scale, length):
         rate = np.sqrt(3.0) / length
-        self.process = bd.Matern32(scale, length)
+        self.process = bd.filtering.Matern32(scale, length)
         self.response = lambda s: 2.0 * scale * rate**1.5 * s * np.exp(-rate * s)
 
 
@@ -85,7 +85,9 @@ WHITE = (0.0, 0.3, 0.2)
 
 def model_of(kinds, white=WHITE, correlation=R, logarithm=(), names=NAMES):
     noise = {
-        name: (bd.CorrelatedLogNoise if name in logarithm else bd.CorrelatedNoise)(kind.process, own)
+        name: (bd.filtering.CorrelatedLogNoise if name in logarithm else bd.filtering.CorrelatedNoise)(
+            kind.process, own
+        )
         for name, kind, own in zip(names, kinds, white, strict=False)
     }
     cross = CrossCorrelation(names, correlation)
@@ -138,7 +140,7 @@ def test_on_the_scale_of_a_logarithm():
 @pytest.mark.thorough
 def test_residuals_that_are_independent_in_time():
     scales = np.array([0.7, 0.4, 1.0])
-    noise = {name: bd.CorrelatedNoise(White(scale)) for name, scale in zip(NAMES, scales, strict=True)}
+    noise = {name: bd.filtering.CorrelatedNoise(White(scale)) for name, scale in zip(NAMES, scales, strict=True)}
     data, cross = data_of(), CrossCorrelation(NAMES, R)
     model = bd.Model(bd.Algebraic(Lines(bd.between(1.0, 4.0))), noise, cross_correlation=cross)
     found, _ = log_density(at_truth(model), (data,), {}, {})
@@ -237,7 +239,7 @@ def test_draws_at_the_times_of_the_data_have_the_moments_that_are_said_of_them()
 
 def test_a_forecast_at_a_time_of_the_data_is_given_the_observables_named_before():
     """Residuals of one time alone: what land was tells the mean and takes all of the variance but 1 - r²."""
-    noise = {name: bd.CorrelatedNoise(White(scale)) for name, scale in (("land", 0.5), ("ocean", 0.2))}
+    noise = {name: bd.filtering.CorrelatedNoise(White(scale)) for name, scale in (("land", 0.5), ("ocean", 0.2))}
     model = bd.Model(bd.Algebraic(Lines(2.0)), noise, cross_correlation=CrossCorrelation(("land", "ocean"), 0.9))
     data = data_of(missing=False)[["land", "ocean"]]
     data["ocean"][1:] = data["land"][[2, 4]] = np.nan
@@ -287,7 +289,8 @@ def fitted():
         {"land": ("time", line["land"] + left[:, 0]), "ocean": ("time", line["ocean"] + left[:, 1])}, {"time": years}
     )
     noise = {
-        name: bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0))) for name in ("land", "ocean")
+        name: bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)))
+        for name in ("land", "ocean")
     }
     cross = CrossCorrelation(("land", "ocean"), dist.Uniform(-1.0, 1.0))
     model = bd.Model(bd.Algebraic(Lines(bd.between(1.0, 4.0))), noise, cross_correlation=cross)
@@ -336,13 +339,29 @@ def test_draws_of_a_forecast_hold_together_and_one_tells_of_the_other(fitted):
         (lambda: CrossCorrelation(NAMES[:2], np.array([[2.0, 0.5], [0.5, 2.0]])), "ones on its diagonal"),
         (lambda: CrossCorrelation(NAMES[:2], dist.Normal(0.0, 1.0).expand([2, 2]).to_event(2)), r"dist.LKJ\(2"),
         (lambda: model_of(KINDS["mixed"], names=("land", "sea", "ice")), "sea"),
-        (lambda: _with({"land": bd.NormalNoise(1.0), "ocean": bd.NormalNoise(1.0)}), "give it a bd.CorrelatedNoise"),
-        (lambda: _with(dict.fromkeys(NAMES[:2], bd.CorrelatedNoise(bd.RandomWalk(1.0, 0.0), 1.0))), "not stationary"),
         (
-            lambda: _with({"land": bd.CorrelatedNoise(White(1.0)), "ocean": bd.CorrelatedNoise(bd.AR1(1.0, 0.5))}),
+            lambda: _with({"land": bd.NormalNoise(1.0), "ocean": bd.NormalNoise(1.0)}),
+            "give it a bd.filtering.CorrelatedNoise",
+        ),
+        (
+            lambda: _with(
+                dict.fromkeys(NAMES[:2], bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(1.0, 0.0), 1.0))
+            ),
+            "not stationary",
+        ),
+        (
+            lambda: _with(
+                {
+                    "land": bd.filtering.CorrelatedNoise(White(1.0)),
+                    "ocean": bd.filtering.CorrelatedNoise(bd.filtering.AR1(1.0, 0.5)),
+                }
+            ),
             "no correlation with those that are not",
         ),
-        (lambda: _with({"land": bd.CorrelatedNoise(White(1.0))}), "names 'ocean', which is no observable: land"),
+        (
+            lambda: _with({"land": bd.filtering.CorrelatedNoise(White(1.0))}),
+            "names 'ocean', which is no observable: land",
+        ),
     ],
 )
 def test_refuses(make, match, unchecked):
@@ -372,7 +391,10 @@ def test_a_censored_observable_is_judged_given_the_other():
     """Residuals that are independent in time: the density of one, times the probability of the other given it."""
     limit, rho = 4.0, 0.6
     data = xr.Dataset({"land": ("time", [2.3, 1.8]), "ocean": ("time", [limit, limit])}, {"time": [0.0, 1.0]})
-    noises = {"land": bd.CorrelatedNoise(White(0.5)), "ocean": bd.Censored(bd.CorrelatedNoise(White(0.2)), below=limit)}
+    noises = {
+        "land": bd.filtering.CorrelatedNoise(White(0.5)),
+        "ocean": bd.noise.Censored(bd.filtering.CorrelatedNoise(White(0.2)), below=limit),
+    }
     layer = bd.Algebraic(Lines(bd.between(1.0, 4.0)))
     model = bd.Model(layer, noises, cross_correlation=CrossCorrelation(("land", "ocean"), rho))
     path = "layer.function.level"

@@ -133,7 +133,7 @@ class TestFindRoot:
         """Weak acid: the hydrogen of its equilibrium drives a decay."""
 
         def field(t, y, u):
-            free = bd.find_root(lambda h: h**2 + 0.1 * h - 0.1 * y["acid"], 0.1)
+            free = bd.layers.find_root(lambda h: h**2 + 0.1 * h - 0.1 * y["acid"], 0.1)
             return {"acid": -free}
 
         def exact(t, y, u):
@@ -145,18 +145,20 @@ class TestFindRoot:
 
     @pytest.mark.thorough
     def test_gradient_is_that_of_the_implicit_function(self):
-        root = lambda k: bd.find_root(lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0})  # noqa: E731
+        root = lambda k: bd.layers.find_root(
+            lambda y: {"a": y["a"] ** 2 - k, "b": y["b"] - 3 * y["a"]}, {"a": 1.0, "b": 1.0}
+        )  # noqa: E731
         assert root(4.0)["b"] == pytest.approx(6.0)
         assert jax.grad(lambda k: root(k)["b"])(4.0) == pytest.approx(0.75)
 
     def test_where_there_is_none_it_is_nan_and_its_gradient_finite(self):
-        root = lambda k: jnp.nan_to_num(bd.find_root(lambda y: y**2 + k, 1.0))  # noqa: E731
-        assert np.isnan(bd.find_root(lambda y: y**2 + 1.0, 1.0))
+        root = lambda k: jnp.nan_to_num(bd.layers.find_root(lambda y: y**2 + k, 1.0))  # noqa: E731
+        assert np.isnan(bd.layers.find_root(lambda y: y**2 + 1.0, 1.0))
         assert np.isfinite(jax.grad(root)(1.0))
 
     def test_refusals(self):
         with pytest.raises(ModelError, match="2 values of 1 unknowns"):
-            bd.find_root(lambda y: jnp.stack([y, y]), 1.0)
+            bd.layers.find_root(lambda y: jnp.stack([y, y]), 1.0)
         inner = bd.Implicit(lambda t, y, u: {"x": y["x"] - 1.0}, {"x": 0.5})
-        with pytest.raises(ModelError, match=r"bd\.find_root"):
-            bd.Coupling({"a": inner}, bd.Link("a.x", "a.z"), {"a": ("x",)})
+        with pytest.raises(ModelError, match=r"bd\.layers\.find_root"):
+            bd.multiscale.Coupling({"a": inner}, bd.multiscale.Link("a.x", "a.z"), {"a": ("x",)})

@@ -17,8 +17,8 @@ from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.data.dates import as_date, counted_in, dates, numbers, told
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.judgement.baselines import baselines
 from bayes_dasl.plots import plot_decomposition, plot_derived, plot_field, plot_forecast
+from bayes_dasl.scores.baselines import baselines
 from bayes_dasl.study import forecast_times, future_forcings, future_times, new_observations, new_rows
 
 DAYS = np.arange("2001-01-01", "2001-01-31", dtype="datetime64[D]").astype("datetime64[ns]")
@@ -200,7 +200,9 @@ class TestModel:
     @pytest.mark.thorough
     def test_a_filter_looks_back_at_dates(self):
         def filtered(**more):
-            layer = bd.Kalman(Decay(bd.between(0.1, 1.0)), {"flow": 0.3}, {"flow": 3.0}, {"flow": 1.0}, **more)
+            layer = bd.filtering.Kalman(
+                Decay(bd.between(0.1, 1.0)), {"flow": 0.3}, {"flow": 3.0}, {"flow": 1.0}, **more
+            )
             return bd.Model(layer, bd.NormalNoise(0.2))
 
         seen = data()[["flow"]].isel(time=[0, 1, 2, 4, 7])
@@ -283,7 +285,7 @@ class TestForecast:
         ours, theirs = bd.score(forecast, test), bd.score(found, in_days(test))
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
         assert ours.attrs["times_left_out"] == 0
-        assert bd.pit(forecast, test)["time"].dtype.kind == "M"
+        assert bd.scores.pit(forecast, test)["time"].dtype.kind == "M"
 
     @pytest.mark.thorough
     def test_of_later_dates_alone_means_the_same(self, fitted, forecast):
@@ -526,7 +528,7 @@ class TestPartsThatAreMadeFromData:
     @pytest.mark.parametrize("start", [None, "2001-01-01"])
     def test_a_rival_that_learns_the_rates(self, start):
         layer = bd.ODE(Cooling(bd.between(0.05, 0.2)), {"flow": 9.0}, units=SINCE, start=start)
-        rival = bd.rivals.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
+        rival = bd.baselines.rates.neural_ode(bd.Model(layer, bd.NormalNoise(0.2)), flows())
         assert rival.layer.vector_field.network.units[0] > 0
 
     def test_a_gaussian_process_over_time(self):
@@ -558,8 +560,8 @@ class TestPartsThatAreMadeFromData:
 
     def test_segments(self):
         knots = (0.0, 9.5, 20.0)
-        dated = bd.segment_states(flows(), ("flow",), knots, 1.0, units=SINCE["time"])
-        plain = bd.segment_states(in_days(flows()), ("flow",), knots, 1.0)
+        dated = bd.equations.segment_states(flows(), ("flow",), knots, 1.0, units=SINCE["time"])
+        plain = bd.equations.segment_states(in_days(flows()), ("flow",), knots, 1.0)
         np.testing.assert_array_equal(dated["flow"].loc, plain["flow"].loc)
         with pytest.raises(DataError, match=r"knots are numbers: .* units='day since 2001-01-01'"):
-            bd.segment_states(flows(), ("flow",), knots, 1.0)
+            bd.equations.segment_states(flows(), ("flow",), knots, 1.0)

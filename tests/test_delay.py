@@ -84,7 +84,9 @@ class TestClosedForm:
         exact = np.array([fading(t) for t in self.TIMES])
         errors = [
             np.abs(
-                values(bd.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, longest_step=h, rtol=1e-3), self.TIMES)
+                values(
+                    bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, longest_step=h, rtol=1e-3), self.TIMES
+                )
                 - exact
             ).max()
             for h in (0.125, 0.0625)
@@ -97,14 +99,14 @@ class TestClosedForm:
         """A delay that fits no grid costs no order: without steps that end there the error would be about 1e-4."""
         delay, times = 1.1371, np.linspace(0.1, 6.0, 40)
         exact = np.array([fading(t / delay) for t in times])
-        found = values(bd.DDE(Fading(1 / delay), {"y": 1.0}, {"past": ("y", delay)}, longest_step=0.1), times)
+        found = values(bd.equations.DDE(Fading(1 / delay), {"y": 1.0}, {"past": ("y", delay)}, longest_step=0.1), times)
         np.testing.assert_allclose(found, exact, atol=3e-6)
 
     @pytest.mark.thorough
     def test_history_is_a_function_of_time(self):
         """y' = y(t - 1) with y = exp(a t) before, such that it goes on: a = exp(-a)."""
         a = 0.5671432904097838
-        layer = bd.DDE(
+        layer = bd.equations.DDE(
             Fading(-1.0), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"y": y["y"] * jnp.exp(a * t)}
         )
         times = np.linspace(0.0, 4.0, 9)
@@ -115,7 +117,7 @@ class TestClosedForm:
         """y' = a y(t - 1) + b y(t - 1.7) has exponentials, of a rate that solves a exp(-r) + b exp(-1.7 r) = r."""
         r, a = 0.3, 0.2
         b = (r - a * np.exp(-r)) * np.exp(1.7 * r)
-        layer = bd.DDE(
+        layer = bd.equations.DDE(
             lambda t, y, u: {"y": a * u["near"] + b * u["far"]}, {"y": 1.0},
             {"near": ("y", 1.0), "far": ("y", 1.7)}, history=lambda t, y, u: {"y": jnp.exp(r * t)},
         )  # fmt: skip
@@ -128,13 +130,13 @@ class TestMackeyGlass:
     @pytest.mark.parametrize(("delay", "end", "tolerance"), [(6.0, 300.0, 1e-4), (17.0, 150.0, 1e-4)])
     def test_is_that_of_a_fine_solution(self, delay, end, tolerance):
         times = np.linspace(1.0, end, 60)
-        layer = bd.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", delay)}, longest_step=0.25)
+        layer = bd.equations.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", delay)}, longest_step=0.25)
         exact = by_steps(lambda y, past: 0.2 * past / (1 + past**10) - 0.1 * y, delay, lambda t: 1.2, end, times)
         np.testing.assert_allclose(values(layer, times), exact, atol=tolerance)
 
     @pytest.mark.thorough
     def test_too_long_steps_are_reported(self):
-        layer = bd.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", 17.0)}, longest_step=6.0)
+        layer = bd.equations.DDE(MackeyGlass(), {"y": 1.2}, {"past": ("y", 17.0)}, longest_step=6.0)
         assert not bool(layer(at(150.0)).ok)
 
 
@@ -143,7 +145,7 @@ class TestMackeyGlass:
 def test_hutchinson_oscillates_beyond_half_of_pi(product, keeps_on):
     """Its Hopf bifurcation lies at a rate times delay of pi / 2 = 1.571 (Hutchinson 1948, May 1974)."""
     late = np.linspace(250.0, 300.0, 200)
-    found = values(bd.DDE(Hutchinson(product), {"y": 1.1}, {"past": ("y", 1.0)}, rtol=1e-3), late)
+    found = values(bd.equations.DDE(Hutchinson(product), {"y": 1.1}, {"past": ("y", 1.0)}, rtol=1e-3), late)
     first, second = np.ptp(found[:100]), np.ptp(found[100:])
     assert second > 0.99 * first > 0.3 if keeps_on else second < 0.6 * first < 1e-3
 
@@ -155,7 +157,7 @@ class TestGradients:
 
         def loss(numbers):
             tau, rate, first, slope = numbers
-            layer = bd.DDE(
+            layer = bd.equations.DDE(
                 Hutchinson(rate), {"y": first}, {"past": ("y", tau)}, longest_step=0.1,
                 history=lambda t, y, u: {"y": y["y"] + 0.1 + slope * t},
             )  # fmt: skip
@@ -172,7 +174,7 @@ class TestGradients:
         times = at(1.0, 3.0)
 
         def failing(tau):
-            found = bd.DDE(Fading(), {"y": 1.0}, {"past": ("y", tau)}, longest_step=0.5)(times)
+            found = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", tau)}, longest_step=0.5)(times)
             return jnp.sum(found.values["y"]), found.ok
 
         slope, ok = jax.jit(jax.grad(failing, has_aux=True))(0.1)
@@ -183,14 +185,14 @@ class TestModel:
     TIMES = np.linspace(0.0, 12.0, 25)
 
     def _model(self, tau, longest_step=0.1, **more):
-        layer = bd.DDE(
+        layer = bd.equations.DDE(
             Hutchinson(bd.between(0.3, 2.0)), {"y": 0.2}, {"past": ("y", tau)}, longest_step=longest_step, **more
         )
         return bd.Model(layer, bd.NormalNoise(0.05))
 
     @pytest.mark.slow
     def test_unknown_delays_are_inferred_and_forecast(self):
-        truth = bd.DDE(Hutchinson(1.0), {"y": 0.2}, {"past": ("y", 1.3)})
+        truth = bd.equations.DDE(Hutchinson(1.0), {"y": 0.2}, {"past": ("y", 1.3)})
         rng = np.random.default_rng(1)
         data = xr.Dataset({"y": ("time", values(truth, self.TIMES) + 0.05 * rng.normal(size=25))}, {"time": self.TIMES})
         model = self._model(dist.Uniform(0.3, 3.0))
@@ -207,7 +209,7 @@ class TestModel:
     @pytest.mark.thorough
     def test_a_tighter_tolerance_takes_finer_steps(self):
         model = self._model(dist.Uniform(0.3, 3.0))
-        tight = bd.tightened(model, 100.0)
+        tight = bd.updating.tightened(model, 100.0)
         assert tight.layer.longest_step == pytest.approx(0.1 / 100**0.25)
         data = xr.Dataset({"y": ("time", self.TIMES)}, {"time": self.TIMES})
         values = {"layer.vector_field.rate": jnp.asarray(1.0), "layer.delays.past": jnp.asarray(1.3)}
@@ -224,7 +226,7 @@ class TestModel:
             def flow(self, t, y, u):
                 return {"flow": 0.5 * u["old"], "rain_now": u["rain"]}
 
-        layer = bd.DDE(
+        layer = bd.equations.DDE(
             Store(), {"water": 2.0}, {"old": ("water", 1.0)}, Store.flow, forcings="rain",
             interpolation={"rain": "step"},
         )  # fmt: skip
@@ -262,14 +264,14 @@ class TestRefusals:
     )
     def test_what_cannot_be(self, more, told):
         with pytest.raises(ModelError, match=told):
-            bd.DDE(Fading(), {"y": 1.0}, **({"delays": {"past": ("y", 1.0)}} | more))
+            bd.equations.DDE(Fading(), {"y": 1.0}, **({"delays": {"past": ("y", 1.0)}} | more))
 
     def test_too_many_steps(self):
-        layer = bd.DDE(Fading(), {"y": 1.0}, {"past": ("y", 0.01)})
+        layer = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", 0.01)})
         with pytest.raises(ModelError, match="would take 320000 steps"):
             layer(at(100.0))
 
     def test_history_of_what_is_no_state(self):
-        layer = bd.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"z": t})
+        layer = bd.equations.DDE(Fading(), {"y": 1.0}, {"past": ("y", 1.0)}, history=lambda t, y, u: {"z": t})
         with pytest.raises(ModelError, match="history gives 'z'"):
             layer(at(1.0))

@@ -8,8 +8,8 @@ import xarray as xr
 from test_coverage import autoregressive, sharing
 
 from bayes_dasl._statistics.dependence import error_of_mean, independent_hits
-from bayes_dasl.judgement.draws_at_data import lower_by
-from bayes_dasl.judgement.leads import against_baseline, against_rival
+from bayes_dasl.scores.draws_at_data import lower_by
+from bayes_dasl.scores.leads import against_baseline, against_rival
 
 
 def intervals(several):

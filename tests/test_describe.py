@@ -72,7 +72,9 @@ def test_what_is_no_model_is_refused(unchecked):
 
 
 def test_a_latent_path_is_said_to_be_one():
-    layer = bd.SDE(lambda t, y, u: {"x": -y["x"]}, {"x": dist.HalfNormal(1.0)}, {"x": 1.0}, grid=(0.0, 1.0, 4))
+    layer = bd.equations.SDE(
+        lambda t, y, u: {"x": -y["x"]}, {"x": dist.HalfNormal(1.0)}, {"x": 1.0}, grid=(0.0, 1.0, 4)
+    )
     text = str(bd.describe(layer))
     assert "x ~ Normal(0, 1)  shape (4,)  latent" in text
     assert "x ~ HalfNormal(1)  science" in text

@@ -15,7 +15,7 @@ from trees import make_fc, make_post
 from bayes_dasl._findings import nested_finding
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Kept, Proposals, point_estimate
-from bayes_dasl.judgement.diagnosis import Diagnosis, Finding, diagnose
+from bayes_dasl.verdict.diagnosis import Diagnosis, Finding, diagnose
 
 
 def levels(diagnosis, subject):

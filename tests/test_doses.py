@@ -55,7 +55,7 @@ class Oral(bd.Module):
 
 
 def population(text, p, equations=Oral, **options):
-    given = bd.doses(
+    given = bd.dosing.doses(
         table(text), INTO, subject="id", lag={"gut": p["lag"]}, bioavailability={"blood": p["share"]},
         duration={"gut": p["lasting"]},
     )  # fmt: skip
@@ -168,7 +168,7 @@ class TestEvents:
         """Of one subject, without a gradient; the lag makes an infusion go on over the record."""
         lag, amount = bd.shared(dist.Uniform(0.0, 2.0), "lag"), 100.0
         text = "time,amt,dur,ii,ss\n0,100,5.6,6,1\n"
-        one = bd.ODE(Oral(1.3, 0.2), {"gut": 0.0, "blood": 0.0}, doses=bd.doses(table(text), "gut", lag={"gut": lag}),
+        one = bd.ODE(Oral(1.3, 0.2), {"gut": 0.0, "blood": 0.0}, doses=bd.dosing.doses(table(text), "gut", lag={"gut": lag}),
                      rtol=TOLERANCE, atol=TOLERANCE)  # fmt: skip
         prediction = jax.jit(lambda lag: realise(one, {"lag": lag})(at_times()))(0.7)
         expected = superposed([given(0.7 - 6 * k, amount, "gut", 5.6) for k in range(300)], PARAMETERS)
@@ -186,7 +186,9 @@ class TestEvents:
                 return {"blood": -self.most * y["blood"] / (3.0 + y["blood"])}
 
         def solve(text, times, most):
-            one = bd.ODE(Limited(most), {"blood": 0.0}, doses=bd.doses(table(text), "blood"), rtol=1e-9, atol=1e-9)
+            one = bd.ODE(
+                Limited(most), {"blood": 0.0}, doses=bd.dosing.doses(table(text), "blood"), rtol=1e-9, atol=1e-9
+            )
             found = one(bd.inputs(xr.Dataset({}, {"time": times}), start=one.start))
             return found.values["blood"], found.ok
 
@@ -214,13 +216,13 @@ class TestEvents:
 
 class TestODE:
     def test_starts_at_the_first_time_of_the_table(self):
-        given = bd.doses(table("time,amt\n-2,5\n"), "gut")
+        given = bd.dosing.doses(table("time,amt\n-2,5\n"), "gut")
         assert start_of(bd.ODE(Oral(1.0, 0.1), {"gut": 0.0, "blood": 0.0}, doses=given)) == -2.0
         with pytest.raises(ModelError, match="begins at -2, before the start at 0"):
             bd.ODE(Oral(1.0, 0.1), {"gut": 0.0, "blood": 0.0}, doses=given, start=0.0)
 
     def test_refusals(self):
-        given = bd.doses(table("time,amt\n0,5\n"), "gut")
+        given = bd.dosing.doses(table("time,amt\n0,5\n"), "gut")
         with pytest.raises(ModelError, match="doses go into 'gut', but the states are blood"):
             bd.ODE(lambda t, y, u: y, {"blood": 0.0}, doses=given)
         with pytest.raises(ModelError, match="'gut', which is an array"):
@@ -234,7 +236,7 @@ class TestODE:
     def test_lags_are_unknown_numbers_of_the_model(self):
         lag = bd.population(dist.LogNormal(0.0, 0.5), 0.3)
         share = bd.shared(dist.Uniform(0, 1), "share")
-        read = bd.doses(table(PLAIN), INTO, subject="id", lag={"gut": lag}, bioavailability={"gut": share},
+        read = bd.dosing.doses(table(PLAIN), INTO, subject="id", lag={"gut": lag}, bioavailability={"gut": share},
                         duration={"gut": 2.0})  # fmt: skip
         one = bd.ODE(Oral(1.0, bd.between(0.1, 1.0)), {"gut": 0.0, "blood": 0.0}, doses=read)
         model = bd.Model(bd.Each(one, read.members), {"blood": bd.NormalNoise(0.1)})
@@ -253,11 +255,11 @@ GOOD = """id,time,amt,cmt,evid,rate,dur,addl,ii,ss
 def changed(row, into=INTO, **options):
     """Another first row."""
     text = "\n".join([GOOD.splitlines()[0], row, *GOOD.splitlines()[2:]])
-    return lambda: bd.doses(table(text), into, **({"subject": "id"} | options))
+    return lambda: bd.dosing.doses(table(text), into, **({"subject": "id"} | options))
 
 
 def frame(text, into=INTO, **options):
-    return lambda: bd.doses(table(text), into, **options)
+    return lambda: bd.dosing.doses(table(text), into, **options)
 
 
 BAD = {
@@ -308,7 +310,7 @@ def test_bad_tables(kind):
 def test_columns_in_any_case_words_as_compartments_and_units():
     pytest.importorskip("pint")
     text = "ID,TIME,AMT,CMT,RATE,ADDL,II\nBo,0,1,gut,0,1,12\nBo,60,2,blood,4,0,0\nAnn,30,3,blood,0,0,0\n"
-    read = bd.doses(
+    read = bd.dosing.doses(
         table(text), INTO, subject="id", units={"time": "min", "amt": "g"}, to={"time": "hour", "amt": "mg"}
     )
     gut, blood = read.given
@@ -317,7 +319,7 @@ def test_columns_in_any_case_words_as_compartments_and_units():
     np.testing.assert_allclose(blood.rate.one[1], [4000.0 * 60])
     np.testing.assert_allclose(blood.amount.one[0], [3000.0])
     # A plan for some of them alone is of the same people.
-    assert bd.doses(table("id,time,amt\nBo,0,1\n"), "gut", subject="id").members == ("Bo",)
+    assert bd.dosing.doses(table("id,time,amt\nBo,0,1\n"), "gut", subject="id").members == ("Bo",)
 
 
 def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
@@ -328,7 +330,7 @@ def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
     units = {"time": "min", "conc": "mg/L"}
     to = {"time": "hour", "amt": "mg"}
     absent = {"weight": "kg"}
-    read = bd.doses(table(text), "gut", subject="who", names=names, units=units | absent, to=to)
+    read = bd.dosing.doses(table(text), "gut", subject="who", names=names, units=units | absent, to=to)
     np.testing.assert_array_equal(read.given[0].amount.one[:, 0], [2000.0, 3000.0])
     found = bd.from_table(table(text), "DV", subject="who", names=names, units=units)
     np.testing.assert_array_equal(found["time"], [30.0, 60.0])
@@ -336,16 +338,16 @@ def test_one_dict_of_names_and_one_of_units_serve_data_and_doses():
 
 
 def test_they_are_shown_in_a_line():
-    given = bd.doses(table(PLAIN), INTO, subject="id", duration={"gut": 2.5})
+    given = bd.dosing.doses(table(PLAIN), INTO, subject="id", duration={"gut": 2.5})
     assert repr(given) == "<doses of 5 subjects into gut, blood, from time 0 on>"
-    assert repr(bd.doses(table("time,amt\n1,5\n"), "gut")) == "<doses of one subject into gut, from time 1 on>"
+    assert repr(bd.dosing.doses(table("time,amt\n1,5\n"), "gut")) == "<doses of one subject into gut, from time 1 on>"
 
 
 def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
     pytest.importorskip("pyarrow")
     (tmp_path / "doses.csv").write_text(PLAIN, encoding="utf-8")
     table(PLAIN).to_parquet(tmp_path / "doses.parquet")
-    read, expected = (bd.doses(tmp_path / name, INTO, subject="id", duration={"gut": 2.5})
+    read, expected = (bd.dosing.doses(tmp_path / name, INTO, subject="id", duration={"gut": 2.5})
                       for name in ("doses.parquet", "doses.csv"))  # fmt: skip
     assert jax.tree.structure(read) == jax.tree.structure(expected)
     jax.tree.map(np.testing.assert_array_equal, read, expected)
@@ -353,16 +355,18 @@ def test_parquet_is_read_as_the_same_table_in_csv(tmp_path):
 
 def test_mdv_says_nothing_of_doses():
     text = "id,time,amt,cmt,mdv\n1,0,100,1,1\n1,2,0,1,0\n1,3,0,1,1\n1,4,50,2,0\n"
-    read, expected = (bd.doses(frame, INTO, subject="id") for frame in (table(text), table(text).drop(columns="mdv")))
+    read, expected = (
+        bd.dosing.doses(frame, INTO, subject="id") for frame in (table(text), table(text).drop(columns="mdv"))
+    )
     jax.tree.map(np.testing.assert_array_equal, read, expected)
     np.testing.assert_array_equal([float(given.amount.one[0, 0]) for given in read.given], [100.0, 50.0])
 
 
 def test_theophylline(shared_file):
     file = shared_file("data/pk/theo_sd.csv")
-    read = bd.doses(file, "gut", subject="ID")
+    read = bd.dosing.doses(file, "gut", subject="ID")
     (given,) = read.given
     assert read.start == 0.0 and len(read.members) == 12
     assert float(given.amount.one[0, 0]) == pytest.approx(319.992)
-    warfarin = bd.doses(shared_file("data/pk/nlmixr2_warfarin.csv"), "gut", subject="id")
+    warfarin = bd.dosing.doses(shared_file("data/pk/nlmixr2_warfarin.csv"), "gut", subject="id")
     assert len(warfarin.members) == 32 and warfarin.given[0].time.one.shape == (32, 1)

@@ -10,7 +10,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.entropy import split
+from bayes_dasl.sensitivity.sensitivity.entropy import split
 
 
 def test_one_rate_is_all_chance():
@@ -105,7 +105,7 @@ def fitted():
 
 
 def test_of_a_forecast(fitted):
-    parts = bd.decompose_entropy(fitted)
+    parts = bd.sensitivity.sensitivity.decompose_entropy(fitted)
     assert list(parts["observable"].values) == ["cases"] and parts["total"].dims == ("observable", "time")
     np.testing.assert_allclose(parts["total"], parts["aleatoric"] + parts["epistemic"])
     assert (parts["epistemic"] >= 0).all() and parts["total"].attrs["units"] == "nat"
@@ -116,6 +116,6 @@ def test_of_a_forecast(fitted):
 
 def test_refusals(fitted):
     with pytest.raises(MismatchError, match="'mass' is no count"):
-        bd.decompose_entropy(fitted, ["mass"])
+        bd.sensitivity.sensitivity.decompose_entropy(fitted, ["mass"])
     with pytest.raises(MismatchError, match="no observable lynx"):
-        bd.decompose_entropy(fitted, ["lynx"])
+        bd.sensitivity.sensitivity.decompose_entropy(fitted, ["lynx"])

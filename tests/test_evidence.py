@@ -9,8 +9,8 @@ from scipy.stats import halfnorm
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError
-from bayes_dasl.judgement.evidence import _log_evidence
 from bayes_dasl.random import paths
+from bayes_dasl.weighting.evidence import _log_evidence
 
 TIMES, NOISE = np.arange(1.0, 9.0), bd.NormalNoise(0.5)
 
@@ -24,7 +24,7 @@ def science(noise=0.5):
 
 
 def noisy(scale=None):
-    noise = bd.ProcessNoise({"y": dist.HalfNormal(0.5) if scale is None else scale}, (0.0, 8.0, 8))
+    noise = bd.layers.ProcessNoise({"y": dist.HalfNormal(0.5) if scale is None else scale}, (0.0, 8.0, 8))
     layer = bd.ODE(still, {"y": dist.Normal(0.0, 1.0)}, start=0.0, process_noise=noise)
     return bd.Model(layer, bd.NormalNoise(0.5))
 
@@ -37,7 +37,7 @@ def hybrid(scale=None):
 
 def pair(scale=None):
     """Two states, of which both or none have noise."""
-    noise = None if scale is None else bd.ProcessNoise(scale, (0.0, 8.0, 8))
+    noise = None if scale is None else bd.layers.ProcessNoise(scale, (0.0, 8.0, 8))
     at_rest = lambda t, y, u: {name: 0.0 * value for name, value in y.items()}  # noqa: E731
     layer = bd.ODE(at_rest, {name: dist.Normal(0.0, 1.0) for name in "ab"}, start=0.0, process_noise=noise)
     return bd.Model(layer, NOISE)
@@ -106,13 +106,13 @@ def test_it_is_the_ratio_of_the_evidences(step, seed, by_bridge):
     draws, log_evidence = of_walks({"y": data["y"].values}, halfnorm(scale=0.5))
     at_rest, none = of_walks({"y": data["y"].values}, shape=(4, 400 if by_bridge else 1000))
     posts = {"science": posterior(models["science"], data, at_rest), "noisy": posterior(models["noisy"], data, draws)}
-    found = bd.bayes_factors(models, posts)
+    found = bd.weighting.bayes_factors(models, posts)
     row = found.table.loc["noisy"]
     assert row["by_bridge"] == by_bridge
     wanted = pytest.approx(log_evidence - none, abs=max(3 * row["error"], 0.1))
     assert row["log_bayes_factor"] == wanted and row["error"] < 0.5
     assert found.weights["noisy"] == pytest.approx(1 / (1 + np.exp(-row["log_bayes_factor"])))
-    thrice = bd.bayes_factors(models, posts, prior={"noisy": 3, "science": 1})
+    thrice = bd.weighting.bayes_factors(models, posts, prior={"noisy": 3, "science": 1})
     assert thrice.weights["noisy"] == pytest.approx(3 / (3 + np.exp(-row["log_bayes_factor"])))
 
 
@@ -122,7 +122,7 @@ def test_half_of_the_probability_is_that_of_the_science():
     rng = np.random.default_rng(1)
     drawn = {name: np.abs(size * rng.normal(size=(4, 2000))) for name, size in (("noisy", 0.5), ("hybrid", 0.1))}
     posts = {name: with_sizes(model, walked(0.0), of=drawn.get(name)) for name, model in models.items()}
-    found = bd.bayes_factors(models, posts)
+    found = bd.weighting.bayes_factors(models, posts)
     assert [*found.weights] == [*models]
     np.testing.assert_allclose([*found.weights.values()], [0.25, 0.5, 0.25], atol=0.02)
     assert all("tell little" in finding.message for finding in found.findings)
@@ -136,7 +136,7 @@ def test_of_a_wide_prior_the_error_says_that_few_of_its_draws_are_near_zero():
         models = {"science": science(), "noisy": noisy(dist.HalfNormal(width))}
         posts = {"science": with_sizes(models["science"], walked(0.0))}
         posts["noisy"] = with_sizes(models["noisy"], walked(0.0), of=drawn)
-        said[width] = bd.bayes_factors(models, posts).table.loc["noisy"]
+        said[width] = bd.weighting.bayes_factors(models, posts).table.loc["noisy"]
     less = said[0.5]["log_bayes_factor"] - said[10.0]["log_bayes_factor"]
     assert 2 * said[0.5]["error"] < said[10.0]["error"]
     assert less == pytest.approx(np.log(20.0), abs=3 * said[10.0]["error"])
@@ -148,7 +148,7 @@ def test_of_a_prior_far_wider_than_what_the_data_allow_the_evidence_is_worked_ou
     draws, log_evidence = of_walks({"y": data["y"].values}, halfnorm(scale=500.0))
     at_rest, none = of_walks({"y": data["y"].values})
     posts = {"science": posterior(models["science"], data, at_rest), "noisy": posterior(models["noisy"], data, draws)}
-    row = bd.bayes_factors(models, posts).table.loc["noisy"]
+    row = bd.weighting.bayes_factors(models, posts).table.loc["noisy"]
     assert row["by_bridge"] and row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.5)
 
 
@@ -161,7 +161,7 @@ def test_several_sizes_far_from_zero_have_their_evidence_however_wide_their_prio
     models = {"science": pair(), "noisy": pair({name: dist.HalfNormal(width) for name in "ab"})}
     (draws, log_evidence), (at_rest, none) = of_walks(walks, halfnorm(scale=width)), of_walks(walks)
     posts = {"science": posterior(models["science"], data, at_rest), "noisy": posterior(models["noisy"], data, draws)}
-    row = bd.bayes_factors(models, posts).table.loc["noisy"]
+    row = bd.weighting.bayes_factors(models, posts).table.loc["noisy"]
     assert row["by_bridge"] and log_evidence - none > 10
     assert row["log_bayes_factor"] == pytest.approx(log_evidence - none, abs=0.2) and row["error"] < 0.3
 
@@ -173,7 +173,7 @@ def test_draws_that_do_not_move_tell_no_evidence(at):
     models = {"science": science(), "noisy": noisy()}
     posts = {name: with_sizes(model, walked(1.0), of=np.full((4, 2000), at)) for name, model in models.items()}
     with pytest.raises(MismatchError, match="do not tell the evidence of science and noisy: take more of each chain"):
-        bd.bayes_factors(models, posts)
+        bd.weighting.bayes_factors(models, posts)
 
 
 @pytest.mark.parametrize("number", [2, 7, 30])
@@ -205,7 +205,7 @@ class TestRefused:
         if posts is None:
             posts = {name: with_sizes(model, data, of=drawn) for name, model in models.items()}
         with pytest.raises(MismatchError, match=match):
-            bd.bayes_factors(models, posts, **options)
+            bd.weighting.bayes_factors(models, posts, **options)
 
     def test_one_model(self):
         self.said({"science": science()}, "two models")

@@ -24,14 +24,14 @@ def falling(k):
 LAYERS = {
     "ODE, observe": lambda k: bd.ODE(falling(k), {"c": 1.0}, observe=root),
     "ODE with a jump, observe": lambda k: bd.ODE(falling(k), {"c": 1.0}, observe=root, jumps=bd.Jump(1.0, {"c": -k})),
-    "SDE, observe": lambda k: bd.SDE(
+    "SDE, observe": lambda k: bd.equations.SDE(
         falling(k), {"c": 0.1}, {"c": 1.0}, observe=root, grid=(0.0, 4.0, 8), path=jnp.zeros(8)
     ),
-    "SDE, diffusion": lambda k: bd.SDE(
+    "SDE, diffusion": lambda k: bd.equations.SDE(
         falling(k), lambda t, y, u: {"c": k * root(t, y, u)["root"]}, {"c": 1.0}, grid=(0.0, 4.0, 8), path=-jnp.ones(8)
     ),
-    "Kalman, observe": lambda k: bd.Kalman(falling(k), {"c": 0.1}, {"c": 1.0}, {}, observe=root),
-    "Kalman, drift": lambda k: bd.Kalman(
+    "Kalman, observe": lambda k: bd.filtering.Kalman(falling(k), {"c": 0.1}, {"c": 1.0}, {}, observe=root),
+    "Kalman, drift": lambda k: bd.filtering.Kalman(
         lambda t, y, u: {"c": -k * root(t, y, u)["root"] - k}, {"c": 0.1}, {"c": 1.0}, {}
     ),
     "Algebraic": lambda k: bd.Algebraic(lambda t, y, u: {"root": jnp.sqrt(1 - k * t)}),
@@ -44,7 +44,7 @@ SELDOM = ("Kalman, observe", "Kalman, drift", "ODE with a jump, observe")
 
 def predicted(name, k):
     layer = LAYERS[name](k)
-    if isinstance(layer, bd.Kalman):
+    if isinstance(layer, bd.filtering.Kalman):
         return layer(GIVEN, dict.fromkeys(layer.outputs, 0.1))
     return layer(GIVEN)
 

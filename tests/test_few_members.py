@@ -8,8 +8,8 @@ from scipy import stats
 from test_log_score import BinomialNoise, MixedNoise
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.diagnosis import diagnose
 from bayes_dasl.prediction.few_members import spread_factors
+from bayes_dasl.verdict.diagnosis import diagnose
 
 REPLICATES = 2500  # times, each with levels of its own
 ERROR = np.sqrt(0.9 * 0.1 / REPLICATES)
@@ -36,7 +36,7 @@ def test_intervals_of_perfect_members_hold_what_they_say(members, epistemic):
     if epistemic == 0.0:
         assert abs(table.loc["y", "coverage_90"] - 0.9) < 4 * ERROR
         assert abs(table.loc["y", "coverage_50"] - 0.5) < 4 * np.sqrt(0.25 / REPLICATES)
-        assert stats.kstest(bd.pit(fc, truth)["y"].values, "uniform").pvalue > 1e-3
+        assert stats.kstest(bd.scores.pit(fc, truth)["y"].values, "uniform").pvalue > 1e-3
 
 
 @pytest.mark.thorough

@@ -6,7 +6,7 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.failures import finite_findings, usable_draws
+from bayes_dasl.scores.failures import finite_findings, usable_draws
 from tests.studies.bad.given import closed, data, fitted, forecast, spoilt
 
 
@@ -80,5 +80,5 @@ def test_prior_draws_that_overflow_are_told_before_a_fit():
 def test_laws_that_are_not_finite():
     values = np.array([[0.5, np.nan, 0.7, np.inf]])
     tree = xr.DataTree.from_dict({"mismatch": xr.Dataset({"mass": (("chain", "draw"), values)})})
-    table = bd.consistency(tree)
+    table = bd.scores.consistency(tree)
     assert table.attrs["failed_draws"] == 2 and "left out: 2 draws" in str(table)

@@ -16,7 +16,7 @@ from scipy.special import erfc
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.layers.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
+from bayes_dasl.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
 from bayes_dasl.priors import draw_prior
 from bayes_dasl.random import realise
 
@@ -408,7 +408,7 @@ class TestLinkedFields:
 
     def coupled(self, grid, **options):
         parts = {"source": FiniteVolume(grid, boundary=Flux(0.0)), "sink": FiniteVolume(grid, **options)}
-        return bd.Coupling(parts, [bd.Link("source.a", "sink.a")], {"source": "a", "sink": "b"})
+        return bd.multiscale.Coupling(parts, [bd.multiscale.Link("source.a", "sink.a")], {"source": "a", "sink": "b"})
 
     def test_as_a_coefficient(self, grid, axis, outer):
         fields = random_fields(grid, "a", "b")

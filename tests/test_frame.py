@@ -13,11 +13,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.coordinates import (
-    frame as _frame,
-    gradient_matching as _matching,
-    reference as _reference,
-)
+from bayes_dasl.inference.coordinates import frame as _frame, gradient_matching as _matching, reference as _reference
 from bayes_dasl.inference.coordinates.conditional import LinearModel, last_layer
 from bayes_dasl.inference.gradient import traced_once
 from bayes_dasl.layers import AbstractTrajectory, Prediction
@@ -160,7 +156,7 @@ def test_last_layers_are_found_where_the_output_is_linear_in_them():
 @pytest.mark.thorough
 def test_a_noise_head_is_no_part_of_the_frame():
     head = small.network(("log_scale",))
-    noise = bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
+    noise = bd.NormalNoise(bd.noise.VaryingScale(dist.LogNormal(-3.0, 0.5), head))
     problem = pose(small.model(noise=noise), small.data())
     assert all("noise" not in problem.labels()[i] for i in last_layer(problem).coordinates)
 
@@ -170,7 +166,7 @@ def test_which_layers_can_be_given_their_states():
     assert layer.trajectories == [layer]
     assert bd.Residual(layer, small.network()).trajectories == [layer]
     knots = dist.Normal(0.0, 1.0).expand((1,)).to_event(1)
-    shooting = bd.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1)
+    shooting = bd.equations.MultipleShooting(bd.ODE(small.Decay(0.5), {"y": 1.0}), (1.0,), {"y": knots}, 0.1)
     assert shooting.trajectories is None
     assert bd.Residual(shooting, small.network()).trajectories is None
 

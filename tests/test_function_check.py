@@ -14,14 +14,14 @@ from scipy.optimize import minimize
 
 import bayes_dasl as bd
 from bayes_dasl._statistics.variance_component import Linear, Series
-from bayes_dasl.adaptive.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
-from bayes_dasl.adaptive.enriched import Enriched, Waves, finer_families, function_names, unknown_functions
 from bayes_dasl.errors import MismatchError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.linear_residuals import Around
-from bayes_dasl.judgement.residuals import share_beyond
 from bayes_dasl.prediction.posterior import shortest_lengths
-from bayes_dasl.revision import function_check
+from bayes_dasl.unknown_functions.bases import RBF, BSpline, Fourier, HilbertGP, Polynomial, Product
+from bayes_dasl.unknown_functions.enriched import Enriched, Waves, finer_families, function_names, unknown_functions
+from bayes_dasl.updating import function_check
+from bayes_dasl.verdict.residuals import share_beyond
 
 X = np.linspace(0.0, 1.0, 200)
 U = np.random.default_rng(0).uniform(-1.0, 1.0, 200)
@@ -70,7 +70,7 @@ def at_optimum(model: bd.Model, data: xr.Dataset) -> xr.DataTree:
 
 @functools.cache
 def checked(of_time: int) -> xr.DataTree:
-    return bd.check_functions(model(of_time), at_optimum(model(of_time), data()))
+    return bd.updating.check_functions(model(of_time), at_optimum(model(of_time), data()))
 
 
 def features(family) -> np.ndarray:
@@ -199,7 +199,7 @@ class TestCheck:
     def test_the_posterior_is_not_changed(self):
         post = at_optimum(model(6), data())
         before = post.copy(deep=True)
-        bd.check_functions(model(6), post)
+        bd.updating.check_functions(model(6), post)
         assert post.identical(before) and "function_check" not in post.children
 
     def test_the_verdict_says_so(self, tmp_path):
@@ -216,7 +216,9 @@ class TestCheck:
     def test_what_was_not_looked_at_is_said(self):
         post = at_optimum(model(6), data())
         post.attrs["unknown_functions"] = json.dumps(function_names(model(6).layer))
-        sentence = "function.of_time, function.of_drive is fine enough was not looked at: bd.check_functions does."
+        sentence = (
+            "function.of_time, function.of_drive is fine enough was not looked at: bd.updating.check_functions does."
+        )
         assert sentence in bd.diagnose(post).verdict
         post["function_check"] = checked(6)["function_check"]
         assert "check_functions" not in bd.diagnose(post).verdict
@@ -231,11 +233,11 @@ class TestCheck:
         line = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}), bd.NormalNoise(dist.HalfNormal(1.0)))
         post = posterior(line, data()[["y"]], {"noise.scale": np.ones((1, 2))})
         with pytest.raises(ModelError, match="no function of this model can be checked"):
-            bd.check_functions(line, post)
+            bd.updating.check_functions(line, post)
 
     def test_the_posterior_of_another_model_is_refused(self):
         with pytest.raises(MismatchError, match="belongs to another model"):
-            bd.check_functions(model(8), checked(6))
+            bd.updating.check_functions(model(8), checked(6))
 
 
 class TestLengths:
@@ -332,4 +334,4 @@ class TestSerialCorrelation:
         (said,) = [finding for finding in bd.diagnose(post).findings if finding.aspect == "model"]
         assert (said.level, said.subject) == ("warning", "unknown functions")
         assert said.message.startswith("residuals are serially correlated (about 0.8 from one datum to the next)")
-        assert "bd.CorrelatedNoise" in said.remedy
+        assert "bd.filtering.CorrelatedNoise" in said.remedy

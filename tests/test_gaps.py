@@ -26,14 +26,14 @@ class TestRules:
         ("rule", "expected"), [("interpolate", [1, 2, 3, 4]), ("last", [1, 1, 1, 4]), (0.5, [1, 0.5, 0.5, 4])]
     )
     def test_fill_what_is_missing_alone(self, rule, expected):
-        found = bd.fill_gaps(rainy([1, NAN, NAN, 4]), rain=rule)
+        found = bd.data.fill_gaps(rainy([1, NAN, NAN, 4]), rain=rule)
         assert found["rain"].values.tolist() == expected
         by = "0.5" if rule == 0.5 else rule
         assert found["rain"].attrs["filled"] == f"2 of 4 values filled by {by}, at most 2 in a row"
 
     def test_a_line_between_dates_knows_how_far_they_are(self):
         dates = np.array(["2001-01-01", "2001-01-02", "2001-01-05"], "datetime64[ns]")
-        assert bd.fill_gaps(rainy([0, NAN, 4], dates), rain="interpolate")["rain"].values.tolist() == [0, 1, 4]
+        assert bd.data.fill_gaps(rainy([0, NAN, 4], dates), rain="interpolate")["rain"].values.tolist() == [0, 1, 4]
 
     @pytest.mark.parametrize("numbers", [False, True])
     def test_a_climatology_is_the_mean_of_the_season_over_all_years(self, numbers):
@@ -43,14 +43,14 @@ class TestRules:
         times = np.arange(float(len(dates))) if numbers else dates
         data = rainy(values, times)
         data["time"].attrs = {"units": "day"} if numbers else {}
-        found = bd.fill_gaps(data, rain="climatology")["rain"].values
+        found = bd.data.fill_gaps(data, rain="climatology")["rain"].values
         near = np.abs((np.arange(len(dates)) - 740 + 182.6) % 365.2425 - 182.6) <= 15.5
         assert found[740] == pytest.approx(np.nanmean(values[near]), rel=1e-3)
         np.testing.assert_array_equal(found[:730], values[:730])
 
     def test_nothing_is_said_where_nothing_is_missing(self):
         data = rainy([1, 2, 3])
-        xr.testing.assert_identical(bd.fill_gaps(data, rain="last"), data)
+        xr.testing.assert_identical(bd.data.fill_gaps(data, rain="last"), data)
 
     @pytest.mark.parametrize(
         ("values", "rules", "said"),
@@ -69,7 +69,7 @@ class TestRules:
     )
     def test_refuse(self, values, rules, said):
         with pytest.raises(DataError, match=said):
-            bd.fill_gaps(rainy(values), **rules)
+            bd.data.fill_gaps(rainy(values), **rules)
 
 
 class Bucket(bd.Module):
@@ -89,11 +89,11 @@ def model():
 
 class TestSaid:
     def test_the_error_names_the_way(self):
-        with pytest.raises(DataError, match=r"fill the gap first, as by bd.fill_gaps\(data, rain='interpolate'\)"):
+        with pytest.raises(DataError, match=r"fill the gap first, as by bd.data.fill_gaps\(data, rain='interpolate'\)"):
             pose(model(), rainy([1, NAN, 3]))
 
     def test_check_says_what_was_filled(self):
-        data = bd.fill_gaps(rainy([1, 2, 3, 4, NAN, 6]), rain="interpolate")
+        data = bd.data.fill_gaps(rainy([1, 2, 3, 4, NAN, 6]), rain="interpolate")
         (found,) = [f for f in bd.check(model(), data).findings if f.subject == "forcing rain"]
         assert found.level == "warning" and found.message == "1 of 6 values filled by interpolate, at most 1 in a row"
 
@@ -110,7 +110,7 @@ class TestSaid:
         data = rainy([1, 2, 3])
         data["flow"][1] = NAN
         with pytest.raises(DataError, match="'flow' is an observable: leave its gaps as NaN"):
-            pose(model(), bd.fill_gaps(data, flow="last"))
+            pose(model(), bd.data.fill_gaps(data, flow="last"))
 
 
 class TestPhase:
@@ -126,16 +126,16 @@ class TestPhase:
         expected = {"day": day, "week": (self.DATES.day_of_week + day) / 7,
                     "year": (self.DATES.day_of_year - 1 + day) / length}  # fmt: skip
         for of, exact in expected.items():
-            found = jax.jit(lambda t, of=of: bd.phase(t, of, units))(t)
+            found = jax.jit(lambda t, of=of: bd.layers.phase(t, of, units))(t)
             apart = np.abs((np.asarray(found) - np.asarray(exact) + 0.5) % 1 - 0.5)
             assert apart.max() < 1e-8, of
 
     @pytest.mark.thorough
     def test_has_a_gradient(self):
-        assert jax.grad(lambda t: bd.phase(t, "year"))(11400.3) == pytest.approx(1 / 365)
+        assert jax.grad(lambda t: bd.layers.phase(t, "year"))(11400.3) == pytest.approx(1 / 365)
 
     def test_refuses(self):
         with pytest.raises(ModelError, match="a phase is of a 'year', a 'week' or a 'day', not of 'month'"):
-            bd.phase(0.0, "month")
+            bd.layers.phase(0.0, "month")
         with pytest.raises(ModelError, match="is no unit in which dates can be counted"):
-            bd.phase(0.0, "day", "kg")
+            bd.layers.phase(0.0, "day", "kg")

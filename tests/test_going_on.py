@@ -10,7 +10,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.prediction import forecasts
-from bayes_dasl.revision import taking_in
+from bayes_dasl.updating import taking_in
 
 DAYS = np.datetime64("2001-01-01") + np.arange(40)
 FITTED = 25

@@ -163,7 +163,7 @@ class TestFit:
         assert held["rate.center.site"].dims == ("chain", "draw", "site")
         assert held["rate.center.site.center.country"].dims == ("chain", "draw", "country")
         assert held["site"].values.tolist() == ["a", "b", "c", "d"]
-        shrunk = bd.shrinkage(model(nested()), post)
+        shrunk = bd.sensitivity.shrinkage(model(nested()), post)
         assert set(shrunk.data_vars) == {"rate", "rate.center.site", "rate.center.site.center.country"}
 
     @pytest.mark.thorough

@@ -12,8 +12,8 @@ from sifting import Sifting
 import bayes_dasl as bd
 from bayes_dasl.data.datasets import split_members
 from bayes_dasl.errors import DataError
-from bayes_dasl.judgement.baselines import climatology
-from bayes_dasl.judgement.scores import score_baselines
+from bayes_dasl.scores.baselines import climatology
+from bayes_dasl.scores.scores import score_baselines
 
 TIMES, MEMBERS = np.arange(6.0), [1.0, 2.0, 3.0, 4.0]
 

@@ -59,7 +59,7 @@ def schools():
     centre, spread = bd.shared(dist.Normal(0.0, 5.0), "centre"), bd.shared(dist.HalfCauchy(5.0), "spread")
     effects = bd.dependent(lambda m, s: dist.Normal(m, s).expand((8,)).to_event(1), centre, spread)
     layer = bd.Algebraic(Schools(effects), forcings=("error",), index="school")
-    model = bd.Model(layer, bd.NormalNoise(bd.VaryingScale(1.0, known_errors)))
+    model = bd.Model(layer, bd.NormalNoise(bd.noise.VaryingScale(1.0, known_errors)))
     data = xr.Dataset({"gain": ("school", EFFECTS), "error": ("school", ERRORS)}, {"school": np.arange(8.0)})
     return model, data
 

@@ -233,12 +233,12 @@ class TestFields:
 
     def test_totals_are_conserved_whatever_a_network_says(self):
         wild = lambda t, y, u: {"a": 3.0 * y["b"], "b": jnp.sin(y["a"]), "c": y["a"] ** 2}  # noqa: E731
-        field = bd.Conserve(wild, {"mass": {"a": 1.0, "b": 1.0}, "charge": {"b": 2.0, "c": -1.0}})
+        field = bd.hybrid.Conserve(wild, {"mass": {"a": 1.0, "b": 1.0}, "charge": {"b": 2.0, "c": -1.0}})
         rates = field(0.0, {name: jnp.asarray(v) for name, v in zip("abc", (1.3, 0.4, 2.0), strict=True)}, {})
         assert float(rates["a"] + rates["b"]) == pytest.approx(0.0, abs=1e-14)
         assert float(2 * rates["b"] - rates["c"]) == pytest.approx(0.0, abs=1e-14)
         # What keeps the totals is left alone.
-        kept = bd.Conserve(lambda t, y, u: {"a": -1.0, "b": 1.0}, {"mass": {"a": 1.0, "b": 1.0}})
+        kept = bd.hybrid.Conserve(lambda t, y, u: {"a": -1.0, "b": 1.0}, {"mass": {"a": 1.0, "b": 1.0}})
         assert kept(0.0, {}, {}) == {"a": pytest.approx(-1.0), "b": pytest.approx(1.0)}
 
 
@@ -257,10 +257,10 @@ class TestNonsense:
             (lambda: bd.Parallel({"a": science, "b": science}, dist.Normal(0, 1).expand([2])), "as Dirichlet is, not"),
             (lambda: bd.Parallel({"a": science, "b": science}, "half"), "must be an array, a distribution or a gate"),
             (lambda: bd.Hierarchical({}, closure), "sciences must be a dict"),
-            (lambda: bd.Conserve(science, {}), "totals must name"),
-            (lambda: bd.Conserve(science, {"a": 1.0}), "totals must be a dict of dicts"),
+            (lambda: bd.hybrid.Conserve(science, {}), "totals must name"),
+            (lambda: bd.hybrid.Conserve(science, {"a": 1.0}), "totals must be a dict of dicts"),
             (
-                lambda: bd.Conserve(decay(1.0), {"m": {"a": 1.0}}),
+                lambda: bd.hybrid.Conserve(decay(1.0), {"m": {"a": 1.0}}),
                 "vector_field must be a function .*, not the layer ODE",
             ),
             (lambda: bd.Residual(science, None), "closure must be a function"),
@@ -277,8 +277,8 @@ class TestNonsense:
                 lambda: bd.ODE(bd.Residual(decay(1.0), closure), {"y": 1.0})(bd.inputs(DATA)),
                 "this Residual joins layers, so it is a layer itself",
             ),
-            (lambda: bd.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),
-            (lambda: bd.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
+            (lambda: bd.hybrid.Conserve(science, {"m": {"a": 1.0}, "n": {"a": 2.0}}), "depend on each other"),
+            (lambda: bd.hybrid.Conserve(science, {"m": {"wolf": 1.0}})(0.0, Y, U), "weigh wolf; the states are prey"),
             (lambda: bd.Model(bd.Residual(science, closure), bd.NormalNoise(1.0)), "put it into a bd.ODE"),
             (lambda: bd.Parallel({"a": science, "b": closure}, jnp.ones(2) / 2)(0.0, Y, U), "must return the same"),
             (

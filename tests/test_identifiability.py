@@ -8,7 +8,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bayes_dasl.judgement.posterior_findings import posterior_findings
+from bayes_dasl.verdict.posterior_findings import posterior_findings
 
 DRAWS, PRIOR_DRAWS, PROPOSALS = 4000, 500, 400_000
 UNIT = {"lower": 0.0, "upper": 1.0}
@@ -105,8 +105,8 @@ def test_a_combination_that_alone_is_known_is_named(case):
     assert finding.level == "warning" and finding.subject == f"identifiability of {subject}"
     assert words in finding.message
     first = next(iter(priors))
-    assert f"bd.profile_likelihood(model, data, '{first}', post=post)" in finding.remedy
-    assert "bd.fisher_information(model, data, post)" in finding.remedy
+    assert f"bd.sensitivity.sensitivity.profile_likelihood(model, data, '{first}', post=post)" in finding.remedy
+    assert "bd.sensitivity.sensitivity.fisher_information(model, data, post)" in finding.remedy
 
 
 def test_a_combination_that_is_known_exactly_has_a_number():

@@ -159,7 +159,7 @@ def test_updates_and_checks_know_no_what_if(closed, fitted):
     with pytest.raises(MismatchError, match=OTHER):
         bd.update(model("cond", 3.0), closed, new)
     with pytest.raises(MismatchError, match=OTHER):
-        bd.check_solver(decay(rtol=1e-9), fitted)
+        bd.updating.check_solver(decay(rtol=1e-9), fitted)
     assert check_same_posterior(model("cond"), closed)
     assert json.loads(closed.attrs["signature"])["observables"] == ["y"]
 

@@ -284,7 +284,7 @@ class TestKepler:
 
     def test_tolerances_are_found(self):
         model = bd.Model(kepler([dist.Uniform(0.0, 0.9)]), noise=bd.NormalNoise(scale=0.1))
-        tight = bd.tightened(model, 100.0).layer
+        tight = bd.updating.tightened(model, 100.0).layer
         assert (tight.rtol, tight.max_steps) == (pytest.approx(1e-10), 640)
 
 

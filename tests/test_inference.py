@@ -360,7 +360,9 @@ def test_data_far_from_all_predictions_are_refused_and_not_climbed_blindly():
     assert _start.best_first(Flat(-1e9), np.zeros((2, 1)))[1].tolist() == [-1e9, -1e9]
 
 
-@pytest.mark.parametrize("engine", [bd.SMC(particles=16), bd.Laplace()], ids=lambda engine: type(engine).__name__)
+@pytest.mark.parametrize(
+    "engine", [bd.engines.SMC(particles=16), bd.engines.Laplace()], ids=lambda engine: type(engine).__name__
+)
 def test_other_engines_refuse_such_data_too(engine):
     model = bd.Model(Parabola(dist.Normal(0.0, 2.0)), bd.NormalNoise(scale=0.1))
     with pytest.raises(DataError, match="too far from all that the model predicts"):

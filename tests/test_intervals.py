@@ -166,4 +166,4 @@ def test_refuses(more, said):
 def test_shooting_refuses_them():
     layer = bd.ODE(Decay(0.4), {"level": 10.0}, sums={"level": 1.0})
     with pytest.raises(ModelError, match="leave MultipleShooting out"):
-        bd.MultipleShooting(layer, (1.0,), {"level": np.ones(1)}, gap=0.1)
+        bd.equations.MultipleShooting(layer, (1.0,), {"level": np.ones(1)}, gap=0.1)

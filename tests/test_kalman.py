@@ -18,10 +18,10 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.data.layer_inputs import Inputs, Past
+from bayes_dasl.equations.sde import SDE
 from bayes_dasl.errors import DataError, ModelError
+from bayes_dasl.filtering.kalman import Kalman
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.kalman import Kalman
-from bayes_dasl.layers.sde import SDE
 from bayes_dasl.random import paths
 
 TIGHT = {"rtol": 1e-10, "atol": 1e-10}

@@ -51,35 +51,35 @@ KINDS = {
         lambda y, z: stats.t.pdf(y, 5, z, np.hypot(0.2, ERRORS)),
     ),
     "log(y + c)": (
-        bd.BoxCoxNoise(0.4, power=0.0, shift=0.2), AMOUNTS, lambda y, z: stats.lognorm.pdf(y, 0.4, -0.2, z + 0.2),
+        bd.noise.BoxCoxNoise(0.4, power=0.0, shift=0.2), AMOUNTS, lambda y, z: stats.lognorm.pdf(y, 0.4, -0.2, z + 0.2),
     ),
-    "root": (bd.BoxCoxNoise(0.6, power=0.5), AMOUNTS, lambda y, z: box_cox(y, z, 0.6, 0.5, 0.0)),
-    "power": (bd.BoxCoxNoise(0.3, power=0.3, shift=0.1), AMOUNTS, lambda y, z: box_cox(y, z, 0.3, 0.3, 0.1)),
-    "binomial": (bd.BinomialNoise(30), FEW, lambda y, z: stats.binom.pmf(y, 30, z)),
-    "binomial of each": (bd.BinomialNoise("tested"), FEW, lambda y, z: stats.binom.pmf(y, TESTED, z)),
+    "root": (bd.noise.BoxCoxNoise(0.6, power=0.5), AMOUNTS, lambda y, z: box_cox(y, z, 0.6, 0.5, 0.0)),
+    "power": (bd.noise.BoxCoxNoise(0.3, power=0.3, shift=0.1), AMOUNTS, lambda y, z: box_cox(y, z, 0.3, 0.3, 0.1)),
+    "binomial": (bd.noise.BinomialNoise(30), FEW, lambda y, z: stats.binom.pmf(y, 30, z)),
+    "binomial of each": (bd.noise.BinomialNoise("tested"), FEW, lambda y, z: stats.binom.pmf(y, TESTED, z)),
     "beta-binomial": (
-        bd.BetaBinomialNoise("tested", 4.0), FEW, lambda y, z: stats.betabinom.pmf(y, TESTED, 4 * z, 4 * (1 - z)),
+        bd.noise.BetaBinomialNoise("tested", 4.0), FEW, lambda y, z: stats.betabinom.pmf(y, TESTED, 4 * z, 4 * (1 - z)),
     ),
     "zero-inflated": (
-        bd.ZeroInflatedNoise(bd.NegativeBinomialNoise(2.0), 0.3), COUNTS,
+        bd.noise.ZeroInflatedNoise(bd.NegativeBinomialNoise(2.0), 0.3), COUNTS,
         lambda y, z: inflated(y, stats.nbinom(2, 2 / (2 + z)), 0.3),
     ),
     "hurdle of counts": (
-        bd.HurdleNoise(bd.PoissonNoise(), 0.3), COUNTS,
+        bd.noise.HurdleNoise(bd.PoissonNoise(), 0.3), COUNTS,
         lambda y, z: hurdle(y, stats.poisson.pmf(y, z) / -np.expm1(-z), 0.3),
     ),
     "hurdle of amounts": (
-        bd.HurdleNoise(bd.LogNormalNoise(0.5), 0.3), AMOUNTS * (AMOUNTS > 0.4),
+        bd.noise.HurdleNoise(bd.LogNormalNoise(0.5), 0.3), AMOUNTS * (AMOUNTS > 0.4),
         lambda y, z: hurdle(y, stats.lognorm.pdf(np.maximum(y, 1e-9), 0.5, scale=z), 0.3),
     ),
     "censored": (
-        bd.Censored(bd.BoxCoxNoise(0.4, 0.0, 0.2), below=0.4), AMOUNTS,
+        bd.noise.Censored(bd.noise.BoxCoxNoise(0.4, 0.0, 0.2), below=0.4), AMOUNTS,
         lambda y, z: np.where(
             y > 0.4, stats.lognorm.pdf(y, 0.4, -0.2, z + 0.2), stats.lognorm.cdf(0.4, 0.4, -0.2, z + 0.2)
         ),
     ),
     "censored hurdle": (
-        bd.Censored(bd.HurdleNoise(bd.PoissonNoise(), 0.3), above=2.0), COUNTS,
+        bd.noise.Censored(bd.noise.HurdleNoise(bd.PoissonNoise(), 0.3), above=2.0), COUNTS,
         lambda y, z: np.where(
             y < 2, hurdle(y, stats.poisson.pmf(y, z) / -np.expm1(-z), 0.3),
             0.7 * stats.poisson.sf(1, z) / -np.expm1(-z),
@@ -133,7 +133,7 @@ def test_forecast_scores_and_checks(name):
     assert table.attrs["log_score"] == {"y": "exact"}
     assert table.loc["y", "log_score"] == pytest.approx(-np.log(density(values, Z).mean(axis=(0, 1))).mean(), rel=1e-6)
     assert np.isfinite(table.loc["y"].to_numpy(float)).all()
-    assert bd.pit(fc, data)["y"].notnull().all()
+    assert bd.scores.pit(fc, data)["y"].notnull().all()
     drawn, mean, variance = (
         fc[group]["y"].values[0] for group in ("predictions", "conditional_mean", "conditional_variance")
     )
@@ -175,18 +175,18 @@ def test_moments_are_those_of_the_density(name):
 def test_parameters_may_be_unknown(name, unchecked):
     noises = {
         "combined": lambda u: bd.CombinedNoise(u(), u()),
-        "known errors": lambda u: bd.StudentTNoise(u(), u(), known_error=bd.PerDatum("error", factor=u())),
-        "log(y + c)": lambda u: bd.BoxCoxNoise(u(), 0.0, 0.2),
-        "root": lambda u: bd.BoxCoxNoise(u(), 0.5),
-        "power": lambda u: bd.BoxCoxNoise(u(), u()),
+        "known errors": lambda u: bd.StudentTNoise(u(), u(), known_error=bd.noise.PerDatum("error", factor=u())),
+        "log(y + c)": lambda u: bd.noise.BoxCoxNoise(u(), 0.0, 0.2),
+        "root": lambda u: bd.noise.BoxCoxNoise(u(), 0.5),
+        "power": lambda u: bd.noise.BoxCoxNoise(u(), u()),
         "binomial": None,
         "binomial of each": None,
-        "beta-binomial": lambda u: bd.BetaBinomialNoise("tested", u()),
-        "zero-inflated": lambda u: bd.ZeroInflatedNoise(bd.NegativeBinomialNoise(u()), u()),
-        "hurdle of counts": lambda u: bd.HurdleNoise(bd.PoissonNoise(), u()),
-        "hurdle of amounts": lambda u: bd.HurdleNoise(bd.LogNormalNoise(u()), u()),
-        "censored": lambda u: bd.Censored(bd.BoxCoxNoise(u(), u(), 0.2), below=0.4),
-        "censored hurdle": lambda u: bd.Censored(bd.HurdleNoise(bd.PoissonNoise(), u()), above=2.0),
+        "beta-binomial": lambda u: bd.noise.BetaBinomialNoise("tested", u()),
+        "zero-inflated": lambda u: bd.noise.ZeroInflatedNoise(bd.NegativeBinomialNoise(u()), u()),
+        "hurdle of counts": lambda u: bd.noise.HurdleNoise(bd.PoissonNoise(), u()),
+        "hurdle of amounts": lambda u: bd.noise.HurdleNoise(bd.LogNormalNoise(u()), u()),
+        "censored": lambda u: bd.noise.Censored(bd.noise.BoxCoxNoise(u(), u(), 0.2), below=0.4),
+        "censored hurdle": lambda u: bd.noise.Censored(bd.noise.HurdleNoise(bd.PoissonNoise(), u()), above=2.0),
     }
     if noises[name] is None:
         return
@@ -207,21 +207,27 @@ def test_parameters_may_be_unknown(name, unchecked):
 @pytest.mark.parametrize(
     ("build", "message"),
     [
-        (lambda: bd.BoxCoxNoise(0.3, -0.5), "BoxCoxNoise.power must not be negative"),
+        (lambda: bd.noise.BoxCoxNoise(0.3, -0.5), "BoxCoxNoise.power must not be negative"),
         (
-            lambda: bd.BoxCoxNoise(0.3, dist.Normal(0.0, 1.0)),
+            lambda: bd.noise.BoxCoxNoise(0.3, dist.Normal(0.0, 1.0)),
             r"BoxCoxNoise.power must not be negative, as in Normal\(0, 1\)",
         ),
-        (lambda: bd.BoxCoxNoise(0.3, 0.5, dist.HalfNormal(1.0)), "BoxCoxNoise.shift must be a known number"),
-        (lambda: bd.BoxCoxNoise(0.0, 0.5), "BoxCoxNoise.scale must be positive"),
-        (lambda: bd.BinomialNoise(2.5), "BinomialNoise.trials must be a whole number"),
-        (lambda: bd.BinomialNoise(dist.Poisson(3.0)), "BinomialNoise.trials must be a whole number"),
-        (lambda: bd.BetaBinomialNoise(5, -1.0), "BetaBinomialNoise.concentration must be positive"),
-        (lambda: bd.ZeroInflatedNoise(bd.LogNormalNoise(0.1), 0.3), "around a noise of counts, not LogNormalNoise"),
-        (lambda: bd.ZeroInflatedNoise(bd.PoissonNoise(), 1.0), "zeros must be a share between 0 and 1"),
-        (lambda: bd.HurdleNoise(bd.PoissonNoise(), dist.HalfNormal(1.0)), "zeros must be a share between 0 and 1"),
-        (lambda: bd.HurdleNoise(bd.NormalNoise(0.1), 0.3), "HurdleNoise is around a noise of positive data"),
-        (lambda: bd.HurdleNoise(0.1, 0.3), "HurdleNoise is around a noise such as"),
+        (lambda: bd.noise.BoxCoxNoise(0.3, 0.5, dist.HalfNormal(1.0)), "BoxCoxNoise.shift must be a known number"),
+        (lambda: bd.noise.BoxCoxNoise(0.0, 0.5), "BoxCoxNoise.scale must be positive"),
+        (lambda: bd.noise.BinomialNoise(2.5), "BinomialNoise.trials must be a whole number"),
+        (lambda: bd.noise.BinomialNoise(dist.Poisson(3.0)), "BinomialNoise.trials must be a whole number"),
+        (lambda: bd.noise.BetaBinomialNoise(5, -1.0), "BetaBinomialNoise.concentration must be positive"),
+        (
+            lambda: bd.noise.ZeroInflatedNoise(bd.LogNormalNoise(0.1), 0.3),
+            "around a noise of counts, not LogNormalNoise",
+        ),
+        (lambda: bd.noise.ZeroInflatedNoise(bd.PoissonNoise(), 1.0), "zeros must be a share between 0 and 1"),
+        (
+            lambda: bd.noise.HurdleNoise(bd.PoissonNoise(), dist.HalfNormal(1.0)),
+            "zeros must be a share between 0 and 1",
+        ),
+        (lambda: bd.noise.HurdleNoise(bd.NormalNoise(0.1), 0.3), "HurdleNoise is around a noise of positive data"),
+        (lambda: bd.noise.HurdleNoise(0.1, 0.3), "HurdleNoise is around a noise such as"),
     ],
 )
 def test_what_cannot_be_is_refused_when_it_is_built(unchecked, build, message):
@@ -232,17 +238,29 @@ def test_what_cannot_be_is_refused_when_it_is_built(unchecked, build, message):
 @pytest.mark.parametrize(
     ("noise", "values", "message"),
     [
-        (bd.BinomialNoise("tested"), FEW + 1, r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$"),
-        (bd.BinomialNoise(30), FEW + 1, r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$"),
-        (bd.BinomialNoise("asked"), FEW, "'y' reads 'asked' of each datum, which is not in the data"),
-        (bd.BinomialNoise("error"), FEW, r"'error' is 0.1 at time 0 \(row 0\).* whole numbers, at least 0"),
         (
-            bd.HurdleNoise(bd.LogNormalNoise(0.3), 0.3),
+            bd.noise.BinomialNoise("tested"),
+            FEW + 1,
+            r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$",
+        ),
+        (bd.noise.BinomialNoise(30), FEW + 1, r"'y' is 31 at time 2, which BinomialNoise rules out: .*, at most 30$"),
+        (bd.noise.BinomialNoise("asked"), FEW, "'y' reads 'asked' of each datum, which is not in the data"),
+        (bd.noise.BinomialNoise("error"), FEW, r"'error' is 0.1 at time 0 \(row 0\).* whole numbers, at least 0"),
+        (
+            bd.noise.HurdleNoise(bd.LogNormalNoise(0.3), 0.3),
             AMOUNTS - 0.4,
             "'y' is -0.03 at time 1.*: its data are at least 0$",
         ),
-        (bd.BoxCoxNoise(0.3, 0.0, 0.1), AMOUNTS - 0.6, r"'y' is -0.23 at time 1.*: its data are greater than -0.1$"),
-        (bd.ZeroInflatedNoise(bd.PoissonNoise(), 0.3), AMOUNTS, r"'y' is 0.5 at time 0.*whole numbers, at least 0$"),
+        (
+            bd.noise.BoxCoxNoise(0.3, 0.0, 0.1),
+            AMOUNTS - 0.6,
+            r"'y' is -0.23 at time 1.*: its data are greater than -0.1$",
+        ),
+        (
+            bd.noise.ZeroInflatedNoise(bd.PoissonNoise(), 0.3),
+            AMOUNTS,
+            r"'y' is 0.5 at time 0.*whole numbers, at least 0$",
+        ),
     ],
 )
 def test_data_that_cannot_be_are_refused(noise, values, message):
@@ -256,7 +274,7 @@ def test_noises_of_the_same_data_compare_by_their_log_scores():
     """Data that are log-normal: the transform that made them has the best log score, in the units of the data."""
     y = np.exp(0.8 * np.random.default_rng(3).normal(size=400))
     z = jnp.ones(400)
-    scores = {p: -float(bd.BoxCoxNoise(0.8, p)(z).log_prob(y).mean()) for p in (0.0, 0.5, 1.0)}
+    scores = {p: -float(bd.noise.BoxCoxNoise(0.8, p)(z).log_prob(y).mean()) for p in (0.0, 0.5, 1.0)}
     assert min(scores, key=scores.__getitem__) == 0.0
     assert scores[0.0] == pytest.approx(-stats.lognorm(0.8).logpdf(y).mean())
 
@@ -266,7 +284,7 @@ def test_a_fit_of_rain_that_is_often_zero_from_check_to_report():
     rng = np.random.default_rng(2)
     wet = rng.uniform(size=60) > 0.4
     data = xr.Dataset({"y": ("time", wet * np.exp(0.5 * rng.normal(size=60)))}, {"time": np.arange(60.0)})
-    noise = bd.HurdleNoise(bd.LogNormalNoise(dist.HalfNormal(1.0)), dist.Beta(1.0, 1.0))
+    noise = bd.noise.HurdleNoise(bd.LogNormalNoise(dist.HalfNormal(1.0)), dist.Beta(1.0, 1.0))
     model = bd.Model(bd.Algebraic(Level(dist.LogNormal(0.0, 1.0))), noise)
     assert bd.check(model, data).level == "good"
     train, test = bd.split(data, time=44)

@@ -12,10 +12,10 @@ from curves import Curve
 from scipy.stats import multivariate_normal, norm
 
 import bayes_dasl as bd
-from bayes_dasl._statistics.bridge import bridged, log_mean
 from bayes_dasl.errors import DataError, Interrupted, MismatchError
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.revision import rolling_origins
+from bayes_dasl.weighting import rolling_origins
+from bayes_dasl.weighting.bridge import bridged, log_mean
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, SCALE, CORRELATION = 1.0, 0.5, 0.7
@@ -94,7 +94,9 @@ class Exact(AbstractEngine):
 
 
 def model(kind):
-    noise = bd.NormalNoise(SCALE) if kind == "white" else bd.CorrelatedNoise(bd.AR1(SCALE, CORRELATION))
+    noise = (
+        bd.NormalNoise(SCALE) if kind == "white" else bd.filtering.CorrelatedNoise(bd.filtering.AR1(SCALE, CORRELATION))
+    )
     return bd.Model(Slow(dist.Normal(0.0, PRIOR_SD)), noise)
 
 
@@ -125,9 +127,9 @@ def run(request, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(rolling_origins, "forecast", killed_at_the_second)
         with pytest.raises(KeyboardInterrupt):
-            bd.leave_future_out(model(kind), data, **asked)
+            bd.weighting.leave_future_out(model(kind), data, **asked)
         left = {path.name for path in folder.iterdir()}
-        found = bd.leave_future_out(model(kind), data, **asked)
+        found = bd.weighting.leave_future_out(model(kind), data, **asked)
     assert left == {"run.json", "000001.step"} and len(forecasts) == 3
     return kind, data, engine, found, asked
 
@@ -182,7 +184,9 @@ def test_the_model_is_fitted_anew_where_weights_cannot_be_trusted():
     data = simulated("white")
     data["y"][22] -= 12.0
     engine = Exact()
-    found = bd.leave_future_out(model("white"), data, origins=[19, 20, 23, 24], horizon=2, engine=engine, key=1)
+    found = bd.weighting.leave_future_out(
+        model("white"), data, origins=[19, 20, 23, 24], horizon=2, engine=engine, key=1
+    )
     assert list(found["refitted"].values) == [1, 0, 1, 0]
     assert engine.fits == [20, 24]
     assert len({*engine.rows}) == 1, "fits of one shape share their compiled programs"
@@ -193,7 +197,7 @@ def test_the_model_is_fitted_anew_where_weights_cannot_be_trusted():
 
 @pytest.mark.thorough
 def test_origins_lie_evenly_over_the_last_third():
-    found = bd.leave_future_out(model("white"), simulated("white"), engine=Exact(), key=1)
+    found = bd.weighting.leave_future_out(model("white"), simulated("white"), engine=Exact(), key=1)
     assert found.attrs["horizon"] == 2
     np.testing.assert_array_equal(found["origin"], [19, 21, 23, 25, 27])
     np.testing.assert_array_equal(found["time"][-1], [28, 29])
@@ -216,13 +220,15 @@ def test_errors_that_recalibration_learns_from_are_those_in_closed_form(run):
     fc["predictions"].coords["time"] = [30.0]
     fc.attrs = {"train_end": 29.0, "signature": found.attrs["signature"]}
     with pytest.raises(DataError, match="known from 9 origins on, but 2 are held out"):
-        bd.recalibrate(fc, found)
+        bd.recalibration.recalibrate(fc, found)
 
 
 @pytest.mark.thorough
 def test_a_call_that_was_killed_has_the_numbers_of_one_that_was_not(run):
     kind, data, _, found, asked = run
-    whole = bd.leave_future_out(model(kind), data, **{name: v for name, v in asked.items() if name != "checkpoint"})
+    whole = bd.weighting.leave_future_out(
+        model(kind), data, **{name: v for name, v in asked.items() if name != "checkpoint"}
+    )
     xr.testing.assert_identical(found.to_dataset().drop_attrs(), whole.to_dataset().drop_attrs())
 
 
@@ -232,7 +238,7 @@ def test_a_checkpoint_of_something_else_is_refused(run):
     others = {"key": {"key": 4}, "windows": {"horizon": 3}, "posterior_sha256": {}, "engine": {"engine": bd.NUTS()}}
     for what, other in others.items():
         with pytest.raises(MismatchError, match=f"belongs to another run .*{what}"):
-            bd.leave_future_out(model(kind), data if other else data + 0.1, **asked | other)
+            bd.weighting.leave_future_out(model(kind), data if other else data + 0.1, **asked | other)
     assert engine.fits == before
 
 
@@ -244,10 +250,14 @@ def test_models_of_other_units_are_compared_in_those_of_the_data(run):
     class InCentimetres(Slow):
         units = {"y": "cm"}  # noqa: RUF012
 
-    noise = bd.NormalNoise(100 * SCALE) if kind == "white" else bd.CorrelatedNoise(bd.AR1(100 * SCALE, CORRELATION))
+    noise = (
+        bd.NormalNoise(100 * SCALE)
+        if kind == "white"
+        else bd.filtering.CorrelatedNoise(bd.filtering.AR1(100 * SCALE, CORRELATION))
+    )
     other = bd.Model(InCentimetres(dist.Normal(0.0, 100 * PRIOR_SD)), noise)
     engine = Exact(kind, in_units=100.0)
-    found = bd.leave_future_out(other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
+    found = bd.weighting.leave_future_out(other, data, origins=ORIGINS, horizon=HORIZON, engine=engine, key=3)
     assert found["units"].values.tolist() == ["m"]
     for name in ("log_density", "log_score", "crps", "density_error"):
         np.testing.assert_allclose(found[name], whole[name], rtol=1e-7)
@@ -275,7 +285,7 @@ def test_a_result_is_saved_and_loaded(run, tmp_path):
 def test_what_the_data_do_not_have_is_refused(asked, said):
     engine = Exact()
     with pytest.raises(DataError, match=said):
-        bd.leave_future_out(model("white"), simulated("white"), engine=engine, **asked)
+        bd.weighting.leave_future_out(model("white"), simulated("white"), engine=engine, **asked)
     assert not engine.fits
 
 
@@ -286,7 +296,7 @@ def test_an_observable_that_begins_after_the_first_origin_is_named():
     seen = late.assign(z=data["y"])
     two = bd.Model(bd.Algebraic(lambda t, y, u: {"y": 0.0 * t, "z": 0.0 * t}), bd.NormalNoise(bd.between(1, 2)))
     with pytest.raises(DataError, match=r"nothing was observed of 'y' up to the first origin.*take later origins"):
-        bd.leave_future_out(two, seen, engine=engine, origins=[times[19]], horizon=2)
+        bd.weighting.leave_future_out(two, seen, engine=engine, origins=[times[19]], horizon=2)
     assert not engine.fits
 
 
@@ -299,7 +309,7 @@ def test_rows_in_any_order_are_refused():
 
     along = bd.Model(bd.Algebraic(Line(dist.Normal(0.0, 1.0)), index="depth"), bd.NormalNoise(1.0))
     with pytest.raises(DataError, match="no future"):
-        bd.leave_future_out(along, simulated("white").rename(time="depth"), engine=Exact())
+        bd.weighting.leave_future_out(along, simulated("white").rename(time="depth"), engine=Exact())
 
 
 class Line(bd.Module):
@@ -319,7 +329,7 @@ class Stopped(Exact):
 
 def test_a_fit_that_the_user_stopped_ends_all():
     with pytest.warns(UserWarning, match="stopped early"), pytest.raises(Interrupted, match="at the origin 20"):
-        bd.leave_future_out(model("white"), simulated("white"), origins=[20, 24], engine=Stopped())
+        bd.weighting.leave_future_out(model("white"), simulated("white"), origins=[20, 24], engine=Stopped())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -347,7 +357,9 @@ def test_members_of_a_population_are_forecast_together():
     data = xr.Dataset({"y": (("time", "subject"), y)}, {"time": np.arange(14.0), "subject": [1.0, 2.0]})
     each = bd.Each(bd.Algebraic(Line(bd.varying(dist.Normal(0.0, PRIOR_SD)))), members=[1.0, 2.0])
     of_members = bd.Model(each, bd.NormalNoise(SCALE))
-    found = bd.leave_future_out(of_members, data, origins=[7, 9], horizon=HORIZON, engine=ExactOfEach(y), key=5)
+    found = bd.weighting.leave_future_out(
+        of_members, data, origins=[7, 9], horizon=HORIZON, engine=ExactOfEach(y), key=5
+    )
     times = np.arange(14.0)
     for origin in (7, 9):
         at = found.sel(origin=origin)
@@ -370,7 +382,7 @@ def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
     data["y"][24:] -= 1.2 * design(data["time"].values[24:])
     post = bd.fit(model("white"), data, Exact(), key=7)
     asked = {"origins": [19, 23], "horizon": HORIZON, "engine": Exact(), "key": 2}
-    found = bd.leave_future_out(model("white"), data, post=post, **asked)
+    found = bd.weighting.leave_future_out(model("white"), data, post=post, **asked)
     assert list(found["bridged"].values) == [1, 1] and list(found["refitted"].values) == [1, 1]
     assert (found["density_pareto_k"] >= 0.7).all() and (found["draws"] == CHAINS * DRAWS).all()
     times, y = data["time"].values, data["y"].values
@@ -378,7 +390,7 @@ def test_densities_that_hang_on_few_draws_are_bridged_between_two_fits():
         truth = multivariate_normal(*ahead(times, y, origin, "white")).logpdf(y[rows(y, origin)[1]])
         assert abs(float(found["log_density"][i]) - truth) < 4 * float(found["density_error"][i]) < 1.0
     with pytest.raises(MismatchError, match="given all of these data"):
-        bd.leave_future_out(model("white"), data + 0.1, post=post, **asked)
+        bd.weighting.leave_future_out(model("white"), data + 0.1, post=post, **asked)
 
 
 def standardised_errors(away, mean_of, pairs=200, draws=500, width=0.5):

@@ -22,7 +22,7 @@ class LennardJones(bd.Module):
             return -3 * jnp.expm1(-4 * (r**-12 - r**-6) * self.depth / t) * r**2
 
         edges = (0.0, 0.6, 0.8, 1.0, 1.4, 2.0, math.inf)
-        return {"b": VOLUME * self.size**3 * bd.integrate_between(bound, edges, nodes=12)}
+        return {"b": VOLUME * self.size**3 * bd.equations.integrate_between(bound, edges, nodes=12)}
 
 
 NARROW = dist.LogNormal(math.log(120), 0.3), dist.LogNormal(math.log(3.4), 0.1), dist.HalfNormal(5.0)

@@ -14,15 +14,15 @@ from bayes_dasl.inference import pose
 from bayes_dasl.inference.linear_residuals import Around
 
 AT = np.array([0.2, 0.5])
-CROSS = bd.noise.CrossCorrelation(("land", "ocean"), 0.7)
+CROSS = bd.filtering.CrossCorrelation(("land", "ocean"), 0.7)
 NOISES = {
     "normal": (bd.NormalNoise(0.3), AMOUNTS),
     "Student's t": (bd.StudentTNoise(0.3), AMOUNTS),
     "log-normal": (bd.LogNormalNoise(0.3), AMOUNTS),
     "Poisson": (bd.PoissonNoise(), COUNTS),
     "negative binomial": (bd.NegativeBinomialNoise(3.0), COUNTS),
-    "correlated": (bd.noise.CorrelatedNoise(bd.noise.OrnsteinUhlenbeck(0.3, 0.4), 0.1), AMOUNTS),
-    "correlated logarithms": (bd.noise.CorrelatedLogNoise(bd.AR1(0.3, 0.5), 0.1), AMOUNTS),
+    "correlated": (bd.filtering.CorrelatedNoise(bd.filtering.OrnsteinUhlenbeck(0.3, 0.4), 0.1), AMOUNTS),
+    "correlated logarithms": (bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(0.3, 0.5), 0.1), AMOUNTS),
 } | {name: (noise, values) for name, (noise, values, *_) in KINDS.items()}
 
 SIMILAR = (*KINDS, "normal", "Poisson", "correlated logarithms")
@@ -81,6 +81,8 @@ class TestSlopes:
 
     @pytest.mark.thorough
     def test_noise_that_observables_share(self):
-        of_both = model(bd.CorrelatedNoise(bd.noise.White(0.3)), ("land", "ocean"), cross_correlation=CROSS)
+        of_both = model(
+            bd.filtering.CorrelatedNoise(bd.filtering.White(0.3)), ("land", "ocean"), cross_correlation=CROSS
+        )
         linear, slopes = around(of_both, data(land=AMOUNTS, ocean=AMOUNTS[::-1].copy()))
         np.testing.assert_allclose(linear.slopes.T @ linear.left + linear.pull, slopes, rtol=1e-6)

@@ -111,7 +111,7 @@ def formula(equation=Growth, extra=None, noise=None):
 
 def shooting():
     ode = bd.ODE(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": 1.0}, rtol=1e-5, atol=1e-5)
-    return bd.Model(bd.MultipleShooting(ode, (0.5,), {"y": dist.Normal(1.0, 0.5).expand([1]).to_event(1)}, gap=0.1),
+    return bd.Model(bd.equations.MultipleShooting(ode, (0.5,), {"y": dist.Normal(1.0, 0.5).expand([1]).to_event(1)}, gap=0.1),
                     bd.NormalNoise(0.05))  # fmt: skip
 
 
@@ -132,7 +132,7 @@ MODELS = {
         data(),
     ),
     "correlated noise": lambda: (
-        formula(noise=bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9)))),
+        formula(noise=bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(0.3), dist.Uniform(0.0, 0.9)))),
         with_gaps(),
     ),
 }
@@ -141,7 +141,7 @@ SOLVED = {
     "an ODE": lambda: (bd.Model(bd.ODE(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": 1.0}), bd.NormalNoise(0.05)),
                        data()),
     "shooting": lambda: (shooting(), data()),
-    "a filter": lambda: (bd.Model(bd.Kalman(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": dist.HalfNormal(0.3)},
+    "a filter": lambda: (bd.Model(bd.filtering.Kalman(Pull(dist.LogNormal(0.0, 0.5), process()), {"y": dist.HalfNormal(0.3)},
                                             {"y": 1.0}, {}, start=-0.1), bd.NormalNoise(0.05)), data()),
 }  # fmt: skip
 
@@ -405,7 +405,7 @@ class TestWhere:
     def test_a_datum_without_spread_tells_nothing(self):
         rare = data(np.full(25, 0.3)).assign(n=("time", np.where(np.arange(25) % 5, 10.0, 0.0)))
         rare["y"] = rare["y"] * 0.0
-        model = formula(Line, process(positive=True, scale=0.1), bd.BinomialNoise("n"))
+        model = formula(Line, process(positive=True, scale=0.1), bd.noise.BinomialNoise("n"))
         _, _, frame, xi = framed((model, rare))
         x, volume = positions(frame, xi)
         assert np.isfinite(x).all() and np.isfinite(volume).all()

@@ -11,8 +11,8 @@ from scipy import stats
 from test_scores import data_of, forecast_of
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.ensemble_scores import score_ensemble
 from bayes_dasl.prediction.conditional import conditional, noise_group
+from bayes_dasl.scores.ensemble_scores import score_ensemble
 
 TIMES, CHAINS, DRAWS = 7, 2, 30
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
@@ -59,7 +59,7 @@ NOISES = {  # the noise, what its random leaf is called, data, and SciPy's densi
     "log-normal": (bd.LogNormalNoise, "scale", lambda y: stats.lognorm.pdf(y, S, scale=Z)),
     "Student t": (lambda s: bd.StudentTNoise(s, df=2.5), "scale", lambda y: stats.t.pdf(y, 2.5, Z, S)),
     "varying": (
-        lambda s: bd.NormalNoise(bd.VaryingScale(s, growing)), "scale.typical",
+        lambda s: bd.NormalNoise(bd.noise.VaryingScale(s, growing)), "scale.typical",
         lambda y: stats.norm.pdf(y, Z, S * np.exp(0.1 * T)),
     ),
     "Poisson": (lambda s: bd.PoissonNoise(), None, lambda y: stats.poisson.pmf(y, Z)),

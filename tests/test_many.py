@@ -14,7 +14,7 @@ import pytest
 from tasks_of_many import arrays, compiles, fails, hoards, killed_once, odd, says_its_argument, slowly, square, stopped
 
 from bayes_dasl.errors import Interrupted, ModelError, ReadError, WriteError
-from bayes_dasl.study import ALONE, combinations, many, run_many
+from bayes_dasl.many import ALONE, combinations, many, run_many
 
 quiet = {"say": lambda text: None}
 
@@ -45,7 +45,7 @@ def test_a_worker_that_uses_most_of_its_memory_goes_on(tmp_path, monkeypatch):
 @pytest.mark.parametrize(("full", "programs"), [(0.0, [0, 0, 0]), (1.0, [0, 1, 1])])
 def test_a_worker_whose_memory_fills_forgets_its_programs(tmp_path, monkeypatch, full, programs):
     """Else a long study has tens of megabytes of them for each fit."""
-    monkeypatch.setattr("bayes_dasl.study.many._FULL", full)
+    monkeypatch.setattr("bayes_dasl.many.many._FULL", full)
     table = run_many(compiles, combinations(number=range(3)), tmp_path / "rows.jsonl", workers=1, **quiet)
     assert table["process"].nunique() == 1 and [*table.sort_values("number")["programs"]] == programs
 

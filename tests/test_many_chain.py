@@ -18,10 +18,10 @@ from scipy import stats
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines.many_chain import methods as _many_chain_methods, sampler as many_chain
+from bayes_dasl.engines.many_chain.batches import CHUNK, BatchedChains
+from bayes_dasl.engines.many_chain.sampler import ENERGY_VARIANCE, ManyChain
 from bayes_dasl.inference import Journal, ProgressBar, pose
-from bayes_dasl.inference.many_chain import methods as _many_chain_methods, sampler as many_chain
-from bayes_dasl.inference.many_chain.batches import CHUNK, BatchedChains
-from bayes_dasl.inference.many_chain.sampler import ENERGY_VARIANCE, ManyChain
 from bayes_dasl.layers import Prediction
 
 METHODS = ("chees", "meads", "mclmc", "unadjusted_mclmc")

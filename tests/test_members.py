@@ -12,9 +12,10 @@ import xarray as xr
 from scipy import stats
 
 import bayes_dasl as bd
+from bayes_dasl.engines import dropout, laplace, swag
 from bayes_dasl.inference import Journal, ProgressBar, pose
 from bayes_dasl.inference.coordinates.reference import references_of
-from bayes_dasl.inference.descent import dropout, laplace, members as _members, swag
+from bayes_dasl.inference.descent import members as _members
 from bayes_dasl.inference.descent.adam import Descended
 from bayes_dasl.inference.descent.members import Adversary
 from bayes_dasl.inference.linearisation import gauss_newton
@@ -256,7 +257,7 @@ def test_laws_hold_for_every_member(line):
     problem = pose(lawful, data)
     found = ends(bd.DeepEnsemble(members=5, descent=bd.Descent(steps=2000)), problem)
     assert np.abs(found[:, 0]).max() < 0.02
-    drawn = ends(bd.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)), problem)
+    drawn = ends(bd.engines.Laplace(draws=500, starts=1, descent=bd.Descent(steps=2000, patience=20)), problem)
     assert drawn[:, 0].std() == pytest.approx(1e-3, rel=0.15)
 
 
@@ -395,7 +396,7 @@ def test_dropout_leaves_units_out():
     post = bd.fit(
         small.stepped(),
         small.data(),
-        bd.MCDropout(rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None, coordinates="plain")),
+        bd.engines.MCDropout(rate, draws, starts=1, descent=bd.Descent(steps=300, patience=None, coordinates="plain")),
         key=0,
     )
     first, second = (by_path(post)[f"{PATH}.{i}.weight"][0] for i in (0, 1))
@@ -409,7 +410,11 @@ def test_dropout_leaves_units_out():
     assert "[good] confounding: the parameters could do" in said
     with pytest.raises(bd.BayesDaslError, match="hidden"):
         shallow = small.network(depth=0)
-        bd.fit(small.model(shallow), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None)))
+        bd.fit(
+            small.model(shallow),
+            small.data(),
+            bd.engines.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None)),
+        )
     for prior in (
         bd.networks.sparse(2),
         lambda name, weight: dist.HalfNormal(1.0).expand(weight.shape).to_event(weight.ndim),
@@ -417,7 +422,9 @@ def test_dropout_leaves_units_out():
         with pytest.raises(bd.BayesDaslError, match=r"layers.1.weight' forbids"):
             positive = bd.Network.mlp({"y": (1.0, 0.6)}, ("y",), 0.5, width=3, depth=1, prior=prior)
             bd.fit(
-                small.model(positive), small.data(), bd.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None))
+                small.model(positive),
+                small.data(),
+                bd.engines.MCDropout(draws=10, descent=bd.Descent(steps=50, patience=None)),
             )
 
 
@@ -435,7 +442,7 @@ def test_units_that_stay_count_for_those_left_out(monkeypatch, line):
     problem = pose(bd.Model(bd.Algebraic(network), bd.NormalNoise(0.3)), line[1])
     position = np.asarray(problem.prior(1, key=jax.random.key(1))[0])
     ended_at(monkeypatch, dropout, position)
-    share = ends(bd.MCDropout(rate, draws, starts=1), problem) / position
+    share = ends(bd.engines.MCDropout(rate, draws, starts=1), problem) / position
     masked = np.ptp(share, axis=0) > 0
     assert masked.sum() == 3
     np.testing.assert_allclose(np.unique(share[:, masked].round(9)), [0.0, 1 / (1 - rate)], rtol=1e-8)
@@ -456,7 +463,7 @@ def test_no_direction_of_laplace_is_wider_than_the_prior(monkeypatch, line):
     prior = dist.Laplace(0.0, 1.0)
     problem = pose(bd.Model(bd.Algebraic(Level(dist.Normal(0, 1), prior)), bd.NormalNoise(0.3)), line[1])
     ended_at(monkeypatch, laplace, np.array([0.4, 0.1]))
-    level, slope = ends(bd.Laplace(draws=draws, starts=1), problem).std(axis=0)
+    level, slope = ends(bd.engines.Laplace(draws=draws, starts=1), problem).std(axis=0)
     assert level == pytest.approx((1 + 12 / 0.3**2) ** -0.5, rel=4 / np.sqrt(2 * draws))
     # The width of a prior is half of its central 68 %, from 500 of its draws.
     assert slope == pytest.approx(-np.log(2 * 0.15866), rel=0.2)
@@ -465,7 +472,7 @@ def test_no_direction_of_laplace_is_wider_than_the_prior(monkeypatch, line):
 @pytest.mark.thorough
 def test_laplace_is_exact_for_a_normal_posterior(line):
     model, data, mean, covariance = line
-    engine = bd.Laplace(draws=4000, starts=1, descent=bd.Descent(steps=2000, patience=20))
+    engine = bd.engines.Laplace(draws=4000, starts=1, descent=bd.Descent(steps=2000, patience=20))
     found = ends(engine, pose(model, data))
     np.testing.assert_allclose(found.mean(0), mean, atol=0.01)
     np.testing.assert_allclose(np.cov(found.T), covariance, atol=0.06 * covariance.max())
@@ -474,7 +481,7 @@ def test_laplace_is_exact_for_a_normal_posterior(line):
 @pytest.mark.slow
 def test_laplace_of_the_last_layer_keeps_the_others():
     problem = pose(small.stepped(), small.data())
-    engine = bd.Laplace("last", draws=200, starts=1, descent=bd.Descent(steps=500, patience=20))
+    engine = bd.engines.Laplace("last", draws=200, starts=1, descent=bd.Descent(steps=500, patience=20))
     found = run(engine, problem)
     values = jax.vmap(problem.constrain)(jnp.asarray(found.positions[0]))
     assert np.ptp(values[f"{PATH}.0.weight"], axis=0).max() == 0
@@ -484,7 +491,11 @@ def test_laplace_of_the_last_layer_keeps_the_others():
     assert "point estimate" not in " ".join(map(str, found.findings))
     bent = small.model(small.network(final_activation=jnp.tanh))
     with pytest.raises(bd.BayesDaslError, match="last layer"):
-        bd.fit(bent, small.data(), bd.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)))
+        bd.fit(
+            bent,
+            small.data(),
+            bd.engines.Laplace("last", draws=10, starts=1, descent=bd.Descent(steps=50, patience=20)),
+        )
 
 
 @pytest.mark.slow
@@ -508,9 +519,11 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
     expected = np.diag([30 / known**2 + 1 / 4, 2 * 30 + 1.0])[:: 1 if names[0].startswith("layer") else -1]
     np.testing.assert_allclose(found, expected[:, :: 1 if names[0].startswith("layer") else -1], rtol=1e-6, atol=1e-6)
     # A rate known to 0.3 makes the place at the time t uncertain by 0.3 t.
-    head = bd.VarianceHead(lambda t, y, u: {"place": 0.0 * y["place"]}, {"place": dist.LogNormal(np.log(0.3), 1.0)})
+    head = bd.filtering.VarianceHead(
+        lambda t, y, u: {"place": 0.0 * y["place"]}, {"place": dist.LogNormal(np.log(0.3), 1.0)}
+    )
     field = bd.Residual(lambda t, y, u: {"place": 0.0 * y["place"]}, head)
-    layer = bd.Unscented(small.Stepped(field, {"place": 0.0}))
+    layer = bd.filtering.Unscented(small.Stepped(field, {"place": 0.0}))
     data = data.rename(y="place").isel(time=slice(1, None))
     problem = pose(bd.Model(layer, bd.NormalNoise(known)), data)
     found = float(gauss_newton(problem, np.full(1, np.log(0.3))).squeeze())
@@ -522,7 +535,7 @@ def test_laplace_knows_scales_of_noise_and_variances_of_a_layer():
 @pytest.mark.slow
 def test_swag_wanders_around_the_mode(line):
     model, data, mean, covariance = line
-    engine = bd.SWAG(members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None))
+    engine = bd.engines.SWAG(members=2, draws=300, collected=20, descent=bd.Descent(steps=1000, patience=None))
     samples = run(engine, pose(model, data))
     found = samples.positions[0]
     sd = np.sqrt(np.diag(covariance))
@@ -567,10 +580,10 @@ def test_the_same_key_gives_the_same_members_and_a_checkpoint_goes_on(tmp_path, 
         (lambda: bd.Joint(network_weight=-1.0), "network_weight must lie"),
         (lambda: bd.DeepEnsemble(members=1), "members must be a whole number, at least 2"),
         (lambda: bd.DeepEnsemble(descent=bd.Descent(network_rate=-0.1)), "network_rate must lie between 0 and 1"),
-        (lambda: bd.MCDropout(rate=0.0), "rate must lie between 0 and 1"),
-        (lambda: bd.MCDropout(draws=True), "draws must be a whole number"),
-        (lambda: bd.SWAG(collected=2), "collected must be a whole number, at least 3"),
-        (lambda: bd.Laplace("first"), "subset must be one of all, last"),
+        (lambda: bd.engines.MCDropout(rate=0.0), "rate must lie between 0 and 1"),
+        (lambda: bd.engines.MCDropout(draws=True), "draws must be a whole number"),
+        (lambda: bd.engines.SWAG(collected=2), "collected must be a whole number, at least 3"),
+        (lambda: bd.engines.Laplace("first"), "subset must be one of all, last"),
         (lambda: bd.Joint(descent=100), r"descent must be a bd\.Descent"),
         (lambda: bd.DeepEnsemble(5, descent=bd.NUTS()), r"descent must be a bd\.Descent"),
         (lambda: bd.Descent(patience=0), "patience must be a whole number, at least 1"),
@@ -628,7 +641,7 @@ def test_laplace_of_a_network_inside_a_solver_keeps_to_the_data():
         away = predicted(samples.positions[0]) - small.data()["y"].values
         return float(np.median(np.sqrt((away**2).mean(-1))))
 
-    found = run(bd.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)), problem)
+    found = run(bd.engines.Laplace(draws=200, starts=1, descent=bd.Descent(steps=500, patience=20)), problem)
     assert misfit(found) < 2 * small.NOISE
     # What a descent in conditional coordinates calls its loss is that of the weights.
     assert -found.modes.log_densities[0] == pytest.approx(float(np.nanmin(found.curves["loss"])), abs=1.0)

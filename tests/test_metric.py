@@ -157,7 +157,7 @@ def test_latent_states_are_dense_while_they_are_few(knots, dense, rest):
     ode = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 1.0)})
     times = np.arange(knots + 1.0)
     segments = {"y": dist.Normal(jnp.zeros(knots), 1.0)}
-    layer = bd.MultipleShooting(ode, times[1:], segments, 0.1)
+    layer = bd.equations.MultipleShooting(ode, times[1:], segments, 0.1)
     data = xr.Dataset({"y": ("time", np.ones(knots + 1))}, {"time": times})
     problem = pose(bd.Model(layer, bd.NormalNoise(1.0)), data)
     metric = laplace(problem, np.eye(problem.dimension))

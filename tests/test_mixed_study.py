@@ -18,15 +18,15 @@ from test_evidence import NOISE, noisy, science, walked, with_sizes
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, Interrupted, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.judgement import mixed
-from bayes_dasl.judgement.comparison import equal_weights
 from bayes_dasl.prediction.posterior import load, save
 from bayes_dasl.reports import Report
 from bayes_dasl.reports._page import _of_weights
-from bayes_dasl.revision.windows import side_by_side, sparing
 from bayes_dasl.study import Run, bundle
 from bayes_dasl.study.fits import Task
 from bayes_dasl.study.mixing import science_of
+from bayes_dasl.weighting import mixed
+from bayes_dasl.weighting.comparison import equal_weights
+from bayes_dasl.weighting.windows import side_by_side, sparing
 
 TRAIN, TEST, KEY = 8, 4, 3
 TEMPLATE = Path(bd.__file__).parent / "reports" / "template.html"
@@ -333,7 +333,7 @@ def judged(forecasts, densities, own, science, test=STUDY.test):
     verdicts = {name: bd.diagnose(post) for name, post in held.items()}
     mixed = bd.mixture(made, comparison.weights)
     given = mixed, comparison, made, verdicts, held[own], test
-    return bd.judgement.judge_mixture(*given, own=own, science=science)
+    return bd.weighting.judge_mixture(*given, own=own, science=science)
 
 
 LOST = np.array([-3.0, -2.5, -2.8, -3.1, -2.9, -3.2])
@@ -397,7 +397,7 @@ def test_a_science_and_what_is_added_to_it_are_weighed_by_evidence(tmp_path, mon
         post.attrs |= {"posterior_sha256": sha, "interrupted": 0, "engine": repr(NESTED.engine), "key": KEY}
         save(post, Run(NESTED, folder).path(name, "posterior.nc"))
     NESTED.run(folder, key=KEY)
-    told, factors = scores(folder)["mixture"], bd.bayes_factors(NESTED.models, posts)
+    told, factors = scores(folder)["mixture"], bd.weighting.bayes_factors(NESTED.models, posts)
     assert called == [] and told["weighed_by"] == "evidence" and told["weights"] == pytest.approx(factors.weights)
     assert told["comparison"]["noisy"]["by_bridge"] is False and told["comparison"]["noisy"]["prior"] == 0.5
     assert told["words"][0].startswith("A mixture of noisy (") and "science lacks nothing was 0.5." in told["words"][0]
@@ -411,7 +411,7 @@ def test_a_page_has_what_the_weights_come_from():
     of_forecasts = bd.compare({name: result(density) for name, density in DENSITIES.items()})
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, walked(1.0), of=sizes, number=50) for name, model in NESTED.models.items()}
-    of_evidence = bd.bayes_factors(NESTED.models, posts)
+    of_evidence = bd.weighting.bayes_factors(NESTED.models, posts)
     found = [_of_weights(of_forecasts), _of_weights(of_evidence), _of_weights(equal_weights("ab", "too short"))]
     assert [page["base"] for page in found] == ["", "science", ""] and found[0]["rows"] and not found[2]["rows"]
     page = re.compile(r"mixture\.(\w+)").findall(TEMPLATE.read_text(encoding="utf-8"))
@@ -426,8 +426,8 @@ def test_how_models_are_weighed_can_be_asked_for():
     sizes = np.abs(np.random.default_rng(0).normal(0.4, 0.3, (4, 50)))
     posts = {name: with_sizes(model, NESTED.train, of=sizes, number=50) for name, model in NESTED.models.items()}
     past = {name: result([0.0, 0.0]) for name in posts}
-    assert bd.model_weights(NESTED.models, posts, past=past).weighed_by == "evidence"
-    assert bd.model_weights(NESTED.models, posts, by="forecasts", past=past).weighed_by == "forecasts"
+    assert bd.weighting.model_weights(NESTED.models, posts, past=past).weighed_by == "evidence"
+    assert bd.weighting.model_weights(NESTED.models, posts, by="forecasts", past=past).weighed_by == "forecasts"
     with pytest.raises(ModelError, match="mix is True, False, 'evidence' or 'forecasts', not 'both'"):
         dataclasses.replace(NESTED, mix="both")
     with pytest.raises(MismatchError, match="one model is to be the science"):

@@ -14,8 +14,7 @@ from test_evidence import noisy, science, walked, with_sizes
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement import BayesFactors
-from bayes_dasl.revision import rolling_origins
+from bayes_dasl.weighting import BayesFactors, rolling_origins
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +71,7 @@ def test_evidence_comes_first_for_a_science_and_what_is_added_to_it(nested, monk
     """A study with such models is fitted in `test_mixed_study`."""
     table = pd.DataFrame({"weight": [0.9, 0.1]}, index=["noisy", "science"])
     monkeypatch.setattr(rolling_origins, "bayes_factors", lambda *given: BayesFactors(table, (), "science"))
-    found = bd.model_weights(*nested, past=lambda: pytest.fail("no past forecast is needed"))
+    found = bd.weighting.model_weights(*nested, past=lambda: pytest.fail("no past forecast is needed"))
     assert found.weighed_by == "evidence" and found.weights == {"noisy": 0.9, "science": 0.1} and not found.why
     assert str(found).startswith("Model weights by evidence\n")
 
@@ -81,18 +80,18 @@ def test_past_forecasts_stand_in_where_draws_do_not_tell_the_evidence(nested):
     models, posts = nested[0], {name: post.copy() for name, post in nested[1].items()}
     posts["noisy"].attrs["markov"] = 0
     past, said = {name: result([level, level]) for name, level in (("noisy", 0.0), ("science", -3.0))}, []
-    found = bd.model_weights(models, posts, past=past, say=said.append)
+    found = bd.weighting.model_weights(models, posts, past=past, say=said.append)
     assert found.weighed_by == "forecasts" and found.weights == bd.compare(past).weights
     assert "the draws of 'noisy' are not those of chains" in found.why and found.why in said[0]
     assert str(found).startswith("Model weights by past forecasts: there is no evidence")
     with pytest.raises(MismatchError, match="not those of chains"):
-        bd.model_weights(models, posts, by="evidence")
+        bd.weighting.model_weights(models, posts, by="evidence")
 
 
 @pytest.mark.thorough
 def test_a_few_members_are_weighed_by_what_they_forecast_and_mixed(few):
     """The data rise: the line foresees them, the level does not. One window won of one: (1 + 1) / (1 + 2)."""
-    found = bd.model_weights(LINE, few, engine=Members(), origins=1, progress=False, key=2)
+    found = bd.weighting.model_weights(LINE, few, engine=Members(), origins=1, progress=False, key=2)
     assert found.weighed_by == "forecasts" and not found.why
     assert found.weights["line"] > 0.6
     at = np.arange(12.0)
@@ -102,25 +101,25 @@ def test_a_few_members_are_weighed_by_what_they_forecast_and_mixed(few):
 
 def test_an_engine_is_asked_for_where_another_one_fitted(few):
     with pytest.raises(MismatchError, match="'line' was fitted by Members: say by engine="):
-        bd.model_weights(LINE, few)
+        bd.weighting.model_weights(LINE, few)
 
 
 def test_equal_weights_where_nothing_is_known_of_the_future(few):
     short = {name: post.isel(time=slice(0, 3)) for name, post in few.items()}
-    found = bd.model_weights(LINE, short, engine=Members())
+    found = bd.weighting.model_weights(LINE, short, engine=Members())
     assert found.weighed_by == "equal" and found.weights == {"line": 0.5, "level": 0.5}
     assert "the 3 observed times of the training data are too few" in found.why
     assert found.findings[0].level == "warning"
     with pytest.raises(DataError, match="too few"):
-        bd.model_weights(LINE, short, engine=Members(), by="forecasts")
-    assert bd.model_weights(LINE, few, by="equal").weights == found.weights
+        bd.weighting.model_weights(LINE, short, engine=Members(), by="forecasts")
+    assert bd.weighting.model_weights(LINE, few, by="equal").weights == found.weights
 
 
 def test_rows_without_a_future_have_equal_weights():
     data = DATA.rename(time="depth")
     models = {name: of(model.layer.function, "depth") for name, model in LINE.items()}
     posts = {name: bd.fit(model, data, Members(), progress=False, key=1) for name, model in models.items()}
-    found = bd.model_weights(models, posts, engine=Members())
+    found = bd.weighting.model_weights(models, posts, engine=Members())
     assert found.weighed_by == "equal" and "rows along 'depth' have no future" in found.why
 
 
@@ -134,4 +133,4 @@ def test_rows_without_a_future_have_equal_weights():
 )
 def test_what_cannot_be_weighed(few, change, message):
     with pytest.raises(MismatchError, match=message):
-        bd.model_weights(**{"models": LINE, "posts": few} | change)
+        bd.weighting.model_weights(**{"models": LINE, "posts": few} | change)

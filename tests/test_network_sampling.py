@@ -200,7 +200,7 @@ def with_forcing(kind=small.Stepped, **options):
 
 def varying():
     """Noise whose scale is a network's."""
-    return bd.NormalNoise(bd.VaryingScale(dist.LogNormal(-3.0, 0.5), small.network(("log_scale",))))
+    return bd.NormalNoise(bd.noise.VaryingScale(dist.LogNormal(-3.0, 0.5), small.network(("log_scale",))))
 
 
 def two_networks():

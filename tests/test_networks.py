@@ -140,7 +140,7 @@ class TestSizes:
     def test_dropout_layers_are_left_out(self):
         first, second = mlp().layers
         module = eqx.nn.Sequential([first, eqx.nn.Dropout(0.1), second])
-        with pytest.raises(ModelError, match=r"leave dropout layers out: the engine bd\.MCDropout needs none"):
+        with pytest.raises(ModelError, match=r"leave dropout layers out: the engine bd\.engines\.MCDropout needs none"):
             bd.Network(module, ("a", "b"), ("f", "g"))
         with pytest.raises(ModelError, match="does not take a vector of 2 inputs") as others:
             bd.Network(mlp(3), ("a", "b"), ("f", "g"))

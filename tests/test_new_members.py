@@ -112,7 +112,7 @@ def test_what_cannot_be_taken_in_is_refused(fitted):
 def test_each_member_is_left_out_as_in_closed_form(fitted):
     """The density of each member's data given those of all others."""
     data = series(OLD, LEVELS)
-    found = bd.loo_members(model(OLD), fitted, copies=2000)
+    found = bd.weighting.loo_members(model(OLD), fitted, copies=2000)
     np.testing.assert_allclose(found.elpd_i, left_out_exactly(data), atol=0.15)
     assert (found.pareto_k < 0.7).all()
 
@@ -139,7 +139,7 @@ def test_an_outlying_member_is_left_out_by_moment_matching():
     """It moves the centre further than importance weights alone can take back."""
     data = series(OLD, [0.5, -0.5, 0.0, 14.0]).isel(time=[0])
     post = drawn(data, VAGUE)
-    found = bd.loo_members(model(OLD, VAGUE), post, copies=300)
+    found = bd.weighting.loo_members(model(OLD, VAGUE), post, copies=300)
     assert found.influence_pareto_k[3] > 0.7 > found.pareto_k.max()
     exact_elpd = left_out_exactly(data, VAGUE)
     np.testing.assert_allclose(found.elpd_i, exact_elpd, atol=0.1)
@@ -157,7 +157,7 @@ def test_a_member_is_left_out_of_a_group_that_the_others_inform():
     y = np.array([0.5, 1.0, 1.5, 3.0, 3.5, 9.0])
     data = xr.Dataset({"y": (("time", "subject"), y[None])}, {"time": [0.0], "subject": members})
     post = bd.fit(grouped, data, bd.NUTS(chains=4, warmup=300, draws=500), progress=False)
-    found = bd.loo_members(grouped, post, copies=500)
+    found = bd.weighting.loo_members(grouped, post, copies=500)
     joint = 4.0 + 1.0 * (sites[:, None] == sites) + (0.7**2 + 1.0) * np.eye(6)
     whole = multivariate_normal(np.ones(6), joint).logpdf(y)
     for m, rest in enumerate(~np.eye(6, dtype=bool)):
@@ -167,10 +167,10 @@ def test_a_member_is_left_out_of_a_group_that_the_others_inform():
 
 def test_only_members_of_a_population_are_left_out(fitted):
     with pytest.raises(ModelError, match="members are left out of a population"):
-        bd.loo_members(bd.Model(bd.Algebraic(Flat(1.0)), bd.NormalNoise(NOISE)), fitted)
+        bd.weighting.loo_members(bd.Model(bd.Algebraic(Flat(1.0)), bd.NormalNoise(NOISE)), fitted)
 
 
 @pytest.mark.parametrize("copies", [0, 1.5])
 def test_copies_are_a_whole_number(fitted, copies, unchecked):
     with pytest.raises(ModelError, match="copies must be a whole number of at least 1"):
-        bd.loo_members(model(OLD), fitted, copies=copies)
+        bd.weighting.loo_members(model(OLD), fitted, copies=copies)

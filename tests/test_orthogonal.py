@@ -244,7 +244,7 @@ class TestFields:
         grid = bd.pde.Grid(x=(0.0, 1.0, 8))
         law = bd.pde.FiniteVolume(grid, diffusion=dist.HalfNormal(1.0), boundary=bd.pde.Dirichlet(0.0))
         initial = {"heat": jnp.sin(jnp.pi * grid.centres("x"))}
-        science = bd.PDE(law, initial, rtol=1e-8, atol=1e-8, max_steps=256)
+        science = bd.pde.PDE(law, initial, rtol=1e-8, atol=1e-8, max_steps=256)
         made = bd.Residual(science, lambda t, y, u: {"heat": y["heat"] ** 2 + t}, orthogonal=self.data)
         given = bd.inputs(self.data, places=("x",))
         heat = jax.jit(lambda d: eqx.tree_at(lambda s: s.vector_field.diffusion, science, d)(given).values["heat"])

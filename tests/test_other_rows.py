@@ -71,7 +71,7 @@ def test_data_of_other_rows_than_the_forecast_are_refused(post):
 
 
 def test_rows_whose_known_errors_differ_are_other_rows():
-    model = bd.Model(MODEL.layer, bd.NormalNoise(known_error=bd.PerDatum("error", otherwise=0.1)))
+    model = bd.Model(MODEL.layer, bd.NormalNoise(known_error=bd.noise.PerDatum("error", otherwise=0.1)))
     data = table(np.linspace(0.0, 1.0, 20), 0, error=0.1)
     post = told(model, data)
     span = {"train_start": 0.0, "train_end": 19.0}

@@ -7,7 +7,7 @@ import pytest
 import xarray as xr
 from scipy import stats
 
-from bayes_dasl.judgement.outlying import outlying_findings
+from bayes_dasl.verdict.outlying import outlying_findings
 from tests.studies.false_alarms import population, posterior
 
 MEMBERS = [f"m{i}" for i in range(12)]

@@ -15,9 +15,9 @@ import bayes_dasl as bd
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
 from bayes_dasl.layers.jump import Jump
-from bayes_dasl.layers.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
+from bayes_dasl.pde import PDE, Chebyshev, Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
 from bayes_dasl.random import paths
-from bayes_dasl.revision.solver_check import tightened
+from bayes_dasl.updating.solver_check import tightened
 
 LINE = Grid(x=(0.0, 1.0, 16))
 X = LINE.centres("x")

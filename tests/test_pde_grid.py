@@ -8,9 +8,9 @@ import pytest
 from pdes import order
 
 from bayes_dasl.errors import DataError, ModelError
-from bayes_dasl.layers.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
-from bayes_dasl.layers.pde.boundary import condition
-from bayes_dasl.layers.pde.grid import each, entry, evaluate
+from bayes_dasl.pde import Dirichlet, FiniteVolume, Flux, Grid, Neumann, Periodic, Robin
+from bayes_dasl.pde.boundary import condition
+from bayes_dasl.pde.grid import each, entry, evaluate
 from bayes_dasl.random import paths
 
 ROUND_OFF = 10 * np.sqrt(np.finfo(float).eps)

@@ -48,9 +48,9 @@ FACTOR = dist.LogNormal(0.0, 0.5)
     ("noise", "law"),
     [
         (bd.NormalNoise(known_error="y_error"), lambda z, e: stats.norm(z, e)),
-        (bd.NormalNoise(bd.PerDatum("{observable}_error")), lambda z, e: stats.norm(z, e)),
+        (bd.NormalNoise(bd.noise.PerDatum("{observable}_error")), lambda z, e: stats.norm(z, e)),
         (bd.NormalNoise(0.3, known_error="y_error"), lambda z, e: stats.norm(z, np.hypot(0.3, e))),
-        (bd.NormalNoise(known_error=bd.PerDatum("y_error", factor=2.0)), lambda z, e: stats.norm(z, 2 * e)),
+        (bd.NormalNoise(known_error=bd.noise.PerDatum("y_error", factor=2.0)), lambda z, e: stats.norm(z, 2 * e)),
         (bd.StudentTNoise(0.3, 5.0, known_error="y_error"), lambda z, e: stats.t(5, z, np.hypot(0.3, e))),
         (bd.LogNormalNoise(0.3, known_error="y_error"), lambda z, e: stats.lognorm(np.hypot(0.3, e), scale=z)),
     ],
@@ -102,11 +102,13 @@ def test_an_error_of_nothing_is_one_only_beside_a_scale():
         (lambda: bd.NormalNoise(0.0, known_error="e"), "NormalNoise.scale must be positive"),
         (lambda: bd.NormalNoise(known_error=0.1), "known_error must be the name of a variable of the data, not 0.1"),
         (lambda: bd.NormalNoise("e"), "NormalNoise.scale must be a number"),
-        (lambda: bd.StudentTNoise(1.0, bd.PerDatum("f")), "StudentTNoise.df must be a number"),
-        (lambda: bd.PerDatum(""), "PerDatum takes the name of a variable"),
-        (lambda: bd.PerDatum("e", factor=-1.0), "PerDatum.factor must be positive"),
+        (lambda: bd.StudentTNoise(1.0, bd.noise.PerDatum("f")), "StudentTNoise.df must be a number"),
+        (lambda: bd.noise.PerDatum(""), "PerDatum takes the name of a variable"),
+        (lambda: bd.noise.PerDatum("e", factor=-1.0), "PerDatum.factor must be positive"),
         (
-            lambda: bd.Model(bd.Kalman(Still(), {"y": 0.1}, {"y": 0.0}, {"y": 1.0}), bd.NormalNoise(known_error="e")),
+            lambda: bd.Model(
+                bd.filtering.Kalman(Still(), {"y": 0.1}, {"y": 0.0}, {"y": 1.0}), bd.NormalNoise(known_error="e")
+            ),
             "Kalman needs noise of one scale",
         ),
     ],
@@ -122,7 +124,7 @@ class Still(bd.Module):
 
 
 def test_a_factor_on_the_errors_is_an_unknown_number_of_the_noise():
-    noise = bd.NormalNoise(dist.HalfNormal(1.0), known_error=bd.PerDatum("y_error", factor=FACTOR))
+    noise = bd.NormalNoise(dist.HalfNormal(1.0), known_error=bd.noise.PerDatum("y_error", factor=FACTOR))
     assert list(paths(model(noise))) == ["layer.function.level", "noise.scale", "noise.known_error.factor"]
     assert "variable=y_error" in str(bd.describe(model(noise)))
 
@@ -158,7 +160,7 @@ def test_a_forecast_needs_the_errors_of_what_it_forecasts(post):
         bd.forecast(KNOWN, post, np.arange(20.0))
     with pytest.raises(DataError, match=r"'y_error' is missing at time 3 \(row 3\), but"):
         bd.forecast(KNOWN, post, in_centimetres())
-    typical = model(bd.NormalNoise(known_error=bd.PerDatum("y_error", otherwise=0.5)))
+    typical = model(bd.NormalNoise(known_error=bd.noise.PerDatum("y_error", otherwise=0.5)))
     fc = bd.forecast(typical, post, np.arange(20.0), what_if=True)
     np.testing.assert_allclose(fc["conditional_variance"]["y"], 0.25)
     fc = bd.forecast(typical, post, in_centimetres(), what_if=True)
@@ -197,7 +199,7 @@ def test_check_and_files_know_them(post, tmp_path):
 class ShareNoise(bd.noise.AbstractNoise):
     """A noise of one's own with a number that may be known of each datum."""
 
-    size: bd.Scalar | bd.PerDatum
+    size: bd.Scalar | bd.noise.PerDatum
     positive = ("size",)
     support = dist.constraints.open_interval(0.0, 1.0)
 
@@ -209,14 +211,14 @@ class ShareNoise(bd.noise.AbstractNoise):
 def test_a_noise_of_ones_own_may_read_numbers_of_each_datum():
     sizes = np.linspace(2.0, 40.0, 20)
     data = DATA.assign(y=("time", np.where(SEEN, np.linspace(0.1, 0.9, 20), np.nan)), size=("time", sizes))
-    problem = pose(model(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0)), data)
+    problem = pose(model(ShareNoise(bd.noise.PerDatum("size")), dist.Beta(1.0, 1.0)), data)
     wanted = stats.beta(sizes / 2, sizes / 2).logpdf(data["y"].values)
     assert float(problem.terms(jnp.zeros(1)).data) == pytest.approx(np.nansum(wanted), rel=1e-9)
     with pytest.raises(DataError, match=r"'size' is -2 at time 0 \(row 0\)"):
-        check_data(model(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0)), data.assign(size=-data["size"]))
+        check_data(model(ShareNoise(bd.noise.PerDatum("size")), dist.Beta(1.0, 1.0)), data.assign(size=-data["size"]))
     with pytest.raises(ModelError, match=r"ShareNoise.size must be a number"):
         ShareNoise(jnp.ones(2))
-    in_hurdle = bd.HurdleNoise(ShareNoise(bd.PerDatum("size")), dist.Beta(1.0, 1.0))
+    in_hurdle = bd.noise.HurdleNoise(ShareNoise(bd.noise.PerDatum("size")), dist.Beta(1.0, 1.0))
     assert pose(model(in_hurdle, dist.Beta(1.0, 1.0)), data.assign(y=data["y"].where(data["time"] != 4, 0.0)))
 
 

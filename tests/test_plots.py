@@ -11,9 +11,9 @@ import xarray as xr
 from matplotlib.figure import Figure
 
 from bayes_dasl import plots
-from bayes_dasl.judgement import scores
-from bayes_dasl.judgement.decomposition import decompose
 from bayes_dasl.plots import _style
+from bayes_dasl.scores import scores
+from bayes_dasl.scores.decomposition import decompose
 
 
 def band(ax, label: str) -> np.ndarray:

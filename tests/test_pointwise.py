@@ -38,7 +38,7 @@ VALUES = {"level": 1.0, "slope": 0.5, "scale": 0.3}
 
 
 def test_it_is_that_of_scipy_at_values_of_each_name():
-    found = bd.log_likelihood(line(), DATA, VALUES)
+    found = bd.scores.log_likelihood(line(), DATA, VALUES)
     np.testing.assert_allclose(found["y"], norm(1.0 + 0.5 * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12)
     assert found["y"].dims == ("time",) and np.isnan(found["y"][2]) and (found["time"] == TIMES).all()
 
@@ -46,9 +46,9 @@ def test_it_is_that_of_scipy_at_values_of_each_name():
 def test_draws_come_first():
     draws = VALUES | {"slope": np.array([0.5, 0.7])}
     with pytest.raises(ModelError, match="draws of the same number of each"):
-        bd.log_likelihood(line(), DATA, draws)
+        bd.scores.log_likelihood(line(), DATA, draws)
     draws = {name: np.broadcast_to(value, 2) for name, value in draws.items()}
-    found = bd.log_likelihood(line(), DATA, draws)["y"]
+    found = bd.scores.log_likelihood(line(), DATA, draws)["y"]
     assert found.dims == ("draw", "time")
     for slope, each in zip([0.5, 0.7], found, strict=True):
         np.testing.assert_allclose(each, norm(1.0 + slope * TIMES, 0.3).logpdf(DATA["y"]), rtol=1e-12)
@@ -56,7 +56,7 @@ def test_draws_come_first():
 
 def test_of_a_posterior_it_is_what_the_fit_keeps():
     post = bd.fit(line(), DATA, Sifting(draws=20), progress=False)
-    found = bd.log_likelihood(line(), DATA, post)["y"]
+    found = bd.scores.log_likelihood(line(), DATA, post)["y"]
     assert found.dims == ("chain", "draw", "time")
     seen = DATA["y"].notnull().values
     np.testing.assert_allclose(found.values[..., seen], post["log_likelihood"]["y"].values, atol=1e-8)
@@ -71,13 +71,13 @@ def test_members_at_their_own_times_are_over_the_dimensions_of_the_data():
     model = bd.Model(bd.Each(law, data["subject"].values), bd.NormalNoise(0.3))
     levels = np.array([0.1, -0.2, 0.7])
     values = {"center": 0.0, "level": levels}
-    found = bd.log_likelihood(model, data, values)["y"]
+    found = bd.scores.log_likelihood(model, data, values)["y"]
     assert found.dims == ("time", "subject")
     np.testing.assert_allclose(found, norm(levels + 0.5 * TIMES[:, None], 0.3).logpdf(y), rtol=1e-12)
 
 
 def test_where_the_solver_fails_data_are_impossible():
-    found = bd.log_likelihood(line(Broken), DATA, VALUES)["y"].values
+    found = bd.scores.log_likelihood(line(Broken), DATA, VALUES)["y"].values
     assert np.isnan(found[2]) and (found[[0, 1, 3, 4]] == -np.inf).all()
 
 
@@ -96,4 +96,4 @@ def test_where_the_solver_fails_data_are_impossible():
 )
 def test_bad_values_are_refused(unchecked, values, error, said):
     with pytest.raises(error, match=said):
-        bd.log_likelihood(line(), DATA, values)
+        bd.scores.log_likelihood(line(), DATA, values)

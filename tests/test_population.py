@@ -16,11 +16,11 @@ from numpyro.infer.util import log_density
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.judgement.mixing import quantities
 from bayes_dasl.plots.population import _corrected
 from bayes_dasl.populations.each import buckets
 from bayes_dasl.prediction.posterior import names, signature as signature_of
 from bayes_dasl.random import paths, realise
+from bayes_dasl.verdict.mixing import quantities
 
 SUBJECTS, TIMES = np.array([1.0, 3.0, 7.0]), np.array([0.5, 1.0, 2.0, 4.0])
 
@@ -193,8 +193,8 @@ class TestEach:
         data = data.assign(y_error=(("time", "subject"), 0.1 + own))
         one = bd.Algebraic(Fall(typical(), 4.0), forcings=("all", "own"))
         noises = {
-            "grown": bd.NormalNoise(bd.VaryingScale(bd.population(0.1, dist.HalfNormal(0.3)), grown)),
-            "known": bd.NormalNoise(bd.PerDatum("y_error")),
+            "grown": bd.NormalNoise(bd.noise.VaryingScale(bd.population(0.1, dist.HalfNormal(0.3)), grown)),
+            "known": bd.NormalNoise(bd.noise.PerDatum("y_error")),
         }
         for name, noise in noises.items():
             problem = pose(bd.Model(bd.Each(one, SUBJECTS), noise), data)
@@ -405,12 +405,12 @@ class TestFit:
 
     def test_shrinkage(self, post):
         """What the data fix is not drawn to the middle: 1 − the spread of the mean of z."""
-        found = bd.shrinkage(model(), post)
+        found = bd.sensitivity.shrinkage(model(), post)
         draws = post["posterior"]
         z = (np.log(draws["rate"]) - np.log(draws["rate.center"])) / draws["rate.spread"]
         assert float(found["rate"]) == pytest.approx(1 - float(z.mean(("chain", "draw")).std(ddof=1)), rel=1e-6)
         with pytest.raises(ModelError, match="nothing differs between members"):
-            bd.shrinkage(model(bd.varying(dist.LogNormal(-1.0, 0.5))), alone(post))
+            bd.sensitivity.shrinkage(model(bd.varying(dist.LogNormal(-1.0, 0.5))), alone(post))
 
     def test_a_figure_of_each(self, post):
         fc = bd.forecast(model(), post, np.arange(1.0, 9.0))
@@ -524,7 +524,7 @@ def test_theophylline_is_that_of_nlme(shared_file):
 
 def test_a_forecast_of_new_members_knows_no_data_of_the_fitted_ones():
     """Their rates lie around the center of each draw; residuals that hold together go on from nothing."""
-    noise = bd.CorrelatedNoise(bd.AR1(0.1, 0.9))
+    noise = bd.filtering.CorrelatedNoise(bd.filtering.AR1(0.1, 0.9))
     each = bd.Model(bd.Each(layer(typical()), SUBJECTS), noise)
     rates = np.tile([0.2, 0.4, 0.8], (1, 400, 1))
     draws = {"rate": rates, "rate.center": np.full((1, 400), 0.4), "rate.spread": np.full((1, 400), 0.01)}

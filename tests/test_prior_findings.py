@@ -6,8 +6,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.adequacy import adequacy_findings
 from bayes_dasl.prediction.posterior import draws_dataset
+from bayes_dasl.verdict.adequacy import adequacy_findings
 from tests.studies.false_alarms import prior_alarms
 
 RNG = np.random.default_rng(0)

@@ -118,7 +118,7 @@ def test_hybrids_keep_their_science_once():
     residual = bd.Residual(Part(fresh(), fresh()), network(), orthogonal=data)
     whole = bd.Parallel({"a": residual, "b": Part(fresh(), fresh())})
     check_priors(whole)
-    check_priors(bd.Coupling({"a": Part(fresh())}, (), {"a": ("y",)}, {"a": fresh()}))
+    check_priors(bd.multiscale.Coupling({"a": Part(fresh())}, (), {"a": ("y",)}, {"a": fresh()}))
 
 
 @pytest.mark.parametrize(

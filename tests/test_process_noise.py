@@ -28,7 +28,7 @@ def total(t, y, u):
 
 
 def noisy(scale=0.4, field=still, start=1.0, grid=GRID, **options):
-    return bd.ODE(field, {"y": start}, start=0.0, process_noise=bd.ProcessNoise({"y": scale}, grid, **options))
+    return bd.ODE(field, {"y": start}, start=0.0, process_noise=bd.layers.ProcessNoise({"y": scale}, grid, **options))
 
 
 def solved(layer, times):
@@ -54,7 +54,7 @@ def test_no_step_of_the_solver_straddles_an_edge(grid):
     """Edges that are no round numbers: the path is met to the tolerance, with hardly more steps than the grid has."""
     start, end, steps = grid
     z = np.random.default_rng(0).normal(size=steps)
-    noise = bd.ProcessNoise({"y": 0.4}, grid, path={"y": jnp.asarray(z)})
+    noise = bd.layers.ProcessNoise({"y": 0.4}, grid, path={"y": jnp.asarray(z)})
     layer = bd.ODE(still, {"y": 1.0}, start=start, process_noise=noise)
     edges = np.linspace(start, end, steps + 1)
     found = layer(bd.inputs(xr.Dataset(coords={"time": edges[1:]}), start=start))
@@ -65,11 +65,11 @@ def test_no_step_of_the_solver_straddles_an_edge(grid):
 
 @pytest.mark.thorough
 def test_a_solve_beyond_the_grid_fails_where_nobody_can_refuse_it():
-    noise = bd.ProcessNoise({"y": 0.4}, GRID, path={"y": jnp.asarray(Z)})
+    noise = bd.layers.ProcessNoise({"y": 0.4}, GRID, path={"y": jnp.asarray(Z)})
     inside, beyond = (
-        bd.MultipleShooting(bd.ODE(still, {"y": 1.0}, process_noise=noise), (2.0,), {"y": jnp.ones(1)}, gap=0.1)(
-            bd.inputs(xr.Dataset(coords={"time": times}), start=0.0)
-        )
+        bd.equations.MultipleShooting(
+            bd.ODE(still, {"y": 1.0}, process_noise=noise), (2.0,), {"y": jnp.ones(1)}, gap=0.1
+        )(bd.inputs(xr.Dataset(coords={"time": times}), start=0.0))
         for times in (np.array([1.0, 3.0]), np.array([1.0, 6.0]))
     )
     assert bool(inside.ok) and not bool(beyond.ok)
@@ -78,8 +78,8 @@ def test_a_solve_beyond_the_grid_fails_where_nobody_can_refuse_it():
 @pytest.mark.thorough
 def test_steady_states_of_doses_know_no_noise():
     table = pd.DataFrame({"time": [0.0], "amt": [10.0], "ss": [1], "ii": [2.0], "evid": [1]})
-    noise = bd.ProcessNoise({"y": 1.0}, GRID, path={"y": jnp.full(8, 3.0)})
-    layer = bd.ODE(pull, {"y": 0.0}, doses=bd.doses(table, "y"), start=0.0, process_noise=noise)
+    noise = bd.layers.ProcessNoise({"y": 1.0}, GRID, path={"y": jnp.full(8, 3.0)})
+    layer = bd.ODE(pull, {"y": 0.0}, doses=bd.dosing.doses(table, "y"), start=0.0, process_noise=noise)
     assert solved(layer, np.array([0.0, 1.0]))[0] == pytest.approx(10 / (1 - np.exp(-1.0)), rel=1e-4)
 
 
@@ -125,12 +125,12 @@ def test_the_decomposition_names_its_part():
     ("build", "said"),
     [
         (lambda: noisy(dist.Normal(0.0, 1.0)), "the scale of the process noise of 'y' must be positive"),
-        (lambda: bd.ProcessNoise({}, GRID), "takes a scale for each state"),
+        (lambda: bd.layers.ProcessNoise({}, GRID), "takes a scale for each state"),
         (lambda: noisy(grid=(4.0, 0.0, 8)), r"grid must be numbers \(start, end, steps\)"),
         (lambda: noisy(path={"y": jnp.ones(3)}), "8 increments for each of y"),
         (lambda: bd.ODE(still, {"x": 1.0}, process_noise=noisy().process_noise), "names 'y', but the states are x"),
         (lambda: bd.ODE(still, {"y": jnp.ones(2)}, total, process_noise=noisy().process_noise), "'y' has the shape"),
-        (lambda: bd.ODE(still, {"y": 1.0}, process_noise=0.1), "must be a bd.ProcessNoise"),
+        (lambda: bd.ODE(still, {"y": 1.0}, process_noise=0.1), "must be a bd.layers.ProcessNoise"),
     ],
 )  # fmt: skip
 def test_what_makes_no_sense_is_refused(build, said):
@@ -173,11 +173,11 @@ def test_the_posterior_is_that_of_a_filter():
             return {"y": 1.0 - self.rate * y["y"]}
 
     relax, scale = Relax(dist.LogNormal(0.0, 0.5)), dist.HalfNormal(0.5)
-    noise = bd.ProcessNoise({"y": scale}, (0.0, 15.0, 15))
+    noise = bd.layers.ProcessNoise({"y": scale}, (0.0, 15.0, 15))
     by_path = bd.Model(
         bd.ODE(relax, {"y": 2.0}, start=0.0, process_noise=noise, rtol=1e-5, atol=1e-5), bd.NormalNoise(0.1)
     )
-    by_filter = bd.Model(bd.Kalman(relax, {"y": scale}, {"y": 2.0}, {}, start=0.0), bd.NormalNoise(0.1))
+    by_filter = bd.Model(bd.filtering.Kalman(relax, {"y": scale}, {"y": 2.0}, {}, start=0.0), bd.NormalNoise(0.1))
     engine = bd.NUTS(chains=2, draws=400, climbs=4)
     posts = [bd.fit(model, data, engine, key=0, progress=False) for model in (by_path, by_filter)]
     assert posts[0].attrs["sampled_in"] == "linearised coordinates"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from scipy.special import gamma
 
+from bayes_dasl.equations.quadrature import integrate, integrate_between
 from bayes_dasl.errors import ModelError
-from bayes_dasl.layers.quadrature import integrate, integrate_between
 
 ALGEBRA = 10 * np.sqrt(np.finfo(float).eps)
 ROUNDING = 100 * np.finfo(float).eps

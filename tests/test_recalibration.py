@@ -9,9 +9,9 @@ from scipy.stats import norm
 
 import bayes_dasl as bd
 from bayes_dasl import plots
-from bayes_dasl._statistics.conformal import next_quantiles
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
+from bayes_dasl.recalibration.conformal import next_quantiles
+from bayes_dasl.recalibration.held_out_errors import HELD_OUT, along_origins, held_out_errors
 
 DRAWS = 400
 
@@ -80,7 +80,7 @@ class TestCoverage:
     def test_of_rows(self, number, wrong, method, width):
         """Within four standard errors of a mean over replicates, of which each has its own held-out rows."""
         fc, past, came = rows_of(np.random.default_rng(number), number, 25, **wrong)
-        new = bd.recalibrate(fc, past, method=method)
+        new = bd.recalibration.recalibrate(fc, past, method=method)
         shares = held(new, came)
         assert abs(shares.mean() - 0.9) < 4 * shares.std(ddof=1) / np.sqrt(len(shares)) < 0.15
         assert abs(held(fc, came).mean() - 0.9) > 0.07  # the model's own do not
@@ -89,7 +89,9 @@ class TestCoverage:
     def test_a_bias_is_taken_off_where_each_side_is_told(self):
         fc, past, _ = rows_of(np.random.default_rng(3), 60, 1, shift=1.0)
         few = past[0], past[1].isel(depth=slice(0, 30))
-        widths = [float(bd.recalibrate(fc, p)["recalibration"]["width_ratio"].mean()) for p in (few, past)]
+        widths = [
+            float(bd.recalibration.recalibrate(fc, p)["recalibration"]["width_ratio"].mean()) for p in (few, past)
+        ]
         assert widths[0] > 1.2 > widths[1]
 
     def test_of_a_series_each_lead_has_its_own(self):
@@ -98,7 +100,7 @@ class TestCoverage:
         came = rng.normal(size=(replicates, 2 * origins + 3))
         said = lambda origin: series_forecast(origin, np.zeros((replicates, 2)), factors, rng)  # noqa: E731
         fc, data = said(2 * origins), series_data(came)
-        new = bd.recalibrate(fc, [(said(2 * i), data) for i in range(origins)])
+        new = bd.recalibration.recalibrate(fc, [(said(2 * i), data) for i in range(origins)])
         ends = np.array([np.quantile(v.values[0], (0.05, 0.95), axis=0) for v in new["predictions"].data_vars.values()])
         # Of an interval whose ends are known: what standard normal data it holds, on average over replicates.
         shares = (norm.cdf(ends[:, 1]) - norm.cdf(ends[:, 0])).mean(axis=0)
@@ -205,7 +207,9 @@ class TestErrors:
                 said = series_forecast(origin, np.repeat(start, horizon, 1), growth, rng, draws=100)
                 pairs.append((said, series_data(y)))
             fc = series_forecast(origins + horizon, np.zeros((series, horizon)), growth, rng)
-            counts[kind] = bd.recalibrate(fc, pairs)["recalibration"]["effective"].mean("observable").values
+            counts[kind] = (
+                bd.recalibration.recalibrate(fc, pairs)["recalibration"]["effective"].mean("observable").values
+            )
         assert counts["noise"][0] == counts["walk"][0] == origins
         assert counts["walk"][-1] < origins / 2 < counts["noise"][-1]
 
@@ -214,7 +218,7 @@ class TestErrors:
         fc, past, data = a_series(origins=16, apart=1, leads=4)
         smooth = series_data(np.cumsum(np.sin(data["time"].values / 4))[None])
         with pytest.warns(UserWarning, match=r"4 times ahead are alike where windows overlap: 16 origins count as \d"):
-            bd.recalibrate(fc, [(earlier, smooth) for earlier, _ in past])
+            bd.recalibration.recalibrate(fc, [(earlier, smooth) for earlier, _ in past])
 
 
 def above(figure):
@@ -229,7 +233,7 @@ def members(number):
 class TestForecast:
     def test_of_a_series_reaches_from_the_fit_to_the_longest_lead(self):
         fc, past, _ = a_series()
-        new = bd.recalibrate(fc, past)
+        new = bd.recalibration.recalibrate(fc, past)
         assert new.attrs["recalibrated"] == "recalibrated by conformal prediction, 12 origins held out"
         assert new["predictions"].attrs["recalibrated"] == new.attrs["recalibrated"]
         assert new.attrs["known_level"] == pytest.approx(12 / 13)
@@ -237,23 +241,23 @@ class TestForecast:
         np.testing.assert_array_equal(new["recalibration"]["held_out"], [[12, 12]])
         whole = forecast({"y0": np.concatenate([np.zeros((DRAWS, 3)), fc["predictions"]["y0"].values[0]], 1)}, "time",
                          np.arange(22.0, 27.0), train_end=24.0)  # fmt: skip
-        xr.testing.assert_equal(bd.recalibrate(whole, past)["predictions"], new["predictions"])
+        xr.testing.assert_equal(bd.recalibration.recalibrate(whole, past)["predictions"], new["predictions"])
         between = forecast({"y0": np.array([[0.0], [1.0]])}, "time", [26.6], train_end=24.0)
         with pytest.raises(DataError, match="known up to 2 times ahead"):
-            bd.recalibrate(between, past)
+            bd.recalibration.recalibrate(between, past)
 
     def test_the_past_may_be_pairs_or_what_leave_future_out_keeps(self):
         fc, past, _ = a_series(observables=2)
         rolling = as_rolling_origins(past, 2)
         for asked in ({}, {"half_life": 20.0}):
-            new = [bd.recalibrate(fc, given, **asked) for given in (past, past[::-1], rolling)]
+            new = [bd.recalibration.recalibrate(fc, given, **asked) for given in (past, past[::-1], rolling)]
             for other in new[1:]:
                 xr.testing.assert_equal(other["predictions"], new[0]["predictions"])
                 xr.testing.assert_equal(other["recalibration"], new[0]["recalibration"])
 
     def test_draws_keep_their_ranks(self):
         fc, past, _ = a_series(leads=3)
-        old, new = (tree["predictions"]["y0"].values[0] for tree in (fc, bd.recalibrate(fc, past)))
+        old, new = (tree["predictions"]["y0"].values[0] for tree in (fc, bd.recalibration.recalibrate(fc, past)))
         for lead in range(3):
             order = np.argsort(old[:, lead])
             assert (np.diff(new[order, lead]) >= 0).all()
@@ -261,7 +265,7 @@ class TestForecast:
     def test_isotonic_intervals_are_those_of_other_levels_of_the_draws(self):
         """Of a forecast four times too wide: where its own 90 % interval would be that of 32 %."""
         fc, past, _ = rows_of(np.random.default_rng(7), 200, 1, factor=4.0)
-        new = bd.recalibrate(fc, past, method="isotonic")
+        new = bd.recalibration.recalibrate(fc, past, method="isotonic")
         level = norm.cdf(norm.ppf(0.95) / 4)
         old, new = (tree["predictions"]["y0"].quantile(q, ["chain", "draw"]) for tree, q in ((fc, level), (new, 0.95)))
         spread = fc["predictions"]["y0"].std(["chain", "draw"])
@@ -279,9 +283,9 @@ class TestForecast:
             return found
 
         data = past[0][1].assign_coords(time=day + past[0][1]["time"].values.astype("m8[D]"))
-        new = bd.recalibrate(dated(fc), [(dated(earlier), data) for earlier, _ in past])
+        new = bd.recalibration.recalibrate(dated(fc), [(dated(earlier), data) for earlier, _ in past])
         assert new["predictions"]["time"].values[0] == np.datetime64("2020-01-26")
-        numbers = bd.recalibrate(fc, past)["predictions"]["y0"].values
+        numbers = bd.recalibration.recalibrate(fc, past)["predictions"]["y0"].values
         np.testing.assert_array_equal(new["predictions"]["y0"].values, numbers)
 
     def test_missing_data_are_left_out_and_counted(self):
@@ -290,15 +294,15 @@ class TestForecast:
         data["y1"][::4] = np.nan  # of every second window one time
         data["y0"][[6]] = np.nan
         with pytest.raises(DataError, match=r"'y1' 2 times ahead is known from 9 origins on, but 7 are held out"):
-            bd.recalibrate(fc, [(earlier, data) for earlier, _ in past])
+            bd.recalibration.recalibrate(fc, [(earlier, data) for earlier, _ in past])
         one = forecast({"y0": fc["predictions"]["y0"].values[0]}, "time", fc["predictions"]["time"].values, **fc.attrs)
-        new = bd.recalibrate(one, [(earlier, data) for earlier, _ in past])
+        new = bd.recalibration.recalibrate(one, [(earlier, data) for earlier, _ in past])
         assert new["recalibration"]["held_out"].values.tolist() == [[14, 13]]
 
     def test_failed_draws_stay_failed(self):
         fc, past, _ = a_series()
         fc["predictions"]["y0"][0, :10] = np.nan
-        new = bd.recalibrate(fc, past)["predictions"]["y0"].values[0]
+        new = bd.recalibration.recalibrate(fc, past)["predictions"]["y0"].values[0]
         assert np.isnan(new[:10]).all() and np.isfinite(new[10:]).all()
 
     def test_members_that_were_held_out_are_witnesses(self):
@@ -309,7 +313,7 @@ class TestForecast:
         came = rng.normal(size=(5, subjects)) / np.sqrt(2) + rng.normal(size=subjects) / np.sqrt(2)
         came[:2, ::2] = np.nan  # half of them were first seen later
         data = xr.Dataset({"y": (("time", "subject"), came)}, {"time": times, "subject": np.arange(float(subjects))})
-        new = bd.recalibrate(fc, (past, data))
+        new = bd.recalibration.recalibrate(fc, (past, data))
         assert new.attrs["recalibrated"].endswith("40 members held out") and new.attrs["members"] == "subject"
         low, high = np.quantile(new["predictions"]["y"].values, (0.05, 0.95), axis=(0, 1))
         shares = norm.cdf(high) - norm.cdf(low)
@@ -328,7 +332,7 @@ class TestForecast:
                     data,
                 )
             )
-        new = bd.recalibrate(
+        new = bd.recalibration.recalibrate(
             forecast({"y": normal(np.zeros((2, 3)), 0.4, rng)}, "time", [40.0, 41.0], train_end=39.0, **place), past
         )
         assert new["predictions"]["y"].dims == ("chain", "draw", "time", "x")
@@ -343,12 +347,14 @@ class TestSupport:
         parameters = {"y0.loc": (("chain", "draw"), np.zeros((1, DRAWS)), {"observable": "y0", "parameter": "loc"})}
         parameters["y0.scale"] = (("chain", "draw"), np.ones((1, DRAWS)), {"observable": "y0", "parameter": "scale"})
         positive = forecast({"y0": draws[0]}, "time", fc["predictions"]["time"].values, **fc.attrs)
-        assert float(bd.recalibrate(positive, past)["predictions"]["y0"].min()) < 0  # nothing says that they are
+        assert (
+            float(bd.recalibration.recalibrate(positive, past)["predictions"]["y0"].min()) < 0
+        )  # nothing says that they are
         noise = xr.Dataset(parameters)
         for variable in noise.data_vars.values():
             variable.attrs["distribution"] = "LogNormal"
         positive["noise"] = xr.DataTree(noise)
-        assert float(bd.recalibrate(positive, past)["predictions"]["y0"].min()) == 0
+        assert float(bd.recalibration.recalibrate(positive, past)["predictions"]["y0"].min()) == 0
 
     def test_counts_stay_whole(self):
         rng, rate = np.random.default_rng(0), 4.0
@@ -356,7 +362,7 @@ class TestSupport:
         data = xr.Dataset({n: ("depth", rng.poisson(3 * rate, 30)) for n in counts(1, 1)}, {"depth": np.arange(30.0)})
         fc, past = forecast(counts(30, rate)), (forecast(counts(30, rate)), data)
         came = xr.Dataset({n: ("depth", rng.poisson(3 * rate, 30)) for n in data}, {"depth": np.arange(30.0)})
-        new = bd.recalibrate(fc, past)
+        new = bd.recalibration.recalibrate(fc, past)
         values = new["predictions"].to_dataset().to_array().values
         np.testing.assert_array_equal(values, np.round(values))
         assert held(new, came).mean() > 0.9 - 4 * np.sqrt(0.9 * 0.1 / 240) > held(fc, came).mean() + 0.3
@@ -366,7 +372,7 @@ class TestSupport:
         fc, past = (forecast({"y": rng.poisson(5.0, (DRAWS, 30)).astype(float)}) for _ in range(2))
         data = xr.Dataset({"y": ("depth", rng.poisson(9.0, 30))}, {"depth": np.arange(30.0)})
         sizes = np.abs(held_out_errors(past, data)["error"].values.ravel())
-        draws = np.sort(bd.recalibrate(fc, (past, data))["predictions"]["y"].values[0], axis=0)
+        draws = np.sort(bd.recalibration.recalibrate(fc, (past, data))["predictions"]["y"].values[0], axis=0)
         low, middle, high = np.quantile(fc["predictions"]["y"].values[0], (0.05, 0.5, 0.95), axis=0)
         for rank in (340, 380):
             size = np.quantile(sizes, 2 * rank / (DRAWS - 1) - 1, method="weibull")
@@ -377,7 +383,7 @@ class TestSupport:
         fc, (past, data), _ = rows_of(np.random.default_rng(0), 20, 1)
         past["predictions"]["y0"][..., 3] = 0.5
         with pytest.raises(DataError, match="no spread on that side"):
-            bd.recalibrate(fc, (past, data))
+            bd.recalibration.recalibrate(fc, (past, data))
 
 
 class TestLabels:
@@ -385,22 +391,22 @@ class TestLabels:
     @staticmethod
     def new():
         fc, past, _ = a_series()
-        return bd.recalibrate(fc, past), series_data(np.random.default_rng(1).normal(size=(1, 27)))
+        return bd.recalibration.recalibrate(fc, past), series_data(np.random.default_rng(1).normal(size=(1, 27)))
 
     def test_scores_say_what_it_is_and_what_is_not_known(self, new):
         table = bd.score(*new)
         assert np.isnan(table["coverage_95"]).all() and np.isfinite(table["coverage_90"]).all()
         assert "recalibrated by conformal prediction, 12 origins held out: no posterior predictive" in repr(table)
-        assert bd.pit(*new).attrs["recalibrated"] == new[0].attrs["recalibrated"]
+        assert bd.scores.pit(*new).attrs["recalibrated"] == new[0].attrs["recalibrated"]
 
     @pytest.mark.parametrize(
         "verb",
         [
-            bd.decompose, bd.decompose_entropy, bd.consistency,
+            bd.decompose, bd.sensitivity.sensitivity.decompose_entropy, bd.scores.consistency,
             lambda fc: bd.diagnose(trees.make_post(), fc),
             lambda fc: bd.report(trees.make_post(), fc),
             lambda fc: bd.mixture({"one": fc}, {"one": 1.0}),
-            lambda fc: bd.recalibrate(fc, a_series()[1]),
+            lambda fc: bd.recalibration.recalibrate(fc, a_series()[1]),
         ],
     )  # fmt: skip
     def test_what_is_of_the_model_is_refused(self, new, verb):
@@ -417,7 +423,7 @@ class TestLabels:
         [
             lambda fc, data: plots.plot_forecast(fc, data, None, "y0"),
             lambda fc, data: plots.plot_scenarios({"new": fc}, data, "y0"),
-            lambda fc, data: plots.plot_pit(bd.pit(fc, data)),
+            lambda fc, data: plots.plot_pit(bd.scores.pit(fc, data)),
             lambda fc, data: plots.plot_coverage(bd.score(fc, data)),
         ],
     )
@@ -439,8 +445,8 @@ class TestRefused:
         "change, error, said",
         [
             (lambda fc, past: (fc, past[:8]), DataError, "from 9 origins on, but 8 are held out: take more origins"),
-            (lambda fc, past: (fc, []), MismatchError, "past is what bd.leave_future_out returned"),
-            (lambda fc, past: (fc, xr.DataTree()), MismatchError, "past is what bd.leave_future_out returned"),
+            (lambda fc, past: (fc, []), MismatchError, "past is what bd.weighting.leave_future_out returned"),
+            (lambda fc, past: (fc, xr.DataTree()), MismatchError, "past is what bd.weighting.leave_future_out returned"),
             (lambda fc, past: (fc, past[0]), MismatchError, "one witness"),
             (lambda fc, past: (fc, [past[0], *past]), MismatchError, "from the same origin"),
             (lambda fc, past: (with_attributes(fc, what_if=1), past), MismatchError, "what-if"),
@@ -460,44 +466,44 @@ class TestRefused:
     def test_what_tells_nothing(self, change, error, said):
         fc, past, _ = a_series()
         with pytest.raises(error, match=said):
-            bd.recalibrate(*change(fc, past))
+            bd.recalibration.recalibrate(*change(fc, past))
 
     def test_old_origins_that_count_as_too_few(self):
         fc, past, _ = a_series()
         with pytest.raises(DataError, match=r"12 are held out, which count as 4\.\d+ by their age"):
-            bd.recalibrate(fc, past, half_life=1.5)
+            bd.recalibration.recalibrate(fc, past, half_life=1.5)
 
     def test_the_last_origins_count_most_if_asked(self):
         """Of errors that grow threefold half-way."""
         fc, past, data = a_series(origins=40)
         grown = data * np.where(data["time"] > 40, 3.0, 1.0)
         pairs = [(earlier, grown) for earlier, _ in past]
-        alike, last = bd.recalibrate(fc, pairs), bd.recalibrate(fc, pairs, half_life=6.0)
+        alike, last = bd.recalibration.recalibrate(fc, pairs), bd.recalibration.recalibrate(fc, pairs, half_life=6.0)
         assert last.attrs["half_life"] == 6.0
         assert (last["recalibration"]["width_ratio"] > 1.1 * alike["recalibration"]["width_ratio"]).all()
 
     def test_arguments(self):
         fc, past, _ = rows_of(np.random.default_rng(0), 20, 1)
         with pytest.raises(MismatchError, match="conformal, isotonic, not 'isotone'"):
-            bd.recalibrate(fc, past, method="isotone")
+            bd.recalibration.recalibrate(fc, past, method="isotone")
         with pytest.raises(DataError, match="half_life is a positive number of origins of a series, not 5"):
-            bd.recalibrate(fc, past, half_life=5.0)
+            bd.recalibration.recalibrate(fc, past, half_life=5.0)
 
     def test_censored_data(self):
         fc, (past, data), _ = rows_of(np.random.default_rng(0), 20, 1)
         data = data.assign(y0_censored=("depth", np.arange(20) == 3))
         with pytest.raises(DataError, match="'y0' are censored"):
-            bd.recalibrate(fc, (past, data.astype(float)))
+            bd.recalibration.recalibrate(fc, (past, data.astype(float)))
 
     def test_isotonic_does_not_go_beyond_the_draws(self):
         fc, past, _ = rows_of(np.random.default_rng(0), 30, 1, factor=0.2)
         with pytest.raises(DataError, match="beyond all draws"):
-            bd.recalibrate(fc, past, method="isotonic")
+            bd.recalibration.recalibrate(fc, past, method="isotonic")
 
     def test_posteriors_of_other_data(self):
         fc, (past, data), _ = rows_of(np.random.default_rng(0), 20, 1)
         with pytest.raises(MismatchError, match="fits to other data"):
-            bd.recalibrate(
+            bd.recalibration.recalibrate(
                 with_attributes(fc, posterior_sha256="a"), (with_attributes(past, posterior_sha256="b"), data)
             )
 

@@ -14,10 +14,10 @@ from bayes_dasl.data.datasets import fingerprint
 from bayes_dasl.errors import DataError
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.gradient_matching import Matching
-from bayes_dasl.judgement.baselines import climatology, persistence
-from bayes_dasl.judgement.matching import held_out, matched
-from bayes_dasl.judgement.scores import score_baselines
-from bayes_dasl.revision.taking_in import _joined
+from bayes_dasl.scores.baselines import climatology, persistence
+from bayes_dasl.scores.matching import held_out, matched
+from bayes_dasl.scores.scores import score_baselines
+from bayes_dasl.updating.taking_in import _joined
 from tests.studies.bad.given import closed, data, model, posterior
 
 TIMES = np.array([0.0, 1.0, 1.0, 2.0, 4.0, 4.0, 4.0])
@@ -71,7 +71,7 @@ def test_other_replicates_are_other_data():
 
 def test_starts_of_segments_are_at_their_mean():
     whole = scattered()
-    prior = bd.segment_states(whole, ("y",), (1.0, 4.0), 1.0)["y"]
+    prior = bd.equations.segment_states(whole, ("y",), (1.0, 4.0), 1.0)["y"]
     mean = whole["y"].groupby("time").mean()
     np.testing.assert_allclose(prior.loc, mean.sel(time=[1.0, 4.0]))
 
@@ -111,7 +111,7 @@ def test_each_is_scored_against_a_row_of_its_own(judged):
     np.testing.assert_array_equal(draws, fc["predictions"]["y"].values.reshape(-1, TIMES.size))
     np.testing.assert_array_equal(observed, whole["y"])
     assert common.sizes["time"] == TIMES.size
-    assert bd.pit(fc, whole)["y"].shape == (TIMES.size,)
+    assert bd.scores.pit(fc, whole)["y"].shape == (TIMES.size,)
 
 
 @pytest.mark.thorough

@@ -17,12 +17,12 @@ from test_compare import result
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, WriteError
-from bayes_dasl.judgement.diagnosis import diagnose
-from bayes_dasl.judgement.mixed import judge_mixture
-from bayes_dasl.judgement.scores import score, score_baselines
 from bayes_dasl.reports._tables import summaries
 from bayes_dasl.reports._text import percent
 from bayes_dasl.reports.document import Report, report
+from bayes_dasl.scores.scores import score, score_baselines
+from bayes_dasl.verdict.diagnosis import diagnose
+from bayes_dasl.weighting.mixed import judge_mixture
 
 FLAGS = (
     *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),

@@ -14,7 +14,7 @@ from scipy.stats import norm
 import bayes_dasl as bd
 from bayes_dasl import plots
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement.levels import blocks_of, likely
+from bayes_dasl.extremes.levels import blocks_of, likely
 
 
 def forecast_of(values, time=None, **attrs) -> xr.DataTree:
@@ -64,27 +64,27 @@ class TestQuantiles:
 
 class TestExceedance:
     def test_of_independent_normals(self):
-        found = bd.exceedance(forecast_of(NORMAL), "y", 1.0)
+        found = bd.extremes.exceedance(forecast_of(NORMAL), "y", 1.0)
         p = norm.sf(1.0)
         np.testing.assert_allclose(found["at"], p, atol=4 * np.sqrt(p * (1 - p) / 4000))
         assert float(found["ever"]) == pytest.approx(1 - (1 - p) ** 6, abs=0.03)
         assert float(found["times"]) == pytest.approx(6 * p, abs=0.06)
 
     def test_below_and_during(self):
-        found = bd.exceedance(forecast_of(NORMAL), "y", -1.0, below=True, during=(2, 3))
+        found = bd.extremes.exceedance(forecast_of(NORMAL), "y", -1.0, below=True, during=(2, 3))
         assert found.sizes["time"] == 2 and found.attrs["direction"] == "below"
         assert float(found["ever"]) == np.mean((NORMAL[:, 2:4] < -1).any(axis=1))
 
     def test_draws_that_failed_do_not_count(self):
         values = NORMAL[:100].copy()
         values[:50] = np.nan
-        found = bd.exceedance(forecast_of(values), "y", 0.0)
+        found = bd.extremes.exceedance(forecast_of(values), "y", 0.0)
         np.testing.assert_allclose(found["at"], (values[50:] > 0).mean(axis=0))
         assert float(found["ever"]) == np.mean((values[50:] > 0).any(axis=1))
 
     def test_dates(self):
         time = np.array([f"2001-01-0{i + 1}" for i in range(6)], "M8[ns]")
-        found = bd.exceedance(forecast_of(NORMAL, time), "y", 0.0, during=("2001-01-02", "2001-01-03"))
+        found = bd.extremes.exceedance(forecast_of(NORMAL, time), "y", 0.0, during=("2001-01-02", "2001-01-03"))
         assert found.sizes["time"] == 2
 
     @pytest.mark.parametrize(
@@ -97,7 +97,7 @@ class TestExceedance:
     )
     def test_refused(self, name, options, error, said):
         with pytest.raises(error, match=said):
-            bd.exceedance(forecast_of(NORMAL), name, 0.0, **options)
+            bd.extremes.exceedance(forecast_of(NORMAL), name, 0.0, **options)
 
 
 class TestForecastPeriod:
@@ -120,28 +120,30 @@ class TestForecastPeriod:
     )
     def test_is_the_default_and_is_told(self, start, end, used, period, left_out):
         fc = self.fitted_between(start, end)
-        found, table = bd.exceedance(fc, "y", 1.0), bd.return_levels(fc, "y", [2])
+        found, table = bd.extremes.exceedance(fc, "y", 1.0), bd.extremes.return_levels(fc, "y", [2])
         assert found["at"]["time"].values.tolist() == used
         assert float(found["ever"]) == pytest.approx((NORMAL[:, used].max(axis=1) > 1.0).mean())
         assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, used].max(axis=1)))
         for attributes in (found.attrs, table.attrs):
             assert (attributes["period"], attributes["left_out"]) == (period, left_out)
-        assert bd.exceedance(fc, "y", 1.0, during=(0, 5))["at"].size == 6
+        assert bd.extremes.exceedance(fc, "y", 1.0, during=(0, 5))["at"].size == 6
 
 
 class TestReturnLevels:
     def test_of_the_highest_of_independent_normals(self):
         """A block of three exceeds x with probability 1 − Φ(x)³."""
-        table = bd.return_levels(forecast_of(NORMAL), "y", [2, 10, 1e5], block=3.0)
+        table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [2, 10, 1e5], block=3.0)
         np.testing.assert_allclose(table["level"][:2], norm.ppf((1 - 1 / np.array([2, 10])) ** (1 / 3)), atol=0.06)
         assert table["blocks"].tolist() == [4000, 800, 0] and np.isnan(table["level"].iloc[2])
-        few = bd.return_levels(forecast_of(NORMAL), "y", [800, 900], block=3.0)  # of 8000 blocks
+        few = bd.extremes.return_levels(forecast_of(NORMAL), "y", [800, 900], block=3.0)  # of 8000 blocks
         assert few["blocks"].tolist() == [10, 8] and np.isfinite(few["level"]).tolist() == [True, False]
 
     def test_blocks_of_dates_are_those_of_the_calendar_that_the_times_fill(self):
         time = pd.date_range("2001-11-01", periods=400, freq="D").values
         draws = np.random.default_rng(1).normal(size=(200, 400))
-        month = bd.return_levels(forecast_of(draws, time), "y", [2], block="month", during=("2001-11-20", "2002-02-03"))
+        month = bd.extremes.return_levels(
+            forecast_of(draws, time), "y", [2], block="month", during=("2001-11-20", "2002-02-03")
+        )
         inside = (time >= np.datetime64("2001-12-01")) & (time < np.datetime64("2002-02-01"))
         assert inside.sum() == 62
         highest = [draws[:, inside][:, :31].max(axis=1), draws[:, inside][:, 31:].max(axis=1)]
@@ -172,10 +174,10 @@ class TestReturnLevels:
 
     def test_a_block_that_the_times_do_not_fill_does_not_count(self):
         with pytest.warns(UserWarning, match="leave out 2 times of blocks that are not whole .from 4 to 5.: forecast"):
-            table = bd.return_levels(forecast_of(NORMAL), "y", [2], block=4)
+            table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [2], block=4)
         assert table["level"].iloc[0] == pytest.approx(np.median(NORMAL[:, :4].max(axis=1)))
         with pytest.raises(DataError, match="fill no block of 40"):
-            bd.return_levels(forecast_of(NORMAL), "y", [2], block=40)
+            bd.extremes.return_levels(forecast_of(NORMAL), "y", [2], block=40)
 
     @pytest.mark.parametrize(
         ("periods", "block", "said"),
@@ -187,43 +189,43 @@ class TestReturnLevels:
     )  # fmt: skip
     def test_refused(self, periods, block, said, unchecked):
         with pytest.raises(DataError, match=said):
-            bd.return_levels(forecast_of(NORMAL), "y", periods, block=block)
+            bd.extremes.return_levels(forecast_of(NORMAL), "y", periods, block=block)
 
     def test_365_days_fill_a_year(self):
         draws = np.random.default_rng(1).normal(size=(20, 365))
-        assert bd.return_levels(forecast_of(draws), "y", [2], block=365.25)["blocks"].iloc[0] == 10
+        assert bd.extremes.return_levels(forecast_of(draws), "y", [2], block=365.25)["blocks"].iloc[0] == 10
 
     def test_rows_in_any_order_have_none(self):
         with pytest.raises(MismatchError, match="rows in any order"):
-            bd.return_levels(forecast_of(NORMAL, series=0), "y", [2])
+            bd.extremes.return_levels(forecast_of(NORMAL, series=0), "y", [2])
 
 
 class TestMetrics:
     X, Y = np.array([1.0, 2.0, 4.0, 3.0]), np.array([1.5, 2.0, 3.0, 3.5])
 
     def test_of_what_is_perfect_and_of_the_mean(self):
-        assert bd.metrics.nse(self.Y, self.Y) == 1 and bd.metrics.kge(self.Y, self.Y) == pytest.approx(1)
-        assert bd.metrics.nse(np.full(4, self.Y.mean()), self.Y) == pytest.approx(0)
+        assert bd.scores.metrics.nse(self.Y, self.Y) == 1 and bd.scores.metrics.kge(self.Y, self.Y) == pytest.approx(1)
+        assert bd.scores.metrics.nse(np.full(4, self.Y.mean()), self.Y) == pytest.approx(0)
         for same in (np.full(4, 2.0), np.full(4, 0.1) * 3):  # also where their mean is another number by rounding
-            assert np.isnan(bd.metrics.kge(same, self.Y)) and np.isnan(bd.metrics.nse(self.Y, same))
+            assert np.isnan(bd.scores.metrics.kge(same, self.Y)) and np.isnan(bd.scores.metrics.nse(self.Y, same))
         nearly = self.Y.mean() + 1e-6 * np.array([1.0, -1.0, -1.0, 1.0])  # uncorrelated with the data
-        assert bd.metrics.kge(nearly, self.Y) == pytest.approx(1 - np.sqrt(2), abs=1e-5)
+        assert bd.scores.metrics.kge(nearly, self.Y) == pytest.approx(1 - np.sqrt(2), abs=1e-5)
 
     def test_by_hand(self):
-        assert bd.metrics.nse(self.X, self.Y) == pytest.approx(1 - 1.5 / 2.5)
+        assert bd.scores.metrics.nse(self.X, self.Y) == pytest.approx(1 - 1.5 / 2.5)
         r = np.corrcoef(self.X, self.Y)[0, 1]
         apart = (r - 1, self.X.std() / self.Y.std() - 1, self.X.mean() / self.Y.mean() - 1)
-        assert bd.metrics.kge(self.X, self.Y) == pytest.approx(1 - np.sqrt(np.sum(np.square(apart))))
-        assert bd.metrics.bias(self.X, self.Y) == 0.0
+        assert bd.scores.metrics.kge(self.X, self.Y) == pytest.approx(1 - np.sqrt(np.sum(np.square(apart))))
+        assert bd.scores.metrics.bias(self.X, self.Y) == 0.0
 
     def test_of_a_forecast_they_look_at_its_mean_where_there_are_data(self, unchecked):
         data = xr.Dataset({"y": ("time", [0.1, np.nan, 0.3, 0.0, 0.2, 9.0])}, {"time": [0.0, 1.0, 2.0, 3.0, 4.0, 77.0]})
-        found = bd.metrics.measured_by(forecast_of(NORMAL), data, {"bias": bd.metrics.bias})
+        found = bd.scores.metrics.measured_by(forecast_of(NORMAL), data, {"bias": bd.scores.metrics.bias})
         there = [0, 2, 3, 4]
         assert found.loc["y", "n"] == 4
         assert found.loc["y", "bias"] == pytest.approx(NORMAL.mean(axis=0)[there].mean() - 0.15)
         with pytest.raises(MismatchError, match="functions by name"):
-            bd.metrics.measured_by(forecast_of(NORMAL), data, {"bias": 3})  # pyright: ignore
+            bd.scores.metrics.measured_by(forecast_of(NORMAL), data, {"bias": 3})  # pyright: ignore
 
     def test_what_is_censored_is_compared_as_scores_compare_it(self):
         draws = np.full((50, 3), 0.2) + 0.01 * NORMAL[:50, :3]
@@ -231,7 +233,7 @@ class TestMetrics:
             {"y": ("time", [1.0, 1.0, 0.2]), "y_censored": ("time", [1, 1, 0])}, {"time": [0.0, 1.0, 2.0]}
         )
         fc = forecast_of(draws)
-        rmse = bd.metrics.measured_by(fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))})
+        rmse = bd.scores.metrics.measured_by(fc, data, {"rmse": lambda x, y: np.sqrt(np.mean((x - y) ** 2))})
         assert rmse.loc["y", "rmse"] == pytest.approx(bd.score(fc, data).loc["y", "rmse"])
 
 
@@ -271,16 +273,16 @@ class TestFan:
 
 class TestEventFigures:
     def test_probabilities_are_drawn_as_they_are_and_rows_are_not_joined(self):
-        found = bd.exceedance(forecast_of(NORMAL), "y", 1.0)
+        found = bd.extremes.exceedance(forecast_of(NORMAL), "y", 1.0)
         line = plots.plot_exceedance(found, "m").axes[0].lines[0]
         np.testing.assert_array_equal(line.get_ydata(), found["at"])
         assert line.get_label() == f"above 1 m; at some time {100 * float(found['ever']):.0f} %"
         assert line.get_linestyle() == "-"
-        rows = bd.exceedance(forecast_of(NORMAL, series=0), "y", 1.0)
+        rows = bd.extremes.exceedance(forecast_of(NORMAL, series=0), "y", 1.0)
         assert plots.plot_exceedance(rows).axes[0].lines[0].get_linestyle() == "None"
 
     def test_levels_are_drawn_by_how_seldom_they_are(self):
-        table = bd.return_levels(forecast_of(NORMAL), "y", [50, 2, 1e6], block=3)
+        table = bd.extremes.return_levels(forecast_of(NORMAL), "y", [50, 2, 1e6], block=3)
         ax = plots.plot_return_levels(table, "y", "m").axes[0]
         np.testing.assert_array_equal(ax.lines[0].get_xydata(), [(2, table["level"][2.0]), (50, table["level"][50.0])])
         assert (ax.get_xlabel(), ax.get_ylabel()) == ("return period (blocks of 3)", "y (m)")
@@ -325,7 +327,7 @@ class Louder(bd.NormalNoise):
 def page():
     options = bd.ReportOptions(
         window=(1910, 1918), thresholds={"hare": [30, 60.0], "lynx": 20.0}, below=["lynx"],
-        return_periods={"hare": [2, 5, 1e9]}, block=1.0, metrics={"NSE": bd.metrics.nse}, source="The company's books",
+        return_periods={"hare": [2, 5, 1e9]}, block=1.0, metrics={"NSE": bd.scores.metrics.nse}, source="The company's books",
         licence="CC0-1.0",
     )  # fmt: skip
     given = trees.make_post(), trees.make_fc(), trees.make_data()[1]
@@ -338,15 +340,17 @@ class TestPage:
         for name in ("fan-hare", "fan-lynx", "exceedance-hare", "exceedance-lynx", "return-hare"):
             assert page.count(f'id="figure-{name}"') == 1, name
         ahead = {"during": (1913, 1920)}
-        over = [100 * float(bd.exceedance(trees.make_fc(), "hare", at, **ahead)["ever"]) for at in (30, 60)]
+        over = [100 * float(bd.extremes.exceedance(trees.make_fc(), "hare", at, **ahead)["ever"]) for at in (30, 60)]
         each = f"above 30 thousand pelts: {over[0]:.0f} %; above 60 thousand pelts: {over[1]:.0f} %."
         assert f"from 1913 to 1920: {each}" in page and over[1] < 90
         assert "below 20 thousand pelts: " in page
-        level = bd.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)["level"].iloc[0]
+        level = bd.extremes.return_levels(trees.make_fc(), "hare", [2], block=1.0, **ahead)["level"].iloc[0]
         assert f"Where a block is 1 year, from 1913 to 1920: its highest value exceeds {level:.1f} once in 2;" in page
         assert "Too few blocks among all draws reach that of 1e+09." in page
         table = page.partition("Of the predictive mean")[2].partition("</table>")[0]
-        nse = bd.metrics.measured_by(trees.make_fc(), trees.make_data()[1], {"NSE": bd.metrics.nse}).loc["hare", "NSE"]
+        nse = bd.scores.metrics.measured_by(trees.make_fc(), trees.make_data()[1], {"NSE": bd.scores.metrics.nse}).loc[
+            "hare", "NSE"
+        ]
         assert f"{nse:.3f}" in table and "science" in table
 
     def test_tells_how_it_was_made(self, page):

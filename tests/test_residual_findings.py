@@ -7,10 +7,10 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement import remedies
-from bayes_dasl.judgement.adequacy import adequacy_findings
-from bayes_dasl.judgement.remedies import Noise
-from bayes_dasl.judgement.residuals import NUMBER, Members, residual_findings
+from bayes_dasl.verdict import remedies
+from bayes_dasl.verdict.adequacy import adequacy_findings
+from bayes_dasl.verdict.remedies import Noise
+from bayes_dasl.verdict.residuals import NUMBER, Members, residual_findings
 from tests.studies.false_alarms import levels_of_members, residual_alarms
 
 VALUES, DRAWS = 200, 300
@@ -53,7 +53,7 @@ def test_a_skewness_that_the_model_draws_itself_is_usual_and_its_lack_is_not():
         found = residual_findings("y", drawn, observed, mean, np.full(drawn.shape, sd), NUMBER, noise)
         symmetry = [f for f in found if f.subject == "symmetry of residuals of y"]
         assert bool(symmetry) == odd
-        assert all("bd.BoxCoxNoise" in f.remedy and "bd.LogNormalNoise" not in f.remedy for f in symmetry)
+        assert all("bd.noise.BoxCoxNoise" in f.remedy and "bd.LogNormalNoise" not in f.remedy for f in symmetry)
 
 
 KINDS = {
@@ -92,7 +92,7 @@ def test_no_remedy_names_a_noise_that_the_model_has_or_cannot_have(kind):
     if noise.kind not in ("BoxCoxNoise", "StudentTNoise", "Censored", "HurdleNoise"):  # of these more or less is said
         assert not noise.kind or f"bd.{noise.kind}" not in said
     assert "bd.LogNormalNoise" not in said or (noise.lowest > 0 and not noise.logarithmic)
-    assert "bd.CorrelatedLogNoise" not in said or (noise.correlated and noise.lowest > 0) or noise.logarithmic
+    assert "bd.filtering.CorrelatedLogNoise" not in said or (noise.correlated and noise.lowest > 0) or noise.logarithmic
     continuous = ("LogNormalNoise", "StudentTNoise", "CombinedNoise", "BoxCoxNoise", "CorrelatedNoise")
     if noise.counts:
         assert not any(f"bd.{other}" in said for other in continuous)
@@ -179,7 +179,7 @@ def test_forcings_that_were_filled_in_the_period_come_first():
     post, fc = levels_of_members(rng, [40] * 4, np.array([1.0, 1.0, 1.0, 8.0]))
     rain = np.arange(60.0)
     rain[[3, 4, 50]] = np.nan
-    filled = bd.fill_gaps(xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(60.0)}), rain="last")
+    filled = bd.data.fill_gaps(xr.Dataset({"rain": ("time", rain)}, {"time": np.arange(60.0)}), rain="last")
     assert json.loads(filled["rain"].attrs["filled_between"]) == [[3.0, 4.0], [50.0, 50.0]]
     post["constant_data"] = xr.DataTree(filled.isel(time=slice(0, 40)))
     (found,) = [f for f in adequacy_findings(post, fc, None, {}) if f.level != "good"]

@@ -23,7 +23,8 @@ from test_cli import LIMIT, ROOT, START, TESTS, assert_one_line, invoke
 
 import bayes_dasl as bd
 from bayes_dasl.errors import MismatchError, ReadError, WriteError
-from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples, fitting as fit_module
+from bayes_dasl.fitting import fit as fit_module
+from bayes_dasl.inference import AbstractEngine, Journal, ProgressBar, Samples
 from bayes_dasl.inference.engine import Settings, restored
 from bayes_dasl.inference.nuts import sampler as nuts
 from bayes_dasl.prediction.posterior import load
@@ -51,9 +52,9 @@ DATA = SEEN.isel(time=slice(8))
 ENGINES = {
     "nuts": bd.NUTS(chains=2, warmup=100, draws=60),
     "nuts that ends its warm-up": bd.NUTS(chains=2, draws=30),
-    "unadjusted": bd.ManyChain("unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4),
-    "smc": bd.SMC(particles=50, runs=2),
-    "svi": bd.SVI(steps=600, draws=25),
+    "unadjusted": bd.engines.ManyChain("unadjusted_mclmc", chains=8, warmup=48, draws=20, superchains=4),
+    "smc": bd.engines.SMC(particles=50, runs=2),
+    "svi": bd.engines.SVI(steps=600, draws=25),
 }
 SELDOM = "nuts that ends its warm-up", "unadjusted"
 LEFT = {name: (0.5, 1.0) for name in ENGINES} | {"nuts": (0.0, 0.1, 0.3, 0.6, 0.9, 1.0)}
@@ -312,9 +313,9 @@ KEPT = [
     bd.NUTS(start=bd.DeepEnsemble(members=3, descent=bd.Descent(steps=100, patience=None)), climbs=8),
     bd.NUTS(start="pathfinder", coordinates="plain"),
     bd.Joint(descent=bd.Descent(science_rate=np.float64(0.02))),
-    bd.MCDropout(),
-    bd.SWAG(descent=bd.Descent(steps=700)),
-    bd.Laplace("last", descent=bd.Descent(coordinates="plain")),
+    bd.engines.MCDropout(),
+    bd.engines.SWAG(descent=bd.Descent(steps=700)),
+    bd.engines.Laplace("last", descent=bd.Descent(coordinates="plain")),
     FromThePrior(times=Times(2.0)),
 ]
 
@@ -400,7 +401,7 @@ def test_a_note_whose_engine_cannot_be_read_is_refused(engine, tmp_path):
 @pytest.mark.parametrize("note", [{}, {"key": "none"}, {"key": "[-1, 2]"}, {"key": "[1]"}, {"key": "[1, 2, 3, 4]"}])
 def test_a_note_whose_key_cannot_be_read_is_refused(note, tmp_path):
     """Four numbers are a key of another kind, and do not say which."""
-    (tmp_path / "run.json").write_text(json.dumps({"engine": json.dumps(bd.SMC().stored())} | note))
+    (tmp_path / "run.json").write_text(json.dumps({"engine": json.dumps(bd.engines.SMC().stored())} | note))
     with pytest.raises(ReadError, match="the checkpoint was made with"):
         bd.resume(model(), DATA, tmp_path)
 

@@ -57,7 +57,7 @@ def test_science_that_is_fixed_has_the_medians_of_its_priors_and_all_else_stays_
     model = bucket()
     hybrid = eqx.tree_at(lambda m: m.layer.vector_field, model, bd.Residual(model.layer.vector_field, closure))
     hybrid = eqx.tree_at(lambda m: m.layer.observe, hybrid, lambda t, y, u: {"height": y["level"]})
-    found = bd.rivals.fixed(hybrid)
+    found = bd.baselines.known.fixed(hybrid)
     assert found.layer.vector_field.science.rate == pytest.approx(0.3, rel=0.05)  # the middle of 0.1 to 0.9
     assert {leaf.group for path, leaf in paths(found).items() if "vector_field" in path} == {"network"}
     assert {"layer.initial.level", "noise.scale"} <= {*paths(found)}
@@ -68,7 +68,7 @@ def test_of_numbers_that_are_worked_out_those_of_the_science_are_fixed():
     equations = Bucket(2 * half, dist.LogNormal(0.0, 0.1))
     model = bucket(initial=bd.dependent(jnp.exp, dist.Normal(0.0, 0.5)))
     model = eqx.tree_at(lambda m: m.layer.vector_field, model, equations)
-    found = bd.rivals.fixed(model)
+    found = bd.baselines.known.fixed(model)
     assert float(found.layer.vector_field.rate) == pytest.approx(2 * np.exp(-1.0), rel=0.02)
     assert len([path for path in paths(found) if "initial" in path]) == 1
 
@@ -76,14 +76,14 @@ def test_of_numbers_that_are_worked_out_those_of_the_science_are_fixed():
 def test_where_science_has_no_unknown_numbers_there_is_nothing_to_fix():
     known = eqx.tree_at(lambda m: m.layer.vector_field, bucket(), Bucket(0.3, 1.0))
     with pytest.raises(ModelError, match="nothing to fix"):
-        bd.rivals.fixed(known)
+        bd.baselines.known.fixed(known)
 
 
 @pytest.mark.thorough("transformer", "gaussian_process", "neural_ode", "pinn")
 @pytest.mark.parametrize("name", SERIES)
 def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
     data = rainy()
-    rival = bd.rivals.named(bucket(), data, name)[name]
+    rival = bd.baselines.named(bucket(), data, name)[name]
     found = predicted(rival, data)
     assert bool(found.ok) and {*found.values} == {"height"} and found.values["height"].shape == TIMES.shape
     assert np.isfinite(found.values["height"]).all() and rival.layer.forcings == ("rain",)
@@ -97,13 +97,13 @@ def test_a_rival_predicts_the_same_observables_from_the_same_forcings(name):
 @pytest.mark.parametrize("name", ["mlp", "neural_ode", "pinn"])
 def test_what_is_positive_stays_so(name):
     positive = bucket(dist.LogNormal(0.0, 0.5), bd.LogNormalNoise(0.1))
-    rival = bd.rivals.named(positive, rainy(), name)[name]
+    rival = bd.baselines.named(positive, rainy(), name)[name]
     assert all((predicted(rival, rainy(), key).values["height"] > 0).all() for key in range(3))
 
 
 def test_of_counts_among_trials_a_share_is_predicted():
-    counts = bucket(noise=bd.BinomialNoise(20))
-    rival = bd.rivals.mlp(counts, rainy(height=np.full(20, 5.0)))
+    counts = bucket(noise=bd.noise.BinomialNoise(20))
+    rival = bd.baselines.unscientific.mlp(counts, rainy(height=np.full(20, 5.0)))
     share = predicted(rival, rainy()).values["height"]
     assert ((share > 0) & (share < 1)).all()
 
@@ -112,14 +112,14 @@ def test_of_counts_among_trials_a_share_is_predicted():
 @pytest.mark.parametrize("name", ["mlp", "pinn"])
 def test_dates_are_counted_as_the_layer_does(name):
     dated = rainy().assign_coords(time=np.datetime64("2001-01-01") + TIMES.astype("m8[D]"))
-    rival = bd.rivals.named(bucket(units={"time": "days since 2001-01-01"}), dated, name)[name]
+    rival = bd.baselines.named(bucket(units={"time": "days since 2001-01-01"}), dated, name)[name]
     network = rival.layer.network if name == "pinn" else rival.layer.function.function
     assert network.inputs["t"][0] == pytest.approx(9.5)
 
 
 @pytest.mark.thorough
 def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
-    rival = bd.rivals.transformer(bucket(), rainy(), window=4)
+    rival = bd.baselines.unscientific.transformer(bucket(), rainy(), window=4)
     at = lambda rain: predicted(rival, rainy(rain=rain)).values["height"]  # noqa: E731
     usual, changed = rainy()["rain"].values, rainy()["rain"].values.copy()
     changed[10] += 3.0
@@ -129,7 +129,7 @@ def test_a_transformer_looks_at_the_forcings_before_and_at_none_after():
 
 @pytest.mark.thorough
 def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
-    rival = bd.rivals.transformer(bucket(), rainy(), window=4)
+    rival = bd.baselines.unscientific.transformer(bucket(), rainy(), window=4)
     every = predicted(rival, rainy()).values["height"]
     realised = realise(rival, {p: v[0] for p, v in draw_prior(rival, 1, key=jax.random.key(0)).items()})
     inputs = rival.inputs(rainy())
@@ -140,14 +140,14 @@ def test_a_transformer_says_the_same_at_a_time_whatever_others_are_asked_for():
 def test_a_transformer_needs_a_series():
     rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": t}, index="sample"), bd.NormalNoise(0.1))
     with pytest.raises(ModelError, match="needs a series"):
-        bd.rivals.transformer(rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES}))
+        bd.baselines.unscientific.transformer(rows, xr.Dataset({"y": ("sample", TIMES)}, {"sample": TIMES}))
 
 
 def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
     """A network of no weights stands still, where the equation says that the level runs out."""
     with pytest.raises(ModelError, match="at least one point"):
-        bd.rivals.pinn(bucket(), rainy(), points=0)
-    rival = bd.rivals.pinn(bucket(), rainy(), points=8, tolerance=0.1)
+        bd.baselines.informed.pinn(bucket(), rainy(), points=0)
+    rival = bd.baselines.informed.pinn(bucket(), rainy(), points=8, tolerance=0.1)
     drawn = draw_prior(rival, 1, key=jax.random.key(0))
     still = {path: jnp.zeros_like(v[0]) if "network" in path else v[0] for path, v in drawn.items()}
     layer, inputs = realise(rival, still).layer, rival.inputs(rainy())
@@ -162,7 +162,7 @@ def test_what_breaks_the_equation_is_measured_in_the_rates_that_it_allows():
 @pytest.mark.thorough
 def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
     data = small_study.load()
-    rival = bd.rivals.pinn(small_study.model(), data, points=24, width=8)
+    rival = bd.baselines.informed.pinn(small_study.model(), data, points=24, width=8)
     engine = bd.DeepEnsemble(members=4, descent=bd.Descent(steps=3000, patience=None), bootstrap=False)
     post = bd.fit(rival, data, engine, key=0, progress=False)
     assert float(post["posterior"]["rate"].median()) == pytest.approx(0.3, abs=0.03)
@@ -173,27 +173,30 @@ def test_a_pinn_finds_the_rate_and_the_course_of_a_decay():
 def test_a_number_of_a_row_is_no_input():
     rows = bd.Model(bd.Algebraic(lambda t, y, u: {"y": u["speed"]}, index="row", forcings="speed"), bd.NormalNoise(0.1))
     data = xr.Dataset({"y": ("row", TIMES), "speed": ("row", TIMES**2)}, {"row": TIMES})
-    assert [*bd.rivals.mlp(rows, data).layer.function.function.inputs] == ["speed"]
-    assert [*bd.rivals.gaussian_process(rows, data).layer.function.function.parts["y"]] == ["speed"]
+    assert [*bd.baselines.unscientific.mlp(rows, data).layer.function.function.inputs] == ["speed"]
+    assert [*bd.baselines.unscientific.gaussian_process(rows, data).layer.function.function.parts["y"]] == ["speed"]
     depths = data.assign_coords(row=("row", TIMES, {"units": "m"}))
-    assert [*bd.rivals.mlp(rows, depths.isel(row=slice(5, None))).layer.function.function.inputs] == ["t", "speed"]
+    assert [*bd.baselines.unscientific.mlp(rows, depths.isel(row=slice(5, None))).layer.function.function.inputs] == [
+        "t",
+        "speed",
+    ]
     places = data.assign_coords(row=np.sqrt(TIMES))  # that these are numbers of rows nobody would say
-    assert [*bd.rivals.mlp(rows, places).layer.function.function.inputs] == ["t", "speed"]
+    assert [*bd.baselines.unscientific.mlp(rows, places).layer.function.function.inputs] == ["t", "speed"]
 
 
 def test_equations_with_jumps_are_nothing_for_rivals_that_know_rates_alone():
     jumping = bd.ODE(lambda t, y, u: {"y": -y["y"]}, {"y": dist.Normal(1.0, 0.1)}, jumps=bd.Jump(2.0, {"y": 1.0}))
     model = bd.Model(jumping, bd.NormalNoise(0.1))
-    for make in (bd.rivals.neural_ode, bd.rivals.pinn):
+    for make in (bd.baselines.rates.neural_ode, bd.baselines.informed.pinn):
         with pytest.raises(ModelError, match="without jumps"):
             make(model, xr.Dataset({"y": ("time", TIMES)}, {"time": TIMES}))
 
 
 def test_what_cannot_be_made_is_said():
     with pytest.raises(ModelError, match="no rival called 'mpl'"):
-        bd.rivals.named(bucket(), rainy(), "mpl")
+        bd.baselines.named(bucket(), rainy(), "mpl")
     with pytest.raises(DataError, match="'height' has no value"):
-        bd.rivals.mlp(bucket(), rainy(height=np.full(20, np.nan)))
+        bd.baselines.unscientific.mlp(bucket(), rainy(height=np.full(20, np.nan)))
 
 
 @pytest.fixture(scope="module")
@@ -215,7 +218,7 @@ class TestOfAPopulation:
     @pytest.mark.parametrize("name", ["mlp", "gaussian_process"])
     def test_members_are_told_apart(self, several, name):
         model, data = several
-        rival = bd.rivals.named(model, data, name)[name]
+        rival = bd.baselines.named(model, data, name)[name]
         found = predicted(rival, data).values["height"]
         assert found.shape == (20, 3) and bool(jnp.isfinite(found).all())
         apart = found - found.mean(axis=1, keepdims=True)
@@ -225,21 +228,21 @@ class TestOfAPopulation:
     def test_noise_that_differs_between_members_still_does(self, several):
         model, data = several
         own = bd.Model(model.layer, bd.NormalNoise(bd.varying(dist.HalfNormal(0.3))))
-        assert own.varied_noise and bd.rivals.mlp(own, data).varied_noise == own.varied_noise
+        assert own.varied_noise and bd.baselines.unscientific.mlp(own, data).varied_noise == own.varied_noise
 
     def test_science_may_be_fixed_for_all(self, several):
-        assert not any("rate" in path for path in paths(bd.rivals.fixed(several[0])))
+        assert not any("rate" in path for path in paths(bd.baselines.known.fixed(several[0])))
 
     def test_others_say_which_there_are(self, several):
         with pytest.raises(ModelError, match="place; of a population there are 'fixed', 'mlp' and 'gaussian_process'"):
-            bd.rivals.named(*several, "transformer")
+            bd.baselines.named(*several, "transformer")
 
     @pytest.mark.thorough
     def test_a_network_learns_what_members_are_like(self, several):
         """Its errors are a small part of what places differ by."""
         model, data = several
         data = data.assign(height=np.exp(-data["time"] / 10) * data["height"].mean("time"))
-        rival = bd.rivals.named(model, data, "mlp")["mlp"]
+        rival = bd.baselines.named(model, data, "mlp")["mlp"]
         post = bd.fit(rival, data, bd.DeepEnsemble(members=2, descent=bd.Descent(steps=1000)), progress=False)
         table = bd.score(bd.forecast(rival, post, data), data)
         assert table.loc["height", "rmse"] < 0.3 * float(data["height"].mean("time").std())

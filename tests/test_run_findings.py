@@ -15,11 +15,11 @@ from curves import Curve
 from trees import make_post
 
 import bayes_dasl as bd
+from bayes_dasl.engines.many_chain import sampler as many_chain
+from bayes_dasl.engines.smc import sampler as smc
+from bayes_dasl.engines.svi import variational as svi
 from bayes_dasl.inference import pose
-from bayes_dasl.inference.many_chain import sampler as many_chain
 from bayes_dasl.inference.nuts import sampler as nuts
-from bayes_dasl.inference.smc import sampler as smc
-from bayes_dasl.inference.svi import variational as svi
 
 
 class Square(Curve):
@@ -80,7 +80,7 @@ def test_chains_in_several_modes_are_named(two_modes, tmp_path):
     [finding] = found(two_modes, "modes")
     assert finding.level == "bad" == bd.diagnose(two_modes).level
     assert "chains stay in 2 modes, so that their weights mean nothing" in finding.message
-    assert "bd.SMC()" in finding.remedy
+    assert "bd.engines.SMC()" in finding.remedy
     modes, number = two_modes["modes"], two_modes["sample_stats"]["mode"].values
     for i in range(2):
         root, lp = float(modes["root"][i]), float(modes["lp"][i])
@@ -235,7 +235,7 @@ CASES = [
     (of_a_guide, GUIDE, "modes", [], ""),
     (of_a_guide, GUIDE | {"modes": 3}, "modes", [], ""),
     (of_a_guide, GUIDE | {"modes": 3, "modes_missed": 2}, "modes", ["warning"],
-     "2 of 3 modes that were found hold no draw of the guide.*bd.SMC"),
+     "2 of 3 modes that were found hold no draw of the guide.*bd.engines.SMC"),
     (of_a_guide, GUIDE, "log evidence", [], ""),
     (of_a_guide, GUIDE | EVIDENCE, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),
     (smc.findings, PARTICLES, "log evidence", ["good"], "-33.46 with a standard error of 0.1"),

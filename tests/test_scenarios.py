@@ -8,8 +8,8 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError
-from bayes_dasl.judgement.decomposition import variance_between
 from bayes_dasl.plots import plot_decomposition, plot_scenarios
+from bayes_dasl.scores.decomposition import variance_between
 
 DAYS = np.arange("2001-01-01", "2001-01-16", dtype="datetime64[D]").astype("datetime64[ns]")
 

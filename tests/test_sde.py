@@ -15,9 +15,9 @@ import xarray as xr
 from jax.test_util import check_grads
 
 import bayes_dasl as bd
+from bayes_dasl.equations.sde import SDE
 from bayes_dasl.errors import DataError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.layers.sde import SDE
 from bayes_dasl.random import paths, realise
 
 ALGEBRA = 10 * math.sqrt(np.finfo(float).eps)

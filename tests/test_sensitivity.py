@@ -55,7 +55,7 @@ def value(model):
 
 
 def test_of_ishigami_to_two_per_cent():
-    found = bd.sensitivity(formula(Ishigami(angle(), angle(), angle())), None, value, samples=4096)["q"]
+    found = bd.sensitivity.sensitivity(formula(Ishigami(angle(), angle(), angle())), None, value, samples=4096)["q"]
     a, b = 7.0, 0.1
     variance = a**2 / 8 + b * np.pi**4 / 5 + b**2 * np.pi**8 / 18 + 0.5
     first = np.array([0.5 * (1 + b * np.pi**4 / 5) ** 2, a**2 / 8, 0.0]) / variance
@@ -69,7 +69,7 @@ def test_of_ishigami_to_two_per_cent():
 
 def test_steps_of_what_is_linear_are_the_same_everywhere():
     law = Sum(dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 4.0))
-    found = bd.sensitivity(formula(law), None, value, method="morris", samples=16)["q"]
+    found = bd.sensitivity.sensitivity(formula(law), None, value, method="morris", samples=16)["q"]
     np.testing.assert_allclose(found.sel(index="mu_star"), [3 * 0.95, 2 * 0.95], rtol=1e-6)
     np.testing.assert_allclose(found.sel(index="mu"), found.sel(index="mu_star"), rtol=1e-6)
     np.testing.assert_allclose(found.sel(index="sigma"), 0.0, atol=1e-6)
@@ -79,7 +79,9 @@ def test_errors_go_by_the_key_and_the_state_of_numpy_stays():
     law = Sum(dist.Uniform(0.0, 1.0), dist.Uniform(2.0, 4.0))
     np.random.seed(5)
     expected = np.random.RandomState(5).uniform()
-    one, again, other = (bd.sensitivity(formula(law), None, value, samples=16, key=key)["q"] for key in (0, 0, 1))
+    one, again, other = (
+        bd.sensitivity.sensitivity(formula(law), None, value, samples=16, key=key)["q"] for key in (0, 0, 1)
+    )
     np.testing.assert_array_equal(one, again)
     assert not np.allclose(one.sel(index="first_error"), other.sel(index="first_error"))
     assert np.random.uniform() == expected
@@ -88,7 +90,7 @@ def test_errors_go_by_the_key_and_the_state_of_numpy_stays():
 def test_a_number_varies_with_what_its_prior_depends_on():
     scale = bd.shared(dist.HalfNormal(1.0), "scale")
     law = Sum(bd.dependent(dist.Normal, 0.0, scale), dist.Normal(0.0, 1.0))
-    found = bd.sensitivity(formula(law), None, value, samples=4096)["q"]
+    found = bd.sensitivity.sensitivity(formula(law), None, value, samples=4096)["q"]
     assert [*found["unknown"].values] == ["scale, first", "second"]
     np.testing.assert_allclose(found.sel(index="first"), [0.9, 0.1], atol=0.03)
 
@@ -96,14 +98,14 @@ def test_a_number_varies_with_what_its_prior_depends_on():
 def test_of_a_series_and_of_priors_without_quantiles():
     at = xr.Dataset({"y": ("time", np.zeros(3))}, {"time": [0.0, 1.0, 2.0]})
     model = formula(Weighed(dist.Dirichlet(jnp.ones(3)), dist.Normal(0.0, 0.5)))
-    found = bd.sensitivity(model, None, at=at, samples=2048)
+    found = bd.sensitivity.sensitivity(model, None, at=at, samples=2048)
     share, rate = 2 / 9 / 4, 0.25 * at["time"].values ** 2
     np.testing.assert_allclose(found["y"].sel(index="first", unknown="rate"), rate / (rate + share), atol=0.05)
     np.testing.assert_allclose(found["y"].sel(index="total", unknown="shares"), share / (rate + share), atol=0.05)
     assert found["y"].dims == ("index", "unknown", "time") and found.attrs["lost"] == 0
     assert [line.get_label() for line in plots.plot_sensitivity(found).axes[0].lines] == ["shares", "rate"]
     with pytest.raises(ModelError, match="Dirichlet, has no quantiles"):
-        bd.sensitivity(model, None, at=at, method="morris", samples=16)
+        bd.sensitivity.sensitivity(model, None, at=at, method="morris", samples=16)
 
 
 def test_of_a_posterior_whose_numbers_are_correlated():
@@ -116,7 +118,9 @@ def test_of_a_posterior_whose_numbers_are_correlated():
     post = posterior(
         model, data, {f"layer.function.{n}": v for n, v in zip(("one", "two", "three"), (one, two, third), strict=True)}
     )
-    found = bd.sensitivity(model, post, lambda m: {"q": m.layer.function.one, "known": jnp.asarray(2.0)}, samples=2000)
+    found = bd.sensitivity.sensitivity(
+        model, post, lambda m: {"q": m.layer.function.one, "known": jnp.asarray(2.0)}, samples=2000
+    )
     q = found["q"]
     np.testing.assert_allclose(q.sel(index="first"), [1.0, 0.64, 0.0], atol=0.06)
     mean, chance = q.sel(index="mean").values, float(q.sel(index="chance")[0])
@@ -131,7 +135,7 @@ def test_samples_whose_solve_failed_are_left_out_and_counted():
         return jnp.where(model.layer.function.first > 0.9, jnp.nan, model.layer.function.second)
 
     law = Sum(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 1.0))
-    found = bd.sensitivity(formula(law), None, sometimes, samples=512)
+    found = bd.sensitivity.sensitivity(formula(law), None, sometimes, samples=512)
     assert 0.1 * 512 < found.attrs["lost"] < 0.3 * 512
     np.testing.assert_allclose(found["sometimes"].sel(index="first"), [0.0, 1.0], atol=0.1)
 
@@ -149,9 +153,9 @@ def test_samples_whose_solve_failed_are_left_out_and_counted():
 def test_what_makes_no_sense_is_refused(asked, error, said):
     model = formula(Sum(dist.Uniform(0.0, 1.0), dist.Uniform(0.0, 1.0)))
     with pytest.raises(error, match=said):
-        bd.sensitivity(model, None, **({"function": value, "samples": 16} | asked))
+        bd.sensitivity.sensitivity(model, None, **({"function": value, "samples": 16} | asked))
 
 
 def test_a_model_of_known_numbers_is_refused():
     with pytest.raises(ModelError, match="nothing in the model is unknown"):
-        bd.sensitivity(formula(Sum(1.0, 2.0)), None, value)
+        bd.sensitivity.sensitivity(formula(Sum(1.0, 2.0)), None, value)

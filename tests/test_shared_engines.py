@@ -210,8 +210,11 @@ def assert_moments(post, truth, error=by_effective_size):
 CHAINS = {"chains": 64, "warmup": 96, "draws": 16, "superchains": 16}
 SAMPLERS = {
     "NUTS": (bd.NUTS(chains=4, draws=250, climbs=2), by_effective_size),
-    "SMC": (bd.SMC(particles=100, runs=16), by_groups),
-} | {method: (bd.ManyChain(method, **CHAINS), by_groups) for method in ("chees", "meads", "mclmc", "unadjusted_mclmc")}
+    "SMC": (bd.engines.SMC(particles=100, runs=16), by_groups),
+} | {
+    method: (bd.engines.ManyChain(method, **CHAINS), by_groups)
+    for method in ("chees", "meads", "mclmc", "unadjusted_mclmc")
+}
 
 
 @pytest.mark.thorough
@@ -232,9 +235,9 @@ SHORT = bd.Descent(steps=1500)
 # Means may be so many standard deviations off: weights with a k-hat below 0.7 mend most of what a guide lacks, and the
 # mode lies within one of the mean.
 APPROXIMATE = {
-    "SVI": (bd.SVI(chains=1, draws=500), 0.25),
-    "Laplace": (bd.Laplace(draws=400, descent=SHORT), 1.0),
-    "SWAG": (bd.SWAG(members=3, draws=400, descent=bd.Descent(steps=600, patience=None)), 1.0),
+    "SVI": (bd.engines.SVI(chains=1, draws=500), 0.25),
+    "Laplace": (bd.engines.Laplace(draws=400, descent=SHORT), 1.0),
+    "SWAG": (bd.engines.SWAG(members=3, draws=400, descent=bd.Descent(steps=600, patience=None)), 1.0),
     "DeepEnsemble": (bd.DeepEnsemble(members=30, descent=bd.Descent(steps=600)), 1.0),
     "Joint": (bd.Joint(starts=2, descent=SHORT), 1.0),
 }
@@ -323,7 +326,7 @@ def test_a_number_that_stands_elsewhere_makes_another_model(exact):
 
 @pytest.mark.thorough
 def test_a_run_that_was_stopped_goes_on_with_the_same_numbers(tmp_path):
-    whole = bd.fit(lines(), DATA, bd.SMC(particles=50, runs=2), checkpoint=tmp_path, key=0)
+    whole = bd.fit(lines(), DATA, bd.engines.SMC(particles=50, runs=2), checkpoint=tmp_path, key=0)
     for path in sorted(tmp_path.glob("*.step"))[2:]:
         path.unlink()
     again = bd.resume(lines(), DATA, tmp_path)
@@ -378,8 +381,8 @@ def by_hand(post):
 SIDES = ("once", "again")
 PLAIN = bd.Descent(steps=300, patience=None, coordinates="plain")
 OF_NETWORKS = {
-    "MCDropout": bd.MCDropout(rate=0.3, draws=300, starts=2, descent=PLAIN),
-    "Laplace": bd.Laplace("last", draws=100, starts=2, descent=PLAIN),
+    "MCDropout": bd.engines.MCDropout(rate=0.3, draws=300, starts=2, descent=PLAIN),
+    "Laplace": bd.engines.Laplace("last", draws=100, starts=2, descent=PLAIN),
     "NUTS": bd.NUTS(chains=2, warmup=50, draws=25, climbs=2),
 }
 

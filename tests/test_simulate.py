@@ -21,7 +21,7 @@ def decay(rate=0.3, **more):
 
 def heat():
     law = bd.pde.FiniteVolume(bd.pde.Grid(x=(0.0, 1.0, 8)), 0.1, boundary=bd.pde.Flux(0.0))
-    return bd.PDE(law, {"c": lambda t, y, u: u["x"]}, start=0.0)
+    return bd.pde.PDE(law, {"c": lambda t, y, u: u["x"]}, start=0.0)
 
 
 class TestInputs:
@@ -43,8 +43,10 @@ class TestInputs:
         "layer",
         [
             pytest.param(lambda: bd.Difference(lambda t, y, u: y, {"y": 1.0}, start=0.0), id="difference"),
-            pytest.param(lambda: bd.DDE(Decay(0.3), {"y": 1.0}, {"past": ("y", 1.0)}, start=0.0), id="delay"),
-            pytest.param(lambda: bd.MultipleShooting(decay(start=0.0), [7.5], {"y": jnp.ones(1)}, 0.1), id="shooting"),
+            pytest.param(lambda: bd.equations.DDE(Decay(0.3), {"y": 1.0}, {"past": ("y", 1.0)}, start=0.0), id="delay"),
+            pytest.param(
+                lambda: bd.equations.MultipleShooting(decay(start=0.0), [7.5], {"y": jnp.ones(1)}, 0.1), id="shooting"
+            ),
         ],
     )
     def test_other_layers_refuse_it_too(self, layer):
@@ -100,7 +102,10 @@ class TestSimulate:
         assert np.isfinite(bd.simulate(model, template, {"level": np.zeros(2000)}, missing=False)["y"]).all()
 
     def test_correlated_residuals_hold_together(self):
-        model, template = levels_model(4000, bd.CorrelatedNoise(bd.AR1(1.0, 0.8))), at_times(np.zeros(4000))
+        model, template = (
+            levels_model(4000, bd.filtering.CorrelatedNoise(bd.filtering.AR1(1.0, 0.8))),
+            at_times(np.zeros(4000)),
+        )
         found = bd.simulate(model, template, {"level": np.zeros(4000)}, key=3)["y"].values
         assert np.corrcoef(found[1:], found[:-1])[0, 1] == pytest.approx(0.8, abs=4 * 0.6 / np.sqrt(4000))
 
@@ -122,10 +127,10 @@ class TestSimulate:
         assert np.isfinite(pose(population(), found).log_density(jnp.zeros(5)))  # can be fitted as it is
 
     def test_what_would_be_censored_is_at_the_limit(self):
-        model, template = levels_model(400, bd.Censored(bd.NormalNoise(1.0), below=0.0)), at_times(np.zeros(400))
+        model, template = levels_model(400, bd.noise.Censored(bd.NormalNoise(1.0), below=0.0)), at_times(np.zeros(400))
         found = bd.simulate(model, template, {"level": np.zeros(400)}, key=1)["y"].values
         assert found.min() == 0.0 and (found == 0.0).mean() == pytest.approx(0.5, abs=4 * 0.5 / 20)
-        model = levels_model(3, bd.Censored(bd.NormalNoise(1.0)))
+        model = levels_model(3, bd.noise.Censored(bd.NormalNoise(1.0)))
         found = bd.simulate(model, at_times(np.ones(3)).assign(y_censored=("time", [0, 1, -1])), key=1)
         assert not found["y_censored"].any()
 
@@ -150,6 +155,6 @@ class TestSimulate:
         np.testing.assert_allclose(found["true_y"], [8.0, 5.0, 3.5, 2.75])
 
     def test_a_filter_has_no_path(self):
-        layer = bd.Kalman(Decay(dist.LogNormal(-1.0, 0.3)), {"y": 0.1}, {"y": 1.0}, {"y": 1.0})
+        layer = bd.filtering.Kalman(Decay(dist.LogNormal(-1.0, 0.3)), {"y": 0.1}, {"y": 1.0}, {"y": 1.0})
         with pytest.raises(ModelError, match="Kalman has the states integrated out"):
             bd.simulate(bd.Model(layer, bd.NormalNoise(0.1)), LATE)

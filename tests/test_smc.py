@@ -16,11 +16,11 @@ from scipy.stats import multivariate_normal, norm
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines.smc import tempering as _tempering
+from bayes_dasl.engines.smc.modes import modes_among
+from bayes_dasl.engines.smc.sampler import SMC, effective_share
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
-from bayes_dasl.inference.smc import tempering as _tempering
-from bayes_dasl.inference.smc.modes import modes_among
-from bayes_dasl.inference.smc.sampler import SMC, effective_share
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.9), noise=0.3)
 

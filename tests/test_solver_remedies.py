@@ -8,8 +8,8 @@ import pytest
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.failures import failure_findings
 from bayes_dasl.layers import solver_settings
+from bayes_dasl.scores.failures import failure_findings
 
 ODE = bd.ODE(lambda t, y, u: {"c": -y["c"]}, {"c": 1.0})
 ROOT = bd.Implicit(lambda t, y, u: {"c": y["c"] ** 2 - t}, {"c": 0.5})

@@ -10,7 +10,7 @@ from pdes import given, slopes_and_differences, solve
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.layers.pde import (
+from bayes_dasl.pde import (
     PDE,
     Grid,
     Smagorinsky,

@@ -13,8 +13,8 @@ from test_adequacy import DRAWS, LINE, NOISE, TIMES, trees
 
 import bayes_dasl as bd
 from bayes_dasl._findings import to_json, unshown_spread
+from bayes_dasl.engines import swag
 from bayes_dasl.inference import Journal, ProgressBar, pose
-from bayes_dasl.inference.descent import swag
 from bayes_dasl.inference.descent.spread import spread_by_density, spread_of_normal
 
 
@@ -105,8 +105,12 @@ def line():
 
 SHORT = bd.Descent(steps=600, patience=None)
 ENGINES = {
-    "Laplace": (bd.Laplace(starts=1, descent=SHORT), "good", "importance weights"),
-    "SWAG": (bd.SWAG(members=2, collected=10, learning_rate=1e-4, descent=SHORT), "bad", "they spread about 0."),
+    "Laplace": (bd.engines.Laplace(starts=1, descent=SHORT), "good", "importance weights"),
+    "SWAG": (
+        bd.engines.SWAG(members=2, collected=10, learning_rate=1e-4, descent=SHORT),
+        "bad",
+        "they spread about 0.",
+    ),
     "anchored": (bd.DeepEnsemble(10, bootstrap=False, descent=SHORT), "bad", "leave out what the noise leaves open"),
     "both": (bd.DeepEnsemble(10, descent=SHORT), "warning", "nothing shows that it is right"),
 }
@@ -155,7 +159,7 @@ def test_held_out_data_show_a_spread_only_where_they_could_refute_it():
 
 def test_the_verdict_counts_held_out_values_once(monkeypatch):
     """Half of the values are zeros that are censored, all of which an interval that ends at zero holds."""
-    monkeypatch.setattr("bayes_dasl.judgement.adequacy._WIDER", 2.0)  # whatever they show is told
+    monkeypatch.setattr("bayes_dasl.verdict.adequacy._WIDER", 2.0)  # whatever they show is told
     post, fc, test = wandering(np.random.default_rng(1), 1.0)
     fc["predictions"] = fc["predictions"].to_dataset().assign(y=fc["predictions"]["y"].assign_attrs(censored_below=0.0))
     test["y"] = test["y"].clip(min=0.0)

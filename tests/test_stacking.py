@@ -32,7 +32,7 @@ def mixture():
 
 def test_weights_are_the_shares_of_what_the_chains_predict(mixture):
     """In the order of the chains, of which the best is not the first."""
-    post = bd.stack(apart([6.0, 40.0, 0.0], mixture))
+    post = bd.weighting.stack(apart([6.0, 40.0, 0.0], mixture))
     weights = json.loads(post.attrs["stacking_weights"])
     np.testing.assert_allclose(weights, [0.3, 0.0, 0.7], atol=0.02)
     mean = post["posterior"]["mean"].values
@@ -44,7 +44,7 @@ def test_weights_are_the_shares_of_what_the_chains_predict(mixture):
 @pytest.mark.thorough
 def test_a_group_keeps_its_rows_together(mixture):
     before = apart([0.0, 6.0], mixture)
-    post = bd.stack(before, key=3)
+    post = bd.weighting.stack(before, key=3)
     again = norm.logpdf(mixture, post["posterior"]["mean"].values[..., None])
     np.testing.assert_allclose(post["log_likelihood"]["y"].values, again)
     xr.testing.assert_identical(post["observed_data"].to_dataset(), before["observed_data"].to_dataset())
@@ -52,7 +52,7 @@ def test_a_group_keeps_its_rows_together(mixture):
 
 @pytest.mark.thorough
 def test_the_verdict_says_that_it_is_no_posterior(mixture):
-    verdict = bd.diagnose(bd.stack(apart([0.0, 6.0], mixture)))
+    verdict = bd.diagnose(bd.weighting.stack(apart([0.0, 6.0], mixture)))
     assert verdict.level == "warning"
     assert "no draws of the posterior" in str(verdict)
     assert "R-hat" not in str(verdict)
@@ -60,6 +60,8 @@ def test_the_verdict_says_that_it_is_no_posterior(mixture):
 
 def test_what_cannot_be_stacked(mixture):
     with pytest.raises(bd.BayesDaslError, match="needs several"):
-        bd.stack(apart([0.0], mixture))
+        bd.weighting.stack(apart([0.0], mixture))
     with pytest.raises(bd.BayesDaslError, match="log_likelihood"):
-        bd.stack(xr.DataTree.from_dict({"posterior": xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 5)))})}))
+        bd.weighting.stack(
+            xr.DataTree.from_dict({"posterior": xr.Dataset({"a": (("chain", "draw"), np.zeros((2, 5)))})})
+        )

@@ -49,11 +49,11 @@ def test_in_a_file_it_is_what_it_is_in_memory(whole, tmp_path, monkeypatch):
 @pytest.mark.thorough
 def test_read_block_by_block_it_says_the_same(whole, tmp_path, monkeypatch):
     model, post, data, fc = whole
-    scores, transform, parts = bd.score(fc, data), bd.pit(fc, data), bd.decompose(fc)
+    scores, transform, parts = bd.score(fc, data), bd.scores.pit(fc, data), bd.decompose(fc)
     filed = bd.forecast(model, post, data, path=tmp_path / "forecast.nc", key=3)
     monkeypatch.setattr(_blocks, "_VALUES", 280 * 7)
     xr.testing.assert_allclose(bd.decompose(filed), parts)
-    xr.testing.assert_allclose(bd.pit(filed, data), transform)
+    xr.testing.assert_allclose(bd.scores.pit(filed, data), transform)
     np.testing.assert_allclose(bd.score(filed, data), scores)
     few = data.isel(time=[1, 2, 50])
     np.testing.assert_allclose(bd.score(filed, few), bd.score(fc, few))
@@ -142,7 +142,7 @@ def test_no_step_holds_all_draws(tmp_path, monkeypatch):
     one_group = 8 * 3000 * 400
     fc, peak = traced_peak(lambda: bd.forecast(model, post, data, path=tmp_path / "forecast.nc"))
     assert peak < one_group
-    for step in (bd.decompose, lambda fc: bd.score(fc, data), lambda fc: bd.pit(fc, data)):
+    for step in (bd.decompose, lambda fc: bd.score(fc, data), lambda fc: bd.scores.pit(fc, data)):
         assert traced_peak(lambda step=step: step(fc))[1] < one_group
 
 

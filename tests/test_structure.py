@@ -19,9 +19,9 @@ INSIDE = {"model", "inputs", "observed"}
 """Of a problem: what an engine never looks at."""
 UNKNOWN = {"layers", "hybrid", "adaptive", "networks", "noise", "model", "random", "prediction"}
 """Rooms that an engine imports nothing from."""
-MAY_NAME = ("inference/__init__.py", "__init__.py", "before_fit/", "revision/", "study/", "cli.py")
+MAY_NAME = ("inference/__init__.py", "__init__.py", "checking/", "revision/", "study/", "cli.py")
 """Where an engine's class may be named, besides its own folder: where users choose, and where one is the default."""
-DEFAULTS = {"inference/fitting.py": {"NUTS"}}
+DEFAULTS = {"fitting/fit.py": {"NUTS"}}
 
 
 def parsed(name: str) -> ast.Module:

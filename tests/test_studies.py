@@ -108,9 +108,11 @@ def test_modules_are_those_of_everything_inside_a_model():
 
 
 def test_engines_and_models_have_fingerprints_of_their_own():
-    engines = {fingerprint(bd.fit, engine, decay()) for engine in (bd.NUTS(), bd.SMC(), bd.SVI())}
+    engines = {fingerprint(bd.fit, engine, decay()) for engine in (bd.NUTS(), bd.engines.SMC(), bd.engines.SVI())}
     assert len(engines) == 3
-    assert fingerprint(bd.fit, bd.SMC(), decay()) != fingerprint(bd.fit, bd.SMC(), decay(solver=bd.pde.Chebyshev(8)))
+    assert fingerprint(bd.fit, bd.engines.SMC(), decay()) != fingerprint(
+        bd.fit, bd.engines.SMC(), decay(solver=bd.pde.Chebyshev(8))
+    )
     assert fingerprint(bd.fit, bd.NUTS(draws=10), decay()) == fingerprint(bd.fit, bd.NUTS(draws=20), decay())
 
 

@@ -331,7 +331,7 @@ def test_a_short_difference_equation_without_forcings_is_forecast_and_reported(t
 
 def short_of_the_forecast() -> bd.Model:
     """Process noise up to the last training time, so that nothing after it can be forecast."""
-    noise = bd.ProcessNoise({"y": dist.HalfNormal(0.1)}, grid=(0.0, 6.0, 4))
+    noise = bd.layers.ProcessNoise({"y": dist.HalfNormal(0.1)}, grid=(0.0, 6.0, 4))
     layer = bd.ODE(small_study.Decay(bd.between(0.1, 1.0)), {"y": 10.0}, process_noise=noise)
     return bd.Model(layer, bd.NormalNoise(0.2))
 

@@ -12,12 +12,12 @@ from scipy.stats import norm, truncnorm
 from seldom import seldom
 
 import bayes_dasl as bd
+from bayes_dasl.engines.svi import variational as svi
+from bayes_dasl.engines.svi.guides import GUIDES, build_family
+from bayes_dasl.engines.svi.variational import SVI
 from bayes_dasl.errors import ModelError
 from bayes_dasl.inference import Journal, ProgressBar
 from bayes_dasl.inference.gradient import traced_once
-from bayes_dasl.inference.svi import variational as svi
-from bayes_dasl.inference.svi.guides import GUIDES, build_family
-from bayes_dasl.inference.svi.variational import SVI
 
 CONJUGATE = Conjugate(y=[1.0, -0.5, 2.0], prior_mean=[0.0, 0.5, 1.0], prior_covariance=correlated(3, 0.4), noise=0.8)
 

@@ -75,7 +75,7 @@ class TestGood:
         )  # fmt: skip
         np.testing.assert_array_equal(found["rain"], [2.0, 7.0, np.nan, 1.0])
         np.testing.assert_array_equal(found["q"], [0.5, np.nan, 0.4, np.nan])
-        np.testing.assert_array_equal(bd.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0])
+        np.testing.assert_array_equal(bd.data.fill_gaps(found, rain="last")["rain"], [2.0, 7.0, 7.0, 1.0])
         each = bd.from_table(table("id,time,rain,dv\n1,0,2,0.5\n1,1,7,\n1,2,3,0.4\n2,0,5,1\n"), "dv", subject="id",
                              forcings="rain")  # fmt: skip
         np.testing.assert_array_equal(each["rain"], [[2.0, 5.0], [7.0, np.nan], [3.0, np.nan]])

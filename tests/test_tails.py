@@ -7,7 +7,7 @@ from scipy.special import ndtr
 from test_coverage import autoregressive
 
 from bayes_dasl._statistics.convergence import tail_index
-from bayes_dasl.judgement.posterior_findings import posterior_findings
+from bayes_dasl.verdict.posterior_findings import posterior_findings
 
 THIN = {
     "normal": lambda rng, size: rng.normal(size=size),

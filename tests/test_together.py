@@ -13,11 +13,11 @@ from by_hand import posterior
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError
 from bayes_dasl.inference import pose
-from bayes_dasl.judgement.adequacy import _training_findings
-from bayes_dasl.judgement.matching import fitted_between
 from bayes_dasl.model import check_data
 from bayes_dasl.prediction.posterior import with_what_is_censored
 from bayes_dasl.reports._figures import forecast_cards
+from bayes_dasl.scores.matching import fitted_between
+from bayes_dasl.verdict.adequacy import _training_findings
 
 NAMES, TIMES = ["Ann", "Bo", "Cy"], np.arange(1.0, 6.0)
 DATES = pd.date_range("2001-01-01", periods=5)
@@ -55,27 +55,27 @@ class Around(bd.noise.AbstractNoise):
 class TestNoise:
     def test_residuals_that_hang_together_do_not_stand_inside_of_a_noise_that_takes_them_for_independent(self):
         with pytest.raises(ModelError, match="Around cannot be around CorrelatedLogNoise: it judges"):
-            Around(bd.CorrelatedLogNoise(bd.AR1(0.5, 0.5)))
+            Around(bd.filtering.CorrelatedLogNoise(bd.filtering.AR1(0.5, 0.5)))
 
     def test_what_is_censored_is_said_outside(self):
-        with pytest.raises(ModelError, match=r"HurdleNoise cannot be around Censored: put bd\.Censored around"):
-            bd.HurdleNoise(bd.Censored(bd.LogNormalNoise(0.5), below=0.1), 0.3)
+        with pytest.raises(ModelError, match=r"HurdleNoise cannot be around Censored: put bd\.noise\.Censored around"):
+            bd.noise.HurdleNoise(bd.noise.Censored(bd.LogNormalNoise(0.5), below=0.1), 0.3)
 
     @pytest.mark.thorough
     @pytest.mark.parametrize(
         "process",
         [
-            bd.AR1,
-            pytest.param(bd.OrnsteinUhlenbeck, marks=pytest.mark.slow),
-            pytest.param(bd.Matern32, marks=pytest.mark.slow),
-            pytest.param(lambda scale, other: bd.RandomWalk(scale, start=0.0), marks=pytest.mark.slow),
+            bd.filtering.AR1,
+            pytest.param(bd.filtering.OrnsteinUhlenbeck, marks=pytest.mark.slow),
+            pytest.param(bd.filtering.Matern32, marks=pytest.mark.slow),
+            pytest.param(lambda scale, other: bd.filtering.RandomWalk(scale, start=0.0), marks=pytest.mark.slow),
         ],
     )
     def test_a_process_of_each_member_with_numbers_of_its_own(self, process):
         scales, others, data = np.array([0.3, 0.6, 0.9]), np.array([0.2, 0.3, 0.5]), lines()
-        together = each(bd.CorrelatedNoise(process(bd.varying(scales), bd.varying(others)), 0.2))
+        together = each(bd.filtering.CorrelatedNoise(process(bd.varying(scales), bd.varying(others)), 0.2))
         alone = [
-            each(bd.CorrelatedNoise(process(s, o), 0.2), [name])
+            each(bd.filtering.CorrelatedNoise(process(s, o), 0.2), [name])
             for s, o, name in zip(scales, others, NAMES, strict=True)
         ]
         data = data.isel(subject=[2, 0, 1])  # in another order than in the model
@@ -96,12 +96,14 @@ class TestNoise:
             pose(each(bd.NormalNoise(known_error="y_error")), data)
 
     def test_several_rows_at_one_date(self):
-        model = bd.Model(bd.Algebraic(Line(bd.between(1.0, 4.0))), bd.CorrelatedNoise(bd.AR1(0.5, 0.5)))
+        model = bd.Model(
+            bd.Algebraic(Line(bd.between(1.0, 4.0))), bd.filtering.CorrelatedNoise(bd.filtering.AR1(0.5, 0.5))
+        )
         with pytest.raises(DataError, match="time 2001-01-02 has several rows, but CorrelatedNoise"):
             model.past(lines(DATES[[0, 1, 1, 2, 3]]).isel(subject=0, drop=True))
 
     def test_where_a_walk_begins_on_dates_must_be_said(self):
-        noise = bd.CorrelatedNoise(bd.RandomWalk(0.1, start=0.0), 0.1)
+        noise = bd.filtering.CorrelatedNoise(bd.filtering.RandomWalk(0.1, start=0.0), 0.1)
         with pytest.raises(ModelError, match="the time of a RandomWalk is a number: say what it counts"):
             check_data(each(noise), lines(DATES))
         check_data(each(noise, units={"time": "days since 2001-01-01"}), lines(DATES))
@@ -120,11 +122,11 @@ class TestTables:
 
     @staticmethod
     def layer(given):
-        return bd.Compartments(bd.population(dist.LogNormal(0.0, 1.0), 0.3), 10.0, doses=given)
+        return bd.dosing.Compartments(bd.population(dist.LogNormal(0.0, 1.0), 0.3), 10.0, doses=given)
 
     @pytest.mark.thorough
     def test_names_stay_names(self, path):
-        data, given = bd.from_table(path, "conc", subject="id"), bd.doses(path, into="central", subject="id")
+        data, given = bd.from_table(path, "conc", subject="id"), bd.dosing.doses(path, into="central", subject="id")
         assert data["subject"].values.tolist() == list(given.members) == ["Ann", "Bo"]
         model = bd.Model(bd.Each(self.layer(given), given.members), bd.NormalNoise(0.5))
         swapped = data.isel(subject=[1, 0])
@@ -133,7 +135,7 @@ class TestTables:
         assert one.log_density(at) == pytest.approx(float(other.log_density(at)))
 
     def test_a_description_names_members_once_and_not_all_of_many(self, path):
-        given = bd.doses(path, into="central", subject="id")
+        given = bd.dosing.doses(path, into="central", subject="id")
         told = str(bd.describe(bd.Model(bd.Each(self.layer(given), given.members), bd.NormalNoise(0.5))))
         assert told.count("Ann, Bo") == 1 and "varied" not in told
         many = str(bd.describe(bd.Each(bd.Algebraic(Line(bd.varying(SLOPE))), np.arange(1.0, 101.0))))
@@ -141,23 +143,23 @@ class TestTables:
 
     @pytest.mark.parametrize("members", [["Bo", "Ann"], ["Ann", "Di"], ["Ann"], [1.0, 2.0]])
     def test_doses_of_other_members_are_refused(self, path, members):
-        given = bd.doses(path, into="central", subject="id")
+        given = bd.dosing.doses(path, into="central", subject="id")
         with pytest.raises(ModelError, match=r"the members are not those of the doses, in their order"):
             bd.Each(self.layer(given), members)
 
     def test_doses_of_nobody_are_those_of_each(self, path):
         path.write_text("time,amt\n0,100\n")
-        given = bd.doses(path, into="central")
+        given = bd.dosing.doses(path, into="central")
         assert bd.Each(self.layer(given), ["Ann", "Bo"]).members == ("Ann", "Bo") and given.members == ()
 
     @pytest.mark.thorough
     def test_on_dates_it_must_be_said_since_when_doses_count(self, path):
         path.write_text("time,amt\n0,100\n")
         data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 5))}, {"time": DATES})
-        given = bd.doses(path, into="central")
+        given = bd.dosing.doses(path, into="central")
         for units, start in (({}, None), ({}, "2001-01-01"), ({"time": "days since 2001-01-01"}, "2001-01-01")):
             ode = bd.ODE(Decay(SLOPE), {"central": 0.0}, Decay.conc, doses=given, units=units, start=start)
-            closed = bd.Compartments(SLOPE, 10.0, doses=given, units=units)
+            closed = bd.dosing.Compartments(SLOPE, 10.0, doses=given, units=units)
             for layer in (ode, closed):
                 model = bd.Model(layer, bd.NormalNoise(0.1))
                 if units:
@@ -171,7 +173,7 @@ class TestTables:
         path.write_text("time,amt\n0,100\n")
         units = {"time": "days since 2001-01-01"}
         ode = bd.ODE(
-            Decay(SLOPE), {"central": 0.0}, Decay.conc, doses=bd.doses(path, into="central"), units=units,
+            Decay(SLOPE), {"central": 0.0}, Decay.conc, doses=bd.dosing.doses(path, into="central"), units=units,
             start="2001-01-02",
         )  # fmt: skip
         data = xr.Dataset({"conc": ("time", np.linspace(3.0, 1.0, 4))}, {"time": DATES[1:]})
@@ -181,7 +183,7 @@ class TestTables:
     @pytest.mark.thorough
     def test_formulas_and_compartments_are_worked_out_at_own_times_too(self, path):
         data = bd.from_table(path, "conc", subject="id")  # Bo has no value at the first time
-        given = bd.doses(path, into="central", subject="id")
+        given = bd.dosing.doses(path, into="central", subject="id")
         formula = bd.Algebraic(Line(bd.varying(SLOPE)))
         layers = {"conc": self.layer(given), "y": formula}
         for name, layer in layers.items():
@@ -231,7 +233,7 @@ class TestForecasts:
         model, asked = each(self.NOISE), ["Cy", "Ann"]
         fc = bd.forecast(model, fitted(model, data), xr.Dataset(coords={"time": TIMES, "subject": asked}))
         pd.testing.assert_frame_equal(bd.score(fc, data), bd.score(fc, data.sel(subject=asked)))
-        assert bd.pit(fc, data)["y"]["subject"].values.tolist() == asked
+        assert bd.scores.pit(fc, data)["y"]["subject"].values.tolist() == asked
 
     @pytest.mark.thorough
     def test_forcings_that_become_those_of_each_member(self):
@@ -286,7 +288,7 @@ class TestForecasts:
     def test_a_visual_check_of_data_that_are_censored(self):
         """What is below the limit is drawn as it would be reported, and so is what the model draws there."""
         data = lines()
-        model = each(bd.Censored(bd.NormalNoise(1.0), below=2.5))
+        model = each(bd.noise.Censored(bd.NormalNoise(1.0), below=2.5))
         seen = data.assign(y=data["y"].clip(min=2.5))
         ax = bd.plots.plot_vpc(model, fitted(model, seen), seen, "y", bins=2).axes[0]
         assert min(band.get_paths()[0].vertices[:, 1].min() for band in ax.collections) >= 2.5
@@ -296,9 +298,9 @@ class TestForecasts:
         model, path = each(self.NOISE, slope=slope()), "layer.layer.function.slope"
         draws = np.random.default_rng(1).uniform(1.0, 2.0, (2, 40, 3))
         post = posterior(model, lines(), {f"{path}.center": draws.mean(-1), path: draws})
-        assert np.isfinite(bd.shrinkage(model, post)["slope"])
+        assert np.isfinite(bd.sensitivity.shrinkage(model, post)["slope"])
         with pytest.raises(MismatchError, match="give the model of the fit"):
-            bd.shrinkage(each(self.NOISE, ["Di", *NAMES], slope()), post)
+            bd.sensitivity.shrinkage(each(self.NOISE, ["Di", *NAMES], slope()), post)
 
     def test_what_is_worked_out_has_the_members_as_a_dimension(self):
         model, slope = each(self.NOISE), lambda m, *values: {"slope": m.layer.layer.function.slope}
@@ -333,13 +335,13 @@ class TestForecasts:
         codes = np.zeros((5, 3))
         codes[1, 0], codes[2, 0] = 1.0, -1.0
         data = lines(y_censored=(("time", "subject"), codes))
-        model = each(bd.Censored(self.NOISE))
+        model = each(bd.noise.Censored(self.NOISE))
         post = fitted(model, data)
         fc = bd.forecast(model, post, TIMES)
         ax = bd.plots.plot_members(fc, with_what_is_censored(post), None, "y").axes[0]
         drawn = {line.get_marker(): line.get_xdata().tolist() for line in ax.lines if "data" in line.get_label()}
         assert drawn == {"o": [1.0, 4.0, 5.0], "v": [2.0], "^": [3.0]}
-        limited = each(bd.Censored(self.NOISE, below=2.0))
+        limited = each(bd.noise.Censored(self.NOISE, below=2.0))
         fc = bd.forecast(limited, fitted(limited, data[["y"]]), TIMES)
         ax = bd.plots.plot_forecast(fc.sel(subject="Bo"), data[["y"]].sel(subject="Bo"), None, "y").axes[0]
         (below,) = (line for line in ax.lines if line.get_marker() == "v")

@@ -14,7 +14,7 @@ NOISE, BEYOND = 0.67, 3.0
 ENGINES = {
     "NUTS": bd.NUTS(chains=2, warmup=100, draws=300),
     "DeepEnsemble": bd.DeepEnsemble(members=200, descent=bd.Descent(steps=800)),
-    "Laplace": bd.Laplace(draws=500, descent=bd.Descent(steps=800, patience=20)),
+    "Laplace": bd.engines.Laplace(draws=500, descent=bd.Descent(steps=800, patience=20)),
 }
 
 

@@ -15,10 +15,10 @@ import bayes_dasl as bd
 from bayes_dasl.data import units as units_module
 from bayes_dasl.data.units import agree, convert, parsed
 from bayes_dasl.errors import DataError, MismatchError, ModelError
-from bayes_dasl.judgement.matching import matched
 from bayes_dasl.model import check_data
 from bayes_dasl.model.unit_check import check_units, unit_findings, units_unseen
 from bayes_dasl.random import paths
+from bayes_dasl.scores.matching import matched
 
 DOCS = Path(__file__).resolve().parents[1] / "docs" / "getting-started.md"
 
@@ -232,8 +232,12 @@ class TestEquations:
 
         rate = dist.LogNormal(0.0, 0.3)
         several = {
-            bd.Kalman: bd.Kalman(Decay(rate), {"y": 0.1}, {"y": 3.0}, {"y": 1.0}, units={"y": "mg/L"}),
-            bd.SDE: bd.SDE(Decay(rate), {"y": 0.1}, {"y": 3.0}, grid=(0.0, 9.0, 20), units={"y": "mg/L"}),
+            bd.filtering.Kalman: bd.filtering.Kalman(
+                Decay(rate), {"y": 0.1}, {"y": 3.0}, {"y": 1.0}, units={"y": "mg/L"}
+            ),
+            bd.equations.SDE: bd.equations.SDE(
+                Decay(rate), {"y": 0.1}, {"y": 3.0}, grid=(0.0, 9.0, 20), units={"y": "mg/L"}
+            ),
         }
         for layer in several.values():
             levels = {}
@@ -294,9 +298,9 @@ class TestNames:
             ode,
             bd.SteadyState(zero, self.STATE, halved, units=units),
             bd.Implicit(zero, self.STATE, halved, units=units),
-            bd.PDE(field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}),
+            bd.pde.PDE(field, self.STATE, lambda t, y, u: {"z": y["y"][0]}, units=units | {"x": "m"}),
             bd.Series(ode, lambda t, y, u: {"w": 2 * y["z"]}),
-            bd.MultipleShooting(ode, (2.5,), {"y": dist.Normal(np.ones(1), 1.0)}, gap=0.1),
+            bd.equations.MultipleShooting(ode, (2.5,), {"y": dist.Normal(np.ones(1), 1.0)}, gap=0.1),
         ]
         for layer in every:
             name = layer.outputs[0]
@@ -357,7 +361,7 @@ class TestData:
         [
             (lambda scale: bd.NormalNoise(scale), "mg/L"),
             (lambda scale: {"y": bd.StudentTNoise(scale)}, "mg/L"),
-            (lambda scale: bd.NormalNoise(bd.VaryingScale(scale, lambda t, y, u: {"log": 0.0 * t})), "mg/L"),
+            (lambda scale: bd.NormalNoise(bd.noise.VaryingScale(scale, lambda t, y, u: {"log": 0.0 * t})), "mg/L"),
             (lambda scale: bd.LogNormalNoise(scale), ""),
         ],
     )

@@ -365,7 +365,7 @@ def network(scale):
 def diffusing(source, boundary):
     grid = bd.pde.Grid(x=(0.0, 1.0, 8))
     ends = {"x_low": bd.pde.Dirichlet(boundary), "x_high": bd.pde.Dirichlet(0.0)}
-    layer = bd.PDE(
+    layer = bd.pde.PDE(
         bd.pde.FiniteVolume(grid, diffusion=source, boundary=ends),
         {"y": 1.0},
         lambda t, y, u: {"y": jnp.mean(y["y"])},
@@ -376,7 +376,9 @@ def diffusing(source, boundary):
 
 def coupled(strength, timescale):
     parts = {"a": lambda t, y, u: {"y": -y["y"] + u["z"]}, "b": lambda t, y, u: {"z": -y["z"]}}
-    field = bd.Coupling(parts, bd.Link("b.z", "a.z", strength), {"a": ("y",), "b": ("z",)}, {"b": timescale})
+    field = bd.multiscale.Coupling(
+        parts, bd.multiscale.Link("b.z", "a.z", strength), {"a": ("y",), "b": ("z",)}, {"b": timescale}
+    )
     layer = bd.ODE(field, {"y": 1.0, "z": 1.0}, lambda t, y, u: {"y": y["y"]}, start=0.0)
     return bd.Model(layer, bd.NormalNoise(1.0))
 
@@ -392,15 +394,15 @@ PLACES = {
     "the amount of a jump": lambda q: ode(jumps=bd.Jump(2.5, {"y": q})),
     "the time of a jump": lambda q: ode(jumps=bd.Jump(q, {"y": 1.0})),
     "the diffusion of a stochastic equation": lambda q: bd.Model(
-        bd.SDE(decay, {"y": q}, {"y": 1.0}, (0.0, 6.0, 12)), bd.NormalNoise(1.0)
+        bd.equations.SDE(decay, {"y": q}, {"y": 1.0}, (0.0, 6.0, 12)), bd.NormalNoise(1.0)
     ),
     "the standard deviation of a start that a filter integrates out": lambda q: bd.Model(
-        bd.Kalman(decay, {"y": 0.1}, {"y": 1.0}, {"y": q}), bd.NormalNoise(1.0)
+        bd.filtering.Kalman(decay, {"y": 0.1}, {"y": 1.0}, {"y": q}), bd.NormalNoise(1.0)
     ),
     "the scale of noise": lambda q: ode(noise=bd.NormalNoise(q)),
     "degrees of freedom of noise": lambda q: ode(noise=bd.StudentTNoise(q, 1.0)),
     "the typical scale of noise that varies": lambda q: ode(
-        noise=bd.NormalNoise(bd.VaryingScale(q, lambda t, y, u: {"h": 0.1 * t}))
+        noise=bd.NormalNoise(bd.noise.VaryingScale(q, lambda t, y, u: {"h": 0.1 * t}))
     ),
     "the scale of a network": lambda q: ode(Scaled(network(q))),
     "level and scale of a basis": lambda q: ode(Scaled(bd.Basis(bd.bases.BSpline(0.0, 6.0, 5), "t", "g", scale=q))),

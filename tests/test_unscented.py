@@ -10,7 +10,7 @@ from sifting import Sifting
 
 import bayes_dasl as bd
 from bayes_dasl.errors import ModelError
-from bayes_dasl.hybrid.unscented import sigma_points
+from bayes_dasl.filtering.unscented import sigma_points
 from bayes_dasl.inference import pose
 from bayes_dasl.inference.coordinates.reference import references_of
 
@@ -26,9 +26,9 @@ def friction(t, y, u):
     return {"speed": -0.3 * y["speed"], "place": 0.0 * y["speed"]}
 
 
-def uncertain(scales) -> bd.Unscented:
-    field = bd.Residual(spring, bd.VarianceHead(friction, scales))
-    return bd.Unscented(bd.ODE(field, {"place": 1.0, "speed": 0.0}, rtol=1e-8, atol=1e-8))
+def uncertain(scales) -> bd.filtering.Unscented:
+    field = bd.Residual(spring, bd.filtering.VarianceHead(friction, scales))
+    return bd.filtering.Unscented(bd.ODE(field, {"place": 1.0, "speed": 0.0}, rtol=1e-8, atol=1e-8))
 
 
 @pytest.mark.thorough("5")
@@ -60,7 +60,7 @@ def test_a_linear_field_is_exact():
 @pytest.mark.slow
 def test_scales_that_vary_agree_with_monte_carlo():
     head = lambda t, y, u: {"log_scale": -0.5 * y["place"] ** 2}  # noqa: E731
-    layer = uncertain({"speed": bd.VaryingScale(0.3, head), "place": 0.1})
+    layer = uncertain({"speed": bd.noise.VaryingScale(0.3, head), "place": 0.1})
     found = jax.jit(lambda: layer(GIVEN))()
     deviates = jax.random.normal(jax.random.key(0), (4000, 2))
     drawn = jax.jit(jax.vmap(lambda d: layer.deviating(d)(GIVEN).values))(deviates)
@@ -92,8 +92,8 @@ class Nothing(bd.Module):
 
 def fading(scale, first, noise) -> bd.Model:
     """Decay whose rate of change deviates."""
-    field = bd.Residual(Fading(), bd.VarianceHead(Nothing(), {"x": scale}))
-    return bd.Model(bd.Unscented(bd.ODE(field, {"x": first})), noise)
+    field = bd.Residual(Fading(), bd.filtering.VarianceHead(Nothing(), {"x": scale}))
+    return bd.Model(bd.filtering.Unscented(bd.ODE(field, {"x": first})), noise)
 
 
 @pytest.mark.slow
@@ -149,11 +149,11 @@ def test_nuts_fits_it():
 def test_refusals():
     ode = bd.ODE(spring, {"place": 1.0, "speed": 0.0})
     with pytest.raises(ModelError, match="VarianceHead inside"):
-        bd.Unscented(ode)
+        bd.filtering.Unscented(ode)
     with pytest.raises(ModelError, match="dict of standard deviations"):
-        bd.VarianceHead(friction, {})
+        bd.filtering.VarianceHead(friction, {})
     with pytest.raises(ModelError, match="mean must be a function"):
-        bd.VarianceHead(dist.Normal(0.0, 1.0), {"speed": 1.0})
+        bd.filtering.VarianceHead(dist.Normal(0.0, 1.0), {"speed": 1.0})
     with pytest.raises(ModelError, match="scale of 'height'"):
         jax.eval_shape(lambda: uncertain({"height": 1.0})(GIVEN))
     with pytest.raises(ModelError, match="put the hybrid inside"):

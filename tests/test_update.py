@@ -12,10 +12,10 @@ from curves import Curve
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError, MismatchError, ModelError, ReadError
 from bayes_dasl.inference import AbstractEngine, Samples
-from bayes_dasl.judgement.diagnosis import Finding
 from bayes_dasl.prediction.posterior import draws_dataset, signature
-from bayes_dasl.revision.taking_in import _joined
-from bayes_dasl.revision.updates import update
+from bayes_dasl.updating.taking_in import _joined
+from bayes_dasl.updating.updates import update
+from bayes_dasl.verdict.diagnosis import Finding
 
 CHAINS, DRAWS = 4, 1000
 PRIOR_SD, NOISE = 3.0, 0.5

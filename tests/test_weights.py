@@ -8,9 +8,9 @@ import numpyro.distributions as dist
 import pytest
 from adaptive_checks import EXACT, check_gradients, over_prior, realised
 
-from bayes_dasl.adaptive.bases import Horseshoe, NormalShrinkage, RandomWalk
 from bayes_dasl.errors import ModelError
 from bayes_dasl.random import paths
+from bayes_dasl.unknown_functions.bases import Horseshoe, NormalShrinkage, RandomWalk
 
 DRAWS = 20_000
 

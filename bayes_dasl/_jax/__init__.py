@@ -1,5 +1,3 @@
 """JAX itself: devices, memory, random keys, traces and trees."""
 
-from .devices import ask_for_double_precision, configure as configure
-
-ask_for_double_precision()
+from .devices import ask_for_double_precision as ask_for_double_precision, configure as configure

@@ -39,7 +39,7 @@ def refuse_censored(data: xr.Dataset, observable: str, read: Collection[str]) ->
     if bool((data[name].fillna(0) != 0).any()):
         raise DataError(
             f"'{name}' says that values of '{observable}' are censored, but the noise takes them as seen: put "
-            f"bd.Censored(…) around it, without limits of its own, or leave '{name}' out of the data"
+            f"bd.noise.Censored(…) around it, without limits of its own, or leave '{name}' out of the data"
         )
 
 

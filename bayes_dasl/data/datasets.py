@@ -135,7 +135,7 @@ def _forcing(data: xr.Dataset, name: str, index: str) -> np.ndarray:
             told_of(data[index], place) if np.isfinite(place) else "" for place in (at, last, places[-1])
         )
         ends = f"; it ends at {then}, before the solve does at {end}" if at > last > -np.inf else ""
-        way = f"fill the gap first, as by bd.fill_gaps(data, {name}='interpolate')"
+        way = f"fill the gap first, as by bd.data.fill_gaps(data, {name}='interpolate')"
         raise DataError(f"forcing '{name}' is missing or not finite at {index} {when}: {way}{ends}")
     for row in _differing(places, values)[:1]:
         when = told_of(data[index], float(places[row]))
@@ -287,7 +287,7 @@ def per_datum(
 def _ahead(variable: str) -> str:
     return (
         f": of data that are forecast it must be known too. Ask for a dataset of times that has it, or say "
-        f"bd.PerDatum('{variable}', otherwise=…)"
+        f"bd.noise.PerDatum('{variable}', otherwise=…)"
     )
 
 

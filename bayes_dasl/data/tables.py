@@ -58,7 +58,7 @@ def from_table(
 
     Columns are found whatever their case, and with units in brackets after their name: `"conc"` finds `Conc (mg/L)`.
     Empty cells, `.` and `NA` are missing. Of a table in NONMEM's layout, rows whose `evid` is not 0 or whose `mdv` is 1
-    are no observations; `bd.doses` reads them.
+    are no observations; `bd.dosing.doses` reads them.
 
     Args:
         table: a pandas DataFrame, or the path of a CSV or Parquet file.
@@ -76,7 +76,7 @@ def from_table(
         covariates: columns of which each subject has one number: `(subject,)`. Of one with words there is a variable of
             zeros and ones for each word, such as `sex_male`; `score` with `>= 5` becomes `score_ge_5`.
         forcings: columns that drive the model, kept at all their times, also where nothing was observed. Gaps of one
-            series stay missing, for `bd.fill_gaps`; with subjects there must be a number in each row.
+            series stay missing, for `bd.data.fill_gaps`; with subjects there must be a number in each row.
         names: what columns, or the codes in the column `observable`, are called in the dataset: `{"DV": "conc"}`.
         units: what columns are in, as in `{"conc": "mg/L"}`, or the name of a column that holds the units of each row.
             They may also stand in the header in brackets, or in `table.attrs["units"]`, a dict.

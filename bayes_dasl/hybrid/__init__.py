@@ -7,4 +7,3 @@ from .hierarchical import Hierarchical as Hierarchical
 from .parallel import Parallel as Parallel
 from .residual import Residual as Residual
 from .series import Series as Series
-from .unscented import Unscented as Unscented, VarianceHead as VarianceHead

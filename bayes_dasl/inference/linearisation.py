@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
-from ..noise.filtering import on_link
+from ..filtering.filter import on_link
 from ..random import realise
 from .problem import Problem
 

@@ -3,15 +3,11 @@
 from ._functions import solver_settings as solver_settings
 from ._linear import AbstractLinear as AbstractLinear, is_linear as is_linear, linear_parts as linear_parts
 from .algebraic import Algebraic as Algebraic
-from .boundary_value import BoundaryValue as BoundaryValue
 from .calendar import phase as phase
-from .compartments import Compartments as Compartments
-from .delay import DDE as DDE
 from .difference import Difference as Difference
 from .event import Event as Event
 from .implicit import Implicit as Implicit
 from .jump import Jump as Jump
-from .kalman import Kalman as Kalman
 from .layer import (
     AbstractFilter as AbstractFilter,
     AbstractLayer as AbstractLayer,
@@ -21,10 +17,6 @@ from .layer import (
     with_adjoint as with_adjoint,
 )
 from .ode import ODE as ODE
-from .pde import PDE as PDE
 from .process_noise import ProcessNoise as ProcessNoise
-from .quadrature import integrate as integrate, integrate_between as integrate_between
 from .root import find_root as find_root
-from .sde import SDE as SDE
-from .shooting import MultipleShooting as MultipleShooting, segment_states as segment_states
 from .steady_state import SteadyState as SteadyState

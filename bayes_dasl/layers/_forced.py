@@ -6,8 +6,8 @@ import jax.numpy as jnp
 
 from ..data.forcings import AbstractForcing, Step
 from ..data.layer_inputs import Inputs
+from ..dosing.schedule import Schedule
 from ..random import Module
-from .doses import Schedule
 
 # Of a solve, the last part in which no step ends for a jump: Diffrax's own steps end there with the solve.
 _LAST_PART = 1e-12

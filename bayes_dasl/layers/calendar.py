@@ -18,8 +18,8 @@ _THURSDAY = 3  # days from Monday to the first day of 1970
 def phase(t: Any, of: str, units: str = "") -> Float[Array, "..."]:
     r"""How much of the year, the week or the day has passed at a time: 0 when it begins, rising to 1.
 
-    A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.phase(t, "year") - peak))`, a curve that is known over a year
-    `jnp.interp(bd.phase(t, "year"), share, values, period=1.0)`. `bd.Basis` takes it as an input like any other.
+    A seasonal rate is `jnp.cos(2 * jnp.pi * (bd.layers.phase(t, "year") - peak))`, a curve that is known over a year
+    `jnp.interp(bd.layers.phase(t, "year"), share, values, period=1.0)`. `bd.Basis` takes it as an input like any other.
 
     Args:
         t: time, as the equation gets it for data with dates.

@@ -53,7 +53,7 @@ class Implicit(AbstractLayer):
     equations of other names or shapes than those of the unknowns.
     """
 
-    in_a_function: ClassVar[str] = "; inside of a function call bd.find_root(equations, guess)"
+    in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(equations, guess)"
 
     equations: VectorField
     guess: dict[str, Any] | Callable[[Any, Values, Values], Values]

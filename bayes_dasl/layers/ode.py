@@ -14,6 +14,7 @@ from jax.flatten_util import ravel_pytree
 from .._jax.tree import FrozenDict, prepared
 from ..data.forcings import Linear, Step
 from ..data.layer_inputs import Inputs
+from ..dosing.schedule import Doses, Schedule
 from ..errors import ModelError
 from ..random import Unknown, Values, VectorField, is_function, is_random
 from ._assumed import refuse_assumed
@@ -33,7 +34,6 @@ from ._intervals import check_intervals, over_intervals
 from ._rosenbrock import Rodas5P
 from ._start import start_time
 from ._steps import RetryingController, safe_rates
-from .doses import Doses, Schedule
 from .event import Event, as_events, solve_with_events
 from .jump import Jump, JumpingSolver, as_jumps, jumped, refuse_before
 from .layer import AbstractTrajectory, Prediction, finite, predict_rows, prediction
@@ -99,9 +99,9 @@ class ODE(AbstractTrajectory):
         interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
             smooth spline.
         jumps: a `bd.Jump`, or several of them: sudden changes of the states, as by a dose or a harvest.
-        doses: what `bd.doses` reads from a table: doses at once or as infusions, steady states, resets, of which the
+        doses: what `bd.dosing.doses` reads from a table: doses at once or as infusions, steady states, resets, of which the
             equation knows nothing. Unless `start` says another, the solve starts at the first time of the table.
-        process_noise: a `bd.ProcessNoise` on states: what the equation does not know, which adds up with time.
+        process_noise: a `bd.layers.ProcessNoise` on states: what the equation does not know, which adds up with time.
         units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
             That of `time` says what numbers mean for data with dates: `{"time": "h"}`, of rates per hour, or since when
             they count, `{"time": "days since 2001-01-01"}`; days since 1970 unless given.
@@ -161,7 +161,7 @@ class ODE(AbstractTrajectory):
         if self.doses is None or isinstance(self.doses, Schedule):
             return
         if not isinstance(self.doses, Doses):
-            raise ModelError(f"doses must be what bd.doses(table, …) returns, not {self.doses!r}")
+            raise ModelError(f"doses must be what bd.dosing.doses(table, …) returns, not {self.doses!r}")
         self.doses.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         if self.sums or self.means:
             raise ModelError(
@@ -183,12 +183,12 @@ class ODE(AbstractTrajectory):
             raise ModelError(f"algebraic states need solver='rodas5p', not {type(self.solver).__name__}")
         if self.algebraic and (self.jumps or self.events or self.doses is not None):
             raise ModelError(
-                "algebraic states and jumps or doses do not go together yet: solve for them by bd.find_root instead"
+                "algebraic states and jumps or doses do not go together yet: solve for them by bd.layers.find_root instead"
             )
 
     def _check_process_noise(self) -> None:
         if not isinstance(self.process_noise, ProcessNoise):
-            raise ModelError(f"process_noise must be a bd.ProcessNoise, not {self.process_noise!r}")
+            raise ModelError(f"process_noise must be a bd.layers.ProcessNoise, not {self.process_noise!r}")
         self.process_noise.check_states({name: value.shape for name, value in any_state(self.initial).items()})
         if both := {*self.algebraic} & {*self.process_noise.scale}:
             raise ModelError(f"process noise is on states with rates, but {', '.join(sorted(both))} is algebraic")

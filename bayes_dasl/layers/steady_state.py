@@ -59,7 +59,7 @@ class SteadyState(AbstractLayer):
     or shapes than those of the states.
     """
 
-    in_a_function: ClassVar[str] = "; inside of a function call bd.find_root(rates, guess)"
+    in_a_function: ClassVar[str] = "; inside of a function call bd.layers.find_root(rates, guess)"
 
     vector_field: VectorField
     guess: dict[str, Any]

@@ -20,7 +20,7 @@ from ..errors import BayesDaslError, DataError, ModelError, ShapeError
 from ..layers._parts import is_layer, refuse_open_times
 from ..layers._priors import check_priors
 from ..layers.layer import AbstractLayer, AbstractPopulation
-from ..layers.pde.grid import Grid
+from ..pde.grid import Grid
 from ..random import paths, sample
 from .core import Model, Observed
 

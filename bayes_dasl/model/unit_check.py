@@ -21,10 +21,10 @@ import xarray as xr
 from .._findings import Finding
 from .._jax.tree import stated_units
 from ..data.units import Unit, installed, parsed
+from ..equations.sde import StochasticEquation
 from ..errors import ModelError
 from ..hybrid import Residual
 from ..layers import ODE, Algebraic
-from ..layers.sde import StochasticEquation
 from ..random import is_random, paths
 from .core import Model
 

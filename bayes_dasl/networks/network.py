@@ -301,7 +301,7 @@ def _check_sizes(module: Any, inputs: int, outputs: int) -> None:
     except (TypeError, ValueError, RuntimeError) as error:
         is_dropout = lambda node: isinstance(node, eqx.nn.Dropout)  # noqa: E731
         drops = any(map(is_dropout, jax.tree.leaves(module, is_leaf=is_dropout)))
-        hint = "; leave dropout layers out: the engine bd.MCDropout needs none" if drops else ""
+        hint = "; leave dropout layers out: the engine bd.engines.MCDropout needs none" if drops else ""
         raise ModelError(f"the network does not take a vector of {inputs} inputs: {error}{hint}") from error
     if shape != (outputs,):
         raise ModelError(f"the network returns shape {shape}, but {outputs} outputs are named: want ({outputs},)")

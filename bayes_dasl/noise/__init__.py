@@ -8,13 +8,7 @@ from .base import (
     VaryingScale as VaryingScale,
 )
 from .censored import Censored as Censored
-from .correlated import (
-    CorrelatedBoxCoxNoise as CorrelatedBoxCoxNoise,
-    CorrelatedLogNoise as CorrelatedLogNoise,
-    CorrelatedNoise as CorrelatedNoise,
-)
 from .counts import BetaBinomialNoise as BetaBinomialNoise, BinomialNoise as BinomialNoise
-from .cross import CrossCorrelation as CrossCorrelation
 from .families import (
     CombinedNoise as CombinedNoise,
     LogNormalNoise as LogNormalNoise,
@@ -22,14 +16,6 @@ from .families import (
     NormalNoise as NormalNoise,
     PoissonNoise as PoissonNoise,
     StudentTNoise as StudentTNoise,
-)
-from .processes import (
-    AR1 as AR1,
-    AbstractProcess as AbstractProcess,
-    Matern32 as Matern32,
-    OrnsteinUhlenbeck as OrnsteinUhlenbeck,
-    RandomWalk as RandomWalk,
-    White as White,
 )
 from .transformed import BoxCoxNoise as BoxCoxNoise
 from .zeros import HurdleNoise as HurdleNoise, ZeroInflatedNoise as ZeroInflatedNoise

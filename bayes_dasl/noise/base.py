@@ -67,7 +67,7 @@ class VaryingScale(Module):
 class PerDatum(Module):
     """A known number of each datum, in place of a number of the noise: its measurement error, or how many were counted.
 
-    The data have it as a variable with the dimensions of the observable: `bd.NormalNoise(bd.PerDatum("level_error"))`.
+    The data have it as a variable with the dimensions of the observable: `bd.NormalNoise(bd.noise.PerDatum("level_error"))`.
 
     Args:
         variable: the name of the variable in the data; `{observable}` in it stands for the name of the observable,

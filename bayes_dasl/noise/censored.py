@@ -14,8 +14,8 @@ from .._statistics.distributions import CensoredLaw
 from .._statistics.tails import has_tails
 from ..data.censoring import ABOVE, BELOW, CODE, LIMIT, known_between
 from ..errors import ModelError
+from ..filtering.filter import Before
 from .base import AbstractNoise, PerDatum
-from .filtering import Before
 
 
 class Censored(AbstractNoise):
@@ -47,7 +47,7 @@ class Censored(AbstractNoise):
     limit: PerDatum | None
     positive: ClassVar[tuple[str, ...]] = ()
     in_units_of_data: ClassVar[tuple[str, ...]] = ("limit",)
-    not_inside: ClassVar[str] = "put bd.Censored around the other noise"
+    not_inside: ClassVar[str] = "put bd.noise.Censored around the other noise"
 
     def __init__(self, noise: AbstractNoise, below: float | None = None, above: float | None = None):
         if not isinstance(noise, AbstractNoise) or isinstance(noise, Censored):

@@ -12,9 +12,9 @@ from numpyro.distributions import constraints
 from .._statistics.describe_distributions import bounds, describe_distribution
 from .._statistics.distributions import Hurdle
 from ..errors import ModelError
+from ..filtering.filter import Autocorrelated, Before
 from ..random import Scalar, is_random
 from .base import AbstractNoise
-from .filtering import Autocorrelated, Before
 
 
 class AbstractWithZeros(AbstractNoise):
@@ -66,7 +66,7 @@ class ZeroInflatedNoise(AbstractWithZeros):
         if not (self.noise.support.is_discrete and self._possible()):
             raise ModelError(
                 f"ZeroInflatedNoise is around a noise of counts, not {type(self.noise).__name__}: for amounts, "
-                "of which none is zero by itself, take bd.HurdleNoise"
+                "of which none is zero by itself, take bd.noise.HurdleNoise"
             )
 
     @property
@@ -83,10 +83,10 @@ class HurdleNoise(AbstractWithZeros):
 
     $P(y = 0) = \pi$, and otherwise $(1 - \pi)\, p(y \mid z)$, with the zeros of counts left out of p. Where an
     amount is zero its log density is the logarithm of a probability. Around correlated residuals a zero says nothing
-    of these: as if it were missing. Where small amounts and zeros come together, take `bd.CorrelatedBoxCoxNoise`.
+    of these: as if it were missing. Where small amounts and zeros come together, take `bd.filtering.CorrelatedBoxCoxNoise`.
 
     Args:
-        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a `bd.CorrelatedLogNoise`, or of counts.
+        noise: that of positive data, such as `bd.LogNormalNoise(0.5)` or a `bd.filtering.CorrelatedLogNoise`, or of counts.
         zeros: π, the share of data that are zero: known, or unknown, such as `dist.Beta(1.0, 1.0)`.
 
     Raises: ModelError for a noise that gives negative data, or amounts that are zero themselves, or a share that may

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from ..data.dates import are_dates, as_date
 from ..errors import MismatchError
-from ..judgement.matching import RECALIBRATED, check_forecast
+from ..scores.matching import RECALIBRATED, check_forecast
 
 BLACK, GREY, FAINT = "#1a1a1a", "#6b6b6b", "#d9d9d9"
 ORANGE, SKY, GREEN, BLUE = "#E69F00", "#56B4E9", "#009E73", "#0072B2"

@@ -38,7 +38,7 @@ def plot_pit(pit: xr.Dataset) -> Figure:
     The band holds 95 % of such lines, as a whole, when the forecast is calibrated and the values are independent.
 
     Args:
-        pit: what `bd.pit` returned.
+        pit: what `bd.scores.pit` returned.
     """
     values = {str(name): sorted_finite(v.values) for name, v in pit.data_vars.items()}
     pooled = np.sort(np.concatenate([*values.values(), np.array([])]))

@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ..errors import MismatchError
-from ..judgement.comparison import SCORES, Comparison
+from ..weighting.comparison import SCORES, Comparison
 from ._style import BLACK, GREY, MARKERS, SERIES, STYLE, WIDTH, grid, note, plain, rows_of
 
 _TITLES = {"crps": "CRPS", "log_score": "log score"}

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ..judgement.levels import likely
+from ..extremes.levels import likely
 from ._style import BLUE, LINES, MARKERS, SERIES, STYLE, WIDTH, note, percent, plain, positions, time_axis
 
 
@@ -21,14 +21,14 @@ def plot_exceedance(found: xr.Dataset | Sequence[xr.Dataset], units: str = "") -
     """Draw how probable it is over time that a level is exceeded; of several levels together.
 
     Args:
-        found: what `bayes_dasl.exceedance` returned, or several of them for one observable.
+        found: what `bayes_dasl.extremes.exceedance` returned, or several of them for one observable.
         units: those of the levels, for the legend.
 
     Raises: MismatchError for what that did not return, too many to tell apart, or one with places or members.
     """
     several = [found] if isinstance(found, xr.Dataset) else list(found)
     if not 0 < len(several) <= len(SERIES) or any("at" not in each for each in several):
-        raise MismatchError(f"give 1 to {len(SERIES)} results of bd.exceedance")
+        raise MismatchError(f"give 1 to {len(SERIES)} results of bd.extremes.exceedance")
     if any(each["at"].ndim > 1 for each in several):
         raise MismatchError("this draws a series: choose one place or member, as by .sel(…)")
     index = index_of(several[0]["at"])
@@ -54,14 +54,14 @@ def plot_return_levels(table: pd.DataFrame, observable: str, units: str = "") ->
     """Draw which level is exceeded once in how many blocks.
 
     Args:
-        table: what `bayes_dasl.return_levels` returned.
+        table: what `bayes_dasl.extremes.return_levels` returned.
         observable: its name, for the axis.
         units: its units, likewise.
 
     Raises: MismatchError for what that did not return.
     """
     if "level" not in table:
-        raise MismatchError("give the table that bd.return_levels returned")
+        raise MismatchError("give the table that bd.extremes.return_levels returned")
     known = table["level"].dropna().sort_index()
     with mpl.rc_context(STYLE):
         fig = Figure(figsize=(WIDTH, 2.9), layout="constrained")

@@ -12,9 +12,9 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import DataError, MismatchError
-from ..judgement.events import closer
-from ..judgement.levels import within
-from ..judgement.matching import Span, fitted_between, in_units_of_forecast
+from ..extremes.events import closer
+from ..extremes.levels import within
+from ..scores.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,

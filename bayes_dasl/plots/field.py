@@ -14,7 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from .._statistics.convergence import thinned
 from ..data.dates import are_dates, told
-from ..judgement.matching import fitted_between, in_units_of_forecast
+from ..scores.matching import fitted_between, in_units_of_forecast
 from ._style import (
     GREY,
     STYLE,

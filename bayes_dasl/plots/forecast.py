@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..data.censoring import bounds, with_bounds
 from ..data.datasets import index_of
-from ..judgement.matching import Span, fitted_between, in_units_of_forecast
+from ..scores.matching import Span, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,

@@ -17,10 +17,10 @@ from ..data.censoring import alike, bounds, with_bounds
 from ..data.datasets import index_of
 from ..data.dates import are_dates
 from ..errors import MismatchError
-from ..judgement.matching import in_units_of_forecast
 from ..model import Model
 from ..prediction.forecasts import forecast
 from ..prediction.posterior import check_belongs
+from ..scores.matching import in_units_of_forecast
 from ._style import (
     BLACK,
     BLUE,

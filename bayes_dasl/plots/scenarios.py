@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from ..data.datasets import index_of
 from ..errors import MismatchError
-from ..judgement.matching import RECALIBRATED, fitted_between, in_units_of_forecast
+from ..scores.matching import RECALIBRATED, fitted_between, in_units_of_forecast
 from ._style import (
     BLACK,
     LINES,

@@ -50,7 +50,7 @@ def plot_sensitivity(found: xr.Dataset, *, most: int = 6) -> Figure:
     """
     shown = _SHOWN.get(str(found.attrs.get("method")))
     if shown is None or not found.data_vars:
-        raise MismatchError("give what bd.sensitivity returned")
+        raise MismatchError("give what bd.sensitivity.sensitivity returned")
     for name, quantity in found.data_vars.items():
         if quantity.ndim > 3:
             along = ", ".join(map(str, quantity.dims[2:]))

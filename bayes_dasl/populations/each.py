@@ -14,9 +14,9 @@ from jaxtyping import Array, Float
 
 from .._jax.tree import dotted
 from ..data.layer_inputs import Inputs, OwnRows
+from ..dosing.schedule import Doses
 from ..errors import DataError, ModelError
 from ..layers import AbstractFilter, AbstractLayer, Prediction
-from ..layers.doses import Doses
 from ..layers.layer import AbstractPopulation, of_members
 from ..random import is_random, paths, shape_of
 from .numbers import Over, expanded, varies

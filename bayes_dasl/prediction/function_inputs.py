@@ -8,10 +8,10 @@ import numpy as np
 import xarray as xr
 
 from .._jax.tree import short_names
-from ..adaptive.enriched import unknown_functions
 from ..data.layer_inputs import Inputs
 from ..layers.layer import AbstractPopulation, named_trajectories
 from ..model import Model
+from ..unknown_functions.enriched import unknown_functions
 from .predictive import Paths
 
 FUNCTION_ROWS = 200

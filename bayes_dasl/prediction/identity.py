@@ -24,7 +24,7 @@ _SOURCE = Path(__file__).parents[1]
 OWN = "that of the fit"
 _REMEDY = (
     "fit it anew, or ask what_if=True of bd.forecast to forecast with it all the same; after a correction by "
-    "bd.check_solver the model is bd.tightened(model)"
+    "bd.updating.check_solver the model is bd.updating.tightened(model)"
 )
 
 

@@ -17,13 +17,13 @@ from .._jax.tree import parts_inside, short_names
 from .._runs.files import replacing
 from .._runs.hdf5 import check_contained
 from .._statistics.describe_distributions import bounds, chosen_bounds, describe_distribution
-from ..adaptive.bases import HilbertGP
 from ..data.censoring import CODE, LIMIT
 from ..data.datasets import in_units, index_of, units_of
 from ..data.dates import counted_in, refuse_mixed
 from ..errors import MismatchError, ModelError, ReadError
 from ..model import Model
 from ..random import Dependent, RandomLeaf, paths
+from ..unknown_functions.bases.hilbert import HilbertGP
 from .new_members import differ, of_members
 
 COUNTS_IN = "counts_dates_in"

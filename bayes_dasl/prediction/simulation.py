@@ -51,7 +51,7 @@ def simulate(
     Returns: a copy of the template with simulated observations, in the units that the layer states. Further variables
     are `true_<observable>`, the prediction without noise; `true_<output>` for outputs that are not observed; and
     `true_<parameter>` for each parameter, by its name in results. `fit` ignores them. Values beyond a limit of
-    `bd.Censored` are set to that limit. If the data have codes for censoring, no simulated value is censored.
+    `bd.noise.Censored` are set to that limit. If the data have codes for censoring, no simulated value is censored.
 
     Raises: MismatchError for values that are not random leaves of the model or have another shape, or a posterior of
     another model; DataError for times or forcings that the model cannot take; ModelError if the solver fails, or for a
@@ -65,7 +65,7 @@ def simulate(
         raise ModelError(f"model must be a bd.Model, not {type(model).__name__}")
     if isinstance(model.layer, AbstractFilter):
         raise ModelError(
-            f"{type(model.layer).__name__} has the states integrated out, and so no path to simulate: take bd.SDE"
+            f"{type(model.layer).__name__} has the states integrated out, and so no path to simulate: take bd.equations.SDE"
         )
     checked_index(template, model.index)
     data = model.in_own_units(template)

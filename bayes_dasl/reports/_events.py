@@ -10,8 +10,8 @@ import xarray as xr
 
 from .. import plots
 from ..data.dates import are_dates, told
-from ..judgement.events import closer, exceedance, is_series, return_levels, times_of, unseen
-from ..judgement.levels import likely, within
+from ..extremes.events import closer, exceedance, is_series, return_levels, times_of, unseen
+from ..extremes.levels import likely, within
 from ._cards import Card, card
 from ._text import listed, number, slug
 from .options import ReportOptions
@@ -81,9 +81,9 @@ def not_drawn(fc: xr.DataTree, options: ReportOptions) -> list[str]:
         for name in names:
             if not is_series(fc, name):
                 found.setdefault(name, []).append(what)
-    remedy = "Choose a place or member first, and see bd.exceedance, bd.return_levels and bd.plots.plot_fan."
+    remedy = "Choose a place or member first, and see bd.extremes.exceedance, bd.extremes.return_levels and bd.plots.plot_fan."
     if not fc.attrs.get("series", True):
-        remedy = "Its rows are in any order; bd.exceedance says of each how probable it is."
+        remedy = "Its rows are in any order; bd.extremes.exceedance says of each how probable it is."
     return [f"Not drawn, since {name} is no series: {listed(several)}. {remedy}" for name, several in found.items()]
 
 

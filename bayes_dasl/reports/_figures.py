@@ -12,12 +12,12 @@ from matplotlib.figure import Figure
 
 from .. import plots
 from .._jax.tree import short_names
-from ..judgement.comparison import Comparison
-from ..judgement.matching import RECALIBRATED, Span
 from ..layers.layer import AbstractPopulation
 from ..model import Model
 from ..plots.function import functions_of
 from ..plots.panels import beside, can_be_drawn, series_of_members
+from ..scores.matching import RECALIBRATED, Span
+from ..weighting.comparison import Comparison
 from ._cards import Card, card
 from ._text import MISSING, count, listed, percent, slug
 

@@ -12,9 +12,9 @@ import equinox as eqx
 import numpy as np
 import xarray as xr
 
-from ..judgement.failures import usable_draws
 from ..model import Model
 from ..prediction.posterior import are_chains, of_particles
+from ..scores.failures import usable_draws
 from ._formulas import with_formulas
 from ._text import count, listed
 from .options import ReportOptions

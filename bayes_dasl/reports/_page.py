@@ -16,18 +16,18 @@ from .._findings import LEVELS, Finding
 from ..data.datasets import index_of
 from ..data.dates import are_dates, told
 from ..errors import MismatchError
-from ..judgement.baselines import BASELINES
-from ..judgement.comparison import BayesFactors, EqualWeights
-from ..judgement.decomposition import decompose
-from ..judgement.diagnosis import diagnose
-from ..judgement.draws_at_data import lower_by
-from ..judgement.failures import usable_draws
-from ..judgement.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
-from ..judgement.mixed import MIXTURE, Mixed, Weighed
-from ..judgement.scores import pit, score, score_baselines
 from ..model import Model
 from ..plots import epistemic_parts, science_parameters
 from ..prediction.posterior import are_chains, fitted_observables, of_particles, with_what_is_censored
+from ..scores.baselines import BASELINES
+from ..scores.decomposition import decompose
+from ..scores.draws_at_data import lower_by
+from ..scores.failures import usable_draws
+from ..scores.matching import RECALIBRATED, check_forecast, fitted_between, held_out, in_units_of_forecast
+from ..scores.scores import pit, score, score_baselines
+from ..verdict.diagnosis import diagnose
+from ..weighting.comparison import BayesFactors, EqualWeights
+from ..weighting.mixed import MIXTURE, Mixed, Weighed
 from . import _events, _figures, _methods, _tables
 from ._cards import Card
 from ._text import MISSING, count, fixed, listed, number, percent, seconds

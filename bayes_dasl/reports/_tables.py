@@ -12,12 +12,12 @@ import xarray as xr
 from arviz_stats.summary import summary
 
 from .._statistics.convergence import effective_sizes, finite_draws, moving_quantities, rhat, thinned
-from ..judgement.comparison import BayesFactors, Comparison
-from ..judgement.log_score import EXACT
-from ..judgement.metrics import Metric, measured_by
-from ..judgement.mixing import FEWEST_DRAWS
-from ..judgement.scores import consistency
 from ..plots import science_parameters
+from ..scores.log_score import EXACT
+from ..scores.metrics import Metric, measured_by
+from ..scores.scores import consistency
+from ..verdict.mixing import FEWEST_DRAWS
+from ..weighting.comparison import BayesFactors, Comparison
 from ._text import MISSING, fixed, listed, number, percent
 
 MOST_PARAMETERS = 60

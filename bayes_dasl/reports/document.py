@@ -10,10 +10,10 @@ from pathlib import Path
 import xarray as xr
 
 from .._runs.files import write_text
-from ..before_fit.description import describe
+from ..checking.description import describe
 from ..errors import DataError
-from ..judgement.mixed import Mixed
 from ..model import Model
+from ..weighting.mixed import Mixed
 from .options import ReportOptions
 
 __all__ = ["Report", "ReportOptions", "report"]
@@ -69,7 +69,7 @@ def report(
             labelled.
         derived: what `evaluate` returned, to be shown beside outputs of the model that nobody observes; what has too
             many dimensions for a figure is named.
-        mixture: what `bayes_dasl.judgement.judge_mixture` said of a mixture of this forecast and those of the rivals.
+        mixture: what `bayes_dasl.weighting.judge_mixture` said of a mixture of this forecast and those of the rivals.
             The page is then about the mixture, with each model beside it; parameters and chains are those of `post`.
         model: the model of the fit, whose unknown functions are then drawn, and its equations and priors told.
         options: what else the page shows: a closer look, thresholds, return levels, metrics, the source of the data.

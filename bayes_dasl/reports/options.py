@@ -11,7 +11,7 @@ import xarray as xr
 
 from ..data.dates import are_dates, as_date
 from ..errors import DataError, MismatchError
-from ..judgement.levels import blocks_of, check_block, check_level, check_return_period, within
+from ..extremes.levels import blocks_of, check_block, check_level, check_return_period, within
 
 MOST_LEVELS = 6
 """Of one observable, so that a figure can tell them apart."""
@@ -28,8 +28,8 @@ class ReportOptions:
         thresholds: a level by observable, or up to six, of which it is said how probable it is that they are exceeded.
         below: the observables whose levels are those that it goes below.
         return_periods: numbers of blocks by observable; the report says which level is exceeded once in so many.
-        block: how long a block is, as for `bayes_dasl.return_levels`.
-        metrics: scores of the predictive mean by name, such as `{"NSE": bd.metrics.nse}`, beside those of every report.
+        block: how long a block is, as for `bayes_dasl.extremes.return_levels`.
+        metrics: scores of the predictive mean by name, such as `{"NSE": bd.scores.metrics.nse}`, beside those of every report.
         source: where the data come from. Unless given, a study takes `data.attrs["source"]`, and a report by itself
             that of the test data.
         licence: under which licence; unless given, `attrs["licence"]` or `attrs["license"]`, likewise.
@@ -51,7 +51,7 @@ class ReportOptions:
             if not isinstance(getattr(self, name), Mapping):
                 raise DataError(f"{name} is a dict by name, not {type(getattr(self, name)).__name__}")
         if not all(callable(metric) for metric in self.metrics.values()):
-            raise DataError("metrics are functions by name, such as {'NSE': bd.metrics.nse}")
+            raise DataError("metrics are functions by name, such as {'NSE': bd.scores.metrics.nse}")
         if isinstance(self.below, (str, bool)) or not isinstance(self.below, Iterable):
             raise DataError(f"below is a list of observables, such as {[*self.thresholds][:1]}, not {self.below!r}")
         if stray := set(self.below) - set(self.thresholds):

@@ -13,20 +13,20 @@ from .._jax.keys import whole_number
 from .._runs.files import forget_unfinished, write_text
 from .._runs.folder import check_name, read_note
 from .._runs.lock import alone_in
-from ..before_fit.checks import Check, check
+from ..checking.checks import Check, check
 from ..data.datasets import fingerprint, split, split_members
 from ..errors import BayesDaslError, DataError, Interrupted, MismatchError, ModelError, WriteError
 from ..inference import NUTS, AbstractEngine
-from ..judgement.diagnosis import Diagnosis, diagnose
-from ..judgement.evidence import are_nested, check_nested
-from ..judgement.mixed import MIXTURE, Mixed, Weighed, judge_mixture
 from ..model import Model, is_series
 from ..prediction.derived import evaluate
 from ..prediction.forecasts import Asked, forecast
 from ..prediction.posterior import load, save
 from ..reports.document import ReportOptions, report
-from ..revision.rolling_origins import leave_future_out, model_weights
-from ..revision.updates import update
+from ..updating.updates import update
+from ..verdict.diagnosis import Diagnosis, diagnose
+from ..weighting.evidence import are_nested, check_nested
+from ..weighting.mixed import MIXTURE, Mixed, Weighed, judge_mixture
+from ..weighting.rolling_origins import leave_future_out, model_weights
 from .fits import Say, Task, said_of
 from .mixing import ORIGINS, Origins, mixed, origins_of, past_forecasts, refuse_unfitted, science_of
 from .refusals import are_several, check_input, check_names, check_origins, used_data
@@ -53,10 +53,10 @@ class Study:
         options: what else the report shows; source and licence are those in `data.attrs` unless it tells others.
         mix: whether the forecast is a mixture of those of all models (`bd.mixture`). It heads the report, each model
             stands beside it. Where all models but one add a network or process noise to that one, as `bd.corrected`
-            does, they are weighed by their "evidence", from the fits that are there (`bd.bayes_factors`); others, and
-            those that have none, by their "forecasts" of the end of the training data (`bd.leave_future_out`,
+            does, they are weighed by their "evidence", from the fits that are there (`bd.weighting.bayes_factors`); others, and
+            those that have none, by their "forecasts" of the end of the training data (`bd.weighting.leave_future_out`,
             `bd.compare`), which takes more fits. Either word asks for that. Where the training data are too short for
-            both, weights are equal (`bd.model_weights`). There is no mixture without rivals, where members are held
+            both, weights are equal (`bd.weighting.model_weights`). There is no mixture without rivals, where members are held
             out, or by forecasts where rows are no series.
         origins: from how many times within the training data the models forecast at most, for their weights; or the
             last time that is known at each, numbers or dates. Each takes one fit of each model at most, with a quarter
@@ -244,7 +244,7 @@ class Run:
         return Task(name, self.study.models[name], self.study.train, self.study.engine, folder, key, progress, say)
 
     def weigh(self, *, key: int, progress: bool | None, say: Say) -> Weighed | str | None:
-        """Weigh the models by `bd.model_weights`; past forecasts are made unless the folder holds them.
+        """Weigh the models by `bd.weighting.model_weights`; past forecasts are made unless the folder holds them.
 
         Returns: what the weights of their mixture come from, or what stood in the way, which costs no fit; nothing if
         none are mixed.

@@ -7,7 +7,7 @@ from pathlib import Path
 from types import ModuleType
 
 from ..errors import ReadError
-from .many import ALONE
+from ..many.many import ALONE
 
 _PACKAGE = Path(__file__).parents[1]
 

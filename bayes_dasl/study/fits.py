@@ -11,12 +11,13 @@ import xarray as xr
 
 from .._runs.folder import put_aside
 from ..errors import Interrupted, MismatchError, ReadError, WriteError
-from ..inference import AbstractEngine, belongs_to, fit, pose
-from ..judgement.diagnosis import diagnose
+from ..fitting.fit import belongs_to, fit
+from ..inference import AbstractEngine, pose
 from ..model import Model
 from ..prediction.posterior import load, save
-from ..revision.after_fit import checks_after_fit
-from ..revision.windows import sparing
+from ..updating.after_fit import checks_after_fit
+from ..verdict.diagnosis import diagnose
+from ..weighting.windows import sparing
 from .mixing import ORIGINS, Origins
 
 type Say = Callable[[str], None]

@@ -10,12 +10,12 @@ import xarray as xr
 
 from ..errors import MismatchError, ReadError
 from ..inference import AbstractEngine
-from ..judgement.mixed import Weighed
 from ..model import Model
 from ..prediction.posterior import load, names
 from ..random import paths
-from ..revision.mixtures import mixture
-from ..revision.windows import side_by_side, windows_of
+from ..weighting.mixed import Weighed
+from ..weighting.mixtures import mixture
+from ..weighting.windows import side_by_side, windows_of
 
 ORIGINS = "origins.nc"
 

@@ -10,11 +10,11 @@ import xarray as xr
 from .._runs.folder import check_name
 from ..data.datasets import observations
 from ..errors import DataError, ModelError
-from ..judgement.baselines import BASELINES
-from ..judgement.matching import check_same
-from ..judgement.mixed import MIXTURE
 from ..model import check_data, check_shapes, check_times
 from ..prediction.derived import evaluate
+from ..scores.baselines import BASELINES
+from ..scores.matching import check_same
+from ..weighting.mixed import MIXTURE
 from .scores import check_asked
 from .times import forecast_times
 

@@ -11,13 +11,13 @@ import xarray as xr
 from .._findings import Diagnosis
 from ..data.datasets import place_of
 from ..data.dates import as_attribute
-from ..judgement.comparison import Comparison
-from ..judgement.events import exceedance, is_series, return_levels, unseen
-from ..judgement.forecast_tables import quantiles
-from ..judgement.metrics import check_metrics, measured_by
-from ..judgement.mixed import MIXTURE, Mixed
-from ..judgement.scores import score, score_baselines
+from ..extremes.events import exceedance, is_series, return_levels, unseen
 from ..reports.options import ReportOptions
+from ..scores.forecast_tables import quantiles
+from ..scores.metrics import check_metrics, measured_by
+from ..scores.scores import score, score_baselines
+from ..weighting.comparison import Comparison
+from ..weighting.mixed import MIXTURE, Mixed
 
 
 def results(

@@ -43,9 +43,9 @@ def daily(equations: Catchment | Hybrid, **initial: Any) -> bd.Difference:
     return bd.Difference(step=equations, initial=stores, observe=flow, forcings=science.forcings, units=units)
 
 
-def scattered() -> bd.Censored:
+def scattered() -> bd.noise.Censored:
     """A noise that is normal on the square-root scale, so that errors grow with the flow; zeros are censored."""
-    return bd.Censored(bd.BoxCoxNoise(dist.HalfNormal(1.0), power=0.5, shift=0.01), below=0.0)
+    return bd.noise.Censored(bd.noise.BoxCoxNoise(dist.HalfNormal(1.0), power=0.5, shift=0.01), below=0.0)
 
 
 def spun_up(data: xr.Dataset, begin: str, until: str) -> xr.Dataset:

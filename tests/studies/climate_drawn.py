@@ -19,7 +19,7 @@ from case_studies import climate
 
 def tasks(quick: bool) -> list[dict]:
     """Fits of the science to as many earths."""
-    return bd.combinations(earth=range(2 if quick else 24))
+    return bd.many.combinations(earth=range(2 if quick else 24))
 
 
 def row(earth: int) -> dict:
@@ -31,20 +31,22 @@ def row(earth: int) -> dict:
         data[name] = data[name].copy(data=np.where(data[name].notnull(), drawn[0], np.nan))
     train, _ = bd.split(data, time=climate.SPLIT)
     engine = bd.NUTS(chains=2, draws=300)
-    found = bd.measure(model, train, climate.spans(data, climate.SPLIT), engine, derived=climate.sensitivity, key=earth)
+    found = bd.many.measure(
+        model, train, climate.spans(data, climate.SPLIT), engine, derived=climate.sensitivity, key=earth
+    )
     there = realise(model, {path: value[0] for path, value in truth.items()})
     return found | {"true_sensitivity": float(climate.sensitivity(there)["climate_sensitivity"])}
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """How much lies in the intervals: means over earths, whose years go together, with standard errors."""
-    table = bd.tidy(rows)
+    table = bd.many.tidy(rows)
     by = table.assign(whole=table["coverage_90"] == 1.0).groupby("observable")
     shares = {name: by[column] for name, column in (("in 50 %", "coverage_50"), ("in 90 %", "coverage_90"))}
     found = {name: share.mean() for name, share in shares.items()}
     found |= {f"{name}, standard error": share.sem() for name, share in shares.items()}
     found["earths with all in 90 %"] = by["whole"].mean()
-    told = bd.tidy(rows, "derived")
+    told = bd.many.tidy(rows, "derived")
     held = told["true_sensitivity"].between(told["low"], told["high"])
     return {
         "Intervals": pd.DataFrame(found),

@@ -9,7 +9,7 @@ from collections import Counter
 import numpy as np
 import xarray as xr
 
-from bayes_dasl.judgement.adequacy import adequacy_findings
+from bayes_dasl.verdict.adequacy import adequacy_findings
 
 REPLICATES, DRAWS, PRIOR_DRAWS, MEMBERS, ERROR = 400, 400, 500, 20, 0.02
 

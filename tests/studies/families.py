@@ -96,7 +96,7 @@ def families() -> dict[str, Family]:
     relative = bd.LogNormalNoise(dist.LogNormal(-1.5, 0.5))
     uniform = {"most": dist.Uniform(1.0, 5.0), "half": dist.Uniform(0.2, 4.0)}
     sizes = dist.LogNormal(1.0, 0.5)
-    nuts, laplace, svi, smc = bd.NUTS(), bd.Laplace(), bd.SVI(), bd.SMC()
+    nuts, laplace, svi, smc = bd.NUTS(), bd.engines.Laplace(), bd.engines.SVI(), bd.engines.SMC()
     made: dict[str, Family] = {
         "level": Family(curve(lambda t, u, level: level + 0.0 * t, bd.NormalNoise(0.5), level=dist.Normal(0.0, 2.0))),
         "line": Family(
@@ -173,7 +173,7 @@ def families() -> dict[str, Family]:
         ),
         "correlated residuals": Family(
             curve(
-                line, bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0), STEP)),
+                line, bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0), STEP)),
                 level=dist.Normal(0, 2), slope=dist.Normal(0, 1),
             )
         ),
@@ -184,7 +184,7 @@ def families() -> dict[str, Family]:
         ),
         "river, half of it zeros": Family(
             curve(
-                driven, bd.CorrelatedBoxCoxNoise(bd.noise.White(dist.HalfNormal(0.5)), power=0.5, shift=0.01),
+                driven, bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.White(dist.HalfNormal(0.5)), power=0.5, shift=0.01),
                 forcings=("x",), level=dist.Normal(0, 1), gain=dist.LogNormal(0.0, 0.5),
             )
         ),

@@ -66,7 +66,7 @@ def tasks(quick):
 def row(seed):
     train, test = bd.split(load(), time=SPLIT)
     engine = bd.NUTS(chains=2, warmup=60, draws=60, climbs=2)
-    return bd.measure(model(science()), train, {"ahead": test}, engine, key=seed)
+    return bd.many.measure(model(science()), train, {"ahead": test}, engine, key=seed)
 '''
 COMMAND = "from bayes_dasl.cli import app\n\nif __name__ == '__main__':\n    app()\n"
 

@@ -35,8 +35,8 @@ UNITS = {"rain": "mm/day", "demand": "mm/day", "flow": "mm/day", "store": "mm", 
 TASK = ("truth", "noise", "seed")
 SEEDS = range(4)
 PROCESSES = {
-    "AR(1)": bd.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)),
-    "independent": bd.noise.White(dist.HalfNormal(1.0)),
+    "AR(1)": bd.filtering.AR1(dist.HalfNormal(1.0), dist.Uniform(0.0, 1.0)),
+    "independent": bd.filtering.White(dist.HalfNormal(1.0)),
 }
 
 
@@ -63,7 +63,7 @@ def layer(bucket: Bucket) -> bd.Difference:
 
 def model(name: str) -> bd.Model:
     bucket = Bucket(rate=bd.between(0.02, 0.5), threshold=bd.between(20.0, 150.0), evaporation=bd.between(0.4, 1.6))
-    noise = bd.CorrelatedBoxCoxNoise(PROCESSES[name], power=dist.Uniform(0.0, 1.0), shift=SHIFT)
+    noise = bd.filtering.CorrelatedBoxCoxNoise(PROCESSES[name], power=dist.Uniform(0.0, 1.0), shift=SHIFT)
     return bd.Model(layer(bucket), {"flow": noise})
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 from scipy.special import ndtr
 
-from bayes_dasl.judgement.posterior_findings import posterior_findings
+from bayes_dasl.verdict.posterior_findings import posterior_findings
 
 PROPOSALS, DRAWS, PRIOR_DRAWS = 200_000, 4000, 500
 TIMES = np.linspace(0.0, 4.0, 31)

@@ -18,8 +18,8 @@ import numpy as np
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.judgement.baselines import SEASONAL
-from bayes_dasl.judgement.scores import score_baselines
+from bayes_dasl.scores.baselines import SEASONAL
+from bayes_dasl.scores.scores import score_baselines
 from case_studies import measles
 
 from . import ROOT

@@ -46,7 +46,7 @@ def constrained(at):
 
 def by_the_filter(at, y):
     mean, scale, correlation = constrained(at)
-    noise = bd.Censored(bd.CorrelatedNoise(bd.AR1(scale, correlation)), below=0.0)
+    noise = bd.noise.Censored(bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)), below=0.0)
     times, prediction = jnp.arange(float(NUMBER)), jnp.full(NUMBER, mean)
     return noise.given(prediction, times, noise.before(times, y, prediction, same=True)).log_prob(y).sum()
 
@@ -106,7 +106,7 @@ def run(correlation: float, seed: int) -> dict:
 
 @cache
 def code_of(correlation: float, seed: int) -> str:
-    return fingerprint(bd.Censored, bd.CorrelatedNoise, bd.AR1)
+    return fingerprint(bd.noise.Censored, bd.filtering.CorrelatedNoise, bd.filtering.AR1)
 
 
 def tables() -> str:

@@ -185,8 +185,8 @@ def solver_too_coarse() -> Judged:
     """A tolerance of 0.3, where the noise is 0.05; by an engine that takes no trajectories, which would be long."""
     field = Fading(bd.between(0.2, 2.0))
     model = bd.Model(bd.ODE(field, {"y": 5.0}, start=0.0, rtol=0.3, atol=0.3), bd.NormalNoise(0.05))
-    judged = fitted(model, series(5.0 * np.exp(-0.6 * TIMES) + 0.05 * NORMAL), bd.SVI("laplace", draws=250))
-    return judged._replace(post=bd.check_solver(model, judged.post))
+    judged = fitted(model, series(5.0 * np.exp(-0.6 * TIMES) + 0.05 * NORMAL), bd.engines.SVI("laplace", draws=250))
+    return judged._replace(post=bd.updating.check_solver(model, judged.post))
 
 
 class Exploding(bd.Module):
@@ -317,16 +317,16 @@ FAULTS: dict[str, Fault] = {
     "a correction in place of a parameter": Fault(correction_in_place_of_a_parameter, ("confounding",)),
     "a solver that is too coarse": Fault(solver_too_coarse, ("solver accuracy",)),
     "solves that fail": Fault(solves_that_fail, ("solver failures",)),
-    "SWAG on a line": Fault(of_a_line(bd.SWAG(descent=SHORT)), (SPREAD,)),
+    "SWAG on a line": Fault(of_a_line(bd.engines.SWAG(descent=SHORT)), (SPREAD,)),
     "members that are anchored only": Fault(of_a_line(bd.DeepEnsemble(bootstrap=False, descent=SHORT)), (SPREAD,)),
     "members told apart by their starts": Fault(
         of_a_line(bd.DeepEnsemble(anchored=False, bootstrap=False, descent=SHORT)), (SPREAD,)
     ),
-    "Laplace of the last layer": Fault(of_a_network(bd.Laplace("last", descent=SHORT)), (SPREAD,)),
-    "dropout": Fault(of_a_network(bd.MCDropout(descent=SHORT)), (SPREAD, "point estimate")),
+    "Laplace of the last layer": Fault(of_a_network(bd.engines.Laplace("last", descent=SHORT)), (SPREAD,)),
+    "dropout": Fault(of_a_network(bd.engines.MCDropout(descent=SHORT)), (SPREAD, "point estimate")),
     "a point for a posterior": Fault(of_a_line(bd.Joint(descent=SHORT)), ("point estimate",)),
-    "Laplace of a bent posterior": Fault(bent(bd.Laplace(descent=SHORT)), (SPREAD,)),
-    "a diagonal guide of a bent posterior": Fault(bent(bd.SVI("mean_field")), ("variational guide",)),
+    "Laplace of a bent posterior": Fault(bent(bd.engines.Laplace(descent=SHORT)), (SPREAD,)),
+    "a diagonal guide of a bent posterior": Fault(bent(bd.engines.SVI("mean_field")), ("variational guide",)),
     "chains in two roots": Fault(two_roots, ("modes",)),
     "terms that can change places": Fault(interchangeable_terms, ("modes", *MIXING)),
     "six draws": Fault(few_draws, MIXING),

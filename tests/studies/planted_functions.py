@@ -30,7 +30,7 @@ def of_time(family: Any, noise: Any = UNKNOWN, scale: float = 1.0) -> bd.Model:
 def looked_at(model: bd.Model, y: np.ndarray) -> Judged:
     """A fit of which it was looked whether its unknown functions are fine enough."""
     judged = fitted(model, series(y, DENSE))
-    return judged._replace(post=bd.check_functions(model, judged.post, key=5))
+    return judged._replace(post=bd.updating.check_functions(model, judged.post, key=5))
 
 
 def serial_correlation_beside_a_function() -> Judged:
@@ -52,7 +52,7 @@ def function_of_a_forcing_too_coarse() -> Judged:
     function = bd.Basis(bd.bases.BSpline(-1.0, 1.0, 6), "x", "y", scale=3.0)
     model = bd.Model(bd.Algebraic(function, forcings=("x",)), UNKNOWN)
     judged = fitted(model, series(y, DENSE, x=forcing))
-    return judged._replace(post=bd.check_functions(model, judged.post, key=5))
+    return judged._replace(post=bd.updating.check_functions(model, judged.post, key=5))
 
 
 def process_too_short() -> Judged:

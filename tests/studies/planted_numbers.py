@@ -103,7 +103,7 @@ def limit_of_a_rate_by_few_data() -> Judged:
     return fitted(model, series(0.1 * RNG(31).normal(size=times.size), times))
 
 
-def particles(engine: bd.SMC) -> Judged:
+def particles(engine: bd.engines.SMC) -> Judged:
     return fitted(curve(line, bd.NormalNoise(0.5), **LINE), SLOPED, engine)
 
 
@@ -126,7 +126,7 @@ FAULTS: dict[str, Fault] = {
     "a half-Cauchy prior of a half-saturation": Fault(half_saturation_beyond_few_data, ("heavy tails",)),
     "a half-Cauchy prior of a rate": Fault(limit_of_a_rate_by_few_data, ("heavy tails",)),
     "few particles": Fault(
-        lambda: particles(bd.SMC(particles=20)), (*MIXING, "log evidence", "moves of the particles")
+        lambda: particles(bd.engines.SMC(particles=20)), (*MIXING, "log evidence", "moves of the particles")
     ),
-    "one run of particles": Fault(lambda: particles(bd.SMC(runs=1)), ("single run", "log evidence")),
+    "one run of particles": Fault(lambda: particles(bd.engines.SMC(runs=1)), ("single run", "log evidence")),
 }

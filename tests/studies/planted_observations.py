@@ -51,11 +51,11 @@ def floods_of_an_intermittent_river() -> Judged:
     """Dry on half of the days; after the fit the largest flows are twice as large as before."""
     days = np.arange(800.0)
     wet = np.sin(days / 9.0) + 0.2 * RNG(15).normal(size=days.size)
-    noise = bd.CorrelatedBoxCoxNoise(bd.noise.White(dist.HalfNormal(1.0)), power=0.5, shift=0.01)
+    noise = bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.White(dist.HalfNormal(1.0)), power=0.5, shift=0.01)
     priors = {"level": dist.Normal(0.0, 1.0), "gain": dist.LogNormal(0.5, 0.5)}
     model = curve(driven, noise, forcings=("x",), **priors)
     true = bd.Model(bd.Algebraic(Law(driven, {"level": 0.0, "gain": 2.0}), forcings=("x",)),
-                    bd.CorrelatedBoxCoxNoise(bd.noise.White(0.3), power=0.5, shift=0.01))  # fmt: skip
+                    bd.filtering.CorrelatedBoxCoxNoise(bd.filtering.White(0.3), power=0.5, shift=0.01))  # fmt: skip
     simulated = bd.simulate(true, series(np.ones(days.size), days, x=wet), {}, key=16)
     flood = (days > 300) & (wet > np.quantile(wet, 0.95))
     data = series(np.where(flood, 2.0, 1.0) * simulated["y"].values, days, x=wet)
@@ -67,7 +67,7 @@ def floods_of_an_intermittent_river() -> Judged:
 def held(inside: int, number: int) -> Judged:
     """Held-out data of which so many lie inside the 90 % intervals of a forecast whose errors hold together."""
     times = np.arange(30.0 + number)
-    model = level(dist.Normal(0.0, 2.0), bd.CorrelatedNoise(bd.AR1(1.0, 0.9)))
+    model = level(dist.Normal(0.0, 2.0), bd.filtering.CorrelatedNoise(bd.filtering.AR1(1.0, 0.9)))
     data = series(1.0 + wandering(0.9, 17, times.size), times)
     post = bd.fit(model, data.isel(time=slice(30)), key=1, progress=False)
     fc = bd.forecast(model, post, data, key=4)
@@ -95,7 +95,7 @@ def gap_filled_with_the_last_value() -> Judged:
     forcing = template(21)["x"].values
     y = 1.0 + 2.0 * forcing + 0.3 * NORMAL
     forcing[12:19] = np.nan
-    data = bd.fill_gaps(series(y, x=forcing), x="last")
+    data = bd.data.fill_gaps(series(y, x=forcing), x="last")
     return fitted(curve(driven, UNKNOWN, forcings=("x",), level=dist.Normal(0, 2), gain=dist.Normal(0, 1)), data)
 
 

@@ -11,7 +11,7 @@ import bayes_dasl as bd
 from bayes_dasl._findings import Finding
 from bayes_dasl.errors import MismatchError
 from bayes_dasl.inference import AbstractEngine
-from bayes_dasl.judgement.diagnosis import Diagnosis
+from bayes_dasl.verdict.diagnosis import Diagnosis
 
 from .families import TIMES, UNTIL, curve
 

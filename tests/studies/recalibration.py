@@ -20,7 +20,7 @@ import xarray as xr
 
 import bayes_dasl as bd
 from bayes_dasl.errors import DataError
-from bayes_dasl.judgement.held_out_errors import HELD_OUT, along_origins, held_out_errors
+from bayes_dasl.recalibration.held_out_errors import HELD_OUT, along_origins, held_out_errors
 
 from . import ROOT
 from .pages import table, write_section
@@ -167,7 +167,7 @@ def recalibrated(fc: xr.DataTree, past: Any, asked: dict[str, Any]) -> dict[str,
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".* are alike where windows overlap")
         try:
-            trees = [bd.recalibrate(fc, past, **asked)]
+            trees = [bd.recalibration.recalibrate(fc, past, **asked)]
         except DataError:
             trees = list(_one_by_one(fc, past, asked))
     return {str(n): v.values[0] for tree in trees for n, v in tree["predictions"].data_vars.items()}
@@ -181,7 +181,7 @@ def _one_by_one(fc: xr.DataTree, past: Any, asked: dict[str, Any]) -> Iterator[x
         if isinstance(past, tuple):
             of_it = xr.DataTree.from_dict({"predictions": past[0]["predictions"].to_dataset()[[name]]}), past[1]
         try:
-            yield bd.recalibrate(alone, of_it, **asked)
+            yield bd.recalibration.recalibrate(alone, of_it, **asked)
         except DataError:
             continue
 
@@ -193,7 +193,7 @@ def tasks(seed: int) -> list[tuple[str, str, str, int]]:
 
 @cache
 def _code() -> str:
-    return fingerprint(bd.recalibrate)
+    return fingerprint(bd.recalibration.recalibrate)
 
 
 def code_of(*_: object) -> str:

@@ -38,7 +38,9 @@ def tasks(seed: int) -> list[tuple[str, str, int]]:
 
 @cache
 def _code() -> str:
-    return fingerprint(bd.fit, bd.forecast, bd.diagnose, bd.check_solver, bd.check_functions, bd.simulate)
+    return fingerprint(
+        bd.fit, bd.forecast, bd.diagnose, bd.updating.check_solver, bd.updating.check_functions, bd.simulate
+    )
 
 
 def code_of(kind: str, case: str, seed: int) -> str:

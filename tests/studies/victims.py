@@ -82,13 +82,13 @@ _ALL_STEPS = bd.Descent(steps=400, patience=None)
 FITS: dict[str, tuple[bd.Model, AbstractEngine]] = {
     "NUTS": (line(), bd.NUTS(chains=2, warmup=100, draws=150)),
     "NUTS, ODE": (decay(), bd.NUTS(chains=2, warmup=50, draws=75)),
-    "ManyChain": (line(), bd.ManyChain("chees", chains=16, warmup=48, draws=64, superchains=4)),
-    "SMC": (line(), bd.SMC(particles=100, runs=2)),
-    "SVI": (line(), bd.SVI(steps=600, draws=50)),
+    "ManyChain": (line(), bd.engines.ManyChain("chees", chains=16, warmup=48, draws=64, superchains=4)),
+    "SMC": (line(), bd.engines.SMC(particles=100, runs=2)),
+    "SVI": (line(), bd.engines.SVI(steps=600, draws=50)),
     "DeepEnsemble": (line(), bd.DeepEnsemble(members=4, descent=_STEPS)),
-    "Laplace": (line(), bd.Laplace(draws=100, starts=2, descent=_STEPS)),
-    "SWAG": (line(), bd.SWAG(members=2, draws=50, collected=4, descent=_ALL_STEPS)),
-    "MCDropout": (network(), bd.MCDropout(draws=50, starts=2, descent=_ALL_STEPS)),
+    "Laplace": (line(), bd.engines.Laplace(draws=100, starts=2, descent=_STEPS)),
+    "SWAG": (line(), bd.engines.SWAG(members=2, draws=50, collected=4, descent=_ALL_STEPS)),
+    "MCDropout": (network(), bd.engines.MCDropout(draws=50, starts=2, descent=_ALL_STEPS)),
     "Joint": (line(), bd.Joint(starts=2, descent=_STEPS)),
 }
 

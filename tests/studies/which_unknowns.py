@@ -56,14 +56,16 @@ def asked(study: str) -> tuple[bd.Model, xr.Dataset, Any, Any, xr.Dataset]:
 
 def tasks(quick: bool) -> list[dict]:
     """Each study over the prior, and over the posterior."""
-    return bd.combinations(study=["climate", "argon", "channel"], over=["prior"] if quick else ["prior", "posterior"])
+    return bd.many.combinations(
+        study=["climate", "argon", "channel"], over=["prior"] if quick else ["prior", "posterior"]
+    )
 
 
 def row(study: str, over: str) -> dict:
     """The indices of each quantity by unknown number."""
     model, train, engine, function, ahead = asked(study)
     post = bd.fit(model, train, engine, progress=False) if over == "posterior" else None
-    found = bd.sensitivity(model, post, function, ahead, samples=SAMPLES)
+    found = bd.sensitivity.sensitivity(model, post, function, ahead, samples=SAMPLES)
     told = {}
     for name, values in found.data_vars.items():
         table = values.transpose("index", "unknown").to_pandas()

@@ -47,7 +47,7 @@ def _beside_weighted(drawn: np.ndarray, weighed: np.ndarray, weights: Weights, k
         level, SPREAD,
         f"standard deviations are {ratio.min():.2f} to {ratio.max():.2f} times the posterior's and means at most "
         f"{shift:.2f} of these off, by importance weights ({k_hat})",
-        "" if level == "good" else f"take bd.SVI(), which resamples its draws by such weights, or {SAMPLER}",
+        "" if level == "good" else f"take bd.engines.SVI(), which resamples its draws by such weights, or {SAMPLER}",
     )  # fmt: skip
 
 
@@ -68,6 +68,6 @@ def spread_by_density(log_posterior: Float[np.ndarray, " draw"], dimension: int,
                 "bad", SPREAD,
                 f"they spread about {fourth**0.25:.2g} times as far as the posterior, by how little its log density "
                 f"varies among them; {why}",
-                f"take {SAMPLER}, or bd.SVI(), whose draws are corrected by importance weights",
+                f"take {SAMPLER}, or bd.engines.SVI(), whose draws are corrected by importance weights",
             )  # fmt: skip
     return unshown_spread(why)

@@ -85,7 +85,7 @@ def _words_become_names() -> bool:
 
 
 def _doses(text: str, **options: Any) -> Any:
-    return bd.doses(pd.read_csv(StringIO(text)), "gut", **options)
+    return bd.dosing.doses(pd.read_csv(StringIO(text)), "gut", **options)
 
 
 def _names_and_absent_units_of_doses() -> bool:
@@ -190,15 +190,15 @@ CASES = TABLES | {
     "a report of replicates": _replicates_are_reported,
     "replicates under two forcings": lambda: fit(model(forcings=("u",)), data(REPLICATES, u=[1, 1, 2, 1, 1, 1])),
     "replicates of a chain of rows": lambda: fit(
-        model(of=bd.Kalman, diffusion={"y": 0.1}, initial_sd={}), data(REPLICATES)
+        model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}), data(REPLICATES)
     ),
     "a single row": lambda: bd.check(closed(), data([1.0])).level == "good",
     "places that fall": lambda: fit(
-        model(of=bd.PDE, field=_field(), initial={"y": 1.0}),
+        model(of=bd.pde.PDE, field=_field(), initial={"y": 1.0}),
         xr.Dataset({"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.1, 0.3]}),
     ),
     "places outside the grid": lambda: fit(
-        model(of=bd.PDE, field=_field(), initial={"y": 1.0}),
+        model(of=bd.pde.PDE, field=_field(), initial={"y": 1.0}),
         xr.Dataset({"y": (("time", "x"), np.ones((3, 3)))}, {"time": TIMES[:3], "x": [0.2, 0.5, 3.0]}),
     ),
     "a split at no place": lambda: bd.split(data()),
@@ -213,8 +213,8 @@ CASES = TABLES | {
     "inputs by one name": lambda: list(bd.inputs(data(), forcings="u").forcings) == ["u"],
     "inputs by an unknown interpolation": lambda: bd.inputs(data(), interpolation={"u": "quintic"}),
     "inputs that start after the data": lambda: bd.inputs(data(), start=3.0),
-    "segments from a variable that is not there": lambda: bd.segment_states(data(), ("z",), (1.0, 2.0), 1.0),
-    "segments after the data": lambda: bd.segment_states(data(), ("y",), (1.0, 9.0), 1.0),
+    "segments from a variable that is not there": lambda: bd.equations.segment_states(data(), ("z",), (1.0, 2.0), 1.0),
+    "segments after the data": lambda: bd.equations.segment_states(data(), ("y",), (1.0, 9.0), 1.0),
     "an update at a time before the start": lambda: bd.update(model(), posterior(model()), data([-3.0, -2.0])),
     "an update with nothing new": lambda: bd.update(
         model(), posterior(model()), later().assign(y=np.nan * later()["y"])

@@ -50,7 +50,8 @@ def _one_module_twice():
 def _one_network_twice():
     network = _network()
     return model(
-        bd.Coupling({"a": network, "b": network}, (), {"a": ("y",), "b": ("z",)}), initial={"y": 1.0, "z": 1.0}
+        bd.multiscale.Coupling({"a": network, "b": network}, (), {"a": ("y",), "b": ("z",)}),
+        initial={"y": 1.0, "z": 1.0},
     )
 
 
@@ -87,16 +88,16 @@ def _a_copy_is_no_second_place() -> bool:
 
 def _kalman(**options):
     options = {"diffusion": {"y": 0.1}, "initial_sd": {}} | options
-    return model(of=bd.Kalman, **options)
+    return model(of=bd.filtering.Kalman, **options)
 
 
 def _sde(**options):
-    return model(of=bd.SDE, **{"diffusion": {"y": 0.1}, "grid": (0.0, 5.0, 10)} | options)
+    return model(of=bd.equations.SDE, **{"diffusion": {"y": 0.1}, "grid": (0.0, 5.0, 10)} | options)
 
 
 def _shot(**options):
     options = {"knots": (2.0,), "segments": {"y": dist.LogNormal(np.zeros(1), 1.0)}, "gap": 0.1} | options
-    return bd.Model(bd.MultipleShooting(model().layer, **options), bd.NormalNoise(0.1))
+    return bd.Model(bd.equations.MultipleShooting(model().layer, **options), bd.NormalNoise(0.1))
 
 
 CASES = {
@@ -149,13 +150,16 @@ CASES = {
     "negative degrees of freedom": lambda: bd.StudentTNoise(0.1, -4.0),
     "degrees of freedom that may be negative": lambda: bd.StudentTNoise(0.1, dist.Normal(4.0, 3.0)),
     "a concentration that may be negative": lambda: bd.NegativeBinomialNoise(dist.Normal(4.0, 3.0)),
-    "a typical scale that may be negative": lambda: bd.VaryingScale(dist.Normal(0.0, 1.0), _network(("t",))),
-    "the head of a scale that is none": lambda: bd.VaryingScale(0.1, 3.0),
+    "a typical scale that may be negative": lambda: bd.noise.VaryingScale(dist.Normal(0.0, 1.0), _network(("t",))),
+    "the head of a scale that is none": lambda: bd.noise.VaryingScale(0.1, 3.0),
     "a scale that varies under a filter": lambda: model(
-        of=bd.Kalman, diffusion={"y": 0.1}, initial_sd={}, noise=bd.NormalNoise(bd.VaryingScale(0.1, _network(("t",))))
+        of=bd.filtering.Kalman,
+        diffusion={"y": 0.1},
+        initial_sd={},
+        noise=bd.NormalNoise(bd.noise.VaryingScale(0.1, _network(("t",)))),
     ),
     "counts under a filter": lambda: fit(
-        model(of=bd.Kalman, diffusion={"y": 0.1}, initial_sd={}, noise=bd.PoissonNoise()), data(y=np.ones(6))
+        model(of=bd.filtering.Kalman, diffusion={"y": 0.1}, initial_sd={}, noise=bd.PoissonNoise()), data(y=np.ones(6))
     ),
     # layers and solvers
     "a layer that is none": lambda: bd.Model(Decay(rate()), bd.NormalNoise(0.1)),
@@ -220,7 +224,7 @@ CASES = {
     "a formula that returns a number": lambda: bd.Model(bd.Algebraic(lambda t, y, u: t), bd.NormalNoise(rate())),
     "a grid of no cells": lambda: bd.pde.Grid(x=(0.0, 1.0, 0)),
     "a grid reversed": lambda: bd.pde.Grid(x=(1.0, 0.0, 8)),
-    "a boundary-value problem on a point": lambda: bd.BoundaryValue(
+    "a boundary-value problem on a point": lambda: bd.equations.BoundaryValue(
         lambda x, y, u: {"y": 0.0}, lambda a, b, u: {"y": 0.0}, {"y": 0.0}, domain=(1.0, 1.0)
     ),
     "a constraint that is none": lambda: bd.Model(model().layer, bd.NormalNoise(0.1), constraints={"mass": 3.0}),
@@ -228,8 +232,8 @@ CASES = {
     "a constraint named after a dimension": lambda: bd.Model(
         model().layer, bd.NormalNoise(0.1), constraints={"draw": lambda v, i: v["y"]}
     ),
-    "an integral over nothing": lambda: bd.integrate(lambda x: x, np.inf, 1.0),
-    "an integral by half a node": lambda: bd.integrate(lambda x: x, 0.0, 1.0, nodes=2.5),
+    "an integral over nothing": lambda: bd.equations.integrate(lambda x: x, np.inf, 1.0),
+    "an integral by half a node": lambda: bd.equations.integrate(lambda x: x, 0.0, 1.0, nodes=2.5),
     # networks and hybrids
     "a network with other inputs than names": lambda: bd.Network(
         eqx.nn.MLP(2, 1, 3, 1, key=jax.random.key(0)), ("y",), ("y",)
@@ -251,10 +255,14 @@ CASES = {
     "a correction orthogonal to nothing random": lambda: bd.Residual(Decay(0.5), _network(), orthogonal=data()),
     "models side by side that are one": lambda: bd.Parallel({"a": Decay(rate())}),
     "shares that do not sum to one": lambda: bd.Parallel({"a": Decay(rate()), "b": Decay(rate())}, [0.5, 0.6]),
-    "a total of an unknown state": lambda: fit(model(bd.Conserve(Decay(rate()), {"mass": {"z": 1.0, "y": 1.0}}))),
+    "a total of an unknown state": lambda: fit(
+        model(bd.hybrid.Conserve(Decay(rate()), {"mass": {"z": 1.0, "y": 1.0}}))
+    ),
     "a basis with two inputs": lambda: bd.Basis(bd.bases.BSpline(0.0, 1.0, 4), ("a", "b"), "y"),
     "a basis reversed": lambda: bd.bases.BSpline(1.0, 0.0, 4),
-    "a link to an unknown part": lambda: bd.Coupling({"a": Decay(rate())}, bd.Link("a.y", "b.x"), {"a": ("y",)}),
+    "a link to an unknown part": lambda: bd.multiscale.Coupling(
+        {"a": Decay(rate())}, bd.multiscale.Link("a.y", "b.x"), {"a": ("y",)}
+    ),
     "a layer as a correction": lambda: bd.Residual(Decayed(rate()), closed().layer),
     "a layer as a vector field": lambda: fit(model(closed().layer)),
     # engines
@@ -266,12 +274,12 @@ CASES = {
     "a warm-up that is too short": lambda: bd.NUTS(warmup=3),
     "an acceptance of one": lambda: bd.NUTS(target_acceptance=1.0),
     "a start that is unknown": lambda: bd.NUTS(start="prior"),
-    "a guide that is unknown": lambda: bd.SVI("normal"),
-    "few particles": lambda: bd.SMC(particles=1),
+    "a guide that is unknown": lambda: bd.engines.SVI("normal"),
+    "few particles": lambda: bd.engines.SMC(particles=1),
     "an ensemble of none": lambda: bd.DeepEnsemble(members=0),
     "a descent of negative steps": lambda: bd.Descent(steps=-1),
     "a held-out share of all": lambda: bd.Descent(held_out=1.0),
-    "uneven superchains": lambda: bd.ManyChain(chains=100),
+    "uneven superchains": lambda: bd.engines.ManyChain(chains=100),
     "a device that is unknown": lambda: fit(device="tpu9"),
     "a check by a class": lambda: bd.check(model(), data(), bd.NUTS),
     "a check by a key of text": lambda: bd.check(closed(), data(), key="seven"),

@@ -78,10 +78,10 @@ def arguments() -> argparse.Namespace:
     return options
 
 
-def rod(diffusion: Any, source: Any, flux: Any) -> bd.PDE:
+def rod(diffusion: Any, source: Any, flux: Any) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Flux(flux), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(GRID, diffusion, reaction=source, boundary=boundary)
-    return bd.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
 
 
 def unknown() -> bd.Model:
@@ -92,7 +92,7 @@ def unknown() -> bd.Model:
 
 
 @eqx.filter_jit
-def solve(layer: bd.PDE, given: Any) -> Any:
+def solve(layer: bd.pde.PDE, given: Any) -> Any:
     return layer(given)
 
 
@@ -103,7 +103,7 @@ def observed(seed: int) -> xr.Dataset:
     return xr.Dataset({"heat": (("time", "x"), seen)}, {"time": TIMES, "x": PLACES})
 
 
-def functions(layer: bd.PDE) -> dict[str, Any]:
+def functions(layer: bd.pde.PDE) -> dict[str, Any]:
     """The source over x and what enters through the low end over time."""
     law: Any = layer.vector_field
     source = jax.vmap(lambda x: law.reaction(0.0, {}, {"x": x})["heat"])(jnp.asarray(OVER["x"]))
@@ -111,10 +111,12 @@ def functions(layer: bd.PDE) -> dict[str, Any]:
     return {"inflow": -flux, "source": source}
 
 
-def imbalance(layer: bd.PDE) -> Any:
+def imbalance(layer: bd.pde.PDE) -> Any:
     """The largest difference between the heat that is there and what was given, as a share of it."""
     asked = bd.inputs(xr.Dataset(coords={"time": np.linspace(0.0, END, 21)}), start=0.0)
-    account = bd.PDE(Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0)
+    account = bd.pde.PDE(
+        Account(layer.vector_field), {"heat": 0.0, "given": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0
+    )
     values = account(asked).values
     there = jax.vmap(GRID.integral)(values["heat"])
     return jnp.max(jnp.abs(there - values["given"][:, 0])) / jnp.max(jnp.abs(there))

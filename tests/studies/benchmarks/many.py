@@ -28,7 +28,7 @@ from tests.studies.benchmarks.many import fitted
 os.sched_setaffinity(0, range({cores}))
 with tempfile.TemporaryDirectory() as folder:
     began = time.perf_counter()
-    rows = bd.run_many(fitted, bd.combinations(seed=range({fits})), Path(folder) / "rows.jsonl", workers={workers})
+    rows = bd.many.run_many(fitted, bd.many.combinations(seed=range({fits})), Path(folder) / "rows.jsonl", workers={workers})
     print(json.dumps([time.perf_counter() - began, len(rows)]))
 """
 

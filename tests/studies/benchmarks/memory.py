@@ -63,7 +63,12 @@ def measure(times: int, draws: int, *, in_memory: bool) -> dict[str, float]:
         return found | {"forecast": peak() - found["before"]}
     with tempfile.TemporaryDirectory() as folder:
         fc = bd.forecast(model, post, data, path=Path(folder) / "forecast.nc")
-        for name, step in (("forecast", None), ("decompose", bd.decompose), ("score", bd.score), ("pit", bd.pit)):
+        for name, step in (
+            ("forecast", None),
+            ("decompose", bd.decompose),
+            ("score", bd.score),
+            ("pit", bd.scores.pit),
+        ):
             if step is not None:
                 step(fc, *([] if name == "decompose" else [data]))
             found[name] = peak() - found["before"]

@@ -66,9 +66,9 @@ def spectrum(k: Any) -> Any:
     return k**4 / (1 + (k / 4) ** 2) ** 6
 
 
-def layer(grid: bd.pde.Grid, initial: Any, eddy: Any, tolerance: float, max_steps: int) -> bd.PDE:
+def layer(grid: bd.pde.Grid, initial: Any, eddy: Any, tolerance: float, max_steps: int) -> bd.pde.PDE:
     law = bd.pde.Vorticity(grid, VISCOSITY, eddy=eddy)
-    return bd.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=max_steps)
+    return bd.pde.PDE(law, {"vorticity": initial}, start=0.0, rtol=tolerance, atol=tolerance, max_steps=max_steps)
 
 
 def filtered(options: argparse.Namespace) -> tuple[xr.Dataset, Any]:

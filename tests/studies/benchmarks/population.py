@@ -76,7 +76,7 @@ def model_of(doses, layer: str) -> bd.Model:
         "volume": bd.population(bd.between(10.0, 100.0), dist.HalfNormal(0.5)),
     }
     if layer == "closed form":
-        one = bd.Compartments(**numbers, doses=doses)
+        one = bd.dosing.Compartments(**numbers, doses=doses)
     else:
         one = bd.ODE(Oral(**numbers), {"depot": 0.0, "central": 0.0}, Oral.concentration, doses=doses)
     return bd.Model(bd.Each(one, doses.members), {"conc": bd.LogNormalNoise(bd.between(0.05, 0.5))})
@@ -92,7 +92,7 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
     """All figures of one case, in this process."""
     rows, began = records(subjects, times), time.perf_counter()
     data = bd.from_table(rows, "conc", subject="id")
-    model = model_of(bd.doses(rows, into="depot", subject="id"), layer)
+    model = model_of(bd.dosing.doses(rows, into="depot", subject="id"), layer)
     found: dict = {"all times": data.sizes["time"], "read_s": time.perf_counter() - began, "read_mb": peak()}
     problem = pose(model, data)
     found["unknown"] = problem.dimension
@@ -121,7 +121,7 @@ def measured(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:
 def code(subjects: int, times: str, layer: str) -> str:
     """The fingerprint of what makes a row."""
     rows = records(10, times)
-    return fingerprint(bd.fit, bd.NUTS(), model_of(bd.doses(rows, into="depot", subject="id"), layer), records)
+    return fingerprint(bd.fit, bd.NUTS(), model_of(bd.dosing.doses(rows, into="depot", subject="id"), layer), records)
 
 
 def run(subjects: int, times: str, layer: str, *, drawn: bool) -> dict:

@@ -14,8 +14,8 @@ import numpyro.distributions as dist
 import xarray as xr
 
 import bayes_dasl as bd
-from bayes_dasl.revision.windows import sparing
 from bayes_dasl.study.mixing import origins_of
+from bayes_dasl.weighting.windows import sparing
 
 from ..mixing import case
 from ..provenance import fingerprint, meaning
@@ -40,7 +40,7 @@ def code(name: str, method: str) -> str:
     models, verbs = {}, [bd.forecast, bd.score, bd.fit]
     if method == OURS:
         models = members(posed)
-        verbs += [ENGINE, origins_of, sparing, bd.model_weights, bd.leave_future_out, bd.mixture]
+        verbs += [ENGINE, origins_of, sparing, bd.weighting.model_weights, bd.weighting.leave_future_out, bd.mixture]
     return f"{fingerprint(*verbs, *models.values())}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
@@ -51,7 +51,7 @@ def members(posed: Series) -> dict[str, bd.Model]:
     times = posed.data["time"].values
     begin = float(times[0]) if posed.layer.start is None else float(posed.layer.start)  # pyright: ignore
     steps = min(round((times[-1] - begin) / float(np.median(np.diff(times)))), MOST_STEPS)
-    noise = bd.ProcessNoise(
+    noise = bd.layers.ProcessNoise(
         {name: dist.HalfNormal(scale) for name, scale in posed.noisy.items()},
         (begin, float(times[-1]), steps),
         relative=posed.relative,
@@ -90,11 +90,11 @@ def weigh(posed: Series, models: dict[str, bd.Model], posts: dict[str, Any], see
         origins = origins_of(models["science"], posed.train, posed.test, ORIGINS, None)
         ahead = {"origins": origins.at, "horizon": origins.horizon, "engine": sparing(ENGINE), "key": seed}
         return {
-            name: bd.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
+            name: bd.weighting.leave_future_out(model, posed.train, post=posts[name], progress=False, **ahead)  # pyright: ignore
             for name, model in models.items()
         }
 
-    found = bd.model_weights(models, posts, past=past)
+    found = bd.weighting.model_weights(models, posts, past=past)
     return found, "" if found.weighed_by == "evidence" else found.why or "the models are not nested"
 
 
@@ -126,10 +126,10 @@ def diffhybrid(posed: Series, seed: int) -> dict[str, Any]:
     closure: Any = layer.vector_field.closure  # pyright: ignore
     head = bd.Network.mlp(closure.inputs, ("log_scale",), 0.5, width=4, depth=1)
     units = dict(zip(closure.outputs, closure.units, strict=True))
-    scales = {name: bd.VaryingScale(dist.HalfNormal(0.05 * unit), head) for name, unit in units.items()}
-    at = eqx.tree_at(lambda ode: ode.vector_field.closure, layer, bd.VarianceHead(closure, scales))
-    engine = bd.SWAG(members=3, descent=bd.Descent(steps=500, patience=None))
-    return alone(bd.Model(bd.Unscented(at), posed.noise), engine, posed, seed)
+    scales = {name: bd.noise.VaryingScale(dist.HalfNormal(0.05 * unit), head) for name, unit in units.items()}
+    at = eqx.tree_at(lambda ode: ode.vector_field.closure, layer, bd.filtering.VarianceHead(closure, scales))
+    engine = bd.engines.SWAG(members=3, descent=bd.Descent(steps=500, patience=None))
+    return alone(bd.Model(bd.filtering.Unscented(at), posed.noise), engine, posed, seed)
 
 
 def process(posed: Series, seed: int) -> dict[str, Any]:

@@ -32,9 +32,9 @@ def lorenz(seed: int) -> Case:
     numbers = [dist.LogNormal(np.log(value), 0.2) for value in (10.0, 8 / 3)]
     initial, states = problem.model.layer.initial, tuple(map(str, problem.data.data_vars))
     ode = bd.ODE(Convection(*numbers, gain), initial, rtol=1e-4, atol=1e-4, max_steps=256)
-    segments = bd.segment_states(problem.data, states, KNOTS, 3.0)
-    model = bd.Model(bd.MultipleShooting(ode, KNOTS, segments, gap=0.3), problem.model.noise)
-    truth = bd.MultipleShooting(
+    segments = bd.equations.segment_states(problem.data, states, KNOTS, 3.0)
+    model = bd.Model(bd.equations.MultipleShooting(ode, KNOTS, segments, gap=0.3), problem.model.noise)
+    truth = bd.equations.MultipleShooting(
         bd.ODE(Convection(10.0, 8 / 3, lambda t, s, u: {"gain": 28.0 - s["z"]}), initial), KNOTS, segments, gap=0.3
     )
     unknown = Unknown(lambda layer: layer.ode.vector_field.gain, ("gain",), *along("z", problem.data["z"].values))

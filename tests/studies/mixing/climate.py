@@ -57,7 +57,7 @@ def climate(seed: int) -> Case:
     }
     extra = bd.Basis(bd.bases.HilbertGP(-0.8, 2.4, 10, amplitude=dist.HalfNormal(0.3)), "surface", "flux")
     scale, correlation = dist.LogNormal(np.log(0.12), 0.3), dist.Beta(8.0, 6.0)
-    model = bd.Model(balance(**priors, extra=extra), bd.CorrelatedNoise(bd.AR1(scale, correlation)))
+    model = bd.Model(balance(**priors, extra=extra), bd.filtering.CorrelatedNoise(bd.filtering.AR1(scale, correlation)))
     if seed == 0:
         data, truth = measured_climate(), None
         states = data["temperature"].values

@@ -92,16 +92,18 @@ def kalman(seed: int) -> Case:
     rng = np.random.default_rng([seed, 9])
     rate, noise = bd.between(0.3, 1.0), dist.LogNormal(np.log(0.6), 0.2)
     extra = bd.Basis(bd.bases.HilbertGP(-3.5, 3.5, 10, amplitude=dist.HalfNormal(0.7)), "x", "drift")
-    truth = bd.Kalman(Drift(sampled(rate, rng), drawn_function(extra, rng)), {"x": sampled(noise, rng)}, {"x": 0.0}, {})
+    truth = bd.filtering.Kalman(
+        Drift(sampled(rate, rng), drawn_function(extra, rng)), {"x": sampled(noise, rng)}, {"x": 0.0}, {}
+    )
     times, path = _path(truth, rng)
     seen = path + 0.05 * rng.normal(size=path.size)
     data = xr.Dataset({"x": ("time", seen)}, {"time": times})
-    layer = bd.Kalman(Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-3, atol=1e-4)
+    layer = bd.filtering.Kalman(Drift(rate, extra), {"x": noise}, {"x": 0.0}, {}, start=0.0, rtol=1e-3, atol=1e-4)
     unknown = {"drift": Unknown(lambda layer: layer.drift.extra, ("drift",), *along("x", path))}
     return Case("kalman", seed, bd.Model(layer, bd.NormalNoise(0.05)), data, unknown, _of_path, truth)
 
 
-def _path(truth: bd.Kalman, rng: np.random.Generator, number: int = 120, step: float = 0.15, parts: int = 20):
+def _path(truth: bd.filtering.Kalman, rng: np.random.Generator, number: int = 120, step: float = 0.15, parts: int = 20):
     """A path by Euler and Maruyama's method, at times a step apart."""
     increments = rng.normal(size=(number, parts)) * truth.diffusion["x"] * np.sqrt(step / parts)
 

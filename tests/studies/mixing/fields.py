@@ -16,10 +16,10 @@ CHANNELS = ("550", "950", "2000")  # Reynolds numbers of the first data sets
 HIGHEST = 0.85  # of the channel's half-width, up to which there are data
 
 
-def rod(diffusion, flux) -> bd.PDE:
+def rod(diffusion, flux) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Flux(flux), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(ROD, diffusion, boundary=boundary)
-    return bd.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-4, atol=1e-5)
+    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-4, atol=1e-5)
 
 
 def heat(seed: int) -> Case:
@@ -55,11 +55,11 @@ class Front(bd.Module):
         return {"c": y["c"] * (self.growth * (1 - y["c"]) + self.extra(t, y, u)["rate"])}
 
 
-def front(diffusion, growth, extra) -> bd.PDE:
+def front(diffusion, growth, extra) -> bd.pde.PDE:
     boundary = {"x_low": bd.pde.Neumann(0.0), "x_high": bd.pde.Neumann(0.0)}
     law = bd.pde.FiniteVolume(STRIP, diffusion, reaction=Front(growth, extra), boundary=boundary)
     begin = lambda t, y, u: 0.9 * jnp.exp(-(((u["x"] - 0.2) / 0.15) ** 2))  # noqa: E731
-    return bd.PDE(law, {"c": begin}, solver=bd.pde.Chebyshev(5), start=0.0, rtol=3e-4, atol=3e-5)
+    return bd.pde.PDE(law, {"c": begin}, solver=bd.pde.Chebyshev(5), start=0.0, rtol=3e-4, atol=3e-5)
 
 
 def pde_closure(seed: int) -> Case:
@@ -99,7 +99,11 @@ class MixingLength(bd.Module):
 
     def __call__(self, t, y, u):
         # By the logarithm of 1 + y, along which the profile is smooth.
-        return {"velocity": bd.integrate(lambda s: self.slope(jnp.expm1(s)) * jnp.exp(s), 0.0, jnp.log1p(t), nodes=24)}
+        return {
+            "velocity": bd.equations.integrate(
+                lambda s: self.slope(jnp.expm1(s)) * jnp.exp(s), 0.0, jnp.log1p(t), nodes=24
+            )
+        }
 
 
 def channel(seed: int) -> Case:

@@ -37,8 +37,8 @@ class PairPotential(bd.Module):
             boltzmann = jnp.exp(jnp.minimum(-energy / t, 60.0))
             return r**2 * (1 - boltzmann + QUANTUM / t**3 * boltzmann * slope**2)
 
-        near = bd.integrate(bound, NEAREST, FAR, nodes=8, panels=10)
-        far = bd.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
+        near = bd.equations.integrate(bound, NEAREST, FAR, nodes=8, panels=10)
+        far = bd.equations.integrate(bound, FAR, math.inf, nodes=10, scale=FAR)
         return {"b": VOLUME * (NEAREST**3 / 3 + near + far)}
 
 
@@ -55,7 +55,9 @@ def argon(seed: int) -> Case:
     family = bd.bases.HilbertGP(2.5, 7.5, 20, amplitude=dist.HalfNormal(30.0))
     extra = bd.Basis(family, "r", "energy")
     factor = dist.LogNormal(0.0, 0.5)
-    model = bd.Model(gas(**priors, extra=extra), bd.NormalNoise(known_error=bd.PerDatum("b_error", factor=factor)))
+    model = bd.Model(
+        gas(**priors, extra=extra), bd.NormalNoise(known_error=bd.noise.PerDatum("b_error", factor=factor))
+    )
     truth = None
     if seed == 0:
         data = measured_argon()

@@ -39,7 +39,7 @@ def code(name: str, science: str) -> str:
     files = [Path(str(module.__file__)) for module in (systems, case)] + [Path(__file__)]
     said = "\n".join(meaning(file.read_text(encoding="utf-8")) for file in files)
     posed = SYSTEMS[name](0, science == "right", DEFAULTS)
-    verbs = (bd.fit, bd.forecast, bd.score, bd.diagnose, bd.bayes_factors, bd.mixture, bd.corrected, ENGINE)
+    verbs = (bd.fit, bd.forecast, bd.score, bd.diagnose, bd.weighting.bayes_factors, bd.mixture, bd.corrected, ENGINE)
     return f"{fingerprint(*verbs, posed.hybrid)}-{hashlib.sha256(said.encode()).hexdigest()[:6]}"
 
 
@@ -72,7 +72,7 @@ def measured(name: str, science: str, seed: int, build: Any = DEFAULTS, engine: 
 
 def weigh(models: dict[str, bd.Model], posts: dict[str, xr.DataTree]) -> tuple[dict[str, float], str]:
     """The weights of science and hybrid, and by what: evidence, past forecasts, or nothing."""
-    found = bd.model_weights(models, posts, engine=PAST)
+    found = bd.weighting.model_weights(models, posts, engine=PAST)
     return dict(found.weights), found.weighed_by
 
 

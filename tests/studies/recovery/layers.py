@@ -148,7 +148,7 @@ def steady_state():
 def shooting():
     def layer(values, segments):
         ode = bd.ODE(LotkaVolterra(*values), {"hare": 34.0, "lynx": 5.9}, observe=_logs)
-        return bd.MultipleShooting(ode, (7.0, 14.0), segments, gap={"hare": 0.3, "lynx": 0.2})
+        return bd.equations.MultipleShooting(ode, (7.0, 14.0), segments, gap={"hare": 0.3, "lynx": 0.2})
 
     values = (0.55, 0.028, 0.8, 0.024)
     truth = bd.ODE(LotkaVolterra(*values), {"hare": 34.0, "lynx": 5.9}, observe=_logs)
@@ -188,9 +188,9 @@ def stochastic(filtering):
     drift = Pull(bd.between(0.1, 3), dist.Normal(0.0, 2.0))
     diffusion, template = {"x": bd.between(0.05, 2)}, axis(0, 15, 31)
     if filtering:
-        layer = bd.Kalman(drift, diffusion, {"x": 3.0}, {})
+        layer = bd.filtering.Kalman(drift, diffusion, {"x": 3.0}, {})
     else:
-        layer = bd.SDE(drift, diffusion, {"x": 3.0}, grid=(0.0, 15.0, 60))
+        layer = bd.equations.SDE(drift, diffusion, {"x": 3.0}, grid=(0.0, 15.0, 60))
     return StochasticCase(
         "SDE, Kalman filter" if filtering else "SDE, latent path", "layer",
         bd.Model(layer, bd.NormalNoise(0.1)), layer, template, {"x": 0.1},
@@ -206,7 +206,7 @@ class Virial(bd.Module):
 
     def __call__(self, t, y, u):
         attraction = lambda r: (jnp.exp(self.depth / t) - 1) * r**2  # noqa: E731
-        well = bd.integrate(attraction, self.size, 1.5 * self.size)
+        well = bd.equations.integrate(attraction, self.size, 1.5 * self.size)
         return {"b": 2 * jnp.pi * (self.size**3 / 3 - well)}
 
 
@@ -258,7 +258,7 @@ class Ends(bd.Module):
 
 def boundary_value():
     def layer(modulus, surface):
-        return bd.BoundaryValue(
+        return bd.equations.BoundaryValue(
             Slab(modulus), Ends(surface), {"c": 0.5, "slope": 0.5}, lambda x, y, u: {"c": y["c"]}, domain=(0.0, 1.0),
             nodes=21,
         )  # fmt: skip
@@ -278,7 +278,7 @@ def heat():
             grid, diffusion=diffusion, reaction={"heat": source},
             boundary={"x_low": bd.pde.Dirichlet(0.0), "x_high": bd.pde.Neumann(flux)},
         )  # fmt: skip
-        return bd.PDE(field, {"heat": 0.0}, start=0.0, rtol=1e-5, atol=1e-5)
+        return bd.pde.PDE(field, {"heat": 0.0}, start=0.0, rtol=1e-5, atol=1e-5)
 
     return Case(
         "PDE, finite volume (source, boundary flux)", "layer",
@@ -302,7 +302,7 @@ def burgers():
 
     def layer(speed, viscosity):
         field = bd.pde.Spectral(grid, diffusion=viscosity, flux=Burgers(speed))
-        return bd.PDE(field, {"u": lambda t, y, u: jnp.sin(u["x"])}, start=0.0, rtol=1e-5, atol=1e-5)
+        return bd.pde.PDE(field, {"u": lambda t, y, u: jnp.sin(u["x"])}, start=0.0, rtol=1e-5, atol=1e-5)
 
     return Case(
         "PDE, pseudo-spectral (Burgers)", "layer",
@@ -348,7 +348,7 @@ class Delayed(bd.Module):
 
 def delayed():
     def layer(rate, delay):
-        return bd.DDE(Delayed(rate), {"y": 0.2}, {"past": ("y", delay)}, longest_step=0.1)
+        return bd.equations.DDE(Delayed(rate), {"y": 0.2}, {"past": ("y", delay)}, longest_step=0.1)
 
     return Case(
         "DDE, an unknown delay", "layer",

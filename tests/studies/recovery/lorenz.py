@@ -61,7 +61,9 @@ def model(data: xr.Dataset) -> bd.Model:
     """Unknown parameters, and a state at each knot."""
     priors = {"sigma": bd.between(5.0, 20.0), "rho": bd.between(15.0, 45.0), "beta": bd.between(1.0, 6.0)}
     ode = bd.ODE(Lorenz(**priors), START, start=0.0, rtol=1e-6, atol=1e-6, max_steps=256)
-    layer = bd.MultipleShooting(ode, TIMES[:-1], bd.segment_states(data, STATES, TIMES[:-1], 2.0), GAP)
+    layer = bd.equations.MultipleShooting(
+        ode, TIMES[:-1], bd.equations.segment_states(data, STATES, TIMES[:-1], 2.0), GAP
+    )
     return bd.Model(layer, noise=bd.NormalNoise(NOISE))
 
 

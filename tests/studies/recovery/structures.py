@@ -74,9 +74,9 @@ class Fast(bd.Module):
 
 def coupling():
     def layer(rate, strength, timescale):
-        field = bd.Coupling(
+        field = bd.multiscale.Coupling(
             {"slow": Slow(rate), "fast": Fast()},
-            (bd.Link("slow.x", "fast.slow"), bd.Link("fast.z", "slow.fast", strength)),
+            (bd.multiscale.Link("slow.x", "fast.slow"), bd.multiscale.Link("fast.z", "slow.fast", strength)),
             states={"slow": ("x",), "fast": ("z",)}, timescales={"fast": timescale},
         )  # fmt: skip
         return bd.ODE(field, {"x": 0.0, "z": 2.0})
@@ -98,9 +98,9 @@ def layer_coupling():
             return {"z": u["coarse"] - self.gain * y["z"]}
 
     def layer(rate, gain, strength):
-        return bd.LayerCoupling(
+        return bd.multiscale.LayerCoupling(
             {"coarse": bd.ODE(Decay(rate), {"y": 2.0}), "fine": bd.ODE(Driven(gain), {"z": 0.0}, forcings=("coarse",))},
-            (bd.Link("coarse.y", "fine.coarse", strength),), points=65,
+            (bd.multiscale.Link("coarse.y", "fine.coarse", strength),), points=65,
         )  # fmt: skip
 
     return Case(
@@ -130,7 +130,7 @@ class Line(bd.Module):
 
 def fidelity():
     def layer(rate, ratio, slope):
-        return bd.MultiFidelity(bd.ODE(Decay(rate), {"y": 2.0}), {"costly": "y"}, ratio, Line(slope))
+        return bd.multiscale.MultiFidelity(bd.ODE(Decay(rate), {"y": 2.0}), {"costly": "y"}, ratio, Line(slope))
 
     return FewCostly(
         "MultiFidelity", "mechanism",
@@ -157,7 +157,7 @@ def boundary():
             diffusion=diffusion,
             boundary={"x_low": bd.pde.Dirichlet(Warming(low, trend)), "x_high": bd.pde.Neumann(0.0)},
         )
-        return bd.PDE(field, {"heat": start}, start=0.0, rtol=1e-5, atol=1e-5)
+        return bd.pde.PDE(field, {"heat": start}, start=0.0, rtol=1e-5, atol=1e-5)
 
     return Case(
         "boundary over time and initial state learned", "mechanism",

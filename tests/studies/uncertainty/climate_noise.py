@@ -30,7 +30,7 @@ SD, CORRELATIONS, SEEDS = 0.15, (0.6, 0.9), range(20)
 TRUTH = (1.2, 0.7, 8.0)
 NOISES = {
     "independent": bd.NormalNoise(dist.HalfNormal(0.5)),
-    "AR(1)": bd.CorrelatedNoise(bd.AR1(dist.HalfNormal(0.5), dist.Uniform(0.0, 1.0))),
+    "AR(1)": bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.HalfNormal(0.5), dist.Uniform(0.0, 1.0))),
 }
 TASK = ("noise", "correlation", "seed")
 

@@ -1,4 +1,4 @@
-"""Which unknown functions `bd.check_functions` says are too coarse, and how much of the truth their bands hold.
+"""Which unknown functions `bd.updating.check_functions` says are too coarse, and how much of the truth their bands hold.
 
 Run: `uv run python -m tests.studies.uncertainty.coarse`; what is done is kept, `--table` prints it.
 
@@ -74,7 +74,7 @@ def spring(friction, extra):
 def rod(diffusion, extra):
     boundary = {"x_low": bd.pde.Flux(extra), "x_high": bd.pde.Dirichlet(0.0)}
     law = bd.pde.FiniteVolume(bd.pde.Grid(x=(0.0, 1.0, 24)), diffusion, boundary=boundary)
-    return bd.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
+    return bd.pde.PDE(law, {"heat": 0.0}, solver=bd.pde.Chebyshev(8), start=0.0, rtol=1e-5, atol=1e-5)
 
 
 def pulses(t):
@@ -210,7 +210,7 @@ def run(problem: str, truth: str, function: str, seed: int) -> dict:
     values = jax.jit(jax.vmap(posed.constrain))(draws)
     post = posterior(fitted, data, {path: np.asarray(v)[None] for path, v in values.items()})
     began = time.perf_counter()
-    found = bd.check_functions(fitted, post)["function_check"].to_dataset().isel(function=0)
+    found = bd.updating.check_functions(fitted, post)["function_check"].to_dataset().isel(function=0)
     seconds = time.perf_counter() - began
     band = bd.evaluate(fitted, post, lambda m: unknown_part(m, case))["extra"].values[0]
     low, high = np.quantile(band, [0.05, 0.95], axis=0)
@@ -239,7 +239,7 @@ def unknown_part(realised: bd.Model, case: Case) -> dict[str, Any]:
 
 @cache
 def code_of(problem: str, truth: str, function: str, seed: int) -> str:
-    return fingerprint(bd.check_functions, model(problem, truth, function))
+    return fingerprint(bd.updating.check_functions, model(problem, truth, function))
 
 
 def tables() -> str:

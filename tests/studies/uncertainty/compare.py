@@ -25,17 +25,19 @@ ENGINES = {
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(MEMBERS, descent=bd.Descent(STEPS)),
     "anchored ensemble": bd.DeepEnsemble(MEMBERS, bootstrap=False, descent=bd.Descent(STEPS)),
     "plain ensemble": bd.DeepEnsemble(MEMBERS, anchored=False, bootstrap=False, descent=bd.Descent(STEPS)),
-    "MC dropout": bd.MCDropout(descent=bd.Descent(steps=STEPS, patience=None)),
-    "SWAG + unscented": bd.SWAG(descent=bd.Descent(steps=STEPS, patience=None)),
-    "Laplace, all weights": bd.Laplace("all", descent=bd.Descent(steps=STEPS, patience=20)),
-    "Laplace, last layer": bd.Laplace("last", descent=bd.Descent(steps=STEPS, patience=20)),
+    "MC dropout": bd.engines.MCDropout(descent=bd.Descent(steps=STEPS, patience=None)),
+    "SWAG + unscented": bd.engines.SWAG(descent=bd.Descent(steps=STEPS, patience=None)),
+    "Laplace, all weights": bd.engines.Laplace("all", descent=bd.Descent(steps=STEPS, patience=20)),
+    "Laplace, last layer": bd.engines.Laplace("last", descent=bd.Descent(steps=STEPS, patience=20)),
 }
 TASK = ("problem", "engine", "seed")
 JUDGED = ("near", "box", "wide", "wider", "crps", "energy", "width", "rmse", "seconds")
 
 
 def code_of(name: str, engine: str, seed: int) -> str:
-    return code(name, ENGINES[engine], *([bd.Unscented, bd.VarianceHead] if "unscented" in engine else []))
+    return code(
+        name, ENGINES[engine], *([bd.filtering.Unscented, bd.filtering.VarianceHead] if "unscented" in engine else [])
+    )
 
 
 def run(name: str, engine: str, seed: int) -> dict:

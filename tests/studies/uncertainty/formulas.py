@@ -23,20 +23,20 @@ NOISE = 0.05
 
 def tasks(quick: bool) -> list[dict]:
     """Each problem in both coordinates, by three keys and, of the law, data sets."""
-    return bd.combinations(seed=range(1 if quick else 3), problem=[*PROBLEMS], coordinates=WAYS)
+    return bd.many.combinations(seed=range(1 if quick else 3), problem=[*PROBLEMS], coordinates=WAYS)
 
 
 def row(problem: str, seed: int, coordinates: str) -> dict:
     """What an ensemble of ten says of the data that it did not see."""
     model, train, ahead = PROBLEMS[problem](seed)
     engine = bd.DeepEnsemble(members=10, descent=bd.Descent(coordinates=coordinates))
-    return bd.measure(model, train, ahead, engine, key=seed)
+    return bd.many.measure(model, train, ahead, engine, key=seed)
 
 
 def summary(rows: pd.DataFrame) -> dict:
     """Scores in both coordinates, medians over keys."""
     what = ["crps", "log_score", "coverage_90", "fit_s"]
-    return {"Ensembles": bd.medians(bd.tidy(rows), what, by=["problem", "ahead", "coordinates"])}
+    return {"Ensembles": bd.many.medians(bd.many.tidy(rows), what, by=["problem", "ahead", "coordinates"])}
 
 
 def channel(name: str):

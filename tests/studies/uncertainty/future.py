@@ -90,7 +90,7 @@ CASES: dict[str, tuple[bd.Model, Callable[[np.random.Generator], np.ndarray]]] =
     "AR(1)": (
         bd.Model(
             bd.Algebraic(Constant(dist.Normal(0.0, 3.0))),
-            bd.CorrelatedNoise(bd.AR1(dist.LogNormal(-0.7, 0.5), dist.Uniform(0.0, 0.99))),
+            bd.filtering.CorrelatedNoise(bd.filtering.AR1(dist.LogNormal(-0.7, 0.5), dist.Uniform(0.0, 0.99))),
         ),
         _ar1,
     ),
@@ -106,7 +106,7 @@ CASES: dict[str, tuple[bd.Model, Callable[[np.random.Generator], np.ndarray]]] =
         lambda rng: rng.poisson(5.0 * np.exp(0.06 * TIMES)).astype(float),
     ),
     "local level": (
-        bd.Model(bd.Kalman(still, {"y": dist.LogNormal(-1.0, 0.5)}, {"y": 0.0}, {"y": 1.0}), _noise()),
+        bd.Model(bd.filtering.Kalman(still, {"y": dist.LogNormal(-1.0, 0.5)}, {"y": 0.0}, {"y": 1.0}), _noise()),
         _walk,
     ),
 }
@@ -117,14 +117,16 @@ def run(name: str) -> Row:
     model, draw = CASES[name]
     data = xr.Dataset({"y": ("time", draw(np.random.default_rng(len(name))))}, {"time": TIMES})
     began = time.perf_counter()
-    weighed = bd.leave_future_out(model, data, origins=[FIRST, *ORIGINS], horizon=HORIZON, engine=ENGINE, key=1)
+    weighed = bd.weighting.leave_future_out(
+        model, data, origins=[FIRST, *ORIGINS], horizon=HORIZON, engine=ENGINE, key=1
+    )
     between = time.perf_counter()
     differences, errors = [], []
     for origin in ORIGINS:
         by_weights = weighed.to_dataset().sel(origin=origin)
         if by_weights["refitted"]:
             continue
-        exact = bd.leave_future_out(model, data, origins=[origin], horizon=HORIZON, engine=ENGINE, key=2)
+        exact = bd.weighting.leave_future_out(model, data, origins=[origin], horizon=HORIZON, engine=ENGINE, key=2)
         exact = exact.to_dataset().isel(origin=0)
         fewer = ENGINE.chains * ENGINE.draws / float(by_weights["effective_draws"])
         differences.append(round(float(by_weights["log_density"] - exact["log_density"]), 4))
@@ -141,7 +143,7 @@ def run(name: str) -> Row:
 
 
 def code_of(name: str) -> str:
-    return fingerprint(bd.leave_future_out, ENGINE, CASES[name][0])
+    return fingerprint(bd.weighting.leave_future_out, ENGINE, CASES[name][0])
 
 
 def tables() -> str:

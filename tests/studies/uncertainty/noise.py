@@ -28,9 +28,9 @@ ENGINES = {
     "anchored, bootstrapped ensemble": bd.DeepEnsemble(20, descent=bd.Descent(steps=3000)),
     "anchored ensemble": bd.DeepEnsemble(20, bootstrap=False, descent=bd.Descent(steps=3000)),
     "plain ensemble": bd.DeepEnsemble(20, anchored=False, bootstrap=False, descent=bd.Descent(steps=3000)),
-    "MC dropout": bd.MCDropout(descent=bd.Descent(steps=3000, patience=None)),
-    "SWAG": bd.SWAG(),
-    "Laplace, last layer": bd.Laplace("last", descent=bd.Descent(steps=3000, patience=20)),
+    "MC dropout": bd.engines.MCDropout(descent=bd.Descent(steps=3000, patience=None)),
+    "SWAG": bd.engines.SWAG(),
+    "Laplace, last layer": bd.engines.Laplace("last", descent=bd.Descent(steps=3000, patience=20)),
 }
 INSIDE, OUTSIDE = np.linspace(-1.0, 1.0, 101), np.concatenate([np.linspace(-2, -1.3, 10), np.linspace(1.3, 2, 10)])
 
@@ -53,7 +53,7 @@ def model(varying: bool) -> bd.Model:
     )
     typical = dist.LogNormal(np.log(0.3), 1.0)
     head = bd.Network.mlp({"t": (0.0, 0.6)}, ("log_scale",), 1.0, width=8, depth=1)
-    return bd.Model(layer, bd.NormalNoise(bd.VaryingScale(typical, head) if varying else typical))
+    return bd.Model(layer, bd.NormalNoise(bd.noise.VaryingScale(typical, head) if varying else typical))
 
 
 def known_data(size: int, seed: int) -> xr.Dataset:

@@ -61,7 +61,7 @@ class Problem:
         def one(given):
             draw, key = given
             layer = realise(self.model, draw).layer
-            if not isinstance(layer, bd.Unscented):
+            if not isinstance(layer, bd.filtering.Unscented):
                 return self.rates(layer.vector_field, points)
             errors = lambda ode: ode.vector_field.closure.deviates  # noqa: E731
             drawn = eqx.tree_at(errors, layer.layer, replace_fn=lambda zero: jax.random.normal(key, zero.shape))
@@ -76,11 +76,13 @@ class Problem:
         closure = self.model.layer.vector_field.closure
         head = bd.Network.mlp(closure.inputs, ("log_scale",), 0.5, width=4, depth=1)
         scales = {
-            name: bd.VaryingScale(dist.HalfNormal(_UNCERTAIN * float(jnp.exp(closure.scale.loc))), head)
+            name: bd.noise.VaryingScale(dist.HalfNormal(_UNCERTAIN * float(jnp.exp(closure.scale.loc))), head)
             for name in self.corrected
         }
-        at = eqx.tree_at(lambda ode: ode.vector_field.closure, self.model.layer, bd.VarianceHead(closure, scales))
-        return dataclasses.replace(self, model=bd.Model(bd.Unscented(at), self.model.noise))
+        at = eqx.tree_at(
+            lambda ode: ode.vector_field.closure, self.model.layer, bd.filtering.VarianceHead(closure, scales)
+        )
+        return dataclasses.replace(self, model=bd.Model(bd.filtering.Unscented(at), self.model.noise))
 
 
 class Linear(bd.Module):

@@ -31,7 +31,7 @@ INPUTS = ("frequency", "angle", "chord", "speed", "thickness")
 ENGINES = {
     "deep ensemble": bd.DeepEnsemble(10, descent=bd.Descent(steps=5000, held_out=0.1)),
     "plain ensemble": bd.DeepEnsemble(10, anchored=False, bootstrap=False, descent=bd.Descent(steps=5000)),
-    "SWAG": bd.SWAG(),
+    "SWAG": bd.engines.SWAG(),
     "NUTS from an ensemble": bd.NUTS(
         chains=4,
         warmup=100,

@@ -14,8 +14,8 @@ from .theophylline import KINDS, PARAMETERS, dataset, given, level, levels_by_ha
 def case(rtol: float, atol: float) -> Case:
     subjects, amounts, times, conc = table()
     absorption, elimination, clearance = (level(kind) for kind in KINDS)
-    doses = bd.doses(pd.DataFrame({"id": subjects, "time": 0.0, "amt": amounts}), "depot", subject="id")
-    one = bd.Compartments(
+    doses = bd.dosing.doses(pd.DataFrame({"id": subjects, "time": 0.0, "amt": amounts}), "depot", subject="id")
+    one = bd.dosing.Compartments(
         bd.dependent(jnp.exp, clearance),
         bd.dependent(lambda cl, ke: jnp.exp(cl - ke), clearance, elimination),
         absorption=bd.dependent(jnp.exp, absorption),

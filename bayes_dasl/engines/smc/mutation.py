@@ -1,0 +1,135 @@
+r"""Moves of a particle within a tempered posterior, $\text{prior} \cdot \text{likelihood}^\beta$."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..._jax.lazily import lazily
+from ..._jax.trace import traced
+from ...inference.gradient import traced_once
+from ...inference.problem import Problem
+
+hmc = lazily("blackjax.mcmc.hmc")
+
+
+class Particle(NamedTuple):
+    """A position, the log likelihood there and its gradient (empty where no move asks for it)."""
+
+    position: Any
+    log_likelihood: Any
+    gradient: Any
+
+
+type Move = Callable[[Array, Particle], tuple[Particle, Array]]
+"""From a key and a particle: the particle after a move, and the rate of acceptance."""
+
+
+class Walk:
+    """Random-walk Metropolis: a move is twice as many steps as there are dimensions, and needs no gradient.
+
+    `target_acceptance` is what the step size is adapted to, and `counted` is what a step costs.
+    Source: Roberts, Gelman & Gilks (1997) for the step size and the rate of acceptance.
+    """
+
+    target_acceptance = 0.25
+    counted = "evaluations"
+
+    def __init__(self, problem: Problem):
+        self._dimension = problem.dimension
+        self.log_prior = traced(problem.log_prior, jnp.zeros(problem.dimension))
+        _, self._log_density = traced_once(problem)
+
+    def first_step_size(self) -> float:
+        return 2.38 / np.sqrt(self._dimension)
+
+    def steps(self, step_size: Array) -> Array:
+        return jnp.full((), 2 * self._dimension)
+
+    def place(self, position: Array) -> Particle:
+        return Particle(position, self._log_likelihood(position)[0], jnp.zeros(0))
+
+    def _log_likelihood(self, position: Array) -> tuple[Array, Array]:
+        log_prior, value = self.log_prior(position), self._log_density(position)
+        # A position so far out that the prior has no density there is worth as little as one that cannot be solved.
+        lost = ~jnp.isfinite(value) | ~jnp.isfinite(log_prior)
+        return jnp.where(lost, -jnp.inf, value - log_prior), jnp.where(lost, -jnp.inf, log_prior)
+
+    def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
+        root = jnp.linalg.cholesky(metric) if metric.ndim == 2 else jnp.diag(jnp.sqrt(metric))
+
+        def move(key, particle):
+            def step(number, carry):
+                particle, log_prior, accepted = carry
+                key_noise, key_accept = jax.random.split(jax.random.fold_in(key, number))
+                noise = jax.random.normal(key_noise, particle.position.shape)
+                position = particle.position + step_size * root @ noise
+                log_likelihood, at_proposal = self._log_likelihood(position)
+                gain = at_proposal - log_prior + beta * (log_likelihood - particle.log_likelihood)
+                taken = jnp.log(jax.random.uniform(key_accept)) < gain
+                proposal = particle._replace(position=position, log_likelihood=log_likelihood)
+                chosen = jax.tree.map(lambda new, old: jnp.where(taken, new, old), proposal, particle)
+                return chosen, jnp.where(taken, at_proposal, log_prior), accepted + jnp.exp(jnp.minimum(gain, 0.0))
+
+            first = particle, self.log_prior(particle.position), jnp.zeros(())
+            particle, _, accepted = jax.lax.fori_loop(0, steps, step, first)
+            return particle, accepted / steps
+
+        return move
+
+
+class Hamiltonian:
+    """Hamiltonian Monte Carlo by BlackJAX: a move is a quarter of the period of a normal posterior.
+
+    There the particle has forgotten where it began.
+    """
+
+    target_acceptance = 0.8
+    counted = "gradients"
+    most_steps = 12
+
+    def __init__(self, problem: Problem):
+        nowhere = jnp.zeros(problem.dimension)
+        self.log_prior = traced(problem.log_prior, nowhere)
+        self._prior = traced(jax.value_and_grad(problem.log_prior), nowhere)
+        self._value_and_gradient, self._log_density = traced_once(problem)
+
+    def first_step_size(self) -> float:
+        return 0.5
+
+    def steps(self, step_size: Array) -> Array:
+        return jnp.clip(jnp.round(np.pi / 2 / step_size), 1, self.most_steps).astype(int)
+
+    def place(self, position: Array) -> Particle:
+        value, slope = self._value_and_gradient(position)
+        log_prior, prior_slope = self._prior(position)
+        live = jnp.isfinite(value)
+        return Particle(
+            position, jnp.where(live, value - log_prior, -jnp.inf), jnp.where(live, slope - prior_slope, 0.0)
+        )
+
+    def mover(self, beta: Array, metric: Array, step_size: Array, steps: Array) -> Move:
+        kernel: Any = hmc.build_kernel()
+
+        def tempered(x: Float[Array, " dimension"]) -> Array:
+            value = (1 - beta) * self.log_prior(x) + beta * self._log_density(x)
+            return jnp.where(jnp.isnan(value), -jnp.inf, value)
+
+        def move(key, particle):
+            key_size, key_move = jax.random.split(key)
+            # A step size of each particle's own: none of them stays on a trajectory that closes.
+            own = step_size * jax.random.uniform(key_size, minval=0.8, maxval=1.2)
+            log_prior, slope = self._prior(particle.position)
+            value = log_prior + beta * particle.log_likelihood
+            state = hmc.HMCState(particle.position, value, slope + beta * particle.gradient)
+            state, info = kernel(key_move, state, tempered, own, metric, steps)
+            log_prior, slope = self._prior(state.position)
+            log_likelihood = (state.logdensity - log_prior) / beta
+            return Particle(
+                state.position, log_likelihood, (state.logdensity_grad - slope) / beta
+            ), info.acceptance_rate
+
+        return move

@@ -1,0 +1,197 @@
+"""Sequential Monte Carlo: particles move from the prior to the posterior, and estimate the evidence on the way."""
+
+import dataclasses
+import functools
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from ..._findings import PARTICLES, Finding, evidence_finding
+from ..._runs.journal import Arrays, Journal, ProgressBar
+from ..._statistics.convergence import effective_sizes
+from ...errors import ModelError
+from ...inference.engine import AbstractEngine, Cost, Samples
+from ...inference.problem import Problem
+from ...inference.starts import refuse_unresolved
+from .modes import modes_among
+from .mutation import Hamiltonian, Walk
+from .tempering import FEWEST_MOVES, Swarm, Tempering
+
+MOVES = ("auto", "walk", "hamiltonian")
+
+# A gradient of lynx-hare (8 dimensions) costs as much as 4.5 values, and a walk needs about two steps a dimension.
+WALK_UP_TO = 15
+_FEWEST_LIVE = 10
+_FEWEST_IN_RUN = 4  # particles of a mode, for an effective number
+# Costs that are assumed before a run; so many values cost as much as a gradient.
+_TEMPERATURES, _MOVES, _STEPS_A_MOVE, _VALUES = (5, 15), (2, 10), (3, 12), 4
+# With the default `target_ess` resampling leaves particles that are worth half as many: below that, moves have not even
+# made up for the last one. Checked on 12 new mixtures of 2 to 4 normals (1 to 6 dimensions, scales apart by up to 16,
+# 2 or 20 moves), with effective sizes of means in place of bulk ones. A run was unsound if the mean of a mode was worth
+# less than a fifth of its particles, or moments were off by 0.1 sd. Of unsound runs 84 % are below, of the others 11 %.
+# A correlation with positions before the moves, pooled over modes, found 48 and 5 % above 0.7, 75 and 30 % above 0.3.
+_FEWEST_EFFECTIVE = 0.5
+
+
+@dataclasses.dataclass(frozen=True)
+class SMC(AbstractEngine):
+    r"""Particles through the tempered posteriors $\pi_\beta \propto \text{prior} \cdot \text{likelihood}^\beta$.
+
+    Each of several independent populations of particles begins with prior draws. The next inverse temperature $\beta$
+    is the one at which the weights have the effective sample size `target_ess`. The particles are resampled and moved,
+    with their covariance as metric. Moves end when no coordinate is correlated with its start, when correlations no
+    longer fall, or after `most_moves`.
+
+    SMC finds the modes that prior draws reach, and their weights. The group `modes` of the result has a row for each
+    mode, with `mode_weight` and its standard error from the runs. `sample_stats` has the `mode` of each draw. The
+    spread of the evidences of the runs gives the error of the evidence.
+
+    Args:
+        particles: how many in each run; they are the draws of a chain.
+        runs: independent populations, each of which is a chain of the result.
+        moves: a random "walk", "hamiltonian", or "auto": a walk up to 15 dimensions.
+        target_ess: the effective sample size of the weights, as a share of the particles, at which the next $\beta$ is
+            set.
+        most_moves: the largest number of moves at each $\beta$.
+
+    Source: Del Moral, Doucet & Jasra (2006); Buchholz, Chopin & Jacob (2021); pieces from BlackJAX.
+    Raises: ModelError for settings that are not possible.
+    """
+
+    particles: int = 1000
+    runs: int = 4
+    moves: str = "auto"
+    target_ess: float = 0.5
+    most_moves: int = 20
+
+    def __post_init__(self):
+        self._check_numbers(particles=_FEWEST_LIVE, runs=1, most_moves=FEWEST_MOVES)
+        self._check_words(moves=MOVES)
+        self._check_floats("target_ess")
+
+    @property
+    def draws(self) -> int:
+        """Draws of each chain: the particles of a run."""
+        return self.particles
+
+    @property
+    def batch(self) -> int:
+        """Positions that are evaluated together: all particles of all runs."""
+        return self.runs * self.particles
+
+    def _walks(self, problem: Problem) -> bool:
+        return self.moves == "walk" or (self.moves == "auto" and problem.dimension <= WALK_UP_TO)
+
+    def cost(self, problem: Problem) -> Cost:
+        steps = (2 * problem.dimension / _VALUES,) * 2 if self._walks(problem) else _STEPS_A_MOVE
+        least, most = (
+            temperatures * min(moves, self.most_moves) * each
+            for temperatures, moves, each in zip(_TEMPERATURES, _MOVES, steps, strict=True)
+        )
+        return Cost(least, most)
+
+    def run(self, problem: Problem, *, key: Array, journal: Journal, bar: ProgressBar) -> Samples:
+        """Equally weighted particles of each run.
+
+        Raises: ModelError if too few particles of a run have a finite log density; DataError if the data lie so far
+        from all predictions that rounding hides differences between particles.
+        """
+        key_prior, key_stages = jax.random.split(key)
+        moves = Walk(problem) if self._walks(problem) else Hamiltonian(problem)
+        tempering = Tempering(moves, self.runs, self.target_ess, self.most_moves)
+
+        def begin() -> Arrays:
+            draws = np.asarray(problem.prior(self.runs * self.particles, key=key_prior))
+            return tempering.begin(draws.reshape(self.runs, self.particles, -1))._asdict()
+
+        def advance(swarm: Swarm, number: int) -> Arrays:
+            return tempering.advance(swarm, key=jax.random.fold_in(key_stages, number))._asdict()
+
+        bar.start("tempering", 100)
+        swarm = Swarm(**journal.step("prior", begin))
+        self._require_live(swarm)
+        failed = int((~np.isfinite(swarm.log_likelihood)).sum())
+        number, done, hottest = 0, 0, 1.0
+        while (swarm.temperature < 1).any():
+            number += 1
+            swarm = Swarm(**journal.step(f"temperature {number}", functools.partial(advance, swarm, number)))
+            beta = float(swarm.temperature.min())
+            hottest = beta if number == 1 else hottest
+            # The steps of the inverse temperature are about even on a log scale.
+            percent = 100 if beta == 1 else round(100 * (1 - np.log(beta) / np.log(hottest)))
+            bar.advance(percent - done, f"inverse temperature {beta:.2g}")
+            done = percent
+        stats = {"lp": tempering.log_density(swarm)}
+        modes, number = modes_among(np.asarray(swarm.position), stats["lp"])
+        if len(modes.log_densities) > 1:
+            stats["mode"] = number
+        facts = _facts(swarm, moves.counted, failed, number)
+        return Samples(swarm.position, stats, facts, tuple(findings(facts)), modes, draws_are=PARTICLES)
+
+    def _require_live(self, swarm: Swarm) -> None:
+        live = int(np.isfinite(swarm.log_likelihood).sum(axis=1).min())
+        if live < _FEWEST_LIVE:
+            raise ModelError(
+                f"only {live} of {self.particles} prior draws lead to a finite log density: run bd.check(model, data), "
+                "which says how prior draws fare in the solver, and narrow the priors or loosen the solver"
+            )
+        refuse_unresolved(swarm.log_likelihood)  # else the first temperatures never end
+
+
+def effective_share(
+    position: Float[np.ndarray, "run particle dimension"], number: Int[np.ndarray, "run particle"]
+) -> float:
+    """Effective draws per particle, for the mode and the coordinate with the fewest.
+
+    Copies of a particle are neighbours in the array. So autocorrelation shows how alike moves left them, and runs with
+    few ancestors differ from each other. Each mode counts by itself: together, modes would only show their weights.
+    """
+    shares = [1.0]
+    for mode in np.unique(number):
+        of_runs = [particles[own] for particles, own in zip(position, number == mode, strict=True)]
+        # A run that holds few of them says little.
+        most = max(map(len, of_runs))
+        of_runs = [one for one in of_runs if len(one) >= max(most / 2, _FEWEST_IN_RUN)]
+        if of_runs:
+            length = min(map(len, of_runs))
+            bulk, _ = effective_sizes(np.stack([one[:length] for one in of_runs]))
+            shares.append(bulk.min() / (length * len(of_runs)))
+    return float(min(shares))
+
+
+def findings(facts: Mapping[str, Any]) -> Iterator[Finding]:
+    yield evidence_finding(facts["log_evidence"], facts.get("log_evidence_se"), "take more particles")
+    share, several = facts["effective_share"], facts.get("modes", 1) > 1
+    if share < _FEWEST_EFFECTIVE:
+        message = (
+            f"the particles{' of a mode' if several else ''} are worth only {share:.0%} as many independent draws: "
+            "moves do not take them far enough from their copies"
+        )
+        # A walk counts evaluations, Hamiltonian moves count gradients.
+        other = "" if "gradients" in facts else ", or moves='hamiltonian'"
+        remedy = f"take more particles, or allow more moves (most_moves){other}"
+        yield Finding("warning", "moves of the particles", message, remedy)
+
+
+def _facts(swarm: Swarm, counted: str, failed: int, number: np.ndarray) -> dict[str, int | float | str]:
+    """The evidence, its standard error from the spread of the runs, and how the runs went."""
+    best = swarm.log_evidence.max()
+    relative = np.exp(swarm.log_evidence - best)
+    runs, particles = swarm.log_likelihood.shape
+    facts: dict[str, int | float | str] = {
+        "log_evidence": float(best + np.log(relative.mean())),
+        "temperatures": int(swarm.temperatures.max()),
+        counted: int((1 + swarm.steps).sum() * particles),
+        "moves": int(swarm.moves.max()),
+        "acceptance_rate": float(swarm.acceptance.mean()),
+        "effective_share": effective_share(np.asarray(swarm.position), number),
+        "modes": len(np.unique(number)),
+        "starts": runs * particles,
+        "starts_failed": failed,
+    }
+    if runs > 1:
+        facts["log_evidence_se"] = float(relative.std(ddof=1) / relative.mean() / np.sqrt(runs))
+    return facts

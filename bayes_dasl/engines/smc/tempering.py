@@ -1,0 +1,199 @@
+"""Programs that lead particles from the prior to the posterior, run by run, spread over the devices."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.scipy.special import logsumexp
+from jaxtyping import Array, Float
+
+from ..._jax.devices import computing_devices
+from ..._jax.lazily import lazily
+from ...inference.sharding import Sharded
+from .mutation import Hamiltonian, Particle, Walk
+
+ess, resampling, solver = (lazily(f"blackjax.smc.{name}") for name in ("ess", "resampling", "solver"))
+
+FEWEST_MOVES = 2
+_BATCH = 32
+_DENSE_UP_TO = 64
+_MOVED = 0.1
+# A coordinate that no longer gets away from where it began is held by a mode, and further moves would not free it.
+_STUCK, _GROWTH = 0.02, 0.05
+_SMALLEST_LOG_INCREMENT = -600.0
+
+
+class Swarm(NamedTuple):
+    """Every run's particles, equally weighted at its temperature, and how they came there.
+
+    `step_size`, `acceptance`, `correlation` (of each coordinate with that before the moves, `(run, dimension)`) and
+    `moves` are those of the last temperature; `temperatures` and `steps` (of moves) are totals.
+    """
+
+    position: Any  # (run, particle, dimension)
+    log_likelihood: Any  # (run, particle)
+    gradient: Any  # of the log likelihood, (run, particle, dimension); empty for moves without
+    temperature: Any  # (run,), as are those below but for the correlation
+    log_evidence: Any
+    step_size: Any
+    acceptance: Any
+    correlation: Any
+    moves: Any
+    temperatures: Any
+    steps: Any
+
+
+class Tempering:
+    """`begin` places a swarm in the prior; `advance` takes every run to its next temperature.
+
+    One program serves for all temperatures.
+    """
+
+    def __init__(self, moves: Walk | Hamiltonian, runs: int, target_ess: float, most_moves: int):
+        self._moves, self._target_ess, self._most_moves = moves, target_ess, most_moves
+        self._on_cpu = computing_devices()[0].platform == "cpu"
+        # One run after the other, also on an accelerator, so that none does more than it needs.
+        self._begin = Sharded(self._begin_run, runs, batched=False)
+        self._advance = Sharded(lambda run: self._advance_run(*run), runs, batched=False)
+
+    def begin(self, position: Float[np.ndarray, "run particle dimension"]) -> Swarm:
+        """Prior draws of every run, with their likelihood."""
+        return self._begin(position)
+
+    def advance(self, swarm: Swarm, *, key: Array) -> Swarm:
+        """Every run at its next temperature; a run that has reached the posterior stays as it is."""
+        keys = jax.random.split(key, len(swarm.temperature))
+        return self._advance((swarm, keys))
+
+    def log_density(self, swarm: Swarm) -> Float[np.ndarray, "run particle"]:
+        """Of the posterior, at every particle."""
+        log_prior = jax.jit(jax.vmap(jax.vmap(self._moves.log_prior)))(swarm.position)
+        return np.asarray(log_prior + swarm.log_likelihood)
+
+    def _begin_run(self, position: Array) -> Swarm:
+        placed = self._in_batches(self._moves.place, position)
+        zero, none = jnp.zeros(()), jnp.zeros((), int)
+        return Swarm(
+            **placed._asdict(),
+            temperature=zero,
+            log_evidence=zero,
+            step_size=jnp.full((), self._moves.first_step_size()),
+            acceptance=zero,
+            correlation=jnp.ones(position.shape[1]),
+            moves=none,
+            temperatures=none,
+            steps=none,
+        )
+
+    def _in_batches(self, work: Any, *arguments: Any) -> Any:
+        """`work` for each particle, in small batches: a batch is as slow as its slowest solve."""
+        size = len(jax.tree.leaves(arguments)[0])
+        batch = min(_BATCH, size) if self._on_cpu else size
+        blocks = -(-size // batch)
+        index = (jnp.arange(blocks * batch) % size).reshape(blocks, batch)
+        done = jax.lax.map(lambda i: jax.vmap(work)(*jax.tree.map(lambda a: a[i], arguments)), index)
+        return jax.tree.map(lambda a: a.reshape(blocks * batch, *a.shape[2:])[:size], done)
+
+    def _advance_run(self, swarm: Swarm, key: Array) -> Swarm:
+        return jax.lax.cond(swarm.temperature < 1, lambda: self._next(swarm, key), lambda: swarm)
+
+    def _next(self, swarm: Swarm, key: Array) -> Swarm:
+        """Reweight, resample, move."""
+        key_resample, key_moves = jax.random.split(key)
+        left = 1 - swarm.temperature
+        increment = next_increment(swarm.log_likelihood, left, self._target_ess)
+        log_weight = _tempered_weight(swarm.log_likelihood, increment)
+        total = logsumexp(log_weight)
+        weight = jnp.exp(log_weight - total)
+        metric = weighted_metric(swarm.position, weight)
+        # Siblings stay side by side: the effective sample size of the draws in their order then sees their kinship.
+        chosen = resampling.systematic(key_resample, weight, len(weight))
+        resampled = swarm._replace(
+            position=swarm.position[chosen],
+            log_likelihood=swarm.log_likelihood[chosen],
+            gradient=swarm.gradient[chosen],
+            temperature=jnp.where(increment < left, swarm.temperature + increment, 1.0),
+            log_evidence=swarm.log_evidence + total - jnp.log(len(weight)),
+            temperatures=swarm.temperatures + 1,
+        )
+        return self._move(resampled, metric, key_moves)
+
+    def _move(self, swarm: Swarm, metric: Array, key: Array) -> Swarm:
+        """Move until each coordinate has left where it was, or gets no further."""
+        moves, size = self._moves, len(swarm.position)
+
+        def unfinished(carry):
+            _, seen, before = carry
+            gained = before - seen["correlation"]
+            # In a mode that is narrow beside the distance of modes the correlation stays near one. The mean square of
+            # the jumps, 2 (1 - correlation) variances, still grows until particles are spread over their mode.
+            getting_on = (gained > _STUCK) | (gained > _GROWTH * (1 - before))
+            loose = (seen["correlation"] > _MOVED) & getting_on
+            # With half the acceptance that is aimed at, the step size is still too long to judge by.
+            wanted = loose.any() | (seen["acceptance"] < 0.5 * moves.target_acceptance)
+            return (seen["moves"] < FEWEST_MOVES) | (wanted & (seen["moves"] < self._most_moves))
+
+        def move(carry):
+            particles, seen, _ = carry
+            steps = moves.steps(seen["step_size"])
+            keys = jax.random.split(jax.random.fold_in(key, seen["moves"]), size)
+            mover = moves.mover(swarm.temperature, metric, seen["step_size"], steps)
+            particles, accepted = self._in_batches(mover, keys, particles)
+            after = {
+                "step_size": seen["step_size"] * jnp.exp(accepted.mean() - moves.target_acceptance),
+                "acceptance": accepted.mean(),
+                "correlation": _correlation(particles.position, swarm.position),
+                "moves": seen["moves"] + 1,
+                "steps": seen["steps"] + steps,
+            }
+            return particles, after, seen["correlation"]
+
+        unmoved = jnp.ones(swarm.position.shape[1])
+        seen = {name: getattr(swarm, name) for name in ("step_size", "acceptance", "steps")}
+        seen |= {"correlation": unmoved, "moves": jnp.zeros((), int)}
+        particles = Particle(swarm.position, swarm.log_likelihood, swarm.gradient)
+        particles, seen, _ = jax.lax.while_loop(unfinished, move, (particles, seen, unmoved))
+        return swarm._replace(**particles._asdict(), **seen)
+
+
+def _tempered_weight(log_likelihood: Array, increment: Array) -> Array:
+    """Log weights; no weight for a particle where the solver fails, whatever the increment."""
+    live = jnp.isfinite(log_likelihood)
+    return jnp.where(live, increment * jnp.where(live, log_likelihood, 0.0), -jnp.inf)
+
+
+def next_increment(log_likelihood: Float[Array, " particle"], most: Any, target_ess: float) -> Float[Array, ""]:
+    """How far the inverse temperature can go before the weights' effective sample size meets its target.
+
+    The target is a share `target_ess` of the particles that live; `most` is the most there is.
+    """
+    live = jnp.isfinite(log_likelihood).sum()
+
+    def above_target(log_increment):
+        return ess.log_ess(_tempered_weight(log_likelihood, jnp.exp(log_increment))) - jnp.log(target_ess * live)
+
+    # On a log scale, where the increment cannot vanish: log likelihoods of prior draws spread over many powers of ten.
+    log_most = jnp.log(jnp.asarray(most))
+    found = jnp.asarray(solver.dichotomy(above_target, jnp.asarray(_SMALLEST_LOG_INCREMENT), log_most))
+    return jnp.where(found >= log_most, most, jnp.exp(found))
+
+
+def weighted_metric(
+    position: Float[Array, "particle dimension"], weight: Float[Array, " particle"]
+) -> Float[Array, "..."]:
+    """The particles' weighted covariance, or its diagonal where there are many dimensions."""
+    apart = position - weight @ position
+    variance = weight @ apart**2
+    if position.shape[1] > _DENSE_UP_TO:
+        return variance
+    covariance = (apart * weight[:, None]).T @ apart
+    # As if one more particle were seen without correlations: it keeps few particles from a singular metric.
+    seen = 1 / jnp.sum(weight**2)
+    return (seen * covariance + jnp.diag(variance)) / (seen + 1)
+
+
+def _correlation(a: Array, b: Array) -> Array:
+    """Of each coordinate, over particles."""
+    a, b = a - a.mean(0), b - b.mean(0)
+    return (a * b).mean(0) / jnp.sqrt((a**2).mean(0) * (b**2).mean(0))

@@ -1,0 +1,270 @@
+"""Stochastic differential equations, with their Brownian path as a latent variable."""
+
+import math
+from abc import abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+import numpyro.distributions as dist
+from jax.flatten_util import ravel_pytree
+from jaxtyping import Array, Float
+
+from .._jax.tree import FrozenDict
+from ..data.forcings import Step
+from ..data.layer_inputs import Inputs
+from ..errors import DataError, ModelError
+from ..layers._assumed import refuse_assumed
+from ..layers._functions import any_state, by_name, check_initial, method_of, output_names, several_names, shapes_of
+from ..layers._initial import AbstractFromStates
+from ..layers._times import ROUNDING, checked_grid, known
+from ..layers.layer import Prediction, finite, predict_rows, prediction, shielded
+from ..random import Values, VectorField, is_function, shape_of
+
+# A state this many times its start (or 1) is lost: well before derivatives overflow, which would turn gradients NaN.
+_LARGEST = 1e30
+
+
+class StochasticEquation(AbstractFromStates):
+    """What the layers of stochastic equations share: the equation, its states, and what may be asked of it."""
+
+    drift: VectorField
+    diffusion: Callable[[Any, Values, Values], Values] | Mapping[str, Any]
+    initial: dict[str, Any]
+    observe: Callable[..., Values] | None = eqx.field(default=None, kw_only=True)
+    forcings: tuple[str, ...] = eqx.field(default=(), static=True, converter=several_names, kw_only=True)
+    # A default that is a value, not a factory: it must hide the property of the base class.
+    interpolation: Mapping[str, str] = eqx.field(default=FrozenDict(), static=True, converter=by_name, kw_only=True)
+    units: Mapping[str, str] = eqx.field(default_factory=dict, static=True, converter=by_name, kw_only=True)
+
+    def __post_init__(self):
+        if not is_function(self.drift):
+            raise ModelError(f"drift must be callable as f(t, y, u), not {self.drift!r}")
+        check_initial(self.initial, self.observe)
+        if not is_function(self.diffusion) and not isinstance(self.diffusion, Mapping):
+            raise ModelError(
+                f"diffusion must be a dict of numbers by state, or callable as g(t, y, u), not {self.diffusion!r}"
+            )
+        if not self.noisy:
+            raise ModelError("the diffusion names no state: use bd.ODE for an equation without noise")
+
+    @property
+    def noisy(self) -> tuple[str, ...]:
+        """The states that the diffusion names."""
+        named = (
+            self.diffusion
+            if isinstance(self.diffusion, Mapping)
+            else shapes_of(self.diffusion, "the diffusion", any_state(self.initial), self.forcings)
+        )
+        self._refuse_unknown(named)
+        return tuple(named)
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return output_names(self.observe, self.drift, any_state(self.initial), self.forcings)
+
+    def _refuse_unknown(self, amplitudes: Mapping[str, Any]) -> None:
+        unknown = [name for name in amplitudes if name not in self.initial]
+        if unknown:
+            raise ModelError(f"the diffusion names {', '.join(unknown)} but the states are {', '.join(self.initial)}")
+
+    def _initial(self, dtype: Any) -> tuple[Float[Array, " state"], Callable]:
+        """The initial states as one vector, and the way from such a vector back to names."""
+        return ravel_pytree({name: jnp.asarray(value, dtype) for name, value in self.initial.items()})
+
+    def _rates(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
+        rates = self.drift(t, y, u)
+        if set(rates) != set(y):
+            raise ModelError(f"the drift returns rates for {', '.join(rates)} but the states are {', '.join(y)}")
+        return _vector(rates, y)
+
+    def _amplitudes(self, t: Any, y: Values, u: Values) -> Float[Array, " state"]:
+        """The diffusion of every state; 0 for those that it does not name."""
+        diffusion = self.diffusion if isinstance(self.diffusion, Mapping) else self.diffusion(t, y, u)
+        self._refuse_unknown(diffusion)
+        return _vector({name: diffusion.get(name, 0.0) for name in y}, y)
+
+    @abstractmethod
+    def __call__(self, inputs: Inputs, *args: Any) -> Prediction:
+        """Predict at `inputs.times`."""
+
+
+def _vector(values: Mapping[str, Any], like: Values) -> Float[Array, " state"]:
+    shaped = {name: jnp.broadcast_to(jnp.asarray(values[name], y.dtype), y.shape) for name, y in like.items()}
+    return ravel_pytree(shaped)[0]
+
+
+class SDE(StochasticEquation):
+    r"""A stochastic differential equation in the sense of Itô, whose Brownian path is a latent variable.
+
+    $dX = f(t, X, u)\, dt + g(t, X, u) \odot dW, \quad X(t_0) = x_0$
+
+    Between the grid's times states are interpolated linearly, which leaves out up to $g^2 h / 4$ of their variance: put
+    the times of the data on the grid, and those at which a step forcing changes.
+
+    Each step is Milstein's with the drift of Heun's method (Diffrax's `Heun` where the noise is additive, its
+    `ItoMilstein` where there is no drift), in one scan over the grid, so that the gradient in $n$ increments costs
+    $n$ steps. A state that blows up is reported by `ok=False`. The scheme is of strong order 1 if the noise is
+    additive or each g depends on its own state alone, else 1/2; with additive noise it is of weak order 2. An equation
+    in the sense of Stratonovich becomes one of Itô's with the drift $f_i + g_i\, \partial_i g_i / 2$. Stiff equations
+    need steps shorter than their fastest time.
+
+    Args:
+        drift: a function `(t, y, u)` of time, a dict of states and a dict of forcings, which returns a dict with the
+            drift of every state, in its units per unit of time.
+        diffusion: a dict of numbers (additive noise), or a function of the same signature that returns such a dict
+            (diagonal noise: each state has a Brownian motion of its own), in the units of the state per square root of
+            time. States that it does not name have no noise.
+        initial: a dict of the states at the start of the grid, each a number, an array or a random leaf, in the units
+            of the state.
+        grid: (start, end, steps), in the units of time of the data: the times of the steps, evenly spaced. **It must
+            cover the times of forecasts too**: the increments after the data keep their prior, and so a forecast
+            spreads as it must; a time beyond the grid is refused.
+        path: the standard normal increments $z_k$ of each state with noise, $W_{k+1} - W_k = \sqrt{h}\, z_k$; unless
+            given, all of them are random leaves Normal(0, 1), one for each step of the grid.
+        observe: a function `(t, y, u)` that turns states into a dict of the values that are predicted; without it the
+            states themselves are.
+        forcings: the data variables that drive the equation: a name, or several. They run linearly between their data,
+            unless `interpolation` says otherwise.
+        interpolation: which forcings do not: `{"rain": "step"}` holds each datum until the next one, `"cubic"` is a
+            smooth spline.
+        units: the units of states, forcings and observed values, by name: data in others are converted, or refused.
+
+    Shapes: states are scalars, or arrays if `observe` reduces them to scalars; `path[name]` is `(steps,)` followed by
+    the shape of the state; predictions are `(time,)`.
+    Raises: ModelError if built with a bad grid, a path of the wrong shape or a diffusion of unknown states; DataError
+    for times outside the grid.
+    Source: Kloeden & Platen (1992), Numerical Solution of Stochastic Differential Equations, 10.3 and 14.1.
+    """
+
+    latent_fields: ClassVar[tuple[str, ...]] = ("path",)
+
+    grid: tuple[float, float, int] = eqx.field(static=True)
+    path: Any = None
+
+    def __post_init__(self):
+        super().__post_init__()
+        self.grid = checked_grid(self.grid)
+        shapes = {name: (self.grid[2], *any_state(self.initial)[name].shape) for name in self.noisy}
+        self.path = _checked_path(self.path, shapes)
+
+    @property
+    def start(self) -> float:
+        """Where the grid starts, which is where the model does."""
+        return self.grid[0]
+
+    @property
+    def step(self) -> float:
+        start, end, steps = self.grid
+        return (end - start) / steps
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
+        steps = self._steps_up_to(inputs.times)
+        vectors, alive, unravel = self._solve(inputs, steps)
+        states, covered = self._between(vectors, inputs.times)
+        ok = alive & covered & finite(states)
+        named, stats = jax.vmap(unravel)(states), {"steps": jnp.asarray(steps)}
+        if self.observe is None:
+            return prediction(named, ok, stats)
+        observe = method_of(self.drift, self.observe)
+
+        def rows(times):
+            return jax.vmap(lambda t, y: dict(observe(t, y, inputs.forced(t))))(times, named)
+
+        return predict_rows(rows, inputs.times, ok, stats)
+
+    def _steps_up_to(self, times: Array) -> int:
+        """As many steps of the grid as the last time needs; all, where it is not known yet."""
+        start, end, steps = self.grid
+        fixed = known(times)
+        if fixed is None:
+            return steps
+        last = (fixed[-1] - start) / self.step
+        if fixed[0] < start or last > steps + ROUNDING:
+            at = fixed[0] if fixed[0] < start else fixed[-1]
+            raise DataError(
+                f"time {at:g} lies outside the grid of the path, from {start:g} to {end:g}: build the layer with a "
+                "grid that covers data and forecasts"
+            )
+        return min(max(math.ceil(last - ROUNDING), 1), steps)
+
+    def _solve(self, inputs: Inputs, steps: int) -> tuple[Float[Array, "grid state"], Array, Callable]:
+        """The states at the first times of the grid; they stand still from where they blow up."""
+        h = self.step
+        first, unravel = self._initial(inputs.times.dtype)
+
+        def after(y, k, normals):
+            begin = self.start + k * h
+            # A step forcing may change at an end of the step, within which it is what it is inside.
+            inside = begin + ROUNDING * h, begin + (1 - ROUNDING) * h
+
+            def forced(t):
+                within = jnp.clip(t, *inside)
+                return {name: f(within if isinstance(f, Step) else t) for name, f in inputs.forcings.items()}
+
+            return _step(
+                lambda t, y: self._rates(t, unravel(y), forced(t)),
+                lambda t, y: self._amplitudes(t, unravel(y), forced(t)),
+                begin, h, y, math.sqrt(h) * normals,
+            )  # fmt: skip
+
+        largest = _LARGEST * jnp.maximum(jnp.max(jnp.abs(first)), 1.0)
+
+        def step(before, at):
+            y, alive = before
+            new, alive = shielded(after, lambda new: alive & jnp.all(jnp.abs(new) < largest), y, *at)
+            y = jnp.where(alive, new, y)
+            return (y, alive), y
+
+        normals = self._normals(first.dtype)[:steps]
+        (_, alive), vectors = jax.lax.scan(step, (first, finite(first)), (jnp.arange(steps), normals))
+        return jnp.concatenate([first[None], vectors]), alive, unravel
+
+    def _normals(self, dtype: Any) -> Float[Array, "steps state"]:
+        """Increments of every state; 0 for those without noise."""
+        steps = self.grid[2]
+        every = {
+            name: jnp.asarray(self.path[name], dtype) if name in self.path else jnp.zeros((steps, *y.shape), dtype)
+            for name, y in any_state(self.initial).items()
+        }
+        return jax.vmap(lambda row: ravel_pytree(row)[0])(every)
+
+    def _between(self, vectors: Float[Array, "grid state"], times: Array) -> tuple[Array, Array]:
+        """The states at any times, and whether all of these lie on the grid."""
+        position = (times - self.start) / self.step
+        left = jnp.clip(jnp.floor(position).astype(int), 0, len(vectors) - 2)
+        weight = (position - left)[:, None]
+        covered = (position[0] >= 0) & (position[-1] <= len(vectors) - 1 + ROUNDING)
+        return (1 - weight) * vectors[left] + weight * vectors[left + 1], covered
+
+
+def _step(drift: Callable, diffusion: Callable, t: Any, h: float, y: Array, dw: Array) -> Array:
+    """One step of Milstein's scheme with the drift of Heun's method."""
+    rate = drift(t, y)
+    amplitude = diffusion(t, y)
+    # The derivative of each amplitude along its own noise: g_i ∂g_i/∂y_i.
+    _, slope = jax.jvp(lambda state: diffusion(t, state), (y,), (amplitude,))
+    noise = amplitude * dw + 0.5 * slope * (dw**2 - h)
+    return y + 0.5 * h * (rate + drift(t + h, y + h * rate + noise)) + noise
+
+
+def _checked_path(path: Any, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, Any]:
+    """The increments of each state: those that are given, or standard normal leaves."""
+    if path is None:
+        return {name: dist.Normal(0.0, 1.0).expand(shape).to_event(len(shape)) for name, shape in shapes.items()}
+    if not isinstance(path, Mapping):
+        if len(shapes) > 1:
+            raise ModelError(f"path must be a dict of increments for each of {', '.join(shapes)}")
+        path = dict.fromkeys(shapes, path)
+    if set(path) != set(shapes):
+        raise ModelError(
+            f"path names {', '.join(path) or 'nothing'}, but the states with noise are {', '.join(shapes)}"
+        )
+    for name, shape in shapes.items():
+        found = shape_of(path[name])
+        if found != shape:
+            raise ModelError(f"path['{name}'] has shape {found}, but the grid and the state need {shape}")
+    return dict(path)

@@ -1,0 +1,5 @@
+"""Many fits: tasks over workers, and tables of their results."""
+
+from .comparison import rows_of as rows_of, summarised as summarised
+from .many import ALONE as ALONE, combinations as combinations, run_many as run_many
+from .measured import measure as measure, medians as medians, paired as paired, tidy as tidy

@@ -1,0 +1,302 @@
+"""Parts that run at different scales and see each other: of one vector field, or whole layers, one after another."""
+
+from collections.abc import Iterable, Mapping
+from graphlib import CycleError, TopologicalSorter
+from typing import Any
+
+import equinox as eqx
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from .._jax.tree import FrozenDict
+from ..data.forcings import Linear
+from ..data.layer_inputs import Inputs
+from ..errors import ModelError
+from ..layers import AbstractFilter, AbstractLayer, Prediction
+from ..layers._assumed import refuse_assumed
+from ..layers._functions import agreed, agreed_interpolation
+from ..layers._parts import check_function
+from ..layers.layer import joined
+from ..random import Module, Scalar, Values, VectorField, check_scalar
+
+
+class Link(Module):
+    """What one part sees of another: `Link("slow.x", "fast.drive", strength)`.
+
+    The value `x` of the part `slow`, times `strength`, is a forcing `drive` of the part `fast`. Several links to one
+    target add up.
+
+    Args:
+        source: "part.value", where it comes from.
+        target: "part.forcing", where it leads to.
+        strength: the factor, in the units of the forcing over those of the value.
+
+    Raises: ModelError unless both ends are a part and a name with a dot between.
+    """
+
+    source: str = eqx.field(static=True)
+    target: str = eqx.field(static=True)
+    strength: Scalar = 1.0
+
+    def __check_init__(self):
+        for end in (self.source, self.target):
+            if not isinstance(end, str) or not all(end.partition(".")):
+                raise ModelError(f"a link runs from 'part.value' to 'part.forcing', not {end!r}")
+
+    @property
+    def origin(self) -> tuple[str, str]:
+        """The part and the value that it comes from."""
+        part, _, name = self.source.partition(".")
+        return part, name
+
+    @property
+    def goal(self) -> tuple[str, str]:
+        """The part and the forcing that it leads to."""
+        part, _, name = self.target.partition(".")
+        return part, name
+
+
+def as_links(links: Any) -> tuple[Link, ...]:
+    """One link or several as a tuple.
+
+    Raises: ModelError for what is no link.
+    """
+    found = (links,) if isinstance(links, Link) else tuple(links) if isinstance(links, Iterable) else (links,)
+    if not all(isinstance(link, Link) for link in found):
+        raise ModelError(f"links must be such as (bd.multiscale.Link('slow.x', 'fast.drive'),), not {links!r}")
+    return found
+
+
+class Coupling(Module):
+    r"""A vector field of parts that run at different speeds and see each other through links.
+
+    $\dot y_p = f_p(t, y_p, u \cup \{\text{strength} \cdot \text{linked state}\}) / \tau_p$
+
+    Strengths and time scales may be random.
+
+    Args:
+        parts: vector fields by name.
+        links: what the parts see of each other: a `Link`, or several.
+        states: the names of the states of each part (no name twice, so that `ODE(initial=…)` holds them all).
+        timescales: the τ of each part: 1 for a part without one, small for a fast one.
+
+    Shapes: states of any shape; a link passes a state on as it is.
+    Units: τ that of time, if f has none; else none.
+    Raises: ModelError if a part is no function, if a link or a time scale names an unknown part or state, if two parts
+    have a state of the same name, or, when called, if a part returns rates of other states or a forcing has the name of
+    a link's target.
+    """
+
+    parts: dict[str, VectorField]
+    links: tuple[Link, ...] = eqx.field(converter=as_links)
+    states: Mapping[str, tuple[str, ...]] = eqx.field(
+        static=True, converter=lambda states: FrozenDict((part, _names(names)) for part, names in states.items())
+    )
+    timescales: dict[str, Scalar] = eqx.field(default_factory=dict)
+
+    def __check_init__(self):
+        for part, field in self.parts.items():
+            check_function(field, f"parts['{part}']")
+        if set(self.states) != set(self.parts):
+            raise ModelError(f"states are given for {listed(self.states)}, but the parts are {listed(self.parts)}")
+        refuse_twice(self.states, "state")
+        check_links(self.links, self.states)
+        for part, value in self.timescales.items():
+            if part not in self.parts:
+                raise ModelError(f"a time scale is given for '{part}'; the parts are {listed(self.parts)}")
+            check_scalar(value, f"timescales['{part}']")
+            if isinstance(value, (int, float)) and value <= 0:
+                raise ModelError(f"timescales['{part}'] must be positive, not {value}")
+
+    def __call__(self, t: Any, y: Values, u: Values) -> Values:
+        rates = {}
+        for part, names in self.states.items():
+            seen = linked(self.links, part, lambda link: y[link.origin[1]])
+            _refuse_clash(seen, u, part)
+            found = self.parts[part](t, {name: y[name] for name in names}, {**u, **seen})
+            if set(found) != set(names):
+                raise ModelError(f"part '{part}' returns rates for {listed(found)}, but has states {listed(names)}")
+            slowness: Any = self.timescales.get(part, 1.0)
+            rates |= {name: found[name] / slowness for name in names}
+        return rates
+
+
+class LayerCoupling(AbstractLayer):
+    r"""Layers at different scales, each with its own solver: what one predicts drives another.
+
+    $u_{target}(t) = \sum \text{strength} \cdot y_{source}(t)$
+
+    The links go one way: each layer is solved once, after those that it depends on. What is passed on is known at
+    `points` times and linear between them, so its error falls with the square of their number. Name a linked forcing
+    among the `forcings` of the layer that receives it; the coupled layer asks the data for all other forcings. It
+    predicts what all its layers predict.
+
+    Args:
+        layers: by name.
+        links: what one layer passes on to another: a `Link`, or several.
+        points: how many equidistant times, from the start to the last time of the data, what is passed on is known at.
+
+    Shapes: linked values are `(time,)`.
+    Raises: ModelError if a link names an unknown layer, output or forcing, links run in a circle, two layers predict
+    the same name, start at different times, run along different coordinates, read one forcing by different
+    interpolation or in different units, or want a linked one as steps or a spline, or if one of them is a filter.
+    """
+
+    layers: dict[str, AbstractLayer]
+    links: tuple[Link, ...] = eqx.field(converter=as_links)
+    points: int = eqx.field(default=129, static=True)
+
+    def __check_init__(self):
+        for name, layer in self.layers.items():
+            if not isinstance(layer, AbstractLayer) or isinstance(layer, AbstractFilter):
+                raise ModelError(f"'{name}' must be a layer that needs no observations, not {type(layer).__name__}")
+        outputs = {name: layer.outputs for name, layer in self.layers.items()}
+        refuse_twice(outputs, "output")
+        check_links(self.links, outputs)
+        for link in self.links:
+            self._check_link(link)
+        if self.points < 2:
+            raise ModelError(f"points must be at least 2, not {self.points}")
+        for what in ("index", "start"):
+            if len(found := self._own(what)) > 1:
+                raise ModelError(f"coupled layers must have the same {what}, not {listed(map(str, found))}")
+        _ = self.order, self.units, self.interpolation
+
+    def _check_link(self, link: Link) -> None:
+        (source, value), (target, forcing) = link.origin, link.goal
+        if forcing not in self.layers[target].forcings:
+            known = listed(self.layers[target].forcings)
+            raise ModelError(f"'{link.target}' is linked, but the forcings of '{target}' are {known}")
+        kind = self.layers[target].interpolation.get(forcing, "linear")
+        if kind != "linear":
+            raise ModelError(f"'{link.target}' is linked, so it is linear between points: it cannot be '{kind}'")
+        if self.layers[source].dims.get(value):
+            raise ModelError(f"'{link.source}' is a field; only a series of numbers can be linked")
+
+    def _own(self, what: str) -> set:
+        return {value for layer in self.layers.values() if (value := getattr(layer, what, None)) is not None}
+
+    @property
+    def order(self) -> tuple[str, ...]:
+        """The layers, each after those that it depends on."""
+        before = {name: {k.origin[0] for k in self.links if k.goal[0] == name} for name in self.layers}
+        try:
+            return tuple(TopologicalSorter(before).static_order())
+        except CycleError as error:
+            circle = " → ".join(error.args[1])
+            raise ModelError(f"the links run in a circle: {circle}; couple the vector fields instead") from error
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return tuple(name for layer in self.layers.values() for name in layer.outputs)
+
+    def _external(self, name: str) -> list[str]:
+        linked = {link.goal for link in self.links}
+        return [forcing for forcing in self.layers[name].forcings if (name, forcing) not in linked]
+
+    @property
+    def forcings(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(forcing for name in self.layers for forcing in self._external(name)))
+
+    @property
+    def units(self) -> Mapping[str, str]:
+        own = {part: (*layer.outputs, *self._external(part), layer.index) for part, layer in self.layers.items()}
+        stated = ((part, n, u) for part, layer in self.layers.items() for n, u in layer.units.items() if n in own[part])
+        return agreed("units", stated)
+
+    @property
+    def interpolation(self) -> Mapping[str, str]:
+        return agreed_interpolation(self.layers, {name: self._external(name) for name in self.layers})
+
+    @property
+    def index(self) -> str:
+        return next(iter(self._own("index")), "time")
+
+    @property
+    def start(self) -> Any:
+        return next(iter(self._own("start")), None)
+
+    @property
+    def dims(self) -> Mapping[str, tuple[str, ...]]:
+        return {name: dims for layer in self.layers.values() for name, dims in layer.dims.items()}
+
+    @property
+    def states(self) -> int:
+        return sum(layer.states for layer in self.layers.values())
+
+    def __call__(self, inputs: Inputs) -> Prediction:
+        refuse_assumed(self, inputs)
+        grid = jnp.linspace(inputs.start, inputs.times[-1], self.points)
+        both = jnp.sort(jnp.concatenate([grid, inputs.times]))
+        passed: dict[tuple[str, str], Array] = {}
+        predictions = {}
+        for name in self.order:
+            own = self._inputs_of(name, inputs, grid, passed)
+            sends = {link.origin for link in self.links if link.origin[0] == name}
+            if sends:
+                finer = self.layers[name](eqx.tree_at(lambda g: g.times, own, both))
+                passed |= {k: finer.values[k[1]][jnp.searchsorted(both, grid)] for k in sends}
+                predictions[name] = _at(finer, jnp.searchsorted(both, inputs.times))
+            else:
+                predictions[name] = self.layers[name](own)
+        values = {name: v for p in predictions.values() for name, v in p.values.items()}
+        variances = {name: v for p in predictions.values() for name, v in p.variances.items()}
+        return joined(predictions, values, variances=variances)
+
+    def _inputs_of(self, name: str, inputs: Inputs, grid: Float[Array, " points"], passed: Mapping) -> Inputs:
+        arriving = linked(self.links, name, lambda link: passed[link.origin])
+        forcings = {forcing: inputs.forcings[forcing] for forcing in self._external(name)}
+        forcings |= {forcing: Linear(grid, values) for forcing, values in arriving.items()}
+        return Inputs(inputs.start, inputs.times, forcings, inputs.coordinates)
+
+
+def linked(links: Iterable[Link], part: str, value_of: Any) -> dict[str, Any]:
+    """The forcings of a part that come from others, by name."""
+    found: dict[str, Any] = {}
+    for link in links:
+        to, name = link.goal
+        if to == part:
+            found[name] = found.get(name, 0.0) + link.strength * value_of(link)
+    return found
+
+
+def _names(names: Iterable[str]) -> tuple[str, ...]:
+    return (names,) if isinstance(names, str) else tuple(names)
+
+
+def listed(names: Iterable) -> str:
+    """Names for a message."""
+    return ", ".join(names) or "none"
+
+
+def check_links(links: Iterable[Link], values: Mapping[str, tuple[str, ...]]) -> None:
+    """Refuse links from or to an unknown part, or from a value that its part does not have."""
+    for link in links:
+        (source, name), (target, _) = link.origin, link.goal
+        for part in (source, target):
+            if part not in values:
+                raise ModelError(f"a link names '{part}'; the parts are {listed(values)}")
+        if name not in values[source]:
+            raise ModelError(f"a link comes from '{link.source}'; '{source}' has {listed(values[source])}")
+
+
+def refuse_twice(names: Mapping[str, Iterable[str]], what: str) -> None:
+    """Refuse a name that two parts have."""
+    owner: dict[str, str] = {}
+    for part, own in names.items():
+        for name in own:
+            if name in owner:
+                raise ModelError(f"{what} '{name}' is in '{owner[name]}' and in '{part}': give it two names")
+            owner[name] = part
+
+
+def _refuse_clash(linked: Mapping, u: Values, part: str) -> None:
+    for name in linked:
+        if name in u:
+            raise ModelError(f"'{part}.{name}' is linked, but '{name}' is a forcing of the model too: rename one")
+
+
+def _at(prediction: Prediction, places: Any) -> Prediction:
+    """The prediction at some of its times."""
+    values, variances = ({k: v[places] for k, v in d.items()} for d in (prediction.values, prediction.variances))
+    return Prediction(values, prediction.ok, prediction.stats, prediction.mismatches, variances)

@@ -1,0 +1,190 @@
+"""What holds at the sides of a grid: conditions whose values may be numbers, distributions or functions."""
+
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from ..errors import ModelError
+from ..random import Module, is_random
+from .grid import Grid, check_value
+
+ENDS = ("low", "high")
+
+
+class AbstractCondition(Module):
+    """What holds for one field at one side.
+
+    A value is a number, an array along the side, a distribution over either, or a function `(t, y, u)` that is called
+    at every point of the side: `y` holds the fields in the cell there, `u` the forcings and the coordinates of the
+    point. A function that returns a dict gives its only entry, or the one of the field's name.
+    """
+
+    @property
+    @abstractmethod
+    def values(self) -> tuple[Any, ...]:
+        """All values of the condition."""
+
+
+class AbstractLinear(AbstractCondition):
+    r"""$a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative; `values` are a, b and value."""
+
+
+class Dirichlet(AbstractLinear):
+    r"""The field itself is known: $u = \text{value}$.
+
+    Args:
+        value: that of the field, in its units: a number, an array along the side, a distribution over either, or a
+            function `(t, y, u)` that is called at every point of the side.
+    """
+
+    value: Any
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return 1.0, 0.0, self.value
+
+
+class Neumann(AbstractLinear):
+    r"""The outward derivative is known: $\partial u/\partial n = \text{gradient}$.
+
+    At the low end of x that is $-\partial u/\partial x$. It sets the diffusive flux only; what a velocity carries
+    through the side leaves with it.
+
+    Args:
+        gradient: in the units of the field per length: a number, an array along the side, a distribution over either,
+            or a function `(t, y, u)` that is called at every point of the side.
+    """
+
+    gradient: Any
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return 0.0, 1.0, self.gradient
+
+
+class Robin(AbstractLinear):
+    r"""A mixture of both: $a\,u + b\,\partial u/\partial n = \text{value}$, with the outward derivative.
+
+    Args:
+        a: the weight of the field; a, b and the value may be numbers, arrays along the side, distributions over either,
+            or functions `(t, y, u)` that are called at every point of the side.
+        b: the weight of the outward derivative, in units of length if a has none.
+        value: in the units of the field if a has none.
+
+    Raises: ModelError if both a and b are known to be zero.
+    """
+
+    a: Any
+    b: Any
+    value: Any
+
+    def __check_init__(self):
+        if all(not is_random(v) and isinstance(v, (int, float)) and v == 0 for v in (self.a, self.b)):
+            raise ModelError("Robin(a, b, value) needs an a or a b other than zero: as it is, it says nothing of u")
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return self.a, self.b, self.value
+
+
+class Flux(AbstractCondition):
+    r"""The whole outward flux is known: $(v\,u - D\,\nabla u)\cdot n = \text{value}$; `Flux(0.0)` is a closed wall.
+
+    Args:
+        value: in the units of the field times length per time: a number, an array along the side, a distribution over
+            either, or a function `(t, y, u)` that is called at every point of the side.
+    """
+
+    value: Any
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return (self.value,)
+
+
+class Periodic(AbstractCondition):
+    """What leaves at one end enters at the other."""
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return ()
+
+
+def condition(boundary: Any, field: str, name: str, end: str) -> AbstractCondition:
+    """What holds for a field at one end of an axis.
+
+    Raises: ModelError if the conditions are given by field and this one has none.
+    """
+    if _by_field(boundary):
+        if field not in boundary:
+            raise ModelError(f"field '{field}' has no boundary conditions; those with some are {', '.join(boundary)}")
+        boundary = boundary[field]
+    if isinstance(boundary, AbstractCondition):
+        return boundary
+    return boundary.get(f"{name}_{end}", boundary.get(name))
+
+
+def check_boundary(boundary: Any, grid: Grid) -> None:
+    """Refuse conditions that do not say exactly one thing for each side of the grid.
+
+    Raises: ModelError that names the side.
+    """
+    groups = boundary.values() if _by_field(boundary) else (boundary,)
+    for group in groups:
+        _check_sides(group, grid)
+    for name in grid.names:
+        kinds = {
+            isinstance(condition(boundary, field, name, "low"), Periodic) for field in fields_of(boundary) or ("",)
+        }
+        if len(kinds) > 1:
+            raise ModelError(f"{name} is periodic for one field but not for another")
+
+
+def sides(grid: Grid) -> Iterator[tuple[str, str, tuple[int, ...]]]:
+    """Every side as (axis, end, shape of arrays along the side)."""
+    for axis, name in enumerate(grid.names):
+        for end in ENDS:
+            yield name, end, grid.shape[:axis] + grid.shape[axis + 1 :]
+
+
+def _by_field(boundary: Any) -> bool:
+    return isinstance(boundary, Mapping) and bool(boundary) and all(isinstance(v, Mapping) for v in boundary.values())
+
+
+def fields_of(boundary: Any) -> tuple[str, ...]:
+    """The fields that have conditions of their own; none if one group of conditions holds for all."""
+    return tuple(boundary) if _by_field(boundary) else ()
+
+
+def _check_sides(group: Any, grid: Grid) -> None:
+    if not isinstance(group, AbstractCondition):
+        _check_names(group, grid)
+    for name, end, shape in sides(grid):
+        side, here = f"{name}_{end}", condition(group, "", name, end)
+        if here is None:
+            raise ModelError(f"the side {side} has no boundary condition")
+        if not isinstance(here, AbstractCondition):
+            raise ModelError(f"the side {side} needs a condition such as bd.pde.Dirichlet(0.0), not {here!r}")
+        for value in here.values:
+            check_value(value, ((), shape), f"a value of {type(here).__name__} at {side}")
+    for name in grid.names:
+        periodic = [isinstance(condition(group, "", name, end), Periodic) for end in ENDS]
+        if any(periodic) and not all(periodic):
+            raise ModelError(f"{name} is periodic at one end only: both ends must be Periodic()")
+
+
+def _check_names(group: Any, grid: Grid) -> None:
+    if not isinstance(group, Mapping):
+        raise ModelError(f"boundary must be a condition, or a dict of them by side, not {group!r}")
+    ends = {f"{name}_{end}" for name in grid.names for end in ENDS}
+    for key in group:
+        if key not in ends and key not in grid.names:
+            by_field = f"{{'{key}': {{'{grid.names[0]}': …}}}}"
+            raise ModelError(
+                f"'{key}' is no side of the grid; its sides are {', '.join(sorted(ends))}. If it is a field, its "
+                f"conditions are a dict by side: {by_field}"
+            )
+    for name in grid.names:
+        twice = [key for key in (f"{name}_low", f"{name}_high") if name in group and key in group]
+        if twice:
+            raise ModelError(f"boundary gives a condition for both '{name}' and '{twice[0]}': give one of them")

@@ -1,0 +1,228 @@
+"""Two-dimensional incompressible flow in a periodic box."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ..errors import ModelError
+from ..random import Module, Scalar, Values
+from .grid import Grid, check_value, evaluate
+from .spectral import modes, resolved, slopes, squared_wavenumber, to_field, to_spectrum, wavenumbers
+
+
+class Vorticity(Module):
+    r"""The Navier–Stokes equation of an incompressible flow in two dimensions, in a periodic box.
+
+    $\partial_t\omega = -\nabla\cdot(v\,\omega) + \nu\,\nabla^2\omega - \mu\,\omega + F
+    + \nabla\times\nabla\cdot(2\,\nu_e S)$
+
+    The state is `vorticity` $\omega = \partial_x v_y - \partial_y v_x$; the velocity v follows from it. Functions
+    `(t, y, u)` are called at each point with single numbers: `y` holds `vorticity` and, for `eddy`, `strain`
+    $|S| = \sqrt{2\,S_{ij} S_{ij}}$; `u` the forcings and the coordinates of the point. Products follow the two-thirds
+    rule, so that without viscosity, drag and force a field cut by it (`truncated`) keeps its energy and its enstrophy;
+    the closure and the transport keep the total vorticity.
+
+    Args:
+        grid: the cells of a periodic box of two axes.
+        viscosity: ν, in squared length per time.
+        forcing: F, the curl of the force per mass, in units of vorticity per time: a number, a distribution, an array
+            over the cells or a function; none unless given.
+        drag: the linear drag μ, per time.
+        eddy: the viscosity $\nu_e$ of what the grid does not resolve, in squared length per time: a number, a
+            distribution, an array over the cells or a function such as `Smagorinsky`, a `Network` or a `Basis`; none
+            unless given.
+
+    Shapes: `vorticity` is an array over the cells, known at their centres.
+    Raises: ModelError for a grid that has not two axes, or values of another shape.
+    """
+
+    grid: Grid
+    viscosity: Scalar
+    forcing: Any = None
+    drag: Scalar = 0.0
+    eddy: Any = None
+
+    def __check_init__(self):
+        if len(self.grid.names) != 2:
+            raise ModelError(f"Vorticity needs a grid of two axes, not of {', '.join(self.grid.names)} alone")
+        for name, shapes in (("forcing", ((), self.grid.shape)), ("eddy", ((), self.grid.shape))):
+            if getattr(self, name) is not None:
+                check_value(getattr(self, name), shapes, name)
+
+    @property
+    def periodic(self) -> tuple[str, ...]:
+        """The axes at whose ends a field meets itself."""
+        return self.grid.names
+
+    def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
+        grid, known = self.grid, {**u, **self.grid.places}
+        full = to_spectrum(y["vorticity"])
+        kept = resolved(grid) * full
+        slope = slopes(grid)
+        flow, vorticity = _velocity_spectra(grid, kept), to_field(grid, kept)
+        rate = -(self.viscosity * squared_wavenumber(grid) + jnp.asarray(self.drag)) * full
+        for name in grid.names:
+            transport = to_spectrum(to_field(grid, flow[name]) * vorticity)
+            rate -= slope[name] * resolved(grid) * transport
+        if self.eddy is not None:
+            rate += resolved(grid) * self._closure(t, vorticity, flow, known)
+        values = to_field(grid, rate)
+        if self.forcing is not None:
+            values += evaluate(self.forcing, t, y, known, grid.shape, "vorticity", "forcing")
+        return {"vorticity": values}
+
+    def _closure(self, t: Any, vorticity: Array, flow: dict[str, Array], u: Values) -> Any:
+        r"""The curl of $\nabla\cdot\tau$: $(\partial_{xx} - \partial_{yy})\tau_{xy} - 2\partial_{xy}\tau_{xx}$."""
+        grid, (x, y) = self.grid, self.grid.names
+        along, across = _strain(grid, flow)
+        felt = {"vorticity": vorticity, "strain": _magnitude(along, across)}
+        viscosity = evaluate(self.eddy, t, felt, u, grid.shape, "eddy", "eddy")
+        normal, shear = to_spectrum(2 * viscosity * along), to_spectrum(2 * viscosity * across)
+        slope = slopes(grid)
+        return (slope[x] ** 2 - slope[y] ** 2) * shear - 2 * slope[x] * slope[y] * normal
+
+
+class Smagorinsky(Module):
+    r"""The eddy viscosity of Smagorinsky (1963): $\nu_e = (c\,\Delta)^2\,|S|$, with the width Δ of a cell.
+
+    Args:
+        coefficient: c, which has no unit.
+        width: Δ, that of a cell, in units of length.
+    """
+
+    coefficient: Scalar
+    width: Scalar
+
+    def __call__(self, t: Any, y: Values, u: Values) -> dict[str, Array]:
+        coefficient: Any = self.coefficient
+        return {"eddy": jnp.square(coefficient * self.width) * y["strain"]}
+
+
+def _velocity_spectra(grid: Grid, vorticity: Any) -> dict[str, Array]:
+    """From the stream function, whose negative Laplacian is the vorticity."""
+    (x, y), k2, slope = grid.names, squared_wavenumber(grid), slopes(grid)
+    stream = vorticity * np.where(k2 > 0, 1 / np.where(k2 > 0, k2, 1.0), 0.0)
+    return {x: slope[y] * stream, y: -slope[x] * stream}
+
+
+def _strain(grid: Grid, flow: dict[str, Array]) -> tuple[Array, Array]:
+    """The strain rate along the first axis and the shear; incompressible, the one along the second is opposite."""
+    (x, y), slope = grid.names, slopes(grid)
+    return to_field(grid, slope[x] * flow[x]), to_field(grid, (slope[y] * flow[x] + slope[x] * flow[y]) / 2)
+
+
+def _magnitude(along: Array, across: Array) -> Array:
+    squared = 4 * (along**2 + across**2)
+    moving = squared > 0
+    return jnp.where(moving, jnp.sqrt(jnp.where(moving, squared, 1.0)), 0.0)
+
+
+def velocity(grid: Grid, vorticity: Float[Array, "x y"]) -> dict[str, Float[Array, "x y"]]:
+    """The velocity along each axis of a flow of no mean velocity, from its vorticity.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
+    return {name: to_field(grid, part) for name, part in _velocity_spectra(grid, to_spectrum(vorticity)).items()}
+
+
+def strain_rate(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, "x y"]:
+    r"""The strain rate $|S| = \sqrt{2\,S_{ij} S_{ij}}$ at the cell centres, per time.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
+    return _magnitude(*_strain(grid, _velocity_spectra(grid, to_spectrum(vorticity))))
+
+
+def energy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
+    """The mean of $|v|^2/2$.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
+    return sum((jnp.mean(v**2) / 2 for v in velocity(grid, vorticity).values()), jnp.zeros(()))
+
+
+def enstrophy(grid: Grid, vorticity: Float[Array, "x y"]) -> Float[Array, ""]:
+    r"""The mean of $\omega^2/2$.
+
+    Args:
+        grid: the grid, of two axes; the mean needs nothing of it.
+        vorticity: at the cell centres, per time.
+    """
+    return jnp.mean(vorticity**2) / 2
+
+
+def energy_spectrum(grid: Grid, vorticity: Float[Array, "x y"]) -> tuple[Float[np.ndarray, " k"], Float[Array, " k"]]:
+    r"""Wavenumbers $k_j = j\,\delta$ and the energy at them, such that $\sum_j E_j\,\delta$ is all of it.
+
+    Shell j holds the wavenumbers nearest to $k_j$; δ is the wavenumber of the longest wave that fits in the box.
+
+    Args:
+        grid: the grid, of two axes.
+        vorticity: at the cell centres, per time.
+    """
+    spacing, shell, weight = _shells(grid)
+    of_mode = weight * jnp.abs(to_spectrum(vorticity)) ** 2 / vorticity.size**2
+    energies = jax.ops.segment_sum(jnp.ravel(of_mode), shell.ravel(), shell.max() + 1)
+    return spacing * np.arange(shell.max() + 1), energies / spacing
+
+
+def random_vorticity(grid: Grid, spectrum: Any, *, key: Array) -> Float[Array, "x y"]:
+    """A random field whose energy spectrum is the one given, as `energy_spectrum` counts it; its mean is zero.
+
+    Waves are drawn at random within each shell; those that the two-thirds rule drops are left out.
+
+    Args:
+        grid: the grid, of two axes.
+        spectrum: a function of an array of wavenumbers, in radians per length, which returns the energy at each of
+            them, per wavenumber.
+        key: a JAX random key.
+    """
+    noise = resolved(grid) * to_spectrum(jax.random.normal(key, grid.shape))
+    k, drawn = energy_spectrum(grid, to_field(grid, noise))
+    wanted = jnp.where(k > 0, spectrum(jnp.where(k > 0, k, 1.0)), 0.0)
+    factor = jnp.where(drawn > 0, jnp.sqrt(wanted / jnp.where(drawn > 0, drawn, 1.0)), 0.0)
+    return to_field(grid, factor[_shells(grid)[1]] * noise)
+
+
+def _shells(grid: Grid) -> tuple[float, np.ndarray, np.ndarray]:
+    """The spacing of the shells, the shell of every coefficient, and what its square adds to the energy."""
+    k2, spacing = squared_wavenumber(grid), 2 * np.pi / max(grid.length(name) for name in grid.names)
+    counts, cells = modes(grid)[grid.names[1]], grid.shape[1]
+    # A real field keeps only half of its coefficients: all but those of the first and the last stand for two.
+    twice = np.where((counts == 0) | (2 * counts == cells), 1.0, 2.0)
+    weight = np.where(k2 > 0, twice / (2 * np.where(k2 > 0, k2, 1.0)), 0.0)
+    return spacing, np.rint(np.sqrt(k2) / spacing).astype(int), weight
+
+
+def coarsen(values: Float[Array, "x y"], fine: Grid, coarse: Grid) -> Float[Array, "coarse_x coarse_y"]:
+    """A periodic field on a coarser grid of the same box, without the waves that grid cannot hold.
+
+    `Vorticity` transports fewer waves than its grid holds: compare it with `truncated(coarse, coarsen(...))`.
+
+    Args:
+        values: the field at the cell centres of the fine grid.
+        fine: the grid that it is known on.
+        coarse: a grid of the same box with as many cells or fewer along each axis.
+
+    Raises: ModelError if the grids are not of the same box or the other is no coarser.
+    """
+    same = fine.names == coarse.names and all(fine.axes[n][:2] == coarse.axes[n][:2] for n in fine.names)
+    if not same or any(many < few for many, few in zip(fine.shape, coarse.shape, strict=True)):
+        raise ModelError(f"cannot coarsen {dict(fine.axes)} to {dict(coarse.axes)}: the same box, fewer cells")
+    spectrum = to_spectrum(values)
+    for axis, (name, count) in enumerate(modes(coarse).items()):
+        spectrum = jnp.take(spectrum, count.ravel().astype(int), axis=axis)
+        # The centres of coarse cells lie half a coarse cell from the side, those of fine ones half a fine cell.
+        shift = (coarse.width(name) - fine.width(name)) / 2
+        held = 2 * np.abs(count) < coarse.axes[name][2]
+        spectrum *= held * np.exp(1j * wavenumbers(coarse)[name] * shift)
+    return to_field(coarse, spectrum) * (np.prod(coarse.shape) / np.prod(fine.shape))

@@ -1,0 +1,323 @@
+"""Forecasts that know no science: what a model must beat to be worth its cost."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import xarray as xr
+from numpy.typing import ArrayLike
+
+from ..data.datasets import index_of
+from ..data.dates import are_dates, numbers
+from ..errors import DataError, MismatchError
+
+FEWEST = 5
+SEASONAL, SEASONAL_NAIVE = "seasonal climatology", "seasonal naive"
+_MOST = 1000  # draws of a public baseline
+BASELINES = ("climatology", "persistence", SEASONAL)
+_DAYS = 365.2425
+_SEASON = 15.5 / _DAYS
+_WHOLE = 0.99
+"""Of a year that counts as whole: the last datum of daily ones is a day short of it."""
+_OF_A_DAY = {
+    **dict.fromkeys(("s", "sec", "second", "seconds"), 86400.0),
+    **dict.fromkeys(("min", "minute", "minutes"), 1440.0),
+    **dict.fromkeys(("h", "hr", "hour", "hours"), 24.0),
+    **dict.fromkeys(("d", "day", "days"), 1.0),
+    **dict.fromkeys(("week", "weeks"), 1 / 7),
+}
+_OF_A_YEAR = {
+    **dict.fromkeys(("month", "months"), 12.0),
+    **dict.fromkeys(("a", "yr", "year", "years"), 1.0),
+}
+_CALENDARS = {"noleap": 365, "365_day": 365, "all_leap": 366, "366_day": 366, "360_day": 360}
+
+
+def climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    """Forecast, at every time, the ensemble of all training values (of a field, at each place its own).
+
+    A place, or a member, without any of its own has quantiles of those of all others.
+
+    Shapes: each variable is `(draw, time, …)`, NaN in a draw where the training value is missing.
+    """
+    time = np.atleast_1d(np.asarray(times))
+
+    def ensemble(_: np.ndarray, values: np.ndarray) -> np.ndarray:
+        return np.tile(values[:, None], (1, time.size))
+
+    found = _forecast(train, time, ensemble)
+    for name, variable in train.data_vars.items():
+        known = variable.values[np.isfinite(variable.values.astype(float))].astype(float)
+        unseen = variable.isnull().all(index_of(train))
+        if known.size and unseen.any():
+            share = (np.arange(found.sizes["draw"]) + 0.5) / found.sizes["draw"]
+            alike_all = xr.DataArray(np.quantile(known, share), dims="draw")
+            found[name] = found[name].where(~unseen, alike_all).transpose(*found[name].dims)
+    return found
+
+
+def persistence(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    r"""Forecast the last value observed before, dressed with the changes seen over the same lead time.
+
+    $x_k(t) = y(t_n) + y(t_j) - y(t_i)$ for the training pairs $k = (i, j)$ with
+    $t_j - t_i \approx t - t_n$
+
+    The pairs are those within half a typical time step of the lead, and at least the five nearest; training values of a
+    single time are repeated as they are, and replicates of the last time are taken in turn. Before all training times
+    it is the first value with the changes taken backwards. Memory grows with the number of training values, for each
+    time asked for.
+
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a lead time has fewer pairs.
+    """
+    time = np.atleast_1d(np.asarray(times))
+
+    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if seen.size == 0:
+            return np.empty((0, time.size))
+        columns = [_dressed(seen, values, float(t)) for t in numbers(time)]
+        return _aligned(columns)
+
+    return _forecast(train, time, ensemble)
+
+
+def seasonal_climatology(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    """Forecast, at every time, the training values of its season: of all years, within 15 days of its day of the year.
+
+    Where the data have less than five values there, the five that are nearest in season.
+
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer values.
+    Raises: DataError if the index says no unit of time.
+    """
+    time = np.atleast_1d(np.asarray(times))
+    year = _year(train)
+
+    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if seen.size == 0:
+            return np.empty((0, time.size))
+        columns = []
+        for t in numbers(time):
+            apart = np.abs((seen - t + year / 2) % year - year / 2)
+            nearest = np.partition(apart, min(FEWEST, seen.size) - 1)[min(FEWEST, seen.size) - 1]
+            columns.append(values[apart <= max(nearest, _SEASON * year)])
+        return _aligned(columns)
+
+    return _forecast(train, time, ensemble)
+
+
+def seasonal_naive(train: xr.Dataset, times: ArrayLike) -> xr.Dataset:
+    r"""Forecast the last value of the same season, dressed with the changes over as many whole years.
+
+    $x_k(t) = y(t - m a) + y(t_j) - y(t_j - m a)$ for a year $a$, the smallest whole $m$ for which $t - m a$ is a
+    training time, and the training pairs $k = (t_j - m a, t_j)$ within 15 days of the season of $t$
+
+    Times count as the same within half a typical step. Where data have fewer than five such pairs in that season, those
+    of all seasons count.
+
+    Shapes: each variable is `(draw, time, …)`, padded with NaN where a season has fewer pairs.
+    Raises: DataError if the index says no unit of time.
+    Source: Hyndman & Athanasopoulos (2021), Forecasting: Principles and Practice, section 5.2.
+    """
+    time = np.atleast_1d(np.asarray(times))
+    year = _year(train)
+
+    def ensemble(seen: np.ndarray, values: np.ndarray) -> np.ndarray:
+        if seen.size < 2:
+            return np.tile(values[:, None], (1, time.size))
+        return _aligned([_a_year_on(seen, values, float(t), year) for t in numbers(time)])
+
+    return _forecast(train, time, ensemble)
+
+
+def baseline_forecasts(
+    train: xr.Dataset, data: xr.Dataset, *, observables: Sequence[str] | None = None
+) -> dict[str, xr.DataTree]:
+    """Forecasts that know no science, by name, for `score` and `pit`: what a model must beat to be worth its cost.
+
+    "climatology" repeats all training values, "persistence" goes on from the last one. Of data with seasons, two years
+    at least, "seasonal climatology" repeats those within 15 days of the same day of the year, and "seasonal naive" goes
+    on from the value of a year before.
+
+    Each has at most 1000 draws, quantiles of its ensemble at each time by itself: they do not hold together as paths.
+
+    Args:
+        train: the training data, NaN where missing.
+        data: a dataset of the times that are forecast, such as the test data.
+        observables: which variables of the training data; all unless given. Name them where the data hold forcings too.
+
+    Returns: forecasts with the group `predictions`, `(chain, draw, time, …)`, in the units of the training data.
+    Raises: MismatchError for an observable that the training data lack; DataError for one without a value.
+
+    Example:
+        ```python
+        train, test = bd.split(data, time="2010-12-31")
+        for name, fc in bd.scores.baseline_forecasts(train, test, observables=["flow"]).items():
+            print(name, bd.score(fc, test))
+        ```
+    """
+    names = [str(name) for name in (train.data_vars if observables is None else observables)]
+    absent = [name for name in names if name not in train.data_vars]
+    if absent:
+        raise MismatchError(
+            f"the training data lack the observables {', '.join(absent)}; "
+            f"they hold {', '.join(map(str, train.data_vars)) or 'nothing'}"
+        )
+    for name in names:
+        if not train[name].notnull().any():
+            raise DataError(f"the training data hold no value of '{name}', which a baseline could go on from")
+    every = baselines(train[names])
+    if SEASONAL in every:
+        every[SEASONAL_NAIVE] = seasonal_naive
+    return {label: _as_forecast(baseline_at(one, train[names], data)) for label, one in every.items()}
+
+
+def baselines(train: xr.Dataset) -> dict[str, Callable[[xr.Dataset, ArrayLike], xr.Dataset]]:
+    """The baselines that there are for some data, by name.
+
+    A seasonal climatology is one of them if the index has a unit of time and the data have seasons: at least two years,
+    at least four values in each on average.
+    """
+    found = {"climatology": climatology, "persistence": persistence}
+    year, time = _year_of(train), np.asarray(train[index_of(train)].values)
+    if year is None or time.dtype.kind not in "iufM" or time.size < 2:
+        return found
+    years = float(np.ptp(numbers(time[[0, -1]]))) / year
+    return found | ({SEASONAL: seasonal_climatology} if years >= 2 * _WHOLE and time.size >= 4 * years else {})
+
+
+def _year(data: xr.Dataset) -> float:
+    """Raises: DataError for an index without a unit of time."""
+    year = _year_of(data)
+    if year is None:
+        raise DataError(f"'{index_of(data)}' has no unit of time such as 'day' or 'h' in attrs['units']")
+    return year
+
+
+def _year_of(data: xr.Dataset) -> float | None:
+    """A year in the units of the index: `day`, or as in netCDF `days since 2001-01-01`; none where they are no time."""
+    if are_dates(data[index_of(data)]):
+        return _DAYS
+    attributes = data[index_of(data)].attrs
+    units = str(attributes.get("units", "")).split(" since ")[0].strip()
+    units = units if len(units) < 3 else units.lower()
+    if units in _OF_A_YEAR:
+        return _OF_A_YEAR[units]
+    return _OF_A_DAY[units] * _CALENDARS.get(attributes.get("calendar", ""), _DAYS) if units in _OF_A_DAY else None
+
+
+def baseline_at(
+    baseline: Callable[[xr.Dataset, ArrayLike], xr.Dataset], train: xr.Dataset, test: xr.Dataset
+) -> xr.Dataset:
+    """A baseline at the times of the test data and for their members or places, which need not be those of the fit.
+
+    Args:
+        baseline: one of `baselines`.
+        train: the training data, with the observables alone.
+        test: the test data.
+    """
+    index = index_of(test)
+    both = [dim for dim in test.dims if dim != index and dim in test.indexes and dim in train.indexes]
+    other = [dim for dim in both if not test.indexes[dim].equals(train.indexes[dim])]
+    whole = train.reindex({dim: train.indexes[dim].union(test.indexes[dim]) for dim in other})
+    return baseline(whole, test[index].values).sel({dim: test[dim].values for dim in other})
+
+
+def _forecast(
+    train: xr.Dataset, time: np.ndarray, ensemble: Callable[[np.ndarray, np.ndarray], np.ndarray]
+) -> xr.Dataset:
+    """Apply `ensemble(times, values)` to the observed part of each variable."""
+    index = index_of(train)
+    known = numbers(train[index].values)
+    members = {}
+    for name, variable in train.data_vars.items():
+        columns = variable.transpose(index, ...).values.astype(float).reshape(len(known), -1).T
+        members[name] = [ensemble(known[np.isfinite(y)], y[np.isfinite(y)]) for y in columns]
+    draws = max((block.shape[0] for blocks in members.values() for block in blocks), default=0)
+    variables = {}
+    for name, blocks in members.items():
+        places = train[name].transpose(index, ...).dims[1:]
+        values = np.stack([_padded(block, draws) for block in blocks], axis=-1)
+        shape = (draws, len(time), *(train.sizes[place] for place in places))
+        variables[name] = (("draw", index, *places), values.reshape(shape), train[name].attrs)
+    coords = {"draw": np.arange(draws), index: (index, time, train[index].attrs)}
+    return xr.Dataset(variables, coords={**train.coords, **coords})
+
+
+def _a_year_on(seen: np.ndarray, values: np.ndarray, t: float, year: float) -> np.ndarray:
+    """The value of the same season before a time, with each change over as many years in that season."""
+    width = float(np.median(np.diff(np.unique(seen)))) / 2 * (1 + 1e-9)  # so that rounding keeps equal times together
+    # 1. The last year that has a value at this season, or else the one that comes nearest.
+    years = np.arange(1, max(int((t - seen[0]) / year), 1) + 1)
+    apart = np.abs(seen - (t - years * year)[:, None]).min(axis=1)
+    back = years[np.flatnonzero(apart <= width)[0]] if (apart <= width).any() else years[np.argmin(apart)]
+    last = values[np.argmin(np.abs(seen - (t - back * year)))]
+    # 2. The changes over as many years, of this season if there are enough of them.
+    earlier = np.clip(np.searchsorted(seen, seen - back * year - width), 0, seen.size - 1)
+    pairs = np.abs(seen[earlier] - (seen - back * year)) <= width
+    changes = values - values[earlier]
+    in_season = np.abs((seen - t + year / 2) % year - year / 2) <= _SEASON * year
+    some = changes[pairs & in_season]
+    some = some if some.size >= FEWEST else changes[pairs]
+    return last + (some if some.size else np.zeros(1))
+
+
+def _as_forecast(ensemble: xr.Dataset) -> xr.DataTree:
+    """A forecast of as many draws at each time: quantiles of the members there, of which some are NaN."""
+    draws = min(_MOST, max(ensemble.sizes["draw"], 1))
+    level = (np.arange(draws) + 0.5) / draws
+    found = {}
+    for name, members in ensemble.data_vars.items():
+        ordered = np.sort(members.values, axis=0)  # NaN last
+        number = np.isfinite(ordered).sum(axis=0)
+        ranks = np.floor(level.reshape(-1, *[1] * number.ndim) * number).astype(int)
+        values = np.take_along_axis(ordered, ranks, axis=0)[None]
+        found[name] = (("chain", "draw", *members.dims[1:]), values, members.attrs)
+    coords = {"chain": [0], "draw": np.arange(draws)}
+    kept = {name: held for name, held in ensemble.coords.items() if "draw" not in held.dims}
+    return xr.DataTree.from_dict({"predictions": xr.Dataset(found, coords={**kept, **coords})})
+
+
+def _aligned(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """Members `(draw, time)` from those of each time, padded with NaN."""
+    members = np.full((max(map(len, columns), default=0), len(columns)), np.nan)
+    for column, found in enumerate(columns):
+        members[: found.size, column] = found
+    return members
+
+
+def _padded(block: np.ndarray, draws: int) -> np.ndarray:
+    missing = ((0, draws - block.shape[0]), (0, 0))
+    return np.pad(block, missing, constant_values=np.nan)
+
+
+def _dressed(seen: np.ndarray, values: np.ndarray, t: float) -> np.ndarray:
+    """The last value before `t` with each change over the same lead; of one training value, that value.
+
+    Replicates of the last time are taken in turn.
+    """
+    if np.ptp(seen) == 0:
+        return values
+    last = max(int(np.searchsorted(seen, t, side="right")) - 1, 0)
+    sign = 1.0 if seen[last] <= t else -1.0
+    replicates = values[seen == seen[last]]
+    earlier, later = _pairs(seen, abs(t - seen[last]), float(np.median(np.diff(np.unique(seen)))) / 2)
+    return replicates[np.arange(earlier.size) % replicates.size] + sign * (values[later] - values[earlier])
+
+
+def _pairs(seen: np.ndarray, lead: float, width: float) -> tuple[np.ndarray, np.ndarray]:
+    """Indices of the pairs of times whose distance is within `width` of the lead, and of the five nearest with ties."""
+    first = np.arange(seen.size)
+    at = np.maximum(np.searchsorted(seen, seen + lead), first + 1)
+    # The five nearest pairs of all are among the five nearest on either side for each earlier time.
+    near = at[:, None] + np.arange(-FEWEST, FEWEST)
+    inside = (near > first[:, None]) & (near < seen.size)
+    distance = np.abs(seen[np.clip(near, 0, seen.size - 1)] - seen[:, None] - lead)[inside]
+    rank = min(FEWEST, distance.size) - 1
+    fewest = np.partition(distance, rank)[rank]
+    # A little above the tie, so that rounding of the times keeps equal leads together.
+    width = max(fewest, width) * (1 + 1e-9) + 4 * np.spacing(np.abs(seen).max() + lead)
+    begin = np.maximum(np.searchsorted(seen, seen + lead - width, side="left"), first + 1)
+    number = np.maximum(np.searchsorted(seen, seen + lead + width, side="right") - begin, 0)
+    earlier = np.repeat(first, number)
+    within = np.arange(number.sum()) - np.repeat(np.cumsum(number) - number, number)
+    return earlier, np.repeat(begin, number) + within

@@ -1,0 +1,7 @@
+"""What parameters do and what data can tell: sensitivity, information, profiles, entropy and shrinkage."""
+
+from .entropy import decompose_entropy as decompose_entropy
+from .indices import sensitivity as sensitivity
+from .information import Information as Information, fisher_information as fisher_information
+from .pooling import shrinkage as shrinkage
+from .profiles import profile_likelihood as profile_likelihood

@@ -1,0 +1,12 @@
+"""Bases of unknown functions, and the priors of their weights."""
+
+from ...networks.weights import Horseshoe as Horseshoe, NormalShrinkage as NormalShrinkage, RandomWalk as RandomWalk
+from .families import (
+    RBF as RBF,
+    AbstractFamily as AbstractFamily,
+    BSpline as BSpline,
+    Fourier as Fourier,
+    Polynomial as Polynomial,
+    Product as Product,
+)
+from .hilbert import HilbertGP as HilbertGP

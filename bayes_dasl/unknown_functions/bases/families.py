@@ -1,0 +1,386 @@
+"""Families of features of one number, all scaled so that weights of variance 1 give a function of variance about 1."""
+
+import math
+from abc import abstractmethod
+from dataclasses import replace
+from functools import cache
+from typing import Any
+
+import equinox as eqx
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from ...errors import ModelError
+from ...random import Module
+
+
+class AbstractFamily(Module):
+    """Features of one number: `family(x)` has one more axis than `x`, of length `size`."""
+
+    size: eqx.AbstractVar[int]
+
+    @property
+    def inputs(self) -> int:
+        """How many numbers it takes."""
+        return 1
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        """Lower and upper end of each of its inputs."""
+        return ((self.low, self.high),)  # type: ignore[attr-defined]
+
+    @property
+    def has_amplitude(self) -> bool:
+        """Whether it is scaled by an unknown of its own, so that its weights are standard normal."""
+        return False
+
+    @property
+    def intervals(self) -> int:
+        """The sum of its integrals at the upper end; 0 where it has none, and cannot make a monotone function."""
+        return 0
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        """Integrals of its features from the lower end, all of them positive.
+
+        Args:
+            x: where, in the units of the input, of any shape.
+        """
+        raise ModelError(f"{type(self).__name__} has no integrals, which a monotone function is made of")
+
+    @property
+    def scales(self) -> Float[Array, " size"]:
+        """By how much each feature is scaled by what is unknown of the family; 1 where nothing is."""
+        return jnp.ones(self.size)
+
+    def unscaled(self, *x: Any) -> Float[Array, "... size"]:
+        """The features divided by their `scales`, also where these are 0.
+
+        Args:
+            x: as for the features.
+        """
+        return self(*x)
+
+    def finer(self, times: int) -> "tuple[AbstractFamily, ...]":
+        """Families of the same kind that are finer, as `bd.updating.check_functions` tries them; none unless it says so.
+
+        Args:
+            times: how many times as fine; of several inputs each is made finer by itself.
+        """
+        return ()
+
+    @property
+    def said(self) -> str:
+        """What it is, in a word or two."""
+        return f"{type(self).__name__} of size {self.size}"
+
+    @abstractmethod
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        """The features.
+
+        Args:
+            x: one input for each that the family takes, of any shape.
+        """
+
+
+class BSpline(AbstractFamily):
+    r"""B-splines on equidistant knots.
+
+    $\phi_i(x) = B_{i,p}(x) / \sqrt{c_p}$, with $c_p$ the mean of $\sum_i B_{i,p}^2$ over the domain
+
+    The knots go on beyond the ends, so that the prior is the same everywhere in [low, high]. Outside, a function is
+    held constant: its slope jumps to 0 at the ends. `integrals` are $\int_{low}^x B_{i,p}$, in units of a knot
+    interval, so they add up to the number of intervals at `high`: positive weights of them make an increasing function.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        size: how many splines, more than the degree.
+        degree: that of the splines; 3 is cubic.
+
+    Raises: ModelError for an empty range, or fewer splines than degree + 1.
+    Source: de Boor (1978), A Practical Guide to Splines; Eilers & Marx (1996) for the knots.
+    """
+
+    low: float = eqx.field(static=True, converter=float)
+    high: float = eqx.field(static=True, converter=float)
+    size: int = eqx.field(static=True)
+    degree: int = eqx.field(default=3, static=True)
+
+    def __check_init__(self):
+        check_range(self, self.low, self.high)
+        if self.degree < 0 or self.size <= self.degree:
+            raise ModelError(
+                f"{self.size} B-splines of degree {self.degree}: there must be more splines than the degree, at least 0"
+            )
+
+    @property
+    def intervals(self) -> int:
+        return self.size - self.degree
+
+    def finer(self, times: int) -> "tuple[BSpline, ...]":
+        return (replace(self, size=times * self.intervals + self.degree),)
+
+    def __call__(self, x: Any) -> Float[Array, "... size"]:
+        return self._splines(x, self.degree) / math.sqrt(mean_square(self.degree))
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        """Integrals of the splines (without their scale) from `low`, held constant outside [low, high].
+
+        Args:
+            x: where, in the units of the input, of any shape.
+        """
+        return self._primitives(x) - self._primitives(self.low)
+
+    def _primitives(self, x: Any) -> Float[Array, "... size"]:
+        """The integral of a spline is the sum of those of the next degree that start with it or after it."""
+        return jnp.flip(jnp.cumsum(jnp.flip(self._splines(x, self.degree + 1), -1), -1), -1)[..., 1:]
+
+    def _splines(self, x: Any, degree: int) -> Float[Array, "... splines"]:
+        """The B-splines of a degree on these knots, by the recursion of Cox and de Boor."""
+        z = (held(x, self.low, self.high) - self.low) * (self.intervals / (self.high - self.low))
+        cell = jnp.clip(jnp.floor(z), 0, self.intervals - 1).astype(int)
+        z = jnp.asarray(z)[..., None]
+        knots = jnp.arange(-degree, self.intervals + degree)
+        values = jax.nn.one_hot(cell + degree, len(knots), dtype=z.dtype)
+        for k in range(1, degree + 1):
+            left = knots[: len(knots) - k]
+            values = ((z - left) * values[..., :-1] + (left + k + 1 - z) * values[..., 1:]) / k
+        return values
+
+
+class RBF(AbstractFamily):
+    r"""Gaussian bumps at equidistant centres.
+
+    $\phi_i(x) = \pi^{-1/4} e^{-(x - c_i)^2 / (2 h^2)}$, with $h$ the distance of two centres
+
+    The first and the last centre lie one distance outside [low, high], so that the prior is the same everywhere in it.
+    Outside, a function is held constant.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        size: how many bumps, at least 4.
+
+    Raises: ModelError for an empty range or fewer than 4 bumps.
+    """
+
+    low: float = eqx.field(static=True, converter=float)
+    high: float = eqx.field(static=True, converter=float)
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_range(self, self.low, self.high)
+        if self.size < 4:
+            raise ModelError(f"RBF needs at least 4 bumps, of which two lie outside the range, not {self.size}")
+
+    def finer(self, times: int) -> "tuple[RBF, ...]":
+        return (replace(self, size=times * (self.size - 3) + 3),)
+
+    def __call__(self, x: Any) -> Float[Array, "... size"]:
+        z = (held(x, self.low, self.high) - self.low) * ((self.size - 3) / (self.high - self.low))
+        return jnp.exp(-0.5 * jnp.square(z[..., None] - jnp.arange(-1, self.size - 1))) * math.pi**-0.25
+
+
+class Fourier(AbstractFamily):
+    r"""A constant and `(size − 1) / 2` harmonics with the period `high − low`.
+
+    $\phi = \{1, \sqrt2 \cos k\omega(x - low), \sqrt2 \sin k\omega(x - low)\} / \sqrt{size}$
+
+    Orthogonal over a period. Outside [low, high] the function repeats itself.
+
+    Args:
+        low: the beginning of a period, in the units of x.
+        high: its end.
+        size: how many features, an odd number: the constant, and two for each harmonic.
+
+    Raises: ModelError for an empty range or an even size.
+    """
+
+    low: float = eqx.field(static=True, converter=float)
+    high: float = eqx.field(static=True, converter=float)
+    size: int = eqx.field(static=True)
+
+    def __check_init__(self):
+        check_range(self, self.low, self.high)
+        if self.size < 1 or self.size % 2 == 0:
+            raise ModelError(f"Fourier needs an odd size (a constant, pairs of cosine and sine), not {self.size}")
+
+    def finer(self, times: int) -> "tuple[Fourier, ...]":
+        return (replace(self, size=2 * _times(self.size // 2, times) + 1),)
+
+    def __call__(self, x: Any) -> Float[Array, "... size"]:
+        x = jnp.asarray(x, float)
+        harmonics = jnp.arange(1, self.size // 2 + 1) * (2 * math.pi / (self.high - self.low))
+        angle = (x[..., None] - self.low) * harmonics
+        pairs = math.sqrt(2) * jnp.concatenate([jnp.cos(angle), jnp.sin(angle)], -1)
+        return jnp.concatenate([jnp.ones((*x.shape, 1)), pairs], -1) / math.sqrt(self.size)
+
+
+class Polynomial(AbstractFamily):
+    r"""Orthogonal polynomials up to a degree, on [low, high] as [−1, 1].
+
+    $\phi_k(x) = P_k(z) / \sqrt c$, with $P_k$ those of `legendre` or `chebyshev` and $c$ the mean of $\sum_k P_k^2$
+
+    Under the prior their spread is largest at both ends: 1.3 (Chebyshev) or 1.7 (Legendre) times its root mean square
+    for degree 4. Outside [low, high] a function is held constant.
+
+    Args:
+        low: the lower end of the range, in the units of x.
+        high: its upper end.
+        degree: the highest.
+        kind: "legendre" or "chebyshev".
+        lowest: the lowest degree; 1 leaves out the constant, as where another function has it.
+
+    Raises: ModelError for an empty range, a degree below the lowest, a negative one, or another kind.
+    """
+
+    low: float = eqx.field(static=True, converter=float)
+    high: float = eqx.field(static=True, converter=float)
+    degree: int = eqx.field(static=True)
+    kind: str = eqx.field(default="legendre", static=True)
+    lowest: int = eqx.field(default=0, static=True, kw_only=True)
+
+    def __check_init__(self):
+        check_range(self, self.low, self.high)
+        if not 0 <= self.lowest <= self.degree:
+            raise ModelError(f"no polynomials from degree {self.lowest} to {self.degree}")
+        if self.kind not in ("legendre", "chebyshev"):
+            raise ModelError(f"no polynomials of kind {self.kind!r}: legendre or chebyshev")
+
+    @property
+    def size(self) -> int:
+        return self.degree + 1 - self.lowest
+
+    def finer(self, times: int) -> "tuple[Polynomial, ...]":
+        return (replace(self, degree=_times(self.degree, times)),)
+
+    @property
+    def said(self) -> str:
+        return f"Polynomial of degree {f'{self.lowest} to ' if self.lowest else ''}{self.degree}"
+
+    def __call__(self, x: Any) -> Float[Array, "... size"]:
+        z = (2 * held(x, self.low, self.high) - self.low - self.high) / (self.high - self.low)
+        values = [jnp.ones_like(z), z]
+        for k in range(1, self.degree):
+            a, b = (2.0, 1.0) if self.kind == "chebyshev" else ((2 * k + 1) / (k + 1), k / (k + 1))
+            values.append(a * z * values[-1] - b * values[-2])
+        kept = range(self.lowest, self.degree + 1)
+        return jnp.stack([values[k] for k in kept], -1) / math.sqrt(sum(map(self._mean_square, kept)))
+
+    def _mean_square(self, k: int) -> float:
+        return 1 / (2 * k + 1) if self.kind == "legendre" else (1 - 1 / (4 * k**2 - 1)) / 2
+
+
+class Product(AbstractFamily):
+    """All products of the features of several families, one for each input: a function of two (or more) numbers.
+
+    Args:
+        families: two or more, each of one input.
+    """
+
+    families: tuple[AbstractFamily, ...]
+
+    def __init__(self, *families: AbstractFamily):
+        if len(families) < 2 or any(family.inputs != 1 for family in families):
+            raise ModelError("a product takes two or more families of one number each")
+        self.families = families
+
+    @property
+    def inputs(self) -> int:
+        return len(self.families)
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return tuple(ends for family in self.families for ends in family.ranges)
+
+    @property
+    def size(self) -> int:
+        return math.prod(family.size for family in self.families)
+
+    @property
+    def has_amplitude(self) -> bool:
+        return any(family.has_amplitude for family in self.families)
+
+    @property
+    def scales(self) -> Float[Array, " size"]:
+        return _products([family.scales for family in self.families])
+
+    @property
+    def said(self) -> str:
+        return f"Product of sizes {' × '.join(str(family.size) for family in self.families)}"
+
+    def finer(self, times: int) -> "tuple[Product, ...]":
+        one = [(*self.families[:i], finer, *self.families[i + 1 :])
+               for i, family in enumerate(self.families) for finer in family.finer(times)]  # fmt: skip
+        return tuple(Product(*families) for families in one)
+
+    def unscaled(self, *x: Any) -> Float[Array, "... size"]:
+        points = jnp.broadcast_arrays(*map(jnp.asarray, x))
+        return _products([family.unscaled(value) for family, value in zip(self.families, points, strict=True)])
+
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        points = jnp.broadcast_arrays(*map(jnp.asarray, x))
+        return _products([family(value) for family, value in zip(self.families, points, strict=True)])
+
+
+def _products(several: list[Array]) -> Float[Array, "... size"]:
+    product, *others = several
+    for features in others:
+        product = (product[..., :, None] * features[..., None, :]).reshape(*product.shape[:-1], -1)
+    return product
+
+
+class Unscaled(AbstractFamily):
+    """Features of a family divided by their scales."""
+
+    family: AbstractFamily
+
+    def __init__(self, family: AbstractFamily):
+        self.family = family
+
+    @property
+    def size(self) -> int:
+        return self.family.size
+
+    @property
+    def inputs(self) -> int:
+        return self.family.inputs
+
+    @property
+    def ranges(self) -> tuple[tuple[float, float], ...]:
+        return self.family.ranges
+
+    @property
+    def intervals(self) -> int:
+        return self.family.intervals
+
+    def integrals(self, x: Any) -> Float[Array, "... size"]:
+        return self.family.integrals(x)
+
+    def __call__(self, *x: Any) -> Float[Array, "... size"]:
+        return self.family.unscaled(*x)
+
+
+@cache
+def mean_square(degree: int) -> float:
+    """The mean of the sum of squares of B-splines of a degree: a B-spline of twice the degree and one at its middle."""
+    from scipy.interpolate import BSpline as Spline
+
+    return float(Spline.basis_element(range(2 * degree + 3))(degree + 1))
+
+
+def check_range(family: AbstractFamily, low: float, high: float) -> None:
+    """Refuse a range that is empty or infinite."""
+    if not (math.isfinite(low) and math.isfinite(high) and low < high):
+        raise ModelError(f"{type(family).__name__}({low:g}, {high:g}): low must be less than high, both finite")
+
+
+def _times(number: int, times: int) -> int:
+    """So many times a number, which may be 0 to begin with."""
+    return times * number if number else times - 1
+
+
+def held(x: Any, low: float, high: float) -> Float[Array, "..."]:
+    """The value, or the nearer end of the range."""
+    return jnp.clip(jnp.asarray(x, float), low, high)

@@ -1,0 +1,5 @@
+"""A posterior revised: by new data, a finer solver or finer functions."""
+
+from .function_check import check_functions as check_functions
+from .solver_check import check_solver as check_solver, tightened as tightened
+from .updates import update as update

@@ -1,0 +1,280 @@
+"""Whether a model fits: its residuals, data that it has not seen, its prior, and what forecasts better than it does."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Finding, Level, borne_out, leaves_unshown
+from .._statistics.convergence import thinned
+from ..data.censoring import alike, completed
+from ..data.datasets import FILLED, index_of
+from ..data.gaps import filled_between
+from ..errors import MismatchError
+from ..prediction.conditional import conditional
+from ..prediction.posterior import fitted_observables, known_inputs, with_what_is_censored
+from ..scores.baselines import baseline_at, baselines
+from ..scores.draws_at_data import covered
+from ..scores.leads import against_baseline, against_rival, lead_of
+from ..scores.matching import (
+    fitted_between,
+    fitted_rows,
+    held_out,
+    in_units_of_forecast,
+    matched,
+    merged,
+    refuse_other_rows,
+    shared,
+)
+from .coverage import coverage_finding, finite_at
+from .extrapolation import extrapolation_findings
+from .outlying import outlying_findings
+from .prior_findings import prior_findings
+from .remedies import Noise
+from .residuals import NUMBER, Members, residual_findings
+
+_DRAWS = 1000  # replicates of the data
+_FEWEST = 8  # values of an observable that are looked at
+_REPLICATES = 500  # of held-out data
+_WIDER = 0.1  # how often data of draws twice as wide would be held as well
+
+
+def adequacy_findings(
+    post: xr.DataTree,
+    fc: xr.DataTree | None,
+    test: xr.Dataset | None,
+    rivals: Mapping[str, xr.DataTree],
+) -> Iterator[Finding]:
+    r"""Findings on the model rather than on its sampling, as far as a forecast and data allow.
+
+    A statistic of the data is compared with that of replicates which the model draws itself, so that it is known how
+    often a sound model does worse. On training data it is one of the residuals about the mean of all draws; of
+    replicates, of $z = (y_\theta - \mu_\theta) / \sigma_\theta$, which no fit has made smaller.
+
+    Source: Gelman, Meng & Stern (1996), Posterior predictive assessment; Evans & Moshonov (2006) for the prior.
+    """
+    yield from prior_findings(post)
+    yield from outlying_findings(post)
+    if fc is not None:
+        yield from forecast_findings(post, fc, test, rivals)
+
+
+def forecast_findings(
+    post: xr.DataTree, fc: xr.DataTree, test: xr.Dataset | None, rivals: Mapping[str, xr.DataTree]
+) -> Iterator[Finding]:
+    """Findings on a forecast, whatever it was made from, at the times of the data of a fit and beyond them."""
+    train = fitted_observables(post)
+    if (fitted := fitted_rows(with_what_is_censored(post), fitted_between(fc))) is not None:
+        yield from _training_findings(fc, fitted, _filled(post))
+    unseen = None
+    if test is not None:
+        test = in_units_of_forecast(fc, test)
+        refuse_other_rows(known_inputs(post), test, fitted_between(fc))
+        unseen = held_out(train, test, fitted_between(fc))
+        yield from _held_out_findings(fc, train, unseen, rivals)
+    yield from extrapolation_findings(post, fc, unseen)
+
+
+def crps_apart(post: xr.DataTree, fc: xr.DataTree, other: xr.DataTree, test: xr.Dataset) -> tuple[float, float, int]:
+    """By which share of its mean the CRPS of one forecast of held-out data lies above that of another.
+
+    Returns: the share, its standard error and of how many values, as `lead_of`; NaN where neither forecasts any.
+    """
+    train, test = fitted_observables(post), in_units_of_forecast(fc, test)
+    unseen = held_out(train, test, fitted_between(fc))
+    try:
+        theirs, both = matched(other, matched(fc, unseen)[1])
+        ours = matched(fc, both)[0]
+    except MismatchError:
+        return np.nan, np.nan, 0
+    return lead_of(ours, theirs, both)
+
+
+def _filled(post: xr.DataTree) -> str:
+    """The forcings that were filled in the period of the fit, as the first thing to look at; "" if there are none."""
+    index, known = index_of(fitted_observables(post)), known_inputs(post)
+    said = []
+    for name, forcing in known.data_vars.items():
+        gaps = filled_between(forcing, *forcing[index].values[[0, -1]])
+        number = "1 gap" if gaps == 1 else f"{gaps} gaps"
+        said += [f"{name} ({number} in the period of the fit; in all {forcing.attrs[FILLED]})"] if gaps else []
+    return f"first see whether filled values of a forcing explain it: {', '.join(said)}. Else " if said else ""
+
+
+def _training_findings(fc: xr.DataTree, train: xr.Dataset, filled: str = "") -> Iterator[Finding]:
+    """Findings on the residuals of what was fitted; `filled` says which forcings have values that were filled."""
+    found, population = _with_moments(fc, train), "members" in fc.attrs
+    looked_at = (NUMBER + population) * len(found)
+    sound, number, left_out = True, 0, 0
+    for name, (drawn, observed, mean, variance) in found.items():
+        seen = np.isfinite(observed)
+        ok = np.isfinite(drawn).all(axis=1) & np.isfinite(mean).all(axis=1) & np.isfinite(variance).all(axis=1)
+        ok &= (variance > 0).any(axis=1)
+        # A draw may be sure of a datum, as of the zeros of a river in a drought: no noise tells its residual's size.
+        seen &= (variance > 0)[ok].all(axis=0)
+        if seen.sum() < _FEWEST:
+            continue
+        if not ok.any():
+            yield _finding(
+                "warning", f"residuals of {name}", "not looked at: no draw of the forecast has a finite variance",
+                "noise without a variance, such as bd.StudentTNoise with df below 2, cannot be judged by residuals",
+            )  # fmt: skip
+            continue
+        left_out = max(left_out, int((~ok).sum()))
+        number += int(seen.sum())
+        some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
+        drawn, mean, variance = (each[some][:, seen] for each in (drawn, mean, variance))
+        noise = Noise.of(fc, name, observed)
+        members = _members(fc, name, seen) if population else None
+        for finding in residual_findings(
+            name, drawn, observed[seen], mean, np.sqrt(variance), looked_at, noise, members
+        ):
+            sound = False
+            yield replace(finding, remedy=f"{filled}{finding.remedy}")
+    if sound and number:
+        without = f", without {left_out} draws that have no finite mean and variance" if left_out else ""
+        message = f"the residuals of {number} values are like those that the model draws{without}"
+        yield _finding("good", "training data", message)
+
+
+def _members(fc: xr.DataTree, name: str, seen: np.ndarray) -> Members | None:
+    """Which member each datum that was `seen` belongs to, in the order of `_with_moments`; None if it has none."""
+    dim, predictions = str(fc.attrs["members"]), fc["predictions"].to_dataset()
+    variable = predictions[name]
+    if dim not in variable.dims:
+        return None
+    dims = [str(d) for d in variable.dims if d not in ("chain", "draw", index_of(predictions))]
+    shape = [variable.sizes[d] for d in dims]
+    which = np.arange(variable.sizes[dim]).reshape([-1 if d == dim else 1 for d in dims])
+    of = np.repeat(np.broadcast_to(which, shape).ravel(), seen.size // int(np.prod(shape)))
+    return Members(dim, tuple(map(str, variable[dim].values.tolist())), of[seen])
+
+
+def _with_moments(
+    fc: xr.DataTree, data: xr.Dataset
+) -> dict[str, tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]]:
+    """By observable its draws, observations, and the mean and variance that each draw was drawn from.
+
+    A draw stands for a censored datum. Nothing where the forecast says nothing of these times.
+    Shapes: all `(draw, datum)`, but for observed `(datum,)`.
+    """
+    try:
+        predictions, noise, common = shared(fc, data)
+        moments = [shared(_as_predictions(fc, group), data)[0] for group in _MOMENTS]
+    except MismatchError:
+        return {}
+    if "members" in fc.attrs:  # neighbours are those of one member
+        last = ..., index_of(common)
+        predictions, common, *moments = (each.transpose(*last) for each in (predictions, common, *moments))
+    found = {}
+    for name, variable in predictions.data_vars.items():
+        draws, mean, variance = map(merged, (variable, *(group[name] for group in moments)))
+        observed = completed(draws, common[name])
+        found[str(name)] = draws, observed, *_of_each(mean, variance, variable, noise)
+    return found
+
+
+def _of_each(
+    mean: np.ndarray, variance: np.ndarray, predictions: xr.DataArray, noise: xr.Dataset
+) -> tuple[np.ndarray, np.ndarray]:
+    """The moments that each predictive draw was drawn from, `(draw, datum)`, also where members are repeated."""
+    shape = (predictions.shape[0] * predictions.shape[1], *predictions.shape[2:])
+    if len(mean) == shape[0]:
+        return mean, variance
+    kept = conditional(noise, predictions)
+    if kept is None:
+        return np.repeat(mean, shape[0] // len(mean), axis=0), np.repeat(variance, shape[0] // len(mean), axis=0)
+    given = kept.distribution
+    mean, variance = (np.broadcast_to(np.asarray(m), shape).reshape(shape[0], -1) for m in (given.mean, given.variance))
+    return mean, variance
+
+
+_MOMENTS = ("conditional_mean", "conditional_variance")
+
+
+def _held_out_findings(
+    fc: xr.DataTree, train: xr.Dataset, test: xr.Dataset, rivals: Mapping[str, xr.DataTree]
+) -> Iterator[Finding]:
+    try:
+        ensembles, common = matched(fc, test)
+    except MismatchError:
+        return
+    scored = {name: finite_at(draws, y) for name, (draws, y) in ensembles.items()}
+    lost = [name for name, (draws, y) in scored.items() if y.size and not len(draws)]
+    if lost:
+        yield _finding(
+            "warning", "held-out data", f"no draw of the forecast of {', '.join(lost)} is finite there",
+            "see why draws fail or overflow",
+        )  # fmt: skip
+    scored = {name: pair for name, pair in scored.items() if pair[0].shape[0] > 1 and pair[1].size}
+    if not scored:
+        return
+    own = {name: ensembles[name] for name in scored}
+    yield coverage_finding(own, scored, {name: common[name].shape for name in scored})
+    for name, rival in rivals.items():
+        theirs, both = matched(rival, common)
+        ours = matched(fc, both)[0]  # at the times that both forecast
+        yield from against_rival(name, {n: ours[n] for n in scored}, theirs, both)
+    for name, make in baselines(train[list(scored)]).items():
+        members = baseline_at(make, train[list(scored)], common[list(scored)])
+        flat = {n: members[n].values.reshape(members.sizes["draw"], -1) for n in scored}
+        other = {n: (alike(flat[n], common[n]), own[n][1]) for n in scored}
+        yield from against_baseline(name, own, other, common)
+
+
+def borne_out_by(
+    post: xr.DataTree, fc: xr.DataTree | None, test: xr.Dataset | None, said: tuple[Finding, ...]
+) -> tuple[Finding, ...]:
+    """What an engine said: that nothing shows its draws to be wide enough holds no more if held-out data show it."""
+    if fc is None or test is None or not any(map(leaves_unshown, said)):
+        return said
+    shown = _spread_shown(fc, held_out(fitted_observables(post), in_units_of_forecast(fc, test), fitted_between(fc)))
+    return tuple(borne_out(finding, shown) for finding in said) if shown else said
+
+
+def _spread_shown(fc: xr.DataTree, unseen: xr.Dataset) -> str:
+    """What shows draws to spread as far as they ought to; nothing unless data that they have not seen do.
+
+    They do if so many of them lie within the intervals as would hardly do so were the draws to be twice as wide: where
+    noise is most of a forecast its coverage says nothing of how wide its draws are.
+    """
+    try:
+        predictions, noise, common = shared(fc, unseen)
+        means = shared(_as_predictions(fc, "conditional_mean"), unseen)[0]
+    except MismatchError:
+        return ""
+    inside, number, wide = 0, 0, np.zeros(_REPLICATES)
+    for name, variable in predictions.data_vars.items():
+        draws, observed = merged(variable), common[name].values.ravel()
+        centre = _of_each(merged(means[name]), merged(means[name]), variable, noise)[0]
+        seen = np.isfinite(observed)
+        ok = np.isfinite(draws[:, seen]).all(axis=1) & np.isfinite(centre[:, seen]).all(axis=1)
+        if not seen.any() or ok.sum() < 2:
+            continue
+        further = draws[ok] + centre[ok] - centre[ok].mean(axis=0)
+        # As data would be reported, so that the count is that of the scores.
+        draws, further = (alike(each, common[name])[:, seen] for each in (draws[ok], further))
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        inside += int(np.nansum(covered(draws, observed[seen], 90)))
+        number += int(seen.sum())
+        further = further[np.resize(thinned(len(further), _REPLICATES), _REPLICATES)]
+        wide += ((low <= further) & (further <= high)).sum(axis=1)
+    often = float(np.mean(wide >= inside))
+    if not number or often >= _WIDER:
+        return ""
+    return (
+        f"held-out data bear it out: the 90 % intervals hold {inside} of {number} values, which they would in "
+        f"{often:.0%} of cases if the draws were to be twice as wide"
+    )
+
+
+def _as_predictions(fc: xr.DataTree, group: str) -> xr.DataTree:
+    # Without units: those of a variance are no units of data.
+    return xr.DataTree.from_dict({"predictions": fc[group].to_dataset().drop_attrs()})
+
+
+def _finding(level: Level, subject: str, message: str, remedy: str = "") -> Finding:
+    return Finding(level, subject, message, remedy, aspect="model")

@@ -1,0 +1,197 @@
+"""Whether a forecast is too sure of itself: its intervals and its CRPS beside data that the fit has not seen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import betainc, betaincinv, ndtri
+
+from .._findings import Finding, Level
+from .._statistics.convergence import thinned
+from .._statistics.dependence import independent_hits
+from ..scores.draws_at_data import Ensembles, covered, crps_at, ranks
+from .residuals import ABSURD, DOUBTFUL, share_beyond
+
+_OUTSIDE = 0.1  # share of calibrated data outside of the 90 % intervals
+_LEAST = 0.5  # lower coverages must be ruled out by the data before a forecast is called good
+_SURE = 0.95  # confidence with which a coverage is ruled out
+_REPLICATES = 500  # of held-out data
+_DRAWS = 4000  # at most
+_VALUES = 400  # held-out values at which distances are taken
+_GROUPS = {
+    "lowest third": (0.0, 1 / 3),
+    "middle third": (1 / 3, 2 / 3),
+    "highest third": (2 / 3, 1.0),
+    "highest 5 %": (0.95, 1.0),
+}
+"""Groups of forecasts by their medians: the quantiles between which these lie."""
+_TOO_SURE = (
+    "the forecast is too sure of itself: look for effects that the model misses, or values that it takes as known"
+)
+_TOO_FEW = "hold out more data, or data over a longer time"
+
+
+class _Hits(NamedTuple):
+    """Counts of values inside and outside the 90 % intervals, and the number of independent values they are worth.
+
+    `inside` counts as `bd.score` does: an interval that ends at zero holds all zeros. `missed` counts by the randomised
+    PIT, so that a right forecast misses a tenth of its zeros, too.
+    """
+
+    inside: int
+    number: int
+    missed: int
+    worth: float
+
+    @property
+    def chance(self) -> float:
+        """The binomial probability that as many of `worth` values miss intervals that hold 90 %."""
+        missed = self.missed / self.number * self.worth
+        return float(betainc(missed, self.worth - missed + 1, _OUTSIDE)) if missed > 0 else 1.0
+
+    def not_below(self, worth: float) -> float:
+        """Lower end of the one-sided 95 % interval of the coverage (Clopper & Pearson 1934) from `worth` values."""
+        held = (1 - self.missed / self.number) * worth
+        return float(betaincinv(held, worth - held + 1, 1 - _SURE)) if held > 0 else 0.0
+
+    def __str__(self) -> str:
+        return f"{self.inside} of {self.number} values ({self.inside / self.number:.0%})"
+
+
+def observed_pair(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+    """As `finite_at`; None for fewer than two draws, or without a value."""
+    draws, observed = finite_at(draws, observed)
+    return (draws, observed) if len(draws) > 1 and observed.size else None
+
+
+def finite_at(draws: np.ndarray, observed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The observed values, and the draws that are finite at all of them."""
+    seen = np.isfinite(observed)
+    ok = np.isfinite(draws[:, seen]).all(axis=1)
+    some = np.flatnonzero(ok)[thinned(int(ok.sum()), _DRAWS)]
+    return draws[some][:, seen], observed[seen]
+
+
+def coverage_finding(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Finding:
+    r"""Whether a forecast is too sure of itself, and whether these data could have shown it.
+
+    A forecast is called too sure if one of these would happen to less than one of a hundred right ones:
+
+    1. Too many values lie outside the 90 % intervals, by the PIT: of all values, or of a group by size of forecast.
+       Errors may be correlated. So n values count as fewer independent ones, from the correlation of the normal scores
+       $z = \Phi^{-1}(\mathrm{PIT})$.
+    2. Too few values lie inside, or the mean CRPS is too high, compared with data simulated from the forecast. These
+       are as correlated as the forecast says.
+
+    Otherwise it is good if the data rule out that the intervals hold less than half, and inconclusive if they do not.
+    This uses the smaller number of independent values from 1 and 2.
+
+    Args:
+        own: draws `(draw, datum)` and observations `(datum,)` of each observable.
+        scored: the same for observed data and draws that are finite there.
+        shapes: the shape of the data of each observable, time first.
+
+    Source: Czado, Gneiting & Held (2009), Predictive model assessment for count data, for the PIT of counts.
+    """
+    found, *groups = _hits(own, scored, shapes)
+    fewer, further, ratio, worth = _beside_replicates(scored, found)
+    by_own = 2 * min(fewer, further)
+    name, worst = min(zip(_GROUPS, groups, strict=True), key=lambda group: group[1].chance)
+    by_group = len(groups) * worst.chance  # Bonferroni: any of them may look odd by chance
+    odd = min(by_own, found.chance, by_group)
+    message = f"the 90 % intervals hold {found}"
+    if odd >= DOUBTFUL:
+        worth = min(worth, found.worth)
+        low = found.not_below(worth)
+        message += "" if worth > 0.9 * found.number else f", worth about {worth:.2g} independent ones"
+        if low >= _LEAST:
+            return _finding("good", f"{message}; a coverage below {low:.0%} is ruled out")
+        return _finding("inconclusive", f"{message}; a coverage of {max(low, 0.01):.0%} is not ruled out", _TOO_FEW)
+    said = []
+    if by_own < DOUBTFUL:
+        said += [f"their CRPS is {ratio:.2g} times the one that the forecast expects"] if further < fewer else []
+        often = min(fewer, further)
+        share = "none" if often < 1 / _REPLICATES else f"{often:.1%}"
+        said += [f"{share} of the data sets that the forecast simulates itself fare as badly"]
+    elif found.chance < DOUBTFUL:
+        said += [f"worth about {found.worth:.2g} independent ones, of which so many miss by chance in {_rare(found)}"]
+    if by_group < DOUBTFUL:
+        said += [f"at the {name} of forecasts they hold {worst}, by chance in {_rare(worst)}"]
+    level: Level = "bad" if odd < ABSURD or found.inside < found.number / 2 else "warning"
+    return _finding(level, "; ".join([message, *said]), _TOO_SURE)
+
+
+def _hits(own: Ensembles, scored: Ensembles, shapes: Mapping[str, tuple[int, ...]]) -> Iterator[_Hits]:
+    """The hits of all held-out values, then of each group of forecasts by size."""
+    from scipy.stats import rankdata  # which loads half of SciPy
+
+    rng = np.random.default_rng(0)
+    held, normal, size = [], [], []
+    for name, (draws, observed) in own.items():
+        seen = np.isfinite(observed)
+        grids = np.full((3, observed.size), np.nan)
+        grids[0] = covered(draws, observed, 90)
+        grids[1, seen] = ndtri(np.clip(ranks(*scored[name], rng), 1e-12, 1 - 1e-12))
+        # The share of forecasts that are smaller; equal ones, such as zeros, stay together.
+        grids[2, seen] = (rankdata(np.median(scored[name][0], axis=0)) - 0.5) / seen.sum()
+        for kind, grid in zip((held, normal, size), grids, strict=True):
+            kind.append(grid.reshape(shapes[name]))
+    yield _hits_of(held, normal)
+    for low, high in _GROUPS.values():
+        of_group = [np.where((low <= s) & (s < high), z, np.nan) for s, z in zip(size, normal, strict=True)]
+        yield _hits_of(held, of_group)
+
+
+def _hits_of(held: Sequence[np.ndarray], normal: Sequence[np.ndarray]) -> _Hits:
+    z = np.concatenate([grid.ravel() for grid in normal])
+    known = np.isfinite(z)
+    inside = int(np.nansum(np.concatenate([grid.ravel() for grid in held])[known]))
+    missed = int((np.abs(z[known]) > ndtri(1 - _OUTSIDE / 2)).sum())
+    return _Hits(inside, max(int(known.sum()), 1), missed, max(independent_hits(normal), 1.0))
+
+
+def _beside_replicates(scored: Ensembles, found: _Hits) -> tuple[float, float, float, float]:
+    """Data simulated from the forecast: how often as few lie inside, how often the CRPS is as high; ratio; worth.
+
+    If all errors are nearly one shared error, the intervals of a tenth of right forecasts hold nothing. Then only the
+    CRPS can show a fault.
+    """
+    counts = np.zeros(min(len(draws) for draws, _ in scored.values()))
+    independent = 0.0
+    for draws, _ in scored.values():
+        low, high = np.quantile(draws, [0.05, 0.95], axis=0)
+        inside = (low <= draws) & (draws <= high)
+        # Draws are correlated in time as the forecast expects of the truth, so they show how much a share varies.
+        counts += inside.sum(axis=1)[: len(counts)]
+        share = inside.mean(axis=0)
+        independent += float((share * (1 - share)).sum())
+    worth = found.number * min(independent / max(float(counts.var()), 1e-12), 1.0)
+    ratio, usual = _distance(scored)
+    return share_beyond(-counts, -found.inside), share_beyond(usual, ratio), ratio, max(worth, 1.0)
+
+
+def _distance(scored: Ensembles) -> tuple[float, np.ndarray]:
+    """The mean CRPS of the data and of replicates, in units of the CRPS that the forecast expects."""
+    blocks = []
+    for draws, observed in scored.values():
+        some, made = thinned(observed.size, _VALUES), draws[thinned(len(draws), _REPLICATES)]
+        each = np.concatenate([observed[None, some], made[:, some]])
+        crps = np.stack([crps_at(d, y) for d, y in zip(draws[:, some].T, each.T, strict=True)], axis=1)
+        with np.errstate(over="ignore"):  # a forecast without any spread may be infinitely far from a datum
+            blocks.append(crps / np.maximum(crps[1:].mean(axis=0), 1e-300))
+    shortest = min(map(len, blocks))
+    means = np.concatenate([block[:shortest] for block in blocks], axis=1).mean(axis=1)
+    # Values whose replicates are all zero add nothing to the expected CRPS, so the mean may be below one.
+    with np.errstate(over="ignore"):
+        means /= max(float(means[1:].mean()), 1e-300)
+    return float(means[0]), means[1:]
+
+
+def _rare(hits: _Hits) -> str:
+    return "less than 0.1% of cases" if hits.chance < ABSURD else f"{hits.chance:.1%} of cases"
+
+
+def _finding(level: Level, message: str, remedy: str = "") -> Finding:
+    return Finding(level, "held-out data", message, remedy, aspect="model")

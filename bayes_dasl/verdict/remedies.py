@@ -1,0 +1,179 @@
+"""Remedies for residuals that are unlike the noise: never a noise that the model has, or that it cannot have."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+_AROUND = {
+    "Censored": "bd.noise.Censored",
+    "HurdleNoise": "bd.noise.HurdleNoise",
+    "ZeroInflatedNoise": "bd.noise.ZeroInflatedNoise",
+}
+
+
+class Noise(NamedTuple):
+    """Properties of the noise of an observable, from a forecast and the data.
+
+    Args:
+        kind: the class of the noise; "" if the forecast does not say it.
+        family: the distribution of a datum, with that inside it, such as `CensoredLaw(LogNormal)`.
+        lowest: the lowest datum.
+        correlated: whether each datum has a distribution given those before it.
+        filtered: whether the layer predicts a variance too, so that the noise must be normal.
+        varies: whether a parameter of the noise depends on time, predictions or forcings, or is known of each datum.
+    """
+
+    kind: str = ""
+    family: str = ""
+    lowest: float = -np.inf
+    correlated: bool = False
+    filtered: bool = False
+    varies: bool = False
+
+    @classmethod
+    def of(cls, fc: xr.DataTree, name: str, observed: np.ndarray) -> Noise:
+        """The noise of an observable of a forecast, and of its data `(datum,)`."""
+        said = fc["conditional_mean"][name].attrs
+        held = fc["noise"].to_dataset().data_vars.values() if "noise" in fc.children else ()
+        families = [str(v.attrs.get("distribution", "")) for v in held if v.attrs.get("observable") == name]
+        flags = {field: bool(said.get(field, 0)) for field in ("correlated", "filtered", "varies")}
+        lowest = float(np.nanmin(observed)) if np.isfinite(observed).any() else -np.inf
+        return cls(str(said.get("noise", "")), "".join(families[:1]), lowest, **flags)
+
+    def has(self, *words: str) -> bool:
+        """Whether its class or its distribution contains one of these words."""
+        return any(word in self.kind or word in self.family for word in words)
+
+    @property
+    def counts(self) -> bool:
+        return self.has("Poisson", "Binomial")
+
+    @property
+    def logarithmic(self) -> bool:
+        return self.has("LogNormal", "CorrelatedLog")
+
+    def inside(self, other: str) -> str:
+        """The name of another noise, put inside the wrapper of this one if it has one."""
+        return f"{other} inside {_AROUND[self.kind]}" if other and self.kind in _AROUND else other
+
+
+def larger(noise: Noise) -> str:
+    """Remedy for residuals that are larger than the noise."""
+    if noise.counts:
+        return _either(_overdispersed(noise), "look for what the model misses")
+    return "let the scale of the noise be unknown, or look for what the model misses"
+
+
+def ordered(noise: Noise) -> str:
+    """Remedy for residuals that are serially correlated."""
+    missing = "the model misses something that the data follow: a term or a forcing"
+    if noise.correlated or noise.filtered or noise.counts or noise.kind in _AROUND or noise.has("BoxCox"):
+        return missing
+    kind = "bd.filtering.CorrelatedLogNoise" if noise.logarithmic else "bd.filtering.CorrelatedNoise"
+    return f"{missing}; or the noise is correlated ({kind})"
+
+
+def heavy_tailed(noise: Noise) -> str:
+    """Remedy for heavy-tailed residuals."""
+    other = ""
+    if noise.counts:
+        other = _overdispersed(noise)
+    elif noise.has("StudentT"):
+        other = "fewer degrees of freedom of bd.StudentTNoise"
+    elif not (noise.correlated or noise.filtered or noise.logarithmic or noise.has("BoxCox")):
+        other = "bd.StudentTNoise"
+    return _look("some data lie far out", noise.inside(other))
+
+
+def skewed(noise: Noise, *, above: bool) -> str:
+    """Remedy for residuals that are skewed upwards (`above`) or downwards, compared with the noise."""
+    other = _more_skewed(noise) if above else _less_skewed(noise)
+    return _look(f"some data lie far {'above' if above else 'below'} what is predicted", noise.inside(other))
+
+
+def uneven(noise: Noise, *, grow: bool) -> str:
+    """Remedy for residuals that grow (`grow`) or shrink with the prediction."""
+    other = noise.inside(_growing(noise) if grow else _shrinking(noise))
+    free = not (noise.counts or noise.filtered or noise.varies or noise.has("Combined"))
+    choices = [each for each in (other, "a bd.noise.VaryingScale" if free else "") if each]
+    if not choices:
+        return f"look for what the model misses where {'much' if grow else 'little'} is predicted"
+    return f"take noise that grows {'' if grow else 'less '}with the prediction: {', or '.join(choices)}"
+
+
+def own_scales(noise: Noise, dim: str) -> str:
+    """Remedy for residuals whose scale differs between members of a population."""
+    if noise.counts:
+        own = _overdispersed(noise) or "an over-dispersion that is bd.varying"
+        return f"take {own}, or look for what the model misses of some {dim}s"
+    return (
+        f"let the scale of the noise be one of each {dim}, such as bd.varying(dist.HalfNormal(1.0)), or look for what "
+        f"the model misses of some {dim}s"
+    )
+
+
+def _more_skewed(noise: Noise) -> str:
+    """A noise with a longer upper tail; "" if data and layer allow none."""
+    if noise.counts:
+        return _overdispersed(noise)
+    if noise.has("BoxCox"):
+        return "a smaller power of bd.noise.BoxCoxNoise"
+    if noise.filtered or noise.logarithmic or noise.lowest < 0:
+        return ""
+    if noise.correlated:
+        return "bd.filtering.CorrelatedLogNoise" if noise.lowest > 0 else ""
+    return "bd.LogNormalNoise" if noise.lowest > 0 else "bd.noise.BoxCoxNoise with a shift, as some data are zero"
+
+
+def _less_skewed(noise: Noise) -> str:
+    """A noise with a shorter upper tail; "" if the noise is symmetric already."""
+    if noise.has("BoxCox"):
+        return "a larger power of bd.noise.BoxCoxNoise"
+    if not noise.logarithmic:
+        return ""
+    return "bd.filtering.CorrelatedNoise" if noise.correlated else "bd.noise.BoxCoxNoise, which is less skewed"
+
+
+def _growing(noise: Noise) -> str:
+    if noise.counts:
+        return _overdispersed(noise)
+    if noise.has("BoxCox"):
+        return "a smaller power of bd.noise.BoxCoxNoise"
+    if noise.filtered or noise.logarithmic:
+        return ""
+    if noise.correlated:
+        return "bd.filtering.CorrelatedLogNoise" if noise.lowest > 0 else ""
+    if noise.lowest > 0:
+        return "bd.LogNormalNoise"
+    return "" if noise.has("Combined") else "bd.CombinedNoise"
+
+
+def _shrinking(noise: Noise) -> str:
+    if noise.has("NegativeBinomial"):
+        return "bd.PoissonNoise"
+    if noise.has("BoxCox"):
+        return "a larger power of bd.noise.BoxCoxNoise"
+    if noise.has("Combined"):
+        return "bd.NormalNoise"
+    if not noise.logarithmic:
+        return ""
+    if noise.correlated:
+        return "bd.filtering.CorrelatedNoise"
+    return "bd.noise.BoxCoxNoise" if noise.kind == "HurdleNoise" else "bd.CombinedNoise"
+
+
+def _overdispersed(noise: Noise) -> str:
+    if noise.has("NegativeBinomial", "BetaBinomial"):
+        return ""
+    return "bd.noise.BetaBinomialNoise" if noise.has("Binomial") else "bd.NegativeBinomialNoise"
+
+
+def _look(said: str, other: str) -> str:
+    return f"{said}: check these data, or {f'take {other}' if other else 'look for what the model misses'}"
+
+
+def _either(other: str, else_: str) -> str:
+    return f"take {other}, or {else_}" if other else else_

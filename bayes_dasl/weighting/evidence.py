@@ -1,0 +1,329 @@
+"""Whether data ask for what is added to a science: Bayes factors of models that are it where a size is zero."""
+
+from __future__ import annotations
+
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+from jaxtyping import Float
+
+from .._findings import Finding
+from .._jax.tree import parts_inside
+from .._statistics.convergence import thinned
+from .._statistics.describe_distributions import describe_distribution
+from ..errors import MismatchError
+from ..inference import pose
+from ..layers import ProcessNoise
+from ..model import Model
+from ..networks import Network
+from ..prediction.identity import check_same_posterior
+from ..prediction.posterior import are_chains, draws_of, fitted_data, fitted_observables, names
+from ..prediction.predictive import push
+from ..random import Dependent, RandomLeaf, is_random, paths, shape_of
+from .bridge import LogMean
+from .comparison import BayesFactors
+from .marginal_likelihood import log_evidence
+
+_PRIOR_DRAWS = 100_000
+_NARROW = 0.9  # times Silverman's width, of kernels
+_UNCERTAIN = 0.5  # nats, from which on a Bayes factor is said to be rough
+_TINY = (1e-200, 1e-300)
+_FEWEST = 10  # draws that count as near zero, of posterior or prior, below which bridge sampling stands in
+_LEAST = 1e-150
+_BATCHES = 5  # of each chain, for the error
+_PROBES, _APART = 3, 0.01  # draws at which models are to be alike, and by which share log likelihoods may differ
+_LARGE = 10.0  # nats, from which on it is told as a power
+_TELLING = 1.0  # nats, up to which data are said to tell little: Kass & Raftery's "not worth more than a bare mention"
+
+
+def bayes_factors(
+    models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], *, prior: Mapping[str, float] | None = None
+) -> BayesFactors:
+    r"""Weigh a science and models that add something to it, by their evidence: from the fits that are there.
+
+    What is added has a size with a prior: a `Network` with a scale that is a distribution, as of `corrected`, or a
+    `ProcessNoise`. Where all sizes $s$ are zero such a model is the science, so that the Bayes factor between both is
+    the Savage–Dickey ratio of how dense prior and posterior are there,
+
+    $\log B = \log \frac{p(s = 0)}{p(s = 0 \mid y)}$,
+
+    both by the same kernel, as wide as the posterior asks for. Where fewer than ten draws are near zero it is the ratio
+    of the evidences themselves, by bridge sampling, which takes two densities for each draw of both models.
+
+    That models are alike where sizes are zero is asked of the log likelihood, at a few draws of the science.
+
+    Forecasts mixed by these `weights` do hardly worse than the science where it is right, since what is not asked for
+    loses to it, and as well as what corrects it where it is wrong. That holds of models which are all wrong too, but
+    then weights say which of them fits all of the data best, and not which forecasts best: see `compare` for that.
+
+    Args:
+        models: by name, one of which has nothing added to it.
+        posts: what `fit` returned for each, of the same data.
+        prior: probabilities of the models before the data, which are divided by their sum. Unless given, one half that
+            nothing is lacking, and one half shared by the others evenly.
+
+    Raises: MismatchError for models that are not the same one where sizes are zero, sizes that are known or whose prior
+    has no finite density there, posteriors of other models, of other data or without draws of chains, a prior that is
+    none, or draws that do not tell an evidence.
+    Source: Dickey (1971); Verdinelli & Wasserman (1995), Computing Bayes factors using a generalization of the
+    Savage–Dickey density ratio; Gronau et al. (2017), A tutorial on bridge sampling.
+    """
+    base = check_nested(models)
+    _refuse_other(models, posts)
+    shares = _shares(models, base, prior)
+    _refuse_unlike(models, posts, base)
+    rows = _ratios(models, posts, base)
+    logs = np.array([np.log(shares[name]) + row.value for name, row in rows.items()])
+    weights = np.exp(logs - logs.max())
+    columns = {
+        "log_bayes_factor": [row.value for row in rows.values()],
+        "error": [row.error for row in rows.values()],
+        "by_bridge": [row.by_bridge for row in rows.values()],
+        "weight": weights / weights.sum(),
+        "prior": [shares[name] for name in rows],
+    }
+    table = pd.DataFrame(columns, index=pd.Index([*models], name="model"))
+    return BayesFactors(table, tuple(_findings(base, rows)), base)
+
+
+@dataclass(frozen=True)
+class _Ratio:
+    """A log Bayes factor, its error, and whether it is by bridge sampling."""
+
+    value: float
+    error: float
+    by_bridge: bool = False
+
+
+def _added(model: Model) -> dict[str, Any]:
+    """The parts of a model that have a size, by path."""
+    return dict(parts_inside(model, lambda node: isinstance(node, (Network, ProcessNoise))))
+
+
+def _sizes(model: Model) -> dict[str, RandomLeaf]:
+    """The sizes of all that is added, by path.
+
+    Raises: MismatchError for one that is known, or that cannot be zero.
+    """
+    found: dict[str, RandomLeaf] = {}
+    for part, node in _added(model).items():
+        if not all(is_random(scale) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
+            raise MismatchError(f"the size of '{part}' is known, and so it cannot be zero: give its scale a prior")
+        for path, leaf in paths(model).items():
+            if not _is_inside(leaf, f"{part}.scale"):
+                continue
+            if isinstance(leaf.distribution, Dependent) or not _dense_at_zero(leaf.distribution):
+                raise MismatchError(
+                    f"the prior of '{path}' has no finite density at zero by itself, as HalfNormal has: where it rules "
+                    "out that nothing is added, there is nothing to compare"
+                )
+            found[path] = leaf
+        if any(isinstance(scale, Dependent) for scale in jax.tree.leaves(node.scale, is_leaf=is_random)):
+            raise MismatchError(f"a size of '{part}' is worked out of other numbers: give it a prior of its own")
+    return found
+
+
+def _dense_at_zero(prior: dist.Distribution) -> bool:
+    """Whether a density towards zero is level, and so neither nothing nor without bound."""
+    with warnings.catch_warnings(action="ignore"):  # of what lies outside its support
+        near, nearer = (np.asarray(prior.log_prob(np.full(shape_of(prior), at))) for at in _TINY)
+    return bool(np.isfinite(nearer).all() and np.allclose(near, nearer))
+
+
+def _is_inside(leaf: RandomLeaf, part: str) -> bool:
+    return any(place == part or place.startswith(f"{part}.") for place in leaf.places)
+
+
+def check_nested(models: Mapping[str, Model]) -> str:
+    """The name of the model that the others are where their sizes are zero.
+
+    Raises: MismatchError if there is none.
+    """
+    if not isinstance(models, Mapping) or len(models) < 2:
+        raise MismatchError("bayes_factors takes a dict of two models or more, by name, and one of their posteriors")
+    bare = [name for name, model in models.items() if not _added(model)]
+    if len(bare) != 1:
+        raise MismatchError(
+            f"one model is to be the science that the others add a network or process noise to; of these "
+            f"{' and '.join(bare) or 'none'} would be that. bd.compare takes any models"
+        )
+    base = models[bare[0]]
+    for name, model in models.items():
+        _sizes(model)
+        left, own = _others(model), _others(base)
+        if left != own or {*model.observables} != {*base.observables}:
+            differing = [place for place, _ in (left - own) + (own - left)]
+            raise MismatchError(
+                f"'{name}' is not '{bare[0]}' where what is added to it is zero: they differ in "
+                f"{', '.join(sorted({*differing})) or 'what is observed'}; bd.compare takes any models"
+            )
+    return bare[0]
+
+
+def are_nested(models: Mapping[str, Model]) -> bool:
+    """Whether models look as if evidence weighed them, before their fits."""
+    try:
+        check_nested(models)
+    except MismatchError:
+        return False
+    return True
+
+
+def _others(model: Model) -> Counter[tuple[str, str]]:
+    """Last names and priors of all random leaves that are not part of what is added."""
+    return Counter(_kind(leaf) for leaf in _outside(model).values())
+
+
+def _outside(model: Model) -> dict[str, RandomLeaf]:
+    parts = [*_added(model)]
+    return {path: leaf for path, leaf in paths(model).items() if not any(_is_inside(leaf, part) for part in parts)}
+
+
+def _kind(leaf: RandomLeaf) -> tuple[str, str]:
+    return leaf.path.rsplit(".", 1)[-1], describe_distribution(leaf.distribution)
+
+
+def _refuse_other(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree]) -> None:
+    """Raises: MismatchError for posteriors that are not those of the models, or of other data."""
+    if {*models} != {*posts}:
+        raise MismatchError(f"give a posterior of each model: {', '.join(models)}, not {', '.join(posts)}")
+    for name, model in models.items():
+        check_same_posterior(model, posts[name])
+        if not are_chains(posts[name]):
+            raise MismatchError(
+                f"the draws of '{name}' are not those of chains: fit it with bd.NUTS, or take bd.weighting.model_weights"
+            )
+    observed = [fitted_observables(post) for post in posts.values()]
+    if not all(one.equals(observed[0][[*one]]) for one in observed):
+        raise MismatchError("the models were fitted to other data than each other")
+
+
+def _refuse_unlike(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> None:
+    """Raises: MismatchError for a model that says something else than the science where its sizes are zero."""
+    drawn = {name: draws_of(model, posts[name]) for name, model in models.items()}
+    fewest = min((len(values) for found in drawn.values() for values in found.values()), default=0)
+    some = thinned(fewest, _PROBES) if fewest else np.zeros(1, int)
+    known = {path: values[some] for path, values in drawn[base].items()}
+    wanted = _log_likelihoods(models[base], posts[base], known)
+    for name in (name for name in models if name != base):
+        own = {path: values[some] for path, values in drawn[name].items()}
+        own |= {path: np.zeros_like(own[path]) for path in _sizes(models[name])}
+        ours: dict[tuple[str, str], list[str]] = {}
+        for path, leaf in _outside(models[base]).items():
+            ours.setdefault(_kind(leaf), []).append(path)
+        own |= {path: known[ours[_kind(leaf)].pop(0)] for path, leaf in _outside(models[name]).items()}
+        apart = np.abs(_log_likelihoods(models[name], posts[name], own) - wanted)
+        if (apart > _APART * (1 + np.abs(wanted))).any():
+            raise MismatchError(
+                f"'{name}' is not '{base}' where what is added to it is zero: there the log likelihood differs by "
+                f"{apart.max():.3g}; bd.compare takes any models"
+            )
+
+
+def _log_likelihoods(model: Model, post: xr.DataTree, draws: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Of a few draws, by path; zero where the solver fails."""
+    problem = pose(model, fitted_data(post))
+    pushed = push(model, problem.inputs, draws, observed=problem.observed)
+    return np.where(pushed.ok, np.asarray(pushed.log_weight(problem.observed)), 0.0)
+
+
+def _shares(models: Mapping[str, Model], base: str, prior: Mapping[str, float] | None) -> dict[str, float]:
+    if prior is None:
+        return {name: 0.5 if name == base else 0.5 / (len(models) - 1) for name in models}
+    if not isinstance(prior, Mapping):
+        raise MismatchError(f"the prior is a dict of a probability for each of {', '.join(models)}, not {prior!r}")
+    found = np.array([float(prior.get(name, np.nan)) for name in models])
+    if {*prior} != {*models} or not (np.isfinite(found).all() and (found > 0).all()):
+        raise MismatchError(f"the prior has a positive number for each of {', '.join(models)}, not {dict(prior)}")
+    return dict(zip(models, map(float, found / found.sum()), strict=True))
+
+
+def _ratios(models: Mapping[str, Model], posts: Mapping[str, xr.DataTree], base: str) -> dict[str, _Ratio]:
+    """Of each model, by name; by bridge sampling where few draws are near zero.
+
+    Raises: MismatchError where that does not tell.
+    """
+    rows = {name: _ratio(models[name], posts[name]) if name != base else _Ratio(0.0, 0.0) for name in models}
+    far = [name for name, row in rows.items() if row is None]
+    evidences = {name: _log_evidence(models[name], posts[name]) for name in ([base, *far] if far else ())}
+    if lost := [name for name, found in evidences.items() if not np.isfinite(found).all()]:
+        raise MismatchError(
+            f"draws do not tell the evidence of {' and '.join(lost)}: take more of each chain, or weigh models by "
+            "bd.weighting.model_weights, which then compares past forecasts"
+        )
+    for name in far:
+        (value, error), (science, its_error) = evidences[name], evidences[base]
+        rows[name] = _Ratio(value - science, float(np.hypot(error, its_error)), by_bridge=True)
+    return {name: row for name, row in rows.items() if row is not None}
+
+
+def _log_evidence(model: Model, post: xr.DataTree) -> LogMean:
+    """Of the training data, by bridge sampling; NaN where the draws do not tell it."""
+    problem, sizes = pose(model, fitted_data(post)), post["posterior"].sizes
+    positions = jax.jit(jax.vmap(problem.unconstrain))(jax.tree.map(jnp.asarray, draws_of(model, post)))
+    return log_evidence(
+        problem.log_density, np.asarray(positions).reshape(sizes["chain"], sizes["draw"], problem.dimension)
+    )
+
+
+def _ratio(model: Model, post: xr.DataTree) -> _Ratio | None:
+    """The Savage–Dickey ratio of all sizes at zero; none where few draws of posterior or prior are near it."""
+    short, sizes, columns, before = names(model), _sizes(model), [], []
+    for key, (path, leaf) in zip(jax.random.split(jax.random.key(0), len(sizes)), sizes.items(), strict=True):
+        drawn = np.asarray(post["posterior"].to_dataset()[short[path]].values)
+        columns.append(drawn.reshape(*drawn.shape[:2], -1))
+        before.append(np.asarray(leaf.distribution.sample(key, (_PRIOR_DRAWS,))).reshape(_PRIOR_DRAWS, -1))
+    values, prior = np.concatenate(columns, axis=-1), np.concatenate(before, axis=-1)
+    if not np.isfinite(values).all():
+        raise MismatchError(f"draws of {', '.join(short[path] for path in sizes)} are not finite")
+    widths = _widths(values)
+    near, beside = _kernel(values / widths).prod(axis=-1), _kernel(prior / widths)
+    if near.sum() < min(_FEWEST, near.size / 2) or (beside.sum(axis=0) < _FEWEST).any():
+        return None
+    expected = beside.mean(axis=0).prod()
+    each = near.shape[1] // _BATCHES
+    parts = near[:, : each * _BATCHES].reshape(-1, each).mean(axis=1) if each else near.ravel()
+    error = parts.std(ddof=1) / np.sqrt(len(parts)) / near.mean()
+    rough = beside.std(axis=0, ddof=1) / np.sqrt(_PRIOR_DRAWS) / beside.mean(axis=0)
+    error = np.linalg.norm([error, *rough])
+    return _Ratio(float(np.log(max(expected, _LEAST)) - np.log(near.mean())), float(error))
+
+
+def _widths(values: Float[np.ndarray, "chain draw size"]) -> Float[np.ndarray, " size"]:
+    """Of a kernel for draws of several sizes, by Silverman's rule."""
+    number, size = values.shape[0] * values.shape[1], values.shape[-1]
+    spread = np.maximum(values.reshape(number, size).std(axis=0), np.abs(values).max(axis=(0, 1)) / number)
+    return _NARROW * np.maximum(spread, _LEAST) * number ** (-1 / (size + 4))
+
+
+def _kernel(x: np.ndarray) -> np.ndarray:
+    """A normal kernel at zero, of height one."""
+    return np.exp(-0.5 * x**2)
+
+
+def _findings(base: str, rows: Mapping[str, _Ratio]) -> Iterator[Finding]:
+    for name, row in rows.items():
+        if name == base:
+            continue
+        subject, size = f"{name} over {base}", abs(row.value)
+        times = f"{np.exp(size):.3g} times" if size < _LARGE else f"e^{size:.0f} times"
+        if abs(row.value) <= _TELLING:
+            said = f"the data tell little: a Bayes factor of {np.exp(row.value):.2g}"
+            yield Finding("good", subject, said, aspect="model")
+        else:
+            which = "with" if row.value > 0 else "without"
+            yield Finding("good", subject, f"the data are {times} as probable {which} what it adds", aspect="model")
+        if not row.error <= _UNCERTAIN:
+            yield Finding(
+                "warning", subject, f"its Bayes factor is known to a factor of {np.exp(row.error):.2g} only",
+                "take more draws, and see the verdict on its sampling",
+            )  # fmt: skip

@@ -1,0 +1,165 @@
+"""What is to be said of a forecast that is a mixture of those of several models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import xarray as xr
+
+from .._findings import Diagnosis, Finding
+from ..errors import MismatchError
+from ..scores.matching import check_forecast
+from ..verdict.adequacy import crps_apart, forecast_findings
+from ..verdict.extrapolation import EXTRAPOLATION
+from .comparison import BayesFactors, Comparison, EqualWeights, lead_over
+
+MIXTURE = "mixture"
+"""Its name beside those of models and baselines."""
+_LEVEL = 0.005  # of a CRPS, below which two are level
+_CHANCE = 2.0  # standard errors
+_SLIGHT = 0.05  # weight in a mixture, up to which it hardly matters where a model extrapolates
+
+
+type Weighed = Comparison | BayesFactors | EqualWeights
+"""What the weights of a mixture come from."""
+
+
+@dataclass(frozen=True)
+class Mixed:
+    """A mixture of forecasts, and what is to be said of it.
+
+    Args:
+        forecast: what `bd.mixture` returned.
+        comparison: what its weights come from.
+        diagnosis: the verdict on it: on the sampling of each model that has a weight, and on the mixture as a forecast.
+        words: sentences that say what is mixed by which weights, which model the training data speak for, or which
+            forecast their end better, and which forecasts the held-out data better, and how sure that is.
+    """
+
+    forecast: xr.DataTree
+    comparison: Weighed
+    diagnosis: Diagnosis
+    words: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return "\n".join([*self.words, str(self.diagnosis)])
+
+
+def judge_mixture(
+    mixture: xr.DataTree,
+    comparison: Weighed,
+    forecasts: Mapping[str, xr.DataTree],
+    verdicts: Mapping[str, Diagnosis],
+    post: xr.DataTree,
+    test: xr.Dataset,
+    *,
+    own: str,
+    science: str | None = None,
+) -> Mixed:
+    """Judge a mixture as a forecast, and say which of its models forecasts better.
+
+    Args:
+        mixture: what `bd.mixture` returned.
+        comparison: what `bd.weighting.model_weights`, `bd.compare` or `bd.weighting.bayes_factors` returned, from which its weights are.
+        forecasts: those that are mixed, by name.
+        verdicts: what `bd.diagnose` said of each model, by name.
+        post: the posterior of one of the models, which knows the training data.
+        test: data that no model was fitted to.
+        own: the model that the others are the rivals of.
+        science: the rival that is its science without what is learned, if one is.
+
+    Raises: MismatchError for what is no forecast, or if none of the forecasts is that of `own`.
+    """
+    check_forecast(mixture, "predictions", "conditional_mean", "conditional_variance")
+    if own not in forecasts:
+        raise MismatchError(f"own is the name of one of the forecasts, {', '.join(forecasts)}, not {own!r}")
+    sampling = (_sampling(name, verdicts[name]) for name in forecasts if name in verdicts)
+    weighty = [name for name, weight in comparison.weights.items() if weight > _SLIGHT and name in verdicts]
+    beyond = (finding for name in weighty for finding in _extrapolation(name, verdicts[name]))
+    diagnosis = Diagnosis((*sampling, *forecast_findings(post, mixture, test, forecasts), *beyond), of=MIXTURE)
+    words = (*_weighed(comparison), *_held_out(forecasts, post, test, own, science))
+    return Mixed(mixture, comparison, diagnosis, words)
+
+
+def _sampling(name: str, verdict: Diagnosis) -> Finding:
+    remedy = "" if verdict.sampling == "good" else f"see the verdict on {name}"
+    return Finding(verdict.sampling, f"sampling of {name}", verdict.of_the_sampling, remedy)
+
+
+def _extrapolation(name: str, verdict: Diagnosis) -> Iterator[Finding]:
+    """What was said of a model whose unknown functions are asked beyond their training range."""
+    for finding in verdict.findings:
+        if finding.subject.startswith(EXTRAPOLATION):
+            yield replace(finding, subject=f"{name}: {finding.subject}")
+
+
+def _weighed(comparison: Weighed) -> Iterator[str]:
+    shares = [f"{name} ({weight:.2f})" for name, weight in comparison.weights.items()]
+    mixture = f"A mixture of {', '.join(shares[:-1])} and {shares[-1]}"
+    if isinstance(comparison, BayesFactors):
+        before = comparison.table.loc[comparison.base, "prior"]
+        yield (
+            f"{mixture}, weighed by how probable the training data are under each. Before them the probability that "
+            f"{comparison.base} lacks nothing was {before:.2g}."
+        )
+        yield from (f"{finding.subject}: {finding.message}." for finding in comparison.findings)
+        return
+    if isinstance(comparison, EqualWeights):
+        yield f"{mixture}, which are equal: {comparison.why}."
+        return
+    leads, number = comparison.by_lead.sizes["lead"], comparison.by_lead.attrs["origins"]
+    times = "time" if leads == 1 else f"{leads} times"
+    origins = "one origin" if number == 1 else f"{number} origins"
+    yield f"{mixture}, weighed by how well each forecast the next {times} from {origins} within the training data."
+    if comparison.why:
+        yield f"Past forecasts weigh them because {comparison.why}."
+    if any(finding.subject == "windows" for finding in comparison.findings):
+        count = f"{comparison.windows:.2g} that share nothing"
+        yield f"These windows count as {count}: weights and standard errors are rough."
+    yield from _within(comparison)
+
+
+def _within(comparison: Comparison) -> Iterator[str]:
+    """Which model forecast the end of the training data better."""
+    table = comparison.table
+    first, *others = map(str, table.index)
+    for name in others:
+        lead = lead_over(table, name, comparison.windows)
+        yield {
+            "unknown": f"Within the training data nothing tells {first} from {name}.",
+            "impossible": f"Within the training data {name} rules out what came.",
+            "clear": f"Within the training data {first} forecast better than {name}: {lead.far}.",
+            "chance": f"Within the training data {first} is ahead of {name}, which may be chance: {lead.far}.",
+        }[lead.kind]
+    crps = table["crps"].to_numpy(float)
+    lowest = str(table.index[np.argmin(np.where(np.isnan(crps), np.inf, crps))])
+    if lowest != first:
+        lower = -float(table.loc[lowest, "crps_difference"])
+        yield f"By the CRPS it is {lowest} that is ahead there: its CRPS is {lower:.3g} lower."
+
+
+def _held_out(
+    forecasts: Mapping[str, xr.DataTree], post: xr.DataTree, test: xr.Dataset, own: str, science: str | None
+) -> Iterator[str]:
+    for other in (name for name in forecasts if name != own):
+        better, worse = other, own
+        share, error, number = crps_apart(post, forecasts[own], forecasts[other], test)
+        if share < 0:
+            better, worse = own, other
+            share, error, number = crps_apart(post, forecasts[other], forecasts[own], test)
+        if not np.isfinite(share):
+            continue
+        if share < _LEVEL:
+            yield f"On the held-out data {own} and {other} are level."
+            continue
+        chance = ", which may be chance" if not share > _CHANCE * error else ""
+        several = ", on average over the observables," if len(forecasts[own]["predictions"].data_vars) > 1 else ""
+        yield (
+            f"On the held-out data the CRPS of {better} is{several} {share:.0%} lower than that of {worse} (standard "
+            f"error {error:.0%}, of {number} values){chance}."
+        )
+        if other == science:
+            how = "worse" if worse == own else "better"
+            yield f"So {own} forecast them {how} than its science alone{chance}."

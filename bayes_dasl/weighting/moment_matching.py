@@ -1,0 +1,95 @@
+"""Moment matching: move draws to the posterior without some data, so that importance weights become reliable."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from jaxtyping import Float
+
+from .._statistics.importance import Weights, weigh
+
+_MOST_MAPS = 30  # as in the R package loo; most draws need fewer than five
+_FEWEST_A_DIMENSION = 10  # draws per dimension, for a covariance
+
+type Draws = Float[np.ndarray, "draw dimension"]
+type Densities = Float[np.ndarray, " draw"]
+type Affine = tuple[Float[np.ndarray, "dimension dimension"], Float[np.ndarray, " dimension"]]
+r"""The matrix $A$ and the offset $b$ of $x \mapsto A x + b$."""
+
+
+def left_out(
+    draws: Draws,
+    log_likelihood: Densities,
+    log_rest: Callable[[Draws], Densities],
+    log_likelihood_at: Callable[[Draws], Densities],
+) -> tuple[float, float]:
+    r"""The log predictive density of some fitted data, given the rest of the data, and its k-hat.
+
+    1. Compute the weights $p(x \mid \text{rest}) / p(x \mid \text{all})$ of the draws.
+    2. Find an affine map that gives the draws their weighted moments: the mean, or also standard deviations, or the
+       covariance. Keep it if the k-hat of the weights falls. Repeat; T is the composition of all maps.
+    3. Move half of the draws by T. All have the weights $p(z \mid \text{rest}) / g(z)$, where g is the density of the
+       mixture, $[p(z \mid \text{all}) + p(T^{-1} z \mid \text{all}) / |\det T|] / 2$. Unmoved draws cover the
+       numerator of the predictive density, and moved draws its denominator.
+
+    Args:
+        draws: from the posterior of all data, unconstrained.
+        log_likelihood: that of the data to leave out, at these draws.
+        log_rest: log density of draws without these data, up to a constant.
+        log_likelihood_at: the log likelihood of these data at other draws.
+
+    Source: Paananen, Piironen, Bürkner & Vehtari (2021), Implicitly adaptive importance sampling.
+    """
+    rest = log_rest(draws)
+    with np.errstate(invalid="ignore"):
+        matrix, offset = _matched(draws, rest + log_likelihood, log_rest, weigh(-log_likelihood, draws))
+        moved = np.arange(len(draws)) % 2 == 1
+        there = draws @ matrix.T + offset
+        back = np.linalg.solve(matrix, (draws - offset).T).T
+        other = np.where(moved[:, None], there, back)
+        other_rest, other_likelihood = log_rest(other), log_likelihood_at(other)
+        as_they_are, through_map = rest + log_likelihood, other_rest + other_likelihood
+        volume = np.linalg.slogdet(matrix)[1]
+        mixture = np.where(
+            moved, np.logaddexp(through_map, as_they_are - volume), np.logaddexp(as_they_are, through_map - volume)
+        )
+        weights = weigh(np.where(moved, other_rest, rest) - mixture, np.where(moved[:, None], other, draws))
+    likelihood = np.where(moved, other_likelihood, log_likelihood)[weights.first]
+    with np.errstate(divide="ignore"):
+        return float(np.logaddexp.reduce(likelihood + np.log(weights.values))), weights.pareto_k
+
+
+def _matched(draws: Draws, log_density: Densities, log_rest: Callable[[Draws], Densities], weights: Weights) -> Affine:
+    """The map of draws with a given log density to that of the rest."""
+    matrix, offset = np.eye(draws.shape[1]), np.zeros(draws.shape[1])
+    for _ in range(_MOST_MAPS):
+        for scale, shift in _maps(draws @ matrix.T + offset, weights):
+            to = scale @ matrix, scale @ offset + shift
+            moved = draws @ to[0].T + to[1]
+            # An affine map scales all volumes alike, so the weights need no Jacobian.
+            found = weigh(log_rest(moved) - log_density, moved)
+            if found.pareto_k < weights.pareto_k:
+                (matrix, offset), weights = to, found
+                break
+        else:
+            break
+    return matrix, offset
+
+
+def _maps(draws: Draws, weights: Weights) -> Iterator[Affine]:
+    """Maps to the weighted mean, then also to the standard deviations, then also to the covariance."""
+    some, mean, dimension = draws[weights.first], draws.mean(axis=0), draws.shape[1]
+    weighted = weights.values @ some
+    apart = some - weighted
+
+    def around(matrix):
+        return matrix, weighted - matrix @ mean
+
+    yield around(np.eye(dimension))
+    yield around(np.diag(np.sqrt(weights.values @ apart**2 / draws.var(axis=0))))
+    if len(draws) >= _FEWEST_A_DIMENSION * dimension:
+        try:
+            new = np.linalg.cholesky((weights.values[:, None] * apart).T @ apart)
+            old = np.linalg.cholesky(np.cov(draws.T, ddof=0).reshape(dimension, dimension))
+        except np.linalg.LinAlgError:  # hardly any draw has weight
+            return
+        yield around(new @ np.linalg.inv(old))

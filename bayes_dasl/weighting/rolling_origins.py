@@ -1,0 +1,412 @@
+"""Leave-future-out: models forecast the end of their own data from several origins, as they will be asked to."""
+
+import dataclasses
+import datetime
+import functools
+import os
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import xarray as xr
+from jaxtyping import Array, Float
+
+from .._jax.devices import prepare
+from .._jax.keys import as_key, printable
+from .._runs.journal import Arrays, Journal
+from .._runs.lock import alone_in
+from ..data.datasets import checked_index, fingerprint
+from ..data.dates import told
+from ..errors import DataError, Interrupted, MismatchError
+from ..fitting.fit import fit, run_identity
+from ..inference import NUTS, AbstractEngine, check_engine, pose
+from ..model import Model, check_data
+from ..prediction.forecasts import forecast
+from ..prediction.posterior import draws_of, fitted_data, from_bytes, signature, to_bytes
+from ..recalibration.held_out_errors import DIMS, HELD_OUT, along_origins, held_out_errors
+from ..scores.scores import score_each
+from ..updating.taking_in import taken_in
+from .comparison import SCORES, Comparison, compare, equal_weights
+from .evidence import are_nested, bayes_factors
+from .mixed import Weighed
+from .window_densities import Known, in_units_of, joint_density
+from .windows import Window, seen_rows, side_by_side, sparing, windows_of
+
+_WEIGHTS = ("update_pareto_k", "effective_draws")
+_DRAW = "draws of "  # before the path of a random leaf, in what a checkpoint keeps
+_ERRORS = "held out, "  # before what is kept of errors
+_WEIGHED_BY = (None, "evidence", "forecasts", "equal")
+
+type Looks = Mapping[str, xr.DataTree]
+"""What `leave_future_out` returned for each model, by name."""
+
+
+def leave_future_out(
+    model: Model,
+    data: xr.Dataset,
+    *,
+    origins: int | Sequence[Any] = 5,
+    horizon: int | None = None,
+    engine: AbstractEngine | None = None,
+    post: xr.DataTree | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    device: str = "auto",
+    key: int | Array = 0,
+) -> xr.DataTree:
+    r"""How well a model forecasts its own series: from several origins, the times ahead of each.
+
+    The model is fitted to the data up to the first origin, but solved to the end of the last window, where a draw that
+    the solver cannot follow counts as impossible. At each later one the draws of the last fit are weighed by
+    the likelihood of what came since then, as `update` does, and where the weights cannot be trusted ($\hat k$ from 0.7
+    on, a little less of fewer than 2200 draws, or worth less than a tenth of the draws) the model is fitted anew, from
+    starts near these draws where the engine looks for any.
+
+    `log_density` is $\log p(y_{o+1}, \dots, y_{o+h} \mid y_{\le o})$, the mean over draws of the joint density of all
+    data ahead: of noise that looks back, and of a filter, each datum given those before it, also those ahead. What a
+    draw says of the data ahead may differ so much between draws that their mean hangs on a few of them: then
+    `density_pareto_k` is as high as that. Where the model is fitted anew at the very end of the window, the density is
+    bridged between the draws of both fits; elsewhere it is likely too low.
+
+    Args:
+        model: the model.
+        data: a series, as for `fit`, with the forcings up to its end: those ahead are taken as known.
+        origins: how many, which lie evenly over the last third of the times at which anything was observed; or the last
+            time that is known at each, numbers or dates.
+        horizon: how many of these times are forecast from each origin. Give as many as the forecast will be asked for:
+            what forecasts best one time ahead may not do so ten ahead. Unless given, as many as leave no time to two
+            origins.
+        engine: what fits, `NUTS()` unless given.
+        post: what `fit` returned for all of these data, if that is there already: the density of a window that ends
+            with them is bridged to its draws.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder that keeps what is known of each origin as soon as it is, and the steps of the fit that is
+            under way. Called again after the process was killed, it goes on from there, to the same numbers.
+        device: as for `fit`.
+        key: a whole number or a JAX random key.
+
+    Returns: a tree, for `compare`, `recalibrate`, `save` and `load`, in the units of the data; where these may have
+    probabilities rather than densities, as counts and censored data have, in those of the model. By `origin`, the last
+    time that is known there: `log_density`, in nats, of `number` data, from all draws but `failed_draws`, of which
+    `draws` are distinct; `density_error`, its standard error if the draws were independent; `density_pareto_k`, and
+    `bridged` (1 where it was); how the draws were made: `refitted` (1 where the model was fitted, as at the first),
+    `update_pareto_k` and `effective_draws` of the weights. By `origin`, `observable` and `lead`, from 1 on: `log_score`
+    and `crps`, as `score` has them, each datum by itself, mean over replicates, places and members. `time` says when
+    each lead is. The group `held_out` has the error of each datum, by which `recalibrate` makes another forecast of
+    this model as wide as its past ones should have been.
+
+    Raises: DataError for rows that are no series, or origins and horizons that the data do not have; MismatchError for
+    a posterior of another model or other data, or a checkpoint of something else; Interrupted if the user stopped a
+    fit; as `fit`.
+    Source: Bürkner, Gabry & Vehtari (2020), Approximate leave-future-out cross-validation for Bayesian time series
+    models.
+    """
+    began = time.perf_counter()
+    prepare()
+    engine = NUTS() if engine is None else engine
+    check_engine(engine)
+    check_data(model, data)
+    given, data = data, model.in_own_units(data)
+    windows = windows_of(model, data, origins, horizon)
+    _refuse_unseen(model, data, windows[0])
+    of = "" if checkpoint is None and post is None else pose(model, given).fingerprint(needed=True)
+    if post is not None and post.attrs.get("posterior_sha256") != of:
+        raise MismatchError("post must be a posterior of this model given all of these data, as bd.fit returns it")
+    folder = None if checkpoint is None else Path(checkpoint)
+    with alone_in(folder):
+        journal = Journal(folder, run_identity(of, engine, key) | {"windows": _told_windows(windows)})
+        seen = data.isel({model.index: slice(0, windows[-1].end)})
+        look = _Look(model, seen, engine, progress, device, folder)
+        held = look.ahead(windows, journal, jax.random.split(as_key(key), (len(windows), 2)))
+    known = [_known(arrays) for arrays in held]
+    whole = [] if post is None else [_of_posterior(model, post, data.sizes[model.index])]
+    joint = [
+        joint_density(model, seen, at, window, [*known, *whole]) for at, window in zip(known, windows, strict=True)
+    ]
+    rows = [_row(arrays).assign(density) for arrays, density in zip(held, joint, strict=True)]
+    found = xr.concat(rows, "origin").assign_coords(_coordinates(model, data, windows))
+    found = in_units_of(found, model, data, given, windows)
+    found["log_density"].attrs = {"units": "nat"}
+    found.attrs = {
+        "horizon": len(windows[0].times),
+        "index": model.index,
+        "data_sha256": fingerprint(given[sorted(model.observables)].isel({model.index: slice(0, windows[-1].end)})),
+        "signature": signature(model),
+        "engine": repr(engine),
+        "key": printable(key),
+        "created": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "wall_time_s": time.perf_counter() - began,
+        **({"posterior_sha256": of} if of else {}),
+    }
+    return xr.DataTree.from_dict({"/": found, HELD_OUT: along_origins([_errors(model, arrays) for arrays in held])})
+
+
+def model_weights(
+    models: Mapping[str, Model],
+    posts: Mapping[str, xr.DataTree],
+    *,
+    by: str | None = None,
+    past: Looks | Callable[[], Looks] | None = None,
+    origins: int = 4,
+    horizon: int | None = None,
+    engine: AbstractEngine | None = None,
+    progress: bool | None = None,
+    checkpoint: str | os.PathLike | None = None,
+    say: Callable[[str], None] = lambda text: None,
+    key: int | Array = 0,
+) -> Weighed:
+    """Weigh models for model averaging: by evidence, else by past forecasts, else equally.
+
+    1. **Evidence** (`bd.weighting.bayes_factors`), where one model is a science and the others add something with a size to it.
+       It takes no further fit, but draws of chains.
+    2. **Past forecasts** (`bd.weighting.leave_future_out`, `bd.compare`), where that is not so or draws do not tell the evidence.
+       Each model forecasts the end of the data from `origins` within them. Any engine will do. Each origin costs one
+       fit of each model at most, with a quarter of the engine's draws, 250 at least.
+    3. **Equal weights**, where rows are no series or the data are too short for past forecasts.
+
+    The result says which one it is: `weighed_by` is "evidence", "forecasts" or "equal", and `why` says why it is not an
+    earlier one. `print` shows both. A `bd.Study` weighs its models by this function.
+
+    Args:
+        models: by name, two or more.
+        posts: what `fit` returned for each, of the same data, which the posterior holds.
+        by: "evidence", "forecasts" or "equal" for that one alone; the first that can be had unless given.
+        past: what `leave_future_out` returned for each model, by name, if that is there already; or a function of no
+            arguments that makes it.
+        origins: from how many times within the data the models forecast at most. Their windows lie side by side over
+            the last half of the data.
+        horizon: how many observed times are forecast from each. Give as many as the forecast will be asked for. Unless
+            given, as many as leave room for two windows.
+        engine: what fits the models up to each origin; `NUTS()` unless given. Models that another engine fitted need
+            it, since a fit by NUTS may take much longer.
+        progress: whether a bar is shown; unless told, on a terminal.
+        checkpoint: a folder that keeps the work of each model; the same call goes on from there.
+        say: a function of one text that is called with what goes on; nothing is said unless given.
+        key: a whole number or a JAX random key.
+
+    Returns: a table of the models with `weights` for `bd.mixture`, as from `bayes_factors` or `compare`, or an
+    `EqualWeights`.
+
+    Raises: MismatchError for models without posterior, or where `by` asks for an evidence that cannot be had, or
+    an engine is needed; DataError where it asks for past forecasts of too few data; as `leave_future_out`.
+    Source: Hoeting, Madigan, Raftery & Volinsky (1999), Bayesian model averaging: a tutorial; Yao, Vehtari, Simpson &
+    Gelman (2018), Using stacking to average Bayesian predictive distributions.
+
+    Example:
+        >>> weights = bd.weighting.model_weights(models, posts, horizon=10)
+        >>> print(weights)
+        >>> fc = bd.mixture({name: bd.forecast(m, posts[name], at) for name, m in models.items()}, weights.weights)
+    """
+    if by not in _WEIGHED_BY:
+        raise MismatchError(f"models are weighed by 'evidence', 'forecasts' or 'equal', not {by!r}")
+    if not isinstance(models, Mapping) or len(models) < 2 or {*models} != {*posts}:
+        raise MismatchError("model_weights takes a dict of two models or more, by name, and one of their posteriors")
+    if by == "equal":
+        return equal_weights(models, "as asked")
+    why = ""
+    if by == "evidence" or (by is None and are_nested(models)):
+        try:
+            return bayes_factors(models, posts)
+        except MismatchError as error:
+            if by == "evidence":
+                raise
+            why = f"there is no evidence to weigh models by, since {error}"
+            say(f"weighed by forecasts: {why}")
+    if past is None:
+        past = _Looking(models, posts, origins, horizon, engine, progress, checkpoint, key)
+    try:
+        found = compare(past() if callable(past) else past)
+    except DataError as error:
+        if by == "forecasts":
+            raise
+        why = "; ".join([*([why] if why else []), f"there are no past forecasts, since {error}"])
+        say(f"equal weights: {why}")
+        return equal_weights(models, why)
+    return dataclasses.replace(_in_order(found, models), why=why)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """How a model looks ahead from the origins of a series, and where that is kept."""
+
+    model: Model
+    data: xr.Dataset
+    engine: AbstractEngine
+    progress: bool | None
+    device: str
+    folder: Path | None
+
+    def ahead(self, windows: Sequence[Window], journal: Journal, keys: Array) -> list[Arrays]:
+        """What is known of each origin, from the journal as far as it goes."""
+        held: list[Arrays] = []
+        last = None  # the fit that draws are weighed from
+        for number, (window, (key_fit, key_forecast)) in enumerate(zip(windows, keys, strict=True), 1):
+            work = functools.partial(self._from_origin, window, last, key_fit, key_forecast)
+            held.append(journal.step(f"origin {number}", work))
+            last = held[-1] if held[-1]["refitted"] else last
+            if self.folder is not None:
+                shutil.rmtree(self._steps(self.folder, window), ignore_errors=True)
+        return held
+
+    @staticmethod
+    def _steps(folder: Path, window: Window) -> Path:
+        """Where the steps of a fit lie while it is under way."""
+        return folder / f"fit-{window.known}"
+
+    def _known_until(self, rows: int) -> xr.Dataset:
+        """The data, of which what was observed in later rows is missing: so all fits run the same compiled programs."""
+        index, observables = self.model.index, self.model.observables
+        if {*observables} & {*self.model.layer.forcings}:  # an observable that drives the model is no more known later
+            return self.data.isel({index: slice(0, rows)})
+        seen = xr.DataArray(np.arange(self.data.sizes[index]) < rows, dims=index)
+        return self.data.assign({name: self.data[name].where(seen) for name in observables})
+
+    def _from_origin(self, window: Window, last: Arrays | None, key_fit: Array, key_forecast: Array) -> Arrays:
+        index = self.model.index
+        new = self.data.isel({index: slice(0 if last is None else int(last["rows"]), window.known)})
+        checkpoint = None if self.folder is None else self._steps(self.folder, window)
+        asked = {"progress": self.progress, "checkpoint": checkpoint, "device": self.device, "key": key_fit}
+
+        def refit(joined: xr.Dataset, near: Float[np.ndarray, "draws dimension"]) -> xr.DataTree:
+            return fit(self.model, joined, self.engine.near(near), **asked)
+
+        if last is None:
+            post = fit(self.model, self._known_until(window.known), self.engine, **asked)
+        else:
+            post = taken_in(self.model, from_bytes(last["posterior"].tobytes()), new, refit, key=key_fit)
+        if post.attrs["interrupted"]:
+            kept = "nothing is kept" if checkpoint is None else f"what is done is kept in {self.folder}"
+            raise Interrupted(f"stopped at the origin {told(self.data[index].values[window.known - 1])}: {kept}")
+        refitted = post.attrs.get("updated_by", "refit") == "refit"
+        ahead = self.data.isel({index: slice(window.known, window.end)})
+        fc = forecast(self.model, post, ahead, key=key_forecast)
+        weights = {name: post.attrs.get(name, np.nan) for name in _WEIGHTS}
+        known = _of_posterior(self.model, post, window.known)
+        return {
+            "rows": np.asarray(window.known),
+            "fit": np.asarray(window.known if last is None or refitted else last["rows"]),
+            "start": np.asarray(known.start),
+            "refitted": np.asarray(int(refitted)),
+            **{name: np.asarray(float(value)) for name, value in weights.items()},
+            **_by_lead(self.model, fc, ahead, window),
+            **{f"{_ERRORS}{name}": v.values for name, v in held_out_errors(fc, ahead, window.times).items()},
+            **{f"{_DRAW}{path}": values for path, values in known.draws.items()},
+            **({"posterior": np.frombuffer(to_bytes(post), np.uint8)} if refitted else {}),
+        }
+
+
+def _refuse_unseen(model: Model, data: xr.Dataset, window: Window) -> None:
+    """Raises: DataError for an observable of which nothing is known at the first origin."""
+    for name in model.observables:
+        seen = seen_rows(data[name], model.index)
+        if not seen[: window.known].any() and seen.any():
+            first = told(data[model.index].values[np.flatnonzero(seen)[0]])
+            raise DataError(
+                f"nothing was observed of '{name}' up to the first origin, "
+                f"{told(data[model.index].values[window.known - 1])}: its data begin at {first}, so take later origins"
+            )
+
+
+def _of_posterior(model: Model, post: xr.DataTree, rows: int) -> Known:
+    return Known(rows, draws_of(model, post), float(post["constant_data"].attrs["start"]), rows)
+
+
+def _known(held: Arrays) -> Known:
+    draws = {name.removeprefix(_DRAW): values for name, values in held.items() if name.startswith(_DRAW)}
+    return Known(int(held["rows"]), draws, float(held["start"]), int(held["fit"]))
+
+
+def _row(held: Arrays) -> xr.Dataset:
+    scores = {name: (("observable", "lead"), held[name]) for name in SCORES}
+    return xr.Dataset({"refitted": int(held["refitted"]), **{n: float(held[n]) for n in _WEIGHTS}, **scores})
+
+
+def _errors(model: Model, held: Arrays) -> xr.Dataset:
+    found = {name.removeprefix(_ERRORS): values for name, values in held.items() if name.startswith(_ERRORS)}
+    variables = {name: (DIMS[: values.ndim], values) for name, values in found.items()}
+    return xr.Dataset(variables, {"observable": [*model.observables]})
+
+
+def _told_windows(windows: Sequence[Window]) -> str:
+    """As text, for the note of a checkpoint."""
+    return ", ".join(f"{window.known} to {window.end}" for window in windows)
+
+
+def _by_lead(model: Model, fc: xr.DataTree, ahead: xr.Dataset, window: Window) -> Arrays:
+    """Scores of each observable at each lead, each datum by itself."""
+    rows = checked_index(ahead, model.index)
+    of_each = score_each(fc, ahead)
+    found = {}
+    for score, of_observables in of_each.items():
+        means = np.full((len(model.observables), len(window.times)), np.nan)
+        for i, name in enumerate(model.observables):
+            values = of_observables[name].values
+            for lead, when in enumerate(window.times):
+                here = values[rows == when]
+                if np.isfinite(here).any():
+                    means[i, lead] = np.nanmean(here)
+        found[score] = means
+    return found
+
+
+def _coordinates(model: Model, data: xr.Dataset, windows: Sequence[Window]) -> dict[str, Any]:
+    index = data[model.index]
+    attributes = {name: v for name, v in index.attrs.items() if name in ("units", "long_name")}
+    return {
+        "origin": ("origin", np.array([index.values[window.known - 1] for window in windows]), attributes),
+        "observable": list(model.observables),
+        "lead": np.arange(1, 1 + len(windows[0].times)),
+        "time": (("origin", "lead"), np.stack([window.times for window in windows]), attributes),
+    }
+
+
+def _in_order(found: Comparison, models: Mapping[str, Model]) -> Comparison:
+    """Raises: MismatchError for past forecasts of other models."""
+    if {*found.weights} != {*models}:
+        raise MismatchError(f"past forecasts are of {', '.join(found.weights)}, the models are {', '.join(models)}")
+    return found
+
+
+@dataclasses.dataclass(frozen=True)
+class _Looking:
+    """Past forecasts of each model, made when they are asked for."""
+
+    models: Mapping[str, Model]
+    posts: Mapping[str, xr.DataTree]
+    origins: int
+    horizon: int | None
+    engine: AbstractEngine | None
+    progress: bool | None
+    checkpoint: str | os.PathLike | None
+    key: int | Array
+
+    def __call__(self) -> Looks:
+        first = next(iter(self.models))
+        data = fitted_data(self.posts[first])
+        at, horizon = side_by_side(self.models[first], data, None, self.origins, self.horizon)
+        engine = sparing(self._engine())
+        settings: dict[str, Any] = {"origins": at, "horizon": horizon, "engine": engine, "progress": self.progress}
+        found = {}
+        for name, model in self.models.items():
+            folder = None if self.checkpoint is None else Path(self.checkpoint) / name
+            found[name] = leave_future_out(
+                model, fitted_data(self.posts[name]), **settings, checkpoint=folder, key=self.key
+            )
+        return found
+
+    def _engine(self) -> AbstractEngine:
+        """Raises: MismatchError where a model was fitted by another engine, and none is given."""
+        if self.engine is not None:
+            return self.engine
+        for name, post in self.posts.items():
+            by = str(post.attrs.get("engine", "NUTS"))
+            if not by.startswith("NUTS"):
+                raise MismatchError(
+                    f"'{name}' was fitted by {by.partition('(')[0]}: say by engine= what fits the models up to past "
+                    "times, such as the same engine, or take by='equal'"
+                )
+        return NUTS()
